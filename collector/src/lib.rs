@@ -1,0 +1,4 @@
+//! From datagram to durable, attributed flow.
+
+pub mod counts;
+pub mod decode;

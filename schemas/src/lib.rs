@@ -1,0 +1,23 @@
+//! The words every other crate shares: what a flow is, what a window is, what money is, and where each is kept.
+//!
+//! * [`column`], [`flow`], [`tables`]: one definition per stored table; Arrow schema, Parquet options, ClickHouse DDL
+//!   and the documentation table are derived from it.
+//! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).
+//! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
+//! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
+//! * [`money`], [`ids`], [`percent`]: closed value types.
+//! * [`db`]: the relational database behind one handle.
+
+pub mod address;
+pub mod assignment;
+pub mod column;
+pub mod db;
+pub mod flow;
+pub mod ids;
+pub mod metering;
+pub mod money;
+pub mod percent;
+pub mod period;
+pub mod table;
+pub mod tables;
+pub mod window;

@@ -1,0 +1,51 @@
+//! Datagrams to flows. A decoder is a pure function of its state and the datagrams in order: the journal replays to the
+//! same flows (F1). It never reads a clock; time comes with the datagram.
+
+use schemas::address::Address;
+use schemas::flow::FlowColumns;
+
+use crate::counts::Counts;
+
+/// One UDP payload as it was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// UTC milliseconds.
+    pub received_at_ms: i64,
+    /// UDP source address.
+    pub source: Address,
+    pub payload: &'a [u8],
+}
+
+/// Counters of one interface as an sFlow counter sample reports them; one row of the `counters` table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct InterfaceCounters {
+    pub received_at_ms: i64,
+    pub exporter: Address,
+    pub observation_domain: u32,
+    pub if_index: u32,
+    pub if_type: u32,
+    pub speed_bps: u64,
+    pub duplex: u32,
+    pub status: u32,
+    pub in_bytes: u64,
+    pub in_unicast_packets: u64,
+    pub in_multicast_packets: u64,
+    pub in_broadcast_packets: u64,
+    pub in_discards: u64,
+    pub in_errors: u64,
+    pub out_bytes: u64,
+    pub out_unicast_packets: u64,
+    pub out_multicast_packets: u64,
+    pub out_broadcast_packets: u64,
+    pub out_discards: u64,
+    pub out_errors: u64,
+}
+
+/// What decoding gathers. Flows carry everything but boundary, metering and service columns, which are set by
+/// [`schemas::metering::Enricher`] afterwards.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub flows: FlowColumns,
+    pub counters: Vec<InterfaceCounters>,
+    pub counts: Counts,
+}

@@ -1,0 +1,209 @@
+//! The relational database behind one handle: SQLite by default, PostgreSQL by URL.
+//!
+//! Statements are written once, with `$1` parameters, in SQL that both take, through `sqlx::Any`, which carries BIGINT,
+//! TEXT, DOUBLE PRECISION and bytes: booleans are 0/1, instants UTC milliseconds, exact decimals text.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
+
+/// Migrations in order; a released one never changes.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "spine", include_str!("../sql/001_spine.sql"))];
+
+/// Connections kept open at most.
+const MAX_CONNECTIONS: u32 = 8;
+/// How long a statement waits for another process's write lock on SQLite.
+const SQLITE_BUSY_TIMEOUT_MS: u32 = 10_000;
+/// How long a caller waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("the database URL must start with sqlite:// or postgres://, not {url:?}")]
+    UnknownScheme { url: String },
+    #[error("open database {url}")]
+    Open { url: String, source: sqlx::Error },
+    #[error("apply migration {version} ({name})")]
+    Migrate {
+        version: i64,
+        name: &'static str,
+        source: sqlx::Error,
+    },
+    #[error("the database is at schema version {found}, newer than this program's {known}: use a newer ezscale")]
+    TooNew { found: i64, known: i64 },
+}
+
+/// Which database answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// An open database with the current schema. Clones share the pool.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: AnyPool,
+    backend: Backend,
+}
+
+impl Database {
+    /// Opens (SQLite: creates where missing) and migrates.
+    ///
+    /// # Errors
+    /// When the URL is not understood, the database cannot be reached, or its schema is newer than this program.
+    pub async fn open(url: &str) -> Result<Database, DatabaseError> {
+        sqlx::any::install_default_drivers();
+        let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Backend::Sqlite,
+            Some("postgres" | "postgresql") => Backend::Postgres,
+            _ => return Err(DatabaseError::UnknownScheme { url: redacted(url) }),
+        };
+        let open_url = match backend {
+            Backend::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
+            _ => url.to_owned(),
+        };
+        // Each connection to sqlite::memory: is a database of its own.
+        let connections = if url.contains(":memory:") { 1 } else { MAX_CONNECTIONS };
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if backend == Backend::Sqlite {
+                        let pragmas = format!(
+                            "PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; \
+                             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+                        );
+                        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(pragmas))).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&open_url)
+            .await
+            .map_err(|source| DatabaseError::Open {
+                url: redacted(url),
+                source,
+            })?;
+        let database = Database { pool, backend };
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    /// The URL of the default database of a data directory.
+    pub fn default_url(data_dir: &Path) -> String {
+        format!("sqlite://{}", data_dir.join("ezscale.db").display())
+    }
+
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Starts a transaction that will write. On SQLite it takes the write lock at once, so that it never fails half way
+    /// because a reader became a writer.
+    ///
+    /// # Errors
+    /// When no connection or lock is to be had in time.
+    pub async fn begin_write(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, sqlx::Error> {
+        match self.backend {
+            Backend::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
+            Backend::Postgres => self.pool.begin().await,
+        }
+    }
+
+    async fn migrate(&self) -> Result<(), DatabaseError> {
+        let table = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
+        let fail = |version, name| move |source| DatabaseError::Migrate { version, name, source };
+        sqlx::query(table)
+            .execute(&self.pool)
+            .await
+            .map_err(fail(0, "schema_migrations"))?;
+        for (version, name, sql) in MIGRATIONS {
+            let fail = || fail(version, name);
+            let mut transaction = self.begin_write().await.map_err(fail())?;
+            let found: i64 = sqlx::query("SELECT CAST(coalesce(max(version), 0) AS BIGINT) FROM schema_migrations")
+                .fetch_one(&mut *transaction)
+                .await
+                .and_then(|row| row.try_get(0))
+                .map_err(fail())?;
+            let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
+            if found > known {
+                return Err(DatabaseError::TooNew { found, known });
+            }
+            if found >= version {
+                continue;
+            }
+            transaction.execute(sqlx::raw_sql(sql)).await.map_err(fail())?;
+            sqlx::query("INSERT INTO schema_migrations (version, name, applied_at_ms) VALUES ($1, $2, $3)")
+                .bind(version)
+                .bind(name)
+                .bind(Timestamp::now().as_millisecond())
+                .execute(&mut *transaction)
+                .await
+                .map_err(fail())?;
+            transaction.commit().await.map_err(fail())?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the next number of a sequence, inside the caller's transaction, so that a rollback leaves no gap.
+///
+/// # Errors
+/// As the database answers.
+pub async fn next_id(connection: &mut AnyConnection, sequence: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sequences (name, next_value) VALUES ($1, 2) \
+         ON CONFLICT (name) DO UPDATE SET next_value = sequences.next_value + 1 RETURNING next_value - 1",
+    )
+    .bind(sequence)
+    .fetch_one(connection)
+    .await?
+    .try_get(0)
+}
+
+/// A URL without its password, for messages.
+fn redacted(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_database_is_migrated_once_and_sequences_have_no_gaps() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = Database::default_url(dir.path());
+        let database = Database::open(&url).await.unwrap();
+        let mut transaction = database.begin_write().await.unwrap();
+        assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 1);
+        assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 2);
+        transaction.rollback().await.unwrap();
+        let reopened = Database::open(&url).await.unwrap();
+        let mut transaction = reopened.begin_write().await.unwrap();
+        assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 1);
+        transaction.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_url_of_another_kind_is_refused_without_its_password() {
+        let error = Database::open("mysql://me:secret@host/db")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("sqlite://") && !error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Ids of stored things: a number in the database, a prefixed name everywhere else (`svc_42`).
+
+/// The text is not an id of the expected kind.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected an id like {expected}_1, not {text:?}")]
+pub struct IdError {
+    pub expected: &'static str,
+    pub text: String,
+}
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub struct $name(pub i64);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<$name, IdError> {
+                let error = || IdError { expected: $prefix, text: text.to_owned() };
+                let number = text.strip_prefix(concat!($prefix, "_")).ok_or_else(error)?;
+                match number.parse::<i64>() {
+                    Ok(value) if value > 0 && number == value.to_string() => Ok($name(value)),
+                    _ => Err(error()),
+                }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id_type!(/// A customer account.
+    CustomerId, "cus");
+id_type!(/// Somebody who signs in.
+    UserId, "usr");
+id_type!(/// A service that sends and receives; its number is the `service` column of flows and usage.
+    ServiceId, "svc");
+id_type!(/// A plan of the catalog.
+    PlanId, "pln");
+id_type!(/// A price of a plan in one currency and cycle.
+    PriceId, "prc");
+id_type!(/// A service's subscription to a plan.
+    SubscriptionId, "sub");
+id_type!(/// A target given to a service for a time.
+    AssignmentId, "asg");
+id_type!(/// An invoice.
+    InvoiceId, "inv");
+id_type!(/// A line of an invoice.
+    InvoiceLineId, "inl");
+id_type!(/// A ledger transaction.
+    TransactionId, "txn");
+
+impl ServiceId {
+    /// The number that flows and usage carry.
+    pub fn number(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(0)
+    }
+}
+
+impl From<u32> for ServiceId {
+    fn from(number: u32) -> ServiceId {
+        ServiceId(i64::from(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_one_spelling() {
+        assert_eq!("svc_42".parse::<ServiceId>().unwrap(), ServiceId(42));
+        assert_eq!(ServiceId(42).to_string(), "svc_42");
+        for bad in [
+            "42",
+            "svc_",
+            "svc_0",
+            "svc_-1",
+            "svc_042",
+            "svc_+1",
+            "cus_42",
+            "svc_99999999999999999999",
+        ] {
+            assert!(bad.parse::<ServiceId>().is_err(), "{bad}");
+        }
+    }
+}

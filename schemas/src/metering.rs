@@ -1,0 +1,294 @@
+//! Metering points: which flows count, and for whom.
+//!
+//! A packet may be seen at several exporters, and at one exporter on the way in and on the way out. It counts once: at an
+//! exporter that meters, in the observation that the exporter's configuration names (ingress unless said otherwise), when
+//! it crosses the external boundary. Traffic between two of our own services never crosses it and is not billed.
+//!
+//! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1): applied again to a
+//! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::assignment::{Assignment, Assignments, Target};
+use crate::flow::{Boundary, Flow, Metered};
+
+/// How an exporter's flows are judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeterMode {
+    /// By the configured boundary of the interfaces it crossed.
+    Boundary,
+    /// By addresses: an assigned address or an own network is inside, everything else outside.
+    #[default]
+    Addresses,
+    /// Kept and shown, never counted: another exporter meters this traffic.
+    Off,
+}
+
+/// Which observation of a packet counts at an exporter that reports both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeterDirection {
+    #[default]
+    Ingress,
+    Egress,
+}
+
+/// Configuration of one exporter: `[[exporter]]` in the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExporterConfig {
+    /// Source address of its datagrams (sFlow: the agent address).
+    pub address: Address,
+    /// Name for people; the address where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Site (datacenter); services of a site are measured by the metering exporters of that site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    #[serde(default)]
+    pub meter: MeterMode,
+    #[serde(default)]
+    pub direction: MeterDirection,
+    /// SNMP indexes of the interfaces that face other networks; every other interface is internal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external_interfaces: Vec<u32>,
+    /// Overrides whatever the exporter says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling_rate: Option<u32>,
+    /// Used when the exporter says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_sampling_rate: Option<u32>,
+}
+
+impl ExporterConfig {
+    /// An exporter as it is treated while the configuration does not list it.
+    pub fn unlisted(address: Address) -> ExporterConfig {
+        ExporterConfig {
+            address,
+            name: None,
+            site: None,
+            meter: MeterMode::Addresses,
+            direction: MeterDirection::Ingress,
+            external_interfaces: Vec::new(),
+            sampling_rate: None,
+            default_sampling_rate: None,
+        }
+    }
+}
+
+/// Everything that decides whether a flow counts, as configured.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeteringConfig {
+    /// Networks of ours that no service holds yet; assigned prefixes need not be repeated.
+    pub own_networks: Vec<IpNet>,
+    #[serde(rename = "exporter")]
+    pub exporters: Vec<ExporterConfig>,
+}
+
+#[derive(Debug)]
+struct Meter {
+    mode: MeterMode,
+    direction: MeterDirection,
+    external: HashSet<u32>,
+}
+
+/// Applies boundaries, metering points and attribution to flows.
+#[derive(Debug)]
+pub struct Enricher {
+    meters: HashMap<Address, Meter>,
+    own: Assignments,
+    assignments: Arc<Assignments>,
+}
+
+/// Marks an address of an own network that no service holds.
+const OWN_NETWORK: u32 = u32::MAX;
+
+impl Enricher {
+    pub fn new(config: &MeteringConfig, assignments: Arc<Assignments>) -> Enricher {
+        let meters = config.exporters.iter().map(|exporter| {
+            let external = exporter.external_interfaces.iter().copied().collect();
+            (
+                exporter.address,
+                Meter {
+                    mode: exporter.meter,
+                    direction: exporter.direction,
+                    external,
+                },
+            )
+        });
+        let mut nets: Vec<IpNet> = config.own_networks.iter().map(IpNet::trunc).collect();
+        nets.sort_unstable();
+        nets.dedup();
+        let own = Assignments::new(nets.into_iter().map(|net| Assignment {
+            service: OWN_NETWORK,
+            target: Target::Prefix(net),
+            valid_from_ms: i64::MIN,
+            valid_to_ms: None,
+        }))
+        .expect("each own network is listed once");
+        Enricher {
+            meters: meters.collect(),
+            own,
+            assignments,
+        }
+    }
+
+    /// Sets the boundary, metering and service columns of `flow` from its other columns.
+    pub fn enrich(&self, flow: &mut Flow) {
+        let at_ms = flow.end_at_ms;
+        let src_by_address = self.assignments.service_of_address(flow.src_addr, at_ms);
+        let dst_by_address = self.assignments.service_of_address(flow.dst_addr, at_ms);
+        flow.src_service = src_by_address
+            .or_else(|| {
+                self.assignments
+                    .service_of_interface(flow.exporter, flow.in_if, flow.vlan, at_ms)
+            })
+            .unwrap_or(0);
+        flow.dst_service = dst_by_address
+            .or_else(|| {
+                self.assignments
+                    .service_of_interface(flow.exporter, flow.out_if, flow.vlan, at_ms)
+            })
+            .unwrap_or(0);
+
+        let meter = self.meters.get(&flow.exporter);
+        let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
+        (flow.in_boundary, flow.out_boundary) = match (mode, meter) {
+            (MeterMode::Addresses, _) | (_, None) => (
+                self.side_of(flow.src_addr, flow.src_service),
+                self.side_of(flow.dst_addr, flow.dst_service),
+            ),
+            (_, Some(meter)) => (boundary_of(meter, flow.in_if), boundary_of(meter, flow.out_if)),
+        };
+        flow.metered = match (flow.in_boundary, flow.out_boundary) {
+            _ if mode == MeterMode::Off || !observation_counts(meter, flow.direction) => Metered::No,
+            (Boundary::External, Boundary::Internal) => Metered::In,
+            (Boundary::Internal, Boundary::External) => Metered::Out,
+            _ => Metered::No,
+        };
+    }
+
+    fn side_of(&self, address: Address, service: u32) -> Boundary {
+        if service != 0 || self.own.service_of_address(address, 0).is_some() {
+            Boundary::Internal
+        } else {
+            Boundary::External
+        }
+    }
+}
+
+fn boundary_of(meter: &Meter, if_index: u32) -> Boundary {
+    match if_index {
+        0 => Boundary::Unknown,
+        index if meter.external.contains(&index) => Boundary::External,
+        _ => Boundary::Internal,
+    }
+}
+
+/// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
+/// observation that is known to be the other one is dropped.
+fn observation_counts(meter: Option<&Meter>, direction: u8) -> bool {
+    match meter.map_or(MeterDirection::Ingress, |m| m.direction) {
+        MeterDirection::Ingress => direction != 1,
+        MeterDirection::Egress => direction != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enricher(mode: MeterMode, direction: MeterDirection) -> Enricher {
+        let exporter = ExporterConfig {
+            meter: mode,
+            direction,
+            external_interfaces: vec![1],
+            ..ExporterConfig::unlisted("198.51.100.1".parse().unwrap())
+        };
+        let config = MeteringConfig {
+            own_networks: vec!["203.0.113.0/24".parse().unwrap()],
+            exporters: vec![exporter],
+        };
+        let target = Target::Prefix("192.0.2.0/24".parse().unwrap());
+        let assignments = Assignments::new([Assignment {
+            service: 7,
+            target,
+            valid_from_ms: 0,
+            valid_to_ms: None,
+        }])
+        .unwrap();
+        Enricher::new(&config, Arc::new(assignments))
+    }
+
+    fn judged(
+        enricher: &Enricher,
+        src: &str,
+        dst: &str,
+        in_if: u32,
+        out_if: u32,
+        direction: u8,
+    ) -> (Metered, u32, u32) {
+        let mut flow = Flow {
+            exporter: "198.51.100.1".parse().unwrap(),
+            src_addr: src.parse().unwrap(),
+            dst_addr: dst.parse().unwrap(),
+            in_if,
+            out_if,
+            direction,
+            ..Flow::default()
+        };
+        enricher.enrich(&mut flow);
+        (flow.metered, flow.src_service, flow.dst_service)
+    }
+
+    #[test]
+    fn a_boundary_crossing_counts_once_and_by_direction() {
+        let e = enricher(MeterMode::Boundary, MeterDirection::Ingress);
+        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 255), (Metered::In, 0, 7));
+        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0), (Metered::Out, 7, 0));
+        assert_eq!(
+            judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 1).0,
+            Metered::No,
+            "the egress observation is the second one"
+        );
+        assert_eq!(judged(&e, "192.0.2.1", "192.0.2.2", 2, 3, 0).0, Metered::No, "internal");
+        assert_eq!(judged(&e, "8.8.8.8", "9.9.9.9", 1, 1, 0).0, Metered::No, "transit");
+        assert_eq!(
+            judged(&e, "8.8.8.8", "192.0.2.1", 1, 0, 0).0,
+            Metered::No,
+            "discarded: no output interface"
+        );
+        let e = enricher(MeterMode::Boundary, MeterDirection::Egress);
+        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 1).0, Metered::Out);
+        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0).0, Metered::No);
+    }
+
+    #[test]
+    fn by_addresses_our_side_is_what_is_assigned_or_own() {
+        let e = enricher(MeterMode::Addresses, MeterDirection::Ingress);
+        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 0, 0, 255), (Metered::In, 0, 7));
+        assert_eq!(
+            judged(&e, "203.0.113.9", "8.8.8.8", 0, 0, 255),
+            (Metered::Out, 0, 0),
+            "own but unattributed"
+        );
+        assert_eq!(
+            judged(&e, "203.0.113.9", "192.0.2.1", 0, 0, 255).0,
+            Metered::No,
+            "both ours"
+        );
+    }
+
+    #[test]
+    fn an_exporter_that_does_not_meter_still_attributes() {
+        let e = enricher(MeterMode::Off, MeterDirection::Ingress);
+        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 0), (Metered::No, 0, 7));
+    }
+}

@@ -1,0 +1,183 @@
+//! Money: an integer count of minor units and a currency. Never a float (B2).
+
+use rust_decimal::{Decimal, RoundingStrategy};
+
+/// An ISO 4217 currency code with its number of minor digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Currency([u8; 3]);
+
+/// Currencies without minor units (ISO 4217, list one).
+const ZERO_DIGITS: [&str; 15] = [
+    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XPF",
+];
+/// Currencies with three minor digits.
+const THREE_DIGITS: [&str; 7] = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"];
+
+/// Why an amount could not be made or changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MoneyError {
+    #[error("a currency is three capital letters (ISO 4217), not {0:?}")]
+    Currency(String),
+    #[error("amounts in {0} and {1} cannot be added")]
+    Mixed(Currency, Currency),
+    #[error("the amount is too large")]
+    Overflow,
+}
+
+impl Currency {
+    pub const USD: Currency = Currency(*b"USD");
+    pub const EUR: Currency = Currency(*b"EUR");
+
+    pub fn code(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("???")
+    }
+
+    /// Digits after the decimal point: 2, 0 (JPY) or 3 (KWD).
+    pub fn minor_digits(&self) -> u32 {
+        match self.code() {
+            code if ZERO_DIGITS.contains(&code) => 0,
+            code if THREE_DIGITS.contains(&code) => 3,
+            _ => 2,
+        }
+    }
+}
+
+impl std::str::FromStr for Currency {
+    type Err = MoneyError;
+
+    fn from_str(text: &str) -> Result<Currency, MoneyError> {
+        match text.as_bytes() {
+            [a, b, c] if text.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(Currency([*a, *b, *c])),
+            _ => Err(MoneyError::Currency(text.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for Currency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl serde::Serialize for Currency {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+/// An amount of one currency in minor units (cents).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+pub struct Money {
+    pub minor: i64,
+    pub currency: Currency,
+}
+
+impl Money {
+    pub const fn new(minor: i64, currency: Currency) -> Money {
+        Money { minor, currency }
+    }
+
+    pub const fn zero(currency: Currency) -> Money {
+        Money { minor: 0, currency }
+    }
+
+    /// Rounds an exact amount of major units to minor units, half away from zero: the one place a cent is rounded (B2).
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn round_from_major(major: Decimal, currency: Currency) -> Result<Money, MoneyError> {
+        let scale = Decimal::from(10i64.pow(currency.minor_digits()));
+        let minor = major.checked_mul(scale).ok_or(MoneyError::Overflow)?;
+        let minor = minor.round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero);
+        Ok(Money {
+            minor: i64::try_from(minor).map_err(|_| MoneyError::Overflow)?,
+            currency,
+        })
+    }
+
+    /// The amount in major units, exact.
+    pub fn to_major(self) -> Decimal {
+        Decimal::new(self.minor, self.currency.minor_digits())
+    }
+
+    /// # Errors
+    /// When the currencies differ or the sum does not fit.
+    pub fn checked_add(self, other: Money) -> Result<Money, MoneyError> {
+        if self.currency != other.currency {
+            return Err(MoneyError::Mixed(self.currency, other.currency));
+        }
+        let minor = self.minor.checked_add(other.minor).ok_or(MoneyError::Overflow)?;
+        Ok(Money { minor, ..self })
+    }
+
+    /// # Errors
+    /// When the negated amount does not fit.
+    pub fn checked_neg(self) -> Result<Money, MoneyError> {
+        Ok(Money {
+            minor: self.minor.checked_neg().ok_or(MoneyError::Overflow)?,
+            ..self
+        })
+    }
+}
+
+impl std::fmt::Display for Money {
+    /// `1,234.50 USD`, `-0.05 EUR`, `1,200 JPY`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = self.currency.minor_digits() as usize;
+        let text = format!("{:0width$}", self.minor.unsigned_abs(), width = digits + 1);
+        let (whole, fraction) = text.split_at(text.len() - digits);
+        let mut grouped = String::new();
+        for (i, digit) in whole.chars().enumerate() {
+            if i > 0 && (whole.len() - i) % 3 == 0 {
+                grouped.push(',');
+            }
+            grouped.push(digit);
+        }
+        let sign = if self.minor < 0 { "-" } else { "" };
+        let point = if digits > 0 { "." } else { "" };
+        write!(f, "{sign}{grouped}{point}{fraction} {}", self.currency)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(major: &str, currency: &str) -> i64 {
+        Money::round_from_major(major.parse().unwrap(), currency.parse().unwrap())
+            .unwrap()
+            .minor
+    }
+
+    #[test]
+    fn b2_rounds_half_away_from_zero_in_the_currency_s_own_units() {
+        assert_eq!(rounded("1.005", "USD"), 101);
+        assert_eq!(rounded("-1.005", "USD"), -101);
+        assert_eq!(rounded("1.0049999", "USD"), 100);
+        assert_eq!(rounded("0.5", "JPY"), 1);
+        assert_eq!(rounded("1.0005", "KWD"), 1001);
+        assert_eq!(
+            Money::round_from_major(Decimal::MAX, Currency::USD),
+            Err(MoneyError::Overflow)
+        );
+    }
+
+    #[test]
+    fn currencies_do_not_mix() {
+        let sum = Money::new(1, Currency::USD).checked_add(Money::new(1, Currency::EUR));
+        assert_eq!(sum, Err(MoneyError::Mixed(Currency::USD, Currency::EUR)));
+        assert!("usd".parse::<Currency>().is_err());
+    }
+
+    #[test]
+    fn amounts_read_well() {
+        for (minor, currency, text) in [
+            (123_450, "USD", "1,234.50 USD"),
+            (-5, "EUR", "-0.05 EUR"),
+            (1200, "JPY", "1,200 JPY"),
+            (7, "KWD", "0.007 KWD"),
+        ] {
+            assert_eq!(Money::new(minor, currency.parse().unwrap()).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The manifest: an append-only log of commits, one JSON object a line, each with a checksum.
+//!
+//! ```text
+//! <crc32 as 8 hex digits> <json>\n     first line: {"generation":G}; every other line a commit
+//! ```
+//!
+//! * One writer at a time: a commit is appended under an exclusive lock on `LOCK` and synced before it is visible.
+//! * A torn last line (crash during the append) was never acknowledged: readers ignore it, the next writer cuts it off.
+//! * When the log holds many more commits than live files it is rewritten as one commit into a new file that replaces the
+//!   old by rename, under the same lock; readers notice the new generation and read from the start.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Commits after which the log is rewritten, when it has also grown to four times the live files.
+const REWRITE_AFTER_COMMITS: u64 = 2_000;
+
+/// Names one unit of work of one writer, in rising order: a commit is applied once (F1).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Token {
+    /// Who writes, for example the id of a journal.
+    pub writer: String,
+    /// Rises with every commit of that writer; starts at 1.
+    pub number: u64,
+}
+
+/// One live file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Relative to the table's folder, with `/`.
+    pub path: String,
+    pub rows: u64,
+    pub size_bytes: u64,
+    /// Smallest and largest time in the file, UTC milliseconds: for flows from the earliest `start_at` to the latest
+    /// `end_at` or `received_at`; for other tables of their time column.
+    pub min_time_ms: i64,
+    pub max_time_ms: i64,
+    /// Sequence of the commit whose data this is. 0 in a new commit means that commit's own; a compaction carries over
+    /// the largest of its inputs, because nothing changed for those who follow the sequence.
+    #[serde(default)]
+    pub sequence: u64,
+}
+
+/// A change of the table, all or nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Commit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<FileEntry>,
+    /// Paths that are replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// Table properties to set, for example how far another table was read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+}
+
+/// The table at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// Number of the newest commit; 0 for an empty table.
+    pub sequence: u64,
+    /// Live files by path.
+    pub files: BTreeMap<String, FileEntry>,
+    pub properties: BTreeMap<String, String>,
+    /// Highest token number applied per writer.
+    pub applied: BTreeMap<String, u64>,
+}
+
+impl Snapshot {
+    /// Files that may hold times in the half-open range `[from_ms, to_ms)`.
+    pub fn files_between(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = &FileEntry> {
+        self.files
+            .values()
+            .filter(move |file| file.max_time_ms >= from_ms && file.min_time_ms < to_ms)
+    }
+
+    /// Rows of all live files.
+    pub fn rows(&self) -> u64 {
+        self.files.values().map(|file| file.rows).sum()
+    }
+
+    fn check(&self, commit: &Commit) -> Result<(), ManifestError> {
+        for path in &commit.remove {
+            if !self.files.contains_key(path) {
+                return Err(ManifestError::Conflict { path: path.clone() });
+            }
+        }
+        for file in &commit.add {
+            if self.files.contains_key(&file.path) && !commit.remove.contains(&file.path) {
+                return Err(ManifestError::Exists {
+                    path: file.path.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, line: Line) {
+        self.sequence = line.sequence;
+        for path in &line.commit.remove {
+            self.files.remove(path);
+        }
+        for file in line.commit.add {
+            self.files.insert(file.path.clone(), file);
+        }
+        self.properties.extend(line.commit.set);
+        if let Some(token) = line.commit.token {
+            self.applied.insert(token.writer, token.number);
+        }
+        for (writer, number) in line.applied {
+            self.applied.insert(writer, number);
+        }
+    }
+
+    fn has_applied(&self, token: &Token) -> bool {
+        self.applied
+            .get(&token.writer)
+            .is_some_and(|number| token.number <= *number)
+    }
+}
+
+/// Why a manifest could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("manifest: {path}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("manifest {path} is damaged at byte {offset}: restore it from a backup")]
+    Damaged { path: PathBuf, offset: u64 },
+    #[error("file {path} is not in the manifest any more")]
+    Conflict { path: String },
+    #[error("file {path} is in the manifest already")]
+    Exists { path: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    generation: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    sequence: u64,
+    #[serde(flatten)]
+    commit: Commit,
+    /// Only in a rewritten log: the tokens of the commits it replaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    applied: BTreeMap<String, u64>,
+}
+
+/// What this process has read so far.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    snapshot: Arc<Snapshot>,
+    generation: u64,
+    /// Bytes read, up to the end of the last whole line.
+    offset: u64,
+    commits: u64,
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ManifestError + '_ {
+    move |source| ManifestError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn encode(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).expect("manifest values have text keys and no floats");
+    format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Option<T> {
+    let (crc, json) = line.split_at_checked(9)?;
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?.strip_suffix(' ')?, 16).ok()?;
+    (crc == crc32fast::hash(json))
+        .then(|| serde_json::from_slice(json).ok())
+        .flatten()
+}
+
+impl Cache {
+    /// Reads what was appended since; the snapshot is shared, not copied, when nothing was.
+    pub(super) fn refresh(&mut self, dir: &Path) -> Result<Arc<Snapshot>, ManifestError> {
+        let path = dir.join("MANIFEST");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                *self = Cache::default();
+                return Ok(self.snapshot.clone());
+            }
+            Err(source) => return Err(ManifestError::Io { path, source }),
+        };
+        self.read_from(&mut file, &path)?;
+        Ok(self.snapshot.clone())
+    }
+
+    fn read_from(&mut self, file: &mut File, path: &Path) -> Result<(), ManifestError> {
+        let header = read_header(file, path)?;
+        let Some((generation, header_end)) = header else {
+            *self = Cache::default();
+            return Ok(());
+        };
+        if generation != self.generation || self.offset == 0 {
+            *self = Cache {
+                generation,
+                offset: header_end,
+                ..Cache::default()
+            };
+        }
+        file.seek(SeekFrom::Start(self.offset)).map_err(io(path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io(path))?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        let mut rest = bytes.as_slice();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = (&rest[..end], &rest[end + 1..]);
+            let Some(line) = decode::<Line>(line) else {
+                // Only the last line may be torn: a damaged one with more behind it is not a crash but a broken disk.
+                if after.is_empty() {
+                    break;
+                }
+                return Err(ManifestError::Damaged {
+                    path: path.to_owned(),
+                    offset: self.offset,
+                });
+            };
+            snapshot.apply(line);
+            self.commits += 1;
+            self.offset += (end + 1) as u64;
+            rest = after;
+        }
+        self.snapshot = Arc::new(snapshot);
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, dir: &Path, mut commit: Commit) -> Result<bool, ManifestError> {
+        let lock_path = dir.join("LOCK");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io(&lock_path))?;
+        lock.lock().map_err(io(&lock_path))?;
+        self.refresh(dir)?;
+        if commit
+            .token
+            .as_ref()
+            .is_some_and(|token| self.snapshot.has_applied(token))
+        {
+            return Ok(false);
+        }
+        self.snapshot.check(&commit)?;
+        let sequence = self.snapshot.sequence + 1;
+        for file in &mut commit.add {
+            if file.sequence == 0 {
+                file.sequence = sequence;
+            }
+        }
+        let path = dir.join("MANIFEST");
+        if self.offset == 0 {
+            self.start_log(dir, &path, 1, None)?;
+        }
+        let line = encode(&Line {
+            sequence,
+            commit,
+            applied: BTreeMap::new(),
+        });
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io(&path))?;
+        file.set_len(self.offset).map_err(io(&path))?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(io(&path))?;
+        file.write_all(line.as_bytes()).map_err(io(&path))?;
+        file.sync_data().map_err(io(&path))?;
+        self.read_from(&mut file, &path)?;
+        let bloated = self.commits > REWRITE_AFTER_COMMITS && self.commits > 4 * self.snapshot.files.len() as u64;
+        if bloated {
+            self.start_log(dir, &path, self.generation + 1, Some(self.snapshot.clone()))?;
+        }
+        Ok(true)
+    }
+
+    /// Replaces the log by a new one that holds `snapshot` as its only commit.
+    fn start_log(
+        &mut self,
+        dir: &Path,
+        path: &Path,
+        generation: u64,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> Result<(), ManifestError> {
+        let mut text = encode(&Header { generation });
+        if let Some(snapshot) = snapshot {
+            let commit = Commit {
+                token: None,
+                add: snapshot.files.values().cloned().collect(),
+                remove: Vec::new(),
+                set: snapshot.properties.clone(),
+            };
+            text.push_str(&encode(&Line {
+                sequence: snapshot.sequence,
+                commit,
+                applied: snapshot.applied.clone(),
+            }));
+        }
+        let new_path = dir.join("MANIFEST.new");
+        let mut file = File::create(&new_path).map_err(io(&new_path))?;
+        file.write_all(text.as_bytes()).map_err(io(&new_path))?;
+        file.sync_all().map_err(io(&new_path))?;
+        std::fs::rename(&new_path, path).map_err(io(path))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
+        *self = Cache::default();
+        self.refresh(dir)?;
+        Ok(())
+    }
+}
+
+/// The header's generation and length; `None` while the file is empty.
+fn read_header(file: &mut File, path: &Path) -> Result<Option<(u64, u64)>, ManifestError> {
+    let mut start = [0u8; 64];
+    let mut filled = 0;
+    while filled < start.len() {
+        match file.read(&mut start[filled..]).map_err(io(path))? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    if filled == 0 {
+        return Ok(None);
+    }
+    let damaged = || ManifestError::Damaged {
+        path: path.to_owned(),
+        offset: 0,
+    };
+    let end = start[..filled]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or_else(damaged)?;
+    let header: Header = decode(&start[..end]).ok_or_else(damaged)?;
+    Ok(Some((header.generation, (end + 1) as u64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::FLOWS;
+    use crate::table::Table;
+    use proptest::prelude::*;
+
+    fn file(path: &str) -> FileEntry {
+        FileEntry {
+            path: path.to_owned(),
+            rows: 1,
+            size_bytes: 1,
+            min_time_ms: 0,
+            max_time_ms: 10,
+            sequence: 0,
+        }
+    }
+
+    fn add(writer: &str, number: u64, path: &str) -> Commit {
+        Commit {
+            token: Some(Token {
+                writer: writer.to_owned(),
+                number,
+            }),
+            add: vec![file(path)],
+            ..Commit::default()
+        }
+    }
+
+    #[test]
+    fn f1_a_retried_commit_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        assert!(table.commit(add("j", 1, "a")).unwrap());
+        assert!(!table.commit(add("j", 1, "a")).unwrap());
+        assert!(table.commit(add("j", 2, "b")).unwrap());
+        let other = Table::open(dir.path(), &FLOWS).unwrap();
+        assert_eq!(other.snapshot().unwrap().files.len(), 2);
+        assert_eq!(other.snapshot().unwrap(), table.snapshot().unwrap());
+    }
+
+    #[test]
+    fn a_replaced_file_cannot_be_replaced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let swap = |to: &str| Commit {
+            add: vec![file(to)],
+            remove: vec!["a".to_owned()],
+            ..Commit::default()
+        };
+        assert!(table.commit(swap("b")).unwrap());
+        assert!(matches!(table.commit(swap("c")), Err(ManifestError::Conflict { .. })));
+    }
+
+    #[test]
+    fn f1_a_torn_append_was_never_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let path = table.dir().join("MANIFEST");
+        let whole = std::fs::read(&path).unwrap();
+        table.commit(add("j", 2, "b")).unwrap();
+        let longer = std::fs::read(&path).unwrap();
+        for cut in whole.len()..longer.len() {
+            std::fs::write(&path, &longer[..cut]).unwrap();
+            let reopened = Table::open(dir.path(), &FLOWS).unwrap();
+            assert_eq!(reopened.snapshot().unwrap().files.len(), 1, "cut at {cut}");
+            assert!(reopened.commit(add("j", 2, "b")).unwrap());
+            assert_eq!(
+                Table::open(dir.path(), &FLOWS).unwrap().snapshot().unwrap().files.len(),
+                2
+            );
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        for number in 1..=3 {
+            table.commit(add("j", number, &number.to_string())).unwrap();
+        }
+        let path = table.dir().join("MANIFEST");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let reopened = Table::open(dir.path(), &FLOWS).unwrap();
+        assert!(matches!(reopened.snapshot(), Err(ManifestError::Damaged { .. })));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add,
+        Retry,
+        Compact,
+        Reopen,
+        Rewrite,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Add),
+            Just(Step::Retry),
+            Just(Step::Compact),
+            Just(Step::Reopen),
+            Just(Step::Rewrite)
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// Model: the list of row sources. Whatever the order of commits, retries, compactions, reopenings and log
+        /// rewrites, each source is counted once.
+        #[test]
+        fn f1_rows_are_counted_once(steps in proptest::collection::vec(step(), 1..40)) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut table = Table::open(dir.path(), &FLOWS).unwrap();
+            let mut number = 0u64;
+            for (i, step) in steps.iter().enumerate() {
+                match step {
+                    Step::Add => {
+                        number += 1;
+                        let applied = table.commit(add("j", number, &format!("f{number}"))).unwrap();
+                        prop_assert!(applied);
+                    }
+                    Step::Retry => {
+                        if number > 0 {
+                            let applied = table.commit(add("j", number, &format!("f{number}"))).unwrap();
+                            prop_assert!(!applied);
+                        }
+                    }
+                    Step::Compact => {
+                        let snapshot = table.snapshot().unwrap();
+                        let merged = FileEntry {
+                            rows: snapshot.rows(),
+                            sequence: snapshot.files.values().map(|f| f.sequence).max().unwrap_or(0),
+                            ..file(&format!("c{i}"))
+                        };
+                        let remove = snapshot.files.keys().cloned().collect();
+                        if snapshot.rows() > 0 {
+                            table.commit(Commit { add: vec![merged], remove, ..Commit::default() }).unwrap();
+                        }
+                    }
+                    Step::Reopen => table = Table::open(dir.path(), &FLOWS).unwrap(),
+                    Step::Rewrite => {
+                        let mut cache = Cache::default();
+                        let snapshot = cache.refresh(table.dir()).unwrap();
+                        if snapshot.sequence > 0 {
+                            let generation = cache.generation + 1;
+                            cache.start_log(table.dir(), &table.dir().join("MANIFEST"), generation, Some(snapshot)).unwrap();
+                        }
+                    }
+                }
+                prop_assert_eq!(table.snapshot().unwrap().rows(), number);
+            }
+        }
+    }
+}

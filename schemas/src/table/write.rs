@@ -1,0 +1,127 @@
+//! Writing a Parquet file so that it is whole or absent, and removing the ones nobody names.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+
+use super::{ManifestError, Snapshot, Table};
+
+/// Why a file could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("write {path}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("encode {path}")]
+    Parquet {
+        path: PathBuf,
+        source: parquet::errors::ParquetError,
+    },
+}
+
+/// Writes batches of the table's schema to `path` (relative to the table's folder): temporary file, sync, rename, sync of
+/// the folder. Answers the size in bytes. A file of that name is replaced, which is safe while no commit names it.
+///
+/// # Errors
+/// On any failure the file does not exist under its name.
+pub fn write_parquet<'a>(
+    table: &Table,
+    path: &str,
+    batches: impl IntoIterator<Item = &'a RecordBatch>,
+) -> Result<u64, WriteError> {
+    let target = table.dir().join(path);
+    let parent = target.parent().unwrap_or(table.dir()).to_owned();
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| WriteError::Io { path, source }
+    };
+    std::fs::create_dir_all(&parent).map_err(io(&parent))?;
+    let temporary = target.with_extension("parquet.tmp");
+    let parquet = |source| WriteError::Parquet {
+        path: temporary.clone(),
+        source,
+    };
+    let file = File::create(&temporary).map_err(io(&temporary))?;
+    let properties = table.def().writer_properties();
+    let mut writer = ArrowWriter::try_new(file, table.def().arrow_schema(), Some(properties)).map_err(parquet)?;
+    for batch in batches {
+        writer.write(batch).map_err(parquet)?;
+    }
+    let file = writer.into_inner().map_err(parquet)?;
+    let size_bytes = file.metadata().map_err(io(&temporary))?.len();
+    file.sync_all().map_err(io(&temporary))?;
+    std::fs::rename(&temporary, &target).map_err(io(&target))?;
+    File::open(&parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io(&parent))?;
+    Ok(size_bytes)
+}
+
+/// See [`Table::vacuum`].
+pub(super) fn vacuum(dir: &Path, snapshot: &Snapshot, grace: Duration) -> Result<usize, ManifestError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ManifestError::Io { path, source }
+    };
+    let mut removed = 0;
+    for folder in std::fs::read_dir(dir).map_err(io(dir))? {
+        let folder = folder.map_err(io(dir))?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(&folder).map_err(io(&folder))? {
+            let path = file.map_err(io(&folder))?.path();
+            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+            let old = path
+                .metadata()
+                .and_then(|m| m.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= grace));
+            if !old || snapshot.files.contains_key(&name) {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ManifestError::Io { path, source }),
+            }
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FLOWS, Flow, flows_to_batch};
+    use crate::table::{Commit, FileEntry};
+
+    #[test]
+    fn unnamed_files_are_removed_and_named_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        let batch = flows_to_batch(&[Flow::default()]);
+        for path in ["1970-01-01/a.parquet", "1970-01-01/b.parquet"] {
+            assert!(write_parquet(&table, path, [&batch]).unwrap() > 0);
+        }
+        let entry = FileEntry {
+            path: "1970-01-01/a.parquet".to_owned(),
+            rows: 1,
+            size_bytes: 1,
+            min_time_ms: 0,
+            max_time_ms: 0,
+            sequence: 0,
+        };
+        table
+            .commit(Commit {
+                add: vec![entry],
+                ..Commit::default()
+            })
+            .unwrap();
+        assert_eq!(table.vacuum(Duration::from_secs(3600)).unwrap(), 0, "young files stay");
+        assert_eq!(table.vacuum(Duration::ZERO).unwrap(), 1);
+        assert!(table.dir().join("1970-01-01/a.parquet").exists());
+        assert!(!table.dir().join("1970-01-01/b.parquet").exists());
+    }
+}

@@ -1,0 +1,378 @@
+//! The stored tables beside [`crate::flow::FLOWS`].
+
+use crate::column::{Column, ColumnType, Layout, TableDef};
+use crate::flow::FLOWS;
+
+const fn column(
+    name: &'static str,
+    kind: ColumnType,
+    unit: &'static str,
+    layout: Layout,
+    statistics: bool,
+    doc: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
+        unit,
+        layout,
+        statistics,
+        doc,
+    }
+}
+
+/// Every stored table, in the order the documentation lists them.
+pub const TABLES: [&TableDef; 4] = [&FLOWS, &USAGE_5M, &COUNTERS, &COLLECTION_5M];
+
+/// Usage of every service by 5-minute window, computed from [`FLOWS`] alone (U1). Service 0 is unattributed traffic (U2).
+/// A service and window without metered traffic has no row; whether it was measured at all is told by [`COLLECTION_5M`].
+pub const USAGE_5M: TableDef = TableDef {
+    name: "usage_5m",
+    doc: "Metered volume per service and 5-minute window, scaled by the sampling rate. Service 0 = not attributed. No row = no metered traffic.",
+    time_column: "window_start",
+    sort: &["service", "window_start"],
+    columns: &[
+        column(
+            "window_start",
+            ColumnType::Instant,
+            "UTC ms",
+            Layout::Delta,
+            true,
+            "start of the window; it is 5 minutes long and half-open",
+        ),
+        column(
+            "service",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            true,
+            "service, 0 = not attributed",
+        ),
+        column(
+            "bytes_in",
+            ColumnType::U64,
+            "bytes",
+            Layout::Delta,
+            false,
+            "layer-3 bytes received by the service, scaled",
+        ),
+        column(
+            "bytes_out",
+            ColumnType::U64,
+            "bytes",
+            Layout::Delta,
+            false,
+            "layer-3 bytes sent by the service, scaled",
+        ),
+        column(
+            "packets_in",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "packets received, scaled",
+        ),
+        column(
+            "packets_out",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "packets sent, scaled",
+        ),
+        column(
+            "flows",
+            ColumnType::U64,
+            "flows",
+            Layout::Delta,
+            false,
+            "metered flow records with a share in this window",
+        ),
+        column(
+            "samples",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "unscaled packets behind the volume, for its error bound",
+        ),
+    ],
+};
+
+/// Interface counters as exporters report them in sFlow counter samples.
+pub const COUNTERS: TableDef = TableDef {
+    name: "counters",
+    doc: "Interface counters as the exporter reported them (sFlow generic interface counters, RFC 2863 meaning). Counters wrap and restart.",
+    time_column: "received_at",
+    sort: &["exporter", "if_index", "received_at"],
+    columns: &[
+        column(
+            "received_at",
+            ColumnType::Instant,
+            "UTC ms",
+            Layout::Delta,
+            true,
+            "when the datagram arrived",
+        ),
+        column(
+            "exporter",
+            ColumnType::Address,
+            "",
+            Layout::Dictionary,
+            true,
+            "agent address",
+        ),
+        column(
+            "observation_domain",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            true,
+            "sFlow sub-agent",
+        ),
+        column(
+            "if_index",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            true,
+            "SNMP index of the interface",
+        ),
+        column(
+            "if_type",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            false,
+            "IANA interface type",
+        ),
+        column(
+            "speed_bps",
+            ColumnType::U64,
+            "bit/s",
+            Layout::Dictionary,
+            false,
+            "interface speed",
+        ),
+        column(
+            "duplex",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            false,
+            "0 unknown, 1 full, 2 half, 3 in, 4 out",
+        ),
+        column(
+            "status",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            false,
+            "bit 0 administratively up, bit 1 operationally up",
+        ),
+        column(
+            "in_bytes",
+            ColumnType::U64,
+            "bytes",
+            Layout::Delta,
+            false,
+            "layer-2 bytes received since the counter started",
+        ),
+        column(
+            "in_unicast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "unicast packets received",
+        ),
+        column(
+            "in_multicast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "multicast packets received",
+        ),
+        column(
+            "in_broadcast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "broadcast packets received",
+        ),
+        column(
+            "in_discards",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "received packets discarded",
+        ),
+        column(
+            "in_errors",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "received packets with errors",
+        ),
+        column(
+            "out_bytes",
+            ColumnType::U64,
+            "bytes",
+            Layout::Delta,
+            false,
+            "layer-2 bytes sent since the counter started",
+        ),
+        column(
+            "out_unicast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "unicast packets sent",
+        ),
+        column(
+            "out_multicast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "multicast packets sent",
+        ),
+        column(
+            "out_broadcast_packets",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "broadcast packets sent",
+        ),
+        column(
+            "out_discards",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "packets to send discarded",
+        ),
+        column(
+            "out_errors",
+            ColumnType::U64,
+            "packets",
+            Layout::Delta,
+            false,
+            "packets to send with errors",
+        ),
+    ],
+};
+
+/// What the collector counted, per 5-minute window, exporter, domain, protocol and counter (F2). It also tells when an
+/// exporter was heard: a window with `datagrams` > 0 was measured.
+pub const COLLECTION_5M: TableDef = TableDef {
+    name: "collection_5m",
+    doc: "Everything that arrived, counted by exporter and cause. Sums of `value` over the rows; several rows of one key may exist.",
+    time_column: "window_start",
+    sort: &["exporter", "window_start"],
+    columns: &[
+        column(
+            "window_start",
+            ColumnType::Instant,
+            "UTC ms",
+            Layout::Delta,
+            true,
+            "start of the 5-minute window of arrival",
+        ),
+        column(
+            "exporter",
+            ColumnType::Address,
+            "",
+            Layout::Dictionary,
+            true,
+            "exporter; :: where the datagram never reached us (kernel drops)",
+        ),
+        column(
+            "observation_domain",
+            ColumnType::U32,
+            "",
+            Layout::Dictionary,
+            false,
+            "observation domain, 0 where not known",
+        ),
+        column(
+            "protocol_version",
+            ColumnType::U8,
+            "",
+            Layout::Dictionary,
+            false,
+            "as in flows; 0 where not known",
+        ),
+        column(
+            "counter",
+            ColumnType::Name,
+            "",
+            Layout::Dictionary,
+            false,
+            "name of the counter, for example `datagrams` or `records_rejected.length`",
+        ),
+        column(
+            "value",
+            ColumnType::U64,
+            "",
+            Layout::Delta,
+            false,
+            "how many in this window",
+        ),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        for table in TABLES {
+            assert!(
+                table.index_of(table.time_column).is_some(),
+                "{}: time column",
+                table.name
+            );
+            for name in table.sort {
+                assert!(table.index_of(name).is_some(), "{}: sort column {name}", table.name);
+            }
+            let mut names: Vec<_> = table.columns.iter().map(|c| c.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(
+                names.len(),
+                table.columns.len(),
+                "{}: column names are unique",
+                table.name
+            );
+            assert!(table.clickhouse_ddl().contains(table.name));
+        }
+    }
+
+    /// The documentation is the definition: `docs/tables.md` must be what the definitions say.
+    #[test]
+    fn documentation_matches_the_definitions() {
+        let mut expected =
+            String::from("# Stored tables\n\nDerived from `schemas/src/flow.rs` and `schemas/src/tables.rs`.\n\n");
+        for table in TABLES {
+            expected.push_str(&table.markdown());
+            expected.push('\n');
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tables.md");
+        if std::env::var_os("EZSCALE_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &expected).expect("docs/tables.md can be written");
+        }
+        let actual = std::fs::read_to_string(path).expect("docs/tables.md exists");
+        assert!(
+            actual == expected,
+            "docs/tables.md is stale: run with EZSCALE_UPDATE_DOCS=1 to write it anew"
+        );
+    }
+}
