@@ -99,13 +99,13 @@ impl Data {
 }
 
 impl Listen {
+    /// Listeners on the command line replace all configured ones: nobody gets a port open that was not asked for.
     pub fn apply(&self, config: &mut Config) {
-        if !self.netflow.is_empty() {
-            config.collector.netflow.clone_from(&self.netflow);
+        if self.netflow.is_empty() && self.sflow.is_empty() {
+            return;
         }
-        if !self.sflow.is_empty() {
-            config.collector.sflow.clone_from(&self.sflow);
-        }
+        config.collector.netflow.clone_from(&self.netflow);
+        config.collector.sflow.clone_from(&self.sflow);
     }
 }
 

@@ -60,6 +60,23 @@ impl DataDir {
         output_of(&mut self.command(arguments))
     }
 
+    /// Sends simulated exports and returns the sums that were sent.
+    pub(crate) fn run_simulate(&self, arguments: &[&str]) -> Value {
+        let mut command = Command::new(BINARY);
+        command.arg("simulate").args(arguments).args(["--format", "json"]);
+        let output = output_of(&mut command);
+        serde_json::from_str(&output).unwrap_or_else(|error| panic!("`simulate` prints its sums ({error}):\n{output}"))
+    }
+
+    /// Bytes of the datagrams that wait in the journal.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        let Ok(folder) = std::fs::read_dir(self.path().join("journal")) else {
+            return 0;
+        };
+        let sizes = folder.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len());
+        sizes.sum()
+    }
+
     /// The command, not yet run: for tests of what must fail.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
@@ -270,6 +287,13 @@ impl Ezscale {
     pub(crate) fn kill9(mut self) {
         self.child.kill().expect("a running child can be killed");
         self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// The most memory it has held so far, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the kernel tells the peak memory");
+        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of KiB")
     }
 
     /// What it said on standard error so far.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::command::output_of;
+use super::wait::wait_until;
 
 /// Bytes of an Ethernet header, which the kernel counts for each frame on a link and flow records leave out.
 pub(crate) const ETHERNET_HEADER_BYTES: u64 = 14;
@@ -270,4 +271,17 @@ fn remove_leftovers() {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
         }
     }
+}
+
+/// Waits until a UDP socket of this namespace has no datagrams left to read.
+pub(crate) fn wait_until_read(listener: std::net::SocketAddr) {
+    let port = format!(":{:04X}", listener.port());
+    wait_until("the socket to be read", std::time::Duration::from_secs(20), || {
+        let sockets = std::fs::read_to_string("/proc/net/udp").expect("the kernel tells of its sockets");
+        // Columns: slot, local address, remote address, state, send queue:receive queue.
+        sockets.lines().skip(1).all(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            !columns[1].ends_with(&port) || columns[4].ends_with(":00000000")
+        })
+    });
 }
