@@ -8,7 +8,7 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
@@ -19,6 +19,7 @@ use schemas::assignment::{Assignment, Assignments};
 use schemas::db::Database;
 use schemas::inventory;
 use schemas::metering::{Enricher, MeteringConfig};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -37,7 +38,7 @@ pub struct Jobs {
     pub analytics: Analytics,
     pub collector: Arc<Collector>,
     /// Shared with the portal, which shows the configuration in force.
-    pub metering: Arc<RwLock<MeteringConfig>>,
+    pub metering: watch::Sender<Arc<MeteringConfig>>,
     pub close_periods: bool,
 }
 
@@ -93,7 +94,7 @@ impl Jobs {
             Ok(config) => {
                 self.config.own_networks = config.own_networks;
                 self.config.exporters = config.exporters;
-                *self.metering.write().unwrap_or_else(std::sync::PoisonError::into_inner) = self.config.metering();
+                self.metering.send_replace(Arc::new(self.config.metering()));
                 info!(path = %path.display(), exporters = self.config.exporters.len(), "configuration reloaded");
             }
             Err(error) => error!(error = format!("{error:#}"), "the changed configuration is not used"),
@@ -137,7 +138,7 @@ pub async fn apply_backdated(
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
-        inventory::mark_attribution_applied(database, change.id, Timestamp::now()).await?;
+        inventory::mark_attribution_change_applied(database, change.id, Timestamp::now()).await?;
         info!(from_ms = change.from_ms, files = summary.files_rewritten, "stored flows attributed anew");
     }
     Ok(())

@@ -75,3 +75,11 @@ impl Progress {
         self.bar.finish();
     }
 }
+
+/// An instant for people and programs: RFC 3339, UTC, to the second where nothing is lost.
+pub fn instant(at_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_string(),
+        Err(_) => format!("{at_ms} ms"),
+    }
+}

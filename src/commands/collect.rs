@@ -1,12 +1,13 @@
 //! `ezscale collect`: the collector and the usage job, without the portal.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use analytics::Analytics;
 use anyhow::Context as _;
 use collector::Collector;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -33,7 +34,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// A collector with its jobs.
 pub struct Running {
     pub analytics: Analytics,
-    pub metering: Arc<RwLock<MeteringConfig>>,
+    pub metering: watch::Receiver<Arc<MeteringConfig>>,
     collector: Arc<Collector>,
     jobs: tokio::task::JoinHandle<()>,
     cancel: CancellationToken,
@@ -57,7 +58,7 @@ impl Running {
         }
         let collector = Arc::new(collector);
         let analytics = Analytics::open(&config.data_dir)?;
-        let metering = Arc::new(RwLock::new(config.metering()));
+        let (metering_sender, metering) = watch::channel(Arc::new(config.metering()));
         let cancel = CancellationToken::new();
         let jobs = Jobs {
             config_path,
@@ -65,7 +66,7 @@ impl Running {
             database: database.clone(),
             analytics: analytics.clone(),
             collector: collector.clone(),
-            metering: metering.clone(),
+            metering: metering_sender,
             close_periods,
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));

@@ -1,6 +1,7 @@
 //! `ezscale customer`: who pays.
 
 use clap::Subcommand;
+use jiff::Timestamp;
 use schemas::inventory::{self, NewCustomer};
 
 use crate::options::Data;
@@ -46,22 +47,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add { name, email, currency, time_zone, country, tax_rate, data } => {
             let (_, database) = data.open_database().await?;
-            let new = NewCustomer { name, email, currency, time_zone, country, tax_rate_percent: tax_rate };
+            let new = NewCustomer {
+                name: &name,
+                email: &email,
+                currency: &currency,
+                time_zone: &time_zone,
+                country: &country,
+                tax_rate_percent: &tax_rate,
+            };
             let mut transaction = database.begin_write().await?;
-            let id = inventory::create_customer(&mut transaction, &new).await?;
+            let now_ms = Timestamp::now().as_millisecond();
+            let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
             transaction.commit().await?;
-            println!("{id}");
+            println!("{}", customer.id);
         }
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
             let mut listing = Listing::new(&["id", "name", "email", "currency", "time zone", "country"]);
-            for customer in inventory::customers(&database).await? {
+            for customer in inventory::customers(database.pool()).await? {
                 listing.row([
                     customer.id.to_string(),
                     customer.name,
                     customer.email,
                     customer.currency.to_string(),
-                    customer.time_zone,
+                    customer.time_zone_name().to_owned(),
                     customer.country,
                 ]);
             }
