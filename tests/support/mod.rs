@@ -4,6 +4,7 @@
 //! - [`net`], [`lab`]: network namespaces, and the little network in which traffic of known size is metered.
 //! - [`traffic`]: that traffic.
 //! - [`exporters`]: softflowd and pmacctd, the real exporters.
+//! - [`golden`]: captures and datagrams of others' routers.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
@@ -17,6 +18,7 @@
 pub(crate) mod command;
 pub(crate) mod exporters;
 pub(crate) mod ezscale;
+pub(crate) mod golden;
 pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod pcap;

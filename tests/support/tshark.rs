@@ -33,7 +33,7 @@ impl Dissector {
 }
 
 /// One flow record or sample, as exported: not scaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExportedFlow {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
@@ -101,20 +101,29 @@ fn collect_records(tree: &Value, flows: &mut Vec<ExportedFlow>) {
     match tree {
         Value::Array(items) => items.iter().for_each(|item| collect_records(item, flows)),
         Value::Object(entries) => {
-            let text = |names: [&str; 2]| {
-                names
+            let text = |name: &str| entries.get(name).and_then(Value::as_str);
+            let number = |name| text(name).map(|digits| digits.parse::<u64>().expect("tshark writes decimal counts"));
+            // Cisco's records of labelled packets have room for both families and fill the unused one with zeros.
+            let address = |names: [&str; 2]| {
+                let addresses = names
                     .into_iter()
-                    .find_map(|name| entries.get(name).and_then(Value::as_str))
+                    .filter_map(text)
+                    .map(|address| address.parse::<IpAddr>());
+                let addresses: Vec<IpAddr> = addresses
+                    .map(|parsed| parsed.expect("tshark writes addresses"))
+                    .collect();
+                let used = addresses
+                    .iter()
+                    .find(|address| !address.is_unspecified())
+                    .or(addresses.first());
+                *used.expect("a record has addresses")
             };
-            let number = |names| text(names).map(|digits| digits.parse::<u64>().expect("tshark writes decimal counts"));
-            let address =
-                |names| text(names).map(|address| address.parse::<IpAddr>().expect("tshark writes addresses"));
-            if let Some(bytes) = number(["cflow.octets", "cflow.octets64"]) {
+            if let Some(bytes) = number("cflow.octets") {
                 flows.push(ExportedFlow {
-                    source: address(["cflow.srcaddr", "cflow.srcaddrv6"]).expect("a record has a source"),
-                    destination: address(["cflow.dstaddr", "cflow.dstaddrv6"]).expect("a record has a destination"),
+                    source: address(["cflow.srcaddr", "cflow.srcaddrv6"]),
+                    destination: address(["cflow.dstaddr", "cflow.dstaddrv6"]),
                     bytes,
-                    packets: number(["cflow.packets", "cflow.packets64"]).expect("a record counts packets"),
+                    packets: number("cflow.packets").expect("a record counts packets"),
                 });
             }
             entries.values().for_each(|value| collect_records(value, flows));
