@@ -71,6 +71,11 @@ impl Progress {
         self.bar.set_position(position);
     }
 
+    /// Takes the bar away: what follows is the answer.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
     pub fn finish(&self) {
         self.bar.finish();
     }
@@ -81,5 +86,45 @@ pub fn instant(at_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(at_ms) {
         Ok(at) => at.to_string(),
         Err(_) => format!("{at_ms} ms"),
+    }
+}
+
+/// A volume for people: binary units, one decimal.
+pub fn byte_count(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let exponent = (bytes.max(1).ilog2() / 10) as usize;
+    match exponent {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * exponent)) as f64, UNITS[exponent]),
+    }
+}
+
+/// A rate for people: decimal units, one decimal.
+pub fn bits_per_second(bps: u64) -> String {
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    let mut value = bps as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bps} bit/s"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_and_rates_read_well() {
+        assert_eq!(byte_count(0), "0 B");
+        assert_eq!(byte_count(1023), "1023 B");
+        assert_eq!(byte_count(1536), "1.5 KiB");
+        assert_eq!(byte_count(u64::MAX), "16.0 EiB");
+        assert_eq!(bits_per_second(999), "999 bit/s");
+        assert_eq!(bits_per_second(55_000_000), "55.0 Mbit/s");
     }
 }

@@ -15,6 +15,7 @@
     reason = "every test file compiles this module for itself and uses a part of it"
 )]
 
+pub(crate) mod browser;
 pub(crate) mod command;
 pub(crate) mod exporters;
 pub(crate) mod ezscale;
