@@ -22,6 +22,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// To drain after SIGTERM: everything received becomes Parquet first.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// Runs a command that needs no data, such as `simulate`, to its end and returns its standard output.
+pub(crate) fn run(arguments: &[&str]) -> String {
+    output_of(Command::new(BINARY).args(arguments))
+}
+
 /// A data directory of the test's own, gone with its value, and the commands on it.
 #[derive(Debug)]
 pub(crate) struct DataDir {
