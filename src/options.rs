@@ -50,7 +50,7 @@ pub fn init_logging(logging: &Logging) {
 /// Where the data is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Data {
-    /// Configuration file (TOML); see `ezscale config example`
+    /// Configuration file (TOML); see `ezscale config example` [default: ezscale.toml in the data folder, if there]
     #[arg(long, env = "EZSCALE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Folder of journal, tables and the default database [default: ezscale-data]
@@ -73,10 +73,19 @@ pub struct Listen {
 }
 
 impl Data {
+    /// The configuration file: the one that was named, else `ezscale.toml` in the data folder, if it is there.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        let in_data_dir = || {
+            let data_dir = self.data_dir.clone().unwrap_or(Config::default().data_dir);
+            Some(data_dir.join("ezscale.toml")).filter(|path| path.exists())
+        };
+        self.config.clone().or_else(in_data_dir)
+    }
+
     /// The configuration with the flags applied, and the data folder made.
     pub fn config(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path)?,
+        let mut config = match self.config_path() {
+            Some(path) => Config::read(&path)?,
             None => Config::default(),
         };
         if let Some(dir) = &self.data_dir {

@@ -26,7 +26,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_database().await?;
     args.listen.apply(&mut config);
-    let running = Running::start(&config, database, args.data.config.clone(), false).await?;
+    let running = Running::start(&config, database, args.data.config_path(), false).await?;
     stop_signal().await?;
     running.stop().await
 }

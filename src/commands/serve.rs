@@ -30,7 +30,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = bind(config.portal.http).await?;
     let address = listener.local_addr()?;
     let running =
-        Running::start(&config, database.clone(), args.data.config.clone(), config.billing.close_automatically).await?;
+        Running::start(&config, database.clone(), args.data.config_path(), config.billing.close_automatically).await?;
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
     portal.run_until(stop_signal()).await?;

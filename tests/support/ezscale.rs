@@ -22,6 +22,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// To drain after SIGTERM: everything received becomes Parquet first.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// Runs a command that needs no data, such as `simulate`, to its end and returns its standard output.
+pub(crate) fn run(arguments: &[&str]) -> String {
+    output_of(Command::new(BINARY).args(arguments))
+}
+
 /// A data directory of the test's own, gone with its value, and the commands on it.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -62,9 +67,7 @@ impl DataDir {
 
     /// Sends simulated exports and returns the sums that were sent.
     pub(crate) fn run_simulate(&self, arguments: &[&str]) -> Value {
-        let mut command = Command::new(BINARY);
-        command.arg("simulate").args(arguments).args(["--format", "json"]);
-        let output = output_of(&mut command);
+        let output = run(&[&["simulate", "--format", "json"], arguments].concat());
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("`simulate` prints its sums ({error}):\n{output}"))
     }
 
@@ -129,6 +132,7 @@ pub(crate) struct Start<'a> {
     http: Option<String>,
     more: Vec<String>,
     namespace: Option<&'a Namespace>,
+    limit: Duration,
 }
 
 impl<'a> Start<'a> {
@@ -141,7 +145,14 @@ impl<'a> Start<'a> {
             http: None,
             more: Vec::new(),
             namespace: None,
+            limit: START_LIMIT,
         }
+    }
+
+    /// For what prepares data before it listens.
+    pub(crate) fn starting_within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Listens for NetFlow and IPFIX there; port 0 takes a free one.
@@ -195,7 +206,7 @@ impl<'a> Start<'a> {
             command.arg("--config").arg(config);
         }
         let expected = self.netflow.len() + self.sflow.len() + self.http.iter().len();
-        Ezscale::spawn(&mut command, expected, data)
+        Ezscale::spawn(&mut command, expected, self.limit, data)
     }
 }
 
@@ -212,7 +223,7 @@ pub(crate) struct Ezscale {
 }
 
 impl Ezscale {
-    fn spawn(command: &mut Command, expected_listeners: usize, data: &DataDir) -> Self {
+    fn spawn(command: &mut Command, expected_listeners: usize, limit: Duration, data: &DataDir) -> Self {
         let started_at = jiff::Timestamp::now().as_millisecond();
         let stderr = data.scratch().join(format!("ezscale-{started_at}.stderr"));
         let stderr_file = File::create(&stderr).expect("the test's directory is writable");
@@ -240,19 +251,19 @@ impl Ezscale {
             sflow: Vec::new(),
             http: None,
         };
-        process.read_listeners(&lines, expected_listeners);
+        process.read_listeners(&lines, expected_listeners, limit);
         process
     }
 
     /// Takes the lines `netflow listening on ADDRESS` and their like, as many as were asked for.
-    fn read_listeners(&mut self, lines: &mpsc::Receiver<String>, expected: usize) {
-        let deadline = Instant::now() + START_LIMIT;
+    fn read_listeners(&mut self, lines: &mpsc::Receiver<String>, expected: usize, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let mut seen = Vec::new();
         let mut found = 0;
         while found < expected {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = lines.recv_timeout(left).unwrap_or_else(|error| {
-                panic!("{found} of {expected} listeners after {START_LIMIT:?} ({error}); it printed {seen:?}")
+                panic!("{found} of {expected} listeners after {limit:?} ({error}); it printed {seen:?}")
             });
             if let Some((listener, address)) = line.split_once(" listening on ") {
                 let socket = || {

@@ -9,7 +9,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::command::output_of;
-use super::wait::wait_until;
 
 /// Bytes of an Ethernet header, which the kernel counts for each frame on a link and flow records leave out.
 pub(crate) const ETHERNET_HEADER_BYTES: u64 = 14;
@@ -130,27 +129,7 @@ impl Namespace {
 
     /// The sockets of a local UDP port: bytes waiting in their queues, and datagrams dropped because those were full.
     pub(crate) fn udp_socket(&self, port: u16) -> UdpSocketState {
-        let mut state = UdpSocketState {
-            queued_bytes: 0,
-            dropped: 0,
-        };
-        for line in self.run(&["cat", "/proc/net/udp", "/proc/net/udp6"]).lines() {
-            // sl local_address rem_address st tx_queue:rx_queue tr:when retrnsmt uid timeout inode ref pointer drops
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let Some((_, hex_port)) = fields.get(1).and_then(|local| local.rsplit_once(':')) else {
-                continue;
-            };
-            if u16::from_str_radix(hex_port, 16) != Ok(port) {
-                continue;
-            }
-            let queue = fields[4].split_once(':').expect("queues are tx:rx").1;
-            state.queued_bytes += u64::from_str_radix(queue, 16).expect("a queue length is hexadecimal");
-            state.dropped += fields
-                .last()
-                .and_then(|drops| drops.parse::<u64>().ok())
-                .expect("drops come last");
-        }
-        state
+        UdpSocketState::parse(&self.run(&["cat", "/proc/net/udp", "/proc/net/udp6"]), port)
     }
 
     /// Whether anybody listens on a local port (`tcp` or `udp`).
@@ -203,11 +182,44 @@ impl InterfaceCounters {
     }
 }
 
-/// See [`Namespace::udp_socket`].
+/// What waits in the sockets of a UDP port, and what they lost; see [`Namespace::udp_socket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UdpSocketState {
     pub(crate) queued_bytes: u64,
     pub(crate) dropped: u64,
+}
+
+impl UdpSocketState {
+    /// Of a port outside all namespaces.
+    pub(crate) fn here(port: u16) -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&(read("/proc/net/udp") + &read("/proc/net/udp6")), port)
+    }
+
+    /// Reads the kernel's table of UDP sockets. Several may share the port.
+    fn parse(table: &str, port: u16) -> Self {
+        let mut state = Self {
+            queued_bytes: 0,
+            dropped: 0,
+        };
+        for line in table.lines() {
+            // sl local_address rem_address st tx_queue:rx_queue tr:when retrnsmt uid timeout inode ref pointer drops
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let Some((_, hex_port)) = fields.get(1).and_then(|local| local.rsplit_once(':')) else {
+                continue;
+            };
+            if u16::from_str_radix(hex_port, 16) != Ok(port) {
+                continue;
+            }
+            let queue = fields[4].split_once(':').expect("queues are tx:rx").1;
+            state.queued_bytes += u64::from_str_radix(queue, 16).expect("a queue length is hexadecimal");
+            state.dropped += fields
+                .last()
+                .and_then(|drops| drops.parse::<u64>().ok())
+                .expect("drops come last");
+        }
+        state
+    }
 }
 
 /// One end of a link: in which namespace, under which name, with which hardware address.
@@ -271,17 +283,4 @@ fn remove_leftovers() {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
         }
     }
-}
-
-/// Waits until a UDP socket of this namespace has no datagrams left to read.
-pub(crate) fn wait_until_read(listener: std::net::SocketAddr) {
-    let port = format!(":{:04X}", listener.port());
-    wait_until("the socket to be read", std::time::Duration::from_secs(20), || {
-        let sockets = std::fs::read_to_string("/proc/net/udp").expect("the kernel tells of its sockets");
-        // Columns: slot, local address, remote address, state, send queue:receive queue.
-        sockets.lines().skip(1).all(|line| {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            !columns[1].ends_with(&port) || columns[4].ends_with(":00000000")
-        })
-    });
 }
