@@ -2,3 +2,6 @@
 
 pub mod counts;
 pub mod decode;
+pub mod sampling;
+pub mod sequence;
+pub mod times;
