@@ -1,0 +1,1 @@
+//! Exporters that encode real datagrams: for demonstrations, tests and measurements.
