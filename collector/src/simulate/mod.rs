@@ -8,6 +8,9 @@
 //! Everything here is a function of its seed and the time it is given; only [`send`] reads a clock.
 
 pub mod encode;
+pub mod fleet;
+mod names;
+mod profile;
 mod rng;
 pub mod send;
 pub mod traffic;
