@@ -4,4 +4,5 @@ pub mod counts;
 pub mod decode;
 pub mod sampling;
 pub mod sequence;
+pub mod simulate;
 pub mod times;
