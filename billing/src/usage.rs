@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use analytics::period::PeriodQuery;
 use analytics::{
     Analytics, AnalyticsError, MeteredService, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
 };
@@ -9,17 +10,23 @@ use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
 
+/// One question about usage: a service over `[from_ms, to_ms)`, by a mode.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsageQuery {
+    pub service: Service,
+    pub from_ms: i64,
+    pub to_ms: i64,
+    pub mode: UsageMode,
+}
+
 /// What billing needs to know about usage.
 pub trait UsageSource: Send + Sync {
-    /// What a service used over `[from_ms, to_ms)`, as far as its windows were closed by `now_ms`.
+    /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
         &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
+        queries: &[UsageQuery],
         now_ms: i64,
-    ) -> impl Future<Output = Result<PeriodUsage, AnalyticsError>> + Send;
+    ) -> impl Future<Output = Result<Vec<PeriodUsage>, AnalyticsError>> + Send;
 
     /// The service's 5-minute windows over `[from_ms, to_ms)` counted anew from stored flows, ascending; windows without
     /// flows are absent.
@@ -88,18 +95,17 @@ impl MeteredUsage {
 }
 
 impl UsageSource for MeteredUsage {
-    async fn period_usage(
-        &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
-        now_ms: i64,
-    ) -> Result<PeriodUsage, AnalyticsError> {
-        let service = self.metered(service);
-        self.analytics
-            .period_usage(&service, from_ms, to_ms, mode, now_ms)
-            .await
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+        let queries: Vec<PeriodQuery> = queries
+            .iter()
+            .map(|query| PeriodQuery {
+                service: self.metered(&query.service),
+                from_ms: query.from_ms,
+                to_ms: query.to_ms,
+                mode: query.mode,
+            })
+            .collect();
+        self.analytics.period_usage_batch(&queries, now_ms).await
     }
 
     async fn windows_from_flows(
@@ -108,7 +114,9 @@ impl UsageSource for MeteredUsage {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<WindowUsage>, AnalyticsError> {
-        self.analytics.usage_windows(service.id.number(), from_ms, to_ms).await
+        self.analytics
+            .explain_windows(service.id.number(), from_ms, to_ms)
+            .await
     }
 
     async fn days(
