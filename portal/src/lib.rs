@@ -1,1 +1,23 @@
+//! Numbers and money to people: sign-in, pages, and the JSON API beneath the charts.
+//!
+//! * [`AppState`] holds what every handler needs; [`serve`] runs the server on a bound listener until told to stop.
+//! * [`auth`]: passwords, sessions, roles, and the extractors that guard every route (S1).
+//! * Pages are rendered on the server and work without JavaScript; charts draw themselves from the JSON API.
+//!
+//! Architecture invariant: the portal never reads the journal and never writes a stored table; flows and usage come from
+//! `analytics`, money from `billing`.
 
+mod api;
+mod assets;
+pub mod auth;
+mod error;
+mod format;
+mod pages;
+mod server;
+mod shell;
+mod state;
+
+pub use auth::{NewUser, Role, UserError, create_user};
+pub use error::PortalError;
+pub use server::{router, serve};
+pub use state::{AppState, Options};

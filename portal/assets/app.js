@@ -1,0 +1,47 @@
+// Small conveniences; every page works without them.
+(function () {
+  "use strict";
+
+  // Theme: system → light → dark → system.
+  var order = [null, "light", "dark"];
+  var names = { light: "Light", dark: "Dark" };
+  document.querySelectorAll("[data-theme-toggle]").forEach(function (button) {
+    function show() {
+      var name = names[window.ezTheme.chosen()] || "System";
+      button.querySelector("[data-theme-label]").textContent = name + " theme";
+    }
+    button.hidden = false;
+    button.addEventListener("click", function () {
+      var now = order.indexOf(window.ezTheme.chosen());
+      window.ezTheme.choose(order[(now + 1) % order.length]);
+      document.querySelectorAll("[data-theme-toggle]").forEach(function (other) {
+        other.dispatchEvent(new CustomEvent("ez:show"));
+      });
+    });
+    button.addEventListener("ez:show", show);
+    show();
+  });
+
+  // Forms marked so submit when a choice changes.
+  document.querySelectorAll("form[data-auto-submit]").forEach(function (form) {
+    form.addEventListener("change", function () {
+      form.requestSubmit();
+    });
+  });
+
+  // Copy buttons: data-copy="#id-of-the-text".
+  document.querySelectorAll("[data-copy]").forEach(function (button) {
+    if (!navigator.clipboard) return;
+    button.hidden = false;
+    button.addEventListener("click", function () {
+      var source = document.querySelector(button.dataset.copy);
+      navigator.clipboard.writeText(source.textContent).then(function () {
+        var label = button.textContent;
+        button.textContent = "Copied";
+        setTimeout(function () {
+          button.textContent = label;
+        }, 1500);
+      });
+    });
+  });
+})();

@@ -1,0 +1,1 @@
+// How the usage chart is drawn.

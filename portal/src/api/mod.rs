@@ -1,0 +1,9 @@
+//! The JSON API beneath the pages, under `/api/v1`. Errors are `application/problem+json` (RFC 9457).
+
+use axum::Router;
+
+use crate::state::AppState;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+}

@@ -1,0 +1,139 @@
+//! Extractors that guard handlers: a handler that takes one is never run for anybody else.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum_extra::extract::CookieJar;
+use schemas::ids::CustomerId;
+
+use super::users::{Role, User};
+use super::{session, token_of};
+use crate::error::{ApiError, Failure, PageError};
+use crate::state::AppState;
+
+/// Anybody with a session.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    pub user: User,
+    /// To be repeated by every form.
+    pub csrf_token: String,
+}
+
+/// A customer: every query takes its id from here (S1).
+#[derive(Clone, Debug)]
+pub(crate) struct Customer {
+    pub(crate) who: SignedIn,
+    pub(crate) id: CustomerId,
+}
+
+/// Why a request was not let in, told as the path's readers expect.
+#[derive(Debug)]
+pub struct Rejection {
+    failure: Failure,
+    is_api: bool,
+}
+
+impl Rejection {
+    fn new(parts: &Parts, failure: Failure) -> Rejection {
+        Rejection {
+            failure,
+            is_api: parts.uri.path().starts_with("/api/"),
+        }
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        if self.is_api {
+            ApiError(self.failure).into_response()
+        } else {
+            PageError(self.failure).into_response()
+        }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Failure {
+        rejection.failure
+    }
+}
+
+impl FromRequestParts<AppState> for SignedIn {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<SignedIn, Rejection> {
+        let jar = CookieJar::from_headers(&parts.headers);
+        let found = match token_of(state, &jar) {
+            Some(token) => session::find(state, &token)
+                .await
+                .map_err(|error| Rejection::new(parts, error.into()))?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            let next = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            Rejection::new(parts, Failure::Unauthenticated { next })
+        })
+    }
+}
+
+impl FromRequestParts<AppState> for Customer {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Customer, Rejection> {
+        let who = SignedIn::from_request_parts(parts, state).await?;
+        match (who.user.role, who.user.customer) {
+            (Role::Customer, Some(id)) => Ok(Customer { who, id }),
+            _ => Err(Rejection::new(
+                parts,
+                Failure::Forbidden("This page belongs to customers; you are signed in as staff."),
+            )),
+        }
+    }
+}
+
+macro_rules! staff_extractors {
+    ($($(#[$doc:meta])* $name:ident: $($role:ident)|+;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) SignedIn);
+
+        impl FromRequestParts<AppState> for $name {
+            type Rejection = Rejection;
+
+            async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<$name, Rejection> {
+                let who = SignedIn::from_request_parts(parts, state).await?;
+                if matches!(who.user.role, $(Role::$role)|+) {
+                    return Ok($name(who));
+                }
+                Err(Rejection::new(parts, Failure::Forbidden("Your role does not include this page.")))
+            }
+        }
+    )*};
+}
+
+staff_extractors! {
+    /// Traffic of the whole network.
+    Ops: Ops | Network | Admin;
+    /// Exporters and their configuration.
+    Network: Network | Ops | Admin;
+    /// Money of all customers.
+    Finance: Finance | Admin;
+}
+
+/// Address of the peer: with a proxy in front, the proxy's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientIp(pub(crate) IpAddr);
+
+impl FromRequestParts<AppState> for ClientIp {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<ClientIp, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(ClientIp(
+            peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
+        ))
+    }
+}

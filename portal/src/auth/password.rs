@@ -1,0 +1,127 @@
+//! Passwords: argon2id with the library's defaults (19 MiB, 2 passes), never more than a few at one time.
+//!
+//! Checking takes the same time whether or not the user exists: an unknown email is checked against a hash that nobody's
+//! password gives.
+
+use std::sync::{Arc, LazyLock};
+
+use argon2::{Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
+use tokio::sync::Semaphore;
+
+/// Shortest password that is taken.
+pub const MIN_PASSWORD_CHARS: usize = 12;
+/// Longest password that is hashed, in bytes.
+const MAX_PASSWORD_BYTES: usize = 1024;
+
+/// Why a password was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    #[error("a password has at least {MIN_PASSWORD_CHARS} characters")]
+    TooShort,
+    #[error("a password has at most {MAX_PASSWORD_BYTES} bytes")]
+    TooLong,
+    #[error("a password must not be the email address or one character repeated")]
+    Guessable,
+    #[error("hash the password: {0}")]
+    Hash(String),
+}
+
+/// Checks the policy.
+pub(super) fn check_policy(password: &str, email: &str) -> Result<(), PasswordError> {
+    if password.chars().count() < MIN_PASSWORD_CHARS {
+        return Err(PasswordError::TooShort);
+    }
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Err(PasswordError::TooLong);
+    }
+    let mut chars = password.chars();
+    let first = chars.next();
+    if password.eq_ignore_ascii_case(email) || chars.all(|c| Some(c) == first) {
+        return Err(PasswordError::Guessable);
+    }
+    Ok(())
+}
+
+/// Hashes on a thread of its own; the result is a PHC string (`$argon2id$…`).
+pub(super) async fn hash(password: &str) -> Result<String, PasswordError> {
+    let password = password.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || {
+        Argon2::default()
+            .hash_password(password.as_bytes())
+            .map(|hash| hash.to_string())
+    });
+    match hashed.await {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(PasswordError::Hash(error.to_string())),
+        Err(error) => Err(PasswordError::Hash(error.to_string())),
+    }
+}
+
+/// A hash for users that do not exist, of a random password.
+static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| {
+    Argon2::default()
+        .hash_password(super::random_token().as_bytes())
+        .map(|hash| hash.to_string())
+        .ok()
+});
+
+/// True when `password` belongs to `stored`. Without a stored hash it takes as long and is false.
+pub(crate) async fn verify(limit: Arc<Semaphore>, password: String, stored: Option<String>) -> bool {
+    let Ok(_permit) = limit.acquire_owned().await else {
+        return false;
+    };
+    if password.len() > MAX_PASSWORD_BYTES {
+        return false;
+    }
+    let checked = tokio::task::spawn_blocking(move || {
+        let known = stored.is_some();
+        let Some(hash) = stored.or_else(|| NOBODY.clone()) else {
+            return false;
+        };
+        let Ok(hash) = PasswordHash::new(&hash) else {
+            return false;
+        };
+        let matches = Argon2::default().verify_password(password.as_bytes(), &hash).is_ok();
+        known && matches
+    });
+    checked.await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_refuses_what_is_short_or_obvious() {
+        let email = "someone@example.net";
+        assert!(check_policy("correct horse", email).is_ok());
+        assert!(matches!(
+            check_policy("elevenchars", email),
+            Err(PasswordError::TooShort)
+        ));
+        assert!(matches!(
+            check_policy("aaaaaaaaaaaaaaaa", email),
+            Err(PasswordError::Guessable)
+        ));
+        assert!(matches!(
+            check_policy("Someone@example.net", email),
+            Err(PasswordError::Guessable)
+        ));
+        assert!(matches!(
+            check_policy(&"ab".repeat(600), email),
+            Err(PasswordError::TooLong)
+        ));
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_of_a_known_user_is_right() {
+        let limit = Arc::new(Semaphore::new(1));
+        let stored = hash("correct horse").await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        let check = |password: &str, stored: Option<String>| verify(Arc::clone(&limit), password.to_owned(), stored);
+        assert!(check("correct horse", Some(stored.clone())).await);
+        assert!(!check("correct house", Some(stored)).await);
+        assert!(!check("correct horse", None).await);
+        assert!(!check("correct horse", Some("not a hash".to_owned())).await);
+    }
+}

@@ -1,0 +1,219 @@
+//! Those who sign in, and their roles.
+
+use schemas::db::{Database, next_id};
+use schemas::ids::{CustomerId, UserId};
+use sqlx::Row as _;
+
+use super::password::{self, PasswordError};
+
+/// Longest name or email, in characters.
+const MAX_NAME_CHARS: usize = 200;
+
+/// What a user may see and do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Their own services and invoices.
+    Customer,
+    /// Traffic and exporters.
+    Ops,
+    /// Invoices and revenue of everybody.
+    Finance,
+    /// Exporters and traffic.
+    Network,
+    /// All that staff may.
+    Admin,
+}
+
+impl Role {
+    /// As stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Customer => "customer",
+            Role::Ops => "ops",
+            Role::Finance => "finance",
+            Role::Network => "network",
+            Role::Admin => "admin",
+        }
+    }
+
+    /// As shown.
+    pub fn label(self) -> &'static str {
+        match self {
+            Role::Customer => "Customer",
+            Role::Ops => "Operations",
+            Role::Finance => "Finance",
+            Role::Network => "Network engineer",
+            Role::Admin => "Administrator",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = UserError;
+
+    fn from_str(text: &str) -> Result<Role, UserError> {
+        match text {
+            "customer" => Ok(Role::Customer),
+            "ops" => Ok(Role::Ops),
+            "finance" => Ok(Role::Finance),
+            "network" => Ok(Role::Network),
+            "admin" => Ok(Role::Admin),
+            other => Err(UserError::Role(other.to_owned())),
+        }
+    }
+}
+
+/// Why a user was not made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    #[error("a role is one of customer, ops, finance, network, admin, not {0:?}")]
+    Role(String),
+    #[error("{0:?} is not an email address")]
+    Email(String),
+    #[error("a name has between 1 and {MAX_NAME_CHARS} characters")]
+    Name,
+    #[error("a user with the role customer belongs to a customer, any other role to none")]
+    Customer,
+    #[error("there is no customer {0}")]
+    UnknownCustomer(CustomerId),
+    #[error("there is already a user with the email {0}")]
+    Taken(String),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("store the user")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A user that is signed in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub name: String,
+    pub role: Role,
+    /// Set exactly for the role customer.
+    pub customer: Option<CustomerId>,
+}
+
+/// A user to be made.
+#[derive(Clone, Debug)]
+pub struct NewUser<'a> {
+    pub email: &'a str,
+    pub name: &'a str,
+    pub role: Role,
+    pub customer: Option<CustomerId>,
+    pub password: &'a str,
+}
+
+/// Emails are compared without case and surrounding space.
+fn normalised(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// Makes a user.
+///
+/// # Errors
+/// When the email, name, role or password is not acceptable, or the email is taken.
+pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, UserError> {
+    let email = normalised(new.email);
+    let plausible = email
+        .split_once('@')
+        .is_some_and(|(local, host)| !local.is_empty() && host.contains('.') && !host.contains('@'));
+    if !plausible || email.chars().count() > MAX_NAME_CHARS || email.chars().any(char::is_whitespace) {
+        return Err(UserError::Email(new.email.to_owned()));
+    }
+    let name = new.name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS {
+        return Err(UserError::Name);
+    }
+    if (new.role == Role::Customer) != new.customer.is_some() {
+        return Err(UserError::Customer);
+    }
+    password::check_policy(new.password, &email)?;
+    let password_hash = password::hash(new.password).await?;
+    let mut transaction = db.begin_write().await?;
+    if let Some(customer) = new.customer {
+        let found = sqlx::query("SELECT id FROM customers WHERE id = $1")
+            .bind(customer.0)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if found.is_none() {
+            return Err(UserError::UnknownCustomer(customer));
+        }
+    }
+    let taken = sqlx::query("SELECT id FROM users WHERE email = $1")
+        .bind(&email)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    if taken.is_some() {
+        return Err(UserError::Taken(email));
+    }
+    let id = next_id(&mut transaction, "user").await?;
+    sqlx::query(
+        "INSERT INTO users (id, email, name, role, customer_id, password_hash, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(id)
+    .bind(&email)
+    .bind(name)
+    .bind(new.role.name())
+    .bind(new.customer.map(|customer| customer.0))
+    .bind(&password_hash)
+    .bind(jiff::Timestamp::now().as_millisecond())
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(UserId(id))
+}
+
+/// A user's id, role and password hash by email, unless disabled.
+pub(crate) async fn find_for_sign_in(
+    db: &Database,
+    email: &str,
+) -> Result<Option<(UserId, Role, String)>, sqlx::Error> {
+    let row = sqlx::query("SELECT id, role, password_hash FROM users WHERE email = $1 AND disabled_at_ms IS NULL")
+        .bind(normalised(email))
+        .fetch_optional(db.pool())
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let role: String = row.try_get("role")?;
+    let Ok(role) = role.parse() else {
+        return Ok(None);
+    };
+    Ok(Some((UserId(row.try_get("id")?), role, row.try_get("password_hash")?)))
+}
+
+/// The stored password hash of a user.
+pub(crate) async fn password_hash_of(db: &Database, user: UserId) -> Result<Option<String>, sqlx::Error> {
+    let row = sqlx::query("SELECT password_hash FROM users WHERE id = $1")
+        .bind(user.0)
+        .fetch_optional(db.pool())
+        .await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// Sets a new password and ends every session of the user.
+pub(crate) async fn change_password(db: &Database, user: &User, password: &str) -> Result<(), UserError> {
+    password::check_policy(password, &user.email)?;
+    let password_hash = password::hash(password).await?;
+    let mut transaction = db.begin_write().await?;
+    sqlx::query("UPDATE users SET password_hash = $1 WHERE id = $2")
+        .bind(&password_hash)
+        .bind(user.id.0)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("DELETE FROM sessions WHERE user_id = $1")
+        .bind(user.id.0)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Numbers and times as people read them.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Three significant digits with a decimal prefix: `0 B`, `999 B`, `1.23 GB`.
+pub(crate) fn bytes(value: u64) -> String {
+    with_prefix(value, "B")
+}
+
+/// Bits per second: `12.3 Mbit/s`.
+pub(crate) fn bits_per_second(value: u64) -> String {
+    with_prefix(value, "bit/s")
+}
+
+fn with_prefix(value: u64, unit: &str) -> String {
+    const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
+    if value < 1000 {
+        return format!("{value} {unit}");
+    }
+    let value = u128::from(value);
+    let mut scale: u128 = 1000;
+    for prefix in PREFIXES {
+        for digits in [2, 1, 0] {
+            let ten_pow = 10u128.pow(digits);
+            let rounded = (value * ten_pow + scale / 2) / scale;
+            if rounded >= 1000 {
+                continue;
+            }
+            let (whole, fraction) = (rounded / ten_pow, rounded % ten_pow);
+            return match digits {
+                0 => format!("{whole} {prefix}{unit}"),
+                digits => format!("{whole}.{fraction:0width$} {prefix}{unit}", width = digits as usize),
+            };
+        }
+        scale *= 1000;
+    }
+    format!("{value} {unit}")
+}
+
+/// An integer with thousands separated: `1,234,567`.
+pub(crate) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `2026-11-22 14:05` in the given zone.
+pub(crate) fn minute(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%Y-%m-%d %H:%M")
+}
+
+/// `2026-11-22` in the given zone.
+pub(crate) fn day(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%Y-%m-%d")
+}
+
+/// `22 Nov 2026` in the given zone.
+pub(crate) fn date(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%-d %b %Y")
+}
+
+fn in_zone(at_ms: i64, zone: &TimeZone, format: &str) -> String {
+    match Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_zoned(zone.clone()).strftime(format).to_string(),
+        Err(_) => "beyond the calendar".to_owned(),
+    }
+}
+
+/// How long ago, roughly: `12 s ago`, `5 min ago`, `3 h ago`, `4 days ago`.
+pub(crate) fn ago(at_ms: i64, now_ms: i64) -> String {
+    match now_ms.saturating_sub(at_ms) / 1000 {
+        ..=0 => "now".to_owned(),
+        s @ 1..=119 => format!("{s} s ago"),
+        s @ 120..=7_199 => format!("{} min ago", s / 60),
+        s @ 7_200..=172_799 => format!("{} h ago", s / 3_600),
+        s => format!("{} days ago", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_keep_three_digits_and_carry_into_the_next_prefix() {
+        for (value, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.00 kB"),
+            (1_234_567, "1.23 MB"),
+            (12_345_678, "12.3 MB"),
+            (123_456_789, "123 MB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(value), text, "{value}");
+        }
+        assert_eq!(bits_per_second(9_995_000), "10.0 Mbit/s");
+    }
+
+    #[test]
+    fn times_are_local_and_ages_rough() {
+        let zone = TimeZone::get("America/New_York").unwrap();
+        assert_eq!(minute(1_792_800_000_000, &zone), "2026-10-23 20:00");
+        assert_eq!(date(1_792_800_000_000, &TimeZone::UTC), "24 Oct 2026");
+        assert_eq!(ago(0, 0), "now");
+        assert_eq!(ago(0, 90_000), "90 s ago");
+        assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}

@@ -1,0 +1,16 @@
+//! Pages. Each file has its handlers, its templates' structs and the routes to them.
+
+pub(crate) mod account;
+pub(crate) mod signin;
+mod usage;
+
+use axum::Router;
+
+use crate::state::AppState;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .merge(signin::routes())
+        .merge(account::routes())
+        .merge(usage::routes())
+}

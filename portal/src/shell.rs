@@ -1,0 +1,107 @@
+//! The frame around every page: navigation by role, who is signed in, the CSRF token of its forms.
+
+use crate::auth::{Role, SignedIn};
+
+/// An entry of the navigation.
+pub(crate) struct NavItem {
+    pub(crate) href: &'static str,
+    pub(crate) label: &'static str,
+    /// Path data of a 24 × 24 stroke icon.
+    pub(crate) icon: &'static str,
+    roles: &'static [Role],
+}
+
+/// All pages, in order; each role sees its own.
+const NAVIGATION: [NavItem; 6] = [
+    NavItem {
+        href: "/usage",
+        label: "Usage",
+        icon: "M3 17l6-6 4 4 8-8M15 7h6v6",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/invoices",
+        label: "Invoices",
+        icon: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/overview",
+        label: "Traffic",
+        icon: "M4 20V10M10 20V4M16 20v-8M22 20H2",
+        roles: &[Role::Ops, Role::Network, Role::Admin],
+    },
+    NavItem {
+        href: "/exporters",
+        label: "Exporters",
+        icon: "M3 5h18v5H3zM3 14h18v5H3zM7 7.5h.01M7 16.5h.01",
+        roles: &[Role::Network, Role::Ops, Role::Admin],
+    },
+    NavItem {
+        href: "/finance",
+        label: "Finance",
+        icon: "M12 3v18M17 7c0-2-2-3-5-3S7 5 7 7.500 9 11 12 11.500s5 1.500 5 4-2 4-5 4-5-1.500-5-3.500",
+        roles: &[Role::Finance, Role::Admin],
+    },
+    NavItem {
+        href: "/account",
+        label: "Account",
+        icon: "M12 12a4 4 0 100-8 4 4 0 000 8zM4 21c0-4 4-6 8-6s8 2 8 6",
+        roles: &[Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin],
+    },
+];
+
+/// What `base.html` needs. Every page's template has one as its field `shell`.
+pub(crate) struct Shell {
+    pub(crate) title: String,
+    /// The `href` of the navigation entry this page belongs to.
+    pub(crate) active: &'static str,
+    pub(crate) user_name: String,
+    pub(crate) user_email: String,
+    pub(crate) role_label: &'static str,
+    pub(crate) csrf_token: String,
+    pub(crate) nav: Vec<&'static NavItem>,
+}
+
+impl Shell {
+    pub(crate) fn new(who: &SignedIn, title: impl Into<String>, active: &'static str) -> Shell {
+        Shell {
+            title: title.into(),
+            active,
+            user_name: who.user.name.clone(),
+            user_email: who.user.email.clone(),
+            role_label: who.user.role.label(),
+            csrf_token: who.csrf_token.clone(),
+            nav: NAVIGATION
+                .iter()
+                .filter(|item| item.roles.contains(&who.user.role))
+                .collect(),
+        }
+    }
+}
+
+/// The first page of a role.
+pub(crate) fn home(role: Role) -> &'static str {
+    NAVIGATION
+        .iter()
+        .find(|item| item.roles.first() == Some(&role) || (role == Role::Admin && item.roles.contains(&role)))
+        .map_or("/account", |item| item.href)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_has_a_home_it_may_see() {
+        for (role, page) in [
+            (Role::Customer, "/usage"),
+            (Role::Ops, "/overview"),
+            (Role::Network, "/exporters"),
+            (Role::Finance, "/finance"),
+            (Role::Admin, "/overview"),
+        ] {
+            assert_eq!(home(role), page);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What every request needs. Cheap to clone; everything mutable is behind it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use analytics::Analytics;
+use jiff::Timestamp;
+use schemas::db::Database;
+use schemas::metering::MeteringConfig;
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::Throttle;
+
+/// Passwords hashed or checked at one time: each takes a core for some 30 ms and 19 MiB.
+const MAX_PASSWORD_CHECKS: usize = 2;
+/// Requests answered at one time; more are told to come again (503).
+const MAX_REQUESTS: usize = 256;
+
+/// How to make an [`AppState`].
+#[derive(Debug)]
+pub struct Options {
+    pub db: Database,
+    pub analytics: Analytics,
+    pub data_dir: PathBuf,
+    /// The current metering configuration; the sender replaces it when the configuration is reloaded.
+    pub metering: watch::Receiver<Arc<MeteringConfig>>,
+    /// The portal is reached over HTTPS: cookies are `Secure` and HSTS is sent.
+    pub secure_cookies: bool,
+}
+
+/// Shared state of the portal.
+#[derive(Clone)]
+pub struct AppState {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Database,
+    analytics: Analytics,
+    data_dir: PathBuf,
+    metering: watch::Receiver<Arc<MeteringConfig>>,
+    secure_cookies: bool,
+    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    password_checks: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    sign_in_throttle: Throttle,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState")
+            .field("data_dir", &self.inner.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AppState {
+    pub fn new(options: Options) -> AppState {
+        AppState::with_clock(options, Timestamp::now)
+    }
+
+    /// With another clock than the system's; sessions, periods and projections follow it.
+    pub fn with_clock(options: Options, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> AppState {
+        AppState {
+            inner: Arc::new(Inner {
+                db: options.db,
+                analytics: options.analytics,
+                data_dir: options.data_dir,
+                metering: options.metering,
+                secure_cookies: options.secure_cookies,
+                clock: Box::new(clock),
+                password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
+                requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+                sign_in_throttle: Throttle::default(),
+            }),
+        }
+    }
+
+    pub fn db(&self) -> &Database {
+        &self.inner.db
+    }
+
+    pub fn analytics(&self) -> &Analytics {
+        &self.inner.analytics
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.inner.data_dir
+    }
+
+    /// The metering configuration as of now.
+    pub fn metering(&self) -> Arc<MeteringConfig> {
+        Arc::clone(&self.inner.metering.borrow())
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
+    /// UTC milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.now().as_millisecond()
+    }
+
+    pub fn secure_cookies(&self) -> bool {
+        self.inner.secure_cookies
+    }
+
+    pub(crate) fn password_checks(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.password_checks)
+    }
+
+    pub(crate) fn requests(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.requests)
+    }
+
+    pub(crate) fn sign_in_throttle(&self) -> &Throttle {
+        &self.inner.sign_in_throttle
+    }
+}
