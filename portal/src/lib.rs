@@ -16,6 +16,8 @@ mod pages;
 mod server;
 mod shell;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use auth::{NewUser, Role, UserError, create_user};
 pub use error::PortalError;

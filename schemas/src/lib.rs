@@ -6,7 +6,7 @@
 //! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
-//! * [`db`]: the relational database behind one handle.
+//! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
 
 pub mod address;
 pub mod assignment;
@@ -14,6 +14,7 @@ pub mod column;
 pub mod db;
 pub mod flow;
 pub mod ids;
+pub mod inventory;
 pub mod metering;
 pub mod money;
 pub mod percent;

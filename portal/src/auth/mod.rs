@@ -13,6 +13,8 @@ mod extract;
 mod password;
 mod session;
 mod throttle;
+#[cfg(test)]
+mod tests;
 mod users;
 
 pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin};

@@ -1,0 +1,304 @@
+//! Sign-in, sessions, roles and CSRF, through the whole server.
+
+use axum::http::{Request, StatusCode, header};
+
+use crate::auth::{NewUser, Role, UserError, create_user};
+use crate::testing::{PASSWORD, TestPortal};
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[tokio::test]
+async fn signing_in_leads_home_and_out_again() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.browser();
+    let asked = browser.get("/usage?page=2").await;
+    assert_eq!(asked.status, StatusCode::SEE_OTHER);
+    assert_eq!(asked.header("location"), "/signin?next=/usage%3Fpage%3D2");
+
+    let answer = browser.sign_in(" ADA@example.net", PASSWORD).await;
+    assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, "/usage"));
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+
+    let page = browser.get("/account").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains("ada@example.net"));
+    let stolen = browser.clone();
+    let out = browser.post("/signout", &[("csrf_token", &page.csrf_token())]).await;
+    assert_eq!(out.header("location"), "/signin");
+    assert!(!browser.cookies.contains_key("ezscale_session"));
+    let mut stolen = stolen;
+    assert_eq!(
+        stolen.get("/account").await.status,
+        StatusCode::SEE_OTHER,
+        "the token is dead, not only forgotten"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_user_get_the_same_answer() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.browser();
+    let wrong = browser.sign_in("ada@example.net", "not the password").await;
+    let unknown = browser.sign_in("bob@example.net", "not the password").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(wrong.body.replace("ada@", "bob@"), unknown.body);
+    assert!(!browser.cookies.contains_key("ezscale_session"));
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.browser();
+    for _ in 0..5 {
+        let answer = browser.sign_in("ada@example.net", "not the password").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    let held = browser.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(held.header("retry-after").parse::<u64>().unwrap() > 60);
+    portal.advance_ms(16 * 60_000);
+    assert_eq!(
+        browser.sign_in("ada@example.net", PASSWORD).await.status,
+        StatusCode::SEE_OTHER
+    );
+}
+
+#[tokio::test]
+async fn a_session_ends_when_idle_and_after_a_week() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    for _ in 0..15 {
+        portal.advance_ms(11 * HOUR_MS);
+        assert_eq!(browser.get("/account").await.status, StatusCode::OK);
+    }
+    portal.advance_ms(4 * HOUR_MS);
+    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER, "a week is over");
+
+    let mut browser = portal.signed_in("ada").await;
+    portal.advance_ms(12 * HOUR_MS);
+    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER, "12 idle hours");
+}
+
+#[tokio::test]
+async fn signing_in_again_makes_a_new_token_and_ends_the_old_session() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    let mut before = browser.clone();
+    let token = before.cookies["ezscale_session"].clone();
+    // A planted or old token is sent along with the sign-in.
+    let form_token = before.cookies["ezscale_signin"].clone();
+    let form = [
+        ("csrf_token", form_token.as_str()),
+        ("email", "ada@example.net"),
+        ("password", PASSWORD),
+    ];
+    assert_eq!(browser.post("/signin", &form).await.status, StatusCode::SEE_OTHER);
+    assert_ne!(browser.cookies["ezscale_session"], token);
+    assert_eq!(before.get("/account").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.get("/account").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_token_itself_is_not_stored() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let browser = portal.signed_in("ada").await;
+    let stored: String = sqlx::query_scalar("SELECT token_hash FROM sessions")
+        .fetch_one(portal.state.db().pool())
+        .await
+        .unwrap();
+    assert_eq!(stored.len(), 64);
+    assert_ne!(stored, browser.cookies["ezscale_session"]);
+}
+
+#[tokio::test]
+async fn forms_without_the_right_token_are_refused() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    portal.customer("eve").await;
+    let mut ada = portal.signed_in("ada").await;
+    let mut eve = portal.signed_in("eve").await;
+    let token = ada.get("/account").await.csrf_token();
+    let foreign = eve.get("/account").await.csrf_token();
+    assert_ne!(token, foreign);
+    for form in [&[][..], &[("csrf_token", "")], &[("csrf_token", foreign.as_str())]] {
+        assert_eq!(ada.post("/signout", form).await.status, StatusCode::FORBIDDEN);
+    }
+    let mut browser = portal.browser();
+    let form = [("email", "ada@example.net"), ("password", PASSWORD)];
+    assert_eq!(
+        browser.post("/signin", &form).await.status,
+        StatusCode::FORBIDDEN,
+        "sign-in needs its own token"
+    );
+    assert_eq!(ada.get("/account").await.status, StatusCode::OK, "still signed in");
+
+    let request = Request::post("/signout")
+        .header(header::ORIGIN, "https://evil.example")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let answer = ada.send(request, format!("csrf_token={token}")).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_role_sees_only_its_pages() {
+    let portal = TestPortal::new().await;
+    for role in [Role::Ops, Role::Network, Role::Finance, Role::Admin] {
+        portal.user(role.name(), role, None).await;
+        let mut browser = portal.signed_in(role.name()).await;
+        for path in ["/usage", "/usage/svc_1", "/invoices", "/invoices/inv_1"] {
+            assert_eq!(browser.get(path).await.status, StatusCode::FORBIDDEN, "{role} {path}");
+        }
+        let api = browser.get("/api/v1/invoices").await;
+        assert_eq!(api.status, StatusCode::FORBIDDEN);
+        assert_eq!(api.header("content-type"), "application/problem+json");
+        let home = browser.get("/").await;
+        assert_eq!(home.header("location"), crate::shell::home(role));
+    }
+}
+
+#[tokio::test]
+async fn an_anonymous_program_gets_a_problem_not_a_page() {
+    let portal = TestPortal::new().await;
+    let answer = portal.browser().get("/api/v1/invoices").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    assert_eq!(answer.json()["status"], 401);
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_out_at_once() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    sqlx::query("UPDATE users SET disabled_at_ms = 1")
+        .execute(portal.state.db().pool())
+        .await
+        .unwrap();
+    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER);
+    let answer = browser.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_new_password_replaces_the_old_and_ends_other_sessions() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut here = portal.signed_in("ada").await;
+    let mut elsewhere = portal.signed_in("ada").await;
+    let token = here.get("/account").await.csrf_token();
+    let attempt = |current: &'static str, new: &'static str| {
+        let token = token.clone();
+        move || {
+            vec![
+                ("csrf_token", token),
+                ("current", current.to_owned()),
+                ("new", new.to_owned()),
+                ("again", new.to_owned()),
+            ]
+        }
+    };
+    for (current, new, words) in [
+        ("not the password", "another long one", "current password is not right"),
+        (PASSWORD, "short", "at least 12 characters"),
+    ] {
+        let form = attempt(current, new)();
+        let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = here.post("/account/password", &form).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(answer.body.contains(words), "{}", answer.body);
+    }
+    let form = attempt(PASSWORD, "another long one")();
+    let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let answer = here.post("/account/password", &form).await;
+    assert_eq!(answer.header("location"), "/account?changed=password");
+    assert_eq!(here.get("/account").await.status, StatusCode::OK);
+    assert_eq!(elsewhere.get("/account").await.status, StatusCode::SEE_OTHER);
+    let mut browser = portal.browser();
+    let old = browser.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(old.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn users_are_checked_before_they_are_made() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let good = NewUser {
+        email: "new@example.net",
+        name: "New",
+        role: Role::Ops,
+        customer: None,
+        password: PASSWORD,
+    };
+    let db = portal.state.db();
+    let refused = async |user: NewUser<'_>| create_user(db, &user).await.unwrap_err();
+    assert!(matches!(refused(NewUser { email: "new", ..good.clone() }).await, UserError::Email(_)));
+    assert!(matches!(refused(NewUser { name: " ", ..good.clone() }).await, UserError::Name));
+    assert!(matches!(
+        refused(NewUser { password: "short", ..good.clone() }).await,
+        UserError::Password(_)
+    ));
+    assert!(matches!(
+        refused(NewUser { role: Role::Customer, ..good.clone() }).await,
+        UserError::Customer
+    ));
+    assert!(matches!(
+        refused(NewUser { email: "Ada@Example.net", ..good.clone() }).await,
+        UserError::Taken(_)
+    ));
+    create_user(db, &good).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers() {
+    let portal = TestPortal::over_https().await;
+    portal.customer("ada").await;
+    let mut browser = portal.browser();
+    for path in ["/signin", "/assets/app.css", "/healthz", "/readyz", "/nothing", "/api/v1/nothing"] {
+        let answer = browser.get(path).await;
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("referrer-policy"), "same-origin");
+        assert!(answer.header("strict-transport-security").starts_with("max-age="));
+    }
+    let answer = browser.sign_in("ada@example.net", PASSWORD).await;
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with("__Host-ezscale_session=") && cookie.contains("Secure"), "{cookie}");
+    assert_eq!(browser.get("/account").await.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn embedded_files_are_kept_for_long_only_under_their_hash() {
+    let portal = TestPortal::new().await;
+    let mut browser = portal.browser();
+    let address = crate::assets::url("app.css");
+    let answer = browser.get(&address).await;
+    assert_eq!(answer.header("content-type"), "text/css; charset=utf-8");
+    assert!(answer.header("cache-control").contains("immutable"));
+    let etag = answer.header("etag").to_owned();
+    assert_eq!(browser.get("/assets/app.css?v=old").await.header("cache-control"), "no-cache");
+    let again = browser
+        .send(Request::get(&address).header(header::IF_NONE_MATCH, etag), String::new())
+        .await;
+    assert_eq!((again.status, again.body.as_str()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(browser.get("/assets/..%2Fapp.css").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    let large = "x".repeat(70_000);
+    let answer = browser.post("/signin", &[("email", &large)]).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+}

@@ -1,0 +1,207 @@
+//! What tests of the portal share: a server on a database of its own, and a browser that keeps cookies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use analytics::Analytics;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use jiff::Timestamp;
+use schemas::db::{Database, next_id};
+use schemas::ids::CustomerId;
+use schemas::metering::MeteringConfig;
+use tower::ServiceExt as _;
+
+use crate::auth::{NewUser, Role, create_user};
+use crate::state::{AppState, Options};
+
+/// The password of every user that tests make.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+/// When tests happen, unless they move the clock: 2026-11-22T12:00:00Z.
+pub(crate) const NOW_MS: i64 = 1_795_348_800_000;
+
+/// A portal with a clock that tests move.
+#[derive(Debug)]
+pub(crate) struct TestPortal {
+    pub(crate) state: AppState,
+    pub(crate) router: Router,
+    now_ms: Arc<AtomicI64>,
+    _dir: tempfile::TempDir,
+}
+
+impl TestPortal {
+    pub(crate) async fn new() -> TestPortal {
+        TestPortal::with(|_| {}).await
+    }
+
+    /// With stored tables that `fill` writes under the data directory first.
+    pub(crate) async fn with(fill: impl FnOnce(&std::path::Path)) -> TestPortal {
+        TestPortal::build(fill, false).await
+    }
+
+    pub(crate) async fn over_https() -> TestPortal {
+        TestPortal::build(|_| {}, true).await
+    }
+
+    async fn build(fill: impl FnOnce(&std::path::Path), secure_cookies: bool) -> TestPortal {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        let db = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        let (_, metering) = tokio::sync::watch::channel(Arc::new(MeteringConfig::default()));
+        let now_ms = Arc::new(AtomicI64::new(NOW_MS));
+        let options = Options {
+            db,
+            analytics: Analytics::open(dir.path()).unwrap(),
+            data_dir: dir.path().to_owned(),
+            metering,
+            secure_cookies,
+        };
+        let clock = Arc::clone(&now_ms);
+        let state = AppState::with_clock(options, move || {
+            Timestamp::from_millisecond(clock.load(Ordering::Relaxed)).unwrap()
+        });
+        TestPortal {
+            router: crate::router(state.clone()),
+            state,
+            now_ms,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn advance_ms(&self, by_ms: i64) {
+        self.now_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Makes a customer with a user `<name>@example.net`.
+    pub(crate) async fn customer(&self, name: &str) -> CustomerId {
+        let mut transaction = self.state.db().begin_write().await.unwrap();
+        let id = next_id(&mut transaction, "customer").await.unwrap();
+        let email = format!("{name}@example.net");
+        sqlx::query(
+            "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
+             VALUES ($1, $2, $3, 'USD', 'UTC', 'US', '0', 0)",
+        )
+        .bind(id)
+        .bind(name)
+        .bind(&email)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+        transaction.commit().await.unwrap();
+        self.user(name, Role::Customer, Some(CustomerId(id))).await;
+        CustomerId(id)
+    }
+
+    /// Makes a user `<name>@example.net`.
+    pub(crate) async fn user(&self, name: &str, role: Role, customer: Option<CustomerId>) {
+        let email = format!("{name}@example.net");
+        let user = NewUser {
+            email: &email,
+            name,
+            role,
+            customer,
+            password: PASSWORD,
+        };
+        create_user(self.state.db(), &user).await.unwrap();
+    }
+
+    pub(crate) fn browser(&self) -> Browser {
+        Browser {
+            router: self.router.clone(),
+            cookies: BTreeMap::new(),
+        }
+    }
+
+    /// A browser in which `<name>@example.net` is signed in.
+    pub(crate) async fn signed_in(&self, name: &str) -> Browser {
+        let mut browser = self.browser();
+        let answer = browser.sign_in(&format!("{name}@example.net"), PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+        browser
+    }
+}
+
+/// Keeps cookies between requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Browser {
+    pub(crate) router: Router,
+    pub(crate) cookies: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// The value of the first hidden field `csrf_token`.
+    pub(crate) fn csrf_token(&self) -> String {
+        let marker = "name=\"csrf_token\" value=\"";
+        let start = self.body.find(marker).unwrap() + marker.len();
+        self.body[start..].split('"').next().unwrap().to_owned()
+    }
+}
+
+impl Browser {
+    pub(crate) async fn send(&mut self, request: axum::http::request::Builder, body: String) -> Answer {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let request = request
+            .header(header::HOST, "portal.example")
+            .header(header::COOKIE, cookies.join("; "))
+            .body(Body::from(body))
+            .unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        for cookie in parts.headers.get_all(header::SET_COOKIE) {
+            let (pair, attributes) = cookie.to_str().unwrap().split_once(';').unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            if attributes.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send(Request::get(path), String::new()).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let body = form
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.replace('%', "%25").replace('&', "%26").replace('+', "%2B")))
+            .collect::<Vec<String>>()
+            .join("&");
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.send(request, body).await
+    }
+
+    pub(crate) async fn sign_in(&mut self, email: &str, password: &str) -> Answer {
+        let form = self.get("/signin").await;
+        let token = form.csrf_token();
+        self.post(
+            "/signin",
+            &[("csrf_token", &token), ("email", email), ("password", password)],
+        )
+        .await
+    }
+}

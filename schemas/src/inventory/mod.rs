@@ -1,0 +1,101 @@
+//! Who and what is metered: customers, their services, and the targets assigned to each service over time.
+//!
+//! Writes take the caller's connection, so that a caller can batch any number of them into one transaction; reads of one
+//! statement take any executor. Two promises hold here:
+//!
+//! * One target has one service at one time. An assignment that would overlap another is refused inside the transaction
+//!   that writes it, and the refusal names the service that holds the target.
+//! * An assignment that changes the past leaves a row in `attribution_changes`, so that stored flows are attributed anew
+//!   and the windows they touch are recomputed (U1).
+
+mod assigned;
+mod customer;
+mod service;
+
+pub use assigned::{
+    AssignmentRow, AttributionChange, assign, assignments, assignments_of, end_assignment, load_assignments,
+    mark_attribution_change_applied, pending_attribution_changes,
+};
+pub use customer::{Customer, NewCustomer, create_customer, customer, customer_by_email, customers, zone_named};
+pub use service::{NewService, Service, ServiceStatus, create_service, service, services, services_of};
+
+use crate::assignment::Target;
+use crate::ids::{AssignmentId, CustomerId, ServiceId};
+use crate::money::MoneyError;
+use crate::percent::PercentError;
+
+/// Characters in a name at most.
+pub const MAX_NAME_CHARS: usize = 120;
+/// Characters in an email address at most (RFC 5321 §4.5.3.1.3, without the angle brackets).
+pub const MAX_EMAIL_CHARS: usize = 254;
+/// Characters in the name of a site or service type at most.
+pub const MAX_LABEL_CHARS: usize = 40;
+
+/// Why the inventory could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
+    Text {
+        field: &'static str,
+        max: usize,
+        text: String,
+    },
+    #[error("an email address looks like name@example.net, not {0:?}")]
+    Email(String),
+    #[error("the email address {email} belongs to {holder}")]
+    EmailTaken { email: String, holder: CustomerId },
+    #[error("a country is two capital letters (ISO 3166-1), not {0:?}")]
+    Country(String),
+    #[error("{0:?} is not a time zone of the IANA database, such as Europe/Berlin or UTC")]
+    TimeZone(String),
+    #[error("the tax rate {0:?} is not a decimal number")]
+    TaxRate(String),
+    #[error("the tax rate is out of range")]
+    TaxRange(#[from] PercentError),
+    #[error("the currency is not understood")]
+    Currency(#[from] MoneyError),
+    #[error("no customer {0}")]
+    NoCustomer(CustomerId),
+    #[error("no service {0}")]
+    NoService(ServiceId),
+    #[error("{0} is archived")]
+    Archived(ServiceId),
+    #[error("no assignment {0}")]
+    NoAssignment(AssignmentId),
+    #[error("the assignment would end ({to_ms} ms) before it starts ({from_ms} ms)")]
+    EndsBeforeStart { from_ms: i64, to_ms: i64 },
+    #[error("{assignment} already ends at {ends_ms} ms, before {asked_ms} ms")]
+    AlreadyEnded {
+        assignment: AssignmentId,
+        ends_ms: i64,
+        asked_ms: i64,
+    },
+    #[error("{target} already belongs to {holder} ({holder_name}) from {from_ms} ms on")]
+    Overlap {
+        target: Target,
+        holder: ServiceId,
+        holder_name: String,
+        from_ms: i64,
+    },
+    #[error("stored {what} is not understood: {text:?}")]
+    Corrupt { what: &'static str, text: String },
+}
+
+/// Trims a text people typed and checks its length.
+fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, InventoryError> {
+    let trimmed = text.trim();
+    let chars = trimmed.chars().count();
+    if chars == 0 || chars > max || trimmed.chars().any(char::is_control) {
+        return Err(InventoryError::Text {
+            field,
+            max,
+            text: text.to_owned(),
+        });
+    }
+    Ok(trimmed.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+use super::*;
+use crate::assignment::Assignments;
+use crate::db::Database;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+struct World {
+    database: Database,
+    _folder: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+    World {
+        database,
+        _folder: folder,
+    }
+}
+
+fn typed<'a>(name: &'a str, email: &'a str) -> NewCustomer<'a> {
+    NewCustomer {
+        name,
+        email,
+        currency: "USD",
+        time_zone: "Europe/Berlin",
+        country: "DE",
+        tax_rate_percent: "19",
+    }
+}
+
+async fn two_services(database: &Database) -> (Service, Service) {
+    let mut transaction = database.begin_write().await.unwrap();
+    let owner = create_customer(&mut transaction, typed("Ada Hosting", "ada@example.net"), NOW_MS)
+        .await
+        .unwrap();
+    let mut made = Vec::new();
+    for name in ["web-1", "db-1"] {
+        let new = NewService {
+            customer: owner.id,
+            name,
+            service_type: "vps",
+            site: Some("NYC1"),
+        };
+        made.push(create_service(&mut transaction, new, NOW_MS).await.unwrap());
+    }
+    transaction.commit().await.unwrap();
+    let second = made.pop().unwrap();
+    (made.pop().unwrap(), second)
+}
+
+fn prefix(text: &str) -> Target {
+    Target::Prefix(text.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_was_created_reads_back() {
+    let world = world().await;
+    let (web, db) = two_services(&world.database).await;
+    let pool = world.database.pool();
+    let owner = customer(pool, web.customer).await.unwrap();
+    assert_eq!(owner.time_zone_name(), "Europe/Berlin");
+    assert_eq!(owner.tax_rate.to_string(), "19 %");
+    assert_eq!(customers(pool).await.unwrap(), [owner.clone()]);
+    assert_eq!(
+        customer_by_email(pool, " ADA@example.net").await.unwrap(),
+        Some(owner.clone())
+    );
+    assert_eq!(services_of(pool, owner.id).await.unwrap(), [web.clone(), db.clone()]);
+    assert_eq!(service(pool, db.id).await.unwrap(), db);
+    assert!(matches!(
+        service(pool, ServiceId(99)).await,
+        Err(InventoryError::NoService(ServiceId(99)))
+    ));
+    assert_eq!(services_of(pool, CustomerId(2)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_not_valid_is_refused_and_leaves_nothing() {
+    let world = world().await;
+    two_services(&world.database).await;
+    let good = typed("Bob", "bob@example.net");
+    let long = "x".repeat(MAX_NAME_CHARS + 1);
+    for (bad, words) in [
+        (NewCustomer { name: "  ", ..good }, "customer name"),
+        (NewCustomer { name: &long, ..good }, "customer name"),
+        (NewCustomer { name: "a\nb", ..good }, "control"),
+        (NewCustomer { email: "bob", ..good }, "name@example.net"),
+        (
+            NewCustomer {
+                email: "bob@host",
+                ..good
+            },
+            "name@example.net",
+        ),
+        (
+            NewCustomer {
+                email: "bob@a@b.net",
+                ..good
+            },
+            "name@example.net",
+        ),
+        (
+            NewCustomer {
+                email: "b ob@b.net",
+                ..good
+            },
+            "name@example.net",
+        ),
+        (
+            NewCustomer {
+                email: "Ada@Example.net",
+                ..good
+            },
+            "belongs to cus_1",
+        ),
+        (
+            NewCustomer {
+                currency: "usd",
+                ..good
+            },
+            "currency",
+        ),
+        (
+            NewCustomer {
+                time_zone: "Mars/Olympus",
+                ..good
+            },
+            "Mars/Olympus",
+        ),
+        (
+            NewCustomer {
+                country: "Germany",
+                ..good
+            },
+            "two capital letters",
+        ),
+        (
+            NewCustomer {
+                tax_rate_percent: "x",
+                ..good
+            },
+            "decimal",
+        ),
+        (
+            NewCustomer {
+                tax_rate_percent: "101",
+                ..good
+            },
+            "range",
+        ),
+    ] {
+        let mut transaction = world.database.begin_write().await.unwrap();
+        let error = create_customer(&mut transaction, bad, NOW_MS)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+        transaction.rollback().await.unwrap();
+    }
+    assert_eq!(customers(world.database.pool()).await.unwrap().len(), 1);
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let new = NewService {
+        customer: CustomerId(7),
+        name: "web",
+        service_type: "vps",
+        site: None,
+    };
+    let error = create_service(&mut transaction, new, NOW_MS).await.unwrap_err();
+    assert!(matches!(error, InventoryError::NoCustomer(CustomerId(7))), "{error}");
+}
+
+#[tokio::test]
+async fn a_target_has_one_service_at_one_time() {
+    let world = world().await;
+    let (web, db) = two_services(&world.database).await;
+    let exporter: crate::address::Address = "192.0.2.1".parse().unwrap();
+    let port = |vlan| Target::Interface {
+        exporter,
+        if_index: 7,
+        vlan,
+    };
+    let vlan = Target::Vlan { exporter, vlan: 7 };
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let later_ms = NOW_MS + 1000;
+    for (service, target) in [
+        (&web, prefix("10.0.0.9/24")),
+        (&db, prefix("10.0.0.0/25")),
+        (&web, port(None)),
+        (&db, port(Some(30))),
+        (&db, vlan),
+    ] {
+        assign(&mut transaction, service.id, target, NOW_MS, Some(later_ms), NOW_MS)
+            .await
+            .unwrap();
+    }
+    for (target, holder) in [
+        (prefix("10.0.0.0/24"), "svc_1 (web-1)"),
+        (prefix("::ffff:10.0.0.0/120"), "svc_1 (web-1)"),
+        (port(None), "svc_1 (web-1)"),
+        (port(Some(30)), "svc_2 (db-1)"),
+        (vlan, "svc_2 (db-1)"),
+    ] {
+        let error = assign(&mut transaction, web.id, target, later_ms - 1, None, NOW_MS)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(holder), "{error:?} does not name {holder:?}");
+        assign(&mut transaction, web.id, target, later_ms, None, NOW_MS)
+            .await
+            .unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let stored = load_assignments(world.database.pool()).await.unwrap();
+    let snapshot = Assignments::new(stored).unwrap();
+    assert_eq!(snapshot.len(), 10);
+    assert_eq!(
+        snapshot.service_of_address("10.0.0.1".parse().unwrap(), NOW_MS),
+        Some(2)
+    );
+    assert_eq!(
+        snapshot.service_of_address("10.0.0.1".parse().unwrap(), later_ms),
+        Some(1)
+    );
+    assert_eq!(snapshot.service_of_interface(exporter, 7, 30, NOW_MS), Some(2));
+    assert_eq!(assignments_of(world.database.pool(), db.id).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn only_a_change_of_the_past_asks_for_attribution_anew() {
+    let world = world().await;
+    let (web, _) = two_services(&world.database).await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let now = &mut *transaction;
+    let ahead = assign(now, web.id, prefix("10.0.0.0/24"), NOW_MS, None, NOW_MS)
+        .await
+        .unwrap();
+    end_assignment(now, ahead.id, NOW_MS + 5000, NOW_MS).await.unwrap();
+    assert_eq!(pending_attribution_changes(&mut *now).await.unwrap(), []);
+
+    let backdated = assign(now, web.id, prefix("10.0.1.0/24"), NOW_MS - 5000, None, NOW_MS)
+        .await
+        .unwrap();
+    end_assignment(now, backdated.id, NOW_MS - 1000, NOW_MS).await.unwrap();
+    assign(
+        now,
+        web.id,
+        prefix("10.0.2.0/24"),
+        NOW_MS - 900,
+        Some(NOW_MS - 800),
+        NOW_MS,
+    )
+    .await
+    .unwrap();
+    let pending = pending_attribution_changes(&mut *now).await.unwrap();
+    let ranges: Vec<_> = pending.iter().map(|change| (change.from_ms, change.to_ms)).collect();
+    assert_eq!(
+        ranges,
+        [
+            (NOW_MS - 5000, None),
+            (NOW_MS - 1000, None),
+            (NOW_MS - 900, Some(NOW_MS - 800))
+        ]
+    );
+    mark_attribution_change_applied(&mut *now, pending[0].id, NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(pending_attribution_changes(&mut *now).await.unwrap(), pending[1..]);
+
+    let error = end_assignment(now, backdated.id, NOW_MS, NOW_MS).await.unwrap_err();
+    assert!(matches!(error, InventoryError::AlreadyEnded { .. }), "{error}");
+    let error = end_assignment(now, ahead.id, NOW_MS, NOW_MS).await.unwrap_err();
+    assert!(matches!(error, InventoryError::EndsBeforeStart { .. }), "{error}");
+}
