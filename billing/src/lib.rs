@@ -1,1 +1,25 @@
+//! From number to money: what a plan charges, what a period used, and the invoice that says so.
+//!
+//! * [`catalog`]: plans and their prices.
+//! * [`subscription`]: which service pays for which plan, and the periods that follow from it.
+//! * [`usage`]: where usage comes from ([`UsageSource`]), so that rating never reads flows itself.
+//! * [`rating`]: plan + price + usage + period → lines. Pure functions; [`ratio`] is the only place where a cent is
+//!   rounded (B2).
+//! * [`evidence`]: what a line was computed from, kept with it (B5).
+//! * [`invoice`]: preview, close, read, recompute, explain, export.
+//! * [`ledger`]: double entry (B1).
+//!
+//! Nothing here reads a clock: whoever calls says what time it is.
 
+pub mod catalog;
+mod error;
+pub mod evidence;
+pub mod invoice;
+pub mod ledger;
+pub mod rating;
+pub mod ratio;
+pub mod subscription;
+pub mod usage;
+
+pub use error::BillingError;
+pub use usage::UsageSource;

@@ -89,7 +89,7 @@ CREATE TABLE attribution_changes (
 );
 
 -- billing_model: flat, transfer (included transfer, then per GB or GiB) or percentile (commit, then per Mbps).
--- transfer_mode / percentile_mode: sum, in, out, max. quota_unit: GB = 1000^3, GiB = 1024^3.
+-- usage_mode: which directions count: sum, in, out or max. quota_unit: GB = 1000^3, GiB = 1024^3.
 CREATE TABLE plans (
   id BIGINT PRIMARY KEY,
   name TEXT NOT NULL,
@@ -134,11 +134,12 @@ CREATE TABLE subscriptions (
 CREATE INDEX subscriptions_customer ON subscriptions (customer_id);
 CREATE INDEX subscriptions_service ON subscriptions (service_id);
 
--- A finalised invoice never changes (B3); subtotal + tax = total (B2).
+-- A finalised invoice never changes (B3), so it keeps the customer's name as printed; subtotal + tax = total (B2).
 CREATE TABLE invoices (
   id BIGINT PRIMARY KEY,
   number TEXT NOT NULL UNIQUE,
   customer_id BIGINT NOT NULL REFERENCES customers (id),
+  customer_name TEXT NOT NULL,
   currency TEXT NOT NULL,
   period_start_ms BIGINT NOT NULL,
   period_end_ms BIGINT NOT NULL,

@@ -1,0 +1,209 @@
+//! Why a line says what it says (B5): recomputed from stored flows, and taken apart into days and peers.
+
+use analytics::{Peer, UsageMode, WindowUsage};
+use schemas::db::Database;
+use schemas::ids::{InvoiceId, InvoiceLineId};
+use schemas::inventory::{self, Service};
+use schemas::money::Money;
+use schemas::window::WINDOW_MS;
+
+use super::{InvoiceLine, get, line};
+use crate::evidence::{Evidence, Measured, UsageCharge};
+use crate::rating;
+use crate::{BillingError, UsageSource};
+
+/// Peers that an explanation names.
+pub const TOP_PEERS: usize = 10;
+
+/// A usage line beside what stored flows say now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LineCheck {
+    pub line: InvoiceLineId,
+    pub position: i64,
+    pub description: String,
+    /// Measured usage, quantity and amount are the same to the last byte.
+    pub equal: bool,
+    pub invoiced: Measured,
+    pub recomputed: Measured,
+    pub invoiced_amount: Money,
+    pub recomputed_amount: Money,
+}
+
+/// What a service used on one local day of a line's period.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct DayUsage {
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes that count by the plan's mode; for the larger of two directions, those of the direction that was charged.
+    pub billed_bytes: u64,
+    pub windows_measured: u32,
+    pub windows: u32,
+}
+
+/// A usage line taken apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    pub line: InvoiceLine,
+    pub service: Service,
+    pub charge: UsageCharge,
+    /// What the line was computed from.
+    pub measured: Measured,
+    pub days: Vec<DayUsage>,
+    /// The remote addresses with most traffic in the period, largest first.
+    pub peers: Vec<Peer>,
+}
+
+/// Recomputes every usage line of an invoice from stored flows alone. A line that differs is a finding, not an error:
+/// late data may have changed the flows since (then the next invoice adjusts it).
+///
+/// # Errors
+/// When the invoice does not exist or the flows cannot be read.
+pub async fn recompute<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    invoice: InvoiceId,
+) -> Result<Vec<LineCheck>, BillingError> {
+    let mut checks = Vec::new();
+    for line in get(database, invoice).await?.lines {
+        let (charge, invoiced, already_charged_minor) = match &line.evidence {
+            Evidence::Base { .. } => continue,
+            Evidence::Usage { charge, measured } => (charge, measured, 0),
+            Evidence::Adjustment {
+                charge,
+                measured,
+                charged_minor,
+                ..
+            } => (charge, measured, *charged_minor),
+        };
+        let service = inventory::service(database.pool(), line.service).await?;
+        let windows = usage
+            .windows_from_flows(&service, line.period_start_ms, line.period_end_ms)
+            .await?;
+        let recomputed = measure(&windows, invoiced);
+        let due = rating::rate_usage(charge, &recomputed, line.amount.currency)?.amount;
+        let already_charged = Money::new(already_charged_minor, line.amount.currency);
+        let recomputed_amount = due.checked_add(already_charged.checked_neg()?)?;
+        checks.push(LineCheck {
+            line: line.id,
+            position: line.position,
+            equal: recomputed == *invoiced && recomputed_amount == line.amount,
+            invoiced: invoiced.clone(),
+            recomputed,
+            invoiced_amount: line.amount,
+            recomputed_amount,
+            description: line.description,
+        });
+    }
+    Ok(checks)
+}
+
+/// Takes a usage line apart into local days and top peers.
+///
+/// # Errors
+/// [`BillingError::NoUsage`] for a line that does not come from usage; when the line does not exist.
+pub async fn explain<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    line_id: InvoiceLineId,
+) -> Result<Explanation, BillingError> {
+    let line = line(database.pool(), line_id).await?;
+    let (charge, measured) = match &line.evidence {
+        Evidence::Base { .. } => return Err(BillingError::NoUsage(line_id)),
+        Evidence::Usage { charge, measured } | Evidence::Adjustment { charge, measured, .. } => {
+            (charge.clone(), measured.clone())
+        }
+    };
+    let service = inventory::service(database.pool(), line.service).await?;
+    let customer = inventory::customer(database.pool(), service.customer).await?;
+    let (from_ms, to_ms) = (line.period_start_ms, line.period_end_ms);
+    let points = usage.days(&service, from_ms, to_ms, &customer.time_zone).await?;
+    let days = points.iter().map(|point| DayUsage {
+        start_ms: point.start_ms,
+        end_ms: point.end_ms,
+        bytes_in: point.bytes_in,
+        bytes_out: point.bytes_out,
+        billed_bytes: match measured.mode {
+            UsageMode::Sum => point.bytes_in.saturating_add(point.bytes_out),
+            UsageMode::In => point.bytes_in,
+            UsageMode::Out => point.bytes_out,
+            UsageMode::Max if measured.bytes_in >= measured.bytes_out => point.bytes_in,
+            UsageMode::Max => point.bytes_out,
+        },
+        windows_measured: point.windows_measured,
+        windows: point.windows,
+    });
+    let days = days.collect();
+    let peers = usage.top_peers(&service, from_ms, to_ms, TOP_PEERS).await?;
+    Ok(Explanation {
+        line,
+        service,
+        charge,
+        measured,
+        days,
+        peers,
+    })
+}
+
+/// What the windows of a period add up to, with the coverage that the invoice states: which windows count is a fact about
+/// exporters, not about the service's flows.
+fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
+    let bytes_in = windows.iter().map(|window| window.bytes_in).sum();
+    let bytes_out = windows.iter().map(|window| window.bytes_out).sum();
+    let in_gap = |window: &&WindowUsage| {
+        let end_ms = window.window_start_ms + WINDOW_MS;
+        let overlaps = |gap: &crate::evidence::MeasuredGap| gap.from_ms < end_ms && window.window_start_ms < gap.to_ms;
+        invoiced.gaps.iter().any(overlaps)
+    };
+    let heard: Vec<&WindowUsage> = windows.iter().filter(|window| !in_gap(window)).collect();
+    let rank = (95 * invoiced.windows_measured).div_ceil(100);
+    let percentile = |bytes: &dyn Fn(&WindowUsage) -> u64| {
+        nearest_rank(
+            heard.iter().map(|window| bytes(window)).collect(),
+            invoiced.windows_measured,
+            rank,
+        )
+    };
+    let percentile_95_bytes = match invoiced.mode {
+        UsageMode::Sum => percentile(&|window| window.bytes_in + window.bytes_out),
+        UsageMode::In => percentile(&|window| window.bytes_in),
+        UsageMode::Out => percentile(&|window| window.bytes_out),
+        UsageMode::Max => percentile(&|window| window.bytes_in).max(percentile(&|window| window.bytes_out)),
+    };
+    Measured {
+        mode: invoiced.mode,
+        bytes_in,
+        bytes_out,
+        billed_bytes: match invoiced.mode {
+            UsageMode::Sum => bytes_in + bytes_out,
+            UsageMode::In => bytes_in,
+            UsageMode::Out => bytes_out,
+            UsageMode::Max => bytes_in.max(bytes_out),
+        },
+        percentile_95_bps: percentile_95_bytes.map(bits_per_second),
+        percentile_rank: rank,
+        windows_measured: invoiced.windows_measured,
+        windows_expected: invoiced.windows_expected,
+        gaps: invoiced.gaps.clone(),
+    }
+}
+
+/// The value of a 1-based rank of `n` values ascending; values that are absent are 0. `None` of none.
+fn nearest_rank(mut values: Vec<u64>, n: u64, rank: u64) -> Option<u64> {
+    if n == 0 {
+        return None;
+    }
+    values.sort_unstable();
+    let absent = n.saturating_sub(values.len() as u64);
+    let Some(index) = rank.checked_sub(absent + 1) else {
+        return Some(0);
+    };
+    usize::try_from(index).ok().and_then(|index| values.get(index).copied())
+}
+
+/// Bytes of a 5-minute window as a rate.
+fn bits_per_second(bytes: u64) -> u64 {
+    let bits_per_s = u128::from(bytes) * 8 * 1000 / WINDOW_MS as u128;
+    u64::try_from(bits_per_s).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,453 @@
+//! Double entry (B1). Debits are positive, credits negative; the postings of a transaction sum to zero in each currency.
+//!
+//! Transactions are only ever added. Balances are sums of postings, computed when asked for and stored nowhere. Each
+//! transaction has a key that says what caused it (`invoice:inv_7`): posting the same again changes nothing.
+
+use std::collections::BTreeMap;
+
+use schemas::db::{Database, next_id};
+use schemas::ids::{CustomerId, InvoiceId, TransactionId};
+use schemas::money::{Currency, Money, MoneyError};
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
+
+/// Postings of one transaction at most.
+pub const MAX_POSTINGS: usize = 1000;
+
+/// Why something was not posted or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("add amounts")]
+    Money(#[from] MoneyError),
+    #[error("B1: the postings of {key} sum to {sum}, not to zero")]
+    Unbalanced { key: String, sum: Money },
+    #[error("{key} has {postings} postings, not between 1 and {MAX_POSTINGS}")]
+    Postings { key: String, postings: usize },
+    #[error("{key} posts {amount} to {account}, an account in another currency")]
+    AccountCurrency {
+        key: String,
+        account: String,
+        amount: Money,
+    },
+    #[error("{key} was posted before with other amounts")]
+    KeyReused { key: String },
+    #[error("stored {what} is not understood: {text:?}")]
+    Corrupt { what: &'static str, text: String },
+}
+
+/// Which side an account grows on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccountKind {
+    Asset,
+    Liability,
+    Income,
+    Expense,
+}
+
+impl AccountKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            AccountKind::Asset => "asset",
+            AccountKind::Liability => "liability",
+            AccountKind::Income => "income",
+            AccountKind::Expense => "expense",
+        }
+    }
+}
+
+impl std::str::FromStr for AccountKind {
+    type Err = LedgerError;
+
+    fn from_str(text: &str) -> Result<AccountKind, LedgerError> {
+        match text {
+            "asset" => Ok(AccountKind::Asset),
+            "liability" => Ok(AccountKind::Liability),
+            "income" => Ok(AccountKind::Income),
+            "expense" => Ok(AccountKind::Expense),
+            _ => Err(LedgerError::Corrupt {
+                what: "account kind",
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// An account, named by what it holds: `receivable:cus_1:USD`. It comes to be with its first posting.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+pub struct Account {
+    pub name: String,
+    pub kind: AccountKind,
+    pub currency: Currency,
+    pub customer: Option<CustomerId>,
+}
+
+impl Account {
+    /// What a customer owes.
+    pub fn receivable(customer: CustomerId, currency: Currency) -> Account {
+        Account {
+            name: format!("receivable:{customer}:{currency}"),
+            kind: AccountKind::Asset,
+            currency,
+            customer: Some(customer),
+        }
+    }
+
+    /// Earned by base prices.
+    pub fn revenue_base(currency: Currency) -> Account {
+        Account::shared("revenue:base", AccountKind::Income, currency)
+    }
+
+    /// Earned by usage over what is included, adjustments too.
+    pub fn revenue_overage(currency: Currency) -> Account {
+        Account::shared("revenue:overage", AccountKind::Income, currency)
+    }
+
+    /// Owed to the tax office.
+    pub fn tax(currency: Currency) -> Account {
+        Account::shared("tax", AccountKind::Liability, currency)
+    }
+
+    fn shared(name: &str, kind: AccountKind, currency: Currency) -> Account {
+        Account {
+            name: format!("{name}:{currency}"),
+            kind,
+            currency,
+            customer: None,
+        }
+    }
+}
+
+/// An amount on an account: positive debits, negative credits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Posting {
+    pub account: Account,
+    pub amount: Money,
+}
+
+/// A transaction to be posted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewTransaction {
+    /// What caused it; a cause is posted once.
+    pub idempotency_key: String,
+    pub invoice: Option<InvoiceId>,
+    pub description: String,
+    pub posted_at_ms: i64,
+    pub postings: Vec<Posting>,
+}
+
+/// An account with the sum of its postings.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Balance {
+    pub account: Account,
+    pub balance: Money,
+}
+
+/// All accounts of one currency; debits equal credits (B1).
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct TrialBalance {
+    pub currency: Currency,
+    pub balances: Vec<Balance>,
+    /// Sum of the positive balances.
+    pub debits: Money,
+    /// Sum of the negative balances, as a positive amount.
+    pub credits: Money,
+}
+
+impl TrialBalance {
+    pub fn is_balanced(&self) -> bool {
+        self.debits == self.credits
+    }
+}
+
+/// Something that must never be.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Violation {
+    /// Which invariant of DESIGN.md §4: `B1`, `B2`.
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+/// What a check of the books looked at and found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct LedgerReport {
+    pub transactions: u64,
+    pub postings: u64,
+    pub invoices: u64,
+    pub violations: Vec<Violation>,
+}
+
+impl LedgerReport {
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Posts a transaction, or finds it posted already.
+///
+/// # Errors
+/// When the postings do not sum to zero in each currency, or the key stands for other postings.
+pub async fn post(connection: &mut AnyConnection, new: &NewTransaction) -> Result<TransactionId, LedgerError> {
+    check_balanced(new)?;
+    let id = TransactionId(next_id(connection, "ledger_transaction").await?);
+    let earlier = sqlx::query("SELECT id FROM ledger_transactions WHERE idempotency_key = $1")
+        .bind(&new.idempotency_key)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = earlier {
+        let earlier = TransactionId(row.try_get("id")?);
+        return same_postings(connection, earlier, new).await;
+    }
+    sqlx::query(
+        "INSERT INTO ledger_transactions (id, idempotency_key, invoice_id, description, posted_at_ms) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id.0)
+    .bind(&new.idempotency_key)
+    .bind(new.invoice.map(|invoice| invoice.0))
+    .bind(&new.description)
+    .bind(new.posted_at_ms)
+    .execute(&mut *connection)
+    .await?;
+    for (position, posting) in (1i64..).zip(&new.postings) {
+        let account = account_id(connection, &posting.account).await?;
+        sqlx::query(
+            "INSERT INTO ledger_postings (transaction_id, position, account_id, currency, amount_minor) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(id.0)
+        .bind(position)
+        .bind(account)
+        .bind(posting.amount.currency.code())
+        .bind(posting.amount.minor)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(id)
+}
+
+/// Every account with its balance, by name.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn balances(db: impl AnyExecutor<'_>) -> Result<Vec<Balance>, LedgerError> {
+    let rows = sqlx::query(
+        "SELECT a.name, a.kind, a.currency, a.customer_id, CAST(coalesce(sum(p.amount_minor), 0) AS BIGINT) AS balance_minor \
+         FROM ledger_accounts a LEFT JOIN ledger_postings p ON p.account_id = a.id \
+         GROUP BY a.id, a.name, a.kind, a.currency, a.customer_id ORDER BY a.name",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut balances = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+        let customer: Option<i64> = row.try_get("customer_id")?;
+        balances.push(Balance {
+            account: Account {
+                name: row.try_get("name")?,
+                kind: row.try_get::<String, _>("kind")?.parse()?,
+                currency,
+                customer: customer.map(CustomerId),
+            },
+            balance: Money::new(row.try_get("balance_minor")?, currency),
+        });
+    }
+    Ok(balances)
+}
+
+/// The balance of one account; zero before its first posting.
+///
+/// # Errors
+/// As the database answers.
+pub async fn balance(db: impl AnyExecutor<'_>, account: &Account) -> Result<Money, LedgerError> {
+    let row = sqlx::query(
+        "SELECT CAST(coalesce(sum(p.amount_minor), 0) AS BIGINT) FROM ledger_postings p \
+         JOIN ledger_accounts a ON a.id = p.account_id WHERE a.name = $1",
+    )
+    .bind(&account.name)
+    .fetch_one(db)
+    .await?;
+    Ok(Money::new(row.try_get(0)?, account.currency))
+}
+
+/// The trial balance of each currency.
+///
+/// # Errors
+/// As the database answers, or when a sum does not fit.
+pub async fn trial_balance(db: impl AnyExecutor<'_>) -> Result<Vec<TrialBalance>, LedgerError> {
+    let mut by_currency: BTreeMap<Currency, Vec<Balance>> = BTreeMap::new();
+    for balance in balances(db).await? {
+        by_currency.entry(balance.account.currency).or_default().push(balance);
+    }
+    let mut trials = Vec::with_capacity(by_currency.len());
+    for (currency, balances) in by_currency {
+        let mut debits = Money::zero(currency);
+        let mut credits = Money::zero(currency);
+        for Balance { balance, .. } in &balances {
+            if balance.minor >= 0 {
+                debits = debits.checked_add(*balance)?;
+            } else {
+                credits = credits.checked_add(balance.checked_neg()?)?;
+            }
+        }
+        trials.push(TrialBalance {
+            currency,
+            balances,
+            debits,
+            credits,
+        });
+    }
+    Ok(trials)
+}
+
+fn check_balanced(new: &NewTransaction) -> Result<(), LedgerError> {
+    let key = || new.idempotency_key.clone();
+    if !(1..=MAX_POSTINGS).contains(&new.postings.len()) {
+        return Err(LedgerError::Postings {
+            key: key(),
+            postings: new.postings.len(),
+        });
+    }
+    let mut sums: BTreeMap<Currency, Money> = BTreeMap::new();
+    for Posting { account, amount } in &new.postings {
+        if account.currency != amount.currency {
+            return Err(LedgerError::AccountCurrency {
+                key: key(),
+                account: account.name.clone(),
+                amount: *amount,
+            });
+        }
+        let sum = sums.entry(amount.currency).or_insert(Money::zero(amount.currency));
+        *sum = sum.checked_add(*amount)?;
+    }
+    match sums.into_values().find(|sum| sum.minor != 0) {
+        Some(sum) => Err(LedgerError::Unbalanced { key: key(), sum }),
+        None => Ok(()),
+    }
+}
+
+async fn same_postings(
+    connection: &mut AnyConnection,
+    earlier: TransactionId,
+    new: &NewTransaction,
+) -> Result<TransactionId, LedgerError> {
+    let rows = sqlx::query(
+        "SELECT a.name, p.amount_minor FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
+         WHERE p.transaction_id = $1 ORDER BY p.position",
+    )
+    .bind(earlier.0)
+    .fetch_all(connection)
+    .await?;
+    let mut posted = Vec::with_capacity(rows.len());
+    for row in &rows {
+        posted.push((row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
+    }
+    let asked = new
+        .postings
+        .iter()
+        .map(|posting| (posting.account.name.clone(), posting.amount.minor));
+    if !posted.into_iter().eq(asked) {
+        return Err(LedgerError::KeyReused {
+            key: new.idempotency_key.clone(),
+        });
+    }
+    Ok(earlier)
+}
+
+async fn account_id(connection: &mut AnyConnection, account: &Account) -> Result<i64, LedgerError> {
+    let select = "SELECT id FROM ledger_accounts WHERE name = $1";
+    let found = sqlx::query(select)
+        .bind(&account.name)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = found {
+        return Ok(row.try_get(0)?);
+    }
+    let id = next_id(connection, "ledger_account").await?;
+    sqlx::query("INSERT INTO ledger_accounts (id, name, kind, currency, customer_id) VALUES ($1, $2, $3, $4, $5)")
+        .bind(id)
+        .bind(&account.name)
+        .bind(account.kind.name())
+        .bind(account.currency.code())
+        .bind(account.customer.map(|customer| customer.0))
+        .execute(connection)
+        .await?;
+    Ok(id)
+}
+
+/// Looks at every transaction and every invoice: postings sum to zero per transaction and currency (B1), each invoice's
+/// lines and tax sum to its total (B2), and each invoice equals its postings.
+///
+/// # Errors
+/// As the database answers; a violation is not an error but a finding.
+pub async fn check(database: &Database) -> Result<LedgerReport, LedgerError> {
+    let mut report = LedgerReport::default();
+    let mut connection = database.pool().acquire().await?;
+    for (count, table) in [
+        (&mut report.transactions, "SELECT count(*) FROM ledger_transactions"),
+        (&mut report.postings, "SELECT count(*) FROM ledger_postings"),
+        (&mut report.invoices, "SELECT count(*) FROM invoices"),
+    ] {
+        let found: i64 = sqlx::query(table).fetch_one(&mut *connection).await?.try_get(0)?;
+        *count = u64::try_from(found).unwrap_or(0);
+    }
+    for (invariant, sql) in CHECKS {
+        for row in sqlx::query(sql).fetch_all(&mut *connection).await? {
+            let (subject, found, expected): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            report.violations.push(Violation {
+                invariant,
+                what: format!("{subject}: {found} minor units instead of {expected}"),
+            });
+        }
+    }
+    Ok(report)
+}
+
+/// Each statement returns what is wrong: subject, found, expected.
+const CHECKS: [(&str, &str); 7] = [
+    (
+        "B1",
+        "SELECT t.idempotency_key, CAST(sum(p.amount_minor) AS BIGINT), CAST(0 AS BIGINT) FROM ledger_transactions t \
+         JOIN ledger_postings p ON p.transaction_id = t.id GROUP BY t.id, t.idempotency_key, p.currency \
+         HAVING sum(p.amount_minor) <> 0 ORDER BY 1",
+    ),
+    (
+        "B1",
+        "SELECT 'account ' || a.name || ' has postings in ' || p.currency, CAST(sum(p.amount_minor) AS BIGINT), \
+         CAST(0 AS BIGINT) FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
+         WHERE a.currency <> p.currency GROUP BY a.name, p.currency ORDER BY 1",
+    ),
+    (
+        "B1",
+        "SELECT t.idempotency_key || ' has no postings', CAST(0 AS BIGINT), CAST(0 AS BIGINT) FROM ledger_transactions t \
+         WHERE NOT EXISTS (SELECT 1 FROM ledger_postings p WHERE p.transaction_id = t.id) ORDER BY 1",
+    ),
+    (
+        "B2",
+        "SELECT 'lines of ' || i.number, CAST(coalesce(sum(l.amount_minor), 0) AS BIGINT), i.subtotal_minor \
+         FROM invoices i LEFT JOIN invoice_lines l ON l.invoice_id = i.id GROUP BY i.id, i.number, i.subtotal_minor \
+         HAVING coalesce(sum(l.amount_minor), 0) <> i.subtotal_minor ORDER BY 1",
+    ),
+    (
+        "B2",
+        "SELECT 'subtotal and tax of ' || number, subtotal_minor + tax_minor, total_minor FROM invoices \
+         WHERE subtotal_minor + tax_minor <> total_minor ORDER BY 1",
+    ),
+    (
+        "B1",
+        "SELECT 'receivable of ' || i.number, CAST(coalesce(sum(p.amount_minor), 0) AS BIGINT), i.total_minor \
+         FROM invoices i LEFT JOIN ledger_transactions t ON t.invoice_id = i.id \
+         LEFT JOIN ledger_accounts a ON a.customer_id = i.customer_id AND a.kind = 'asset' AND a.currency = i.currency \
+         LEFT JOIN ledger_postings p ON p.transaction_id = t.id AND p.account_id = a.id \
+         GROUP BY i.id, i.number, i.total_minor HAVING coalesce(sum(p.amount_minor), 0) <> i.total_minor ORDER BY 1",
+    ),
+    (
+        "B1",
+        "SELECT 'tax of ' || i.number, CAST(coalesce(-sum(p.amount_minor), 0) AS BIGINT), i.tax_minor \
+         FROM invoices i LEFT JOIN ledger_transactions t ON t.invoice_id = i.id \
+         LEFT JOIN ledger_accounts a ON a.kind = 'liability' AND a.currency = i.currency AND a.name = 'tax:' || i.currency \
+         LEFT JOIN ledger_postings p ON p.transaction_id = t.id AND p.account_id = a.id \
+         GROUP BY i.id, i.number, i.tax_minor HAVING coalesce(-sum(p.amount_minor), 0) <> i.tax_minor ORDER BY 1",
+    ),
+];

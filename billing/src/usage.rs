@@ -1,0 +1,138 @@
+//! Where usage comes from. Billing asks through [`UsageSource`]; [`MeteredUsage`] answers from stored flows.
+
+use std::future::Future;
+
+use analytics::{
+    Analytics, AnalyticsError, MeteredService, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
+};
+use jiff::tz::TimeZone;
+use schemas::address::Address;
+use schemas::inventory::Service;
+
+/// What billing needs to know about usage.
+pub trait UsageSource: Send + Sync {
+    /// What a service used over `[from_ms, to_ms)`, as far as its windows were closed by `now_ms`.
+    fn period_usage(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        mode: UsageMode,
+        now_ms: i64,
+    ) -> impl Future<Output = Result<PeriodUsage, AnalyticsError>> + Send;
+
+    /// The service's 5-minute windows over `[from_ms, to_ms)` counted anew from stored flows, ascending; windows without
+    /// flows are absent.
+    fn windows_from_flows(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> impl Future<Output = Result<Vec<WindowUsage>, AnalyticsError>> + Send;
+
+    /// The local days of `[from_ms, to_ms)`.
+    fn days(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        zone: &TimeZone,
+    ) -> impl Future<Output = Result<Vec<SeriesPoint>, AnalyticsError>> + Send;
+
+    /// The remote addresses that the service exchanged most with.
+    fn top_peers(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Peer>, AnalyticsError>> + Send;
+}
+
+/// An exporter that meters, and the site whose services it measures.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MeteringExporter {
+    pub address: Address,
+    pub site: Option<String>,
+}
+
+/// Usage measured from flows. Cheap enough to clone.
+#[derive(Clone, Debug)]
+pub struct MeteredUsage {
+    analytics: Analytics,
+    exporters: Vec<MeteringExporter>,
+}
+
+impl MeteredUsage {
+    pub fn new(analytics: Analytics, exporters: Vec<MeteringExporter>) -> MeteredUsage {
+        MeteredUsage { analytics, exporters }
+    }
+
+    pub fn analytics(&self) -> &Analytics {
+        &self.analytics
+    }
+
+    /// A service with the exporters that meter it: those of its site, or all that meter where it has none.
+    pub fn metered(&self, service: &Service) -> MeteredService {
+        let at_site = |exporter: &&MeteringExporter| service.site.is_none() || exporter.site == service.site;
+        MeteredService {
+            service: service.id.number(),
+            exporters: self
+                .exporters
+                .iter()
+                .filter(at_site)
+                .map(|exporter| exporter.address)
+                .collect(),
+        }
+    }
+}
+
+impl UsageSource for MeteredUsage {
+    async fn period_usage(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        mode: UsageMode,
+        now_ms: i64,
+    ) -> Result<PeriodUsage, AnalyticsError> {
+        let service = self.metered(service);
+        self.analytics
+            .period_usage(&service, from_ms, to_ms, mode, now_ms)
+            .await
+    }
+
+    async fn windows_from_flows(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+        self.analytics.usage_windows(service.id.number(), from_ms, to_ms).await
+    }
+
+    async fn days(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        zone: &TimeZone,
+    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+        let service = self.metered(service);
+        self.analytics
+            .usage_series(&[service], from_ms, to_ms, Step::Day, zone)
+            .await
+    }
+
+    async fn top_peers(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Peer>, AnalyticsError> {
+        self.analytics
+            .top_peers(service.id.number(), from_ms, to_ms, limit)
+            .await
+    }
+}
