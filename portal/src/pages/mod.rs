@@ -1,6 +1,7 @@
 //! Pages. Each file has its handlers, its templates' structs and the routes to them.
 
 pub(crate) mod account;
+mod overview;
 pub(crate) mod signin;
 mod usage;
 
@@ -13,4 +14,5 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(signin::routes())
         .merge(account::routes())
         .merge(usage::routes())
+        .merge(overview::routes())
 }
