@@ -131,6 +131,21 @@ pub enum SamplingSource {
     Unknown,
 }
 
+impl SamplingSource {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            SamplingSource::Override => "configured override",
+            SamplingSource::PerRecord => "the records themselves",
+            SamplingSource::OptionsSampler => "options of the sampler",
+            SamplingSource::OptionsDomain => "options of the domain",
+            SamplingSource::OptionsExporter => "options of the exporter",
+            SamplingSource::Default => "configured default",
+            SamplingSource::Unknown => "unknown",
+        }
+    }
+}
+
 /// A rate and who said it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ChosenRate {
