@@ -21,6 +21,9 @@ mod template;
 mod v5;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
