@@ -420,3 +420,215 @@ fn v4_prefix(site: &Site, block: u16, length: u8) -> Ipv4Net {
 fn v6_prefix(site: &Site, block: u16) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, site.v6, block + 1, 0, 0, 0, 0), 64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::encode::SimExporter;
+    use schemas::assignment::{Assignment, Assignments, Target};
+    use schemas::flow::Metered;
+    use schemas::metering::{Enricher, MeteringConfig};
+    use schemas::window::{DAY_MS, WINDOW_MS};
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    const DENSITY: u32 = 3;
+    /// Monday 2026-11-02 00:00 UTC.
+    const MONDAY_MS: i64 = 1_793_577_600_000;
+
+    fn flows(fleet: &Fleet, from_ms: i64, to_ms: i64, density: u32) -> Vec<Flow> {
+        let mut flows = Vec::new();
+        fleet.flows(from_ms, to_ms, density, &mut flows);
+        flows
+    }
+
+    fn enricher(fleet: &Fleet) -> Enricher {
+        let assignments = fleet.services.iter().enumerate().flat_map(|(index, service)| {
+            service.prefixes.iter().map(move |prefix| Assignment {
+                service: index as u32 + 1,
+                target: Target::Prefix(*prefix),
+                valid_from_ms: 0,
+                valid_to_ms: None,
+            })
+        });
+        let config = MeteringConfig {
+            own_networks: Vec::new(),
+            exporters: fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect(),
+        };
+        Enricher::new(&config, Arc::new(Assignments::new(assignments).unwrap()))
+    }
+
+    #[test]
+    fn the_fleet_is_what_was_asked_for() {
+        let fleet = Fleet::new(1);
+        assert_eq!(
+            (fleet.customers.len(), fleet.services.len(), fleet.exporters.len()),
+            (60, 150, 4)
+        );
+        let names: HashSet<&str> = fleet.services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names.len(), SERVICES);
+        let emails: HashSet<&str> = fleet.customers.iter().map(|customer| customer.email.as_str()).collect();
+        assert_eq!(emails.len(), CUSTOMERS);
+        let currencies: HashSet<&str> = fleet.customers.iter().map(|customer| customer.currency).collect();
+        assert_eq!(currencies, HashSet::from(["USD", "EUR", "GBP"]));
+        for customer in &fleet.customers {
+            jiff::tz::TimeZone::get(customer.time_zone).unwrap();
+        }
+        for site in Fleet::sites() {
+            assert!(fleet.services.iter().any(|service| service.site == site));
+        }
+        let on = |wanted: fn(&FleetBilling) -> bool| {
+            let services = fleet
+                .services
+                .iter()
+                .filter(|service| wanted(&fleet.plan_of(service).billing));
+            services.count()
+        };
+        assert!(on(|billing| matches!(billing, FleetBilling::Flat)) > 10);
+        assert!(on(|billing| matches!(billing, FleetBilling::Transfer { .. })) > 10);
+        assert!(on(|billing| matches!(billing, FleetBilling::Percentile95 { .. })) > 5);
+        let prefixes: Vec<IpNet> = fleet
+            .services
+            .iter()
+            .flat_map(|service| service.prefixes.clone())
+            .collect();
+        for (index, prefix) in prefixes.iter().enumerate() {
+            assert_eq!(*prefix, prefix.trunc());
+            assert!(
+                prefixes[..index]
+                    .iter()
+                    .all(|other| !other.contains(prefix) && !prefix.contains(other))
+            );
+        }
+        assert!(prefixes.iter().any(|prefix| prefix.addr().is_ipv6()));
+    }
+
+    #[test]
+    fn slices_of_time_give_what_the_whole_gives() {
+        let fleet = Fleet::new(5);
+        let (from_ms, to_ms) = (MONDAY_MS, MONDAY_MS + 3 * WINDOW_MS);
+        let key = |flow: &Flow| {
+            (
+                flow.exporter,
+                flow.end_at_ms,
+                flow.src_addr,
+                flow.dst_addr,
+                flow.bytes,
+                flow.src_port,
+            )
+        };
+        let mut whole = flows(&fleet, from_ms, to_ms, 8);
+        let mut sliced = Vec::new();
+        let mut at_ms = from_ms;
+        for step_ms in [1_000, 17_001, 299_999, 90_000].into_iter().cycle() {
+            let next_ms = (at_ms + step_ms).min(to_ms);
+            sliced.extend(flows(&fleet, at_ms, next_ms, 8));
+            at_ms = next_ms;
+            if at_ms == to_ms {
+                break;
+            }
+        }
+        whole.sort_by_key(key);
+        sliced.sort_by_key(key);
+        assert_eq!(whole, sliced);
+        assert_eq!(whole, {
+            let mut again = flows(&Fleet::new(5), from_ms, to_ms, 8);
+            again.sort_by_key(key);
+            again
+        });
+        assert_ne!(whole.len(), flows(&Fleet::new(6), from_ms, to_ms, 8).len());
+    }
+
+    #[test]
+    fn each_packet_is_metered_once_and_belongs_to_its_service() {
+        let fleet = Fleet::new(2);
+        let enricher = enricher(&fleet);
+        let mut metered = [0u64; 2];
+        for mut flow in flows(&fleet, MONDAY_MS, MONDAY_MS + 12 * WINDOW_MS, DENSITY) {
+            assert!(flow.end_at_ms - flow.start_at_ms <= 60_000 && flow.start_at_ms <= flow.end_at_ms);
+            enricher.enrich(&mut flow);
+            let service = flow.src_service.max(flow.dst_service);
+            assert!(flow.src_service.min(flow.dst_service) == 0 && service > 0);
+            let exporter = fleet
+                .exporters
+                .iter()
+                .find(|e| e.config.address == flow.exporter)
+                .unwrap();
+            assert_eq!(fleet.services[service as usize - 1].site, exporter.site());
+            match flow.metered {
+                Metered::No => assert_eq!(exporter.name(), "qfx1.fra1"),
+                Metered::In => metered[0] += 1,
+                Metered::Out => metered[1] += 1,
+            }
+        }
+        assert!(metered[0] > 1_000 && metered[1] > 1_000, "{metered:?}");
+    }
+
+    #[test]
+    fn a_day_fits_the_protocols_and_the_promised_number_of_flows() {
+        let fleet = Fleet::new(3);
+        let mut count = 0;
+        for (index, exporter) in fleet.exporters.iter().enumerate() {
+            let mut flows = Vec::new();
+            fleet.flows_of(index, MONDAY_MS, MONDAY_MS + DAY_MS, DENSITY, &mut flows);
+            let mut datagrams = Vec::new();
+            let mut sim = SimExporter::new(exporter.sim_config(MONDAY_MS - DAY_MS));
+            let sums = sim.encode(MONDAY_MS + DAY_MS, &flows, &mut datagrams).unwrap();
+            count += sums.flows;
+        }
+        let in_35_days = count * 35;
+        assert!((4_000_000..6_500_000).contains(&in_35_days), "{in_35_days}");
+    }
+
+    #[test]
+    fn some_exceed_their_plan_and_some_do_not() {
+        let fleet = Fleet::new(4);
+        let enricher = enricher(&fleet);
+        let mut window_bytes = vec![vec![0u64; 7 * 288]; SERVICES];
+        for mut flow in flows(&fleet, MONDAY_MS, MONDAY_MS + 7 * DAY_MS, DENSITY) {
+            enricher.enrich(&mut flow);
+            if flow.metered != Metered::No {
+                let window = (flow.end_at_ms - MONDAY_MS) / WINDOW_MS;
+                let service = flow.src_service.max(flow.dst_service) as usize - 1;
+                window_bytes[service][window as usize] += flow.bytes_scaled();
+            }
+        }
+        let mut exceeded = [[0; 2]; 2];
+        let mut idle = 0;
+        for (service, windows) in fleet.services.iter().zip(&mut window_bytes) {
+            let month_gib = windows.iter().sum::<u64>() * 30 / 7 >> 30;
+            idle += usize::from(month_gib < 3);
+            windows.sort_unstable();
+            let p95_mbps = windows[windows.len() * 95 / 100] * 8 / 300 / 1_000_000;
+            match fleet.plan_of(service).billing {
+                FleetBilling::Flat => {}
+                FleetBilling::Transfer { included_gib } => exceeded[0][usize::from(month_gib > included_gib)] += 1,
+                FleetBilling::Percentile95 { commit_mbps } => exceeded[1][usize::from(p95_mbps > commit_mbps)] += 1,
+            }
+        }
+        println!(
+            "within and over: transfer {:?}, 95th percentile {:?}; {idle} idle",
+            exceeded[0], exceeded[1]
+        );
+        assert!(exceeded[0][0] > 20 && exceeded[0][1] > 5, "transfer: {exceeded:?}");
+        assert!(
+            exceeded[1][0] > 1 && exceeded[1][1] > 1,
+            "95th percentile: {exceeded:?}"
+        );
+        assert!((2..20).contains(&idle), "{idle} idle");
+    }
+
+    #[test]
+    fn density_changes_the_flows_not_the_volume() {
+        let fleet = Fleet::new(9);
+        let volume = |density| -> f64 {
+            let mut flows = Vec::new();
+            for router in [NYC1_ROUTER, FRA1_ROUTER] {
+                fleet.flows_of(router, MONDAY_MS, MONDAY_MS + DAY_MS / 4, density, &mut flows);
+            }
+            flows.iter().map(|flow| flow.bytes_scaled() as f64).sum()
+        };
+        let ratio = volume(24) / volume(DENSITY);
+        assert!((0.99..1.01).contains(&ratio), "{ratio}");
+    }
+}

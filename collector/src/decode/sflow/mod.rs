@@ -320,11 +320,13 @@ impl Agent {
         let behind = expected.wrapping_sub(head.sequence);
         let uptime_behind_ms = self.uptime_ms.wrapping_sub(head.uptime_ms);
         let uptime_went_back = uptime_behind_ms > REORDER_UPTIME_MAX_MS && uptime_behind_ms < u32::MAX / 2;
+        // A low number under a later uptime is an agent that began anew, not a datagram that was overtaken.
+        let was_overtaken = behind <= SEQUENCE_REORDER_MAX && uptime_behind_ms <= REORDER_UPTIME_MAX_MS;
         if ahead == 0 {
             // As expected.
         } else if ahead <= SEQUENCE_LOSS_MAX && !uptime_went_back {
             counts.add(key, Counter::SequenceLost, u64::from(ahead));
-        } else if behind <= SEQUENCE_REORDER_MAX && !uptime_went_back {
+        } else if was_overtaken {
             counts.add(key, Counter::SequenceReordered, 1);
             return;
         } else {
