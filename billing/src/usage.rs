@@ -9,6 +9,7 @@ use analytics::{
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
+use schemas::metering::{MeterMode, MeteringConfig};
 
 /// One question about usage: a service over `[from_ms, to_ms)`, by a mode.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,11 +76,25 @@ impl MeteredUsage {
         MeteredUsage { analytics, exporters }
     }
 
+    /// With the exporters that a configuration names and that meter.
+    pub fn from_config(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
+        let meters = metering
+            .exporters
+            .iter()
+            .filter(|exporter| exporter.meter != MeterMode::Off);
+        let exporters = meters.map(|exporter| MeteringExporter {
+            address: exporter.address,
+            site: exporter.site.clone(),
+        });
+        MeteredUsage::new(analytics, exporters.collect())
+    }
+
     pub fn analytics(&self) -> &Analytics {
         &self.analytics
     }
 
-    /// A service with the exporters that meter it: those of its site, or all that meter where it has none.
+    /// A service with the exporters that meter it: those of its site, or all that meter where it has none. Without any
+    /// (nothing is configured), every exporter that was heard counts.
     pub fn metered(&self, service: &Service) -> MeteredService {
         let at_site = |exporter: &&MeteringExporter| service.site.is_none() || exporter.site == service.site;
         MeteredService {

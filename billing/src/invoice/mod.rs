@@ -146,3 +146,6 @@ pub struct InvoiceFilter {
     /// At most so many; [`MAX_PAGE`] where absent.
     pub limit: Option<i64>,
 }
+
+#[cfg(test)]
+mod tests;
