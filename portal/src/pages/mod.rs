@@ -1,7 +1,7 @@
 //! Pages. Each file has its handlers, its templates' structs and the routes to them.
 
 pub(crate) mod account;
-mod overview;
+mod invoices;
 pub(crate) mod signin;
 mod usage;
 
@@ -13,6 +13,6 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(signin::routes())
         .merge(account::routes())
+        .merge(invoices::routes())
         .merge(usage::routes())
-        .merge(overview::routes())
 }
