@@ -1,6 +1,8 @@
 //! Pages. Each file has its handlers, its templates' structs and the routes to them.
 
 pub(crate) mod account;
+mod exporters;
+mod finance;
 mod overview;
 pub(crate) mod signin;
 mod usage;
@@ -15,4 +17,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(account::routes())
         .merge(usage::routes())
         .merge(overview::routes())
+        .merge(finance::routes())
+        .merge(exporters::routes())
 }
