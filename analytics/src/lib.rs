@@ -1,9 +1,32 @@
 //! From flow to number: SQL on the stored tables, usage windows, percentiles, coverage.
+//!
+//! * `store`: the tables as SQL sees them; [`output`]: results as JSON, CSV and text.
+//! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
+//! * [`percentile`], [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
+//! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
+//! * [`reattribute`]: stored flows after a backdated change of assignments. [`jobs`]: what runs in the background.
 
-use std::path::Path;
+pub mod coverage;
+pub mod jobs;
+pub mod output;
+pub mod overview;
+pub mod peers;
+pub mod percentile;
+pub mod period;
+pub mod reattribute;
+pub mod series;
+mod store;
+pub mod usage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
+
+use store::FlowStore;
+pub use store::QUERY_MEMORY_BYTES;
 
 /// Why a question could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +35,23 @@ pub enum AnalyticsError {
     Query(#[from] datafusion::error::DataFusionError),
     #[error("read the table")]
     Manifest(#[from] schemas::table::ManifestError),
+    #[error("write the table")]
+    Write(#[from] schemas::table::WriteError),
+    #[error("open {path}")]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("read a stored file")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error("work on columns")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// The file is of another version of the table, or damaged.
+    #[error("column {name} is missing or of another type")]
+    Column { name: &'static str },
+    #[error("the date is out of range")]
+    Calendar(#[from] jiff::Error),
+    #[error("others changed the table {attempts} times meanwhile")]
+    Contended { attempts: u32 },
+    #[error("a task was stopped")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// Which of a service's directions count for billing.
@@ -128,80 +168,44 @@ pub struct OverviewSeries {
 
 /// Answers questions about stored flows and usage. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Analytics {}
+pub struct Analytics {
+    store: Arc<FlowStore>,
+    refreshing: Arc<tokio::sync::Mutex<()>>,
+    heard: Arc<tokio::sync::Mutex<Arc<coverage::Heard>>>,
+}
 
-#[allow(unused_variables, clippy::unused_async)]
 impl Analytics {
-    /// Opens the tables under `data_dir`.
+    /// Opens the tables under `data_dir`, empty where there are none yet.
+    ///
+    /// # Errors
+    /// When the folders cannot be made or read.
     pub fn open(data_dir: &Path) -> Result<Analytics, AnalyticsError> {
-        Ok(Analytics {})
-    }
-
-    /// Runs SQL over the tables `flows`, `usage_5m`, `counters`, `collection_5m`.
-    pub async fn sql(&self, query: &str) -> Result<Vec<RecordBatch>, AnalyticsError> {
-        Ok(Vec::new())
-    }
-
-    /// Rows of `usage_5m` of one service in `[from_ms, to_ms)`, ascending.
-    pub async fn usage_windows(
-        &self,
-        service: u32,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
-        Ok(Vec::new())
-    }
-
-    /// Sum over services by step, one point for every step of the range.
-    pub async fn usage_series(
-        &self,
-        services: &[MeteredService],
-        from_ms: i64,
-        to_ms: i64,
-        step: Step,
-        zone: &jiff::tz::TimeZone,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
-        Ok(Vec::new())
-    }
-
-    /// Totals, billed volume, percentile and coverage of a period, over the closed windows before `now_ms`.
-    pub async fn period_usage(
-        &self,
-        service: &MeteredService,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
-        now_ms: i64,
-    ) -> Result<PeriodUsage, AnalyticsError> {
-        Err(datafusion::error::DataFusionError::Plan(String::new()).into())
-    }
-
-    /// The remote addresses a service exchanged most with, from stored flows.
-    pub async fn top_peers(
-        &self,
-        service: u32,
-        from_ms: i64,
-        to_ms: i64,
-        limit: usize,
-    ) -> Result<Vec<Peer>, AnalyticsError> {
-        Ok(Vec::new())
-    }
-
-    /// Metered traffic over time stacked by a dimension; at most `limit` keys beside `other`.
-    pub async fn overview(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        by: Dimension,
-        limit: usize,
-    ) -> Result<Overview, AnalyticsError> {
-        Ok(Overview {
-            from_ms,
-            to_ms,
-            step_ms: 0,
-            starts_ms: Vec::new(),
-            series: Vec::new(),
+        Ok(Analytics {
+            store: Arc::new(FlowStore::open(data_dir)?),
+            refreshing: Arc::default(),
+            heard: Arc::default(),
         })
+    }
+
+    /// Runs SQL over the tables `flows`, `usage_5m`, `counters`, `collection_5m`: one statement that only reads. A result
+    /// without rows has one batch without rows, which tells the columns.
+    ///
+    /// # Errors
+    /// When the statement is not SQL, would change something, or fails.
+    pub async fn sql(&self, query: &str) -> Result<Vec<RecordBatch>, AnalyticsError> {
+        let (mut batches, schema) = self.store.sql(query).await?;
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema));
+        }
+        Ok(batches)
+    }
+
+    /// As [`Analytics::sql`], batch by batch while the query runs; dropping the stream stops the query.
+    ///
+    /// # Errors
+    /// When the statement is not SQL, would change something, or cannot start.
+    pub async fn sql_stream(&self, query: &str) -> Result<SendableRecordBatchStream, AnalyticsError> {
+        self.store.stream(query).await
     }
 }
 

@@ -1,1 +1,115 @@
-// How the usage chart is drawn.
+// How the usage chart is drawn: mean rate in and out per step, gaps shaded, the 95th percentile and the commit as lines.
+ezCharts.register("usage", function (data, theme) {
+  "use strict";
+  var WINDOW_S = 300;
+  var zone = data.time_zone;
+  var measured = data.points.filter(function (point) {
+    return point.windows_measured > 0;
+  });
+  if (!measured.length) return null;
+
+  // Drawn as a rate over what was measured of the step; a step without any measured window is a break in the line.
+  function rate(point, bytes) {
+    return point.windows_measured > 0 ? (bytes * 8) / (point.windows_measured * WINDOW_S) : null;
+  }
+  function line(field) {
+    return data.points.map(function (point) {
+      return [point.start_ms, rate(point, point[field])];
+    });
+  }
+  var shaded = data.points
+    .filter(function (point) {
+      return point.windows > 0 && point.windows_measured === 0;
+    })
+    .map(function (point) {
+      return [{ xAxis: point.start_ms }, { xAxis: point.end_ms }];
+    });
+  var byStart = new Map(
+    data.points.map(function (point) {
+      return [point.start_ms, point];
+    }),
+  );
+
+  var lines = [];
+  if (data.percentile_95_bps !== null) {
+    lines.push({ yAxis: data.percentile_95_bps, name: "95th " + ezCharts.bits(data.percentile_95_bps), lineStyle: { color: theme.warn } });
+  }
+  if (data.commit_bps !== null) {
+    lines.push({ yAxis: data.commit_bps, name: "Commit " + ezCharts.bits(data.commit_bps), lineStyle: { color: theme.muted } });
+  }
+  var peak = lines.reduce(function (top, one) {
+    return Math.max(top, one.yAxis);
+  }, 0);
+
+  function series(name, field, color, extra) {
+    return Object.assign(
+      {
+        name: name,
+        type: "line",
+        data: line(field),
+        showSymbol: false,
+        connectNulls: false,
+        sampling: "lttb",
+        itemStyle: { color: color },
+        lineStyle: { width: 1.5, color: color },
+      },
+      extra,
+    );
+  }
+
+  return {
+    xAxis: {
+      type: "time",
+      min: data.from_ms,
+      max: data.to_ms,
+      splitLine: { show: false },
+      axisLabel: {
+        formatter: function (ms) {
+          var text = ezCharts.time(ms, zone);
+          return text.slice(11) === "00:00" ? text.slice(5, 10) : text.slice(11);
+        },
+      },
+    },
+    yAxis: {
+      type: "value",
+      min: 0,
+      max: function (extent) {
+        return Math.max(extent.max, peak * 1.05) || 1;
+      },
+      axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: false },
+    },
+    tooltip: {
+      formatter: function (hits) {
+        var point = byStart.get(hits[0].axisValue);
+        if (!point) return "";
+        var rows = [
+          { name: "Received", color: theme.in, bytes: point.bytes_in },
+          { name: "Sent", color: theme.out, bytes: point.bytes_out },
+        ].map(function (row) {
+          var mean = rate(point, row.bytes);
+          row.value = mean === null ? "not measured" : ezCharts.bits(mean) + " · " + ezCharts.bytes(row.bytes);
+          return row;
+        });
+        var note = "";
+        if (point.windows_measured < point.windows) {
+          note = point.windows_measured + " of " + point.windows + " five-minute windows were measured.";
+        }
+        return ezCharts.tooltip(ezCharts.time(point.start_ms, zone), rows, note);
+      },
+    },
+    series: [
+      series("Received", "bytes_in", theme.in, {
+        areaStyle: { color: theme.in, opacity: 0.16 },
+        markArea: { silent: true, itemStyle: { color: theme.gap }, data: shaded },
+        markLine: {
+          silent: true,
+          symbol: "none",
+          data: lines,
+          lineStyle: { type: "dashed", width: 1.5 },
+          label: { formatter: "{b}", position: "insideEndTop", color: theme.text },
+        },
+      }),
+      series("Sent", "bytes_out", theme.out),
+    ],
+  };
+});

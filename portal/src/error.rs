@@ -106,6 +106,24 @@ impl From<analytics::AnalyticsError> for Failure {
     }
 }
 
+impl From<schemas::inventory::InventoryError> for Failure {
+    fn from(source: schemas::inventory::InventoryError) -> Failure {
+        Failure::Internal {
+            context: "read the inventory",
+            source: source.into(),
+        }
+    }
+}
+
+impl From<billing::BillingError> for Failure {
+    fn from(source: billing::BillingError) -> Failure {
+        Failure::Internal {
+            context: "ask billing",
+            source: source.into(),
+        }
+    }
+}
+
 impl From<askama::Error> for Failure {
     fn from(source: askama::Error) -> Failure {
         Failure::Internal {

@@ -73,6 +73,11 @@ fn in_zone(at_ms: i64, zone: &TimeZone, format: &str) -> String {
     }
 }
 
+/// `2026-11-22T14:05:00Z`, for programs.
+pub(crate) fn rfc3339(at_ms: i64) -> String {
+    Timestamp::from_millisecond(at_ms).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
 /// How long ago, roughly: `12 s ago`, `5 min ago`, `3 h ago`, `4 days ago`.
 pub(crate) fn ago(at_ms: i64, now_ms: i64) -> String {
     match now_ms.saturating_sub(at_ms) / 1000 {

@@ -10,9 +10,11 @@
 mod api;
 mod assets;
 pub mod auth;
+mod customer;
 mod error;
 mod format;
 mod pages;
+mod range;
 mod server;
 mod shell;
 mod state;

@@ -4,10 +4,11 @@
 //! `bytes` and `packets` are as exported (unscaled) and mean layer 3; multiply by `sampling_rate` for the volume.
 
 use arrow::array::{
-    ArrayRef, FixedSizeBinaryBuilder, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array,
-    UInt64Array,
+    ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, TimestampMillisecondArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::buffer::Buffer;
+use arrow::error::ArrowError;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -496,6 +497,110 @@ pub fn flows_to_batch(rows: &[Flow]) -> RecordBatch {
     RecordBatch::try_new(FLOWS.arrow_schema(), columns).expect("columns are built from the schema's own definition")
 }
 
+/// Reads the rows of a batch of [`FLOWS`]: what [`flows_to_batch`] made of them.
+///
+/// # Errors
+/// When a column is missing or of another type, or a code is not one of its column's.
+pub fn batch_to_flows(batch: &RecordBatch) -> Result<Vec<Flow>, ArrowError> {
+    let instant = |name| Ok::<_, ArrowError>(typed::<TimestampMillisecondArray>(batch, name)?.values());
+    let u8s = |name| Ok::<_, ArrowError>(typed::<UInt8Array>(batch, name)?.values());
+    let u16s = |name| Ok::<_, ArrowError>(typed::<UInt16Array>(batch, name)?.values());
+    let u32s = |name| Ok::<_, ArrowError>(typed::<UInt32Array>(batch, name)?.values());
+    let u64s = |name| Ok::<_, ArrowError>(typed::<UInt64Array>(batch, name)?.values());
+    let (received_at, start_at, end_at) = (instant("received_at")?, instant("start_at")?, instant("end_at")?);
+    let exporter = typed::<FixedSizeBinaryArray>(batch, "exporter")?;
+    let observation_domain = u32s("observation_domain")?;
+    let protocol_version = u8s("protocol_version")?;
+    let sampling_rate = u32s("sampling_rate")?;
+    let (in_if, out_if) = (u32s("in_if")?, u32s("out_if")?);
+    let (in_boundary, out_boundary) = (u8s("in_boundary")?, u8s("out_boundary")?);
+    let (direction, metered) = (u8s("direction")?, u8s("metered")?);
+    let src_addr = typed::<FixedSizeBinaryArray>(batch, "src_addr")?;
+    let dst_addr = typed::<FixedSizeBinaryArray>(batch, "dst_addr")?;
+    let (src_port, dst_port) = (u16s("src_port")?, u16s("dst_port")?);
+    let (ip_protocol, tcp_flags, tos) = (u8s("ip_protocol")?, u8s("tcp_flags")?, u8s("tos")?);
+    let (icmp_type_code, vlan) = (u16s("icmp_type_code")?, u16s("vlan")?);
+    let next_hop = typed::<FixedSizeBinaryArray>(batch, "next_hop")?;
+    let (src_as, dst_as) = (u32s("src_as")?, u32s("dst_as")?);
+    let (src_mask, dst_mask) = (u8s("src_mask")?, u8s("dst_mask")?);
+    let forwarding_status = u8s("forwarding_status")?;
+    let (bytes, packets) = (u64s("bytes")?, u64s("packets")?);
+    let (src_service, dst_service) = (u32s("src_service")?, u32s("dst_service")?);
+
+    let mut flows = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        flows.push(Flow {
+            received_at_ms: received_at[row],
+            start_at_ms: start_at[row],
+            end_at_ms: end_at[row],
+            exporter: address_at(exporter, row)?,
+            observation_domain: observation_domain[row],
+            protocol_version: protocol_version[row],
+            sampling_rate: sampling_rate[row],
+            in_if: in_if[row],
+            out_if: out_if[row],
+            in_boundary: Boundary::from_code(in_boundary[row])?,
+            out_boundary: Boundary::from_code(out_boundary[row])?,
+            direction: direction[row],
+            metered: Metered::from_code(metered[row])?,
+            src_addr: address_at(src_addr, row)?,
+            dst_addr: address_at(dst_addr, row)?,
+            src_port: src_port[row],
+            dst_port: dst_port[row],
+            ip_protocol: ip_protocol[row],
+            tcp_flags: tcp_flags[row],
+            tos: tos[row],
+            icmp_type_code: icmp_type_code[row],
+            vlan: vlan[row],
+            next_hop: address_at(next_hop, row)?,
+            src_as: src_as[row],
+            dst_as: dst_as[row],
+            src_mask: src_mask[row],
+            dst_mask: dst_mask[row],
+            forwarding_status: forwarding_status[row],
+            bytes: bytes[row],
+            packets: packets[row],
+            src_service: src_service[row],
+            dst_service: dst_service[row],
+        });
+    }
+    Ok(flows)
+}
+
+fn typed<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, ArrowError> {
+    batch
+        .column_by_name(name)
+        .and_then(|column| column.as_any().downcast_ref())
+        .ok_or_else(|| ArrowError::SchemaError(format!("column {name} is missing or of another type")))
+}
+
+fn address_at(column: &FixedSizeBinaryArray, row: usize) -> Result<Address, ArrowError> {
+    Address::from_slice(column.value(row))
+        .ok_or_else(|| ArrowError::SchemaError(format!("an address has 16 bytes, not {}", column.value_length())))
+}
+
+impl Boundary {
+    fn from_code(code: u8) -> Result<Boundary, ArrowError> {
+        match code {
+            0 => Ok(Boundary::Unknown),
+            1 => Ok(Boundary::External),
+            2 => Ok(Boundary::Internal),
+            _ => Err(ArrowError::CastError(format!("{code} is not a boundary"))),
+        }
+    }
+}
+
+impl Metered {
+    fn from_code(code: u8) -> Result<Metered, ArrowError> {
+        match code {
+            0 => Ok(Metered::No),
+            1 => Ok(Metered::In),
+            2 => Ok(Metered::Out),
+            _ => Err(ArrowError::CastError(format!("{code} is not a way of metering"))),
+        }
+    }
+}
+
 /// A column of addresses as Arrow `FixedSizeBinary(16)`.
 pub fn address_array(addresses: impl ExactSizeIterator<Item = Address>) -> ArrayRef {
     let rows = addresses.len();
@@ -506,11 +611,7 @@ pub fn address_array(addresses: impl ExactSizeIterator<Item = Address>) -> Array
     if rows == 0 {
         return Arc::new(FixedSizeBinaryBuilder::new(16).finish());
     }
-    Arc::new(arrow::array::FixedSizeBinaryArray::new(
-        16,
-        Buffer::from_vec(bytes),
-        None,
-    ))
+    Arc::new(FixedSizeBinaryArray::new(16, Buffer::from_vec(bytes), None))
 }
 
 #[cfg(test)]
@@ -532,6 +633,49 @@ mod tests {
         assert_eq!(batch.num_rows(), 1);
         assert!(columns.is_empty());
         assert_eq!(flows_to_batch(&[]).num_rows(), 0);
+    }
+
+    #[test]
+    fn rows_survive_the_round_trip() {
+        let flow = Flow {
+            received_at_ms: 1,
+            start_at_ms: 2,
+            end_at_ms: 3,
+            exporter: "192.0.2.9".parse().unwrap(),
+            observation_domain: 4,
+            protocol_version: 9,
+            sampling_rate: 5,
+            in_if: 6,
+            out_if: 7,
+            in_boundary: Boundary::External,
+            out_boundary: Boundary::Internal,
+            direction: 1,
+            metered: Metered::In,
+            src_addr: "192.0.2.1".parse().unwrap(),
+            dst_addr: "2001:db8::1".parse().unwrap(),
+            src_port: 8,
+            dst_port: 9,
+            ip_protocol: 10,
+            tcp_flags: 11,
+            tos: 12,
+            icmp_type_code: 13,
+            vlan: 14,
+            next_hop: "192.0.2.2".parse().unwrap(),
+            src_as: 15,
+            dst_as: 16,
+            src_mask: 17,
+            dst_mask: 18,
+            forwarding_status: 19,
+            bytes: u64::MAX,
+            packets: 20,
+            src_service: 21,
+            dst_service: 22,
+        };
+        let rows = [flow, Flow::default()];
+        let batch = flows_to_batch(&rows);
+        assert_eq!(batch_to_flows(&batch).unwrap(), rows);
+        let without_bytes = batch.project(&[0, 1, 2]).unwrap();
+        assert!(batch_to_flows(&without_bytes).is_err());
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 pub(crate) mod exporters;
 pub(crate) mod overview;
+pub(crate) mod usage;
 
 use axum::Router;
 
 use crate::state::AppState;
 
 pub(crate) fn routes() -> Router<AppState> {
-    Router::new().merge(overview::routes()).merge(exporters::routes())
+    Router::new()
+        .merge(usage::routes())
+        .merge(overview::routes())
+        .merge(exporters::routes())
 }

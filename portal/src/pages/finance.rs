@@ -14,7 +14,6 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use billing::BillingError;
 use billing::invoice::{Invoice, InvoiceFilter, MAX_PAGE, export_csv, list_all};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -45,15 +44,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/invoices.csv", get(csv))
         .route("/finance/invoices/{invoice}", get(invoice::show))
         .route("/finance/ledger", get(ledger::show))
-}
-
-impl From<BillingError> for Failure {
-    fn from(source: BillingError) -> Failure {
-        match source {
-            BillingError::NoInvoice(_) | BillingError::NoInvoiceLine(_) => Failure::NotFound,
-            source => Failure::internal("ask billing")(source.into()),
-        }
-    }
 }
 
 /// What the URL may say; empty fields are as good as none.

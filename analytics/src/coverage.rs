@@ -1,0 +1,297 @@
+//! Which windows were measured.
+//!
+//! A window without traffic and a window nobody looked at are different things: the first is a zero, the second a gap
+//! that is named. An exporter was *heard* in a window when at least one datagram of it arrived then (`collection_5m`,
+//! counter `datagrams`). From the first window in which it was ever heard it is *expected* in every window. A service's
+//! window is *measured* when all of its metering exporters that are expected were heard; before any of them is expected
+//! nothing measured it. A service without named exporters is measured by any exporter that was heard.
+//!
+//! Being heard never goes away, so what is known is kept in memory, one bit per exporter and window, and each call reads
+//! only the files of `collection_5m` that were committed since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray};
+use datafusion::prelude::{col, lit};
+use schemas::address::Address;
+use schemas::table::Snapshot;
+use schemas::window::{WINDOW_MS, WindowStart};
+
+use crate::store::{column, fold};
+use crate::{Analytics, AnalyticsError, Gap};
+
+/// Counter of `collection_5m` that tells that an exporter was heard.
+const HEARD_COUNTER: &str = "datagrams";
+/// Windows in one word of the bitmap.
+const WORD_WINDOWS: i64 = 64;
+
+/// The windows in which one exporter was heard: 64 windows a word, words by number.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct HeardWindows {
+    words: BTreeMap<i64, u64>,
+}
+
+impl HeardWindows {
+    fn insert(&mut self, window: i64) {
+        let bit = 1u64 << window.rem_euclid(WORD_WINDOWS);
+        *self.words.entry(window.div_euclid(WORD_WINDOWS)).or_default() |= bit;
+    }
+
+    fn contains(&self, window: i64) -> bool {
+        let bit = 1u64 << window.rem_euclid(WORD_WINDOWS);
+        self.words
+            .get(&window.div_euclid(WORD_WINDOWS))
+            .is_some_and(|word| word & bit != 0)
+    }
+
+    /// Number of the first window; `None` of none.
+    fn first(&self) -> Option<i64> {
+        let (number, word) = self.words.first_key_value()?;
+        Some(number * WORD_WINDOWS + i64::from(word.trailing_zeros()))
+    }
+}
+
+/// When each exporter was heard.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Heard {
+    /// Complete up to this commit of `collection_5m`.
+    sequence: u64,
+    exporters: HashMap<Address, HeardWindows>,
+}
+
+impl Heard {
+    fn insert(&mut self, exporter: Address, window_start_ms: i64) {
+        self.exporters
+            .entry(exporter)
+            .or_default()
+            .insert(window_start_ms.div_euclid(WINDOW_MS));
+    }
+
+    fn merge(&mut self, other: Heard) {
+        for (exporter, heard) in other.exporters {
+            let known = self.exporters.entry(exporter).or_default();
+            for (number, word) in heard.words {
+                *known.words.entry(number).or_default() |= word;
+            }
+        }
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+        let windows = column::<TimestampMillisecondArray>(batch, "window_start")?.values();
+        let exporters = column::<FixedSizeBinaryArray>(batch, "exporter")?;
+        for (row, window_start_ms) in windows.iter().enumerate() {
+            if let Some(exporter) = Address::from_slice(exporters.value(row)) {
+                self.insert(exporter, *window_start_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// How the windows of `[from_ms, to_ms)` (window-aligned) of a service with these metering exporters were covered.
+    pub(crate) fn coverage(&self, exporters: &[Address], from_ms: i64, to_ms: i64) -> Coverage {
+        let first = from_ms.div_euclid(WINDOW_MS);
+        let end = to_ms.div_euclid(WINDOW_MS).max(first);
+        let mut coverage = Coverage {
+            first,
+            measured: vec![false; (end - first) as usize],
+            gaps: Vec::new(),
+        };
+        if exporters.is_empty() {
+            self.cover_by_any(&mut coverage);
+        } else {
+            self.cover_by_all(exporters, &mut coverage);
+        }
+        coverage.gaps.sort_by_key(|gap| (gap.from_ms, gap.exporter));
+        coverage
+    }
+
+    fn cover_by_any(&self, coverage: &mut Coverage) {
+        for (measured, window) in coverage.measured.iter_mut().zip(coverage.first..) {
+            *measured = self.exporters.values().any(|heard| heard.contains(window));
+        }
+        let missed = coverage.measured.iter().map(|measured| !measured);
+        coverage.gaps = runs(coverage.first, missed, Address::UNSPECIFIED);
+    }
+
+    fn cover_by_all(&self, exporters: &[Address], coverage: &mut Coverage) {
+        let nothing = HeardWindows::default();
+        let heard: Vec<(Address, &HeardWindows, Option<i64>)> = exporters
+            .iter()
+            .map(|exporter| {
+                let windows = self.exporters.get(exporter).unwrap_or(&nothing);
+                (*exporter, windows, windows.first())
+            })
+            .collect();
+        let expected_since = heard
+            .iter()
+            .filter_map(|(_, _, first)| *first)
+            .min()
+            .unwrap_or(i64::MAX);
+        coverage.measured.fill(true);
+        for (exporter, windows, first) in heard {
+            // Before any exporter of the service was ever heard, each of them is named as the one that was missing.
+            let missed: Vec<bool> = (coverage.first..)
+                .take(coverage.measured.len())
+                .map(|window| {
+                    window < expected_since || first.is_some_and(|first| window >= first) && !windows.contains(window)
+                })
+                .collect();
+            for (measured, missed) in coverage.measured.iter_mut().zip(&missed) {
+                *measured &= !missed;
+            }
+            coverage.gaps.extend(runs(coverage.first, missed.into_iter(), exporter));
+        }
+    }
+}
+
+fn runs(first: i64, missed: impl Iterator<Item = bool>, exporter: Address) -> Vec<Gap> {
+    let mut gaps: Vec<Gap> = Vec::new();
+    for (window, missed) in (first..).zip(missed) {
+        if !missed {
+            continue;
+        }
+        let (from_ms, to_ms) = (window * WINDOW_MS, (window + 1) * WINDOW_MS);
+        match gaps.last_mut() {
+            Some(gap) if gap.to_ms == from_ms => gap.to_ms = to_ms,
+            _ => gaps.push(Gap {
+                from_ms,
+                to_ms,
+                exporter,
+            }),
+        }
+    }
+    gaps
+}
+
+/// Which windows of a range were measured, and the gaps by exporter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Coverage {
+    /// Number of the first window.
+    first: i64,
+    measured: Vec<bool>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+impl Coverage {
+    /// All windows of the range with whether each was measured.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (i64, bool)> + '_ {
+        (self.first..)
+            .map(|window| window * WINDOW_MS)
+            .zip(self.measured.iter().copied())
+    }
+
+    pub(crate) fn expected(&self) -> u64 {
+        self.measured.len() as u64
+    }
+}
+
+impl Analytics {
+    /// When each exporter was heard, up to the newest commit of `collection_5m`.
+    pub(crate) async fn heard(&self) -> Result<Arc<Heard>, AnalyticsError> {
+        let mut known = self.heard.lock().await;
+        let snapshot = self.store.collection.snapshot()?;
+        if snapshot.sequence == known.sequence {
+            return Ok(known.clone());
+        }
+        let mut heard = if snapshot.sequence > known.sequence {
+            Heard::clone(&known)
+        } else {
+            Heard::default()
+        };
+        let news = Snapshot {
+            files: snapshot
+                .files
+                .iter()
+                .filter(|(_, file)| file.sequence > heard.sequence)
+                .map(|(path, file)| (path.clone(), file.clone()))
+                .collect(),
+            ..Snapshot::default()
+        };
+        let frame = self
+            .store
+            .read_at(&self.store.collection, Arc::new(news))?
+            .filter(col("counter").eq(lit(HEARD_COUNTER)).and(col("value").gt(lit(0u64))))?
+            .select_columns(&["window_start", "exporter"])?;
+        heard.merge(fold(frame, Heard::add, Heard::merge).await?);
+        heard.sequence = snapshot.sequence;
+        *known = Arc::new(heard);
+        Ok(known.clone())
+    }
+
+    /// The windows of `[from_ms, to_ms)` in which a service with these metering exporters was not measured.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn gaps(&self, exporters: &[Address], from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, AnalyticsError> {
+        let from_ms = WindowStart::containing(from_ms).start_ms();
+        let to_ms = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
+        Ok(self.heard().await?.coverage(exporters, from_ms, to_ms).gaps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "192.0.2.1";
+    const B: &str = "192.0.2.2";
+
+    fn at(text: &str) -> Address {
+        text.parse().unwrap()
+    }
+
+    fn heard(windows: &[(&str, &[i64])]) -> Heard {
+        let mut heard = Heard::default();
+        for (exporter, windows) in windows {
+            for window in *windows {
+                heard.insert(at(exporter), window * WINDOW_MS + 1);
+            }
+        }
+        heard
+    }
+
+    fn covered(heard: &Heard, exporters: &[&str], from: i64, to: i64) -> (String, Vec<(String, i64, i64)>) {
+        let exporters: Vec<Address> = exporters.iter().map(|text| at(text)).collect();
+        let coverage = heard.coverage(&exporters, from * WINDOW_MS, to * WINDOW_MS);
+        let measured = coverage.windows().map(|(_, measured)| if measured { '#' } else { '.' });
+        let gaps = coverage.gaps.iter();
+        (
+            measured.collect(),
+            gaps.map(|gap| (gap.exporter.to_string(), gap.from_ms / WINDOW_MS, gap.to_ms / WINDOW_MS))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn all_expected_exporters_must_be_heard() {
+        let heard = heard(&[(A, &[2, 3, 5, 6, 7]), (B, &[5, 7])]);
+        let (measured, gaps) = covered(&heard, &[A, B], 2, 9);
+        assert_eq!(measured, "##.#.#.", "B counts from window 5 on");
+        assert_eq!(
+            gaps,
+            [(A.into(), 4, 5), (B.into(), 6, 7), (A.into(), 8, 9), (B.into(), 8, 9)]
+        );
+    }
+
+    #[test]
+    fn nothing_is_measured_before_the_first_exporter_was_ever_heard() {
+        let heard = heard(&[(A, &[2, 3])]);
+        assert_eq!(
+            covered(&heard, &[A, B], 0, 4),
+            ("..##".into(), vec![(A.into(), 0, 2), (B.into(), 0, 2)])
+        );
+        assert_eq!(covered(&heard, &[B], 2, 4), ("..".into(), vec![(B.into(), 2, 4)]));
+        assert_eq!(covered(&heard, &[A], 3, 3), (String::new(), vec![]));
+    }
+
+    #[test]
+    fn without_named_exporters_any_will_do() {
+        let heard = heard(&[(A, &[2]), (B, &[3, 70])]);
+        assert_eq!(
+            covered(&heard, &[], 1, 5),
+            (".##.".into(), vec![("::".into(), 1, 2), ("::".into(), 4, 5)])
+        );
+        assert_eq!(covered(&heard, &[], 70, 71).0, "#");
+    }
+}

@@ -1,0 +1,176 @@
+//! The stored tables as SQL sees them.
+//!
+//! * Every query takes the manifests as they are when it is planned: a row is seen once or, before its commit, not at all.
+//! * Read only: data definition, data modification, `COPY` and `SET` are refused before anything runs, and the only
+//!   object store that queries can name is the data directory's own.
+//! * Bounded: all queries together hold at most [`QUERY_MEMORY_BYTES`] and spill beyond it. How long a query may take is
+//!   the caller's to say: dropping the future (or stream) stops it.
+
+mod functions;
+mod provider;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::registry::FunctionRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionContext, lit};
+use datafusion::scalar::ScalarValue;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use schemas::column::TableDef;
+use schemas::flow::FLOWS;
+use schemas::table::{Snapshot, Table};
+use schemas::tables::{COLLECTION_5M, COUNTERS, USAGE_5M};
+use tokio::task::JoinSet;
+
+use crate::AnalyticsError;
+use provider::StoredTable;
+
+/// Memory that all running queries of one store may hold together before they spill to temporary files.
+pub const QUERY_MEMORY_BYTES: usize = 1 << 30;
+
+/// Rows of a batch: large enough to amortise the work per batch, small enough for the processor's cache.
+const BATCH_ROWS: usize = 8192;
+
+/// The name under which queries reach the folder of tables; it exists only inside the session.
+const STORE_URL: &str = "ezscale://tables";
+
+/// The tables of one data directory behind one query engine.
+pub(crate) struct FlowStore {
+    context: SessionContext,
+    url: ObjectStoreUrl,
+    pub(crate) flows: Table,
+    pub(crate) usage: Table,
+    pub(crate) collection: Table,
+}
+
+impl std::fmt::Debug for FlowStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowStore")
+            .field("flows", &self.flows.dir())
+            .finish_non_exhaustive()
+    }
+}
+
+impl FlowStore {
+    pub(crate) fn open(data_dir: &Path) -> Result<FlowStore, AnalyticsError> {
+        let open = |def: &'static TableDef| Table::open(data_dir, def);
+        let tables = [open(&FLOWS)?, open(&USAGE_5M)?, open(&COUNTERS)?, open(&COLLECTION_5M)?];
+
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut config = SessionConfig::new()
+            .with_target_partitions(cores)
+            .with_batch_size(BATCH_ROWS)
+            .with_information_schema(true);
+        // Reading single files in ranges only pays for files much larger than one segment.
+        config.options_mut().optimizer.repartition_file_min_size = 8 << 20;
+        // `TIMESTAMP '2026-01-01 00:00:00'` without a zone means UTC, as everything stored does.
+        config.options_mut().execution.time_zone = Some("UTC".to_owned());
+
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_limit(QUERY_MEMORY_BYTES, 1.0)
+            .build_arc()?;
+        let mut context = SessionContext::new_with_config_rt(config, runtime);
+        let url = ObjectStoreUrl::parse(STORE_URL)?;
+        let store = LocalFileSystem::new_with_prefix(data_dir.join("tables"))
+            .map_err(|source| AnalyticsError::Query(source.into()))?;
+        context.register_object_store(url.as_ref(), Arc::new(store));
+
+        for table in &tables {
+            let provider = StoredTable::current(table.clone(), url.clone());
+            context.register_table(table.def().name, Arc::new(provider))?;
+        }
+        for function in functions::all() {
+            context.register_udf(function);
+        }
+        context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
+        let [flows, usage, _, collection] = tables;
+        Ok(FlowStore {
+            context,
+            url,
+            flows,
+            usage,
+            collection,
+        })
+    }
+
+    /// Plans a read-only query.
+    pub(crate) async fn plan(&self, query: &str) -> Result<DataFrame, AnalyticsError> {
+        let read_only = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        Ok(self.context.sql_with_options(query, read_only).await?)
+    }
+
+    pub(crate) async fn sql(
+        &self,
+        query: &str,
+    ) -> Result<(Vec<RecordBatch>, arrow::datatypes::SchemaRef), AnalyticsError> {
+        let stream = self.stream(query).await?;
+        let schema = stream.schema();
+        Ok((stream.try_collect().await?, schema))
+    }
+
+    pub(crate) async fn stream(&self, query: &str) -> Result<SendableRecordBatchStream, AnalyticsError> {
+        Ok(self.plan(query).await?.execute_stream().await?)
+    }
+
+    /// The table as it is now.
+    pub(crate) fn read(&self, table: &Table) -> Result<DataFrame, AnalyticsError> {
+        self.read_provider(Arc::new(StoredTable::current(table.clone(), self.url.clone())))
+    }
+
+    /// The table as `snapshot` says, whatever is committed meanwhile.
+    pub(crate) fn read_at(&self, table: &Table, snapshot: Arc<Snapshot>) -> Result<DataFrame, AnalyticsError> {
+        self.read_provider(Arc::new(StoredTable::pinned(table.clone(), self.url.clone(), snapshot)))
+    }
+
+    fn read_provider(&self, provider: Arc<dyn TableProvider>) -> Result<DataFrame, AnalyticsError> {
+        Ok(self.context.read_table(provider)?)
+    }
+}
+
+/// A UTC instant as a literal of the tables' time type.
+pub(crate) fn instant(at_ms: i64) -> Expr {
+    lit(ScalarValue::TimestampMillisecond(Some(at_ms), Some("UTC".into())))
+}
+
+/// Folds all batches of a query: each partition on its own task into its own accumulator, then all accumulators into one.
+/// Partitions end in no particular order, so `add` and `merge` must not depend on it.
+pub(crate) async fn fold<A, Add, Merge>(frame: DataFrame, add: Add, merge: Merge) -> Result<A, AnalyticsError>
+where
+    A: Default + Send + 'static,
+    Add: Fn(&mut A, &RecordBatch) -> Result<(), AnalyticsError> + Clone + Send + 'static,
+    Merge: Fn(&mut A, A),
+{
+    let mut tasks = JoinSet::new();
+    for mut stream in frame.execute_stream_partitioned().await? {
+        let add = add.clone();
+        tasks.spawn(async move {
+            let mut partial = A::default();
+            while let Some(batch) = stream.try_next().await? {
+                add(&mut partial, &batch)?;
+            }
+            Ok::<A, AnalyticsError>(partial)
+        });
+    }
+    let mut whole = A::default();
+    while let Some(partial) = tasks.join_next().await {
+        merge(&mut whole, partial??);
+    }
+    Ok(whole)
+}
+
+/// The column `name` of a batch as the array type that the table's definition gives it.
+pub(crate) fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, AnalyticsError> {
+    batch
+        .column_by_name(name)
+        .and_then(|array| array.as_any().downcast_ref())
+        .ok_or(AnalyticsError::Column { name })
+}

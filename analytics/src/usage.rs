@@ -1,0 +1,770 @@
+//! `usage_5m`: metered volume per service and window, computed from flows alone.
+//!
+//! * **U1.** A window's rows are a function of the flows that overlap it: recomputing gives the same rows in the same
+//!   order, whatever the order in which flow files arrived.
+//! * **U2.** A flow's scaled volume is spread over its windows so that the parts sum to the whole; a flow without a
+//!   service counts for service 0. Flows that are not metered or whose sampling rate is not known contribute nothing.
+//! * The table's property `flows_seq` says up to which commit of `flows` it is complete. A flow file with a later
+//!   sequence makes the windows between its smallest and largest time dirty; dirty windows are recomputed wholly, the
+//!   other rows of the day's file are kept.
+//!
+//! ```text
+//! tables/usage_5m/2026-11-21/usage-<flows_seq>-<commit>.parquet    one file per UTC day, by (service, window_start)
+//! ```
+//!
+//! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
+//!   who started from the same state both claim: the second one's changes nothing and it starts again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array};
+use datafusion::prelude::{col, lit};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::flow::Metered;
+use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, write_parquet};
+use schemas::tables::USAGE_5M;
+use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
+
+use crate::store::{column, fold, instant};
+use crate::{Analytics, AnalyticsError, WindowUsage};
+
+/// How long after its end a window is closed: the time given to datagrams on their way, to the collector's segments and
+/// to the refresh. What comes later still counts (the window becomes dirty), as a correction.
+pub const LATENESS_MS: i64 = 120_000;
+
+/// Property of `usage_5m`: the sequence of `flows` that it is complete to.
+const FLOWS_SEQUENCE: &str = "flows_seq";
+/// Name of the refreshers' common token.
+const WRITER: &str = "usage";
+/// Tries against other refreshers and compactions before giving up.
+const ATTEMPTS_MAX: u32 = 8;
+/// UTC days computed in one scan: bounds the windows held in memory.
+const DAYS_PER_SCAN: usize = 4;
+
+/// End of the last closed window: every window that ends at or before it is closed. A window is closed once
+/// [`LATENESS_MS`] have passed since its end; periods are measured up to here.
+pub const fn closed_until_ms(now_ms: i64) -> i64 {
+    WindowStart::containing(now_ms - LATENESS_MS).start_ms()
+}
+
+/// How far a refresh has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefreshProgress {
+    pub days_done: usize,
+    pub days_total: usize,
+}
+
+/// What a refresh did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UsageRefresh {
+    /// `usage_5m` is complete up to this commit of `flows`.
+    pub flows_sequence: u64,
+    pub windows_recomputed: u64,
+    pub days_written: u64,
+    pub rows_written: u64,
+}
+
+/// Both sides of U2 over a range of windows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Conservation {
+    /// Σ over services, 0 included.
+    pub usage_bytes: u64,
+    pub usage_packets: u64,
+    /// Σ of the flows' scaled volume with known sampling rate that falls into the range.
+    pub flow_bytes: u64,
+    pub flow_packets: u64,
+}
+
+impl Conservation {
+    pub fn holds(&self) -> bool {
+        self.usage_bytes == self.flow_bytes && self.usage_packets == self.flow_packets
+    }
+}
+
+/// Volume of one service in one window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cell {
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) packets_in: u64,
+    pub(crate) packets_out: u64,
+    pub(crate) flows: u64,
+    pub(crate) samples: u64,
+}
+
+impl Cell {
+    fn add(&mut self, other: &Cell) {
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.packets_in = self.packets_in.saturating_add(other.packets_in);
+        self.packets_out = self.packets_out.saturating_add(other.packets_out);
+        self.flows = self.flows.saturating_add(other.flows);
+        self.samples = self.samples.saturating_add(other.samples);
+    }
+
+    fn add_part(&mut self, metered: u8, bytes: u64, packets: u64, samples: u64) {
+        let (to_bytes, to_packets) = if metered == Metered::In as u8 {
+            (&mut self.bytes_in, &mut self.packets_in)
+        } else {
+            (&mut self.bytes_out, &mut self.packets_out)
+        };
+        *to_bytes = to_bytes.saturating_add(bytes);
+        *to_packets = to_packets.saturating_add(packets);
+        self.flows += 1;
+        self.samples = self.samples.saturating_add(samples);
+    }
+}
+
+/// One row of `usage_5m`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct UsageRow {
+    pub(crate) service: u32,
+    pub(crate) window_start_ms: i64,
+    pub(crate) cell: Cell,
+}
+
+/// Keys are small numbers, so one multiplication mixes them well enough; they are not chosen by others, who could only
+/// slow down the counting of their own traffic.
+#[derive(Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// Volume by service and window: the service in the upper, the window's number in the lower 32 bits of the key.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    map: HashMap<u64, Cell, BuildHasherDefault<KeyHasher>>,
+}
+
+impl Cells {
+    #[inline]
+    fn cell(&mut self, service: u32, window: WindowStart) -> &mut Cell {
+        // Windows are numbered from 1970; 32 bits reach 20,000 years to both sides.
+        let number = (window.start_ms() / WINDOW_MS) as i32 as u32;
+        let key = (u64::from(service) << 32) | u64::from(number);
+        self.map.entry(key).or_default()
+    }
+
+    pub(crate) fn merge(&mut self, other: Cells) {
+        if self.map.is_empty() {
+            *self = other;
+            return;
+        }
+        for (key, cell) in other.map {
+            self.map.entry(key).or_default().add(&cell);
+        }
+    }
+
+    /// All rows by (service, window).
+    pub(crate) fn into_rows(self) -> Vec<UsageRow> {
+        let mut rows: Vec<UsageRow> = self
+            .map
+            .into_iter()
+            .map(|(key, cell)| UsageRow {
+                service: (key >> 32) as u32,
+                window_start_ms: i64::from(key as u32 as i32) * WINDOW_MS,
+                cell,
+            })
+            .collect();
+        rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
+        rows
+    }
+
+    /// Adds the share of each metered flow in the windows of `ranges`.
+    pub(crate) fn add_flows(&mut self, batch: &RecordBatch, ranges: &Ranges) -> Result<(), AnalyticsError> {
+        let columns = MeteredColumns::of(batch)?;
+        for row in 0..batch.num_rows() {
+            let Some(flow) = columns.flow(row) else {
+                continue;
+            };
+            let first = WindowStart::containing(flow.start_ms);
+            if flow.end_ms <= first.end_ms() {
+                if ranges.contain(first.start_ms()) {
+                    self.cell(flow.service, first).add_part(
+                        flow.metered,
+                        flow.bytes_scaled(),
+                        flow.packets_scaled(),
+                        flow.packets,
+                    );
+                }
+                continue;
+            }
+            for range in ranges.overlapping(first.start_ms(), flow.end_ms) {
+                let mut window = WindowStart::containing(range.0.max(first.start_ms()));
+                while window.start_ms() < range.1.min(flow.end_ms) {
+                    let bytes = share(flow.bytes_scaled(), flow.start_ms, flow.end_ms, window);
+                    let packets = share(flow.packets_scaled(), flow.start_ms, flow.end_ms, window);
+                    let samples = share(flow.packets, flow.start_ms, flow.end_ms, window);
+                    self.cell(flow.service, window)
+                        .add_part(flow.metered, bytes, packets, samples);
+                    window = window.next();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of `amount` that [`schemas::window::spread`] gives to `window`, without visiting the windows before it: a flow
+/// of a month costs no more in one day's computation than that day's windows.
+fn share(amount: u64, start_ms: i64, end_ms: i64, window: WindowStart) -> u64 {
+    let duration_ms = (end_ms - start_ms) as u128;
+    let cumulative = |at_ms: i64| {
+        let elapsed_ms = (at_ms.clamp(start_ms, end_ms) - start_ms) as u128;
+        (u128::from(amount) * elapsed_ms / duration_ms) as u64
+    };
+    cumulative(window.end_ms()) - cumulative(window.start_ms())
+}
+
+/// A metered flow with a known rate, as far as usage is concerned.
+pub(crate) struct MeteredFlow {
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    pub(crate) metered: u8,
+    pub(crate) service: u32,
+    rate: u64,
+    bytes: u64,
+    packets: u64,
+}
+
+impl MeteredFlow {
+    pub(crate) fn bytes_scaled(&self) -> u64 {
+        self.bytes.saturating_mul(self.rate)
+    }
+
+    pub(crate) fn packets_scaled(&self) -> u64 {
+        self.packets.saturating_mul(self.rate)
+    }
+}
+
+/// The columns of flows that usage is computed from.
+pub(crate) struct MeteredColumns<'a> {
+    start_at: &'a [i64],
+    end_at: &'a [i64],
+    metered: &'a [u8],
+    rate: &'a [u32],
+    bytes: &'a [u64],
+    packets: &'a [u64],
+    src_service: &'a [u32],
+    dst_service: &'a [u32],
+}
+
+impl<'a> MeteredColumns<'a> {
+    pub(crate) const NAMES: [&'static str; 8] = [
+        "start_at",
+        "end_at",
+        "metered",
+        "sampling_rate",
+        "bytes",
+        "packets",
+        "src_service",
+        "dst_service",
+    ];
+
+    pub(crate) fn of(batch: &'a RecordBatch) -> Result<MeteredColumns<'a>, AnalyticsError> {
+        Ok(MeteredColumns {
+            start_at: column::<TimestampMillisecondArray>(batch, "start_at")?.values(),
+            end_at: column::<TimestampMillisecondArray>(batch, "end_at")?.values(),
+            metered: column::<UInt8Array>(batch, "metered")?.values(),
+            rate: column::<UInt32Array>(batch, "sampling_rate")?.values(),
+            bytes: column::<UInt64Array>(batch, "bytes")?.values(),
+            packets: column::<UInt64Array>(batch, "packets")?.values(),
+            src_service: column::<UInt32Array>(batch, "src_service")?.values(),
+            dst_service: column::<UInt32Array>(batch, "dst_service")?.values(),
+        })
+    }
+
+    /// The flow in `row`, or `None` when it does not count.
+    #[inline]
+    pub(crate) fn flow(&self, row: usize) -> Option<MeteredFlow> {
+        let metered = self.metered[row];
+        let rate = self.rate[row];
+        if metered == Metered::No as u8 || rate == 0 {
+            return None;
+        }
+        let service = if metered == Metered::In as u8 {
+            self.dst_service[row]
+        } else {
+            self.src_service[row]
+        };
+        Some(MeteredFlow {
+            start_ms: self.start_at[row],
+            end_ms: self.end_at[row],
+            metered,
+            service,
+            rate: u64::from(rate),
+            bytes: self.bytes[row],
+            packets: self.packets[row],
+        })
+    }
+}
+
+/// Disjoint, ascending, window-aligned half-open ranges of time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ranges(Vec<(i64, i64)>);
+
+impl Ranges {
+    /// The windows that hold any instant of the closed ranges given.
+    fn of_windows(closed: impl IntoIterator<Item = (i64, i64)>) -> Ranges {
+        let mut all: Vec<(i64, i64)> = closed
+            .into_iter()
+            .map(|(from, to)| {
+                (
+                    WindowStart::containing(from).start_ms(),
+                    WindowStart::containing(to).end_ms(),
+                )
+            })
+            .collect();
+        all.sort_unstable();
+        let mut merged: Vec<(i64, i64)> = Vec::with_capacity(all.len());
+        for (from, to) in all {
+            match merged.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => merged.push((from, to)),
+            }
+        }
+        Ranges(merged)
+    }
+
+    /// The windows that start in `[from_ms, to_ms)`.
+    pub(crate) fn of_period(from_ms: i64, to_ms: i64) -> Ranges {
+        let first = WindowStart::containing(from_ms + WINDOW_MS - 1).start_ms();
+        let end = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
+        Ranges(if end > first { vec![(first, end)] } else { Vec::new() })
+    }
+
+    fn windows(&self) -> u64 {
+        self.0.iter().map(|(from, to)| ((to - from) / WINDOW_MS) as u64).sum()
+    }
+
+    #[inline]
+    pub(crate) fn contain(&self, at_ms: i64) -> bool {
+        let after = self.0.partition_point(|range| range.0 <= at_ms);
+        after > 0 && at_ms < self.0[after - 1].1
+    }
+
+    fn overlapping(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = &(i64, i64)> {
+        let first = self.0.partition_point(|range| range.1 <= from_ms);
+        self.0[first..].iter().take_while(move |range| range.0 < to_ms)
+    }
+
+    /// Smallest range that holds all.
+    pub(crate) fn hull(&self) -> Option<(i64, i64)> {
+        Some((self.0.first()?.0, self.0.last()?.1))
+    }
+
+    /// The ranges cut at UTC midnights, by day (days since 1970).
+    fn by_day(&self) -> BTreeMap<i64, Ranges> {
+        let mut days: BTreeMap<i64, Ranges> = BTreeMap::new();
+        for (from, to) in &self.0 {
+            let mut from = *from;
+            while from < *to {
+                let day = from.div_euclid(DAY_MS);
+                let until = ((day + 1) * DAY_MS).min(*to);
+                days.entry(day).or_default().0.push((from, until));
+                from = until;
+            }
+        }
+        days
+    }
+}
+
+enum Attempt {
+    Done(UsageRefresh),
+    /// Somebody else committed first.
+    Lost,
+}
+
+impl Analytics {
+    /// Brings `usage_5m` up to date with `flows`: recomputes the windows that flow files committed since the last refresh
+    /// touch. Doing it again changes nothing; several may run at once, in one process or many.
+    ///
+    /// # Errors
+    /// When flows cannot be read or usage cannot be written; the table is then as it was.
+    pub async fn refresh_usage(
+        &self,
+        progress: impl Fn(RefreshProgress) + Send + Sync,
+    ) -> Result<UsageRefresh, AnalyticsError> {
+        self.refresh(None, &progress).await
+    }
+
+    /// Recomputes the windows of `[from_ms, to_ms)` whether or not their flows changed, beside what is dirty anyway. By
+    /// U1 it changes no row; it repairs usage files that were lost.
+    ///
+    /// # Errors
+    /// As for [`Analytics::refresh_usage`].
+    pub async fn recompute_usage(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+        progress: impl Fn(RefreshProgress) + Send + Sync,
+    ) -> Result<UsageRefresh, AnalyticsError> {
+        self.refresh(Some((from_ms, to_ms)), &progress).await
+    }
+
+    async fn refresh(
+        &self,
+        also: Option<(i64, i64)>,
+        progress: &(impl Fn(RefreshProgress) + Send + Sync),
+    ) -> Result<UsageRefresh, AnalyticsError> {
+        // Within one process refreshers queue up here, so that they do not compute the same windows for nothing.
+        let _turn = self.refreshing.lock().await;
+        for _ in 0..ATTEMPTS_MAX {
+            if let Attempt::Done(refresh) = self.try_refresh(also, progress).await? {
+                return Ok(refresh);
+            }
+        }
+        Err(AnalyticsError::Contended { attempts: ATTEMPTS_MAX })
+    }
+
+    async fn try_refresh(
+        &self,
+        also: Option<(i64, i64)>,
+        progress: &(impl Fn(RefreshProgress) + Send + Sync),
+    ) -> Result<Attempt, AnalyticsError> {
+        let usage = self.store.usage.snapshot()?;
+        let flows = self.store.flows.snapshot()?;
+        let known_sequence = sequence_of(&usage);
+        if known_sequence == flows.sequence && also.is_none() {
+            return Ok(Attempt::Done(UsageRefresh {
+                flows_sequence: flows.sequence,
+                ..UsageRefresh::default()
+            }));
+        }
+
+        let changed = flows
+            .files
+            .values()
+            .filter(|file| file.sequence > known_sequence)
+            .map(|file| (file.min_time_ms, file.max_time_ms));
+        let asked = also.filter(|(from, to)| from < to).map(|(from, to)| (from, to - 1));
+        let dirty = Ranges::of_windows(changed.chain(asked));
+        let number = usage.applied.get(WRITER).copied().unwrap_or(0) + 1;
+        let mut refresh = UsageRefresh {
+            flows_sequence: flows.sequence,
+            windows_recomputed: dirty.windows(),
+            ..UsageRefresh::default()
+        };
+        let mut commit = Commit {
+            token: Some(Token {
+                writer: WRITER.to_owned(),
+                number,
+            }),
+            set: BTreeMap::from([(FLOWS_SEQUENCE.to_owned(), flows.sequence.to_string())]),
+            ..Commit::default()
+        };
+
+        let days: Vec<(i64, Ranges)> = dirty.by_day().into_iter().collect();
+        for (chunk, days_of_scan) in days.chunks(DAYS_PER_SCAN).enumerate() {
+            let ranges = Ranges(days_of_scan.iter().flat_map(|(_, ranges)| ranges.0.clone()).collect());
+            let mut rows_by_day: BTreeMap<i64, Vec<UsageRow>> = BTreeMap::new();
+            for row in self.usage_of_flows(flows.clone(), ranges).await? {
+                let day = row.window_start_ms.div_euclid(DAY_MS);
+                rows_by_day.entry(day).or_default().push(row);
+            }
+            let mut work = Vec::with_capacity(days_of_scan.len());
+            for (day, ranges) in days_of_scan {
+                work.push(DayRewrite {
+                    day: *day,
+                    dirty: ranges.clone(),
+                    rows: rows_by_day.remove(day).unwrap_or_default(),
+                    old: files_of_day(&usage, *day),
+                });
+            }
+            let table = self.store.usage.clone();
+            let sequence = flows.sequence;
+            let written = tokio::task::spawn_blocking(move || {
+                work.into_iter()
+                    .map(|day| day.write(&table, sequence, number))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .await??;
+            for (old, new) in written {
+                commit.remove.extend(old);
+                if let Some(file) = new {
+                    refresh.days_written += 1;
+                    refresh.rows_written += file.rows;
+                    commit.add.push(file);
+                }
+            }
+            progress(RefreshProgress {
+                days_done: chunk * DAYS_PER_SCAN + days_of_scan.len(),
+                days_total: days.len(),
+            });
+        }
+
+        match self.store.usage.commit(commit) {
+            Ok(true) => Ok(Attempt::Done(refresh)),
+            Ok(false) | Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Attempt::Lost),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Usage of all services in the windows of `ranges`, from the flows of `snapshot` alone.
+    async fn usage_of_flows(&self, snapshot: Arc<Snapshot>, ranges: Ranges) -> Result<Vec<UsageRow>, AnalyticsError> {
+        let Some((from_ms, to_ms)) = ranges.hull() else {
+            return Ok(Vec::new());
+        };
+        let frame = self
+            .store
+            .read_at(&self.store.flows, snapshot)?
+            .filter(overlapping(from_ms, to_ms))?
+            .select_columns(&MeteredColumns::NAMES)?;
+        let cells = fold(
+            frame,
+            move |cells: &mut Cells, batch| cells.add_flows(batch, &ranges),
+            Cells::merge,
+        )
+        .await?;
+        Ok(cells.into_rows())
+    }
+
+    /// Rows of `usage_5m` of one service in `[from_ms, to_ms)`, ascending.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn usage_windows(
+        &self,
+        service: u32,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+        let mut rows = self.usage_rows(Some(&[service]), from_ms, to_ms).await?;
+        rows.sort_unstable_by_key(|row| row.window_start_ms);
+        Ok(rows.iter().map(WindowUsage::from).collect())
+    }
+
+    /// Rows of `usage_5m` of the given services, or of all, in no particular order.
+    pub(crate) async fn usage_rows(
+        &self,
+        services: Option<&[u32]>,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<UsageRow>, AnalyticsError> {
+        let mut filter = col("window_start")
+            .gt_eq(instant(from_ms))
+            .and(col("window_start").lt(instant(to_ms)));
+        if let Some(services) = services {
+            let list = services.iter().map(|service| lit(*service)).collect();
+            filter = filter.and(col("service").in_list(list, false));
+        }
+        let frame = self.store.read(&self.store.usage)?.filter(filter)?;
+        fold(frame, rows_of, |all: &mut Vec<UsageRow>, more| all.extend(more)).await
+    }
+
+    /// Both sides of U2 over the windows that start in `[from_ms, to_ms)`: equal once usage is refreshed.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub async fn verify_u2(&self, from_ms: i64, to_ms: i64) -> Result<Conservation, AnalyticsError> {
+        let Some((from_ms, to_ms)) = Ranges::of_period(from_ms, to_ms).hull() else {
+            return Ok(Conservation::default());
+        };
+        let mut sums = Conservation::default();
+        for row in self.usage_rows(None, from_ms, to_ms).await? {
+            sums.usage_bytes = sums.usage_bytes.saturating_add(row.cell.bytes_in + row.cell.bytes_out);
+            sums.usage_packets = sums
+                .usage_packets
+                .saturating_add(row.cell.packets_in + row.cell.packets_out);
+        }
+        let frame = self
+            .store
+            .read(&self.store.flows)?
+            .filter(overlapping(from_ms, to_ms))?
+            .select_columns(&MeteredColumns::NAMES)?;
+        // Deliberately not the way usage is computed: flows inside the range count whole, only those at its edges are split.
+        let (bytes, packets) = fold(
+            frame,
+            move |sums: &mut (u64, u64), batch| {
+                let columns = MeteredColumns::of(batch)?;
+                for flow in (0..batch.num_rows()).filter_map(|row| columns.flow(row)) {
+                    let part = |amount: u64| part_between(amount, flow.start_ms, flow.end_ms, from_ms, to_ms);
+                    sums.0 = sums.0.saturating_add(part(flow.bytes_scaled()));
+                    sums.1 = sums.1.saturating_add(part(flow.packets_scaled()));
+                }
+                Ok(())
+            },
+            |all, more| *all = (all.0.saturating_add(more.0), all.1.saturating_add(more.1)),
+        )
+        .await?;
+        (sums.flow_bytes, sums.flow_packets) = (bytes, packets);
+        Ok(sums)
+    }
+}
+
+/// The part of `amount` that falls into the windows of `[from_ms, to_ms)`, which is window-aligned.
+fn part_between(amount: u64, start_ms: i64, end_ms: i64, from_ms: i64, to_ms: i64) -> u64 {
+    if start_ms >= from_ms && end_ms <= to_ms && start_ms < to_ms {
+        return amount;
+    }
+    let mut sum = 0u64;
+    schemas::window::spread(amount, start_ms, end_ms, |window, part| {
+        if window.start_ms() >= from_ms && window.start_ms() < to_ms {
+            sum += part;
+        }
+    });
+    sum
+}
+
+/// Metered flows that may have a share in `[from_ms, to_ms)`.
+pub(crate) fn overlapping(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr {
+    col("metered")
+        .not_eq(lit(Metered::No as u8))
+        .and(col("sampling_rate").not_eq(lit(0u32)))
+        .and(col("start_at").lt(instant(to_ms)))
+        .and(col("end_at").gt_eq(instant(from_ms)))
+}
+
+fn sequence_of(usage: &Snapshot) -> u64 {
+    usage
+        .properties
+        .get(FLOWS_SEQUENCE)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+fn files_of_day(usage: &Snapshot, day: i64) -> Vec<String> {
+    usage
+        .files_between(day * DAY_MS, (day + 1) * DAY_MS)
+        .map(|file| file.path.clone())
+        .collect()
+}
+
+/// One day's new file.
+struct DayRewrite {
+    day: i64,
+    dirty: Ranges,
+    /// New rows of the dirty windows.
+    rows: Vec<UsageRow>,
+    /// The day's files until now.
+    old: Vec<String>,
+}
+
+impl DayRewrite {
+    /// Writes the day's file; answers the paths it replaces and, unless the day is now empty, the new file.
+    fn write(
+        self,
+        table: &Table,
+        flows_sequence: u64,
+        number: u64,
+    ) -> Result<(Vec<String>, Option<FileEntry>), AnalyticsError> {
+        let DayRewrite {
+            day,
+            dirty,
+            mut rows,
+            old,
+        } = self;
+        for path in &old {
+            let mut kept = Vec::new();
+            read_rows(table, path, &mut kept)?;
+            rows.extend(kept.into_iter().filter(|row| !dirty.contain(row.window_start_ms)));
+        }
+        rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
+        let times = || rows.iter().map(|row| row.window_start_ms);
+        let (Some(min_time_ms), Some(max_time_ms)) = (times().min(), times().max()) else {
+            return Ok((old, None));
+        };
+        let date = jiff::Timestamp::from_millisecond(day * DAY_MS)?
+            .strftime("%Y-%m-%d")
+            .to_string();
+        let path = format!("{date}/usage-{flows_sequence}-{number}-{}.parquet", std::process::id());
+        let size_bytes = write_parquet(table, &path, [&batch_of(&rows)?])?;
+        let file = FileEntry {
+            path,
+            rows: rows.len() as u64,
+            size_bytes,
+            min_time_ms,
+            max_time_ms,
+            sequence: 0,
+        };
+        Ok((old, Some(file)))
+    }
+}
+
+fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> Result<(), AnalyticsError> {
+    let path = table.dir().join(path);
+    let file = File::open(&path).map_err(|source| AnalyticsError::Open {
+        path: path.clone(),
+        source,
+    })?;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+        rows_of(rows, &batch?)?;
+    }
+    Ok(())
+}
+
+/// Appends the rows of a batch of `usage_5m`.
+fn rows_of(rows: &mut Vec<UsageRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+    let window_start = column::<TimestampMillisecondArray>(batch, "window_start")?.values();
+    let service = column::<UInt32Array>(batch, "service")?.values();
+    let bytes_in = column::<UInt64Array>(batch, "bytes_in")?.values();
+    let bytes_out = column::<UInt64Array>(batch, "bytes_out")?.values();
+    let packets_in = column::<UInt64Array>(batch, "packets_in")?.values();
+    let packets_out = column::<UInt64Array>(batch, "packets_out")?.values();
+    let flows = column::<UInt64Array>(batch, "flows")?.values();
+    let samples = column::<UInt64Array>(batch, "samples")?.values();
+    rows.extend((0..batch.num_rows()).map(|row| UsageRow {
+        service: service[row],
+        window_start_ms: window_start[row],
+        cell: Cell {
+            bytes_in: bytes_in[row],
+            bytes_out: bytes_out[row],
+            packets_in: packets_in[row],
+            packets_out: packets_out[row],
+            flows: flows[row],
+            samples: samples[row],
+        },
+    }));
+    Ok(())
+}
+
+fn batch_of(rows: &[UsageRow]) -> Result<RecordBatch, AnalyticsError> {
+    let numbers = |value: fn(&Cell) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| value(&row.cell))))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(
+            TimestampMillisecondArray::from_iter_values(rows.iter().map(|row| row.window_start_ms))
+                .with_timezone("UTC"),
+        ),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.service))),
+        numbers(|cell| cell.bytes_in),
+        numbers(|cell| cell.bytes_out),
+        numbers(|cell| cell.packets_in),
+        numbers(|cell| cell.packets_out),
+        numbers(|cell| cell.flows),
+        numbers(|cell| cell.samples),
+    ];
+    Ok(RecordBatch::try_new(USAGE_5M.arrow_schema(), columns)?)
+}
+
+impl From<&UsageRow> for WindowUsage {
+    fn from(row: &UsageRow) -> WindowUsage {
+        WindowUsage {
+            window_start_ms: row.window_start_ms,
+            bytes_in: row.cell.bytes_in,
+            bytes_out: row.cell.bytes_out,
+            packets_in: row.cell.packets_in,
+            packets_out: row.cell.packets_out,
+            flows: row.cell.flows,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `/api/v1/services…`: what a customer's services used. Times are UTC milliseconds; `from` and `to` also take RFC 3339.
+
+use analytics::{Gap, SeriesPoint};
+use axum::extract::{Path, Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use billing::evidence::UsageCharge;
+use schemas::ids::ServiceId;
+use schemas::money::Money;
+use serde::Serialize;
+
+use crate::auth::Customer;
+use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
+use crate::error::{ApiError, Failure};
+use crate::range::{Asked, Range, step_name};
+use crate::state::AppState;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/services", get(services))
+        .route("/services/{service}/usage", get(usage))
+        .route("/services/{service}/period", get(period))
+}
+
+#[derive(Serialize)]
+struct ServiceAnswer {
+    id: ServiceId,
+    name: String,
+    service_type: String,
+    site: Option<String>,
+    plan: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ServicesAnswer {
+    services: Vec<ServiceAnswer>,
+}
+
+async fn services(State(state): State<AppState>, customer: Customer) -> Result<Json<ServicesAnswer>, ApiError> {
+    let (_, own) = customer::services_of(&state, customer.id).await?;
+    let services = own.into_iter().map(|own| ServiceAnswer {
+        id: own.service.id,
+        plan: own.contract.map(|contract| contract.plan.name),
+        name: own.service.name,
+        service_type: own.service.service_type,
+        site: own.service.site,
+    });
+    Ok(Json(ServicesAnswer {
+        services: services.collect(),
+    }))
+}
+
+/// A series of usage with what it takes to draw it honestly.
+#[derive(Serialize)]
+pub(crate) struct UsageAnswer {
+    service: ServiceId,
+    name: String,
+    time_zone: String,
+    step: &'static str,
+    from_ms: i64,
+    to_ms: i64,
+    pub(crate) points: Vec<SeriesPoint>,
+    /// Times in which an exporter that meters the service was not heard.
+    pub(crate) gaps: Vec<Gap>,
+    /// 95th percentile of the current period and the commit, where the service is billed by it.
+    percentile_95_bps: Option<u64>,
+    commit_bps: Option<u64>,
+}
+
+/// The range that an address asks for, by the service's billing periods.
+pub(crate) fn resolve(
+    state: &AppState,
+    customer: &schemas::inventory::Customer,
+    own: &OwnService,
+    asked: &Asked,
+) -> Result<Range, Failure> {
+    let period = current_period(state, customer, own)?.period;
+    let anchor = match &own.contract {
+        Some(contract) => contract.subscription.anchor,
+        None => schemas::period::AnchorDay::new(1).map_err(billing::BillingError::from)?,
+    };
+    let previous = period
+        .previous(anchor, &customer.time_zone)
+        .map_err(billing::BillingError::from)?;
+    asked.resolve(state.now_ms(), &customer.time_zone, &period, &previous)
+}
+
+/// The series of one service over a checked range.
+pub(crate) async fn series(
+    state: &AppState,
+    customer: &schemas::inventory::Customer,
+    own: &OwnService,
+    range: &Range,
+) -> Result<UsageAnswer, Failure> {
+    let metered = metered(state, &own.service);
+    let points = state
+        .analytics()
+        .usage_series(
+            std::slice::from_ref(&metered),
+            range.from_ms,
+            range.to_ms,
+            range.step,
+            &customer.time_zone,
+        )
+        .await?;
+    let until_ms = range.to_ms.min(schemas::window::WindowStart::containing(state.now_ms()).start_ms());
+    let gaps = if until_ms > range.from_ms {
+        state.analytics().gaps(&metered.exporters, range.from_ms, until_ms).await?
+    } else {
+        Vec::new()
+    };
+    Ok(UsageAnswer {
+        service: own.service.id,
+        name: own.service.name.clone(),
+        time_zone: customer.time_zone_name().to_owned(),
+        step: step_name(range.step),
+        from_ms: range.from_ms,
+        to_ms: range.to_ms,
+        points,
+        gaps,
+        percentile_95_bps: None,
+        commit_bps: None,
+    })
+}
+
+async fn usage(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<UsageAnswer>, ApiError> {
+    let (account, own) = customer::service_of(&state, customer.id, &service).await?;
+    let range = resolve(&state, &account, &own, &asked)?;
+    let mut answer = series(&state, &account, &own, &range).await?;
+    let to_date = customer::period_to_date(&state, &account, &own).await?;
+    if to_date.commit_bps().is_some() {
+        answer.percentile_95_bps = to_date.usage.percentile_95_bps;
+        answer.commit_bps = to_date.commit_bps();
+    }
+    Ok(Json(answer))
+}
+
+#[derive(Serialize)]
+struct PeriodAnswer {
+    #[serde(flatten)]
+    usage: analytics::PeriodUsage,
+    mode: analytics::UsageMode,
+    charge: Option<UsageCharge>,
+    projected_bytes: u64,
+    cost_so_far: Option<Money>,
+    cost_projected: Option<Money>,
+}
+
+async fn period(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(service): Path<String>,
+) -> Result<Json<PeriodAnswer>, ApiError> {
+    let (account, own) = customer::service_of(&state, customer.id, &service).await?;
+    let PeriodToDate {
+        mode,
+        usage,
+        charge,
+        projected_bytes,
+        cost_so_far,
+        cost_projected,
+        ..
+    } = customer::period_to_date(&state, &account, &own).await?;
+    Ok(Json(PeriodAnswer {
+        usage,
+        mode,
+        charge,
+        projected_bytes,
+        cost_so_far,
+        cost_projected,
+    }))
+}

@@ -1,0 +1,220 @@
+//! A customer's services, their periods and what was used in them: what the usage pages and their API both tell.
+//!
+//! Every function here takes the customer's id as the session gives it, and finds nothing that belongs to anybody else (S1).
+
+use analytics::{MeteredService, PeriodQuery, PeriodUsage, UsageMode, project, windows_of_period};
+use billing::evidence::{Measured, UsageCharge};
+use billing::rating::{rate_usage, usage_charge};
+use billing::subscription::{ChargedPeriod, Contract, contract, contracts_of, subscription_of};
+use billing::usage::{MeteredUsage, MeteringExporter};
+use schemas::ids::{CustomerId, ServiceId};
+use schemas::inventory::{self, Customer, InventoryError, Service};
+use schemas::metering::MeterMode;
+use schemas::money::Money;
+use schemas::period::{AnchorDay, Period};
+
+use crate::error::Failure;
+use crate::state::AppState;
+
+/// A service and what it is subscribed to, if anything.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnService {
+    pub(crate) service: Service,
+    pub(crate) contract: Option<Contract>,
+}
+
+/// The customer and all of their services, archived ones left out.
+pub(crate) async fn services_of(
+    state: &AppState,
+    id: CustomerId,
+) -> Result<(Customer, Vec<OwnService>), Failure> {
+    let mut connection = state.db().pool().acquire().await?;
+    let customer = inventory::customer(&mut *connection, id).await?;
+    let contracts = contracts_of(&mut connection, id).await?;
+    let services = inventory::services_of(&mut *connection, id).await?;
+    let own = services
+        .into_iter()
+        .filter(|service| service.archived_at_ms.is_none())
+        .map(|service| {
+            let current = |contract: &&Contract| {
+                contract.service.id == service.id && contract.subscription.ended_at_ms.is_none()
+            };
+            let contract = contracts.iter().find(current).cloned();
+            OwnService { service, contract }
+        });
+    Ok((customer, own.collect()))
+}
+
+/// One service of the customer; whatever else the address names is not found (S1).
+pub(crate) async fn service_of(
+    state: &AppState,
+    id: CustomerId,
+    service: &str,
+) -> Result<(Customer, OwnService), Failure> {
+    let service: ServiceId = service.parse().map_err(|_| Failure::NotFound)?;
+    let mut connection = state.db().pool().acquire().await?;
+    let service = match inventory::service(&mut *connection, service).await {
+        Err(InventoryError::NoService(_)) => return Err(Failure::NotFound),
+        found => found?,
+    };
+    if service.customer != id {
+        return Err(Failure::NotFound);
+    }
+    let customer = inventory::customer(&mut *connection, id).await?;
+    let contract = match subscription_of(&mut *connection, service.id).await? {
+        Some(subscription) => Some(contract(&mut connection, subscription.id).await?),
+        None => None,
+    };
+    Ok((customer, OwnService { service, contract }))
+}
+
+/// Usage as billing asks for it, by the metering exporters of the current configuration.
+pub(crate) fn metered_usage(state: &AppState) -> MeteredUsage {
+    let exporters = state.metering().exporters.clone();
+    let metering = exporters
+        .into_iter()
+        .filter(|exporter| exporter.meter != MeterMode::Off)
+        .map(|exporter| MeteringExporter {
+            address: exporter.address,
+            site: exporter.site,
+        });
+    MeteredUsage::new(state.analytics().clone(), metering.collect())
+}
+
+pub(crate) fn metered(state: &AppState, service: &Service) -> MeteredService {
+    metered_usage(state).metered(service)
+}
+
+/// The period a service is in: its subscription's, else the calendar month.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CurrentPeriod {
+    pub(crate) period: Period,
+    charged: Option<ChargedPeriod>,
+}
+
+pub(crate) fn current_period(
+    state: &AppState,
+    customer: &Customer,
+    own: &OwnService,
+) -> Result<CurrentPeriod, Failure> {
+    let now = state.now();
+    // A subscription that starts later has no period yet.
+    if let Some(contract) = &own.contract
+        && contract.subscription.started_at_ms <= now.as_millisecond()
+    {
+        let charged = contract.period_at(now.as_millisecond())?;
+        return Ok(CurrentPeriod {
+            period: charged.period,
+            charged: Some(charged),
+        });
+    }
+    let month = AnchorDay::new(1).and_then(|first| Period::containing(now, first, &customer.time_zone));
+    Ok(CurrentPeriod {
+        period: month.map_err(billing::BillingError::from)?,
+        charged: None,
+    })
+}
+
+/// What a service used of its period so far, and what that will come to.
+#[derive(Clone, Debug)]
+pub(crate) struct PeriodToDate {
+    pub(crate) period: Period,
+    pub(crate) mode: UsageMode,
+    pub(crate) usage: PeriodUsage,
+    pub(crate) charge: Option<UsageCharge>,
+    /// Bytes that count, if the rest of the period goes on as the measured part did.
+    pub(crate) projected_bytes: u64,
+    /// What usage costs on top of the base price, by what was measured so far and by the projection; `None` where usage
+    /// is not charged.
+    pub(crate) cost_so_far: Option<Money>,
+    pub(crate) cost_projected: Option<Money>,
+}
+
+impl PeriodToDate {
+    pub(crate) fn included_bytes(&self) -> Option<u64> {
+        match &self.charge {
+            Some(UsageCharge::Transfer { included_bytes, .. }) => Some(*included_bytes),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn commit_bps(&self) -> Option<u64> {
+        match &self.charge {
+            Some(UsageCharge::Percentile { commit_bps, .. }) => Some(*commit_bps),
+            _ => None,
+        }
+    }
+}
+
+/// The periods to date of several services, with one scan of the stored usage.
+pub(crate) async fn periods_to_date(
+    state: &AppState,
+    customer: &Customer,
+    services: &[OwnService],
+) -> Result<Vec<PeriodToDate>, Failure> {
+    let metered = metered_usage(state);
+    let mut periods = Vec::with_capacity(services.len());
+    let mut queries = Vec::with_capacity(services.len());
+    for own in services {
+        let current = current_period(state, customer, own)?;
+        let terms = own.contract.as_ref().and_then(|contract| contract.plan.terms.mode());
+        queries.push(PeriodQuery {
+            service: metered.metered(&own.service),
+            from_ms: current.period.start_ms,
+            to_ms: current.period.end_ms,
+            mode: terms.unwrap_or(UsageMode::Sum),
+        });
+        periods.push(current);
+    }
+    let used = state.analytics().period_usage_batch(&queries, state.now_ms()).await?;
+    let mut to_date = Vec::with_capacity(services.len());
+    for (((own, current), query), usage) in services.iter().zip(periods).zip(queries).zip(used) {
+        to_date.push(rated(own, &current, query.mode, usage)?);
+    }
+    Ok(to_date)
+}
+
+/// The period to date of one service.
+pub(crate) async fn period_to_date(
+    state: &AppState,
+    customer: &Customer,
+    own: &OwnService,
+) -> Result<PeriodToDate, Failure> {
+    let mut one = periods_to_date(state, customer, std::slice::from_ref(own)).await?;
+    one.pop().ok_or(Failure::NotFound)
+}
+
+fn rated(
+    own: &OwnService,
+    current: &CurrentPeriod,
+    mode: UsageMode,
+    usage: PeriodUsage,
+) -> Result<PeriodToDate, Failure> {
+    let windows = windows_of_period(usage.from_ms, usage.to_ms);
+    let projected_bytes = project(usage.billed_bytes, usage.windows_measured, windows);
+    let mut to_date = PeriodToDate {
+        period: current.period,
+        mode,
+        usage,
+        charge: None,
+        projected_bytes,
+        cost_so_far: None,
+        cost_projected: None,
+    };
+    let (Some(contract), Some(charged)) = (&own.contract, &current.charged) else {
+        return Ok(to_date);
+    };
+    let Some(charge) = usage_charge(contract, charged)? else {
+        return Ok(to_date);
+    };
+    let currency = contract.price.currency();
+    let measured = Measured::new(&to_date.usage, mode);
+    let projected = Measured {
+        billed_bytes: projected_bytes,
+        ..measured.clone()
+    };
+    to_date.cost_so_far = Some(rate_usage(&charge, &measured, currency)?.amount);
+    to_date.cost_projected = Some(rate_usage(&charge, &projected, currency)?.amount);
+    to_date.charge = Some(charge);
+    Ok(to_date)
+}

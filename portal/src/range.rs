@@ -1,0 +1,280 @@
+//! The time a chart shows: from, to and step, as addresses say it, within limits.
+//!
+//! `range` names a preset (`24h`, `7d`, `30d`, `period`, `previous`); `from` and `to` give it exactly, as RFC 3339, as UTC
+//! milliseconds, or as local dates of the customer's time zone. `step` is `five_minutes`, `hour` or `day`; where it is
+//! left out, the finest that draws well.
+
+use analytics::Step;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _, Unit};
+use schemas::period::Period;
+use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+
+use crate::error::Failure;
+
+/// Longest time one answer covers.
+const MAX_RANGE_MS: i64 = 400 * DAY_MS;
+/// Points in one answer: a month of 5-minute windows and a little.
+const MAX_POINTS: i64 = 9_500;
+/// 5-minute steps are chosen up to here, hours up to the next.
+const AUTO_FIVE_MINUTES_MS: i64 = 2 * DAY_MS;
+const AUTO_HOURS_MS: i64 = 45 * DAY_MS;
+
+/// What an address asked for, unchecked.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+pub(crate) struct Asked {
+    #[serde(default)]
+    pub(crate) range: String,
+    #[serde(default)]
+    pub(crate) from: String,
+    #[serde(default)]
+    pub(crate) to: String,
+    #[serde(default)]
+    pub(crate) step: String,
+}
+
+/// A checked time and step, aligned to the step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Range {
+    /// The preset it came from; empty where `from` and `to` were given.
+    pub(crate) preset: String,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+    pub(crate) step: Step,
+}
+
+/// Names of steps, as addresses spell them, and as people read them.
+pub(crate) const STEPS: [(Step, &str, &str); 3] = [
+    (Step::FiveMinutes, "five_minutes", "5 min"),
+    (Step::Hour, "hour", "Hour"),
+    (Step::Day, "day", "Day"),
+];
+
+/// Presets, as addresses spell them, and as people read them.
+pub(crate) const PRESETS: [(&str, &str); 5] = [
+    ("24h", "24 h"),
+    ("7d", "7 days"),
+    ("30d", "30 days"),
+    ("period", "This period"),
+    ("previous", "Last period"),
+];
+
+pub(crate) fn step_name(step: Step) -> &'static str {
+    STEPS.iter().find(|(s, _, _)| *s == step).map_or("day", |(_, name, _)| name)
+}
+
+fn step_ms(step: Step) -> i64 {
+    match step {
+        Step::FiveMinutes => WINDOW_MS,
+        Step::Hour => HOUR_MS,
+        Step::Day => DAY_MS,
+    }
+}
+
+/// One end of the range: RFC 3339, UTC milliseconds or a local date.
+fn instant(field: &str, text: &str, zone: &TimeZone) -> Result<i64, Failure> {
+    let refuse = || {
+        Failure::BadRequest(format!(
+            "“{field}” is an RFC 3339 time, a date like 2026-11-01, or UTC milliseconds; {text:?} is none of them."
+        ))
+    };
+    if let Ok(ms) = text.parse::<i64>() {
+        // The calendar's limits; what lies beyond would overflow later.
+        return Timestamp::from_millisecond(ms).map(|_| ms).map_err(|_| refuse());
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at.as_millisecond());
+    }
+    let date: jiff::civil::Date = text.parse().map_err(|_| refuse())?;
+    let midnight = date.to_zoned(zone.clone()).map_err(|_| refuse())?;
+    Ok(midnight.timestamp().as_millisecond())
+}
+
+impl Asked {
+    /// Checks what was asked. `period` is the service's current billing period, `previous` the one before.
+    pub(crate) fn resolve(
+        &self,
+        now_ms: i64,
+        zone: &TimeZone,
+        period: &Period,
+        previous: &Period,
+    ) -> Result<Range, Failure> {
+        let (preset, from_ms, to_ms) = match (self.from.as_str(), self.to.as_str()) {
+            ("", "") => {
+                let preset = if self.range.is_empty() { "24h" } else { &self.range };
+                let (from_ms, to_ms) = match preset {
+                    "24h" => (now_ms - DAY_MS, now_ms),
+                    "7d" => (now_ms - 7 * DAY_MS, now_ms),
+                    "30d" => (now_ms - 30 * DAY_MS, now_ms),
+                    "period" => (period.start_ms, now_ms.clamp(period.start_ms + WINDOW_MS, period.end_ms)),
+                    "previous" => (previous.start_ms, previous.end_ms),
+                    other => {
+                        let known = PRESETS.map(|(name, _)| name).join(", ");
+                        return Err(Failure::BadRequest(format!(
+                            "“range” is one of {known}, not {other:?}."
+                        )));
+                    }
+                };
+                (preset.to_owned(), from_ms, to_ms)
+            }
+            (from, to) => {
+                let to_ms = if to.is_empty() { now_ms } else { instant("to", to, zone)? };
+                let from_ms = if from.is_empty() {
+                    to_ms - DAY_MS
+                } else {
+                    instant("from", from, zone)?
+                };
+                (String::new(), from_ms, to_ms)
+            }
+        };
+        if from_ms >= to_ms {
+            return Err(Failure::BadRequest("“from” must lie before “to”.".to_owned()));
+        }
+        if to_ms - from_ms > MAX_RANGE_MS {
+            let days = MAX_RANGE_MS / DAY_MS;
+            return Err(Failure::BadRequest(format!("At most {days} days can be asked for at once.")));
+        }
+        let length_ms = to_ms - from_ms;
+        let step = match self.step.as_str() {
+            "" | "auto" if length_ms <= AUTO_FIVE_MINUTES_MS => Step::FiveMinutes,
+            "" | "auto" if length_ms <= AUTO_HOURS_MS => Step::Hour,
+            "" | "auto" => Step::Day,
+            name => match STEPS.iter().find(|(_, known, _)| *known == name) {
+                Some((step, _, _)) => *step,
+                None => {
+                    return Err(Failure::BadRequest(format!(
+                        "“step” is one of five_minutes, hour, day, not {name:?}."
+                    )));
+                }
+            },
+        };
+        if length_ms / step_ms(step) > MAX_POINTS {
+            return Err(Failure::BadRequest(format!(
+                "That would be more than {MAX_POINTS} points: choose a wider step or a shorter time."
+            )));
+        }
+        let (from_ms, to_ms) = aligned(from_ms, to_ms, step, zone)
+            .map_err(|_| Failure::BadRequest("The time is beyond the calendar.".to_owned()))?;
+        Ok(Range {
+            preset,
+            from_ms,
+            to_ms,
+            step,
+        })
+    }
+}
+
+/// Widened to whole steps: local days start at local midnight.
+fn aligned(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<(i64, i64), jiff::Error> {
+    let width_ms = match step {
+        Step::FiveMinutes => WINDOW_MS,
+        Step::Hour => HOUR_MS,
+        Step::Day => {
+            let midnight = |ms: i64| Timestamp::from_millisecond(ms)?.to_zoned(zone.clone()).start_of_day();
+            let from = midnight(from_ms)?;
+            let mut to = midnight(to_ms)?;
+            if to.timestamp().as_millisecond() < to_ms {
+                to = to.date().checked_add(1.day())?.to_zoned(zone.clone())?;
+            }
+            return Ok((from.timestamp().as_millisecond(), to.timestamp().as_millisecond()));
+        }
+    };
+    let from_ms = from_ms.div_euclid(width_ms) * width_ms;
+    let to_ms = to_ms.div_euclid(width_ms) * width_ms + if to_ms.rem_euclid(width_ms) > 0 { width_ms } else { 0 };
+    Ok((from_ms, to_ms))
+}
+
+impl Range {
+    /// As an address says it exactly.
+    pub(crate) fn query(&self) -> String {
+        format!("from={}&to={}&step={}", self.from_ms, self.to_ms, step_name(self.step))
+    }
+
+    /// First and last local day, for a pair of date fields.
+    pub(crate) fn dates(&self, zone: &TimeZone) -> (String, String) {
+        let date = |ms: i64| {
+            Timestamp::from_millisecond(ms).map_or_else(
+                |_| String::new(),
+                |at| at.to_zoned(zone.clone()).date().to_string(),
+            )
+        };
+        let end = Timestamp::from_millisecond(self.to_ms)
+            .and_then(|at| at.to_zoned(zone.clone()).round(Unit::Millisecond))
+            .map(|end| {
+                let is_midnight = end.time() == jiff::civil::Time::midnight();
+                if is_midnight {
+                    end.date()
+                } else {
+                    end.date().saturating_add(1.day())
+                }
+            });
+        (date(self.from_ms), end.map_or_else(|_| String::new(), |end| end.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-22T12:02:03Z.
+    const NOW_MS: i64 = 1_795_348_923_000;
+
+    fn resolve(range: &str, from: &str, to: &str, step: &str, zone: &str) -> Result<(String, String, Step), String> {
+        let zone = TimeZone::get(zone).unwrap();
+        let anchor = AnchorDay::new(10).unwrap();
+        let now = Timestamp::from_millisecond(NOW_MS).unwrap();
+        let period = Period::containing(now, anchor, &zone).unwrap();
+        let previous = period.previous(anchor, &zone).unwrap();
+        let asked = Asked {
+            range: range.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            step: step.to_owned(),
+        };
+        let text = |ms| Timestamp::from_millisecond(ms).unwrap().to_string();
+        asked
+            .resolve(NOW_MS, &zone, &period, &previous)
+            .map(|range| (text(range.from_ms), text(range.to_ms), range.step))
+            .map_err(|failure| failure.to_string())
+    }
+
+    use schemas::period::AnchorDay;
+
+    fn ok(from: &str, to: &str, step: Step) -> Result<(String, String, Step), String> {
+        Ok((from.to_owned(), to.to_owned(), step))
+    }
+
+    #[test]
+    fn presets_are_widened_to_whole_steps() {
+        let utc = |range: &str| resolve(range, "", "", "", "UTC");
+        assert_eq!(utc(""), ok("2026-11-21T12:00:00Z", "2026-11-22T12:05:00Z", Step::FiveMinutes));
+        assert_eq!(utc("30d"), ok("2026-10-23T12:00:00Z", "2026-11-22T13:00:00Z", Step::Hour));
+        assert_eq!(utc("period"), ok("2026-11-10T00:00:00Z", "2026-11-22T13:00:00Z", Step::Hour));
+        assert_eq!(utc("previous"), ok("2026-10-10T00:00:00Z", "2026-11-10T00:00:00Z", Step::Hour));
+        assert!(utc("1y").unwrap_err().contains("24h"));
+    }
+
+    #[test]
+    fn days_are_local_even_when_the_clocks_change() {
+        assert_eq!(
+            resolve("", "2026-10-24", "2026-10-27", "day", "Europe/Berlin"),
+            ok("2026-10-23T22:00:00Z", "2026-10-26T23:00:00Z", Step::Day)
+        );
+        assert_eq!(
+            resolve("", "2026-10-24T05:00:00Z", "2026-10-27T05:00:00Z", "day", "Europe/Berlin"),
+            ok("2026-10-23T22:00:00Z", "2026-10-27T23:00:00Z", Step::Day)
+        );
+    }
+
+    #[test]
+    fn limits_are_told() {
+        let utc = |from: &str, to: &str, step: &str| resolve("", from, to, step, "UTC").unwrap_err();
+        assert!(utc("2026-11-02", "2026-11-01", "").contains("before"));
+        assert!(utc("2020-01-01", "2026-11-01", "").contains("400 days"));
+        assert!(utc("2026-01-01", "2026-11-01", "five_minutes").contains("points"));
+        assert!(utc("yesterday", "", "").contains("RFC 3339"));
+        assert!(utc("2026-11-01", "", "minute").contains("step"));
+        assert!(utc("9223372036854775807", "", "").contains("RFC 3339"));
+        assert!(resolve("", "1795348800000", "1795349100000", "", "UTC").is_ok());
+    }
+}
