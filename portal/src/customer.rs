@@ -1,13 +1,16 @@
-//! A customer's services, their periods and what was used in them: what the usage pages and their API both tell.
+//! A customer's services, periods, usage and invoices: what the pages and the API both tell.
 //!
 //! Every function here takes the customer's id as the session gives it, and finds nothing that belongs to anybody else (S1).
 
-use analytics::{MeteredService, PeriodQuery, PeriodUsage, UsageMode, project, windows_of_period};
+use analytics::period::{PeriodQuery, project, windows_of_period};
+use analytics::{MeteredService, PeriodUsage, UsageMode};
+use billing::BillingError;
 use billing::evidence::{Measured, UsageCharge};
+use billing::invoice::{Explanation, Invoice, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, contract, contracts_of, subscription_of};
 use billing::usage::{MeteredUsage, MeteringExporter};
-use schemas::ids::{CustomerId, ServiceId};
+use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{self, Customer, InventoryError, Service};
 use schemas::metering::MeterMode;
 use schemas::money::Money;
@@ -24,10 +27,7 @@ pub(crate) struct OwnService {
 }
 
 /// The customer and all of their services, archived ones left out.
-pub(crate) async fn services_of(
-    state: &AppState,
-    id: CustomerId,
-) -> Result<(Customer, Vec<OwnService>), Failure> {
+pub(crate) async fn services_of(state: &AppState, id: CustomerId) -> Result<(Customer, Vec<OwnService>), Failure> {
     let mut connection = state.db().pool().acquire().await?;
     let customer = inventory::customer(&mut *connection, id).await?;
     let contracts = contracts_of(&mut connection, id).await?;
@@ -36,9 +36,8 @@ pub(crate) async fn services_of(
         .into_iter()
         .filter(|service| service.archived_at_ms.is_none())
         .map(|service| {
-            let current = |contract: &&Contract| {
-                contract.service.id == service.id && contract.subscription.ended_at_ms.is_none()
-            };
+            let current =
+                |contract: &&Contract| contract.service.id == service.id && contract.subscription.ended_at_ms.is_none();
             let contract = contracts.iter().find(current).cloned();
             OwnService { service, contract }
         });
@@ -110,7 +109,7 @@ pub(crate) fn current_period(
     }
     let month = AnchorDay::new(1).and_then(|first| Period::containing(now, first, &customer.time_zone));
     Ok(CurrentPeriod {
-        period: month.map_err(billing::BillingError::from)?,
+        period: month.map_err(BillingError::from)?,
         charged: None,
     })
 }
@@ -118,7 +117,6 @@ pub(crate) fn current_period(
 /// What a service used of its period so far, and what that will come to.
 #[derive(Clone, Debug)]
 pub(crate) struct PeriodToDate {
-    pub(crate) period: Period,
     pub(crate) mode: UsageMode,
     pub(crate) usage: PeriodUsage,
     pub(crate) charge: Option<UsageCharge>,
@@ -193,7 +191,6 @@ fn rated(
     let windows = windows_of_period(usage.from_ms, usage.to_ms);
     let projected_bytes = project(usage.billed_bytes, usage.windows_measured, windows);
     let mut to_date = PeriodToDate {
-        period: current.period,
         mode,
         usage,
         charge: None,
@@ -217,4 +214,31 @@ fn rated(
     to_date.cost_projected = Some(rate_usage(&charge, &projected, currency)?.amount);
     to_date.charge = Some(charge);
     Ok(to_date)
+}
+
+/// One invoice of the customer; whatever else the address names is not found (S1).
+pub(crate) async fn invoice_of(state: &AppState, id: CustomerId, invoice: &str) -> Result<InvoiceWithLines, Failure> {
+    let invoice: InvoiceId = invoice.parse().map_err(|_| Failure::NotFound)?;
+    match billing::invoice::get_of(state.db(), id, invoice).await {
+        Err(BillingError::NoInvoice(_)) => Err(Failure::NotFound),
+        found => Ok(found?),
+    }
+}
+
+/// A usage line of one of the customer's invoices, taken apart; whatever else the address names is not found (S1).
+pub(crate) async fn explanation_of(
+    state: &AppState,
+    id: CustomerId,
+    invoice: &str,
+    line: &str,
+) -> Result<(Invoice, Explanation), Failure> {
+    let found = invoice_of(state, id, invoice).await?;
+    let line: InvoiceLineId = line.parse().map_err(|_| Failure::NotFound)?;
+    if !found.lines.iter().any(|own| own.id == line) {
+        return Err(Failure::NotFound);
+    }
+    match billing::invoice::explain(state.db(), &metered_usage(state), line).await {
+        Err(BillingError::NoUsage(_)) => Err(Failure::NotFound),
+        explained => Ok((found.invoice, explained?)),
+    }
 }

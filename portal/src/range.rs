@@ -60,7 +60,10 @@ pub(crate) const PRESETS: [(&str, &str); 5] = [
 ];
 
 pub(crate) fn step_name(step: Step) -> &'static str {
-    STEPS.iter().find(|(s, _, _)| *s == step).map_or("day", |(_, name, _)| name)
+    STEPS
+        .iter()
+        .find(|(s, _, _)| *s == step)
+        .map_or("day", |(_, name, _)| name)
 }
 
 fn step_ms(step: Step) -> i64 {
@@ -106,7 +109,10 @@ impl Asked {
                     "24h" => (now_ms - DAY_MS, now_ms),
                     "7d" => (now_ms - 7 * DAY_MS, now_ms),
                     "30d" => (now_ms - 30 * DAY_MS, now_ms),
-                    "period" => (period.start_ms, now_ms.clamp(period.start_ms + WINDOW_MS, period.end_ms)),
+                    "period" => (
+                        period.start_ms,
+                        now_ms.clamp(period.start_ms + WINDOW_MS, period.end_ms),
+                    ),
                     "previous" => (previous.start_ms, previous.end_ms),
                     other => {
                         let known = PRESETS.map(|(name, _)| name).join(", ");
@@ -118,7 +124,11 @@ impl Asked {
                 (preset.to_owned(), from_ms, to_ms)
             }
             (from, to) => {
-                let to_ms = if to.is_empty() { now_ms } else { instant("to", to, zone)? };
+                let to_ms = if to.is_empty() {
+                    now_ms
+                } else {
+                    instant("to", to, zone)?
+                };
                 let from_ms = if from.is_empty() {
                     to_ms - DAY_MS
                 } else {
@@ -132,7 +142,9 @@ impl Asked {
         }
         if to_ms - from_ms > MAX_RANGE_MS {
             let days = MAX_RANGE_MS / DAY_MS;
-            return Err(Failure::BadRequest(format!("At most {days} days can be asked for at once.")));
+            return Err(Failure::BadRequest(format!(
+                "At most {days} days can be asked for at once."
+            )));
         }
         let length_ms = to_ms - from_ms;
         let step = match self.step.as_str() {
@@ -193,10 +205,8 @@ impl Range {
     /// First and last local day, for a pair of date fields.
     pub(crate) fn dates(&self, zone: &TimeZone) -> (String, String) {
         let date = |ms: i64| {
-            Timestamp::from_millisecond(ms).map_or_else(
-                |_| String::new(),
-                |at| at.to_zoned(zone.clone()).date().to_string(),
-            )
+            Timestamp::from_millisecond(ms)
+                .map_or_else(|_| String::new(), |at| at.to_zoned(zone.clone()).date().to_string())
         };
         let end = Timestamp::from_millisecond(self.to_ms)
             .and_then(|at| at.to_zoned(zone.clone()).round(Unit::Millisecond))
@@ -208,7 +218,10 @@ impl Range {
                     end.date().saturating_add(1.day())
                 }
             });
-        (date(self.from_ms), end.map_or_else(|_| String::new(), |end| end.to_string()))
+        (
+            date(self.from_ms),
+            end.map_or_else(|_| String::new(), |end| end.to_string()),
+        )
     }
 }
 
@@ -247,10 +260,22 @@ mod tests {
     #[test]
     fn presets_are_widened_to_whole_steps() {
         let utc = |range: &str| resolve(range, "", "", "", "UTC");
-        assert_eq!(utc(""), ok("2026-11-21T12:00:00Z", "2026-11-22T12:05:00Z", Step::FiveMinutes));
-        assert_eq!(utc("30d"), ok("2026-10-23T12:00:00Z", "2026-11-22T13:00:00Z", Step::Hour));
-        assert_eq!(utc("period"), ok("2026-11-10T00:00:00Z", "2026-11-22T13:00:00Z", Step::Hour));
-        assert_eq!(utc("previous"), ok("2026-10-10T00:00:00Z", "2026-11-10T00:00:00Z", Step::Hour));
+        assert_eq!(
+            utc(""),
+            ok("2026-11-21T12:00:00Z", "2026-11-22T12:05:00Z", Step::FiveMinutes)
+        );
+        assert_eq!(
+            utc("30d"),
+            ok("2026-10-23T12:00:00Z", "2026-11-22T13:00:00Z", Step::Hour)
+        );
+        assert_eq!(
+            utc("period"),
+            ok("2026-11-10T00:00:00Z", "2026-11-22T13:00:00Z", Step::Hour)
+        );
+        assert_eq!(
+            utc("previous"),
+            ok("2026-10-10T00:00:00Z", "2026-11-10T00:00:00Z", Step::Hour)
+        );
         assert!(utc("1y").unwrap_err().contains("24h"));
     }
 
@@ -261,7 +286,13 @@ mod tests {
             ok("2026-10-23T22:00:00Z", "2026-10-26T23:00:00Z", Step::Day)
         );
         assert_eq!(
-            resolve("", "2026-10-24T05:00:00Z", "2026-10-27T05:00:00Z", "day", "Europe/Berlin"),
+            resolve(
+                "",
+                "2026-10-24T05:00:00Z",
+                "2026-10-27T05:00:00Z",
+                "day",
+                "Europe/Berlin"
+            ),
             ok("2026-10-23T22:00:00Z", "2026-10-27T23:00:00Z", Step::Day)
         );
     }

@@ -19,8 +19,8 @@ use crate::state::{AppState, Options};
 
 /// The password of every user that tests make.
 pub(crate) const PASSWORD: &str = "correct horse battery";
-/// When tests happen, unless they move the clock: 2026-11-22T12:00:00Z.
-pub(crate) const NOW_MS: i64 = 1_795_348_800_000;
+/// When tests happen, unless they move the clock: 2025-06-15T12:00:00Z.
+pub(crate) const NOW_MS: i64 = 1_749_988_800_000;
 
 /// A portal with a clock that tests move.
 #[derive(Debug)]
@@ -156,7 +156,11 @@ impl Answer {
 
 impl Browser {
     pub(crate) async fn send(&mut self, request: axum::http::request::Builder, body: String) -> Answer {
-        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let request = request
             .header(header::HOST, "portal.example")
             .header(header::COOKIE, cookies.join("; "))
@@ -188,7 +192,12 @@ impl Browser {
     pub(crate) async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
         let body = form
             .iter()
-            .map(|(name, value)| format!("{name}={}", value.replace('%', "%25").replace('&', "%26").replace('+', "%2B")))
+            .map(|(name, value)| {
+                format!(
+                    "{name}={}",
+                    value.replace('%', "%25").replace('&', "%26").replace('+', "%2B")
+                )
+            })
             .collect::<Vec<String>>()
             .join("&");
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");

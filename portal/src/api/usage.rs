@@ -1,7 +1,8 @@
 //! `/api/v1/services…`: what a customer's services used. Times are UTC milliseconds; `from` and `to` also take RFC 3339.
 
+use analytics::usage::closed_until_ms;
 use analytics::{Gap, SeriesPoint};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use billing::evidence::UsageCharge;
@@ -9,6 +10,7 @@ use schemas::ids::ServiceId;
 use schemas::money::Money;
 use serde::Serialize;
 
+use super::ApiQuery;
 use crate::auth::Customer;
 use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
 use crate::error::{ApiError, Failure};
@@ -103,9 +105,12 @@ pub(crate) async fn series(
             &customer.time_zone,
         )
         .await?;
-    let until_ms = range.to_ms.min(schemas::window::WindowStart::containing(state.now_ms()).start_ms());
+    let until_ms = range.to_ms.min(closed_until_ms(state.now_ms()));
     let gaps = if until_ms > range.from_ms {
-        state.analytics().gaps(&metered.exporters, range.from_ms, until_ms).await?
+        state
+            .analytics()
+            .gaps(&metered.exporters, range.from_ms, until_ms)
+            .await?
     } else {
         Vec::new()
     };
@@ -127,7 +132,7 @@ async fn usage(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     let range = resolve(&state, &account, &own, &asked)?;

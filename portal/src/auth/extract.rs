@@ -29,6 +29,10 @@ pub(crate) struct Customer {
     pub(crate) id: CustomerId,
 }
 
+/// Marks requests to the API, whose readers are programs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IsApi;
+
 /// Why a request was not let in, told as the path's readers expect.
 #[derive(Debug)]
 pub struct Rejection {
@@ -40,7 +44,7 @@ impl Rejection {
     fn new(parts: &Parts, failure: Failure) -> Rejection {
         Rejection {
             failure,
-            is_api: parts.uri.path().starts_with("/api/"),
+            is_api: parts.extensions.get::<IsApi>().is_some(),
         }
     }
 }

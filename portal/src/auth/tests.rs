@@ -17,9 +17,15 @@ async fn signing_in_leads_home_and_out_again() {
     assert_eq!(asked.header("location"), "/signin?next=/usage%3Fpage%3D2");
 
     let answer = browser.sign_in(" ADA@example.net", PASSWORD).await;
-    assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, "/usage"));
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (StatusCode::SEE_OTHER, "/usage")
+    );
     let cookie = answer.header("set-cookie");
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"),
+        "{cookie}"
+    );
 
     let page = browser.get("/account").await;
     assert_eq!(page.status, StatusCode::OK);
@@ -78,11 +84,19 @@ async fn a_session_ends_when_idle_and_after_a_week() {
         assert_eq!(browser.get("/account").await.status, StatusCode::OK);
     }
     portal.advance_ms(4 * HOUR_MS);
-    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER, "a week is over");
+    assert_eq!(
+        browser.get("/account").await.status,
+        StatusCode::SEE_OTHER,
+        "a week is over"
+    );
 
     let mut browser = portal.signed_in("ada").await;
     portal.advance_ms(12 * HOUR_MS);
-    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER, "12 idle hours");
+    assert_eq!(
+        browser.get("/account").await.status,
+        StatusCode::SEE_OTHER,
+        "12 idle hours"
+    );
 }
 
 #[tokio::test]
@@ -239,18 +253,44 @@ async fn users_are_checked_before_they_are_made() {
     };
     let db = portal.state.db();
     let refused = async |user: NewUser<'_>| create_user(db, &user).await.unwrap_err();
-    assert!(matches!(refused(NewUser { email: "new", ..good.clone() }).await, UserError::Email(_)));
-    assert!(matches!(refused(NewUser { name: " ", ..good.clone() }).await, UserError::Name));
     assert!(matches!(
-        refused(NewUser { password: "short", ..good.clone() }).await,
+        refused(NewUser {
+            email: "new",
+            ..good.clone()
+        })
+        .await,
+        UserError::Email(_)
+    ));
+    assert!(matches!(
+        refused(NewUser {
+            name: " ",
+            ..good.clone()
+        })
+        .await,
+        UserError::Name
+    ));
+    assert!(matches!(
+        refused(NewUser {
+            password: "short",
+            ..good.clone()
+        })
+        .await,
         UserError::Password(_)
     ));
     assert!(matches!(
-        refused(NewUser { role: Role::Customer, ..good.clone() }).await,
+        refused(NewUser {
+            role: Role::Customer,
+            ..good.clone()
+        })
+        .await,
         UserError::Customer
     ));
     assert!(matches!(
-        refused(NewUser { email: "Ada@Example.net", ..good.clone() }).await,
+        refused(NewUser {
+            email: "Ada@Example.net",
+            ..good.clone()
+        })
+        .await,
         UserError::Taken(_)
     ));
     create_user(db, &good).await.unwrap();
@@ -261,10 +301,20 @@ async fn every_answer_carries_the_security_headers() {
     let portal = TestPortal::over_https().await;
     portal.customer("ada").await;
     let mut browser = portal.browser();
-    for path in ["/signin", "/assets/app.css", "/healthz", "/readyz", "/nothing", "/api/v1/nothing"] {
+    for path in [
+        "/signin",
+        "/assets/app.css",
+        "/healthz",
+        "/readyz",
+        "/nothing",
+        "/api/v1/nothing",
+    ] {
         let answer = browser.get(path).await;
         let policy = answer.header("content-security-policy");
-        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
         assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("referrer-policy"), "same-origin");
@@ -272,7 +322,10 @@ async fn every_answer_carries_the_security_headers() {
     }
     let answer = browser.sign_in("ada@example.net", PASSWORD).await;
     let cookie = answer.header("set-cookie");
-    assert!(cookie.starts_with("__Host-ezscale_session=") && cookie.contains("Secure"), "{cookie}");
+    assert!(
+        cookie.starts_with("__Host-ezscale_session=") && cookie.contains("Secure"),
+        "{cookie}"
+    );
     assert_eq!(browser.get("/account").await.header("cache-control"), "no-store");
 }
 
@@ -285,9 +338,15 @@ async fn embedded_files_are_kept_for_long_only_under_their_hash() {
     assert_eq!(answer.header("content-type"), "text/css; charset=utf-8");
     assert!(answer.header("cache-control").contains("immutable"));
     let etag = answer.header("etag").to_owned();
-    assert_eq!(browser.get("/assets/app.css?v=old").await.header("cache-control"), "no-cache");
+    assert_eq!(
+        browser.get("/assets/app.css?v=old").await.header("cache-control"),
+        "no-cache"
+    );
     let again = browser
-        .send(Request::get(&address).header(header::IF_NONE_MATCH, etag), String::new())
+        .send(
+            Request::get(&address).header(header::IF_NONE_MATCH, etag),
+            String::new(),
+        )
         .await;
     assert_eq!((again.status, again.body.as_str()), (StatusCode::NOT_MODIFIED, ""));
     assert_eq!(browser.get("/assets/..%2Fapp.css").await.status, StatusCode::NOT_FOUND);

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 mod exporters;
 mod finance;
+mod invoices;
 mod overview;
 pub(crate) mod signin;
 mod usage;
@@ -15,6 +16,7 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(signin::routes())
         .merge(account::routes())
+        .merge(invoices::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(finance::routes())

@@ -161,13 +161,17 @@ struct ListAsked {
     #[serde(default)]
     q: String,
     #[serde(default)]
-    page: Option<usize>,
+    page: String,
 }
 
 /// Type, site and plan, as far as there are any.
 fn details(own: &OwnService) -> String {
     let plan = own.contract.as_ref().map(|contract| contract.plan.name.as_str());
-    let parts = [Some(own.service.service_type.as_str()), own.service.site.as_deref(), plan];
+    let parts = [
+        Some(own.service.service_type.as_str()),
+        own.service.site.as_deref(),
+        plan,
+    ];
     parts.into_iter().flatten().collect::<Vec<&str>>().join(" · ")
 }
 
@@ -183,11 +187,13 @@ async fn list(
         let needle = search.to_lowercase();
         services.retain(|own| {
             let id = own.service.id.to_string();
-            own.service.name.to_lowercase().contains(&needle) || details(own).to_lowercase().contains(&needle) || id == needle
+            own.service.name.to_lowercase().contains(&needle)
+                || details(own).to_lowercase().contains(&needle)
+                || id == needle
         });
     }
     let pages = services.len().div_ceil(SERVICES_PER_PAGE).max(1);
-    let page_number = asked.page.unwrap_or(1).clamp(1, pages);
+    let page_number = asked.page.parse().unwrap_or(1).clamp(1, pages);
     let shown: Vec<OwnService> = services
         .into_iter()
         .skip((page_number - 1) * SERVICES_PER_PAGE)

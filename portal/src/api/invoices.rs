@@ -1,0 +1,205 @@
+//! `/api/v1/invoices…`: a customer's finalised invoices, and each usage line taken apart (B5). Decimals are text; amounts are
+//! integer minor units beside their currency.
+
+use analytics::Peer;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use billing::evidence::{Evidence, Measured, UsageCharge};
+use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceLine, InvoiceStatus};
+use billing::rating::LineKind;
+use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
+use schemas::money::{Currency, Money};
+use serde::Serialize;
+
+use super::ApiQuery;
+use crate::auth::Customer;
+use crate::customer::{explanation_of, invoice_of};
+use crate::error::{ApiError, Failure};
+use crate::state::AppState;
+
+/// Invoices in one answer, unless fewer are asked for.
+const PAGE_INVOICES: i64 = 100;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/invoices", get(list))
+        .route("/invoices/{invoice}", get(one))
+        .route("/invoices/{invoice}/lines/{line}/explain", get(explain))
+}
+
+#[derive(Serialize)]
+struct InvoiceAnswer {
+    id: InvoiceId,
+    number: String,
+    currency: Currency,
+    period_start_ms: i64,
+    period_end_ms: i64,
+    time_zone: String,
+    status: InvoiceStatus,
+    subtotal: Money,
+    tax_rate_percent: String,
+    tax: Money,
+    total: Money,
+    finalised_at_ms: i64,
+    due_at_ms: i64,
+}
+
+impl From<Invoice> for InvoiceAnswer {
+    fn from(invoice: Invoice) -> InvoiceAnswer {
+        InvoiceAnswer {
+            id: invoice.id,
+            number: invoice.number,
+            currency: invoice.currency,
+            period_start_ms: invoice.period_start_ms,
+            period_end_ms: invoice.period_end_ms,
+            time_zone: invoice.time_zone,
+            status: invoice.status,
+            subtotal: invoice.subtotal,
+            tax_rate_percent: invoice.tax_rate.value().normalize().to_string(),
+            tax: invoice.tax,
+            total: invoice.total,
+            finalised_at_ms: invoice.finalised_at_ms,
+            due_at_ms: invoice.due_at_ms,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct LineAnswer {
+    id: InvoiceLineId,
+    position: i64,
+    subscription: SubscriptionId,
+    service: ServiceId,
+    kind: LineKind,
+    description: String,
+    quantity: String,
+    unit: String,
+    unit_price: String,
+    amount: Money,
+    period_start_ms: i64,
+    period_end_ms: i64,
+    evidence: Evidence,
+}
+
+impl From<InvoiceLine> for LineAnswer {
+    fn from(line: InvoiceLine) -> LineAnswer {
+        LineAnswer {
+            id: line.id,
+            position: line.position,
+            subscription: line.subscription,
+            service: line.service,
+            kind: line.kind,
+            description: line.description,
+            quantity: line.quantity.to_string(),
+            unit: line.unit,
+            unit_price: line.unit_price.to_string(),
+            amount: line.amount,
+            period_start_ms: line.period_start_ms,
+            period_end_ms: line.period_end_ms,
+            evidence: line.evidence,
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct ListAsked {
+    /// The last invoice of the page before.
+    #[serde(default)]
+    before: Option<String>,
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct ListAnswer {
+    invoices: Vec<InvoiceAnswer>,
+    /// To be given as `before` for the next page; absent on the last.
+    next: Option<InvoiceId>,
+}
+
+async fn list(
+    State(state): State<AppState>,
+    customer: Customer,
+    ApiQuery(asked): ApiQuery<ListAsked>,
+) -> Result<Json<ListAnswer>, ApiError> {
+    let limit = asked.limit.unwrap_or(PAGE_INVOICES);
+    if !(1..=PAGE_INVOICES).contains(&limit) {
+        return Err(Failure::BadRequest(format!("“limit” lies between 1 and {PAGE_INVOICES}.")).into());
+    }
+    let before = match asked.before.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(
+            text.parse::<InvoiceId>()
+                .map_err(|error| Failure::BadRequest(format!("“before”: {error}.")))?,
+        ),
+    };
+    let filter = InvoiceFilter {
+        customer: Some(customer.id),
+        before,
+        limit: Some(limit + 1),
+        ..InvoiceFilter::default()
+    };
+    let mut invoices = invoice::list_all(state.db().pool(), filter).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = invoices.len() > limit;
+    invoices.truncate(limit);
+    let next = invoices.last().filter(|_| has_more).map(|invoice| invoice.id);
+    Ok(Json(ListAnswer {
+        invoices: invoices.into_iter().map(InvoiceAnswer::from).collect(),
+        next,
+    }))
+}
+
+#[derive(Serialize)]
+struct OneAnswer {
+    #[serde(flatten)]
+    invoice: InvoiceAnswer,
+    lines: Vec<LineAnswer>,
+}
+
+async fn one(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+) -> Result<Json<OneAnswer>, ApiError> {
+    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(Json(OneAnswer {
+        invoice: found.invoice.into(),
+        lines: found.lines.into_iter().map(LineAnswer::from).collect(),
+    }))
+}
+
+#[derive(Serialize)]
+struct ExplainAnswer {
+    line: LineAnswer,
+    service_name: String,
+    charge: UsageCharge,
+    measured: Measured,
+    days: Vec<DayUsage>,
+    peers: Vec<Peer>,
+}
+
+async fn explain(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path((invoice, line)): Path<(String, String)>,
+) -> Result<Json<ExplainAnswer>, ApiError> {
+    let (_, explanation) = explanation_of(&state, customer.id, &invoice, &line).await?;
+    let Explanation {
+        line,
+        service,
+        charge,
+        measured,
+        days,
+        peers,
+    } = explanation;
+    Ok(Json(ExplainAnswer {
+        line: line.into(),
+        service_name: service.name,
+        charge,
+        measured,
+        days,
+        peers,
+    }))
+}
