@@ -10,13 +10,14 @@ pub(crate) mod query;
 pub(crate) mod tiles;
 pub(crate) mod view;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use schemas::ids::ServiceId;
 use serde::Serialize;
 use sqlx::Row as _;
 
+use crate::api::ApiQuery;
 use crate::api::exporters::Presence;
 use crate::auth::Ops;
 use crate::error::{ApiError, Failure};
@@ -41,7 +42,7 @@ pub(crate) struct Answer {
 async fn show(
     State(state): State<AppState>,
     _: Ops,
-    Query(query): Query<OverviewQuery>,
+    ApiQuery(query): ApiQuery<OverviewQuery>,
 ) -> Result<Json<Answer>, ApiError> {
     let request = query
         .check(state.now_ms())

@@ -141,7 +141,8 @@ impl OverviewQuery {
                 let name = present(self.range.as_deref()).unwrap_or(Preset::Day.name());
                 let preset = Preset::parse(name).ok_or_else(|| QueryError::Range(name.to_owned()))?;
                 let to_ms = last_useful_end_ms(now_ms);
-                let from_ms = (now_ms - preset.length_ms()).div_euclid(WINDOW_MS) * WINDOW_MS;
+                // Rounded up, so that a day is never longer than a day and keeps its fine steps.
+                let from_ms = -((preset.length_ms() - now_ms).div_euclid(WINDOW_MS) * WINDOW_MS);
                 return Ok((from_ms, to_ms, Some(preset)));
             }
             (Some(from), Some(to)) => (parse_time("from", from)?, parse_time("to", to)?),
@@ -226,7 +227,7 @@ mod tests {
     fn a_preset_ends_now_and_starts_with_a_whole_window() {
         let request = query("1h", "", "").check(NOW_MS).unwrap();
         assert_eq!(request.to_ms, NOW_MS);
-        assert_eq!(instant_text(request.from_ms), "2026-11-22T13:00:00Z");
+        assert_eq!(instant_text(request.from_ms), "2026-11-22T13:05:00Z");
         assert_eq!(request.preset, Some(Preset::Hour));
         let request = OverviewQuery::default().check(NOW_MS).unwrap();
         assert_eq!(request.preset, Some(Preset::Day));

@@ -61,8 +61,9 @@ pub(crate) struct SeriesView {
 /// The overview as it is drawn.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct OverviewView {
-    pub(crate) from: Timestamp,
-    pub(crate) to: Timestamp,
+    /// RFC 3339.
+    pub(crate) from: String,
+    pub(crate) to: String,
     pub(crate) from_ms: i64,
     pub(crate) to_ms: i64,
     pub(crate) by: Dimension,
@@ -201,8 +202,8 @@ pub(crate) fn share_percent(part: u64, whole: u64) -> f64 {
     f64::from(u32::try_from(tenths).unwrap_or(u32::MAX)) / 10.0
 }
 
-fn instant(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+fn instant(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
 #[derive(Debug, PartialEq)]
