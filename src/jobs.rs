@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use anyhow::Context as _;
+use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
 use schemas::assignment::{Assignment, Assignments};
@@ -114,10 +115,13 @@ impl Jobs {
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {
-        let metering = self.config.metering();
-        let closed = billing::invoice::close_due(&self.database, &self.analytics, &metering, Timestamp::now()).await?;
-        if !closed.is_empty() {
-            info!(invoices = closed.len(), "ended periods closed");
+        let usage = MeteredUsage::new(self.analytics.clone(), &self.config.metering());
+        let closing = billing::invoice::close_all(&self.database, &usage, Timestamp::now().as_millisecond()).await?;
+        if !closing.invoices.is_empty() {
+            info!(invoices = closing.invoices.len(), "ended periods closed");
+        }
+        for (customer, error) in closing.failed {
+            error!(%customer, error = format!("{:#}", anyhow::Error::from(error)), "a period could not be closed");
         }
         Ok(())
     }

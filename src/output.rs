@@ -67,6 +67,12 @@ impl Progress {
         Progress::styled("{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}", what, total)
     }
 
+    /// For work whose total shows on the way.
+    pub fn set_of(&self, position: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(position);
+    }
+
     pub fn set(&self, position: u64) {
         self.bar.set_position(position);
     }

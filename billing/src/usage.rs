@@ -59,9 +59,9 @@ pub trait UsageSource: Send + Sync {
 
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MeteringExporter {
-    pub address: Address,
-    pub site: Option<String>,
+struct MeteringExporter {
+    address: Address,
+    site: Option<String>,
 }
 
 /// Usage measured from flows. Cheap enough to clone.
@@ -72,21 +72,17 @@ pub struct MeteredUsage {
 }
 
 impl MeteredUsage {
-    pub fn new(analytics: Analytics, exporters: Vec<MeteringExporter>) -> MeteredUsage {
-        MeteredUsage { analytics, exporters }
-    }
-
-    /// With the exporters that a configuration names and that meter.
-    pub fn from_config(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
-        let meters = metering
-            .exporters
-            .iter()
-            .filter(|exporter| exporter.meter != MeterMode::Off);
-        let exporters = meters.map(|exporter| MeteringExporter {
+    /// Usage as the configured exporters meter it; those with `meter = "off"` do not.
+    pub fn new(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
+        let metering = metering.exporters.iter().filter(|exporter| exporter.meter != MeterMode::Off);
+        let exporters = metering.map(|exporter| MeteringExporter {
             address: exporter.address,
             site: exporter.site.clone(),
         });
-        MeteredUsage::new(analytics, exporters.collect())
+        MeteredUsage {
+            analytics,
+            exporters: exporters.collect(),
+        }
     }
 
     pub fn analytics(&self) -> &Analytics {

@@ -1,10 +1,11 @@
 //! `ezscale collect`: the collector and the usage job, without the portal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use analytics::Analytics;
 use anyhow::Context as _;
-use collector::Collector;
+use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
 use tokio::sync::watch;
@@ -71,6 +72,12 @@ impl Running {
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));
         Ok(Running { analytics, metering, collector, jobs, cancel, config: config.clone(), database })
+    }
+
+    /// Where the first NetFlow listener is.
+    pub fn netflow_address(&self) -> anyhow::Result<SocketAddr> {
+        let first = self.collector.listening().iter().find(|listening| listening.kind == ListenKind::Netflow);
+        Ok(first.context("the collector has no NetFlow listener")?.address)
     }
 
     /// Drains: everything received is queryable, and counted in usage, when this returns.

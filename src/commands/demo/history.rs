@@ -74,7 +74,7 @@ pub async fn fill(
 
     let analytics = Analytics::open(&config.data_dir)?;
     let progress = Progress::counted("usage: days", 0);
-    analytics.refresh_usage(|now| progress.set_of(now.days_done, now.days_total)).await?;
+    analytics.refresh_usage(|now| progress.set_of(now.days_done as u64, now.days_total as u64)).await?;
     progress.finish();
     Ok(exporters)
 }
