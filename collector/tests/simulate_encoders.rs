@@ -1,5 +1,7 @@
 //! What the simulated exporters send reads back, in tshark and in our own decoder, as the flows it was made from.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod oracle;
 
 use collector::decode::sflow::{SflowDecoder, SflowLimits};
