@@ -119,7 +119,7 @@ impl Listen {
 
 /// The snapshot of assignments that the database holds.
 pub async fn load_assignments(database: &Database) -> anyhow::Result<Arc<Assignments>> {
-    let rows = inventory::load_assignments(database).await.context("read assignments")?;
+    let rows = inventory::load_assignments(database.pool()).await.context("read assignments")?;
     Ok(Arc::new(Assignments::new(rows)?))
 }
 

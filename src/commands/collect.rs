@@ -87,7 +87,7 @@ impl Running {
         self.jobs.await.context("background jobs")?;
         let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
         tokio::task::spawn_blocking(move || collector.stop()).await?.context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(&self.database).await?;
+        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
         apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
