@@ -14,7 +14,7 @@ use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
 use super::draft::{Current, Prepared, billed_periods, prepare};
-use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, PAYMENT_TERM_DAYS};
+use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, OpenReason, PAYMENT_TERM_DAYS};
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::DraftLine;
 use crate::subscription::ChargedPeriod;
@@ -26,6 +26,7 @@ const MAX_CLOSE_ATTEMPTS: usize = 5;
 /// A period that cannot be charged yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OpenPeriod {
+    pub reason: OpenReason,
     pub customer: CustomerId,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
@@ -38,7 +39,7 @@ pub struct OpenPeriod {
 pub struct Closing {
     /// Finalised by this call, by customer, oldest period first.
     pub invoices: Vec<InvoiceWithLines>,
-    /// Over, but with windows that late flows may still change: refused until they are closed.
+    /// Over, but with usage that may still change: refused until it cannot.
     pub refused: Vec<OpenPeriod>,
     /// Customers whose periods could not be closed, and why.
     pub failed: Vec<(CustomerId, BillingError)>,
@@ -104,8 +105,9 @@ async fn close_each<U: UsageSource>(
         left.clear();
         for prepared in preparation.drafts {
             let draft = &prepared.draft;
-            if !draft.complete {
+            if let Some(reason) = draft.open {
                 closing.refused.push(OpenPeriod {
+                    reason,
                     customer: draft.customer,
                     period_start_ms: draft.period_start_ms,
                     period_end_ms: draft.period_end_ms,
