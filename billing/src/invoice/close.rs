@@ -4,6 +4,8 @@
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
 //! the periods of its draft are still uncharged.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::db::{Database, next_id};
@@ -103,8 +105,13 @@ async fn close_each<U: UsageSource>(
         let preparation = prepare(database, usage, &left, now_ms, Current::Excluded).await?;
         closing.failed.extend(preparation.failed);
         left.clear();
+        // Periods are charged in their order: behind one that waits or failed, the customer's later ones wait too.
+        let mut held: HashSet<CustomerId> = HashSet::new();
         for prepared in preparation.drafts {
             let draft = &prepared.draft;
+            if held.contains(&draft.customer) {
+                continue;
+            }
             if let Some(reason) = draft.open {
                 closing.refused.push(OpenPeriod {
                     reason,
@@ -113,19 +120,25 @@ async fn close_each<U: UsageSource>(
                     period_end_ms: draft.period_end_ms,
                     measured_to_ms: draft.measured_to_ms,
                 });
+                held.insert(draft.customer);
                 continue;
             }
             match finalise(database, &prepared, now_ms).await {
                 Ok(Some(invoice)) => closing.invoices.push(super::get(database, invoice).await?),
                 // Another closer was first; something of this customer may be left.
-                Ok(None) => left.push(draft.customer),
-                Err(error) => closing.failed.push((draft.customer, error)),
+                Ok(None) => {
+                    left.push(draft.customer);
+                    held.insert(draft.customer);
+                }
+                Err(error) => {
+                    closing.failed.push((draft.customer, error));
+                    held.insert(draft.customer);
+                }
             }
         }
         if left.is_empty() {
             break;
         }
-        left.dedup();
         closing.refused.retain(|open| !left.contains(&open.customer));
     }
     Ok(closing)

@@ -217,17 +217,21 @@ fn draft(
         let mut lines = Vec::new();
         let mut charged = Vec::with_capacity(group.len());
         let mut measured_to_ms = now_ms.min(end_ms);
+        // Start of the earliest usage that this invoice depends on, corrected periods included.
+        let mut usage_from_ms = None;
         for (position, period) in group {
             let contract = &account.contracts[position];
             let subscription = contract.subscription.id;
             let usage = used.get(&(subscription, period.period.start_ms));
             if let Some(usage) = usage {
                 measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
+                usage_from_ms = earlier(usage_from_ms, usage.from_ms);
             }
             lines.extend(rating::lines(contract, &period, usage)?);
             if corrected.insert(subscription) {
                 for (_, before) in account.charged.iter().filter(|(of, _)| *of == position) {
                     if let Some(usage) = used.get(&(subscription, before.from_ms)) {
+                        usage_from_ms = earlier(usage_from_ms, usage.from_ms);
                         lines.extend(correction(contract, before, usage)?);
                     }
                 }
@@ -235,7 +239,7 @@ fn draft(
             charged.push((subscription, period));
         }
         let mut draft = total_up(&account.customer, &charged, lines, measured_to_ms)?;
-        draft.open = open_reason(&draft, pending, now_ms);
+        draft.open = open_reason(&draft, usage_from_ms, pending, now_ms);
         prepared.push(Prepared { draft, charged });
     }
     Ok(prepared)
@@ -317,19 +321,29 @@ fn total_up(
     })
 }
 
-/// Why a draft cannot be finalised yet.
-fn open_reason(draft: &Draft, pending: &[AttributionChange], now_ms: i64) -> Option<OpenReason> {
+fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {
+    Some(known_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)))
+}
+
+/// Why a draft cannot be finalised yet. A change of assignments holds it when it touches usage from `usage_from_ms` on;
+/// without usage nothing does.
+fn open_reason(
+    draft: &Draft,
+    usage_from_ms: Option<i64>,
+    pending: &[AttributionChange],
+    now_ms: i64,
+) -> Option<OpenReason> {
     if now_ms < draft.period_end_ms {
         return Some(OpenReason::NotOver);
     }
     if draft.measured_to_ms < draft.period_end_ms {
         return Some(OpenReason::WindowsOpen);
     }
-    let measures_usage = draft.lines.iter().any(|line| line.kind.is_usage());
+    let usage_from_ms = usage_from_ms?;
     let touches = |change: &AttributionChange| {
-        change.from_ms < draft.period_end_ms && change.to_ms.is_none_or(|to_ms| to_ms > draft.period_start_ms)
+        change.from_ms < draft.period_end_ms && change.to_ms.is_none_or(|to_ms| to_ms > usage_from_ms)
     };
-    (measures_usage && pending.iter().any(touches)).then_some(OpenReason::AttributionPending)
+    pending.iter().any(touches).then_some(OpenReason::AttributionPending)
 }
 
 /// The periods of a customer's subscriptions that are on an invoice.

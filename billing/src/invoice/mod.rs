@@ -18,7 +18,7 @@ mod read;
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
-pub use read::{by_number, get, get_of, line, list_all, list_of};
+pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 
 use rust_decimal::Decimal;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};

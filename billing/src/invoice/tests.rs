@@ -519,6 +519,11 @@ async fn s1_lists_and_reads_stay_with_their_customer() {
     let error = get_of(&world.database, customers[1], own[0].id).await.unwrap_err();
     assert!(matches!(error, BillingError::NoInvoice(_)), "{error}");
 
+    let own_line = get(&world.database, own[0].id).await.unwrap().lines[0].id;
+    assert!(line_of(pool, customers[0], own_line).await.is_ok());
+    let error = line_of(pool, customers[1], own_line).await.unwrap_err();
+    assert!(matches!(error, BillingError::NoInvoiceLine(_)), "{error}");
+
     let page = InvoiceFilter {
         limit: Some(3),
         ..InvoiceFilter::default()
