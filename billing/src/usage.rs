@@ -22,6 +22,9 @@ pub struct UsageQuery {
 
 /// What billing needs to know about usage.
 pub trait UsageSource: Send + Sync {
+    /// Makes sure that every flow stored before this call is in what [`UsageSource::period_usage`] answers.
+    fn settle(&self) -> impl Future<Output = Result<(), AnalyticsError>> + Send;
+
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
         &self,
@@ -106,6 +109,11 @@ impl MeteredUsage {
 }
 
 impl UsageSource for MeteredUsage {
+    async fn settle(&self) -> Result<(), AnalyticsError> {
+        self.analytics.refresh_usage(|_| {}).await?;
+        Ok(())
+    }
+
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
         let queries: Vec<PeriodQuery> = queries
             .iter()
