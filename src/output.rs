@@ -13,7 +13,7 @@ pub struct Listing {
 impl Listing {
     pub fn new(columns: &[&str]) -> Listing {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|name| name.to_uppercase()));
         Listing { table, right: Vec::new(), rows: 0 }
     }

@@ -124,6 +124,16 @@ pub enum OpenReason {
     AttributionPending,
 }
 
+impl std::fmt::Display for OpenReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            OpenReason::NotOver => "it is not over",
+            OpenReason::WindowsOpen => "late flows may still change its last windows",
+            OpenReason::AttributionPending => "stored flows are not yet attributed by changed assignments",
+        })
+    }
+}
+
 /// What an invoice would say if it were closed on what is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
