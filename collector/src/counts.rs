@@ -43,6 +43,8 @@ counters! {
     /// Datagrams read from the journal.
     Datagrams = "datagrams",
     DatagramBytes = "datagram_bytes",
+    /// Bytes behind the end that a v5, v7 or IPFIX header gives: not read.
+    DatagramBytesTrailing = "datagram_bytes.trailing",
     /// Datagrams whose header and framing were understood, whatever became of single sets or records.
     DatagramsDecoded = "datagrams_decoded",
     DatagramsRejectedShort = "datagrams_rejected.short",

@@ -401,7 +401,7 @@ impl<'a> TemplateReader<'a> {
         }
         // v9 gives both as bytes of field specifiers.
         let (scope_bytes, option_bytes) = (first, usize::from(self.take16()?));
-        if scope_bytes % 4 != 0 || option_bytes % 4 != 0 {
+        if !scope_bytes.is_multiple_of(4) || !option_bytes.is_multiple_of(4) {
             return None;
         }
         Some(Some(((scope_bytes / 4) + (option_bytes / 4), scope_bytes / 4)))
