@@ -11,7 +11,8 @@
 //! 7. nothing: rate 0, kept and counted, never billed silently.
 //!
 //! Steps 4 and 5 answer only when there is one answer: samplers or domains that announce different rates leave the
-//! choice to the next step, because a guess would be billed.
+//! choice to the next step, because a guess would be billed. A rate that is announced for one interface counts as a
+//! sampler of its own there.
 
 use std::collections::BTreeMap;
 
@@ -175,6 +176,11 @@ pub fn choose(
 
 fn known(rate: Option<u32>) -> Option<u32> {
     rate.filter(|rate| *rate != 0)
+}
+
+/// Stands for the sampler of an interface whose options data names none: above every id that a sampler can have in practice.
+pub fn interface_sampler(if_index: u64) -> u64 {
+    (1 << 63) | if_index
 }
 
 /// The rates that one exporter announced in options data.

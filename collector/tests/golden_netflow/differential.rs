@@ -103,7 +103,7 @@ impl Oracle {
 }
 
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }
 
 /// The first value that is not zero among those of the first of `elements` that the record has.

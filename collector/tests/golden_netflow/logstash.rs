@@ -145,7 +145,7 @@ fn compare(name: &str, value: &Value, flow: &Flow) -> bool {
             let field = |name: &str| value[name].as_u64().unwrap();
             (
                 u64::from(flow.forwarding_status),
-                field("status") << 6 | field("reason"),
+                (field("status") << 6) | field("reason"),
             )
         }
         "icmpTypeCodeIPv4" => (u64::from(flow.icmp_type_code), number()),

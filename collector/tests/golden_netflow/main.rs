@@ -1,5 +1,7 @@
 //! The NetFlow decoder against real captures, against another decoder, and against hostile input.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod differential;
 mod hostile;
 mod logstash;

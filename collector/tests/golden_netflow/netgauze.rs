@@ -41,7 +41,7 @@ fn expected_records(path: &str) -> Vec<(u32, Vec<(String, Value)>)> {
     records
 }
 
-/// The first value of a field that is not zero, as we read repeated and dual-stack fields.
+/// A field's number.
 fn number(fields: &[(String, Value)], name: &str) -> Option<u64> {
     fields
         .iter()
@@ -49,6 +49,7 @@ fn number(fields: &[(String, Value)], name: &str) -> Option<u64> {
         .map(|(_, value)| value.as_u64().unwrap())
 }
 
+/// The address that is not zero, as we read dual-stack templates.
 fn address(fields: &[(String, Value)], v4: &str, v6: &str) -> Address {
     let addresses = fields.iter().filter(|(field, _)| field == v4 || field == v6);
     let mut addresses = addresses

@@ -15,7 +15,7 @@ use super::template::{
 };
 use super::wire::be16;
 use crate::counts::Counter;
-use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose};
+use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler};
 use crate::times::{Clock, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
@@ -347,7 +347,11 @@ impl Session<'_> {
             records += 1;
             let rate = extras.sampling.rate();
             let max_samplers = self.limits.max_samplers_per_domain;
-            if rate != 0 && !self.rates.announce(self.key, extras.sampler, rate, max_samplers) {
+            let sampler = match (extras.sampler, extras.scope_interface) {
+                (0, 1..) => interface_sampler(extras.scope_interface),
+                (sampler, _) => sampler,
+            };
+            if rate != 0 && !self.rates.announce(self.key, sampler, rate, max_samplers) {
                 self.tally.add(Counter::SamplersRejected, 1);
             }
             if let (1.., Ok(boot_ms)) = (extras.boot_ms, i64::try_from(extras.boot_ms)) {
