@@ -70,6 +70,8 @@ counters! {
     /// Waiting data sets given up: the limit or the age was reached.
     SetsDroppedPending = "sets_dropped.pending",
     SetsRejectedLength = "sets_rejected.length",
+    /// Sets of a datagram beyond the limit.
+    SetsRejectedLimit = "sets_rejected.limit",
     SetsRejectedReserved = "sets_rejected.reserved_id",
     /// Records cut off by the end of their set.
     RecordsRejectedLength = "records_rejected.length",
