@@ -3,6 +3,8 @@
 pub(crate) mod account;
 mod invoices;
 pub(crate) mod signin;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use axum::Router;
