@@ -397,7 +397,7 @@ struct LinePage {
 fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone) -> ExplanationView {
     let measured = &explanation.measured;
     let days = explanation.days.iter().map(|day| DayRow {
-        day: format::date(day.start_ms, zone),
+        day: format::weekday(day.start_ms, zone),
         received: format::bytes(day.bytes_in),
         sent: format::bytes(day.bytes_out),
         counted: format::bytes(day.billed_bytes),
