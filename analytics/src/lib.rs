@@ -16,6 +16,8 @@ pub mod period;
 pub mod reattribute;
 pub mod series;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod usage;
 
 use std::path::{Path, PathBuf};

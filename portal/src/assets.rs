@@ -35,6 +35,9 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("app.js", SCRIPT, include_bytes!("../assets/app.js")),
     ("charts.js", SCRIPT, include_bytes!("../assets/charts.js")),
     ("usage.js", SCRIPT, include_bytes!("../assets/usage.js")),
+    ("staff.css", CSS, include_bytes!("../assets/staff.css")),
+    ("overview.js", SCRIPT, include_bytes!("../assets/overview.js")),
+    ("exporters.js", SCRIPT, include_bytes!("../assets/exporters.js")),
     ("icon.svg", SVG, include_bytes!("../assets/icon.svg")),
 ];
 

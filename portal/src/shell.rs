@@ -26,7 +26,7 @@ const NAVIGATION: [NavItem; 6] = [
         roles: &[Role::Customer],
     },
     NavItem {
-        href: "/overview",
+        href: "/ops",
         label: "Traffic",
         icon: "M4 20V10M10 20V4M16 20v-8M22 20H2",
         roles: &[Role::Ops, Role::Network, Role::Admin],
@@ -96,10 +96,10 @@ mod tests {
     fn every_role_has_a_home_it_may_see() {
         for (role, page) in [
             (Role::Customer, "/usage"),
-            (Role::Ops, "/overview"),
+            (Role::Ops, "/ops"),
             (Role::Network, "/exporters"),
             (Role::Finance, "/finance"),
-            (Role::Admin, "/overview"),
+            (Role::Admin, "/ops"),
         ] {
             assert_eq!(home(role), page);
         }

@@ -434,6 +434,11 @@ impl FlowColumns {
         &self.rows
     }
 
+    /// For setting the columns that are derived from the others.
+    pub fn rows_mut(&mut self) -> &mut [Flow] {
+        &mut self.rows
+    }
+
     /// Takes the gathered rows as one batch, in the order they were pushed; nothing is left behind.
     pub fn take_batch(&mut self) -> RecordBatch {
         let batch = flows_to_batch(&self.rows);

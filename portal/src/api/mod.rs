@@ -1,6 +1,8 @@
 //! The JSON API beneath the pages, under `/api/v1`. Errors are `application/problem+json` (RFC 9457).
 
+pub(crate) mod exporters;
 mod invoices;
+pub(crate) mod overview;
 pub(crate) mod usage;
 
 use axum::extract::{FromRequestParts, Query};
@@ -16,6 +18,8 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(invoices::routes())
         .merge(usage::routes())
+        .merge(overview::routes())
+        .merge(exporters::routes())
         .layer(Extension(IsApi))
 }
 

@@ -1,7 +1,10 @@
 //! Pages. Each file has its handlers, its templates' structs and the routes to them.
 
 pub(crate) mod account;
+mod exporters;
+mod finance;
 mod invoices;
+mod overview;
 pub(crate) mod signin;
 #[cfg(test)]
 mod tests;
@@ -17,4 +20,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(account::routes())
         .merge(invoices::routes())
         .merge(usage::routes())
+        .merge(overview::routes())
+        .merge(finance::routes())
+        .merge(exporters::routes())
 }

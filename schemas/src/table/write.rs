@@ -1,5 +1,6 @@
 //! Writing a Parquet file so that it is whole or absent, and removing the ones nobody names.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,14 +23,14 @@ pub enum WriteError {
 }
 
 /// Writes batches of the table's schema to `path` (relative to the table's folder): temporary file, sync, rename, sync of
-/// the folder. Answers the size in bytes. A file of that name is replaced, which is safe while no commit names it.
+/// the folder. Answers the size in bytes. Batches may be made while they are written: one at a time is held. A file of that name is replaced, which is safe while no commit names it.
 ///
 /// # Errors
 /// On any failure the file does not exist under its name.
-pub fn write_parquet<'a>(
+pub fn write_parquet(
     table: &Table,
     path: &str,
-    batches: impl IntoIterator<Item = &'a RecordBatch>,
+    batches: impl IntoIterator<Item = impl Borrow<RecordBatch>>,
 ) -> Result<u64, WriteError> {
     let target = table.dir().join(path);
     let parent = target.parent().unwrap_or(table.dir()).to_owned();
@@ -47,7 +48,7 @@ pub fn write_parquet<'a>(
     let properties = table.def().writer_properties();
     let mut writer = ArrowWriter::try_new(file, table.def().arrow_schema(), Some(properties)).map_err(parquet)?;
     for batch in batches {
-        writer.write(batch).map_err(parquet)?;
+        writer.write(batch.borrow()).map_err(parquet)?;
     }
     let file = writer.into_inner().map_err(parquet)?;
     let size_bytes = file.metadata().map_err(io(&temporary))?.len();

@@ -1,0 +1,187 @@
+//! SQL over the tables.
+
+use schemas::table::Commit;
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test]
+async fn empty_tables_answer() {
+    let fixture = Fixture::new();
+    for table in ["flows", "usage_5m", "counters", "collection_5m"] {
+        let rows = fixture.json(&format!("SELECT count(*) AS n FROM {table}")).await;
+        assert_eq!(rows, json!([{"n": 0}]), "{table}");
+        let batches = fixture.analytics.sql(&format!("SELECT * FROM {table}")).await.unwrap();
+        assert!(batches[0].num_columns() > 5, "an empty result tells its columns");
+    }
+    assert_eq!(fixture.analytics.usage_windows(1, T0, T0 + DAY).await.unwrap(), []);
+    assert!(fixture.analytics.verify_u2(T0, T0 + DAY).await.unwrap().holds());
+}
+
+#[tokio::test]
+async fn a_query_sees_what_was_committed_before_it() {
+    let fixture = Fixture::new();
+    let count = "SELECT count(*) AS n, sum(bytes) AS bytes FROM flows";
+    fixture.add_flows(&[received(1, T0, 100), received(1, T0, 200)]);
+    assert_eq!(fixture.json(count).await, json!([{"n": 2, "bytes": 300}]));
+    let unnamed = fixture.write_flows(&[received(1, T0, 1000)]);
+    assert_eq!(fixture.json(count).await[0]["n"], 2, "not committed");
+    fixture
+        .flows()
+        .commit(Commit {
+            add: vec![unnamed],
+            ..Commit::default()
+        })
+        .unwrap();
+    assert_eq!(fixture.json(count).await, json!([{"n": 3, "bytes": 1300}]));
+}
+
+#[tokio::test]
+async fn addresses_compare_with_text_and_prefixes() {
+    let fixture = Fixture::new();
+    let six = Flow {
+        src_addr: address("2001:db8::7"),
+        ..received(1, T0, 4)
+    };
+    let other = Flow {
+        src_addr: address("203.0.113.2"),
+        ..received(1, T0, 2)
+    };
+    fixture.add_flows(&[received(1, T0, 1), other, six]);
+    for (condition, bytes) in [
+        ("src_addr = '203.0.113.1'", 1),
+        ("'203.0.113.1' = src_addr", 1),
+        ("src_addr <> '203.0.113.1'", 6),
+        ("src_addr > '203.0.113.1' AND src_addr < '204.0.0.0'", 2),
+        ("src_addr = addr('2001:db8::7')", 4),
+        ("src_addr IN (addr('203.0.113.1'), addr('2001:db8::7'))", 5),
+        ("in_prefix(src_addr, '203.0.113.0/24')", 3),
+        ("in_prefix(src_addr, '2001:db8::/32')", 4),
+        ("NOT in_prefix(src_addr, '203.0.113.2')", 5),
+        ("addr_text(src_addr) LIKE '203.%'", 3),
+    ] {
+        let query = format!("SELECT sum(bytes) AS bytes FROM flows WHERE {condition}");
+        assert_eq!(fixture.json(&query).await, json!([{"bytes": bytes}]), "{condition}");
+    }
+    let text = "SELECT src_addr, addr_text(src_addr) AS text FROM flows ORDER BY bytes";
+    assert_eq!(
+        fixture.json(text).await[2],
+        json!({"src_addr": "2001:db8::7", "text": "2001:db8::7"})
+    );
+    for bad in [
+        "src_addr = 'somewhere'",
+        "src_addr = addr('192.0.2')",
+        "in_prefix(src_addr, '192.0.2.0/64')",
+        "src_addr IN ('203.0.113.1')",
+    ] {
+        let query = format!("SELECT * FROM flows WHERE {bad}");
+        assert!(
+            fixture.analytics.sql(&query).await.is_err(),
+            "{bad}: an error, never an empty answer"
+        );
+    }
+}
+
+/// A file that a time filter rules out is never opened: here it is gone altogether.
+#[tokio::test]
+async fn files_are_pruned_by_the_manifest() {
+    let fixture = Fixture::new();
+    let old = fixture.add_flows(&[received(1, T0, 1)]);
+    fixture.add_flows(&[received(1, T0 + DAY, 2)]);
+    std::fs::remove_file(fixture.flows().dir().join(&old.path)).unwrap();
+    for condition in [
+        "received_at >= '2026-10-02T00:00:00Z'",
+        "start_at >= '2026-10-02T00:00:00Z' AND bytes > 0",
+        "end_at > TIMESTAMP '2026-10-01 12:00:00'",
+        "received_at BETWEEN '2026-10-02T00:00:00Z' AND '2026-10-03T00:00:00Z'",
+        "date_trunc('day', received_at) IS NOT NULL AND end_at >= to_timestamp('2026-10-02T00:00:00Z')",
+    ] {
+        let rows = fixture
+            .json(&format!("SELECT sum(bytes) AS bytes FROM flows WHERE {condition}"))
+            .await;
+        assert_eq!(rows, json!([{"bytes": 2}]), "{condition}");
+    }
+    let all = fixture.analytics.sql("SELECT sum(bytes) FROM flows").await;
+    assert!(all.is_err(), "a missing file is an error where its rows are needed");
+}
+
+#[tokio::test]
+async fn row_groups_are_pruned_by_their_statistics() {
+    let fixture = Fixture::new();
+    fixture.add_flows(&[received(1, T0, 1), received(3, T0, 2)]);
+    let analyze = "EXPLAIN ANALYZE SELECT sum(bytes) FROM flows WHERE dst_service = 77";
+    let plan = fixture.json(analyze).await.to_string();
+    assert!(
+        plan.contains("row_groups_pruned_statistics=1 total → 0 matched"),
+        "{plan}"
+    );
+}
+
+#[tokio::test]
+async fn only_reading_is_allowed() {
+    let fixture = Fixture::new();
+    fixture.add_flows(&[received(1, T0, 1)]);
+    let secret = fixture.path().join("secret.csv");
+    std::fs::write(&secret, "a,b\n1,2\n").unwrap();
+    let secret = secret.display();
+    for statement in [
+        "CREATE TABLE t AS SELECT 1".to_owned(),
+        "CREATE VIEW v AS SELECT 1".to_owned(),
+        format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{secret}'"),
+        "DROP TABLE flows".to_owned(),
+        "INSERT INTO flows SELECT * FROM flows".to_owned(),
+        "DELETE FROM flows".to_owned(),
+        "UPDATE flows SET bytes = 0".to_owned(),
+        format!("COPY flows TO '{secret}'"),
+        format!("EXPLAIN ANALYZE COPY flows TO '{secret}'"),
+        "SET datafusion.execution.batch_size = 1".to_owned(),
+        "PREPARE p AS SELECT 1".to_owned(),
+        "SELECT 1; SELECT 2".to_owned(),
+        format!("SELECT * FROM '{secret}'"),
+        format!("SELECT * FROM 'file://{secret}'"),
+    ] {
+        assert!(fixture.analytics.sql(&statement).await.is_err(), "{statement}");
+    }
+    assert_eq!(std::fs::read_to_string(secret.to_string()).unwrap(), "a,b\n1,2\n");
+    assert_eq!(fixture.json("SELECT count(*) AS n FROM flows").await, json!([{"n": 1}]));
+    let tables = fixture.json("SHOW TABLES").await.to_string();
+    assert!(tables.contains("usage_5m"), "{tables}");
+}
+
+#[tokio::test]
+async fn the_documented_queries_run() {
+    let fixture = Fixture::new();
+    let now = jiff::Timestamp::now().as_millisecond() - 10 * 60_000;
+    let unknown = Flow {
+        sampling_rate: 0,
+        ..received(1, now, 9)
+    };
+    let of_address = Flow {
+        dst_addr: address("192.0.2.10"),
+        ..received(12, now, 8)
+    };
+    fixture.add_flows(&[received(12, now, 100), sent(12, now, 200), of_address, unknown]);
+    fixture.hear("198.51.100.1", now, now + 1);
+    fixture.refresh().await;
+
+    let text = include_str!("../../../docs/query.md");
+    let examples: Vec<&str> = text
+        .split("```sql\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 6, "{} examples", examples.len());
+    let mut rows = Vec::new();
+    for example in examples {
+        rows.push(fixture.json(example).await);
+    }
+    assert_eq!(rows[0][0]["service"], 12);
+    assert_eq!(
+        rows[1],
+        json!([{"dst_addr": "203.0.113.1", "dst_as": 64500, "bytes": 200}])
+    );
+    assert_eq!(rows[2].as_array().unwrap().len(), 1);
+    assert_eq!(rows[3][0]["bytes"], 108);
+    assert_eq!(rows[4][0]["flows"], 1);
+    assert_eq!(rows[7], json!([{"usage_bytes": 308, "flow_bytes": 308}]));
+}

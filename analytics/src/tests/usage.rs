@@ -1,0 +1,270 @@
+//! U1 and U2 over whole tables.
+
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+use schemas::table::Token;
+use schemas::tables::USAGE_5M;
+use schemas::window::spread;
+
+use super::*;
+use crate::usage::Conservation;
+
+const ALL: (i64, i64) = (T0 - 100 * DAY, T0 + 100 * DAY);
+
+/// The content of the usage files in the order of their days: the bytes of U1.
+fn usage_files(fixture: &Fixture) -> Vec<(String, Vec<u8>)> {
+    let table = Table::open(fixture.path(), &USAGE_5M).unwrap();
+    let snapshot = table.snapshot().unwrap();
+    let files = snapshot.files.values();
+    files
+        .map(|file| {
+            let day = file.path.split('/').next().unwrap().to_owned();
+            (day, std::fs::read(table.dir().join(&file.path)).unwrap())
+        })
+        .collect()
+}
+
+/// Any flow of three days; many short, some long, some not counted.
+fn flows() -> impl Strategy<Value = Vec<Flow>> {
+    let duration = prop_oneof![4 => 0..400_000i64, 2 => 0..3 * HOUR, 1 => 0..40 * HOUR];
+    let flow = (
+        (T0..T0 + 3 * DAY, duration),
+        (0u8..3, prop_oneof![Just(0u32), Just(1), Just(1000)]),
+        (prop_oneof![0u64..3000, any::<u32>().prop_map(u64::from)], 0u64..100),
+        (0u32..4, 0u32..4),
+    );
+    let flow = flow.prop_map(
+        |((start, duration), (metered, rate), (bytes, packets), (src, dst))| Flow {
+            start_at_ms: start,
+            end_at_ms: start + duration,
+            received_at_ms: start + duration + 1000,
+            sampling_rate: rate,
+            metered: match metered {
+                0 => Metered::No,
+                1 => Metered::In,
+                _ => Metered::Out,
+            },
+            bytes,
+            packets,
+            src_service: src,
+            dst_service: dst,
+            ..Flow::default()
+        },
+    );
+    proptest::collection::vec(flow, 1..40)
+}
+
+/// What U2 compares, straight from the definition.
+fn scaled(flows: &[Flow]) -> (u64, u64) {
+    let counted = flows.iter().filter(|flow| flow.metered != Metered::No);
+    counted.fold((0, 0), |(bytes, packets), flow| {
+        (
+            bytes + flow.bytes_scaled(),
+            packets + flow.packets * u64::from(flow.sampling_rate),
+        )
+    })
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn u1_any_order_of_arrival_gives_the_same_bytes(
+        flows in flows(),
+        files in 1usize..5,
+        seed in any::<u64>(),
+        refresh_between in any::<bool>(),
+    ) {
+        let scratch = Fixture::new();
+        scratch.add_flows(&flows);
+        block_on(scratch.refresh());
+
+        let pieces = Fixture::new();
+        let mut parts: Vec<Vec<Flow>> = vec![Vec::new(); files];
+        for (position, flow) in flows.iter().enumerate() {
+            let part = (seed.rotate_left(position as u32 * 7) % files as u64) as usize;
+            // Within the file in another order, too.
+            parts[part].insert(0, *flow);
+        }
+        parts.rotate_left(seed as usize % files);
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            pieces.add_flows(part);
+            if refresh_between {
+                block_on(pieces.refresh());
+            }
+        }
+        block_on(pieces.refresh());
+
+        prop_assert!(usage_files(&scratch) == usage_files(&pieces));
+        let sums = block_on(pieces.analytics.verify_u2(ALL.0, ALL.1)).unwrap();
+        let (bytes, packets) = scaled(&flows);
+        prop_assert_eq!(sums, Conservation {
+            usage_bytes: bytes, usage_packets: packets, flow_bytes: bytes, flow_packets: packets,
+        });
+        // And over any part of the time, where flows are cut at the edges.
+        let part = block_on(pieces.analytics.verify_u2(T0 + 7 * HOUR, T0 + 30 * HOUR)).unwrap();
+        prop_assert!(part.holds(), "{part:?}");
+    }
+}
+
+#[tokio::test]
+async fn windows_have_the_shares_that_spread_gives() {
+    let fixture = Fixture::new();
+    let mut flow = received(5, T0 - 100_000, 10_007);
+    flow.end_at_ms = T0 + 2 * HOUR + 1;
+    flow.sampling_rate = 10;
+    fixture.add_flows(&[flow]);
+    let refresh = fixture.refresh().await;
+    assert_eq!(refresh.days_written, 2, "the flow began before midnight");
+    let mut expected = Vec::new();
+    spread(100_070, flow.start_at_ms, flow.end_at_ms, |window, bytes| {
+        expected.push((window.start_ms(), bytes));
+    });
+    let windows = fixture.analytics.usage_windows(5, ALL.0, ALL.1).await.unwrap();
+    let actual: Vec<_> = windows.iter().map(|w| (w.window_start_ms, w.bytes_in)).collect();
+    assert_eq!(actual, expected);
+    assert!(windows.iter().all(|window| window.flows == 1 && window.bytes_out == 0));
+    let samples = fixture.json("SELECT sum(samples) AS samples FROM usage_5m").await;
+    assert_eq!(samples[0]["samples"], flow.packets, "unscaled");
+}
+
+#[tokio::test]
+async fn services_are_those_of_the_metered_side() {
+    let fixture = Fixture::new();
+    let unmetered = Flow {
+        metered: Metered::No,
+        ..received(1, T0, 1)
+    };
+    let unknown_rate = Flow {
+        sampling_rate: 0,
+        ..received(1, T0, 2)
+    };
+    let both_known = Flow {
+        src_service: 8,
+        ..received(9, T0, 4)
+    };
+    let flows = [unmetered, unknown_rate, both_known, sent(9, T0, 8), received(0, T0, 16)];
+    fixture.add_flows(&flows);
+    fixture.refresh().await;
+    let rows = fixture
+        .json("SELECT service, bytes_in, bytes_out, flows FROM usage_5m ORDER BY service")
+        .await;
+    assert_eq!(
+        rows,
+        serde_json::json!([
+            {"service": 0, "bytes_in": 16, "bytes_out": 0, "flows": 1},
+            {"service": 9, "bytes_in": 4, "bytes_out": 8, "flows": 2},
+        ])
+    );
+}
+
+#[tokio::test]
+async fn late_data_recomputes_the_windows_it_touches() {
+    let fixture = Fixture::new();
+    fixture.add_flows(&[received(1, T0, 100), received(1, T0 + HOUR, 200)]);
+    let first = fixture.refresh().await;
+    assert_eq!(first.windows_recomputed, 13);
+    let nothing = fixture.refresh().await;
+    assert_eq!((nothing.windows_recomputed, nothing.days_written), (0, 0), "up to date");
+
+    fixture.add_flows(&[received(1, T0, 11)]);
+    let late = fixture.refresh().await;
+    assert_eq!((late.windows_recomputed, late.rows_written), (1, 2));
+    let windows = fixture.analytics.usage_windows(1, T0, T0 + DAY).await.unwrap();
+    let bytes: Vec<u64> = windows.iter().map(|window| window.bytes_in).collect();
+    assert_eq!(bytes, [111, 200]);
+    assert_eq!(usage_files(&fixture).len(), 1, "one file a day");
+}
+
+#[tokio::test]
+async fn a_compaction_changes_nothing() {
+    let fixture = Fixture::new();
+    let (a, b) = (received(1, T0, 100), received(2, T0 + HOUR, 200));
+    let old = [fixture.add_flows(&[a]), fixture.add_flows(&[b])];
+    fixture.refresh().await;
+    let before = usage_files(&fixture);
+    let mut compacted = fixture.write_flows(&[a, b]);
+    compacted.sequence = 2;
+    fixture
+        .flows()
+        .commit(Commit {
+            add: vec![compacted],
+            remove: old.iter().map(|file| file.path.clone()).collect(),
+            ..Commit::default()
+        })
+        .unwrap();
+    assert_eq!(fixture.refresh().await.windows_recomputed, 0);
+    assert!(before == usage_files(&fixture));
+}
+
+#[tokio::test]
+async fn lost_usage_is_recomputed_as_it_was() {
+    let fixture = Fixture::new();
+    fixture.add_flows(&[received(1, T0, 100), sent(2, T0 + 30 * HOUR, 200)]);
+    fixture.refresh().await;
+    let before = usage_files(&fixture);
+    let again = fixture
+        .analytics
+        .recompute_usage(T0, T0 + 2 * DAY, |_| ())
+        .await
+        .unwrap();
+    assert_eq!(again.windows_recomputed, 2 * 288);
+    assert!(before == usage_files(&fixture));
+}
+
+/// Somebody else commits between our reading and our commit: ours must not count the same flows a second time.
+#[tokio::test]
+async fn a_refresh_that_lost_the_race_starts_again() {
+    let fixture = Fixture::new();
+    fixture.add_flows(&[received(1, T0, 100)]);
+    let raced = AtomicBool::new(false);
+    let race = |_| {
+        if raced.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let token = Token {
+            writer: "usage".to_owned(),
+            number: 1,
+        };
+        let commit = Commit {
+            token: Some(token),
+            ..Commit::default()
+        };
+        let table = Table::open(fixture.path(), &USAGE_5M).unwrap();
+        assert!(table.commit(commit).unwrap());
+    };
+    let refresh = fixture.analytics.refresh_usage(race).await.unwrap();
+    assert_eq!(refresh.rows_written, 1);
+    assert!(raced.load(Ordering::SeqCst));
+    assert!(fixture.analytics.verify_u2(ALL.0, ALL.1).await.unwrap().holds());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshers_of_several_processes_do_not_count_twice() {
+    let fixture = Fixture::new();
+    let other = Analytics::open(fixture.path()).unwrap();
+    for round in 0..4i64 {
+        fixture.add_flows(&[received(1, T0 + round * 20 * HOUR, 100)]);
+        let (ours, theirs) = tokio::join!(fixture.analytics.refresh_usage(|_| ()), other.refresh_usage(|_| ()));
+        assert_eq!(ours.unwrap().flows_sequence, theirs.unwrap().flows_sequence);
+    }
+    let sums = fixture.analytics.verify_u2(ALL.0, ALL.1).await.unwrap();
+    assert_eq!((sums.usage_bytes, sums.flow_bytes), (400, 400));
+}
+
+#[test]
+fn a_window_is_closed_after_its_lateness() {
+    use crate::usage::{LATENESS_MS, closed_until_ms};
+    let end = T0 + WINDOW_MS;
+    assert_eq!(closed_until_ms(end + LATENESS_MS - 1), T0);
+    assert_eq!(closed_until_ms(end + LATENESS_MS), end);
+}

@@ -1,0 +1,136 @@
+//! Reading a segment: every sound block once, in order, past any damage.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::record::{Record, Records};
+use super::{
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io,
+};
+
+/// A segment in memory, checked.
+#[derive(Debug)]
+pub struct SegmentContent {
+    bytes: Vec<u8>,
+    /// Where the records of each sound block lie.
+    blocks: Vec<Range<usize>>,
+    /// Damaged places between sound blocks (or in a closed segment): acknowledged data was lost there.
+    pub blocks_damaged: u64,
+    /// Bytes after the last sound block of a segment that was not closed: never acknowledged.
+    pub torn_bytes: u64,
+    /// The segment ends with its end mark.
+    pub closed: bool,
+}
+
+impl SegmentContent {
+    /// Every record, in the order it was written.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.blocks
+            .iter()
+            .flat_map(|block| Records::new(&self.bytes[block.clone()]))
+    }
+
+    /// Length of the file.
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+enum Found {
+    /// A block with records, and where the next one starts.
+    Block(Range<usize>),
+    EndMark,
+    Damaged,
+}
+
+fn block_at(bytes: &[u8], offset: usize, seed: Seed) -> Found {
+    let Some((header, rest)) = bytes
+        .get(offset..)
+        .and_then(|b| b.split_first_chunk::<BLOCK_HEADER_BYTES>())
+    else {
+        return Found::Damaged;
+    };
+    let [m0, m1, m2, m3, l0, l1, l2, l3, n0, n1, n2, n3, c0, c1, c2, c3] = *header;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if [m0, m1, m2, m3] != BLOCK_MAGIC || length > BLOCK_BYTES_MAX || length > rest.len() {
+        return Found::Damaged;
+    }
+    let lengths = [l0, l1, l2, l3, n0, n1, n2, n3];
+    if seed.checksum(lengths, &rest[..length]) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Found::Damaged;
+    }
+    if length == 0 {
+        return Found::EndMark;
+    }
+    let start = offset + BLOCK_HEADER_BYTES;
+    Found::Block(start..start + length)
+}
+
+fn is_sound(bytes: &[u8], offset: usize, seed: Seed) -> bool {
+    !matches!(block_at(bytes, offset, seed), Found::Damaged)
+}
+
+/// First sound block after the damaged one at `offset`: where its own header leads, else wherever a magic number stands.
+fn resync(bytes: &[u8], offset: usize, seed: Seed) -> Option<usize> {
+    if let Some(length) = bytes.get(offset + 4..offset + 8).and_then(|b| b.first_chunk()) {
+        let next = offset + BLOCK_HEADER_BYTES + u32::from_le_bytes(*length) as usize;
+        if is_sound(bytes, next, seed) {
+            return Some(next);
+        }
+    }
+    (offset + 1..bytes.len().saturating_sub(BLOCK_HEADER_BYTES - 1))
+        .find(|at| bytes[*at..].starts_with(&BLOCK_MAGIC) && is_sound(bytes, *at, seed))
+}
+
+fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
+    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER_BYTES>() else {
+        return false;
+    };
+    header.starts_with(&SEGMENT_MAGIC)
+        && header[8..16] == segment.to_le_bytes()
+        && header[28..] == crc32fast::hash(&header[..28]).to_le_bytes()
+}
+
+/// Reads a whole segment (at most `segment_max_bytes` and one block, so it fits in memory).
+///
+/// # Errors
+/// When the file cannot be read. Damage is no error: it is counted in the answer.
+pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
+    let bytes = std::fs::read(path).map_err(io(path))?;
+    let seed = Seed::new(journal_id, segment);
+    let mut content = SegmentContent {
+        bytes: Vec::new(),
+        blocks: Vec::new(),
+        blocks_damaged: 0,
+        torn_bytes: 0,
+        closed: false,
+    };
+    // A damaged header loses nothing by itself: number and id seed the checksums of the blocks.
+    let damaged_header = bytes.len() >= SEGMENT_HEADER_BYTES && !header_is_sound(&bytes, segment);
+    content.blocks_damaged += u64::from(damaged_header);
+    let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
+    while offset < bytes.len() {
+        match block_at(&bytes, offset, seed) {
+            Found::Block(records) => {
+                offset = records.end;
+                content.blocks.push(records);
+            }
+            Found::EndMark => {
+                content.closed = true;
+                break;
+            }
+            Found::Damaged => match resync(&bytes, offset, seed) {
+                Some(next) => {
+                    content.blocks_damaged += 1;
+                    offset = next;
+                }
+                None => {
+                    content.torn_bytes = (bytes.len() - offset) as u64;
+                    break;
+                }
+            },
+        }
+    }
+    content.bytes = bytes;
+    Ok(content)
+}

@@ -1,0 +1,235 @@
+//! Appends batches to the current segment, syncs, closes.
+//!
+//! On an error (a full disk) it stops taking batches and tries again: what it holds is kept, the queue fills, the receive
+//! threads drop and count. It never gives up while the collector runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::Shared;
+use crate::journal::{Drops, JournalError, RecordBuffer, SegmentWriter};
+use crate::receive::KernelDrops;
+
+/// Appended bytes are handed to the operating system at the latest when they are this many.
+const WRITE_BYTES: usize = 256 << 10;
+/// Dropped datagrams are recorded this often.
+const DROPS_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a failed write.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// A failure that lasts is logged this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+/// When stopping, a failing journal is tried for so long.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+struct Current {
+    segment: SegmentWriter,
+    opened: Instant,
+}
+
+pub(super) struct JournalThread {
+    shared: Arc<Shared>,
+    queue: Receiver<RecordBuffer>,
+    spare: Sender<RecordBuffer>,
+    /// Tells the worker that a segment was closed; hung up when there will be no more.
+    closed: Sender<()>,
+    next_number: u64,
+    current: Option<Current>,
+    synced_at: Instant,
+    drops_at: Instant,
+    logged_at: Option<Instant>,
+    /// Per socket: what was recorded so far of (kernel, queue) drops.
+    recorded: Vec<(u64, u64)>,
+}
+
+impl JournalThread {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: Receiver<RecordBuffer>,
+        spare: Sender<RecordBuffer>,
+        closed: Sender<()>,
+        next_number: u64,
+    ) -> JournalThread {
+        let now = Instant::now();
+        let recorded = vec![(0, 0); shared.sockets.len()];
+        JournalThread {
+            shared,
+            queue,
+            spare,
+            closed,
+            next_number,
+            current: None,
+            synced_at: now,
+            drops_at: now,
+            logged_at: None,
+            recorded,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let sync_interval = Duration::from_millis(self.shared.config.fsync_interval_ms);
+        loop {
+            if self.journal_is_full() {
+                match self.write_what_is_due(sync_interval) {
+                    Ok(()) => self.pause("journal_max_bytes is reached, datagrams are dropped", None),
+                    Err(error) => self.pause("journal cannot be written, datagrams are dropped", Some(&error)),
+                }
+                if self.shared.stopping.load(Ordering::Acquire) {
+                    break;
+                }
+                continue;
+            }
+            match self.queue.recv_timeout(sync_interval) {
+                Ok(batch) => self.append(batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.drops_at.elapsed() >= DROPS_INTERVAL {
+                self.record_drops();
+            }
+            self.write_until_done(sync_interval);
+        }
+        // The receivers are gone; whatever they queued is in.
+        while let Ok(batch) = self.queue.try_recv() {
+            self.append(batch);
+        }
+        self.record_drops();
+        self.finish();
+    }
+
+    fn journal_is_full(&self) -> bool {
+        let current = self.current.as_ref().map_or(0, |current| current.segment.size_bytes());
+        self.shared.backlog_bytes.load(Ordering::Relaxed) + current >= self.shared.config.journal_max_bytes
+    }
+
+    fn append(&mut self, mut batch: RecordBuffer) {
+        self.segment().append(&batch);
+        batch.clear();
+        // Full when the receivers have enough already; then this one is freed.
+        let _ = self.spare.try_send(batch);
+    }
+
+    fn segment(&mut self) -> &mut SegmentWriter {
+        let (shared, next_number) = (&self.shared, &mut self.next_number);
+        let current = self.current.get_or_insert_with(|| {
+            let number = *next_number;
+            *next_number += 1;
+            let created_at_ms = jiff::Timestamp::now().as_millisecond();
+            let path = shared.journal.segment_path(number);
+            Current {
+                segment: SegmentWriter::new(path, shared.journal.id(), number, created_at_ms),
+                opened: Instant::now(),
+            }
+        });
+        &mut current.segment
+    }
+
+    /// Brings the current segment as far as it is due: written, synced, closed. Tries until that succeeds, or the
+    /// collector stops.
+    fn write_until_done(&mut self, sync_interval: Duration) {
+        while let Err(error) = self.write_what_is_due(sync_interval) {
+            self.pause("journal cannot be written, datagrams will be dropped", Some(&error));
+            if self.shared.stopping.load(Ordering::Acquire) {
+                return;
+            }
+        }
+        if self.shared.journal_stalled.swap(false, Ordering::Relaxed) {
+            tracing::info!("journal is written again");
+            self.logged_at = None;
+        }
+    }
+
+    fn write_what_is_due(&mut self, sync_interval: Duration) -> Result<(), JournalError> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        let config = &self.shared.config;
+        let is_old = current.opened.elapsed() >= Duration::from_secs(config.segment_seconds);
+        if is_old || current.segment.size_bytes() >= config.segment_max_bytes {
+            return self.close();
+        }
+        if self.synced_at.elapsed() >= sync_interval {
+            current.segment.sync()?;
+            self.synced_at = Instant::now();
+        } else if current.segment.unwritten_bytes() >= WRITE_BYTES || self.queue.is_empty() {
+            current.segment.write()?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        current.segment.close()?;
+        self.synced_at = Instant::now();
+        self.shared
+            .backlog_bytes
+            .fetch_add(current.segment.size_bytes(), Ordering::Relaxed);
+        self.shared
+            .closed_upto
+            .store(current.segment.number(), Ordering::Release);
+        self.current = None;
+        // Full when the worker has not looked yet: it will see this segment too.
+        let _ = self.closed.try_send(());
+        Ok(())
+    }
+
+    /// Appends what was dropped since the last time.
+    fn record_drops(&mut self) {
+        self.drops_at = Instant::now();
+        let kernel = KernelDrops::read();
+        let mut records = RecordBuffer::default();
+        let at_ms = jiff::Timestamp::now().as_millisecond();
+        for (index, stats) in self.shared.sockets.iter().enumerate() {
+            if let Some(drops) = stats.inode.and_then(|inode| kernel.of(inode)) {
+                stats.kernel_dropped.store(drops, Ordering::Relaxed);
+            }
+            let now = (
+                stats.kernel_dropped.load(Ordering::Relaxed),
+                stats.queue_dropped.load(Ordering::Relaxed),
+            );
+            let before = std::mem::replace(&mut self.recorded[index], now);
+            let drops = Drops {
+                at_ms,
+                kernel_dropped: now.0.saturating_sub(before.0),
+                queue_dropped: now.1.saturating_sub(before.1),
+            };
+            if drops.kernel_dropped > 0 || drops.queue_dropped > 0 {
+                tracing::warn!(
+                    address = %stats.listening.address,
+                    kernel = drops.kernel_dropped,
+                    queue = drops.queue_dropped,
+                    "datagrams dropped"
+                );
+                records.push_drops(index as u8, &drops);
+            }
+        }
+        if !records.is_empty() {
+            self.segment().append(&records);
+        }
+    }
+
+    fn finish(&mut self) {
+        let give_up_at = Instant::now() + STOP_PATIENCE;
+        while let Err(error) = self.close() {
+            self.pause("journal cannot be written", Some(&error));
+            if Instant::now() >= give_up_at {
+                tracing::error!("journal given up: what was not synced is lost");
+                return;
+            }
+        }
+    }
+
+    fn pause(&mut self, message: &'static str, error: Option<&JournalError>) {
+        self.shared.journal_stalled.store(true, Ordering::Relaxed);
+        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            let source = error.map(|error| crate::error_chain(error));
+            tracing::error!(source, "{message}");
+            self.logged_at = Some(Instant::now());
+        }
+        std::thread::park_timeout(RETRY_INTERVAL);
+    }
+}

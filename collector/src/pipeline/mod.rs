@@ -1,0 +1,272 @@
+//! The collector: sockets, journal, worker.
+//!
+//! ```text
+//! receive threads ──batches──▶ journal thread ──closed segments──▶ worker thread ──▶ tables, checkpoint, status
+//!   one per socket   bounded      appends, syncs       on disk        decodes, stores, deletes
+//! ```
+//!
+//! Only closed segments are decoded. What a running collector does, what a restart does with the segments it finds, and
+//! what a repeated attempt after an error does is the same code on the same bytes, so it gives the same flows (F1).
+//!
+//! Nothing here waits for something behind it except through the journal on disk: when the tables cannot be written the
+//! journal grows to `journal_max_bytes`; when the journal cannot be written the queue fills; when the queue is full
+//! datagrams are dropped, and counted.
+
+mod checkpoint;
+mod journal_thread;
+pub(crate) mod stage;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use schemas::assignment::Assignments;
+use schemas::metering::MeteringConfig;
+
+use crate::config::{CollectorConfig, ConfigError};
+use crate::journal::{Journal, JournalError, RecordBuffer};
+use crate::receive::{self, ListenKind, Listening, ReceiveLoop, SocketStats};
+use crate::sink::{StoreError, Tables};
+use crate::status::SocketStatus;
+
+use journal_thread::JournalThread;
+use worker::Worker;
+
+/// Why the collector could not start or stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("checkpoint {path}")]
+    Checkpoint { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address} for {kind}")]
+    Listen {
+        kind: ListenKind,
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("thread {name} cannot be started")]
+    Thread { name: String, source: std::io::Error },
+    #[error("thread {name} ended by a panic: restart; what reached the journal is kept")]
+    Panicked { name: String },
+    #[error("{segments} journal segments are not stored yet: they are kept, and stored at the next start")]
+    NotDrained { segments: u64 },
+}
+
+/// What is in flight, as of now.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LiveCounts {
+    /// Since the start.
+    pub sockets: Vec<SocketStatus>,
+    /// Batches that wait for the journal, of at most `queue_batches_max`.
+    pub queue_batches: usize,
+    pub queue_batches_max: usize,
+    /// Closed segments that wait to be stored, and their size.
+    pub segments_waiting: u64,
+    pub journal_bytes: u64,
+    /// The journal or the tables cannot be written at the moment: see the log.
+    pub journal_stalled: bool,
+    pub store_stalled: bool,
+    /// Every thread is alive.
+    pub running: bool,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: CollectorConfig,
+    pub(crate) journal: Journal,
+    pub(crate) tables: Tables,
+    pub(crate) sockets: Vec<Arc<SocketStats>>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    /// Segments up to here are closed.
+    pub(crate) closed_upto: AtomicU64,
+    /// Segments before this one are stored and deleted.
+    pub(crate) next_segment: AtomicU64,
+    /// Size of the closed segments on disk.
+    pub(crate) backlog_bytes: AtomicU64,
+    pub(crate) journal_stalled: AtomicBool,
+    pub(crate) store_stalled: AtomicBool,
+    /// A configuration that takes effect with the next segment.
+    pub(crate) new_metering: Mutex<Option<(MeteringConfig, Arc<Assignments>)>>,
+}
+
+impl Shared {
+    pub(crate) fn segments_waiting(&self) -> u64 {
+        let closed = self.closed_upto.load(Ordering::Acquire);
+        (closed + 1).saturating_sub(self.next_segment.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn socket_statuses(&self) -> Vec<SocketStatus> {
+        let status = |stats: &Arc<SocketStats>| SocketStatus {
+            kind: stats.listening.kind,
+            address: stats.listening.address,
+            datagrams: stats.datagrams.load(Ordering::Relaxed),
+            bytes: stats.bytes.load(Ordering::Relaxed),
+            kernel_dropped: stats.kernel_dropped.load(Ordering::Relaxed),
+            queue_dropped: stats.queue_dropped.load(Ordering::Relaxed),
+            receive_buffer_bytes: stats.receive_buffer_bytes,
+        };
+        self.sockets.iter().map(status).collect()
+    }
+}
+
+/// A running collector. Dropping it stops it without waiting; [`Collector::stop`] waits until everything is stored.
+#[derive(Debug)]
+pub struct Collector {
+    shared: Arc<Shared>,
+    listening: Vec<Listening>,
+    queue: crossbeam_channel::Receiver<RecordBuffer>,
+    /// In the order they end: receivers, journal, worker.
+    threads: Vec<(String, JoinHandle<()>)>,
+}
+
+impl Collector {
+    /// Locks the data directory, opens the sockets and starts. Segments that an earlier process left are stored first,
+    /// while new datagrams are received already.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, another process holds the data directory, a socket cannot be bound, or the
+    /// journal or the tables cannot be read.
+    pub fn start(
+        data_dir: &Path,
+        config: CollectorConfig,
+        metering: MeteringConfig,
+        assignments: Arc<Assignments>,
+    ) -> Result<Collector, CollectorError> {
+        config.validate()?;
+        let journal = Journal::open(data_dir)?;
+        let tables = Tables::open(data_dir)?;
+        let recovered = worker::recover(&journal, &tables, metering, assignments)?;
+
+        let mut sockets = Vec::new();
+        let netflow = config.netflow.iter().map(|address| (ListenKind::Netflow, *address));
+        let sflow = config.sflow.iter().map(|address| (ListenKind::Sflow, *address));
+        for (kind, address) in netflow.chain(sflow) {
+            let (socket, stats) = receive::open(kind, address, config.receive_buffer_bytes)
+                .map_err(|source| CollectorError::Listen { kind, address, source })?;
+            sockets.push((socket, Arc::new(stats)));
+        }
+        let listening = sockets.iter().map(|(_, stats)| stats.listening).collect();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (batch_sender, queue) = crossbeam_channel::bounded(config.queue_batches);
+        let (spare_sender, spare) = crossbeam_channel::bounded(64);
+        let (closed_sender, closed) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared {
+            data_dir: data_dir.to_owned(),
+            config,
+            journal,
+            tables,
+            sockets: sockets.iter().map(|(_, stats)| stats.clone()).collect(),
+            stopping: stopping.clone(),
+            closed_upto: AtomicU64::new(recovered.next_new_segment - 1),
+            next_segment: AtomicU64::new(recovered.next_segment),
+            backlog_bytes: AtomicU64::new(recovered.backlog_bytes),
+            journal_stalled: AtomicBool::new(false),
+            store_stalled: AtomicBool::new(false),
+            new_metering: Mutex::new(None),
+        });
+        let mut collector = Collector {
+            shared: shared.clone(),
+            listening,
+            queue: queue.clone(),
+            threads: Vec::new(),
+        };
+        for (index, (socket, stats)) in sockets.into_iter().enumerate() {
+            let receiver = ReceiveLoop {
+                socket,
+                index: index as u8,
+                stats,
+                batches: batch_sender.clone(),
+                spare: spare.clone(),
+                stopping: stopping.clone(),
+            };
+            collector.spawn(format!("receive-{index}"), move || receiver.run())?;
+        }
+        drop(batch_sender);
+        let journal_thread = JournalThread::new(
+            shared.clone(),
+            queue,
+            spare_sender,
+            closed_sender,
+            recovered.next_new_segment,
+        );
+        collector.spawn("journal".to_owned(), move || journal_thread.run())?;
+        let worker = Worker::new(shared, recovered.stage);
+        collector.spawn("worker".to_owned(), move || worker.run(&closed))?;
+        Ok(collector)
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), CollectorError> {
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(body);
+        match thread {
+            Ok(thread) => {
+                self.threads.push((name, thread));
+                Ok(())
+            }
+            Err(source) => Err(CollectorError::Thread { name, source }),
+        }
+    }
+
+    /// The sockets, with their actual addresses.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// Sampling rates, metering points and attribution change from the next segment on. No datagram is lost.
+    pub fn set_metering(&self, metering: MeteringConfig, assignments: Arc<Assignments>) {
+        let mut new = self.shared.new_metering.lock().unwrap_or_else(PoisonError::into_inner);
+        *new = Some((metering, assignments));
+    }
+
+    /// What is in flight now.
+    pub fn live(&self) -> LiveCounts {
+        LiveCounts {
+            sockets: self.shared.socket_statuses(),
+            queue_batches: self.queue.len(),
+            queue_batches_max: self.shared.config.queue_batches,
+            segments_waiting: self.shared.segments_waiting(),
+            journal_bytes: self.shared.backlog_bytes.load(Ordering::Relaxed),
+            journal_stalled: self.shared.journal_stalled.load(Ordering::Relaxed),
+            store_stalled: self.shared.store_stalled.load(Ordering::Relaxed),
+            running: self.threads.iter().all(|(_, thread)| !thread.is_finished()),
+        }
+    }
+
+    /// Drains: empties the sockets' buffers, closes the segment and stores every segment. When it returns, everything
+    /// that was received can be queried.
+    ///
+    /// # Errors
+    /// [`CollectorError::NotDrained`] when the tables cannot be written; nothing that reached the journal is lost.
+    pub fn stop(mut self) -> Result<(), CollectorError> {
+        self.shared.stopping.store(true, Ordering::Release);
+        let mut result = Ok(());
+        for (name, thread) in self.threads.drain(..) {
+            if thread.join().is_err() && result.is_ok() {
+                result = Err(CollectorError::Panicked { name });
+            }
+        }
+        result?;
+        match self.shared.journal.segments()?.len() as u64 {
+            0 => Ok(()),
+            segments => Err(CollectorError::NotDrained { segments }),
+        }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,188 @@
+//! Datagrams to rows: decode, enrich, gather. One path for live segments, recovery and imports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use schemas::assignment::Assignments;
+use schemas::metering::{Enricher, MeteringConfig};
+use schemas::window::WindowStart;
+
+use crate::counts::{CountKey, Counter, Counts};
+use crate::decode::dispatch::{DecoderCheckpoint, Dispatcher};
+use crate::decode::{Datagram, Decoded, InterfaceCounters};
+use crate::status::{ExporterStatus, Tracker};
+
+/// Flows that become one Arrow batch.
+pub(crate) const BATCH_ROWS: usize = 32_768;
+
+/// Rows of the three tables, in the order their datagrams arrived.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) flows: Vec<RecordBatch>,
+    pub(crate) flow_rows: u64,
+    /// Earliest `start_at` or `received_at`, latest `end_at` or `received_at`; meaningless without rows.
+    pub(crate) flow_times: Option<TimeSpan>,
+    pub(crate) counters: Vec<InterfaceCounters>,
+    /// Counts by 5-minute window of arrival.
+    pub(crate) windows: BTreeMap<WindowStart, Counts>,
+    /// When the first datagram arrived, UTC milliseconds.
+    pub(crate) first_received_ms: Option<i64>,
+}
+
+/// Smallest and largest time, both inclusive, UTC milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TimeSpan {
+    pub(crate) min_ms: i64,
+    pub(crate) max_ms: i64,
+}
+
+impl TimeSpan {
+    pub(crate) fn including(span: Option<TimeSpan>, min_ms: i64, max_ms: i64) -> TimeSpan {
+        TimeSpan {
+            min_ms: span.map_or(min_ms, |s| s.min_ms.min(min_ms)),
+            max_ms: span.map_or(max_ms, |s| s.max_ms.max(max_ms)),
+        }
+    }
+}
+
+/// Decoder state, attribution and status, fed datagram by datagram.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    metering: MeteringConfig,
+    dispatcher: Dispatcher,
+    enricher: Enricher,
+    tracker: Tracker,
+    decoded: Decoded,
+    window: Option<WindowStart>,
+    gathered: Gathered,
+}
+
+impl Stage {
+    pub(crate) fn new(metering: MeteringConfig, assignments: Arc<Assignments>) -> Stage {
+        Stage {
+            dispatcher: Dispatcher::new(&metering),
+            enricher: Enricher::new(&metering, assignments),
+            tracker: Tracker::default(),
+            decoded: Decoded::default(),
+            window: None,
+            gathered: Gathered::default(),
+            metering,
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    pub(crate) fn restore(
+        metering: MeteringConfig,
+        assignments: Arc<Assignments>,
+        decoders: DecoderCheckpoint,
+        tracker: Tracker,
+    ) -> Stage {
+        Stage {
+            dispatcher: Dispatcher::restore(&metering, decoders),
+            enricher: Enricher::new(&metering, assignments),
+            tracker,
+            decoded: Decoded::default(),
+            window: None,
+            gathered: Gathered::default(),
+            metering,
+        }
+    }
+
+    /// Takes over a changed configuration; call between segments.
+    pub(crate) fn set_metering(&mut self, metering: MeteringConfig, assignments: Arc<Assignments>) {
+        self.dispatcher.set_metering(&metering);
+        self.enricher = Enricher::new(&metering, assignments);
+        self.metering = metering;
+    }
+
+    pub(crate) fn decoder_checkpoint(&self) -> DecoderCheckpoint {
+        self.dispatcher.checkpoint()
+    }
+
+    pub(crate) fn exporters(&self) -> Vec<ExporterStatus> {
+        self.tracker.exporters(self.dispatcher.domains(), &self.metering)
+    }
+
+    pub(crate) fn totals(&self) -> &BTreeMap<String, u64> {
+        self.tracker.totals()
+    }
+
+    /// Decodes one datagram.
+    pub(crate) fn push(&mut self, datagram: &Datagram<'_>) {
+        self.enter_window(datagram.received_at_ms);
+        let key = self.dispatcher.decode(datagram, &mut self.decoded);
+        self.tracker.heard(
+            key.exporter,
+            key.protocol_version,
+            datagram.received_at_ms,
+            datagram.payload.len(),
+        );
+        if self.decoded.flows.len() >= BATCH_ROWS {
+            self.cut_batch();
+        }
+    }
+
+    /// Counts something that is not a datagram, in the window of `at_ms`.
+    pub(crate) fn count(&mut self, at_ms: i64, key: CountKey, counter: Counter, amount: u64) {
+        self.enter_window(at_ms);
+        self.decoded.counts.add(key, counter, amount);
+    }
+
+    fn enter_window(&mut self, at_ms: i64) {
+        self.gathered.first_received_ms.get_or_insert(at_ms);
+        let window = WindowStart::containing(at_ms);
+        if self.window != Some(window) {
+            self.leave_window();
+            self.window = Some(window);
+        }
+    }
+
+    fn leave_window(&mut self) {
+        let Some(window) = self.window.take() else { return };
+        let counts = std::mem::take(&mut self.decoded.counts);
+        self.tracker.counts(&counts);
+        self.gathered.windows.entry(window).or_default().merge(&counts);
+    }
+
+    /// Flows gathered that are not in a batch yet.
+    fn cut_batch(&mut self) {
+        let flows = self.decoded.flows.rows_mut();
+        if flows.is_empty() {
+            return;
+        }
+        let mut span = self.gathered.flow_times;
+        for flow in flows.iter_mut() {
+            self.enricher.enrich(flow);
+            span = Some(TimeSpan::including(
+                span,
+                flow.start_at_ms.min(flow.received_at_ms),
+                flow.end_at_ms.max(flow.received_at_ms),
+            ));
+        }
+        self.tracker.flows(flows);
+        self.gathered.flow_times = span;
+        self.gathered.flow_rows += flows.len() as u64;
+        self.gathered.flows.push(self.decoded.flows.take_batch());
+    }
+
+    /// Flows so far, in batches or not.
+    pub(crate) fn flow_rows(&self) -> u64 {
+        self.gathered.flow_rows + self.decoded.flows.len() as u64
+    }
+
+    /// Takes the whole batches so far, so that they can be written while decoding goes on.
+    pub(crate) fn take_batches(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.gathered.flows)
+    }
+
+    /// Takes everything gathered; the state of the decoders stays.
+    pub(crate) fn take(&mut self) -> Gathered {
+        self.cut_batch();
+        self.leave_window();
+        self.dispatcher.start_segment();
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.counters = std::mem::take(&mut self.decoded.counters);
+        gathered
+    }
+}

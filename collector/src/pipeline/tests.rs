@@ -1,0 +1,287 @@
+//! Crashes between any two steps, and the whole collector over loopback.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use arrow::array::types::{TimestampMillisecondType, UInt64Type};
+use arrow::array::{Array, AsArray};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::flow::FLOWS;
+use schemas::table::Table;
+use schemas::tables::COLLECTION_5M;
+
+use super::*;
+use crate::counts::Counter;
+use crate::decode::Datagram;
+use crate::journal::SegmentWriter;
+use crate::sink::{Step, Written};
+use crate::status;
+use crate::test_support::{source, v5_datagram};
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+/// The `bytes` of every stored flow, in order.
+fn stored_bytes(data_dir: &Path) -> Vec<u64> {
+    let table = Table::open(data_dir, &FLOWS).unwrap();
+    let mut values = Vec::new();
+    for file in table.snapshot().unwrap().files.values() {
+        let before = values.len();
+        for batch in batches(&table, &file.path) {
+            let column = batch.column_by_name("bytes").unwrap();
+            values.extend_from_slice(column.as_primitive::<UInt64Type>().values());
+            let received = batch.column_by_name("received_at").unwrap();
+            for at_ms in received.as_primitive::<TimestampMillisecondType>().values() {
+                assert!((file.min_time_ms..=file.max_time_ms).contains(at_ms));
+            }
+        }
+        assert_eq!(file.rows as usize, values.len() - before);
+    }
+    values.sort_unstable();
+    values
+}
+
+fn batches(table: &Table, path: &str) -> Vec<arrow::array::RecordBatch> {
+    let file = std::fs::File::open(table.dir().join(path)).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    reader.map(Result::unwrap).collect()
+}
+
+/// Sums of `collection_5m` by counter.
+fn stored_counts(data_dir: &Path) -> BTreeMap<String, u64> {
+    let table = Table::open(data_dir, &COLLECTION_5M).unwrap();
+    let mut sums = BTreeMap::new();
+    for file in table.snapshot().unwrap().files.values() {
+        for batch in batches(&table, &file.path) {
+            let names = batch.column_by_name("counter").unwrap().as_string::<i32>().clone();
+            let values = batch
+                .column_by_name("value")
+                .unwrap()
+                .as_primitive::<UInt64Type>()
+                .clone();
+            for row in 0..names.len() {
+                *sums.entry(names.value(row).to_owned()).or_default() += values.value(row);
+            }
+        }
+    }
+    sums
+}
+
+fn write_segment(journal: &Journal, number: u64, closed: bool) {
+    let mut writer = SegmentWriter::new(journal.segment_path(number), journal.id(), number, NOW_MS);
+    let mut records = RecordBuffer::default();
+    for i in 0..3u32 {
+        let name = number as u32 * 10 + i;
+        let payload = v5_datagram(name, &[(name, 1)]);
+        let datagram = Datagram {
+            received_at_ms: NOW_MS + i64::from(i),
+            source: source(),
+            payload: &payload,
+        };
+        records.push_datagram(0, 2055, &datagram);
+    }
+    writer.append(&records);
+    if closed {
+        writer.close().unwrap();
+    } else {
+        writer.sync().unwrap();
+    }
+}
+
+/// What a process does that is killed after so many steps; answers whether it got to the end.
+fn run_and_die(data_dir: &Path, mut steps_left: usize) -> bool {
+    let mut alive = || {
+        let alive = steps_left > 0;
+        steps_left = steps_left.saturating_sub(1);
+        alive
+    };
+    let journal = Journal::open(data_dir).unwrap();
+    let tables = Tables::open(data_dir).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let mut stage = recovered.stage;
+    for number in recovered.next_segment..recovered.next_new_segment {
+        let prepared = worker::prepare(&journal, &mut stage, number).unwrap().unwrap();
+        let mut written = Written::default();
+        for step in Step::ALL {
+            if !alive() {
+                return false;
+            }
+            tables.step(step, &prepared, &mut written).unwrap();
+        }
+        if !alive() {
+            return false;
+        }
+        worker::save_checkpoint(&journal, &stage, number).unwrap();
+        if !alive() {
+            return false;
+        }
+        journal.delete(number).unwrap();
+    }
+    true
+}
+
+const SEGMENTS: u64 = 3;
+
+fn expected_bytes() -> Vec<u64> {
+    (1..=SEGMENTS)
+        .flat_map(|segment| (0..3).map(move |i| segment * 10 + i))
+        .collect()
+}
+
+fn prepare_journal(data_dir: &Path) {
+    let journal = Journal::open(data_dir).unwrap();
+    for number in 1..=SEGMENTS {
+        // The last one was being written when the process died.
+        write_segment(&journal, number, number < SEGMENTS);
+    }
+}
+
+fn assert_stored_once(data_dir: &Path, what: &str) {
+    assert_eq!(stored_bytes(data_dir), expected_bytes(), "{what}");
+    let counts = stored_counts(data_dir);
+    assert_eq!(counts[Counter::Datagrams.name()], 9, "{what}");
+    assert_eq!(counts[Counter::DatagramsDecoded.name()], 9, "{what}");
+    let journal = Journal::open(data_dir).unwrap();
+    assert_eq!(journal.segments().unwrap(), [], "{what}");
+    // The next number is new to every table.
+    let tables = Tables::open(data_dir).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    assert_eq!(recovered.next_new_segment, SEGMENTS + 1, "{what}");
+    let exporters = recovered.stage.exporters();
+    assert_eq!((exporters.len(), exporters[0].flows), (1, 9), "{what}");
+}
+
+#[test]
+fn f1_a_crash_after_any_step_neither_loses_nor_doubles() {
+    let steps_per_segment = Step::ALL.len() + 2;
+    for steps in 0..=steps_per_segment * SEGMENTS as usize {
+        let dir = tempfile::tempdir().unwrap();
+        prepare_journal(dir.path());
+        run_and_die(dir.path(), steps);
+        assert!(run_and_die(dir.path(), usize::MAX));
+        assert_stored_once(dir.path(), &format!("killed after {steps} steps"));
+    }
+}
+
+#[test]
+fn f1_crashes_again_and_again_come_to_an_end() {
+    // Nine steps are one segment and one step: any fewer would never finish a segment.
+    let dir = tempfile::tempdir().unwrap();
+    prepare_journal(dir.path());
+    let mut runs = 0;
+    while !run_and_die(dir.path(), Step::ALL.len() + 3) {
+        runs += 1;
+        assert!(runs < 20);
+    }
+    assert!(runs >= 2);
+    assert_stored_once(dir.path(), "killed again and again");
+}
+
+#[test]
+fn a_lost_checkpoint_does_not_reuse_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_journal(dir.path());
+    assert!(run_and_die(dir.path(), usize::MAX));
+    let journal = Journal::open(dir.path()).unwrap();
+    std::fs::remove_file(journal.dir().join("CHECKPOINT")).unwrap();
+    let tables = Tables::open(dir.path()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    assert_eq!(recovered.next_new_segment, SEGMENTS + 1);
+}
+
+#[test]
+fn a_checkpoint_that_is_not_understood_is_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_journal(dir.path());
+    let folder = dir.path().join("journal");
+    std::fs::write(folder.join("CHECKPOINT"), b"{").unwrap();
+    assert!(run_and_die(dir.path(), usize::MAX));
+    assert_stored_once(dir.path(), "after a damaged checkpoint");
+    assert!(folder.join("CHECKPOINT.unreadable").exists());
+}
+
+fn config() -> CollectorConfig {
+    CollectorConfig {
+        netflow: vec!["127.0.0.1:0".parse().unwrap()],
+        sflow: vec!["127.0.0.1:0".parse().unwrap()],
+        segment_seconds: 1,
+        fsync_interval_ms: 20,
+        receive_buffer_bytes: 1 << 18,
+        ..CollectorConfig::default()
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited for: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_arrives_by_udp_is_stored_and_a_restart_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_journal(dir.path());
+    let collector = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
+    let error = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap_err();
+    assert!(matches!(error, CollectorError::Journal(JournalError::Locked { .. })));
+    let [netflow, sflow] = collector.listening() else {
+        panic!("two sockets: {:?}", collector.listening())
+    };
+    assert_eq!((netflow.kind, sflow.kind), (ListenKind::Netflow, ListenKind::Sflow));
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for i in 0..10u32 {
+        sender
+            .send_to(&v5_datagram(i, &[(1_000 + i, 1)]), netflow.address)
+            .unwrap();
+    }
+    // While running: queryable a segment later.
+    wait_for("the first segment", || stored_bytes(dir.path()).len() == 9 + 10);
+    collector.set_metering(MeteringConfig::default(), Arc::default());
+    // Content decides, not the socket; and a stop drains what is on its way.
+    sender.send_to(&v5_datagram(10, &[(1_010, 1)]), sflow.address).unwrap();
+    sender.send_to(b"nonsense", sflow.address).unwrap();
+    let live = collector.live();
+    assert!(live.running && !live.journal_stalled && !live.store_stalled);
+    collector.stop().unwrap();
+
+    let mut expected = expected_bytes();
+    expected.extend(1_000..=1_010);
+    assert_eq!(stored_bytes(dir.path()), expected);
+    let counts = stored_counts(dir.path());
+    assert_eq!(counts["datagrams"], 9 + 12);
+    assert_eq!(counts["datagrams_decoded"], 9 + 11);
+    assert_eq!(counts["datagrams_rejected.version"], 1);
+    let status = status::read(dir.path()).unwrap().unwrap();
+    assert_eq!(status.totals["flow_records"], 20);
+    assert_eq!(status.sockets.iter().map(|socket| socket.datagrams).sum::<u64>(), 12);
+    assert_eq!(status.exporters.iter().map(|exporter| exporter.flows).sum::<u64>(), 20);
+
+    let again = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
+    again.stop().unwrap();
+    assert_eq!(stored_bytes(dir.path()), expected, "a restart stores nothing twice");
+    let text = crate::metrics::prometheus(&status, &live);
+    assert!(text.contains("ezscale_collector_events_total{counter=\"flow_records\"} 20\n"));
+}
+
+#[test]
+fn tables_that_cannot_be_written_keep_the_segment_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
+    // A file where the day's folder must be.
+    let table = Table::open(dir.path(), &FLOWS).unwrap();
+    let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let obstacle = table.dir().join(&day);
+    std::fs::write(&obstacle, b"").unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = collector.listening()[0].address;
+    sender.send_to(&v5_datagram(0, &[(77, 1)]), to).unwrap();
+    wait_for("a failed attempt", || collector.live().store_stalled);
+    assert_eq!(collector.live().segments_waiting, 1);
+    std::fs::remove_file(&obstacle).unwrap();
+    wait_for("recovery by itself", || stored_bytes(dir.path()) == [77]);
+    collector.stop().unwrap();
+    assert_eq!(stored_bytes(dir.path()), [77]);
+}

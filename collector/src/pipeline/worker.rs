@@ -1,0 +1,336 @@
+//! Closed segments to rows, in order.
+//!
+//! Storing a segment is a fixed list of steps: the tables' steps ([`Step`]), then the checkpoint for the next segment,
+//! then the segment is deleted. A failed step is tried again with the rows at hand; a crash between any two steps is
+//! repaired by doing all of them again from the checkpoint of that segment (F1).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use schemas::address::Address;
+use schemas::assignment::Assignments;
+use schemas::metering::MeteringConfig;
+use schemas::table::Token;
+
+use super::checkpoint::Checkpoint;
+use super::stage::Stage;
+use super::{CollectorError, Shared};
+use crate::counts::{CountKey, Counter};
+use crate::journal::{Journal, Record, read_segment};
+use crate::sink::{CompactLimits, Prepared, Tables, compact};
+use crate::status::{self, CollectorStatus, Tracker};
+
+/// How often an idle worker looks for hours to compact.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often files that nobody names any more are removed.
+const VACUUM_INTERVAL: Duration = Duration::from_secs(600);
+/// Such files stay so long, for queries that still read them.
+const VACUUM_GRACE: Duration = Duration::from_secs(3_600);
+/// Pause after a failed attempt.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A failure that lasts is logged this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+/// Attempts per segment when stopping.
+const STOP_ATTEMPTS: u32 = 5;
+
+/// Counts that belong to no exporter.
+const NOBODY: CountKey = CountKey {
+    exporter: Address::UNSPECIFIED,
+    observation_domain: 0,
+    protocol_version: 0,
+};
+
+/// Where a process goes on.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) stage: Stage,
+    /// The oldest segment that is not stored.
+    pub(super) next_segment: u64,
+    /// The number of the first segment that this process writes.
+    pub(super) next_new_segment: u64,
+    pub(super) backlog_bytes: u64,
+}
+
+/// Finds out what an earlier process left.
+pub(super) fn recover(
+    journal: &Journal,
+    tables: &Tables,
+    metering: MeteringConfig,
+    assignments: Arc<Assignments>,
+) -> Result<Recovered, CollectorError> {
+    let checkpoint = Checkpoint::load(journal.dir())?;
+    let checkpoint_next = checkpoint.as_ref().map(|checkpoint| checkpoint.next_segment);
+    for segment in journal.segments()? {
+        // The checkpoint comes after the last commit, so such a segment only missed its deletion.
+        if checkpoint_next.is_some_and(|next| segment.number < next) {
+            journal.delete(segment.number)?;
+        }
+    }
+    let segments = journal.segments()?;
+    // A number that a table has seen is used up, whatever became of the journal's folder: rows under it would be taken
+    // for a repeat.
+    let used_up = tables.applied(journal.id())?;
+    let newest = segments.last().map_or(0, |segment| segment.number);
+    let next_new_segment = (newest.max(used_up) + 1).max(checkpoint_next.unwrap_or(1));
+    let next_segment = segments.first().map_or(next_new_segment, |segment| segment.number);
+    if let Some(expected) = checkpoint_next
+        && expected < next_segment
+        && !segments.is_empty()
+    {
+        tracing::error!(expected, found = next_segment, "journal segments are missing");
+    }
+    let stage = match checkpoint {
+        Some(checkpoint) => {
+            let tracker = Tracker::restore(checkpoint.exporters, checkpoint.totals);
+            Stage::restore(metering, assignments, checkpoint.decoders, tracker)
+        }
+        None => Stage::new(metering, assignments),
+    };
+    if !segments.is_empty() {
+        tracing::info!(
+            segments = segments.len(),
+            "storing what an earlier process left in the journal"
+        );
+    }
+    Ok(Recovered {
+        stage,
+        next_segment,
+        next_new_segment,
+        backlog_bytes: segments.iter().map(|segment| segment.size_bytes).sum(),
+    })
+}
+
+/// Decodes one segment on top of the state in `stage`. `None` when there is no such segment.
+pub(super) fn prepare(journal: &Journal, stage: &mut Stage, number: u64) -> Result<Option<Prepared>, CollectorError> {
+    let path = journal.segment_path(number);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let content = read_segment(&path, journal.id(), number)?;
+    let mut last_ms = None;
+    for record in content.records() {
+        match record {
+            Record::Datagram { datagram, .. } => {
+                stage.push(&datagram);
+                last_ms = Some(datagram.received_at_ms);
+            }
+            Record::Drops { drops, .. } => {
+                stage.count(drops.at_ms, NOBODY, Counter::DroppedKernel, drops.kernel_dropped);
+                stage.count(drops.at_ms, NOBODY, Counter::DroppedQueue, drops.queue_dropped);
+                last_ms = Some(drops.at_ms);
+            }
+        }
+    }
+    if content.blocks_damaged > 0 {
+        let at_ms = last_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        stage.count(at_ms, NOBODY, Counter::JournalBlocksDamaged, content.blocks_damaged);
+        tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
+    }
+    if content.torn_bytes > 0 {
+        tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
+    }
+    let token = Token {
+        writer: journal.id().to_owned(),
+        number,
+    };
+    let name = format!("{}-{number:010}", &journal.id()[..8]);
+    Ok(Some(Prepared::new(token, &name, stage.take())))
+}
+
+/// Saves the state after `number`; from here on that segment is never decoded again.
+pub(super) fn save_checkpoint(journal: &Journal, stage: &Stage, number: u64) -> Result<(), CollectorError> {
+    let checkpoint = Checkpoint::new(
+        number + 1,
+        stage.decoder_checkpoint(),
+        stage.exporters(),
+        stage.totals().clone(),
+    );
+    checkpoint.save(journal.dir())
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    stage: Stage,
+    started_at_ms: i64,
+    logged_at: Option<Instant>,
+    compacted_at: Instant,
+    vacuumed_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, stage: Stage) -> Worker {
+        let now = Instant::now();
+        Worker {
+            shared,
+            stage,
+            started_at_ms: jiff::Timestamp::now().as_millisecond(),
+            logged_at: None,
+            compacted_at: now,
+            vacuumed_at: now,
+        }
+    }
+
+    /// Stores segments until the journal hangs up and nothing is left.
+    pub(super) fn run(mut self, closed: &Receiver<()>) {
+        self.write_status();
+        loop {
+            if !self.store_closed_segments() {
+                return;
+            }
+            match closed.recv_timeout(RETRY_INTERVAL) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => self.keep_house(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.store_closed_segments();
+                    self.write_status();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers false when it gave up because the collector stops.
+    fn store_closed_segments(&mut self) -> bool {
+        loop {
+            let number = self.shared.next_segment.load(Ordering::Acquire);
+            if number > self.shared.closed_upto.load(Ordering::Acquire) {
+                return true;
+            }
+            if !self.store_segment(number) {
+                return false;
+            }
+            self.shared.next_segment.store(number + 1, Ordering::Release);
+            self.write_status();
+        }
+    }
+
+    fn store_segment(&mut self, number: u64) -> bool {
+        self.take_new_metering();
+        let shared = self.shared.clone();
+        let path = shared.journal.segment_path(number);
+        let size_bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        let Some(prepared) = self.retry(|worker| prepare(&shared.journal, &mut worker.stage, number)) else {
+            return false;
+        };
+        if let Some(prepared) = &prepared {
+            let stored = self.retry(|_| Ok(shared.tables.store(prepared)?));
+            if stored.is_none() {
+                return false;
+            }
+            tracing::debug!(segment = number, flows = prepared.flow_rows(), "segment stored");
+        } else {
+            tracing::error!(segment = %path.display(), "journal segment is missing");
+        }
+        let finished = self.retry(|worker| {
+            save_checkpoint(&shared.journal, &worker.stage, number)?;
+            Ok(shared.journal.delete(number)?)
+        });
+        shared.backlog_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
+        finished.is_some()
+    }
+
+    /// Tries until it succeeds; `None` when it did not and the collector stops.
+    fn retry<T>(&mut self, mut attempt: impl FnMut(&mut Worker) -> Result<T, CollectorError>) -> Option<T> {
+        let mut attempts_when_stopping = 0;
+        loop {
+            match attempt(self) {
+                Ok(value) => {
+                    if self.shared.store_stalled.swap(false, Ordering::Relaxed) {
+                        tracing::info!("storing goes on");
+                        self.logged_at = None;
+                    }
+                    return Some(value);
+                }
+                Err(error) => {
+                    self.shared.store_stalled.store(true, Ordering::Relaxed);
+                    if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                        let source = crate::error_chain(&error);
+                        tracing::error!(
+                            source,
+                            "segment cannot be stored, it stays in the journal and is tried again"
+                        );
+                        self.logged_at = Some(Instant::now());
+                    }
+                }
+            }
+            if self.shared.stopping.load(Ordering::Acquire) {
+                attempts_when_stopping += 1;
+                if attempts_when_stopping >= STOP_ATTEMPTS {
+                    return None;
+                }
+            }
+            std::thread::park_timeout(RETRY_INTERVAL);
+        }
+    }
+
+    fn take_new_metering(&mut self) {
+        let new = self
+            .shared
+            .new_metering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((metering, assignments)) = new {
+            self.stage.set_metering(metering, assignments);
+        }
+    }
+
+    /// Compaction and vacuum, a little at a time so that segments do not wait.
+    fn keep_house(&mut self) {
+        if self.compacted_at.elapsed() >= COMPACT_INTERVAL {
+            let limits = CompactLimits {
+                quiet_ms: (self.shared.config.compact_after_seconds * 1_000) as i64,
+                ..CompactLimits::default()
+            };
+            let now_ms = jiff::Timestamp::now().as_millisecond();
+            let mut anything = false;
+            for table in self.shared.tables.all() {
+                match compact(table, now_ms, &limits) {
+                    Ok(done) => anything |= done.files_removed > 0,
+                    Err(error) => {
+                        tracing::warn!(
+                            table = table.def().name,
+                            source = crate::error_chain(&error),
+                            "not compacted"
+                        );
+                    }
+                }
+            }
+            // While there is something to do, go on at the next idle moment.
+            if !anything {
+                self.compacted_at = Instant::now();
+            }
+        }
+        if self.vacuumed_at.elapsed() >= VACUUM_INTERVAL {
+            for table in self.shared.tables.all() {
+                if let Err(error) = table.vacuum(VACUUM_GRACE) {
+                    tracing::warn!(
+                        table = table.def().name,
+                        source = crate::error_chain(&error),
+                        "not vacuumed"
+                    );
+                }
+            }
+            self.vacuumed_at = Instant::now();
+        }
+    }
+
+    fn write_status(&self) {
+        let status = CollectorStatus {
+            written_at_ms: jiff::Timestamp::now().as_millisecond(),
+            started_at_ms: self.started_at_ms,
+            journal_id: self.shared.journal.id().to_owned(),
+            next_segment: self.shared.next_segment.load(Ordering::Acquire),
+            segments_waiting: self.shared.segments_waiting(),
+            sockets: self.shared.socket_statuses(),
+            exporters: self.stage.exporters(),
+            totals: self.stage.totals().clone(),
+        };
+        // For people only: what it says is in the checkpoint too, and the next one is seconds away.
+        if let Err(error) = status::write(&self.shared.data_dir, &status) {
+            tracing::warn!(%error, "status not written");
+        }
+    }
+}

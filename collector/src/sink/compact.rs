@@ -1,0 +1,313 @@
+//! Merging the small files of an hour into one.
+//!
+//! A segment is a file: at 10 s a day has 8,640 of them per table. Once an hour has been quiet for a while its files are
+//! read in the order they were committed, written as one file, and swapped in one commit: a reader sees the old files or
+//! the new one (F1). Should somebody else have replaced one of them meanwhile, the commit is refused, the new file is
+//! removed and nothing has happened.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use arrow::array::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use schemas::table::{Commit, FileEntry, ManifestError, Table, write_parquet};
+use schemas::window::HOUR_MS;
+
+use super::StoreError;
+
+/// Which files are merged.
+#[derive(Clone, Copy, Debug)]
+pub struct CompactLimits {
+    /// Hours that ended so long ago are merged.
+    pub quiet_ms: i64,
+    /// Files with more rows are left alone.
+    pub file_rows_max: u64,
+    /// A merged file has at most this many rows.
+    pub output_rows_max: u64,
+    /// Fewer files are not worth it.
+    pub files_min: usize,
+    /// More files are merged the next time.
+    pub files_max: usize,
+}
+
+impl Default for CompactLimits {
+    fn default() -> CompactLimits {
+        CompactLimits {
+            quiet_ms: HOUR_MS,
+            file_rows_max: 2_000_000,
+            output_rows_max: 4_000_000,
+            files_min: 2,
+            files_max: 2_000,
+        }
+    }
+}
+
+/// What one call did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Compaction {
+    pub files_removed: usize,
+    pub rows: u64,
+}
+
+const READ_BATCH_ROWS: usize = 32_768;
+
+/// Merges the files of the oldest hour that has enough of them and was quiet since `now_ms - quiet_ms`; answers what was
+/// done, which is nothing when no hour qualifies or somebody else changed it first. Call again while something is done.
+///
+/// # Errors
+/// When a file cannot be read or written; the table is as before.
+pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Compaction, StoreError> {
+    let store_error = |source| StoreError::Commit {
+        table: table.def().name,
+        source,
+    };
+    let snapshot = table.snapshot().map_err(store_error)?;
+    let Some(inputs) = choose(snapshot.files.values(), now_ms, limits) else {
+        return Ok(Compaction::default());
+    };
+    let (Some(first), Some(newest)) = (inputs.first(), inputs.iter().map(|file| file.sequence).max()) else {
+        return Ok(Compaction::default());
+    };
+    let day = first.path.split('/').next().unwrap_or_default();
+    let hour = first.max_time_ms.div_euclid(HOUR_MS).rem_euclid(24);
+    let names = inputs
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let path = format!(
+        "{day}/hour-{hour:02}-{:08x}-{newest}.parquet",
+        crc32fast::hash(names.as_bytes())
+    );
+    if snapshot.files.contains_key(&path) {
+        return Ok(Compaction::default());
+    }
+
+    let failed: RefCell<Option<StoreError>> = RefCell::new(None);
+    let batches = inputs
+        .iter()
+        .flat_map(|file| read_batches(table, file, &failed))
+        .take_while(|_| failed.borrow().is_none());
+    let written = write_parquet(table, &path, batches).map_err(|source| StoreError::Write {
+        table: table.def().name,
+        source,
+    });
+    if let Some(error) = failed.take() {
+        remove(table, &path);
+        return Err(error);
+    }
+    let rows = inputs.iter().map(|file| file.rows).sum();
+    let merged = FileEntry {
+        path: path.clone(),
+        rows,
+        size_bytes: written?,
+        min_time_ms: inputs.iter().map(|file| file.min_time_ms).min().unwrap_or(0),
+        max_time_ms: inputs.iter().map(|file| file.max_time_ms).max().unwrap_or(0),
+        sequence: newest,
+    };
+    let commit = Commit {
+        add: vec![merged],
+        remove: inputs.iter().map(|file| file.path.clone()).collect(),
+        ..Commit::default()
+    };
+    match table.commit(commit) {
+        Ok(_) => Ok(Compaction {
+            files_removed: inputs.len(),
+            rows,
+        }),
+        Err(ManifestError::Conflict { .. }) => {
+            remove(table, &path);
+            Ok(Compaction::default())
+        }
+        Err(source) => Err(store_error(source)),
+    }
+}
+
+/// The files of one hour and one day folder, in the order they were committed.
+fn choose<'a>(
+    files: impl Iterator<Item = &'a FileEntry>,
+    now_ms: i64,
+    limits: &CompactLimits,
+) -> Option<Vec<&'a FileEntry>> {
+    let mut hours: BTreeMap<(i64, &str), Vec<&FileEntry>> = BTreeMap::new();
+    for file in files {
+        let hour = file.max_time_ms.div_euclid(HOUR_MS);
+        let is_quiet = (hour + 1) * HOUR_MS <= now_ms - limits.quiet_ms;
+        if is_quiet && file.rows <= limits.file_rows_max {
+            let day = file.path.split('/').next().unwrap_or_default();
+            hours.entry((hour, day)).or_default().push(file);
+        }
+    }
+    for files in hours.values_mut() {
+        files.sort_unstable_by(|a, b| (a.sequence, &a.path).cmp(&(b.sequence, &b.path)));
+        // Runs of neighbours that fit into one output; a run of one (a merged file, say) is passed over.
+        let mut run: Vec<&FileEntry> = Vec::new();
+        let mut rows = 0;
+        for file in std::mem::take(files) {
+            if run.len() >= limits.files_max || (!run.is_empty() && rows + file.rows > limits.output_rows_max) {
+                if run.len() >= limits.files_min {
+                    return Some(run);
+                }
+                run.clear();
+                rows = 0;
+            }
+            rows += file.rows;
+            run.push(file);
+        }
+        if run.len() >= limits.files_min {
+            return Some(run);
+        }
+    }
+    None
+}
+
+/// The batches of a file; a failure is noted in `failed` and ends them.
+fn read_batches<'a>(
+    table: &Table,
+    file: &FileEntry,
+    failed: &'a RefCell<Option<StoreError>>,
+) -> Box<dyn Iterator<Item = RecordBatch> + 'a> {
+    let name = table.def().name;
+    let path = file.path.clone();
+    let note = move |source: ParquetError| {
+        *failed.borrow_mut() = Some(StoreError::Read {
+            table: name,
+            path: path.clone(),
+            source,
+        });
+    };
+    let reader = File::open(table.dir().join(&file.path))
+        .map_err(|error| ParquetError::External(Box::new(error)))
+        .and_then(ParquetRecordBatchReaderBuilder::try_new)
+        .and_then(|builder| builder.with_batch_size(READ_BATCH_ROWS).build());
+    let reader = match reader {
+        Ok(reader) => reader,
+        Err(error) => {
+            note(error);
+            return Box::new(std::iter::empty());
+        }
+    };
+    Box::new(reader.map_while(move |batch| match batch {
+        Ok(batch) => Some(batch),
+        Err(error) => {
+            note(ParquetError::ArrowError(error.to_string()));
+            None
+        }
+    }))
+}
+
+/// A file that no commit names; what cannot be removed now is removed by the next vacuum.
+fn remove(table: &Table, path: &str) {
+    let _ = std::fs::remove_file(table.dir().join(path));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::flow::{FLOWS, Flow, flows_to_batch};
+
+    fn add(table: &Table, path: &str, at_ms: i64, bytes: &[u64]) {
+        let rows: Vec<Flow> = bytes
+            .iter()
+            .map(|bytes| Flow {
+                received_at_ms: at_ms,
+                bytes: *bytes,
+                ..Flow::default()
+            })
+            .collect();
+        let size_bytes = write_parquet(table, path, [flows_to_batch(&rows)]).unwrap();
+        let file = FileEntry {
+            path: path.to_owned(),
+            rows: rows.len() as u64,
+            size_bytes,
+            min_time_ms: at_ms,
+            max_time_ms: at_ms,
+            sequence: 0,
+        };
+        table
+            .commit(Commit {
+                add: vec![file],
+                ..Commit::default()
+            })
+            .unwrap();
+    }
+
+    fn bytes_column(table: &Table) -> Vec<u64> {
+        use arrow::array::{AsArray, types::UInt64Type};
+        let mut values = Vec::new();
+        for file in table.snapshot().unwrap().files.values() {
+            let failed = RefCell::new(None);
+            for batch in read_batches(table, file, &failed) {
+                let column = batch.column_by_name("bytes").unwrap();
+                values.extend_from_slice(column.as_primitive::<UInt64Type>().values());
+            }
+            assert!(failed.take().is_none());
+        }
+        values
+    }
+
+    #[test]
+    fn f1_an_hour_becomes_one_file_with_the_same_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        add(&table, "1970-01-01/b.parquet", 10, &[1, 2]);
+        add(&table, "1970-01-01/a.parquet", 20, &[3]);
+        add(&table, "1970-01-01/c.parquet", HOUR_MS + 5, &[4]);
+        let limits = CompactLimits::default();
+        let early = compact(&table, HOUR_MS, &limits).unwrap();
+        assert_eq!(early, Compaction::default(), "the hour is not quiet yet");
+        let done = compact(&table, 4 * HOUR_MS, &limits).unwrap();
+        assert_eq!((done.files_removed, done.rows), (2, 3));
+        let snapshot = table.snapshot().unwrap();
+        assert_eq!(snapshot.files.len(), 2);
+        let merged = snapshot
+            .files
+            .values()
+            .find(|file| file.path.contains("hour-00"))
+            .unwrap();
+        assert_eq!((merged.min_time_ms, merged.max_time_ms, merged.sequence), (10, 20, 2));
+        let mut bytes = bytes_column(&table);
+        assert_eq!(bytes[..], [4, 1, 2, 3], "order of commits within the hour");
+        bytes.sort_unstable();
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        assert_eq!(compact(&table, 9 * HOUR_MS, &limits).unwrap(), Compaction::default());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        add(&table, "1970-01-01/a.parquet", 10, &[1]);
+        add(&table, "1970-01-01/b.parquet", 20, &[2]);
+        std::fs::write(table.dir().join("1970-01-01/b.parquet"), b"damaged").unwrap();
+        let before = table.snapshot().unwrap();
+        assert!(matches!(
+            compact(&table, 4 * HOUR_MS, &CompactLimits::default()),
+            Err(StoreError::Read { .. })
+        ));
+        assert_eq!(before, table.snapshot().unwrap());
+        let files = std::fs::read_dir(table.dir().join("1970-01-01")).unwrap().count();
+        assert_eq!(files, 2, "no file is left behind");
+    }
+
+    #[test]
+    fn large_files_stay_and_outputs_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        for i in 0..6 {
+            add(&table, &format!("1970-01-01/{i}.parquet"), i, &[1; 10]);
+        }
+        add(&table, "1970-01-01/large.parquet", 9, &[1; 50]);
+        let limits = CompactLimits {
+            file_rows_max: 40,
+            output_rows_max: 30,
+            ..CompactLimits::default()
+        };
+        assert_eq!(compact(&table, 4 * HOUR_MS, &limits).unwrap().rows, 30);
+        assert_eq!(compact(&table, 4 * HOUR_MS, &limits).unwrap().rows, 30);
+        assert!(table.snapshot().unwrap().files.contains_key("1970-01-01/large.parquet"));
+        assert_eq!(bytes_column(&table).len(), 110);
+    }
+}

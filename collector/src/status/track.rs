@@ -1,0 +1,279 @@
+//! Follows datagrams, flows and counts as they are decoded, to tell each exporter's status.
+
+use std::collections::{BTreeMap, HashMap};
+
+use schemas::address::Address;
+use schemas::flow::{Boundary, Flow};
+use schemas::metering::{ExporterConfig, MeteringConfig};
+
+use super::{
+    DOMAINS_MAX, DomainView, EXPORTERS_MAX, ExporterStatus, INTERFACES_MAX, InterfaceStatus, MINUTES_MAX, MinuteStatus,
+};
+use crate::counts::{Counter, Counts};
+
+const MINUTE_MS: i64 = 60_000;
+
+#[derive(Debug)]
+struct Tracked {
+    /// Everything but interfaces.
+    status: ExporterStatus,
+    interfaces: HashMap<u32, InterfaceStatus>,
+}
+
+/// Status of every exporter so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker {
+    index: HashMap<Address, usize>,
+    exporters: Vec<Tracked>,
+    totals: BTreeMap<String, u64>,
+}
+
+impl Tracker {
+    /// Goes on from what was kept.
+    pub(crate) fn restore(exporters: Vec<ExporterStatus>, totals: BTreeMap<String, u64>) -> Tracker {
+        let mut tracker = Tracker {
+            totals,
+            ..Tracker::default()
+        };
+        for mut status in exporters {
+            tracker.index.insert(status.address, tracker.exporters.len());
+            let interfaces = std::mem::take(&mut status.interfaces);
+            tracker.exporters.push(Tracked {
+                status,
+                interfaces: interfaces.into_iter().map(|i| (i.if_index, i)).collect(),
+            });
+        }
+        tracker
+    }
+
+    fn get(&mut self, address: Address) -> Option<&mut Tracked> {
+        if let Some(index) = self.index.get(&address) {
+            return self.exporters.get_mut(*index);
+        }
+        if self.exporters.len() >= EXPORTERS_MAX {
+            return None;
+        }
+        self.index.insert(address, self.exporters.len());
+        self.exporters.push(Tracked {
+            status: ExporterStatus::new(address),
+            interfaces: HashMap::new(),
+        });
+        self.exporters.last_mut()
+    }
+
+    /// A datagram of this exporter arrived.
+    pub(crate) fn heard(&mut self, exporter: Address, protocol_version: u8, at_ms: i64, length: usize) {
+        let Some(tracked) = self.get(exporter) else { return };
+        let status = &mut tracked.status;
+        if status.first_heard_ms == 0 || at_ms < status.first_heard_ms {
+            status.first_heard_ms = at_ms;
+        }
+        status.last_heard_ms = status.last_heard_ms.max(at_ms);
+        status.datagrams += 1;
+        status.datagram_bytes += length as u64;
+        if protocol_version != 0 {
+            status.protocol_versions.insert(protocol_version);
+        }
+        minute(&mut status.minutes, at_ms).datagrams += 1;
+    }
+
+    /// Flows after they were attributed.
+    pub(crate) fn flows(&mut self, flows: &[Flow]) {
+        // Flows of one datagram follow each other, so the exporter is looked up once per run.
+        for run in flows.chunk_by(|a, b| a.exporter == b.exporter) {
+            let Some(tracked) = self.get(run[0].exporter) else {
+                continue;
+            };
+            for flow in run {
+                tracked.flow(flow);
+            }
+        }
+    }
+
+    /// Counts of a segment.
+    pub(crate) fn counts(&mut self, counts: &Counts) {
+        for (key, counter, value) in counts.iter() {
+            add(&mut self.totals, counter, value);
+            if key.exporter == Address::UNSPECIFIED {
+                continue;
+            }
+            let Some(tracked) = self.get(key.exporter) else {
+                continue;
+            };
+            add(&mut tracked.status.counters, counter, value);
+            if counter == Counter::SequenceLost {
+                tracked.status.sequence_lost += value;
+            }
+        }
+    }
+
+    /// Every exporter in order of address, with its domains and its configuration as of now.
+    pub(crate) fn exporters(
+        &self,
+        domains: impl IntoIterator<Item = (Address, DomainView)>,
+        metering: &MeteringConfig,
+    ) -> Vec<ExporterStatus> {
+        let mut by_exporter: HashMap<Address, Vec<DomainView>> = HashMap::new();
+        for (exporter, domain) in domains {
+            let listed = by_exporter.entry(exporter).or_default();
+            if listed.len() < DOMAINS_MAX {
+                listed.push(domain);
+            }
+        }
+        let configured: HashMap<Address, &ExporterConfig> = metering
+            .exporters
+            .iter()
+            .map(|config| (config.address, config))
+            .collect();
+        let mut exporters: Vec<ExporterStatus> = Vec::with_capacity(self.exporters.len());
+        for tracked in &self.exporters {
+            let mut status = tracked.status.clone();
+            status.interfaces = tracked.interfaces.values().copied().collect();
+            status.interfaces.sort_unstable_by_key(|interface| interface.if_index);
+            if let Some(domains) = by_exporter.remove(&status.address) {
+                status.domains = domains;
+                status
+                    .domains
+                    .sort_by_key(|d| (d.protocol_version, d.observation_domain));
+            }
+            let config = configured.get(&status.address);
+            status.configured = config.is_some();
+            status.name = config.and_then(|config| config.name.clone());
+            status.site = config.and_then(|config| config.site.clone());
+            status.meter = config.map(|config| config.meter).unwrap_or_default();
+            exporters.push(status);
+        }
+        exporters.sort_unstable_by_key(|status| status.address);
+        exporters
+    }
+
+    pub(crate) fn totals(&self) -> &BTreeMap<String, u64> {
+        &self.totals
+    }
+}
+
+impl Tracked {
+    fn flow(&mut self, flow: &Flow) {
+        let status = &mut self.status;
+        let bytes_scaled = flow.bytes_scaled();
+        status.flows += 1;
+        status.packets = status.packets.saturating_add(flow.packets);
+        status.bytes = status.bytes.saturating_add(flow.bytes);
+        status.bytes_scaled = status.bytes_scaled.saturating_add(bytes_scaled);
+        if flow.sampling_rate == 0 {
+            status.flows_without_rate += 1;
+        } else {
+            status.sampling_rate = flow.sampling_rate;
+        }
+        let minute = minute(&mut status.minutes, flow.received_at_ms);
+        minute.flows += 1;
+        minute.bytes_scaled = minute.bytes_scaled.saturating_add(bytes_scaled);
+        if let Some(interface) = self.interface(flow.in_if, flow.received_at_ms, flow.in_boundary) {
+            interface.in_flows += 1;
+        }
+        if let Some(interface) = self.interface(flow.out_if, flow.received_at_ms, flow.out_boundary) {
+            interface.out_flows += 1;
+        }
+    }
+
+    /// The entry of an interface; `None` for index 0, which means not reported, and beyond the limit.
+    fn interface(&mut self, if_index: u32, at_ms: i64, boundary: Boundary) -> Option<&mut InterfaceStatus> {
+        if if_index == 0 {
+            return None;
+        }
+        if self.interfaces.len() >= INTERFACES_MAX && !self.interfaces.contains_key(&if_index) {
+            return None;
+        }
+        let interface = self.interfaces.entry(if_index).or_insert(InterfaceStatus {
+            if_index,
+            in_flows: 0,
+            out_flows: 0,
+            last_seen_ms: at_ms,
+            boundary,
+        });
+        interface.last_seen_ms = interface.last_seen_ms.max(at_ms);
+        interface.boundary = boundary;
+        Some(interface)
+    }
+}
+
+fn add(counters: &mut BTreeMap<String, u64>, counter: Counter, value: u64) {
+    match counters.get_mut(counter.name()) {
+        Some(sum) => *sum += value,
+        None => {
+            counters.insert(counter.name().to_owned(), value);
+        }
+    }
+}
+
+/// The entry of a minute, kept in order; a minute older than all that are kept counts with the oldest.
+fn minute(minutes: &mut Vec<MinuteStatus>, at_ms: i64) -> &mut MinuteStatus {
+    let minute_ms = at_ms.div_euclid(MINUTE_MS) * MINUTE_MS;
+    let mut position = minutes.len();
+    while position > 0 && minutes[position - 1].minute_ms > minute_ms {
+        position -= 1;
+    }
+    if position > 0 && minutes[position - 1].minute_ms == minute_ms {
+        return &mut minutes[position - 1];
+    }
+    if minutes.len() >= MINUTES_MAX {
+        if position == 0 {
+            return &mut minutes[0];
+        }
+        minutes.remove(0);
+        position -= 1;
+    }
+    let entry = MinuteStatus {
+        minute_ms,
+        ..MinuteStatus::default()
+    };
+    minutes.insert(position, entry);
+    &mut minutes[position]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_stay_in_order_and_bounded() {
+        let mut minutes = Vec::new();
+        for at in [5, 3, 4, 5, 20, 1] {
+            minute(&mut minutes, at * MINUTE_MS + 7).flows += 1;
+        }
+        let seen: Vec<(i64, u64)> = minutes.iter().map(|m| (m.minute_ms / MINUTE_MS, m.flows)).collect();
+        assert_eq!(seen, [(1, 1), (3, 1), (4, 1), (5, 2), (20, 1)]);
+        for at in 21..60 {
+            minute(&mut minutes, at * MINUTE_MS).flows += 1;
+        }
+        assert_eq!(minutes.len(), MINUTES_MAX);
+        minute(&mut minutes, 0).flows += 1;
+        assert_eq!(minutes[0].flows, 2, "counted with the oldest");
+    }
+
+    #[test]
+    fn a_restored_tracker_goes_on() {
+        let flow = Flow {
+            exporter: "192.0.2.1".parse().unwrap(),
+            in_if: 1,
+            out_if: 2,
+            bytes: 10,
+            packets: 1,
+            sampling_rate: 100,
+            received_at_ms: 60_000,
+            ..Flow::default()
+        };
+        let metering = MeteringConfig::default();
+        let mut tracker = Tracker::default();
+        tracker.heard(flow.exporter, 9, 60_000, 100);
+        tracker.flows(&[flow, flow]);
+        let mut tracker = Tracker::restore(tracker.exporters([], &metering), tracker.totals().clone());
+        tracker.flows(&[flow]);
+        let exporters = tracker.exporters([], &metering);
+        assert_eq!(exporters.len(), 1);
+        let status = &exporters[0];
+        assert_eq!((status.flows, status.bytes_scaled, status.datagrams), (3, 3_000, 1));
+        assert_eq!(status.interfaces.len(), 2);
+        assert_eq!(status.interfaces[0].in_flows, 3);
+    }
+}

@@ -1,0 +1,264 @@
+// Draws the traffic overview, and keeps it fresh.
+//
+// The page carries everything: the table is the legend, the figures lie in #overview-data. Refreshing fetches the same
+// address again and replaces the elements marked data-live, so there is one template and no second source of numbers.
+(function () {
+  "use strict";
+  var REFRESH_MS = 30000;
+  var GIVE_UP_MS = 20000;
+  var WINDOW_MS = 300000;
+  var TOOLTIP_ROWS = 12;
+  var STORAGE_KEY = "ezscale-overview-refresh";
+
+  var canvas = document.getElementById("overview-chart");
+  var toggle = document.getElementById("overview-refresh");
+  var status = document.getElementById("overview-status");
+  if (!canvas || !window.echarts || !window.ezCharts) return;
+
+  var chart = window.echarts.init(canvas);
+  var hidden = new Set();
+  var timer = 0;
+  var data = read();
+
+  function read() {
+    return JSON.parse(document.getElementById("overview-data").textContent);
+  }
+
+  function minute(ms) {
+    return window.ezCharts.time(ms, "UTC");
+  }
+
+  // Bands have the colours of their classes, which the table shows too.
+  function colours() {
+    var probe = document.createElement("span");
+    canvas.after(probe);
+    var found = new Map();
+    data.series.forEach(function (series) {
+      probe.className = "ez-swatch " + series.colour;
+      found.set(series.key, getComputedStyle(probe).backgroundColor);
+    });
+    probe.remove();
+    return found;
+  }
+
+  function tooltip(colour) {
+    return function (points) {
+      if (!points.length || !data.starts_ms.length) return "";
+      var start = data.starts_ms[Math.min(points[0].dataIndex, data.starts_ms.length - 1)];
+      var largest = points
+        .filter(function (point) {
+          return point.value[1] > 0;
+        })
+        .sort(function (a, b) {
+          return b.value[1] - a.value[1];
+        });
+      var rows = largest.slice(0, TOOLTIP_ROWS).map(function (point) {
+        return { color: colour.get(point.seriesId), name: point.seriesName, value: window.ezCharts.bits(point.value[1]) };
+      });
+      var sum = largest.reduce(function (total, point) {
+        return total + point.value[1];
+      }, 0);
+      rows.push({ color: "transparent", name: "Sum", value: window.ezCharts.bits(sum) });
+      var end = Math.min(start + data.step_ms, data.to_ms);
+      var note = data.open_from_ms === start ? "Still filling: rated over what has passed." : "";
+      return window.ezCharts.tooltip(minute(start) + " – " + minute(end).slice(-5) + " UTC", rows, note);
+    };
+  }
+
+  function draw() {
+    var theme = window.ezCharts.theme();
+    var colour = colours();
+    var shown = data.series.filter(function (series) {
+      return !hidden.has(series.key);
+    });
+    var series = shown.map(function (one, position) {
+      var points = one.bits_per_second.map(function (rate, index) {
+        return [Math.max(data.starts_ms[index], data.from_ms), rate];
+      });
+      // A point stands for its whole step: the last one is drawn to the end of it.
+      if (points.length) points.push([data.to_ms, points[points.length - 1][1]]);
+      return {
+        id: one.key,
+        name: one.name,
+        type: "line",
+        step: "end",
+        stack: "traffic",
+        symbol: "none",
+        lineStyle: { width: 0 },
+        itemStyle: { color: colour.get(one.key) },
+        areaStyle: { color: colour.get(one.key), opacity: 0.85 },
+        emphasis: { disabled: true },
+        data: points,
+        markArea:
+          position === 0 && data.open_from_ms !== null
+            ? {
+                silent: true,
+                itemStyle: { color: theme.gap },
+                data: [[{ xAxis: data.open_from_ms }, { xAxis: data.to_ms }]],
+              }
+            : undefined,
+      };
+    });
+    var long = data.to_ms - data.from_ms > 36 * 3600000;
+    chart.setOption(
+      {
+        animation: false,
+        useUTC: true,
+        backgroundColor: "transparent",
+        textStyle: { fontFamily: "inherit", color: theme.text },
+        grid: { left: 8, right: 16, top: 12, bottom: 4, containLabel: true },
+        tooltip: {
+          trigger: "axis",
+          confine: true,
+          backgroundColor: theme.surface,
+          borderColor: theme.line,
+          padding: 8,
+          textStyle: { color: theme.text },
+          axisPointer: { type: "line", lineStyle: { color: theme.muted } },
+          formatter: tooltip(colour),
+        },
+        // Only there so that a range can be dragged; its buttons lie outside the picture.
+        toolbox: { top: -100, feature: { dataZoom: { yAxisIndex: false } } },
+        xAxis: {
+          type: "time",
+          min: data.from_ms,
+          max: data.to_ms,
+          axisLine: { lineStyle: { color: theme.line } },
+          axisTick: { show: false },
+          axisLabel: {
+            color: theme.muted,
+            hideOverlap: true,
+            formatter: long ? { month: "{MM}-{dd}", day: "{MM}-{dd}", hour: "{HH}:{mm}" } : "{HH}:{mm}",
+          },
+          splitLine: { show: false },
+        },
+        yAxis: {
+          type: "value",
+          axisLabel: { color: theme.muted, formatter: window.ezCharts.short("bit/s") },
+          splitLine: { lineStyle: { color: theme.line } },
+        },
+        series: series,
+      },
+      { notMerge: true },
+    );
+    chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+  }
+
+  // Dragging over the chart asks for that range.
+  chart.on("datazoom", function (event) {
+    var zoom = event.batch ? event.batch[0] : event;
+    if (typeof zoom.startValue !== "number" || typeof zoom.endValue !== "number") return;
+    var from = Math.floor(zoom.startValue / WINDOW_MS) * WINDOW_MS;
+    var to = Math.ceil(zoom.endValue / WINDOW_MS) * WINDOW_MS;
+    if (to <= from) return;
+    var address = new URL(window.location.href);
+    address.searchParams.delete("range");
+    address.searchParams.set("from", new Date(from).toISOString().slice(0, 16));
+    address.searchParams.set("to", new Date(to).toISOString().slice(0, 16));
+    window.location.assign(address);
+  });
+
+  // The table is the legend: a row's swatch hides and shows its band.
+  function applyHidden() {
+    document.querySelectorAll("[data-series]").forEach(function (button) {
+      button.disabled = false;
+      button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.series)));
+    });
+  }
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("[data-series]");
+    if (!button) return;
+    if (!hidden.delete(button.dataset.series)) hidden.add(button.dataset.series);
+    applyHidden();
+    draw();
+  });
+
+  function say(text, isError) {
+    if (!status) return;
+    status.textContent = text;
+    status.classList.toggle("ez-chart-error", Boolean(isError));
+  }
+
+  function refresh() {
+    return fetch(window.location.href, {
+      credentials: "same-origin",
+      headers: { Accept: "text/html" },
+      signal: AbortSignal.timeout(GIVE_UP_MS),
+    })
+      .then(function (response) {
+        if (response.redirected) {
+          stop();
+          say("Signed out: reload the page to sign in again.", true);
+          return undefined;
+        }
+        if (!response.ok) throw new Error("status " + response.status);
+        return response.text();
+      })
+      .then(function (html) {
+        if (html === undefined) return;
+        var fresh = new DOMParser().parseFromString(html, "text/html");
+        document.querySelectorAll("[data-live]").forEach(function (old) {
+          var replacement = fresh.getElementById(old.id);
+          if (replacement) old.replaceWith(document.adoptNode(replacement));
+        });
+        data = read();
+        applyHidden();
+        draw();
+        say("Updated " + new Date().toISOString().slice(11, 19) + " UTC");
+      })
+      .catch(function (error) {
+        say("Could not refresh (" + error.message + "), trying again.", true);
+      });
+  }
+
+  function stop() {
+    window.clearInterval(timer);
+    timer = 0;
+  }
+  function start() {
+    if (!timer && toggle && toggle.checked && !document.hidden) timer = window.setInterval(refresh, REFRESH_MS);
+  }
+  function remembered() {
+    try {
+      return localStorage.getItem(STORAGE_KEY) !== "off";
+    } catch (_) {
+      return true; // Storage may be forbidden.
+    }
+  }
+  function remember(on) {
+    try {
+      localStorage.setItem(STORAGE_KEY, on ? "on" : "off");
+    } catch (_) {
+      // It holds for this page then.
+    }
+  }
+
+  if (toggle) {
+    toggle.closest("[hidden]").hidden = false;
+    toggle.checked = remembered();
+    toggle.addEventListener("change", function () {
+      remember(toggle.checked);
+      stop();
+      say("");
+      if (toggle.checked) {
+        refresh();
+        start();
+      }
+    });
+    document.addEventListener("visibilitychange", function () {
+      stop();
+      if (!document.hidden && toggle.checked) {
+        refresh();
+        start();
+      }
+    });
+  }
+
+  new ResizeObserver(function () {
+    chart.resize();
+  }).observe(canvas);
+  document.addEventListener("ez:theme", draw);
+  applyHidden();
+  draw();
+  start();
+})();

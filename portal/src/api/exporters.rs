@@ -1,0 +1,170 @@
+//! `GET /api/v1/exporters`: what each exporter sends, how it is scaled and metered, and what is still to be configured.
+//!
+//! Everything comes from the status the collector writes after each segment, the configuration as of now, and the last
+//! hour of `collection_5m`. An exporter that is configured and was never heard is listed too: its silence is the finding.
+//!
+//! * [`view`]: what is known of one exporter, judged.
+//! * [`snippet`]: the configuration that is missing.
+
+pub(crate) mod snippet;
+pub(crate) mod view;
+
+use std::collections::HashMap;
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::Int64Type;
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use collector::status::CollectorStatus;
+use schemas::address::Address;
+use serde::Serialize;
+
+use crate::auth::Network;
+use crate::error::{ApiError, Failure};
+use crate::state::AppState;
+use snippet::Snippet;
+use view::{ExporterView, Hearing, SocketView};
+
+/// How far back an unknown sampling rate is still a finding of today.
+const RECENT_MS: i64 = 60 * 60_000;
+/// The collector writes its status after every segment; an older one means that it does not run.
+const STATUS_MAX_AGE_MS: i64 = 2 * 60_000;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route("/exporters", get(show))
+}
+
+/// Everything the exporters page shows.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Exporters {
+    pub(crate) now_ms: i64,
+    /// When the collector last told; `None` before it ever did.
+    pub(crate) status_at_ms: Option<i64>,
+    /// The collector has not told for a while: it does not run, or cannot write.
+    pub(crate) collector_silent: bool,
+    pub(crate) segments_waiting: u64,
+    pub(crate) sockets: Vec<SocketView>,
+    pub(crate) presence: Presence,
+    /// Those that need somebody first, then by name.
+    pub(crate) exporters: Vec<ExporterView>,
+    pub(crate) missing_configuration: Option<Snippet>,
+}
+
+/// How many exporters are heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Presence {
+    pub(crate) heard: usize,
+    pub(crate) late: usize,
+    /// Configured ones that were never heard included.
+    pub(crate) silent: usize,
+}
+
+async fn show(State(state): State<AppState>, _: Network) -> Result<Json<Exporters>, ApiError> {
+    Ok(Json(exporters(&state).await?))
+}
+
+/// Gathers and judges everything.
+pub(crate) async fn exporters(state: &AppState) -> Result<Exporters, Failure> {
+    let now_ms = state.now_ms();
+    let status = status(state).await?;
+    let recent = flows_without_rate(state, now_ms - RECENT_MS).await?;
+    Ok(judge(status, &state.metering(), &recent, now_ms))
+}
+
+/// How many exporters are heard, without the rest.
+pub(crate) async fn presence(state: &AppState, now_ms: i64) -> Result<Presence, Failure> {
+    let status = status(state).await?;
+    Ok(judge(status, &state.metering(), &HashMap::new(), now_ms).presence)
+}
+
+fn judge(
+    status: Option<CollectorStatus>,
+    metering: &schemas::metering::MeteringConfig,
+    recent_without_rate: &HashMap<Address, u64>,
+    now_ms: i64,
+) -> Exporters {
+    let status_at_ms = status.as_ref().map(|status| status.written_at_ms).filter(|at_ms| *at_ms > 0);
+    let status = status.unwrap_or_default();
+    let configs: HashMap<Address, _> = metering.exporters.iter().map(|config| (config.address, config)).collect();
+    let mut exporters: Vec<ExporterView> = status
+        .exporters
+        .iter()
+        .map(|exporter| {
+            let recent = recent_without_rate.get(&exporter.address).copied().unwrap_or(0);
+            view::exporter(exporter, configs.get(&exporter.address).copied(), recent, now_ms)
+        })
+        .collect();
+    let heard: std::collections::HashSet<Address> = status.exporters.iter().map(|exporter| exporter.address).collect();
+    let never_heard = metering.exporters.iter().filter(|config| !heard.contains(&config.address));
+    exporters.extend(never_heard.map(view::never_heard));
+    exporters.sort_by(|a, b| {
+        let urgency = |exporter: &ExporterView| std::cmp::Reverse(exporter.problems.len());
+        urgency(a).cmp(&urgency(b)).then_with(|| a.name.cmp(&b.name))
+    });
+
+    let seen: Vec<snippet::Seen> = exporters.iter().filter(|exporter| exporter.last_heard_ms.is_some()).map(|exporter| {
+        snippet::Seen {
+            address: exporter.address,
+            config: configs.get(&exporter.address).map(|config| (*config).clone()),
+            rate_unknown: exporter.sampling.unknown,
+            interfaces: view::busiest(&exporter.interfaces),
+        }
+    }).collect();
+    let count = |hearing| exporters.iter().filter(|exporter| exporter.hearing == hearing).count();
+    Exporters {
+        now_ms,
+        status_at_ms,
+        collector_silent: status_at_ms.is_some_and(|at_ms| now_ms - at_ms > STATUS_MAX_AGE_MS),
+        segments_waiting: status.segments_waiting,
+        sockets: status.sockets.iter().map(view::socket).collect(),
+        presence: Presence {
+            heard: count(Hearing::Heard),
+            late: count(Hearing::Late),
+            silent: count(Hearing::Silent),
+        },
+        missing_configuration: snippet::snippet(&seen),
+        exporters,
+    }
+}
+
+/// The collector's status file. It is small, but a disk may be slow: it is read where waiting harms nobody.
+async fn status(state: &AppState) -> Result<Option<CollectorStatus>, Failure> {
+    let data_dir = state.data_dir().to_owned();
+    let read = tokio::task::spawn_blocking(move || collector::status::read(&data_dir)).await;
+    let failed = Failure::internal("read the collector's status");
+    read.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+}
+
+/// Flows without a known sampling rate since then, by exporter.
+async fn flows_without_rate(state: &AppState, since_ms: i64) -> Result<HashMap<Address, u64>, Failure> {
+    let batches = state
+        .analytics()
+        .sql(&format!(
+            "SELECT exporter, CAST(sum(value) AS BIGINT) FROM collection_5m \
+             WHERE counter = 'flows_without_sampling_rate' AND window_start >= to_timestamp_millis({since_ms}) \
+             GROUP BY exporter"
+        ))
+        .await?;
+    let mut by_exporter = HashMap::new();
+    for batch in &batches {
+        if batch.num_columns() != 2 {
+            continue;
+        }
+        let (Some(addresses), Some(counts)) = (
+            batch.column(0).as_fixed_size_binary_opt(),
+            batch.column(1).as_primitive_opt::<Int64Type>(),
+        ) else {
+            continue;
+        };
+        for row in 0..batch.num_rows() {
+            if let Some(address) = Address::from_slice(addresses.value(row)).filter(|_| counts.is_valid(row)) {
+                by_exporter.insert(address, u64::try_from(counts.value(row)).unwrap_or(0));
+            }
+        }
+    }
+    Ok(by_exporter)
+}
+
+#[cfg(test)]
+mod tests;

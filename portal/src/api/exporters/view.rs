@@ -1,0 +1,376 @@
+//! What is known of one exporter, in the words of the page, with what is wrong about it.
+
+use collector::status::{ExporterStatus, InterfaceStatus, SocketStatus};
+use schemas::address::Address;
+use schemas::flow::Boundary;
+use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
+use serde::Serialize;
+
+/// An exporter is late after this, and silent after that. Template refresh and active timeouts are about a minute.
+const LATE_AFTER_MS: i64 = 2 * 60_000;
+const SILENT_AFTER_MS: i64 = 15 * 60_000;
+/// Losing more than this is a finding, not noise.
+const LOSS_TOLERATED_PERCENT: f64 = 0.1;
+
+const IPFIX: u8 = 10;
+const SFLOW: u8 = 105;
+
+/// When an exporter was last heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Hearing {
+    Heard,
+    Late,
+    Silent,
+}
+
+/// Something a network engineer should do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Problem {
+    /// Short, for a badge.
+    pub(crate) what: &'static str,
+    /// What to do about it.
+    pub(crate) advice: String,
+}
+
+/// How flows are scaled.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Sampling {
+    /// One packet in so many; `None` where nobody said.
+    pub(crate) rate: Option<u32>,
+    /// Who said it, in words.
+    pub(crate) source: String,
+    /// Flows arrived in the last hour whose rate nobody knows.
+    pub(crate) unknown: bool,
+    pub(crate) flows_without_rate_last_hour: u64,
+    pub(crate) flows_without_rate: u64,
+}
+
+/// A count with its name in words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Count {
+    pub(crate) counter: String,
+    pub(crate) value: u64,
+}
+
+/// An observation domain, or an sFlow sub-agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Domain {
+    pub(crate) observation_domain: u32,
+    pub(crate) protocol: String,
+    pub(crate) templates: u64,
+    pub(crate) pending_sets: u64,
+    pub(crate) sampling_rate: Option<u32>,
+    pub(crate) sampling_source: String,
+}
+
+/// An interface that flows crossed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Interface {
+    pub(crate) if_index: u32,
+    pub(crate) boundary: &'static str,
+    pub(crate) in_flows: u64,
+    pub(crate) out_flows: u64,
+    pub(crate) last_seen_ms: i64,
+}
+
+/// A socket the collector listens on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct SocketView {
+    pub(crate) kind: String,
+    pub(crate) address: String,
+    pub(crate) port: u16,
+    pub(crate) datagrams: u64,
+    pub(crate) bytes: u64,
+    pub(crate) kernel_dropped: u64,
+    pub(crate) queue_dropped: u64,
+    pub(crate) receive_buffer_bytes: usize,
+}
+
+/// One exporter.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct ExporterView {
+    pub(crate) address: Address,
+    /// As configured, else the address.
+    pub(crate) name: String,
+    pub(crate) site: Option<String>,
+    pub(crate) configured: bool,
+    pub(crate) meter: MeterMode,
+    pub(crate) direction: MeterDirection,
+    pub(crate) hearing: Hearing,
+    /// `None` where it was never heard.
+    pub(crate) first_heard_ms: Option<i64>,
+    pub(crate) last_heard_ms: Option<i64>,
+    pub(crate) protocols: Vec<String>,
+    pub(crate) datagrams: u64,
+    pub(crate) datagram_bytes: u64,
+    pub(crate) flows: u64,
+    pub(crate) bytes_scaled: u64,
+    pub(crate) datagrams_per_second: f64,
+    pub(crate) flows_per_second: f64,
+    pub(crate) bits_per_second: f64,
+    pub(crate) sampling: Sampling,
+    pub(crate) templates: u64,
+    pub(crate) pending_sets: u64,
+    pub(crate) sequence_lost: u64,
+    /// Of what its sequence numbers say it sent; `None` where the numbers count different things.
+    pub(crate) lost_percent: Option<f64>,
+    pub(crate) rejected: Vec<Count>,
+    pub(crate) domains: Vec<Domain>,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Judges an exporter that was heard.
+pub(crate) fn exporter(
+    status: &ExporterStatus,
+    config: Option<&ExporterConfig>,
+    without_rate_last_hour: u64,
+    now_ms: i64,
+) -> ExporterView {
+    let silent_ms = now_ms - status.last_heard_ms;
+    let hearing = match silent_ms {
+        ..LATE_AFTER_MS => Hearing::Heard,
+        LATE_AFTER_MS..SILENT_AFTER_MS => Hearing::Late,
+        _ => Hearing::Silent,
+    };
+    let rates = status.rates(now_ms);
+    let mut view = ExporterView {
+        hearing,
+        first_heard_ms: Some(status.first_heard_ms),
+        last_heard_ms: Some(status.last_heard_ms),
+        protocols: status.protocol_versions.iter().copied().map(protocol_name).collect(),
+        datagrams: status.datagrams,
+        datagram_bytes: status.datagram_bytes,
+        flows: status.flows,
+        bytes_scaled: status.bytes_scaled,
+        datagrams_per_second: rates.datagrams_per_second,
+        flows_per_second: rates.flows_per_second,
+        bits_per_second: rates.bits_per_second,
+        sampling: sampling(status, config, without_rate_last_hour),
+        templates: status.domains.iter().map(|domain| domain.templates).sum(),
+        pending_sets: status.domains.iter().map(|domain| domain.pending_sets).sum(),
+        sequence_lost: status.sequence_lost,
+        lost_percent: lost_percent(status),
+        rejected: rejected(status),
+        domains: status
+            .domains
+            .iter()
+            .map(|domain| Domain {
+                observation_domain: domain.observation_domain,
+                protocol: protocol_name(domain.protocol_version),
+                templates: domain.templates,
+                pending_sets: domain.pending_sets,
+                sampling_rate: domain.sampling_rate,
+                sampling_source: domain.sampling_source.clone(),
+            })
+            .collect(),
+        interfaces: status.interfaces.iter().map(interface).collect(),
+        ..from_config(status.address, config)
+    };
+    view.problems = problems(&view, config);
+    view
+}
+
+/// An exporter that is configured and was never heard.
+pub(crate) fn never_heard(config: &ExporterConfig) -> ExporterView {
+    let mut view = from_config(config.address, Some(config));
+    view.problems = problems(&view, Some(config));
+    view
+}
+
+fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterView {
+    let unlisted = ExporterConfig::unlisted(address);
+    let effective = config.unwrap_or(&unlisted);
+    ExporterView {
+        address,
+        name: effective.name.clone().unwrap_or_else(|| address.to_string()),
+        site: effective.site.clone(),
+        configured: config.is_some(),
+        meter: effective.meter,
+        direction: effective.direction,
+        hearing: Hearing::Silent,
+        first_heard_ms: None,
+        last_heard_ms: None,
+        protocols: Vec::new(),
+        datagrams: 0,
+        datagram_bytes: 0,
+        flows: 0,
+        bytes_scaled: 0,
+        datagrams_per_second: 0.0,
+        flows_per_second: 0.0,
+        bits_per_second: 0.0,
+        sampling: Sampling::default(),
+        templates: 0,
+        pending_sets: 0,
+        sequence_lost: 0,
+        lost_percent: None,
+        rejected: Vec::new(),
+        domains: Vec::new(),
+        interfaces: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |what, advice: String| problems.push(Problem { what, advice });
+    if view.last_heard_ms.is_none() {
+        add(
+            "never heard",
+            "It is configured, but no datagram came from this address. Check the flow server, the source address and the \
+             firewall on the way."
+                .to_owned(),
+        );
+        return problems;
+    }
+    match view.hearing {
+        Hearing::Heard => {}
+        Hearing::Late => add("late", "Nothing came for more than 2 minutes.".to_owned()),
+        Hearing::Silent => add(
+            "silent",
+            "Nothing came for more than 15 minutes: its windows are gaps, not zeros, and services metered here are \
+             not measured."
+                .to_owned(),
+        ),
+    }
+    if view.sampling.unknown {
+        add(
+            "unknown sampling rate",
+            format!(
+                "{} flows of the last hour have no known rate. They are kept and not billed. Export sampling options from \
+                 the router, or set default_sampling_rate as in the snippet.",
+                view.sampling.flows_without_rate_last_hour
+            ),
+        );
+    }
+    if config.is_none() {
+        add(
+            "not configured",
+            "It is metered by addresses under default settings. Add it with the snippet to give it a name and a site."
+                .to_owned(),
+        );
+    }
+    if view.meter == MeterMode::Boundary && config.is_some_and(|config| config.external_interfaces.is_empty()) {
+        add(
+            "nothing metered",
+            "It meters by boundary, and no interface is external. List the interfaces that face other networks.".to_owned(),
+        );
+    }
+    if view.pending_sets > 0 && view.flows == 0 {
+        add(
+            "no templates",
+            "Its data waits for templates. Lower the template refresh rate on the router.".to_owned(),
+        );
+    }
+    if view.lost_percent.is_some_and(|percent| percent > LOSS_TOLERATED_PERCENT) {
+        add(
+            "losses",
+            "Its sequence numbers have gaps: datagrams are lost on the way or dropped here. Compare with the drops of the \
+             sockets above."
+                .to_owned(),
+        );
+    }
+    problems
+}
+
+/// What is scaled by, of the newest information.
+fn sampling(status: &ExporterStatus, config: Option<&ExporterConfig>, without_rate_last_hour: u64) -> Sampling {
+    let mut sampling = Sampling {
+        unknown: without_rate_last_hour > 0,
+        flows_without_rate_last_hour: without_rate_last_hour,
+        flows_without_rate: status.flows_without_rate,
+        ..Sampling::default()
+    };
+    let told = status.domains.iter().filter_map(|domain| Some((domain.sampling_rate?, domain.sampling_source.as_str())));
+    let mut told: Vec<(u32, &str)> = told.filter(|(rate, _)| *rate > 0).collect();
+    told.sort_unstable();
+    told.dedup();
+    (sampling.rate, sampling.source) = match (config.and_then(|config| config.sampling_rate), told.as_slice()) {
+        (Some(rate), _) => (Some(rate), "configured override".to_owned()),
+        (None, [(rate, source)]) => (Some(*rate), (*source).to_owned()),
+        (None, [_, _, ..]) => (
+            (status.sampling_rate > 0).then_some(status.sampling_rate),
+            "differs by observation domain, see below".to_owned(),
+        ),
+        (None, []) if status.sampling_rate > 0 => (Some(status.sampling_rate), "as of its last flows".to_owned()),
+        (None, []) => (None, "nobody said".to_owned()),
+    };
+    sampling
+}
+
+/// NetFlow v5, v7 and IPFIX number records; v9 and sFlow number datagrams (RFC 7011 §3.1, RFC 3954 §5.1).
+fn lost_percent(status: &ExporterStatus) -> Option<f64> {
+    let by_datagram = |version: &u8| !matches!(*version, 5 | 7 | IPFIX);
+    let numbered_by_datagram = status.protocol_versions.iter().filter(|version| by_datagram(version)).count();
+    let received = if numbered_by_datagram == 0 {
+        status.flows
+    } else if numbered_by_datagram == status.protocol_versions.len() {
+        status.datagrams
+    } else {
+        return None;
+    };
+    let sent = received.saturating_add(status.sequence_lost);
+    if sent == 0 {
+        return None;
+    }
+    Some(status.sequence_lost as f64 * 100.0 / sent as f64)
+}
+
+fn rejected(status: &ExporterStatus) -> Vec<Count> {
+    status
+        .counters
+        .iter()
+        .filter(|(name, value)| **value > 0 && (name.contains("rejected") || name.contains("dropped")))
+        .map(|(name, value)| Count {
+            counter: name.clone(),
+            value: *value,
+        })
+        .collect()
+}
+
+fn interface(interface: &InterfaceStatus) -> Interface {
+    Interface {
+        if_index: interface.if_index,
+        boundary: match interface.boundary {
+            Boundary::External => "external",
+            Boundary::Internal => "internal",
+            Boundary::Unknown => "unknown",
+        },
+        in_flows: interface.in_flows,
+        out_flows: interface.out_flows,
+        last_seen_ms: interface.last_seen_ms,
+    }
+}
+
+/// Indexes of interfaces, the busiest first.
+pub(crate) fn busiest(interfaces: &[Interface]) -> Vec<u32> {
+    let mut sorted: Vec<&Interface> = interfaces.iter().collect();
+    sorted.sort_by_key(|interface| (std::cmp::Reverse(interface.in_flows + interface.out_flows), interface.if_index));
+    sorted.iter().map(|interface| interface.if_index).collect()
+}
+
+pub(crate) fn socket(socket: &SocketStatus) -> SocketView {
+    SocketView {
+        kind: serde_json::to_value(&socket.kind)
+            .ok()
+            .and_then(|kind| kind.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        address: socket.address.to_string(),
+        port: socket.address.port(),
+        datagrams: socket.datagrams,
+        bytes: socket.bytes,
+        kernel_dropped: socket.kernel_dropped,
+        queue_dropped: socket.queue_dropped,
+        receive_buffer_bytes: socket.receive_buffer_bytes,
+    }
+}
+
+/// `NetFlow v5`, `IPFIX`, `sFlow v5`.
+pub(crate) fn protocol_name(version: u8) -> String {
+    match version {
+        IPFIX => "IPFIX".to_owned(),
+        SFLOW => "sFlow v5".to_owned(),
+        version => format!("NetFlow v{version}"),
+    }
+}

@@ -1,0 +1,89 @@
+//! `GET /api/v1/ops/overview`: traffic of the whole network over time, for ops, network engineers and admins.
+//!
+//! * [`query`]: what may be asked.
+//! * [`view`]: volumes become rates and keys become names.
+//! * [`tiles`]: the figures of the moment.
+//!
+//! The page and the JSON show one [`Answer`].
+
+pub(crate) mod query;
+pub(crate) mod tiles;
+pub(crate) mod view;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use schemas::ids::ServiceId;
+use serde::Serialize;
+use sqlx::Row as _;
+
+use crate::api::ApiQuery;
+use crate::api::exporters::Presence;
+use crate::auth::Ops;
+use crate::error::{ApiError, Failure};
+use crate::state::AppState;
+use query::{OverviewQuery, OverviewRequest};
+use tiles::Tiles;
+use view::{Names, OverviewView};
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route("/ops/overview", get(show))
+}
+
+/// Everything the overview shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    #[serde(flatten)]
+    pub(crate) view: OverviewView,
+    pub(crate) tiles: Tiles,
+    pub(crate) exporters: Presence,
+}
+
+async fn show(
+    State(state): State<AppState>,
+    _: Ops,
+    ApiQuery(query): ApiQuery<OverviewQuery>,
+) -> Result<Json<Answer>, ApiError> {
+    let request = query
+        .check(state.now_ms())
+        .map_err(|error| Failure::BadRequest(error.to_string()))?;
+    Ok(Json(answer(&state, &request).await?))
+}
+
+/// Answers a checked query.
+pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Result<Answer, Failure> {
+    let now_ms = state.now_ms();
+    let overview = state
+        .analytics()
+        .overview(request.from_ms, request.to_ms, request.by, request.limit)
+        .await?;
+    let names = names(state, overview.series.iter().map(|series| series.key.as_str())).await?;
+    Ok(Answer {
+        view: view::overview_view(&overview, request, &names, now_ms),
+        tiles: tiles::tiles(state.analytics(), request, now_ms).await?,
+        exporters: super::exporters::presence(state, now_ms).await?,
+    })
+}
+
+/// Names of the services among the keys, and of all configured exporters.
+async fn names(state: &AppState, keys: impl Iterator<Item = &str>) -> Result<Names, Failure> {
+    let mut names = Names::default();
+    for exporter in &state.metering().exporters {
+        if let Some(name) = &exporter.name {
+            names.exporters.insert(exporter.address, name.clone());
+        }
+    }
+    // At most `MAX_KEYS` keys, each found by its primary key.
+    for id in keys.filter_map(|key| key.parse::<ServiceId>().ok()) {
+        let row = sqlx::query(
+            "SELECT s.name, c.name FROM services s JOIN customers c ON c.id = s.customer_id WHERE s.id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(state.db().pool())
+        .await?;
+        if let Some(row) = row {
+            names.services.insert(id.number(), (row.try_get(0)?, row.try_get(1)?));
+        }
+    }
+    Ok(names)
+}

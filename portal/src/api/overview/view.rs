@@ -1,0 +1,408 @@
+//! Volumes to rates, keys to names.
+//!
+//! * The step at the end of a range that reaches to now is still filling. Its rate is taken over the part that has passed;
+//!   it is marked by `open_from_ms` and does not count for the peak.
+//! * Keys are what analytics answers (`svc_12`, `6`, `192.0.2.1 513`, `64500`); names are looked up when shown, so that a
+//!   renamed service shows its new name over its whole history.
+
+use std::collections::HashMap;
+
+use analytics::{Dimension, Overview, OverviewSeries};
+use jiff::Timestamp;
+use schemas::address::Address;
+use schemas::ids::ServiceId;
+use serde::Serialize;
+
+use super::query::OverviewRequest;
+
+/// Colours of the palette in `staff.css`; beyond them it starts anew.
+const COLOURS: usize = 10;
+
+/// Names for keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    /// Service number → (service name, customer name).
+    pub(crate) services: HashMap<u32, (String, String)>,
+    /// Exporters that have a configured name.
+    pub(crate) exporters: HashMap<Address, String>,
+}
+
+/// What a series stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SeriesKind {
+    Key,
+    /// Traffic of no service.
+    Unattributed,
+    /// Sum of the keys that were too small to be named.
+    Other,
+}
+
+/// One band of the chart and one row of the table.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct SeriesView {
+    pub(crate) key: String,
+    pub(crate) name: String,
+    /// Second line: the customer, the address, the number behind the name; empty where there is none.
+    pub(crate) detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) href: Option<String>,
+    pub(crate) kind: SeriesKind,
+    /// Class of `staff.css` that gives the band its colour.
+    pub(crate) colour: String,
+    pub(crate) bits_per_second: Vec<u64>,
+    pub(crate) total_bytes: u64,
+    pub(crate) mean_bits_per_second: u64,
+    pub(crate) peak_bits_per_second: u64,
+    /// Of all traffic in the range.
+    pub(crate) share_percent: f64,
+}
+
+/// The overview as it is drawn.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct OverviewView {
+    /// RFC 3339.
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+    pub(crate) by: Dimension,
+    pub(crate) step_ms: i64,
+    pub(crate) starts_ms: Vec<i64>,
+    /// Start of the step that is still filling, where the range reaches it.
+    pub(crate) open_from_ms: Option<i64>,
+    pub(crate) total_bytes: u64,
+    /// Sum of all series per step.
+    pub(crate) total_bits_per_second: Vec<u64>,
+    pub(crate) total_mean_bits_per_second: u64,
+    pub(crate) total_peak_bits_per_second: u64,
+    pub(crate) series: Vec<SeriesView>,
+}
+
+/// Turns volumes into rates and keys into names.
+pub(crate) fn overview_view(overview: &Overview, request: &OverviewRequest, names: &Names, now_ms: i64) -> OverviewView {
+    let steps = overview.starts_ms.len();
+    let widths_ms = step_widths_ms(overview, request);
+    let open_from_ms = overview
+        .starts_ms
+        .last()
+        .copied()
+        .filter(|start_ms| start_ms + overview.step_ms > now_ms);
+    // One open step alone is still better than no peak at all.
+    let closed_steps = if open_from_ms.is_some() && steps > 1 { steps - 1 } else { steps };
+    let range = Range {
+        covered_ms: widths_ms.iter().sum(),
+        widths_ms,
+        closed_steps,
+        total_bytes: overview.series.iter().map(|series| series.total_bytes).sum(),
+    };
+
+    let mut total_by_step = vec![0u64; steps];
+    for series in &overview.series {
+        for (sum, bytes) in total_by_step.iter_mut().zip(&series.bytes) {
+            *sum = sum.saturating_add(*bytes);
+        }
+    }
+    let total_rates = range.rates(&total_by_step);
+    let mut next_colour = 0;
+    let series = overview
+        .series
+        .iter()
+        .map(|series| {
+            let label = label(&series.key, request.by, names);
+            let colour = match label.kind {
+                SeriesKind::Other => "ez-s-other".to_owned(),
+                SeriesKind::Unattributed => "ez-s-unattributed".to_owned(),
+                SeriesKind::Key => {
+                    next_colour = next_colour % COLOURS + 1;
+                    format!("ez-s{next_colour}")
+                }
+            };
+            series_view(series, label, colour, &range)
+        })
+        .collect();
+    OverviewView {
+        from: instant(request.from_ms),
+        to: instant(request.to_ms),
+        from_ms: request.from_ms,
+        to_ms: request.to_ms,
+        by: request.by,
+        step_ms: overview.step_ms,
+        starts_ms: overview.starts_ms.clone(),
+        open_from_ms,
+        total_bytes: range.total_bytes,
+        total_mean_bits_per_second: rate(range.total_bytes, range.covered_ms),
+        total_peak_bits_per_second: range.peak(&total_rates),
+        total_bits_per_second: total_rates,
+        series,
+    }
+}
+
+/// How the steps of a range turn volumes into rates.
+#[derive(Debug)]
+struct Range {
+    /// Part of each step that lies in the range and in the past.
+    widths_ms: Vec<i64>,
+    covered_ms: i64,
+    /// Steps that are over.
+    closed_steps: usize,
+    total_bytes: u64,
+}
+
+impl Range {
+    fn rates(&self, bytes: &[u64]) -> Vec<u64> {
+        bytes.iter().zip(&self.widths_ms).map(|(bytes, width_ms)| rate(*bytes, *width_ms)).collect()
+    }
+
+    fn peak(&self, rates: &[u64]) -> u64 {
+        rates.iter().take(self.closed_steps).copied().max().unwrap_or(0)
+    }
+}
+
+fn series_view(series: &OverviewSeries, label: Label, colour: String, range: &Range) -> SeriesView {
+    let bits_per_second = range.rates(&series.bytes);
+    SeriesView {
+        key: series.key.clone(),
+        name: label.name,
+        detail: label.detail,
+        href: label.href,
+        kind: label.kind,
+        colour,
+        total_bytes: series.total_bytes,
+        mean_bits_per_second: rate(series.total_bytes, range.covered_ms),
+        peak_bits_per_second: range.peak(&bits_per_second),
+        share_percent: share_percent(series.total_bytes, range.total_bytes),
+        bits_per_second,
+    }
+}
+
+fn step_widths_ms(overview: &Overview, request: &OverviewRequest) -> Vec<i64> {
+    let width_ms = |start_ms: &i64| {
+        let from_ms = (*start_ms).max(request.from_ms);
+        let to_ms = (start_ms + overview.step_ms).min(request.to_ms);
+        (to_ms - from_ms).max(0)
+    };
+    overview.starts_ms.iter().map(width_ms).collect()
+}
+
+/// Mean bits per second of a volume, rounded down; 0 over no time.
+pub(crate) fn rate(bytes: u64, width_ms: i64) -> u64 {
+    match u128::try_from(width_ms) {
+        Ok(width_ms @ 1..) => u64::try_from(u128::from(bytes) * 8_000 / width_ms).unwrap_or(u64::MAX),
+        _ => 0,
+    }
+}
+
+/// Share in percent with one decimal; 0 of nothing.
+pub(crate) fn share_percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    let tenths = (u128::from(part) * 1000 + u128::from(whole) / 2) / u128::from(whole);
+    f64::from(u32::try_from(tenths).unwrap_or(u32::MAX)) / 10.0
+}
+
+fn instant(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[derive(Debug, PartialEq)]
+struct Label {
+    name: String,
+    detail: String,
+    href: Option<String>,
+    kind: SeriesKind,
+}
+
+impl Label {
+    fn key(name: impl Into<String>, detail: impl Into<String>) -> Label {
+        Label {
+            name: name.into(),
+            detail: detail.into(),
+            href: None,
+            kind: SeriesKind::Key,
+        }
+    }
+}
+
+fn label(key: &str, by: Dimension, names: &Names) -> Label {
+    match key {
+        "other" => {
+            return Label {
+                kind: SeriesKind::Other,
+                ..Label::key("Other", "all smaller ones")
+            };
+        }
+        "unattributed" => {
+            return Label {
+                kind: SeriesKind::Unattributed,
+                ..Label::key("Unattributed", "addresses no service holds")
+            };
+        }
+        _ => {}
+    }
+    let known = match by {
+        Dimension::Service => key.parse::<ServiceId>().ok().map(|id| service_label(id, names)),
+        Dimension::Protocol => key.parse::<u8>().ok().map(protocol_label),
+        Dimension::Interface => interface_label(key, names),
+        Dimension::As => key.parse::<u32>().ok().map(as_label),
+    };
+    known.unwrap_or_else(|| Label::key(key, ""))
+}
+
+fn service_label(id: ServiceId, names: &Names) -> Label {
+    let label = match names.services.get(&id.number()) {
+        Some((name, customer)) => Label::key(name, format!("{customer} · {id}")),
+        None => Label::key(id.to_string(), "no longer in the catalogue"),
+    };
+    Label {
+        href: Some(format!("/ops/services/{id}")),
+        ..label
+    }
+}
+
+/// Names of IP protocols as IANA's registry has them; those a hosting network sees.
+fn protocol_label(protocol: u8) -> Label {
+    let name = match protocol {
+        0 => "HOPOPT",
+        1 => "ICMP",
+        2 => "IGMP",
+        4 => "IPv4 in IP",
+        6 => "TCP",
+        17 => "UDP",
+        41 => "IPv6 in IP",
+        46 => "RSVP",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "ICMPv6",
+        88 => "EIGRP",
+        89 => "OSPF",
+        97 => "EtherIP",
+        103 => "PIM",
+        112 => "VRRP",
+        115 => "L2TP",
+        132 => "SCTP",
+        136 => "UDPLite",
+        137 => "MPLS in IP",
+        255 => "not reported",
+        _ => return Label::key(format!("protocol {protocol}"), ""),
+    };
+    Label::key(name, format!("protocol {protocol}"))
+}
+
+/// `192.0.2.1 513`: exporter and SNMP index.
+fn interface_label(key: &str, names: &Names) -> Option<Label> {
+    let (exporter, if_index) = key.split_once(' ')?;
+    let exporter: Address = exporter.parse().ok()?;
+    let if_index: u32 = if_index.parse().ok()?;
+    let port = if if_index == 0 { "no interface".to_owned() } else { format!("if {if_index}") };
+    Some(match names.exporters.get(&exporter) {
+        Some(name) => Label::key(format!("{name} {port}"), exporter.to_string()),
+        None => Label::key(format!("{exporter} {port}"), ""),
+    })
+}
+
+fn as_label(number: u32) -> Label {
+    match number {
+        0 => Label::key("AS not reported", "the exporter sends no AS numbers here"),
+        64_512..=65_534 | 4_200_000_000..=4_294_967_294 => Label::key(format!("AS{number}"), "private use"),
+        64_496..=64_511 | 65_536..=65_551 => Label::key(format!("AS{number}"), "documentation"),
+        _ => Label::key(format!("AS{number}"), ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::overview::query::OverviewQuery;
+
+    /// 2026-11-22T14:03:00Z, 3 min into a window.
+    const NOW_MS: i64 = 1_795_356_180_000;
+
+    fn request(from_ms: i64, to_ms: i64) -> OverviewRequest {
+        let mut request = OverviewQuery::default().check(NOW_MS).unwrap();
+        (request.from_ms, request.to_ms) = (from_ms, to_ms);
+        request
+    }
+
+    fn overview(starts_ms: &[i64], series: &[(&str, &[u64])]) -> Overview {
+        Overview {
+            from_ms: starts_ms[0],
+            to_ms: NOW_MS,
+            step_ms: 300_000,
+            starts_ms: starts_ms.to_vec(),
+            series: series
+                .iter()
+                .map(|(key, bytes)| OverviewSeries {
+                    key: (*key).to_owned(),
+                    total_bytes: bytes.iter().sum(),
+                    bytes: bytes.to_vec(),
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_open_step_is_rated_over_its_past_and_never_the_peak() {
+        let open_ms = NOW_MS - 180_000;
+        let starts = [open_ms - 300_000, open_ms];
+        let overview = overview(&starts, &[("svc_1", &[37_500_000, 45_000_000])]);
+        let view = overview_view(&overview, &request(starts[0], NOW_MS), &Names::default(), NOW_MS);
+        assert_eq!(view.open_from_ms, Some(open_ms));
+        assert_eq!(view.series[0].bits_per_second, [1_000_000, 2_000_000]);
+        assert_eq!(view.series[0].peak_bits_per_second, 1_000_000);
+        assert_eq!(view.total_peak_bits_per_second, 1_000_000);
+        assert_eq!(view.total_mean_bits_per_second, 82_500_000 * 8 / 480);
+    }
+
+    #[test]
+    fn a_step_cut_by_the_range_is_rated_over_what_the_range_covers() {
+        let start_ms = NOW_MS - 86_400_000 - 180_000;
+        let overview = overview(&[start_ms], &[("6", &[1_000])]);
+        let view = overview_view(&overview, &request(start_ms + 200_000, start_ms + 300_000), &Names::default(), NOW_MS);
+        assert_eq!(view.series[0].bits_per_second, [80]);
+        assert_eq!(view.open_from_ms, None);
+    }
+
+    #[test]
+    fn shares_sum_over_named_keys_other_and_unattributed() {
+        let open_ms = NOW_MS - 180_000;
+        let overview = overview(&[open_ms], &[("svc_1", &[600]), ("unattributed", &[300]), ("other", &[100])]);
+        let view = overview_view(&overview, &request(open_ms, NOW_MS), &Names::default(), NOW_MS);
+        let shares: Vec<f64> = view.series.iter().map(|series| series.share_percent).collect();
+        assert_eq!(shares, [60.0, 30.0, 10.0]);
+        let colours: Vec<&str> = view.series.iter().map(|series| series.colour.as_str()).collect();
+        assert_eq!(colours, ["ez-s1", "ez-s-unattributed", "ez-s-other"]);
+        assert_eq!(view.total_bytes, 1000);
+    }
+
+    #[test]
+    fn keys_become_names() {
+        let mut names = Names::default();
+        names.services.insert(7, ("web-7".to_owned(), "Acme".to_owned()));
+        names.exporters.insert("192.0.2.1".parse().unwrap(), "mx1.nyc1".to_owned());
+        let named = |key, by| {
+            let label = label(key, by, &names);
+            (label.name, label.detail)
+        };
+        let pair = |name: &str, detail: &str| (name.to_owned(), detail.to_owned());
+        assert_eq!(named("svc_7", Dimension::Service), pair("web-7", "Acme · svc_7"));
+        assert_eq!(named("svc_8", Dimension::Service), pair("svc_8", "no longer in the catalogue"));
+        assert_eq!(named("6", Dimension::Protocol), pair("TCP", "protocol 6"));
+        assert_eq!(named("253", Dimension::Protocol), pair("protocol 253", ""));
+        assert_eq!(named("192.0.2.1 513", Dimension::Interface), pair("mx1.nyc1 if 513", "192.0.2.1"));
+        assert_eq!(named("2001:db8::1 5", Dimension::Interface), pair("2001:db8::1 if 5", ""));
+        assert_eq!(named("3320", Dimension::As), pair("AS3320", ""));
+        assert_eq!(named("0", Dimension::As).0, "AS not reported");
+        assert_eq!(label("svc_7", Dimension::Service, &names).href.as_deref(), Some("/ops/services/svc_7"));
+    }
+
+    #[test]
+    fn rates_neither_overflow_nor_divide_by_zero() {
+        assert_eq!(rate(u64::MAX, 1), u64::MAX);
+        assert_eq!(rate(100, 0), 0);
+        assert_eq!(rate(100, -5), 0);
+        assert!((share_percent(1, 0) - 0.0).abs() < f64::EPSILON);
+    }
+}

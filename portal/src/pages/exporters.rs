@@ -1,0 +1,285 @@
+//! The network engineer's page: who sends flows, how they are scaled and metered, and what to do next.
+//!
+//! The list is a fragment that htmx asks for again every [`REFRESH_S`] seconds; without JavaScript the page is a snapshot.
+
+mod guide;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use axum::routing::get;
+use jiff::tz::TimeZone;
+use schemas::metering::{MeterDirection, MeterMode};
+
+use crate::api::exporters::view::{ExporterView, Hearing, SocketView};
+use crate::api::exporters::{self, Exporters, Presence};
+use crate::auth::Network;
+use crate::error::{PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+use guide::Guide;
+
+/// Address of the page.
+pub(crate) const PATH: &str = "/exporters";
+/// How often the list is asked for again.
+const REFRESH_S: u32 = 10;
+/// Exporters shown; those that need somebody come first.
+const MAX_SHOWN: usize = 200;
+/// Interfaces shown per exporter, the busiest.
+const MAX_INTERFACES: usize = 200;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route(PATH, get(show)).route("/exporters/list", get(list))
+}
+
+/// One interface as it is printed.
+struct InterfaceRow {
+    if_index: u32,
+    boundary: &'static str,
+    in_flows: String,
+    out_flows: String,
+    last_seen: String,
+}
+
+struct DomainRow {
+    domain: u32,
+    protocol: String,
+    templates: u64,
+    pending_sets: u64,
+    sampling: String,
+    sequence_lost: String,
+}
+
+/// One exporter as it is printed.
+struct Card {
+    /// For the ids of what can be opened; the address without punctuation.
+    id: String,
+    view: ExporterView,
+    hearing_class: &'static str,
+    hearing: String,
+    first_heard: String,
+    last_heard_title: String,
+    rate: String,
+    flow_rate: String,
+    datagram_rate: String,
+    flows: String,
+    datagrams: String,
+    datagram_bytes: String,
+    volume: String,
+    sampling: String,
+    flows_without_rate: String,
+    lost: String,
+    metering: &'static str,
+    metering_note: &'static str,
+    rejected_total: String,
+    rejected: Vec<(String, String)>,
+    domains: Vec<DomainRow>,
+    interfaces: Vec<InterfaceRow>,
+    interfaces_more: usize,
+}
+
+struct SocketRow {
+    kind: &'static str,
+    address: String,
+    datagrams: String,
+    volume: String,
+    kernel_dropped: String,
+    queue_dropped: String,
+    drops: bool,
+}
+
+struct List {
+    presence: Presence,
+    sockets: Vec<SocketRow>,
+    cards: Vec<Card>,
+    more: usize,
+    snippet: Option<exporters::snippet::Snippet>,
+    collector_silent: bool,
+    status: String,
+    segments_waiting: u64,
+    refresh_s: u32,
+    guide: Guide,
+}
+
+#[derive(Template)]
+#[template(path = "exporters.html")]
+struct ExportersPage {
+    shell: Shell,
+    list: List,
+}
+
+#[derive(Template)]
+#[template(path = "exporters_list.html")]
+struct ExportersList {
+    list: List,
+}
+
+async fn show(
+    State(state): State<AppState>,
+    Network(who): Network,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let found = exporters::exporters(&state).await?;
+    page(&ExportersPage {
+        shell: Shell::new(&who, "Exporters", PATH),
+        list: listed(found, host(&headers)),
+    })
+}
+
+async fn list(State(state): State<AppState>, _: Network, headers: HeaderMap) -> Result<Response, PageError> {
+    let found = exporters::exporters(&state).await?;
+    page(&ExportersList {
+        list: listed(found, host(&headers)),
+    })
+}
+
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok())
+}
+
+fn listed(found: Exporters, host: Option<&str>) -> List {
+    let now_ms = found.now_ms;
+    let more = found.exporters.len().saturating_sub(MAX_SHOWN);
+    List {
+        presence: found.presence,
+        status: match found.status_at_ms {
+            Some(at_ms) => format::ago(at_ms, now_ms),
+            None => "never".to_owned(),
+        },
+        collector_silent: found.collector_silent,
+        segments_waiting: found.segments_waiting,
+        refresh_s: REFRESH_S,
+        guide: Guide::new(&found.sockets, host),
+        sockets: found.sockets.iter().map(socket_row).collect(),
+        cards: found
+            .exporters
+            .into_iter()
+            .take(MAX_SHOWN)
+            .map(|exporter| card(exporter, now_ms))
+            .collect(),
+        more,
+        snippet: found.missing_configuration,
+    }
+}
+
+fn socket_row(socket: &SocketView) -> SocketRow {
+    SocketRow {
+        kind: match socket.kind.as_str() {
+            "sflow" => "sFlow",
+            _ => "NetFlow, IPFIX",
+        },
+        address: socket.address.clone(),
+        datagrams: format::grouped(socket.datagrams),
+        volume: format::bytes(socket.bytes),
+        kernel_dropped: format::grouped(socket.kernel_dropped),
+        queue_dropped: format::grouped(socket.queue_dropped),
+        drops: socket.kernel_dropped + socket.queue_dropped > 0,
+    }
+}
+
+fn card(view: ExporterView, now_ms: i64) -> Card {
+    let mut interfaces: Vec<_> = view.interfaces.iter().collect();
+    interfaces.sort_by_key(|interface| std::cmp::Reverse(interface.in_flows + interface.out_flows));
+    let rejected_total: u64 = view.rejected.iter().map(|count| count.value).sum();
+    let (metering, metering_note) = metering(&view);
+    Card {
+        id: view.address.to_string().replace(['.', ':'], "-"),
+        hearing_class: match view.hearing {
+            Hearing::Heard => "ok",
+            Hearing::Late => "late",
+            Hearing::Silent => "warn",
+        },
+        hearing: match view.last_heard_ms {
+            None => "never heard".to_owned(),
+            Some(at_ms) => format!("heard {}", format::ago(at_ms, now_ms)),
+        },
+        first_heard: view.first_heard_ms.map_or_else(|| "–".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
+        last_heard_title: view
+            .last_heard_ms
+            .map_or_else(String::new, |at_ms| format!("{} UTC", format::minute(at_ms, &TimeZone::UTC))),
+        rate: format::bits_per_second(view.bits_per_second as u64),
+        flow_rate: per_second(view.flows_per_second),
+        datagram_rate: per_second(view.datagrams_per_second),
+        flows: format::grouped(view.flows),
+        datagrams: format::grouped(view.datagrams),
+        datagram_bytes: format::bytes(view.datagram_bytes),
+        volume: format::bytes(view.bytes_scaled),
+        sampling: match view.sampling.rate {
+            Some(1) => "every packet".to_owned(),
+            Some(rate) => format!("1 in {}", format::grouped(u64::from(rate))),
+            None => "unknown".to_owned(),
+        },
+        flows_without_rate: format::grouped(view.sampling.flows_without_rate),
+        lost: match (view.sequence_lost, view.lost_percent) {
+            (0, _) => "none".to_owned(),
+            (lost, Some(percent)) => format!("{} ({percent:.2} %)", format::grouped(lost)),
+            (lost, None) => format::grouped(lost),
+        },
+        metering,
+        metering_note,
+        rejected_total: format::grouped(rejected_total),
+        rejected: view
+            .rejected
+            .iter()
+            .map(|count| (counter_words(&count.counter), format::grouped(count.value)))
+            .collect(),
+        domains: view
+            .domains
+            .iter()
+            .map(|domain| DomainRow {
+                domain: domain.observation_domain,
+                protocol: domain.protocol.clone(),
+                templates: domain.templates,
+                pending_sets: domain.pending_sets,
+                sampling: match domain.sampling_rate {
+                    Some(rate) => format!("1 in {}, {}", format::grouped(u64::from(rate)), domain.sampling_source),
+                    None if domain.sampling_source.is_empty() => "not told".to_owned(),
+                    None => domain.sampling_source.clone(),
+                },
+                sequence_lost: format::grouped(domain.sequence_lost),
+            })
+            .collect(),
+        interfaces_more: interfaces.len().saturating_sub(MAX_INTERFACES),
+        interfaces: interfaces
+            .into_iter()
+            .take(MAX_INTERFACES)
+            .map(|interface| InterfaceRow {
+                if_index: interface.if_index,
+                boundary: interface.boundary,
+                in_flows: format::grouped(interface.in_flows),
+                out_flows: format::grouped(interface.out_flows),
+                last_seen: format::ago(interface.last_seen_ms, now_ms),
+            })
+            .collect(),
+        view,
+    }
+}
+
+fn metering(view: &ExporterView) -> (&'static str, &'static str) {
+    match (view.meter, view.direction) {
+        (MeterMode::Off, _) => ("off", "kept and shown, never counted"),
+        (MeterMode::Boundary, MeterDirection::Ingress) => ("by boundary", "ingress observations"),
+        (MeterMode::Boundary, MeterDirection::Egress) => ("by boundary", "egress observations"),
+        (MeterMode::Addresses, MeterDirection::Ingress) => ("by addresses", "ingress observations"),
+        (MeterMode::Addresses, MeterDirection::Egress) => ("by addresses", "egress observations"),
+    }
+}
+
+fn per_second(rate: f64) -> String {
+    if rate >= 100.0 {
+        format::grouped(rate.round() as u64)
+    } else {
+        format!("{rate:.1}")
+    }
+}
+
+/// `datagrams_rejected.short` → `datagrams rejected: short`.
+fn counter_words(counter: &str) -> String {
+    counter.replacen('.', ": ", 1).replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests;

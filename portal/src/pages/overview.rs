@@ -1,0 +1,287 @@
+//! The traffic overview of ops: what the whole network carries, stacked by service, protocol, interface or AS.
+//!
+//! The server renders the table and puts the chart's figures beside it; `overview.js` draws and refreshes. A query that
+//! cannot be answered shows the last 24 hours and says why.
+
+use analytics::Dimension;
+use askama::Template;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use jiff::tz::TimeZone;
+
+use crate::api::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
+use crate::api::overview::view::SeriesView;
+use crate::api::overview::{self, Answer};
+use crate::auth::Ops;
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Address of the page.
+pub(crate) const PATH: &str = "/ops";
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route(PATH, get(show))
+}
+
+/// A link that may be the current one: a range or a tab.
+struct Choice {
+    label: &'static str,
+    href: String,
+    active: bool,
+}
+
+/// A figure above the chart.
+struct Tile {
+    title: &'static str,
+    value: String,
+    note: String,
+    href: Option<&'static str>,
+    alarming: bool,
+}
+
+/// A row of the table.
+struct KeyRow {
+    series: SeriesView,
+    total: String,
+    mean: String,
+    peak: String,
+    share: String,
+}
+
+struct SumRow {
+    total: String,
+    mean: String,
+    peak: String,
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    shell: Shell,
+    path: &'static str,
+    problem: Option<QueryError>,
+    presets: Vec<Choice>,
+    tabs: Vec<Choice>,
+    by: &'static str,
+    key_heading: &'static str,
+    from_input: String,
+    to_input: String,
+    /// Only a range that ends now changes.
+    refreshes: bool,
+    tiles: Vec<Tile>,
+    rows: Vec<KeyRow>,
+    sum: SumRow,
+    range_text: String,
+    step_text: String,
+    json_href: String,
+    chart_json: String,
+}
+
+async fn show(
+    State(state): State<AppState>,
+    Ops(who): Ops,
+    Query(query): Query<OverviewQuery>,
+) -> Result<Response, PageError> {
+    let now_ms = state.now_ms();
+    let (request, problem) = match query.check(now_ms) {
+        Ok(request) => (request, None),
+        Err(problem) => {
+            let fallback = OverviewQuery::default()
+                .check(now_ms)
+                .map_err(|error| Failure::BadRequest(error.to_string()))?;
+            (fallback, Some(problem))
+        }
+    };
+    let answer = overview::answer(&state, &request).await?;
+    page(&overview_page(Shell::new(&who, "Traffic", PATH), &request, problem, answer)?)
+}
+
+fn overview_page(
+    shell: Shell,
+    request: &OverviewRequest,
+    problem: Option<QueryError>,
+    answer: Answer,
+) -> Result<OverviewPage, Failure> {
+    let by = dimension_name(request.by);
+    let range = range_query(request);
+    let chart_json = serde_json::to_string(&answer.view)
+        .map_err(|error| Failure::internal("write the chart's figures")(error.into()))?;
+    let tiles = tiles(&answer);
+    let view = answer.view;
+    Ok(OverviewPage {
+        shell,
+        path: PATH,
+        problem,
+        presets: Preset::ALL
+            .into_iter()
+            .map(|preset| Choice {
+                label: preset.name(),
+                href: format!("{PATH}?by={by}&range={}", preset.name()),
+                active: request.preset == Some(preset),
+            })
+            .collect(),
+        tabs: [
+            (Dimension::Service, "Services"),
+            (Dimension::Protocol, "Protocols"),
+            (Dimension::Interface, "Interfaces"),
+            (Dimension::As, "Autonomous systems"),
+        ]
+        .into_iter()
+        .map(|(dimension, label)| Choice {
+            label,
+            href: format!("{PATH}?by={}&{range}", dimension_name(dimension)),
+            active: request.by == dimension,
+        })
+        .collect(),
+        by,
+        key_heading: match request.by {
+            Dimension::Service => "Service",
+            Dimension::Protocol => "Protocol",
+            Dimension::Interface => "Interface",
+            Dimension::As => "Autonomous system",
+        },
+        from_input: input_time(request.from_ms),
+        to_input: input_time(request.to_ms),
+        refreshes: request.preset.is_some(),
+        tiles,
+        sum: SumRow {
+            total: format::bytes(view.total_bytes),
+            mean: format::bits_per_second(view.total_mean_bits_per_second),
+            peak: format::bits_per_second(view.total_peak_bits_per_second),
+        },
+        range_text: format!(
+            "{} – {} UTC",
+            format::minute(request.from_ms, &TimeZone::UTC),
+            format::minute(request.to_ms, &TimeZone::UTC)
+        ),
+        step_text: step_text(view.step_ms),
+        json_href: format!("/api/v1/ops/overview?by={by}&{range}"),
+        chart_json: in_script(&chart_json),
+        rows: view.series.into_iter().map(key_row).collect(),
+    })
+}
+
+fn key_row(series: SeriesView) -> KeyRow {
+    KeyRow {
+        total: format::bytes(series.total_bytes),
+        mean: format::bits_per_second(series.mean_bits_per_second),
+        peak: format::bits_per_second(series.peak_bits_per_second),
+        share: format!("{:.1}", series.share_percent),
+        series,
+    }
+}
+
+fn tiles(answer: &Answer) -> Vec<Tile> {
+    let figures = &answer.tiles;
+    let exporters = &answer.exporters;
+    let measured = |rate: Option<u64>| rate.map_or_else(|| "–".to_owned(), format::bits_per_second);
+    let window = match figures.current_window_start_ms {
+        Some(start_ms) => format!("5 min from {}", clock(start_ms)),
+        None => "nothing metered in 30 min".to_owned(),
+    };
+    let quiet = exporters.late + exporters.silent;
+    vec![
+        Tile {
+            title: "In",
+            value: measured(figures.in_bits_per_second),
+            note: window.clone(),
+            href: None,
+            alarming: false,
+        },
+        Tile {
+            title: "Out",
+            value: measured(figures.out_bits_per_second),
+            note: window,
+            href: None,
+            alarming: false,
+        },
+        Tile {
+            title: "Flow records",
+            value: figures.flows_per_second.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1} /s")),
+            note: "received, all exporters".to_owned(),
+            href: None,
+            alarming: false,
+        },
+        Tile {
+            title: "Exporters heard",
+            value: format!("{} of {}", exporters.heard, exporters.heard + quiet),
+            note: if quiet == 0 { "none silent".to_owned() } else { format!("{quiet} not heard lately") },
+            href: Some("/exporters"),
+            alarming: quiet > 0,
+        },
+        Tile {
+            title: "Unattributed",
+            value: figures.unattributed_percent.map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
+            note: format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
+            href: None,
+            alarming: false,
+        },
+        Tile {
+            title: "Unknown sampling rate",
+            value: format::grouped(figures.flows_without_rate),
+            note: if figures.flows_without_rate == 0 {
+                "every flow can be billed".to_owned()
+            } else {
+                "flows kept, not billed: set a rate".to_owned()
+            },
+            href: Some("/exporters"),
+            alarming: figures.flows_without_rate > 0,
+        },
+    ]
+}
+
+/// The part of the address that says which range is shown.
+fn range_query(request: &OverviewRequest) -> String {
+    match request.preset {
+        Some(preset) => format!("range={}", preset.name()),
+        None => format!("from={}&to={}", input_time(request.from_ms), input_time(request.to_ms)),
+    }
+}
+
+/// As a date field holds it; UTC.
+fn input_time(at_ms: i64) -> String {
+    format::minute(at_ms, &TimeZone::UTC).replace(' ', "T")
+}
+
+/// `14:05`, UTC.
+fn clock(at_ms: i64) -> String {
+    format::minute(at_ms, &TimeZone::UTC).rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+fn step_text(step_ms: i64) -> String {
+    match step_ms / 60_000 {
+        minutes if minutes >= 1440 && minutes % 1440 == 0 => format!("{} d", minutes / 1440),
+        minutes if minutes >= 60 && minutes % 60 == 0 => format!("{} h", minutes / 60),
+        minutes => format!("{minutes} min"),
+    }
+}
+
+/// JSON inside a script element: no text in it can end the element.
+pub(super) fn in_script(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_cannot_end_its_script_element() {
+        let text = in_script(r#"{"name":"</script><!-- &amp;"}"#);
+        assert!(!text.contains('<') && !text.contains('>') && !text.contains('&'), "{text}");
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["name"], "</script><!-- &amp;");
+    }
+
+    #[test]
+    fn steps_read_as_people_say_them() {
+        assert_eq!(step_text(300_000), "5 min");
+        assert_eq!(step_text(3_600_000), "1 h");
+        assert_eq!(step_text(5_400_000), "90 min");
+        assert_eq!(step_text(86_400_000), "1 d");
+    }
+}
