@@ -1,1 +1,103 @@
-fn main() {}
+//! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
+
+mod commands;
+mod config;
+mod jobs;
+mod options;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Flow collector, usage metering and billing for hosting companies.
+///
+/// Routers and switches report flows (NetFlow v5, v7, v9, IPFIX, sFlow v5); EZSCALE keeps every one, meters what each
+/// service sends and receives, computes what it costs, and shows it.
+///
+/// Start with `ezscale demo`, then `ezscale serve`.
+#[derive(Parser, Debug)]
+#[command(name = "ezscale", version, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    logging: options::Logging,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run everything in one process: collector, usage jobs, billing and portal
+    Serve(commands::serve::Args),
+    /// Run the collector and the usage job, without the portal
+    Collect(commands::collect::Args),
+    /// Try it: a fleet with 35 days of history, live exporters and the portal, in one command
+    Demo(commands::demo::Args),
+    /// Send real flow datagrams of known sums to a collector
+    Simulate(commands::simulate::Args),
+    /// Store the flow exports of a capture file as if they were received now
+    Replay(commands::replay::Args),
+    /// Ask the stored tables in SQL
+    Query(commands::query::Args),
+    /// Show what services used
+    Usage(commands::usage::Args),
+    /// Preview, close and show invoices
+    Invoice(commands::invoice::Args),
+    /// Print an example, check or show the configuration
+    Config(commands::config::Args),
+    /// Manage people who sign in
+    User(commands::user::Args),
+    /// Manage customers
+    Customer(commands::customer::Args),
+    /// Manage services and the addresses, interfaces and VLANs they hold
+    Service(commands::service::Args),
+    /// Manage the catalog of plans and prices
+    Plan(commands::plan::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    options::init_logging(&cli.logging);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: start the async runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => commands::serve::run(args).await,
+            Command::Collect(args) => commands::collect::run(args).await,
+            Command::Demo(args) => commands::demo::run(args).await,
+            Command::Simulate(args) => commands::simulate::run(args),
+            Command::Replay(args) => commands::replay::run(args).await,
+            Command::Query(args) => commands::query::run(args).await,
+            Command::Usage(args) => commands::usage::run(args).await,
+            Command::Invoice(args) => commands::invoice::run(args).await,
+            Command::Config(args) => commands::config::run(args),
+            Command::User(args) => commands::user::run(args).await,
+            Command::Customer(args) => commands::customer::run(args).await,
+            Command::Service(args) => commands::service::run(args).await,
+            Command::Plan(args) => commands::plan::run(args).await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` joins the causes with colons: each error names its part once, and never repeats its source.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

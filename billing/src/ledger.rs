@@ -451,3 +451,6 @@ const CHECKS: [(&str, &str); 7] = [
          GROUP BY i.id, i.number, i.tax_minor HAVING coalesce(-sum(p.amount_minor), 0) <> i.tax_minor ORDER BY 1",
     ),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ pub mod ledger;
 pub mod rating;
 pub mod ratio;
 pub mod subscription;
+#[cfg(test)]
+mod testing;
 pub mod usage;
 
 pub use error::BillingError;

@@ -309,3 +309,6 @@ pub fn lines(
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests;

@@ -380,3 +380,6 @@ fn read(row: &AnyRow) -> Result<Subscription, BillingError> {
         status,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,24 +2,32 @@
 
 use std::future::Future;
 
+use analytics::period::PeriodQuery;
 use analytics::{
     Analytics, AnalyticsError, MeteredService, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
 };
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
+use schemas::metering::{MeterMode, MeteringConfig};
+
+/// One question about usage: a service over `[from_ms, to_ms)`, by a mode.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsageQuery {
+    pub service: Service,
+    pub from_ms: i64,
+    pub to_ms: i64,
+    pub mode: UsageMode,
+}
 
 /// What billing needs to know about usage.
 pub trait UsageSource: Send + Sync {
-    /// What a service used over `[from_ms, to_ms)`, as far as its windows were closed by `now_ms`.
+    /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
         &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
+        queries: &[UsageQuery],
         now_ms: i64,
-    ) -> impl Future<Output = Result<PeriodUsage, AnalyticsError>> + Send;
+    ) -> impl Future<Output = Result<Vec<PeriodUsage>, AnalyticsError>> + Send;
 
     /// The service's 5-minute windows over `[from_ms, to_ms)` counted anew from stored flows, ascending; windows without
     /// flows are absent.
@@ -68,11 +76,25 @@ impl MeteredUsage {
         MeteredUsage { analytics, exporters }
     }
 
+    /// With the exporters that a configuration names and that meter.
+    pub fn from_config(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
+        let meters = metering
+            .exporters
+            .iter()
+            .filter(|exporter| exporter.meter != MeterMode::Off);
+        let exporters = meters.map(|exporter| MeteringExporter {
+            address: exporter.address,
+            site: exporter.site.clone(),
+        });
+        MeteredUsage::new(analytics, exporters.collect())
+    }
+
     pub fn analytics(&self) -> &Analytics {
         &self.analytics
     }
 
-    /// A service with the exporters that meter it: those of its site, or all that meter where it has none.
+    /// A service with the exporters that meter it: those of its site, or all that meter where it has none. Without any
+    /// (nothing is configured), every exporter that was heard counts.
     pub fn metered(&self, service: &Service) -> MeteredService {
         let at_site = |exporter: &&MeteringExporter| service.site.is_none() || exporter.site == service.site;
         MeteredService {
@@ -88,18 +110,17 @@ impl MeteredUsage {
 }
 
 impl UsageSource for MeteredUsage {
-    async fn period_usage(
-        &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
-        now_ms: i64,
-    ) -> Result<PeriodUsage, AnalyticsError> {
-        let service = self.metered(service);
-        self.analytics
-            .period_usage(&service, from_ms, to_ms, mode, now_ms)
-            .await
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+        let queries: Vec<PeriodQuery> = queries
+            .iter()
+            .map(|query| PeriodQuery {
+                service: self.metered(&query.service),
+                from_ms: query.from_ms,
+                to_ms: query.to_ms,
+                mode: query.mode,
+            })
+            .collect();
+        self.analytics.period_usage_batch(&queries, now_ms).await
     }
 
     async fn windows_from_flows(
@@ -108,7 +129,9 @@ impl UsageSource for MeteredUsage {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<WindowUsage>, AnalyticsError> {
-        self.analytics.usage_windows(service.id.number(), from_ms, to_ms).await
+        self.analytics
+            .explain_windows(service.id.number(), from_ms, to_ms)
+            .await
     }
 
     async fn days(

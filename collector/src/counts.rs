@@ -59,6 +59,8 @@ counters! {
     Templates = "templates",
     TemplateWithdrawals = "template_withdrawals",
     TemplatesRejected = "templates_rejected",
+    /// Announcements of a sampler beyond the limit of its domain.
+    SamplersRejected = "samplers_rejected",
     /// Data sets that wait for their template.
     SetsPending = "sets_pending",
     /// Waiting data sets that their template freed.

@@ -4,6 +4,8 @@
 //!   between ([`Collector`]).
 //! * [`decode`], [`counts`]: datagrams to flows, everything counted.
 //! * [`import`]: captured or made-up datagrams through the same path, without sockets and journal ([`Importer`]).
+//! * [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
+//! * [`simulate`]: exporters that encode real datagrams.
 //! * `sink`: flows to Parquet to commits; [`compact`].
 //! * [`status`], [`metrics`]: what people and monitoring see.
 
@@ -16,10 +18,14 @@ pub mod journal;
 pub mod metrics;
 pub mod pipeline;
 mod receive;
+pub mod sampling;
+pub mod sequence;
+pub mod simulate;
 mod sink;
 pub mod status;
 #[cfg(test)]
 mod test_support;
+pub mod times;
 
 pub use config::{CollectorConfig, ConfigError};
 pub use import::{ImportError, ImportSummary, Importer};

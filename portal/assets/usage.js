@@ -12,10 +12,16 @@ ezCharts.register("usage", function (data, theme) {
   function rate(point, bytes) {
     return point.windows_measured > 0 ? (bytes * 8) / (point.windows_measured * WINDOW_S) : null;
   }
+  // A run of measured steps is drawn to the end of its last step, so that it meets the shade of a gap.
   function line(field) {
-    return data.points.map(function (point) {
-      return [point.start_ms, rate(point, point[field])];
+    var drawn = [];
+    data.points.forEach(function (point, i) {
+      var value = rate(point, point[field]);
+      drawn.push([point.start_ms, value]);
+      var next = data.points[i + 1];
+      if (value !== null && !(next && next.windows_measured > 0)) drawn.push([point.end_ms - 1, value]);
     });
+    return drawn;
   }
   var shaded = data.points
     .filter(function (point) {
@@ -24,11 +30,14 @@ ezCharts.register("usage", function (data, theme) {
     .map(function (point) {
       return [{ xAxis: point.start_ms }, { xAxis: point.end_ms }];
     });
-  var byStart = new Map(
-    data.points.map(function (point) {
-      return [point.start_ms, point];
-    }),
-  );
+  function pointAt(ms) {
+    return data.points.find(function (point) {
+      return point.start_ms <= ms && ms < point.end_ms;
+    });
+  }
+  var highest = measured.reduce(function (top, point) {
+    return Math.max(top, rate(point, Math.max(point.bytes_in, point.bytes_out)));
+  }, 0);
 
   var lines = [];
   if (data.percentile_95_bps !== null) {
@@ -73,14 +82,12 @@ ezCharts.register("usage", function (data, theme) {
     yAxis: {
       type: "value",
       min: 0,
-      max: function (extent) {
-        return Math.max(extent.max, peak * 1.05) || 1;
-      },
+      max: peak > highest ? peak * 1.1 : null,
       axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: false },
     },
     tooltip: {
       formatter: function (hits) {
-        var point = byStart.get(hits[0].axisValue);
+        var point = pointAt(hits[0].axisValue);
         if (!point) return "";
         var rows = [
           { name: "Received", color: theme.in, bytes: point.bytes_in },

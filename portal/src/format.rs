@@ -73,6 +73,11 @@ fn in_zone(at_ms: i64, zone: &TimeZone, format: &str) -> String {
     }
 }
 
+/// `Sun 22 Nov` in the given zone.
+pub(crate) fn weekday(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%a %-d %b")
+}
+
 /// `2026-11-22T14:05:00Z`, for programs.
 pub(crate) fn rfc3339(at_ms: i64) -> String {
     Timestamp::from_millisecond(at_ms).map_or_else(|_| String::new(), |at| at.to_string())

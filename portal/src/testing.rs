@@ -1,5 +1,7 @@
 //! What tests of the portal share: a server on a database of its own, and a browser that keeps cookies.
 
+pub(crate) mod world;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

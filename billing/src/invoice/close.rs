@@ -1,28 +1,23 @@
-//! Drafting and finalising.
+//! Finalising.
 //!
 //! Usage is read before the write transaction starts, so that no lock is held while flows are scanned. Inside it, the
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
 //! the periods of its draft are still uncharged.
 
-use std::collections::{BTreeMap, HashSet};
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rust_decimal::Decimal;
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, SubscriptionId};
-use schemas::inventory::{self, Customer};
+use schemas::inventory;
 use schemas::money::Money;
 use schemas::window::DAY_MS;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
-use super::read::lines_of_period;
+use super::draft::{Current, Prepared, billed_periods, prepare};
 use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, PAYMENT_TERM_DAYS};
-use crate::evidence::{Evidence, Measured};
 use crate::ledger::{self, Account, NewTransaction, Posting};
-use crate::rating::{self, DraftLine, LineKind};
-use crate::ratio::Ratio;
-use crate::subscription::{self, ChargedPeriod, Contract};
+use crate::rating::DraftLine;
+use crate::subscription::ChargedPeriod;
 use crate::{BillingError, UsageSource};
 
 /// How often a closer that lost a race looks again for what is left.
@@ -31,6 +26,7 @@ const MAX_CLOSE_ATTEMPTS: usize = 5;
 /// A period that cannot be charged yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OpenPeriod {
+    pub customer: CustomerId,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
     /// Windows are closed up to here.
@@ -38,18 +34,14 @@ pub struct OpenPeriod {
 }
 
 /// What closing did.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Closing {
-    /// Finalised by this call, oldest period first.
+    /// Finalised by this call, by customer, oldest period first.
     pub invoices: Vec<InvoiceWithLines>,
     /// Over, but with windows that late flows may still change: refused until they are closed.
     pub refused: Vec<OpenPeriod>,
-}
-
-/// A draft with what finalising needs beside it.
-struct Prepared {
-    draft: Draft,
-    charged: Vec<(SubscriptionId, ChargedPeriod)>,
+    /// Customers whose periods could not be closed, and why.
+    pub failed: Vec<(CustomerId, BillingError)>,
 }
 
 /// What a customer's invoices would say now: one draft for periods that are over and not charged yet, for each end, and
@@ -63,11 +55,14 @@ pub async fn preview<U: UsageSource>(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Vec<Draft>, BillingError> {
-    let prepared = prepare(database, usage, customer, now_ms, Current::Included).await?;
-    Ok(prepared.into_iter().map(|prepared| prepared.draft).collect())
+    let mut preparation = prepare(database, usage, &[customer], now_ms, Current::Included).await?;
+    match preparation.failed.pop() {
+        Some((_, error)) => Err(error),
+        None => Ok(preparation.drafts.into_iter().map(|prepared| prepared.draft).collect()),
+    }
 }
 
-/// Finalises what is due: one invoice per customer and end of period. Closing again finds nothing to do (B3).
+/// Finalises what is due for one customer: one invoice per end of period. Closing again finds nothing to do (B3).
 ///
 /// # Errors
 /// When the customer does not exist, usage cannot be measured, or an invariant does not hold; then nothing of the invoice
@@ -78,219 +73,60 @@ pub async fn close<U: UsageSource>(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Closing, BillingError> {
+    let mut closing = close_each(database, usage, &[customer], now_ms).await?;
+    match closing.failed.pop() {
+        Some((_, error)) => Err(error),
+        None => Ok(closing),
+    }
+}
+
+/// Finalises what is due for every customer. One who fails is named and does not keep the others from their invoices.
+///
+/// # Errors
+/// When the database or usage cannot be read at all.
+pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<Closing, BillingError> {
+    let customers = inventory::customers(database.pool()).await?;
+    let ids: Vec<CustomerId> = customers.iter().map(|customer| customer.id).collect();
+    close_each(database, usage, &ids, now_ms).await
+}
+
+async fn close_each<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    customers: &[CustomerId],
+    now_ms: i64,
+) -> Result<Closing, BillingError> {
     let mut closing = Closing::default();
+    let mut left = customers.to_vec();
     for _ in 0..MAX_CLOSE_ATTEMPTS {
-        closing.refused.clear();
-        let mut lost_a_race = false;
-        for prepared in prepare(database, usage, customer, now_ms, Current::Excluded).await? {
-            if !prepared.draft.complete {
+        let preparation = prepare(database, usage, &left, now_ms, Current::Excluded).await?;
+        closing.failed.extend(preparation.failed);
+        left.clear();
+        for prepared in preparation.drafts {
+            let draft = &prepared.draft;
+            if !draft.complete {
                 closing.refused.push(OpenPeriod {
-                    period_start_ms: prepared.draft.period_start_ms,
-                    period_end_ms: prepared.draft.period_end_ms,
-                    measured_to_ms: prepared.draft.measured_to_ms,
+                    customer: draft.customer,
+                    period_start_ms: draft.period_start_ms,
+                    period_end_ms: draft.period_end_ms,
+                    measured_to_ms: draft.measured_to_ms,
                 });
                 continue;
             }
-            match finalise(database, &prepared, now_ms).await? {
-                Some(invoice) => closing.invoices.push(super::get(database, invoice).await?),
-                None => lost_a_race = true,
+            match finalise(database, &prepared, now_ms).await {
+                Ok(Some(invoice)) => closing.invoices.push(super::get(database, invoice).await?),
+                // Another closer was first; something of this customer may be left.
+                Ok(None) => left.push(draft.customer),
+                Err(error) => closing.failed.push((draft.customer, error)),
             }
         }
-        if !lost_a_race {
+        if left.is_empty() {
             break;
         }
+        left.dedup();
+        closing.refused.retain(|open| !left.contains(&open.customer));
     }
     Ok(closing)
-}
-
-/// Whether periods that are not over take part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Current {
-    Included,
-    Excluded,
-}
-
-async fn prepare<U: UsageSource>(
-    database: &Database,
-    usage: &U,
-    customer: CustomerId,
-    now_ms: i64,
-    current: Current,
-) -> Result<Vec<Prepared>, BillingError> {
-    let mut connection = database.pool().acquire().await?;
-    let customer = inventory::customer(&mut *connection, customer).await?;
-    let contracts = subscription::contracts_of(&mut connection, customer.id).await?;
-    let billed = billed_periods(&mut connection, customer.id).await?;
-    drop(connection);
-
-    let mut by_end: BTreeMap<i64, Vec<(&Contract, ChargedPeriod)>> = BTreeMap::new();
-    for contract in &contracts {
-        let mut due = contract.ended_periods(now_ms)?;
-        if current == Current::Included && now_ms >= contract.subscription.started_at_ms {
-            due.push(contract.period_at(now_ms)?);
-        }
-        for charged in due {
-            if !billed.contains(&(contract.subscription.id, charged.period.start_ms)) {
-                by_end
-                    .entry(charged.period.end_ms)
-                    .or_default()
-                    .push((contract, charged));
-            }
-        }
-    }
-
-    let mut prepared = Vec::with_capacity(by_end.len());
-    // Late data is looked for once per subscription: on the first invoice after the charged period.
-    let mut adjusted = HashSet::new();
-    for group in by_end.into_values() {
-        let mut lines = Vec::new();
-        let mut measured_to_ms = i64::MAX;
-        for (contract, charged) in &group {
-            let (rated, measured) = rate(usage, contract, charged, now_ms).await?;
-            measured_to_ms = measured_to_ms.min(measured);
-            lines.extend(rated);
-            if adjusted.insert(contract.subscription.id) {
-                lines.extend(adjustment(database, usage, contract, now_ms).await?);
-            }
-        }
-        let charged = group
-            .iter()
-            .map(|(contract, charged)| (contract.subscription.id, *charged));
-        let charged: Vec<_> = charged.collect();
-        let draft = total_up(&customer, &charged, lines, measured_to_ms, now_ms)?;
-        prepared.push(Prepared { draft, charged });
-    }
-    Ok(prepared)
-}
-
-/// The lines of one period, and up to when its usage is known.
-async fn rate<U: UsageSource>(
-    usage: &U,
-    contract: &Contract,
-    charged: &ChargedPeriod,
-    now_ms: i64,
-) -> Result<(Vec<DraftLine>, i64), BillingError> {
-    let period = &charged.period;
-    let Some(mode) = contract.plan.terms.mode() else {
-        // Nothing to measure: the period is known as soon as it is over.
-        return Ok((rating::lines(contract, charged, None)?, now_ms.min(period.end_ms)));
-    };
-    let used = usage
-        .period_usage(&contract.service, period.start_ms, period.end_ms, mode, now_ms)
-        .await?;
-    let lines = rating::lines(contract, charged, Some(&used))?;
-    Ok((lines, used.measured_to_ms.min(period.end_ms)))
-}
-
-/// The line that corrects the last charged period of a subscription, when its usage is not what was charged.
-async fn adjustment<U: UsageSource>(
-    database: &Database,
-    usage: &U,
-    contract: &Contract,
-    now_ms: i64,
-) -> Result<Option<DraftLine>, BillingError> {
-    let Some(mode) = contract.plan.terms.mode() else {
-        return Ok(None);
-    };
-    let mut connection = database.pool().acquire().await?;
-    let last = sqlx::query(
-        "SELECT period_start_ms, period_end_ms FROM billed_periods WHERE subscription_id = $1 \
-         ORDER BY period_start_ms DESC LIMIT 1",
-    )
-    .bind(contract.subscription.id.0)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(last) = last else { return Ok(None) };
-    let (from_ms, to_ms): (i64, i64) = (last.try_get(0)?, last.try_get(1)?);
-    let lines = lines_of_period(&mut *connection, contract.subscription.id, from_ms).await?;
-    drop(connection);
-
-    let original = lines.iter().find_map(|line| match &line.evidence {
-        Evidence::Usage { charge, measured } => Some((line, charge, measured)),
-        _ => None,
-    });
-    let Some((line, charge, charged)) = original else {
-        return Ok(None);
-    };
-    let used = usage
-        .period_usage(&contract.service, from_ms, to_ms, mode, now_ms)
-        .await?;
-    let measured = Measured::new(&used, charged.mode);
-    let due = rating::rate_usage(charge, &measured, line.amount.currency)?;
-    let mut charged_so_far = Money::zero(line.amount.currency);
-    for line in lines.iter().filter(|line| line.kind.is_usage()) {
-        charged_so_far = charged_so_far.checked_add(line.amount)?;
-    }
-    let difference = due.amount.checked_add(charged_so_far.checked_neg()?)?;
-    if difference.minor == 0 {
-        return Ok(None);
-    }
-    let number = sqlx::query("SELECT number FROM invoices WHERE id = $1")
-        .bind(line.invoice.0)
-        .fetch_one(database.pool())
-        .await?
-        .try_get::<String, _>(0)?;
-    Ok(Some(DraftLine {
-        subscription: contract.subscription.id,
-        service: contract.service.id,
-        kind: LineKind::Adjustment,
-        description: format!(
-            "{}: correction of {number} after late data: {}",
-            contract.service.name,
-            rating::describe(charge, &measured)?
-        ),
-        quantity: Decimal::ONE,
-        unit: "correction".to_owned(),
-        unit_price: difference.to_major(),
-        amount: difference,
-        period_start_ms: from_ms,
-        period_end_ms: to_ms,
-        evidence: Evidence::Adjustment {
-            corrects_invoice: line.invoice,
-            corrects_number: number,
-            corrects_line: line.id,
-            charged: charged.clone(),
-            charged_minor: charged_so_far.minor,
-            due_minor: due.amount.minor,
-            charge: charge.clone(),
-            measured,
-        },
-    }))
-}
-
-fn total_up(
-    customer: &Customer,
-    charged: &[(SubscriptionId, ChargedPeriod)],
-    lines: Vec<DraftLine>,
-    measured_to_ms: i64,
-    now_ms: i64,
-) -> Result<Draft, BillingError> {
-    let mut subtotal = Money::zero(customer.currency);
-    for line in &lines {
-        subtotal = subtotal.checked_add(line.amount)?;
-    }
-    let tax = Ratio::decimal(subtotal.to_major())?
-        .times(Ratio::decimal(customer.tax_rate.value())?)?
-        .over(100)?
-        .to_money(customer.currency)?;
-    let starts = charged.iter().map(|(_, charged)| charged.period.start_ms);
-    let ends = charged.iter().map(|(_, charged)| charged.period.end_ms);
-    let period_end_ms = ends.max().unwrap_or(now_ms);
-    Ok(Draft {
-        customer: customer.id,
-        customer_name: customer.name.clone(),
-        currency: customer.currency,
-        time_zone: customer.time_zone_name().to_owned(),
-        period_start_ms: starts.min().unwrap_or(now_ms),
-        period_end_ms,
-        measured_to_ms,
-        complete: period_end_ms <= now_ms && measured_to_ms >= period_end_ms,
-        lines,
-        subtotal,
-        tax_rate: customer.tax_rate,
-        tax,
-        total: subtotal.checked_add(tax)?,
-    })
 }
 
 /// Writes a complete draft as an invoice; `None` when one of its periods has been charged meanwhile.
@@ -342,24 +178,6 @@ async fn finalise(database: &Database, prepared: &Prepared, now_ms: i64) -> Resu
     transaction.commit().await?;
     tracing::info!(invoice = %invoice.number, customer = %invoice.customer, total = %invoice.total, "invoice finalised");
     Ok(Some(id))
-}
-
-async fn billed_periods(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-) -> Result<HashSet<(SubscriptionId, i64)>, BillingError> {
-    let rows = sqlx::query(
-        "SELECT b.subscription_id, b.period_start_ms FROM billed_periods b \
-         JOIN subscriptions s ON s.id = b.subscription_id WHERE s.customer_id = $1",
-    )
-    .bind(customer.0)
-    .fetch_all(connection)
-    .await?;
-    let mut billed = HashSet::with_capacity(rows.len());
-    for row in &rows {
-        billed.insert((SubscriptionId(row.try_get(0)?), row.try_get(1)?));
-    }
-    Ok(billed)
 }
 
 /// The next number of the year (UTC): gapless, because it is taken in the transaction that writes the invoice.

@@ -1,5 +1,6 @@
 //! Why a line says what it says (B5): recomputed from stored flows, and taken apart into days and peers.
 
+use analytics::percentile::{percentile_95_bps, rank_95};
 use analytics::{Peer, UsageMode, WindowUsage};
 use schemas::db::Database;
 use schemas::ids::{InvoiceId, InvoiceLineId};
@@ -8,7 +9,7 @@ use schemas::money::Money;
 use schemas::window::WINDOW_MS;
 
 use super::{InvoiceLine, get, line};
-use crate::evidence::{Evidence, Measured, UsageCharge};
+use crate::evidence::{Evidence, Measured, MeasuredGap, UsageCharge};
 use crate::rating;
 use crate::{BillingError, UsageSource};
 
@@ -153,24 +154,14 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
     let bytes_out = windows.iter().map(|window| window.bytes_out).sum();
     let in_gap = |window: &&WindowUsage| {
         let end_ms = window.window_start_ms + WINDOW_MS;
-        let overlaps = |gap: &crate::evidence::MeasuredGap| gap.from_ms < end_ms && window.window_start_ms < gap.to_ms;
+        let overlaps = |gap: &MeasuredGap| gap.from_ms < end_ms && window.window_start_ms < gap.to_ms;
         invoiced.gaps.iter().any(overlaps)
     };
-    let heard: Vec<&WindowUsage> = windows.iter().filter(|window| !in_gap(window)).collect();
-    let rank = (95 * invoiced.windows_measured).div_ceil(100);
-    let percentile = |bytes: &dyn Fn(&WindowUsage) -> u64| {
-        nearest_rank(
-            heard.iter().map(|window| bytes(window)).collect(),
-            invoiced.windows_measured,
-            rank,
-        )
-    };
-    let percentile_95_bytes = match invoiced.mode {
-        UsageMode::Sum => percentile(&|window| window.bytes_in + window.bytes_out),
-        UsageMode::In => percentile(&|window| window.bytes_in),
-        UsageMode::Out => percentile(&|window| window.bytes_out),
-        UsageMode::Max => percentile(&|window| window.bytes_in).max(percentile(&|window| window.bytes_out)),
-    };
+    // Measured windows without flows count as 0.
+    let mut ranked = vec![(0, 0); usize::try_from(invoiced.windows_measured).unwrap_or(0)];
+    for (slot, window) in ranked.iter_mut().zip(windows.iter().filter(|window| !in_gap(window))) {
+        *slot = (window.bytes_in, window.bytes_out);
+    }
     Measured {
         mode: invoiced.mode,
         bytes_in,
@@ -181,29 +172,10 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
             UsageMode::Out => bytes_out,
             UsageMode::Max => bytes_in.max(bytes_out),
         },
-        percentile_95_bps: percentile_95_bytes.map(bits_per_second),
-        percentile_rank: rank,
+        percentile_95_bps: percentile_95_bps(&ranked, invoiced.mode),
+        percentile_rank: rank_95(invoiced.windows_measured),
         windows_measured: invoiced.windows_measured,
         windows_expected: invoiced.windows_expected,
         gaps: invoiced.gaps.clone(),
     }
-}
-
-/// The value of a 1-based rank of `n` values ascending; values that are absent are 0. `None` of none.
-fn nearest_rank(mut values: Vec<u64>, n: u64, rank: u64) -> Option<u64> {
-    if n == 0 {
-        return None;
-    }
-    values.sort_unstable();
-    let absent = n.saturating_sub(values.len() as u64);
-    let Some(index) = rank.checked_sub(absent + 1) else {
-        return Some(0);
-    };
-    usize::try_from(index).ok().and_then(|index| values.get(index).copied())
-}
-
-/// Bytes of a 5-minute window as a rate.
-fn bits_per_second(bytes: u64) -> u64 {
-    let bits_per_s = u128::from(bytes) * 8 * 1000 / WINDOW_MS as u128;
-    u64::try_from(bits_per_s).unwrap_or(u64::MAX)
 }

@@ -10,11 +10,12 @@
 //! * Amounts are rounded once per line; tax is computed once per invoice, on the subtotal, and rounded once (B2).
 
 mod close;
+mod draft;
 mod explain;
 mod export;
 mod read;
 
-pub use close::{Closing, OpenPeriod, close, preview};
+pub use close::{Closing, OpenPeriod, close, close_all, preview};
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use read::{by_number, get, get_of, line, list_all, list_of};
@@ -145,3 +146,6 @@ pub struct InvoiceFilter {
     /// At most so many; [`MAX_PAGE`] where absent.
     pub limit: Option<i64>,
 }
+
+#[cfg(test)]
+mod tests;

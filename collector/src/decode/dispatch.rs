@@ -20,7 +20,9 @@ use super::{Datagram, Decoded};
 use crate::counts::{CountKey, Counter};
 use crate::status::DomainView;
 
-use super::standin::{NetflowCheckpoint, NetflowDecoder, SflowCheckpoint, SflowDecoder};
+use super::netflow::{DecodeLimits, DomainStatus, NetflowCheckpoint, NetflowDecoder};
+use super::sflow::{AgentStatus, SflowCheckpoint, SflowDecoder, SflowLimits};
+use crate::sampling::{SamplingConfig, SamplingSource};
 
 /// Distinct sources of rejected datagrams counted by name between two calls of [`Dispatcher::start_segment`]; a flood of
 /// forged addresses is counted under `::` beyond it.
@@ -68,8 +70,8 @@ impl Dispatcher {
     /// Decoders that have heard nothing yet.
     pub fn new(metering: &MeteringConfig) -> Dispatcher {
         Dispatcher {
-            netflow: NetflowDecoder::new(metering),
-            sflow: SflowDecoder::new(metering),
+            netflow: NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::from(metering)),
+            sflow: SflowDecoder::new(SflowLimits::default(), metering),
             counted: HashSet::new(),
         }
     }
@@ -77,8 +79,8 @@ impl Dispatcher {
     /// Decoders that go on where [`Dispatcher::checkpoint`] was taken, under the configuration of now.
     pub fn restore(metering: &MeteringConfig, checkpoint: DecoderCheckpoint) -> Dispatcher {
         Dispatcher {
-            netflow: NetflowDecoder::restore(metering, checkpoint.netflow),
-            sflow: SflowDecoder::restore(metering, checkpoint.sflow),
+            netflow: NetflowDecoder::restore(DecodeLimits::default(), SamplingConfig::from(metering), checkpoint.netflow),
+            sflow: SflowDecoder::restore(SflowLimits::default(), metering, checkpoint.sflow),
             counted: HashSet::new(),
         }
     }
@@ -92,7 +94,7 @@ impl Dispatcher {
 
     /// Takes over changed sampling rates.
     pub fn set_metering(&mut self, metering: &MeteringConfig) {
-        self.netflow.set_sampling(metering);
+        self.netflow.set_sampling(SamplingConfig::from(metering));
         self.sflow.set_sampling(metering);
     }
 
@@ -151,10 +153,37 @@ impl Dispatcher {
 
     /// What the decoders know of each observation domain or agent, for the status.
     pub fn domains(&self) -> Vec<(Address, DomainView)> {
-        let mut domains = self.netflow.domains();
-        domains.extend(self.sflow.domains());
-        domains
+        let domains = self.netflow.domains().into_iter().map(netflow_view);
+        domains.chain(self.sflow.agents().into_iter().map(sflow_view)).collect()
     }
+}
+
+fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
+    let view = DomainView {
+        observation_domain: status.observation_domain,
+        protocol_version: status.protocol_version,
+        templates: status.templates.len() as u64,
+        template_list: status.templates,
+        pending_sets: status.pending_sets as u64,
+        sampling_rate: Some(status.sampling.rate).filter(|rate| *rate > 0),
+        sampling_source: status.sampling.source.words().to_owned(),
+    };
+    (status.exporter, view)
+}
+
+fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
+    let rate = status.sources.iter().map(|source| source.sampling_rate).find(|rate| *rate > 0);
+    let source = if rate.is_some() { SamplingSource::PerRecord } else { SamplingSource::Unknown };
+    let view = DomainView {
+        observation_domain: status.sub_agent,
+        protocol_version: PROTOCOL_SFLOW5,
+        templates: 0,
+        template_list: Vec::new(),
+        pending_sets: 0,
+        sampling_rate: rate,
+        sampling_source: source.words().to_owned(),
+    };
+    (status.exporter, view)
 }
 
 /// The agent address in an sFlow header: version, address type (1 = IPv4, 2 = IPv6), address.

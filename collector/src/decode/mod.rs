@@ -2,7 +2,8 @@
 //! same flows (F1). It never reads a clock; time comes with the datagram.
 
 pub mod dispatch;
-mod standin;
+pub mod netflow;
+pub mod sflow;
 
 use schemas::address::Address;
 use schemas::flow::FlowColumns;

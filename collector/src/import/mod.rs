@@ -248,21 +248,22 @@ mod tests {
     use schemas::flow::FLOWS;
     use schemas::table::Table;
 
-    fn import(data_dir: &Path, datagrams: usize) -> ImportSummary {
+    /// An import of one datagram an hour, from 22:13 UTC on.
+    fn fed(data_dir: &Path, datagrams: u32) -> Importer {
         let mut importer = Importer::open(data_dir, MeteringConfig::default(), Arc::default(), "test").unwrap();
         for i in 0..datagrams {
-            let at_ms = 1_700_000_000_000 + i as i64 * 3_600_000;
-            let payload = v5_datagram(i as u32 * 30, &[(100, 1); 30]);
+            let at_ms = 1_700_000_000_000 + i64::from(i) * 3_600_000;
+            let payload = v5_datagram(i * 30, &[(100, 1); 30]);
             importer.push(at_ms, source(), &payload).unwrap();
         }
-        importer.finish().unwrap()
+        importer
     }
 
     #[test]
-    fn f1_a_repeated_import_changes_nothing_and_a_cut_off_one_is_completed() {
+    fn f1_a_repeated_import_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let first = import(dir.path(), 30);
-        assert_eq!((first.flows, first.files, first.files_known), (900, 2, 0));
+        let first = fed(dir.path(), 30).finish().unwrap();
+        assert_eq!((first.flows, first.files, first.files_known), (900, 3, 0));
         assert_eq!(first.counts.total(Counter::Datagrams), 30);
         let table = Table::open(dir.path(), &FLOWS).unwrap();
         let snapshot = table.snapshot().unwrap();
@@ -271,9 +272,23 @@ mod tests {
         assert_eq!(status.totals["datagrams"], 30);
         assert_eq!(status.exporters[0].flows, 900);
 
-        let again = import(dir.path(), 30);
-        assert_eq!((again.flows, again.files, again.files_known), (900, 2, 2));
+        let again = fed(dir.path(), 30).finish().unwrap();
+        assert_eq!((again.flows, again.files, again.files_known), (900, 3, 3));
         assert_eq!(table.snapshot().unwrap(), snapshot);
         assert_eq!(status::read(dir.path()).unwrap().unwrap(), status, "not shown twice");
+    }
+
+    #[test]
+    fn f1_an_import_that_was_cut_off_is_completed_by_repeating_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cut_off = fed(dir.path(), 20);
+        cut_off.join().unwrap();
+        drop(cut_off);
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        assert_eq!(table.snapshot().unwrap().rows(), 60, "the first day was complete");
+        let summary = fed(dir.path(), 30).finish().unwrap();
+        assert_eq!((summary.files, summary.files_known), (3, 1));
+        assert_eq!(table.snapshot().unwrap().rows(), 900);
+        assert_eq!(status::read(dir.path()).unwrap().unwrap().exporters[0].flows, 900);
     }
 }

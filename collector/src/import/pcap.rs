@@ -294,3 +294,98 @@ fn looks_like_flows(payload: &[u8]) -> bool {
         Kind::Short | Kind::Unknown => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::v5_datagram;
+    use etherparse::PacketBuilder;
+    use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn frame(vlan: bool, port: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let ethernet = PacketBuilder::ethernet2([1; 6], [2; 6]);
+        if vlan {
+            let vlan_id = 7.try_into().unwrap();
+            let builder = ethernet.single_vlan(vlan_id).ipv6([1; 16], [2; 16], 64).udp(1, port);
+            builder.write(&mut bytes, payload).unwrap();
+        } else {
+            let builder = ethernet.ipv4([198, 51, 100, 7], [10, 0, 0, 1], 64).udp(1, port);
+            builder.write(&mut bytes, payload).unwrap();
+        }
+        bytes
+    }
+
+    fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
+        let mut writer = PcapWriter::with_header(File::create(path).unwrap(), PcapHeader::default()).unwrap();
+        for (i, frame) in frames.iter().enumerate() {
+            let at = Duration::from_millis(1_700_000_000_000 + i as u64);
+            writer
+                .write_packet(&PcapPacket::new(at, frame.len() as u32, frame))
+                .unwrap();
+        }
+    }
+
+    fn replay(data_dir: &Path, capture: &Path, filter: &PortFilter) -> (ReplaySummary, u64) {
+        let name = import_name(capture).unwrap();
+        let mut importer = Importer::open(data_dir, Default::default(), Arc::default(), &name).unwrap();
+        let mut last = ReplayProgress::default();
+        let summary = replay_pcap(capture, &mut importer, filter, |progress| last = progress).unwrap();
+        assert_eq!(last.packets, summary.packets);
+        (summary, importer.finish().unwrap().flows)
+    }
+
+    #[test]
+    fn datagrams_are_found_in_a_capture_and_everything_else_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let capture = dir.path().join("a.pcap");
+        let flows = v5_datagram(0, &[(100, 1), (200, 2)]);
+        let mut fragment = frame(false, 2055, &flows);
+        // More fragments follow.
+        fragment[14 + 6] |= 0x20;
+        let cut = frame(false, 2055, &flows)[..20].to_vec();
+        write_pcap(
+            &capture,
+            &[
+                frame(false, 2055, &flows),
+                frame(true, 9995, &flows),
+                frame(false, 53, b"no flows"),
+                fragment,
+                cut,
+            ],
+        );
+        let (summary, rows) = replay(dir.path(), &capture, &PortFilter::FlowLike);
+        let expected = ReplaySummary {
+            packets: 5,
+            datagrams: 2,
+            fragments: 1,
+            truncated: 1,
+            others: 1,
+            link_unknown: 0,
+        };
+        assert_eq!((summary, rows), (expected, 4));
+        let other = tempfile::tempdir().unwrap();
+        let (summary, rows) = replay(other.path(), &capture, &PortFilter::Ports(vec![9995]));
+        assert_eq!((summary.datagrams, rows), (1, 2));
+    }
+
+    #[test]
+    fn a_file_that_is_no_capture_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        std::fs::write(&path, "this is a text of more than twenty-four bytes").unwrap();
+        let mut importer = Importer::open(dir.path(), Default::default(), Arc::default(), "x").unwrap();
+        let error = replay_pcap(&path, &mut importer, &PortFilter::FlowLike, |_| {}).unwrap_err();
+        assert!(matches!(error, ImportError::Capture { packets: 0, .. }), "{error}");
+    }
+
+    #[test]
+    fn time_resolutions_of_pcapng() {
+        assert_eq!(units_per_second(6), 1_000_000);
+        assert_eq!(units_per_second(9), 1_000_000_000);
+        assert_eq!(units_per_second(0x80 | 10), 1_024);
+        assert_eq!(units_per_second(0x7f), u64::MAX);
+    }
+}

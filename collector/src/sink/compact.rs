@@ -24,7 +24,7 @@ pub struct CompactLimits {
     pub quiet_ms: i64,
     /// Files with more rows are left alone.
     pub file_rows_max: u64,
-    /// A merged file has at most this many rows (and one input more).
+    /// A merged file has at most this many rows.
     pub output_rows_max: u64,
     /// Fewer files are not worth it.
     pub files_min: usize,
@@ -142,18 +142,22 @@ fn choose<'a>(
     }
     for files in hours.values_mut() {
         files.sort_unstable_by(|a, b| (a.sequence, &a.path).cmp(&(b.sequence, &b.path)));
+        // Runs of neighbours that fit into one output; a run of one (a merged file, say) is passed over.
+        let mut run: Vec<&FileEntry> = Vec::new();
         let mut rows = 0;
-        let mut fitting = 0;
-        for file in files.iter().take(limits.files_max) {
-            rows += file.rows;
-            if fitting > 0 && rows > limits.output_rows_max {
-                break;
+        for file in std::mem::take(files) {
+            if run.len() >= limits.files_max || (!run.is_empty() && rows + file.rows > limits.output_rows_max) {
+                if run.len() >= limits.files_min {
+                    return Some(run);
+                }
+                run.clear();
+                rows = 0;
             }
-            fitting += 1;
+            rows += file.rows;
+            run.push(file);
         }
-        if fitting >= limits.files_min {
-            files.truncate(fitting);
-            return Some(std::mem::take(files));
+        if run.len() >= limits.files_min {
+            return Some(run);
         }
     }
     None

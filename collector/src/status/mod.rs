@@ -15,6 +15,7 @@ use schemas::flow::Boundary;
 use schemas::metering::MeterMode;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::netflow::TemplateStatus;
 use crate::receive::ListenKind;
 
 pub(crate) use track::Tracker;
@@ -108,12 +109,13 @@ pub struct DomainView {
     pub observation_domain: u32,
     pub protocol_version: u8,
     pub templates: u64,
+    /// As the exporter described them.
+    pub template_list: Vec<TemplateStatus>,
     /// Data sets that wait for their template.
     pub pending_sets: u64,
     pub sampling_rate: Option<u32>,
     /// Where the rate came from, in words for people.
     pub sampling_source: String,
-    pub sequence_lost: u64,
 }
 
 /// One interface that flows crossed.

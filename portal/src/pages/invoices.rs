@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::money::Money;
 
-use super::usage::mode_words;
+use super::usage::{exporter_name, mode_words};
 use crate::auth::Customer;
 use crate::customer::{explanation_of, invoice_of, metered_usage};
 use crate::error::{PageError, page};
@@ -394,10 +394,10 @@ struct LinePage {
     view: ExplanationView,
 }
 
-fn explanation_view(explanation: &Explanation, zone: &TimeZone) -> ExplanationView {
+fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone) -> ExplanationView {
     let measured = &explanation.measured;
     let days = explanation.days.iter().map(|day| DayRow {
-        day: format::date(day.start_ms, zone),
+        day: format::weekday(day.start_ms, zone),
         received: format::bytes(day.bytes_in),
         sent: format::bytes(day.bytes_out),
         counted: format::bytes(day.billed_bytes),
@@ -427,7 +427,7 @@ fn explanation_view(explanation: &Explanation, zone: &TimeZone) -> ExplanationVi
     let gaps = measured.gaps.iter().take(MAX_GAPS_SHOWN).map(|gap| GapRow {
         from: format::minute(gap.from_ms, zone),
         to: format::minute(gap.to_ms, zone),
-        exporter: gap.exporter.to_string(),
+        exporter: exporter_name(state, gap.exporter),
     });
     ExplanationView {
         mode: mode_words(measured.mode),
@@ -460,7 +460,7 @@ async fn line(
 ) -> Result<Response, PageError> {
     let (invoice, explanation) = explanation_of(&state, customer.id, &invoice, &line).await?;
     let zone = zone_of(&invoice.time_zone);
-    let view = explanation_view(&explanation, &zone);
+    let view = explanation_view(&state, &explanation, &zone);
     let mut response = if headers.contains_key("hx-request") {
         page(&ExplanationFragment { view })?
     } else {

@@ -6,6 +6,8 @@ mod finance;
 mod invoices;
 mod overview;
 pub(crate) mod signin;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use axum::Router;

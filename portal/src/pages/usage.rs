@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::tz::TimeZone;
+use schemas::address::Address;
 use schemas::money::Money;
 
 use crate::api;
@@ -360,8 +361,11 @@ async fn one(
     })
 }
 
-/// The configured name of an exporter, else its address.
-fn exporter_name(state: &AppState, address: schemas::address::Address) -> String {
+/// The configured name of an exporter, else its address. Where none is configured to meter, any would have done.
+pub(crate) fn exporter_name(state: &AppState, address: Address) -> String {
+    if address == Address::UNSPECIFIED {
+        return "any exporter".to_owned();
+    }
     let metering = state.metering();
     let configured = metering.exporters.iter().find(|exporter| exporter.address == address);
     configured

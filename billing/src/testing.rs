@@ -1,0 +1,292 @@
+//! A small world for tests: a database in a temporary folder, and usage that tests write down window by window.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use analytics::percentile::{percentile_95_bps, rank_95};
+use analytics::{AnalyticsError, Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use schemas::address::Address;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, ServiceId};
+use schemas::inventory::{self, NewCustomer, NewService, Service};
+use schemas::money::Money;
+use schemas::window::{WINDOW_MS, WindowStart, windows};
+
+use crate::UsageSource;
+use crate::catalog::{self, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
+use crate::subscription::{self, Contract, NewSubscription};
+use crate::usage::UsageQuery;
+
+/// Windows are closed so long after their end.
+pub(crate) const LATENESS_MS: i64 = 600_000;
+
+pub(crate) fn ms(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_millisecond()
+}
+
+/// Bytes in and out by service and window.
+type Written = BTreeMap<(u32, i64), (u64, u64)>;
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeUsage {
+    written: Mutex<Written>,
+    unheard: Mutex<BTreeSet<i64>>,
+}
+
+impl FakeUsage {
+    pub(crate) fn add(&self, service: ServiceId, at: &str, bytes_in: u64, bytes_out: u64) {
+        let window = WindowStart::containing(ms(at)).start_ms();
+        let mut written = self.written.lock().unwrap();
+        let sums = written.entry((service.number(), window)).or_default();
+        sums.0 += bytes_in;
+        sums.1 += bytes_out;
+    }
+
+    pub(crate) fn silence(&self, from: &str, to: &str) {
+        let silent = windows(ms(from), ms(to)).map(WindowStart::start_ms);
+        self.unheard.lock().unwrap().extend(silent);
+    }
+
+    fn measure(&self, query: &UsageQuery, now_ms: i64) -> PeriodUsage {
+        let closed_ms = WindowStart::containing(now_ms - LATENESS_MS).start_ms();
+        let measured_to_ms = query.to_ms.min(closed_ms).max(query.from_ms);
+        let (written, unheard) = (self.written.lock().unwrap(), self.unheard.lock().unwrap());
+        let (mut bytes_in, mut bytes_out, mut windows_expected) = (0, 0, 0);
+        let mut ranked = Vec::new();
+        let mut gaps: Vec<Gap> = Vec::new();
+        for window in windows(query.from_ms, measured_to_ms) {
+            let sums = written.get(&(query.service.id.number(), window.start_ms()));
+            let (window_in, window_out) = sums.copied().unwrap_or_default();
+            bytes_in += window_in;
+            bytes_out += window_out;
+            windows_expected += 1;
+            if !unheard.contains(&window.start_ms()) {
+                ranked.push((window_in, window_out));
+                continue;
+            }
+            match gaps.last_mut() {
+                Some(gap) if gap.to_ms == window.start_ms() => gap.to_ms = window.end_ms(),
+                _ => gaps.push(Gap {
+                    from_ms: window.start_ms(),
+                    to_ms: window.end_ms(),
+                    exporter: Address::from_v4([192, 0, 2, 1]),
+                }),
+            }
+        }
+        PeriodUsage {
+            service: query.service.id.number(),
+            from_ms: query.from_ms,
+            to_ms: query.to_ms,
+            measured_to_ms,
+            bytes_in,
+            bytes_out,
+            billed_bytes: match query.mode {
+                UsageMode::Sum => bytes_in + bytes_out,
+                UsageMode::In => bytes_in,
+                UsageMode::Out => bytes_out,
+                UsageMode::Max => bytes_in.max(bytes_out),
+            },
+            percentile_95_bps: percentile_95_bps(&ranked, query.mode),
+            percentile_rank: rank_95(ranked.len() as u64),
+            windows_measured: ranked.len() as u64,
+            windows_expected,
+            gaps,
+        }
+    }
+}
+
+impl UsageSource for FakeUsage {
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+        Ok(queries.iter().map(|query| self.measure(query, now_ms)).collect())
+    }
+
+    async fn windows_from_flows(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+        let number = service.id.number();
+        let written = self.written.lock().unwrap();
+        let rows = written.range((number, from_ms)..(number, to_ms));
+        Ok(rows
+            .map(|((_, window_start_ms), (bytes_in, bytes_out))| WindowUsage {
+                window_start_ms: *window_start_ms,
+                bytes_in: *bytes_in,
+                bytes_out: *bytes_out,
+                ..WindowUsage::default()
+            })
+            .collect())
+    }
+
+    async fn days(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        zone: &TimeZone,
+    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+        let date = |at_ms| {
+            Timestamp::from_millisecond(at_ms)
+                .unwrap()
+                .to_zoned(zone.clone())
+                .date()
+        };
+        let mut days: BTreeMap<jiff::civil::Date, SeriesPoint> = BTreeMap::new();
+        let rows = self.windows_from_flows(service, from_ms, to_ms).await?;
+        for window in windows(from_ms, to_ms) {
+            let point = days.entry(date(window.start_ms())).or_insert(SeriesPoint {
+                start_ms: window.start_ms(),
+                end_ms: window.end_ms(),
+                bytes_in: 0,
+                bytes_out: 0,
+                windows_measured: 0,
+                windows: 0,
+            });
+            point.end_ms = window.end_ms();
+            point.windows += 1;
+            point.windows_measured += 1;
+            if let Some(row) = rows.iter().find(|row| row.window_start_ms == window.start_ms()) {
+                point.bytes_in += row.bytes_in;
+                point.bytes_out += row.bytes_out;
+            }
+        }
+        Ok(days.into_values().collect())
+    }
+
+    async fn top_peers(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Peer>, AnalyticsError> {
+        let rows = self.windows_from_flows(service, from_ms, to_ms).await?;
+        let peer = Peer {
+            address: Address::from_v4([198, 51, 100, 7]),
+            autonomous_system: 64500,
+            bytes_in: rows.iter().map(|row| row.bytes_in).sum(),
+            bytes_out: rows.iter().map(|row| row.bytes_out).sum(),
+        };
+        Ok([peer].into_iter().take(limit).collect())
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) usage: FakeUsage,
+    _folder: tempfile::TempDir,
+}
+
+/// What a subscription of a test is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deal {
+    pub(crate) terms: Terms,
+    pub(crate) base_minor: i64,
+    pub(crate) usage_rate: &'static str,
+    pub(crate) cycle_months: i64,
+    pub(crate) anchor_day: Option<i64>,
+    pub(crate) started_at: &'static str,
+}
+
+pub(crate) const TRANSFER: Terms = Terms::Transfer {
+    included_units: 1000,
+    unit: QuotaUnit::Gib,
+    mode: UsageMode::Sum,
+};
+
+pub(crate) const DEAL: Deal = Deal {
+    terms: TRANSFER,
+    base_minor: 2000,
+    usage_rate: "0.05",
+    cycle_months: 1,
+    anchor_day: None,
+    started_at: "2026-01-01T00:00:00Z",
+};
+
+impl World {
+    pub(crate) async fn new() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+        World {
+            database,
+            usage: FakeUsage::default(),
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn customer(&self, currency: &str, time_zone: &str, tax_rate_percent: &str) -> CustomerId {
+        let mut transaction = self.database.begin_write().await.unwrap();
+        let count = inventory::customers(&mut *transaction).await.unwrap().len();
+        let new = NewCustomer {
+            name: "Ada Hosting",
+            email: &format!("customer-{count}@example.net"),
+            currency,
+            time_zone,
+            country: "DE",
+            tax_rate_percent,
+        };
+        let customer = inventory::create_customer(&mut transaction, new, 0).await.unwrap();
+        transaction.commit().await.unwrap();
+        customer.id
+    }
+
+    pub(crate) async fn plan_and_price(&self, currency: &str, deal: Deal) -> (Plan, Price) {
+        let mut transaction = self.database.begin_write().await.unwrap();
+        let new = NewPlan {
+            name: "VPS Pro",
+            service_type: "vps",
+            terms: deal.terms,
+        };
+        let plan = catalog::create_plan(&mut transaction, new, 0).await.unwrap();
+        let new = NewPrice {
+            plan: plan.id,
+            cycle_months: deal.cycle_months,
+            base: Money::new(deal.base_minor, currency.parse().unwrap()),
+            usage_rate: deal.usage_rate.parse().unwrap(),
+            valid_from_ms: 0,
+        };
+        let price = catalog::add_price(&mut transaction, new).await.unwrap();
+        transaction.commit().await.unwrap();
+        (plan, price)
+    }
+
+    pub(crate) async fn service(&self, customer: CustomerId, name: &str) -> Service {
+        let mut transaction = self.database.begin_write().await.unwrap();
+        let new = NewService {
+            customer,
+            name,
+            service_type: "vps",
+            site: None,
+        };
+        let service = inventory::create_service(&mut transaction, new, 0).await.unwrap();
+        transaction.commit().await.unwrap();
+        service
+    }
+
+    pub(crate) async fn subscribe(&self, customer: CustomerId, deal: Deal) -> Contract {
+        let mut connection = self.database.pool().acquire().await.unwrap();
+        let owner = inventory::customer(&mut *connection, customer).await.unwrap();
+        drop(connection);
+        let (_, price) = self.plan_and_price(owner.currency.code(), deal).await;
+        let service = self.service(customer, "web-1").await;
+        let mut transaction = self.database.begin_write().await.unwrap();
+        let new = NewSubscription {
+            service: service.id,
+            price: price.id,
+            anchor_day: deal.anchor_day,
+            started_at_ms: ms(deal.started_at),
+        };
+        let subscription = subscription::subscribe(&mut transaction, new).await.unwrap();
+        let contract = subscription::contract(&mut transaction, subscription.id).await.unwrap();
+        transaction.commit().await.unwrap();
+        contract
+    }
+}
+
+/// Whole windows of a range, for expectations.
+pub(crate) fn window_count(from_ms: i64, to_ms: i64) -> u64 {
+    ((to_ms - from_ms) / WINDOW_MS) as u64
+}

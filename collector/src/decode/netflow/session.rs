@@ -1,0 +1,437 @@
+//! One v9 or IPFIX datagram: its sets are found first, then taken in the order templates, options data, flow data, so that
+//! a template or a sampling rate holds for the whole datagram that brings it.
+//!
+//! A template that replaces another layout, or a withdrawal, first lets the sets before it be read by the old one. Data
+//! whose template is not known waits in [`super::state::PendingSets`] with the times of its own header.
+
+use schemas::address::Address;
+use schemas::flow::{Flow, FlowColumns};
+
+use super::limits::DecodeLimits;
+use super::state::{Domain, PendingSet};
+use super::tally::Tally;
+use super::template::{
+    Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
+};
+use super::wire::be16;
+use crate::counts::Counter;
+use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose};
+use crate::times::{Clock, TimeLimits, normalise, resolve};
+
+const SET_HEADER_BYTES: usize = 4;
+/// A set may be padded to a multiple of four bytes.
+const PADDING_BYTES: usize = 3;
+
+/// Room that is used again for each datagram.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    sets: Vec<SetRef>,
+    spans: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct SetRef {
+    id: u16,
+    start: usize,
+    end: usize,
+    done: bool,
+}
+
+/// When a set was received, and its header's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) received_at_ms: i64,
+    pub(super) clock: Clock,
+}
+
+/// Data records that were in a datagram; `None` when some of its data could not be counted.
+pub(super) type Records = Option<u32>;
+
+/// Everything that decoding one datagram touches.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) limits: &'a DecodeLimits,
+    pub(super) source: Address,
+    pub(super) key: DomainKey,
+    pub(super) config: ExporterSampling,
+    pub(super) rates: &'a mut AnnouncedRates,
+    pub(super) exporter_boot_ms: &'a mut Option<i64>,
+    pub(super) domain: &'a mut Domain,
+    /// What the exporter, and what all exporters, may still let wait.
+    pub(super) pending_room_bytes: usize,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) tally: &'a mut Tally,
+    pub(super) flows: &'a mut FlowColumns,
+}
+
+impl Session<'_> {
+    fn is_ipfix(&self) -> bool {
+        self.key.protocol_version == 10
+    }
+
+    /// Decodes the sets of a datagram; `body` is what follows its header.
+    pub(super) fn decode(&mut self, body: &[u8], moment: Moment) -> Records {
+        let expired = self
+            .domain
+            .pending
+            .expire(moment.received_at_ms - self.limits.pending_max_age_ms);
+        self.tally.add(Counter::SetsDroppedPending, expired);
+
+        let mut sets = std::mem::take(&mut self.scratch.sets);
+        let mut records = if self.find_sets(body, &mut sets) { Some(0) } else { None };
+        let mut defined: Vec<u16> = Vec::new();
+        for index in 0..sets.len() {
+            if let Some(kind) = self.template_kind(sets[index].id) {
+                sets[index].done = true;
+                self.template_set(body, &mut sets, index, kind, moment, &mut records, &mut defined);
+            }
+        }
+        self.replay(&defined, TemplateKind::Options);
+        self.data_sets(body, &mut sets, Some(TemplateKind::Options), moment, &mut records);
+        self.replay(&defined, TemplateKind::Data);
+        self.data_sets(body, &mut sets, None, moment, &mut records);
+        for set in sets.iter().filter(|set| !set.done) {
+            records = None;
+            self.wait_for_template(set.id, &body[set.start..set.end], moment);
+        }
+        sets.clear();
+        self.scratch.sets = sets;
+        records
+    }
+
+    /// The kind of templates that a set holds, by its id (RFC 3954 §5.2, RFC 7011 §3.3.2).
+    fn template_kind(&self, id: u16) -> Option<TemplateKind> {
+        match (self.is_ipfix(), id) {
+            (false, 0) | (true, 2) => Some(TemplateKind::Data),
+            (false, 1) | (true, 3) => Some(TemplateKind::Options),
+            _ => None,
+        }
+    }
+
+    /// Lists the sets of a datagram; false when a length is wrong: what follows it cannot be found.
+    fn find_sets(&mut self, body: &[u8], sets: &mut Vec<SetRef>) -> bool {
+        sets.clear();
+        let mut at = 0;
+        while body.len() - at >= SET_HEADER_BYTES {
+            let (Some(id), Some(length)) = (be16(body, at), be16(body, at + 2)) else {
+                break;
+            };
+            let end = at + usize::from(length);
+            if usize::from(length) < SET_HEADER_BYTES || end > body.len() {
+                self.tally.add(Counter::SetsRejectedLength, 1);
+                return false;
+            }
+            if id < FIRST_TEMPLATE_ID && self.template_kind(id).is_none() {
+                self.tally.add(Counter::SetsRejectedReserved, 1);
+            } else {
+                sets.push(SetRef {
+                    id,
+                    start: at + SET_HEADER_BYTES,
+                    end,
+                    done: false,
+                });
+            }
+            at = end;
+        }
+        true
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the walk over one datagram's sets")]
+    fn template_set(
+        &mut self,
+        body: &[u8],
+        sets: &mut [SetRef],
+        index: usize,
+        kind: TemplateKind,
+        moment: Moment,
+        records: &mut Records,
+        defined: &mut Vec<u16>,
+    ) {
+        let set = &body[sets[index].start..sets[index].end];
+        for record in TemplateReader::new(set, kind, self.is_ipfix(), self.limits.max_template_fields) {
+            match record {
+                TemplateRecord::Define { id, spec } => {
+                    let known = self.domain.templates.get(&id).map(|template| template.spec == spec);
+                    if known == Some(false) {
+                        self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
+                    }
+                    self.define(id, spec, known, moment.received_at_ms, defined);
+                }
+                TemplateRecord::Withdraw { id } => {
+                    self.tally.add(Counter::TemplateWithdrawals, 1);
+                    if id < FIRST_TEMPLATE_ID {
+                        if self.template_kind(id) == Some(kind) {
+                            self.data_sets_of(body, &mut sets[..index], None, moment, records);
+                            self.domain.templates.retain(|_, template| template.spec.kind != kind);
+                        }
+                    } else {
+                        self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
+                        self.domain.templates.remove(&id);
+                    }
+                }
+                TemplateRecord::Reject => self.tally.add(Counter::TemplatesRejected, 1),
+            }
+        }
+    }
+
+    /// Keeps a template; `known` says whether its id is known with this layout.
+    fn define(&mut self, id: u16, spec: TemplateSpec, known: Option<bool>, now_ms: i64, defined: &mut Vec<u16>) {
+        if known == Some(true) {
+            if let Some(template) = self.domain.templates.get_mut(&id) {
+                template.last_seen_ms = now_ms;
+            }
+            self.tally.add(Counter::Templates, 1);
+            return;
+        }
+        let has_room = known.is_some() || self.domain.templates.len() < self.limits.max_templates_per_domain;
+        match Plan::compile(&spec).filter(|_| has_room) {
+            Some(plan) => {
+                let template = Template {
+                    spec,
+                    last_seen_ms: now_ms,
+                    plan,
+                };
+                self.domain.templates.insert(id, template);
+                self.tally.add(Counter::Templates, 1);
+                defined.push(id);
+            }
+            None => self.tally.add(Counter::TemplatesRejected, 1),
+        }
+    }
+
+    /// Reads what waited for templates of one kind that this datagram defined.
+    fn replay(&mut self, defined: &[u16], kind: TemplateKind) {
+        for id in defined {
+            if self
+                .domain
+                .templates
+                .get(id)
+                .is_none_or(|template| template.spec.kind != kind)
+            {
+                continue;
+            }
+            for set in self.domain.pending.take(*id) {
+                self.tally.add(Counter::SetsReplayed, 1);
+                let moment = Moment {
+                    received_at_ms: set.received_at_ms,
+                    clock: Clock {
+                        export_ms: set.export_ms,
+                        uptime_ms: set.uptime_ms,
+                    },
+                };
+                self.data_set(*id, &set.body, moment);
+            }
+        }
+    }
+
+    /// Reads the data sets that are not done and whose template is known, of one kind or (`None`) of both.
+    fn data_sets(
+        &mut self,
+        body: &[u8],
+        sets: &mut [SetRef],
+        kind: Option<TemplateKind>,
+        moment: Moment,
+        records: &mut Records,
+    ) {
+        for set in sets.iter_mut().filter(|set| !set.done) {
+            let Some(template) = self.domain.templates.get(&set.id) else {
+                continue;
+            };
+            if kind.is_none_or(|kind| template.spec.kind == kind) {
+                set.done = true;
+                let read = self.data_set(set.id, &body[set.start..set.end], moment);
+                *records = records.map(|sum| sum.saturating_add(read));
+            }
+        }
+    }
+
+    /// Reads the data sets of one template (`None`: of any) that are not done, before it changes.
+    fn data_sets_of(
+        &mut self,
+        body: &[u8],
+        sets: &mut [SetRef],
+        id: Option<u16>,
+        moment: Moment,
+        records: &mut Records,
+    ) {
+        for set in sets.iter_mut().filter(|set| id.is_none_or(|id| set.id == id)) {
+            self.data_sets(body, std::slice::from_mut(set), None, moment, records);
+        }
+    }
+
+    /// Reads one data set whose template is known; answers how many records it held.
+    fn data_set(&mut self, id: u16, body: &[u8], moment: Moment) -> u32 {
+        match self.domain.templates.get(&id).map(|template| template.spec.kind) {
+            Some(TemplateKind::Data) => self.flow_set(id, body, moment),
+            Some(TemplateKind::Options) => self.options_set(id, body),
+            None => 0,
+        }
+    }
+
+    fn flow_set(&mut self, id: u16, body: &[u8], moment: Moment) -> u32 {
+        let Some(template) = self.domain.templates.get(&id) else {
+            return 0;
+        };
+        let plan = &template.plan;
+        let base = Flow {
+            received_at_ms: moment.received_at_ms,
+            exporter: self.source,
+            observation_domain: self.key.observation_domain,
+            protocol_version: self.key.protocol_version,
+            ..Flow::default()
+        };
+        let boot_ms = self.domain.boot_ms.or(*self.exporter_boot_ms);
+        let clock = with_boot(moment.clock, boot_ms);
+        let times = self.limits.times();
+        let mut chosen = choose(self.config, 0, self.rates, self.key, 0);
+        let mut chosen_for = (0_u32, 0_u64);
+        let (mut at, mut records, mut kept, mut without_rate) = (0, 0_u32, 0_u64, 0_u64);
+        while body.len() - at >= plan.record_min_bytes {
+            let mut flow = base;
+            let mut extras = Extras::default();
+            let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut flow, &mut extras) else {
+                break;
+            };
+            at += length;
+            records += 1;
+            if !plan.counts_bytes {
+                continue;
+            }
+            if plan.tells_sampling {
+                let told = (extras.sampling.rate(), extras.sampler);
+                if told != chosen_for {
+                    chosen = choose(self.config, told.0, self.rates, self.key, told.1);
+                    chosen_for = told;
+                }
+            }
+            flow.sampling_rate = chosen.rate;
+            without_rate += u64::from(chosen.rate == 0);
+            if !plan.has_icmp {
+                flow.icmp_type_code = super::icmp_from_port(flow.ip_protocol, flow.dst_port);
+            } else if flow.icmp_type_code == 0 {
+                flow.icmp_type_code = u16::from_be_bytes([extras.icmp_type, extras.icmp_code]);
+            }
+            let record_clock = match extras.boot_ms {
+                0 => clock,
+                boot_ms => with_boot(moment.clock, i64::try_from(boot_ms).ok()),
+            };
+            set_times(&mut flow, plan, &extras, record_clock, &times, self.tally);
+            self.flows.push(flow);
+            kept += 1;
+        }
+        self.tally.add(Counter::FlowRecords, kept);
+        self.tally.add(Counter::FlowsWithoutRate, without_rate);
+        self.tally
+            .add(Counter::RecordsWithoutCounters, u64::from(records) - kept);
+        count_rest(&body[at..], self.tally);
+        if kept > 0 {
+            self.domain.sampling = chosen;
+        }
+        records
+    }
+
+    /// Options data: sampling rates and the start of the exporter's clock.
+    fn options_set(&mut self, id: u16, body: &[u8]) -> u32 {
+        let Some(template) = self.domain.templates.get(&id) else {
+            return 0;
+        };
+        let plan = &template.plan;
+        let (mut at, mut records) = (0, 0_u32);
+        let mut unused = Flow::default();
+        while body.len() - at >= plan.record_min_bytes {
+            let mut extras = Extras::default();
+            let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
+                break;
+            };
+            at += length;
+            records += 1;
+            let rate = extras.sampling.rate();
+            let max_samplers = self.limits.max_samplers_per_domain;
+            if rate != 0 && !self.rates.announce(self.key, extras.sampler, rate, max_samplers) {
+                self.tally.add(Counter::SamplersRejected, 1);
+            }
+            if let (1.., Ok(boot_ms)) = (extras.boot_ms, i64::try_from(extras.boot_ms)) {
+                self.domain.boot_ms = Some(boot_ms);
+                *self.exporter_boot_ms = Some(boot_ms);
+            }
+        }
+        self.tally.add(Counter::OptionsRecords, u64::from(records));
+        count_rest(&body[at..], self.tally);
+        records
+    }
+
+    fn wait_for_template(&mut self, template_id: u16, body: &[u8], moment: Moment) {
+        let cost_bytes = PendingSet::cost_bytes(body);
+        let domain_room_bytes = self
+            .limits
+            .max_pending_bytes_per_domain
+            .saturating_sub(self.domain.pending.bytes());
+        if cost_bytes > self.pending_room_bytes.min(domain_room_bytes) {
+            self.tally.add(Counter::SetsDroppedPending, 1);
+            return;
+        }
+        self.pending_room_bytes -= cost_bytes;
+        self.tally.add(Counter::SetsPending, 1);
+        self.domain.pending.push(PendingSet {
+            template_id,
+            received_at_ms: moment.received_at_ms,
+            export_ms: moment.clock.export_ms,
+            uptime_ms: moment.clock.uptime_ms,
+            body: body.to_vec(),
+        });
+    }
+}
+
+/// What is left of a set: padding is at most three bytes, or zeros; anything else is a record that was cut off.
+fn count_rest(rest: &[u8], tally: &mut Tally) {
+    if rest.len() > PADDING_BYTES && rest.iter().any(|byte| *byte != 0) {
+        tally.add(Counter::RecordsRejectedLength, 1);
+    }
+}
+
+/// IPFIX headers carry no uptime; it follows from when the exporter started (IE 160).
+fn with_boot(clock: Clock, boot_ms: Option<i64>) -> Clock {
+    match boot_ms {
+        Some(boot_ms) if clock.uptime_ms.is_none() => Clock {
+            // Modulo 2³², as the elements count.
+            uptime_ms: Some(clock.export_ms.wrapping_sub(boot_ms) as u32),
+            ..clock
+        },
+        _ => clock,
+    }
+}
+
+#[inline]
+fn set_times(flow: &mut Flow, plan: &Plan, extras: &Extras, clock: Clock, limits: &TimeLimits, tally: &mut Tally) {
+    let mut start_ms = plan.start.and_then(|kind| resolve(kind, extras.start, clock));
+    let mut end_ms = plan.end.and_then(|kind| resolve(kind, extras.end, clock));
+    if let Some(duration_ms) = extras
+        .duration_ms
+        .and_then(|duration_ms| i64::try_from(duration_ms).ok())
+    {
+        match (start_ms, end_ms) {
+            (Some(start), None) => end_ms = start.checked_add(duration_ms),
+            (None, Some(end)) => start_ms = end.checked_sub(duration_ms),
+            _ => {}
+        }
+    }
+    finish_times(flow, start_ms, end_ms, limits, tally);
+}
+
+/// Sets a flow's times from what was reported, and counts what had to be changed.
+#[inline]
+pub(super) fn finish_times(
+    flow: &mut Flow,
+    start_ms: Option<i64>,
+    end_ms: Option<i64>,
+    limits: &TimeLimits,
+    tally: &mut Tally,
+) {
+    let times = normalise(start_ms, end_ms, flow.received_at_ms, limits);
+    flow.start_at_ms = times.start_ms;
+    flow.end_at_ms = times.end_ms;
+    tally.add(Counter::TimesMissing, u64::from(times.missing));
+    tally.add(Counter::TimesNegativeDuration, u64::from(times.negative_duration));
+    tally.add(Counter::TimesFuture, u64::from(times.future));
+    tally.add(Counter::TimesTooOld, u64::from(times.too_old));
+}

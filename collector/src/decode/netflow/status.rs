@@ -1,0 +1,233 @@
+//! What is known of an exporter, for people: the exporters page shows it.
+
+use std::collections::BTreeMap;
+
+use schemas::address::Address;
+use serde::{Deserialize, Serialize};
+
+use super::state::Exporter;
+use super::template::{FieldSpec, TemplateKind};
+use crate::sampling::ChosenRate;
+
+/// One observation domain of one exporter in one protocol.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DomainStatus {
+    pub exporter: Address,
+    /// 5, 7, 9 or 10 = IPFIX.
+    pub protocol_version: u8,
+    pub observation_domain: u32,
+    pub last_heard_ms: i64,
+    /// The rate that its last flow got, and who said it.
+    pub sampling: ChosenRate,
+    pub templates: Vec<TemplateStatus>,
+    /// Data sets that wait for a template.
+    pub pending_sets: usize,
+    pub pending_bytes: usize,
+}
+
+/// One template as the exporter described it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TemplateStatus {
+    pub id: u16,
+    pub kind: TemplateKind,
+    /// When it was last sent.
+    pub last_seen_ms: i64,
+    pub fields: Vec<FieldStatus>,
+}
+
+/// One field of a template.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FieldStatus {
+    pub name: String,
+    /// 65535 = variable.
+    pub length_bytes: u16,
+    pub is_scope: bool,
+}
+
+pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStatus> {
+    let mut statuses = Vec::new();
+    for (exporter, state) in exporters {
+        for (key, domain) in &state.domains {
+            let templates = domain.templates.iter().map(|(id, template)| {
+                let scopes = usize::from(template.spec.scope_fields);
+                let fields = template
+                    .spec
+                    .fields
+                    .iter()
+                    .enumerate()
+                    .map(|(index, field)| FieldStatus {
+                        name: if index < scopes && template.spec.is_v9 {
+                            v9_scope_name(field.element)
+                        } else {
+                            field_name(field)
+                        },
+                        length_bytes: field.length,
+                        is_scope: index < scopes,
+                    });
+                TemplateStatus {
+                    id: *id,
+                    kind: template.spec.kind,
+                    last_seen_ms: template.last_seen_ms,
+                    fields: fields.collect(),
+                }
+            });
+            statuses.push(DomainStatus {
+                exporter: *exporter,
+                protocol_version: key.protocol_version,
+                observation_domain: key.observation_domain,
+                last_heard_ms: domain.last_heard_ms,
+                sampling: domain.sampling,
+                templates: templates.collect(),
+                pending_sets: domain.pending.len(),
+                pending_bytes: domain.pending.bytes(),
+            });
+        }
+    }
+    statuses
+}
+
+fn v9_scope_name(scope_type: u16) -> String {
+    match scope_type {
+        1 => "scope system".to_owned(),
+        2 => "scope interface".to_owned(),
+        3 => "scope line card".to_owned(),
+        4 => "scope cache".to_owned(),
+        5 => "scope template".to_owned(),
+        other => format!("scope {other}"),
+    }
+}
+
+fn field_name(field: &FieldSpec) -> String {
+    /// The enterprise number of reverse elements (RFC 5103).
+    const REVERSE: u32 = 29305;
+    match field.enterprise {
+        0 => match element_name(field.element) {
+            Some(name) => name.to_owned(),
+            None => format!("element {}", field.element),
+        },
+        REVERSE => match element_name(field.element) {
+            Some(name) => format!("reverse {name}"),
+            None => format!("reverse element {}", field.element),
+        },
+        enterprise => format!("enterprise {enterprise} element {}", field.element),
+    }
+}
+
+/// IANA's names of the elements that flow exporters usually send.
+fn element_name(element: u16) -> Option<&'static str> {
+    Some(match element {
+        1 => "octetDeltaCount",
+        2 => "packetDeltaCount",
+        3 => "deltaFlowCount",
+        4 => "protocolIdentifier",
+        5 => "ipClassOfService",
+        6 => "tcpControlBits",
+        7 => "sourceTransportPort",
+        8 => "sourceIPv4Address",
+        9 => "sourceIPv4PrefixLength",
+        10 => "ingressInterface",
+        11 => "destinationTransportPort",
+        12 => "destinationIPv4Address",
+        13 => "destinationIPv4PrefixLength",
+        14 => "egressInterface",
+        15 => "ipNextHopIPv4Address",
+        16 => "bgpSourceAsNumber",
+        17 => "bgpDestinationAsNumber",
+        18 => "bgpNextHopIPv4Address",
+        21 => "flowEndSysUpTime",
+        22 => "flowStartSysUpTime",
+        23 => "postOctetDeltaCount",
+        24 => "postPacketDeltaCount",
+        27 => "sourceIPv6Address",
+        28 => "destinationIPv6Address",
+        29 => "sourceIPv6PrefixLength",
+        30 => "destinationIPv6PrefixLength",
+        31 => "flowLabelIPv6",
+        32 => "icmpTypeCodeIPv4",
+        34 => "samplingInterval",
+        35 => "samplingAlgorithm",
+        36 => "flowActiveTimeout",
+        37 => "flowIdleTimeout",
+        40 => "exportedOctetTotalCount",
+        41 => "exportedMessageTotalCount",
+        42 => "exportedFlowRecordTotalCount",
+        48 => "samplerId",
+        49 => "samplerMode",
+        50 => "samplerRandomInterval",
+        52 => "minimumTTL",
+        53 => "maximumTTL",
+        54 => "fragmentIdentification",
+        56 => "sourceMacAddress",
+        57 => "postDestinationMacAddress",
+        58 => "vlanId",
+        59 => "postVlanId",
+        60 => "ipVersion",
+        61 => "flowDirection",
+        62 => "ipNextHopIPv6Address",
+        63 => "bgpNextHopIPv6Address",
+        64 => "ipv6ExtensionHeaders",
+        70 => "mplsTopLabelStackSection",
+        80 => "destinationMacAddress",
+        82 => "interfaceName",
+        83 => "interfaceDescription",
+        84 => "samplerName",
+        85 => "octetTotalCount",
+        86 => "packetTotalCount",
+        88 => "fragmentOffset",
+        89 => "forwardingStatus",
+        130 => "exporterIPv4Address",
+        131 => "exporterIPv6Address",
+        136 => "flowEndReason",
+        137 => "commonPropertiesId",
+        139 => "icmpTypeCodeIPv6",
+        143 => "meteringProcessId",
+        144 => "exportingProcessId",
+        145 => "templateId",
+        148 => "flowId",
+        149 => "observationDomainId",
+        150 => "flowStartSeconds",
+        151 => "flowEndSeconds",
+        152 => "flowStartMilliseconds",
+        153 => "flowEndMilliseconds",
+        154 => "flowStartMicroseconds",
+        155 => "flowEndMicroseconds",
+        156 => "flowStartNanoseconds",
+        157 => "flowEndNanoseconds",
+        158 => "flowStartDeltaMicroseconds",
+        159 => "flowEndDeltaMicroseconds",
+        160 => "systemInitTimeMilliseconds",
+        161 => "flowDurationMilliseconds",
+        162 => "flowDurationMicroseconds",
+        176 => "icmpTypeIPv4",
+        177 => "icmpCodeIPv4",
+        178 => "icmpTypeIPv6",
+        179 => "icmpCodeIPv6",
+        210 => "paddingOctets",
+        225 => "postNATSourceIPv4Address",
+        226 => "postNATDestinationIPv4Address",
+        231 => "initiatorOctets",
+        232 => "responderOctets",
+        234 => "ingressVRFID",
+        235 => "egressVRFID",
+        243 => "dot1qVlanId",
+        245 => "dot1qCustomerVlanId",
+        252 => "ingressPhysicalInterface",
+        253 => "egressPhysicalInterface",
+        254 => "postDot1qVlanId",
+        256 => "ethernetType",
+        298 => "initiatorPackets",
+        299 => "responderPackets",
+        302 => "selectorId",
+        304 => "selectorAlgorithm",
+        305 => "samplingPacketInterval",
+        306 => "samplingPacketSpace",
+        309 => "samplingSize",
+        310 => "samplingPopulation",
+        311 => "samplingProbability",
+        312 => "dataLinkFrameSize",
+        315 => "dataLinkFrameSection",
+        335 => "selectorName",
+        352 => "layer2OctetDeltaCount",
+        _ => return None,
+    })
+}

@@ -1,0 +1,471 @@
+//! Templates, and the copy plan that each is compiled to.
+//!
+//! A plan is a list of (field, offset, length, target). Decoding a record of fixed length is then one pass over that list;
+//! nothing is allocated, and fields that no column keeps cost nothing. A template with variable-length fields has its
+//! offsets measured for each record first (RFC 7011 §7).
+
+use schemas::address::Address;
+use schemas::flow::{DIRECTION_UNKNOWN, Flow};
+use serde::{Deserialize, Serialize};
+
+use super::elements::{Choice, Target, target_of, time_kind_of};
+use super::wire::{be16, be32, unsigned};
+use crate::sampling::SamplingElements;
+use crate::times::TimeKind;
+
+/// Length of a field that carries its length in front of it (IPFIX).
+pub(super) const VARIABLE_LENGTH: u16 = 65535;
+/// The bit of an IPFIX field specifier that says an enterprise number follows.
+const ENTERPRISE_BIT: u16 = 0x8000;
+/// Templates of data sets have ids from here on; lower ids are reserved for kinds of sets.
+pub(super) const FIRST_TEMPLATE_ID: u16 = 256;
+
+/// One field of a template as the exporter described it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct FieldSpec {
+    /// Information element (v9: field type; in a v9 options scope: scope type).
+    pub(super) element: u16,
+    /// Bytes, or [`VARIABLE_LENGTH`].
+    pub(super) length: u16,
+    /// Private enterprise number, 0 for IANA's elements.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) enterprise: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// What a template's records are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateKind {
+    Data,
+    Options,
+}
+
+/// A template as the exporter described it, without its id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct TemplateSpec {
+    pub(super) kind: TemplateKind,
+    /// How many fields at the front are scopes.
+    pub(super) scope_fields: u16,
+    /// Of version 9: scope fields carry scope types, not elements, and no length is variable.
+    pub(super) is_v9: bool,
+    pub(super) fields: Vec<FieldSpec>,
+}
+
+/// A known template: its description, its plan, and when it was last defined.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "StoredTemplate", into = "StoredTemplate")]
+pub(super) struct Template {
+    pub(super) spec: TemplateSpec,
+    pub(super) last_seen_ms: i64,
+    pub(super) plan: Plan,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTemplate {
+    spec: TemplateSpec,
+    last_seen_ms: i64,
+}
+
+/// A checkpoint holds a template that no decoder would have kept.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored template has no bytes or more than fit in a set")]
+struct UnusableTemplate;
+
+impl From<Template> for StoredTemplate {
+    fn from(template: Template) -> StoredTemplate {
+        StoredTemplate {
+            spec: template.spec,
+            last_seen_ms: template.last_seen_ms,
+        }
+    }
+}
+
+impl TryFrom<StoredTemplate> for Template {
+    type Error = UnusableTemplate;
+
+    fn try_from(stored: StoredTemplate) -> Result<Template, UnusableTemplate> {
+        let plan = Plan::compile(&stored.spec).ok_or(UnusableTemplate)?;
+        Ok(Template {
+            spec: stored.spec,
+            last_seen_ms: stored.last_seen_ms,
+            plan,
+        })
+    }
+}
+
+/// One copy of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct CopyField {
+    target: Target,
+    /// Position in the template.
+    field: u16,
+    /// Where the template has fixed lengths.
+    offset: u16,
+    length: u16,
+    /// Another field fills the same target: a zero must not overwrite it.
+    keep_if_zero: bool,
+}
+
+/// A compiled template.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    copies: Vec<CopyField>,
+    /// Length of every field, only where at least one is variable.
+    variable: Vec<u16>,
+    /// Bytes of a record; of the shortest one where lengths vary.
+    pub(super) record_min_bytes: usize,
+    pub(super) start: Option<TimeKind>,
+    pub(super) end: Option<TimeKind>,
+    /// Has a byte count: without one, records are not flows.
+    pub(super) counts_bytes: bool,
+    pub(super) has_icmp: bool,
+    /// Records say something of their own sampling.
+    pub(super) tells_sampling: bool,
+}
+
+/// What a record says beside the columns of [`Flow`].
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(super) struct Extras {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) duration_ms: Option<u64>,
+    pub(super) icmp_type: u8,
+    pub(super) icmp_code: u8,
+    pub(super) sampling: SamplingElements,
+    pub(super) sampler: u64,
+    pub(super) boot_ms: u64,
+}
+
+impl Plan {
+    /// Compiles a template; `None` when its records would have no bytes, or more than a set can hold.
+    pub(super) fn compile(spec: &TemplateSpec) -> Option<Plan> {
+        let is_variable = spec.fields.iter().any(|field| field.length == VARIABLE_LENGTH) && !spec.is_v9;
+        let mut candidates: Vec<(Target, u8, CopyField)> = Vec::new();
+        let mut offset = 0_usize;
+        for (index, field) in spec.fields.iter().enumerate() {
+            let is_v9_scope = spec.is_v9 && index < usize::from(spec.scope_fields);
+            if field.enterprise == 0 && !is_v9_scope && field.length > 0 {
+                let wanted =
+                    target_of(field.element).filter(|(t, _)| spec.kind == TemplateKind::Data || t.speaks_of_exporter());
+                if let Some((target, rank)) = wanted {
+                    let copy = CopyField {
+                        target,
+                        field: u16::try_from(index).ok()?,
+                        offset: u16::try_from(offset).ok()?,
+                        length: field.length,
+                        keep_if_zero: false,
+                    };
+                    candidates.push((target, rank, copy));
+                }
+            }
+            let is_prefixed = is_variable && field.length == VARIABLE_LENGTH;
+            offset += if is_prefixed { 1 } else { usize::from(field.length) };
+        }
+        if offset == 0 || offset > usize::from(u16::MAX) {
+            return None;
+        }
+
+        // Worst first within a target, so that the best one is written last and zeros are never written over others.
+        candidates.sort_by_key(|(target, rank, copy)| (*target, std::cmp::Reverse((*rank, copy.field))));
+        let best_rank = |target: Target| candidates.iter().filter(|c| c.0 == target).map(|c| c.1).min();
+        let mut copies: Vec<CopyField> = candidates
+            .iter()
+            .filter(|(target, rank, _)| target.choice() == Choice::ByValue || best_rank(*target) == Some(*rank))
+            .map(|(_, _, copy)| *copy)
+            .collect();
+        for i in 1..copies.len() {
+            copies[i].keep_if_zero = copies[i - 1].target == copies[i].target;
+        }
+        let time_kind = |target: Target| {
+            let copy = copies.iter().rfind(|copy| copy.target == target)?;
+            Some(time_kind_of(spec.fields[usize::from(copy.field)].element))
+        };
+        let has = |target: Target| copies.iter().any(|copy| copy.target == target);
+        Some(Plan {
+            start: time_kind(Target::Start),
+            end: time_kind(Target::End),
+            counts_bytes: has(Target::Bytes),
+            has_icmp: has(Target::IcmpTypeCode) || has(Target::IcmpType),
+            tells_sampling: copies
+                .iter()
+                .any(|c| c.target.speaks_of_exporter() && c.target != Target::BootMs),
+            variable: if is_variable {
+                spec.fields.iter().map(|f| f.length).collect()
+            } else {
+                Vec::new()
+            },
+            record_min_bytes: offset,
+            copies,
+        })
+    }
+
+    /// Reads one record from the front of `bytes` into `flow` and `extras`; answers its length, or `None` when it is cut off.
+    /// `spans` is scratch room.
+    #[inline]
+    pub(super) fn read(
+        &self,
+        bytes: &[u8],
+        spans: &mut Vec<(u32, u32)>,
+        flow: &mut Flow,
+        extras: &mut Extras,
+    ) -> Option<usize> {
+        if self.variable.is_empty() {
+            let record = bytes.get(..self.record_min_bytes)?;
+            for copy in &self.copies {
+                let offset = usize::from(copy.offset);
+                if let Some(field) = record.get(offset..offset + usize::from(copy.length)) {
+                    apply(*copy, field, flow, extras);
+                }
+            }
+            return Some(self.record_min_bytes);
+        }
+        let length = measure(&self.variable, bytes, spans)?;
+        for copy in &self.copies {
+            let (start, end) = spans[usize::from(copy.field)];
+            apply(*copy, &bytes[start as usize..end as usize], flow, extras);
+        }
+        Some(length)
+    }
+}
+
+/// Finds where each field of a record with variable lengths lies; answers the record's length, or `None` when it is cut off.
+fn measure(lengths: &[u16], bytes: &[u8], spans: &mut Vec<(u32, u32)>) -> Option<usize> {
+    spans.clear();
+    let mut at = 0_usize;
+    for length in lengths {
+        let length = match *length {
+            VARIABLE_LENGTH => {
+                let short = *bytes.get(at)?;
+                at += 1;
+                if short == u8::MAX {
+                    // The three-byte form; PTX routers use it for short values too.
+                    at += 2;
+                    usize::from(be16(bytes, at - 2)?)
+                } else {
+                    usize::from(short)
+                }
+            }
+            fixed => usize::from(fixed),
+        };
+        let end = at + length;
+        if end > bytes.len() {
+            return None;
+        }
+        spans.push((u32::try_from(at).ok()?, u32::try_from(end).ok()?));
+        at = end;
+    }
+    Some(at)
+}
+
+/// Writes one field's value where it belongs. A value of a length that its element cannot have is left out.
+#[inline]
+fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
+    match copy.target {
+        Target::SrcAddr => set_address(&mut flow.src_addr, field, copy.keep_if_zero),
+        Target::DstAddr => set_address(&mut flow.dst_addr, field, copy.keep_if_zero),
+        // A next hop of zero is none: `::`.
+        Target::NextHop => set_address(&mut flow.next_hop, field, true),
+        Target::SamplingProbability => extras.sampling.probability = probability(field),
+        _ => {
+            let value = unsigned(field);
+            if value == 0 && copy.keep_if_zero {
+                return;
+            }
+            apply_number(copy.target, value, flow, extras);
+        }
+    }
+}
+
+#[inline]
+fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras) {
+    match target {
+        Target::Bytes => flow.bytes = value,
+        Target::Packets => flow.packets = value,
+        Target::Protocol => flow.ip_protocol = value as u8,
+        Target::Tos => flow.tos = value as u8,
+        // Two bytes in IPFIX (RFC 7125): the flags are the lower one.
+        Target::TcpFlags => flow.tcp_flags = value as u8,
+        Target::SrcPort => flow.src_port = value as u16,
+        Target::DstPort => flow.dst_port = value as u16,
+        Target::SrcMask => flow.src_mask = value as u8,
+        Target::DstMask => flow.dst_mask = value as u8,
+        Target::InIf => flow.in_if = value as u32,
+        Target::OutIf => flow.out_if = value as u32,
+        Target::SrcAs => flow.src_as = value as u32,
+        Target::DstAs => flow.dst_as = value as u32,
+        Target::Start => extras.start = value,
+        Target::End => extras.end = value,
+        Target::DurationMs => extras.duration_ms = Some(value),
+        Target::DurationUs => extras.duration_ms = Some(value / 1000),
+        Target::IcmpTypeCode => flow.icmp_type_code = value as u16,
+        Target::IcmpType => extras.icmp_type = value as u8,
+        Target::IcmpCode => extras.icmp_code = value as u8,
+        Target::Vlan => flow.vlan = value as u16 & 0x0fff,
+        // Juniper sends 255 where it does not know.
+        Target::Direction => flow.direction = if value <= 1 { value as u8 } else { DIRECTION_UNKNOWN },
+        // Four bytes in IPFIX (RFC 7270 §4.12), reduced to the lower one.
+        Target::ForwardingStatus => flow.forwarding_status = value as u8,
+        Target::SamplingInterval => extras.sampling.interval = value,
+        Target::RandomInterval => extras.sampling.random_interval = value,
+        Target::PacketInterval => extras.sampling.packet_interval = value,
+        Target::PacketSpace => extras.sampling.packet_space = Some(value),
+        Target::SamplingSize => extras.sampling.size = value,
+        Target::SamplingPopulation => extras.sampling.population = value,
+        Target::Sampler => extras.sampler = value,
+        Target::BootMs => extras.boot_ms = value,
+        Target::SrcAddr | Target::DstAddr | Target::NextHop | Target::SamplingProbability => {}
+    }
+}
+
+#[inline]
+fn set_address(to: &mut Address, field: &[u8], keep_if_zero: bool) {
+    let address = match field.len() {
+        4 => Address::from_v4([field[0], field[1], field[2], field[3]]),
+        16 => Address::from_slice(field).unwrap_or_default(),
+        _ => return,
+    };
+    if keep_if_zero && field.iter().all(|byte| *byte == 0) {
+        return;
+    }
+    *to = address;
+}
+
+fn probability(field: &[u8]) -> f64 {
+    match *field {
+        [a, b, c, d] => f64::from(f32::from_be_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => f64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0.0,
+    }
+}
+
+/// One template record of a template set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum TemplateRecord {
+    Define {
+        id: u16,
+        spec: TemplateSpec,
+    },
+    /// IPFIX only; the ids 2 and 3 mean all templates of that kind.
+    Withdraw {
+        id: u16,
+    },
+    /// Understood, but not to be used.
+    Reject,
+}
+
+/// Reads the template records of one set. Answers `None` at its end or padding; a record that is cut off is a [`TemplateRecord::Reject`]
+/// and ends the set.
+#[derive(Debug)]
+pub(super) struct TemplateReader<'a> {
+    body: &'a [u8],
+    kind: TemplateKind,
+    is_ipfix: bool,
+    max_fields: usize,
+}
+
+impl<'a> TemplateReader<'a> {
+    pub(super) fn new(body: &'a [u8], kind: TemplateKind, is_ipfix: bool, max_fields: usize) -> TemplateReader<'a> {
+        TemplateReader {
+            body,
+            kind,
+            is_ipfix,
+            max_fields,
+        }
+    }
+
+    fn take16(&mut self) -> Option<u16> {
+        let value = be16(self.body, 0)?;
+        self.body = &self.body[2..];
+        Some(value)
+    }
+
+    /// The field count and how many of them are scopes; `Some(None)` is a withdrawal.
+    fn counts(&mut self) -> Option<Option<(usize, usize)>> {
+        let first = usize::from(self.take16()?);
+        if self.kind == TemplateKind::Data {
+            return Some(if first == 0 && self.is_ipfix {
+                None
+            } else {
+                Some((first, 0))
+            });
+        }
+        if self.is_ipfix {
+            if first == 0 {
+                return Some(None);
+            }
+            return Some(Some((first, usize::from(self.take16()?))));
+        }
+        // v9 gives both as bytes of field specifiers.
+        let (scope_bytes, option_bytes) = (first, usize::from(self.take16()?));
+        if scope_bytes % 4 != 0 || option_bytes % 4 != 0 {
+            return None;
+        }
+        Some(Some(((scope_bytes / 4) + (option_bytes / 4), scope_bytes / 4)))
+    }
+
+    fn fields(&mut self, count: usize) -> Option<Vec<FieldSpec>> {
+        let mut fields = Vec::with_capacity(count.min(self.max_fields));
+        for _ in 0..count {
+            let mut element = self.take16()?;
+            let length = self.take16()?;
+            let mut enterprise = 0;
+            if self.is_ipfix && element & ENTERPRISE_BIT != 0 {
+                element &= !ENTERPRISE_BIT;
+                enterprise = be32(self.body, 0)?;
+                self.body = &self.body[4..];
+            }
+            if fields.len() < self.max_fields {
+                fields.push(FieldSpec {
+                    element,
+                    length,
+                    enterprise,
+                });
+            }
+        }
+        Some(fields)
+    }
+
+    fn record(&mut self) -> Option<TemplateRecord> {
+        let id = self.take16()?;
+        let Some((count, scopes)) = self.counts()? else {
+            return Some(TemplateRecord::Withdraw { id });
+        };
+        let fields = self.fields(count)?;
+        let usable = id >= FIRST_TEMPLATE_ID && count > 0 && count <= self.max_fields && scopes <= count;
+        if !usable {
+            return Some(TemplateRecord::Reject);
+        }
+        let spec = TemplateSpec {
+            kind: self.kind,
+            scope_fields: u16::try_from(scopes).ok()?,
+            is_v9: !self.is_ipfix,
+            fields,
+        };
+        Some(TemplateRecord::Define { id, spec })
+    }
+}
+
+impl Iterator for TemplateReader<'_> {
+    type Item = TemplateRecord;
+
+    fn next(&mut self) -> Option<TemplateRecord> {
+        if self.body.len() < 4 {
+            return None;
+        }
+        if self.body[..2] == [0, 0] {
+            // Padding, unless something follows; looked at once, since a set may be full of zeros.
+            let is_padding = self.body.iter().all(|byte| *byte == 0);
+            self.body = &[];
+            return if is_padding { None } else { Some(TemplateRecord::Reject) };
+        }
+        let record = self.record();
+        if record.is_none() {
+            self.body = &[];
+        }
+        Some(record.unwrap_or(TemplateRecord::Reject))
+    }
+}

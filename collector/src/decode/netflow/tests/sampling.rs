@@ -1,0 +1,184 @@
+//! Which rate a flow gets, from every place an exporter may say it.
+
+use super::*;
+use crate::sampling::{ExporterSampling, SamplingSource};
+
+fn rate_of(out: &Decoded) -> u32 {
+    one_flow(out).sampling_rate
+}
+
+fn flows_message() -> Ipfix {
+    Ipfix::new().template(256, FLOW_FIELDS).set(256, &flow_record(100, 1))
+}
+
+/// Options data of one sampler without an id, one packet in `rate` (IE 305/306), as Juniper sends it: scope of length 0.
+fn options(message: Ipfix, rate: u32) -> Ipfix {
+    let body = [1_u32, rate - 1].map(u32::to_be_bytes).concat();
+    message
+        .options_template(512, 1, &[(144, 0), (305, 4), (306, 4)])
+        .set(512, &body)
+}
+
+#[test]
+fn options_work_before_in_and_after_the_datagram_of_the_data() {
+    let mut before = decoder();
+    let out = decode_all(
+        &mut before,
+        &[options(Ipfix::new(), 1000).build(), flows_message().build()],
+    );
+    assert_eq!(rate_of(&out), 1000);
+    let out = decode_all(&mut decoder(), &[options(flows_message(), 1000).build()]);
+    assert_eq!(rate_of(&out), 1000, "in the same datagram, behind the data");
+    let mut after = decoder();
+    let out = decode_all(
+        &mut after,
+        &[
+            flows_message().build(),
+            options(Ipfix::new(), 1000).build(),
+            flows_message().build(),
+        ],
+    );
+    let rates: Vec<u32> = out.flows.rows().iter().map(|flow| flow.sampling_rate).collect();
+    assert_eq!(
+        rates,
+        [0, 1000],
+        "later flows only: what is stored is not guessed again"
+    );
+    assert_eq!(out.counts.total(Counter::FlowsWithoutRate), 1);
+}
+
+#[test]
+fn options_of_another_domain_and_protocol_hold_for_the_exporter() {
+    let mut decoder = decoder();
+    let out = decode_all(
+        &mut decoder,
+        &[options(Ipfix::new().domain(77), 500).build(), flows_message().build()],
+    );
+    assert_eq!(rate_of(&out), 500);
+    let status = decoder.domains();
+    assert_eq!(status.len(), 2);
+    assert_eq!(status[0].sampling.source, SamplingSource::OptionsExporter);
+    let out = decode_all(
+        &mut decoder,
+        &[options(Ipfix::new(), 600).build(), flows_message().build()],
+    );
+    assert_eq!(rate_of(&out), 600, "the domain's own rate is more specific");
+}
+
+#[test]
+fn samplers_are_told_apart() {
+    let mut sampled_fields = FLOW_FIELDS.to_vec();
+    sampled_fields.push((302, 4));
+    let flow_of = |sampler: u32| [flow_record(1, 1), sampler.to_be_bytes().to_vec()].concat();
+    let samplers = [1_u32, 1, 100, 2, 1, 200].map(u32::to_be_bytes).concat();
+    let message = Ipfix::new()
+        .template(256, &sampled_fields)
+        .options_template(512, 1, &[(302, 4), (309, 4), (310, 4)])
+        .set(256, &[flow_of(1), flow_of(2), flow_of(3)].concat())
+        .set(512, &samplers);
+    let out = decode_all(&mut decoder(), &[message.build()]);
+    let rates: Vec<u32> = out.flows.rows().iter().map(|flow| flow.sampling_rate).collect();
+    assert_eq!(
+        rates,
+        [100, 200, 0],
+        "an unknown sampler gets no rate where the known ones differ"
+    );
+    assert_eq!(out.counts.total(Counter::OptionsRecords), 2);
+}
+
+#[test]
+fn v9_samplers_of_cisco() {
+    let mut sampled_fields = FLOW_FIELDS.to_vec();
+    sampled_fields.push((48, 1));
+    let options = [&[0, 0, 0, 9][..], &[7], &[2], &1024_u32.to_be_bytes()].concat();
+    let message = V9::new()
+        .options_template(257, &[(1, 4)], &[(48, 1), (49, 1), (50, 4)])
+        .template(256, &sampled_fields)
+        .set(257, &options)
+        .set(256, &[flow_record(1, 1), vec![7]].concat());
+    let mut decoder = decoder();
+    assert_eq!(rate_of(&decode_all(&mut decoder, &[message.build()])), 1024);
+    assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::OptionsSampler);
+}
+
+#[test]
+fn a_v9_scope_is_no_element() {
+    // Scope type 34 does not exist, but as an element it would be samplingInterval.
+    let message = V9::new()
+        .options_template(257, &[(34, 4)], &[(35, 1)])
+        .template(256, FLOW_FIELDS)
+        .set(257, &[0, 0, 3, 0xe8, 1])
+        .set(256, &flow_record(1, 1));
+    assert_eq!(rate_of(&decode_all(&mut decoder(), &[message.build()])), 0);
+}
+
+#[test]
+fn a_record_may_say_its_own_rate() {
+    for (specs, values) in [
+        (&[(34, 4)][..], &[300_u32][..]),
+        (&[(50, 4)], &[300]),
+        (&[(305, 4), (306, 4)], &[2, 598]),
+    ] {
+        let all = [FLOW_FIELDS, specs].concat();
+        let tail: Vec<u8> = values.iter().flat_map(|value| value.to_be_bytes()).collect();
+        let message = options(Ipfix::new().template(256, &all), 1000).set(256, &[flow_record(1, 1), tail].concat());
+        assert_eq!(
+            rate_of(&decode_all(&mut decoder(), &[message.build()])),
+            300,
+            "{specs:?}"
+        );
+    }
+}
+
+#[test]
+fn configuration_overrides_and_fills_in() {
+    let config = |override_rate, default_rate| SamplingConfig {
+        exporters: [(
+            exporter(),
+            ExporterSampling {
+                override_rate,
+                default_rate,
+            },
+        )]
+        .into(),
+        ..SamplingConfig::default()
+    };
+    let decode = |config, message: Ipfix| {
+        let mut decoder = NetflowDecoder::new(DecodeLimits::default(), config);
+        rate_of(&decode_all(&mut decoder, &[message.build()]))
+    };
+    assert_eq!(decode(config(Some(7), None), options(flows_message(), 1000)), 7);
+    assert_eq!(decode(config(None, Some(8)), options(flows_message(), 1000)), 1000);
+    assert_eq!(decode(config(None, Some(8)), flows_message()), 8);
+}
+
+#[test]
+fn the_v5_sampling_word_with_and_without_mode_bits() {
+    for (mode_bits, word, rate) in [
+        (true, 0x43e8, 1000),
+        (false, 0x43e8, 0x43e8),
+        (true, 1000, 1000),
+        (true, 0x4000, 0),
+    ] {
+        let config = SamplingConfig {
+            v5_mode_bits: mode_bits,
+            ..SamplingConfig::default()
+        };
+        let mut decoder = NetflowDecoder::new(DecodeLimits::default(), config);
+        let out = decode_all(&mut decoder, &[encode::v5(0, word, 1)]);
+        assert_eq!(rate_of(&out), rate, "{word:#x}");
+        assert_eq!(out.counts.total(Counter::FlowsWithoutRate), u64::from(rate == 0));
+    }
+}
+
+#[test]
+fn reloaded_configuration_holds_for_later_flows() {
+    let mut decoder = decoder();
+    assert_eq!(rate_of(&decode_all(&mut decoder, &[flows_message().build()])), 0);
+    decoder.set_sampling(SamplingConfig {
+        default_rate: Some(1),
+        ..SamplingConfig::default()
+    });
+    assert_eq!(rate_of(&decode_all(&mut decoder, &[flows_message().build()])), 1);
+    assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::Default);
+}

@@ -1,0 +1,413 @@
+//! sFlow version 5 (sflow.org/sflow_version_5.txt): sampled packets and interface counters.
+//!
+//! Promises:
+//! * Every datagram is counted once, decoded or rejected, under its agent (its UDP source while the agent is not known);
+//!   every sample that is reached is counted once: flow record, not IP, counter sample, ignored, or rejected (F2).
+//! * One bad sample loses that sample only. A sample that reaches beyond the datagram is counted rejected and ends it,
+//!   because nothing behind it can be found.
+//! * Nothing is allocated from a length field; state is bounded by [`SflowLimits`].
+//! * The exporter is the agent address, the observation domain the sub-agent id. Agents that say no address are known by
+//!   their UDP source.
+//! * A flow is one sampled packet: `packets` = 1, `bytes` = layer 3 of that packet, `sampling_rate` its sample's own unless
+//!   the configuration overrides it.
+//!
+//! ```text
+//! version 5 | agent address | sub-agent | sequence | uptime ms | n × (format, length, sample)
+//! ```
+//!
+//! The crate sflow-parser is not used here, only compared with in the tests: it allocates up to 100 MB for a length that a
+//! datagram claims, copies every record, and one damaged record makes it refuse the whole datagram.
+
+mod header;
+mod sample;
+mod xdr;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use schemas::address::Address;
+use schemas::flow::PROTOCOL_SFLOW5;
+use schemas::metering::MeteringConfig;
+use serde::{Deserialize, Serialize};
+
+use self::sample::DataSource;
+use self::xdr::{Xdr, XdrError};
+use super::{Datagram, Decoded, InterfaceCounters};
+use crate::counts::{CountKey, Counter, Counts};
+
+const SFLOW_VERSION: u32 = 5;
+const FORMAT_FLOW_SAMPLE: u32 = 1;
+const FORMAT_COUNTER_SAMPLE: u32 = 2;
+const FORMAT_FLOW_SAMPLE_EXPANDED: u32 = 3;
+const FORMAT_COUNTER_SAMPLE_EXPANDED: u32 = 4;
+
+/// A sequence number up to this far behind the expected one is a datagram that was overtaken; farther is a restart.
+const SEQUENCE_REORDER_MAX: u32 = 1_000;
+/// A sequence number farther ahead than this is a restart, not a loss.
+const SEQUENCE_LOSS_MAX: u32 = 1_000_000;
+/// An overtaken datagram's uptime is behind by at most this; more means that the agent restarted.
+const REORDER_UPTIME_MAX_MS: u32 = 60_000;
+
+/// Bounds of the state that agents can make the decoder keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SflowLimits {
+    /// Pairs of agent and sub-agent; datagrams of further ones are rejected and counted.
+    pub agents_max: usize,
+    /// Data sources remembered per agent; further ones are decoded but not listed.
+    pub sources_per_agent_max: usize,
+    /// Interfaces remembered per agent; further ones are decoded but not listed.
+    pub interfaces_per_agent_max: usize,
+}
+
+impl Default for SflowLimits {
+    fn default() -> SflowLimits {
+        SflowLimits {
+            agents_max: 4_096,
+            sources_per_agent_max: 1_024,
+            interfaces_per_agent_max: 4_096,
+        }
+    }
+}
+
+/// What is known of one agent and sub-agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentStatus {
+    pub exporter: Address,
+    pub sub_agent: u32,
+    /// UTC ms of its latest datagram.
+    pub last_heard_ms: i64,
+    /// Sequence number of its latest datagram.
+    pub sequence: u32,
+    pub uptime_ms: u32,
+    /// In order of kind and index.
+    pub sources: Vec<SourceStatus>,
+    /// Interfaces that samples named, ascending.
+    pub interfaces: Vec<u32>,
+}
+
+/// A data source and the rate its latest flow sample named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// 0 = an interface by ifIndex, 1 = a VLAN, 2 = a physical entity.
+    pub kind: u32,
+    pub index: u32,
+    pub sampling_rate: u32,
+}
+
+/// The decoder's whole state but its configuration: restoring it and decoding the same datagrams gives the same flows
+/// and counts (F1).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SflowCheckpoint {
+    /// In order of exporter and sub-agent.
+    pub agents: Vec<AgentStatus>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    last_heard_ms: i64,
+    sequence: u32,
+    uptime_ms: u32,
+    sources: BTreeMap<DataSource, u32>,
+    interfaces: BTreeSet<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ConfiguredRate {
+    fixed: Option<u32>,
+    default: Option<u32>,
+}
+
+/// Decodes sFlow datagrams.
+#[derive(Debug)]
+pub struct SflowDecoder {
+    limits: SflowLimits,
+    rates: HashMap<Address, ConfiguredRate>,
+    agents: BTreeMap<(Address, u32), Agent>,
+}
+
+/// The fixed head of a datagram.
+struct Head {
+    agent: Address,
+    sub_agent: u32,
+    sequence: u32,
+    uptime_ms: u32,
+    sample_count: u32,
+}
+
+/// Counts of one datagram, gathered before they go to the shared map.
+#[derive(Default)]
+struct Tally {
+    flow_records: u64,
+    without_rate: u64,
+    not_ip: u64,
+    counter_samples: u64,
+    counter_records_ignored: u64,
+    ignored: u64,
+    rejected: u64,
+}
+
+impl SflowDecoder {
+    /// Takes the sampling rates of `sampling`'s exporters; its boundaries are not the decoder's business.
+    pub fn new(limits: SflowLimits, sampling: &MeteringConfig) -> SflowDecoder {
+        let mut decoder = SflowDecoder {
+            limits,
+            rates: HashMap::new(),
+            agents: BTreeMap::new(),
+        };
+        decoder.set_sampling(sampling);
+        decoder
+    }
+
+    /// Replaces the configured sampling rates, for the datagrams decoded from here on.
+    pub fn set_sampling(&mut self, sampling: &MeteringConfig) {
+        let rates = sampling.exporters.iter().map(|exporter| {
+            let rate = ConfiguredRate {
+                fixed: exporter.sampling_rate.filter(|rate| *rate > 0),
+                default: exporter.default_sampling_rate.filter(|rate| *rate > 0),
+            };
+            (exporter.address, rate)
+        });
+        self.rates = rates.collect();
+    }
+
+    /// Appends the flows, interface counters and counts of one datagram to `out`.
+    pub fn decode(&mut self, datagram: &Datagram<'_>, out: &mut Decoded) {
+        let mut xdr = Xdr::new(datagram.payload);
+        let head = match read_head(&mut xdr) {
+            Ok(head) => head,
+            Err(cause) => {
+                let key = count_key(datagram.source, 0);
+                count_datagram(datagram, key, cause, &mut out.counts);
+                return;
+            }
+        };
+        let exporter = match head.agent {
+            Address::UNSPECIFIED => datagram.source,
+            agent => agent,
+        };
+        let key = count_key(exporter, head.sub_agent);
+        let agent_count = self.agents.len();
+        let agent = match self.agents.entry((exporter, head.sub_agent)) {
+            Entry::Vacant(_) if agent_count >= self.limits.agents_max => {
+                count_datagram(datagram, key, Counter::DatagramsRejectedLimit, &mut out.counts);
+                return;
+            }
+            Entry::Vacant(entry) => entry.insert(Agent {
+                last_heard_ms: datagram.received_at_ms,
+                sequence: head.sequence.wrapping_sub(1),
+                uptime_ms: head.uptime_ms,
+                sources: BTreeMap::new(),
+                interfaces: BTreeSet::new(),
+            }),
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        count_datagram(datagram, key, Counter::DatagramsDecoded, &mut out.counts);
+        agent.follow_sequence(&head, key, &mut out.counts);
+        agent.last_heard_ms = agent.last_heard_ms.max(datagram.received_at_ms);
+
+        let rate = self.rates.get(&exporter).copied();
+        let mut tally = Tally::default();
+        for _ in 0..head.sample_count {
+            let (Ok(format), Ok(body)) = (xdr.u32(), xdr.opaque()) else {
+                tally.rejected += 1;
+                break;
+            };
+            match format {
+                FORMAT_FLOW_SAMPLE | FORMAT_FLOW_SAMPLE_EXPANDED => {
+                    let Ok(sample) = sample::flow_sample(body, format == FORMAT_FLOW_SAMPLE_EXPANDED) else {
+                        tally.rejected += 1;
+                        continue;
+                    };
+                    agent.saw_source(sample.source, sample.sampling_rate, self.limits);
+                    let Some(mut flow) = sample.flow else {
+                        tally.not_ip += 1;
+                        continue;
+                    };
+                    agent.saw_interface(flow.in_if, self.limits);
+                    agent.saw_interface(flow.out_if, self.limits);
+                    flow.received_at_ms = datagram.received_at_ms;
+                    flow.start_at_ms = datagram.received_at_ms;
+                    flow.end_at_ms = datagram.received_at_ms;
+                    flow.exporter = exporter;
+                    flow.observation_domain = head.sub_agent;
+                    flow.sampling_rate = chosen_rate(rate, sample.sampling_rate);
+                    tally.flow_records += 1;
+                    tally.without_rate += u64::from(flow.sampling_rate == 0);
+                    out.flows.push(flow);
+                }
+                FORMAT_COUNTER_SAMPLE | FORMAT_COUNTER_SAMPLE_EXPANDED => {
+                    let template = InterfaceCounters {
+                        received_at_ms: datagram.received_at_ms,
+                        exporter,
+                        observation_domain: head.sub_agent,
+                        ..InterfaceCounters::default()
+                    };
+                    let expanded = format == FORMAT_COUNTER_SAMPLE_EXPANDED;
+                    let before = out.counters.len();
+                    let Ok(sample) = sample::counter_sample(body, expanded, template, &mut out.counters) else {
+                        tally.rejected += 1;
+                        continue;
+                    };
+                    tally.counter_samples += 1;
+                    tally.counter_records_ignored += sample.records_ignored;
+                    for counters in &out.counters[before..] {
+                        agent.saw_interface(counters.if_index, self.limits);
+                    }
+                }
+                _ => tally.ignored += 1,
+            }
+        }
+        tally.add_to(key, &mut out.counts);
+    }
+
+    /// The state as of the last datagram.
+    pub fn checkpoint(&self) -> SflowCheckpoint {
+        SflowCheckpoint { agents: self.agents() }
+    }
+
+    /// A decoder that goes on from `checkpoint`. Agents beyond the limits are not taken over.
+    pub fn restore(limits: SflowLimits, sampling: &MeteringConfig, checkpoint: SflowCheckpoint) -> SflowDecoder {
+        let mut decoder = SflowDecoder::new(limits, sampling);
+        let agents = checkpoint.agents.into_iter().take(limits.agents_max).map(|status| {
+            let sources = status.sources.into_iter().map(|source| {
+                let key = DataSource {
+                    kind: source.kind,
+                    index: source.index,
+                };
+                (key, source.sampling_rate)
+            });
+            let agent = Agent {
+                last_heard_ms: status.last_heard_ms,
+                sequence: status.sequence,
+                uptime_ms: status.uptime_ms,
+                sources: sources.collect(),
+                interfaces: status.interfaces.into_iter().collect(),
+            };
+            ((status.exporter, status.sub_agent), agent)
+        });
+        decoder.agents = agents.collect();
+        decoder
+    }
+
+    /// What is known of each agent, in order of exporter and sub-agent.
+    pub fn agents(&self) -> Vec<AgentStatus> {
+        let statuses = self.agents.iter().map(|((exporter, sub_agent), agent)| {
+            let sources = agent.sources.iter().map(|(source, rate)| SourceStatus {
+                kind: source.kind,
+                index: source.index,
+                sampling_rate: *rate,
+            });
+            AgentStatus {
+                exporter: *exporter,
+                sub_agent: *sub_agent,
+                last_heard_ms: agent.last_heard_ms,
+                sequence: agent.sequence,
+                uptime_ms: agent.uptime_ms,
+                sources: sources.collect(),
+                interfaces: agent.interfaces.iter().copied().collect(),
+            }
+        });
+        statuses.collect()
+    }
+}
+
+impl Agent {
+    /// Compares the datagram's sequence number with the expected one. A datagram counted lost that arrives late is
+    /// counted reordered: lost for good = lost − reordered.
+    fn follow_sequence(&mut self, head: &Head, key: CountKey, counts: &mut Counts) {
+        let expected = self.sequence.wrapping_add(1);
+        let ahead = head.sequence.wrapping_sub(expected);
+        let behind = expected.wrapping_sub(head.sequence);
+        let uptime_behind_ms = self.uptime_ms.wrapping_sub(head.uptime_ms);
+        let uptime_went_back = uptime_behind_ms > REORDER_UPTIME_MAX_MS && uptime_behind_ms < u32::MAX / 2;
+        // A low number under a later uptime is an agent that began anew, not a datagram that was overtaken.
+        let was_overtaken = behind <= SEQUENCE_REORDER_MAX && uptime_behind_ms <= REORDER_UPTIME_MAX_MS;
+        if ahead == 0 {
+            // As expected.
+        } else if ahead <= SEQUENCE_LOSS_MAX && !uptime_went_back {
+            counts.add(key, Counter::SequenceLost, u64::from(ahead));
+        } else if was_overtaken {
+            counts.add(key, Counter::SequenceReordered, 1);
+            return;
+        } else {
+            counts.add(key, Counter::SequenceReset, 1);
+        }
+        self.sequence = head.sequence;
+        self.uptime_ms = head.uptime_ms;
+    }
+
+    fn saw_source(&mut self, source: DataSource, sampling_rate: u32, limits: SflowLimits) {
+        let has_room = self.sources.len() < limits.sources_per_agent_max;
+        match self.sources.entry(source) {
+            Entry::Occupied(mut entry) => {
+                entry.insert(sampling_rate);
+            }
+            Entry::Vacant(entry) if has_room => {
+                entry.insert(sampling_rate);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    fn saw_interface(&mut self, if_index: u32, limits: SflowLimits) {
+        if if_index != 0 && self.interfaces.len() < limits.interfaces_per_agent_max {
+            self.interfaces.insert(if_index);
+        }
+    }
+}
+
+impl Tally {
+    fn add_to(&self, key: CountKey, counts: &mut Counts) {
+        counts.add(key, Counter::FlowRecords, self.flow_records);
+        counts.add(key, Counter::FlowsWithoutRate, self.without_rate);
+        counts.add(key, Counter::SamplesNotIp, self.not_ip);
+        counts.add(key, Counter::CounterSamples, self.counter_samples);
+        counts.add(key, Counter::CounterRecordsIgnored, self.counter_records_ignored);
+        counts.add(key, Counter::SamplesIgnored, self.ignored);
+        counts.add(key, Counter::SamplesRejected, self.rejected);
+    }
+}
+
+/// Most specific first: configured override, the sample's own, configured default; 0 = not known.
+fn chosen_rate(configured: Option<ConfiguredRate>, of_sample: u32) -> u32 {
+    let fixed = configured.and_then(|rate| rate.fixed);
+    let default = configured.and_then(|rate| rate.default);
+    match (fixed, of_sample) {
+        (Some(rate), _) => rate,
+        (None, 0) => default.unwrap_or(0),
+        (None, rate) => rate,
+    }
+}
+
+fn count_key(exporter: Address, observation_domain: u32) -> CountKey {
+    CountKey {
+        exporter,
+        observation_domain,
+        protocol_version: PROTOCOL_SFLOW5,
+    }
+}
+
+fn count_datagram(datagram: &Datagram<'_>, key: CountKey, outcome: Counter, counts: &mut Counts) {
+    counts.add(key, Counter::Datagrams, 1);
+    counts.add(key, Counter::DatagramBytes, datagram.payload.len() as u64);
+    counts.add(key, outcome, 1);
+}
+
+/// Reads the head, or says which counter its failure belongs to.
+fn read_head(xdr: &mut Xdr<'_>) -> Result<Head, Counter> {
+    let short = |_: XdrError| Counter::DatagramsRejectedShort;
+    if xdr.u32().map_err(short)? != SFLOW_VERSION {
+        return Err(Counter::DatagramsRejectedVersion);
+    }
+    let agent = xdr.address().map_err(|error| match error {
+        XdrError::Truncated => Counter::DatagramsRejectedShort,
+        XdrError::AddressType => Counter::DatagramsRejectedVersion,
+    })?;
+    Ok(Head {
+        agent: agent.or_unspecified(),
+        sub_agent: xdr.u32().map_err(short)?,
+        sequence: xdr.u32().map_err(short)?,
+        uptime_ms: xdr.u32().map_err(short)?,
+        sample_count: xdr.u32().map_err(short)?,
+    })
+}

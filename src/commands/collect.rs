@@ -1,0 +1,101 @@
+//! `ezscale collect`: the collector and the usage job, without the portal.
+
+use std::sync::Arc;
+
+use analytics::Analytics;
+use anyhow::Context as _;
+use collector::Collector;
+use schemas::db::Database;
+use schemas::metering::MeteringConfig;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+use crate::jobs::{Jobs, apply_backdated};
+use crate::options::{Data, Listen, load_assignments};
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub listen: Listen,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let (mut config, database) = args.data.open_database().await?;
+    args.listen.apply(&mut config);
+    let running = Running::start(&config, database, args.data.config_path(), false).await?;
+    stop_signal().await?;
+    running.stop().await
+}
+
+/// A collector with its jobs.
+pub struct Running {
+    pub analytics: Analytics,
+    pub metering: watch::Receiver<Arc<MeteringConfig>>,
+    collector: Arc<Collector>,
+    jobs: tokio::task::JoinHandle<()>,
+    cancel: CancellationToken,
+    config: Config,
+    database: Database,
+}
+
+impl Running {
+    /// Starts listening and prints one line per listener.
+    pub async fn start(
+        config: &Config,
+        database: Database,
+        config_path: Option<std::path::PathBuf>,
+        close_periods: bool,
+    ) -> anyhow::Result<Running> {
+        let assignments = load_assignments(&database).await?;
+        let collector = Collector::start(&config.data_dir, config.collector.clone(), config.metering(), assignments)
+            .context("start the collector")?;
+        for listening in collector.listening() {
+            println!("{} listening on {}", listening.kind, listening.address);
+        }
+        let collector = Arc::new(collector);
+        let analytics = Analytics::open(&config.data_dir)?;
+        let (metering_sender, metering) = watch::channel(Arc::new(config.metering()));
+        let cancel = CancellationToken::new();
+        let jobs = Jobs {
+            config_path,
+            config: config.clone(),
+            database: database.clone(),
+            analytics: analytics.clone(),
+            collector: collector.clone(),
+            metering: metering_sender,
+            close_periods,
+        };
+        let jobs = tokio::spawn(jobs.run(cancel.clone()));
+        Ok(Running { analytics, metering, collector, jobs, cancel, config: config.clone(), database })
+    }
+
+    /// Drains: everything received is queryable, and counted in usage, when this returns.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        info!("stopping: storing what was received");
+        self.cancel.cancel();
+        self.jobs.await.context("background jobs")?;
+        let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
+        tokio::task::spawn_blocking(move || collector.stop()).await?.context("stop the collector")?;
+        let assignments = schemas::inventory::load_assignments(&self.database).await?;
+        apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
+        self.analytics.refresh_usage(|_| {}).await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `ezscale config`: the configuration as an example, checked, or as it is in force.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::config::{Config, EXAMPLE};
+use crate::options::Data;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Print a commented configuration with every setting
+    Example,
+    /// Check a file and say what is wrong with it and where
+    Check {
+        /// The file to check
+        file: PathBuf,
+    },
+    /// Print the configuration in force, flags and environment applied
+    Show {
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Example => print!("{EXAMPLE}"),
+        Command::Check { file } => {
+            let config = Config::read(&file)?;
+            println!("{}: ok, {} exporters configured", file.display(), config.exporters.len());
+        }
+        Command::Show { data } => print!("{}", toml::to_string(&data.config()?)?),
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! `ezscale customer`: who pays.
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use schemas::inventory::{self, NewCustomer};
+
+use crate::options::Data;
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Add a customer and print its id
+    Add {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        email: String,
+        /// Currency of the invoices (ISO 4217)
+        #[arg(long, default_value = "USD")]
+        currency: String,
+        /// Time zone of the billing days (IANA name)
+        #[arg(long, default_value = "UTC")]
+        time_zone: String,
+        /// Country (ISO 3166, two letters)
+        #[arg(long, default_value = "US")]
+        country: String,
+        /// Tax in percent
+        #[arg(long, default_value = "0")]
+        tax_rate: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List customers
+    List {
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Add { name, email, currency, time_zone, country, tax_rate, data } => {
+            let (_, database) = data.open_database().await?;
+            let new = NewCustomer {
+                name: &name,
+                email: &email,
+                currency: &currency,
+                time_zone: &time_zone,
+                country: &country,
+                tax_rate_percent: &tax_rate,
+            };
+            let mut transaction = database.begin_write().await?;
+            let now_ms = Timestamp::now().as_millisecond();
+            let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
+            transaction.commit().await?;
+            println!("{}", customer.id);
+        }
+        Command::List { data } => {
+            let (_, database) = data.open_database().await?;
+            let mut listing = Listing::new(&["id", "name", "email", "currency", "time zone", "country"]);
+            for customer in inventory::customers(database.pool()).await? {
+                listing.row([
+                    customer.id.to_string(),
+                    customer.name,
+                    customer.email,
+                    customer.currency.to_string(),
+                    customer.time_zone_name().to_owned(),
+                    customer.country,
+                ]);
+            }
+            listing.print("no customers: add one with `ezscale customer add`");
+        }
+    }
+    Ok(())
+}

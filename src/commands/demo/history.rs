@@ -1,0 +1,106 @@
+//! The demo's past: flows of every five minutes, encoded as their exporters would, pushed through the real decoders into
+//! the tables; then usage, then the invoices of the month that ended.
+
+use std::ops::Range;
+
+use analytics::Analytics;
+use anyhow::Context as _;
+use billing::invoice;
+use billing::usage::MeteredUsage;
+use collector::import::Importer;
+use collector::simulate::encode::{EncodeError, SimExporter};
+use collector::simulate::fleet::Fleet;
+use jiff::Timestamp;
+use schemas::address::Address;
+use schemas::db::Database;
+use schemas::window::{WINDOW_MS, windows};
+
+use crate::config::Config;
+use crate::options::load_assignments;
+use crate::output::Progress;
+
+/// Windows that may wait between the encoding and the decoding thread.
+const QUEUE_WINDOWS: usize = 8;
+
+/// Datagrams of one window.
+struct Reported {
+    at_ms: i64,
+    datagrams: Vec<(Address, Vec<Vec<u8>>)>,
+}
+
+/// Encodes and stores the flows of `range`; gives the exporters back, which go on with their sequence numbers.
+pub async fn fill(
+    config: &Config,
+    database: &Database,
+    fleet: &Fleet,
+    exporters: Vec<SimExporter>,
+    range: Range<i64>,
+    density: u32,
+) -> anyhow::Result<Vec<SimExporter>> {
+    let assignments = load_assignments(database).await?;
+    let importer = Importer::open(&config.data_dir, config.metering(), assignments, "demo history")?;
+    let total = ((range.end - range.start) / WINDOW_MS) as u64;
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<Reported>(QUEUE_WINDOWS);
+    let fleet = fleet.clone();
+    let encoding = std::thread::spawn(move || -> Result<Vec<SimExporter>, EncodeError> {
+        let mut exporters = exporters;
+        for window in windows(range.start, range.end) {
+            let reported = report(&fleet, &mut exporters, window.start_ms()..window.end_ms(), density)?;
+            if sender.send(reported).is_err() {
+                // The decoding side failed and says so itself.
+                break;
+            }
+        }
+        Ok(exporters)
+    });
+    let summary = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let progress = Progress::counted("history: 5-minute windows", total);
+        let mut importer = importer;
+        for (done, reported) in receiver.into_iter().enumerate() {
+            for (source, payloads) in &reported.datagrams {
+                for payload in payloads {
+                    importer.push(reported.at_ms, *source, payload)?;
+                }
+            }
+            progress.set(done as u64 + 1);
+        }
+        let summary = importer.finish()?;
+        progress.finish();
+        Ok(summary)
+    });
+    let summary = summary.await?.context("store the history")?;
+    let exporters = encoding.join().map_err(|_| anyhow::anyhow!("the encoding thread failed"))??;
+    eprintln!("{} flows decoded and stored", summary.flows);
+
+    let analytics = Analytics::open(&config.data_dir)?;
+    let progress = Progress::counted("usage: days", 0);
+    analytics.refresh_usage(|now| progress.set_of(now.days_done, now.days_total)).await?;
+    progress.finish();
+    Ok(exporters)
+}
+
+/// What the exporters send at the end of a span of time.
+fn report(fleet: &Fleet, exporters: &mut [SimExporter], span: Range<i64>, density: u32) -> Result<Reported, EncodeError> {
+    let mut datagrams = Vec::with_capacity(exporters.len());
+    let mut flows = Vec::new();
+    for (index, exporter) in exporters.iter_mut().enumerate() {
+        flows.clear();
+        fleet.flows_of(index, span.start, span.end, density, &mut flows);
+        let mut payloads = Vec::new();
+        exporter.encode(span.end, &flows, &mut payloads)?;
+        datagrams.push((exporter.config().address, payloads));
+    }
+    Ok(Reported { at_ms: span.end, datagrams })
+}
+
+/// Closes the periods that ended inside the history.
+pub async fn close_invoices(config: &Config, database: &Database, now: Timestamp) -> anyhow::Result<()> {
+    let analytics = Analytics::open(&config.data_dir)?;
+    let usage = MeteredUsage::new(analytics, &config.metering());
+    let closing = invoice::close_all(database, &usage, now.as_millisecond()).await?;
+    if let Some((customer, error)) = closing.failed.into_iter().next() {
+        return Err(anyhow::Error::from(error).context(format!("close the period of {customer}")));
+    }
+    eprintln!("{} invoices closed", closing.invoices.len());
+    Ok(())
+}

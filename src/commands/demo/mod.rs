@@ -1,0 +1,124 @@
+//! `ezscale demo`: everything at once, on a machine where nothing else is installed.
+//!
+//! ```text
+//! fleet ─▶ customers, services, plans, users        (setup)
+//!       ─▶ 35 days of flows ─▶ datagrams ─▶ decode ─▶ tables ─▶ usage ─▶ last month's invoices   (history)
+//!       ─▶ live exporters ──UDP──▶ collector, portal (live)
+//! ```
+//!
+//! History goes through the same decoders and tables as live traffic; only the network is left out. A folder that already
+//! holds a demo is served as it is.
+
+mod history;
+mod live;
+mod setup;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use collector::simulate::fleet::Fleet;
+use jiff::Timestamp;
+use schemas::db::Database;
+use schemas::window::{DAY_MS, WindowStart};
+
+use super::collect::{Running, stop_signal};
+use super::serve::{Portal, bind};
+use crate::config::Config;
+
+/// Lets the fleet be the same in every demo.
+const SEED: u64 = 7;
+/// Written last into a demo's folder: what is there is complete.
+const MARKER: &str = "DEMO";
+/// Days of history that reach back over one whole billing month, whatever the month.
+const MIN_DAYS: i64 = 35;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder to make; one that holds a demo already is used again
+    #[arg(long, env = "EZSCALE_DATA_DIR", value_name = "DIR", default_value = "ezscale-demo")]
+    data_dir: PathBuf,
+    /// Address of the portal
+    #[arg(long, env = "EZSCALE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Days of history
+    #[arg(long, default_value_t = MIN_DAYS, value_parser = clap::value_parser!(i64).range(MIN_DAYS..=49))]
+    days: i64,
+    /// Flow records per service and five minutes, about
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    density: u32,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let started = std::time::Instant::now();
+    let fleet = Fleet::new(SEED);
+    let fresh = prepare_folder(&args.data_dir)?;
+    let listener = bind(args.http).await?;
+    let address = listener.local_addr()?;
+
+    let config_path = args.data_dir.join("ezscale.toml");
+    if fresh {
+        std::fs::write(&config_path, config_text(&fleet)?).with_context(|| format!("write {}", config_path.display()))?;
+    }
+    let mut config = Config::read(&config_path)?;
+    config.data_dir.clone_from(&args.data_dir);
+    let database = Database::open(&config.database_url()).await?;
+    let now = Timestamp::now();
+    let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
+    let mut exporters = live::exporters(&fleet, history_end_ms - args.days * DAY_MS);
+    if fresh {
+        let history_start_ms = history_end_ms - args.days * DAY_MS;
+        eprintln!("{} services of {} customers in {}", fleet.services.len(), fleet.customers.len(), args.data_dir.display());
+        setup::fill(&database, &fleet, history_start_ms, now).await?;
+        exporters = history::fill(&config, &database, &fleet, exporters, history_start_ms..history_end_ms, args.density).await?;
+        history::close_invoices(&config, &database, now).await?;
+        std::fs::write(args.data_dir.join(MARKER), "made by `ezscale demo`\n").context("mark the demo's folder as complete")?;
+    }
+
+    let running = Running::start(&config, database.clone(), Some(config_path), true).await?;
+    let senders = live::start(fleet, exporters, running.netflow_address()?, history_end_ms, args.density)?;
+    let portal = Portal::start(listener, &config, database, &running);
+    println!("http listening on http://{address}");
+    print_logins(address, started.elapsed(), fresh);
+    portal.run_until(stop_signal()).await?;
+    senders.stop();
+    running.stop().await
+}
+
+/// Makes the folder; `true` when it has to be filled.
+fn prepare_folder(dir: &Path) -> anyhow::Result<bool> {
+    if dir.join(MARKER).exists() {
+        return Ok(false);
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    let mut entries = std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
+    if entries.next().is_some() {
+        bail!(
+            "{} is not empty and holds no complete demo: remove it, or choose another folder with --data-dir",
+            dir.display()
+        );
+    }
+    Ok(true)
+}
+
+/// The configuration a network engineer would have written for this fleet.
+fn config_text(fleet: &Fleet) -> anyhow::Result<String> {
+    let mut config = Config::default();
+    let loopback = |port| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+    config.collector.netflow = loopback(0);
+    config.collector.sflow = Vec::new();
+    config.exporters = fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect();
+    Ok(format!("# The demo's configuration; `ezscale config example` explains every setting.\n{}", toml::to_string(&config)?))
+}
+
+fn print_logins(address: SocketAddr, took: std::time::Duration, fresh: bool) {
+    println!();
+    println!("  Open http://{address} and sign in with the password {}", setup::PASSWORD);
+    println!();
+    for user in setup::USERS {
+        println!("    {:<24} {}", user.email, user.sees);
+    }
+    println!();
+    let made = if fresh { "made and started" } else { "started" };
+    println!("  {made} in {:.1} s; live exporters are sending. Stop with Ctrl-C.", took.as_secs_f64());
+}

@@ -1,0 +1,174 @@
+//! The demo's customers, services, plans, subscriptions and people.
+
+use std::collections::HashMap;
+
+use analytics::UsageMode;
+use billing::catalog::{self, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::subscription::{self, NewSubscription};
+use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use portal::{NewUser, Role};
+use rust_decimal::Decimal;
+use schemas::assignment::Target;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, PriceId, ServiceId};
+use schemas::inventory::{self, NewCustomer, NewService};
+use schemas::money::{Currency, Money};
+
+/// Everybody's password in the demo.
+pub const PASSWORD: &str = "demo-ezscale-2026";
+
+/// Somebody who can sign in to the demo.
+pub struct DemoUser {
+    pub email: &'static str,
+    pub name: &'static str,
+    pub role: Role,
+    pub sees: &'static str,
+}
+
+pub const USERS: [DemoUser; 5] = [
+    DemoUser { email: "customer@demo.example", name: "Casey Customer", role: Role::Customer, sees: "usage and invoices of one customer" },
+    DemoUser { email: "ops@demo.example", name: "Olu Operations", role: Role::Ops, sees: "traffic, live" },
+    DemoUser { email: "network@demo.example", name: "Nia Network", role: Role::Network, sees: "exporters and their configuration" },
+    DemoUser { email: "finance@demo.example", name: "Finn Finance", role: Role::Finance, sees: "invoices and the ledger" },
+    DemoUser { email: "admin@demo.example", name: "Ada Admin", role: Role::Admin, sees: "everything" },
+];
+
+/// Tax of the demo's customers by country, in percent; others pay none.
+const TAX_RATES: [(&str, &str); 6] = [("DE", "19"), ("FR", "20"), ("NL", "21"), ("ES", "21"), ("GB", "20"), ("SG", "9")];
+/// Days before today on which billing periods of the demo end: the month before them lies inside the history, and its
+/// windows are closed.
+const ANCHOR_DAYS_AGO: [i64; 3] = [1, 2, 3];
+
+/// Fills an empty database, in one transaction beside the people.
+pub async fn fill(database: &Database, fleet: &Fleet, history_start_ms: i64, now: Timestamp) -> anyhow::Result<()> {
+    let mut transaction = database.begin_write().await?;
+    // Everything is as if it had been entered before the history began.
+    let mut customers: Vec<(CustomerId, Currency, i64)> = Vec::new();
+    for (index, customer) in fleet.customers.iter().enumerate() {
+        let tax = TAX_RATES.iter().find(|(country, _)| *country == customer.country);
+        let new = NewCustomer {
+            name: customer.name,
+            email: &customer.email,
+            currency: customer.currency,
+            time_zone: customer.time_zone,
+            country: customer.country,
+            tax_rate_percent: tax.map_or("0", |(_, percent)| percent),
+        };
+        let made = inventory::create_customer(&mut transaction, new, history_start_ms).await?;
+        let days_ago = ANCHOR_DAYS_AGO[index % ANCHOR_DAYS_AGO.len()];
+        customers.push((made.id, made.currency, days_ago));
+    }
+
+    let mut prices: HashMap<(usize, Currency), PriceId> = HashMap::new();
+    for (index, plan) in fleet.plans.iter().enumerate() {
+        let new = NewPlan { name: plan.name, service_type: plan.kind.name(), terms: terms(plan) };
+        let made = catalog::create_plan(&mut transaction, new, history_start_ms).await?;
+        for currency in currencies(&customers) {
+            let new = NewPrice {
+                plan: made.id,
+                cycle_months: 1,
+                base: Money::new(plan.price_minor, currency),
+                usage_rate: usage_rate(plan),
+                valid_from_ms: history_start_ms,
+            };
+            prices.insert((index, currency), catalog::add_price(&mut transaction, new).await?.id);
+        }
+    }
+
+    for service in &fleet.services {
+        let (customer, currency, days_ago) = customers[service.customer];
+        let new = NewService {
+            customer,
+            name: &service.name,
+            service_type: service.kind.name(),
+            site: Some(service.site),
+        };
+        let made = inventory::create_service(&mut transaction, new, history_start_ms).await?;
+        for prefix in &service.prefixes {
+            let target = Target::Prefix(*prefix);
+            inventory::assign(&mut transaction, made.id, target, history_start_ms, None, history_start_ms).await?;
+        }
+        let zone = inventory::zone_named(fleet.customers[service.customer].time_zone)?;
+        subscribe(&mut transaction, made.id, prices[&(service.plan, currency)], days_ago, &zone, now).await?;
+    }
+    transaction.commit().await?;
+
+    for user in &USERS {
+        let customer = (user.role == Role::Customer).then(|| showcase(fleet)).map(|index| customers[index].0);
+        let new = NewUser { email: user.email, name: user.name, role: user.role, customer, password: PASSWORD };
+        portal::create_user(database, &new).await?;
+    }
+    Ok(())
+}
+
+/// The subscription starts with the billing month that ended `days_ago` days ago, so that one whole month can be charged.
+async fn subscribe(
+    transaction: &mut sqlx::AnyConnection,
+    service: ServiceId,
+    price: PriceId,
+    days_ago: i64,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let ended_on = now.to_zoned(zone.clone()).date().checked_sub(days_ago.days())?;
+    let started_on = ended_on.checked_sub(1.month())?;
+    let new = NewSubscription {
+        service,
+        price,
+        anchor_day: Some(i64::from(ended_on.day())),
+        started_at_ms: started_on.to_zoned(zone.clone())?.timestamp().as_millisecond(),
+    };
+    subscription::subscribe(transaction, new).await?;
+    Ok(())
+}
+
+fn terms(plan: &FleetPlan) -> Terms {
+    match plan.billing {
+        FleetBilling::Flat => Terms::Flat,
+        FleetBilling::Transfer { included_gib } => Terms::Transfer {
+            included_units: included_gib as i64,
+            unit: QuotaUnit::Gib,
+            mode: UsageMode::Sum,
+        },
+        FleetBilling::Percentile95 { commit_mbps } => {
+            Terms::Percentile { commit_mbps: Decimal::from(commit_mbps), mode: UsageMode::Max }
+        }
+    }
+}
+
+/// One cent per GiB, or 80 cents per Mbit/s.
+fn usage_rate(plan: &FleetPlan) -> Decimal {
+    match plan.billing {
+        FleetBilling::Flat => Decimal::ZERO,
+        FleetBilling::Transfer { .. } => Decimal::new(1, 2),
+        FleetBilling::Percentile95 { .. } => Decimal::new(80, 2),
+    }
+}
+
+fn currencies(customers: &[(CustomerId, Currency, i64)]) -> Vec<Currency> {
+    let mut currencies: Vec<Currency> = customers.iter().map(|(_, currency, _)| *currency).collect();
+    currencies.sort_unstable();
+    currencies.dedup();
+    currencies
+}
+
+/// The customer with the most billing models, then the most services: their pages show the most.
+fn showcase(fleet: &Fleet) -> usize {
+    let score = |customer: usize| {
+        let services = fleet.services.iter().filter(|service| service.customer == customer);
+        let mut models = [false; 3];
+        let mut count = 0;
+        for service in services {
+            count += 1;
+            match fleet.plan_of(service).billing {
+                FleetBilling::Flat => models[0] = true,
+                FleetBilling::Transfer { .. } => models[1] = true,
+                FleetBilling::Percentile95 { .. } => models[2] = true,
+            }
+        }
+        (models.iter().filter(|has| **has).count(), count)
+    };
+    (0..fleet.customers.len()).max_by_key(|customer| score(*customer)).unwrap_or(0)
+}

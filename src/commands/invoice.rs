@@ -1,0 +1,284 @@
+//! `ezscale invoice`: what is due, what was charged, and why.
+
+use anyhow::{Context as _, bail};
+use billing::BillingError;
+use billing::invoice::{self, Draft, Invoice, InvoiceFilter, InvoiceWithLines};
+use billing::usage::MeteredUsage;
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, InvoiceId};
+
+use crate::config::Config;
+use crate::options::{Data, open_current};
+use crate::output::{Listing, Progress};
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show what a customer's invoices would say now; nothing is stored
+    Preview {
+        #[arg(long)]
+        customer: CustomerId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Close the periods that have ended; closing again changes nothing
+    Close {
+        /// One customer (cus_N) [default: all]
+        #[arg(long)]
+        customer: Option<CustomerId>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show an invoice with its lines
+    Show {
+        /// Its id (inv_N) or number (INV-2026-000001)
+        invoice: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List invoices
+    List {
+        #[arg(long)]
+        customer: Option<CustomerId>,
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Recompute the usage lines of invoices from stored flows alone and compare
+    Check {
+        /// Its id (inv_N) or number
+        #[arg(required_unless_present = "all")]
+        invoice: Option<String>,
+        /// Every invoice
+        #[arg(long, conflicts_with = "invoice")]
+        all: bool,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Preview { customer, data } => {
+            let (config, database) = data.open_database().await?;
+            let usage = measured(&config).await?;
+            let now_ms = Timestamp::now().as_millisecond();
+            let drafts = invoice::preview(&database, &usage, customer, now_ms).await?;
+            if drafts.is_empty() {
+                println!("{customer} has no subscriptions: nothing is due");
+            }
+            for draft in &drafts {
+                print_draft(draft);
+            }
+        }
+        Command::Close { customer, data } => close(customer, &data).await?,
+        Command::Show { invoice, data } => {
+            let (_, database) = data.open_database().await?;
+            print_invoice(&find(&database, &invoice).await?);
+        }
+        Command::List { customer, format, data } => {
+            let (_, database) = data.open_database().await?;
+            list(&all_invoices(&database, customer).await?, format)?;
+        }
+        Command::Check { invoice, all: _, data } => check(invoice.as_deref(), &data).await?,
+    }
+    Ok(())
+}
+
+async fn measured(config: &Config) -> anyhow::Result<MeteredUsage> {
+    Ok(MeteredUsage::new(open_current(config).await?, &config.metering()))
+}
+
+async fn find(database: &Database, name: &str) -> anyhow::Result<InvoiceWithLines> {
+    if let Ok(id) = name.parse::<InvoiceId>() {
+        return Ok(invoice::get(database, id).await?);
+    }
+    let found = invoice::by_number(database, name).await?;
+    found.with_context(|| format!("there is no invoice {name}: give an id like inv_1 or a number like INV-2026-000001"))
+}
+
+async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Result<Vec<Invoice>, BillingError> {
+    let mut invoices: Vec<Invoice> = Vec::new();
+    loop {
+        let filter = InvoiceFilter { customer, before: invoices.last().map(|invoice| invoice.id), ..InvoiceFilter::default() };
+        let page = invoice::list_all(database.pool(), filter).await?;
+        if page.is_empty() {
+            return Ok(invoices);
+        }
+        invoices.extend(page);
+    }
+}
+
+async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let usage = measured(&config).await?;
+    let now_ms = Timestamp::now().as_millisecond();
+    let closing = match customer {
+        Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
+        None => invoice::close_all(&database, &usage, now_ms).await?,
+    };
+    let closed: Vec<Invoice> = closing.invoices.into_iter().map(|with_lines| with_lines.invoice).collect();
+    print_list(&closed, "no period has ended since the last close");
+    for open in &closing.refused {
+        eprintln!("{}: the period has ended, but late flows may still arrive: close it again in some minutes", open.customer);
+    }
+    let failed = closing.failed.len();
+    for (customer, error) in closing.failed {
+        eprintln!("{customer}: {:#}", anyhow::Error::from(error));
+    }
+    if failed > 0 {
+        bail!("{failed} customers could not be closed");
+    }
+    Ok(())
+}
+
+async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let usage = measured(&config).await?;
+    let invoices = match name {
+        Some(name) => vec![find(&database, name).await?.invoice],
+        None => all_invoices(&database, None).await?,
+    };
+    let progress = Progress::counted("recomputing invoices", invoices.len() as u64);
+    let (mut equal, mut differ) = (0u64, Vec::new());
+    for (done, invoice) in invoices.iter().enumerate() {
+        for line in invoice::recompute(&database, &usage, invoice.id).await? {
+            if line.equal {
+                equal += 1;
+                continue;
+            }
+            differ.push(format!(
+                "{} line {}: invoiced {}, flows now say {} ({})",
+                invoice.number, line.position, line.invoiced_amount, line.recomputed_amount, line.description
+            ));
+        }
+        progress.set(done as u64 + 1);
+    }
+    progress.clear();
+    println!("{} invoices, {} usage lines recomputed from flows: {equal} equal, {} differ", invoices.len(), equal as usize + differ.len(), differ.len());
+    for line in &differ {
+        println!("{line}");
+    }
+    if !differ.is_empty() {
+        bail!("{} lines differ: late flows are adjusted on the next invoice", differ.len());
+    }
+    Ok(())
+}
+
+fn date(at_ms: i64, zone: &str) -> String {
+    let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+    match Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_zoned(zone).date().to_string(),
+        Err(_) => at_ms.to_string(),
+    }
+}
+
+fn print_draft(draft: &Draft) {
+    let state = if draft.complete { "complete" } else { "so far" };
+    println!(
+        "{} {}  {} – {}  {state}",
+        draft.customer,
+        draft.customer_name,
+        date(draft.period_start_ms, &draft.time_zone),
+        date(draft.period_end_ms, &draft.time_zone)
+    );
+    let mut listing = Listing::new(&["service", "line", "quantity", "unit", "rate", "amount"]).right(2).right(4).right(5);
+    for line in &draft.lines {
+        listing.row([
+            line.service.to_string(),
+            line.description.clone(),
+            line.quantity.normalize().to_string(),
+            line.unit.clone(),
+            line.unit_price.normalize().to_string(),
+            line.amount.to_string(),
+        ]);
+    }
+    listing.print("no lines");
+    println!("subtotal {}, tax {} ({}), total {}\n", draft.subtotal, draft.tax, draft.tax_rate, draft.total);
+}
+
+fn print_invoice(with_lines: &InvoiceWithLines) {
+    let invoice = &with_lines.invoice;
+    println!("{} ({})  {}  {}", invoice.number, invoice.id, invoice.customer, invoice.customer_name);
+    println!(
+        "period {} – {} ({}), due {}",
+        date(invoice.period_start_ms, &invoice.time_zone),
+        date(invoice.period_end_ms, &invoice.time_zone),
+        invoice.time_zone,
+        date(invoice.due_at_ms, &invoice.time_zone)
+    );
+    let mut listing = Listing::new(&["#", "service", "line", "quantity", "unit", "rate", "amount"]).right(0).right(3).right(5).right(6);
+    for line in &with_lines.lines {
+        listing.row([
+            line.position.to_string(),
+            line.service.to_string(),
+            line.description.clone(),
+            line.quantity.normalize().to_string(),
+            line.unit.clone(),
+            line.unit_price.normalize().to_string(),
+            line.amount.to_string(),
+        ]);
+    }
+    listing.print("no lines");
+    println!("subtotal {}, tax {} ({}), total {}", invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total);
+}
+
+fn list(invoices: &[Invoice], format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Table => print_list(invoices, "no invoices: close a period with `ezscale invoice close`"),
+        Format::Csv => print!("{}", invoice::export_csv(invoices)?),
+        Format::Json => {
+            let rows: Vec<_> = invoices
+                .iter()
+                .map(|invoice| {
+                    serde_json::json!({
+                        "id": invoice.id,
+                        "number": invoice.number,
+                        "customer": invoice.customer,
+                        "currency": invoice.currency,
+                        "period_start": date(invoice.period_start_ms, &invoice.time_zone),
+                        "period_end": date(invoice.period_end_ms, &invoice.time_zone),
+                        "status": invoice.status,
+                        "subtotal_minor": invoice.subtotal.minor,
+                        "tax_minor": invoice.tax.minor,
+                        "total_minor": invoice.total.minor,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string(&rows)?);
+        }
+    }
+    Ok(())
+}
+
+fn print_list(invoices: &[Invoice], empty: &str) {
+    let mut listing = Listing::new(&["number", "id", "customer", "name", "period", "status", "total"]).right(6);
+    for invoice in invoices {
+        listing.row([
+            invoice.number.clone(),
+            invoice.id.to_string(),
+            invoice.customer.to_string(),
+            invoice.customer_name.clone(),
+            format!("{} – {}", date(invoice.period_start_ms, &invoice.time_zone), date(invoice.period_end_ms, &invoice.time_zone)),
+            invoice.status.name().to_owned(),
+            invoice.total.to_string(),
+        ]);
+    }
+    listing.print(empty);
+}

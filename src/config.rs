@@ -1,0 +1,157 @@
+//! The configuration: one TOML file, which flags and environment variables override.
+//!
+//! Every setting has a default, so that no file is needed. Unknown keys are errors that name the line: a misspelt key
+//! must not silently leave a default in force.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use collector::config::CollectorConfig;
+use ipnet::IpNet;
+use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where journal, tables and the default database live.
+    pub data_dir: PathBuf,
+    /// `sqlite://…` or `postgres://…`; the data directory's own SQLite where absent.
+    pub database: Option<String>,
+    /// Networks of ours beside the prefixes that services hold.
+    pub own_networks: Vec<IpNet>,
+    pub collector: CollectorConfig,
+    pub portal: PortalConfig,
+    pub billing: BillingConfig,
+    #[serde(rename = "exporter")]
+    pub exporters: Vec<ExporterConfig>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortalConfig {
+    /// Address the portal listens on.
+    pub http: SocketAddr,
+    /// Set when people reach the portal by https (a proxy in front): cookies are then sent over https only.
+    pub secure_cookies: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BillingConfig {
+    /// `serve` closes every period that has ended, once its last window is closed.
+    pub close_automatically: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: PathBuf::from("ezscale-data"),
+            database: None,
+            own_networks: Vec::new(),
+            collector: CollectorConfig::default(),
+            portal: PortalConfig::default(),
+            billing: BillingConfig::default(),
+            exporters: Vec::new(),
+        }
+    }
+}
+
+impl Default for PortalConfig {
+    fn default() -> PortalConfig {
+        PortalConfig { http: SocketAddr::from(([127, 0, 0, 1], 8080)), secure_cookies: false }
+    }
+}
+
+impl Default for BillingConfig {
+    fn default() -> BillingConfig {
+        BillingConfig { close_automatically: true }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
+        Config::parse(&text).with_context(|| format!("configuration {}", path.display()))
+    }
+
+    /// Parses and checks a text.
+    pub fn parse(text: &str) -> anyhow::Result<Config> {
+        let config: Config = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What no type can rule out.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.collector.validate()?;
+        let mut seen = std::collections::HashSet::new();
+        for exporter in &self.exporters {
+            let address = exporter.address;
+            if !seen.insert(address) {
+                bail!("exporter {address} is listed twice: keep one [[exporter]] section for it");
+            }
+            if exporter.meter == MeterMode::Boundary && exporter.external_interfaces.is_empty() {
+                bail!(
+                    "exporter {address} meters by boundary but names no external_interfaces: \
+                     list the SNMP indexes of its uplinks, or set meter = \"addresses\" or \"off\""
+                );
+            }
+            for rate in [exporter.sampling_rate, exporter.default_sampling_rate].into_iter().flatten() {
+                if rate == 0 {
+                    bail!("exporter {address}: a sampling rate of 0 is not a rate; 1 means unsampled");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn metering(&self) -> MeteringConfig {
+        MeteringConfig { own_networks: self.own_networks.clone(), exporters: self.exporters.clone() }
+    }
+
+    pub fn database_url(&self) -> String {
+        match &self.database {
+            Some(url) => url.clone(),
+            None => schemas::db::Database::default_url(&self.data_dir),
+        }
+    }
+}
+
+/// What `ezscale config example` prints: every setting with its default or a typical value.
+pub const EXAMPLE: &str = include_str!("../docs/ezscale.example.toml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid_and_names_every_section() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        assert!(!config.exporters.is_empty());
+        assert!(!config.collector.netflow.is_empty());
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(toml::to_string(&config).unwrap(), toml::to_string(&Config::default()).unwrap());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("data_dri = 'x'", "data_dri"),
+            ("[collector]\nsegment_seconds = 'ten'", "line 2"),
+            ("[[exporter]]\naddress = '192.0.2.1'\n[[exporter]]\naddress = '192.0.2.1'", "listed twice"),
+            ("[[exporter]]\naddress = '192.0.2.1'\nmeter = 'boundary'", "external_interfaces"),
+            ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(expected), "{text:?} gave {error:?}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Options that several commands share, and how they override the configuration file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use analytics::{Analytics, MeteredService};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use schemas::assignment::Assignments;
+use schemas::db::Database;
+use schemas::inventory;
+use schemas::metering::{MeterMode, MeteringConfig};
+
+use crate::config::Config;
+
+/// How the program logs; logs go to standard error.
+#[derive(Args, Debug)]
+pub struct Logging {
+    /// What to log: error, warn, info, debug, trace, or per module (collector=debug)
+    #[arg(long, global = true, env = "EZSCALE_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// Form of the log lines
+    #[arg(long, global = true, env = "EZSCALE_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+pub fn init_logging(logging: &Logging) {
+    use std::io::IsTerminal as _;
+    let filter = tracing_subscriber::EnvFilter::try_new(&logging.log).unwrap_or_else(|error| {
+        eprintln!("warning: --log {:?} is not understood ({error}): logging at info", logging.log);
+        tracing_subscriber::EnvFilter::new("info")
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match logging.log_format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Where the data is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Data {
+    /// Configuration file (TOML); see `ezscale config example` [default: ezscale.toml in the data folder, if there]
+    #[arg(long, env = "EZSCALE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of journal, tables and the default database [default: ezscale-data]
+    #[arg(long, env = "EZSCALE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Relational database: sqlite:///path or postgres://user@host/name [default: SQLite in the data folder]
+    #[arg(long, env = "EZSCALE_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: Option<String>,
+}
+
+/// Where the collector listens.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Listen {
+    /// Listen for NetFlow v5, v7, v9 and IPFIX; repeatable; port 0 picks a free one [default: 0.0.0.0:2055]
+    #[arg(long, env = "EZSCALE_NETFLOW", value_name = "ADDR", value_delimiter = ',')]
+    pub netflow: Vec<SocketAddr>,
+    /// Listen for sFlow v5; repeatable [default: 0.0.0.0:6343]
+    #[arg(long, env = "EZSCALE_SFLOW", value_name = "ADDR", value_delimiter = ',')]
+    pub sflow: Vec<SocketAddr>,
+}
+
+impl Data {
+    /// The configuration file: the one that was named, else `ezscale.toml` in the data folder, if it is there.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        let in_data_dir = || {
+            let data_dir = self.data_dir.clone().unwrap_or(Config::default().data_dir);
+            Some(data_dir.join("ezscale.toml")).filter(|path| path.exists())
+        };
+        self.config.clone().or_else(in_data_dir)
+    }
+
+    /// The configuration with the flags applied, and the data folder made.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let mut config = match self.config_path() {
+            Some(path) => Config::read(&path)?,
+            None => Config::default(),
+        };
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        if self.database.is_some() {
+            config.database.clone_from(&self.database);
+        }
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("make the data folder {}", config.data_dir.display()))?;
+        Ok(config)
+    }
+
+    /// The configuration and its open database.
+    pub async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
+        let config = self.config()?;
+        let database = Database::open(&config.database_url()).await?;
+        Ok((config, database))
+    }
+}
+
+impl Listen {
+    /// Listeners on the command line replace all configured ones: nobody gets a port open that was not asked for.
+    pub fn apply(&self, config: &mut Config) {
+        if self.netflow.is_empty() && self.sflow.is_empty() {
+            return;
+        }
+        config.collector.netflow.clone_from(&self.netflow);
+        config.collector.sflow.clone_from(&self.sflow);
+    }
+}
+
+/// The snapshot of assignments that the database holds.
+pub async fn load_assignments(database: &Database) -> anyhow::Result<Arc<Assignments>> {
+    let rows = inventory::load_assignments(database).await.context("read assignments")?;
+    Ok(Arc::new(Assignments::new(rows)?))
+}
+
+/// Makes usage current: a reader then sees what was collected up to now.
+pub async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
+    let analytics = Analytics::open(&config.data_dir)?;
+    analytics.refresh_usage(|_| {}).await?;
+    Ok(analytics)
+}
+
+/// The exporters that meter a service of `site`: those of the site that count, or all that count where it has none.
+pub fn metered_service(service: u32, site: Option<&str>, metering: &MeteringConfig) -> MeteredService {
+    let counting = metering.exporters.iter().filter(|exporter| exporter.meter != MeterMode::Off);
+    let exporters = counting.filter(|exporter| site.is_none() || exporter.site.as_deref() == site);
+    MeteredService { service, exporters: exporters.map(|exporter| exporter.address).collect() }
+}

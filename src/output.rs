@@ -1,0 +1,130 @@
+//! What commands print: tables that line up and progress of long work.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A plain table: bold-free, no frame, columns lined up.
+pub struct Listing {
+    table: Table,
+    right: Vec<usize>,
+    rows: usize,
+}
+
+impl Listing {
+    pub fn new(columns: &[&str]) -> Listing {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|name| name.to_uppercase()));
+        Listing { table, right: Vec::new(), rows: 0 }
+    }
+
+    /// Aligns a column of numbers to the right.
+    pub fn right(mut self, column: usize) -> Listing {
+        self.right.push(column);
+        self
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.table.add_row(cells);
+        self.rows += 1;
+    }
+
+    /// Prints the table, or `empty` on standard error when it has no rows.
+    pub fn print(mut self, empty: &str) {
+        if self.rows == 0 {
+            eprintln!("{empty}");
+            return;
+        }
+        for column in self.right {
+            if let Some(column) = self.table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        println!("{}", self.table.trim_fmt());
+    }
+}
+
+/// A progress bar on standard error; silent where that is no terminal.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn styled(template: &str, what: &str, total: u64) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        bar.set_message(what.to_owned());
+        Progress { bar }
+    }
+
+    pub fn counted(what: &str, total: u64) -> Progress {
+        Progress::styled("{msg:28} {bar:30} {human_pos:>12} / {human_len}  {per_sec}  {eta}", what, total)
+    }
+
+    pub fn bytes(what: &str, total: u64) -> Progress {
+        Progress::styled("{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}", what, total)
+    }
+
+    pub fn set(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Takes the bar away: what follows is the answer.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish();
+    }
+}
+
+/// An instant for people and programs: RFC 3339, UTC, to the second where nothing is lost.
+pub fn instant(at_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_string(),
+        Err(_) => format!("{at_ms} ms"),
+    }
+}
+
+/// A volume for people: binary units, one decimal.
+pub fn byte_count(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let exponent = (bytes.max(1).ilog2() / 10) as usize;
+    match exponent {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * exponent)) as f64, UNITS[exponent]),
+    }
+}
+
+/// A rate for people: decimal units, one decimal.
+pub fn bits_per_second(bps: u64) -> String {
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    let mut value = bps as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bps} bit/s"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_and_rates_read_well() {
+        assert_eq!(byte_count(0), "0 B");
+        assert_eq!(byte_count(1023), "1023 B");
+        assert_eq!(byte_count(1536), "1.5 KiB");
+        assert_eq!(byte_count(u64::MAX), "16.0 EiB");
+        assert_eq!(bits_per_second(999), "999 bit/s");
+        assert_eq!(bits_per_second(55_000_000), "55.0 Mbit/s");
+    }
+}

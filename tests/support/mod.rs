@@ -1,0 +1,28 @@
+//! What the end-to-end tests share. Each file under `tests/` takes it in with `mod support;`.
+//!
+//! - [`ezscale`]: the built binary: a data directory, commands on it, a running collector or server.
+//! - [`net`], [`lab`]: network namespaces, and the little network in which traffic of known size is metered.
+//! - [`traffic`]: that traffic.
+//! - [`exporters`]: softflowd and pmacctd, the real exporters.
+//! - [`golden`]: captures and datagrams of others' routers.
+//! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
+//! - [`wait`], [`command`]: waiting with a deadline, running other programs.
+//!
+//! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
+
+#![allow(
+    dead_code,
+    reason = "every test file compiles this module for itself and uses a part of it"
+)]
+
+pub(crate) mod browser;
+pub(crate) mod command;
+pub(crate) mod exporters;
+pub(crate) mod ezscale;
+pub(crate) mod golden;
+pub(crate) mod lab;
+pub(crate) mod net;
+pub(crate) mod pcap;
+pub(crate) mod traffic;
+pub(crate) mod tshark;
+pub(crate) mod wait;
