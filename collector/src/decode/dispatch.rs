@@ -79,7 +79,11 @@ impl Dispatcher {
     /// Decoders that go on where [`Dispatcher::checkpoint`] was taken, under the configuration of now.
     pub fn restore(metering: &MeteringConfig, checkpoint: DecoderCheckpoint) -> Dispatcher {
         Dispatcher {
-            netflow: NetflowDecoder::restore(DecodeLimits::default(), SamplingConfig::from(metering), checkpoint.netflow),
+            netflow: NetflowDecoder::restore(
+                DecodeLimits::default(),
+                SamplingConfig::from(metering),
+                checkpoint.netflow,
+            ),
             sflow: SflowDecoder::restore(SflowLimits::default(), metering, checkpoint.sflow),
             counted: HashSet::new(),
         }
@@ -173,8 +177,16 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
 }
 
 fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
-    let rate = status.sources.iter().map(|source| source.sampling_rate).find(|rate| *rate > 0);
-    let source = if rate.is_some() { SamplingSource::PerRecord } else { SamplingSource::Unknown };
+    let rate = status
+        .sources
+        .iter()
+        .map(|source| source.sampling_rate)
+        .find(|rate| *rate > 0);
+    let source = if rate.is_some() {
+        SamplingSource::PerRecord
+    } else {
+        SamplingSource::Unknown
+    };
     let view = DomainView {
         observation_domain: status.sub_agent,
         protocol_version: PROTOCOL_SFLOW5,
