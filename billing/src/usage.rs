@@ -77,7 +77,10 @@ pub struct MeteredUsage {
 impl MeteredUsage {
     /// Usage as the configured exporters meter it; those with `meter = "off"` do not.
     pub fn new(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
-        let metering = metering.exporters.iter().filter(|exporter| exporter.meter != MeterMode::Off);
+        let metering = metering
+            .exporters
+            .iter()
+            .filter(|exporter| exporter.meter != MeterMode::Off);
         let exporters = metering.map(|exporter| MeteringExporter {
             address: exporter.address,
             site: exporter.site.clone(),

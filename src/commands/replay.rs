@@ -9,7 +9,7 @@ use crate::options::{Data, load_assignments, open_current};
 use crate::output::{Listing, Progress};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Capture file (pcap or pcapng) of flow exports over UDP
     file: PathBuf,
     /// Take only datagrams to this UDP port; repeatable [default: all that look like flow exports]
@@ -19,17 +19,23 @@ pub struct Args {
     data: Data,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let assignments = load_assignments(&database).await?;
     let metering = config.metering();
     let data_dir = config.data_dir.clone();
-    let size_bytes = std::fs::metadata(&args.file).map(|metadata| metadata.len()).unwrap_or(0);
+    let size_bytes = std::fs::metadata(&args.file)
+        .map(|metadata| metadata.len())
+        .unwrap_or(0);
     let (packets, summary) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let progress = Progress::bytes("reading the capture", size_bytes);
         let name = format!("replay {}", import_name(&args.file)?);
         let mut importer = Importer::open(&data_dir, metering, assignments, &name)?;
-        let filter = if args.port.is_empty() { PortFilter::FlowLike } else { PortFilter::Ports(args.port) };
+        let filter = if args.port.is_empty() {
+            PortFilter::FlowLike
+        } else {
+            PortFilter::Ports(args.port)
+        };
         let packets = replay_pcap(&args.file, &mut importer, &filter, |now| progress.set(now.bytes_read))?;
         let summary = importer.finish()?;
         progress.clear();
@@ -37,8 +43,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     })
     .await??;
     open_current(&config).await?;
-    println!("{} packets: {} flow datagrams, {} others", packets.packets, packets.datagrams, packets.others);
-    let left_out = [("fragments", packets.fragments), ("cut short", packets.truncated), ("of an unknown link type", packets.link_unknown)];
+    println!(
+        "{} packets: {} flow datagrams, {} others",
+        packets.packets, packets.datagrams, packets.others
+    );
+    let left_out = [
+        ("fragments", packets.fragments),
+        ("cut short", packets.truncated),
+        ("of an unknown link type", packets.link_unknown),
+    ];
     for (what, count) in left_out.into_iter().filter(|(_, count)| *count > 0) {
         println!("{count} packets left out: {what}");
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::output::Progress;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Collector to send to
     #[arg(long, value_name = "ADDR")]
     to: SocketAddr,
@@ -46,7 +46,7 @@ enum Format {
     Json,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.exporters == 0 || args.flows == 0 {
         bail!("--exporters and --flows must be at least 1");
     }
@@ -59,7 +59,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         exporters: args.exporters,
         seed: args.seed,
         sampling_rate: args.sampling_rate,
-        ipv6_percent: if args.protocol == SimProtocol::V5 { 0 } else { args.ipv6_percent },
+        ipv6_percent: if args.protocol == SimProtocol::V5 {
+            0
+        } else {
+            args.ipv6_percent
+        },
     };
     let sums = send::run(&config, |sums| progress.set(sums.flows))?;
     progress.finish();
@@ -77,7 +81,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ),
         Format::Text => {
             println!("sent {} flows in {} datagrams", sums.flows, sums.datagrams);
-            println!("{} bytes, {} packets as exported; {} bytes after sampling", sums.bytes, sums.packets, sums.bytes_scaled);
+            println!(
+                "{} bytes, {} packets as exported; {} bytes after sampling",
+                sums.bytes, sums.packets, sums.bytes_scaled
+            );
         }
     }
     Ok(())

@@ -134,7 +134,8 @@ impl Tracker {
             if let Some(mut domains) = by_exporter.remove(&status.address) {
                 for domain in &mut domains {
                     let same = |d: &&DomainView| {
-                        d.protocol_version == domain.protocol_version && d.observation_domain == domain.observation_domain
+                        d.protocol_version == domain.protocol_version
+                            && d.observation_domain == domain.observation_domain
                     };
                     domain.sequence_lost = status.domains.iter().find(same).map_or(0, |d| d.sequence_lost);
                 }
@@ -169,7 +170,11 @@ impl Tracked {
             Some(at) => at,
             None if domains.len() >= DOMAINS_MAX => return,
             None => {
-                domains.push(DomainView { observation_domain, protocol_version, ..DomainView::default() });
+                domains.push(DomainView {
+                    observation_domain,
+                    protocol_version,
+                    ..DomainView::default()
+                });
                 domains.len() - 1
             }
         };
