@@ -132,7 +132,11 @@ fn window_sums(batches: &[RecordBatch]) -> Vec<WindowSum> {
 fn rows(batches: &[RecordBatch]) -> Vec<[i64; 3]> {
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<_> = batch.columns().iter().filter_map(|c| c.as_primitive_opt::<Int64Type>()).collect();
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .filter_map(|c| c.as_primitive_opt::<Int64Type>())
+            .collect();
         let [first, second, third] = columns.as_slice() else {
             continue;
         };
