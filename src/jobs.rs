@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use anyhow::Context as _;
+use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
 use schemas::assignment::{Assignment, Assignments};
@@ -82,7 +83,7 @@ impl Jobs {
         }
     }
 
-    fn config_modified(&self) -> Option<jiff::Timestamp> {
+    fn config_modified(&self) -> Option<Timestamp> {
         let modified = std::fs::metadata(self.config_path.as_ref()?).and_then(|metadata| metadata.modified()).ok()?;
         Timestamp::try_from(modified).ok()
     }
@@ -103,7 +104,7 @@ impl Jobs {
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
     async fn follow_assignments(&self, known: &mut Vec<Assignment>) -> anyhow::Result<()> {
-        let rows = inventory::load_assignments(&self.database).await.context("read assignments")?;
+        let rows = inventory::load_assignments(self.database.pool()).await.context("read assignments")?;
         let metering = self.config.metering();
         if *known != rows || known.is_empty() {
             let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
@@ -114,10 +115,13 @@ impl Jobs {
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {
-        let metering = self.config.metering();
-        let closed = billing::invoice::close_due(&self.database, &self.analytics, &metering, Timestamp::now()).await?;
-        if !closed.is_empty() {
-            info!(invoices = closed.len(), "ended periods closed");
+        let usage = MeteredUsage::new(self.analytics.clone(), &self.config.metering());
+        let closing = billing::invoice::close_all(&self.database, &usage, Timestamp::now().as_millisecond()).await?;
+        if !closing.invoices.is_empty() {
+            info!(invoices = closing.invoices.len(), "ended periods closed");
+        }
+        for (customer, error) in closing.failed {
+            error!(%customer, error = format!("{:#}", anyhow::Error::from(error)), "a period could not be closed");
         }
         Ok(())
     }
@@ -130,7 +134,7 @@ pub async fn apply_backdated(
     metering: &MeteringConfig,
     assignments: &[Assignment],
 ) -> anyhow::Result<()> {
-    let pending = inventory::pending_attribution_changes(database).await?;
+    let pending = inventory::pending_attribution_changes(database.pool()).await?;
     if pending.is_empty() {
         return Ok(());
     }
@@ -138,7 +142,7 @@ pub async fn apply_backdated(
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
-        inventory::mark_attribution_change_applied(database, change.id, Timestamp::now()).await?;
+        inventory::mark_attribution_change_applied(database.pool(), change.id, Timestamp::now().as_millisecond()).await?;
         info!(from_ms = change.from_ms, files = summary.files_rewritten, "stored flows attributed anew");
     }
     Ok(())

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use analytics::{Analytics, MeteredService};
+use analytics::Analytics;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use schemas::assignment::Assignments;
 use schemas::db::Database;
 use schemas::inventory;
-use schemas::metering::{MeterMode, MeteringConfig};
 
 use crate::config::Config;
 
@@ -120,7 +119,7 @@ impl Listen {
 
 /// The snapshot of assignments that the database holds.
 pub async fn load_assignments(database: &Database) -> anyhow::Result<Arc<Assignments>> {
-    let rows = inventory::load_assignments(database).await.context("read assignments")?;
+    let rows = inventory::load_assignments(database.pool()).await.context("read assignments")?;
     Ok(Arc::new(Assignments::new(rows)?))
 }
 
@@ -129,11 +128,4 @@ pub async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
     let analytics = Analytics::open(&config.data_dir)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)
-}
-
-/// The exporters that meter a service of `site`: those of the site that count, or all that count where it has none.
-pub fn metered_service(service: u32, site: Option<&str>, metering: &MeteringConfig) -> MeteredService {
-    let counting = metering.exporters.iter().filter(|exporter| exporter.meter != MeterMode::Off);
-    let exporters = counting.filter(|exporter| site.is_none() || exporter.site.as_deref() == site);
-    MeteredService { service, exporters: exporters.map(|exporter| exporter.address).collect() }
 }

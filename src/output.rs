@@ -13,7 +13,7 @@ pub struct Listing {
 impl Listing {
     pub fn new(columns: &[&str]) -> Listing {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|name| name.to_uppercase()));
         Listing { table, right: Vec::new(), rows: 0 }
     }
@@ -65,6 +65,12 @@ impl Progress {
 
     pub fn bytes(what: &str, total: u64) -> Progress {
         Progress::styled("{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}", what, total)
+    }
+
+    /// For work whose total shows on the way.
+    pub fn set_of(&self, position: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(position);
     }
 
     pub fn set(&self, position: u64) {

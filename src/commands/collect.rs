@@ -1,10 +1,11 @@
 //! `ezscale collect`: the collector and the usage job, without the portal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use analytics::Analytics;
 use anyhow::Context as _;
-use collector::Collector;
+use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
 use tokio::sync::watch;
@@ -73,6 +74,12 @@ impl Running {
         Ok(Running { analytics, metering, collector, jobs, cancel, config: config.clone(), database })
     }
 
+    /// Where the first NetFlow listener is.
+    pub fn netflow_address(&self) -> anyhow::Result<SocketAddr> {
+        let first = self.collector.listening().iter().find(|listening| listening.kind == ListenKind::Netflow);
+        Ok(first.context("the collector has no NetFlow listener")?.address)
+    }
+
     /// Drains: everything received is queryable, and counted in usage, when this returns.
     pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: storing what was received");
@@ -80,7 +87,7 @@ impl Running {
         self.jobs.await.context("background jobs")?;
         let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
         tokio::task::spawn_blocking(move || collector.stop()).await?.context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(&self.database).await?;
+        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
         apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");

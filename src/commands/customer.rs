@@ -65,12 +65,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let mut listing = Listing::new(&["id", "name", "email", "currency", "time zone", "country"]);
             for customer in inventory::customers(database.pool()).await? {
+                let time_zone = customer.time_zone_name().to_owned();
                 listing.row([
                     customer.id.to_string(),
                     customer.name,
                     customer.email,
                     customer.currency.to_string(),
-                    customer.time_zone_name().to_owned(),
+                    time_zone,
                     customer.country,
                 ]);
             }

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId};
+use schemas::inventory;
 
 use crate::config::Config;
+use crate::jobs::apply_backdated;
 use crate::options::{Data, open_current};
 use crate::output::{Listing, Progress};
 
@@ -127,7 +129,10 @@ async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Resu
 
 async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
-    let usage = measured(&config).await?;
+    let analytics = open_current(&config).await?;
+    let assignments = inventory::load_assignments(database.pool()).await?;
+    apply_backdated(&database, &analytics, &config.metering(), &assignments).await?;
+    let usage = MeteredUsage::new(analytics, &config.metering());
     let now_ms = Timestamp::now().as_millisecond();
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
@@ -136,7 +141,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     let closed: Vec<Invoice> = closing.invoices.into_iter().map(|with_lines| with_lines.invoice).collect();
     print_list(&closed, "no period has ended since the last close");
     for open in &closing.refused {
-        eprintln!("{}: the period has ended, but late flows may still arrive: close it again in some minutes", open.customer);
+        eprintln!("{}: not closed, {}: close again later", open.customer, open.reason);
     }
     let failed = closing.failed.len();
     for (customer, error) in closing.failed {
@@ -190,7 +195,7 @@ fn date(at_ms: i64, zone: &str) -> String {
 }
 
 fn print_draft(draft: &Draft) {
-    let state = if draft.complete { "complete" } else { "so far" };
+    let state = if draft.is_complete() { "complete" } else { "so far" };
     println!(
         "{} {}  {} – {}  {state}",
         draft.customer,

@@ -40,9 +40,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let batches = analytics.sql(&args.sql).await?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match args.format {
-        Format::Table => output::write_table(&batches, &mut out)?,
-        Format::Json => output::write_json(&batches, &mut out)?,
-        Format::Csv => output::write_csv(&batches, &mut out)?,
+        Format::Table => output::to_table(&batches, &mut out)?,
+        Format::Json => output::to_json_rows(&batches, &mut out)?,
+        Format::Csv => output::to_csv(&batches, &mut out)?,
     }
     out.flush()?;
     Ok(())

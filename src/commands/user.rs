@@ -39,7 +39,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
     let password = read_password()?;
     let new = NewUser { email: &email, name: &name, role, customer, password: &password };
-    let id = portal::create_user(&database, new).await?;
+    let id = portal::create_user(&database, &new).await?;
     println!("{id}");
     Ok(())
 }

@@ -167,6 +167,7 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         pending_sets: status.pending_sets as u64,
         sampling_rate: Some(status.sampling.rate).filter(|rate| *rate > 0),
         sampling_source: status.sampling.source.words().to_owned(),
+        sequence_lost: 0,
     };
     (status.exporter, view)
 }
@@ -182,6 +183,7 @@ fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
         pending_sets: 0,
         sampling_rate: rate,
         sampling_source: source.words().to_owned(),
+        sequence_lost: 0,
     };
     (status.exporter, view)
 }

@@ -24,3 +24,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(finance::routes())
         .merge(exporters::routes())
 }
+
+#[cfg(test)]
+mod staff_tests;

@@ -74,7 +74,7 @@ pub async fn fill(
 
     let analytics = Analytics::open(&config.data_dir)?;
     let progress = Progress::counted("usage: days", 0);
-    analytics.refresh_usage(|now| progress.set_of(now.days_done, now.days_total)).await?;
+    analytics.refresh_usage(|now| progress.set_of(now.days_done as u64, now.days_total as u64)).await?;
     progress.finish();
     Ok(exporters)
 }
@@ -87,10 +87,11 @@ fn report(fleet: &Fleet, exporters: &mut [SimExporter], span: Range<i64>, densit
         flows.clear();
         fleet.flows_of(index, span.start, span.end, density, &mut flows);
         let mut payloads = Vec::new();
-        exporter.encode(span.end, &flows, &mut payloads)?;
+        exporter.encode(span.end - 1, &flows, &mut payloads)?;
         datagrams.push((exporter.config().address, payloads));
     }
-    Ok(Reported { at_ms: span.end, datagrams })
+    // sFlow carries no times: received inside the window, its samples count there.
+    Ok(Reported { at_ms: span.end - 1, datagrams })
 }
 
 /// Closes the periods that ended inside the history.

@@ -14,10 +14,17 @@ use tracing::warn;
 
 /// How often the exporters report.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often switches send their interface counters: hourly, so that weeks of history stay small.
+const COUNTER_INTERVAL_MS: i64 = 3_600_000;
 
 /// The fleet's exporters, up since `boot_at_ms`.
 pub fn exporters(fleet: &Fleet, boot_at_ms: i64) -> Vec<SimExporter> {
-    fleet.exporters.iter().map(|exporter| SimExporter::new(exporter.sim_config(boot_at_ms))).collect()
+    let exporters = fleet.exporters.iter().map(|exporter| {
+        let mut config = exporter.sim_config(boot_at_ms);
+        config.counter_interval_ms = COUNTER_INTERVAL_MS;
+        SimExporter::new(config)
+    });
+    exporters.collect()
 }
 
 /// A running thread of exporters.

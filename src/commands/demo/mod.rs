@@ -65,7 +65,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open(&config.database_url()).await?;
     let now = Timestamp::now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
-    let mut exporters = live::exporters(&fleet, history_end_ms - args.days * DAY_MS);
+    let mut exporters = live::exporters(&fleet, history_end_ms - (args.days + 1) * DAY_MS);
     if fresh {
         let history_start_ms = history_end_ms - args.days * DAY_MS;
         eprintln!("{} services of {} customers in {}", fleet.services.len(), fleet.customers.len(), args.data_dir.display());

@@ -62,6 +62,7 @@ pub(crate) struct Domain {
     pub(crate) pending_sets: u64,
     pub(crate) sampling_rate: Option<u32>,
     pub(crate) sampling_source: String,
+    pub(crate) sequence_lost: u64,
 }
 
 /// An interface that flows crossed.
@@ -163,6 +164,7 @@ pub(crate) fn exporter(
                 pending_sets: domain.pending_sets,
                 sampling_rate: domain.sampling_rate,
                 sampling_source: domain.sampling_source.clone(),
+                sequence_lost: domain.sequence_lost,
             })
             .collect(),
         interfaces: status.interfaces.iter().map(interface).collect(),

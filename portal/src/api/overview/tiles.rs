@@ -59,7 +59,7 @@ pub(crate) async fn tiles(
         .await?;
     let received = analytics
         .sql(&format!(
-            "SELECT CAST(arrow_cast(window_start, 'Int64') AS BIGINT), CAST(sum(value) AS BIGINT), CAST(0 AS BIGINT) \
+            "SELECT CAST(arrow_cast(window_start, 'Int64') AS BIGINT), CAST(sum(value) AS BIGINT) \
              FROM collection_5m WHERE counter = 'flow_records' \
              AND window_start >= to_timestamp_millis({since_ms}) AND window_start <= to_timestamp_millis({now_ms}) \
              GROUP BY window_start"
@@ -69,13 +69,13 @@ pub(crate) async fn tiles(
     let attributed = analytics
         .sql(&format!(
             "SELECT CAST(coalesce(sum(CASE WHEN service = 0 THEN bytes_in + bytes_out END), 0) AS BIGINT), \
-             CAST(coalesce(sum(bytes_in + bytes_out), 0) AS BIGINT), CAST(0 AS BIGINT) FROM usage_5m \
+             CAST(coalesce(sum(bytes_in + bytes_out), 0) AS BIGINT) FROM usage_5m \
              WHERE window_start >= to_timestamp_millis({from_ms}) AND window_start < to_timestamp_millis({to_ms})"
         ))
         .await?;
     let without_rate = analytics
         .sql(&format!(
-            "SELECT CAST(coalesce(sum(value), 0) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) FROM collection_5m \
+            "SELECT CAST(coalesce(sum(value), 0) AS BIGINT) FROM collection_5m \
              WHERE counter = 'flows_without_sampling_rate' \
              AND window_start >= to_timestamp_millis({from_ms}) AND window_start < to_timestamp_millis({to_ms})"
         ))
@@ -120,30 +120,26 @@ fn per_second(count: u64, width_ms: i64) -> f64 {
 }
 
 fn window_sums(batches: &[RecordBatch]) -> Vec<WindowSum> {
-    let sum = |row: [i64; 3]| WindowSum {
+    let sum = |row: Vec<i64>| WindowSum {
         start_ms: row[0],
         first: unsigned(row[1]),
-        second: unsigned(row[2]),
+        second: row.get(2).copied().map_or(0, unsigned),
     };
-    rows(batches).into_iter().map(sum).collect()
+    rows(batches).into_iter().filter(|row| row.len() >= 2).map(sum).collect()
 }
 
-/// Rows of three BIGINT columns; anything else answers nothing.
-fn rows(batches: &[RecordBatch]) -> Vec<[i64; 3]> {
+/// Rows of BIGINT columns. A batch with another column in it has none.
+fn rows(batches: &[RecordBatch]) -> Vec<Vec<i64>> {
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<_> = batch
-            .columns()
-            .iter()
-            .filter_map(|c| c.as_primitive_opt::<Int64Type>())
-            .collect();
-        let [first, second, third] = columns.as_slice() else {
+        let columns: Vec<_> = batch.columns().iter().filter_map(|c| c.as_primitive_opt::<Int64Type>()).collect();
+        if columns.len() != batch.num_columns() {
             continue;
-        };
+        }
         for row in 0..batch.num_rows() {
-            if first.is_valid(row) && second.is_valid(row) && third.is_valid(row) {
-                rows.push([first.value(row), second.value(row), third.value(row)]);
-            }
+            // NULL is the sum of nothing.
+            let value = |column: &&arrow::array::Int64Array| if column.is_valid(row) { column.value(row) } else { 0 };
+            rows.push(columns.iter().map(value).collect());
         }
     }
     rows

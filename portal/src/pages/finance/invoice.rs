@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use billing::BillingError;
 use billing::invoice::{self, InvoiceLine};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, ServiceId};
@@ -71,7 +72,10 @@ pub(super) async fn show(
     Path(invoice): Path<String>,
 ) -> Result<Response, PageError> {
     let id: InvoiceId = invoice.parse().map_err(|_| Failure::NotFound)?;
-    let found = invoice::get(state.db(), id).await?;
+    let found = match invoice::get(state.db(), id).await {
+        Err(BillingError::NoInvoice(_)) => return Err(Failure::NotFound.into()),
+        found => found?,
+    };
     let postings = postings(&state, id).await?;
     let zone = TimeZone::get(&found.invoice.time_zone).unwrap_or(TimeZone::UTC);
     page(&InvoicePage {
