@@ -84,9 +84,16 @@ fn judge(
     recent_without_rate: &HashMap<Address, u64>,
     now_ms: i64,
 ) -> Exporters {
-    let status_at_ms = status.as_ref().map(|status| status.written_at_ms).filter(|at_ms| *at_ms > 0);
+    let status_at_ms = status
+        .as_ref()
+        .map(|status| status.written_at_ms)
+        .filter(|at_ms| *at_ms > 0);
     let status = status.unwrap_or_default();
-    let configs: HashMap<Address, _> = metering.exporters.iter().map(|config| (config.address, config)).collect();
+    let configs: HashMap<Address, _> = metering
+        .exporters
+        .iter()
+        .map(|config| (config.address, config))
+        .collect();
     let mut exporters: Vec<ExporterView> = status
         .exporters
         .iter()
@@ -96,21 +103,26 @@ fn judge(
         })
         .collect();
     let heard: std::collections::HashSet<Address> = status.exporters.iter().map(|exporter| exporter.address).collect();
-    let never_heard = metering.exporters.iter().filter(|config| !heard.contains(&config.address));
+    let never_heard = metering
+        .exporters
+        .iter()
+        .filter(|config| !heard.contains(&config.address));
     exporters.extend(never_heard.map(view::never_heard));
     exporters.sort_by(|a, b| {
         let urgency = |exporter: &ExporterView| std::cmp::Reverse(exporter.problems.len());
         urgency(a).cmp(&urgency(b)).then_with(|| a.name.cmp(&b.name))
     });
 
-    let seen: Vec<snippet::Seen> = exporters.iter().filter(|exporter| exporter.last_heard_ms.is_some()).map(|exporter| {
-        snippet::Seen {
+    let seen: Vec<snippet::Seen> = exporters
+        .iter()
+        .filter(|exporter| exporter.last_heard_ms.is_some())
+        .map(|exporter| snippet::Seen {
             address: exporter.address,
             config: configs.get(&exporter.address).map(|config| (*config).clone()),
             rate_unknown: exporter.sampling.unknown,
             interfaces: view::busiest(&exporter.interfaces),
-        }
-    }).collect();
+        })
+        .collect();
     let count = |hearing| exporters.iter().filter(|exporter| exporter.hearing == hearing).count();
     Exporters {
         now_ms,
@@ -133,7 +145,8 @@ async fn status(state: &AppState) -> Result<Option<CollectorStatus>, Failure> {
     let data_dir = state.data_dir().to_owned();
     let read = tokio::task::spawn_blocking(move || collector::status::read(&data_dir)).await;
     let failed = Failure::internal("read the collector's status");
-    read.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    read.map_err(|error| failed(error.into()))?
+        .map_err(|error| failed(error.into()))
 }
 
 /// Flows without a known sampling rate since then, by exporter.

@@ -125,11 +125,7 @@ struct ExportersList {
     list: List,
 }
 
-async fn show(
-    State(state): State<AppState>,
-    Network(who): Network,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
+async fn show(State(state): State<AppState>, Network(who): Network, headers: HeaderMap) -> Result<Response, PageError> {
     let found = exporters::exporters(&state).await?;
     page(&ExportersPage {
         shell: Shell::new(&who, "Exporters", PATH),
@@ -204,10 +200,12 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             None => "never heard".to_owned(),
             Some(at_ms) => format!("heard {}", format::ago(at_ms, now_ms)),
         },
-        first_heard: view.first_heard_ms.map_or_else(|| "–".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
-        last_heard_title: view
-            .last_heard_ms
-            .map_or_else(String::new, |at_ms| format!("{} UTC", format::minute(at_ms, &TimeZone::UTC))),
+        first_heard: view
+            .first_heard_ms
+            .map_or_else(|| "–".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
+        last_heard_title: view.last_heard_ms.map_or_else(String::new, |at_ms| {
+            format!("{} UTC", format::minute(at_ms, &TimeZone::UTC))
+        }),
         rate: format::bits_per_second(view.bits_per_second as u64),
         flow_rate: per_second(view.flows_per_second),
         datagram_rate: per_second(view.datagrams_per_second),

@@ -138,11 +138,17 @@ fn select(query: &FinanceQuery, newest: Option<Month>) -> Result<Selection, Fail
     };
     let customer = match query.customer.trim() {
         "" => None,
-        text => Some(text.parse().map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?),
+        text => Some(
+            text.parse()
+                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
+        ),
     };
     let before = match query.before.trim() {
         "" => None,
-        text => Some(text.parse().map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?),
+        text => Some(
+            text.parse()
+                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
+        ),
     };
     Ok(Selection {
         month,
@@ -235,7 +241,10 @@ async fn show(
         invoices.pop();
     }
     let base = format!("{PATH}?{}", selection.query());
-    let older_href = invoices.last().filter(|_| has_older).map(|last| format!("{base}&before={}", last.id));
+    let older_href = invoices
+        .last()
+        .filter(|_| has_older)
+        .map(|last| format!("{base}&before={}", last.id));
     let mut choices = vec![Choice {
         value: "all".to_owned(),
         label: "All months".to_owned(),

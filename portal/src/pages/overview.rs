@@ -97,7 +97,12 @@ async fn show(
         }
     };
     let answer = overview::answer(&state, &request).await?;
-    page(&overview_page(Shell::new(&who, "Traffic", PATH), &request, problem, answer)?)
+    page(&overview_page(
+        Shell::new(&who, "Traffic", PATH),
+        &request,
+        problem,
+        answer,
+    )?)
 }
 
 fn overview_page(
@@ -201,7 +206,9 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
         },
         Tile {
             title: "Flow records",
-            value: figures.flows_per_second.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1} /s")),
+            value: figures
+                .flows_per_second
+                .map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1} /s")),
             note: "received, all exporters".to_owned(),
             href: None,
             alarming: false,
@@ -209,13 +216,19 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
         Tile {
             title: "Exporters heard",
             value: format!("{} of {}", exporters.heard, exporters.heard + quiet),
-            note: if quiet == 0 { "none silent".to_owned() } else { format!("{quiet} not heard lately") },
+            note: if quiet == 0 {
+                "none silent".to_owned()
+            } else {
+                format!("{quiet} not heard lately")
+            },
             href: Some("/exporters"),
             alarming: quiet > 0,
         },
         Tile {
             title: "Unattributed",
-            value: figures.unattributed_percent.map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
+            value: figures
+                .unattributed_percent
+                .map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
             note: format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
             href: None,
             alarming: false,
@@ -249,7 +262,11 @@ fn input_time(at_ms: i64) -> String {
 
 /// `14:05`, UTC.
 fn clock(at_ms: i64) -> String {
-    format::minute(at_ms, &TimeZone::UTC).rsplit(' ').next().unwrap_or_default().to_owned()
+    format::minute(at_ms, &TimeZone::UTC)
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn step_text(step_ms: i64) -> String {
@@ -262,7 +279,9 @@ fn step_text(step_ms: i64) -> String {
 
 /// JSON inside a script element: no text in it can end the element.
 pub(super) fn in_script(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 #[cfg(test)]
@@ -272,7 +291,10 @@ mod tests {
     #[test]
     fn json_cannot_end_its_script_element() {
         let text = in_script(r#"{"name":"</script><!-- &amp;"}"#);
-        assert!(!text.contains('<') && !text.contains('>') && !text.contains('&'), "{text}");
+        assert!(
+            !text.contains('<') && !text.contains('>') && !text.contains('&'),
+            "{text}"
+        );
         let back: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(back["name"], "</script><!-- &amp;");
     }

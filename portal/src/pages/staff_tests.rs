@@ -31,7 +31,11 @@ async fn s1_each_route_of_staff_is_open_to_its_roles_only() {
     for role in staff {
         let mut browser = world.portal.signed_in(role.name()).await;
         for (path, roles) in ROUTES {
-            let expected = if roles.contains(&role) { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            let expected = if roles.contains(&role) {
+                StatusCode::OK
+            } else {
+                StatusCode::FORBIDDEN
+            };
             assert_eq!(browser.get(path).await.status, expected, "{role} {path}");
         }
     }
@@ -41,7 +45,11 @@ async fn s1_each_route_of_staff_is_open_to_its_roles_only() {
         let answer = customer.get(path).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "customer {path}");
         assert!(!answer.body.contains("bobs-blog"), "{path}");
-        let expected = if path.starts_with("/api/") { StatusCode::UNAUTHORIZED } else { StatusCode::SEE_OTHER };
+        let expected = if path.starts_with("/api/") {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::SEE_OTHER
+        };
         assert_eq!(anonymous.get(path).await.status, expected, "anonymous {path}");
     }
 }
@@ -52,13 +60,26 @@ async fn the_overview_stacks_stored_flows_by_every_dimension() {
     world.portal.user("ops", Role::Ops, None).await;
     let mut browser = world.portal.signed_in("ops").await;
     let mut totals = Vec::new();
-    for (by, name) in [("service", "edge-cache"), ("protocol", "not reported"), ("as", "AS64500")] {
-        let json = browser.get(&format!("/api/v1/ops/overview?range=7d&by={by}")).await.json();
+    for (by, name) in [
+        ("service", "edge-cache"),
+        ("protocol", "not reported"),
+        ("as", "AS64500"),
+    ] {
+        let json = browser
+            .get(&format!("/api/v1/ops/overview?range=7d&by={by}"))
+            .await
+            .json();
         let series = json["series"].as_array().unwrap();
         assert!(!series.is_empty(), "{by}");
-        let total: u64 = series.iter().map(|series| series["total_bytes"].as_u64().unwrap()).sum();
+        let total: u64 = series
+            .iter()
+            .map(|series| series["total_bytes"].as_u64().unwrap())
+            .sum();
         assert_eq!(json["total_bytes"].as_u64().unwrap(), total, "{by}");
-        assert_eq!(series[0]["bits_per_second"].as_array().unwrap().len(), json["starts_ms"].as_array().unwrap().len());
+        assert_eq!(
+            series[0]["bits_per_second"].as_array().unwrap().len(),
+            json["starts_ms"].as_array().unwrap().len()
+        );
         totals.push(total);
         let page = browser.get(&format!("/ops?range=7d&by={by}")).await;
         assert_eq!(page.status, StatusCode::OK);
@@ -88,7 +109,19 @@ async fn without_traffic_the_pages_say_so() {
     let portal = crate::testing::TestPortal::new().await;
     portal.user("adm", Role::Admin, None).await;
     let mut browser = portal.signed_in("adm").await;
-    assert!(browser.get("/ops").await.body.contains("Nothing was metered in this range"));
+    assert!(
+        browser
+            .get("/ops")
+            .await
+            .body
+            .contains("Nothing was metered in this range")
+    );
     assert!(browser.get("/finance").await.body.contains("No invoices yet"));
-    assert!(browser.get("/finance/ledger").await.body.contains("Nothing was posted yet"));
+    assert!(
+        browser
+            .get("/finance/ledger")
+            .await
+            .body
+            .contains("Nothing was posted yet")
+    );
 }

@@ -88,7 +88,10 @@ pub(crate) fn snippet(all: &[Seen]) -> Option<Snippet> {
 }
 
 fn block(seen: &Seen, reasons: &[Reason]) -> String {
-    let config = seen.config.clone().unwrap_or_else(|| ExporterConfig::unlisted(seen.address));
+    let config = seen
+        .config
+        .clone()
+        .unwrap_or_else(|| ExporterConfig::unlisted(seen.address));
     let listed = seen.config.is_some();
     let mut lines: Vec<String> = Vec::new();
     if listed {
@@ -102,7 +105,9 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     }
     match &config.site {
         Some(site) => lines.push(format!("site = {}", quoted(site))),
-        None => lines.push(r#"# site = "NYC1"                   # it meters the services of this site; without one, all"#.to_owned()),
+        None => lines.push(
+            r#"# site = "NYC1"                   # it meters the services of this site; without one, all"#.to_owned(),
+        ),
     }
     lines.push(format!("meter = {}", quoted(meter_name(config.meter))));
     if config.direction != MeterDirection::default() {
@@ -111,10 +116,15 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     if !config.external_interfaces.is_empty() {
         lines.push(format!("external_interfaces = {:?}", config.external_interfaces));
     } else if reasons.contains(&Reason::NoExternalInterface) {
-        lines.push("# Nothing is metered here until an interface faces other networks: keep those, remove the #.".to_owned());
+        lines.push(
+            "# Nothing is metered here until an interface faces other networks: keep those, remove the #.".to_owned(),
+        );
         lines.push(interfaces_comment(&seen.interfaces));
     } else if !listed {
-        lines.push(r#"# To meter by interface instead of address, set meter = "boundary", keep the interfaces that"#.to_owned());
+        lines.push(
+            r#"# To meter by interface instead of address, set meter = "boundary", keep the interfaces that"#
+                .to_owned(),
+        );
         lines.push("# face other networks, and remove the #.".to_owned());
         lines.push(interfaces_comment(&seen.interfaces));
     }
@@ -125,7 +135,10 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
         lines.push(format!("default_sampling_rate = {rate}"));
     }
     if reasons.contains(&Reason::SamplingRateUnknown) {
-        lines.push("# It does not say its sampling rate, and its flows are not billed: write the rate that is set on the".to_owned());
+        lines.push(
+            "# It does not say its sampling rate, and its flows are not billed: write the rate that is set on the"
+                .to_owned(),
+        );
         lines.push("# router (1 = every packet), and remove the #.".to_owned());
         lines.push("# default_sampling_rate = 1000".to_owned());
     }
@@ -202,7 +215,10 @@ mod tests {
             interfaces: vec![513, 7],
         };
         let snippet = snippet(&[seen]).unwrap();
-        assert_eq!(parsed(&snippet).exporters, [ExporterConfig::unlisted(address("2001:db8::1"))]);
+        assert_eq!(
+            parsed(&snippet).exporters,
+            [ExporterConfig::unlisted(address("2001:db8::1"))]
+        );
         assert!(!snippet.replaces);
         let confirmed = uncommented(&snippet, "default_sampling_rate");
         assert_eq!(confirmed.exporters[0].default_sampling_rate, Some(1000));
@@ -270,7 +286,11 @@ mod tests {
         assert_eq!(snippet(std::slice::from_ref(&complete)), None);
         let both = snippet(&[unlisted("192.0.2.1"), complete, unlisted("192.0.2.2")]).unwrap();
         assert_eq!(both.exporters, 2);
-        let addresses: Vec<Address> = parsed(&both).exporters.iter().map(|exporter| exporter.address).collect();
+        let addresses: Vec<Address> = parsed(&both)
+            .exporters
+            .iter()
+            .map(|exporter| exporter.address)
+            .collect();
         assert_eq!(addresses, [address("192.0.2.1"), address("192.0.2.2")]);
     }
 }

@@ -60,13 +60,19 @@ fn hearing_is_judged_by_the_time_since_the_last_datagram() {
         configured("192.0.2.4", "d"),
     ]);
     let view = judge(Some(all), &config, &HashMap::new(), NOW_MS);
-    assert_eq!((view.presence.heard, view.presence.late, view.presence.silent), (1, 1, 2));
+    assert_eq!(
+        (view.presence.heard, view.presence.late, view.presence.silent),
+        (1, 1, 2)
+    );
     let problems: BTreeMap<&str, Vec<&str>> = view.exporters.iter().map(|e| (e.name.as_str(), whats(e))).collect();
     assert_eq!(problems["a"], [""; 0]);
     assert_eq!(problems["b"], ["late"]);
     assert_eq!(problems["c"], ["silent"]);
     assert_eq!(problems["d"], ["never heard"]);
-    assert_eq!(view.missing_configuration, None, "what was never heard has its block already");
+    assert_eq!(
+        view.missing_configuration, None,
+        "what was never heard has its block already"
+    );
     assert!(!view.collector_silent);
     assert_eq!(view.exporters[3].name, "a", "those that need somebody come first");
 }
@@ -99,7 +105,10 @@ fn the_source_of_the_rate_is_the_override_then_the_domains() {
         (view.sampling.rate, view.sampling.source)
     };
     let plain = configured("192.0.2.1", "mx1");
-    assert_eq!(sampling_of(&exporter, &plain), (Some(1000), "as of its last flows".to_owned()));
+    assert_eq!(
+        sampling_of(&exporter, &plain),
+        (Some(1000), "as of its last flows".to_owned())
+    );
     let domain = |observation_domain, rate| DomainView {
         observation_domain,
         protocol_version: 10,
@@ -108,14 +117,20 @@ fn the_source_of_the_rate_is_the_override_then_the_domains() {
         ..DomainView::default()
     };
     exporter.domains = vec![domain(1, 500), domain(2, 500)];
-    assert_eq!(sampling_of(&exporter, &plain), (Some(500), "options of the exporter".to_owned()));
+    assert_eq!(
+        sampling_of(&exporter, &plain),
+        (Some(500), "options of the exporter".to_owned())
+    );
     exporter.domains = vec![domain(1, 500), domain(2, 100)];
     assert_eq!(sampling_of(&exporter, &plain).0, Some(1000));
     let overridden = ExporterConfig {
         sampling_rate: Some(64),
         ..plain
     };
-    assert_eq!(sampling_of(&exporter, &overridden), (Some(64), "configured override".to_owned()));
+    assert_eq!(
+        sampling_of(&exporter, &overridden),
+        (Some(64), "configured override".to_owned())
+    );
 }
 
 #[test]
@@ -150,7 +165,12 @@ fn boundary_metering_without_an_external_interface_is_told_with_a_snippet() {
         meter: MeterMode::Boundary,
         ..configured("192.0.2.1", "mx1")
     };
-    let view = judge(Some(status(vec![exporter])), &metering(vec![config]), &HashMap::new(), NOW_MS);
+    let view = judge(
+        Some(status(vec![exporter])),
+        &metering(vec![config]),
+        &HashMap::new(),
+        NOW_MS,
+    );
     assert_eq!(whats(&view.exporters[0]), ["nothing metered"]);
     let toml = view.missing_configuration.unwrap().toml;
     assert!(toml.contains("external_interfaces = [513, 1]"), "{toml}");

@@ -268,7 +268,8 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
     if view.meter == MeterMode::Boundary && config.is_some_and(|config| config.external_interfaces.is_empty()) {
         add(
             "nothing metered",
-            "It meters by boundary, and no interface is external. List the interfaces that face other networks.".to_owned(),
+            "It meters by boundary, and no interface is external. List the interfaces that face other networks."
+                .to_owned(),
         );
     }
     if view.pending_sets > 0 && view.flows == 0 {
@@ -277,7 +278,10 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
             "Its data waits for templates. Lower the template refresh rate on the router.".to_owned(),
         );
     }
-    if view.lost_percent.is_some_and(|percent| percent > LOSS_TOLERATED_PERCENT) {
+    if view
+        .lost_percent
+        .is_some_and(|percent| percent > LOSS_TOLERATED_PERCENT)
+    {
         add(
             "losses",
             "Its sequence numbers have gaps: datagrams are lost on the way or dropped here. Compare with the drops of the \
@@ -296,7 +300,10 @@ fn sampling(status: &ExporterStatus, config: Option<&ExporterConfig>, without_ra
         flows_without_rate: status.flows_without_rate,
         ..Sampling::default()
     };
-    let told = status.domains.iter().filter_map(|domain| Some((domain.sampling_rate?, domain.sampling_source.as_str())));
+    let told = status
+        .domains
+        .iter()
+        .filter_map(|domain| Some((domain.sampling_rate?, domain.sampling_source.as_str())));
     let mut told: Vec<(u32, &str)> = told.filter(|(rate, _)| *rate > 0).collect();
     told.sort_unstable();
     told.dedup();
@@ -316,7 +323,11 @@ fn sampling(status: &ExporterStatus, config: Option<&ExporterConfig>, without_ra
 /// NetFlow v5, v7 and IPFIX number records; v9 and sFlow number datagrams (RFC 7011 §3.1, RFC 3954 §5.1).
 fn lost_percent(status: &ExporterStatus) -> Option<f64> {
     let by_datagram = |version: &u8| !matches!(*version, 5 | 7 | IPFIX);
-    let numbered_by_datagram = status.protocol_versions.iter().filter(|version| by_datagram(version)).count();
+    let numbered_by_datagram = status
+        .protocol_versions
+        .iter()
+        .filter(|version| by_datagram(version))
+        .count();
     let received = if numbered_by_datagram == 0 {
         status.flows
     } else if numbered_by_datagram == status.protocol_versions.len() {

@@ -34,13 +34,7 @@ pub(crate) enum Preset {
 }
 
 impl Preset {
-    pub(crate) const ALL: [Preset; 5] = [
-        Preset::Hour,
-        Preset::SixHours,
-        Preset::Day,
-        Preset::Week,
-        Preset::Month,
-    ];
+    pub(crate) const ALL: [Preset; 5] = [Preset::Hour, Preset::SixHours, Preset::Day, Preset::Week, Preset::Month];
 
     /// As it stands in the URL and on the button.
     pub(crate) fn name(self) -> &'static str {
@@ -169,7 +163,11 @@ fn present(field: Option<&str>) -> Option<&str> {
 /// Now, or the end of the last closed window while the open one is too young to say anything.
 fn last_useful_end_ms(now_ms: i64) -> i64 {
     let open_ms = now_ms.rem_euclid(WINDOW_MS);
-    if open_ms < OPEN_STEP_MIN_MS { now_ms - open_ms } else { now_ms }
+    if open_ms < OPEN_STEP_MIN_MS {
+        now_ms - open_ms
+    } else {
+        now_ms
+    }
 }
 
 fn parse_time(field: &'static str, text: &str) -> Result<i64, QueryError> {
@@ -205,7 +203,6 @@ pub(crate) fn dimension_name(by: Dimension) -> &'static str {
         Dimension::As => "as",
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -244,7 +241,9 @@ mod tests {
 
     #[test]
     fn custom_ranges_take_times_with_and_without_a_zone() {
-        let request = query("", "2026-11-20T10:02", "2026-11-20T13:00:00+01:00").check(NOW_MS).unwrap();
+        let request = query("", "2026-11-20T10:02", "2026-11-20T13:00:00+01:00")
+            .check(NOW_MS)
+            .unwrap();
         assert_eq!(instant_text(request.from_ms), "2026-11-20T10:00:00Z");
         assert_eq!(instant_text(request.to_ms), "2026-11-20T12:00:00Z");
         assert_eq!(request.preset, None);
@@ -259,7 +258,10 @@ mod tests {
         assert_eq!(refused("", "2026-11-20T10:00", ""), QueryError::Half);
         assert_eq!(refused("", "2026-11-20T10:00", "2026-11-20T09:00"), QueryError::Empty);
         assert_eq!(refused("", "2020-01-01T00:00", "2026-11-20T09:00"), QueryError::TooLong);
-        assert!(matches!(refused("", "yesterday", "2026-11-20T09:00"), QueryError::Time { field: "from", .. }));
+        assert!(matches!(
+            refused("", "yesterday", "2026-11-20T09:00"),
+            QueryError::Time { field: "from", .. }
+        ));
         let by = OverviewQuery {
             by: Some("customer".to_owned()),
             ..OverviewQuery::default()

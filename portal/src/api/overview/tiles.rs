@@ -125,14 +125,22 @@ fn window_sums(batches: &[RecordBatch]) -> Vec<WindowSum> {
         first: unsigned(row[1]),
         second: row.get(2).copied().map_or(0, unsigned),
     };
-    rows(batches).into_iter().filter(|row| row.len() >= 2).map(sum).collect()
+    rows(batches)
+        .into_iter()
+        .filter(|row| row.len() >= 2)
+        .map(sum)
+        .collect()
 }
 
 /// Rows of BIGINT columns. A batch with another column in it has none.
 fn rows(batches: &[RecordBatch]) -> Vec<Vec<i64>> {
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<_> = batch.columns().iter().filter_map(|c| c.as_primitive_opt::<Int64Type>()).collect();
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .filter_map(|c| c.as_primitive_opt::<Int64Type>())
+            .collect();
         if columns.len() != batch.num_columns() {
             continue;
         }

@@ -45,8 +45,6 @@ pub(crate) struct SeriesView {
     pub(crate) name: String,
     /// Second line: the customer, the address, the number behind the name; empty where there is none.
     pub(crate) detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) href: Option<String>,
     pub(crate) kind: SeriesKind,
     /// Class of `staff.css` that gives the band its colour.
     pub(crate) colour: String,
@@ -80,7 +78,12 @@ pub(crate) struct OverviewView {
 }
 
 /// Turns volumes into rates and keys into names.
-pub(crate) fn overview_view(overview: &Overview, request: &OverviewRequest, names: &Names, now_ms: i64) -> OverviewView {
+pub(crate) fn overview_view(
+    overview: &Overview,
+    request: &OverviewRequest,
+    names: &Names,
+    now_ms: i64,
+) -> OverviewView {
     let steps = overview.starts_ms.len();
     let widths_ms = step_widths_ms(overview, request);
     let open_from_ms = overview
@@ -89,7 +92,11 @@ pub(crate) fn overview_view(overview: &Overview, request: &OverviewRequest, name
         .copied()
         .filter(|start_ms| start_ms + overview.step_ms > now_ms);
     // One open step alone is still better than no peak at all.
-    let closed_steps = if open_from_ms.is_some() && steps > 1 { steps - 1 } else { steps };
+    let closed_steps = if open_from_ms.is_some() && steps > 1 {
+        steps - 1
+    } else {
+        steps
+    };
     let range = Range {
         covered_ms: widths_ms.iter().sum(),
         widths_ms,
@@ -151,7 +158,11 @@ struct Range {
 
 impl Range {
     fn rates(&self, bytes: &[u64]) -> Vec<u64> {
-        bytes.iter().zip(&self.widths_ms).map(|(bytes, width_ms)| rate(*bytes, *width_ms)).collect()
+        bytes
+            .iter()
+            .zip(&self.widths_ms)
+            .map(|(bytes, width_ms)| rate(*bytes, *width_ms))
+            .collect()
     }
 
     fn peak(&self, rates: &[u64]) -> u64 {
@@ -165,7 +176,6 @@ fn series_view(series: &OverviewSeries, label: Label, colour: String, range: &Ra
         key: series.key.clone(),
         name: label.name,
         detail: label.detail,
-        href: label.href,
         kind: label.kind,
         colour,
         total_bytes: series.total_bytes,
@@ -203,14 +213,15 @@ pub(crate) fn share_percent(part: u64, whole: u64) -> f64 {
 }
 
 fn instant(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    Timestamp::from_millisecond(ms)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 #[derive(Debug, PartialEq)]
 struct Label {
     name: String,
     detail: String,
-    href: Option<String>,
     kind: SeriesKind,
 }
 
@@ -219,7 +230,6 @@ impl Label {
         Label {
             name: name.into(),
             detail: detail.into(),
-            href: None,
             kind: SeriesKind::Key,
         }
     }
@@ -251,13 +261,9 @@ fn label(key: &str, by: Dimension, names: &Names) -> Label {
 }
 
 fn service_label(id: ServiceId, names: &Names) -> Label {
-    let label = match names.services.get(&id.number()) {
+    match names.services.get(&id.number()) {
         Some((name, customer)) => Label::key(name, format!("{customer} · {id}")),
         None => Label::key(id.to_string(), "no longer in the catalogue"),
-    };
-    Label {
-        href: Some(format!("/ops/services/{id}")),
-        ..label
     }
 }
 
@@ -296,7 +302,11 @@ fn interface_label(key: &str, names: &Names) -> Option<Label> {
     let (exporter, if_index) = key.split_once(' ')?;
     let exporter: Address = exporter.parse().ok()?;
     let if_index: u32 = if_index.parse().ok()?;
-    let port = if if_index == 0 { "no interface".to_owned() } else { format!("if {if_index}") };
+    let port = if if_index == 0 {
+        "no interface".to_owned()
+    } else {
+        format!("if {if_index}")
+    };
     Some(match names.exporters.get(&exporter) {
         Some(name) => Label::key(format!("{name} {port}"), exporter.to_string()),
         None => Label::key(format!("{exporter} {port}"), ""),
@@ -360,7 +370,12 @@ mod tests {
     fn a_step_cut_by_the_range_is_rated_over_what_the_range_covers() {
         let start_ms = NOW_MS - 86_400_000 - 180_000;
         let overview = overview(&[start_ms], &[("6", &[1_000])]);
-        let view = overview_view(&overview, &request(start_ms + 200_000, start_ms + 300_000), &Names::default(), NOW_MS);
+        let view = overview_view(
+            &overview,
+            &request(start_ms + 200_000, start_ms + 300_000),
+            &Names::default(),
+            NOW_MS,
+        );
         assert_eq!(view.series[0].bits_per_second, [80]);
         assert_eq!(view.open_from_ms, None);
     }
@@ -368,7 +383,10 @@ mod tests {
     #[test]
     fn shares_sum_over_named_keys_other_and_unattributed() {
         let open_ms = NOW_MS - 180_000;
-        let overview = overview(&[open_ms], &[("svc_1", &[600]), ("unattributed", &[300]), ("other", &[100])]);
+        let overview = overview(
+            &[open_ms],
+            &[("svc_1", &[600]), ("unattributed", &[300]), ("other", &[100])],
+        );
         let view = overview_view(&overview, &request(open_ms, NOW_MS), &Names::default(), NOW_MS);
         let shares: Vec<f64> = view.series.iter().map(|series| series.share_percent).collect();
         assert_eq!(shares, [60.0, 30.0, 10.0]);
@@ -381,21 +399,31 @@ mod tests {
     fn keys_become_names() {
         let mut names = Names::default();
         names.services.insert(7, ("web-7".to_owned(), "Acme".to_owned()));
-        names.exporters.insert("192.0.2.1".parse().unwrap(), "mx1.nyc1".to_owned());
+        names
+            .exporters
+            .insert("192.0.2.1".parse().unwrap(), "mx1.nyc1".to_owned());
         let named = |key, by| {
             let label = label(key, by, &names);
             (label.name, label.detail)
         };
         let pair = |name: &str, detail: &str| (name.to_owned(), detail.to_owned());
         assert_eq!(named("svc_7", Dimension::Service), pair("web-7", "Acme · svc_7"));
-        assert_eq!(named("svc_8", Dimension::Service), pair("svc_8", "no longer in the catalogue"));
+        assert_eq!(
+            named("svc_8", Dimension::Service),
+            pair("svc_8", "no longer in the catalogue")
+        );
         assert_eq!(named("6", Dimension::Protocol), pair("TCP", "protocol 6"));
         assert_eq!(named("253", Dimension::Protocol), pair("protocol 253", ""));
-        assert_eq!(named("192.0.2.1 513", Dimension::Interface), pair("mx1.nyc1 if 513", "192.0.2.1"));
-        assert_eq!(named("2001:db8::1 5", Dimension::Interface), pair("2001:db8::1 if 5", ""));
+        assert_eq!(
+            named("192.0.2.1 513", Dimension::Interface),
+            pair("mx1.nyc1 if 513", "192.0.2.1")
+        );
+        assert_eq!(
+            named("2001:db8::1 5", Dimension::Interface),
+            pair("2001:db8::1 if 5", "")
+        );
         assert_eq!(named("3320", Dimension::As), pair("AS3320", ""));
         assert_eq!(named("0", Dimension::As).0, "AS not reported");
-        assert_eq!(label("svc_7", Dimension::Service, &names).href.as_deref(), Some("/ops/services/svc_7"));
     }
 
     #[test]

@@ -115,16 +115,33 @@ mod tests {
     fn our_addresses_are_filled_in() {
         let sockets = [socket("netflow", "198.51.100.10:9995"), socket("sflow", "0.0.0.0:6344")];
         let guide = Guide::new(&sockets, Some("203.0.113.5:8080"));
-        assert!(guide.netflow.contains("flow-server 198.51.100.10 port 9995"), "{}", guide.netflow);
-        assert!(guide.sflow.contains("collector 203.0.113.5 udp-port 6344"), "{}", guide.sflow);
+        assert!(
+            guide.netflow.contains("flow-server 198.51.100.10 port 9995"),
+            "{}",
+            guide.netflow
+        );
+        assert!(
+            guide.sflow.contains("collector 203.0.113.5 udp-port 6344"),
+            "{}",
+            guide.sflow
+        );
         assert!(!guide.has_placeholder);
     }
 
     #[test]
     fn an_address_only_this_machine_could_use_is_left_to_be_filled_in() {
-        for host in [None, Some("localhost:8080"), Some("127.0.0.1:8080"), Some("[::1]:8080"), Some("portal.example.net")] {
+        for host in [
+            None,
+            Some("localhost:8080"),
+            Some("127.0.0.1:8080"),
+            Some("[::1]:8080"),
+            Some("portal.example.net"),
+        ] {
             let guide = Guide::new(&[socket("netflow", "[::]:2055")], host);
-            assert!(guide.netflow.contains("flow-server COLLECTOR-ADDRESS port 2055"), "{host:?}");
+            assert!(
+                guide.netflow.contains("flow-server COLLECTOR-ADDRESS port 2055"),
+                "{host:?}"
+            );
             assert!(guide.has_placeholder);
         }
         let guide = Guide::new(&[], Some("[2001:db8::7]"));

@@ -90,7 +90,9 @@ async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Fail
         if balance.minor >= 0 {
             owed = owed.checked_add(balance).map_err(overflow)?;
         } else {
-            owing = owing.checked_add(balance.checked_neg().map_err(overflow)?).map_err(overflow)?;
+            owing = owing
+                .checked_add(balance.checked_neg().map_err(overflow)?)
+                .map_err(overflow)?;
         }
         customers.push(CustomerRow {
             customer,

@@ -28,7 +28,9 @@ async fn finance_sees_the_invoices_of_everybody_and_sums_that_match() {
 
     let all = browser.get("/finance?month=all").await;
     assert_eq!(all.status, 200);
-    let invoices = list_all(world.portal.state.db().pool(), InvoiceFilter::default()).await.unwrap();
+    let invoices = list_all(world.portal.state.db().pool(), InvoiceFilter::default())
+        .await
+        .unwrap();
     let mut total = Money::zero(Currency::USD);
     for invoice in &invoices {
         assert!(all.body.contains(&invoice.number), "{}", invoice.number);
@@ -36,9 +38,22 @@ async fn finance_sees_the_invoices_of_everybody_and_sums_that_match() {
     }
     assert!(all.body.contains(&total.to_string()), "{total}");
 
-    let of_bob = browser.get(&format!("/finance?month=all&customer={}", invoices_customer(&invoices, world.invoice_of_bob))).await;
-    assert!(of_bob.body.contains(&format!("/finance/invoices/{}\"", world.invoice_of_bob)));
-    assert!(!of_bob.body.contains(&format!("/finance/invoices/{}\"", world.invoice_of_ada)));
+    let of_bob = browser
+        .get(&format!(
+            "/finance?month=all&customer={}",
+            invoices_customer(&invoices, world.invoice_of_bob)
+        ))
+        .await;
+    assert!(
+        of_bob
+            .body
+            .contains(&format!("/finance/invoices/{}\"", world.invoice_of_bob))
+    );
+    assert!(
+        !of_bob
+            .body
+            .contains(&format!("/finance/invoices/{}\"", world.invoice_of_ada))
+    );
 
     let empty_month = browser.get("/finance?month=1999-01").await;
     assert_eq!(empty_month.status, 200);
@@ -48,7 +63,10 @@ async fn finance_sees_the_invoices_of_everybody_and_sums_that_match() {
 
     let csv = browser.get("/finance/invoices.csv?month=all").await;
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
-    assert_eq!(csv.header("content-disposition"), "attachment; filename=\"invoices-month-all.csv\"");
+    assert_eq!(
+        csv.header("content-disposition"),
+        "attachment; filename=\"invoices-month-all.csv\""
+    );
     assert_eq!(csv.body.lines().count(), invoices.len() + 1);
 }
 
@@ -62,8 +80,12 @@ async fn an_invoice_shows_its_lines_and_postings_and_the_books_balance() {
     world.portal.user("fin", Role::Finance, None).await;
     let mut browser = world.portal.signed_in("fin").await;
 
-    let found = billing::invoice::get(world.portal.state.db(), world.invoice_of_ada).await.unwrap();
-    let answer = browser.get(&format!("/finance/invoices/{}", world.invoice_of_ada)).await;
+    let found = billing::invoice::get(world.portal.state.db(), world.invoice_of_ada)
+        .await
+        .unwrap();
+    let answer = browser
+        .get(&format!("/finance/invoices/{}", world.invoice_of_ada))
+        .await;
     assert_eq!(answer.status, 200);
     for line in &found.lines {
         assert!(answer.body.contains(&line.amount.to_string()), "{}", line.description);
