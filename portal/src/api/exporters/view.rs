@@ -285,7 +285,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         add(
             "losses",
             "Its sequence numbers have gaps: datagrams are lost on the way or dropped here. Compare with the drops of the \
-             sockets above."
+             sockets below."
                 .to_owned(),
         );
     }
