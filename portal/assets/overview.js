@@ -75,13 +75,12 @@
       var points = one.bits_per_second.map(function (rate, index) {
         return [Math.max(data.starts_ms[index], data.from_ms), rate];
       });
-      // A point stands for its whole step: the last one is drawn to the end of it.
+      // The last point stands for its whole step: it is drawn to the end of it.
       if (points.length) points.push([data.to_ms, points[points.length - 1][1]]);
       return {
         id: one.key,
         name: one.name,
         type: "line",
-        step: "end",
         stack: "traffic",
         symbol: "none",
         lineStyle: { width: 0 },

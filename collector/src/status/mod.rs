@@ -127,6 +127,11 @@ pub struct InterfaceStatus {
     pub in_flows: u64,
     /// Flows that went out here.
     pub out_flows: u64,
+    /// Layer 3, after sampling.
+    #[serde(default)]
+    pub in_bytes_scaled: u64,
+    #[serde(default)]
+    pub out_bytes_scaled: u64,
     pub last_seen_ms: i64,
     #[serde(with = "boundary")]
     pub boundary: Boundary,
@@ -256,10 +261,14 @@ impl ExporterStatus {
             let mine = interfaces.entry(interface.if_index).or_insert(InterfaceStatus {
                 in_flows: 0,
                 out_flows: 0,
+                in_bytes_scaled: 0,
+                out_bytes_scaled: 0,
                 ..*interface
             });
             mine.in_flows += interface.in_flows;
             mine.out_flows += interface.out_flows;
+            mine.in_bytes_scaled = mine.in_bytes_scaled.saturating_add(interface.in_bytes_scaled);
+            mine.out_bytes_scaled = mine.out_bytes_scaled.saturating_add(interface.out_bytes_scaled);
             if interface.last_seen_ms > mine.last_seen_ms {
                 mine.last_seen_ms = interface.last_seen_ms;
                 mine.boundary = interface.boundary;
@@ -375,6 +384,8 @@ mod tests {
                 if_index: 513,
                 in_flows: flows,
                 out_flows: 0,
+                in_bytes_scaled: 10 * flows,
+                out_bytes_scaled: 0,
                 last_seen_ms: last_heard_ms,
                 boundary: Boundary::External,
             }],
@@ -407,6 +418,7 @@ mod tests {
         assert_eq!((first.flows, first.first_heard_ms, first.last_heard_ms), (17, 10, 20));
         assert_eq!(first.interfaces.len(), 1);
         assert_eq!(first.interfaces[0].in_flows, 17);
+        assert_eq!(first.interfaces[0].in_bytes_scaled, 170);
     }
 
     #[test]

@@ -198,9 +198,11 @@ impl Tracked {
         minute.bytes_scaled = minute.bytes_scaled.saturating_add(bytes_scaled);
         if let Some(interface) = self.interface(flow.in_if, flow.received_at_ms, flow.in_boundary) {
             interface.in_flows += 1;
+            interface.in_bytes_scaled = interface.in_bytes_scaled.saturating_add(bytes_scaled);
         }
         if let Some(interface) = self.interface(flow.out_if, flow.received_at_ms, flow.out_boundary) {
             interface.out_flows += 1;
+            interface.out_bytes_scaled = interface.out_bytes_scaled.saturating_add(bytes_scaled);
         }
     }
 
@@ -216,6 +218,8 @@ impl Tracked {
             if_index,
             in_flows: 0,
             out_flows: 0,
+            in_bytes_scaled: 0,
+            out_bytes_scaled: 0,
             last_seen_ms: at_ms,
             boundary,
         });
@@ -303,5 +307,6 @@ mod tests {
         assert_eq!((status.flows, status.bytes_scaled, status.datagrams), (3, 3_000, 1));
         assert_eq!(status.interfaces.len(), 2);
         assert_eq!(status.interfaces[0].in_flows, 3);
+        assert_eq!(status.interfaces[0].in_bytes_scaled, 3_000);
     }
 }

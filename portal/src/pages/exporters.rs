@@ -13,7 +13,7 @@ use axum::routing::get;
 use jiff::tz::TimeZone;
 use schemas::metering::{MeterDirection, MeterMode};
 
-use crate::api::exporters::view::{ExporterView, Hearing, SocketView};
+use crate::api::exporters::view::{ExporterView, Hearing, SocketView, weight};
 use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
 use crate::error::{PageError, page};
@@ -41,16 +41,24 @@ struct InterfaceRow {
     boundary: &'static str,
     in_flows: String,
     out_flows: String,
+    in_volume: String,
+    out_volume: String,
     last_seen: String,
+}
+
+struct TemplateRow {
+    id: u16,
+    kind: &'static str,
+    last_seen: String,
+    fields: Vec<String>,
 }
 
 struct DomainRow {
     domain: u32,
     protocol: String,
-    templates: u64,
+    templates: Vec<TemplateRow>,
     pending_sets: u64,
     sampling: String,
-    sequence_lost: String,
 }
 
 /// One exporter as it is printed.
@@ -178,7 +186,7 @@ fn socket_row(socket: &SocketView) -> SocketRow {
 
 fn card(view: ExporterView, now_ms: i64) -> Card {
     let mut interfaces: Vec<_> = view.interfaces.iter().collect();
-    interfaces.sort_by_key(|interface| std::cmp::Reverse(interface.in_flows + interface.out_flows));
+    interfaces.sort_by_key(|interface| std::cmp::Reverse(weight(interface)));
     let rejected_total: u64 = view.rejected.iter().map(|count| count.value).sum();
     let (metering, metering_note) = metering(&view);
     Card {
@@ -230,14 +238,22 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             .map(|domain| DomainRow {
                 domain: domain.observation_domain,
                 protocol: domain.protocol.clone(),
-                templates: domain.templates,
+                templates: domain
+                    .templates
+                    .iter()
+                    .map(|template| TemplateRow {
+                        id: template.id,
+                        kind: template.kind,
+                        last_seen: format::ago(template.last_seen_ms, now_ms),
+                        fields: template.fields.clone(),
+                    })
+                    .collect(),
                 pending_sets: domain.pending_sets,
                 sampling: match domain.sampling_rate {
                     Some(rate) => format!("1 in {}, {}", format::grouped(u64::from(rate)), domain.sampling_source),
                     None if domain.sampling_source.is_empty() => "not told".to_owned(),
                     None => domain.sampling_source.clone(),
                 },
-                sequence_lost: format::grouped(domain.sequence_lost),
             })
             .collect(),
         interfaces_more: interfaces.len().saturating_sub(MAX_INTERFACES),
@@ -249,6 +265,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                 boundary: interface.boundary,
                 in_flows: format::grouped(interface.in_flows),
                 out_flows: format::grouped(interface.out_flows),
+                in_volume: format::bytes(interface.in_bytes_scaled),
+                out_volume: format::bytes(interface.out_bytes_scaled),
                 last_seen: format::ago(interface.last_seen_ms, now_ms),
             })
             .collect(),

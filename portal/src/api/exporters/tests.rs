@@ -155,6 +155,8 @@ fn boundary_metering_without_an_external_interface_is_told_with_a_snippet() {
         if_index,
         in_flows,
         out_flows: 0,
+        in_bytes_scaled: 0,
+        out_bytes_scaled: 0,
         last_seen_ms: NOW_MS,
         boundary: Boundary::Internal,
     };

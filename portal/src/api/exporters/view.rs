@@ -1,5 +1,6 @@
 //! What is known of one exporter, in the words of the page, with what is wrong about it.
 
+use collector::decode::netflow::{TemplateKind, TemplateStatus};
 use collector::status::{ExporterStatus, InterfaceStatus, SocketStatus};
 use schemas::address::Address;
 use schemas::flow::Boundary;
@@ -58,11 +59,21 @@ pub(crate) struct Count {
 pub(crate) struct Domain {
     pub(crate) observation_domain: u32,
     pub(crate) protocol: String,
-    pub(crate) templates: u64,
+    pub(crate) templates: Vec<Template>,
     pub(crate) pending_sets: u64,
     pub(crate) sampling_rate: Option<u32>,
     pub(crate) sampling_source: String,
-    pub(crate) sequence_lost: u64,
+}
+
+/// A template, with its fields in the order of the record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Template {
+    pub(crate) id: u16,
+    /// `data` or `options`.
+    pub(crate) kind: &'static str,
+    pub(crate) last_seen_ms: i64,
+    /// Names with their length in bytes: `octetDeltaCount (8)`.
+    pub(crate) fields: Vec<String>,
 }
 
 /// An interface that flows crossed.
@@ -72,6 +83,8 @@ pub(crate) struct Interface {
     pub(crate) boundary: &'static str,
     pub(crate) in_flows: u64,
     pub(crate) out_flows: u64,
+    pub(crate) in_bytes_scaled: u64,
+    pub(crate) out_bytes_scaled: u64,
     pub(crate) last_seen_ms: i64,
 }
 
@@ -160,11 +173,10 @@ pub(crate) fn exporter(
             .map(|domain| Domain {
                 observation_domain: domain.observation_domain,
                 protocol: protocol_name(domain.protocol_version),
-                templates: domain.templates,
+                templates: domain.template_list.iter().map(template).collect(),
                 pending_sets: domain.pending_sets,
                 sampling_rate: domain.sampling_rate,
                 sampling_source: domain.sampling_source.clone(),
-                sequence_lost: domain.sequence_lost,
             })
             .collect(),
         interfaces: status.interfaces.iter().map(interface).collect(),
@@ -273,7 +285,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         add(
             "losses",
             "Its sequence numbers have gaps: datagrams are lost on the way or dropped here. Compare with the drops of the \
-             sockets above."
+             sockets below."
                 .to_owned(),
         );
     }
@@ -342,6 +354,24 @@ fn rejected(status: &ExporterStatus) -> Vec<Count> {
         .collect()
 }
 
+fn template(template: &TemplateStatus) -> Template {
+    /// A length of this means that each record says its own (RFC 7011 §7).
+    const VARIABLE: u16 = u16::MAX;
+    let fields = template.fields.iter().map(|field| match field.length_bytes {
+        VARIABLE => format!("{} (variable)", field.name),
+        length_bytes => format!("{} ({length_bytes})", field.name),
+    });
+    Template {
+        id: template.id,
+        kind: match template.kind {
+            TemplateKind::Data => "data",
+            TemplateKind::Options => "options",
+        },
+        last_seen_ms: template.last_seen_ms,
+        fields: fields.collect(),
+    }
+}
+
 fn interface(interface: &InterfaceStatus) -> Interface {
     Interface {
         if_index: interface.if_index,
@@ -352,19 +382,24 @@ fn interface(interface: &InterfaceStatus) -> Interface {
         },
         in_flows: interface.in_flows,
         out_flows: interface.out_flows,
+        in_bytes_scaled: interface.in_bytes_scaled,
+        out_bytes_scaled: interface.out_bytes_scaled,
         last_seen_ms: interface.last_seen_ms,
     }
+}
+
+/// What makes an interface busy: its volume, then its flows.
+pub(crate) fn weight(interface: &Interface) -> (u64, u64) {
+    (
+        interface.in_bytes_scaled.saturating_add(interface.out_bytes_scaled),
+        interface.in_flows.saturating_add(interface.out_flows),
+    )
 }
 
 /// Indexes of interfaces, the busiest first.
 pub(crate) fn busiest(interfaces: &[Interface]) -> Vec<u32> {
     let mut sorted: Vec<&Interface> = interfaces.iter().collect();
-    sorted.sort_by_key(|interface| {
-        (
-            std::cmp::Reverse(interface.in_flows + interface.out_flows),
-            interface.if_index,
-        )
-    });
+    sorted.sort_by_key(|interface| (std::cmp::Reverse(weight(interface)), interface.if_index));
     sorted.iter().map(|interface| interface.if_index).collect()
 }
 

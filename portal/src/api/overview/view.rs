@@ -45,8 +45,6 @@ pub(crate) struct SeriesView {
     pub(crate) name: String,
     /// Second line: the customer, the address, the number behind the name; empty where there is none.
     pub(crate) detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) href: Option<String>,
     pub(crate) kind: SeriesKind,
     /// Class of `staff.css` that gives the band its colour.
     pub(crate) colour: String,
@@ -178,7 +176,6 @@ fn series_view(series: &OverviewSeries, label: Label, colour: String, range: &Ra
         key: series.key.clone(),
         name: label.name,
         detail: label.detail,
-        href: label.href,
         kind: label.kind,
         colour,
         total_bytes: series.total_bytes,
@@ -225,7 +222,6 @@ fn instant(ms: i64) -> String {
 struct Label {
     name: String,
     detail: String,
-    href: Option<String>,
     kind: SeriesKind,
 }
 
@@ -234,7 +230,6 @@ impl Label {
         Label {
             name: name.into(),
             detail: detail.into(),
-            href: None,
             kind: SeriesKind::Key,
         }
     }
@@ -266,13 +261,9 @@ fn label(key: &str, by: Dimension, names: &Names) -> Label {
 }
 
 fn service_label(id: ServiceId, names: &Names) -> Label {
-    let label = match names.services.get(&id.number()) {
+    match names.services.get(&id.number()) {
         Some((name, customer)) => Label::key(name, format!("{customer} · {id}")),
         None => Label::key(id.to_string(), "no longer in the catalogue"),
-    };
-    Label {
-        href: Some(format!("/ops/services/{id}")),
-        ..label
     }
 }
 
@@ -433,10 +424,6 @@ mod tests {
         );
         assert_eq!(named("3320", Dimension::As), pair("AS3320", ""));
         assert_eq!(named("0", Dimension::As).0, "AS not reported");
-        assert_eq!(
-            label("svc_7", Dimension::Service, &names).href.as_deref(),
-            Some("/ops/services/svc_7")
-        );
     }
 
     #[test]
