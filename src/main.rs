@@ -70,7 +70,7 @@ fn main() -> ExitCode {
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Collect(args) => commands::collect::run(args).await,
             Command::Demo(args) => commands::demo::run(args).await,
-            Command::Simulate(args) => commands::simulate::run(args),
+            Command::Simulate(args) => commands::simulate::run(&args),
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
             Command::Usage(args) => commands::usage::run(args).await,

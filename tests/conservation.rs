@@ -181,7 +181,7 @@ fn hostile_datagrams_are_counted_and_harmless() {
             }
             socket.send_to(&payload, target).expect("loopback accepts datagrams");
             sent += 1;
-            if sent % 500 == 0 {
+            if sent.is_multiple_of(500) {
                 // The kernel's queue must not overflow.
                 wait_until_taken(target);
             }

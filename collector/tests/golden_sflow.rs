@@ -451,7 +451,9 @@ fn a_bad_sample_loses_itself_only() {
 fn sequence_gaps_restarts_and_late_datagrams() {
     let hour_ms = 3_600_000;
     // Heads as (sequence, uptime) and what they count: (lost, reordered, restarts).
-    let cases: [(&[(u32, u32)], (u64, u64, u64)); 6] = [
+    /// Sequence numbers with uptimes; what is counted lost, reset and reordered.
+    type Case = (&'static [(u32, u32)], (u64, u64, u64));
+    let cases: [Case; 6] = [
         (&[(10, hour_ms), (11, hour_ms + 1)], (0, 0, 0)),
         (
             &[

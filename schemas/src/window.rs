@@ -92,7 +92,7 @@ mod tests {
     fn parts(amount: u64, start_ms: i64, end_ms: i64) -> Vec<(i64, u64)> {
         let mut out = Vec::new();
         spread(amount, start_ms, end_ms, |window, share| {
-            out.push((window.start_ms(), share))
+            out.push((window.start_ms(), share));
         });
         out
     }

@@ -46,7 +46,7 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.exporters == 0 || args.flows == 0 {
         bail!("--exporters and --flows must be at least 1");
     }

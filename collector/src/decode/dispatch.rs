@@ -158,7 +158,7 @@ impl Dispatcher {
     /// What the decoders know of each observation domain or agent, for the status.
     pub fn domains(&self) -> Vec<(Address, DomainView)> {
         let domains = self.netflow.domains().into_iter().map(netflow_view);
-        domains.chain(self.sflow.agents().into_iter().map(sflow_view)).collect()
+        domains.chain(self.sflow.agents().into_iter().map(|status| sflow_view(&status))).collect()
     }
 }
 
@@ -176,7 +176,7 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
     (status.exporter, view)
 }
 
-fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
+fn sflow_view(status: &AgentStatus) -> (Address, DomainView) {
     let rate = status
         .sources
         .iter()

@@ -170,7 +170,7 @@ async fn a_period_to_date_is_projected_and_priced() {
     // 0.05 USD per GB over 1000 GB, rounded half away from zero to the cent.
     let over = projected.saturating_sub(1_000_000_000_000);
     assert!(over > 0 && billed < 1_000_000_000_000, "{billed} {projected}");
-    let cents = (u128::from(over) * 5 * 2 / 1_000_000_000 + 1) / 2;
+    let cents = (u128::from(over) * 5 * 2 / 1_000_000_000).div_ceil(2);
     assert_eq!(
         period["cost_projected"]["minor"].as_u64().unwrap(),
         u64::try_from(cents).unwrap()

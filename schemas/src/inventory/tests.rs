@@ -61,7 +61,7 @@ async fn what_was_created_reads_back() {
     let owner = customer(pool, web.customer).await.unwrap();
     assert_eq!(owner.time_zone_name(), "Europe/Berlin");
     assert_eq!(owner.tax_rate.to_string(), "19 %");
-    assert_eq!(customers(pool).await.unwrap(), [owner.clone()]);
+    assert_eq!(customers(pool).await.unwrap(), std::slice::from_ref(&owner));
     assert_eq!(
         customer_by_email(pool, " ADA@example.net").await.unwrap(),
         Some(owner.clone())

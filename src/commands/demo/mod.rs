@@ -125,8 +125,7 @@ fn prepare_folder(dir: &Path) -> anyhow::Result<bool> {
 /// The configuration a network engineer would have written for this fleet.
 fn config_text(fleet: &Fleet) -> anyhow::Result<String> {
     let mut config = Config::default();
-    let loopback = |port| vec![SocketAddr::from(([127, 0, 0, 1], port))];
-    config.collector.netflow = loopback(0);
+    config.collector.netflow = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.collector.sflow = Vec::new();
     config.exporters = fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect();
     Ok(format!(

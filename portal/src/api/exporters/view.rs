@@ -405,7 +405,7 @@ pub(crate) fn busiest(interfaces: &[Interface]) -> Vec<u32> {
 
 pub(crate) fn socket(socket: &SocketStatus) -> SocketView {
     SocketView {
-        kind: serde_json::to_value(&socket.kind)
+        kind: serde_json::to_value(socket.kind)
             .ok()
             .and_then(|kind| kind.as_str().map(str::to_owned))
             .unwrap_or_default(),
