@@ -15,34 +15,34 @@ use serde::{Deserialize, Serialize};
 /// Everything that can be configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where journal, tables and the default database live.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// `sqlite://…` or `postgres://…`; the data directory's own SQLite where absent.
-    pub database: Option<String>,
+    pub(crate) database: Option<String>,
     /// Networks of ours beside the prefixes that services hold.
-    pub own_networks: Vec<IpNet>,
-    pub collector: CollectorConfig,
-    pub portal: PortalConfig,
-    pub billing: BillingConfig,
+    pub(crate) own_networks: Vec<IpNet>,
+    pub(crate) collector: CollectorConfig,
+    pub(crate) portal: PortalConfig,
+    pub(crate) billing: BillingConfig,
     #[serde(rename = "exporter")]
-    pub exporters: Vec<ExporterConfig>,
+    pub(crate) exporters: Vec<ExporterConfig>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PortalConfig {
+pub(crate) struct PortalConfig {
     /// Address the portal listens on.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Set when people reach the portal by https (a proxy in front): cookies are then sent over https only.
-    pub secure_cookies: bool,
+    pub(crate) secure_cookies: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct BillingConfig {
+pub(crate) struct BillingConfig {
     /// `serve` closes every period that has ended, once its last window is closed.
-    pub close_automatically: bool,
+    pub(crate) close_automatically: bool,
 }
 
 impl Default for Config {
@@ -61,32 +61,37 @@ impl Default for Config {
 
 impl Default for PortalConfig {
     fn default() -> PortalConfig {
-        PortalConfig { http: SocketAddr::from(([127, 0, 0, 1], 8080)), secure_cookies: false }
+        PortalConfig {
+            http: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            secure_cookies: false,
+        }
     }
 }
 
 impl Default for BillingConfig {
     fn default() -> BillingConfig {
-        BillingConfig { close_automatically: true }
+        BillingConfig {
+            close_automatically: true,
+        }
     }
 }
 
 impl Config {
     /// Reads and checks a file.
-    pub fn read(path: &Path) -> anyhow::Result<Config> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
         Config::parse(&text).with_context(|| format!("configuration {}", path.display()))
     }
 
     /// Parses and checks a text.
-    pub fn parse(text: &str) -> anyhow::Result<Config> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Config> {
         let config: Config = toml::from_str(text)?;
         config.check()?;
         Ok(config)
     }
 
     /// What no type can rule out.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.collector.validate()?;
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
@@ -100,7 +105,10 @@ impl Config {
                      list the SNMP indexes of its uplinks, or set meter = \"addresses\" or \"off\""
                 );
             }
-            for rate in [exporter.sampling_rate, exporter.default_sampling_rate].into_iter().flatten() {
+            for rate in [exporter.sampling_rate, exporter.default_sampling_rate]
+                .into_iter()
+                .flatten()
+            {
                 if rate == 0 {
                     bail!("exporter {address}: a sampling rate of 0 is not a rate; 1 means unsampled");
                 }
@@ -109,11 +117,14 @@ impl Config {
         Ok(())
     }
 
-    pub fn metering(&self) -> MeteringConfig {
-        MeteringConfig { own_networks: self.own_networks.clone(), exporters: self.exporters.clone() }
+    pub(crate) fn metering(&self) -> MeteringConfig {
+        MeteringConfig {
+            own_networks: self.own_networks.clone(),
+            exporters: self.exporters.clone(),
+        }
     }
 
-    pub fn database_url(&self) -> String {
+    pub(crate) fn database_url(&self) -> String {
         match &self.database {
             Some(url) => url.clone(),
             None => schemas::db::Database::default_url(&self.data_dir),
@@ -122,7 +133,7 @@ impl Config {
 }
 
 /// What `ezscale config example` prints: every setting with its default or a typical value.
-pub const EXAMPLE: &str = include_str!("../docs/ezscale.example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("../docs/ezscale.example.toml");
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +149,10 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default() {
         let config = Config::parse("").unwrap();
-        assert_eq!(toml::to_string(&config).unwrap(), toml::to_string(&Config::default()).unwrap());
+        assert_eq!(
+            toml::to_string(&config).unwrap(),
+            toml::to_string(&Config::default()).unwrap()
+        );
     }
 
     #[test]
@@ -146,8 +160,14 @@ mod tests {
         for (text, expected) in [
             ("data_dri = 'x'", "data_dri"),
             ("[collector]\nsegment_seconds = 'ten'", "line 2"),
-            ("[[exporter]]\naddress = '192.0.2.1'\n[[exporter]]\naddress = '192.0.2.1'", "listed twice"),
-            ("[[exporter]]\naddress = '192.0.2.1'\nmeter = 'boundary'", "external_interfaces"),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\n[[exporter]]\naddress = '192.0.2.1'",
+                "listed twice",
+            ),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\nmeter = 'boundary'",
+                "external_interfaces",
+            ),
             ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use anyhow::Context as _;
+use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
 use schemas::assignment::{Assignment, Assignments};
@@ -31,21 +32,21 @@ const TICK: Duration = Duration::from_secs(5);
 const BILLING_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Everything the jobs work on.
-pub struct Jobs {
-    pub config_path: Option<PathBuf>,
-    pub config: Config,
-    pub database: Database,
-    pub analytics: Analytics,
-    pub collector: Arc<Collector>,
+pub(crate) struct Jobs {
+    pub(crate) config_path: Option<PathBuf>,
+    pub(crate) config: Config,
+    pub(crate) database: Database,
+    pub(crate) analytics: Analytics,
+    pub(crate) collector: Arc<Collector>,
     /// Shared with the portal, which shows the configuration in force.
-    pub metering: watch::Sender<Arc<MeteringConfig>>,
-    pub close_periods: bool,
+    pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
+    pub(crate) close_periods: bool,
 }
 
 impl Jobs {
     /// Runs until cancelled. An error is logged and tried again at the next tick: a job that cannot run now must not take
     /// the collector down with it.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
             .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
             .ok();
@@ -71,7 +72,10 @@ impl Jobs {
                 error!(error = format!("{error:#}"), "assignments could not be applied");
             }
             if let Err(error) = self.analytics.refresh_usage(|_| {}).await {
-                error!(error = format!("{:#}", anyhow::Error::from(error)), "usage could not be refreshed");
+                error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "usage could not be refreshed"
+                );
             }
             if self.close_periods && tokio::time::Instant::now() >= billing_due {
                 billing_due = tokio::time::Instant::now() + BILLING_INTERVAL;
@@ -82,8 +86,10 @@ impl Jobs {
         }
     }
 
-    fn config_modified(&self) -> Option<jiff::Timestamp> {
-        let modified = std::fs::metadata(self.config_path.as_ref()?).and_then(|metadata| metadata.modified()).ok()?;
+    fn config_modified(&self) -> Option<Timestamp> {
+        let modified = std::fs::metadata(self.config_path.as_ref()?)
+            .and_then(|metadata| metadata.modified())
+            .ok()?;
         Timestamp::try_from(modified).ok()
     }
 
@@ -103,7 +109,9 @@ impl Jobs {
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
     async fn follow_assignments(&self, known: &mut Vec<Assignment>) -> anyhow::Result<()> {
-        let rows = inventory::load_assignments(&self.database).await.context("read assignments")?;
+        let rows = inventory::load_assignments(self.database.pool())
+            .await
+            .context("read assignments")?;
         let metering = self.config.metering();
         if *known != rows || known.is_empty() {
             let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
@@ -114,23 +122,26 @@ impl Jobs {
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {
-        let metering = self.config.metering();
-        let closed = billing::invoice::close_due(&self.database, &self.analytics, &metering, Timestamp::now()).await?;
-        if !closed.is_empty() {
-            info!(invoices = closed.len(), "ended periods closed");
+        let usage = MeteredUsage::new(self.analytics.clone(), &self.config.metering());
+        let closing = billing::invoice::close_all(&self.database, &usage, Timestamp::now().as_millisecond()).await?;
+        if !closing.invoices.is_empty() {
+            info!(invoices = closing.invoices.len(), "ended periods closed");
+        }
+        for (customer, error) in closing.failed {
+            error!(%customer, error = format!("{:#}", anyhow::Error::from(error)), "a period could not be closed");
         }
         Ok(())
     }
 }
 
 /// Attributes stored flows anew for every assignment that was changed in the past.
-pub async fn apply_backdated(
+pub(crate) async fn apply_backdated(
     database: &Database,
     analytics: &Analytics,
     metering: &MeteringConfig,
     assignments: &[Assignment],
 ) -> anyhow::Result<()> {
-    let pending = inventory::pending_attribution_changes(database).await?;
+    let pending = inventory::pending_attribution_changes(database.pool()).await?;
     if pending.is_empty() {
         return Ok(());
     }
@@ -138,8 +149,13 @@ pub async fn apply_backdated(
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
-        inventory::mark_attribution_change_applied(database, change.id, Timestamp::now()).await?;
-        info!(from_ms = change.from_ms, files = summary.files_rewritten, "stored flows attributed anew");
+        inventory::mark_attribution_change_applied(database.pool(), change.id, Timestamp::now().as_millisecond())
+            .await?;
+        info!(
+            from_ms = change.from_ms,
+            files = summary.files_rewritten,
+            "stored flows attributed anew"
+        );
     }
     Ok(())
 }

@@ -4,21 +4,26 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use analytics::{Analytics, MeteredService};
+use analytics::Analytics;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use schemas::assignment::Assignments;
 use schemas::db::Database;
 use schemas::inventory;
-use schemas::metering::{MeterMode, MeteringConfig};
 
 use crate::config::Config;
 
 /// How the program logs; logs go to standard error.
 #[derive(Args, Debug)]
-pub struct Logging {
+pub(crate) struct Logging {
     /// What to log: error, warn, info, debug, trace, or per module (collector=debug)
-    #[arg(long, global = true, env = "EZSCALE_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "EZSCALE_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     log: String,
     /// Form of the log lines
     #[arg(long, global = true, env = "EZSCALE_LOG_FORMAT", value_enum, default_value = "text")]
@@ -31,10 +36,13 @@ enum LogFormat {
     Json,
 }
 
-pub fn init_logging(logging: &Logging) {
+pub(crate) fn init_logging(logging: &Logging) {
     use std::io::IsTerminal as _;
     let filter = tracing_subscriber::EnvFilter::try_new(&logging.log).unwrap_or_else(|error| {
-        eprintln!("warning: --log {:?} is not understood ({error}): logging at info", logging.log);
+        eprintln!(
+            "warning: --log {:?} is not understood ({error}): logging at info",
+            logging.log
+        );
         tracing_subscriber::EnvFilter::new("info")
     });
     let builder = tracing_subscriber::fmt()
@@ -49,32 +57,32 @@ pub fn init_logging(logging: &Logging) {
 
 /// Where the data is.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Data {
+pub(crate) struct Data {
     /// Configuration file (TOML); see `ezscale config example` [default: ezscale.toml in the data folder, if there]
     #[arg(long, env = "EZSCALE_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Folder of journal, tables and the default database [default: ezscale-data]
     #[arg(long, env = "EZSCALE_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// Relational database: sqlite:///path or postgres://user@host/name [default: SQLite in the data folder]
     #[arg(long, env = "EZSCALE_DATABASE", value_name = "URL", hide_env_values = true)]
-    pub database: Option<String>,
+    pub(crate) database: Option<String>,
 }
 
 /// Where the collector listens.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// Listen for NetFlow v5, v7, v9 and IPFIX; repeatable; port 0 picks a free one [default: 0.0.0.0:2055]
     #[arg(long, env = "EZSCALE_NETFLOW", value_name = "ADDR", value_delimiter = ',')]
-    pub netflow: Vec<SocketAddr>,
+    pub(crate) netflow: Vec<SocketAddr>,
     /// Listen for sFlow v5; repeatable [default: 0.0.0.0:6343]
     #[arg(long, env = "EZSCALE_SFLOW", value_name = "ADDR", value_delimiter = ',')]
-    pub sflow: Vec<SocketAddr>,
+    pub(crate) sflow: Vec<SocketAddr>,
 }
 
 impl Data {
     /// The configuration file: the one that was named, else `ezscale.toml` in the data folder, if it is there.
-    pub fn config_path(&self) -> Option<PathBuf> {
+    pub(crate) fn config_path(&self) -> Option<PathBuf> {
         let in_data_dir = || {
             let data_dir = self.data_dir.clone().unwrap_or(Config::default().data_dir);
             Some(data_dir.join("ezscale.toml")).filter(|path| path.exists())
@@ -83,7 +91,7 @@ impl Data {
     }
 
     /// The configuration with the flags applied, and the data folder made.
-    pub fn config(&self) -> anyhow::Result<Config> {
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let mut config = match self.config_path() {
             Some(path) => Config::read(&path)?,
             None => Config::default(),
@@ -100,7 +108,7 @@ impl Data {
     }
 
     /// The configuration and its open database.
-    pub async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
+    pub(crate) async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
         let config = self.config()?;
         let database = Database::open(&config.database_url()).await?;
         Ok((config, database))
@@ -109,7 +117,7 @@ impl Data {
 
 impl Listen {
     /// Listeners on the command line replace all configured ones: nobody gets a port open that was not asked for.
-    pub fn apply(&self, config: &mut Config) {
+    pub(crate) fn apply(&self, config: &mut Config) {
         if self.netflow.is_empty() && self.sflow.is_empty() {
             return;
         }
@@ -119,21 +127,16 @@ impl Listen {
 }
 
 /// The snapshot of assignments that the database holds.
-pub async fn load_assignments(database: &Database) -> anyhow::Result<Arc<Assignments>> {
-    let rows = inventory::load_assignments(database).await.context("read assignments")?;
+pub(crate) async fn load_assignments(database: &Database) -> anyhow::Result<Arc<Assignments>> {
+    let rows = inventory::load_assignments(database.pool())
+        .await
+        .context("read assignments")?;
     Ok(Arc::new(Assignments::new(rows)?))
 }
 
 /// Makes usage current: a reader then sees what was collected up to now.
-pub async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
+pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
     let analytics = Analytics::open(&config.data_dir)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)
-}
-
-/// The exporters that meter a service of `site`: those of the site that count, or all that count where it has none.
-pub fn metered_service(service: u32, site: Option<&str>, metering: &MeteringConfig) -> MeteredService {
-    let counting = metering.exporters.iter().filter(|exporter| exporter.meter != MeterMode::Off);
-    let exporters = counting.filter(|exporter| site.is_none() || exporter.site.as_deref() == site);
-    MeteredService { service, exporters: exporters.map(|exporter| exporter.address).collect() }
 }

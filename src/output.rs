@@ -4,33 +4,39 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A plain table: bold-free, no frame, columns lined up.
-pub struct Listing {
+pub(crate) struct Listing {
     table: Table,
     right: Vec<usize>,
     rows: usize,
 }
 
 impl Listing {
-    pub fn new(columns: &[&str]) -> Listing {
+    pub(crate) fn new(columns: &[&str]) -> Listing {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|name| name.to_uppercase()));
-        Listing { table, right: Vec::new(), rows: 0 }
+        Listing {
+            table,
+            right: Vec::new(),
+            rows: 0,
+        }
     }
 
     /// Aligns a column of numbers to the right.
-    pub fn right(mut self, column: usize) -> Listing {
+    pub(crate) fn right(mut self, column: usize) -> Listing {
         self.right.push(column);
         self
     }
 
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.table.add_row(cells);
         self.rows += 1;
     }
 
     /// Prints the table, or `empty` on standard error when it has no rows.
-    pub fn print(mut self, empty: &str) {
+    pub(crate) fn print(mut self, empty: &str) {
         if self.rows == 0 {
             eprintln!("{empty}");
             return;
@@ -45,7 +51,7 @@ impl Listing {
 }
 
 /// A progress bar on standard error; silent where that is no terminal.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
 }
 
@@ -59,30 +65,44 @@ impl Progress {
         Progress { bar }
     }
 
-    pub fn counted(what: &str, total: u64) -> Progress {
-        Progress::styled("{msg:28} {bar:30} {human_pos:>12} / {human_len}  {per_sec}  {eta}", what, total)
+    pub(crate) fn counted(what: &str, total: u64) -> Progress {
+        Progress::styled(
+            "{msg:28} {bar:30} {human_pos:>12} / {human_len}  {per_sec}  {eta}",
+            what,
+            total,
+        )
     }
 
-    pub fn bytes(what: &str, total: u64) -> Progress {
-        Progress::styled("{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}", what, total)
+    pub(crate) fn bytes(what: &str, total: u64) -> Progress {
+        Progress::styled(
+            "{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}",
+            what,
+            total,
+        )
     }
 
-    pub fn set(&self, position: u64) {
+    /// For work whose total shows on the way.
+    pub(crate) fn set_of(&self, position: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(position);
+    }
+
+    pub(crate) fn set(&self, position: u64) {
         self.bar.set_position(position);
     }
 
     /// Takes the bar away: what follows is the answer.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish();
     }
 }
 
 /// An instant for people and programs: RFC 3339, UTC, to the second where nothing is lost.
-pub fn instant(at_ms: i64) -> String {
+pub(crate) fn instant(at_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(at_ms) {
         Ok(at) => at.to_string(),
         Err(_) => format!("{at_ms} ms"),
@@ -90,17 +110,21 @@ pub fn instant(at_ms: i64) -> String {
 }
 
 /// A volume for people: binary units, one decimal.
-pub fn byte_count(bytes: u64) -> String {
+pub(crate) fn byte_count(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let exponent = (bytes.max(1).ilog2() / 10) as usize;
     match exponent {
         0 => format!("{bytes} B"),
-        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * exponent)) as f64, UNITS[exponent]),
+        _ => format!(
+            "{:.1} {}",
+            bytes as f64 / (1u64 << (10 * exponent)) as f64,
+            UNITS[exponent]
+        ),
     }
 }
 
 /// A rate for people: decimal units, one decimal.
-pub fn bits_per_second(bps: u64) -> String {
+pub(crate) fn bits_per_second(bps: u64) -> String {
     const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
     let mut value = bps as f64;
     let mut unit = 0;

@@ -17,7 +17,9 @@ const FLOWS: u64 = 1_000_000;
 const RATE: u64 = 50_000;
 
 fn number(value: &Value, key: &str) -> u64 {
-    value[key].as_u64().unwrap_or_else(|| panic!("{key} is a whole number in {value}"))
+    value[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{key} is a whole number in {value}"))
 }
 
 /// Sums of one counter over everything that arrived.
@@ -28,17 +30,27 @@ fn counted(data: &DataDir, pattern: &str) -> u64 {
 
 /// Waits until the collector has read every datagram.
 fn wait_until_taken(address: SocketAddr) {
-    wait_until("the collector to have taken every datagram", Duration::from_secs(60), || {
-        UdpSocketState::here(address.port()).queued_bytes == 0
-    });
+    wait_until(
+        "the collector to have taken every datagram",
+        Duration::from_secs(60),
+        || UdpSocketState::here(address.port()).queued_bytes == 0,
+    );
 }
 
 fn start(data: &DataDir, protocol: &str) -> (Ezscale, SocketAddr) {
     let start = Start::new("collect");
     let listen = "127.0.0.1:0";
-    let start = if protocol == "sflow" { start.sflow(listen) } else { start.netflow(listen) };
+    let start = if protocol == "sflow" {
+        start.sflow(listen)
+    } else {
+        start.netflow(listen)
+    };
     let collector = start.on(data);
-    let address = *collector.netflow.first().or(collector.sflow.first()).expect("one listener");
+    let address = *collector
+        .netflow
+        .first()
+        .or(collector.sflow.first())
+        .expect("one listener");
     (collector, address)
 }
 
@@ -48,11 +60,21 @@ fn conserves(protocol: &str, flows: u64) {
     data.set_config("own_networks = ['198.18.0.0/15', '2001:db8::/32']\n");
     let (collector, address) = start(&data, protocol);
     let sums = data.run_simulate(&[
-        "--to", &address.to_string(), "--protocol", protocol, "--flows", &flows.to_string(), "--rate", &RATE.to_string(),
+        "--to",
+        &address.to_string(),
+        "--protocol",
+        protocol,
+        "--flows",
+        &flows.to_string(),
+        "--rate",
+        &RATE.to_string(),
     ]);
     wait_until_taken(address);
     let dropped = UdpSocketState::here(address.port()).dropped;
-    assert_eq!(dropped, 0, "{protocol}: datagrams lost in the kernel at {RATE} flows a second");
+    assert_eq!(
+        dropped, 0,
+        "{protocol}: datagrams lost in the kernel at {RATE} flows a second"
+    );
     collector.terminate();
 
     let stored = data.query_numbers(
@@ -61,8 +83,16 @@ fn conserves(protocol: &str, flows: u64) {
          sum(bytes * sampling_rate) AS scaled FROM flows",
         ["flows", "bytes", "packets", "scaled"],
     );
-    let sent = [number(&sums, "flows"), number(&sums, "bytes"), number(&sums, "packets"), number(&sums, "sampled_bytes")];
-    assert_eq!(stored, sent, "flows, bytes, packets and scaled bytes stored = sent by {protocol}");
+    let sent = [
+        number(&sums, "flows"),
+        number(&sums, "bytes"),
+        number(&sums, "packets"),
+        number(&sums, "sampled_bytes"),
+    ];
+    assert_eq!(
+        stored, sent,
+        "flows, bytes, packets and scaled bytes stored = sent by {protocol}"
+    );
 
     // F2: every datagram was decoded, none rejected or dropped.
     let datagrams = counted(&data, "datagrams");
@@ -79,7 +109,10 @@ fn conserves(protocol: &str, flows: u64) {
     let [usage] = data.query_numbers("SELECT sum(bytes_in + bytes_out) AS n FROM usage_5m", ["n"]);
     assert!(metered > 0, "the simulated traffic crosses the boundary");
     assert_eq!(usage, metered, "U2 for {protocol}");
-    println!("{protocol}: {} flows, {} datagrams, {} bytes stored = sent; usage {usage} = metered", sent[0], datagrams, sent[1]);
+    println!(
+        "{protocol}: {} flows, {} datagrams, {} bytes stored = sent; usage {usage} = metered",
+        sent[0], datagrams, sent[1]
+    );
 }
 
 #[test]
@@ -135,7 +168,13 @@ fn hostile_datagrams_are_counted_and_harmless() {
             let mut payload = header.to_vec();
             let length = random.below(1400);
             // Mostly small numbers: they look like lengths, counts and ids.
-            payload.extend((0..length).map(|_| if random.below(3) == 0 { random.next() as u8 } else { random.below(4) as u8 }));
+            payload.extend((0..length).map(|_| {
+                if random.below(3) == 0 {
+                    random.next() as u8
+                } else {
+                    random.below(4) as u8
+                }
+            }));
             if header == [0, 10] && random.below(2) == 0 && payload.len() >= 4 {
                 let total = payload.len() as u16;
                 payload[2..4].copy_from_slice(&total.to_be_bytes());
@@ -153,6 +192,10 @@ fn hostile_datagrams_are_counted_and_harmless() {
     collector.terminate();
     let arrived = counted(&data, "datagrams");
     assert_eq!(arrived + counted(&data, "dropped.%"), sent, "every datagram is counted");
-    assert_eq!(counted(&data, "datagrams_decoded") + counted(&data, "datagrams_rejected.%"), arrived, "F2");
+    assert_eq!(
+        counted(&data, "datagrams_decoded") + counted(&data, "datagrams_rejected.%"),
+        arrived,
+        "F2"
+    );
     println!("{sent} hostile datagrams, {arrived} read, peak memory {memory_kib} KiB");
 }

@@ -170,8 +170,8 @@ fn add_flows(
         }
         Dimension::Protocol | Dimension::Service => {
             let protocol = column::<UInt8Array>(batch, "ip_protocol")?.values();
-            for row in 0..batch.num_rows() {
-                add(row, Key::Number(protocol[row].into()));
+            for (row, protocol) in protocol.iter().enumerate() {
+                add(row, Key::Number(u32::from(*protocol)));
             }
         }
     }

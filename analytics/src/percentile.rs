@@ -1,6 +1,6 @@
 //! The 95th percentile as carriers bill it: nearest rank over 5-minute windows.
 //!
-//! Of n windows in ascending order the one at the 1-based rank `(95·n + 99) / 100` (integer division: ⌈0.95 n⌉) is taken
+//! Of n windows in ascending order the one at the 1-based rank ⌈95·n / 100⌉ = `(95·n + 99) / 100` (whole numbers) is taken
 //! as it is; nothing is interpolated. The windows above it, at most 5 %, are free. For [`UsageMode::Max`] both directions
 //! are ranked separately and the larger result is taken. Bits per second of a window are `bytes × 8 / 300`, rounded
 //! down: the percentile never claims a bit more than was sent.
@@ -11,7 +11,7 @@ use crate::UsageMode;
 
 /// 1-based nearest rank of the 95th percentile of `windows` values; 0 of none.
 pub const fn rank_95(windows: u64) -> u64 {
-    (95 * windows + 99) / 100
+    (95 * windows).div_ceil(100)
 }
 
 /// Bits per second of a window with so many bytes, rounded down.

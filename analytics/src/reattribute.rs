@@ -16,6 +16,7 @@ use schemas::flow::{Flow, batch_to_flows, flows_to_batch};
 use schemas::metering::Enricher;
 use schemas::table::{Commit, FileEntry, ManifestError, Table, write_parquet};
 
+use crate::store::unique_suffix;
 use crate::{Analytics, AnalyticsError};
 
 /// Rounds over the range when others replace files meanwhile.
@@ -132,15 +133,18 @@ fn replace(table: &Table, old: &FileEntry, flows: &[Flow]) -> Result<(), Analyti
     Ok(())
 }
 
-/// `2026-11-21/name.parquet` of commit 7 becomes `2026-11-21/name-r7.parquet`; a later replacement gets that file's commit.
-/// The process keeps two that replace one file at once apart: only one of them will be named.
+/// `2026-11-21/name.parquet` of commit 7 becomes `2026-11-21/name-r7<writer>.parquet`, and that of commit 12 in turn
+/// `2026-11-21/name-r12<writer>.parquet`.
 fn next_name(path: &str, sequence: u64) -> String {
     let stem = path.strip_suffix(".parquet").unwrap_or(path);
     let original = stem
         .rsplit_once("-r")
-        .filter(|(_, tail)| tail.bytes().all(|byte| byte.is_ascii_digit() || byte == b'p'))
+        .filter(|(_, tail)| {
+            tail.bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'p' || byte == b'x')
+        })
         .map_or(stem, |(original, _)| original);
-    format!("{original}-r{sequence}p{}.parquet", std::process::id())
+    format!("{original}-r{sequence}{}.parquet", unique_suffix())
 }
 
 #[cfg(test)]
@@ -149,9 +153,11 @@ mod tests {
 
     #[test]
     fn names_do_not_grow() {
-        let pid = std::process::id();
         let first = next_name("2026-11-21/a-round.parquet", 7);
-        assert_eq!(first, format!("2026-11-21/a-round-r7p{pid}.parquet"));
-        assert_eq!(next_name(&first, 12), format!("2026-11-21/a-round-r12p{pid}.parquet"));
+        assert!(first.starts_with("2026-11-21/a-round-r7p"), "{first}");
+        let second = next_name(&first, 12);
+        assert!(second.starts_with("2026-11-21/a-round-r12p"), "{second}");
+        assert!(!second.contains("-r7"), "{second}");
+        assert_ne!(next_name(&first, 12), second);
     }
 }

@@ -9,7 +9,7 @@
 //!   other rows of the day's file are kept.
 //!
 //! ```text
-//! tables/usage_5m/2026-11-21/usage-<flows_seq>-<commit>.parquet    one file per UTC day, by (service, window_start)
+//! tables/usage_5m/2026-11-21/usage-<flows_seq>-<commit>-<writer>.parquet    one file per UTC day, by (service, window_start)
 //! ```
 //!
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
@@ -28,7 +28,7 @@ use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, w
 use schemas::tables::USAGE_5M;
 use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
 
-use crate::store::{column, fold, instant};
+use crate::store::{column, fold, instant, unique_suffix};
 use crate::{Analytics, AnalyticsError, WindowUsage};
 
 /// How long after its end a window is closed: the time given to datagrams on their way, to the collector's segments and
@@ -685,7 +685,7 @@ impl DayRewrite {
         let date = jiff::Timestamp::from_millisecond(day * DAY_MS)?
             .strftime("%Y-%m-%d")
             .to_string();
-        let path = format!("{date}/usage-{flows_sequence}-{number}-{}.parquet", std::process::id());
+        let path = format!("{date}/usage-{flows_sequence}-{number}-{}.parquet", unique_suffix());
         let size_bytes = write_parquet(table, &path, [&batch_of(&rows)?])?;
         let file = FileEntry {
             path,

@@ -98,6 +98,10 @@ impl FakeUsage {
 }
 
 impl UsageSource for FakeUsage {
+    async fn settle(&self) -> Result<(), AnalyticsError> {
+        Ok(())
+    }
+
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
         Ok(queries.iter().map(|query| self.measure(query, now_ms)).collect())
     }

@@ -22,6 +22,9 @@ pub struct UsageQuery {
 
 /// What billing needs to know about usage.
 pub trait UsageSource: Send + Sync {
+    /// Makes sure that every flow stored before this call is in what [`UsageSource::period_usage`] answers.
+    fn settle(&self) -> impl Future<Output = Result<(), AnalyticsError>> + Send;
+
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
         &self,
@@ -59,9 +62,9 @@ pub trait UsageSource: Send + Sync {
 
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MeteringExporter {
-    pub address: Address,
-    pub site: Option<String>,
+struct MeteringExporter {
+    address: Address,
+    site: Option<String>,
 }
 
 /// Usage measured from flows. Cheap enough to clone.
@@ -72,21 +75,20 @@ pub struct MeteredUsage {
 }
 
 impl MeteredUsage {
-    pub fn new(analytics: Analytics, exporters: Vec<MeteringExporter>) -> MeteredUsage {
-        MeteredUsage { analytics, exporters }
-    }
-
-    /// With the exporters that a configuration names and that meter.
-    pub fn from_config(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
-        let meters = metering
+    /// Usage as the configured exporters meter it; those with `meter = "off"` do not.
+    pub fn new(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
+        let metering = metering
             .exporters
             .iter()
             .filter(|exporter| exporter.meter != MeterMode::Off);
-        let exporters = meters.map(|exporter| MeteringExporter {
+        let exporters = metering.map(|exporter| MeteringExporter {
             address: exporter.address,
             site: exporter.site.clone(),
         });
-        MeteredUsage::new(analytics, exporters.collect())
+        MeteredUsage {
+            analytics,
+            exporters: exporters.collect(),
+        }
     }
 
     pub fn analytics(&self) -> &Analytics {
@@ -110,6 +112,11 @@ impl MeteredUsage {
 }
 
 impl UsageSource for MeteredUsage {
+    async fn settle(&self) -> Result<(), AnalyticsError> {
+        self.analytics.refresh_usage(|_| {}).await?;
+        Ok(())
+    }
+
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
         let queries: Vec<PeriodQuery> = queries
             .iter()

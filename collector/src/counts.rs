@@ -43,6 +43,8 @@ counters! {
     /// Datagrams read from the journal.
     Datagrams = "datagrams",
     DatagramBytes = "datagram_bytes",
+    /// Bytes behind the end that a v5, v7 or IPFIX header gives: not read.
+    DatagramBytesTrailing = "datagram_bytes.trailing",
     /// Datagrams whose header and framing were understood, whatever became of single sets or records.
     DatagramsDecoded = "datagrams_decoded",
     DatagramsRejectedShort = "datagrams_rejected.short",
@@ -68,6 +70,8 @@ counters! {
     /// Waiting data sets given up: the limit or the age was reached.
     SetsDroppedPending = "sets_dropped.pending",
     SetsRejectedLength = "sets_rejected.length",
+    /// Sets of a datagram beyond the limit.
+    SetsRejectedLimit = "sets_rejected.limit",
     SetsRejectedReserved = "sets_rejected.reserved_id",
     /// Records cut off by the end of their set.
     RecordsRejectedLength = "records_rejected.length",

@@ -11,7 +11,8 @@
 //! 7. nothing: rate 0, kept and counted, never billed silently.
 //!
 //! Steps 4 and 5 answer only when there is one answer: samplers or domains that announce different rates leave the
-//! choice to the next step, because a guess would be billed.
+//! choice to the next step, because a guess would be billed. A rate that is announced for one interface counts as a
+//! sampler of its own there.
 
 use std::collections::BTreeMap;
 
@@ -179,7 +180,7 @@ pub fn choose(
             return chosen(rate, SamplingSource::OptionsDomain);
         }
     }
-    if let Some(rate) = announced.of_exporter {
+    if let Some(rate) = announced.of_exporter.and_then(RateRange::agreed) {
         return chosen(rate, SamplingSource::OptionsExporter);
     }
     match config.default_rate {
@@ -192,12 +193,17 @@ fn known(rate: Option<u32>) -> Option<u32> {
     rate.filter(|rate| *rate != 0)
 }
 
+/// Stands for the sampler of an interface whose options data names none: above every id that a sampler can have in practice.
+pub fn interface_sampler(if_index: u64) -> u64 {
+    (1 << 63) | if_index
+}
+
 /// The rates that one exporter announced in options data.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct AnnouncedRates {
     domains: BTreeMap<DomainKey, DomainRates>,
-    /// The one rate that all announcements agree on.
-    of_exporter: Option<u32>,
+    /// Of all announcements.
+    of_exporter: Option<RateRange>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -205,42 +211,44 @@ struct DomainRates {
     /// Announced without a sampler.
     plain: Option<u32>,
     samplers: BTreeMap<u64, u32>,
-    /// The one rate that all samplers agree on.
-    of_samplers: Option<u32>,
+    /// Of all samplers.
+    of_samplers: Option<RateRange>,
 }
 
 impl DomainRates {
     fn of_domain(&self) -> Option<u32> {
-        self.plain.or(self.of_samplers)
-    }
-
-    fn all(&self) -> impl Iterator<Item = u32> + '_ {
-        self.plain.into_iter().chain(self.samplers.values().copied())
+        self.plain.or_else(|| self.of_samplers.and_then(RateRange::agreed))
     }
 }
 
 impl AnnouncedRates {
-    /// Takes one announcement; `sampler` 0 speaks for the domain. Answers false when the domain already has
-    /// `max_samplers` others: then nothing changes.
-    pub fn announce(&mut self, domain: DomainKey, sampler: u64, rate: u32, max_samplers: usize) -> bool {
+    /// Takes the announcements of one set of options data, (sampler, rate) each; sampler 0 speaks for the domain. Answers
+    /// how many were refused because the domain already has `max_samplers` others.
+    ///
+    /// The cost is bounded by the announcements, the domain's samplers and the exporter's domains, added up: a hostile
+    /// exporter cannot make it their product.
+    pub fn announce(&mut self, domain: DomainKey, announcements: &[(u64, u32)], max_samplers: usize) -> u64 {
         let rates = self.domains.entry(domain).or_default();
-        if sampler == 0 {
-            if rates.plain == Some(rate) {
-                return true;
+        let (mut refused, mut changed) = (0, false);
+        for &(sampler, rate) in announcements {
+            if sampler == 0 {
+                changed |= rates.plain != Some(rate);
+                rates.plain = Some(rate);
+            } else if rates.samplers.len() < max_samplers || rates.samplers.contains_key(&sampler) {
+                changed |= rates.samplers.insert(sampler, rate) != Some(rate);
+            } else {
+                refused += 1;
             }
-            rates.plain = Some(rate);
-        } else {
-            if rates.samplers.get(&sampler) == Some(&rate) {
-                return true;
-            }
-            if rates.samplers.len() >= max_samplers && !rates.samplers.contains_key(&sampler) {
-                return false;
-            }
-            rates.samplers.insert(sampler, rate);
-            rates.of_samplers = agreed(rates.samplers.values().copied());
         }
-        self.of_exporter = agreed(self.domains.values().flat_map(DomainRates::all));
-        true
+        if changed {
+            rates.of_samplers = RateRange::of(rates.samplers.values().copied());
+            let ranges = self
+                .domains
+                .values()
+                .flat_map(|rates| rates.plain.map(RateRange::one).into_iter().chain(rates.of_samplers));
+            self.of_exporter = ranges.reduce(RateRange::join);
+        }
+        refused
     }
 
     /// How many samplers are known in all domains.
@@ -249,9 +257,35 @@ impl AnnouncedRates {
     }
 }
 
-fn agreed(mut rates: impl Iterator<Item = u32>) -> Option<u32> {
-    let first = rates.next()?;
-    rates.all(|rate| rate == first).then_some(first)
+/// The lowest and the highest of some rates: they agree when both are one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct RateRange {
+    lowest: u32,
+    highest: u32,
+}
+
+impl RateRange {
+    fn one(rate: u32) -> RateRange {
+        RateRange {
+            lowest: rate,
+            highest: rate,
+        }
+    }
+
+    fn join(self, other: RateRange) -> RateRange {
+        RateRange {
+            lowest: self.lowest.min(other.lowest),
+            highest: self.highest.max(other.highest),
+        }
+    }
+
+    fn of(rates: impl Iterator<Item = u32>) -> Option<RateRange> {
+        rates.map(RateRange::one).reduce(RateRange::join)
+    }
+
+    fn agreed(self) -> Option<u32> {
+        (self.lowest == self.highest).then_some(self.lowest)
+    }
 }
 
 /// The elements that speak of sampling, as one record or options record carries them; 0 = absent.
@@ -326,11 +360,11 @@ mod tests {
         assert_eq!(rate(config, 0, &announced, 7), (0, SamplingSource::Unknown));
         config.default_rate = Some(10);
         assert_eq!(rate(config, 0, &announced, 7), (10, SamplingSource::Default));
-        announced.announce(OTHER, 0, 20, 9);
+        announced.announce(OTHER, &[(0, 20)], 9);
         assert_eq!(rate(config, 0, &announced, 7), (20, SamplingSource::OptionsExporter));
-        announced.announce(DOMAIN, 0, 30, 9);
+        announced.announce(DOMAIN, &[(0, 30)], 9);
         assert_eq!(rate(config, 0, &announced, 7), (30, SamplingSource::OptionsDomain));
-        announced.announce(DOMAIN, 7, 40, 9);
+        announced.announce(DOMAIN, &[(7, 40)], 9);
         assert_eq!(rate(config, 0, &announced, 7), (40, SamplingSource::OptionsSampler));
         assert_eq!(rate(config, 0, &announced, 8), (30, SamplingSource::OptionsDomain));
         assert_eq!(rate(config, 50, &announced, 7), (50, SamplingSource::PerRecord));
@@ -341,13 +375,13 @@ mod tests {
     #[test]
     fn announcements_that_disagree_decide_nothing_for_others() {
         let mut announced = AnnouncedRates::default();
-        announced.announce(DOMAIN, 1, 100, 9);
+        announced.announce(DOMAIN, &[(1, 100)], 9);
         assert_eq!(
             rate(ExporterSampling::default(), 0, &announced, 0),
             (100, SamplingSource::OptionsDomain),
             "one sampler speaks for records that name none"
         );
-        announced.announce(DOMAIN, 2, 200, 9);
+        announced.announce(DOMAIN, &[(2, 200)], 9);
         assert_eq!(
             rate(ExporterSampling::default(), 0, &announced, 0),
             (0, SamplingSource::Unknown)
@@ -356,8 +390,12 @@ mod tests {
             rate(ExporterSampling::default(), 0, &announced, 2),
             (200, SamplingSource::OptionsSampler)
         );
-        assert!(!announced.announce(DOMAIN, 3, 1, 2), "the limit holds");
-        assert!(announced.announce(DOMAIN, 2, 100, 2), "a known sampler may change");
+        assert_eq!(announced.announce(DOMAIN, &[(3, 1)], 2), 1, "the limit holds");
+        assert_eq!(
+            announced.announce(DOMAIN, &[(2, 100)], 2),
+            0,
+            "a known sampler may change"
+        );
         assert_eq!(rate(ExporterSampling::default(), 0, &announced, 0).0, 100);
     }
 

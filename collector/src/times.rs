@@ -153,9 +153,9 @@ mod tests {
         let at = |kind, value| resolve(kind, value, clock);
         assert_eq!(at(TimeKind::Seconds, 1_767_225_600), Some(NOW_MS));
         assert_eq!(at(TimeKind::Milliseconds, 1_767_225_600_123), Some(NOW_MS + 123));
-        let ntp = (1_767_225_600_u64 + 2_208_988_800) << 32 | 0x8000_0000;
+        let ntp = ((1_767_225_600_u64 + 2_208_988_800) << 32) | 0x8000_0000;
         assert_eq!(at(TimeKind::Ntp, ntp), Some(NOW_MS + 500));
-        let after_2036 = (2_208_988_800_u64 + 2_100_000_000) % (1 << 32) << 32;
+        let after_2036 = ((2_208_988_800_u64 + 2_100_000_000) % (1 << 32)) << 32;
         assert_eq!(at(TimeKind::Ntp, after_2036), Some(2_100_000_000_000));
         assert_eq!(at(TimeKind::DeltaMicroseconds, 5_000_999), Some(NOW_MS - 5_000));
         assert_eq!(at(TimeKind::Milliseconds, 0), None);

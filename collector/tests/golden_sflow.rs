@@ -1,17 +1,19 @@
 //! sFlow captures of real devices decode to the values that people and tshark read in them, and no datagram, however
 //! damaged, goes uncounted.
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod oracle;
 
 use collector::counts::Counter;
 use collector::decode::sflow::{SflowCheckpoint, SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
+use oracle::{golden, tshark, udp_payloads_of_pcap};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use schemas::address::Address;
 use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeteringConfig};
-use support::{golden, tshark, udp_payloads_of_pcap};
 
 const RECEIVED_AT_MS: i64 = 1_700_000_000_000;
 
@@ -499,6 +501,7 @@ fn too_many_agents_are_rejected_and_counted() {
         agents_max: 2,
         sources_per_agent_max: 1,
         interfaces_per_agent_max: 1,
+        strangers_max: 1,
     };
     let mut decoder = SflowDecoder::new(limits, &MeteringConfig::default());
     let mut rejected = 0;
@@ -517,6 +520,28 @@ fn too_many_agents_are_rejected_and_counted() {
             .iter()
             .all(|agent| agent.sources.len() == 1 && agent.interfaces.len() == 1)
     );
+}
+
+#[test]
+fn forged_sources_do_not_grow_the_counts() {
+    let limits = SflowLimits {
+        strangers_max: 3,
+        ..SflowLimits::default()
+    };
+    let mut decoder = SflowDecoder::new(limits, &MeteringConfig::default());
+    let mut decoded = Decoded::default();
+    for host in 0..50 {
+        let datagram = Datagram {
+            received_at_ms: RECEIVED_AT_MS,
+            source: Address::from_v4([10, 0, 0, host]),
+            payload: &words(&[4, 1, 0xc000_0207]),
+        };
+        decoder.decode(&datagram, &mut decoded);
+    }
+    assert_eq!(decoded.counts.total(Counter::DatagramsRejectedVersion), 50);
+    let named: std::collections::BTreeSet<Address> = decoded.counts.iter().map(|(key, _, _)| key.exporter).collect();
+    assert_eq!(named.len(), 3 + 1, "three by name, the rest under ::");
+    assert_eq!(decoder.checkpoint().strangers.len(), 3);
 }
 
 #[test]

@@ -83,7 +83,7 @@ ezCharts.register("usage", function (data, theme) {
       type: "value",
       min: 0,
       max: peak > highest ? peak * 1.1 : null,
-      axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: false },
+      axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: peak > highest ? false : null },
     },
     tooltip: {
       formatter: function (hits) {

@@ -9,10 +9,9 @@ use billing::evidence::{Measured, UsageCharge};
 use billing::invoice::{Explanation, Invoice, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, contract, contracts_of, subscription_of};
-use billing::usage::{MeteredUsage, MeteringExporter};
+use billing::usage::MeteredUsage;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{self, Customer, InventoryError, Service};
-use schemas::metering::MeterMode;
 use schemas::money::Money;
 use schemas::period::{AnchorDay, Period};
 
@@ -69,15 +68,7 @@ pub(crate) async fn service_of(
 
 /// Usage as billing asks for it, by the metering exporters of the current configuration.
 pub(crate) fn metered_usage(state: &AppState) -> MeteredUsage {
-    let exporters = state.metering().exporters.clone();
-    let metering = exporters
-        .into_iter()
-        .filter(|exporter| exporter.meter != MeterMode::Off)
-        .map(|exporter| MeteringExporter {
-            address: exporter.address,
-            site: exporter.site,
-        });
-    MeteredUsage::new(state.analytics().clone(), metering.collect())
+    MeteredUsage::new(state.analytics().clone(), &state.metering())
 }
 
 pub(crate) fn metered(state: &AppState, service: &Service) -> MeteredService {

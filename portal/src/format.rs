@@ -38,6 +38,22 @@ fn with_prefix(value: u64, unit: &str) -> String {
     format!("{value} {unit}")
 }
 
+/// A volume in a given unit, such as the one a plan is sold by: `9.31 GiB`, `1,000 GB`. Rounded half up to three digits,
+/// whole units from 100 on.
+pub(crate) fn in_unit(bytes: u64, unit_bytes: u64, unit: &str) -> String {
+    let (bytes, unit_bytes) = (u128::from(bytes), u128::from(unit_bytes.max(1)));
+    for digits in [2, 1] {
+        let ten_pow = 10u128.pow(digits);
+        let rounded = (bytes * ten_pow + unit_bytes / 2) / unit_bytes;
+        if rounded < 1000 {
+            let (whole, fraction) = (rounded / ten_pow, rounded % ten_pow);
+            return format!("{whole}.{fraction:0width$} {unit}", width = digits as usize);
+        }
+    }
+    let whole = (bytes + unit_bytes / 2) / unit_bytes;
+    format!("{} {unit}", grouped(u64::try_from(whole).unwrap_or(u64::MAX)))
+}
+
 /// An integer with thousands separated: `1,234,567`.
 pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
@@ -114,6 +130,20 @@ mod tests {
             assert_eq!(bytes(value), text, "{value}");
         }
         assert_eq!(bits_per_second(9_995_000), "10.0 Mbit/s");
+    }
+
+    #[test]
+    fn a_plan_s_unit_is_kept() {
+        for (bytes, text) in [
+            (0, "0.00 GiB"),
+            (10_000_000_000, "9.31 GiB"),
+            (107_320_000_000, "99.9 GiB"),
+            (107_374_182_399, "100 GiB"),
+            (1000 << 30, "1,000 GiB"),
+        ] {
+            assert_eq!(in_unit(bytes, 1 << 30, "GiB"), text, "{bytes}");
+        }
+        assert_eq!(in_unit(1_000_000_000_000, 1_000_000_000, "GB"), "1,000 GB");
     }
 
     #[test]

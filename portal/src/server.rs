@@ -18,7 +18,7 @@ use tower_http::trace::TraceLayer;
 use crate::auth::{SignedIn, refuse_foreign_origin};
 use crate::error::{ApiError, Failure, PageError, PortalError};
 use crate::state::AppState;
-use crate::{api, assets, pages, shell};
+use crate::{api, assets, metrics, pages, shell};
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -79,6 +79,8 @@ pub fn router(state: AppState) -> Router {
         // Health must answer when everything else is at its limit.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::show))
+        .layer(middleware::from_fn_with_state(state.clone(), metrics::measure))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(state.clone(), security_headers))
         .layer(CatchPanicLayer::new())

@@ -1,7 +1,7 @@
 //! What every request needs. Cheap to clone; everything mutable is behind it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use schemas::metering::MeteringConfig;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Throttle;
+use crate::metrics::HttpMetrics;
 
 /// Passwords hashed or checked at one time: each takes a core for some 30 ms and 19 MiB.
 const MAX_PASSWORD_CHECKS: usize = 2;
@@ -44,6 +45,8 @@ struct Inner {
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     sign_in_throttle: Throttle,
+    http_metrics: HttpMetrics,
+    collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
 impl std::fmt::Debug for AppState {
@@ -72,6 +75,8 @@ impl AppState {
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
                 sign_in_throttle: Throttle::default(),
+                http_metrics: HttpMetrics::default(),
+                collector_metrics: OnceLock::new(),
             }),
         }
     }
@@ -104,6 +109,21 @@ impl AppState {
 
     pub fn secure_cookies(&self) -> bool {
         self.inner.secure_cookies
+    }
+
+    /// Says where the metrics of a collector in this process come from, in the Prometheus text format. The first call
+    /// holds; without one, `/metrics` tells the totals of the collector's status file.
+    pub fn set_collector_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        // A second source is ignored, as documented.
+        let _ = self.inner.collector_metrics.set(Box::new(source));
+    }
+
+    pub(crate) fn collector_metrics(&self) -> Option<String> {
+        self.inner.collector_metrics.get().map(|source| source())
+    }
+
+    pub(crate) fn http_metrics(&self) -> &HttpMetrics {
+        &self.inner.http_metrics
     }
 
     pub(crate) fn password_checks(&self) -> Arc<Semaphore> {

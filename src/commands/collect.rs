@@ -1,10 +1,11 @@
 //! `ezscale collect`: the collector and the usage job, without the portal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use analytics::Analytics;
 use anyhow::Context as _;
-use collector::Collector;
+use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
 use tokio::sync::watch;
@@ -16,14 +17,14 @@ use crate::jobs::{Jobs, apply_backdated};
 use crate::options::{Data, Listen, load_assignments};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
-    pub data: Data,
+    pub(crate) data: Data,
     #[command(flatten)]
-    pub listen: Listen,
+    pub(crate) listen: Listen,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_database().await?;
     args.listen.apply(&mut config);
     let running = Running::start(&config, database, args.data.config_path(), false).await?;
@@ -32,9 +33,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// A collector with its jobs.
-pub struct Running {
-    pub analytics: Analytics,
-    pub metering: watch::Receiver<Arc<MeteringConfig>>,
+pub(crate) struct Running {
+    pub(crate) analytics: Analytics,
+    pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
     collector: Arc<Collector>,
     jobs: tokio::task::JoinHandle<()>,
     cancel: CancellationToken,
@@ -44,15 +45,20 @@ pub struct Running {
 
 impl Running {
     /// Starts listening and prints one line per listener.
-    pub async fn start(
+    pub(crate) async fn start(
         config: &Config,
         database: Database,
         config_path: Option<std::path::PathBuf>,
         close_periods: bool,
     ) -> anyhow::Result<Running> {
         let assignments = load_assignments(&database).await?;
-        let collector = Collector::start(&config.data_dir, config.collector.clone(), config.metering(), assignments)
-            .context("start the collector")?;
+        let collector = Collector::start(
+            &config.data_dir,
+            config.collector.clone(),
+            config.metering(),
+            assignments,
+        )
+        .context("start the collector")?;
         for listening in collector.listening() {
             println!("{} listening on {}", listening.kind, listening.address);
         }
@@ -70,17 +76,37 @@ impl Running {
             close_periods,
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));
-        Ok(Running { analytics, metering, collector, jobs, cancel, config: config.clone(), database })
+        Ok(Running {
+            analytics,
+            metering,
+            collector,
+            jobs,
+            cancel,
+            config: config.clone(),
+            database,
+        })
+    }
+
+    /// Where the first NetFlow listener is.
+    pub(crate) fn netflow_address(&self) -> anyhow::Result<SocketAddr> {
+        let first = self
+            .collector
+            .listening()
+            .iter()
+            .find(|listening| listening.kind == ListenKind::Netflow);
+        Ok(first.context("the collector has no NetFlow listener")?.address)
     }
 
     /// Drains: everything received is queryable, and counted in usage, when this returns.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: storing what was received");
         self.cancel.cancel();
         self.jobs.await.context("background jobs")?;
         let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
-        tokio::task::spawn_blocking(move || collector.stop()).await?.context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(&self.database).await?;
+        tokio::task::spawn_blocking(move || collector.stop())
+            .await?
+            .context("stop the collector")?;
+        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
         apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
@@ -89,7 +115,7 @@ impl Running {
 }
 
 /// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() -> anyhow::Result<()> {
+pub(crate) async fn stop_signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;

@@ -8,7 +8,7 @@ use crate::config::{Config, EXAMPLE};
 use crate::options::Data;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -29,12 +29,16 @@ enum Command {
     },
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Example => print!("{EXAMPLE}"),
         Command::Check { file } => {
             let config = Config::read(&file)?;
-            println!("{}: ok, {} exporters configured", file.display(), config.exporters.len());
+            println!(
+                "{}: ok, {} exporters configured",
+                file.display(),
+                config.exporters.len()
+            );
         }
         Command::Show { data } => print!("{}", toml::to_string(&data.config()?)?),
     }

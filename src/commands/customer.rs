@@ -8,7 +8,7 @@ use crate::options::Data;
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -43,9 +43,17 @@ enum Command {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Add { name, email, currency, time_zone, country, tax_rate, data } => {
+        Command::Add {
+            name,
+            email,
+            currency,
+            time_zone,
+            country,
+            tax_rate,
+            data,
+        } => {
             let (_, database) = data.open_database().await?;
             let new = NewCustomer {
                 name: &name,
@@ -65,12 +73,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let mut listing = Listing::new(&["id", "name", "email", "currency", "time zone", "country"]);
             for customer in inventory::customers(database.pool()).await? {
+                let time_zone = customer.time_zone_name().to_owned();
                 listing.row([
                     customer.id.to_string(),
                     customer.name,
                     customer.email,
                     customer.currency.to_string(),
-                    customer.time_zone_name().to_owned(),
+                    time_zone,
                     customer.country,
                 ]);
             }

@@ -9,13 +9,15 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId};
+use schemas::inventory;
 
 use crate::config::Config;
+use crate::jobs::apply_backdated;
 use crate::options::{Data, open_current};
 use crate::output::{Listing, Progress};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -73,7 +75,7 @@ enum Format {
     Csv,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Preview { customer, data } => {
             let (config, database) = data.open_database().await?;
@@ -116,7 +118,11 @@ async fn find(database: &Database, name: &str) -> anyhow::Result<InvoiceWithLine
 async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Result<Vec<Invoice>, BillingError> {
     let mut invoices: Vec<Invoice> = Vec::new();
     loop {
-        let filter = InvoiceFilter { customer, before: invoices.last().map(|invoice| invoice.id), ..InvoiceFilter::default() };
+        let filter = InvoiceFilter {
+            customer,
+            before: invoices.last().map(|invoice| invoice.id),
+            ..InvoiceFilter::default()
+        };
         let page = invoice::list_all(database.pool(), filter).await?;
         if page.is_empty() {
             return Ok(invoices);
@@ -127,16 +133,23 @@ async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Resu
 
 async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
-    let usage = measured(&config).await?;
+    let analytics = open_current(&config).await?;
+    let assignments = inventory::load_assignments(database.pool()).await?;
+    apply_backdated(&database, &analytics, &config.metering(), &assignments).await?;
+    let usage = MeteredUsage::new(analytics, &config.metering());
     let now_ms = Timestamp::now().as_millisecond();
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
         None => invoice::close_all(&database, &usage, now_ms).await?,
     };
-    let closed: Vec<Invoice> = closing.invoices.into_iter().map(|with_lines| with_lines.invoice).collect();
+    let closed: Vec<Invoice> = closing
+        .invoices
+        .into_iter()
+        .map(|with_lines| with_lines.invoice)
+        .collect();
     print_list(&closed, "no period has ended since the last close");
     for open in &closing.refused {
-        eprintln!("{}: the period has ended, but late flows may still arrive: close it again in some minutes", open.customer);
+        eprintln!("{}: not closed, {}: close again later", open.customer, open.reason);
     }
     let failed = closing.failed.len();
     for (customer, error) in closing.failed {
@@ -171,12 +184,20 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
         progress.set(done as u64 + 1);
     }
     progress.clear();
-    println!("{} invoices, {} usage lines recomputed from flows: {equal} equal, {} differ", invoices.len(), equal as usize + differ.len(), differ.len());
+    println!(
+        "{} invoices, {} usage lines recomputed from flows: {equal} equal, {} differ",
+        invoices.len(),
+        equal as usize + differ.len(),
+        differ.len()
+    );
     for line in &differ {
         println!("{line}");
     }
     if !differ.is_empty() {
-        bail!("{} lines differ: late flows are adjusted on the next invoice", differ.len());
+        bail!(
+            "{} lines differ: late flows are adjusted on the next invoice",
+            differ.len()
+        );
     }
     Ok(())
 }
@@ -190,7 +211,7 @@ fn date(at_ms: i64, zone: &str) -> String {
 }
 
 fn print_draft(draft: &Draft) {
-    let state = if draft.complete { "complete" } else { "so far" };
+    let state = if draft.is_complete() { "complete" } else { "so far" };
     println!(
         "{} {}  {} – {}  {state}",
         draft.customer,
@@ -198,7 +219,10 @@ fn print_draft(draft: &Draft) {
         date(draft.period_start_ms, &draft.time_zone),
         date(draft.period_end_ms, &draft.time_zone)
     );
-    let mut listing = Listing::new(&["service", "line", "quantity", "unit", "rate", "amount"]).right(2).right(4).right(5);
+    let mut listing = Listing::new(&["service", "line", "quantity", "unit", "rate", "amount"])
+        .right(2)
+        .right(4)
+        .right(5);
     for line in &draft.lines {
         listing.row([
             line.service.to_string(),
@@ -210,12 +234,18 @@ fn print_draft(draft: &Draft) {
         ]);
     }
     listing.print("no lines");
-    println!("subtotal {}, tax {} ({}), total {}\n", draft.subtotal, draft.tax, draft.tax_rate, draft.total);
+    println!(
+        "subtotal {}, tax {} ({}), total {}\n",
+        draft.subtotal, draft.tax, draft.tax_rate, draft.total
+    );
 }
 
 fn print_invoice(with_lines: &InvoiceWithLines) {
     let invoice = &with_lines.invoice;
-    println!("{} ({})  {}  {}", invoice.number, invoice.id, invoice.customer, invoice.customer_name);
+    println!(
+        "{} ({})  {}  {}",
+        invoice.number, invoice.id, invoice.customer, invoice.customer_name
+    );
     println!(
         "period {} – {} ({}), due {}",
         date(invoice.period_start_ms, &invoice.time_zone),
@@ -223,7 +253,11 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
         invoice.time_zone,
         date(invoice.due_at_ms, &invoice.time_zone)
     );
-    let mut listing = Listing::new(&["#", "service", "line", "quantity", "unit", "rate", "amount"]).right(0).right(3).right(5).right(6);
+    let mut listing = Listing::new(&["#", "service", "line", "quantity", "unit", "rate", "amount"])
+        .right(0)
+        .right(3)
+        .right(5)
+        .right(6);
     for line in &with_lines.lines {
         listing.row([
             line.position.to_string(),
@@ -236,7 +270,10 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
         ]);
     }
     listing.print("no lines");
-    println!("subtotal {}, tax {} ({}), total {}", invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total);
+    println!(
+        "subtotal {}, tax {} ({}), total {}",
+        invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total
+    );
 }
 
 fn list(invoices: &[Invoice], format: Format) -> anyhow::Result<()> {
@@ -275,7 +312,11 @@ fn print_list(invoices: &[Invoice], empty: &str) {
             invoice.id.to_string(),
             invoice.customer.to_string(),
             invoice.customer_name.clone(),
-            format!("{} – {}", date(invoice.period_start_ms, &invoice.time_zone), date(invoice.period_end_ms, &invoice.time_zone)),
+            format!(
+                "{} – {}",
+                date(invoice.period_start_ms, &invoice.time_zone),
+                date(invoice.period_end_ms, &invoice.time_zone)
+            ),
             invoice.status.name().to_owned(),
             invoice.total.to_string(),
         ]);

@@ -1,15 +1,15 @@
 //! One file per command.
 
-pub mod collect;
-pub mod config;
-pub mod customer;
-pub mod demo;
-pub mod invoice;
-pub mod plan;
-pub mod query;
-pub mod replay;
-pub mod serve;
-pub mod service;
-pub mod simulate;
-pub mod usage;
-pub mod user;
+pub(crate) mod collect;
+pub(crate) mod config;
+pub(crate) mod customer;
+pub(crate) mod demo;
+pub(crate) mod invoice;
+pub(crate) mod plan;
+pub(crate) mod query;
+pub(crate) mod replay;
+pub(crate) mod serve;
+pub(crate) mod service;
+pub(crate) mod simulate;
+pub(crate) mod usage;
+pub(crate) mod user;

@@ -14,7 +14,7 @@ use crate::options::Data;
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -108,19 +108,30 @@ impl Add {
         };
         match self.model {
             Model::Flat => Terms::Flat,
-            Model::Transfer => Terms::Transfer { included_units: self.included, unit: self.unit, mode },
-            Model::Percentile => Terms::Percentile { commit_mbps: self.commit_mbps, mode },
+            Model::Transfer => Terms::Transfer {
+                included_units: self.included,
+                unit: self.unit,
+                mode,
+            },
+            Model::Percentile => Terms::Percentile {
+                commit_mbps: self.commit_mbps,
+                mode,
+            },
         }
     }
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Add(add) => {
             let (_, database) = add.data.open_database().await?;
             let mut transaction = database.begin_write().await?;
-            let new = NewPlan { name: &add.name, service_type: &add.service_type, terms: add.terms() };
+            let new = NewPlan {
+                name: &add.name,
+                service_type: &add.service_type,
+                terms: add.terms(),
+            };
             let plan = catalog::create_plan(&mut transaction, new, now_ms).await?;
             let new = NewPrice {
                 plan: plan.id,
@@ -135,7 +146,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["plan", "name", "type", "model", "price", "months", "base", "usage rate"]).right(6).right(7);
+            let mut listing = Listing::new(&["plan", "name", "type", "model", "price", "months", "base", "usage rate"])
+                .right(6)
+                .right(7);
             for plan in catalog::plans(database.pool()).await? {
                 for price in catalog::prices_of(database.pool(), plan.id).await? {
                     listing.row([
@@ -152,11 +165,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
             listing.print("no plans: add one with `ezscale plan add`");
         }
-        Command::Subscribe { service, price, anchor_day, from, data } => {
+        Command::Subscribe {
+            service,
+            price,
+            anchor_day,
+            from,
+            data,
+        } => {
             let (_, database) = data.open_database().await?;
             let started_at_ms = from.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
-            let new = NewSubscription { service, price, anchor_day, started_at_ms };
+            let new = NewSubscription {
+                service,
+                price,
+                anchor_day,
+                started_at_ms,
+            };
             let subscription = subscription::subscribe(&mut transaction, new).await?;
             transaction.commit().await?;
             println!("{}", subscription.id);

@@ -14,7 +14,7 @@ Functions for addresses: addr('192.0.2.1'), addr_text(src_addr), in_prefix(dst_a
 Example: the ten busiest destinations of service 12 today
   ezscale query \"SELECT addr_text(dst_addr) AS peer, sum(bytes * sampling_rate) AS bytes FROM flows
                  WHERE src_service = 12 AND start_at >= date_trunc('day', now()) GROUP BY 1 ORDER BY 2 DESC LIMIT 10\"")]
-pub struct Args {
+pub(crate) struct Args {
     /// The question in SQL (read-only)
     sql: String,
     /// Form of the answer
@@ -34,15 +34,15 @@ enum Format {
     Csv,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.data.config()?;
     let analytics = open_current(&config).await?;
     let batches = analytics.sql(&args.sql).await?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match args.format {
-        Format::Table => output::write_table(&batches, &mut out)?,
-        Format::Json => output::write_json(&batches, &mut out)?,
-        Format::Csv => output::write_csv(&batches, &mut out)?,
+        Format::Table => output::to_table(&batches, &mut out)?,
+        Format::Json => output::to_json_rows(&batches, &mut out)?,
+        Format::Csv => output::to_csv(&batches, &mut out)?,
     }
     out.flush()?;
     Ok(())

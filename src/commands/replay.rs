@@ -2,36 +2,68 @@
 
 use std::path::PathBuf;
 
-use collector::import::{Importer, replay_pcap};
+use collector::counts::Counter;
+use collector::import::{Importer, PortFilter, import_name, replay_pcap};
 
-use crate::options::{Data, load_assignments};
+use crate::options::{Data, load_assignments, open_current};
 use crate::output::{Listing, Progress};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Capture file (pcap or pcapng) of flow exports over UDP
     file: PathBuf,
+    /// Take only datagrams to this UDP port; repeatable [default: all that look like flow exports]
+    #[arg(long)]
+    port: Vec<u16>,
     #[command(flatten)]
     data: Data,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let assignments = load_assignments(&database).await?;
     let metering = config.metering();
     let data_dir = config.data_dir.clone();
-    let size_bytes = std::fs::metadata(&args.file).map(|metadata| metadata.len()).unwrap_or(0);
-    let summary = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+    let size_bytes = std::fs::metadata(&args.file)
+        .map(|metadata| metadata.len())
+        .unwrap_or(0);
+    let (packets, summary) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let progress = Progress::bytes("reading the capture", size_bytes);
-        let importer = Importer::open(&data_dir, metering, assignments, &format!("replay {}", args.file.display()))?;
-        let summary = replay_pcap(&args.file, importer, |bytes| progress.set(bytes))?;
-        progress.finish();
-        Ok(summary)
+        let name = format!("replay {}", import_name(&args.file)?);
+        let mut importer = Importer::open(&data_dir, metering, assignments, &name)?;
+        let filter = if args.port.is_empty() {
+            PortFilter::FlowLike
+        } else {
+            PortFilter::Ports(args.port)
+        };
+        let packets = replay_pcap(&args.file, &mut importer, &filter, |now| progress.set(now.bytes_read))?;
+        let summary = importer.finish()?;
+        progress.clear();
+        Ok((packets, summary))
     })
     .await??;
+    open_current(&config).await?;
+    println!(
+        "{} packets: {} flow datagrams, {} others",
+        packets.packets, packets.datagrams, packets.others
+    );
+    let left_out = [
+        ("fragments", packets.fragments),
+        ("cut short", packets.truncated),
+        ("of an unknown link type", packets.link_unknown),
+    ];
+    for (what, count) in left_out.into_iter().filter(|(_, count)| *count > 0) {
+        println!("{count} packets left out: {what}");
+    }
+    if summary.files > 0 && summary.files_known == summary.files {
+        println!("this capture was stored before: nothing changed");
+    }
     let mut listing = Listing::new(&["counter", "value"]).right(1);
-    for (counter, value) in summary.totals() {
-        listing.row([counter.name().to_owned(), value.to_string()]);
+    for counter in Counter::ALL {
+        let total = summary.counts.total(*counter);
+        if total > 0 {
+            listing.row([counter.name().to_owned(), total.to_string()]);
+        }
     }
     listing.print("the capture holds no flow exports");
     Ok(())

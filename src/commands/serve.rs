@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::options::{Data, Listen};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     data: Data,
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub struct Args {
     http: Option<SocketAddr>,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_database().await?;
     args.listen.apply(&mut config);
     if let Some(http) = args.http {
@@ -29,26 +29,38 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let listener = bind(config.portal.http).await?;
     let address = listener.local_addr()?;
-    let running =
-        Running::start(&config, database.clone(), args.data.config_path(), config.billing.close_automatically).await?;
+    let running = Running::start(
+        &config,
+        database.clone(),
+        args.data.config_path(),
+        config.billing.close_automatically,
+    )
+    .await?;
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
     portal.run_until(stop_signal()).await?;
     running.stop().await
 }
 
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen for http on {address}"))
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen for http on {address}"))
 }
 
 /// The portal as a task.
-pub struct Portal {
+pub(crate) struct Portal {
     task: tokio::task::JoinHandle<Result<(), portal::PortalError>>,
     stop: CancellationToken,
 }
 
 impl Portal {
-    pub fn start(listener: TcpListener, config: &Config, database: schemas::db::Database, running: &Running) -> Portal {
+    pub(crate) fn start(
+        listener: TcpListener,
+        config: &Config,
+        database: schemas::db::Database,
+        running: &Running,
+    ) -> Portal {
         let stop = CancellationToken::new();
         let state = portal::AppState::new(portal::Options {
             db: database,
@@ -62,7 +74,7 @@ impl Portal {
     }
 
     /// Serves until the signal comes, or until serving fails.
-    pub async fn run_until(mut self, signal: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    pub(crate) async fn run_until(mut self, signal: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut self.task => return ended?.context("serve the portal"),
             signalled = signal => signalled?,

@@ -13,7 +13,7 @@ use crate::options::Data;
 use crate::output::{Listing, instant};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -84,19 +84,34 @@ impl Assign {
     fn target(&self) -> anyhow::Result<Target> {
         match (self.prefix, self.exporter, self.interface, self.vlan) {
             (Some(prefix), ..) => Ok(Target::Prefix(prefix)),
-            (None, Some(exporter), Some(if_index), vlan) => Ok(Target::Interface { exporter, if_index, vlan }),
+            (None, Some(exporter), Some(if_index), vlan) => Ok(Target::Interface {
+                exporter,
+                if_index,
+                vlan,
+            }),
             (None, Some(exporter), None, Some(vlan)) => Ok(Target::Vlan { exporter, vlan }),
             _ => bail!("--exporter needs --interface or --vlan beside it"),
         }
     }
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let now_ms = Timestamp::now().as_millisecond();
     match args.command {
-        Command::Add { name, customer, service_type, site, data } => {
+        Command::Add {
+            name,
+            customer,
+            service_type,
+            site,
+            data,
+        } => {
             let (_, database) = data.open_database().await?;
-            let new = NewService { customer, name: &name, service_type: &service_type, site: site.as_deref() };
+            let new = NewService {
+                customer,
+                name: &name,
+                service_type: &service_type,
+                site: site.as_deref(),
+            };
             let mut transaction = database.begin_write().await?;
             let service = inventory::create_service(&mut transaction, new, now_ms).await?;
             transaction.commit().await?;
@@ -124,7 +139,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
             let assignments = inventory::assignments(database.pool()).await?;
-            let mut listing = Listing::new(&["id", "name", "customer", "type", "site", "assignment", "holds", "from", "to"]);
+            let mut listing = Listing::new(&[
+                "id",
+                "name",
+                "customer",
+                "type",
+                "site",
+                "assignment",
+                "holds",
+                "from",
+                "to",
+            ]);
             for service in inventory::services(database.pool()).await? {
                 let held: Vec<_> = assignments.iter().filter(|row| row.service == service.id).collect();
                 let mut first = [
@@ -136,12 +161,32 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 ];
                 if held.is_empty() {
                     let [id, name, customer, kind, site] = first.clone();
-                    listing.row([id, name, customer, kind, site, String::new(), "nothing".to_owned(), String::new(), String::new()]);
+                    listing.row([
+                        id,
+                        name,
+                        customer,
+                        kind,
+                        site,
+                        String::new(),
+                        "nothing".to_owned(),
+                        String::new(),
+                        String::new(),
+                    ]);
                 }
                 for row in held {
                     let [id, name, customer, kind, site] = std::mem::take(&mut first);
                     let to = row.valid_to_ms.map(instant).unwrap_or_default();
-                    listing.row([id, name, customer, kind, site, row.id.to_string(), row.target.to_string(), instant(row.valid_from_ms), to]);
+                    listing.row([
+                        id,
+                        name,
+                        customer,
+                        kind,
+                        site,
+                        row.id.to_string(),
+                        row.target.to_string(),
+                        instant(row.valid_from_ms),
+                        to,
+                    ]);
                 }
             }
             listing.print("no services: add one with `ezscale service add`");

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use collector::simulate::{SimProtocol, SimulateConfig};
+use collector::simulate::encode::SimProtocol;
+use collector::simulate::send::{self, SimulateConfig};
+use serde_json::json;
 
 use crate::output::Progress;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Collector to send to
     #[arg(long, value_name = "ADDR")]
     to: SocketAddr,
@@ -27,6 +29,12 @@ pub struct Args {
     /// Same seed, same flows
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One packet in so many, as the exporters say
+    #[arg(long, default_value_t = 1000)]
+    sampling_rate: u32,
+    /// Share of IPv6 flows in percent (v5 has none)
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
+    ipv6_percent: u8,
     /// Form of the sums printed at the end
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -38,7 +46,7 @@ enum Format {
     Json,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.exporters == 0 || args.flows == 0 {
         bail!("--exporters and --flows must be at least 1");
     }
@@ -50,13 +58,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         rate: args.rate,
         exporters: args.exporters,
         seed: args.seed,
+        sampling_rate: args.sampling_rate,
+        ipv6_percent: if args.protocol == SimProtocol::V5 {
+            0
+        } else {
+            args.ipv6_percent
+        },
     };
-    let sums = collector::simulate::run(&config, |sums| progress.set(sums.flows))?;
+    let sums = send::run(&config, |sums| progress.set(sums.flows))?;
     progress.finish();
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string(&sums)?),
+        Format::Json => println!(
+            "{}",
+            json!({
+                "protocol": args.protocol.name(),
+                "datagrams": sums.datagrams,
+                "flows": sums.flows,
+                "bytes": sums.bytes,
+                "packets": sums.packets,
+                "sampled_bytes": sums.bytes_scaled,
+            })
+        ),
         Format::Text => {
-            println!("sent {} flows in {} datagrams: {} bytes, {} packets as exported", sums.flows, sums.datagrams, sums.bytes, sums.packets);
+            println!("sent {} flows in {} datagrams", sums.flows, sums.datagrams);
+            println!(
+                "{} bytes, {} packets as exported; {} bytes after sampling",
+                sums.bytes, sums.packets, sums.bytes_scaled
+            );
         }
     }
     Ok(())

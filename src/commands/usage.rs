@@ -12,7 +12,7 @@ use crate::options::{Data, open_current};
 use crate::output::{Listing, Progress, bits_per_second, byte_count, instant};
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// One service (svc_N) [default: all that were used]
     #[arg(long)]
     service: Option<ServiceId>,
@@ -45,7 +45,7 @@ enum Format {
     Json,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let analytics = open_current(&config).await?;
     let now = Timestamp::now();
@@ -71,7 +71,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (from_ms, to_ms) = (from.as_millisecond(), to.as_millisecond());
     let progress = Progress::counted("reading usage", services.len() as u64);
     let metered: Vec<_> = services.iter().map(|service| usage.metered(service)).collect();
-    let periods = analytics.period_usage_many(&metered, from_ms, to_ms, mode, now.as_millisecond()).await?;
+    let periods = analytics
+        .period_usage_many(&metered, from_ms, to_ms, mode, now.as_millisecond())
+        .await?;
     progress.clear();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string(&periods)?),

@@ -10,7 +10,7 @@ use schemas::ids::CustomerId;
 use crate::options::Data;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -34,12 +34,24 @@ enum Command {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let Command::Add { email, name, role, customer, data } = args.command;
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let Command::Add {
+        email,
+        name,
+        role,
+        customer,
+        data,
+    } = args.command;
     let (_, database) = data.open_database().await?;
     let password = read_password()?;
-    let new = NewUser { email: &email, name: &name, role, customer, password: &password };
-    let id = portal::create_user(&database, new).await?;
+    let new = NewUser {
+        email: &email,
+        name: &name,
+        role,
+        customer,
+        password: &password,
+    };
+    let id = portal::create_user(&database, &new).await?;
     println!("{id}");
     Ok(())
 }
@@ -53,7 +65,10 @@ fn read_password() -> anyhow::Result<String> {
         stderr.flush()?;
     }
     let mut line = String::new();
-    stdin.lock().read_line(&mut line).context("read the password from standard input")?;
+    stdin
+        .lock()
+        .read_line(&mut line)
+        .context("read the password from standard input")?;
     let password = line.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         bail!("no password on standard input: type one, or pipe it in");

@@ -27,7 +27,9 @@ impl Browser {
         let mut port = None;
         driver.wait_until("the driver to say its port", START_LIMIT, |driver| {
             let log = driver.log();
-            let said = log.lines().find_map(|line| line.split("started successfully on port ").nth(1));
+            let said = log
+                .lines()
+                .find_map(|line| line.split("started successfully on port ").nth(1));
             port = said.and_then(|rest| rest.trim_end_matches('.').trim().parse::<u16>().ok());
             port.is_some()
         });
@@ -46,13 +48,20 @@ impl Browser {
         let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         arguments.push(format!("--user-data-dir={}", profile.display()));
         let mut capabilities = serde_json::Map::new();
-        capabilities.insert("goog:chromeOptions".to_owned(), serde_json::json!({ "args": arguments }));
+        capabilities.insert(
+            "goog:chromeOptions".to_owned(),
+            serde_json::json!({ "args": arguments }),
+        );
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .expect("chromium starts; is it installed? tests/run installs it");
-        Browser { client, _driver: driver, _dir: dir }
+        Browser {
+            client,
+            _driver: driver,
+            _dir: dir,
+        }
     }
 
     pub(crate) async fn close(self) {

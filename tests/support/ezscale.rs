@@ -76,7 +76,9 @@ impl DataDir {
         let Ok(folder) = std::fs::read_dir(self.path().join("journal")) else {
             return 0;
         };
-        let sizes = folder.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len());
+        let sizes = folder
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .map(|metadata| metadata.len());
         sizes.sum()
     }
 
@@ -303,8 +305,14 @@ impl Ezscale {
     /// The most memory it has held so far, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the kernel tells the peak memory");
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of KiB")
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .expect("the kernel tells the peak memory");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("a number of KiB")
     }
 
     /// What it said on standard error so far.

@@ -11,6 +11,7 @@ mod provider;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
@@ -33,6 +34,9 @@ use provider::StoredTable;
 
 /// Memory that all running queries of one store may hold together before they spill to temporary files.
 pub const QUERY_MEMORY_BYTES: usize = 1 << 30;
+
+/// Memory for the parsed footers of files, the least recently used of which are forgotten.
+const FOOTER_CACHE_BYTES: usize = 128 << 20;
 
 /// Rows of a batch: large enough to amortise the work per batch, small enough for the processor's cache.
 const BATCH_ROWS: usize = 8192;
@@ -74,6 +78,7 @@ impl FlowStore {
 
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_limit(QUERY_MEMORY_BYTES, 1.0)
+            .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
             .build_arc()?;
         let mut context = SessionContext::new_with_config_rt(config, runtime);
         let url = ObjectStoreUrl::parse(STORE_URL)?;
@@ -134,6 +139,13 @@ impl FlowStore {
     fn read_provider(&self, provider: Arc<dyn TableProvider>) -> Result<DataFrame, AnalyticsError> {
         Ok(self.context.read_table(provider)?)
     }
+}
+
+/// Tells apart the files of writers who work on the same thing at once, in this process or another: of those only one is
+/// ever named, but none may disturb another while it writes.
+pub(crate) fn unique_suffix() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("p{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A UTC instant as a literal of the tables' time type.

@@ -30,6 +30,9 @@ use datafusion::scalar::ScalarValue;
 use schemas::column::ColumnType;
 use schemas::table::{FileEntry, Snapshot, Table};
 
+/// Read from the end of a file at first: enough for the footer of a file of one row group.
+const FOOTER_BYTES: usize = 16 << 10;
+
 /// A table over its manifest: as of each scan, or as of one snapshot.
 #[derive(Debug)]
 pub(super) struct StoredTable {
@@ -138,7 +141,11 @@ impl TableProvider for StoredTable {
             runtime.cache_manager.get_file_metadata_cache(),
         );
         // The optimizer hands the filters above the scan to the source, which prunes row groups by them.
-        let source = ParquetSource::new(self.schema.clone()).with_parquet_file_reader_factory(Arc::new(reader));
+        // Our files have no page statistics: without this the (useless) page index is read anew at every opening.
+        let source = ParquetSource::new(self.schema.clone())
+            .with_parquet_file_reader_factory(Arc::new(reader))
+            .with_enable_page_index(false)
+            .with_metadata_size_hint(FOOTER_BYTES);
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         let mut statistics = Statistics::new_unknown(&self.schema);
         statistics.num_rows = Precision::Exact(usize::try_from(rows).unwrap_or(usize::MAX));

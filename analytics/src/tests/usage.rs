@@ -1,7 +1,5 @@
 //! U1 and U2 over whole tables.
 
-use std::sync::atomic::AtomicBool;
-
 use proptest::prelude::*;
 use schemas::table::Token;
 use schemas::tables::USAGE_5M;
@@ -226,9 +224,9 @@ async fn lost_usage_is_recomputed_as_it_was() {
 async fn a_refresh_that_lost_the_race_starts_again() {
     let fixture = Fixture::new();
     fixture.add_flows(&[received(1, T0, 100)]);
-    let raced = AtomicBool::new(false);
+    let attempts = AtomicU32::new(0);
     let race = |_| {
-        if raced.swap(true, Ordering::SeqCst) {
+        if attempts.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
         let token = Token {
@@ -244,7 +242,11 @@ async fn a_refresh_that_lost_the_race_starts_again() {
     };
     let refresh = fixture.analytics.refresh_usage(race).await.unwrap();
     assert_eq!(refresh.rows_written, 1);
-    assert!(raced.load(Ordering::SeqCst));
+    assert_eq!(
+        attempts.load(Ordering::SeqCst),
+        2,
+        "the first attempt was not committed"
+    );
     assert!(fixture.analytics.verify_u2(ALL.0, ALL.1).await.unwrap().holds());
 }
 

@@ -4,6 +4,8 @@
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
 //! the periods of its draft are still uncharged.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::db::{Database, next_id};
@@ -14,7 +16,7 @@ use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
 use super::draft::{Current, Prepared, billed_periods, prepare};
-use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, PAYMENT_TERM_DAYS};
+use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, OpenReason, PAYMENT_TERM_DAYS};
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::DraftLine;
 use crate::subscription::ChargedPeriod;
@@ -26,6 +28,7 @@ const MAX_CLOSE_ATTEMPTS: usize = 5;
 /// A period that cannot be charged yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OpenPeriod {
+    pub reason: OpenReason,
     pub customer: CustomerId,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
@@ -38,7 +41,7 @@ pub struct OpenPeriod {
 pub struct Closing {
     /// Finalised by this call, by customer, oldest period first.
     pub invoices: Vec<InvoiceWithLines>,
-    /// Over, but with windows that late flows may still change: refused until they are closed.
+    /// Over, but with usage that may still change: refused until it cannot.
     pub refused: Vec<OpenPeriod>,
     /// Customers whose periods could not be closed, and why.
     pub failed: Vec<(CustomerId, BillingError)>,
@@ -102,28 +105,40 @@ async fn close_each<U: UsageSource>(
         let preparation = prepare(database, usage, &left, now_ms, Current::Excluded).await?;
         closing.failed.extend(preparation.failed);
         left.clear();
+        // Periods are charged in their order: behind one that waits or failed, the customer's later ones wait too.
+        let mut held: HashSet<CustomerId> = HashSet::new();
         for prepared in preparation.drafts {
             let draft = &prepared.draft;
-            if !draft.complete {
+            if held.contains(&draft.customer) {
+                continue;
+            }
+            if let Some(reason) = draft.open {
                 closing.refused.push(OpenPeriod {
+                    reason,
                     customer: draft.customer,
                     period_start_ms: draft.period_start_ms,
                     period_end_ms: draft.period_end_ms,
                     measured_to_ms: draft.measured_to_ms,
                 });
+                held.insert(draft.customer);
                 continue;
             }
             match finalise(database, &prepared, now_ms).await {
                 Ok(Some(invoice)) => closing.invoices.push(super::get(database, invoice).await?),
                 // Another closer was first; something of this customer may be left.
-                Ok(None) => left.push(draft.customer),
-                Err(error) => closing.failed.push((draft.customer, error)),
+                Ok(None) => {
+                    left.push(draft.customer);
+                    held.insert(draft.customer);
+                }
+                Err(error) => {
+                    closing.failed.push((draft.customer, error));
+                    held.insert(draft.customer);
+                }
             }
         }
         if left.is_empty() {
             break;
         }
-        left.dedup();
         closing.refused.retain(|open| !left.contains(&open.customer));
     }
     Ok(closing)

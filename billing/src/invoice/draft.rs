@@ -9,12 +9,12 @@ use analytics::{PeriodUsage, UsageMode};
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, SubscriptionId};
-use schemas::inventory::{self, Customer};
+use schemas::inventory::{self, AttributionChange, Customer};
 use schemas::money::Money;
 use sqlx::{AnyConnection, Row as _};
 
 use super::read::lines_of_period;
-use super::{Draft, InvoiceLine};
+use super::{Draft, InvoiceLine, OpenReason};
 use crate::BillingError;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::rating::{self, DraftLine, LineKind};
@@ -85,6 +85,7 @@ pub(super) async fn prepare<U: UsageSource>(
             Err(error) => failed.push((id, error)),
         }
     }
+    let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     drop(connection);
 
     let mut keys: Vec<PeriodKey> = Vec::new();
@@ -109,12 +110,15 @@ pub(super) async fn prepare<U: UsageSource>(
             ask(contract, before.from_ms, before.to_ms, before.measured.mode);
         }
     }
+    if current == Current::Excluded && !queries.is_empty() {
+        usage.settle().await?;
+    }
     let answers = usage.period_usage(&queries, now_ms).await?;
     let used: HashMap<PeriodKey, PeriodUsage> = keys.into_iter().zip(answers).collect();
 
     let mut drafts = Vec::new();
     for account in &accounts {
-        match draft(account, &used, now_ms) {
+        match draft(account, &used, &pending, now_ms) {
             Ok(prepared) => drafts.extend(prepared),
             Err(error) => failed.push((account.customer.id, error)),
         }
@@ -196,6 +200,7 @@ async fn charged_before(
 fn draft(
     account: &Account,
     used: &HashMap<PeriodKey, PeriodUsage>,
+    pending: &[AttributionChange],
     now_ms: i64,
 ) -> Result<Vec<Prepared>, BillingError> {
     let mut by_end: BTreeMap<i64, Vec<(usize, ChargedPeriod)>> = BTreeMap::new();
@@ -212,24 +217,29 @@ fn draft(
         let mut lines = Vec::new();
         let mut charged = Vec::with_capacity(group.len());
         let mut measured_to_ms = now_ms.min(end_ms);
+        // Start of the earliest usage that this invoice depends on, corrected periods included.
+        let mut usage_from_ms = None;
         for (position, period) in group {
             let contract = &account.contracts[position];
             let subscription = contract.subscription.id;
             let usage = used.get(&(subscription, period.period.start_ms));
             if let Some(usage) = usage {
                 measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
+                usage_from_ms = earlier(usage_from_ms, usage.from_ms);
             }
             lines.extend(rating::lines(contract, &period, usage)?);
             if corrected.insert(subscription) {
                 for (_, before) in account.charged.iter().filter(|(of, _)| *of == position) {
                     if let Some(usage) = used.get(&(subscription, before.from_ms)) {
+                        usage_from_ms = earlier(usage_from_ms, usage.from_ms);
                         lines.extend(correction(contract, before, usage)?);
                     }
                 }
             }
             charged.push((subscription, period));
         }
-        let draft = total_up(&account.customer, &charged, lines, measured_to_ms, now_ms)?;
+        let mut draft = total_up(&account.customer, &charged, lines, measured_to_ms)?;
+        draft.open = open_reason(&draft, usage_from_ms, pending, now_ms);
         prepared.push(Prepared { draft, charged });
     }
     Ok(prepared)
@@ -283,7 +293,6 @@ fn total_up(
     charged: &[(SubscriptionId, ChargedPeriod)],
     lines: Vec<DraftLine>,
     measured_to_ms: i64,
-    now_ms: i64,
 ) -> Result<Draft, BillingError> {
     let mut subtotal = Money::zero(customer.currency);
     for line in &lines {
@@ -295,22 +304,46 @@ fn total_up(
         .to_money(customer.currency)?;
     let starts = charged.iter().map(|(_, charged)| charged.period.start_ms);
     let ends = charged.iter().map(|(_, charged)| charged.period.end_ms);
-    let period_end_ms = ends.max().unwrap_or(now_ms);
     Ok(Draft {
         customer: customer.id,
         customer_name: customer.name.clone(),
         currency: customer.currency,
         time_zone: customer.time_zone_name().to_owned(),
-        period_start_ms: starts.min().unwrap_or(now_ms),
-        period_end_ms,
+        period_start_ms: starts.min().unwrap_or(measured_to_ms),
+        period_end_ms: ends.max().unwrap_or(measured_to_ms),
         measured_to_ms,
-        complete: period_end_ms <= now_ms && measured_to_ms >= period_end_ms,
+        open: None,
         lines,
         subtotal,
         tax_rate: customer.tax_rate,
         tax,
         total: subtotal.checked_add(tax)?,
     })
+}
+
+fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {
+    Some(known_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)))
+}
+
+/// Why a draft cannot be finalised yet. A change of assignments holds it when it touches usage from `usage_from_ms` on;
+/// without usage nothing does.
+fn open_reason(
+    draft: &Draft,
+    usage_from_ms: Option<i64>,
+    pending: &[AttributionChange],
+    now_ms: i64,
+) -> Option<OpenReason> {
+    if now_ms < draft.period_end_ms {
+        return Some(OpenReason::NotOver);
+    }
+    if draft.measured_to_ms < draft.period_end_ms {
+        return Some(OpenReason::WindowsOpen);
+    }
+    let usage_from_ms = usage_from_ms?;
+    let touches = |change: &AttributionChange| {
+        change.from_ms < draft.period_end_ms && change.to_ms.is_none_or(|to_ms| to_ms > usage_from_ms)
+    };
+    pending.iter().any(touches).then_some(OpenReason::AttributionPending)
 }
 
 /// The periods of a customer's subscriptions that are on an invoice.

@@ -1,7 +1,7 @@
 //! Invoices: drafted from usage, finalised once, explained for ever.
 //!
 //! * A **draft** is what a customer's subscriptions cost for the periods that end together. It is complete when those
-//!   periods are over and every window of them is closed.
+//!   periods are over, every window of them is closed, and every change of assignments has reached their flows.
 //! * **Closing** finalises complete drafts: id, gapless number, lines, ledger postings and the mark that the periods are
 //!   charged are written in one transaction, so that they all exist or none does. Closing again finds nothing to do; of
 //!   concurrent closers one wins (B3).
@@ -18,7 +18,7 @@ mod read;
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
-pub use read::{by_number, get, get_of, line, list_all, list_of};
+pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 
 use rust_decimal::Decimal;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
@@ -112,6 +112,28 @@ pub struct InvoiceWithLines {
     pub lines: Vec<InvoiceLine>,
 }
 
+/// Why a period cannot be charged yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenReason {
+    /// It has not ended.
+    NotOver,
+    /// It has ended, and late flows may still change its last windows.
+    WindowsOpen,
+    /// Assignments were changed in its time, and stored flows are not attributed anew yet.
+    AttributionPending,
+}
+
+impl std::fmt::Display for OpenReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            OpenReason::NotOver => "it is not over",
+            OpenReason::WindowsOpen => "late flows may still change its last windows",
+            OpenReason::AttributionPending => "stored flows are not yet attributed by changed assignments",
+        })
+    }
+}
+
 /// What an invoice would say if it were closed on what is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
@@ -123,13 +145,20 @@ pub struct Draft {
     pub period_end_ms: i64,
     /// Up to here usage was counted.
     pub measured_to_ms: i64,
-    /// The periods are over and all their windows are closed.
-    pub complete: bool,
+    /// Why it cannot be finalised yet; `None` when it can.
+    pub open: Option<OpenReason>,
     pub lines: Vec<DraftLine>,
     pub subtotal: Money,
     pub tax_rate: Percent,
     pub tax: Money,
     pub total: Money,
+}
+
+impl Draft {
+    /// The periods are over and nothing can change their usage but late data, which becomes an adjustment.
+    pub fn is_complete(&self) -> bool {
+        self.open.is_none()
+    }
 }
 
 /// Which invoices to list; the default is all of them.

@@ -107,6 +107,20 @@ pub async fn line(db: impl AnyExecutor<'_>, id: InvoiceLineId) -> Result<Invoice
     read_line(&row.ok_or(BillingError::NoInvoiceLine(id))?)
 }
 
+/// One line of one customer's invoices (S1: another customer's line does not exist).
+///
+/// # Errors
+/// [`BillingError::NoInvoiceLine`] when the customer has none of this id.
+pub async fn line_of(
+    db: impl AnyExecutor<'_>,
+    customer: CustomerId,
+    id: InvoiceLineId,
+) -> Result<InvoiceLine, BillingError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT_LINE} WHERE l.id = $1 AND i.customer_id = $2"));
+    let row = sqlx::query(sql).bind(id.0).bind(customer.0).fetch_optional(db).await?;
+    read_line(&row.ok_or(BillingError::NoInvoiceLine(id))?)
+}
+
 /// The lines that charge one period of one subscription: its own and later adjustments, oldest first.
 pub(super) async fn lines_of_period(
     db: impl AnyExecutor<'_>,

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use analytics::UsageMode;
 use proptest::prelude::*;
+use schemas::assignment::Target;
 use schemas::inventory;
 
 use super::*;
@@ -120,6 +121,7 @@ async fn b3_closing_again_finds_nothing_and_closing_early_is_refused() {
     let windows_open = closed(&world, customer, "2026-02-28T23:09:59Z").await;
     assert_eq!(windows_open.invoices.len(), 0);
     assert_eq!(windows_open.refused.len(), 1);
+    assert_eq!(windows_open.refused[0].reason, OpenReason::WindowsOpen);
     assert_eq!(windows_open.refused[0].period_end_ms, ms("2026-02-28T23:00:00Z"));
     assert_eq!(windows_open.refused[0].measured_to_ms, ms("2026-02-28T22:55:00Z"));
     assert_eq!(list_of(world.database.pool(), customer).await.unwrap(), []);
@@ -131,6 +133,31 @@ async fn b3_closing_again_finds_nothing_and_closing_early_is_refused() {
     assert_eq!((again.invoices.len(), again.refused.len()), (0, 0));
     assert_eq!(list_of(world.database.pool(), customer).await.unwrap().len(), 1);
     assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
+async fn closing_waits_until_flows_are_attributed_anew() {
+    let world = World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let prefix = Target::Prefix("10.0.0.0/24".parse().unwrap());
+    let from_ms = ms("2026-02-20T00:00:00Z");
+    inventory::assign(&mut transaction, contract.service.id, prefix, from_ms, None, ms(MARCH))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    let waiting = closed(&world, customer, MARCH).await;
+    assert_eq!(waiting.invoices.len(), 0);
+    assert_eq!(waiting.refused[0].reason, OpenReason::AttributionPending);
+
+    let pool = world.database.pool();
+    for change in inventory::pending_attribution_changes(pool).await.unwrap() {
+        inventory::mark_attribution_change_applied(pool, change.id, ms(MARCH))
+            .await
+            .unwrap();
+    }
+    assert_eq!(closed(&world, customer, MARCH).await.invoices.len(), 1);
 }
 
 #[tokio::test]
@@ -398,7 +425,14 @@ async fn a_preview_shows_the_current_period_and_writes_nothing() {
         .unwrap();
     let totals: Vec<_> = drafts
         .iter()
-        .map(|draft| (draft.complete, draft.subtotal.minor, draft.tax.minor, draft.total.minor))
+        .map(|draft| {
+            (
+                draft.is_complete(),
+                draft.subtotal.minor,
+                draft.tax.minor,
+                draft.total.minor,
+            )
+        })
         .collect();
     assert_eq!(totals, [(true, 2500, 475, 2975), (false, 2100, 399, 2499)]);
     assert_eq!(drafts[1].measured_to_ms, ms("2026-03-09T23:50:00Z"));
@@ -484,6 +518,11 @@ async fn s1_lists_and_reads_stay_with_their_customer() {
     assert!(get_of(&world.database, customers[0], own[0].id).await.is_ok());
     let error = get_of(&world.database, customers[1], own[0].id).await.unwrap_err();
     assert!(matches!(error, BillingError::NoInvoice(_)), "{error}");
+
+    let own_line = get(&world.database, own[0].id).await.unwrap().lines[0].id;
+    assert!(line_of(pool, customers[0], own_line).await.is_ok());
+    let error = line_of(pool, customers[1], own_line).await.unwrap_err();
+    assert!(matches!(error, BillingError::NoInvoiceLine(_)), "{error}");
 
     let page = InvoiceFilter {
         limit: Some(3),

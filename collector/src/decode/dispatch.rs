@@ -79,7 +79,11 @@ impl Dispatcher {
     /// Decoders that go on where [`Dispatcher::checkpoint`] was taken, under the configuration of now.
     pub fn restore(metering: &MeteringConfig, checkpoint: DecoderCheckpoint) -> Dispatcher {
         Dispatcher {
-            netflow: NetflowDecoder::restore(DecodeLimits::default(), SamplingConfig::from(metering), checkpoint.netflow),
+            netflow: NetflowDecoder::restore(
+                DecodeLimits::default(),
+                SamplingConfig::from(metering),
+                checkpoint.netflow,
+            ),
             sflow: SflowDecoder::restore(SflowLimits::default(), metering, checkpoint.sflow),
             counted: HashSet::new(),
         }
@@ -167,13 +171,22 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         pending_sets: status.pending_sets as u64,
         sampling_rate: Some(status.sampling.rate).filter(|rate| *rate > 0),
         sampling_source: status.sampling.source.words().to_owned(),
+        sequence_lost: 0,
     };
     (status.exporter, view)
 }
 
 fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
-    let rate = status.sources.iter().map(|source| source.sampling_rate).find(|rate| *rate > 0);
-    let source = if rate.is_some() { SamplingSource::PerRecord } else { SamplingSource::Unknown };
+    let rate = status
+        .sources
+        .iter()
+        .map(|source| source.sampling_rate)
+        .find(|rate| *rate > 0);
+    let source = if rate.is_some() {
+        SamplingSource::PerRecord
+    } else {
+        SamplingSource::Unknown
+    };
     let view = DomainView {
         observation_domain: status.sub_agent,
         protocol_version: PROTOCOL_SFLOW5,
@@ -182,6 +195,7 @@ fn sflow_view(status: AgentStatus) -> (Address, DomainView) {
         pending_sets: 0,
         sampling_rate: rate,
         sampling_source: source.words().to_owned(),
+        sequence_lost: 0,
     };
     (status.exporter, view)
 }

@@ -23,7 +23,7 @@ use schemas::window::DAY_MS;
 
 pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, replay_pcap};
 
-use crate::counts::Counts;
+use crate::counts::{Counter, Counts};
 use crate::decode::Datagram;
 use crate::pipeline::stage::Stage;
 use crate::sink::{Prepared, StoreError, Tables, file_path};
@@ -67,6 +67,16 @@ pub struct ImportSummary {
     pub files: u64,
     /// Of those, committed by an earlier run.
     pub files_known: u64,
+}
+
+impl ImportSummary {
+    /// Sum of each counter that is not zero, in the order of [`Counter::ALL`].
+    pub fn totals(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        let totals = Counter::ALL
+            .iter()
+            .map(|counter| (*counter, self.counts.total(*counter)));
+        totals.filter(|(_, total)| *total > 0)
+    }
 }
 
 /// An import that is being fed.
@@ -243,7 +253,6 @@ impl Importer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::Counter;
     use crate::test_support::{source, v5_datagram};
     use schemas::flow::FLOWS;
     use schemas::table::Table;
@@ -265,6 +274,7 @@ mod tests {
         let first = fed(dir.path(), 30).finish().unwrap();
         assert_eq!((first.flows, first.files, first.files_known), (900, 3, 0));
         assert_eq!(first.counts.total(Counter::Datagrams), 30);
+        assert!(first.totals().any(|total| total == (Counter::FlowRecords, 900)));
         let table = Table::open(dir.path(), &FLOWS).unwrap();
         let snapshot = table.snapshot().unwrap();
         assert_eq!(snapshot.rows(), 900);

@@ -104,6 +104,11 @@ impl Stage {
         self.tracker.exporters(self.dispatcher.domains(), &self.metering)
     }
 
+    /// The same without what the decoders' own checkpoint holds.
+    pub(crate) fn exporters_without_domains(&self) -> Vec<ExporterStatus> {
+        self.tracker.exporters([], &self.metering)
+    }
+
     pub(crate) fn totals(&self) -> &BTreeMap<String, u64> {
         self.tracker.totals()
     }

@@ -11,12 +11,15 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::flow::FLOWS;
 use schemas::table::Table;
 use schemas::tables::COLLECTION_5M;
+use schemas::window::DAY_MS;
 
 use super::*;
 use crate::counts::Counter;
 use crate::decode::Datagram;
 use crate::journal::SegmentWriter;
-use crate::sink::{Step, Written};
+use crate::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
+use crate::simulate::traffic::{Traffic, TrafficConfig};
+use crate::sink::{Step, Written, file_path};
 use crate::status;
 use crate::test_support::{source, v5_datagram};
 
@@ -68,16 +71,14 @@ fn stored_counts(data_dir: &Path) -> BTreeMap<String, u64> {
     sums
 }
 
-fn write_segment(journal: &Journal, number: u64, closed: bool) {
+fn write_segment(journal: &Journal, number: u64, payloads: &[Vec<u8>], closed: bool) {
     let mut writer = SegmentWriter::new(journal.segment_path(number), journal.id(), number, NOW_MS);
     let mut records = RecordBuffer::default();
-    for i in 0..3u32 {
-        let name = number as u32 * 10 + i;
-        let payload = v5_datagram(name, &[(name, 1)]);
+    for (i, payload) in payloads.iter().enumerate() {
         let datagram = Datagram {
-            received_at_ms: NOW_MS + i64::from(i),
+            received_at_ms: NOW_MS + i as i64,
             source: source(),
-            payload: &payload,
+            payload,
         };
         records.push_datagram(0, 2055, &datagram);
     }
@@ -132,8 +133,10 @@ fn expected_bytes() -> Vec<u64> {
 fn prepare_journal(data_dir: &Path) {
     let journal = Journal::open(data_dir).unwrap();
     for number in 1..=SEGMENTS {
+        let names = (0..3).map(|i| number as u32 * 10 + i);
+        let payloads: Vec<Vec<u8>> = names.map(|name| v5_datagram(name, &[(name, 1)])).collect();
         // The last one was being written when the process died.
-        write_segment(&journal, number, number < SEGMENTS);
+        write_segment(&journal, number, &payloads, number < SEGMENTS);
     }
 }
 
@@ -161,6 +164,56 @@ fn f1_a_crash_after_any_step_neither_loses_nor_doubles() {
         run_and_die(dir.path(), steps);
         assert!(run_and_die(dir.path(), usize::MAX));
         assert_stored_once(dir.path(), &format!("killed after {steps} steps"));
+    }
+}
+
+/// An exporter that sends its templates and its sampling rate once, in the first datagrams.
+fn prepare_journal_of_templates(data_dir: &Path, protocol: SimProtocol) -> Vec<u64> {
+    let mut exporter = SimExporter::new(SimExporterConfig {
+        refresh_datagrams: u32::MAX,
+        refresh_ms: 1 << 40,
+        ..SimExporterConfig::new(source(), 7, protocol, 100, NOW_MS - 3_600_000)
+    });
+    let mut traffic = Traffic::new(TrafficConfig {
+        seed: 1,
+        protocol,
+        ipv6_percent: 20,
+    });
+    let mut flows = Vec::new();
+    traffic.fill(NOW_MS, 200, &mut flows);
+    let mut payloads = Vec::new();
+    exporter.encode(NOW_MS, &flows, &mut payloads).unwrap();
+    assert!(payloads.len() >= SEGMENTS as usize, "each segment has data");
+    let journal = Journal::open(data_dir).unwrap();
+    let per_segment = payloads.len().div_ceil(SEGMENTS as usize);
+    for (part, number) in payloads.chunks(per_segment).zip(1..) {
+        write_segment(&journal, number, part, true);
+    }
+    let mut bytes: Vec<u64> = flows.iter().map(|flow| flow.bytes).collect();
+    bytes.sort_unstable();
+    bytes
+}
+
+#[test]
+fn f1_templates_of_an_earlier_segment_survive_a_crash_after_any_step() {
+    let steps_per_segment = Step::ALL.len() + 2;
+    for protocol in [SimProtocol::V9, SimProtocol::Ipfix] {
+        for steps in 0..steps_per_segment * SEGMENTS as usize {
+            let dir = tempfile::tempdir().unwrap();
+            let expected = prepare_journal_of_templates(dir.path(), protocol);
+            run_and_die(dir.path(), steps);
+            assert!(run_and_die(dir.path(), usize::MAX));
+            assert_eq!(
+                stored_bytes(dir.path()),
+                expected,
+                "{protocol} killed after {steps} steps"
+            );
+            let counts = stored_counts(dir.path());
+            assert_eq!(counts["flow_records"], expected.len() as u64);
+            for lost in ["flows_without_sampling_rate", "sequence_lost", "sets_pending"] {
+                assert_eq!(counts.get(lost), None, "{protocol} killed after {steps} steps");
+            }
+        }
     }
 }
 
@@ -270,17 +323,25 @@ fn what_arrives_by_udp_is_stored_and_a_restart_goes_on() {
 fn tables_that_cannot_be_written_keep_the_segment_in_the_journal() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
-    // A file where the day's folder must be.
+    // Files where the days' folders must be.
     let table = Table::open(dir.path(), &FLOWS).unwrap();
-    let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let obstacle = table.dir().join(&day);
-    std::fs::write(&obstacle, b"").unwrap();
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    // Tomorrow's too, should it be midnight.
+    let obstacles = [now_ms, now_ms + DAY_MS].map(|at_ms| {
+        let file = table.dir().join(file_path(at_ms, "x"));
+        file.parent().unwrap().to_owned()
+    });
+    for obstacle in &obstacles {
+        std::fs::write(obstacle, b"").unwrap();
+    }
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = collector.listening()[0].address;
     sender.send_to(&v5_datagram(0, &[(77, 1)]), to).unwrap();
     wait_for("a failed attempt", || collector.live().store_stalled);
     assert_eq!(collector.live().segments_waiting, 1);
-    std::fs::remove_file(&obstacle).unwrap();
+    for obstacle in &obstacles {
+        std::fs::remove_file(obstacle).unwrap();
+    }
     wait_for("recovery by itself", || stored_bytes(dir.path()) == [77]);
     collector.stop().unwrap();
     assert_eq!(stored_bytes(dir.path()), [77]);

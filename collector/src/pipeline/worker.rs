@@ -144,7 +144,7 @@ pub(super) fn save_checkpoint(journal: &Journal, stage: &Stage, number: u64) -> 
     let checkpoint = Checkpoint::new(
         number + 1,
         stage.decoder_checkpoint(),
-        stage.exporters(),
+        stage.exporters_without_domains(),
         stage.totals().clone(),
     );
     checkpoint.save(journal.dir())

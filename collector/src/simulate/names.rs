@@ -149,6 +149,7 @@ pub(super) const PLANS: [FleetPlan; 24] = [
 ];
 
 /// A network on the other side: its AS number and a prefix of it.
+#[derive(PartialEq, Debug)]
 pub(super) struct Peer {
     pub(super) asn: u32,
     pub(super) v4: [u8; 2],

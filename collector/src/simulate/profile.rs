@@ -58,18 +58,6 @@ pub(super) struct Profile {
     packet_bytes_in: f64,
 }
 
-impl PartialEq for Peer {
-    fn eq(&self, other: &Peer) -> bool {
-        self.asn == other.asn
-    }
-}
-
-impl std::fmt::Debug for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "AS{}", self.asn)
-    }
-}
-
 impl Profile {
     pub(super) fn new(
         rng: &mut Rng,

@@ -19,6 +19,7 @@ pub const EXTERNAL_IF: u32 = 513;
 pub const INTERNAL_IF_FIRST: u32 = 520;
 const INTERNAL_IFS: u64 = 8;
 const DURATION_MS_MAX: u64 = 60_000;
+const PACKETS_MAX: f64 = 2_000.0;
 
 /// What the flows are like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,9 +186,8 @@ fn size(rng: &mut Rng, protocol: SimProtocol, application: u8, ipv6: bool) -> (u
     if protocol == SimProtocol::Sflow {
         return (packet_bytes, 1);
     }
-    // Half of all flows hold at most a few packets, one in a hundred thousands.
-    let magnitude = rng.unit();
-    let packets = (1.0 / (1.0 - magnitude).powf(1.5)).min(50_000.0) as u64;
+    // Half of all flows are a single packet, as sampled ones are; one in a hundred holds a hundred or more.
+    let packets = (1.0 / (1.0 - rng.unit())).min(PACKETS_MAX) as u64;
     (
         packets * packet_bytes - rng.below(packets) * u64::from(packets > 1),
         packets,

@@ -116,6 +116,7 @@ pub struct DomainView {
     pub sampling_rate: Option<u32>,
     /// Where the rate came from, in words for people.
     pub sampling_source: String,
+    pub sequence_lost: u64,
 }
 
 /// One interface that flows crossed.

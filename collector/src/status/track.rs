@@ -103,6 +103,7 @@ impl Tracker {
             add(&mut tracked.status.counters, counter, value);
             if counter == Counter::SequenceLost {
                 tracked.status.sequence_lost += value;
+                tracked.domain_lost(key.protocol_version, key.observation_domain, value);
             }
         }
     }
@@ -130,7 +131,14 @@ impl Tracker {
             let mut status = tracked.status.clone();
             status.interfaces = tracked.interfaces.values().copied().collect();
             status.interfaces.sort_unstable_by_key(|interface| interface.if_index);
-            if let Some(domains) = by_exporter.remove(&status.address) {
+            if let Some(mut domains) = by_exporter.remove(&status.address) {
+                for domain in &mut domains {
+                    let same = |d: &&DomainView| {
+                        d.protocol_version == domain.protocol_version
+                            && d.observation_domain == domain.observation_domain
+                    };
+                    domain.sequence_lost = status.domains.iter().find(same).map_or(0, |d| d.sequence_lost);
+                }
                 status.domains = domains;
                 status
                     .domains
@@ -153,6 +161,26 @@ impl Tracker {
 }
 
 impl Tracked {
+    /// Losses are kept with the domain, whose other fields come from the decoders when the status is told.
+    fn domain_lost(&mut self, protocol_version: u8, observation_domain: u32, lost: u64) {
+        let domains = &mut self.status.domains;
+        let same =
+            |d: &DomainView| d.protocol_version == protocol_version && d.observation_domain == observation_domain;
+        let at = match domains.iter().position(same) {
+            Some(at) => at,
+            None if domains.len() >= DOMAINS_MAX => return,
+            None => {
+                domains.push(DomainView {
+                    observation_domain,
+                    protocol_version,
+                    ..DomainView::default()
+                });
+                domains.len() - 1
+            }
+        };
+        domains[at].sequence_lost += lost;
+    }
+
     fn flow(&mut self, flow: &Flow) {
         let status = &mut self.status;
         let bytes_scaled = flow.bytes_scaled();

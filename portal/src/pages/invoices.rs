@@ -163,19 +163,20 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
             unit, included_bytes, ..
         } => {
             let over = measured.billed_bytes.saturating_sub(*included_bytes);
+            let volume = |bytes: u64| format::in_unit(bytes, unit.bytes(), unit.name());
             steps.push(step(
                 format!("What counts: {mode}"),
-                format::bytes(measured.billed_bytes),
+                volume(measured.billed_bytes),
                 exact_bytes(measured.billed_bytes),
             ));
             steps.push(step(
                 "Included in the plan",
-                format::bytes(*included_bytes),
+                volume(*included_bytes),
                 exact_bytes(*included_bytes),
             ));
             steps.push(step(
                 "Over what is included",
-                format::bytes(over),
+                volume(over),
                 format!(
                     "{} ÷ {} bytes per {unit}",
                     exact_bytes(over),

@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use billing::evidence::UsageCharge;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::money::Money;
@@ -95,8 +96,13 @@ impl PeriodView {
     fn new(to_date: &PeriodToDate, zone: &TimeZone) -> PeriodView {
         let usage = &to_date.usage;
         let percentile = usage.percentile_95_bps;
+        // In the unit that the plan is sold by, so that its numbers are recognised.
+        let volume = |bytes: u64| match &to_date.charge {
+            Some(UsageCharge::Transfer { unit, .. }) => format::in_unit(bytes, unit.bytes(), unit.name()),
+            _ => format::bytes(bytes),
+        };
         let quota = to_date.included_bytes().map(|included| QuotaView {
-            included: format::bytes(included),
+            included: volume(included),
             percent: percent_of(usage.billed_bytes, included),
             projected_percent: percent_of(to_date.projected_bytes, included),
             is_over: usage.billed_bytes > included,
@@ -107,7 +113,7 @@ impl PeriodView {
             until: format::date(usage.to_ms - 1, zone),
             received: format::bytes(usage.bytes_in),
             sent: format::bytes(usage.bytes_out),
-            billed: format::bytes(usage.billed_bytes),
+            billed: volume(usage.billed_bytes),
             mode: mode_words(to_date.mode),
             quota,
             percentile: to_date.commit_bps().map(|commit| PercentileView {
@@ -116,7 +122,7 @@ impl PeriodView {
                 is_over: percentile.unwrap_or(0) > commit,
             }),
             percentile_any: percentile.map_or_else(|| "–".to_owned(), format::bits_per_second),
-            projected: format::bytes(to_date.projected_bytes),
+            projected: volume(to_date.projected_bytes),
             cost_so_far: to_date.cost_so_far,
             cost_projected: to_date.cost_projected,
             will_cost: to_date.cost_projected.is_some_and(|cost| cost.minor > 0),

@@ -29,7 +29,7 @@ struct Reported {
 }
 
 /// Encodes and stores the flows of `range`; gives the exporters back, which go on with their sequence numbers.
-pub async fn fill(
+pub(crate) async fn fill(
     config: &Config,
     database: &Database,
     fleet: &Fleet,
@@ -69,32 +69,45 @@ pub async fn fill(
         Ok(summary)
     });
     let summary = summary.await?.context("store the history")?;
-    let exporters = encoding.join().map_err(|_| anyhow::anyhow!("the encoding thread failed"))??;
+    let exporters = encoding
+        .join()
+        .map_err(|_| anyhow::anyhow!("the encoding thread failed"))??;
     eprintln!("{} flows decoded and stored", summary.flows);
 
     let analytics = Analytics::open(&config.data_dir)?;
     let progress = Progress::counted("usage: days", 0);
-    analytics.refresh_usage(|now| progress.set_of(now.days_done, now.days_total)).await?;
+    analytics
+        .refresh_usage(|now| progress.set_of(now.days_done as u64, now.days_total as u64))
+        .await?;
     progress.finish();
     Ok(exporters)
 }
 
 /// What the exporters send at the end of a span of time.
-fn report(fleet: &Fleet, exporters: &mut [SimExporter], span: Range<i64>, density: u32) -> Result<Reported, EncodeError> {
+fn report(
+    fleet: &Fleet,
+    exporters: &mut [SimExporter],
+    span: Range<i64>,
+    density: u32,
+) -> Result<Reported, EncodeError> {
     let mut datagrams = Vec::with_capacity(exporters.len());
     let mut flows = Vec::new();
     for (index, exporter) in exporters.iter_mut().enumerate() {
         flows.clear();
         fleet.flows_of(index, span.start, span.end, density, &mut flows);
         let mut payloads = Vec::new();
-        exporter.encode(span.end, &flows, &mut payloads)?;
+        exporter.encode(span.end - 1, &flows, &mut payloads)?;
         datagrams.push((exporter.config().address, payloads));
     }
-    Ok(Reported { at_ms: span.end, datagrams })
+    // sFlow carries no times: received inside the window, its samples count there.
+    Ok(Reported {
+        at_ms: span.end - 1,
+        datagrams,
+    })
 }
 
 /// Closes the periods that ended inside the history.
-pub async fn close_invoices(config: &Config, database: &Database, now: Timestamp) -> anyhow::Result<()> {
+pub(crate) async fn close_invoices(config: &Config, database: &Database, now: Timestamp) -> anyhow::Result<()> {
     let analytics = Analytics::open(&config.data_dir)?;
     let usage = MeteredUsage::new(analytics, &config.metering());
     let closing = invoice::close_all(database, &usage, now.as_millisecond()).await?;

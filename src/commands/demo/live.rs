@@ -14,20 +14,33 @@ use tracing::warn;
 
 /// How often the exporters report.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often switches send their interface counters: hourly, so that weeks of history stay small.
+const COUNTER_INTERVAL_MS: i64 = 3_600_000;
 
 /// The fleet's exporters, up since `boot_at_ms`.
-pub fn exporters(fleet: &Fleet, boot_at_ms: i64) -> Vec<SimExporter> {
-    fleet.exporters.iter().map(|exporter| SimExporter::new(exporter.sim_config(boot_at_ms))).collect()
+pub(crate) fn exporters(fleet: &Fleet, boot_at_ms: i64) -> Vec<SimExporter> {
+    let exporters = fleet.exporters.iter().map(|exporter| {
+        let mut config = exporter.sim_config(boot_at_ms);
+        config.counter_interval_ms = COUNTER_INTERVAL_MS;
+        SimExporter::new(config)
+    });
+    exporters.collect()
 }
 
 /// A running thread of exporters.
-pub struct Senders {
+pub(crate) struct Senders {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 /// Starts sending what happened since `from_ms` and goes on.
-pub fn start(fleet: Fleet, mut exporters: Vec<SimExporter>, to: SocketAddr, from_ms: i64, density: u32) -> anyhow::Result<Senders> {
+pub(crate) fn start(
+    fleet: Fleet,
+    mut exporters: Vec<SimExporter>,
+    to: SocketAddr,
+    from_ms: i64,
+    density: u32,
+) -> anyhow::Result<Senders> {
     let mut sockets = Vec::with_capacity(exporters.len());
     for exporter in &exporters {
         let from = SocketAddr::new(exporter.config().address.to_ip(), 0);
@@ -60,12 +73,15 @@ pub fn start(fleet: Fleet, mut exporters: Vec<SimExporter>, to: SocketAddr, from
             std::thread::park_timeout(INTERVAL);
         }
     };
-    let thread = std::thread::Builder::new().name("demo-exporters".to_owned()).spawn(send).context("start the live exporters")?;
+    let thread = std::thread::Builder::new()
+        .name("demo-exporters".to_owned())
+        .spawn(send)
+        .context("start the live exporters")?;
     Ok(Senders { stop, thread })
 }
 
 impl Senders {
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         if self.thread.join().is_err() {

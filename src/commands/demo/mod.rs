@@ -34,7 +34,7 @@ const MARKER: &str = "DEMO";
 const MIN_DAYS: i64 = 35;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder to make; one that holds a demo already is used again
     #[arg(long, env = "EZSCALE_DATA_DIR", value_name = "DIR", default_value = "ezscale-demo")]
     data_dir: PathBuf,
@@ -49,7 +49,7 @@ pub struct Args {
     density: u32,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let fleet = Fleet::new(SEED);
     let fresh = prepare_folder(&args.data_dir)?;
@@ -58,25 +58,46 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let config_path = args.data_dir.join("ezscale.toml");
     if fresh {
-        std::fs::write(&config_path, config_text(&fleet)?).with_context(|| format!("write {}", config_path.display()))?;
+        std::fs::write(&config_path, config_text(&fleet)?)
+            .with_context(|| format!("write {}", config_path.display()))?;
     }
     let mut config = Config::read(&config_path)?;
     config.data_dir.clone_from(&args.data_dir);
     let database = Database::open(&config.database_url()).await?;
     let now = Timestamp::now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
-    let mut exporters = live::exporters(&fleet, history_end_ms - args.days * DAY_MS);
+    let mut exporters = live::exporters(&fleet, history_end_ms - (args.days + 1) * DAY_MS);
     if fresh {
         let history_start_ms = history_end_ms - args.days * DAY_MS;
-        eprintln!("{} services of {} customers in {}", fleet.services.len(), fleet.customers.len(), args.data_dir.display());
+        eprintln!(
+            "{} services of {} customers in {}",
+            fleet.services.len(),
+            fleet.customers.len(),
+            args.data_dir.display()
+        );
         setup::fill(&database, &fleet, history_start_ms, now).await?;
-        exporters = history::fill(&config, &database, &fleet, exporters, history_start_ms..history_end_ms, args.density).await?;
+        exporters = history::fill(
+            &config,
+            &database,
+            &fleet,
+            exporters,
+            history_start_ms..history_end_ms,
+            args.density,
+        )
+        .await?;
         history::close_invoices(&config, &database, now).await?;
-        std::fs::write(args.data_dir.join(MARKER), "made by `ezscale demo`\n").context("mark the demo's folder as complete")?;
+        std::fs::write(args.data_dir.join(MARKER), "made by `ezscale demo`\n")
+            .context("mark the demo's folder as complete")?;
     }
 
     let running = Running::start(&config, database.clone(), Some(config_path), true).await?;
-    let senders = live::start(fleet, exporters, running.netflow_address()?, history_end_ms, args.density)?;
+    let senders = live::start(
+        fleet,
+        exporters,
+        running.netflow_address()?,
+        history_end_ms,
+        args.density,
+    )?;
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
@@ -108,17 +129,26 @@ fn config_text(fleet: &Fleet) -> anyhow::Result<String> {
     config.collector.netflow = loopback(0);
     config.collector.sflow = Vec::new();
     config.exporters = fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect();
-    Ok(format!("# The demo's configuration; `ezscale config example` explains every setting.\n{}", toml::to_string(&config)?))
+    Ok(format!(
+        "# The demo's configuration; `ezscale config example` explains every setting.\n{}",
+        toml::to_string(&config)?
+    ))
 }
 
 fn print_logins(address: SocketAddr, took: std::time::Duration, fresh: bool) {
     println!();
-    println!("  Open http://{address} and sign in with the password {}", setup::PASSWORD);
+    println!(
+        "  Open http://{address} and sign in with the password {}",
+        setup::PASSWORD
+    );
     println!();
     for user in setup::USERS {
         println!("    {:<24} {}", user.email, user.sees);
     }
     println!();
     let made = if fresh { "made and started" } else { "started" };
-    println!("  {made} in {:.1} s; live exporters are sending. Stop with Ctrl-C.", took.as_secs_f64());
+    println!(
+        "  {made} in {:.1} s; live exporters are sending. Stop with Ctrl-C.",
+        took.as_secs_f64()
+    );
 }

@@ -17,32 +17,69 @@ use schemas::inventory::{self, NewCustomer, NewService};
 use schemas::money::{Currency, Money};
 
 /// Everybody's password in the demo.
-pub const PASSWORD: &str = "demo-ezscale-2026";
+pub(crate) const PASSWORD: &str = "demo-ezscale-2026";
 
 /// Somebody who can sign in to the demo.
-pub struct DemoUser {
-    pub email: &'static str,
-    pub name: &'static str,
-    pub role: Role,
-    pub sees: &'static str,
+pub(crate) struct DemoUser {
+    pub(crate) email: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) sees: &'static str,
 }
 
-pub const USERS: [DemoUser; 5] = [
-    DemoUser { email: "customer@demo.example", name: "Casey Customer", role: Role::Customer, sees: "usage and invoices of one customer" },
-    DemoUser { email: "ops@demo.example", name: "Olu Operations", role: Role::Ops, sees: "traffic, live" },
-    DemoUser { email: "network@demo.example", name: "Nia Network", role: Role::Network, sees: "exporters and their configuration" },
-    DemoUser { email: "finance@demo.example", name: "Finn Finance", role: Role::Finance, sees: "invoices and the ledger" },
-    DemoUser { email: "admin@demo.example", name: "Ada Admin", role: Role::Admin, sees: "everything" },
+pub(crate) const USERS: [DemoUser; 5] = [
+    DemoUser {
+        email: "customer@demo.example",
+        name: "Casey Customer",
+        role: Role::Customer,
+        sees: "usage and invoices of one customer",
+    },
+    DemoUser {
+        email: "ops@demo.example",
+        name: "Olu Operations",
+        role: Role::Ops,
+        sees: "traffic, live",
+    },
+    DemoUser {
+        email: "network@demo.example",
+        name: "Nia Network",
+        role: Role::Network,
+        sees: "exporters and their configuration",
+    },
+    DemoUser {
+        email: "finance@demo.example",
+        name: "Finn Finance",
+        role: Role::Finance,
+        sees: "invoices and the ledger",
+    },
+    DemoUser {
+        email: "admin@demo.example",
+        name: "Ada Admin",
+        role: Role::Admin,
+        sees: "everything",
+    },
 ];
 
 /// Tax of the demo's customers by country, in percent; others pay none.
-const TAX_RATES: [(&str, &str); 6] = [("DE", "19"), ("FR", "20"), ("NL", "21"), ("ES", "21"), ("GB", "20"), ("SG", "9")];
+const TAX_RATES: [(&str, &str); 6] = [
+    ("DE", "19"),
+    ("FR", "20"),
+    ("NL", "21"),
+    ("ES", "21"),
+    ("GB", "20"),
+    ("SG", "9"),
+];
 /// Days before today on which billing periods of the demo end: the month before them lies inside the history, and its
 /// windows are closed.
 const ANCHOR_DAYS_AGO: [i64; 3] = [1, 2, 3];
 
 /// Fills an empty database, in one transaction beside the people.
-pub async fn fill(database: &Database, fleet: &Fleet, history_start_ms: i64, now: Timestamp) -> anyhow::Result<()> {
+pub(crate) async fn fill(
+    database: &Database,
+    fleet: &Fleet,
+    history_start_ms: i64,
+    now: Timestamp,
+) -> anyhow::Result<()> {
     let mut transaction = database.begin_write().await?;
     // Everything is as if it had been entered before the history began.
     let mut customers: Vec<(CustomerId, Currency, i64)> = Vec::new();
@@ -63,7 +100,11 @@ pub async fn fill(database: &Database, fleet: &Fleet, history_start_ms: i64, now
 
     let mut prices: HashMap<(usize, Currency), PriceId> = HashMap::new();
     for (index, plan) in fleet.plans.iter().enumerate() {
-        let new = NewPlan { name: plan.name, service_type: plan.kind.name(), terms: terms(plan) };
+        let new = NewPlan {
+            name: plan.name,
+            service_type: plan.kind.name(),
+            terms: terms(plan),
+        };
         let made = catalog::create_plan(&mut transaction, new, history_start_ms).await?;
         for currency in currencies(&customers) {
             let new = NewPrice {
@@ -88,16 +129,40 @@ pub async fn fill(database: &Database, fleet: &Fleet, history_start_ms: i64, now
         let made = inventory::create_service(&mut transaction, new, history_start_ms).await?;
         for prefix in &service.prefixes {
             let target = Target::Prefix(*prefix);
-            inventory::assign(&mut transaction, made.id, target, history_start_ms, None, history_start_ms).await?;
+            inventory::assign(
+                &mut transaction,
+                made.id,
+                target,
+                history_start_ms,
+                None,
+                history_start_ms,
+            )
+            .await?;
         }
         let zone = inventory::zone_named(fleet.customers[service.customer].time_zone)?;
-        subscribe(&mut transaction, made.id, prices[&(service.plan, currency)], days_ago, &zone, now).await?;
+        subscribe(
+            &mut transaction,
+            made.id,
+            prices[&(service.plan, currency)],
+            days_ago,
+            &zone,
+            now,
+        )
+        .await?;
     }
     transaction.commit().await?;
 
     for user in &USERS {
-        let customer = (user.role == Role::Customer).then(|| showcase(fleet)).map(|index| customers[index].0);
-        let new = NewUser { email: user.email, name: user.name, role: user.role, customer, password: PASSWORD };
+        let customer = (user.role == Role::Customer)
+            .then(|| showcase(fleet))
+            .map(|index| customers[index].0);
+        let new = NewUser {
+            email: user.email,
+            name: user.name,
+            role: user.role,
+            customer,
+            password: PASSWORD,
+        };
         portal::create_user(database, &new).await?;
     }
     Ok(())
@@ -132,9 +197,10 @@ fn terms(plan: &FleetPlan) -> Terms {
             unit: QuotaUnit::Gib,
             mode: UsageMode::Sum,
         },
-        FleetBilling::Percentile95 { commit_mbps } => {
-            Terms::Percentile { commit_mbps: Decimal::from(commit_mbps), mode: UsageMode::Max }
-        }
+        FleetBilling::Percentile95 { commit_mbps } => Terms::Percentile {
+            commit_mbps: Decimal::from(commit_mbps),
+            mode: UsageMode::Max,
+        },
     }
 }
 
@@ -170,5 +236,7 @@ fn showcase(fleet: &Fleet) -> usize {
         }
         (models.iter().filter(|has| **has).count(), count)
     };
-    (0..fleet.customers.len()).max_by_key(|customer| score(*customer)).unwrap_or(0)
+    (0..fleet.customers.len())
+        .max_by_key(|customer| score(*customer))
+        .unwrap_or(0)
 }

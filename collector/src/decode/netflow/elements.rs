@@ -53,6 +53,8 @@ pub(super) enum Target {
     SamplingPopulation,
     SamplingProbability,
     Sampler,
+    /// The interface that options data is scoped to.
+    ScopeInterface,
     BootMs,
 }
 
@@ -152,6 +154,16 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
         160 => (Target::BootMs, 0),
         _ => return None,
     })
+}
+
+/// The target of a field that is a scope of options data. Scope types of v9 (RFC 3954 §6.1) are no elements.
+pub(super) fn scope_target_of(element: u16, is_v9: bool) -> Option<(Target, u8)> {
+    const V9_SCOPE_INTERFACE: u16 = 2;
+    match (is_v9, element) {
+        (true, V9_SCOPE_INTERFACE) | (false, 10 | 14) => Some((Target::ScopeInterface, 0)),
+        (true, _) => None,
+        (false, _) => target_of(element),
+    }
 }
 
 /// How the times of an element that fills [`Target::Start`] or [`Target::End`] count.

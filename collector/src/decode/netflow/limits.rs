@@ -10,6 +10,8 @@ pub struct DecodeLimits {
     pub max_domains_per_exporter: usize,
     pub max_templates_per_domain: usize,
     pub max_template_fields: usize,
+    /// Sets of one datagram; a real one has a few dozen.
+    pub max_sets_per_datagram: usize,
     /// Sets that wait for their template.
     pub max_pending_bytes_per_domain: usize,
     pub max_pending_bytes_per_exporter: usize,
@@ -31,6 +33,7 @@ impl Default for DecodeLimits {
             max_domains_per_exporter: 256,
             max_templates_per_domain: 512,
             max_template_fields: 256,
+            max_sets_per_datagram: 1024,
             max_pending_bytes_per_domain: 1 << 20,
             max_pending_bytes_per_exporter: 4 << 20,
             max_pending_bytes: 128 << 20,

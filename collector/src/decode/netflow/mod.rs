@@ -65,6 +65,8 @@ struct Header<'a> {
     key: DomainKey,
     sequence: u32,
     clock: Clock,
+    /// Bytes behind the end that the header gives.
+    trailing_bytes: usize,
     content: Content<'a>,
 }
 
@@ -157,6 +159,7 @@ impl NetflowDecoder {
             return (count_key(0, key.protocol_version), Counter::DatagramsRejectedLimit);
         };
         domain.last_heard_ms = datagram.received_at_ms;
+        tally.add(Counter::DatagramBytesTrailing, header.trailing_bytes as u64);
         let config = self.sampling.of(source);
         let units = match header.content {
             Content::Records(records) => {
@@ -251,6 +254,7 @@ impl<'a> Header<'a> {
             },
             sequence: records.sequence,
             clock: records.clock,
+            trailing_bytes: records.trailing_bytes,
             content: Content::Records(records),
         })
     }
@@ -267,6 +271,7 @@ impl<'a> Header<'a> {
                 export_ms: i64::from(be32(payload, 8)?) * 1000,
                 uptime_ms: Some(be32(payload, 4)?),
             },
+            trailing_bytes: 0,
             content: Content::Sets(payload.get(V9_HEADER_BYTES..)?),
         })
     }
@@ -290,6 +295,7 @@ impl<'a> Header<'a> {
                 export_ms: i64::from(word(4)?) * 1000,
                 uptime_ms: None,
             },
+            trailing_bytes: payload.len() - length,
             content: Content::Sets(body),
         })
     }

@@ -15,7 +15,7 @@ use super::template::{
 };
 use super::wire::be16;
 use crate::counts::Counter;
-use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose};
+use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler};
 use crate::times::{Clock, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
@@ -74,7 +74,7 @@ impl Session<'_> {
         let expired = self
             .domain
             .pending
-            .expire(moment.received_at_ms - self.limits.pending_max_age_ms);
+            .expire(moment.received_at_ms.saturating_sub(self.limits.pending_max_age_ms));
         self.tally.add(Counter::SetsDroppedPending, expired);
 
         let mut sets = std::mem::take(&mut self.scratch.sets);
@@ -108,9 +108,10 @@ impl Session<'_> {
         }
     }
 
-    /// Lists the sets of a datagram; false when a length is wrong: what follows it cannot be found.
+    /// Lists the sets of a datagram; false when some are missing: a length is wrong, or there are too many.
     fn find_sets(&mut self, body: &[u8], sets: &mut Vec<SetRef>) -> bool {
         sets.clear();
+        let mut complete = true;
         let mut at = 0;
         while body.len() - at >= SET_HEADER_BYTES {
             let (Some(id), Some(length)) = (be16(body, at), be16(body, at + 2)) else {
@@ -123,6 +124,9 @@ impl Session<'_> {
             }
             if id < FIRST_TEMPLATE_ID && self.template_kind(id).is_none() {
                 self.tally.add(Counter::SetsRejectedReserved, 1);
+            } else if sets.len() >= self.limits.max_sets_per_datagram {
+                self.tally.add(Counter::SetsRejectedLimit, 1);
+                complete = false;
             } else {
                 sets.push(SetRef {
                     id,
@@ -133,7 +137,7 @@ impl Session<'_> {
             }
             at = end;
         }
-        true
+        complete
     }
 
     #[expect(clippy::too_many_arguments, reason = "the walk over one datagram's sets")]
@@ -164,7 +168,7 @@ impl Session<'_> {
                             self.data_sets_of(body, &mut sets[..index], None, moment, records);
                             self.domain.templates.retain(|_, template| template.spec.kind != kind);
                         }
-                    } else {
+                    } else if self.domain.templates.contains_key(&id) {
                         self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
                         self.domain.templates.remove(&id);
                     }
@@ -193,7 +197,10 @@ impl Session<'_> {
                 };
                 self.domain.templates.insert(id, template);
                 self.tally.add(Counter::Templates, 1);
-                defined.push(id);
+                // Once each: a datagram may define and withdraw an id many times.
+                if !defined.contains(&id) {
+                    defined.push(id);
+                }
             }
             None => self.tally.add(Counter::TemplatesRejected, 1),
         }
@@ -338,6 +345,7 @@ impl Session<'_> {
         let plan = &template.plan;
         let (mut at, mut records) = (0, 0_u32);
         let mut unused = Flow::default();
+        let mut announcements = Vec::new();
         while body.len() - at >= plan.record_min_bytes {
             let mut extras = Extras::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
@@ -346,14 +354,23 @@ impl Session<'_> {
             at += length;
             records += 1;
             let rate = extras.sampling.rate();
-            let max_samplers = self.limits.max_samplers_per_domain;
-            if rate != 0 && !self.rates.announce(self.key, extras.sampler, rate, max_samplers) {
-                self.tally.add(Counter::SamplersRejected, 1);
+            if rate != 0 {
+                let sampler = match (extras.sampler, extras.scope_interface) {
+                    (0, 1..) => interface_sampler(extras.scope_interface),
+                    (sampler, _) => sampler,
+                };
+                announcements.push((sampler, rate));
             }
             if let (1.., Ok(boot_ms)) = (extras.boot_ms, i64::try_from(extras.boot_ms)) {
                 self.domain.boot_ms = Some(boot_ms);
                 *self.exporter_boot_ms = Some(boot_ms);
             }
+        }
+        if !announcements.is_empty() {
+            let refused = self
+                .rates
+                .announce(self.key, &announcements, self.limits.max_samplers_per_domain);
+            self.tally.add(Counter::SamplersRejected, refused);
         }
         self.tally.add(Counter::OptionsRecords, u64::from(records));
         count_rest(&body[at..], self.tally);

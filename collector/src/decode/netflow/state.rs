@@ -124,7 +124,7 @@ mod hex {
         text.as_bytes()
             .chunks(2)
             .map(|pair| match *pair {
-                [high, low] => Some(nibble(high)? << 4 | nibble(low)?),
+                [high, low] => Some((nibble(high)? << 4) | nibble(low)?),
                 _ => None,
             })
             .collect::<Option<Vec<u8>>>()

@@ -8,7 +8,7 @@ use schemas::address::Address;
 use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
 
-use super::elements::{Choice, Target, target_of, time_kind_of};
+use super::elements::{Choice, Target, scope_target_of, target_of, time_kind_of};
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::SamplingElements;
 use crate::times::TimeKind;
@@ -137,6 +137,7 @@ pub(super) struct Extras {
     pub(super) icmp_code: u8,
     pub(super) sampling: SamplingElements,
     pub(super) sampler: u64,
+    pub(super) scope_interface: u64,
     pub(super) boot_ms: u64,
 }
 
@@ -147,10 +148,13 @@ impl Plan {
         let mut candidates: Vec<(Target, u8, CopyField)> = Vec::new();
         let mut offset = 0_usize;
         for (index, field) in spec.fields.iter().enumerate() {
-            let is_v9_scope = spec.is_v9 && index < usize::from(spec.scope_fields);
-            if field.enterprise == 0 && !is_v9_scope && field.length > 0 {
-                let wanted =
-                    target_of(field.element).filter(|(t, _)| spec.kind == TemplateKind::Data || t.speaks_of_exporter());
+            let found = if index < usize::from(spec.scope_fields) {
+                scope_target_of(field.element, spec.is_v9)
+            } else {
+                target_of(field.element)
+            };
+            if field.enterprise == 0 && field.length > 0 {
+                let wanted = found.filter(|(target, _)| spec.kind == TemplateKind::Data || target.speaks_of_exporter());
                 if let Some((target, rank)) = wanted {
                     let copy = CopyField {
                         target,
@@ -316,6 +320,7 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::SamplingSize => extras.sampling.size = value,
         Target::SamplingPopulation => extras.sampling.population = value,
         Target::Sampler => extras.sampler = value,
+        Target::ScopeInterface => extras.scope_interface = value,
         Target::BootMs => extras.boot_ms = value,
         Target::SrcAddr | Target::DstAddr | Target::NextHop | Target::SamplingProbability => {}
     }
@@ -401,7 +406,7 @@ impl<'a> TemplateReader<'a> {
         }
         // v9 gives both as bytes of field specifiers.
         let (scope_bytes, option_bytes) = (first, usize::from(self.take16()?));
-        if scope_bytes % 4 != 0 || option_bytes % 4 != 0 {
+        if !scope_bytes.is_multiple_of(4) || !option_bytes.is_multiple_of(4) {
             return None;
         }
         Some(Some(((scope_bytes / 4) + (option_bytes / 4), scope_bytes / 4)))

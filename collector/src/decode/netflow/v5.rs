@@ -8,7 +8,8 @@
 //!                   src as, dst as (2 each), src mask, dst mask (1 each), pad (2), v7: bypassed router (4)
 //! ```
 //!
-//! A datagram that is shorter than its count says is refused whole; bytes after the last record are ignored.
+//! A datagram that is shorter than its count says is refused whole; bytes after the last record are counted and
+//! ignored.
 
 use schemas::address::Address;
 use schemas::flow::Flow;
@@ -29,6 +30,8 @@ pub(super) struct FixedDatagram<'a> {
     pub(super) engine: u32,
     /// 0 in v7, which has none.
     pub(super) sampling_word: u16,
+    /// Bytes after the last record.
+    pub(super) trailing_bytes: usize,
     records: &'a [u8],
     record_bytes: usize,
 }
@@ -59,6 +62,7 @@ impl<'a> FixedDatagram<'a> {
             sequence: word32(16)?,
             engine: if is_v7 { 0 } else { u32::from(word16(20)?) },
             sampling_word: if is_v7 { 0 } else { word16(22)? },
+            trailing_bytes: payload.len() - records_end,
             records,
             record_bytes,
         })

@@ -22,7 +22,7 @@ pub(super) fn unsigned(bytes: &[u8]) -> u64 {
         [a, b] => u64::from(u16::from_be_bytes([a, b])),
         [a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
         [a, b, c, d, e, f, g, h] => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        _ if bytes.len() < 8 => bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        _ if bytes.len() < 8 => bytes.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte)),
         _ => 0,
     }
 }

@@ -1,8 +1,9 @@
 //! sFlow version 5 (sflow.org/sflow_version_5.txt): sampled packets and interface counters.
 //!
 //! Promises:
-//! * Every datagram is counted once, decoded or rejected, under its agent (its UDP source while the agent is not known);
-//!   every sample that is reached is counted once: flow record, not IP, counter sample, ignored, or rejected (F2).
+//! * Every datagram is counted once, decoded or rejected, under its agent; under its UDP source when its head cannot be
+//!   read; under `::` when a limit is reached, so that forged addresses do not grow the counts. Every sample that is
+//!   reached is counted once: flow record, not IP, counter sample, ignored, or rejected (F2).
 //! * One bad sample loses that sample only. A sample that reaches beyond the datagram is counted rejected and ends it,
 //!   because nothing behind it can be found.
 //! * Nothing is allocated from a length field; state is bounded by [`SflowLimits`].
@@ -57,6 +58,8 @@ pub struct SflowLimits {
     pub sources_per_agent_max: usize,
     /// Interfaces remembered per agent; further ones are decoded but not listed.
     pub interfaces_per_agent_max: usize,
+    /// UDP sources of unreadable datagrams that are counted by name; further ones are counted under `::`.
+    pub strangers_max: usize,
 }
 
 impl Default for SflowLimits {
@@ -65,6 +68,7 @@ impl Default for SflowLimits {
             agents_max: 4_096,
             sources_per_agent_max: 1_024,
             interfaces_per_agent_max: 4_096,
+            strangers_max: 1_024,
         }
     }
 }
@@ -100,6 +104,8 @@ pub struct SourceStatus {
 pub struct SflowCheckpoint {
     /// In order of exporter and sub-agent.
     pub agents: Vec<AgentStatus>,
+    /// UDP sources of unreadable datagrams, ascending.
+    pub strangers: Vec<Address>,
 }
 
 #[derive(Debug)]
@@ -123,6 +129,7 @@ pub struct SflowDecoder {
     limits: SflowLimits,
     rates: HashMap<Address, ConfiguredRate>,
     agents: BTreeMap<(Address, u32), Agent>,
+    strangers: BTreeSet<Address>,
 }
 
 /// The fixed head of a datagram.
@@ -153,6 +160,7 @@ impl SflowDecoder {
             limits,
             rates: HashMap::new(),
             agents: BTreeMap::new(),
+            strangers: BTreeSet::new(),
         };
         decoder.set_sampling(sampling);
         decoder
@@ -176,7 +184,7 @@ impl SflowDecoder {
         let head = match read_head(&mut xdr) {
             Ok(head) => head,
             Err(cause) => {
-                let key = count_key(datagram.source, 0);
+                let key = self.stranger_key(datagram.source);
                 count_datagram(datagram, key, cause, &mut out.counts);
                 return;
             }
@@ -189,7 +197,8 @@ impl SflowDecoder {
         let agent_count = self.agents.len();
         let agent = match self.agents.entry((exporter, head.sub_agent)) {
             Entry::Vacant(_) if agent_count >= self.limits.agents_max => {
-                count_datagram(datagram, key, Counter::DatagramsRejectedLimit, &mut out.counts);
+                let nobody = count_key(Address::UNSPECIFIED, 0);
+                count_datagram(datagram, nobody, Counter::DatagramsRejectedLimit, &mut out.counts);
                 return;
             }
             Entry::Vacant(entry) => entry.insert(Agent {
@@ -262,7 +271,20 @@ impl SflowDecoder {
 
     /// The state as of the last datagram.
     pub fn checkpoint(&self) -> SflowCheckpoint {
-        SflowCheckpoint { agents: self.agents() }
+        SflowCheckpoint {
+            agents: self.agents(),
+            strangers: self.strangers.iter().copied().collect(),
+        }
+    }
+
+    fn stranger_key(&mut self, source: Address) -> CountKey {
+        if self.strangers.len() < self.limits.strangers_max {
+            self.strangers.insert(source);
+        }
+        match self.strangers.contains(&source) {
+            true => count_key(source, 0),
+            false => count_key(Address::UNSPECIFIED, 0),
+        }
     }
 
     /// A decoder that goes on from `checkpoint`. Agents beyond the limits are not taken over.
@@ -286,6 +308,7 @@ impl SflowDecoder {
             ((status.exporter, status.sub_agent), agent)
         });
         decoder.agents = agents.collect();
+        decoder.strangers = checkpoint.strangers.into_iter().take(limits.strangers_max).collect();
         decoder
     }
 

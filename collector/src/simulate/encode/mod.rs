@@ -95,12 +95,14 @@ pub struct SimExporterConfig {
     pub boot_at_ms: i64,
     /// Templates and options are sent again after so many datagrams …
     pub refresh_datagrams: u32,
-    /// … or so much time; sFlow sends the counters of its interfaces so often.
+    /// … or so much time.
     pub refresh_ms: i64,
+    /// sFlow sends the counters of its interfaces so often.
+    pub counter_interval_ms: i64,
 }
 
 impl SimExporterConfig {
-    /// An exporter with a refresh every 500 datagrams or 60 seconds.
+    /// An exporter with a refresh every 500 datagrams or 60 seconds, and counters every 30 seconds.
     pub fn new(
         address: Address,
         observation_domain: u32,
@@ -116,6 +118,7 @@ impl SimExporterConfig {
             boot_at_ms,
             refresh_datagrams: 500,
             refresh_ms: 60_000,
+            counter_interval_ms: 30_000,
         }
     }
 }

@@ -13,8 +13,11 @@ use super::{
 
 /// Switches cut the sampled header here.
 const SAMPLED_HEADER_BYTES_MAX: usize = 128;
-/// The largest sample: heads, a whole sampled header, extended switch, router (IPv6) and gateway.
-const FLOW_SAMPLE_BYTES_MAX: usize = 8 + 44 + 8 + 16 + SAMPLED_HEADER_BYTES_MAX + 24 + 36 + 72;
+/// A sample's head, the raw header's record and the extended switch record.
+const FLOW_SAMPLE_BYTES_MAX: usize = 8 + 44 + 24 + SAMPLED_HEADER_BYTES_MAX + 24;
+/// What the extended router and gateway records add, with an IPv6 next hop.
+const ROUTER_BYTES_MAX: usize = 36;
+const GATEWAY_BYTES_MAX: usize = 68;
 const COUNTER_SAMPLE_BYTES_MAX: usize = 8 + 16 + 8 + 88;
 /// Frame check sequence: part of the frame's length, stripped before sampling.
 const FCS_BYTES: usize = 4;
@@ -69,7 +72,7 @@ impl SflowEncoder {
         }
         let mut open: Option<Open> = None;
         for flow in flows {
-            let datagram = self.room_for(FLOW_SAMPLE_BYTES_MAX, &mut open, config, now_ms, out);
+            let datagram = self.room_for(flow_sample_bytes_max(flow), &mut open, config, now_ms, out);
             self.sample_sequence = self.sample_sequence.wrapping_add(1);
             self.sample_pool = self.sample_pool.wrapping_add(config.sampling_rate);
             put_flow_sample(
@@ -84,7 +87,7 @@ impl SflowEncoder {
         }
         let counters_due = self
             .counters_sent_at_ms
-            .is_none_or(|at_ms| now_ms - at_ms >= config.refresh_ms);
+            .is_none_or(|at_ms| now_ms - at_ms >= config.counter_interval_ms);
         if counters_due && !self.interfaces.is_empty() {
             self.counters_sent_at_ms = Some(now_ms);
             for position in 0..self.interfaces.len() {
@@ -179,6 +182,20 @@ fn finish(open: Open) -> Vec<u8> {
     buffer
 }
 
+fn has_router(flow: &Flow) -> bool {
+    flow.next_hop != Address::UNSPECIFIED || flow.src_mask != 0 || flow.dst_mask != 0
+}
+
+fn has_gateway(flow: &Flow) -> bool {
+    flow.src_as != 0 || flow.dst_as != 0
+}
+
+fn flow_sample_bytes_max(flow: &Flow) -> usize {
+    let router_bytes = if has_router(flow) { ROUTER_BYTES_MAX } else { 0 };
+    let gateway_bytes = if has_gateway(flow) { GATEWAY_BYTES_MAX } else { 0 };
+    FLOW_SAMPLE_BYTES_MAX + router_bytes + gateway_bytes
+}
+
 /// Smallest packet of the protocol without payload.
 fn headers_bytes(flow: &Flow) -> usize {
     let ip = if flow.src_addr.is_v4() { 20 } else { 40 };
@@ -249,8 +266,7 @@ fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, bu
         put_u32(buffer, flow.in_if);
         put_u32(buffer, if dropped { 1 << 30 } else { flow.out_if });
     }
-    let has_router = flow.next_hop != Address::UNSPECIFIED || flow.src_mask != 0 || flow.dst_mask != 0;
-    let has_gateway = flow.src_as != 0 || flow.dst_as != 0;
+    let (has_router, has_gateway) = (has_router(flow), has_gateway(flow));
     put_u32(buffer, 2 + u32::from(has_router) + u32::from(has_gateway));
     put_raw_header(flow, buffer);
 

@@ -182,3 +182,22 @@ fn reloaded_configuration_holds_for_later_flows() {
     assert_eq!(rate_of(&decode_all(&mut decoder, &[flows_message().build()])), 1);
     assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::Default);
 }
+
+#[test]
+fn interfaces_that_are_sampled_differently_decide_nothing_for_others() {
+    let v9 = |rates: [u32; 2]| {
+        let options = [1, rates[0], 2, rates[1]].map(u32::to_be_bytes).concat();
+        let message = V9::new()
+            .options_template(257, &[(2, 4)], &[(34, 4)])
+            .template(256, FLOW_FIELDS)
+            .set(257, &options)
+            .set(256, &flow_record(1, 1));
+        rate_of(&decode_all(&mut decoder(), &[message.build()]))
+    };
+    assert_eq!((v9([100, 100]), v9([100, 200])), (100, 0));
+    let options = [7, 100, 8, 200].map(u32::to_be_bytes).concat();
+    let message = flows_message()
+        .options_template(257, 1, &[(10, 4), (34, 4)])
+        .set(257, &options);
+    assert_eq!(rate_of(&decode_all(&mut decoder(), &[message.build()])), 0);
+}

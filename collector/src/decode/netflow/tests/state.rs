@@ -228,6 +228,9 @@ fn broken_datagrams_are_refused_by_cause() {
     }
     let reserved = decode_all(&mut decoder(), &[Ipfix::new().set(4, &[0; 4]).build()]);
     assert_eq!(reserved.counts.total(Counter::SetsRejectedReserved), 1);
+    let many = (0..1030).fold(Ipfix::new(), |message, _| message.set(300, &[]));
+    let many = decode_all(&mut decoder(), &[many.build()]);
+    assert_eq!(many.counts.total(Counter::SetsRejectedLimit), 6);
 }
 
 /// Lost, reset, reordered.
