@@ -452,8 +452,8 @@ fn sequence_gaps_restarts_and_late_datagrams() {
     let hour_ms = 3_600_000;
     // Heads as (sequence, uptime) and what they count: (lost, reordered, restarts).
     /// Sequence numbers with uptimes; what is counted lost, reset and reordered.
-    type Case = (&'static [(u32, u32)], (u64, u64, u64));
-    let cases: [Case; 6] = [
+    type Case<'a> = (&'a [(u32, u32)], (u64, u64, u64));
+    let cases: [Case<'_>; 6] = [
         (&[(10, hour_ms), (11, hour_ms + 1)], (0, 0, 0)),
         (
             &[

@@ -158,7 +158,9 @@ impl Dispatcher {
     /// What the decoders know of each observation domain or agent, for the status.
     pub fn domains(&self) -> Vec<(Address, DomainView)> {
         let domains = self.netflow.domains().into_iter().map(netflow_view);
-        domains.chain(self.sflow.agents().into_iter().map(|status| sflow_view(&status))).collect()
+        domains
+            .chain(self.sflow.agents().into_iter().map(|status| sflow_view(&status)))
+            .collect()
     }
 }
 
