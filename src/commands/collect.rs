@@ -10,7 +10,7 @@ use schemas::db::Database;
 use schemas::metering::MeteringConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::jobs::{Jobs, apply_backdated};
@@ -95,6 +95,22 @@ impl Running {
             .iter()
             .find(|listening| listening.kind == ListenKind::Netflow);
         Ok(first.context("the collector has no NetFlow listener")?.address)
+    }
+
+    /// The collector's metrics in the Prometheus text format, for as long as it runs.
+    pub(crate) fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let collector = Arc::downgrade(&self.collector);
+        let data_dir = self.config.data_dir.clone();
+        move || {
+            let Some(collector) = collector.upgrade() else {
+                return String::new();
+            };
+            let status = collector::status::read(&data_dir).unwrap_or_else(|error| {
+                warn!(%error, "the collector's status cannot be read");
+                None
+            });
+            collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live())
+        }
     }
 
     /// Drains: everything received is queryable, and counted in usage, when this returns.

@@ -69,6 +69,7 @@ impl Portal {
             metering: running.metering.clone(),
             secure_cookies: config.portal.secure_cookies,
         });
+        state.set_collector_metrics(running.metrics());
         let task = tokio::spawn(portal::serve(listener, state, stop.clone().cancelled_owned()));
         Portal { task, stop }
     }
