@@ -57,7 +57,7 @@ fn start(data: &DataDir, protocol: &str) -> (Ezscale, SocketAddr) {
 fn conserves(protocol: &str, flows: u64) {
     let mut data = DataDir::new();
     // The simulator's services live in these networks, so that its traffic is metered by address.
-    data.set_config("own_networks = ['198.18.0.0/15', '2001:db8::/32']\n");
+    data.set_config("own_networks = ['198.51.100.0/24', '2001:db8::/32']\n");
     let (collector, address) = start(&data, protocol);
     let sums = data.run_simulate(&[
         "--to",

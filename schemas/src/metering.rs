@@ -31,12 +31,14 @@ pub enum MeterMode {
 }
 
 /// Which observation of a packet counts at an exporter that reports both.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MeterDirection {
-    #[default]
     Ingress,
     Egress,
+    /// For an exporter that reports each packet once but names both directions, such as a software probe that calls the
+    /// answering half of a conversation egress.
+    Both,
 }
 
 /// Configuration of one exporter: `[[exporter]]` in the configuration file.
@@ -53,8 +55,9 @@ pub struct ExporterConfig {
     pub site: Option<String>,
     #[serde(default)]
     pub meter: MeterMode,
-    #[serde(default)]
-    pub direction: MeterDirection,
+    /// Where absent: ingress by boundary, both by addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<MeterDirection>,
     /// SNMP indexes of the interfaces that face other networks; every other interface is internal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_interfaces: Vec<u32>,
@@ -67,6 +70,17 @@ pub struct ExporterConfig {
 }
 
 impl ExporterConfig {
+    /// Which observation counts. A router that samples packets where they come in and where they go out reports each
+    /// twice, so that by boundary one of the two must be chosen; what meters by addresses is mostly a probe that sees each
+    /// packet once.
+    pub fn metered_direction(&self) -> MeterDirection {
+        match (self.direction, self.meter) {
+            (Some(direction), _) => direction,
+            (None, MeterMode::Addresses) => MeterDirection::Both,
+            (None, MeterMode::Boundary | MeterMode::Off) => MeterDirection::Ingress,
+        }
+    }
+
     /// An exporter as it is treated while the configuration does not list it.
     pub fn unlisted(address: Address) -> ExporterConfig {
         ExporterConfig {
@@ -74,7 +88,7 @@ impl ExporterConfig {
             name: None,
             site: None,
             meter: MeterMode::Addresses,
-            direction: MeterDirection::Ingress,
+            direction: None,
             external_interfaces: Vec::new(),
             sampling_rate: None,
             default_sampling_rate: None,
@@ -118,7 +132,7 @@ impl Enricher {
                 exporter.address,
                 Meter {
                     mode: exporter.meter,
-                    direction: exporter.direction,
+                    direction: exporter.metered_direction(),
                     external,
                 },
             )
@@ -195,7 +209,8 @@ fn boundary_of(meter: &Meter, if_index: u32) -> Boundary {
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
 /// observation that is known to be the other one is dropped.
 fn observation_counts(meter: Option<&Meter>, direction: u8) -> bool {
-    match meter.map_or(MeterDirection::Ingress, |m| m.direction) {
+    match meter.map_or(MeterDirection::Both, |m| m.direction) {
+        MeterDirection::Both => true,
         MeterDirection::Ingress => direction != 1,
         MeterDirection::Egress => direction != 0,
     }
@@ -205,7 +220,7 @@ fn observation_counts(meter: Option<&Meter>, direction: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn enricher(mode: MeterMode, direction: MeterDirection) -> Enricher {
+    fn enricher(mode: MeterMode, direction: Option<MeterDirection>) -> Enricher {
         let exporter = ExporterConfig {
             meter: mode,
             direction,
@@ -250,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_boundary_crossing_counts_once_and_by_direction() {
-        let e = enricher(MeterMode::Boundary, MeterDirection::Ingress);
+        let e = enricher(MeterMode::Boundary, None);
         assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 255), (Metered::In, 0, 7));
         assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0), (Metered::Out, 7, 0));
         assert_eq!(
@@ -265,14 +280,14 @@ mod tests {
             Metered::No,
             "discarded: no output interface"
         );
-        let e = enricher(MeterMode::Boundary, MeterDirection::Egress);
+        let e = enricher(MeterMode::Boundary, Some(MeterDirection::Egress));
         assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 1).0, Metered::Out);
         assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0).0, Metered::No);
     }
 
     #[test]
     fn by_addresses_our_side_is_what_is_assigned_or_own() {
-        let e = enricher(MeterMode::Addresses, MeterDirection::Ingress);
+        let e = enricher(MeterMode::Addresses, None);
         assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 0, 0, 255), (Metered::In, 0, 7));
         assert_eq!(
             judged(&e, "203.0.113.9", "8.8.8.8", 0, 0, 255),
@@ -284,11 +299,15 @@ mod tests {
             Metered::No,
             "both ours"
         );
+        // softflowd's IPFIX calls the answering half of each conversation egress: it is no second observation.
+        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::Out);
+        let ingress = enricher(MeterMode::Addresses, Some(MeterDirection::Ingress));
+        assert_eq!(judged(&ingress, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::No);
     }
 
     #[test]
     fn an_exporter_that_does_not_meter_still_attributes() {
-        let e = enricher(MeterMode::Off, MeterDirection::Ingress);
+        let e = enricher(MeterMode::Off, None);
         assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 0), (Metered::No, 0, 7));
     }
 }

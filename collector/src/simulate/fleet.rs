@@ -258,7 +258,7 @@ fn exporters() -> Vec<FleetExporter> {
             name: Some(name.to_owned()),
             site: Some(SITES[site].name.to_owned()),
             meter,
-            direction: MeterDirection::Ingress,
+            direction: Some(MeterDirection::Ingress),
             external_interfaces: external.to_vec(),
             ..ExporterConfig::unlisted(address)
         };

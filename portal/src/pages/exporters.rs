@@ -277,6 +277,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
 fn metering(view: &ExporterView) -> (&'static str, &'static str) {
     match (view.meter, view.direction) {
         (MeterMode::Off, _) => ("off", "kept and shown, never counted"),
+        (MeterMode::Boundary, MeterDirection::Both) => ("by boundary", "every observation"),
+        (MeterMode::Addresses, MeterDirection::Both) => ("by addresses", "every observation"),
         (MeterMode::Boundary, MeterDirection::Ingress) => ("by boundary", "ingress observations"),
         (MeterMode::Boundary, MeterDirection::Egress) => ("by boundary", "egress observations"),
         (MeterMode::Addresses, MeterDirection::Ingress) => ("by addresses", "ingress observations"),

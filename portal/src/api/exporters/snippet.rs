@@ -110,8 +110,8 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
         ),
     }
     lines.push(format!("meter = {}", quoted(meter_name(config.meter))));
-    if config.direction != MeterDirection::default() {
-        lines.push(r#"direction = "egress""#.to_owned());
+    if let Some(direction) = config.direction {
+        lines.push(format!("direction = {}", quoted(direction_name(direction))));
     }
     if !config.external_interfaces.is_empty() {
         lines.push(format!("external_interfaces = {:?}", config.external_interfaces));
@@ -161,6 +161,14 @@ fn interfaces_comment(interfaces: &[u32]) -> String {
         _ => "        # the busiest of those seen",
     });
     text
+}
+
+fn direction_name(direction: MeterDirection) -> &'static str {
+    match direction {
+        MeterDirection::Ingress => "ingress",
+        MeterDirection::Egress => "egress",
+        MeterDirection::Both => "both",
+    }
 }
 
 fn meter_name(meter: MeterMode) -> &'static str {
@@ -235,7 +243,7 @@ mod tests {
             name: Some("mx \"one\" \\ \u{7}ü".to_owned()),
             site: Some("NYC1".to_owned()),
             meter: MeterMode::Boundary,
-            direction: MeterDirection::Egress,
+            direction: Some(MeterDirection::Egress),
             external_interfaces: vec![1, 2],
             default_sampling_rate: None,
             ..ExporterConfig::unlisted(address("192.0.2.1"))

@@ -202,7 +202,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         site: effective.site.clone(),
         configured: config.is_some(),
         meter: effective.meter,
-        direction: effective.direction,
+        direction: effective.metered_direction(),
         hearing: Hearing::Silent,
         first_heard_ms: None,
         last_heard_ms: None,
