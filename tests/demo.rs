@@ -39,8 +39,21 @@ async fn sign_in(client: &Client, base: &str, email: &str) {
         .await
         .expect("a field for the password");
     form.submit().await.expect("the form can be sent");
-    let at = client.current_url().await.expect("an address");
-    assert!(!at.path().contains("signin"), "{email} is signed in, and not at {at}");
+    // The answer takes as long as the password's check.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let at = client.current_url().await.expect("an address");
+        if !at.path().contains("signin") {
+            return;
+        }
+        let late = tokio::time::Instant::now() >= deadline;
+        assert!(
+            !late,
+            "{email} is signed in, and not at {at}:\n{}",
+            client.source().await.unwrap_or_default()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn visit(client: &Client, base: &str, path: &str) -> String {

@@ -207,7 +207,9 @@ impl<'a> Start<'a> {
         if let Some(config) = &data.config {
             command.arg("--config").arg(config);
         }
-        let expected = self.netflow.len() + self.sflow.len() + self.http.iter().len();
+        // The demo has a NetFlow listener of its own, for its live exporters.
+        let own = usize::from(self.subcommand == "demo");
+        let expected = self.netflow.len() + self.sflow.len() + self.http.iter().len() + own;
         Ezscale::spawn(&mut command, expected, self.limit, data)
     }
 }
