@@ -52,7 +52,7 @@ impl Jobs {
             .ok();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut assignments = Vec::new();
+        let mut assignments = None;
         let mut config_modified = self.config_modified();
         let mut billing_due = tokio::time::Instant::now() + TICK;
         loop {
@@ -66,7 +66,7 @@ impl Jobs {
             if reload || modified != config_modified {
                 config_modified = modified;
                 self.reload_config();
-                assignments.clear();
+                assignments = None;
             }
             if let Err(error) = self.follow_assignments(&mut assignments).await {
                 error!(error = format!("{error:#}"), "assignments could not be applied");
@@ -108,17 +108,17 @@ impl Jobs {
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow_assignments(&self, known: &mut Vec<Assignment>) -> anyhow::Result<()> {
+    async fn follow_assignments(&self, known: &mut Option<Vec<Assignment>>) -> anyhow::Result<()> {
         let rows = inventory::load_assignments(self.database.pool())
             .await
             .context("read assignments")?;
         let metering = self.config.metering();
-        if *known != rows || known.is_empty() {
+        if known.as_ref() != Some(&rows) {
             let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
             self.collector.set_metering(metering.clone(), snapshot);
-            *known = rows;
         }
-        apply_backdated(&self.database, &self.analytics, &metering, known).await
+        let rows = known.insert(rows);
+        apply_backdated(&self.database, &self.analytics, &metering, rows).await
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {

@@ -35,7 +35,7 @@ enum Command {
     Demo(commands::demo::Args),
     /// Send real flow datagrams of known sums to a collector
     Simulate(commands::simulate::Args),
-    /// Store the flow exports of a capture file as if they were received now
+    /// Store the flow exports of a capture file as if they were received when they were captured
     Replay(commands::replay::Args),
     /// Ask the stored tables in SQL
     Query(commands::query::Args),
@@ -57,7 +57,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    options::init_logging(&cli.logging);
+    // The demo tells what it does in words and bars; everything else logs.
+    let log = if matches!(cli.command, Command::Demo(_)) {
+        "warn"
+    } else {
+        "info"
+    };
+    options::init_logging(&cli.logging, log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -85,8 +91,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // `{:#}` joins the causes with colons: each error names its part once, and never repeats its source.
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", output::causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -16,15 +16,9 @@ use crate::config::Config;
 /// How the program logs; logs go to standard error.
 #[derive(Args, Debug)]
 pub(crate) struct Logging {
-    /// What to log: error, warn, info, debug, trace, or per module (collector=debug)
-    #[arg(
-        long,
-        global = true,
-        env = "EZSCALE_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// What to log: error, warn, info, debug, trace, or per module (collector=debug) [default: info; warn for demo]
+    #[arg(long, global = true, env = "EZSCALE_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// Form of the log lines
     #[arg(long, global = true, env = "EZSCALE_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -36,14 +30,12 @@ enum LogFormat {
     Json,
 }
 
-pub(crate) fn init_logging(logging: &Logging) {
+pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use std::io::IsTerminal as _;
-    let filter = tracing_subscriber::EnvFilter::try_new(&logging.log).unwrap_or_else(|error| {
-        eprintln!(
-            "warning: --log {:?} is not understood ({error}): logging at info",
-            logging.log
-        );
-        tracing_subscriber::EnvFilter::new("info")
+    let wanted = logging.log.as_deref().unwrap_or(default);
+    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        eprintln!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
+        tracing_subscriber::EnvFilter::new(default)
     });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

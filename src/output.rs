@@ -3,6 +3,22 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// An error and its causes in one line. Some libraries' errors repeat their cause: it is said once.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let said = cause.to_string();
+        if text.contains(&said) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&said);
+    }
+    text
+}
+
 /// A plain table: bold-free, no frame, columns lined up.
 pub(crate) struct Listing {
     table: Table,
@@ -141,6 +157,15 @@ pub(crate) fn bits_per_second(bps: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let inner = std::io::Error::other("no field nope");
+        let error = anyhow::Error::from(inner)
+            .context("schema error: no field nope")
+            .context("run query");
+        assert_eq!(causes(&error), "run query: schema error: no field nope");
+    }
 
     #[test]
     fn volumes_and_rates_read_well() {

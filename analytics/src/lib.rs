@@ -4,10 +4,9 @@
 //! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
 //! * [`percentile`], [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
 //! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
-//! * [`reattribute`]: stored flows after a backdated change of assignments. [`jobs`]: what runs in the background.
+//! * [`reattribute`]: stored flows after a backdated change of assignments.
 
 pub mod coverage;
-pub mod jobs;
 pub mod output;
 pub mod overview;
 pub mod peers;

@@ -12,7 +12,7 @@ use arrow::datatypes::{
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use schemas::address::Address;
@@ -125,7 +125,7 @@ pub fn to_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), Out
         return Ok(());
     };
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     let schema = first.schema();
     table.set_header(schema.fields().iter().map(|field| field.name().as_str()));
     for (position, field) in schema.fields().iter().enumerate() {

@@ -210,6 +210,11 @@ fn date(at_ms: i64, zone: &str) -> String {
     }
 }
 
+/// The last local day of a period that ends at `end_ms`, as people write periods.
+fn last_day(end_ms: i64, zone: &str) -> String {
+    date(end_ms - 1, zone)
+}
+
 fn print_draft(draft: &Draft) {
     let state = if draft.is_complete() { "complete" } else { "so far" };
     println!(
@@ -217,7 +222,7 @@ fn print_draft(draft: &Draft) {
         draft.customer,
         draft.customer_name,
         date(draft.period_start_ms, &draft.time_zone),
-        date(draft.period_end_ms, &draft.time_zone)
+        last_day(draft.period_end_ms, &draft.time_zone)
     );
     let mut listing = Listing::new(&["service", "line", "quantity", "unit", "rate", "amount"])
         .right(2)
@@ -249,7 +254,7 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
     println!(
         "period {} – {} ({}), due {}",
         date(invoice.period_start_ms, &invoice.time_zone),
-        date(invoice.period_end_ms, &invoice.time_zone),
+        last_day(invoice.period_end_ms, &invoice.time_zone),
         invoice.time_zone,
         date(invoice.due_at_ms, &invoice.time_zone)
     );
@@ -315,7 +320,7 @@ fn print_list(invoices: &[Invoice], empty: &str) {
             format!(
                 "{} – {}",
                 date(invoice.period_start_ms, &invoice.time_zone),
-                date(invoice.period_end_ms, &invoice.time_zone)
+                last_day(invoice.period_end_ms, &invoice.time_zone)
             ),
             invoice.status.name().to_owned(),
             invoice.total.to_string(),

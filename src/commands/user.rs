@@ -1,6 +1,6 @@
 //! `ezscale user`: who signs in.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add somebody who signs in; the password is read from standard input
+    /// Add somebody who signs in; the password is asked for, or read from standard input
     Add {
         #[arg(long)]
         email: String,
@@ -56,22 +56,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line of standard input. A password on the command line would be seen by everybody on the machine.
+/// From the terminal without showing it, else one line of standard input. A password on the command line would be seen by
+/// everybody on the machine.
 fn read_password() -> anyhow::Result<String> {
     let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        let mut stderr = std::io::stderr();
-        write!(stderr, "password (shown as you type): ")?;
-        stderr.flush()?;
-    }
-    let mut line = String::new();
-    stdin
-        .lock()
-        .read_line(&mut line)
-        .context("read the password from standard input")?;
-    let password = line.trim_end_matches(['\r', '\n']);
+    let password = if stdin.is_terminal() {
+        rpassword::prompt_password("password: ").context("read the password from the terminal")?
+    } else {
+        let mut line = String::new();
+        stdin
+            .lock()
+            .read_line(&mut line)
+            .context("read the password from standard input")?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    };
     if password.is_empty() {
-        bail!("no password on standard input: type one, or pipe it in");
+        bail!("no password: type one, or pipe it in");
     }
-    Ok(password.to_owned())
+    Ok(password)
 }

@@ -84,23 +84,3 @@ async fn a_backdated_assignment_moves_the_usage() {
     );
     assert_eq!(fixture.refresh().await.windows_recomputed, 0);
 }
-
-#[tokio::test]
-async fn the_refresher_counts_what_came_last_when_it_stops() {
-    let fixture = Fixture::new();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let analytics = fixture.analytics.clone();
-    let refresher = tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stopped.await;
-        };
-        crate::jobs::keep_usage_fresh(&analytics, std::time::Duration::from_secs(3600), stopped).await;
-    });
-    fixture.add_flows(&[received(1, T0, 100)]);
-    stop.send(()).unwrap();
-    refresher.await.unwrap();
-    assert_eq!(
-        by_service(&fixture).await,
-        serde_json::json!([{"service": 1, "bytes": 100}])
-    );
-}
