@@ -94,7 +94,7 @@ ezCharts.register("usage", function (data, theme) {
           { name: "Sent", color: theme.out, bytes: point.bytes_out },
         ].map(function (row) {
           var mean = rate(point, row.bytes);
-          row.value = mean === null ? "not measured" : ezCharts.bits(mean) + " · " + ezCharts.bytes(row.bytes);
+          row.value = mean === null ? "not measured" : ezCharts.bits(mean) + " · " + ezCharts.bytes(row.bytes, data.volume_units);
           return row;
         });
         var note = "";
