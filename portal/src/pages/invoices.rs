@@ -34,8 +34,7 @@ pub(crate) fn routes() -> Router<AppState> {
 struct InvoiceRow {
     id: String,
     number: String,
-    from: String,
-    until: String,
+    dates: String,
     finalised: String,
     due: String,
     is_due: bool,
@@ -44,8 +43,7 @@ struct InvoiceRow {
 
 /// What a current period comes to so far.
 struct DraftRow {
-    from: String,
-    until: String,
+    dates: String,
     lines: usize,
     measured_to: String,
     total: Money,
@@ -69,8 +67,7 @@ fn invoice_row(invoice: &Invoice, now_ms: i64) -> InvoiceRow {
     InvoiceRow {
         id: invoice.id.to_string(),
         number: invoice.number.clone(),
-        from: format::date(invoice.period_start_ms, &zone),
-        until: format::date(invoice.period_end_ms - 1, &zone),
+        dates: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
         finalised: format::date(invoice.finalised_at_ms, &zone),
         due: format::date(invoice.due_at_ms, &zone),
         is_due: invoice.due_at_ms <= now_ms,
@@ -85,8 +82,7 @@ async fn list(State(state): State<AppState>, customer: Customer) -> Result<Respo
     let drafts = drafts.iter().map(|draft| {
         let zone = zone_of(&draft.time_zone);
         DraftRow {
-            from: format::date(draft.period_start_ms, &zone),
-            until: format::date(draft.period_end_ms - 1, &zone),
+            dates: format::dates(draft.period_start_ms, draft.period_end_ms - 1, &zone),
             lines: draft.lines.len(),
             measured_to: format::minute(draft.measured_to_ms, &zone),
             total: draft.total,

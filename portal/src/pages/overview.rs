@@ -141,7 +141,7 @@ fn overview_page(
             (Dimension::Service, "Services"),
             (Dimension::Protocol, "Protocols"),
             (Dimension::Interface, "Interfaces"),
-            (Dimension::As, "Autonomous systems"),
+            (Dimension::As, "AS numbers"),
         ]
         .into_iter()
         .map(|(dimension, label)| Choice {

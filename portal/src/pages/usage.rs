@@ -46,9 +46,8 @@ pub(crate) fn mode_words(mode: UsageMode) -> &'static str {
 
 /// A period to date as the pages print it.
 struct PeriodView {
-    from: String,
-    /// Last day of the period.
-    until: String,
+    /// First and last day.
+    dates: String,
     received: String,
     sent: String,
     billed: String,
@@ -104,8 +103,7 @@ impl PeriodView {
             will_be_over: to_date.projected_bytes > included,
         });
         PeriodView {
-            from: format::date(usage.from_ms, zone),
-            until: format::date(usage.to_ms - 1, zone),
+            dates: format::dates(usage.from_ms, usage.to_ms - 1, zone),
             received: units.bytes(usage.bytes_in),
             sent: units.bytes(usage.bytes_out),
             billed: volume(usage.billed_bytes),
@@ -128,12 +126,17 @@ impl PeriodView {
 }
 
 /// `99.8 % measured`; never rounded up to 100.
-pub(crate) fn coverage_words(measured: u64, expected: u64) -> String {
-    if expected == 0 {
-        return "nothing to measure yet".to_owned();
+fn coverage_words(measured: u64, expected: u64) -> String {
+    match coverage_percent(measured, expected) {
+        Some(percent) => format!("{percent} measured"),
+        None => "nothing to measure yet".to_owned(),
     }
-    let permille = u128::from(measured) * 1000 / u128::from(expected);
-    format!("{}.{} % measured", permille / 10, permille % 10)
+}
+
+/// `99.8 %`, never rounded up to 100; `None` where there was nothing to measure.
+pub(crate) fn coverage_percent(measured: u64, expected: u64) -> Option<String> {
+    let permille = (u128::from(measured) * 1000).checked_div(u128::from(expected))?;
+    Some(format!("{}.{} %", permille / 10, permille % 10))
 }
 
 struct ServiceRow {

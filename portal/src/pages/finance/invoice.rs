@@ -23,8 +23,9 @@ struct PostingRow {
     account: String,
     posted: String,
     description: String,
-    debit: Option<Money>,
-    credit: Option<Money>,
+    /// Without the currency: it is the invoice's.
+    debit: Option<String>,
+    credit: Option<String>,
 }
 
 #[derive(Template)]
@@ -101,9 +102,9 @@ async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow
         let currency: Currency = row.try_get::<String, _>(3)?.parse().map_err(money)?;
         let amount = Money::new(row.try_get(4)?, currency);
         let (debit, credit) = if amount.minor >= 0 {
-            (Some(amount), None)
+            (Some(format::amount(amount)), None)
         } else {
-            (None, Some(amount.checked_neg().map_err(money)?))
+            (None, Some(format::amount(amount.checked_neg().map_err(money)?)))
         };
         postings.push(PostingRow {
             account: row.try_get(0)?,

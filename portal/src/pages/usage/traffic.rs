@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Customer;
 
-use super::coverage_words;
+use super::coverage_percent;
 use crate::api;
 use crate::customer::OwnService;
 use crate::error::Failure;
@@ -179,7 +179,7 @@ fn totals(points: &[SeriesPoint], units: VolumeUnits, zone: &TimeZone) -> Totals
         sent_rate: rate_words(rate_bps(bytes_out, measured)),
         busiest_rate: rate_words(busiest.map(|(rate, _)| rate)),
         busiest_at: busiest.map_or_else(String::new, |(_, start_ms)| format::minute(start_ms, zone)),
-        coverage: coverage_words(measured, expected),
+        coverage: coverage_percent(measured, expected).unwrap_or_else(|| "–".to_owned()),
     }
 }
 
@@ -283,7 +283,7 @@ mod tests {
         let sums = totals(&[point, measured], VolumeUnits::Binary, &TimeZone::UTC);
         assert_eq!((sums.received.as_str(), sums.sent.as_str()), ("35.8 MiB", "0 B"));
         assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the measured window alone");
-        assert_eq!(sums.coverage, "50.0 % measured");
+        assert_eq!(sums.coverage, "50.0 %");
         assert_eq!(totals(&[], VolumeUnits::Decimal, &TimeZone::UTC).busiest_rate, "–");
     }
 }
