@@ -3,7 +3,7 @@
 //! By service it comes from `usage_5m`; by protocol, interface and autonomous system from metered flows, which count as
 //! a whole for the step in which they ended (exact spreading matters for money, not here). The autonomous system is that
 //! of the remote side; the interface is the one that faces the other network: the input of what was received, the output
-//! of what was sent. Steps are aligned in UTC: 5 minutes up to a day, hours up to ten days, else days.
+//! of what was sent. Steps are aligned in UTC: 5 minutes up to a day, hours up to 32 days (any month), else days.
 
 use std::collections::HashMap;
 
@@ -21,6 +21,9 @@ use crate::{Analytics, AnalyticsError, Dimension, Overview, OverviewSeries};
 
 /// Steps of one overview at most; a longer range ends there.
 const STEPS_MAX: i64 = 4_000;
+
+/// Longest range in steps of an hour: any month with a day to spare, at most 769 steps.
+const HOURLY_MAX_MS: i64 = 32 * DAY_MS;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 enum Key {
@@ -52,7 +55,7 @@ fn merge(all: &mut Volumes, more: Volumes) {
 fn step_of(range_ms: i64) -> i64 {
     if range_ms <= DAY_MS {
         WINDOW_MS
-    } else if range_ms <= 10 * DAY_MS {
+    } else if range_ms <= HOURLY_MAX_MS {
         HOUR_MS
     } else {
         DAY_MS
@@ -254,7 +257,7 @@ mod tests {
     fn the_step_follows_the_range() {
         assert_eq!(step_of(DAY_MS), WINDOW_MS);
         assert_eq!(step_of(DAY_MS + 1), HOUR_MS);
-        assert_eq!(step_of(10 * DAY_MS), HOUR_MS);
-        assert_eq!(step_of(35 * DAY_MS), DAY_MS);
+        assert_eq!(step_of(32 * DAY_MS), HOUR_MS);
+        assert_eq!(step_of(32 * DAY_MS + 1), DAY_MS);
     }
 }

@@ -32,21 +32,23 @@
     };
   }
 
-  // Three significant digits with a decimal prefix, as the pages print them.
-  function prefixed(value, unit) {
-    var prefixes = ["", "k", "M", "G", "T", "P", "E"];
+  // Three significant digits with a prefix, as the pages print them: by 1000, or by 1024 where the plan is sold so.
+  function prefixed(value, unit, isBinary) {
+    var prefixes = isBinary ? ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"] : ["", "k", "M", "G", "T", "P", "E"];
+    var base = isBinary ? 1024 : 1000;
     var size = Math.abs(value);
     var i = 0;
-    while (size >= 999.5 && i < prefixes.length - 1) {
-      size /= 1000;
+    while (size >= base - 0.5 && i < prefixes.length - 1) {
+      size /= base;
       i += 1;
     }
     var digits = i === 0 ? 0 : size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
     return (value < 0 ? "-" : "") + size.toFixed(digits) + " " + prefixes[i] + unit;
   }
 
-  function bytes(value) {
-    return prefixed(value, "B");
+  // `units` as the API names them: decimal, binary.
+  function bytes(value, units) {
+    return prefixed(value, "B", units === "binary");
   }
   function bits(value) {
     return prefixed(value, "bit/s");

@@ -8,6 +8,8 @@
   var GIVE_UP_MS = 20000;
   var WINDOW_MS = 300000;
   var TOOLTIP_ROWS = 12;
+  // The chart library leaves out points closer than 2 px, in each band others, which tears gaps between stacked bands.
+  var MIN_POINT_PX = 2.5;
   var STORAGE_KEY = "ezscale-overview-refresh";
 
   var canvas = document.getElementById("overview-chart");
@@ -18,6 +20,7 @@
   var chart = window.echarts.init(canvas);
   var hidden = new Set();
   var timer = 0;
+  var per = 1;
   var data = read();
 
   function read() {
@@ -41,11 +44,42 @@
     return found;
   }
 
-  function tooltip(colour) {
-    return function (points) {
-      if (!points.length || !data.starts_ms.length) return "";
-      var start = data.starts_ms[Math.min(points[0].dataIndex, data.starts_ms.length - 1)];
-      var largest = points
+  // Steps drawn as one point, so that points keep their distance.
+  function stepsPerPoint() {
+    return Math.max(1, Math.ceil((data.starts_ms.length * MIN_POINT_PX) / Math.max(canvas.clientWidth, 1)));
+  }
+
+  // Points of all bands: start, end, and the mean rate of their steps, each weighed by its part of the range.
+  function points() {
+    per = stepsPerPoint();
+    var made = [];
+    for (var first = 0; first < data.starts_ms.length; first += per) {
+      var last = Math.min(first + per, data.starts_ms.length);
+      var steps = [];
+      for (var i = first; i < last; i += 1) {
+        var start = Math.max(data.starts_ms[i], data.from_ms);
+        steps.push({ index: i, start: start, length: Math.min(data.starts_ms[i] + data.step_ms, data.to_ms) - start });
+      }
+      made.push({ start: steps[0].start, end: steps[steps.length - 1].start + steps[steps.length - 1].length, steps: steps });
+    }
+    return made;
+  }
+
+  function mean(rates, steps) {
+    var sum = 0;
+    var length = 0;
+    steps.forEach(function (step) {
+      sum += rates[step.index] * step.length;
+      length += step.length;
+    });
+    return length > 0 ? sum / length : 0;
+  }
+
+  function tooltip(colour, drawn) {
+    return function (hits) {
+      if (!hits.length || !drawn.length) return "";
+      var shown = drawn[Math.min(hits[0].dataIndex, drawn.length - 1)];
+      var largest = hits
         .filter(function (point) {
           return point.value[1] > 0;
         })
@@ -59,24 +93,25 @@
         return total + point.value[1];
       }, 0);
       rows.push({ color: "transparent", name: "Sum", value: window.ezCharts.bits(sum) });
-      var end = Math.min(start + data.step_ms, data.to_ms);
-      var note = data.open_from_ms === start ? "Still filling: rated over what has passed." : "";
-      return window.ezCharts.tooltip(minute(start) + " – " + minute(end).slice(-5) + " UTC", rows, note);
+      var isOpen = data.open_from_ms !== null && data.open_from_ms < shown.end;
+      var note = isOpen ? "Still filling: rated over what has passed." : "";
+      return window.ezCharts.tooltip(minute(shown.start) + " – " + minute(shown.end).slice(-5) + " UTC", rows, note);
     };
   }
 
   function draw() {
     var theme = window.ezCharts.theme();
     var colour = colours();
+    var drawn = points();
     var shown = data.series.filter(function (series) {
       return !hidden.has(series.key);
     });
     var series = shown.map(function (one, position) {
-      var points = one.bits_per_second.map(function (rate, index) {
-        return [Math.max(data.starts_ms[index], data.from_ms), rate];
+      var line = drawn.map(function (point) {
+        return [point.start, mean(one.bits_per_second, point.steps)];
       });
       // The last point stands for its whole step: it is drawn to the end of it.
-      if (points.length) points.push([data.to_ms, points[points.length - 1][1]]);
+      if (line.length) line.push([data.to_ms, line[line.length - 1][1]]);
       return {
         id: one.key,
         name: one.name,
@@ -87,7 +122,7 @@
         itemStyle: { color: colour.get(one.key) },
         areaStyle: { color: colour.get(one.key), opacity: 0.85 },
         emphasis: { disabled: true },
-        data: points,
+        data: line,
         markArea:
           position === 0 && data.open_from_ms !== null
             ? {
@@ -114,7 +149,7 @@
           padding: 8,
           textStyle: { color: theme.text },
           axisPointer: { type: "line", lineStyle: { color: theme.muted } },
-          formatter: tooltip(colour),
+          formatter: tooltip(colour, drawn),
         },
         // Only there so that a range can be dragged; its buttons lie outside the picture.
         toolbox: { top: -100, feature: { dataZoom: { yAxisIndex: false } } },
@@ -255,6 +290,7 @@
 
   new ResizeObserver(function () {
     chart.resize();
+    if (per !== stepsPerPoint()) draw();
   }).observe(canvas);
   document.addEventListener("ez:theme", draw);
   applyHidden();

@@ -46,6 +46,14 @@ ezCharts.register("usage", function (data, theme) {
   if (data.commit_bps !== null) {
     lines.push({ yAxis: data.commit_bps, name: "Commit " + ezCharts.bits(data.commit_bps), lineStyle: { color: theme.muted } });
   }
+  // The labels of two lines that lie close keep out of each other's way: one above its line, one beneath.
+  lines
+    .sort(function (a, b) {
+      return b.yAxis - a.yAxis;
+    })
+    .forEach(function (one, position) {
+      one.label = { position: position === 0 ? "insideEndTop" : "insideEndBottom" };
+    });
   var peak = lines.reduce(function (top, one) {
     return Math.max(top, one.yAxis);
   }, 0);
@@ -94,7 +102,7 @@ ezCharts.register("usage", function (data, theme) {
           { name: "Sent", color: theme.out, bytes: point.bytes_out },
         ].map(function (row) {
           var mean = rate(point, row.bytes);
-          row.value = mean === null ? "not measured" : ezCharts.bits(mean) + " · " + ezCharts.bytes(row.bytes);
+          row.value = mean === null ? "not measured" : ezCharts.bits(mean) + " · " + ezCharts.bytes(row.bytes, data.volume_units);
           return row;
         });
         var note = "";

@@ -1,12 +1,14 @@
 //! A customer's services, periods, usage and invoices: what the pages and the API both tell.
 //!
-//! Every function here takes the customer's id as the session gives it, and finds nothing that belongs to anybody else (S1).
+//! Functions that end in `_of` take the customer's id as the session gives it, and find nothing that belongs to anybody else
+//! (S1). Those that end in `_for_staff` find anybody's; each takes the extractor of the role that may ask, so that no
+//! handler can call it for anybody else.
 
 use analytics::period::{PeriodQuery, project, windows_of_period};
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
 use billing::evidence::{Measured, UsageCharge};
-use billing::invoice::{Explanation, Invoice, InvoiceWithLines};
+use billing::invoice::{Explanation, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, contract, contracts_of, subscription_of};
 use billing::usage::MeteredUsage;
@@ -15,7 +17,9 @@ use schemas::inventory::{self, Customer, InventoryError, Service};
 use schemas::money::Money;
 use schemas::period::{AnchorDay, Period};
 
+use crate::auth::{Finance, Ops};
 use crate::error::Failure;
+use crate::format::VolumeUnits;
 use crate::state::AppState;
 
 /// A service and what it is subscribed to, if anything.
@@ -23,6 +27,14 @@ use crate::state::AppState;
 pub(crate) struct OwnService {
     pub(crate) service: Service,
     pub(crate) contract: Option<Contract>,
+}
+
+impl OwnService {
+    /// Units of every volume on its pages.
+    pub(crate) fn volume_units(&self) -> VolumeUnits {
+        let terms = self.contract.as_ref().map(|contract| &contract.plan.terms);
+        terms.map_or(VolumeUnits::Decimal, VolumeUnits::of_terms)
+    }
 }
 
 /// The customer and all of their services, archived ones left out.
@@ -49,16 +61,33 @@ pub(crate) async fn service_of(
     id: CustomerId,
     service: &str,
 ) -> Result<(Customer, OwnService), Failure> {
+    service_where(state, service, |service| service.customer == id).await
+}
+
+/// One service, whoever's it is.
+pub(crate) async fn service_for_staff(
+    state: &AppState,
+    _: &Ops,
+    service: &str,
+) -> Result<(Customer, OwnService), Failure> {
+    service_where(state, service, |_| true).await
+}
+
+async fn service_where(
+    state: &AppState,
+    service: &str,
+    may_be_seen: impl Fn(&Service) -> bool,
+) -> Result<(Customer, OwnService), Failure> {
     let service: ServiceId = service.parse().map_err(|_| Failure::NotFound)?;
     let mut connection = state.db().pool().acquire().await?;
     let service = match inventory::service(&mut *connection, service).await {
         Err(InventoryError::NoService(_)) => return Err(Failure::NotFound),
         found => found?,
     };
-    if service.customer != id {
+    if !may_be_seen(&service) {
         return Err(Failure::NotFound);
     }
-    let customer = inventory::customer(&mut *connection, id).await?;
+    let customer = inventory::customer(&mut *connection, service.customer).await?;
     let contract = match subscription_of(&mut *connection, service.id).await? {
         Some(subscription) => Some(contract(&mut connection, subscription.id).await?),
         None => None,
@@ -216,20 +245,31 @@ pub(crate) async fn invoice_of(state: &AppState, id: CustomerId, invoice: &str) 
     }
 }
 
-/// A usage line of one of the customer's invoices, taken apart; whatever else the address names is not found (S1).
-pub(crate) async fn explanation_of(
+/// One invoice, whoever's it is.
+pub(crate) async fn invoice_for_staff(
     state: &AppState,
-    id: CustomerId,
+    _: &Finance,
     invoice: &str,
+) -> Result<InvoiceWithLines, Failure> {
+    let invoice: InvoiceId = invoice.parse().map_err(|_| Failure::NotFound)?;
+    match billing::invoice::get(state.db(), invoice).await {
+        Err(BillingError::NoInvoice(_)) => Err(Failure::NotFound),
+        found => Ok(found?),
+    }
+}
+
+/// A usage line of an invoice that was found, taken apart; whatever else the address names is not found (S1).
+pub(crate) async fn explanation(
+    state: &AppState,
+    found: &InvoiceWithLines,
     line: &str,
-) -> Result<(Invoice, Explanation), Failure> {
-    let found = invoice_of(state, id, invoice).await?;
+) -> Result<Explanation, Failure> {
     let line: InvoiceLineId = line.parse().map_err(|_| Failure::NotFound)?;
     if !found.lines.iter().any(|own| own.id == line) {
         return Err(Failure::NotFound);
     }
     match billing::invoice::explain(state.db(), &metered_usage(state), line).await {
         Err(BillingError::NoUsage(_)) => Err(Failure::NotFound),
-        explained => Ok((found.invoice, explained?)),
+        explained => Ok(explained?),
     }
 }

@@ -1,41 +1,97 @@
 //! Numbers and times as people read them.
 
+use billing::catalog::{QuotaUnit, Terms};
+use billing::evidence::UsageCharge;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use schemas::money::Money;
 
-/// Three significant digits with a decimal prefix: `0 B`, `999 B`, `1.23 GB`.
+/// The family of units a volume is told in. On the pages of a service it is that of its plan, so that every number can be
+/// compared with what is included; where no plan sells transfer it is decimal, as rates are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VolumeUnits {
+    /// kB, MB, GB: powers of 1000.
+    #[default]
+    Decimal,
+    /// KiB, MiB, GiB: powers of 1024.
+    Binary,
+}
+
+impl VolumeUnits {
+    /// Three significant digits: `0 B`, `1.23 GB`, `512 MiB`.
+    pub(crate) fn bytes(self, value: u64) -> String {
+        match self {
+            VolumeUnits::Decimal => with_prefix(value, 1000, ["kB", "MB", "GB", "TB", "PB", "EB"]),
+            VolumeUnits::Binary => with_prefix(value, 1024, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]),
+        }
+        .unwrap_or_else(|| format!("{value} B"))
+    }
+
+    /// Those that usage is charged by.
+    pub(crate) fn of_charge(charge: &UsageCharge) -> VolumeUnits {
+        match charge {
+            UsageCharge::Transfer { unit, .. } => (*unit).into(),
+            UsageCharge::Percentile { .. } => VolumeUnits::Decimal,
+        }
+    }
+
+    /// Those that a plan is sold by.
+    pub(crate) fn of_terms(terms: &Terms) -> VolumeUnits {
+        match terms {
+            Terms::Transfer { unit, .. } => (*unit).into(),
+            Terms::Flat | Terms::Percentile { .. } => VolumeUnits::Decimal,
+        }
+    }
+}
+
+impl From<QuotaUnit> for VolumeUnits {
+    fn from(unit: QuotaUnit) -> VolumeUnits {
+        match unit {
+            QuotaUnit::Gb => VolumeUnits::Decimal,
+            QuotaUnit::Gib => VolumeUnits::Binary,
+        }
+    }
+}
+
+/// A volume in decimal units: `0 B`, `999 B`, `1.23 GB`.
 pub(crate) fn bytes(value: u64) -> String {
-    with_prefix(value, "B")
+    VolumeUnits::Decimal.bytes(value)
 }
 
 /// Bits per second: `12.3 Mbit/s`.
 pub(crate) fn bits_per_second(value: u64) -> String {
-    with_prefix(value, "bit/s")
+    let prefixed = with_prefix(
+        value,
+        1000,
+        ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s", "Ebit/s"],
+    );
+    prefixed.unwrap_or_else(|| format!("{value} bit/s"))
 }
 
-fn with_prefix(value: u64, unit: &str) -> String {
-    const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
-    if value < 1000 {
-        return format!("{value} {unit}");
+/// Three significant digits (four where `base` allows 1000 to 1023) in the unit that fits; `None` below the first.
+fn with_prefix(value: u64, base: u64, units: [&str; 6]) -> Option<String> {
+    if value < base {
+        return None;
     }
-    let value = u128::from(value);
-    let mut scale: u128 = 1000;
-    for prefix in PREFIXES {
-        for digits in [2, 1, 0] {
+    let (value, base) = (u128::from(value), u128::from(base));
+    let mut scale = base;
+    for unit in units {
+        for (digits, limit) in [(2, 1000), (1, 1000), (0, base)] {
             let ten_pow = 10u128.pow(digits);
             let rounded = (value * ten_pow + scale / 2) / scale;
-            if rounded >= 1000 {
+            if rounded >= limit {
                 continue;
             }
             let (whole, fraction) = (rounded / ten_pow, rounded % ten_pow);
-            return match digits {
-                0 => format!("{whole} {prefix}{unit}"),
-                digits => format!("{whole}.{fraction:0width$} {prefix}{unit}", width = digits as usize),
-            };
+            return Some(match digits {
+                0 => format!("{whole} {unit}"),
+                digits => format!("{whole}.{fraction:0width$} {unit}", width = digits as usize),
+            });
         }
-        scale *= 1000;
+        scale *= base;
     }
-    format!("{value} {unit}")
+    None
 }
 
 /// A volume in a given unit, such as the one a plan is sold by: `9.31 GiB`, `1,000 GB`. Rounded half up to three digits,
@@ -80,6 +136,24 @@ pub(crate) fn day(at_ms: i64, zone: &TimeZone) -> String {
 /// `22 Nov 2026` in the given zone.
 pub(crate) fn date(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%-d %b %Y")
+}
+
+/// `19 Oct – 18 Nov 2026` in the given zone: the year of the first day only where it is another.
+pub(crate) fn dates(from_ms: i64, last_ms: i64, zone: &TimeZone) -> String {
+    let year = |at_ms| in_zone(at_ms, zone, "%Y");
+    let from = if year(from_ms) == year(last_ms) {
+        in_zone(from_ms, zone, "%-d %b")
+    } else {
+        date(from_ms, zone)
+    };
+    format!("{from} – {}", date(last_ms, zone))
+}
+
+/// `1,234.50`: where the currency stands elsewhere in the row.
+pub(crate) fn amount(money: Money) -> String {
+    let text = money.to_string();
+    text.rsplit_once(' ')
+        .map_or_else(|| text.clone(), |(amount, _)| amount.to_owned())
 }
 
 fn in_zone(at_ms: i64, zone: &TimeZone, format: &str) -> String {
@@ -133,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn binary_volumes_keep_up_to_1023_of_a_unit() {
+        for (value, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (10 << 20, "10.0 MiB"),
+            (999 << 30, "999 GiB"),
+            (1_000 << 30, "1000 GiB"),
+            ((1 << 40) - 1, "1.00 TiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(VolumeUnits::Binary.bytes(value), text, "{value}");
+        }
+        assert_eq!(VolumeUnits::from(QuotaUnit::Gib), VolumeUnits::Binary);
+        assert_eq!(VolumeUnits::of_terms(&Terms::Flat), VolumeUnits::Decimal);
+    }
+
+    #[test]
     fn a_plan_s_unit_is_kept() {
         for (bytes, text) in [
             (0, "0.00 GiB"),
@@ -151,6 +243,15 @@ mod tests {
         let zone = TimeZone::get("America/New_York").unwrap();
         assert_eq!(minute(1_792_800_000_000, &zone), "2026-10-23 20:00");
         assert_eq!(date(1_792_800_000_000, &TimeZone::UTC), "24 Oct 2026");
+        assert_eq!(
+            dates(1_792_800_000_000, 1_795_348_923_000, &TimeZone::UTC),
+            "24 Oct – 22 Nov 2026"
+        );
+        assert_eq!(
+            dates(1_798_000_000_000, 1_799_000_000_000, &TimeZone::UTC),
+            "23 Dec 2026 – 3 Jan 2027"
+        );
+        assert_eq!(amount(Money::new(-123_450, schemas::money::Currency::USD)), "-1,234.50");
         assert_eq!(ago(0, 0), "now");
         assert_eq!(ago(0, 90_000), "90 s ago");
         assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::ApiQuery;
 use crate::auth::Customer;
-use crate::customer::{explanation_of, invoice_of};
+use crate::customer::{explanation, invoice_of};
 use crate::error::{ApiError, Failure};
 use crate::state::AppState;
 
@@ -185,7 +185,8 @@ async fn explain(
     customer: Customer,
     Path((invoice, line)): Path<(String, String)>,
 ) -> Result<Json<ExplainAnswer>, ApiError> {
-    let (_, explanation) = explanation_of(&state, customer.id, &invoice, &line).await?;
+    let found = invoice_of(&state, customer.id, &invoice).await?;
+    let explanation = explanation(&state, &found, &line).await?;
     let Explanation {
         line,
         service,

@@ -1,4 +1,5 @@
 //! `/api/v1/services…`: what a customer's services used. Times are UTC milliseconds; `from` and `to` also take RFC 3339.
+//! `/api/v1/ops/services/{service}/usage` answers the same of any service, for those who watch the network.
 
 use analytics::usage::closed_until_ms;
 use analytics::{Gap, SeriesPoint};
@@ -11,9 +12,10 @@ use schemas::money::Money;
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::Customer;
+use crate::auth::{Customer, Ops};
 use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
 use crate::error::{ApiError, Failure};
+use crate::format::VolumeUnits;
 use crate::range::{Asked, Range, step_name};
 use crate::state::AppState;
 
@@ -22,6 +24,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/services", get(services))
         .route("/services/{service}/usage", get(usage))
         .route("/services/{service}/period", get(period))
+        .route("/ops/services/{service}/usage", get(usage_for_staff))
 }
 
 #[derive(Serialize)]
@@ -67,6 +70,8 @@ pub(crate) struct UsageAnswer {
     /// 95th percentile of the current period and the commit, where the service is billed by it.
     percentile_95_bps: Option<u64>,
     commit_bps: Option<u64>,
+    /// How the pages tell its volumes; those of this answer are bytes.
+    volume_units: VolumeUnits,
 }
 
 /// The range that an address asks for, by the service's billing periods.
@@ -125,7 +130,25 @@ pub(crate) async fn series(
         gaps,
         percentile_95_bps: None,
         commit_bps: None,
+        volume_units: own.volume_units(),
     })
+}
+
+/// The series of what an address asks for, with the lines that the chart draws across it.
+async fn answer(
+    state: &AppState,
+    account: &schemas::inventory::Customer,
+    own: &OwnService,
+    asked: &Asked,
+) -> Result<UsageAnswer, Failure> {
+    let range = resolve(state, account, own, asked)?;
+    let mut answer = series(state, account, own, &range).await?;
+    let to_date = customer::period_to_date(state, account, own).await?;
+    if to_date.commit_bps().is_some() {
+        answer.percentile_95_bps = to_date.usage.percentile_95_bps;
+        answer.commit_bps = to_date.commit_bps();
+    }
+    Ok(answer)
 }
 
 async fn usage(
@@ -135,14 +158,17 @@ async fn usage(
     ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
-    let range = resolve(&state, &account, &own, &asked)?;
-    let mut answer = series(&state, &account, &own, &range).await?;
-    let to_date = customer::period_to_date(&state, &account, &own).await?;
-    if to_date.commit_bps().is_some() {
-        answer.percentile_95_bps = to_date.usage.percentile_95_bps;
-        answer.commit_bps = to_date.commit_bps();
-    }
-    Ok(Json(answer))
+    Ok(Json(answer(&state, &account, &own, &asked).await?))
+}
+
+async fn usage_for_staff(
+    State(state): State<AppState>,
+    ops: Ops,
+    Path(service): Path<String>,
+    ApiQuery(asked): ApiQuery<Asked>,
+) -> Result<Json<UsageAnswer>, ApiError> {
+    let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    Ok(Json(answer(&state, &account, &own, &asked).await?))
 }
 
 #[derive(Serialize)]

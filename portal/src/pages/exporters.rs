@@ -58,6 +58,8 @@ struct DomainRow {
     protocol: String,
     templates: Vec<TemplateRow>,
     pending_sets: u64,
+    lost: String,
+    lossy: bool,
     sampling: String,
 }
 
@@ -249,6 +251,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                     })
                     .collect(),
                 pending_sets: domain.pending_sets,
+                lost: format::grouped(domain.sequence_lost),
+                lossy: domain.sequence_lost > 0,
                 sampling: match domain.sampling_rate {
                     Some(rate) => format!("1 in {}, {}", format::grouped(u64::from(rate)), domain.sampling_source),
                     None if domain.sampling_source.is_empty() => "not told".to_owned(),

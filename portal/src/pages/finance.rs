@@ -43,6 +43,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(show))
         .route("/finance/invoices.csv", get(csv))
         .route("/finance/invoices/{invoice}", get(invoice::show))
+        .route("/finance/invoices/{invoice}/lines/{line}", get(invoice::line))
         .route("/finance/ledger", get(ledger::show))
 }
 
@@ -173,8 +174,9 @@ struct InvoiceRow {
     finalised: String,
     due: String,
     status: &'static str,
-    subtotal: Money,
-    tax: Money,
+    /// Without the currency, which stands beside the total.
+    subtotal: String,
+    tax: String,
     total: Money,
 }
 
@@ -184,16 +186,12 @@ impl InvoiceRow {
         InvoiceRow {
             id: invoice.id,
             customer: invoice.customer,
-            period: format!(
-                "{} – {}",
-                format::date(invoice.period_start_ms, &zone),
-                format::date(invoice.period_end_ms - 1, &zone)
-            ),
+            period: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
             finalised: format::day(invoice.finalised_at_ms, &TimeZone::UTC),
             due: format::day(invoice.due_at_ms, &zone),
             status: invoice.status.name(),
-            subtotal: invoice.subtotal,
-            tax: invoice.tax,
+            subtotal: format::amount(invoice.subtotal),
+            tax: format::amount(invoice.tax),
             total: invoice.total,
             number: invoice.number,
             customer_name: invoice.customer_name,
@@ -204,8 +202,9 @@ impl InvoiceRow {
 /// Sums of one currency over everything that is selected.
 struct Totals {
     invoices: i64,
-    subtotal: Money,
-    tax: Money,
+    /// Without the currency, which stands beside the total.
+    subtotal: String,
+    tax: String,
     total: Money,
 }
 
@@ -376,8 +375,8 @@ async fn totals(state: &AppState, selection: Selection) -> Result<Vec<Totals>, F
             currency,
             Totals {
                 invoices: row.try_get(1)?,
-                subtotal: money(2)?,
-                tax: money(3)?,
+                subtotal: format::amount(money(2)?),
+                tax: format::amount(money(3)?),
                 total: money(4)?,
             },
         );

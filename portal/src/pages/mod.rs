@@ -5,6 +5,7 @@ mod exporters;
 mod finance;
 mod invoices;
 mod overview;
+mod peers;
 pub(crate) mod signin;
 #[cfg(test)]
 mod tests;

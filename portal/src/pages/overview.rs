@@ -1,7 +1,9 @@
 //! The traffic overview of ops: what the whole network carries, stacked by service, protocol, interface or AS.
 //!
 //! The server renders the table and puts the chart's figures beside it; `overview.js` draws and refreshes. A query that
-//! cannot be answered shows the last 24 hours and says why.
+//! cannot be answered shows the last 24 hours and says why. From a service's row it is one click to the service alone.
+
+mod service;
 
 use analytics::Dimension;
 use askama::Template;
@@ -17,6 +19,7 @@ use crate::api::overview::{self, Answer};
 use crate::auth::Ops;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::range::PRESETS;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -24,7 +27,10 @@ use crate::state::AppState;
 pub(crate) const PATH: &str = "/ops";
 
 pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route(PATH, get(show))
+    Router::new()
+        .route(PATH, get(show))
+        .route("/ops/services/{service}", get(service::show))
+        .route("/ops/services/{service}/usage.csv", get(service::download))
 }
 
 /// A link that may be the current one: a range or a tab.
@@ -46,6 +52,8 @@ struct Tile {
 /// A row of the table.
 struct KeyRow {
     series: SeriesView,
+    /// The page of a service, over the time shown here.
+    href: Option<String>,
     total: String,
     mean: String,
     peak: String,
@@ -133,7 +141,7 @@ fn overview_page(
             (Dimension::Service, "Services"),
             (Dimension::Protocol, "Protocols"),
             (Dimension::Interface, "Interfaces"),
-            (Dimension::As, "Autonomous systems"),
+            (Dimension::As, "AS numbers"),
         ]
         .into_iter()
         .map(|(dimension, label)| Choice {
@@ -166,12 +174,15 @@ fn overview_page(
         step_text: step_text(view.step_ms),
         json_href: format!("/api/v1/ops/overview?by={by}&{range}"),
         chart_json: in_script(&chart_json),
-        rows: view.series.into_iter().map(key_row).collect(),
+        rows: view.series.into_iter().map(|series| key_row(series, request)).collect(),
     })
 }
 
-fn key_row(series: SeriesView) -> KeyRow {
+fn key_row(series: SeriesView, request: &OverviewRequest) -> KeyRow {
     KeyRow {
+        href: series
+            .service
+            .map(|id| format!("{}?{}", service::href(id), service_range(request))),
         total: format::bytes(series.total_bytes),
         mean: format::bits_per_second(series.mean_bits_per_second),
         peak: format::bits_per_second(series.peak_bits_per_second),
@@ -255,6 +266,14 @@ fn range_query(request: &OverviewRequest) -> String {
     }
 }
 
+/// The same time for the page of one service, whose names of ranges are fewer.
+fn service_range(request: &OverviewRequest) -> String {
+    match request.preset {
+        Some(preset) if PRESETS.iter().any(|(name, _)| *name == preset.name()) => format!("range={}", preset.name()),
+        _ => format!("from={}&to={}", request.from_ms, request.to_ms),
+    }
+}
+
 /// As a date field holds it; UTC.
 fn input_time(at_ms: i64) -> String {
     format::minute(at_ms, &TimeZone::UTC).replace(' ', "T")
@@ -297,6 +316,20 @@ mod tests {
         );
         let back: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(back["name"], "</script><!-- &amp;");
+    }
+
+    #[test]
+    fn a_service_is_shown_over_the_same_time() {
+        let now_ms = 1_795_356_210_000;
+        let of = |range: &str| {
+            let query = OverviewQuery {
+                range: Some(range.to_owned()),
+                ..OverviewQuery::default()
+            };
+            service_range(&query.check(now_ms).unwrap())
+        };
+        assert_eq!(of("7d"), "range=7d");
+        assert_eq!(of("1h"), "from=1795352700000&to=1795356210000");
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! Who may see the pages of staff (S1), and what the overview shows of stored flows.
 
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
+use schemas::assignment::Target;
+use schemas::inventory::assign;
 
 use crate::auth::Role;
-use crate::testing::world::World;
+use crate::testing::NOW_MS;
+use crate::testing::world::{START_MS, World};
 
 const OPS: &[Role] = &[Role::Ops, Role::Network, Role::Admin];
 const FINANCE: &[Role] = &[Role::Finance, Role::Admin];
 
 /// Every route of staff with the roles that may see it.
-const ROUTES: [(&str, &[Role]); 9] = [
+const ROUTES: [(&str, &[Role]); 12] = [
     ("/ops", OPS),
+    ("/ops/services/svc_3", OPS),
+    ("/ops/services/svc_3/usage.csv", OPS),
     ("/api/v1/ops/overview", OPS),
+    ("/api/v1/ops/services/svc_3/usage", OPS),
     ("/exporters", OPS),
     ("/exporters/list", OPS),
     ("/api/v1/exporters", OPS),
@@ -28,9 +34,13 @@ async fn s1_each_route_of_staff_is_open_to_its_roles_only() {
     for role in staff {
         world.portal.user(role.name(), role, None).await;
     }
+    // The one route whose last id is known only here.
+    let line = format!("/finance/invoices/{}/lines/{}", world.invoice_of_ada, world.usage_line);
+    let mut routes = ROUTES.to_vec();
+    routes.push((&line, FINANCE));
     for role in staff {
         let mut browser = world.portal.signed_in(role.name()).await;
-        for (path, roles) in ROUTES {
+        for (path, roles) in &routes {
             let expected = if roles.contains(&role) {
                 StatusCode::OK
             } else {
@@ -41,7 +51,7 @@ async fn s1_each_route_of_staff_is_open_to_its_roles_only() {
     }
     let mut customer = world.portal.signed_in("ada").await;
     let mut anonymous = world.portal.browser();
-    for (path, _) in ROUTES {
+    for (path, _) in &routes {
         let answer = customer.get(path).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "customer {path}");
         assert!(!answer.body.contains("bobs-blog"), "{path}");
@@ -87,6 +97,99 @@ async fn the_overview_stacks_stored_flows_by_every_dimension() {
         assert!(page.body.contains("id=\"overview-data\""));
     }
     assert_eq!(totals[1], totals[2], "the same flows, whatever they are stacked by");
+}
+
+#[tokio::test]
+async fn staff_see_one_service_as_its_customer_does_and_who_meters_it() {
+    let world = World::new().await;
+    let mut transaction = world.portal.state.db().begin_write().await.unwrap();
+    for (prefix, to_ms) in [("10.0.0.1/32", None), ("10.9.0.0/24", Some(NOW_MS - 1))] {
+        let target = Target::Prefix(prefix.parse().unwrap());
+        assign(&mut transaction, world.transfer, target, START_MS, to_ms, NOW_MS)
+            .await
+            .unwrap();
+    }
+    transaction.commit().await.unwrap();
+    world.portal.user("ops", Role::Ops, None).await;
+    let mut ops = world.portal.signed_in("ops").await;
+    let mut ada = world.portal.signed_in("ada").await;
+
+    let overview = ops.get("/ops?range=7d").await;
+    let link = format!("/ops/services/{}?range=7d", world.transfer);
+    assert!(overview.body.contains(&format!("href=\"{link}\"")), "{}", overview.body);
+    let page = ops.get(&link).await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+    for text in [
+        "db-primary",
+        "cus_1",
+        "10.0.0.1/32",
+        "any exporter",
+        "198.51.100.7",
+        "AS64500",
+        "99.4 %",
+    ] {
+        assert!(page.body.contains(text), "{text}: {}", page.body);
+    }
+    assert!(
+        !page.body.contains("10.9.0.0/24"),
+        "what it held before is not held now"
+    );
+    assert!(!page.body.contains("USD"), "what it costs is not for ops");
+
+    let query = "range=7d&step=day";
+    let seen = ops
+        .get(&format!("/api/v1/ops/services/{}/usage?{query}", world.transfer))
+        .await;
+    let own = ada
+        .get(&format!("/api/v1/services/{}/usage?{query}", world.transfer))
+        .await;
+    assert_eq!(seen.json(), own.json());
+    let csv = ops
+        .get(&format!("/ops/services/{}/usage.csv?{query}", world.transfer))
+        .await;
+    let own = ada.get(&format!("/usage/{}/usage.csv?{query}", world.transfer)).await;
+    assert!(csv.body.lines().count() > 7);
+    assert_eq!(csv.body, own.body);
+
+    for missing in [
+        "/ops/services/svc_99",
+        "/ops/services/7",
+        "/api/v1/ops/services/svc_99/usage",
+    ] {
+        assert_eq!(ops.get(missing).await.status, StatusCode::NOT_FOUND, "{missing}");
+    }
+    let refused = ops.get(&format!("/ops/services/{}?range=soon", world.transfer)).await;
+    assert!(refused.body.contains("ez-alert"), "the default is shown, and why");
+}
+
+#[tokio::test]
+async fn finance_opens_the_explanation_that_the_customer_sees() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let (invoice, line) = (world.invoice_of_ada, world.usage_line);
+
+    let path = format!("/finance/invoices/{invoice}/lines/{line}");
+    let shown = finance.get(&format!("/finance/invoices/{invoice}")).await;
+    assert!(shown.body.contains(&format!("hx-get=\"{path}\"")), "{}", shown.body);
+    let whole = finance.get(&path).await;
+    assert!(whole.body.contains("<html") && whole.body.contains(&format!("href=\"/finance/invoices/{invoice}\"")));
+
+    let asked = |path: String| Request::get(path).header("hx-request", "true");
+    let fragment = finance.send(asked(path), String::new()).await;
+    let own = ada
+        .send(asked(format!("/invoices/{invoice}/lines/{line}")), String::new())
+        .await;
+    assert!(fragment.body.contains("198.51.100.7"));
+    assert_eq!(fragment.body, own.body);
+
+    let mixed = format!("/finance/invoices/{}/lines/{line}", world.invoice_of_bob);
+    assert_eq!(
+        finance.get(&mixed).await.status,
+        StatusCode::NOT_FOUND,
+        "a line belongs to its invoice"
+    );
 }
 
 #[tokio::test]

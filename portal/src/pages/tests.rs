@@ -235,6 +235,27 @@ async fn an_invoice_line_is_explained_down_to_days_and_peers() {
 }
 
 #[tokio::test]
+async fn volumes_of_a_service_are_told_in_the_units_of_its_plan() {
+    let world = World::new().await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let usage = format!("/api/v1/services/{}/usage", world.transfer);
+    assert_eq!(ada.get(&usage).await.json()["volume_units"], "decimal");
+    sqlx::query("UPDATE plans SET quota_unit = 'GiB' WHERE billing_model = 'transfer'")
+        .execute(world.portal.state.db().pool())
+        .await
+        .unwrap();
+    assert_eq!(ada.get(&usage).await.json()["volume_units"], "binary");
+    let page = ada.get(&format!("/usage/{}", world.transfer)).await.body;
+    assert!(page.contains(" GiB") && !page.contains(" GB"), "{page}");
+    // Rows of other plans keep theirs, and so does what was invoiced by the plan as it was.
+    let list = ada.get("/usage").await.body;
+    assert!(list.contains(" GiB") && list.contains(" GB"), "{list}");
+    let line = format!("/invoices/{}/lines/{}", world.invoice_of_ada, world.usage_line);
+    let line = ada.get(&line).await.body;
+    assert!(line.contains(" GB") && !line.contains("GiB"), "{line}");
+}
+
+#[tokio::test]
 async fn limits_of_the_api_are_told_as_problems_and_on_the_page() {
     let world = World::new().await;
     let mut ada = world.portal.signed_in("ada").await;

@@ -61,6 +61,8 @@ pub(crate) struct Domain {
     pub(crate) protocol: String,
     pub(crate) templates: Vec<Template>,
     pub(crate) pending_sets: u64,
+    /// Records or datagrams that its sequence numbers miss.
+    pub(crate) sequence_lost: u64,
     pub(crate) sampling_rate: Option<u32>,
     pub(crate) sampling_source: String,
 }
@@ -175,6 +177,7 @@ pub(crate) fn exporter(
                 protocol: protocol_name(domain.protocol_version),
                 templates: domain.template_list.iter().map(template).collect(),
                 pending_sets: domain.pending_sets,
+                sequence_lost: domain.sequence_lost,
                 sampling_rate: domain.sampling_rate,
                 sampling_source: domain.sampling_source.clone(),
             })

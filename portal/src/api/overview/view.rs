@@ -46,6 +46,8 @@ pub(crate) struct SeriesView {
     /// Second line: the customer, the address, the number behind the name; empty where there is none.
     pub(crate) detail: String,
     pub(crate) kind: SeriesKind,
+    /// The service it stands for, where the catalogue has it.
+    pub(crate) service: Option<ServiceId>,
     /// Class of `staff.css` that gives the band its colour.
     pub(crate) colour: String,
     pub(crate) bits_per_second: Vec<u64>,
@@ -177,6 +179,7 @@ fn series_view(series: &OverviewSeries, label: Label, colour: String, range: &Ra
         name: label.name,
         detail: label.detail,
         kind: label.kind,
+        service: label.service,
         colour,
         total_bytes: series.total_bytes,
         mean_bits_per_second: rate(series.total_bytes, range.covered_ms),
@@ -223,6 +226,7 @@ struct Label {
     name: String,
     detail: String,
     kind: SeriesKind,
+    service: Option<ServiceId>,
 }
 
 impl Label {
@@ -231,6 +235,7 @@ impl Label {
             name: name.into(),
             detail: detail.into(),
             kind: SeriesKind::Key,
+            service: None,
         }
     }
 }
@@ -262,7 +267,10 @@ fn label(key: &str, by: Dimension, names: &Names) -> Label {
 
 fn service_label(id: ServiceId, names: &Names) -> Label {
     match names.services.get(&id.number()) {
-        Some((name, customer)) => Label::key(name, format!("{customer} · {id}")),
+        Some((name, customer)) => Label {
+            service: Some(id),
+            ..Label::key(name, format!("{customer} · {id}"))
+        },
         None => Label::key(id.to_string(), "no longer in the catalogue"),
     }
 }
@@ -412,6 +420,8 @@ mod tests {
             named("svc_8", Dimension::Service),
             pair("svc_8", "no longer in the catalogue")
         );
+        assert_eq!(label("svc_7", Dimension::Service, &names).service, Some(ServiceId(7)));
+        assert_eq!(label("svc_8", Dimension::Service, &names).service, None);
         assert_eq!(named("6", Dimension::Protocol), pair("TCP", "protocol 6"));
         assert_eq!(named("253", Dimension::Protocol), pair("protocol 253", ""));
         assert_eq!(

@@ -15,6 +15,9 @@ fn write_status(dir: &Path) {
             "address": "192.0.2.1", "first_heard_ms": NOW_MS - 86_400_000, "last_heard_ms": NOW_MS - 30_000,
             "datagrams": 1_000, "datagram_bytes": 1_400_000, "flows": 24_000, "bytes_scaled": 5_000_000_000_u64,
             "protocol_versions": [10], "sampling_rate": 1000, "sequence_lost": 240,
+            "domains": [
+                {"observation_domain": 16, "protocol_version": 10, "sequence_lost": 1_240, "sampling_rate": 1000},
+            ],
             "counters": {"datagrams_rejected.short": 7, "datagrams": 1_007},
             "interfaces": [
                 {"if_index": 513, "in_flows": 20, "out_flows": 5, "last_seen_ms": NOW_MS - 30_000, "boundary": "external"},
@@ -40,6 +43,7 @@ async fn an_exporter_is_shown_with_what_it_sends_and_what_is_missing() {
         "1 in 1,000",
         "240 (0.99 %)",
         "datagrams rejected: short",
+        "<td class=\"num ez-warn\">1,240</td>",
         "[[exporter]]",
         "address = &#34;192.0.2.1&#34;",
         "198.51.100.10:2055",

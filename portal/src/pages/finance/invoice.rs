@@ -1,58 +1,31 @@
-//! One invoice as finance sees it: what the customer was charged, and how it was posted.
+//! One invoice as finance sees it: what the customer was charged and why, and how it was posted.
 
 use askama::Template;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
-use billing::BillingError;
-use billing::invoice::{self, InvoiceLine};
 use jiff::tz::TimeZone;
-use schemas::ids::{InvoiceId, ServiceId};
+use schemas::ids::InvoiceId;
 use schemas::money::{Currency, Money};
 use sqlx::Row as _;
 
 use super::{InvoiceRow, PATH};
 use crate::auth::Finance;
+use crate::customer;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::pages::invoices::lines::{self, LineAddresses, LineRow};
+use crate::pages::invoices::zone_of;
 use crate::shell::Shell;
 use crate::state::AppState;
-
-struct LineRow {
-    position: i64,
-    service: ServiceId,
-    description: String,
-    period: String,
-    quantity: String,
-    unit: String,
-    unit_price: String,
-    amount: Money,
-}
-
-impl LineRow {
-    fn new(line: InvoiceLine, zone: &TimeZone) -> LineRow {
-        LineRow {
-            position: line.position,
-            service: line.service,
-            period: format!(
-                "{} – {}",
-                format::date(line.period_start_ms, zone),
-                format::date(line.period_end_ms - 1, zone)
-            ),
-            quantity: line.quantity.normalize().to_string(),
-            unit: line.unit,
-            unit_price: line.unit_price.normalize().to_string(),
-            amount: line.amount,
-            description: line.description,
-        }
-    }
-}
 
 struct PostingRow {
     account: String,
     posted: String,
     description: String,
-    debit: Option<Money>,
-    credit: Option<Money>,
+    /// Without the currency: it is the invoice's.
+    debit: Option<String>,
+    credit: Option<String>,
 }
 
 #[derive(Template)]
@@ -63,29 +36,55 @@ struct InvoicePage {
     tax_rate: String,
     time_zone: String,
     lines: Vec<LineRow>,
+    lines_href: String,
+    subtotal: Money,
+    tax: Money,
+    total: Money,
+    shows_services: bool,
     postings: Vec<PostingRow>,
 }
 
 pub(super) async fn show(
     State(state): State<AppState>,
-    Finance(who): Finance,
+    finance: Finance,
     Path(invoice): Path<String>,
 ) -> Result<Response, PageError> {
-    let id: InvoiceId = invoice.parse().map_err(|_| Failure::NotFound)?;
-    let found = match invoice::get(state.db(), id).await {
-        Err(BillingError::NoInvoice(_)) => return Err(Failure::NotFound.into()),
-        found => found?,
-    };
-    let postings = postings(&state, id).await?;
-    let zone = TimeZone::get(&found.invoice.time_zone).unwrap_or(TimeZone::UTC);
+    let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
+    let postings = postings(&state, found.invoice.id).await?;
+    let zone = zone_of(&found.invoice.time_zone);
     page(&InvoicePage {
-        shell: Shell::new(&who, found.invoice.number.clone(), PATH),
+        shell: Shell::new(&finance.0, found.invoice.number.clone(), PATH),
         tax_rate: found.invoice.tax_rate.to_string(),
         time_zone: found.invoice.time_zone.clone(),
-        lines: found.lines.into_iter().map(|line| LineRow::new(line, &zone)).collect(),
+        lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
+        lines_href: format!("{}/lines", href(found.invoice.id)),
+        subtotal: found.invoice.subtotal,
+        tax: found.invoice.tax,
+        total: found.invoice.total,
+        shows_services: true,
         invoice: InvoiceRow::new(found.invoice),
         postings,
     })
+}
+
+/// A usage line taken apart, as its customer sees it (B5).
+pub(super) async fn line(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path((invoice, line)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
+    let explanation = customer::explanation(&state, &found, &line).await?;
+    let addresses = LineAddresses {
+        list: PATH,
+        invoice: href(found.invoice.id),
+    };
+    lines::show(&state, &finance.0, &found.invoice, &explanation, addresses, &headers)
+}
+
+fn href(invoice: InvoiceId) -> String {
+    format!("{PATH}/invoices/{invoice}")
 }
 
 async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow>, Failure> {
@@ -103,9 +102,9 @@ async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow
         let currency: Currency = row.try_get::<String, _>(3)?.parse().map_err(money)?;
         let amount = Money::new(row.try_get(4)?, currency);
         let (debit, credit) = if amount.minor >= 0 {
-            (Some(amount), None)
+            (Some(format::amount(amount)), None)
         } else {
-            (None, Some(amount.checked_neg().map_err(money)?))
+            (None, Some(format::amount(amount.checked_neg().map_err(money)?)))
         };
         postings.push(PostingRow {
             account: row.try_get(0)?,

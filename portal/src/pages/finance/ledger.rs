@@ -21,8 +21,9 @@ use crate::state::AppState;
 struct AccountRow {
     name: String,
     kind: &'static str,
-    debit: Option<Money>,
-    credit: Option<Money>,
+    /// Without the currency, which heads the table.
+    debit: Option<String>,
+    credit: Option<String>,
 }
 
 struct CustomerRow {
@@ -36,8 +37,8 @@ struct Trial {
     currency: String,
     accounts: Vec<AccountRow>,
     customers: Vec<CustomerRow>,
-    debits: Money,
-    credits: Money,
+    debits: String,
+    credits: String,
     difference: Money,
     is_balanced: bool,
 }
@@ -105,8 +106,8 @@ async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Fail
         let row = AccountRow {
             name: format!("receivables of {} customers", customers.len()),
             kind: "asset",
-            debit: (owed.minor != 0).then_some(owed),
-            credit: (owing.minor != 0).then_some(owing),
+            debit: (owed.minor != 0).then(|| format::amount(owed)),
+            credit: (owing.minor != 0).then(|| format::amount(owing)),
         };
         accounts.insert(0, row);
     }
@@ -114,8 +115,8 @@ async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Fail
         currency: trial.currency.to_string(),
         accounts,
         customers,
-        debits: trial.debits,
-        credits: trial.credits,
+        debits: format::amount(trial.debits),
+        credits: format::amount(trial.credits),
         difference,
         is_balanced,
     })
@@ -123,12 +124,12 @@ async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Fail
 
 fn account_row(name: String, kind: &'static str, balance: Money) -> Result<AccountRow, Failure> {
     let (debit, credit) = if balance.minor >= 0 {
-        (Some(balance), None)
+        (Some(format::amount(balance)), None)
     } else {
         let credit = balance
             .checked_neg()
             .map_err(|error| Failure::internal("read a balance")(error.into()))?;
-        (None, Some(credit))
+        (None, Some(format::amount(credit)))
     };
     Ok(AccountRow {
         name,

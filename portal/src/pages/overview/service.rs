@@ -1,0 +1,113 @@
+//! One service as those who watch the network see it: whose it is, what it holds, who meters it, its traffic and its peers.
+//! What it costs is for its customer and for finance.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, ServiceId};
+use schemas::inventory::assignments_of;
+
+use super::PATH;
+use crate::auth::Ops;
+use crate::customer;
+use crate::error::{PageError, page};
+use crate::format;
+use crate::pages::peers::{PeerRow, peer_rows};
+use crate::pages::usage::details;
+use crate::pages::usage::traffic::{self, Addresses, TrafficView, exporter_name};
+use crate::range::Asked;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Remote addresses shown.
+const TOP_PEERS: usize = 15;
+/// Targets shown; a service that holds more has them counted.
+const MAX_TARGETS: usize = 32;
+
+/// A prefix, interface or VLAN that the service holds now.
+struct TargetRow {
+    target: String,
+    since: String,
+}
+
+#[derive(Template)]
+#[template(path = "ops_service.html")]
+struct ServicePage {
+    shell: Shell,
+    path: &'static str,
+    id: ServiceId,
+    details: String,
+    customer: CustomerId,
+    customer_name: String,
+    archived: Option<String>,
+    targets: Vec<TargetRow>,
+    targets_total: usize,
+    /// Names of the exporters that meter it; empty where any may.
+    meters: Vec<String>,
+    traffic: TrafficView,
+    peers: Vec<PeerRow>,
+}
+
+/// Where the page of a service lies.
+pub(super) fn href(service: ServiceId) -> String {
+    format!("{PATH}/services/{service}")
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    ops: Ops,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    let id = own.service.id;
+    let addresses = Addresses {
+        csv: format!("{}/usage.csv", href(id)),
+        json: format!("/api/v1/ops/services/{id}/usage"),
+    };
+    let traffic = traffic::view(&state, &account, &own, &asked, &addresses).await?;
+    let (from_ms, to_ms) = (traffic.range.from_ms, traffic.range.to_ms);
+    let peers = state
+        .analytics()
+        .top_peers(id.number(), from_ms, to_ms, TOP_PEERS)
+        .await?;
+
+    let now_ms = state.now_ms();
+    let mut held = assignments_of(state.db().pool(), id).await?;
+    held.retain(|row| row.valid_from_ms <= now_ms && row.valid_to_ms.is_none_or(|to_ms| now_ms < to_ms));
+    let targets = held.iter().take(MAX_TARGETS).map(|row| TargetRow {
+        target: row.target.to_string(),
+        since: format::day(row.valid_from_ms, &TimeZone::UTC),
+    });
+    let metered = customer::metered(&state, &own.service);
+    let meters = metered.exporters.iter().map(|address| exporter_name(&state, *address));
+    let (bytes_in, bytes_out) = (traffic.totals.bytes_in, traffic.totals.bytes_out);
+    page(&ServicePage {
+        shell: Shell::new(&ops.0, own.service.name.clone(), PATH),
+        path: PATH,
+        id,
+        details: details(&own),
+        customer: account.id,
+        customer_name: account.name.clone(),
+        archived: own
+            .service
+            .archived_at_ms
+            .map(|at_ms| format::day(at_ms, &TimeZone::UTC)),
+        targets: targets.collect(),
+        targets_total: held.len(),
+        meters: meters.collect(),
+        peers: peer_rows(&peers, bytes_in, bytes_out, own.volume_units()),
+        traffic,
+    })
+}
+
+pub(super) async fn download(
+    State(state): State<AppState>,
+    ops: Ops,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    Ok(traffic::csv(&state, &account, &own, &asked).await?)
+}

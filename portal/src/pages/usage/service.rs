@@ -1,0 +1,57 @@
+//! One service of a customer: its period, its chart and its coverage.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+
+use super::traffic::{self, Addresses, TrafficView};
+use super::{PeriodView, details};
+use crate::auth::Customer;
+use crate::customer;
+use crate::error::{PageError, page};
+use crate::range::Asked;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "usage_service.html")]
+struct UsageService {
+    shell: Shell,
+    id: String,
+    details: String,
+    period: PeriodView,
+    traffic: TrafficView,
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (account, own) = customer::service_of(&state, customer.id, &service).await?;
+    let id = own.service.id;
+    let addresses = Addresses {
+        csv: format!("/usage/{id}/usage.csv"),
+        json: format!("/api/v1/services/{id}/usage"),
+    };
+    let traffic = traffic::view(&state, &account, &own, &asked, &addresses).await?;
+    let to_date = customer::period_to_date(&state, &account, &own).await?;
+    page(&UsageService {
+        shell: Shell::new(&customer.who, own.service.name.clone(), "/usage"),
+        id: id.to_string(),
+        details: details(&own),
+        period: PeriodView::new(&to_date, own.volume_units(), &account.time_zone),
+        traffic,
+    })
+}
+
+pub(super) async fn download(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (account, own) = customer::service_of(&state, customer.id, &service).await?;
+    Ok(traffic::csv(&state, &account, &own, &asked).await?)
+}

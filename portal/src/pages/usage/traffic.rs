@@ -1,0 +1,289 @@
+//! The traffic of one service over a time: chart, table, gaps and CSV, the same for its customer and for staff. Who may see
+//! the service is decided before anything here is called.
+
+use analytics::SeriesPoint;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
+use schemas::address::Address;
+use schemas::inventory::Customer;
+
+use super::coverage_percent;
+use crate::api;
+use crate::customer::OwnService;
+use crate::error::Failure;
+use crate::format::{self, VolumeUnits};
+use crate::range::{Asked, PRESETS, Range, STEPS, step_name};
+use crate::state::AppState;
+
+/// Rows of the table beneath the chart; the newest are shown, the CSV file has all.
+const MAX_TABLE_ROWS: usize = 400;
+/// Gaps named on a page.
+const MAX_GAPS_SHOWN: usize = 20;
+
+/// A link that may be the current one.
+pub(crate) struct Choice {
+    pub(crate) label: &'static str,
+    pub(crate) query: String,
+    pub(crate) is_current: bool,
+}
+
+pub(crate) struct PointRow {
+    pub(crate) start: String,
+    pub(crate) received: String,
+    pub(crate) sent: String,
+    pub(crate) rate: String,
+    pub(crate) note: String,
+}
+
+pub(crate) struct GapRow {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) minutes: i64,
+    pub(crate) exporter: String,
+}
+
+/// Where the numbers of the chart come from, without the query.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) csv: String,
+    pub(crate) json: String,
+}
+
+/// What `traffic.html` and `gaps.html` show.
+pub(crate) struct TrafficView {
+    pub(crate) ranges: Vec<Choice>,
+    pub(crate) steps: Vec<Choice>,
+    pub(crate) from_date: String,
+    pub(crate) to_date: String,
+    pub(crate) time_zone: String,
+    pub(crate) json_href: String,
+    pub(crate) csv_href: String,
+    pub(crate) points: Vec<PointRow>,
+    pub(crate) points_total: usize,
+    pub(crate) gaps: Vec<GapRow>,
+    pub(crate) gaps_total: usize,
+    /// Why something else is shown than what was asked for.
+    pub(crate) problem: Option<String>,
+    pub(crate) range: Range,
+    pub(crate) totals: Totals,
+}
+
+/// The range in a few numbers.
+pub(crate) struct Totals {
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) received: String,
+    pub(crate) sent: String,
+    /// Over what was measured.
+    pub(crate) received_rate: String,
+    pub(crate) sent_rate: String,
+    /// The step with the highest mean rate, both directions together, and when it was.
+    pub(crate) busiest_rate: String,
+    pub(crate) busiest_at: String,
+    pub(crate) coverage: String,
+}
+
+/// What was measured in the time that was asked for. A time that cannot be shown is told in `problem`, beside the default.
+pub(crate) async fn view(
+    state: &AppState,
+    account: &Customer,
+    own: &OwnService,
+    asked: &Asked,
+    addresses: &Addresses,
+) -> Result<TrafficView, Failure> {
+    let zone = &account.time_zone;
+    let (range, problem) = match api::usage::resolve(state, account, own, asked) {
+        Err(Failure::BadRequest(why)) => {
+            let fallback = api::usage::resolve(state, account, own, &Asked::default())?;
+            (fallback, Some(why))
+        }
+        resolved => (resolved?, None),
+    };
+    let series = api::usage::series(state, account, own, &range).await?;
+    let units = own.volume_units();
+
+    let ranges = PRESETS.iter().map(|(name, label)| Choice {
+        label,
+        query: format!("range={name}"),
+        is_current: range.preset == *name,
+    });
+    let time = if range.preset.is_empty() {
+        format!("from={}&to={}", range.from_ms, range.to_ms)
+    } else {
+        format!("range={}", range.preset)
+    };
+    let steps = STEPS.iter().map(|(step, name, label)| Choice {
+        label,
+        query: format!("{time}&step={name}"),
+        is_current: range.step == *step,
+    });
+    let gaps = series.gaps.iter().rev().take(MAX_GAPS_SHOWN).map(|gap| GapRow {
+        from: format::minute(gap.from_ms, zone),
+        to: format::minute(gap.to_ms, zone),
+        minutes: (gap.to_ms - gap.from_ms) / 60_000,
+        exporter: exporter_name(state, gap.exporter),
+    });
+    let points = series.points.iter().rev().take(MAX_TABLE_ROWS);
+    let (from_date, to_date) = range.dates(zone);
+    Ok(TrafficView {
+        ranges: ranges.collect(),
+        steps: steps.collect(),
+        from_date,
+        to_date,
+        time_zone: account.time_zone_name().to_owned(),
+        json_href: format!("{}?{}", addresses.json, range.query()),
+        csv_href: format!("{}?{}", addresses.csv, range.query()),
+        points: points.map(|point| point_row(point, units, zone)).collect(),
+        points_total: series.points.len(),
+        gaps: gaps.collect(),
+        gaps_total: series.gaps.len(),
+        problem,
+        totals: totals(&series.points, units, zone),
+        range,
+    })
+}
+
+/// Bits per second over the measured windows.
+fn rate_bps(bytes: u64, windows_measured: u64) -> Option<u64> {
+    let seconds = u128::from(windows_measured) * 300;
+    let rate = (u128::from(bytes) * 8).checked_div(seconds)?;
+    Some(u64::try_from(rate).unwrap_or(u64::MAX))
+}
+
+fn rate_words(rate_bps: Option<u64>) -> String {
+    rate_bps.map_or_else(|| "–".to_owned(), format::bits_per_second)
+}
+
+fn both(point: &SeriesPoint) -> u64 {
+    point.bytes_in.saturating_add(point.bytes_out)
+}
+
+fn totals(points: &[SeriesPoint], units: VolumeUnits, zone: &TimeZone) -> Totals {
+    let sum = |of: fn(&SeriesPoint) -> u64| points.iter().map(of).fold(0u64, u64::saturating_add);
+    let bytes_in = sum(|point| point.bytes_in);
+    let bytes_out = sum(|point| point.bytes_out);
+    let measured = sum(|point| u64::from(point.windows_measured));
+    let expected = sum(|point| u64::from(point.windows));
+    let rated = points.iter().filter_map(|point| {
+        let rate = rate_bps(both(point), u64::from(point.windows_measured))?;
+        Some((rate, point.start_ms))
+    });
+    let busiest = rated.max_by_key(|(rate, _)| *rate);
+    Totals {
+        bytes_in,
+        bytes_out,
+        received: units.bytes(bytes_in),
+        sent: units.bytes(bytes_out),
+        received_rate: rate_words(rate_bps(bytes_in, measured)),
+        sent_rate: rate_words(rate_bps(bytes_out, measured)),
+        busiest_rate: rate_words(busiest.map(|(rate, _)| rate)),
+        busiest_at: busiest.map_or_else(String::new, |(_, start_ms)| format::minute(start_ms, zone)),
+        coverage: coverage_percent(measured, expected).unwrap_or_else(|| "–".to_owned()),
+    }
+}
+
+fn point_row(point: &SeriesPoint, units: VolumeUnits, zone: &TimeZone) -> PointRow {
+    let unmeasured = point.windows_measured == 0;
+    let volume = |bytes: u64| {
+        if unmeasured && bytes == 0 {
+            "–".to_owned()
+        } else {
+            units.bytes(bytes)
+        }
+    };
+    PointRow {
+        start: format::minute(point.start_ms, zone),
+        received: volume(point.bytes_in),
+        sent: volume(point.bytes_out),
+        rate: rate_words(rate_bps(both(point), u64::from(point.windows_measured))),
+        note: match (point.windows_measured, point.windows) {
+            (_, 0) => "not yet".to_owned(),
+            (0, _) => "not measured".to_owned(),
+            (measured, windows) if measured < windows => format!("{measured} of {windows} windows measured"),
+            _ => String::new(),
+        },
+    }
+}
+
+/// The configured name of an exporter, else its address. Where none is configured to meter, any would have done.
+pub(crate) fn exporter_name(state: &AppState, address: Address) -> String {
+    if address == Address::UNSPECIFIED {
+        return "any exporter".to_owned();
+    }
+    let metering = state.metering();
+    let configured = metering.exporters.iter().find(|exporter| exporter.address == address);
+    configured
+        .and_then(|exporter| exporter.name.clone())
+        .unwrap_or_else(|| address.to_string())
+}
+
+/// The chart's numbers as CSV: exact bytes, RFC 3339 times.
+pub(crate) async fn csv(
+    state: &AppState,
+    account: &Customer,
+    own: &OwnService,
+    asked: &Asked,
+) -> Result<Response, Failure> {
+    let range = api::usage::resolve(state, account, own, asked)?;
+    let series = api::usage::series(state, account, own, &range).await?;
+    let body = csv_of(&series.points).map_err(|error| Failure::internal("write CSV")(error.into()))?;
+    let name = format!(
+        "attachment; filename=\"usage-{}-{}-{}.csv\"",
+        own.service.id,
+        format::day(range.from_ms, &account.time_zone),
+        step_name(range.step),
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+    ];
+    Ok((headers, body).into_response())
+}
+
+fn csv_of(points: &[SeriesPoint]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["start", "end", "bytes_in", "bytes_out", "windows_measured", "windows"])?;
+    for point in points {
+        writer.write_record([
+            format::rfc3339(point.start_ms),
+            format::rfc3339(point.end_ms),
+            point.bytes_in.to_string(),
+            point.bytes_out.to_string(),
+            point.windows_measured.to_string(),
+            point.windows.to_string(),
+        ])?;
+    }
+    writer.into_inner().map_err(|error| error.into_error().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_was_not_measured_is_not_a_zero() {
+        let point = SeriesPoint {
+            start_ms: 0,
+            end_ms: 300_000,
+            bytes_in: 0,
+            bytes_out: 0,
+            windows_measured: 0,
+            windows: 1,
+        };
+        let row = point_row(&point, VolumeUnits::Decimal, &TimeZone::UTC);
+        assert_eq!((row.received.as_str(), row.note.as_str()), ("–", "not measured"));
+        let measured = SeriesPoint {
+            windows_measured: 1,
+            bytes_in: 37_500_000,
+            ..point
+        };
+        let row = point_row(&measured, VolumeUnits::Binary, &TimeZone::UTC);
+        assert_eq!((row.sent.as_str(), row.rate.as_str()), ("0 B", "1.00 Mbit/s"));
+        let sums = totals(&[point, measured], VolumeUnits::Binary, &TimeZone::UTC);
+        assert_eq!((sums.received.as_str(), sums.sent.as_str()), ("35.8 MiB", "0 B"));
+        assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the measured window alone");
+        assert_eq!(sums.coverage, "50.0 %");
+        assert_eq!(totals(&[], VolumeUnits::Decimal, &TimeZone::UTC).busiest_rate, "–");
+    }
+}
