@@ -61,6 +61,25 @@ pub struct TableDef {
     pub sort: &'static [&'static str],
 }
 
+/// A column in one line, so that a table's definition reads as a table.
+pub(crate) const fn column(
+    name: &'static str,
+    kind: ColumnType,
+    unit: &'static str,
+    layout: Layout,
+    statistics: bool,
+    doc: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
+        unit,
+        layout,
+        statistics,
+        doc,
+    }
+}
+
 impl ColumnType {
     /// The Arrow type of the column.
     pub fn arrow(self) -> DataType {

@@ -12,28 +12,10 @@ use arrow::error::ArrowError;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::column::{Column, ColumnType, Layout, TableDef};
+use crate::column::{ColumnType, Layout, TableDef, column};
 
 /// `protocol_version` of a flow that came by sFlow version 5 (NetFlow keeps its own numbers 5, 7, 9 and 10 = IPFIX).
 pub const PROTOCOL_SFLOW5: u8 = 105;
-
-const fn column(
-    name: &'static str,
-    kind: ColumnType,
-    unit: &'static str,
-    layout: Layout,
-    statistics: bool,
-    doc: &'static str,
-) -> Column {
-    Column {
-        name,
-        kind,
-        unit,
-        layout,
-        statistics,
-        doc,
-    }
-}
 
 /// The table of flows.
 #[rustfmt::skip] // a row of the table is a line

@@ -1,25 +1,7 @@
 //! The stored tables beside [`crate::flow::FLOWS`].
 
-use crate::column::{Column, ColumnType, Layout, TableDef};
+use crate::column::{ColumnType, Layout, TableDef, column};
 use crate::flow::FLOWS;
-
-const fn column(
-    name: &'static str,
-    kind: ColumnType,
-    unit: &'static str,
-    layout: Layout,
-    statistics: bool,
-    doc: &'static str,
-) -> Column {
-    Column {
-        name,
-        kind,
-        unit,
-        layout,
-        statistics,
-        doc,
-    }
-}
 
 /// Every stored table, in the order the documentation lists them.
 pub const TABLES: [&TableDef; 4] = [&FLOWS, &USAGE_5M, &COUNTERS, &COLLECTION_5M];

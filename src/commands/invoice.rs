@@ -7,9 +7,11 @@ use billing::usage::MeteredUsage;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, InvoiceId};
+use schemas::ids::{CustomerId, InvoiceId, ServiceId};
 use schemas::inventory;
+use schemas::money::Money;
 
 use crate::config::Config;
 use crate::jobs::apply_backdated;
@@ -224,21 +226,14 @@ fn print_draft(draft: &Draft) {
         date(draft.period_start_ms, &draft.time_zone),
         last_day(draft.period_end_ms, &draft.time_zone)
     );
-    let mut listing = Listing::new(&["service", "line", "quantity", "unit", "rate", "amount"])
-        .right(2)
-        .right(4)
-        .right(5);
-    for line in &draft.lines {
-        listing.row([
-            line.service.to_string(),
-            line.description.clone(),
-            line.quantity.normalize().to_string(),
-            line.unit.clone(),
-            line.unit_price.normalize().to_string(),
-            line.amount.to_string(),
-        ]);
-    }
-    listing.print("no lines");
+    print_lines(draft.lines.iter().map(|line| Shown {
+        service: line.service,
+        description: &line.description,
+        quantity: line.quantity,
+        unit: &line.unit,
+        unit_price: line.unit_price,
+        amount: line.amount,
+    }));
     println!(
         "subtotal {}, tax {} ({}), total {}\n",
         draft.subtotal, draft.tax, draft.tax_rate, draft.total
@@ -258,27 +253,45 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
         invoice.time_zone,
         date(invoice.due_at_ms, &invoice.time_zone)
     );
-    let mut listing = Listing::new(&["#", "service", "line", "quantity", "unit", "rate", "amount"])
-        .right(0)
-        .right(3)
-        .right(5)
-        .right(6);
-    for line in &with_lines.lines {
+    print_lines(with_lines.lines.iter().map(|line| Shown {
+        service: line.service,
+        description: &line.description,
+        quantity: line.quantity,
+        unit: &line.unit,
+        unit_price: line.unit_price,
+        amount: line.amount,
+    }));
+    println!(
+        "subtotal {}, tax {} ({}), total {}",
+        invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total
+    );
+}
+
+/// What is printed of a line, drafted or final.
+struct Shown<'a> {
+    service: ServiceId,
+    description: &'a str,
+    quantity: Decimal,
+    unit: &'a str,
+    unit_price: Decimal,
+    amount: Money,
+}
+
+fn print_lines<'a>(lines: impl Iterator<Item = Shown<'a>>) {
+    let columns = ["#", "service", "line", "quantity", "unit", "rate", "amount"];
+    let mut listing = Listing::new(&columns).right(0).right(3).right(5).right(6);
+    for (index, line) in lines.enumerate() {
         listing.row([
-            line.position.to_string(),
+            (index + 1).to_string(),
             line.service.to_string(),
-            line.description.clone(),
+            line.description.to_owned(),
             line.quantity.normalize().to_string(),
-            line.unit.clone(),
+            line.unit.to_owned(),
             line.unit_price.normalize().to_string(),
             line.amount.to_string(),
         ]);
     }
     listing.print("no lines");
-    println!(
-        "subtotal {}, tax {} ({}), total {}",
-        invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total
-    );
 }
 
 fn list(invoices: &[Invoice], format: Format) -> anyhow::Result<()> {
