@@ -2,6 +2,7 @@
 ezCharts.register("usage", function (data, theme) {
   "use strict";
   var WINDOW_S = 300;
+  var DATES_FROM_MS = 3.5 * 86400000;
   var zone = data.time_zone;
   var measured = data.points.filter(function (point) {
     return point.windows_measured > 0;
@@ -83,6 +84,8 @@ ezCharts.register("usage", function (data, theme) {
       axisLabel: {
         formatter: function (ms) {
           var text = ezCharts.time(ms, zone);
+          // Ticks are at midnight of the browser, which is some other hour here: over many days the date alone is told.
+          if (data.to_ms - data.from_ms > DATES_FROM_MS) return text.slice(5, 10);
           return text.slice(11) === "00:00" ? text.slice(5, 10) : text.slice(11);
         },
       },
