@@ -91,13 +91,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     let running = Running::start(&config, database.clone(), Some(config_path), true).await?;
-    let senders = live::start(
-        fleet,
-        exporters,
-        running.netflow_address()?,
-        history_end_ms,
-        args.density,
-    )?;
+    // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
+    let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
+    let netflow = running.netflow_address()?;
+    let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
