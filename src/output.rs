@@ -117,14 +117,6 @@ impl Progress {
     }
 }
 
-/// An instant for people and programs: RFC 3339, UTC, to the second where nothing is lost.
-pub(crate) fn instant(at_ms: i64) -> String {
-    match jiff::Timestamp::from_millisecond(at_ms) {
-        Ok(at) => at.to_string(),
-        Err(_) => format!("{at_ms} ms"),
-    }
-}
-
 /// A volume for people: binary units, one decimal.
 pub(crate) fn byte_count(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

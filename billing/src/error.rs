@@ -5,6 +5,7 @@ use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PlanId, PriceId, Servic
 use schemas::inventory::InventoryError;
 use schemas::money::{Currency, MoneyError};
 use schemas::period::PeriodError;
+use schemas::window::instant_text;
 
 use crate::ledger::LedgerError;
 
@@ -73,7 +74,7 @@ pub enum BillingError {
         service: ServiceId,
         subscription: SubscriptionId,
     },
-    #[error("{subscription} has no period at {at_ms} ms: it starts at {started_at_ms} ms")]
+    #[error("{subscription} has no period at {}: it starts at {}", instant_text(*at_ms), instant_text(*started_at_ms))]
     BeforeStart {
         subscription: SubscriptionId,
         at_ms: i64,

@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use crate::address::Address;
+use crate::window::instant_text;
 
 /// What is assigned to a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -60,7 +61,7 @@ pub struct Assignment {
 
 /// Two assignments give one target to two owners at one time.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{target} is assigned to both svc_{first} and svc_{second} from {from_ms} ms on")]
+#[error("{target} is assigned to both svc_{first} and svc_{second} from {} on", instant_text(*from_ms))]
 pub struct OverlapError {
     pub target: Target,
     pub first: u32,

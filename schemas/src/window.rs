@@ -48,10 +48,15 @@ impl WindowStart {
 
 impl std::fmt::Display for WindowStart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match Timestamp::from_millisecond(self.0) {
-            Ok(at) => at.fmt(f),
-            Err(_) => write!(f, "{} ms", self.0),
-        }
+        f.write_str(&instant_text(self.0))
+    }
+}
+
+/// An instant (UTC milliseconds) for people and programs: RFC 3339, UTC. One beyond the calendar stays a number.
+pub fn instant_text(at_ms: i64) -> String {
+    match Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.to_string(),
+        Err(_) => format!("{at_ms} ms"),
     }
 }
 

@@ -8,9 +8,10 @@ use schemas::address::Address;
 use schemas::assignment::Target;
 use schemas::ids::{AssignmentId, CustomerId, ServiceId};
 use schemas::inventory::{self, NewService};
+use schemas::window::instant_text;
 
 use crate::options::Data;
-use crate::output::{Listing, instant};
+use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -175,7 +176,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 }
                 for row in held {
                     let [id, name, customer, kind, site] = std::mem::take(&mut first);
-                    let to = row.valid_to_ms.map(instant).unwrap_or_default();
+                    let to = row.valid_to_ms.map(instant_text).unwrap_or_default();
                     listing.row([
                         id,
                         name,
@@ -184,7 +185,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         site,
                         row.id.to_string(),
                         row.target.to_string(),
-                        instant(row.valid_from_ms),
+                        instant_text(row.valid_from_ms),
                         to,
                     ]);
                 }

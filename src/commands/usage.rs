@@ -7,9 +7,10 @@ use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
 use schemas::ids::ServiceId;
 use schemas::inventory;
+use schemas::window::instant_text;
 
 use crate::options::{Data, open_current};
-use crate::output::{Listing, Progress, bits_per_second, byte_count, instant};
+use crate::output::{Listing, Progress, bits_per_second, byte_count};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -83,7 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn print_table(services: &[inventory::Service], periods: &[PeriodUsage], from_ms: i64, to_ms: i64) {
-    println!("{} to {}", instant(from_ms), instant(to_ms));
+    println!("{} to {}", instant_text(from_ms), instant_text(to_ms));
     let mut listing = Listing::new(&["service", "name", "in", "out", "billed", "95th", "measured"]);
     for column in 2..7 {
         listing = listing.right(column);

@@ -23,6 +23,7 @@ use crate::assignment::Target;
 use crate::ids::{AssignmentId, CustomerId, ServiceId};
 use crate::money::MoneyError;
 use crate::percent::PercentError;
+use crate::window::instant_text;
 
 /// Characters in a name at most.
 pub const MAX_NAME_CHARS: usize = 120;
@@ -64,15 +65,15 @@ pub enum InventoryError {
     Archived(ServiceId),
     #[error("no assignment {0}")]
     NoAssignment(AssignmentId),
-    #[error("the assignment would end ({to_ms} ms) before it starts ({from_ms} ms)")]
+    #[error("the assignment would end ({}) before it starts ({})", instant_text(*to_ms), instant_text(*from_ms))]
     EndsBeforeStart { from_ms: i64, to_ms: i64 },
-    #[error("{assignment} already ends at {ends_ms} ms, before {asked_ms} ms")]
+    #[error("{assignment} already ends at {}, before {}", instant_text(*ends_ms), instant_text(*asked_ms))]
     AlreadyEnded {
         assignment: AssignmentId,
         ends_ms: i64,
         asked_ms: i64,
     },
-    #[error("{target} already belongs to {holder} ({holder_name}) from {from_ms} ms on")]
+    #[error("{target} already belongs to {holder} ({holder_name}) from {} on", instant_text(*from_ms))]
     Overlap {
         target: Target,
         holder: ServiceId,
