@@ -43,7 +43,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use folder::{Journal, SegmentFile};
-pub use reader::{SegmentContent, read_segment};
+pub use reader::{SegmentContent, read_segment, read_segment_bytes};
 pub use record::{Drops, Record, RecordBuffer, Records};
 pub use writer::SegmentWriter;
 

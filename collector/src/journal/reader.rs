@@ -97,6 +97,11 @@ fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
 /// When the file cannot be read. Damage is no error: it is counted in the answer.
 pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
     let bytes = std::fs::read(path).map_err(io(path))?;
+    Ok(read_segment_bytes(bytes, journal_id, segment))
+}
+
+/// [`read_segment`] of a file that is in memory already.
+pub fn read_segment_bytes(bytes: Vec<u8>, journal_id: &str, segment: u64) -> SegmentContent {
     let seed = Seed::new(journal_id, segment);
     let mut content = SegmentContent {
         bytes: Vec::new(),
@@ -132,5 +137,5 @@ pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<Segme
         }
     }
     content.bytes = bytes;
-    Ok(content)
+    content
 }
