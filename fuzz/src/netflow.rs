@@ -8,6 +8,7 @@ use schemas::flow::Flow;
 
 use crate::check::{Subject, total};
 use crate::input::{Input, Settings, sources};
+use crate::model::{self, Model};
 
 fn limits(settings: Settings) -> DecodeLimits {
     if !settings.tight_limits() {
@@ -74,8 +75,11 @@ impl Subject for NetflowDecoder {
         NetflowDecoder::decode(self, datagram, decoded);
     }
 
-    fn check_state(&self, settings: Settings, _: &Input, decoded: &Decoded) {
+    fn check_state(&self, settings: Settings, input: &Input, decoded: &Decoded) {
         let limits = limits(settings);
+        if !settings.tight_limits() {
+            compare_with_model(settings, input, decoded);
+        }
         let domains = self.domains();
         let (mut waiting_sets, mut waiting_bytes) = (0, 0);
         for source in sources() {
@@ -151,6 +155,25 @@ impl Subject for NetflowDecoder {
         );
         assert!(sources().contains(&flow.exporter), "of nobody: {flow:?}");
     }
+}
+
+/// Under limits that an input cannot reach, flows and counts are those of the plainest reading.
+fn compare_with_model(settings: Settings, input: &Input, decoded: &Decoded) {
+    let (limits, sampling) = (limits(settings), sampling(settings));
+    let mut model = Model::default();
+    for (packet, received_at_ms) in input.packets.iter().zip(input.times_ms()) {
+        model.decode(&limits, &sampling, packet.source(), received_at_ms, &packet.payload);
+    }
+    for counter in model::COUNTERS {
+        let counted = decoded.counts.total(*counter);
+        assert_eq!(
+            counted,
+            model.count(*counter),
+            "F2: {} (right: the model)",
+            counter.name()
+        );
+    }
+    assert_eq!(decoded.flows.rows(), model.flows, "flows (right: the model)");
 }
 
 /// The announced samplers are only visible in the checkpoint's JSON.
