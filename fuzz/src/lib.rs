@@ -11,4 +11,5 @@ pub mod journal;
 pub mod model;
 pub mod mutate;
 pub mod netflow;
+pub mod pcap;
 pub mod sflow;

@@ -16,6 +16,8 @@ use collector::simulate::traffic::{Traffic, TrafficConfig};
 use fuzz::input::{Input, Packet, Settings, sources};
 // The crates are instrumented, and only libFuzzer has what instrumentation calls.
 use libfuzzer_sys as _;
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
 
 const INPUT_BYTES_MAX: usize = 4096;
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -157,6 +159,41 @@ fn simulated(seeds: &mut Seeds) {
     }
 }
 
+/// Whole captures, as `fuzz::pcap` reads them.
+fn whole_captures(seeds: &mut Seeds) {
+    for pcap in [
+        "netgauze/100-IPFIXv10-CISCO/traffic-00.pcap",
+        "netgauze/104-IPFIXv10-IPv6-CISCO-sampling_option/traffic-00.pcap",
+        "tcpdump/sflow_expanded.pcap",
+    ] {
+        let capture = golden::read(pcap);
+        for choice in [0, 2] {
+            seeds.write("pcap", &[&[choice], capture.as_slice()].concat());
+        }
+        // The same packets as pcapng: link type, then each packet.
+        let mut reader = pcap_file::pcap::PcapReader::new(capture.as_slice()).expect("a pcap header");
+        let mut writer = pcap_file::pcapng::PcapNgWriter::new(vec![2]).expect("a section is written");
+        let interface = InterfaceDescriptionBlock {
+            linktype: reader.header().datalink,
+            snaplen: 0,
+            options: vec![InterfaceDescriptionOption::IfTsResol(9)],
+        };
+        writer.write_pcapng_block(interface).expect("an interface is written");
+        while let Some(packet) = reader.next_packet() {
+            let packet = packet.expect("a whole packet");
+            let block = EnhancedPacketBlock {
+                interface_id: 0,
+                timestamp: packet.timestamp,
+                original_len: packet.orig_len,
+                data: packet.data,
+                options: Vec::new(),
+            };
+            writer.write_pcapng_block(block).expect("a packet is written");
+        }
+        seeds.write("pcap", &writer.into_inner());
+    }
+}
+
 /// Lists of what is written and what is damaged, as [`fuzz::journal`] reads them.
 fn segments(seeds: &mut Seeds) {
     const BLOCK: &[u8] = &[0, 1, 5, 3, b'a', b'b', b'c', 0, 9];
@@ -191,5 +228,6 @@ fn main() {
     captures(&mut seeds);
     simulated(&mut seeds);
     segments(&mut seeds);
+    whole_captures(&mut seeds);
     println!("{} seeds in {}", seeds.written, seeds.folder.display());
 }

@@ -21,7 +21,7 @@ use schemas::metering::MeteringConfig;
 use schemas::table::Token;
 use schemas::window::DAY_MS;
 
-pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, replay_pcap};
+pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, read_pcap_bytes, replay_pcap};
 
 use crate::counts::{Counter, Counts};
 use crate::decode::Datagram;
