@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// At most so many sockets: the journal names a socket in one byte, and each has its own thread.
 pub const SOCKETS_MAX: usize = 64;
 
+/// More threads than one decoder can feed.
+const ENCODE_THREADS_MAX: u64 = 64;
+
 /// Settings of the collector. Every field has a default; see [`CollectorConfig::validate`] for what is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +30,8 @@ pub struct CollectorConfig {
     pub receive_buffer_bytes: usize,
     /// Batches of up to 64 KiB that may wait for the journal; beyond, datagrams are dropped, and counted.
     pub queue_batches: usize,
+    /// Threads that attribute and encode flows; 0 = one per processor.
+    pub encode_threads: usize,
     /// The small files of an hour are merged when nothing was added to that hour for so long.
     pub compact_after_seconds: u64,
 }
@@ -43,6 +48,7 @@ impl Default for CollectorConfig {
             journal_max_bytes: 20 << 30,
             receive_buffer_bytes: 32 << 20,
             queue_batches: 512,
+            encode_threads: 0,
             compact_after_seconds: 3_600,
         }
     }
@@ -71,6 +77,14 @@ pub enum ConfigError {
 }
 
 impl CollectorConfig {
+    /// How many threads encode.
+    pub(crate) fn encode_threads(&self) -> usize {
+        match self.encode_threads {
+            0 => encode_threads_default(),
+            threads => threads,
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -96,8 +110,14 @@ impl CollectorConfig {
         let receive_buffer_bytes = self.receive_buffer_bytes as u64;
         in_range("receive_buffer_bytes", receive_buffer_bytes, 64 << 10, 1 << 30)?;
         in_range("queue_batches", self.queue_batches as u64, 4, 65_536)?;
+        in_range("encode_threads", self.encode_threads as u64, 0, ENCODE_THREADS_MAX)?;
         in_range("compact_after_seconds", self.compact_after_seconds, 60, 30 * 86_400)
     }
+}
+
+/// One per processor.
+pub(crate) fn encode_threads_default() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn in_range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {

@@ -13,6 +13,7 @@
 //! datagrams are dropped, and counted.
 
 mod checkpoint;
+mod encode;
 mod journal_thread;
 pub(crate) mod stage;
 mod worker;
@@ -148,7 +149,7 @@ impl Collector {
         config.validate()?;
         let journal = Journal::open(data_dir)?;
         let tables = Tables::open(data_dir)?;
-        let recovered = worker::recover(&journal, &tables, metering, assignments)?;
+        let recovered = worker::recover(&journal, &tables, metering, assignments, config.encode_threads())?;
 
         let mut sockets = Vec::new();
         let netflow = config.netflow.iter().map(|address| (ListenKind::Netflow, *address));

@@ -99,7 +99,7 @@ fn run_and_die(data_dir: &Path, mut steps_left: usize) -> bool {
     };
     let journal = Journal::open(data_dir).unwrap();
     let tables = Tables::open(data_dir).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     let mut stage = recovered.stage;
     for number in recovered.next_segment..recovered.next_new_segment {
         let prepared = worker::prepare(&journal, &mut stage, number).unwrap().unwrap();
@@ -149,7 +149,7 @@ fn assert_stored_once(data_dir: &Path, what: &str) {
     assert_eq!(journal.segments().unwrap(), [], "{what}");
     // The next number is new to every table.
     let tables = Tables::open(data_dir).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     assert_eq!(recovered.next_new_segment, SEGMENTS + 1, "{what}");
     let exporters = recovered.stage.exporters();
     assert_eq!((exporters.len(), exporters[0].flows), (1, 9), "{what}");
@@ -239,7 +239,7 @@ fn a_lost_checkpoint_does_not_reuse_numbers() {
     let journal = Journal::open(dir.path()).unwrap();
     std::fs::remove_file(journal.dir().join("CHECKPOINT")).unwrap();
     let tables = Tables::open(dir.path()).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     assert_eq!(recovered.next_new_segment, SEGMENTS + 1);
 }
 
