@@ -73,20 +73,25 @@ pub(crate) fn run(
                 progress(line(&outcome));
                 Ok(outcome)
             };
-            rows.push(search(&rates, try_rate)?);
+            // pmacct holds rows in memory until they are written: a rate far beyond it is not tried.
+            rows.push(search(&rates, *side == Side::Pmacct, try_rate)?);
         }
         print(&rows[first_row..], *protocol);
     }
     Ok(rows)
 }
 
-/// The highest rate without loss. The first try is in the middle.
-fn search(rates: &[u64], mut try_rate: impl FnMut(u64) -> anyhow::Result<Outcome>) -> anyhow::Result<Row> {
+/// The highest rate without loss: halving, or from the lowest on.
+fn search(
+    rates: &[u64],
+    ascending: bool,
+    mut try_rate: impl FnMut(u64) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Row> {
     let (mut low, mut high) = (0, rates.len());
     let mut best: Option<Outcome> = None;
     let mut runs = Vec::new();
     while low < high {
-        let middle = (low + high) / 2;
+        let middle = if ascending { low } else { (low + high) / 2 };
         let outcome = try_rate(rates[middle])?;
         runs.push(outcome.clone());
         let tried = outcome.rate_sent >= rates[middle] as f64 * SENDER_SHARE_MIN;
@@ -208,11 +213,13 @@ mod tests {
         let rates = [10, 20, 30, 40, 50, 60, 70, 80];
         for capacity in [0, 10, 35, 50, 79, 80, 99] {
             let mut tries = 0;
-            let row = search(&rates, |rate| {
+            let mut try_rate = |rate| {
                 tries += 1;
                 Ok(outcome(rate, u64::from(rate > capacity)))
-            })
-            .unwrap();
+            };
+            let row = search(&rates, false, &mut try_rate).unwrap();
+            let slowly = search(&rates, true, |rate| Ok(outcome(rate, u64::from(rate > capacity)))).unwrap();
+            assert_eq!(slowly.best.rate_asked, row.best.rate_asked);
             let expected = rates.iter().rev().find(|rate| **rate <= capacity);
             assert_eq!(row.without_loss, expected.is_some());
             assert_eq!(row.best.rate_asked, *expected.unwrap_or(&10));

@@ -8,7 +8,9 @@ mod flows;
 mod measure;
 mod pool;
 mod process;
+mod query;
 mod report;
+mod scale;
 mod send;
 mod side;
 
@@ -42,9 +44,44 @@ enum Command {
         #[command(flatten)]
         args: collect::CollectArgs,
     },
+    /// What exporters, assigned prefixes and encoding threads cost at one rate
+    Scale {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: scale::ScaleArgs,
+    },
+    /// Questions to stored flows, beside nfdump
+    Query {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: query::QueryArgs,
+    },
+    /// Everything, one after the other
+    All {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        collect: collect::CollectArgs,
+        #[command(flatten)]
+        scale: scale::ScaleArgs,
+        #[command(flatten)]
+        query: query::QueryArgs,
+        /// Parts to leave out: collect, scale, query
+        #[arg(long, value_delimiter = ',')]
+        skip: Vec<Part>,
+    },
     /// The sender's process
     #[command(hide = true)]
     Send(send::SendArgs),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Part {
+    Collect,
+    Scale,
+    Query,
 }
 
 /// What every measurement is told.
@@ -56,6 +93,9 @@ struct Common {
     /// Sides to measure: ezscale, nfdump, nfdump-plain, pmacct
     #[arg(long, value_delimiter = ',', default_value = "ezscale,nfdump,nfdump-plain,pmacct")]
     only: Vec<Side>,
+    /// Prefixes assigned to services in `collect`: 1, 1000, 100000 or 1000000
+    #[arg(long, default_value_t = PREFIXES)]
+    prefixes: u64,
     /// Where data is kept while measuring; it is removed afterwards
     #[arg(long, default_value = "target/bench", value_name = "DIR")]
     dir: PathBuf,
@@ -72,6 +112,10 @@ struct Results {
     receive_buffer_bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     collect: Vec<collect::Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scale: Vec<scale::Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<query::Queries>,
 }
 
 fn main() -> ExitCode {
@@ -85,21 +129,58 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
-        Command::Send(args) => send::run(&args),
-        Command::Collect { common, args } => {
-            let bench = Bench::new(&common)?;
-            let mut results = bench.results();
-            results.collect = collect::run(
-                &args,
-                &common.only,
-                common.seconds,
-                &bench.ezscale(PREFIXES)?,
-                &bench.dir,
-            )?;
-            bench.write(&results)
+    let (common, collect, scale, query) = match cli.command {
+        Command::Send(args) => return send::run(&args),
+        Command::Collect { common, args } => (common, Some(args), None, None),
+        Command::Scale { common, args } => (common, None, Some(args), None),
+        Command::Query { common, args } => (common, None, None, Some(args)),
+        Command::All {
+            common,
+            collect,
+            scale,
+            query,
+            skip,
+        } => {
+            let wanted = |part| !skip.contains(&part);
+            (
+                common,
+                wanted(Part::Collect).then_some(collect),
+                wanted(Part::Scale).then_some(scale),
+                wanted(Part::Query).then_some(query),
+            )
         }
+    };
+    let bench = Bench::new(&common)?;
+    let mut results = bench.results();
+    // What was measured is written after each part: a later one that fails takes nothing away.
+    if let Some(args) = collect {
+        let ezscale = bench.ezscale(common.prefixes)?;
+        results.collect = collect::run(&args, &common.only, common.seconds, &ezscale, &bench.dir)?;
+        bench.write(&results)?;
     }
+    if let Some(args) = scale {
+        // pmacct's cost is in the rows it writes, not in how many exporters or customers there are.
+        let sides: Vec<Side> = common
+            .only
+            .iter()
+            .copied()
+            .filter(|side| scale::SIDES.contains(side))
+            .collect();
+        results.scale = scale::run(
+            &args,
+            &sides,
+            common.seconds,
+            |prefixes| bench.ezscale(prefixes),
+            &bench.dir,
+        )?;
+        bench.write(&results)?;
+    }
+    if let Some(args) = query {
+        results.query = Some(query::run_all(&args, &bench.ezscale(common.prefixes)?, &bench.dir)?);
+        bench.write(&results)?;
+    }
+    progress("done");
+    Ok(())
 }
 
 /// The programs and folders of a run.
@@ -125,7 +206,6 @@ impl Bench {
     }
 
     fn ezscale(&self, prefixes: u64) -> anyhow::Result<Ezscale> {
-        progress(format_args!("assigning {prefixes} prefixes"));
         Ezscale::prepare(&self.binary, self.scratch.path(), prefixes)
     }
 
@@ -137,6 +217,8 @@ impl Bench {
             machine,
             receive_buffer_bytes: side::RECEIVE_BUFFER_BYTES,
             collect: Vec::new(),
+            scale: Vec::new(),
+            query: None,
         }
     }
 

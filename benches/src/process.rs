@@ -17,7 +17,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// A process is idle when it used less than this share of a processor …
-const IDLE_SHARE: f64 = 0.03;
+const IDLE_SHARE: f64 = 0.15;
 /// … for this long.
 const IDLE_TIME: Duration = Duration::from_millis(1_000);
 

@@ -177,3 +177,176 @@ impl Sender {
         due.min(sent + at_once).min(self.flows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    use collector::counts::Counter;
+    use collector::decode::dispatch::Dispatcher;
+    use collector::decode::{Datagram, Decoded};
+    use schemas::flow::Flow;
+    use schemas::metering::MeteringConfig;
+
+    use crate::pool::{SAMPLING_RATE, V5_RECORDS};
+
+    /// What a collector says when everything arrives and is understood.
+    const GOOD: [Counter; 8] = [
+        Counter::Datagrams,
+        Counter::DatagramBytes,
+        Counter::DatagramsDecoded,
+        Counter::FlowRecords,
+        Counter::OptionsRecords,
+        Counter::Templates,
+        Counter::CounterSamples,
+        Counter::SamplesIgnored,
+    ];
+
+    fn arrived(socket: &UdpSocket) -> Vec<(Address, Vec<u8>)> {
+        socket.set_nonblocking(true).unwrap();
+        let mut payload = [0; 2_048];
+        let mut datagrams = Vec::new();
+        while let Ok((length, from)) = socket.recv_from(&mut payload) {
+            datagrams.push((from.ip().into(), payload[..length].to_vec()));
+        }
+        datagrams
+    }
+
+    fn decode(datagrams: &[(Address, Vec<u8>)], now_ms: i64) -> Decoded {
+        let mut dispatcher = Dispatcher::new(&MeteringConfig::default());
+        let mut decoded = Decoded::default();
+        for (source, payload) in datagrams {
+            let datagram = Datagram {
+                received_at_ms: now_ms,
+                source: *source,
+                payload,
+            };
+            dispatcher.decode(&datagram, &mut decoded);
+        }
+        for (key, counter, value) in decoded.counts.iter() {
+            assert!(GOOD.contains(&counter), "{key:?}: {} = {value}", counter.name());
+        }
+        decoded
+    }
+
+    #[test]
+    fn what_is_sent_arrives_from_each_exporter_and_is_understood() {
+        for protocol in SimProtocol::ALL {
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let args = SendArgs {
+                to: receiver.local_addr().unwrap(),
+                protocol,
+                exporters: 3,
+                rate: 10_000,
+                // Few enough that an unread socket holds them all.
+                flows: 150,
+                seed: 5,
+                pool: 2_000,
+            };
+            let before_ms = Timestamp::now().as_millisecond();
+            let sent = Sender::new(&args).unwrap().send_all().unwrap();
+            let after_ms = Timestamp::now().as_millisecond();
+            assert!(
+                sent.flows >= 150 && sent.flows < 150 + V5_RECORDS as u64,
+                "{protocol}: {sent:?}"
+            );
+            // The last datagram is sent when its first flow is due.
+            let least_seconds = (150 - V5_RECORDS) as f64 / 10_000.0;
+            assert!(sent.seconds >= least_seconds, "{protocol} took {} s", sent.seconds);
+
+            let datagrams = arrived(&receiver);
+            assert_eq!(datagrams.len() as u64, sent.datagrams);
+            let sources: HashSet<Address> = datagrams.iter().map(|(source, _)| *source).collect();
+            assert_eq!(sources.len(), 3.min(datagrams.len()));
+            let decoded = decode(&datagrams, after_ms);
+            assert_eq!(decoded.counts.total(Counter::FlowRecords), sent.flows);
+            let flows = decoded.flows.rows();
+            assert_eq!(flows.iter().map(|flow| flow.bytes).sum::<u64>(), sent.bytes);
+            assert_eq!(flows.iter().map(|flow| flow.packets).sum::<u64>(), sent.packets);
+            for flow in flows {
+                assert_eq!(flow.sampling_rate, SAMPLING_RATE, "{protocol}");
+                assert_eq!(
+                    flow.observation_domain,
+                    flow.exporter.to_u128() as u32 & 0xff,
+                    "{protocol}"
+                );
+                if protocol != SimProtocol::Sflow {
+                    let ago_ms = 16_000 + 1_000;
+                    assert!(
+                        (before_ms - ago_ms..=after_ms).contains(&flow.end_at_ms),
+                        "{protocol}: {flow:?}"
+                    );
+                    assert!(
+                        (0..=60_000).contains(&(flow.end_at_ms - flow.start_at_ms)),
+                        "{protocol}: {flow:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Sequence numbers have no gap over rounds, templates come again, and no two rounds are alike.
+    #[test]
+    fn rounds_go_on() {
+        const NOW_MS: i64 = 1_700_000_000_000;
+        let identity = |flow: &Flow| (flow.src_addr, flow.dst_addr, flow.src_port, flow.dst_port);
+        for protocol in SimProtocol::ALL {
+            let mut pool = Pool::new(9, protocol, 1_800).unwrap();
+            let mut states = [ExporterState::default(); 2];
+            let mut datagrams = Vec::new();
+            let mut sums = Sums::default();
+            for turn in 0..1_200 {
+                let exporter = turn % 2;
+                let address = Address::from_v4([127, 0, 0, 1 + exporter as u8]);
+                let domain = 1 + exporter as u32;
+                let (payload, contents) = pool.next(NOW_MS, NOW_MS - 1_000_000, address, domain, &mut states[exporter]);
+                assert!(payload.len() <= 1_472, "{protocol}: {} bytes", payload.len());
+                datagrams.push((address, payload.to_vec()));
+                sums += contents;
+            }
+            let decoded = decode(&datagrams, NOW_MS);
+            assert_eq!(decoded.counts.total(Counter::FlowRecords), sums.flows, "{protocol}");
+            let flows = decoded.flows.rows();
+            assert_eq!(
+                flows.iter().map(|flow| flow.bytes).sum::<u64>(),
+                sums.bytes,
+                "{protocol}"
+            );
+            let per_datagram = sums.flows as f64 / sums.datagrams as f64;
+            let (expected, distinct_share) = match protocol {
+                SimProtocol::Ipfix => (11.0..16.0, 0.5),
+                SimProtocol::V9 => (15.0..20.5, 0.5),
+                SimProtocol::V5 => (30.0..30.1, 0.5),
+                SimProtocol::Sflow => {
+                    assert!(decoded.counts.total(Counter::CounterSamples) > 0);
+                    (5.5..7.5, 0.0)
+                }
+            };
+            assert!(
+                expected.contains(&per_datagram),
+                "{protocol}: {per_datagram} flows per datagram"
+            );
+            if matches!(protocol, SimProtocol::V9 | SimProtocol::Ipfix) {
+                assert_eq!(decoded.counts.total(Counter::OptionsRecords), 4, "two exporters, twice");
+            }
+            let distinct: HashSet<_> = flows.iter().map(identity).collect();
+            assert!(
+                distinct.len() as f64 >= flows.len() as f64 * distinct_share,
+                "{protocol}: {} of {} flows are distinct",
+                distinct.len(),
+                flows.len()
+            );
+        }
+    }
+
+    #[test]
+    fn exporters_have_an_address_each() {
+        let all: HashSet<Ipv4Addr> = (0..10_000).map(exporter_ip).collect();
+        assert_eq!(all.len(), 10_000);
+        assert!(
+            all.iter()
+                .all(|ip| ip.is_loopback() && !matches!(ip.octets()[3], 0 | 255))
+        );
+    }
+}

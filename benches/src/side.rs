@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use collector::simulate::encode::SimProtocol;
 
 use crate::addresses;
+use crate::report::progress;
 
 /// Of the kernel for every side's socket (`SO_RCVBUF`): what an unchanged Debian grants at most is less, 208 KiB.
 pub(crate) const RECEIVE_BUFFER_BYTES: u64 = 4 << 20;
@@ -131,6 +132,7 @@ impl Ezscale {
         if template.is_dir() {
             return Ok(ezscale);
         }
+        progress(format_args!("assigning {prefixes} prefixes"));
         let unfinished = folder.join("prefixes-unfinished");
         remove(&unfinished)?;
         std::fs::create_dir_all(&unfinished)?;
@@ -195,7 +197,9 @@ pub(crate) fn start(
             let mut command = Command::new(if sflow { "sfcapd" } else { "nfcapd" });
             command.args(["-b", "127.0.0.1", "-p", &port_text, "-t", "300", "-I", "bench"]);
             command.args(["-B", &RECEIVE_BUFFER_BYTES.to_string()]);
-            command.arg("-w").arg(folder);
+            let flows = folder.join("flows");
+            std::fs::create_dir_all(&flows)?;
+            command.arg("-w").arg(flows);
             if side == Side::Nfdump {
                 command.arg("-z");
             }
@@ -211,8 +215,8 @@ pub(crate) fn start(
     }
 }
 
-/// Every field of a flow that pmacct has a name for. Buffers are large enough that its processes lose nothing to each
-/// other at the rates tried here.
+/// Every field of a flow that pmacct has a name for. What its processes hand each other is large, so that they lose
+/// nothing there. Its cache takes 4 KB a row and ten rows an entry before it is written out early: 2.6 GB.
 fn pmacct_config(sflow: bool, folder: &Path, port: u16) -> String {
     let daemon = if sflow { "sfacctd" } else { "nfacctd" };
     let times = if sflow {
@@ -232,8 +236,8 @@ fn pmacct_config(sflow: bool, folder: &Path, port: u16) -> String {
          out_iface, src_as, dst_as, src_mask, dst_mask, vlan, sampling_rate, flows, {times}\n\
          plugin_pipe_size[out]: 209715200\n\
          plugin_buffer_size[out]: 409600\n\
-         print_cache_entries[out]: 4000037\n\
-         print_refresh_time[out]: 10\n\
+         print_cache_entries[out]: 65537\n\
+         print_refresh_time[out]: 2\n\
          print_output[out]: csv\n\
          print_output_file[out]: {}/flows-%Y%m%d-%H%M%S.csv\n\
          print_output_file_append[out]: true\n",
