@@ -81,6 +81,12 @@ pub enum ConfigError {
 }
 
 impl CollectorConfig {
+    /// An IPv6 address beside an IPv4 address of the same port: without it, `[::]` takes IPv4 too.
+    pub(crate) fn has_v4_of_its_port(&self, address: SocketAddr) -> bool {
+        let is_v4_of_its_port = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        address.is_ipv6() && address.port() != 0 && self.netflow.iter().chain(&self.sflow).any(is_v4_of_its_port)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -170,6 +176,19 @@ mod tests {
             "collector.receive_threads = 0 is out of range: use 1 to 16"
         );
         assert!(config(1, 17).validate().is_err());
+    }
+
+    #[test]
+    fn both_families_fit_on_one_port() {
+        let config = |netflow: &[&str]| CollectorConfig {
+            netflow: netflow.iter().map(|address| address.parse().unwrap()).collect(),
+            ..CollectorConfig::default()
+        };
+        let v6 = "[::]:2055".parse().unwrap();
+        assert!(config(&["[::]:2055", "0.0.0.0:2055"]).has_v4_of_its_port(v6));
+        assert!(!config(&["[::]:2055", "0.0.0.0:9995"]).has_v4_of_its_port(v6));
+        let both = config(&["[::]:0", "0.0.0.0:0"]);
+        assert!(!both.has_v4_of_its_port(both.netflow[0]) && !both.has_v4_of_its_port(both.netflow[1]));
     }
 
     #[test]

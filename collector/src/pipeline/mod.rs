@@ -31,7 +31,7 @@ use schemas::metering::MeteringConfig;
 
 use crate::config::{CollectorConfig, ConfigError};
 use crate::journal::{Journal, JournalError};
-use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, SocketStats};
+use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, SocketOptions, SocketStats};
 use crate::sink::{StoreError, Tables};
 use crate::status::SocketStatus;
 
@@ -168,8 +168,16 @@ impl Collector {
         let netflow = config.netflow.iter().map(|address| (ListenKind::Netflow, *address));
         let sflow = config.sflow.iter().map(|address| (ListenKind::Sflow, *address));
         for (kind, address) in netflow.chain(sflow) {
-            let opened = receive::open(kind, address, config.receive_threads, config.receive_buffer_bytes)
-                .map_err(|source| CollectorError::Listen { kind, address, source })?;
+            let options = SocketOptions {
+                sockets: config.receive_threads,
+                receive_buffer_bytes: config.receive_buffer_bytes,
+                only_v6: config.has_v4_of_its_port(address),
+            };
+            let opened = receive::open(kind, address, options).map_err(|source| CollectorError::Listen {
+                kind,
+                address,
+                source,
+            })?;
             sockets.extend(opened.into_iter().map(|(socket, stats)| (socket, Arc::new(stats))));
         }
         let mut listening: Vec<Listening> = sockets.iter().map(|(_, stats)| stats.listening).collect();

@@ -87,26 +87,37 @@ pub(crate) struct SocketStats {
     pub(crate) kernel_dropped: DropCount,
 }
 
-/// Opens `sockets` sockets for one address with the receive buffer asked for, and says so when the kernel granted less.
+/// How one address is listened on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SocketOptions {
+    /// So many share the address.
+    pub(crate) sockets: usize,
+    /// Asked for; what the kernel grants is in [`SocketStats`].
+    pub(crate) receive_buffer_bytes: usize,
+    /// An IPv6 address leaves IPv4 to another socket of the same port.
+    pub(crate) only_v6: bool,
+}
+
+/// Opens the sockets of one address, and says so when the kernel granted a smaller receive buffer.
 ///
 /// # Errors
 /// When the address cannot be bound, or somebody else has it.
 pub(crate) fn open(
     kind: ListenKind,
     address: SocketAddr,
-    sockets: usize,
-    receive_buffer_bytes: usize,
+    options: SocketOptions,
 ) -> std::io::Result<Vec<(UdpSocket, SocketStats)>> {
-    if sockets > 1 && address.port() != 0 {
+    let shares_port = options.sockets > 1;
+    if shares_port && address.port() != 0 {
         // Sockets that share a port share it with another process that does the same, which would take a part of the
         // datagrams unseen: nobody may have it before us.
-        create(address, false)?.bind(&SockAddr::from(address))?;
+        create(address, false, options.only_v6)?.bind(&SockAddr::from(address))?;
     }
     let mut address = address;
-    let mut opened = Vec::with_capacity(sockets);
-    for _ in 0..sockets {
-        let socket = create(address, sockets > 1)?;
-        let granted_bytes = grant_receive_buffer(&socket, address, receive_buffer_bytes)?;
+    let mut opened = Vec::with_capacity(options.sockets);
+    for _ in 0..options.sockets {
+        let socket = create(address, shares_port, options.only_v6)?;
+        let granted_bytes = grant_receive_buffer(&socket, address, options.receive_buffer_bytes)?;
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from(socket);
         // Port 0: the others share the port that the first one got.
@@ -129,8 +140,11 @@ pub(crate) fn open(
     Ok(opened)
 }
 
-fn create(address: SocketAddr, shares_port: bool) -> std::io::Result<Socket> {
+fn create(address: SocketAddr, shares_port: bool, only_v6: bool) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_port(shares_port)?;
     Ok(socket)
 }
@@ -279,9 +293,17 @@ mod tests {
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
+    fn options(sockets: usize) -> SocketOptions {
+        SocketOptions {
+            sockets,
+            receive_buffer_bytes: 1 << 16,
+            only_v6: false,
+        }
+    }
+
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let mut opened = open(ListenKind::Netflow, LOOPBACK.parse().unwrap(), 1, 1 << 16).unwrap();
+        let mut opened = open(ListenKind::Netflow, LOOPBACK.parse().unwrap(), options(1)).unwrap();
         let (socket, stats) = opened.pop().unwrap();
         assert!(stats.inode.is_some());
         let (batches, receiver) = queue(100);
@@ -311,12 +333,12 @@ mod tests {
 
     #[test]
     fn several_sockets_share_an_address_and_nobody_else_gets_in() {
-        let sockets = open(ListenKind::Sflow, LOOPBACK.parse().unwrap(), 3, 1 << 16).unwrap();
+        let sockets = open(ListenKind::Sflow, LOOPBACK.parse().unwrap(), options(3)).unwrap();
         let addresses: Vec<SocketAddr> = sockets.iter().map(|(_, stats)| stats.listening.address).collect();
         assert_ne!(addresses[0].port(), 0);
         assert_eq!(addresses, [addresses[0]; 3]);
         for others in [1, 2] {
-            let error = open(ListenKind::Sflow, addresses[0], others, 1 << 16).unwrap_err();
+            let error = open(ListenKind::Sflow, addresses[0], options(others)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
         }
     }
