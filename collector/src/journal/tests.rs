@@ -211,6 +211,29 @@ fn f1_a_failed_write_is_made_good() {
 }
 
 #[test]
+fn more_blocks_than_one_call_takes_are_written_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let mut writer = SegmentWriter::new(path.clone(), ID, 1, 7);
+    let blocks = 700;
+    for name in 0..blocks {
+        let mut records = RecordBuffer::default();
+        push(&mut records, name, 100);
+        writer.append(records);
+        if name == 300 {
+            writer.write().unwrap();
+            assert_eq!(writer.unwritten_bytes(), 0);
+        }
+    }
+    writer.close().unwrap();
+    assert_eq!(writer.emptied().count() as u32, blocks + 1, "and the end mark");
+    assert_eq!(writer.size_bytes(), std::fs::metadata(&path).unwrap().len());
+    let content = read_segment(&path, ID, 1).unwrap();
+    assert!(content.closed);
+    assert!(names(&content).into_iter().eq(0..blocks));
+}
+
+#[test]
 fn a_data_directory_belongs_to_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
