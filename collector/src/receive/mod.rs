@@ -11,7 +11,8 @@
 //!
 //! Several sockets of one address share its datagrams by source address and port (`SO_REUSEPORT`, socket(7)). Whatever
 //! socket took them, datagrams meet in one journal and one decoder state; those of one exporter that sends from several
-//! ports may change places there, by a batch's age at most.
+//! ports may change places there, by a batch's age at most. Templates and data survive that; where one observation domain
+//! is sent from several ports, sequence accounting takes it for loss.
 
 mod datagrams;
 mod kernel_drops;
