@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use collector::counts::{Counter, Counts};
 use collector::decode::{Datagram, Decoded};
-use schemas::flow::{Flow, batch_to_flows, flows_to_batch};
+use schemas::flow::{Flow, batch_to_flows};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::input::{Input, Settings};
@@ -44,11 +44,7 @@ pub fn run<S: Subject>(input: &Input) {
     let mut restored = S::restore(settings, checkpoint);
     feed(&mut restored, input, split..input.packets.len(), &mut again);
 
-    assert_eq!(
-        decoded.flows.rows(),
-        again.flows.rows(),
-        "F1: restored before {split}, other flows"
-    );
+    assert_eq!(decoded.flows, again.flows, "F1: restored before {split}, other flows");
     assert_eq!(
         decoded.counters, again.counters,
         "F1: restored before {split}, other counters"
@@ -65,10 +61,10 @@ pub fn run<S: Subject>(input: &Input) {
 
     check_counts(input, &decoded);
     straight.check_state(settings, input, &decoded);
-    for flow in decoded.flows.rows() {
-        S::check_flow(settings, flow);
+    for flow in decoded.flows.iter() {
+        S::check_flow(settings, &flow);
     }
-    check_arrow(decoded.flows.rows());
+    check_arrow(&decoded);
 }
 
 fn feed<S: Subject>(subject: &mut S, input: &Input, range: std::ops::Range<usize>, decoded: &mut Decoded) {
@@ -114,12 +110,7 @@ fn check_counts(input: &Input, decoded: &Decoded) {
         decoded.flows.len() as u64,
         "F2: flow records = rows"
     );
-    let without_rate = decoded
-        .flows
-        .rows()
-        .iter()
-        .filter(|flow| flow.sampling_rate == 0)
-        .count();
+    let without_rate = decoded.flows.iter().filter(|flow| flow.sampling_rate == 0).count();
     assert_eq!(
         of(Counter::FlowsWithoutRate),
         without_rate as u64,
@@ -135,11 +126,17 @@ fn check_counts(input: &Input, decoded: &Decoded) {
     }
 }
 
-fn check_arrow(rows: &[Flow]) {
-    if rows.is_empty() {
+fn check_arrow(decoded: &Decoded) {
+    if decoded.flows.is_empty() {
         return;
     }
-    let batch = flows_to_batch(rows);
+    let rows = decoded.flows.rows();
+    let values = decoded.flows.values();
+    assert!(
+        values.iter().all(|column| column.len() == rows.len()),
+        "columns are of one length"
+    );
+    let batch = decoded.flows.clone().into_batch();
     assert_eq!(batch.num_rows(), rows.len(), "a batch holds every flow");
     let back = batch_to_flows(&batch).expect("a batch of flows is read again");
     assert_eq!(back, rows, "flows survive Arrow");
