@@ -128,9 +128,9 @@ fn write(input: &[u8]) -> Written {
         };
         match operation {
             Operation::Block => {
-                let records = records(&mut input);
+                let (records, number) = records(&mut input, None);
                 blocks.push(bytes.len());
-                bytes.extend(block(records.bytes(), records.records()));
+                bytes.extend(block(&records, number));
             }
             Operation::Sealed => {
                 let length = input.u16();
@@ -196,9 +196,11 @@ fn set_word(bytes: &mut [u8], block: Option<usize>, word: usize, value: [u8; 4])
     }
 }
 
-fn records(input: &mut Bytes<'_>) -> RecordBuffer {
-    let mut records = RecordBuffer::default();
-    for _ in 0..=input.u8() % 4 {
+/// The records of a block, as bytes, and their number; `also` takes the same records for the collector's own writer.
+fn records(input: &mut Bytes<'_>, mut also: Option<&mut RecordBuffer>) -> (Vec<u8>, u32) {
+    let mut bytes = Vec::new();
+    let number = 1 + u32::from(input.u8() % 4);
+    for _ in 0..number {
         let (kind, length) = (input.u8(), usize::from(input.u8()));
         let payload = input.take(length);
         if kind == 0 {
@@ -207,17 +209,30 @@ fn records(input: &mut Bytes<'_>) -> RecordBuffer {
                 kernel_dropped: length as u64,
                 queue_dropped: 1,
             };
-            records.push_drops(kind, &drops);
+            bytes.extend_from_slice(&[2, kind, 0, 0, 0, 0, 0, 0]);
+            for word in [drops.at_ms as u64, drops.kernel_dropped, drops.queue_dropped] {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+            if let Some(records) = also.as_mut() {
+                records.push_drops(kind, &drops);
+            }
         } else {
             let datagram = Datagram {
                 received_at_ms: CREATED_AT_MS + i64::from(kind),
                 source: Address::from_v4([192, 0, 2, kind]),
                 payload,
             };
-            records.push_datagram(kind, u16::from(kind), &datagram);
+            bytes.extend_from_slice(&[1, kind, kind, 0]);
+            bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&datagram.received_at_ms.to_le_bytes());
+            bytes.extend_from_slice(&datagram.source.0);
+            bytes.extend_from_slice(payload);
+            if let Some(records) = also.as_mut() {
+                records.push_datagram(kind, u16::from(kind), &datagram);
+            }
         }
     }
-    records
+    (bytes, number)
 }
 
 /// What the format says a segment holds: the plainest reading there is.
@@ -363,17 +378,13 @@ pub fn check_format() {
     let folder = std::env::temp_dir().join(format!("ezscale-fuzz-journal-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for temporary files");
     let path = folder.join("segment");
-    let records = records(&mut Bytes(&[1, 5, 3, b'a', b'b', b'c', 0, 9]));
+    let mut buffer = RecordBuffer::default();
+    let (records, number) = records(&mut Bytes(&[1, 5, 3, b'a', b'b', b'c', 0, 9]), Some(&mut buffer));
     let mut writer = SegmentWriter::new(path.clone(), ID, NUMBER, CREATED_AT_MS);
-    writer.append(&records);
+    writer.append(buffer);
     writer.close().expect("a segment is written");
     let theirs = std::fs::read(&path).expect("a segment is read");
     std::fs::remove_dir_all(&folder).expect("the folder is removed");
-    let ours = [
-        segment_header(),
-        block(records.bytes(), records.records()),
-        block(&[], 0),
-    ]
-    .concat();
+    let ours = [segment_header(), block(&records, number), block(&[], 0)].concat();
     assert_eq!(theirs, ours, "the writer means another format than the fuzz target");
 }

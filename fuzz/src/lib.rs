@@ -13,3 +13,4 @@ pub mod mutate;
 pub mod netflow;
 pub mod pcap;
 pub mod sflow;
+pub mod table;

@@ -216,6 +216,27 @@ fn segments(seeds: &mut Seeds) {
     }
 }
 
+/// Columns of each kind, as `fuzz::table` reads them.
+fn columns(seeds: &mut Seeds) {
+    const NUMBER: [u8; 8] = [0, 0, 1, 0x9b, 0xd1, 0x23, 0x45, 0x67];
+    for rows in [[0, 1, 0], [0, 200, 9], [4, 0, 255]] {
+        for kind in 0..7_u8 {
+            let column: Vec<u8> = match kind {
+                1 => [&[kind][..], &NUMBER].concat(),
+                2 => vec![kind, 1, 1, 5],
+                3 => [&[kind][..], &NUMBER, &[7, 3]].concat(),
+                4 => [&[kind, 2][..], &NUMBER, &[0xff; 8], &[0; 8]].concat(),
+                5 => vec![kind, 64, 1],
+                6 => [&[kind, 0, 100][..], &NUMBER, &[0xff; 8]].concat(),
+                _ => vec![kind],
+            };
+            let all = std::iter::repeat_n(column, 64).flatten();
+            let bytes: Vec<u8> = rows.into_iter().chain(all).collect();
+            seeds.write("table", &bytes);
+        }
+    }
+}
+
 fn main() {
     let folder = std::env::args_os().nth(1).expect("usage: seeds FOLDER");
     let mut seeds = Seeds {
@@ -229,5 +250,6 @@ fn main() {
     simulated(&mut seeds);
     segments(&mut seeds);
     whole_captures(&mut seeds);
+    columns(&mut seeds);
     println!("{} seeds in {}", seeds.written, seeds.folder.display());
 }
