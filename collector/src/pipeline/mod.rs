@@ -13,6 +13,7 @@
 //! datagrams are dropped, and counted.
 
 mod checkpoint;
+mod house;
 mod journal_thread;
 pub(crate) mod stage;
 mod worker;
@@ -21,13 +22,14 @@ mod worker;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
+use schemas::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
 use crate::journal::{Journal, JournalError, RecordBuffer};
@@ -35,6 +37,8 @@ use crate::receive::{self, ListenKind, Listening, ReceiveLoop, SocketStats};
 use crate::sink::{StoreError, Tables};
 use crate::status::SocketStatus;
 
+use house::House;
+pub use house::VACUUM_GRACE;
 use journal_thread::JournalThread;
 use worker::Worker;
 
@@ -128,7 +132,7 @@ pub struct Collector {
     shared: Arc<Shared>,
     listening: Vec<Listening>,
     queue: crossbeam_channel::Receiver<RecordBuffer>,
-    /// In the order they end: receivers, journal, worker.
+    /// In the order they end: receivers, journal, housekeeping, worker.
     threads: Vec<(String, JoinHandle<()>)>,
 }
 
@@ -140,14 +144,16 @@ impl Collector {
     /// When the configuration is wrong, another process holds the data directory, a socket cannot be bound, or the
     /// journal or the tables cannot be read.
     pub fn start(
-        data_dir: &Path,
+        storage: impl Into<Storage>,
         config: CollectorConfig,
         metering: MeteringConfig,
         assignments: Arc<Assignments>,
     ) -> Result<Collector, CollectorError> {
         config.validate()?;
+        let storage = storage.into();
+        let data_dir = storage.data_dir();
         let journal = Journal::open(data_dir)?;
-        let tables = Tables::open(data_dir)?;
+        let tables = Tables::open(&storage)?;
         let recovered = worker::recover(&journal, &tables, metering, assignments)?;
 
         let mut sockets = Vec::new();
@@ -203,6 +209,8 @@ impl Collector {
             recovered.next_new_segment,
         );
         collector.spawn("journal".to_owned(), move || journal_thread.run())?;
+        let house = House::new(shared.clone());
+        collector.spawn("house".to_owned(), move || house.run())?;
         let worker = Worker::new(shared, recovered.stage);
         collector.spawn("worker".to_owned(), move || worker.run(&closed))?;
         Ok(collector)

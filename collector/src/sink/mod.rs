@@ -9,12 +9,11 @@
 
 mod compact;
 mod rows;
-
-use std::path::Path;
+mod sort;
 
 use arrow::array::RecordBatch;
 use schemas::flow::FLOWS;
-use schemas::table::{Commit, FileEntry, ManifestError, Table, Token, WriteError, write_parquet};
+use schemas::table::{Commit, FileEntry, ManifestError, Storage, Table, Token, WriteError, write_parquet};
 use schemas::tables::{COLLECTION_5M, COUNTERS};
 
 pub use compact::{CompactLimits, Compaction, compact};
@@ -124,9 +123,10 @@ pub(crate) struct Written {
 }
 
 impl Tables {
-    pub(crate) fn open(data_dir: &Path) -> Result<Tables, StoreError> {
+    pub(crate) fn open(storage: impl Into<Storage>) -> Result<Tables, StoreError> {
+        let storage = storage.into();
         let open = |def: &'static schemas::column::TableDef| {
-            Table::open(data_dir, def).map_err(|source| StoreError::Commit {
+            Table::open(&storage, def).map_err(|source| StoreError::Commit {
                 table: def.name,
                 source,
             })
