@@ -253,6 +253,8 @@ impl Importer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::test_support::{source, v5_datagram};
     use schemas::flow::FLOWS;
