@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -22,6 +23,10 @@ pub(crate) struct Config {
     pub(crate) database: Option<String>,
     /// Networks of ours beside the prefixes that services hold.
     pub(crate) own_networks: Vec<IpNet>,
+    /// Where the files of the tables lie.
+    pub(crate) storage: StorageConfig,
+    /// How long and how much of each table is kept.
+    pub(crate) retention: RetentionConfig,
     pub(crate) collector: CollectorConfig,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
@@ -51,6 +56,8 @@ impl Default for Config {
             data_dir: PathBuf::from("ezscale-data"),
             database: None,
             own_networks: Vec::new(),
+            storage: StorageConfig::default(),
+            retention: RetentionConfig::default(),
             collector: CollectorConfig::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
@@ -93,6 +100,8 @@ impl Config {
     /// What no type can rule out.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.collector.validate()?;
+        self.storage.validate()?;
+        self.retention.validate()?;
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
             let address = exporter.address;
@@ -122,6 +131,11 @@ impl Config {
             own_networks: self.own_networks.clone(),
             exporters: self.exporters.clone(),
         }
+    }
+
+    /// The data directory and where its tables' files lie. Open it once per process: it has threads of its own for S3.
+    pub(crate) fn open_storage(&self) -> anyhow::Result<Storage> {
+        Ok(Storage::open(&self.data_dir, &self.storage)?)
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -169,6 +183,10 @@ mod tests {
                 "external_interfaces",
             ),
             ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
+            ("[storage]\nurl = 'ftp://x'", "s3://bucket/prefix"),
+            ("[retention]\nflows = { max_age_days = 7 }", "allow_unbilled_deletion"),
+            ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
+            ("[retention]\nflows = { max_age = 70 }", "max_age"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(expected), "{text:?} gave {error:?}");

@@ -4,6 +4,7 @@
 //! every 5 s   assignments and configuration changed?  → the collector attributes new flows by them
 //!             backdated changes?                      → stored flows attributed anew, windows marked dirty
 //!             new flow files?                         → dirty windows of usage_5m recomputed
+//! every 10 m  tables beyond their limits             → files removed; files that nobody names removed
 //! every 10 m  periods that ended (serve only)         → invoices
 //! ```
 
@@ -16,20 +17,23 @@ use anyhow::Context as _;
 use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
-use schemas::assignment::{Assignment, Assignments};
 use schemas::db::Database;
-use schemas::inventory;
+use schemas::inventory::{self, AssignmentsVersion};
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::options::load_assignments;
+use crate::storage::{self, Removed};
 
 /// How often the jobs look for work.
 const TICK: Duration = Duration::from_secs(5);
 /// How often ended periods are looked for.
 const BILLING_INTERVAL: Duration = Duration::from_secs(600);
+/// How often limits of the tables are applied.
+const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Everything the jobs work on.
 pub(crate) struct Jobs {
@@ -41,6 +45,8 @@ pub(crate) struct Jobs {
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
     pub(crate) close_periods: bool,
+    /// Shared with the metrics.
+    pub(crate) removed: Removed,
 }
 
 impl Jobs {
@@ -54,6 +60,7 @@ impl Jobs {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut assignments = None;
         let mut config_modified = self.config_modified();
+        let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
         let mut billing_due = tokio::time::Instant::now() + TICK;
         loop {
             let mut reload = false;
@@ -71,11 +78,25 @@ impl Jobs {
             if let Err(error) = self.follow_assignments(&mut assignments).await {
                 error!(error = format!("{error:#}"), "assignments could not be applied");
             }
-            if let Err(error) = self.analytics.refresh_usage(|_| {}).await {
-                error!(
+            match self.analytics.refresh_usage(|_| {}).await {
+                Ok(refresh) if refresh.windows_frozen > 0 => warn!(
+                    windows = refresh.windows_frozen,
+                    "flows arrived for windows whose other flows retention has removed: stored, but not counted as usage"
+                ),
+                Ok(_) => {}
+                Err(error) => error!(
                     error = format!("{:#}", anyhow::Error::from(error)),
                     "usage could not be refreshed"
-                );
+                ),
+            }
+            if tokio::time::Instant::now() >= house_due {
+                house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
+                if let Err(error) = self.keep_house().await {
+                    error!(
+                        error = format!("{error:#}"),
+                        "limits of the tables could not be applied"
+                    );
+                }
             }
             if self.close_periods && tokio::time::Instant::now() >= billing_due {
                 billing_due = tokio::time::Instant::now() + BILLING_INTERVAL;
@@ -100,6 +121,7 @@ impl Jobs {
             Ok(config) => {
                 self.config.own_networks = config.own_networks;
                 self.config.exporters = config.exporters;
+                self.config.retention = config.retention;
                 self.metering.send_replace(Arc::new(self.config.metering()));
                 info!(path = %path.display(), exporters = self.config.exporters.len(), "configuration reloaded");
             }
@@ -108,17 +130,22 @@ impl Jobs {
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow_assignments(&self, known: &mut Option<Vec<Assignment>>) -> anyhow::Result<()> {
-        let rows = inventory::load_assignments(self.database.pool())
-            .await
-            .context("read assignments")?;
+    async fn follow_assignments(&self, known: &mut Option<AssignmentsVersion>) -> anyhow::Result<()> {
+        // Asked before the rows: what changes between the two is read again at the next tick.
+        let version = inventory::assignments_version(self.database.pool()).await?;
         let metering = self.config.metering();
-        if known.as_ref() != Some(&rows) {
-            let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
-            self.collector.set_metering(metering.clone(), snapshot);
+        if *known != Some(version) {
+            let assignments = load_assignments(&self.database).await?;
+            self.collector.set_metering(metering.clone(), assignments);
+            *known = Some(version);
         }
-        let rows = known.insert(rows);
-        apply_backdated(&self.database, &self.analytics, &metering, rows).await
+        apply_backdated(&self.database, &self.analytics, &metering).await
+    }
+
+    async fn keep_house(&self) -> anyhow::Result<()> {
+        let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
+        let retention = self.config.retention.clone();
+        tokio::task::spawn_blocking(move || storage::keep_house(&analytics, &retention, &removed)).await?
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {
@@ -139,13 +166,12 @@ pub(crate) async fn apply_backdated(
     database: &Database,
     analytics: &Analytics,
     metering: &MeteringConfig,
-    assignments: &[Assignment],
 ) -> anyhow::Result<()> {
     let pending = inventory::pending_attribution_changes(database.pool()).await?;
     if pending.is_empty() {
         return Ok(());
     }
-    let enricher = Enricher::new(metering, Arc::new(Assignments::new(assignments.iter().copied())?));
+    let enricher = Enricher::new(metering, load_assignments(database).await?);
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;

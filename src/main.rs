@@ -5,6 +5,7 @@ mod config;
 mod jobs;
 mod options;
 mod output;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Command {
     Customer(commands::customer::Args),
     /// Manage services and the addresses, interfaces and VLANs they hold
     Service(commands::service::Args),
+    /// Show what the stored tables hold; merge, vacuum and limit them
+    Storage(commands::storage::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
 }
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,
             Command::Service(args) => commands::service::run(args).await,
+            Command::Storage(args) => commands::storage::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
         }
     });

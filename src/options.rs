@@ -128,7 +128,7 @@ pub(crate) async fn load_assignments(database: &Database) -> anyhow::Result<Arc<
 
 /// Makes usage current: a reader then sees what was collected up to now.
 pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
-    let analytics = Analytics::open(&config.data_dir)?;
+    let analytics = Analytics::open(&config.open_storage()?)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)
 }

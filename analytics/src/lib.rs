@@ -4,7 +4,7 @@
 //! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
 //! * [`percentile`], [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
 //! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
-//! * [`reattribute`]: stored flows after a backdated change of assignments.
+//! * [`reattribute`]: stored flows after a backdated change of assignments. [`retention`]: what age and size limits remove.
 
 pub mod coverage;
 pub mod output;
@@ -13,18 +13,20 @@ pub mod peers;
 pub mod percentile;
 pub mod period;
 pub mod reattribute;
+pub mod retention;
 pub mod series;
 mod store;
 #[cfg(test)]
 mod tests;
 pub mod usage;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
+use schemas::table::Storage;
 
 use store::FlowStore;
 pub use store::QUERY_MEMORY_BYTES;
@@ -176,13 +178,13 @@ pub struct Analytics {
 }
 
 impl Analytics {
-    /// Opens the tables under `data_dir`, empty where there are none yet.
+    /// Opens the tables of a storage, or of a data directory with its own files; empty where there are none yet.
     ///
     /// # Errors
     /// When the folders cannot be made or read.
-    pub fn open(data_dir: &Path) -> Result<Analytics, AnalyticsError> {
+    pub fn open(storage: impl Into<Storage>) -> Result<Analytics, AnalyticsError> {
         Ok(Analytics {
-            store: Arc::new(FlowStore::open(data_dir)?),
+            store: Arc::new(FlowStore::open(&storage.into())?),
             refreshing: Arc::default(),
             heard: Arc::default(),
         })

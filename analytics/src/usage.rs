@@ -12,11 +12,12 @@
 //! tables/usage_5m/2026-11-21/usage-<flows_seq>-<commit>-<writer>.parquet    one file per UTC day, by (service, window_start)
 //! ```
 //!
+//! * A window that retention has taken flows of is never computed again, because the rest of its flows would say too
+//!   little ([`schemas::table::RETAINED_FROM`]).
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
 //!   who started from the same state both claim: the second one's changes nothing and it starts again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array,
 use datafusion::prelude::{col, lit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::flow::Metered;
-use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, write_parquet};
+use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, retained_from_ms, write_parquet};
 use schemas::tables::USAGE_5M;
 use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
 
@@ -63,6 +64,9 @@ pub struct UsageRefresh {
     /// `usage_5m` is complete up to this commit of `flows`.
     pub flows_sequence: u64,
     pub windows_recomputed: u64,
+    /// Windows that new flows touch but that retention has taken flows of: they stay as they are, and those flows are
+    /// stored but not counted.
+    pub windows_frozen: u64,
     pub days_written: u64,
     pub rows_written: u64,
 }
@@ -345,6 +349,12 @@ impl Ranges {
     }
 
     /// The windows that start in `[from_ms, to_ms)`.
+    /// The part of it from `from_ms` on, which is the start of a window.
+    fn since(&self, from_ms: i64) -> Ranges {
+        let later = self.0.iter().filter(|(_, to)| *to > from_ms);
+        Ranges(later.map(|(from, to)| ((*from).max(from_ms), *to)).collect())
+    }
+
     pub(crate) fn of_period(from_ms: i64, to_ms: i64) -> Ranges {
         let first = WindowStart::containing(from_ms + WINDOW_MS - 1).start_ms();
         let end = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
@@ -456,11 +466,14 @@ impl Analytics {
             .filter(|file| file.sequence > known_sequence)
             .map(|file| (file.min_time_ms, file.max_time_ms));
         let asked = also.filter(|(from, to)| from < to).map(|(from, to)| (from, to - 1));
-        let dirty = Ranges::of_windows(changed.chain(asked));
+        let touched = Ranges::of_windows(changed.chain(asked));
+        // Flows before this are removed: their windows stay as they were computed from all of them.
+        let dirty = touched.since(retained_from_ms(&flows).max(retained_from_ms(&usage)));
         let number = usage.applied.get(WRITER).copied().unwrap_or(0) + 1;
         let mut refresh = UsageRefresh {
             flows_sequence: flows.sequence,
             windows_recomputed: dirty.windows(),
+            windows_frozen: touched.windows() - dirty.windows(),
             ..UsageRefresh::default()
         };
         let mut commit = Commit {
@@ -511,7 +524,8 @@ impl Analytics {
             });
         }
 
-        match self.store.usage.commit(commit) {
+        let table = self.store.usage.clone();
+        match tokio::task::spawn_blocking(move || table.commit(commit)).await? {
             Ok(true) => Ok(Attempt::Done(refresh)),
             Ok(false) | Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Attempt::Lost),
             Err(error) => Err(error.into()),
@@ -633,7 +647,7 @@ pub(crate) fn overlapping(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr
         .and(col("end_at").gt_eq(instant(from_ms)))
 }
 
-fn sequence_of(usage: &Snapshot) -> u64 {
+pub(crate) fn sequence_of(usage: &Snapshot) -> u64 {
     usage
         .properties
         .get(FLOWS_SEQUENCE)
@@ -700,9 +714,8 @@ impl DayRewrite {
 }
 
 fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> Result<(), AnalyticsError> {
-    let path = table.dir().join(path);
-    let file = File::open(&path).map_err(|source| AnalyticsError::Open {
-        path: path.clone(),
+    let file = table.read(path).map_err(|source| AnalyticsError::Open {
+        path: table.location(path),
         source,
     })?;
     for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {

@@ -31,9 +31,8 @@ pub struct CollectorConfig {
     /// Asked of the kernel for each socket (`SO_RCVBUF`); it grants at most `net.core.rmem_max` unless the process has
     /// the capability `CAP_NET_ADMIN`.
     pub receive_buffer_bytes: usize,
-    /// Sockets for each address, each with its own thread; the kernel spreads senders over them by address and port. One
-    /// takes several hundred thousand datagrams per second. With more, an exporter that sends one observation domain from
-    /// several ports shows sequence losses that are none.
+    /// Sockets for each address, each with its own thread; the kernel gives all datagrams of one sender to the same one.
+    /// One takes several hundred thousand datagrams per second.
     pub receive_threads: usize,
     /// What may wait in memory for the journal, for example while a sync lasts; beyond, datagrams are dropped, and
     /// counted.

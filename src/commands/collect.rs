@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::jobs::{Jobs, apply_backdated};
 use crate::options::{Data, Listen, load_assignments};
+use crate::storage::{self, Removed};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -41,6 +42,7 @@ pub(crate) struct Running {
     cancel: CancellationToken,
     config: Config,
     database: Database,
+    removed: Removed,
 }
 
 impl Running {
@@ -52,18 +54,15 @@ impl Running {
         close_periods: bool,
     ) -> anyhow::Result<Running> {
         let assignments = load_assignments(&database).await?;
-        let collector = Collector::start(
-            &config.data_dir,
-            config.collector.clone(),
-            config.metering(),
-            assignments,
-        )
-        .context("start the collector")?;
+        let storage = config.open_storage()?;
+        let collector = Collector::start(&storage, config.collector.clone(), config.metering(), assignments)
+            .context("start the collector")?;
         for listening in collector.listening() {
             println!("{} listening on {}", listening.kind, listening.address);
         }
         let collector = Arc::new(collector);
-        let analytics = Analytics::open(&config.data_dir)?;
+        let analytics = Analytics::open(&storage)?;
+        let removed = Removed::default();
         let (metering_sender, metering) = watch::channel(Arc::new(config.metering()));
         let cancel = CancellationToken::new();
         let jobs = Jobs {
@@ -74,6 +73,7 @@ impl Running {
             collector: collector.clone(),
             metering: metering_sender,
             close_periods,
+            removed: removed.clone(),
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));
         Ok(Running {
@@ -84,6 +84,7 @@ impl Running {
             cancel,
             config: config.clone(),
             database,
+            removed,
         })
     }
 
@@ -101,6 +102,7 @@ impl Running {
     pub(crate) fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let collector = Arc::downgrade(&self.collector);
         let data_dir = self.config.data_dir.clone();
+        let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
         move || {
             let Some(collector) = collector.upgrade() else {
                 return String::new();
@@ -109,7 +111,9 @@ impl Running {
                 warn!(%error, "the collector's status cannot be read");
                 None
             });
-            collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live())
+            let mut text = collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live());
+            text.push_str(&storage::metrics(&analytics, &removed));
+            text
         }
     }
 
@@ -122,8 +126,7 @@ impl Running {
         tokio::task::spawn_blocking(move || collector.stop())
             .await?
             .context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
-        apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
+        apply_backdated(&self.database, &self.analytics, &self.config.metering()).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
         Ok(())

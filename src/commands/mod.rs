@@ -11,5 +11,6 @@ pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod simulate;
+pub(crate) mod storage;
 pub(crate) mod usage;
 pub(crate) mod user;

@@ -19,15 +19,9 @@ use super::stage::Stage;
 use super::{CollectorError, Shared};
 use crate::counts::{CountKey, Counter};
 use crate::journal::{Journal, Record, read_segment};
-use crate::sink::{CompactLimits, Prepared, Tables, compact};
+use crate::sink::{Prepared, Tables};
 use crate::status::{self, CollectorStatus, Tracker};
 
-/// How often an idle worker looks for hours to compact.
-const COMPACT_INTERVAL: Duration = Duration::from_secs(60);
-/// How often files that nobody names any more are removed.
-const VACUUM_INTERVAL: Duration = Duration::from_secs(600);
-/// Such files stay so long, for queries that still read them.
-const VACUUM_GRACE: Duration = Duration::from_secs(3_600);
 /// Pause after a failed attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A failure that lasts is logged this often.
@@ -160,20 +154,15 @@ pub(super) struct Worker {
     stage: Stage,
     started_at_ms: i64,
     logged_at: Option<Instant>,
-    compacted_at: Instant,
-    vacuumed_at: Instant,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, stage: Stage) -> Worker {
-        let now = Instant::now();
         Worker {
             shared,
             stage,
             started_at_ms: jiff::Timestamp::now().as_millisecond(),
             logged_at: None,
-            compacted_at: now,
-            vacuumed_at: now,
         }
     }
 
@@ -185,8 +174,7 @@ impl Worker {
                 return;
             }
             match closed.recv_timeout(RETRY_INTERVAL) {
-                Ok(()) => {}
-                Err(RecvTimeoutError::Timeout) => self.keep_house(),
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.store_closed_segments();
                     self.write_status();
@@ -279,46 +267,6 @@ impl Worker {
             .take();
         if let Some((metering, assignments)) = new {
             self.stage.set_metering(metering, assignments);
-        }
-    }
-
-    /// Compaction and vacuum, a little at a time so that segments do not wait.
-    fn keep_house(&mut self) {
-        if self.compacted_at.elapsed() >= COMPACT_INTERVAL {
-            let limits = CompactLimits {
-                quiet_ms: (self.shared.config.compact_after_seconds * 1_000) as i64,
-                ..CompactLimits::default()
-            };
-            let now_ms = jiff::Timestamp::now().as_millisecond();
-            let mut anything = false;
-            for table in self.shared.tables.all() {
-                match compact(table, now_ms, &limits) {
-                    Ok(done) => anything |= done.files_removed > 0,
-                    Err(error) => {
-                        tracing::warn!(
-                            table = table.def().name,
-                            source = crate::error_chain(&error),
-                            "not compacted"
-                        );
-                    }
-                }
-            }
-            // While there is something to do, go on at the next idle moment.
-            if !anything {
-                self.compacted_at = Instant::now();
-            }
-        }
-        if self.vacuumed_at.elapsed() >= VACUUM_INTERVAL {
-            for table in self.shared.tables.all() {
-                if let Err(error) = table.vacuum(VACUUM_GRACE) {
-                    tracing::warn!(
-                        table = table.def().name,
-                        source = crate::error_chain(&error),
-                        "not vacuumed"
-                    );
-                }
-            }
-            self.vacuumed_at = Instant::now();
         }
     }
 

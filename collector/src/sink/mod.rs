@@ -9,11 +9,10 @@
 
 mod compact;
 mod rows;
-
-use std::path::Path;
+mod sort;
 
 use schemas::flow::FLOWS;
-use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Table, Token, WriteError, write_row_groups};
+use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
 use schemas::tables::{COLLECTION_5M, COUNTERS};
 
 pub use compact::{CompactLimits, Compaction, compact};
@@ -123,9 +122,10 @@ pub(crate) struct Written {
 }
 
 impl Tables {
-    pub(crate) fn open(data_dir: &Path) -> Result<Tables, StoreError> {
+    pub(crate) fn open(storage: impl Into<Storage>) -> Result<Tables, StoreError> {
+        let storage = storage.into();
         let open = |def: &'static schemas::column::TableDef| {
-            Table::open(data_dir, def).map_err(|source| StoreError::Commit {
+            Table::open(&storage, def).map_err(|source| StoreError::Commit {
                 table: def.name,
                 source,
             })

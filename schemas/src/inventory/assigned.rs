@@ -40,6 +40,18 @@ impl From<AssignmentRow> for Assignment {
     }
 }
 
+/// How many assignments were ever made and ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AssignmentsVersion {
+    made: i64,
+    ended: i64,
+}
+
+/// The sequence that numbers assignments.
+const MADE: &str = "assignment";
+/// The sequence that counts their ends.
+const ENDED: &str = "assignment-end";
+
 /// Flows that ended in `[from_ms, to_ms)` must be attributed anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttributionChange {
@@ -75,7 +87,7 @@ pub async fn assign(
     }
     let row = AssignmentRow {
         // The sequence's row lock makes concurrent writers take turns, so that the check below sees them.
-        id: AssignmentId(next_id(connection, "assignment").await?),
+        id: AssignmentId(next_id(connection, MADE).await?),
         service: service_id,
         target: canonical(target),
         valid_from_ms: from_ms,
@@ -139,11 +151,33 @@ pub async fn end_assignment(
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
+    next_id(connection, ENDED).await?;
     if at_ms < now_ms && row.valid_to_ms != Some(at_ms) {
         let until_ms = row.valid_to_ms.filter(|&to_ms| to_ms < now_ms);
         record_change(connection, at_ms, until_ms, now_ms).await?;
     }
     Ok(())
+}
+
+/// Changes whenever an assignment is made or ended: cheap to ask, so that all of them are read only after a change.
+///
+/// # Errors
+/// As the database answers.
+pub async fn assignments_version(db: impl AnyExecutor<'_>) -> Result<AssignmentsVersion, InventoryError> {
+    let rows = sqlx::query("SELECT name, next_value FROM sequences WHERE name IN ($1, $2)")
+        .bind(MADE)
+        .bind(ENDED)
+        .fetch_all(db)
+        .await?;
+    let mut version = AssignmentsVersion::default();
+    for row in &rows {
+        let value = row.try_get("next_value")?;
+        match row.try_get::<&str, _>("name")? {
+            MADE => version.made = value,
+            _ => version.ended = value,
+        }
+    }
+    Ok(version)
 }
 
 /// Every assignment, past and present, for [`Assignments::new`].

@@ -12,10 +12,7 @@ mod assigned;
 mod customer;
 mod service;
 
-pub use assigned::{
-    AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of, end_assignment,
-    load_assignments, mark_attribution_change_applied, pending_attribution_changes,
-};
+pub use assigned::{AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of, end_assignment, load_assignments, mark_attribution_change_applied, pending_attribution_changes, AssignmentsVersion, assignments_version};
 pub use customer::{Customer, NewCustomer, create_customer, customer, customer_by_email, customers, zone_named};
 pub use service::{NewService, Service, ServiceStatus, create_service, service, services, services_of};
 

@@ -137,11 +137,42 @@ pub enum ManifestError {
     Conflict { path: String },
     #[error("file {path} is in the manifest already")]
     Exists { path: String },
+    #[error(
+        "the tables of this data folder have their files under {recorded}, not under {wanted}: set storage.url back, or \
+         move the files and remove {marker}"
+    )]
+    Moved {
+        recorded: String,
+        wanted: String,
+        marker: PathBuf,
+    },
+    #[error(
+        "{path} belongs to another data folder ({owner}): two must not share one storage.url; stop one of them and give \
+         it another"
+    )]
+    Foreign { path: PathBuf, owner: String },
+    #[error(
+        "{path} is newer (commit {theirs}) than the manifest of this data folder (commit {ours}): it was restored from \
+         an old backup; remove its folder tables/ to take the newer one"
+    )]
+    Outdated { path: PathBuf, theirs: u64, ours: u64 },
+    #[error("the copy {path} is damaged: restore it from a backup")]
+    CopyDamaged { path: PathBuf },
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     generation: u64,
+    /// Only in a copy: who made it, and as of which commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    copy: Option<CopyMark>,
+}
+
+/// Whose copy of a manifest it is ([`super::copy`]).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct CopyMark {
+    pub(super) owner: String,
+    pub(super) sequence: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +200,18 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ManifestError + '_ {
         path: path.to_owned(),
         source,
     }
+}
+
+/// Waits for a lock that ends with the answered file: between threads and between processes.
+pub(super) fn lock(path: &Path) -> Result<File, ManifestError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(io(path))?;
+    file.lock().map_err(io(path))?;
+    Ok(file)
 }
 
 fn encode(value: &impl Serialize) -> String {
@@ -243,14 +286,7 @@ impl Cache {
     }
 
     pub(super) fn commit(&mut self, dir: &Path, mut commit: Commit) -> Result<bool, ManifestError> {
-        let lock_path = dir.join("LOCK");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(io(&lock_path))?;
-        lock.lock().map_err(io(&lock_path))?;
+        let _lock = lock(&dir.join("LOCK"))?;
         self.refresh(dir)?;
         if commit
             .token
@@ -292,6 +328,12 @@ impl Cache {
         Ok(true)
     }
 
+    /// Starts the log where there is none, with `snapshot` as its only commit.
+    pub(super) fn start(&mut self, dir: &Path, snapshot: Option<Snapshot>) -> Result<(), ManifestError> {
+        let path = dir.join("MANIFEST");
+        self.start_log(dir, &path, 1, snapshot.map(Arc::new))
+    }
+
     /// Replaces the log by a new one that holds `snapshot` as its only commit.
     fn start_log(
         &mut self,
@@ -300,19 +342,9 @@ impl Cache {
         generation: u64,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Result<(), ManifestError> {
-        let mut text = encode(&Header { generation });
+        let mut text = encode(&Header { generation, copy: None });
         if let Some(snapshot) = snapshot {
-            let commit = Commit {
-                token: None,
-                add: snapshot.files.values().cloned().collect(),
-                remove: Vec::new(),
-                set: snapshot.properties.clone(),
-            };
-            text.push_str(&encode(&Line {
-                sequence: snapshot.sequence,
-                commit,
-                applied: snapshot.applied.clone(),
-            }));
+            text.push_str(&snapshot_line(&snapshot));
         }
         let new_path = dir.join("MANIFEST.new");
         let mut file = File::create(&new_path).map_err(io(&new_path))?;
@@ -324,6 +356,50 @@ impl Cache {
         self.refresh(dir)?;
         Ok(())
     }
+}
+
+/// The line of a log that says what all commits up to here came to.
+fn snapshot_line(snapshot: &Snapshot) -> String {
+    let commit = Commit {
+        token: None,
+        add: snapshot.files.values().cloned().collect(),
+        remove: Vec::new(),
+        set: snapshot.properties.clone(),
+    };
+    encode(&Line {
+        sequence: snapshot.sequence,
+        commit,
+        applied: snapshot.applied.clone(),
+    })
+}
+
+/// A manifest's content for [`super::copy`].
+pub(super) fn encode_copy(snapshot: &Snapshot, owner: &str) -> String {
+    let mark = CopyMark {
+        owner: owner.to_owned(),
+        sequence: snapshot.sequence,
+    };
+    let header = Header {
+        generation: 1,
+        copy: Some(mark),
+    };
+    encode(&header) + &snapshot_line(snapshot)
+}
+
+/// The first line of what [`encode_copy`] wrote; `None` when it is damaged.
+pub(super) fn decode_copy_mark(content: &[u8]) -> Option<CopyMark> {
+    let header = content.split(|byte| *byte == b'\n').next()?;
+    decode::<Header>(header)?.copy
+}
+
+/// What [`encode_copy`] wrote; `None` when it is damaged.
+pub(super) fn decode_copy(content: &[u8]) -> Option<Snapshot> {
+    decode_copy_mark(content)?;
+    let header_end = content.iter().position(|byte| *byte == b'\n')?;
+    let line = content[header_end + 1..].strip_suffix(b"\n")?;
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(decode::<Line>(line)?);
+    Some(snapshot)
 }
 
 /// The header's generation and length; `None` while the file is empty.
