@@ -86,6 +86,9 @@ pub enum Metered {
 /// `direction` of a flow whose exporter did not say where it was observed.
 pub const DIRECTION_UNKNOWN: u8 = 255;
 
+/// `forwarding_status` of packets that the exporter dropped without telling why (RFC 7270 §4.12).
+pub const FORWARDING_DROPPED: u8 = 128;
+
 /// One flow in memory; fields are those of [`FLOWS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flow {
@@ -166,6 +169,12 @@ impl Flow {
     /// Volume after sampling: `bytes × sampling_rate`; 0 while the rate is not known.
     pub fn bytes_scaled(&self) -> u64 {
         self.bytes.saturating_mul(u64::from(self.sampling_rate))
+    }
+
+    /// The exporter says that it dropped these packets: the upper two bits of the status are 10 (RFC 7270 §4.12).
+    #[inline]
+    pub fn was_discarded(&self) -> bool {
+        self.forwarding_status >> 6 == FORWARDING_DROPPED >> 6
     }
 }
 

@@ -63,7 +63,7 @@ impl Stage {
         Stage {
             dispatcher: Dispatcher::new(&metering),
             enricher: Enricher::new(&metering, assignments),
-            tracker: Tracker::default(),
+            tracker: tracker_of(Tracker::default(), &metering),
             decoded: Decoded::default(),
             window: None,
             gathered: Gathered::default(),
@@ -81,7 +81,7 @@ impl Stage {
         Stage {
             dispatcher: Dispatcher::restore(&metering, decoders),
             enricher: Enricher::new(&metering, assignments),
-            tracker,
+            tracker: tracker_of(tracker, &metering),
             decoded: Decoded::default(),
             window: None,
             gathered: Gathered::default(),
@@ -92,6 +92,7 @@ impl Stage {
     /// Takes over a changed configuration; call between segments.
     pub(crate) fn set_metering(&mut self, metering: MeteringConfig, assignments: Arc<Assignments>) {
         self.dispatcher.set_metering(&metering);
+        self.tracker.set_listed(&metering);
         self.enricher = Enricher::new(&metering, assignments);
         self.metering = metering;
     }
@@ -181,6 +182,11 @@ impl Stage {
         std::mem::take(&mut self.gathered.flows)
     }
 
+    /// Counts as lost what sequence numbers still wait for; call at the end of a capture, after which nothing follows.
+    pub(crate) fn give_up_gaps(&mut self) {
+        self.dispatcher.give_up_gaps(&mut self.decoded);
+    }
+
     /// Takes everything gathered; the state of the decoders stays.
     pub(crate) fn take(&mut self) -> Gathered {
         self.cut_batch();
@@ -190,4 +196,9 @@ impl Stage {
         gathered.counters = std::mem::take(&mut self.decoded.counters);
         gathered
     }
+}
+
+fn tracker_of(mut tracker: Tracker, metering: &MeteringConfig) -> Tracker {
+    tracker.set_listed(metering);
+    tracker
 }

@@ -9,6 +9,7 @@ use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
 
 use super::elements::{Choice, Target, scope_target_of, target_of, time_kind_of};
+use super::section::PacketSection;
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::SamplingElements;
 use crate::times::TimeKind;
@@ -125,6 +126,10 @@ pub(super) struct Plan {
     pub(super) has_icmp: bool,
     /// Records say something of their own sampling.
     pub(super) tells_sampling: bool,
+    /// Has a next hop and an output interface: both zero mean a discarded packet.
+    pub(super) tells_path: bool,
+    /// Carries the head of a packet.
+    pub(super) section: Option<PacketSection>,
 }
 
 /// What a record says beside the columns of [`Flow`].
@@ -139,6 +144,8 @@ pub(super) struct Extras {
     pub(super) sampler: u64,
     pub(super) scope_interface: u64,
     pub(super) boot_ms: u64,
+    /// The record was a sampled packet.
+    pub(super) is_packet: bool,
 }
 
 impl Plan {
@@ -197,6 +204,8 @@ impl Plan {
             tells_sampling: copies
                 .iter()
                 .any(|c| c.target.speaks_of_exporter() && c.target != Target::BootMs),
+            tells_path: has(Target::NextHop) && has(Target::OutIf),
+            section: PacketSection::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
             } else {
