@@ -92,6 +92,7 @@ pub struct AgentStatus {
     pub last_heard_ms: i64,
     /// Sequence number of its latest datagram.
     pub sequence: u32,
+    pub uptime_ms: u32,
     /// The UDP source that it was first heard from.
     #[serde(default)]
     pub source: Address,
@@ -127,6 +128,7 @@ pub struct SflowCheckpoint {
 struct Agent {
     last_heard_ms: i64,
     sequence: u32,
+    uptime_ms: u32,
     source: Address,
     numbers: SequenceTracker,
     sources: BTreeMap<DataSource, u32>,
@@ -266,6 +268,7 @@ impl SflowDecoder {
         let agent = self.agents.entry(name).or_insert_with(|| Agent {
             last_heard_ms: datagram.received_at_ms,
             sequence: head.sequence,
+            uptime_ms: head.uptime_ms,
             source: datagram.source,
             numbers: SequenceTracker::default(),
             sources: BTreeMap::new(),
@@ -281,6 +284,7 @@ impl SflowDecoder {
             .add(key, Counter::SequenceReordered, u64::from(observed.reordered));
         if !observed.reordered {
             agent.sequence = head.sequence;
+            agent.uptime_ms = head.uptime_ms;
         }
         agent.last_heard_ms = agent.last_heard_ms.max(datagram.received_at_ms);
 
@@ -358,10 +362,10 @@ impl SflowDecoder {
         }
     }
 
-    /// A decoder that goes on from `checkpoint`. Agents beyond the limits are not taken over.
+    /// A decoder that goes on from `checkpoint`.
     pub fn restore(limits: SflowLimits, sampling: &MeteringConfig, checkpoint: SflowCheckpoint) -> SflowDecoder {
         let mut decoder = SflowDecoder::new(limits, sampling);
-        let agents = checkpoint.agents.into_iter().take(limits.agents_max).map(|status| {
+        let agents = checkpoint.agents.into_iter().map(|status| {
             let sources = status.sources.into_iter().map(|source| {
                 let key = DataSource {
                     kind: source.kind,
@@ -372,6 +376,7 @@ impl SflowDecoder {
             let agent = Agent {
                 last_heard_ms: status.last_heard_ms,
                 sequence: status.sequence,
+                uptime_ms: status.uptime_ms,
                 source: status.source,
                 numbers: status.numbers,
                 sources: sources.collect(),
@@ -398,6 +403,7 @@ impl SflowDecoder {
                 sub_agent: *sub_agent,
                 last_heard_ms: agent.last_heard_ms,
                 sequence: agent.sequence,
+                uptime_ms: agent.uptime_ms,
                 source: agent.source,
                 numbers: agent.numbers.clone(),
                 sources: sources.collect(),

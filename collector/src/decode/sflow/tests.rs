@@ -398,6 +398,8 @@ fn a_listed_agent_has_a_place_after_thousands_of_forged_ones() {
         is_decoded(&mut decoder, forged(0), forged(0), 0, NOW_MS),
         "nobody was pushed out"
     );
+    let restored = SflowDecoder::restore(limits, &listing(switch()), decoder.checkpoint());
+    assert_eq!(restored.checkpoint(), decoder.checkpoint(), "a restart forgets nobody");
 }
 
 #[test]
