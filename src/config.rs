@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
@@ -130,12 +131,55 @@ impl Config {
         MeteringConfig {
             own_networks: self.own_networks.clone(),
             exporters: self.exporters.clone(),
+            decoding: self.collector.decoding(),
         }
     }
 
     /// The data directory and where its tables' files lie. Open it once per process: it has threads of its own for S3.
     pub(crate) fn open_storage(&self) -> anyhow::Result<Storage> {
         Ok(Storage::open(&self.data_dir, &self.storage)?)
+    }
+
+    /// Whose datagrams are read and what they count where nobody says it, in sentences.
+    pub(crate) fn reading(&self) -> Vec<String> {
+        let collector = &self.collector;
+        let allowed = &collector.allowed_exporters;
+        let who = if allowed.is_empty() {
+            "datagrams are read from every source".to_owned()
+        } else {
+            let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            format!("datagrams are read from {} only", list.join(", "))
+        };
+        let rate = match collector.default_sampling_rate {
+            Some(rate) => format!("an exporter that says no sampling rate counts 1 packet in {rate}"),
+            None => "an exporter that says no sampling rate and has no default is stored and not billed".to_owned(),
+        };
+        let word = if collector.v5_sampling_mode_bits {
+            "NetFlow v5: 14 bits of the sampling word are the interval, the upper two a mode"
+        } else {
+            "NetFlow v5: all 16 bits of the sampling word are the interval"
+        };
+        let mut lines = vec![who, rate, word.to_owned()];
+        let allowed = AllowList::new(allowed);
+        for exporter in &self.exporters {
+            if !allowed.allows(exporter.address) {
+                lines.push(format!(
+                    "exporter {} is outside collector.allowed_exporters: it is read only if it sends from an address that is \
+                     listed, as an sFlow agent may",
+                    exporter.address
+                ));
+            }
+            if let Some(mode_bits) = exporter.v5_sampling_mode_bits
+                && mode_bits != collector.v5_sampling_mode_bits
+            {
+                let bits = if mode_bits { 14 } else { 16 };
+                lines.push(format!(
+                    "NetFlow v5 of {}: {bits} bits are the interval",
+                    exporter.address
+                ));
+            }
+        }
+        lines
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -170,6 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn a_check_says_whose_datagrams_are_read_and_how() {
+        let open = Config::parse("").unwrap().reading();
+        assert_eq!(open.len(), 3);
+        assert!(open[0].contains("every source") && open[1].contains("not billed") && open[2].contains("14 bits"));
+        let text = "[collector]\nallowed_exporters = ['192.0.2.0/24']\ndefault_sampling_rate = 512\n\
+                    v5_sampling_mode_bits = false\n[[exporter]]\naddress = '198.51.100.1'\nv5_sampling_mode_bits = true";
+        let config = Config::parse(text).unwrap();
+        let closed = config.reading();
+        assert!(closed[0].contains("192.0.2.0/24 only") && closed[1].contains("512") && closed[2].contains("all 16"));
+        assert!(closed[3].contains("198.51.100.1 is outside") && closed[4].contains("198.51.100.1: 14 bits"));
+        let decoding = config.metering().decoding;
+        assert_eq!(
+            (decoding.default_sampling_rate, decoding.v5_sampling_mode_bits),
+            (Some(512), false)
+        );
+        assert_eq!(decoding.allowed_exporters.len(), 1);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
             ("data_dri = 'x'", "data_dri"),
@@ -187,6 +250,11 @@ mod tests {
             ("[retention]\nflows = { max_age_days = 7 }", "allow_unbilled_deletion"),
             ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
             ("[retention]\nflows = { max_age = 70 }", "max_age"),
+            ("[collector]\ndefault_sampling_rate = 0", "not a rate"),
+            (
+                "[collector]\nallowed_exporters = ['192.0.2.9/24']",
+                "write 192.0.2.0/24",
+            ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(expected), "{text:?} gave {error:?}");

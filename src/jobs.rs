@@ -122,6 +122,9 @@ impl Jobs {
                 self.config.own_networks = config.own_networks;
                 self.config.exporters = config.exporters;
                 self.config.retention = config.retention;
+                self.config.collector.allowed_exporters = config.collector.allowed_exporters;
+                self.config.collector.default_sampling_rate = config.collector.default_sampling_rate;
+                self.config.collector.v5_sampling_mode_bits = config.collector.v5_sampling_mode_bits;
                 self.metering.send_replace(Arc::new(self.config.metering()));
                 info!(path = %path.display(), exporters = self.config.exporters.len(), "configuration reloaded");
             }

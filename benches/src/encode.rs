@@ -137,11 +137,18 @@ fn measure(
     let bytes = file.len();
     let began = cpu_ns()?;
     let mut read_rows = 0;
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file))?.with_batch_size(8_192).build()? {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file))?
+        .with_batch_size(8_192)
+        .build()?
+    {
         read_rows += batch?.num_rows();
     }
     let read_ns = cpu_ns()? - began;
-    anyhow::ensure!(read_rows == flows.len(), "{read_rows} of {} flows were read", flows.len());
+    anyhow::ensure!(
+        read_rows == flows.len(),
+        "{read_rows} of {} flows were read",
+        flows.len()
+    );
     let per_flow = |number: u64| number as f64 / flows.len() as f64;
     Ok(Row {
         writer: title,

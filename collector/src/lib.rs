@@ -2,13 +2,14 @@
 //!
 //! * [`receive`](Listening), [`journal`], [`pipeline`]: sockets, the durable copy of what they received, and the threads
 //!   between ([`Collector`]).
-//! * [`decode`], [`counts`]: datagrams to flows, everything counted.
+//! * [`allow`], [`decode`], [`counts`]: datagrams to flows, everything counted.
 //! * [`import`]: captured or made-up datagrams through the same path, without sockets and journal ([`Importer`]).
 //! * [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
 //! * [`simulate`]: exporters that encode real datagrams.
 //! * `sink`: flows to Parquet to commits; [`compact`].
 //! * [`status`], [`metrics`]: what people and monitoring see.
 
+pub mod allow;
 pub mod config;
 pub mod counts;
 pub mod decode;

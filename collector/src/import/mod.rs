@@ -231,6 +231,7 @@ impl Importer {
     /// When the rest could not be written.
     pub fn finish(mut self) -> Result<ImportSummary, ImportError> {
         if self.has_datagrams {
+            self.stage.give_up_gaps();
             self.cut_file()?;
         }
         let done = self.join()?;

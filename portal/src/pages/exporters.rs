@@ -57,6 +57,8 @@ struct DomainRow {
     domain: u32,
     protocol: String,
     templates: Vec<TemplateRow>,
+    templates_known: u64,
+    templates_more: u64,
     pending_sets: u64,
     lost: String,
     lossy: bool,
@@ -250,6 +252,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                         fields: template.fields.clone(),
                     })
                     .collect(),
+                templates_known: domain.templates_known,
+                templates_more: domain.templates_known.saturating_sub(domain.templates.len() as u64),
                 pending_sets: domain.pending_sets,
                 lost: format::grouped(domain.sequence_lost),
                 lossy: domain.sequence_lost > 0,

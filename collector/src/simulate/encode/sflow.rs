@@ -240,6 +240,9 @@ fn end_framed(buffer: &mut [u8], length_offset: usize) {
     patch_u32(buffer, length_offset, length);
 }
 
+/// sFlow version 5, `interface`: a packet that was discarded, the reason not told.
+const DISCARD_REASON_UNKNOWN: u32 = 256;
+
 fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, buffer: &mut Vec<u8>) {
     let source_index = match flow.direction {
         0 => flow.in_if,
@@ -261,10 +264,17 @@ fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, bu
         put_u32(buffer, 0);
         put_u32(buffer, flow.in_if);
         put_u32(buffer, u32::from(dropped));
-        put_u32(buffer, flow.out_if);
+        put_u32(buffer, if dropped { DISCARD_REASON_UNKNOWN } else { flow.out_if });
     } else {
         put_u32(buffer, flow.in_if);
-        put_u32(buffer, if dropped { 1 << 30 } else { flow.out_if });
+        put_u32(
+            buffer,
+            if dropped {
+                (1 << 30) | DISCARD_REASON_UNKNOWN
+            } else {
+                flow.out_if
+            },
+        );
     }
     let (has_router, has_gateway) = (has_router(flow), has_gateway(flow));
     put_u32(buffer, 2 + u32::from(has_router) + u32::from(has_gateway));

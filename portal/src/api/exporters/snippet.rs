@@ -134,6 +134,9 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     if let Some(rate) = config.default_sampling_rate {
         lines.push(format!("default_sampling_rate = {rate}"));
     }
+    if let Some(mode_bits) = config.v5_sampling_mode_bits {
+        lines.push(format!("v5_sampling_mode_bits = {mode_bits}"));
+    }
     if reasons.contains(&Reason::SamplingRateUnknown) {
         lines.push(
             "# It does not say its sampling rate, and its flows are not billed: write the rate that is set on the"
@@ -245,7 +248,7 @@ mod tests {
             meter: MeterMode::Boundary,
             direction: Some(MeterDirection::Egress),
             external_interfaces: vec![1, 2],
-            default_sampling_rate: None,
+            v5_sampling_mode_bits: Some(false),
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
         let seen = Seen {
