@@ -196,9 +196,7 @@ fn a_packet_sampled_at_ingress_and_at_egress_is_metered_once() {
         ..MeteringConfig::default()
     };
     let enricher = Enricher::new(&metering, Arc::new(Assignments::default()));
-    for flow in out.flows.rows_mut() {
-        enricher.enrich(flow);
-    }
+    enricher.enrich_columns(&mut out.flows);
     let seen: Vec<(u8, Metered)> = out
         .flows
         .rows()
