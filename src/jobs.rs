@@ -22,7 +22,7 @@ use schemas::inventory;
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::config::Config;
 
@@ -40,6 +40,8 @@ pub(crate) struct Jobs {
     pub(crate) collector: Arc<Collector>,
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
+    /// SIGHUP, where it can be watched.
+    pub(crate) hangup: Option<tokio::signal::unix::Signal>,
     pub(crate) close_periods: bool,
 }
 
@@ -47,9 +49,6 @@ impl Jobs {
     /// Runs until cancelled. An error is logged and tried again at the next tick: a job that cannot run now must not take
     /// the collector down with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
-            .ok();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut assignments = None;
@@ -60,7 +59,7 @@ impl Jobs {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
-                () = hung_up(&mut hangup) => reload = true,
+                () = hung_up(&mut self.hangup) => reload = true,
             }
             let modified = self.config_modified();
             if reload || modified != config_modified {

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use schemas::fault;
+
 use super::{JournalError, io};
 
 /// A segment on disk.
@@ -82,7 +84,10 @@ impl Journal {
         let path = self.segment_path(number);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(error)),
-            _ => Ok(()),
+            _ => {
+                fault::at("segment.deleted");
+                Ok(())
+            }
         }
     }
 }
@@ -112,8 +117,8 @@ fn lock(path: &Path) -> Result<File, JournalError> {
         }
         Err(TryLockError::Error(source)) => return Err(io(path)(source)),
     }
-    file.set_len(0).map_err(io(path))?;
-    writeln!(file, "{}", std::process::id()).map_err(io(path))?;
+    // For people only: a disk that is full must not keep the collector from starting, which counts what it drops.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -129,6 +134,16 @@ fn read_or_make_id(dir: &Path) -> Result<String, JournalError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(io(&path)(source)),
+    }
+    let segments_or_checkpoint = std::fs::read_dir(dir)
+        .map_err(io(dir))?
+        .filter_map(Result::ok)
+        .any(|entry| {
+            let name = entry.file_name();
+            name == "CHECKPOINT" || name.to_string_lossy().starts_with("segment-")
+        });
+    if segments_or_checkpoint {
+        return Err(JournalError::MissingId { path });
     }
     let random_path = Path::new("/dev/urandom");
     let mut random = [0u8; 8];

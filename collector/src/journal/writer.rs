@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use schemas::fault;
+
 use super::record::RecordBuffer;
 use super::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
 
@@ -111,6 +113,7 @@ impl SegmentWriter {
         }
         self.write()?;
         let Some(file) = &self.file else { return Ok(()) };
+        fault::at("journal.written");
         if let Err(source) = file.sync_data() {
             // After a failed sync the kernel may have forgotten that the pages were dirty: write them again.
             self.written = 0;
@@ -119,6 +122,7 @@ impl SegmentWriter {
                 source,
             });
         }
+        fault::at("journal.synced");
         self.durable_bytes += self.unsynced.len() as u64;
         self.unsynced.clear();
         self.written = 0;
@@ -145,6 +149,7 @@ fn create(path: &Path) -> Result<File, JournalError> {
         .truncate(true)
         .open(path)
         .map_err(io(path))?;
+    fault::at("segment.created");
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)
         .and_then(|folder| folder.sync_all())

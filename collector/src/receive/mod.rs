@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use schemas::address::Address;
+use schemas::fault;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -191,6 +192,7 @@ impl ReceiveLoop {
         if batch.is_empty() {
             return batch;
         }
+        fault::at("receive.batch");
         match self.batches.try_send(batch) {
             Ok(()) => self
                 .spare

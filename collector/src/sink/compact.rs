@@ -12,6 +12,7 @@ use std::fs::File;
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use schemas::fault;
 use schemas::table::{Commit, FileEntry, ManifestError, Table, write_parquet};
 use schemas::window::HOUR_MS;
 
@@ -98,6 +99,7 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         remove(table, &path);
         return Err(error);
     }
+    fault::at("compact.written");
     let rows = inputs.iter().map(|file| file.rows).sum();
     let merged = FileEntry {
         path: path.clone(),
@@ -113,10 +115,13 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         ..Commit::default()
     };
     match table.commit(commit) {
-        Ok(_) => Ok(Compaction {
-            files_removed: inputs.len(),
-            rows,
-        }),
+        Ok(_) => {
+            fault::at("compact.committed");
+            Ok(Compaction {
+                files_removed: inputs.len(),
+                rows,
+            })
+        }
         Err(ManifestError::Conflict { .. }) => {
             remove(table, &path);
             Ok(Compaction::default())

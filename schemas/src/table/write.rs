@@ -9,6 +9,7 @@ use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 
 use super::{ManifestError, Snapshot, Table};
+use crate::fault;
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +27,26 @@ pub enum WriteError {
 /// the folder. Answers the size in bytes. Batches may be made while they are written: one at a time is held. A file of that name is replaced, which is safe while no commit names it.
 ///
 /// # Errors
-/// On any failure the file does not exist under its name.
+/// On any failure the file does not exist under its name, and what was written of it is removed: on a full disk the
+/// journal needs that room.
 pub fn write_parquet(
+    table: &Table,
+    path: &str,
+    batches: impl IntoIterator<Item = impl Borrow<RecordBatch>>,
+) -> Result<u64, WriteError> {
+    let written = write_and_rename(table, path, batches);
+    if written.is_err() {
+        // Where even this fails, the next attempt writes over it or vacuum removes it.
+        let _ = std::fs::remove_file(temporary_path(&table.dir().join(path)));
+    }
+    written
+}
+
+fn temporary_path(target: &Path) -> PathBuf {
+    target.with_extension("parquet.tmp")
+}
+
+fn write_and_rename(
     table: &Table,
     path: &str,
     batches: impl IntoIterator<Item = impl Borrow<RecordBatch>>,
@@ -39,7 +58,7 @@ pub fn write_parquet(
         move |source| WriteError::Io { path, source }
     };
     std::fs::create_dir_all(&parent).map_err(io(&parent))?;
-    let temporary = target.with_extension("parquet.tmp");
+    let temporary = temporary_path(&target);
     let parquet = |source| WriteError::Parquet {
         path: temporary.clone(),
         source,
@@ -52,8 +71,11 @@ pub fn write_parquet(
     }
     let file = writer.into_inner().map_err(parquet)?;
     let size_bytes = file.metadata().map_err(io(&temporary))?.len();
+    fault::at("parquet.written");
     file.sync_all().map_err(io(&temporary))?;
+    fault::at("parquet.synced");
     std::fs::rename(&temporary, &target).map_err(io(&target))?;
+    fault::at("parquet.renamed");
     File::open(&parent)
         .and_then(|dir| dir.sync_all())
         .map_err(io(&parent))?;
@@ -67,6 +89,10 @@ pub(super) fn vacuum(dir: &Path, snapshot: &Snapshot, grace: Duration) -> Result
         move |source| ManifestError::Io { path, source }
     };
     let mut removed = 0;
+    // Without a manifest nobody can say what is not named: one that was lost must not take the data with it.
+    if snapshot.sequence == 0 {
+        return Ok(removed);
+    }
     for folder in std::fs::read_dir(dir).map_err(io(dir))? {
         let folder = folder.map_err(io(dir))?.path();
         if !folder.is_dir() {
@@ -124,5 +150,26 @@ mod tests {
         assert_eq!(table.vacuum(Duration::ZERO).unwrap(), 1);
         assert!(table.dir().join("1970-01-01/a.parquet").exists());
         assert!(!table.dir().join("1970-01-01/b.parquet").exists());
+
+        std::fs::remove_file(table.dir().join("MANIFEST")).unwrap();
+        let without_manifest = Table::open(dir.path(), &FLOWS).unwrap();
+        assert_eq!(without_manifest.vacuum(Duration::ZERO).unwrap(), 0);
+        assert!(
+            table.dir().join("1970-01-01/a.parquet").exists(),
+            "a lost manifest can be restored"
+        );
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        // A folder where the file must go: everything succeeds but the rename.
+        std::fs::create_dir_all(table.dir().join("1970-01-01/a.parquet/x")).unwrap();
+        let batch = flows_to_batch(&[Flow::default()]);
+        let error = write_parquet(&table, "1970-01-01/a.parquet", [&batch]).unwrap_err();
+        assert!(matches!(error, WriteError::Io { .. }), "{error}");
+        let left: Vec<_> = std::fs::read_dir(table.dir().join("1970-01-01")).unwrap().collect();
+        assert_eq!(left.len(), 1, "only the folder: {left:?}");
     }
 }
