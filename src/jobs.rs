@@ -53,6 +53,7 @@ impl Jobs {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut assignments = None;
         let mut config_modified = self.config_modified();
+        let mut config_seen = config_modified;
         let mut billing_due = tokio::time::Instant::now() + TICK;
         loop {
             let mut reload = false;
@@ -61,8 +62,10 @@ impl Jobs {
                 _ = ticks.tick() => {}
                 () = hung_up(&mut self.hangup) => reload = true,
             }
+            // A file that changed since the last look may be half written, and half a file can be a valid one.
             let modified = self.config_modified();
-            if reload || modified != config_modified {
+            let is_settled = std::mem::replace(&mut config_seen, modified) == modified;
+            if reload || (is_settled && modified != config_modified) {
                 config_modified = modified;
                 self.reload_config();
                 assignments = None;

@@ -26,7 +26,7 @@ const CONFIG_SMALL: &str = "[collector]
 segment_seconds = 1
 segment_max_bytes = 8388608
 fsync_interval_ms = 50
-queue_batches = 4
+queue_batches = 64
 journal_max_bytes = 67108864
 ";
 
@@ -144,6 +144,33 @@ fn f1_f2_a_disk_that_becomes_read_only_is_recovered_from() {
         "Read-only file system",
         "mount this disk writable",
     );
+}
+
+/// A stop on a full disk says what is lost, keeps what was acknowledged, and comes to an end.
+#[test]
+fn f1_a_stop_on_a_full_disk_ends_and_keeps_what_was_acknowledged() {
+    let mut data = DataDir::on_disk_of(64 << 10);
+    data.set_config(CONFIG_SMALL);
+    let mut model = Model::new();
+    let mut process = collect().on(&data);
+    let targets = Targets::of(&process);
+    model.send(targets, 200, DATAGRAM_INTERVAL);
+    wait_until_stored(&data, &model);
+    model.acknowledge_all();
+    data.disk().fill();
+    model.send(targets, 200, DATAGRAM_INTERVAL);
+    process.signal("TERM");
+    let status = process.wait_for_end(LIMIT);
+    let said = process.stderr();
+    assert_eq!(status.code(), Some(1), "it did not drain, and says so:\n{said}");
+    assert!(said.contains("journal given up"), "{said}");
+
+    data.disk().free();
+    model.lose(2);
+    let process = collect().on(&data);
+    model.send(Targets::of(&process), SETTLE_DATAGRAMS, DATAGRAM_INTERVAL);
+    process.terminate();
+    model.check_stored(&data);
 }
 
 /// The tables cannot be written: everything waits in the journal, up to its limit; then datagrams are dropped and counted.

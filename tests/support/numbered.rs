@@ -137,6 +137,11 @@ impl Model {
         self.lanes.iter().map(sent).sum()
     }
 
+    /// Of those, not acknowledged: on their way when the process was killed.
+    pub(crate) fn lost_in_flight(&self) -> u64 {
+        self.sent() - self.acknowledged.len() as u64
+    }
+
     fn next_datagram(&mut self, lane: usize, fate: Fate, at_ms: i64) -> Vec<u8> {
         let Lane { exporter, fates, .. } = &mut self.lanes[lane];
         let number = u32::try_from(fates.len()).expect("few datagrams");

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use schemas::fault;
+use schemas::table::create_dir_synced;
 
 use super::{JournalError, io};
 
@@ -32,7 +33,7 @@ impl Journal {
     /// [`JournalError::Locked`] while another process holds it.
     pub fn open(data_dir: &Path) -> Result<Journal, JournalError> {
         let dir = data_dir.join("journal");
-        std::fs::create_dir_all(&dir).map_err(io(&dir))?;
+        create_dir_synced(&dir).map_err(io(&dir))?;
         let lock = lock(&dir.join("LOCK"))?;
         let id = read_or_make_id(&dir)?;
         Ok(Journal { dir, id, _lock: lock })

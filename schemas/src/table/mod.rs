@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
-pub use write::{WriteError, write_parquet};
+pub use write::{WriteError, create_dir_synced, write_parquet};
 
 use crate::column::TableDef;
 
@@ -37,7 +37,7 @@ impl Table {
     /// When the folder cannot be made.
     pub fn open(data_dir: &Path, def: &'static TableDef) -> Result<Table, ManifestError> {
         let dir = data_dir.join("tables").join(def.name);
-        std::fs::create_dir_all(&dir).map_err(|source| ManifestError::Io {
+        create_dir_synced(&dir).map_err(|source| ManifestError::Io {
             path: dir.clone(),
             source,
         })?;

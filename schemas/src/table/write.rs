@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ fn write_and_rename(
         let path = path.to_owned();
         move |source| WriteError::Io { path, source }
     };
-    std::fs::create_dir_all(&parent).map_err(io(&parent))?;
+    create_dir_synced(&parent).map_err(io(&parent))?;
     let temporary = temporary_path(&target);
     let parquet = |source| WriteError::Parquet {
         path: temporary.clone(),
@@ -80,6 +81,30 @@ fn write_and_rename(
         .and_then(|dir| dir.sync_all())
         .map_err(io(&parent))?;
     Ok(size_bytes)
+}
+
+/// Makes a folder, and those above it, where they are missing; their names are synced, so that what is synced in them is
+/// found after a power cut.
+///
+/// # Errors
+/// When one cannot be made, or is a file.
+pub fn create_dir_synced(dir: &Path) -> std::io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(Path::new(""));
+    create_dir_synced(parent)?;
+    match std::fs::create_dir(dir) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    File::open(parent)?.sync_all()
 }
 
 /// See [`Table::vacuum`].
@@ -110,7 +135,7 @@ pub(super) fn vacuum(dir: &Path, snapshot: &Snapshot, grace: Duration) -> Result
             }
             match std::fs::remove_file(&path) {
                 Ok(()) => removed += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(ManifestError::Io { path, source }),
             }
         }
@@ -158,6 +183,20 @@ mod tests {
             table.dir().join("1970-01-01/a.parquet").exists(),
             "a lost manifest can be restored"
         );
+    }
+
+    #[test]
+    fn folders_are_made_once_and_a_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_synced(&deep).unwrap();
+        create_dir_synced(&deep).unwrap();
+        assert!(deep.is_dir());
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            assert!(create_dir_synced(&path).is_err(), "{}", path.display());
+        }
     }
 
     #[test]
