@@ -26,7 +26,7 @@ const CONFIG_SMALL: &str = "[collector]
 segment_seconds = 1
 segment_max_bytes = 8388608
 fsync_interval_ms = 50
-queue_batches = 64
+queue_max_bytes = 4194304
 journal_max_bytes = 67108864
 ";
 
@@ -97,13 +97,14 @@ fn check_stalled_journal(data: &DataDir, fail: impl Fn(), mend: impl Fn(), error
     assert_eq!(received_before, model.sent());
     wait_until("datagrams to be dropped, and counted", LIMIT, || {
         model.send(targets, 40, DATAGRAM_INTERVAL);
+        model.send_junk(targets, 20);
         metric(&process, "ezscale_socket_queue_dropped_total") > 40
     });
     wait_until_unhealthy(&process, "journal:");
     assert_eq!(metric(&process, "ezscale_collector_journal_stalled"), 1);
     assert_eq!(metric(&process, "ezscale_collector_running"), 1);
     wait_until("every datagram to be counted", LIMIT, || {
-        metric(&process, "ezscale_socket_datagrams_total") == model.sent()
+        metric(&process, "ezscale_socket_datagrams_total") == model.sent_with_junk()
     });
     let said = process.stderr();
     for expected in [error, advice, "journal cannot be written", "/journal"] {

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 /// At most so many sockets: the journal names a socket in one byte, and each has its own thread.
 pub const SOCKETS_MAX: usize = 64;
+/// At most so many sockets and threads for one address.
+pub const RECEIVE_THREADS_MAX: usize = 16;
+
+/// More threads than one decoder can feed.
+const ENCODE_THREADS_MAX: u64 = 64;
 
 /// Settings of the collector. Every field has a default; see [`CollectorConfig::validate`] for what is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -23,10 +28,18 @@ pub struct CollectorConfig {
     pub fsync_interval_ms: u64,
     /// The journal may grow to this size while the tables cannot be written; then datagrams are dropped, and counted.
     pub journal_max_bytes: u64,
-    /// Asked of the kernel for each socket (`SO_RCVBUF`); it grants at most `net.core.rmem_max`.
+    /// Asked of the kernel for each socket (`SO_RCVBUF`); it grants at most `net.core.rmem_max` unless the process has
+    /// the capability `CAP_NET_ADMIN`.
     pub receive_buffer_bytes: usize,
-    /// Batches of up to 64 KiB that may wait for the journal; beyond, datagrams are dropped, and counted.
-    pub queue_batches: usize,
+    /// Sockets for each address, each with its own thread; the kernel spreads senders over them by address and port. One
+    /// takes several hundred thousand datagrams per second. With more, an exporter that sends one observation domain from
+    /// several ports shows sequence losses that are none.
+    pub receive_threads: usize,
+    /// What may wait in memory for the journal, for example while a sync lasts; beyond, datagrams are dropped, and
+    /// counted.
+    pub queue_max_bytes: usize,
+    /// Threads that attribute and encode flows; 0 = one per processor.
+    pub encode_threads: usize,
     /// The small files of an hour are merged when nothing was added to that hour for so long.
     pub compact_after_seconds: u64,
 }
@@ -42,7 +55,9 @@ impl Default for CollectorConfig {
             fsync_interval_ms: 200,
             journal_max_bytes: 20 << 30,
             receive_buffer_bytes: 32 << 20,
-            queue_batches: 512,
+            receive_threads: 1,
+            queue_max_bytes: 64 << 20,
+            encode_threads: 0,
             compact_after_seconds: 3_600,
         }
     }
@@ -55,8 +70,10 @@ pub enum ConfigError {
         "no address to listen on: set collector.netflow or collector.sflow, for example netflow = [\"0.0.0.0:2055\"]"
     )]
     NoSocket,
-    #[error("{count} addresses to listen on are too many: use at most {SOCKETS_MAX}")]
-    TooManySockets { count: usize },
+    #[error(
+        "{addresses} addresses with {threads} sockets each are too many: use at most {SOCKETS_MAX} sockets, fewer addresses or a smaller collector.receive_threads"
+    )]
+    TooManySockets { addresses: usize, threads: usize },
     #[error(
         "{address} is listed twice under collector.netflow and collector.sflow: list it once, every socket takes both"
     )]
@@ -71,17 +88,33 @@ pub enum ConfigError {
 }
 
 impl CollectorConfig {
+    /// How many threads encode.
+    pub(crate) fn encode_threads(&self) -> usize {
+        match self.encode_threads {
+            0 => encode_threads_default(),
+            threads => threads,
+        }
+    }
+
+    /// An IPv6 address beside an IPv4 address of the same port: without it, `[::]` takes IPv4 too.
+    pub(crate) fn has_v4_of_its_port(&self, address: SocketAddr) -> bool {
+        let is_v4_of_its_port = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        address.is_ipv6() && address.port() != 0 && self.netflow.iter().chain(&self.sflow).any(is_v4_of_its_port)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
     /// The first field that is wrong, and the range it must be in.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let count = self.netflow.len() + self.sflow.len();
-        if count == 0 {
+        let addresses = self.netflow.len() + self.sflow.len();
+        if addresses == 0 {
             return Err(ConfigError::NoSocket);
         }
-        if count > SOCKETS_MAX {
-            return Err(ConfigError::TooManySockets { count });
+        let threads = self.receive_threads;
+        in_range("receive_threads", threads as u64, 1, RECEIVE_THREADS_MAX as u64)?;
+        if addresses * threads > SOCKETS_MAX {
+            return Err(ConfigError::TooManySockets { addresses, threads });
         }
         let mut fixed: Vec<SocketAddr> = self.netflow.iter().chain(&self.sflow).copied().collect();
         fixed.retain(|address| address.port() != 0);
@@ -95,9 +128,15 @@ impl CollectorConfig {
         in_range("journal_max_bytes", self.journal_max_bytes, 64 << 20, 1 << 50)?;
         let receive_buffer_bytes = self.receive_buffer_bytes as u64;
         in_range("receive_buffer_bytes", receive_buffer_bytes, 64 << 10, 1 << 30)?;
-        in_range("queue_batches", self.queue_batches as u64, 4, 65_536)?;
+        in_range("queue_max_bytes", self.queue_max_bytes as u64, 4 << 20, 4 << 30)?;
+        in_range("encode_threads", self.encode_threads as u64, 0, ENCODE_THREADS_MAX)?;
         in_range("compact_after_seconds", self.compact_after_seconds, 60, 30 * 86_400)
     }
+}
+
+/// One per processor.
+pub(crate) fn encode_threads_default() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn in_range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
@@ -134,6 +173,43 @@ mod tests {
             slow.validate().unwrap_err().to_string(),
             "collector.segment_seconds = 0 is out of range: use 1 to 3600"
         );
+    }
+
+    #[test]
+    fn every_socket_has_its_number() {
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let config = |addresses: usize, receive_threads| CollectorConfig {
+            netflow: vec![address; addresses],
+            sflow: vec![],
+            receive_threads,
+            ..CollectorConfig::default()
+        };
+        config(4, 16).validate().unwrap();
+        config(64, 1).validate().unwrap();
+        let many = config(5, 16).validate().unwrap_err();
+        assert_eq!(
+            many.to_string(),
+            "5 addresses with 16 sockets each are too many: use at most 64 sockets, fewer addresses or a smaller collector.receive_threads"
+        );
+        let none = config(1, 0).validate().unwrap_err();
+        assert_eq!(
+            none.to_string(),
+            "collector.receive_threads = 0 is out of range: use 1 to 16"
+        );
+        assert!(config(1, 17).validate().is_err());
+    }
+
+    #[test]
+    fn both_families_fit_on_one_port() {
+        let config = |netflow: &[&str]| CollectorConfig {
+            netflow: netflow.iter().map(|address| address.parse().unwrap()).collect(),
+            ..CollectorConfig::default()
+        };
+        let v6 = "[::]:2055".parse().unwrap();
+        assert!(config(&["[::]:2055", "0.0.0.0:2055"]).has_v4_of_its_port(v6));
+        assert!(!config(&["[::]:2055", "0.0.0.0:9995"]).has_v4_of_its_port(v6));
+        let both = config(&["[::]:0", "0.0.0.0:0"]);
+        assert!(!both.has_v4_of_its_port(both.netflow[0]) && !both.has_v4_of_its_port(both.netflow[1]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! For datagrams: [`Counter::Datagrams`] = [`Counter::DatagramsDecoded`] + every `datagrams_rejected.*`. What the kernel or a
 //! full queue dropped never became a datagram and is counted apart.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use schemas::address::Address;
 
@@ -99,46 +99,80 @@ counters! {
     JournalBytesTorn = "journal_bytes_torn",
 }
 
+const COUNTERS: usize = Counter::ALL.len();
+
 /// Counts gathered while decoding.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Counts {
-    values: BTreeMap<(CountKey, Counter), u64>,
+    /// Where each key's counts lie in `rows`.
+    index: HashMap<CountKey, usize>,
+    /// In the order of first appearance.
+    rows: Vec<(CountKey, [u64; COUNTERS])>,
+    /// The key that was counted last: datagrams of one exporter follow each other.
+    last: usize,
 }
 
 impl Counts {
+    fn row(&mut self, key: CountKey) -> &mut [u64; COUNTERS] {
+        if self.rows.get(self.last).is_none_or(|(last, _)| *last != key) {
+            let next = self.rows.len();
+            self.last = *self.index.entry(key).or_insert(next);
+            if self.last == next {
+                self.rows.push((key, [0; COUNTERS]));
+            }
+        }
+        &mut self.rows[self.last].1
+    }
+
     pub fn add(&mut self, key: CountKey, counter: Counter, amount: u64) {
         if amount > 0 {
-            *self.values.entry((key, counter)).or_default() += amount;
+            self.row(key)[counter as usize] += amount;
+        }
+    }
+
+    /// Adds an amount for each of [`Counter::ALL`].
+    pub(crate) fn add_all(&mut self, key: CountKey, amounts: &[u64; COUNTERS]) {
+        for (sum, amount) in self.row(key).iter_mut().zip(amounts) {
+            *sum += amount;
         }
     }
 
     pub fn get(&self, key: CountKey, counter: Counter) -> u64 {
-        self.values.get(&(key, counter)).copied().unwrap_or(0)
+        self.index
+            .get(&key)
+            .map_or(0, |row| self.rows[*row].1[counter as usize])
     }
 
     /// Sum of one counter over all keys.
     pub fn total(&self, counter: Counter) -> u64 {
-        self.values
-            .iter()
-            .filter(|((_, c), _)| *c == counter)
-            .map(|(_, value)| value)
-            .sum()
+        self.rows.iter().map(|(_, values)| values[counter as usize]).sum()
     }
 
-    /// In order of key and counter.
+    /// What is not zero, in order of key and counter.
     pub fn iter(&self) -> impl Iterator<Item = (CountKey, Counter, u64)> + '_ {
-        self.values
-            .iter()
-            .map(|((key, counter), value)| (*key, *counter, *value))
+        let mut rows: Vec<&(CountKey, [u64; COUNTERS])> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        rows.into_iter().flat_map(|(key, values)| {
+            let counted = Counter::ALL.iter().zip(values).filter(|(_, value)| **value > 0);
+            counted.map(|(counter, value)| (*key, *counter, *value))
+        })
     }
 
     pub fn merge(&mut self, other: &Counts) {
-        for (key, counter, value) in other.iter() {
-            self.add(key, counter, value);
+        for (key, values) in &other.rows {
+            self.add_all(*key, values);
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.iter().next().is_none()
     }
 }
+
+impl PartialEq for Counts {
+    fn eq(&self, other: &Counts) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Counts {}

@@ -28,14 +28,14 @@ pub fn prometheus(status: &CollectorStatus, live: &LiveCounts) -> String {
     socket_metrics(&mut text, live);
     let gauges: [(&str, &str, u64); 7] = [
         (
-            "ezscale_collector_queue_batches",
-            "batches that wait for the journal",
-            live.queue_batches as u64,
+            "ezscale_collector_queue_bytes",
+            "received bytes that wait for the journal",
+            live.queue_bytes as u64,
         ),
         (
-            "ezscale_collector_queue_batches_max",
+            "ezscale_collector_queue_max_bytes",
             "limit of the queue",
-            live.queue_batches_max as u64,
+            live.queue_max_bytes as u64,
         ),
         (
             "ezscale_collector_segments_waiting",
@@ -199,8 +199,8 @@ mod tests {
         status.totals.insert("datagrams".to_owned(), 3);
         let live = LiveCounts {
             sockets: Vec::new(),
-            queue_batches: 1,
-            queue_batches_max: 512,
+            queue_bytes: 1,
+            queue_max_bytes: 512,
             segments_waiting: 2,
             journal_bytes: 9,
             journal_stalled: true,

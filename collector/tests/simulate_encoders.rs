@@ -169,7 +169,7 @@ fn our_decoder_reads_the_sflow_encoder() {
             end_at_ms: NOW_MS,
             ..*sent
         };
-        assert_eq!(*read, expected);
+        assert_eq!(read, expected);
     }
     let scaled_in: u64 = decoded.counters.iter().map(|counters| counters.in_bytes).sum();
     assert_eq!(

@@ -71,7 +71,7 @@ fn random_traffic_comes_back_field_by_field() {
                 dst_port: if v5 && icmp { read.dst_port } else { sent.dst_port },
                 ..*sent
             };
-            assert_eq!(*read, expected, "{protocol}");
+            assert_eq!(read, expected, "{protocol}");
         }
     }
 }
@@ -98,7 +98,7 @@ fn the_fleets_routers_come_back_field_by_field() {
                 received_at_ms: to_ms,
                 ..*sent
             };
-            assert_eq!(*read, expected, "{}", exporter.name());
+            assert_eq!(read, expected, "{}", exporter.name());
         }
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Target};
-use crate::flow::{Boundary, Flow, Metered};
+use crate::flow::{Boundary, Flow, FlowColumns, Metered};
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -113,6 +113,26 @@ struct Meter {
     external: HashSet<u32>,
 }
 
+/// What of a flow decides how it is judged.
+struct Seen {
+    exporter: Address,
+    src_addr: Address,
+    dst_addr: Address,
+    in_if: u32,
+    out_if: u32,
+    vlan: u16,
+    direction: u8,
+    end_at_ms: i64,
+}
+
+struct Judged {
+    src_service: u32,
+    dst_service: u32,
+    in_boundary: Boundary,
+    out_boundary: Boundary,
+    metered: Metered,
+}
+
 /// Applies boundaries, metering points and attribution to flows.
 #[derive(Debug)]
 pub struct Enricher {
@@ -156,37 +176,92 @@ impl Enricher {
 
     /// Sets the boundary, metering and service columns of `flow` from its other columns.
     pub fn enrich(&self, flow: &mut Flow) {
-        let at_ms = flow.end_at_ms;
-        let src_by_address = self.assignments.service_of_address(flow.src_addr, at_ms);
-        let dst_by_address = self.assignments.service_of_address(flow.dst_addr, at_ms);
-        flow.src_service = src_by_address
-            .or_else(|| {
-                self.assignments
-                    .service_of_interface(flow.exporter, flow.in_if, flow.vlan, at_ms)
-            })
-            .unwrap_or(0);
-        flow.dst_service = dst_by_address
-            .or_else(|| {
-                self.assignments
-                    .service_of_interface(flow.exporter, flow.out_if, flow.vlan, at_ms)
-            })
-            .unwrap_or(0);
-
-        let meter = self.meters.get(&flow.exporter);
-        let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
-        (flow.in_boundary, flow.out_boundary) = match (mode, meter) {
-            (MeterMode::Addresses, _) | (_, None) => (
-                self.side_of(flow.src_addr, flow.src_service),
-                self.side_of(flow.dst_addr, flow.dst_service),
-            ),
-            (_, Some(meter)) => (boundary_of(meter, flow.in_if), boundary_of(meter, flow.out_if)),
+        let seen = Seen {
+            exporter: flow.exporter,
+            src_addr: flow.src_addr,
+            dst_addr: flow.dst_addr,
+            in_if: flow.in_if,
+            out_if: flow.out_if,
+            vlan: flow.vlan,
+            direction: flow.direction,
+            end_at_ms: flow.end_at_ms,
         };
-        flow.metered = match (flow.in_boundary, flow.out_boundary) {
-            _ if mode == MeterMode::Off || !observation_counts(meter, flow.direction) => Metered::No,
+        let judged = self.judge(self.meters.get(&flow.exporter), &seen);
+        flow.src_service = judged.src_service;
+        flow.dst_service = judged.dst_service;
+        flow.in_boundary = judged.in_boundary;
+        flow.out_boundary = judged.out_boundary;
+        flow.metered = judged.metered;
+    }
+
+    /// The same for many flows by column.
+    pub fn enrich_columns(&self, flows: &mut FlowColumns) {
+        let mut known: Option<([u8; 16], Option<&Meter>)> = None;
+        for row in 0..flows.len() {
+            // Flows of one datagram follow each other: the exporter is looked up once per run.
+            let exporter = flows.exporter[row];
+            let meter = match known {
+                Some((last, meter)) if last == exporter => meter,
+                _ => {
+                    let meter = self.meters.get(&Address(exporter));
+                    known = Some((exporter, meter));
+                    meter
+                }
+            };
+            let seen = Seen {
+                exporter: Address(exporter),
+                src_addr: Address(flows.src_addr[row]),
+                dst_addr: Address(flows.dst_addr[row]),
+                in_if: flows.in_if[row],
+                out_if: flows.out_if[row],
+                vlan: flows.vlan[row],
+                direction: flows.direction[row],
+                end_at_ms: flows.end_at_ms[row],
+            };
+            let judged = self.judge(meter, &seen);
+            flows.src_service[row] = judged.src_service;
+            flows.dst_service[row] = judged.dst_service;
+            flows.in_boundary[row] = judged.in_boundary as u8;
+            flows.out_boundary[row] = judged.out_boundary as u8;
+            flows.metered[row] = judged.metered as u8;
+        }
+    }
+
+    #[inline]
+    fn judge(&self, meter: Option<&Meter>, seen: &Seen) -> Judged {
+        let at_ms = seen.end_at_ms;
+        let service = |address, if_index| {
+            self.assignments
+                .service_of_address(address, at_ms)
+                .or_else(|| {
+                    self.assignments
+                        .service_of_interface(seen.exporter, if_index, seen.vlan, at_ms)
+                })
+                .unwrap_or(0)
+        };
+        let src_service = service(seen.src_addr, seen.in_if);
+        let dst_service = service(seen.dst_addr, seen.out_if);
+        let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
+        let (in_boundary, out_boundary) = match (mode, meter) {
+            (MeterMode::Addresses, _) | (_, None) => (
+                self.side_of(seen.src_addr, src_service),
+                self.side_of(seen.dst_addr, dst_service),
+            ),
+            (_, Some(meter)) => (boundary_of(meter, seen.in_if), boundary_of(meter, seen.out_if)),
+        };
+        let metered = match (in_boundary, out_boundary) {
+            _ if mode == MeterMode::Off || !observation_counts(meter, seen.direction) => Metered::No,
             (Boundary::External, Boundary::Internal) => Metered::In,
             (Boundary::Internal, Boundary::External) => Metered::Out,
             _ => Metered::No,
         };
+        Judged {
+            src_service,
+            dst_service,
+            in_boundary,
+            out_boundary,
+            metered,
+        }
     }
 
     fn side_of(&self, address: Address, service: u32) -> Boundary {

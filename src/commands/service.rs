@@ -1,5 +1,9 @@
 //! `ezscale service`: what sends and receives, and what belongs to it.
 
+mod list;
+
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use ipnet::IpNet;
@@ -7,7 +11,7 @@ use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::assignment::Target;
 use schemas::ids::{AssignmentId, CustomerId, ServiceId};
-use schemas::inventory::{self, NewService};
+use schemas::inventory;
 use schemas::window::instant_text;
 
 use crate::options::Data;
@@ -21,19 +25,22 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add a service and print its id
+    /// Add a service, or those of a list, and print the ids
     Add {
-        #[arg(long)]
-        name: String,
+        #[arg(long, required_unless_present = "file")]
+        name: Option<String>,
         /// Who pays for it (cus_N)
-        #[arg(long)]
-        customer: CustomerId,
+        #[arg(long, required_unless_present = "file")]
+        customer: Option<CustomerId>,
         /// Kind of service: vps, dedicated, web, game, …
         #[arg(long = "type", default_value = "vps")]
         service_type: String,
         /// Where it stands; the metering exporters of the site measure it
         #[arg(long)]
         site: Option<String>,
+        /// Many at once: CSV with a header line and the columns name, customer, type, site (the last two optional)
+        #[arg(long, value_name = "CSV", conflicts_with_all = ["name", "customer", "service_type", "site"])]
+        file: Option<PathBuf>,
         #[command(flatten)]
         data: Data,
     },
@@ -42,7 +49,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Give a prefix, an interface or a VLAN to a service
+    /// Give a prefix, an interface or a VLAN to a service, or those of a list to many
     Assign(Assign),
     /// End an assignment (asg_N, as `service list` shows it)
     Release {
@@ -58,9 +65,10 @@ enum Command {
 #[derive(clap::Args, Debug)]
 struct Assign {
     /// The service (svc_N)
-    service: ServiceId,
+    #[arg(required_unless_present = "file")]
+    service: Option<ServiceId>,
     /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64
-    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present = "exporter")]
+    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"])]
     prefix: Option<IpNet>,
     /// Exporter of the interface or VLAN
     #[arg(long)]
@@ -77,23 +85,57 @@ struct Assign {
     /// Until when (RFC 3339) [default: for good]
     #[arg(long)]
     to: Option<Timestamp>,
+    /// Many at once, all or none: CSV with a header line and the columns service, prefix, exporter, interface, vlan,
+    /// from, to; of which service and what it gets are needed
+    #[arg(long, value_name = "CSV", conflicts_with_all = ["service", "prefix", "exporter", "interface", "vlan", "from", "to"])]
+    file: Option<PathBuf>,
     #[command(flatten)]
     data: Data,
 }
 
-impl Assign {
-    fn target(&self) -> anyhow::Result<Target> {
-        match (self.prefix, self.exporter, self.interface, self.vlan) {
-            (Some(prefix), ..) => Ok(Target::Prefix(prefix)),
-            (None, Some(exporter), Some(if_index), vlan) => Ok(Target::Interface {
-                exporter,
-                if_index,
-                vlan,
-            }),
-            (None, Some(exporter), None, Some(vlan)) => Ok(Target::Vlan { exporter, vlan }),
-            _ => bail!("--exporter needs --interface or --vlan beside it"),
-        }
+/// What the parts of an assignment mean together.
+fn target(
+    prefix: Option<IpNet>,
+    exporter: Option<Address>,
+    interface: Option<u32>,
+    vlan: Option<u16>,
+) -> anyhow::Result<Target> {
+    match (prefix, exporter, interface, vlan) {
+        (Some(prefix), None, None, None) => Ok(Target::Prefix(prefix)),
+        (Some(_), ..) => bail!("a prefix has no exporter, interface or VLAN beside it"),
+        (None, Some(exporter), Some(if_index), vlan) => Ok(Target::Interface {
+            exporter,
+            if_index,
+            vlan,
+        }),
+        (None, Some(exporter), None, Some(vlan)) => Ok(Target::Vlan { exporter, vlan }),
+        (None, Some(_), None, None) => bail!("an exporter needs an interface or a VLAN beside it"),
+        (None, None, ..) => bail!("a prefix, or an exporter with an interface or a VLAN, is needed"),
     }
+}
+
+async fn assign(assign: Assign, now_ms: i64) -> anyhow::Result<()> {
+    let (_, database) = assign.data.open_database().await?;
+    let mut transaction = database.begin_write().await?;
+    let Some(service) = assign.service else {
+        let file = assign.file.context("a service or --file is needed")?;
+        let list = list::assignments(&file, now_ms)?;
+        inventory::assign_all(&mut transaction, &list, now_ms)
+            .await
+            .with_context(|| format!("assign the {} lines of {}", list.len(), file.display()))?;
+        transaction.commit().await?;
+        println!("{} assigned", list.len());
+        return Ok(());
+    };
+    let target = target(assign.prefix, assign.exporter, assign.interface, assign.vlan)?;
+    let from_ms = assign.from.map_or(now_ms, Timestamp::as_millisecond);
+    let to_ms = assign.to.map(Timestamp::as_millisecond);
+    let row = inventory::assign(&mut transaction, service, target, from_ms, to_ms, now_ms)
+        .await
+        .with_context(|| format!("assign {target} to {service}"))?;
+    transaction.commit().await?;
+    println!("{}", row.id);
+    Ok(())
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -104,32 +146,32 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             customer,
             service_type,
             site,
+            file,
             data,
         } => {
-            let (_, database) = data.open_database().await?;
-            let new = NewService {
-                customer,
-                name: &name,
-                service_type: &service_type,
-                site: site.as_deref(),
+            let typed = match (file, name, customer) {
+                (Some(file), ..) => list::services(&file)?,
+                (None, Some(name), Some(customer)) => vec![list::TypedService {
+                    name,
+                    customer,
+                    service_type,
+                    site,
+                }],
+                _ => bail!("a name and a customer, or --file, are needed"),
             };
+            let (_, database) = data.open_database().await?;
             let mut transaction = database.begin_write().await?;
-            let service = inventory::create_service(&mut transaction, new, now_ms).await?;
+            let mut ids = Vec::with_capacity(typed.len());
+            for service in &typed {
+                let created = inventory::create_service(&mut transaction, service.as_new(), now_ms).await;
+                ids.push(created.with_context(|| format!("add service {:?}", service.name))?.id);
+            }
             transaction.commit().await?;
-            println!("{}", service.id);
+            for id in ids {
+                println!("{id}");
+            }
         }
-        Command::Assign(assign) => {
-            let (_, database) = assign.data.open_database().await?;
-            let target = assign.target()?;
-            let from_ms = assign.from.map_or(now_ms, Timestamp::as_millisecond);
-            let to_ms = assign.to.map(Timestamp::as_millisecond);
-            let mut transaction = database.begin_write().await?;
-            let row = inventory::assign(&mut transaction, assign.service, target, from_ms, to_ms, now_ms)
-                .await
-                .with_context(|| format!("assign {target} to {}", assign.service))?;
-            transaction.commit().await?;
-            println!("{}", row.id);
-        }
+        Command::Assign(args) => assign(args, now_ms).await?,
         Command::Release { assignment, at, data } => {
             let (_, database) = data.open_database().await?;
             let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);

@@ -3,7 +3,8 @@
 //!
 //! * An import has a name. Importing the same datagrams again under the same name changes nothing, and an import that was
 //!   cut off is completed by repeating it: files are cut at the same datagrams and committed under the same tokens (F1).
-//! * Decoding runs on the caller's thread, Parquet encoding on another; between them at most [`QUEUE_BATCHES`] batches.
+//! * Decoding runs on the caller's thread, encoding on one thread per processor, writing on another; at most
+//!   [`QUEUE_ROW_GROUPS`] row groups wait to be written.
 //! * An import may run beside a live collector: commits are serialised by each table's own lock.
 
 mod pcap;
@@ -13,16 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use arrow::array::RecordBatch;
 use crossbeam_channel::Sender;
 use schemas::address::Address;
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
-use schemas::table::Token;
+use schemas::table::{RowGroup, Token};
 use schemas::window::DAY_MS;
 
 pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, replay_pcap};
 
+use crate::config::encode_threads_default;
 use crate::counts::{Counter, Counts};
 use crate::decode::Datagram;
 use crate::pipeline::stage::Stage;
@@ -32,8 +33,8 @@ use writer::{Done, FileWriter, Message};
 
 /// Flows per file; a new UTC day starts a new file too.
 pub const FILE_ROWS_MAX: u64 = 1_000_000;
-/// Batches that may wait for the Parquet encoder.
-pub const QUEUE_BATCHES: usize = 4;
+/// Encoded row groups that may wait to be written.
+pub const QUEUE_ROW_GROUPS: usize = 4;
 
 /// Why an import failed. What was committed stays; repeating the import completes it.
 #[derive(Debug, thiserror::Error)]
@@ -111,14 +112,15 @@ impl Importer {
         name: &str,
     ) -> Result<Importer, ImportError> {
         let tables = Tables::open(data_dir)?;
-        let (messages, queue) = crossbeam_channel::bounded(QUEUE_BATCHES);
+        let (messages, queue) = crossbeam_channel::bounded(QUEUE_ROW_GROUPS);
         let thread = std::thread::Builder::new()
             .name("import-writer".to_owned())
             .spawn(move || FileWriter::new(tables, queue).run())
             .map_err(|source| ImportError::Thread { source })?;
         Ok(Importer {
             data_dir: data_dir.to_owned(),
-            stage: Stage::new(metering, assignments),
+            stage: Stage::new(metering, assignments, encode_threads_default())
+                .map_err(|source| ImportError::Thread { source })?,
             writer_name: format!("import:{name}"),
             number: 1,
             day: 0,
@@ -152,8 +154,8 @@ impl Importer {
             source,
             payload,
         });
-        let batches = self.stage.take_batches();
-        self.send_batches(batches)
+        let groups = self.stage.take_row_groups();
+        self.send_groups(groups)
     }
 
     fn token(&self) -> Token {
@@ -171,16 +173,16 @@ impl Importer {
         )
     }
 
-    fn send_batches(&mut self, batches: Vec<RecordBatch>) -> Result<(), ImportError> {
-        for batch in batches {
+    fn send_groups(&mut self, groups: Vec<RowGroup>) -> Result<(), ImportError> {
+        for group in groups {
             let message = if self.is_open {
-                Message::Batch(batch)
+                Message::Group(group)
             } else {
                 self.is_open = true;
                 Message::File {
                     path: file_path(self.first_received_ms, &self.file_name()),
                     token: self.token(),
-                    first: batch,
+                    first: group,
                 }
             };
             self.send(message)?;
@@ -190,8 +192,8 @@ impl Importer {
 
     fn cut_file(&mut self) -> Result<(), ImportError> {
         let mut gathered = self.stage.take();
-        let batches = std::mem::take(&mut gathered.flows);
-        self.send_batches(batches)?;
+        let groups = std::mem::take(&mut gathered.flows);
+        self.send_groups(groups)?;
         for counts in gathered.windows.values() {
             self.counts.merge(counts);
         }

@@ -1,8 +1,7 @@
-//! The thread that encodes an import's files while their datagrams are still being decoded.
+//! The thread that writes an import's files while their datagrams are still being decoded.
 
-use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
-use schemas::table::{Token, write_parquet};
+use schemas::table::{RowGroup, Token, write_row_groups};
 
 use crate::sink::{Prepared, Step, StoreError, Tables, Written, applied};
 
@@ -12,10 +11,10 @@ pub(super) enum Message {
     File {
         path: String,
         token: Token,
-        first: RecordBatch,
+        first: RowGroup,
     },
     /// More of it.
-    Batch(RecordBatch),
+    Group(RowGroup),
     /// The unit is complete: counters, counts and the times of the flows.
     Finish(Box<Prepared>),
 }
@@ -51,18 +50,18 @@ impl FileWriter {
             match message {
                 Message::File { path, token, first } => self.file(&path, &token, first)?,
                 Message::Finish(prepared) => self.finish(&prepared, None)?,
-                // Only follows a file, whose batches are taken there.
-                Message::Batch(_) => {}
+                // Only follows a file, whose row groups are taken there.
+                Message::Group(_) => {}
             }
         }
         Ok(self.done)
     }
 
-    fn file(&mut self, path: &str, token: &Token, first: RecordBatch) -> Result<(), StoreError> {
+    fn file(&mut self, path: &str, token: &Token, first: RowGroup) -> Result<(), StoreError> {
         let mut finished: Option<Box<Prepared>> = None;
         let queue = self.queue.clone();
         let rest = std::iter::from_fn(|| match queue.recv() {
-            Ok(Message::Batch(batch)) => Some(batch),
+            Ok(Message::Group(group)) => Some(group),
             Ok(Message::Finish(prepared)) => {
                 finished = Some(prepared);
                 None
@@ -74,8 +73,8 @@ impl FileWriter {
             rest.for_each(drop);
             None
         } else {
-            let batches = std::iter::once(first).chain(rest);
-            let size = write_parquet(&self.tables.flows, path, batches).map_err(|source| StoreError::Write {
+            let groups = std::iter::once(first).chain(rest).map(Ok);
+            let size = write_row_groups(&self.tables.flows, path, groups).map_err(|source| StoreError::Write {
                 table: self.tables.flows.def().name,
                 source,
             })?;

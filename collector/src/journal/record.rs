@@ -1,7 +1,8 @@
-//! Records as bytes. The receive threads encode them, so that the journal thread only copies.
+//! Records as bytes. The receive threads encode them, so that the journal thread only adds the block's header.
 
 use schemas::address::Address;
 
+use super::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, Seed};
 use crate::decode::Datagram;
 
 const KIND_DATAGRAM: u8 = 1;
@@ -32,43 +33,87 @@ pub enum Record<'a> {
     },
 }
 
-/// Encoded records that become one block.
+/// Encoded records that become one block: room for the block's header, then the records, so that a batch goes from the
+/// thread that fills it to the file without being copied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecordBuffer {
-    bytes: Vec<u8>,
+    /// Empty, or a header that is zero until sealed, and the records.
+    block: Vec<u8>,
     records: u32,
 }
 
 impl RecordBuffer {
+    /// `bytes` is the length of the whole block.
     pub fn with_capacity(bytes: usize) -> RecordBuffer {
         RecordBuffer {
-            bytes: Vec::with_capacity(bytes),
+            block: Vec::with_capacity(bytes),
             records: 0,
         }
     }
 
+    /// Bytes it takes without growing.
+    pub fn capacity(&self) -> usize {
+        self.block.capacity()
+    }
+
+    /// Length of the block once a datagram of `payload_bytes` is in it.
+    pub fn block_bytes_with(&self, payload_bytes: usize) -> usize {
+        self.block.len().max(BLOCK_HEADER_BYTES) + RECORD_HEADER_BYTES + payload_bytes
+    }
+
     pub fn push_datagram(&mut self, socket: u8, source_port: u16, datagram: &Datagram<'_>) {
-        let length = datagram.payload.len() as u32;
-        self.bytes.push(KIND_DATAGRAM);
-        self.bytes.push(socket);
-        self.bytes.extend_from_slice(&source_port.to_le_bytes());
-        self.bytes.extend_from_slice(&length.to_le_bytes());
-        self.bytes.extend_from_slice(&datagram.received_at_ms.to_le_bytes());
-        self.bytes.extend_from_slice(&datagram.source.0);
-        self.bytes.extend_from_slice(datagram.payload);
-        self.records += 1;
+        let mut header = [0; RECORD_HEADER_BYTES];
+        header[0] = KIND_DATAGRAM;
+        header[1] = socket;
+        header[2..4].copy_from_slice(&source_port.to_le_bytes());
+        header[4..8].copy_from_slice(&(datagram.payload.len() as u32).to_le_bytes());
+        header[8..16].copy_from_slice(&datagram.received_at_ms.to_le_bytes());
+        header[16..].copy_from_slice(&datagram.source.0);
+        self.push_record(&header, datagram.payload);
     }
 
     pub fn push_drops(&mut self, socket: u8, drops: &Drops) {
-        self.bytes.extend_from_slice(&[KIND_DROPS, socket, 0, 0, 0, 0, 0, 0]);
-        self.bytes.extend_from_slice(&drops.at_ms.to_le_bytes());
-        self.bytes.extend_from_slice(&drops.kernel_dropped.to_le_bytes());
-        self.bytes.extend_from_slice(&drops.queue_dropped.to_le_bytes());
+        let mut header = [0; RECORD_HEADER_BYTES];
+        header[0] = KIND_DROPS;
+        header[1] = socket;
+        header[8..16].copy_from_slice(&drops.at_ms.to_le_bytes());
+        header[16..24].copy_from_slice(&drops.kernel_dropped.to_le_bytes());
+        header[24..].copy_from_slice(&drops.queue_dropped.to_le_bytes());
+        self.push_record(&header, &[]);
+    }
+
+    fn push_record(&mut self, header: &[u8; RECORD_HEADER_BYTES], payload: &[u8]) {
+        if self.block.is_empty() {
+            self.block.extend_from_slice(&[0; BLOCK_HEADER_BYTES]);
+        }
+        self.block.reserve(RECORD_HEADER_BYTES + payload.len());
+        self.block.extend_from_slice(header);
+        self.block.extend_from_slice(payload);
         self.records += 1;
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Fills in the block's header; without records the block is an end mark.
+    pub(super) fn seal(&mut self, seed: Seed) {
+        if self.block.is_empty() {
+            self.block.extend_from_slice(&[0; BLOCK_HEADER_BYTES]);
+        }
+        let (header, records) = self.block.split_at_mut(BLOCK_HEADER_BYTES);
+        let mut lengths = [0; 8];
+        lengths[..4].copy_from_slice(&(records.len() as u32).to_le_bytes());
+        lengths[4..].copy_from_slice(&self.records.to_le_bytes());
+        header[..4].copy_from_slice(&BLOCK_MAGIC);
+        header[4..12].copy_from_slice(&lengths);
+        header[12..].copy_from_slice(&seed.checksum(lengths, records).to_le_bytes());
+    }
+
+    /// The block, as far as it is filled.
+    pub(super) fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// Length of the block.
+    pub fn block_bytes(&self) -> usize {
+        self.block.len()
     }
 
     pub fn records(&self) -> u32 {
@@ -80,7 +125,7 @@ impl RecordBuffer {
     }
 
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.block.clear();
         self.records = 0;
     }
 }

@@ -62,7 +62,7 @@ fn write(path: &Path, number: u64, lengths: &[Vec<usize>], close: bool) -> Model
             names.push(name);
             name += 1;
         }
-        writer.append(&records);
+        writer.append(records);
         writer.sync().unwrap();
         model.blocks.push((names, writer.size_bytes() as usize));
     }
@@ -159,7 +159,7 @@ fn a_block_inside_a_datagram_does_not_pass_for_one() {
     let mut writer = SegmentWriter::new(inner_path.clone(), "ffffffffffffffff", 1, 7);
     let mut records = RecordBuffer::default();
     push(&mut records, 666, 10);
-    writer.append(&records);
+    writer.append(records);
     writer.close().unwrap();
     let forged = std::fs::read(&inner_path).unwrap();
 
@@ -175,10 +175,10 @@ fn a_block_inside_a_datagram_does_not_pass_for_one() {
             payload: &forged,
         },
     );
-    writer.append(&records);
+    writer.append(records);
     let mut records = RecordBuffer::default();
     push(&mut records, 1, 10);
-    writer.append(&records);
+    writer.append(records);
     writer.close().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[SEGMENT_HEADER_BYTES + 4] ^= 0xff;
@@ -194,16 +194,43 @@ fn f1_a_failed_write_is_made_good() {
     let mut writer = SegmentWriter::new(path.clone(), ID, 1, 7);
     let mut records = RecordBuffer::default();
     push(&mut records, 1, 10);
-    writer.append(&records);
+    writer.append(records);
     assert!(writer.sync().is_err());
-    records.clear();
+    let mut records = RecordBuffer::default();
     push(&mut records, 2, 10);
-    writer.append(&records);
+    writer.append(records);
     assert!(writer.write().is_err());
+    assert_eq!(writer.emptied().count(), 0, "what is not synced is kept");
     std::fs::create_dir(&folder).unwrap();
     writer.sync().unwrap();
+    let emptied: Vec<RecordBuffer> = writer.emptied().collect();
+    assert_eq!(emptied.len(), 2);
+    assert!(emptied.iter().all(|buffer| buffer.is_empty() && buffer.capacity() > 0));
     writer.close().unwrap();
     assert_eq!(names(&read_segment(&path, ID, 1).unwrap()), [1, 2]);
+}
+
+#[test]
+fn more_blocks_than_one_call_takes_are_written_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let mut writer = SegmentWriter::new(path.clone(), ID, 1, 7);
+    let blocks = 700;
+    for name in 0..blocks {
+        let mut records = RecordBuffer::default();
+        push(&mut records, name, 100);
+        writer.append(records);
+        if name == 300 {
+            writer.write().unwrap();
+            assert_eq!(writer.unwritten_bytes(), 0);
+        }
+    }
+    writer.close().unwrap();
+    assert_eq!(writer.emptied().count() as u32, blocks + 1, "and the end mark");
+    assert_eq!(writer.size_bytes(), std::fs::metadata(&path).unwrap().len());
+    let content = read_segment(&path, ID, 1).unwrap();
+    assert!(content.closed);
+    assert!(names(&content).into_iter().eq(0..blocks));
 }
 
 #[test]
@@ -250,7 +277,7 @@ fn drops_are_records_too() {
     let mut records = RecordBuffer::default();
     records.push_drops(3, &drops);
     push(&mut records, 1, 0);
-    writer.append(&records);
+    writer.append(records);
     writer.close().unwrap();
     let content = read_segment(&path, ID, 1).unwrap();
     let mut read = content.records();

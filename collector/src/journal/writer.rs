@@ -1,16 +1,21 @@
 //! Writing a segment: blocks go to the file as they come and are acknowledged by a sync.
 //!
-//! What was not synced yet stays in memory. After a failed write or sync the same bytes are written again at the same
-//! place, so that a full disk that was emptied, or a sync that failed once, leaves no hole and no double.
+//! A batch of records becomes a block where it lies: it gets its header and is written from its own buffer, many of them
+//! with one call. What was not synced yet stays in memory. After a failed write or sync the same blocks are written again
+//! at the same place, so that a full disk that was emptied, or a sync that failed once, leaves no hole and no double.
+//! After the sync the buffers are handed back, emptied, to be filled again ([`SegmentWriter::emptied`]).
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::io::{Error, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use schemas::fault;
 
 use super::record::RecordBuffer;
-use super::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
+use super::{JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
+
+/// Blocks written with one call; the kernel takes at most 1,024 (`IOV_MAX`).
+const BLOCKS_PER_WRITE: usize = 256;
 
 /// The segment being written.
 #[derive(Debug)]
@@ -20,33 +25,38 @@ pub struct SegmentWriter {
     seed: Seed,
     number: u64,
     created_at_ms: i64,
-    /// Length of what is synced.
+    header: [u8; SEGMENT_HEADER_BYTES],
+    /// Length of what is synced; the header is synced with the first blocks.
     durable_bytes: u64,
-    /// What follows it: written as far as `written`, but not synced.
-    unsynced: Vec<u8>,
-    written: usize,
+    /// What follows it, sealed: written as far as `written_bytes`, but not synced.
+    unsynced: Vec<RecordBuffer>,
+    unsynced_bytes: usize,
+    written_bytes: usize,
+    emptied: Vec<RecordBuffer>,
     ended: bool,
 }
 
 impl SegmentWriter {
     /// A new segment; nothing touches the disk before [`SegmentWriter::write`].
     pub fn new(path: PathBuf, journal_id: &str, number: u64, created_at_ms: i64) -> SegmentWriter {
-        let mut header = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-        header.extend_from_slice(&SEGMENT_MAGIC);
-        header.extend_from_slice(&number.to_le_bytes());
-        header.extend_from_slice(&created_at_ms.to_le_bytes());
-        header.extend_from_slice(&[0; 4]);
-        let crc = crc32fast::hash(&header);
-        header.extend_from_slice(&crc.to_le_bytes());
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        header[..8].copy_from_slice(&SEGMENT_MAGIC);
+        header[8..16].copy_from_slice(&number.to_le_bytes());
+        header[16..24].copy_from_slice(&created_at_ms.to_le_bytes());
+        let crc = crc32fast::hash(&header[..28]);
+        header[28..].copy_from_slice(&crc.to_le_bytes());
         SegmentWriter {
             path,
             file: None,
             seed: Seed::new(journal_id, number),
             number,
             created_at_ms,
+            header,
             durable_bytes: 0,
-            unsynced: header,
-            written: 0,
+            unsynced: Vec::new(),
+            unsynced_bytes: SEGMENT_HEADER_BYTES,
+            written_bytes: 0,
+            emptied: Vec::new(),
             ended: false,
         }
     }
@@ -61,31 +71,35 @@ impl SegmentWriter {
 
     /// Length of the segment with everything appended.
     pub fn size_bytes(&self) -> u64 {
-        self.durable_bytes + self.unsynced.len() as u64
+        self.durable_bytes + self.unsynced_bytes as u64
+    }
+
+    /// Bytes appended and not yet synced: they are kept in memory.
+    pub fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
     }
 
     /// Bytes appended and not yet handed to the operating system.
     pub fn unwritten_bytes(&self) -> usize {
-        self.unsynced.len() - self.written
+        self.unsynced_bytes - self.written_bytes
     }
 
     /// Appends one block of records. Not acknowledged before [`SegmentWriter::sync`].
-    pub fn append(&mut self, records: &RecordBuffer) {
+    pub fn append(&mut self, records: RecordBuffer) {
         if !records.is_empty() {
-            self.append_block(records.bytes(), records.records());
+            self.append_block(records);
         }
     }
 
-    fn append_block(&mut self, bytes: &[u8], records: u32) {
-        let mut lengths = [0; 8];
-        lengths[..4].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        lengths[4..].copy_from_slice(&records.to_le_bytes());
-        self.unsynced.reserve(BLOCK_HEADER_BYTES + bytes.len());
-        self.unsynced.extend_from_slice(&BLOCK_MAGIC);
-        self.unsynced.extend_from_slice(&lengths);
-        self.unsynced
-            .extend_from_slice(&self.seed.checksum(lengths, bytes).to_le_bytes());
-        self.unsynced.extend_from_slice(bytes);
+    fn append_block(&mut self, mut block: RecordBuffer) {
+        block.seal(self.seed);
+        self.unsynced_bytes += block.block_bytes();
+        self.unsynced.push(block);
+    }
+
+    /// Buffers whose records are synced, empty again.
+    pub fn emptied(&mut self) -> impl Iterator<Item = RecordBuffer> {
+        self.emptied.drain(..)
     }
 
     /// Hands what was appended to the operating system, so that it survives the process.
@@ -93,14 +107,42 @@ impl SegmentWriter {
     /// # Errors
     /// Nothing is lost: the next call writes the same bytes again.
     pub fn write(&mut self) -> Result<(), JournalError> {
+        let result = self.write_unwritten();
+        if result.is_err() {
+            self.written_bytes = 0;
+        }
+        result.map_err(io(&self.path))
+    }
+
+    fn write_unwritten(&mut self) -> Result<(), Error> {
         let file = match &mut self.file {
             Some(file) => file,
             None => self.file.insert(create(&self.path)?),
         };
-        let at = self.durable_bytes + self.written as u64;
-        let result = file.write_all_at(&self.unsynced[self.written..], at);
-        self.written = if result.is_ok() { self.unsynced.len() } else { 0 };
-        result.map_err(io(&self.path))
+        // Also after a failure: the same bytes go to the same place.
+        file.seek(SeekFrom::Start(self.durable_bytes + self.written_bytes as u64))?;
+        let header = if self.durable_bytes == 0 { &self.header[..] } else { &[] };
+        while self.written_bytes < self.unsynced_bytes {
+            // What is written already is passed over, to the byte: the kernel may have taken a part of a block.
+            let mut skip = self.written_bytes;
+            let blocks = self.unsynced.iter().map(RecordBuffer::block);
+            let slices: Vec<IoSlice<'_>> = std::iter::once(header)
+                .chain(blocks)
+                .filter_map(|bytes| {
+                    let skipped = skip.min(bytes.len());
+                    skip -= skipped;
+                    (skipped < bytes.len()).then(|| IoSlice::new(&bytes[skipped..]))
+                })
+                .take(BLOCKS_PER_WRITE)
+                .collect();
+            match file.write_vectored(&slices) {
+                Ok(0) => return Err(Error::from(ErrorKind::WriteZero)),
+                Ok(bytes) => self.written_bytes += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Acknowledges everything appended.
@@ -108,7 +150,7 @@ impl SegmentWriter {
     /// # Errors
     /// As [`SegmentWriter::write`]; nothing new is acknowledged.
     pub fn sync(&mut self) -> Result<(), JournalError> {
-        if self.unsynced.is_empty() {
+        if self.unsynced_bytes == 0 {
             return Ok(());
         }
         self.write()?;
@@ -116,16 +158,20 @@ impl SegmentWriter {
         fault::at("journal.written");
         if let Err(source) = file.sync_data() {
             // After a failed sync the kernel may have forgotten that the pages were dirty: write them again.
-            self.written = 0;
+            self.written_bytes = 0;
             return Err(JournalError::Io {
                 path: self.path.clone(),
                 source,
             });
         }
         fault::at("journal.synced");
-        self.durable_bytes += self.unsynced.len() as u64;
-        self.unsynced.clear();
-        self.written = 0;
+        self.durable_bytes += self.unsynced_bytes as u64;
+        self.unsynced_bytes = 0;
+        self.written_bytes = 0;
+        for mut block in self.unsynced.drain(..) {
+            block.clear();
+            self.emptied.push(block);
+        }
         Ok(())
     }
 
@@ -135,24 +181,18 @@ impl SegmentWriter {
     /// As [`SegmentWriter::sync`]; call again.
     pub fn close(&mut self) -> Result<(), JournalError> {
         if !self.ended {
-            self.append_block(&[], 0);
+            self.append_block(RecordBuffer::default());
             self.ended = true;
         }
         self.sync()
     }
 }
 
-fn create(path: &Path) -> Result<File, JournalError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .map_err(io(path))?;
+/// Creates the file; its name is durable when this returns.
+fn create(path: &Path) -> Result<File, Error> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     fault::at("segment.created");
     let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io(folder))?;
+    File::open(folder).and_then(|folder| folder.sync_all())?;
     Ok(file)
 }

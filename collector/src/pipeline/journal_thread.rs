@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use schemas::fault;
 
 use super::Shared;
 use crate::journal::{Drops, JournalError, RecordBuffer, SegmentWriter};
-use crate::receive::KernelDrops;
+use crate::receive::{BATCH_BYTES, BatchReceiver, KernelDrops};
 
-/// Appended bytes are handed to the operating system at the latest when they are this many.
-const WRITE_BYTES: usize = 256 << 10;
+/// Appended bytes are handed to the operating system at the latest when they are this many: four whole batches.
+const WRITE_BYTES: usize = 4 * BATCH_BYTES;
+/// Appended bytes are synced at the latest when they are this many, because they are in memory until then.
+const UNSYNCED_BYTES_MAX: usize = 32 << 20;
 /// Dropped datagrams are recorded this often.
 const DROPS_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed write.
@@ -32,8 +34,7 @@ struct Current {
 
 pub(super) struct JournalThread {
     shared: Arc<Shared>,
-    queue: Receiver<RecordBuffer>,
-    spare: Sender<RecordBuffer>,
+    queue: BatchReceiver,
     /// Tells the worker that a segment was closed; hung up when there will be no more.
     closed: Sender<()>,
     next_number: u64,
@@ -48,8 +49,7 @@ pub(super) struct JournalThread {
 impl JournalThread {
     pub(super) fn new(
         shared: Arc<Shared>,
-        queue: Receiver<RecordBuffer>,
-        spare: Sender<RecordBuffer>,
+        queue: BatchReceiver,
         closed: Sender<()>,
         next_number: u64,
     ) -> JournalThread {
@@ -58,7 +58,6 @@ impl JournalThread {
         JournalThread {
             shared,
             queue,
-            spare,
             closed,
             next_number,
             current: None,
@@ -83,7 +82,7 @@ impl JournalThread {
                 continue;
             }
             match self.queue.recv_timeout(sync_interval) {
-                Ok(batch) => self.append(batch),
+                Ok(batch) => self.segment().append(batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -93,8 +92,8 @@ impl JournalThread {
             self.write_until_done(sync_interval);
         }
         // The receivers are gone; whatever they queued is in.
-        while let Ok(batch) = self.queue.try_recv() {
-            self.append(batch);
+        while let Some(batch) = self.queue.try_recv() {
+            self.segment().append(batch);
         }
         self.record_drops();
         self.finish();
@@ -103,13 +102,6 @@ impl JournalThread {
     fn journal_is_full(&self) -> bool {
         let current = self.current.as_ref().map_or(0, |current| current.segment.size_bytes());
         self.shared.backlog_bytes.load(Ordering::Relaxed) + current >= self.shared.config.journal_max_bytes
-    }
-
-    fn append(&mut self, mut batch: RecordBuffer) {
-        self.segment().append(&batch);
-        batch.clear();
-        // Full when the receivers have enough already; then this one is freed.
-        let _ = self.spare.try_send(batch);
     }
 
     fn segment(&mut self) -> &mut SegmentWriter {
@@ -151,8 +143,12 @@ impl JournalThread {
         if is_old || current.segment.size_bytes() >= config.segment_max_bytes {
             return self.close();
         }
-        if self.synced_at.elapsed() >= sync_interval {
+        if self.synced_at.elapsed() >= sync_interval || current.segment.unsynced_bytes() >= UNSYNCED_BYTES_MAX {
             current.segment.sync()?;
+            current
+                .segment
+                .emptied()
+                .for_each(|buffer| self.queue.give_back(buffer));
             self.synced_at = Instant::now();
         } else if current.segment.unwritten_bytes() >= WRITE_BYTES || self.queue.is_empty() {
             current.segment.write()?;
@@ -166,6 +162,10 @@ impl JournalThread {
         };
         current.segment.close()?;
         fault::at("segment.closed");
+        current
+            .segment
+            .emptied()
+            .for_each(|buffer| self.queue.give_back(buffer));
         self.synced_at = Instant::now();
         self.shared
             .backlog_bytes
@@ -186,13 +186,10 @@ impl JournalThread {
         let mut records = RecordBuffer::default();
         let at_ms = jiff::Timestamp::now().as_millisecond();
         for (index, stats) in self.shared.sockets.iter().enumerate() {
-            if let Some(drops) = stats.inode.and_then(|inode| kernel.of(inode)) {
-                stats.kernel_dropped.store(drops, Ordering::Relaxed);
+            if let Some(count) = stats.inode.and_then(|inode| kernel.of(inode)) {
+                stats.kernel_dropped.saw(count);
             }
-            let now = (
-                stats.kernel_dropped.load(Ordering::Relaxed),
-                stats.queue_dropped.load(Ordering::Relaxed),
-            );
+            let now = (stats.kernel_dropped.get(), stats.queue_dropped.load(Ordering::Relaxed));
             let before = std::mem::replace(&mut self.recorded[index], now);
             let drops = Drops {
                 at_ms,
@@ -210,7 +207,7 @@ impl JournalThread {
             }
         }
         if !records.is_empty() {
-            self.segment().append(&records);
+            self.segment().append(records);
         }
     }
 

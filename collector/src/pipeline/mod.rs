@@ -13,6 +13,7 @@
 //! datagrams are dropped, and counted.
 
 mod checkpoint;
+mod encode;
 mod journal_thread;
 pub(crate) mod stage;
 mod worker;
@@ -30,8 +31,8 @@ use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
 
 use crate::config::{CollectorConfig, ConfigError};
-use crate::journal::{Journal, JournalError, RecordBuffer};
-use crate::receive::{self, ListenKind, Listening, ReceiveLoop, SocketStats};
+use crate::journal::{Journal, JournalError};
+use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, SocketOptions, SocketStats};
 use crate::sink::{StoreError, Tables};
 use crate::status::SocketStatus;
 
@@ -72,9 +73,9 @@ pub enum CollectorError {
 pub struct LiveCounts {
     /// Since the start.
     pub sockets: Vec<SocketStatus>,
-    /// Batches that wait for the journal, of at most `queue_batches_max`.
-    pub queue_batches: usize,
-    pub queue_batches_max: usize,
+    /// What waits for the journal, of at most `queue_max_bytes`.
+    pub queue_bytes: usize,
+    pub queue_max_bytes: usize,
     /// Closed segments that wait to be stored, and their size.
     pub segments_waiting: u64,
     pub journal_bytes: u64,
@@ -135,17 +136,31 @@ impl Shared {
         (closed + 1).saturating_sub(self.next_segment.load(Ordering::Acquire))
     }
 
+    /// One for each address: its sockets taken together, and the smallest of their buffers.
     pub(crate) fn socket_statuses(&self) -> Vec<SocketStatus> {
-        let status = |stats: &Arc<SocketStats>| SocketStatus {
-            kind: stats.listening.kind,
-            address: stats.listening.address,
-            datagrams: stats.datagrams.load(Ordering::Relaxed),
-            bytes: stats.bytes.load(Ordering::Relaxed),
-            kernel_dropped: stats.kernel_dropped.load(Ordering::Relaxed),
-            queue_dropped: stats.queue_dropped.load(Ordering::Relaxed),
-            receive_buffer_bytes: stats.receive_buffer_bytes,
-        };
-        self.sockets.iter().map(status).collect()
+        let mut statuses: Vec<SocketStatus> = Vec::new();
+        for stats in &self.sockets {
+            let one = SocketStatus {
+                kind: stats.listening.kind,
+                address: stats.listening.address,
+                datagrams: stats.datagrams.load(Ordering::Relaxed),
+                bytes: stats.bytes.load(Ordering::Relaxed),
+                kernel_dropped: stats.kernel_dropped.get(),
+                queue_dropped: stats.queue_dropped.load(Ordering::Relaxed),
+                receive_buffer_bytes: stats.receive_buffer_bytes,
+            };
+            match statuses.last_mut().filter(|last| last.address == one.address) {
+                Some(last) => {
+                    last.datagrams += one.datagrams;
+                    last.bytes += one.bytes;
+                    last.kernel_dropped += one.kernel_dropped;
+                    last.queue_dropped += one.queue_dropped;
+                    last.receive_buffer_bytes = last.receive_buffer_bytes.min(one.receive_buffer_bytes);
+                }
+                None => statuses.push(one),
+            }
+        }
+        statuses
     }
 }
 
@@ -154,7 +169,7 @@ impl Shared {
 pub struct Collector {
     shared: Arc<Shared>,
     listening: Vec<Listening>,
-    queue: crossbeam_channel::Receiver<RecordBuffer>,
+    queue: QueueLevel,
     /// In the order they end: receivers, journal, worker.
     threads: Vec<(String, JoinHandle<()>)>,
 }
@@ -175,20 +190,28 @@ impl Collector {
         config.validate()?;
         let journal = Journal::open(data_dir)?;
         let tables = Tables::open(data_dir)?;
-        let recovered = worker::recover(&journal, &tables, metering, assignments)?;
+        let recovered = worker::recover(&journal, &tables, metering, assignments, config.encode_threads())?;
 
         let mut sockets = Vec::new();
         let netflow = config.netflow.iter().map(|address| (ListenKind::Netflow, *address));
         let sflow = config.sflow.iter().map(|address| (ListenKind::Sflow, *address));
         for (kind, address) in netflow.chain(sflow) {
-            let (socket, stats) = receive::open(kind, address, config.receive_buffer_bytes)
-                .map_err(|source| CollectorError::Listen { kind, address, source })?;
-            sockets.push((socket, Arc::new(stats)));
+            let options = SocketOptions {
+                sockets: config.receive_threads,
+                receive_buffer_bytes: config.receive_buffer_bytes,
+                only_v6: config.has_v4_of_its_port(address),
+            };
+            let opened = receive::open(kind, address, options).map_err(|source| CollectorError::Listen {
+                kind,
+                address,
+                source,
+            })?;
+            sockets.extend(opened.into_iter().map(|(socket, stats)| (socket, Arc::new(stats))));
         }
-        let listening = sockets.iter().map(|(_, stats)| stats.listening).collect();
+        let mut listening: Vec<Listening> = sockets.iter().map(|(_, stats)| stats.listening).collect();
+        listening.dedup();
         let stopping = Arc::new(AtomicBool::new(false));
-        let (batch_sender, queue) = crossbeam_channel::bounded(config.queue_batches);
-        let (spare_sender, spare) = crossbeam_channel::bounded(64);
+        let (batches, queue) = receive::queue(config.queue_max_bytes);
         let (closed_sender, closed) = crossbeam_channel::bounded(1);
         let shared = Arc::new(Shared {
             data_dir: data_dir.to_owned(),
@@ -207,7 +230,7 @@ impl Collector {
         let mut collector = Collector {
             shared: shared.clone(),
             listening,
-            queue: queue.clone(),
+            queue: queue.level(),
             threads: Vec::new(),
         };
         for (index, (socket, stats)) in sockets.into_iter().enumerate() {
@@ -215,20 +238,13 @@ impl Collector {
                 socket,
                 index: index as u8,
                 stats,
-                batches: batch_sender.clone(),
-                spare: spare.clone(),
+                batches: batches.clone(),
                 stopping: stopping.clone(),
             };
             collector.spawn(format!("receive-{index}"), move || receiver.run())?;
         }
-        drop(batch_sender);
-        let journal_thread = JournalThread::new(
-            shared.clone(),
-            queue,
-            spare_sender,
-            closed_sender,
-            recovered.next_new_segment,
-        );
+        drop(batches);
+        let journal_thread = JournalThread::new(shared.clone(), queue, closed_sender, recovered.next_new_segment);
         collector.spawn("journal".to_owned(), move || journal_thread.run())?;
         let worker = Worker::new(shared, recovered.stage);
         collector.spawn("worker".to_owned(), move || worker.run(&closed))?;
@@ -246,7 +262,7 @@ impl Collector {
         }
     }
 
-    /// The sockets, with their actual addresses.
+    /// The actual addresses, each once however many sockets it has.
     pub fn listening(&self) -> &[Listening] {
         &self.listening
     }
@@ -261,8 +277,8 @@ impl Collector {
     pub fn live(&self) -> LiveCounts {
         LiveCounts {
             sockets: self.shared.socket_statuses(),
-            queue_batches: self.queue.len(),
-            queue_batches_max: self.shared.config.queue_batches,
+            queue_bytes: self.queue.bytes(),
+            queue_max_bytes: self.queue.max_bytes(),
             segments_waiting: self.shared.segments_waiting(),
             journal_bytes: self.shared.backlog_bytes.load(Ordering::Relaxed),
             journal_stalled: self.shared.journal_stalled.load(Ordering::Relaxed),

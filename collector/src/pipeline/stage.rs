@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use schemas::assignment::Assignments;
 use schemas::metering::{Enricher, MeteringConfig};
+use schemas::table::{ROW_GROUP_ROWS, RowGroup};
 use schemas::window::WindowStart;
 
+use super::encode::{EncodePool, EncodedFlows};
 use crate::counts::{CountKey, Counter, Counts};
 use crate::decode::dispatch::{DecoderCheckpoint, Dispatcher};
 use crate::decode::{Datagram, Decoded, InterfaceCounters};
 use crate::status::{ExporterStatus, Tracker};
 
-/// Flows that become one Arrow batch.
-pub(crate) const BATCH_ROWS: usize = 32_768;
-
 /// Rows of the three tables, in the order their datagrams arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    pub(crate) flows: Vec<RecordBatch>,
+    pub(crate) flows: Vec<RowGroup>,
     pub(crate) flow_rows: u64,
     /// Earliest `start_at` or `received_at`, latest `end_at` or `received_at`; meaningless without rows.
     pub(crate) flow_times: Option<TimeSpan>,
@@ -51,7 +49,8 @@ impl TimeSpan {
 pub(crate) struct Stage {
     metering: MeteringConfig,
     dispatcher: Dispatcher,
-    enricher: Enricher,
+    enricher: Arc<Enricher>,
+    pool: EncodePool,
     tracker: Tracker,
     decoded: Decoded,
     window: Option<WindowStart>,
@@ -59,40 +58,57 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(metering: MeteringConfig, assignments: Arc<Assignments>) -> Stage {
-        Stage {
-            dispatcher: Dispatcher::new(&metering),
-            enricher: Enricher::new(&metering, assignments),
-            tracker: Tracker::default(),
-            decoded: Decoded::default(),
-            window: None,
-            gathered: Gathered::default(),
-            metering,
-        }
-    }
-
-    /// Goes on from a checkpoint.
-    pub(crate) fn restore(
+    /// `encode_threads` threads encode what is decoded.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub(crate) fn new(
         metering: MeteringConfig,
         assignments: Arc<Assignments>,
-        decoders: DecoderCheckpoint,
+        encode_threads: usize,
+    ) -> std::io::Result<Stage> {
+        let dispatcher = Dispatcher::new(&metering);
+        Stage::with(metering, assignments, encode_threads, dispatcher, Tracker::default())
+    }
+
+    fn with(
+        metering: MeteringConfig,
+        assignments: Arc<Assignments>,
+        encode_threads: usize,
+        dispatcher: Dispatcher,
         tracker: Tracker,
-    ) -> Stage {
-        Stage {
-            dispatcher: Dispatcher::restore(&metering, decoders),
-            enricher: Enricher::new(&metering, assignments),
+    ) -> std::io::Result<Stage> {
+        Ok(Stage {
+            dispatcher,
+            enricher: Arc::new(Enricher::new(&metering, assignments)),
+            pool: EncodePool::new(encode_threads)?,
             tracker,
             decoded: Decoded::default(),
             window: None,
             gathered: Gathered::default(),
             metering,
-        }
+        })
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub(crate) fn restore(
+        metering: MeteringConfig,
+        assignments: Arc<Assignments>,
+        encode_threads: usize,
+        decoders: DecoderCheckpoint,
+        tracker: Tracker,
+    ) -> std::io::Result<Stage> {
+        let dispatcher = Dispatcher::restore(&metering, decoders);
+        Stage::with(metering, assignments, encode_threads, dispatcher, tracker)
     }
 
     /// Takes over a changed configuration; call between segments.
     pub(crate) fn set_metering(&mut self, metering: MeteringConfig, assignments: Arc<Assignments>) {
         self.dispatcher.set_metering(&metering);
-        self.enricher = Enricher::new(&metering, assignments);
+        self.enricher = Arc::new(Enricher::new(&metering, assignments));
         self.metering = metering;
     }
 
@@ -123,8 +139,8 @@ impl Stage {
             datagram.received_at_ms,
             datagram.payload.len(),
         );
-        if self.decoded.flows.len() >= BATCH_ROWS {
-            self.cut_batch();
+        if self.decoded.flows.len() >= ROW_GROUP_ROWS {
+            self.cut_group();
         }
     }
 
@@ -150,40 +166,40 @@ impl Stage {
         self.gathered.windows.entry(window).or_default().merge(&counts);
     }
 
-    /// Flows gathered that are not in a batch yet.
-    fn cut_batch(&mut self) {
-        let flows = self.decoded.flows.rows_mut();
-        if flows.is_empty() {
-            return;
+    /// Hands the flows gathered so far to the encoding threads.
+    fn cut_group(&mut self) {
+        if !self.decoded.flows.is_empty() {
+            self.gathered.flow_rows += self.decoded.flows.len() as u64;
+            self.pool.push(&mut self.decoded.flows, &self.enricher);
         }
-        let mut span = self.gathered.flow_times;
-        for flow in flows.iter_mut() {
-            self.enricher.enrich(flow);
-            span = Some(TimeSpan::including(
-                span,
-                flow.start_at_ms.min(flow.received_at_ms),
-                flow.end_at_ms.max(flow.received_at_ms),
-            ));
-        }
-        self.tracker.flows(flows);
-        self.gathered.flow_times = span;
-        self.gathered.flow_rows += flows.len() as u64;
-        self.gathered.flows.push(self.decoded.flows.take_batch());
+        let finished = self.pool.finished();
+        self.gather(finished);
     }
 
-    /// Flows so far, in batches or not.
+    fn gather(&mut self, encoded: Vec<EncodedFlows>) {
+        for flows in encoded {
+            let TimeSpan { min_ms, max_ms } = flows.times;
+            self.gathered.flow_times = Some(TimeSpan::including(self.gathered.flow_times, min_ms, max_ms));
+            self.tracker.flows(&flows.summary);
+            self.gathered.flows.push(flows.group);
+        }
+    }
+
+    /// Flows so far, encoded or not.
     pub(crate) fn flow_rows(&self) -> u64 {
         self.gathered.flow_rows + self.decoded.flows.len() as u64
     }
 
-    /// Takes the whole batches so far, so that they can be written while decoding goes on.
-    pub(crate) fn take_batches(&mut self) -> Vec<RecordBatch> {
+    /// Takes the row groups that are encoded so far, so that they can be written while decoding goes on.
+    pub(crate) fn take_row_groups(&mut self) -> Vec<RowGroup> {
         std::mem::take(&mut self.gathered.flows)
     }
 
     /// Takes everything gathered; the state of the decoders stays.
     pub(crate) fn take(&mut self) -> Gathered {
-        self.cut_batch();
+        self.cut_group();
+        let encoded = self.pool.drain();
+        self.gather(encoded);
         self.leave_window();
         self.dispatcher.start_segment();
         let mut gathered = std::mem::take(&mut self.gathered);

@@ -16,7 +16,7 @@ use schemas::window::DAY_MS;
 use super::*;
 use crate::counts::Counter;
 use crate::decode::Datagram;
-use crate::journal::SegmentWriter;
+use crate::journal::{RecordBuffer, SegmentWriter};
 use crate::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use crate::simulate::traffic::{Traffic, TrafficConfig};
 use crate::sink::{Step, Written, file_path};
@@ -82,7 +82,7 @@ fn write_segment(journal: &Journal, number: u64, payloads: &[Vec<u8>], closed: b
         };
         records.push_datagram(0, 2055, &datagram);
     }
-    writer.append(&records);
+    writer.append(records);
     if closed {
         writer.close().unwrap();
     } else {
@@ -99,7 +99,7 @@ fn run_and_die(data_dir: &Path, mut steps_left: usize) -> bool {
     };
     let journal = Journal::open(data_dir).unwrap();
     let tables = Tables::open(data_dir).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     let mut stage = recovered.stage;
     for number in recovered.next_segment..recovered.next_new_segment {
         let prepared = worker::prepare(&journal, &mut stage, number).unwrap().unwrap();
@@ -149,7 +149,7 @@ fn assert_stored_once(data_dir: &Path, what: &str) {
     assert_eq!(journal.segments().unwrap(), [], "{what}");
     // The next number is new to every table.
     let tables = Tables::open(data_dir).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     assert_eq!(recovered.next_new_segment, SEGMENTS + 1, "{what}");
     let exporters = recovered.stage.exporters();
     assert_eq!((exporters.len(), exporters[0].flows), (1, 9), "{what}");
@@ -239,7 +239,7 @@ fn a_lost_checkpoint_does_not_reuse_numbers() {
     let journal = Journal::open(dir.path()).unwrap();
     std::fs::remove_file(journal.dir().join("CHECKPOINT")).unwrap();
     let tables = Tables::open(dir.path()).unwrap();
-    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default()).unwrap();
+    let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     assert_eq!(recovered.next_new_segment, SEGMENTS + 1);
 }
 
@@ -317,6 +317,62 @@ fn what_arrives_by_udp_is_stored_and_a_restart_goes_on() {
     assert_eq!(stored_bytes(dir.path()), expected, "a restart stores nothing twice");
     let text = crate::metrics::prometheus(&status, &live);
     assert!(text.contains("ezscale_collector_events_total{counter=\"flow_records\"} 20\n"));
+}
+
+#[test]
+fn an_exporter_whose_datagrams_land_on_several_sockets_decodes_right() {
+    for protocol in [SimProtocol::V9, SimProtocol::Ipfix] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = CollectorConfig {
+            receive_threads: 4,
+            ..config()
+        };
+        let collector = Collector::start(dir.path(), config, MeteringConfig::default(), Arc::default()).unwrap();
+        assert_eq!(collector.listening().len(), 2, "one for each address");
+        let to = collector.listening()[0].address;
+
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        // Templates and sampling rate come once, in the first datagram.
+        let mut exporter = SimExporter::new(SimExporterConfig {
+            refresh_datagrams: u32::MAX,
+            refresh_ms: 1 << 40,
+            ..SimExporterConfig::new(source(), 7, protocol, 100, now_ms - 3_600_000)
+        });
+        let mut traffic = Traffic::new(TrafficConfig {
+            seed: 1,
+            protocol,
+            ipv6_percent: 20,
+        });
+        let mut flows = Vec::new();
+        traffic.fill(now_ms, 1_000, &mut flows);
+        let mut payloads = Vec::new();
+        exporter.encode(now_ms, &flows, &mut payloads).unwrap();
+        assert!(payloads.len() > 32, "two from each port: {}", payloads.len());
+        // The kernel chooses a socket by source address and port.
+        let ports: Vec<UdpSocket> = (0..16).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        ports[0].send_to(&payloads[0], to).unwrap();
+        wait_for("the templates", || !stored_counts(dir.path()).is_empty());
+        for (payload, port) in payloads[1..].iter().zip(ports.iter().cycle()) {
+            port.send_to(payload, to).unwrap();
+        }
+        let shared = collector.shared.clone();
+        collector.stop().unwrap();
+
+        let used = |stats: &&Arc<SocketStats>| stats.datagrams.load(Ordering::Relaxed) > 0;
+        assert!(shared.sockets.iter().filter(used).count() > 1, "{protocol}");
+        let mut expected: Vec<u64> = flows.iter().map(|flow| flow.bytes).collect();
+        expected.sort_unstable();
+        assert_eq!(stored_bytes(dir.path()), expected, "{protocol}");
+        let counts = stored_counts(dir.path());
+        assert_eq!(counts["flow_records"], flows.len() as u64, "{protocol}");
+        for lost in ["flows_without_sampling_rate", "sets_pending"] {
+            assert_eq!(counts.get(lost), None, "{protocol}");
+        }
+        let status = status::read(dir.path()).unwrap().unwrap();
+        assert_eq!(status.exporters.len(), 1, "{protocol}");
+        assert_eq!(status.sockets.len(), 2, "one for each address");
+        assert_eq!(status.sockets[0].datagrams, payloads.len() as u64, "{protocol}");
+    }
 }
 
 #[test]

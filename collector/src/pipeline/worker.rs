@@ -61,6 +61,7 @@ pub(super) fn recover(
     tables: &Tables,
     metering: MeteringConfig,
     assignments: Arc<Assignments>,
+    encode_threads: usize,
 ) -> Result<Recovered, CollectorError> {
     let checkpoint = Checkpoint::load(journal.dir())?;
     let checkpoint_next = checkpoint.as_ref().map(|checkpoint| checkpoint.next_segment);
@@ -101,10 +102,14 @@ pub(super) fn recover(
     let stage = match checkpoint {
         Some(checkpoint) => {
             let tracker = Tracker::restore(checkpoint.exporters, checkpoint.totals);
-            Stage::restore(metering, assignments, checkpoint.decoders, tracker)
+            Stage::restore(metering, assignments, encode_threads, checkpoint.decoders, tracker)
         }
-        None => Stage::new(metering, assignments),
+        None => Stage::new(metering, assignments, encode_threads),
     };
+    let stage = stage.map_err(|source| CollectorError::Thread {
+        name: "encode".to_owned(),
+        source,
+    })?;
     if !segments.is_empty() {
         tracing::info!(
             segments = segments.len(),

@@ -1,13 +1,44 @@
-//! What the kernel dropped because a socket's buffer was full: the `drops` column of `/proc/net/udp` and `/proc/net/udp6`,
-//! found by the socket's inode (proc(5)).
+//! What the kernel dropped because a socket's buffer was full.
+//!
+//! It says so in two places: with each datagram (`SO_RXQ_OVFL`, socket(7)), which is free but silent while nothing gets
+//! through, and in the `drops` column of `/proc/net/udp` and `/proc/net/udp6`, found by the socket's inode (proc(5)). Both
+//! show the same counter of 32 bits, which starts again at zero when it is full: whichever is ahead is right.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one socket dropped since it was opened, beyond 32 bits.
+#[derive(Debug, Default)]
+pub(crate) struct DropCount(AtomicU64);
+
+impl DropCount {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what the kernel said, in any order.
+    pub(crate) fn saw(&self, count: u32) {
+        let total = self.get();
+        // Two that saw the same counter come to the same answer, or the later one to a greater.
+        self.0.fetch_max(widen(total, count), Ordering::Relaxed);
+    }
+}
+
+/// The total that `count` is the lower half of, when `total` was known before. A count that is behind tells nothing new.
+fn widen(total: u64, count: u32) -> u64 {
+    let ahead = count.wrapping_sub(total as u32);
+    if ahead <= u32::MAX / 2 {
+        total + u64::from(ahead)
+    } else {
+        total
+    }
+}
 
 /// Drops of every UDP socket of the network namespace, by inode.
 #[derive(Debug, Default)]
 pub(crate) struct KernelDrops {
-    by_inode: HashMap<u64, u64>,
+    by_inode: HashMap<u64, u32>,
 }
 
 impl KernelDrops {
@@ -27,15 +58,15 @@ impl KernelDrops {
             // sl local remote st queues tr:tm retrnsmt uid timeout inode ref pointer drops
             let mut fields = line.split_ascii_whitespace().skip(9);
             let inode = fields.next().and_then(|field| field.parse().ok());
-            let drops = fields.nth(2).and_then(|field| field.parse().ok());
+            let drops: Option<u64> = fields.nth(2).and_then(|field| field.parse().ok());
             if let (Some(inode), Some(drops)) = (inode, drops) {
-                self.by_inode.insert(inode, drops);
+                self.by_inode.insert(inode, drops as u32);
             }
         }
     }
 
-    /// Drops since the socket was opened.
-    pub(crate) fn of(&self, inode: u64) -> Option<u64> {
+    /// Lower 32 bits of the drops since the socket was opened.
+    pub(crate) fn of(&self, inode: u64) -> Option<u32> {
         self.by_inode.get(&inode).copied()
     }
 }
@@ -63,6 +94,25 @@ mod tests {
         drops.parse(text);
         assert_eq!(drops.of(41_873), Some(77));
         assert_eq!(drops.of(1), None);
+    }
+
+    #[test]
+    fn the_counter_goes_on_when_the_kernel_s_starts_again() {
+        let drops = DropCount::default();
+        for count in [0, 5, 3, 5, 2_000_000_000, 4_000_000_000, u32::MAX] {
+            drops.saw(count);
+        }
+        assert_eq!(drops.get(), u64::from(u32::MAX));
+        drops.saw(2);
+        assert_eq!(drops.get(), (1 << 32) + 2);
+        // Read before the other source was, and told later.
+        drops.saw(u32::MAX - 7);
+        drops.saw(1);
+        assert_eq!(drops.get(), (1 << 32) + 2);
+        drops.saw(2_000_000_000);
+        drops.saw(4_000_000_000);
+        drops.saw(9);
+        assert_eq!(drops.get(), (2 << 32) + 9);
     }
 
     #[test]

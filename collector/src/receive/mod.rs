@@ -1,10 +1,22 @@
-//! From the socket to the journal's queue: one OS thread per socket.
+//! From the socket to the journal's queue: one OS thread per socket, as many sockets per address as asked for.
 //!
-//! A receive thread never waits for anybody behind it: it encodes datagrams as journal records into a batch and hands the
-//! batch over when it is full or [`BATCH_AGE`] old. When the queue is full the batch is dropped and its datagrams are
-//! counted, per socket; what the kernel dropped before that is read from `/proc` ([`kernel_drops`]).
+//! A receive thread never waits for anybody behind it: it takes up to 64 datagrams with one call ([`datagrams`]), encodes
+//! them as journal records into a batch and hands the batch over when it is full or [`BATCH_AGE`] old ([`queue`]). When
+//! the queue is full the batch is dropped and its datagrams are counted, per socket; what the kernel dropped before that
+//! is counted by the kernel ([`kernel_drops`]).
+//!
+//! While datagrams come densely a thread pauses for [`GATHER_PAUSE`] when it has taken all there were: waking up for each
+//! one costs more than taking it. They wait in the socket's buffer, their time of arrival is the kernel's, and nothing is
+//! paused where that buffer is small.
+//!
+//! Several sockets of one address share its datagrams by source address and port (`SO_REUSEPORT`, socket(7)). Whatever
+//! socket took them, datagrams meet in one journal and one decoder state; those of one exporter that sends from several
+//! ports may change places there, by a batch's age at most. Templates and data survive that; where one observation domain
+//! is sent from several ports, sequence accounting takes it for loss.
 
+mod datagrams;
 mod kernel_drops;
+mod queue;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,27 +25,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use schemas::address::Address;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use schemas::fault;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::decode::Datagram;
 use crate::journal::RecordBuffer;
 
-pub(crate) use kernel_drops::{KernelDrops, inode_of};
+use datagrams::{DATAGRAMS_MAX, Datagrams, Taken};
+pub(crate) use kernel_drops::{DropCount, KernelDrops, inode_of};
+pub(crate) use queue::{BATCH_BYTES, BatchReceiver, BatchSender, QueueLevel, queue};
 
-/// A batch is handed over when its records take this much.
-pub(crate) const BATCH_BYTES: usize = 64 << 10;
 /// A batch is handed over at this age even when it is small.
 const BATCH_AGE: Duration = Duration::from_millis(20);
 /// How long a receive waits before it looks whether to stop.
 const RECEIVE_TIMEOUT: Duration = Duration::from_millis(50);
+/// Pause between two calls that take few datagrams each.
+const GATHER_PAUSE: Duration = Duration::from_millis(1);
+/// No pause with a smaller receive buffer: this one holds what 10 Gbit/s bring meanwhile, three times.
+const GATHER_BUFFER_BYTES_MIN: usize = 4 << 20;
 /// When stopping, the socket's buffer is emptied, for at most this long.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// The largest UDP payload.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// A socket error is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -73,50 +86,90 @@ pub(crate) struct SocketStats {
     pub(crate) bytes: AtomicU64,
     /// Of those, dropped because the queue was full.
     pub(crate) queue_dropped: AtomicU64,
-    /// Dropped by the kernel, as last read.
-    pub(crate) kernel_dropped: AtomicU64,
+    pub(crate) kernel_dropped: DropCount,
 }
 
-/// Opens one socket with the receive buffer asked for, and says so when the kernel granted less.
+/// How one address is listened on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SocketOptions {
+    /// So many share the address.
+    pub(crate) sockets: usize,
+    /// Asked for; what the kernel grants is in [`SocketStats`].
+    pub(crate) receive_buffer_bytes: usize,
+    /// An IPv6 address leaves IPv4 to another socket of the same port.
+    pub(crate) only_v6: bool,
+}
+
+/// Opens the sockets of one address, and says so when the kernel granted a smaller receive buffer.
 ///
 /// # Errors
-/// When the address cannot be bound.
+/// When the address cannot be bound, or somebody else has it.
 pub(crate) fn open(
     kind: ListenKind,
     address: SocketAddr,
-    receive_buffer_bytes: usize,
-) -> std::io::Result<(UdpSocket, SocketStats)> {
+    options: SocketOptions,
+) -> std::io::Result<Vec<(UdpSocket, SocketStats)>> {
+    let shares_port = options.sockets > 1;
+    if shares_port && address.port() != 0 {
+        // Sockets that share a port share it with another process that does the same, which would take a part of the
+        // datagrams unseen: nobody may have it before us.
+        create(address, false, options.only_v6)?.bind(&SockAddr::from(address))?;
+    }
+    let mut address = address;
+    let mut opened = Vec::with_capacity(options.sockets);
+    for _ in 0..options.sockets {
+        let socket = create(address, shares_port, options.only_v6)?;
+        let granted_bytes = grant_receive_buffer(&socket, address, options.receive_buffer_bytes)?;
+        socket.bind(&SockAddr::from(address))?;
+        let socket = UdpSocket::from(socket);
+        // Port 0: the others share the port that the first one got.
+        address = socket.local_addr()?;
+        socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+        if let Err(error) = datagrams::prepare(&socket) {
+            tracing::warn!(%address, %error, "the kernel tells neither time stamps nor drops: clock and /proc are used");
+        }
+        let stats = SocketStats {
+            listening: Listening { kind, address },
+            inode: inode_of(socket.as_raw_fd()),
+            receive_buffer_bytes: granted_bytes,
+            datagrams: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            queue_dropped: AtomicU64::new(0),
+            kernel_dropped: DropCount::default(),
+        };
+        opened.push((socket, stats));
+    }
+    Ok(opened)
+}
+
+fn create(address: SocketAddr, shares_port: bool, only_v6: bool) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    if let Err(error) = socket.set_recv_buffer_size(receive_buffer_bytes) {
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(shares_port)?;
+    Ok(socket)
+}
+
+/// Answers what the kernel granted.
+fn grant_receive_buffer(socket: &Socket, address: SocketAddr, requested_bytes: usize) -> std::io::Result<usize> {
+    // With CAP_NET_ADMIN the sysctl does not limit us.
+    if setsockopt(socket, RcvBufForce, &requested_bytes).is_err()
+        && let Err(error) = socket.set_recv_buffer_size(requested_bytes)
+    {
         tracing::warn!(%address, %error, "receive buffer could not be set");
     }
     // Linux answers twice what it granted (socket(7)).
     let granted_bytes = socket.recv_buffer_size()? / 2;
-    if granted_bytes < receive_buffer_bytes {
+    if granted_bytes < requested_bytes {
         tracing::warn!(
             %address,
-            requested_bytes = receive_buffer_bytes,
+            requested_bytes,
             granted_bytes,
             "receive buffer is smaller than asked for: raise the sysctl net.core.rmem_max to at least the requested bytes"
         );
     }
-    socket.bind(&SockAddr::from(address))?;
-    let socket = UdpSocket::from(socket);
-    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
-    let stats = SocketStats {
-        listening: Listening {
-            kind,
-            address: socket.local_addr()?,
-        },
-        inode: inode_of(socket.as_raw_fd()),
-        receive_buffer_bytes: granted_bytes,
-        datagrams: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        queue_dropped: AtomicU64::new(0),
-        kernel_dropped: AtomicU64::new(0),
-    };
-    Ok((socket, stats))
+    Ok(granted_bytes)
 }
 
 /// One receive thread's belongings.
@@ -125,119 +178,171 @@ pub(crate) struct ReceiveLoop {
     pub(crate) socket: UdpSocket,
     pub(crate) index: u8,
     pub(crate) stats: Arc<SocketStats>,
-    pub(crate) batches: Sender<RecordBuffer>,
-    /// Emptied batches come back to be filled again.
-    pub(crate) spare: Receiver<RecordBuffer>,
+    pub(crate) batches: BatchSender,
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl ReceiveLoop {
     /// Receives until told to stop and the socket's buffer is empty.
     pub(crate) fn run(self) {
-        let mut payload = vec![0u8; DATAGRAM_BYTES_MAX];
-        let mut batch = RecordBuffer::with_capacity(BATCH_BYTES);
+        self.receive();
+        // The socket, and with it the kernel's account of it, ends with this thread.
+        if let Some(count) = self.stats.inode.and_then(|inode| KernelDrops::read().of(inode)) {
+            self.stats.kernel_dropped.saw(count);
+        }
+    }
+
+    fn receive(&self) {
+        let gathers = self.stats.receive_buffer_bytes >= GATHER_BUFFER_BYTES_MIN;
+        let mut datagrams = Datagrams::new();
+        let mut batch = self.batches.buffer();
         let mut batch_started = Instant::now();
         let mut drain_until: Option<Instant> = None;
         let mut logged_at: Option<Instant> = None;
+        let mut called_at = Instant::now();
         loop {
-            match self.socket.recv_from(&mut payload) {
-                Ok((length, from)) => {
-                    if batch.is_empty() {
-                        batch_started = Instant::now();
+            let was_empty = batch.is_empty();
+            let taken = datagrams.take(&self.socket, |source_port, datagram| {
+                if batch.block_bytes_with(datagram.payload.len()) > BATCH_BYTES {
+                    self.hand_over(&mut batch);
+                }
+                batch.push_datagram(self.index, source_port, datagram);
+            });
+            let now = Instant::now();
+            let waited = now - called_at;
+            called_at = now;
+            let is_stopping = self.stopping.load(Ordering::Relaxed);
+            match taken {
+                Ok(taken) => {
+                    self.count(taken, &mut logged_at);
+                    if was_empty {
+                        batch_started = now;
                     }
-                    let datagram = Datagram {
-                        received_at_ms: jiff::Timestamp::now().as_millisecond(),
-                        source: Address::from(from.ip().to_canonical()),
-                        payload: &payload[..length],
-                    };
-                    batch.push_datagram(self.index, from.port(), &datagram);
-                    self.stats.datagrams.fetch_add(1, Ordering::Relaxed);
-                    self.stats.bytes.fetch_add(length as u64, Ordering::Relaxed);
+                    if now - batch_started >= BATCH_AGE {
+                        self.hand_over(&mut batch);
+                        batch_started = now;
+                    }
+                    if gathers && !is_stopping && taken.datagrams < DATAGRAMS_MAX && waited < GATHER_PAUSE {
+                        std::thread::park_timeout(GATHER_PAUSE);
+                        called_at = Instant::now();
+                    }
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    batch = self.hand_over(batch);
-                    if self.stopping.load(Ordering::Acquire) {
+                    self.hand_over(&mut batch);
+                    if is_stopping {
                         return;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                    if is_due(&mut logged_at) {
                         tracing::error!(address = %self.stats.listening.address, %error, "receive failed");
-                        logged_at = Some(Instant::now());
                     }
-                    if self.stopping.load(Ordering::Acquire) {
-                        self.hand_over(batch);
+                    self.hand_over(&mut batch);
+                    if is_stopping {
                         return;
                     }
                     // Nothing to wait on: the error would come again at once.
                     std::thread::park_timeout(RECEIVE_TIMEOUT);
                 }
             }
-            if batch.bytes().len() >= BATCH_BYTES || batch_started.elapsed() >= BATCH_AGE {
-                batch = self.hand_over(batch);
-            }
-            if self.stopping.load(Ordering::Relaxed) {
-                let until = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_MAX);
-                if Instant::now() >= until {
-                    self.hand_over(batch);
-                    return;
-                }
+            if is_stopping && now >= *drain_until.get_or_insert_with(|| now + DRAIN_MAX) {
+                self.hand_over(&mut batch);
+                return;
             }
         }
     }
 
-    /// Queues the batch and answers an empty one; drops and counts it when the queue is full.
-    fn hand_over(&self, batch: RecordBuffer) -> RecordBuffer {
-        if batch.is_empty() {
-            return batch;
+    fn count(&self, taken: Taken, logged_at: &mut Option<Instant>) {
+        self.stats
+            .datagrams
+            .fetch_add(taken.datagrams as u64, Ordering::Relaxed);
+        self.stats.bytes.fetch_add(taken.bytes, Ordering::Relaxed);
+        if let Some(count) = taken.kernel_dropped {
+            self.stats.kernel_dropped.saw(count);
         }
-        fault::at("receive.batch");
-        match self.batches.try_send(batch) {
-            Ok(()) => self
-                .spare
-                .try_recv()
-                .unwrap_or_else(|_| RecordBuffer::with_capacity(BATCH_BYTES)),
-            Err(TrySendError::Full(mut batch) | TrySendError::Disconnected(mut batch)) => {
-                self.stats
-                    .queue_dropped
-                    .fetch_add(u64::from(batch.records()), Ordering::Relaxed);
-                batch.clear();
-                batch
-            }
+        // They are in the journal as far as they go, and the decoder counts what it makes of them.
+        if taken.truncated > 0 && is_due(logged_at) {
+            let datagrams = taken.truncated;
+            tracing::error!(address = %self.stats.listening.address, datagrams, "datagrams longer than UDP allows were cut");
         }
     }
+
+    /// Queues the batch and leaves an empty one; drops and counts it when the queue is full.
+    fn hand_over(&self, batch: &mut RecordBuffer) {
+        fault::at("receive.batch");
+        if let Err(full) = self.batches.hand_over(batch) {
+            self.stats
+                .queue_dropped
+                .fetch_add(u64::from(full.datagrams), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether [`LOG_INTERVAL`] is over; then it starts again.
+fn is_due(logged_at: &mut Option<Instant>) -> bool {
+    let is_due = logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
+    if is_due {
+        *logged_at = Some(Instant::now());
+    }
+    is_due
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Datagram;
+    use schemas::address::Address;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    fn options(sockets: usize) -> SocketOptions {
+        SocketOptions {
+            sockets,
+            receive_buffer_bytes: 1 << 16,
+            only_v6: false,
+        }
+    }
 
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (socket, stats) = open(ListenKind::Netflow, "127.0.0.1:0".parse().unwrap(), 1 << 16).unwrap();
+        let mut opened = open(ListenKind::Netflow, LOOPBACK.parse().unwrap(), options(1)).unwrap();
+        let (socket, stats) = opened.pop().unwrap();
         assert!(stats.inode.is_some());
-        let (batches, queue) = crossbeam_channel::bounded(1);
-        let (_give_back, spare) = crossbeam_channel::bounded(1);
-        let receiver = ReceiveLoop {
+        let (batches, receiver) = queue(100);
+        let receive_loop = ReceiveLoop {
             socket,
             index: 0,
             stats: Arc::new(stats),
             batches,
-            spare,
             stopping: Arc::default(),
         };
-        let mut batch = RecordBuffer::default();
         let datagram = Datagram {
             received_at_ms: 1,
             source: Address::UNSPECIFIED,
             payload: b"x",
         };
-        batch.push_datagram(0, 1, &datagram);
-        batch.push_datagram(0, 1, &datagram);
-        assert!(receiver.hand_over(batch.clone()).is_empty());
-        assert!(receiver.hand_over(batch).is_empty());
-        assert_eq!(receiver.stats.queue_dropped.load(Ordering::Relaxed), 2);
-        assert_eq!(queue.len(), 1);
+        let mut batch = RecordBuffer::default();
+        for _ in 0..2 {
+            batch.push_datagram(0, 1, &datagram);
+            batch.push_datagram(0, 1, &datagram);
+            receive_loop.hand_over(&mut batch);
+            assert!(batch.is_empty());
+        }
+        assert_eq!(receive_loop.stats.queue_dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(receiver.try_recv().unwrap().records(), 2);
+        assert!(receiver.is_empty());
+    }
+
+    #[test]
+    fn several_sockets_share_an_address_and_nobody_else_gets_in() {
+        let sockets = open(ListenKind::Sflow, LOOPBACK.parse().unwrap(), options(3)).unwrap();
+        let addresses: Vec<SocketAddr> = sockets.iter().map(|(_, stats)| stats.listening.address).collect();
+        assert_ne!(addresses[0].port(), 0);
+        assert_eq!(addresses, [addresses[0]; 3]);
+        for others in [1, 2] {
+            let error = open(ListenKind::Sflow, addresses[0], options(others)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        }
     }
 }

@@ -12,9 +12,8 @@ mod rows;
 
 use std::path::Path;
 
-use arrow::array::RecordBatch;
 use schemas::flow::FLOWS;
-use schemas::table::{Commit, FileEntry, ManifestError, Table, Token, WriteError, write_parquet};
+use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Table, Token, WriteError, write_row_groups};
 use schemas::tables::{COLLECTION_5M, COUNTERS};
 
 pub use compact::{CompactLimits, Compaction, compact};
@@ -39,7 +38,7 @@ pub enum StoreError {
 /// Rows of one table in one file.
 #[derive(Debug)]
 pub(crate) struct Part {
-    batches: Vec<RecordBatch>,
+    groups: Vec<RowGroup>,
     rows: u64,
     times: TimeSpan,
 }
@@ -61,7 +60,7 @@ impl Prepared {
         let counters = rows::counters_part(&gathered.counters);
         let collection = rows::collection_part(&gathered.windows);
         let flows = gathered.flow_times.map(|times| Part {
-            batches: gathered.flows,
+            groups: gathered.flows,
             rows: gathered.flow_rows,
             times,
         });
@@ -198,7 +197,8 @@ fn write(table: &Table, prepared: &Prepared, part: Option<&Part>) -> Result<Opti
     if applied(table, &prepared.token.writer)? >= prepared.token.number {
         return Ok(None);
     }
-    let size = write_parquet(table, &prepared.path, &part.batches).map_err(|source| StoreError::Write {
+    let groups = part.groups.iter().cloned().map(Ok);
+    let size = write_row_groups(table, &prepared.path, groups).map_err(|source| StoreError::Write {
         table: table.def().name,
         source,
     })?;

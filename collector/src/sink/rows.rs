@@ -8,6 +8,7 @@ use arrow::array::{
 };
 use schemas::column::TableDef;
 use schemas::flow::address_array;
+use schemas::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 use schemas::tables::{COLLECTION_5M, COUNTERS};
 use schemas::window::WindowStart;
 
@@ -29,6 +30,18 @@ fn batch(table: &TableDef, mut columns: BTreeMap<&str, ArrayRef>) -> RecordBatch
         })
         .collect();
     RecordBatch::try_new(table.arrow_schema(), arrays).expect("columns are built with the types of the definition")
+}
+
+/// The batch as row groups.
+fn groups(table: &'static TableDef, batch: &RecordBatch) -> Vec<RowGroup> {
+    let mut encoder = Encoder::new(table).expect("an encoder takes a few megabytes");
+    let mut groups = Vec::new();
+    for first in (0..batch.num_rows()).step_by(ROW_GROUP_ROWS) {
+        let rows = ROW_GROUP_ROWS.min(batch.num_rows() - first);
+        let group = encoder.encode_batch(&batch.slice(first, rows));
+        groups.push(group.expect("the columns are those of the table"));
+    }
+    groups
 }
 
 fn instants(values: impl Iterator<Item = i64>) -> ArrayRef {
@@ -74,7 +87,7 @@ pub(super) fn counters_part(samples: &[InterfaceCounters]) -> Option<Part> {
     }
     Some(Part {
         rows: rows.len() as u64,
-        batches: vec![batch(&COUNTERS, columns)],
+        groups: groups(&COUNTERS, &batch(&COUNTERS, columns)),
         times,
     })
 }
@@ -118,7 +131,7 @@ pub(super) fn collection_part(windows: &BTreeMap<WindowStart, Counts>) -> Option
     ]);
     Some(Part {
         rows: rows.len() as u64,
-        batches: vec![batch(&COLLECTION_5M, columns)],
+        groups: groups(&COLLECTION_5M, &batch(&COLLECTION_5M, columns)),
         times: TimeSpan { min_ms, max_ms },
     })
 }
@@ -130,7 +143,7 @@ mod tests {
     #[test]
     fn every_column_of_both_definitions_is_built() {
         let counters = counters_part(&[InterfaceCounters::default(); 2]).unwrap();
-        assert_eq!(counters.batches[0].schema(), COUNTERS.arrow_schema());
+        assert_eq!(counters.groups[0].rows(), 2);
         let mut counts = Counts::default();
         let key = CountKey {
             exporter: "192.0.2.1".parse().unwrap(),
@@ -143,7 +156,6 @@ mod tests {
             (WindowStart::containing(0), counts),
         ]);
         let collection = collection_part(&windows).unwrap();
-        assert_eq!(collection.batches[0].schema(), COLLECTION_5M.arrow_schema());
         assert_eq!(collection.rows, 2);
         assert_eq!(
             collection.times,

@@ -3,6 +3,7 @@
 //! Written whole and atomically after each segment, read by whoever shows it ([`read`]). Cumulative numbers go on across
 //! restarts, because they are kept in the journal's checkpoint. Imports keep theirs in `imports.json`; [`read`] adds both.
 
+mod summary;
 mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::decode::netflow::TemplateStatus;
 use crate::receive::ListenKind;
 
+pub(crate) use summary::FlowSummary;
 pub(crate) use track::Tracker;
 
 /// Exporters that are kept; more are only counted (in `collection_5m` and in the totals).

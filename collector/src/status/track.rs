@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use schemas::address::Address;
-use schemas::flow::{Boundary, Flow};
 use schemas::metering::{ExporterConfig, MeteringConfig};
 
+use super::summary::{ExporterSums, FlowSummary, InterfaceSums};
 use super::{
     DOMAINS_MAX, DomainView, EXPORTERS_MAX, ExporterStatus, INTERFACES_MAX, InterfaceStatus, MINUTES_MAX, MinuteStatus,
 };
@@ -78,14 +78,10 @@ impl Tracker {
     }
 
     /// Flows after they were attributed.
-    pub(crate) fn flows(&mut self, flows: &[Flow]) {
-        // Flows of one datagram follow each other, so the exporter is looked up once per run.
-        for run in flows.chunk_by(|a, b| a.exporter == b.exporter) {
-            let Some(tracked) = self.get(run[0].exporter) else {
-                continue;
-            };
-            for flow in run {
-                tracked.flow(flow);
+    pub(crate) fn flows(&mut self, summary: &FlowSummary) {
+        for sums in &summary.exporters {
+            if let Some(tracked) = self.get(sums.exporter) {
+                tracked.flows(sums);
             }
         }
     }
@@ -181,51 +177,48 @@ impl Tracked {
         domains[at].sequence_lost += lost;
     }
 
-    fn flow(&mut self, flow: &Flow) {
+    fn flows(&mut self, sums: &ExporterSums) {
         let status = &mut self.status;
-        let bytes_scaled = flow.bytes_scaled();
-        status.flows += 1;
-        status.packets = status.packets.saturating_add(flow.packets);
-        status.bytes = status.bytes.saturating_add(flow.bytes);
-        status.bytes_scaled = status.bytes_scaled.saturating_add(bytes_scaled);
-        if flow.sampling_rate == 0 {
-            status.flows_without_rate += 1;
-        } else {
-            status.sampling_rate = flow.sampling_rate;
+        status.flows += sums.flows;
+        status.packets = status.packets.saturating_add(sums.packets);
+        status.bytes = status.bytes.saturating_add(sums.bytes);
+        status.bytes_scaled = status.bytes_scaled.saturating_add(sums.bytes_scaled);
+        status.flows_without_rate += sums.flows_without_rate;
+        if let Some(sampling_rate) = sums.sampling_rate {
+            status.sampling_rate = sampling_rate;
         }
-        let minute = minute(&mut status.minutes, flow.received_at_ms);
-        minute.flows += 1;
-        minute.bytes_scaled = minute.bytes_scaled.saturating_add(bytes_scaled);
-        if let Some(interface) = self.interface(flow.in_if, flow.received_at_ms, flow.in_boundary) {
-            interface.in_flows += 1;
-            interface.in_bytes_scaled = interface.in_bytes_scaled.saturating_add(bytes_scaled);
+        for sums in &sums.minutes {
+            let minute = minute(&mut status.minutes, sums.at_ms);
+            minute.flows += sums.flows;
+            minute.bytes_scaled = minute.bytes_scaled.saturating_add(sums.bytes_scaled);
         }
-        if let Some(interface) = self.interface(flow.out_if, flow.received_at_ms, flow.out_boundary) {
-            interface.out_flows += 1;
-            interface.out_bytes_scaled = interface.out_bytes_scaled.saturating_add(bytes_scaled);
+        for sums in &sums.interfaces {
+            if let Some(interface) = self.interface(sums) {
+                interface.in_flows += sums.in_flows;
+                interface.out_flows += sums.out_flows;
+                interface.in_bytes_scaled = interface.in_bytes_scaled.saturating_add(sums.in_bytes_scaled);
+                interface.out_bytes_scaled = interface.out_bytes_scaled.saturating_add(sums.out_bytes_scaled);
+                interface.last_seen_ms = interface.last_seen_ms.max(sums.last_seen_ms);
+                interface.boundary = sums.boundary;
+            }
         }
     }
 
-    /// The entry of an interface; `None` for index 0, which means not reported, and beyond the limit.
-    fn interface(&mut self, if_index: u32, at_ms: i64, boundary: Boundary) -> Option<&mut InterfaceStatus> {
-        if if_index == 0 {
+    /// The entry of an interface; `None` beyond the limit.
+    fn interface(&mut self, sums: &InterfaceSums) -> Option<&mut InterfaceStatus> {
+        let is_new = !self.interfaces.contains_key(&sums.if_index);
+        if is_new && self.interfaces.len() >= INTERFACES_MAX {
             return None;
         }
-        if self.interfaces.len() >= INTERFACES_MAX && !self.interfaces.contains_key(&if_index) {
-            return None;
-        }
-        let interface = self.interfaces.entry(if_index).or_insert(InterfaceStatus {
-            if_index,
+        Some(self.interfaces.entry(sums.if_index).or_insert(InterfaceStatus {
+            if_index: sums.if_index,
             in_flows: 0,
             out_flows: 0,
             in_bytes_scaled: 0,
             out_bytes_scaled: 0,
-            last_seen_ms: at_ms,
-            boundary,
-        });
-        interface.last_seen_ms = interface.last_seen_ms.max(at_ms);
-        interface.boundary = boundary;
-        Some(interface)
+            last_seen_ms: sums.last_seen_ms,
+            boundary: sums.boundary,
+        }))
     }
 }
 
@@ -266,6 +259,7 @@ fn minute(minutes: &mut Vec<MinuteStatus>, at_ms: i64) -> &mut MinuteStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::flow::Flow;
 
     #[test]
     fn minutes_stay_in_order_and_bounded() {
@@ -298,9 +292,9 @@ mod tests {
         let metering = MeteringConfig::default();
         let mut tracker = Tracker::default();
         tracker.heard(flow.exporter, 9, 60_000, 100);
-        tracker.flows(&[flow, flow]);
+        tracker.flows(&FlowSummary::of(&[flow, flow].into_iter().collect()));
         let mut tracker = Tracker::restore(tracker.exporters([], &metering), tracker.totals().clone());
-        tracker.flows(&[flow]);
+        tracker.flows(&FlowSummary::of(&[flow].into_iter().collect()));
         let exporters = tracker.exporters([], &metering);
         assert_eq!(exporters.len(), 1);
         let status = &exporters[0];

@@ -234,7 +234,7 @@ fn every_capture_decodes_to_its_expected_events() {
             let netflow = &golden["netflow"];
             let Some(flow) = index
                 .checked_sub(case.before_flows)
-                .and_then(|index| out.flows.rows().get(index))
+                .and_then(|index| out.flows.rows().get(index).copied())
             else {
                 continue;
             };
@@ -242,14 +242,14 @@ fn every_capture_decodes_to_its_expected_events() {
                 .as_object()
                 .unwrap()
                 .iter()
-                .filter(|(name, value)| compare(name, value, flow))
+                .filter(|(name, value)| compare(name, value, &flow))
                 .count();
             assert!(
                 compared >= 7,
                 "{}: only {compared} fields of {netflow} are kept",
                 case.name
             );
-            compare_times(case.name, netflow, flow);
+            compare_times(case.name, netflow, &flow);
             checked += 1;
         }
         assert_eq!(checked, case.checked, "{}", case.name);

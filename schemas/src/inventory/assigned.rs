@@ -1,5 +1,9 @@
 //! Targets given to services over time, and the past they change.
 
+mod bulk;
+
+pub use bulk::{NewAssignment, assign_all};
+
 use ipnet::{IpNet, Ipv4Net};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};

@@ -274,3 +274,78 @@ async fn only_a_change_of_the_past_asks_for_attribution_anew() {
     let error = end_assignment(now, ahead.id, NOW_MS, NOW_MS).await.unwrap_err();
     assert!(matches!(error, InventoryError::EndsBeforeStart { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_list_of_assignments_is_taken_whole_or_not_at_all() {
+    let world = world().await;
+    let (web, db) = two_services(&world.database).await;
+    let held = |service: &Service, text: &str, from_ms| NewAssignment {
+        service: service.id,
+        target: prefix(text),
+        from_ms,
+        to_ms: None,
+    };
+    // More than one statement takes.
+    let mut list: Vec<NewAssignment> = (0..1_201)
+        .map(|n| held(&web, &format!("10.{}.{}.9/30", n / 250, n % 250), NOW_MS))
+        .collect();
+    list.push(held(&db, "2001:db8::/64", NOW_MS - 5_000));
+    list.push(NewAssignment {
+        to_ms: Some(NOW_MS - 1_000),
+        ..held(&db, "192.0.2.0/24", NOW_MS - 9_000)
+    });
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let first = assign(&mut transaction, web.id, prefix("172.16.0.0/24"), NOW_MS, None, NOW_MS)
+        .await
+        .unwrap();
+    assign_all(&mut transaction, &list, NOW_MS).await.unwrap();
+    let last = assign(&mut transaction, web.id, prefix("172.16.1.0/24"), NOW_MS, None, NOW_MS)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(last.id.0, first.id.0 + list.len() as i64 + 1, "no id is used twice");
+
+    let pool = world.database.pool();
+    let rows = assignments(pool).await.unwrap();
+    assert_eq!(rows.len(), list.len() + 2);
+    assert_eq!(rows[1].target, prefix("10.0.0.8/30"), "host bits are cut off");
+    let snapshot = Assignments::new(load_assignments(pool).await.unwrap()).unwrap();
+    assert_eq!(
+        snapshot.service_of_address("10.4.200.9".parse().unwrap(), NOW_MS),
+        Some(web.id.number())
+    );
+    let pending = pending_attribution_changes(pool).await.unwrap();
+    let ranges: Vec<_> = pending.iter().map(|change| (change.from_ms, change.to_ms)).collect();
+    assert_eq!(ranges, [(NOW_MS - 9_000, None)], "one change covers the list");
+
+    for (list, words) in [
+        (vec![held(&db, "10.0.0.8/30", NOW_MS)], "svc_1 (web-1)"),
+        (
+            vec![held(&db, "10.9.0.0/30", NOW_MS), held(&web, "10.9.0.0/30", NOW_MS)],
+            "svc_2 (db-1)",
+        ),
+        (
+            vec![NewAssignment {
+                service: ServiceId(99),
+                ..held(&db, "10.9.0.0/30", NOW_MS)
+            }],
+            "svc_99",
+        ),
+        (
+            vec![NewAssignment {
+                to_ms: Some(NOW_MS),
+                ..held(&db, "10.9.0.0/30", NOW_MS)
+            }],
+            "before it starts",
+        ),
+    ] {
+        let mut transaction = world.database.begin_write().await.unwrap();
+        let error = assign_all(&mut transaction, &list, NOW_MS)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+        transaction.rollback().await.unwrap();
+    }
+    assert_eq!(assignments(pool).await.unwrap(), rows);
+}

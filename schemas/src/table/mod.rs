@@ -11,14 +11,16 @@
 //! are no longer named stay for a grace time, so that running queries finish, and are then removed by
 //! [`Table::vacuum`].
 
+mod encode;
 mod manifest;
 mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+pub use encode::{ColumnValues, Encoder, ROW_GROUP_ROWS, RowGroup};
 pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
-pub use write::{WriteError, create_dir_synced, write_parquet};
+pub use write::{WriteError, create_dir_synced, write_parquet, write_row_groups};
 
 use crate::column::TableDef;
 

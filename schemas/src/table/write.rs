@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
 
+use super::encode::{Encoder, ROW_GROUP_ROWS, RowGroup, file_writer};
 use super::{ManifestError, Snapshot, Table};
 use crate::fault;
 
@@ -18,24 +19,56 @@ pub enum WriteError {
     #[error("write {path}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("encode {path}")]
-    Parquet {
-        path: PathBuf,
-        source: parquet::errors::ParquetError,
-    },
+    Parquet { path: PathBuf, source: ParquetError },
 }
 
-/// Writes batches of the table's schema to `path` (relative to the table's folder): temporary file, sync, rename, sync of
-/// the folder. Answers the size in bytes. Batches may be made while they are written: one at a time is held. A file of that name is replaced, which is safe while no commit names it.
+/// Writes batches of the table's schema to `path` (relative to the table's folder) and answers the size in bytes. Each
+/// batch of up to [`ROW_GROUP_ROWS`] rows becomes a row group, a longer one several; batches may be made while they are written: one
+/// at a time is held.
 ///
 /// # Errors
-/// On any failure the file does not exist under its name, and what was written of it is removed: on a full disk the
-/// journal needs that room.
+/// As [`write_row_groups`].
 pub fn write_parquet(
     table: &Table,
     path: &str,
     batches: impl IntoIterator<Item = impl Borrow<RecordBatch>>,
 ) -> Result<u64, WriteError> {
-    let written = write_and_rename(table, path, batches);
+    let mut encoder: Option<Encoder> = None;
+    let mut batches = batches.into_iter();
+    let mut rest: Option<RecordBatch> = None;
+    let groups = std::iter::from_fn(|| {
+        let batch = match rest.take() {
+            Some(batch) => batch,
+            None => batches.find(|batch| batch.borrow().num_rows() > 0)?.borrow().clone(),
+        };
+        let rows = batch.num_rows().min(ROW_GROUP_ROWS);
+        if rows < batch.num_rows() {
+            rest = Some(batch.slice(rows, batch.num_rows() - rows));
+        }
+        let encoder = match &mut encoder {
+            Some(encoder) => encoder,
+            None => match Encoder::new(table.def()) {
+                Ok(made) => encoder.insert(made),
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        Some(encoder.encode_batch(&batch.slice(0, rows)))
+    });
+    write_row_groups(table, path, groups)
+}
+
+/// Writes encoded row groups to `path` (relative to the table's folder): temporary file, sync, rename, sync of the folder.
+/// Answers the size in bytes. A file of that name is replaced, which is safe while no commit names it.
+///
+/// # Errors
+/// On any failure, also of a row group, the file does not exist under its name, and what was written of it is removed: on a
+/// full disk the journal needs that room.
+pub fn write_row_groups(
+    table: &Table,
+    path: &str,
+    groups: impl IntoIterator<Item = Result<RowGroup, ParquetError>>,
+) -> Result<u64, WriteError> {
+    let written = write_and_rename(table, path, groups);
     if written.is_err() {
         // Where even this fails, the next attempt writes over it or vacuum removes it.
         let _ = std::fs::remove_file(temporary_path(&table.dir().join(path)));
@@ -50,7 +83,7 @@ fn temporary_path(target: &Path) -> PathBuf {
 fn write_and_rename(
     table: &Table,
     path: &str,
-    batches: impl IntoIterator<Item = impl Borrow<RecordBatch>>,
+    groups: impl IntoIterator<Item = Result<RowGroup, ParquetError>>,
 ) -> Result<u64, WriteError> {
     let target = table.dir().join(path);
     let parent = target.parent().unwrap_or(table.dir()).to_owned();
@@ -65,10 +98,9 @@ fn write_and_rename(
         source,
     };
     let file = File::create(&temporary).map_err(io(&temporary))?;
-    let properties = table.def().writer_properties();
-    let mut writer = ArrowWriter::try_new(file, table.def().arrow_schema(), Some(properties)).map_err(parquet)?;
-    for batch in batches {
-        writer.write(batch.borrow()).map_err(parquet)?;
+    let mut writer = file_writer(table.def(), file).map_err(parquet)?;
+    for group in groups {
+        group.and_then(|group| group.append_to(&mut writer)).map_err(parquet)?;
     }
     let file = writer.into_inner().map_err(parquet)?;
     let size_bytes = file.metadata().map_err(io(&temporary))?.len();

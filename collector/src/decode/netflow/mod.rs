@@ -11,6 +11,7 @@
 //! [`elements`] says which information element fills which column, [`crate::sampling`] which rate a flow gets,
 //! [`crate::times`] when it was, [`session`] how a datagram is walked through, [`state`] what is remembered.
 
+mod columnar;
 mod elements;
 mod limits;
 mod session;
@@ -177,7 +178,8 @@ impl NetflowDecoder {
                 for (mut flow, first, last) in records.flows(base) {
                     flow.sampling_rate = domain.sampling.rate;
                     let at = |uptime_ms| resolve(TimeKind::SysUptime, u64::from(uptime_ms), records.clock);
-                    finish_times(&mut flow, at(first), at(last), &times, tally);
+                    (flow.start_at_ms, flow.end_at_ms) =
+                        finish_times(at(first), at(last), datagram.received_at_ms, &times, tally);
                     flows.push(flow);
                 }
                 let count = records.count();

@@ -7,6 +7,7 @@
 use schemas::address::Address;
 use schemas::flow::{Flow, FlowColumns};
 
+use super::columnar::{self, RawTimes};
 use super::limits::DecodeLimits;
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
@@ -27,6 +28,7 @@ const PADDING_BYTES: usize = 3;
 pub(super) struct Scratch {
     sets: Vec<SetRef>,
     spans: Vec<(u32, u32)>,
+    times: RawTimes,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,6 +292,36 @@ impl Session<'_> {
         let boot_ms = self.domain.boot_ms.or(*self.exporter_boot_ms);
         let clock = with_boot(moment.clock, boot_ms);
         let times = self.limits.times();
+        if plan.by_column {
+            let chosen = choose(self.config, 0, self.rates, self.key, 0);
+            let base = Flow {
+                sampling_rate: chosen.rate,
+                ..base
+            };
+            let count = body.len() / plan.record_min_bytes;
+            let (body, rest) = body.split_at(count * plan.record_min_bytes);
+            append_set(
+                plan,
+                body,
+                count,
+                &base,
+                clock,
+                &times,
+                &mut self.scratch.times,
+                self.flows,
+                self.tally,
+            );
+            count_rest(rest, self.tally);
+            let records = u32::try_from(count).unwrap_or(u32::MAX);
+            self.tally.add(Counter::FlowRecords, u64::from(records));
+            if records > 0 {
+                self.domain.sampling = chosen;
+                if chosen.rate == 0 {
+                    self.tally.add(Counter::FlowsWithoutRate, u64::from(records));
+                }
+            }
+            return records;
+        }
         let mut chosen = choose(self.config, 0, self.rates, self.key, 0);
         let mut chosen_for = (0_u32, 0_u64);
         let (mut at, mut records, mut kept, mut without_rate) = (0, 0_u32, 0_u64, 0_u64);
@@ -322,7 +354,9 @@ impl Session<'_> {
                 0 => clock,
                 boot_ms => with_boot(moment.clock, i64::try_from(boot_ms).ok()),
             };
-            set_times(&mut flow, plan, &extras, record_clock, &times, self.tally);
+            let (start_ms, end_ms) = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
+            (flow.start_at_ms, flow.end_at_ms) =
+                finish_times(start_ms, end_ms, moment.received_at_ms, &times, self.tally);
             self.flows.push(flow);
             kept += 1;
         }
@@ -399,6 +433,49 @@ impl Session<'_> {
     }
 }
 
+/// Appends the records of a set column by column.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a set's records have in common"
+)]
+fn append_set(
+    plan: &Plan,
+    body: &[u8],
+    count: usize,
+    base: &Flow,
+    clock: Clock,
+    limits: &TimeLimits,
+    raw: &mut RawTimes,
+    flows: &mut FlowColumns,
+    tally: &mut Tally,
+) {
+    let first = flows.len();
+    columnar::append(plan, body, flows, raw);
+    let of = |values: &[u64], row: usize| values.get(row).copied();
+    for row in 0..count {
+        let (start, end) = (of(&raw.start, row), of(&raw.end, row));
+        let (start_ms, end_ms) = times_of(
+            plan,
+            start.unwrap_or(0),
+            end.unwrap_or(0),
+            of(&raw.duration, row),
+            clock,
+        );
+        let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, tally);
+        flows.start_at_ms.push(start_ms);
+        flows.end_at_ms.push(end_ms);
+    }
+    if !plan.has_icmp {
+        // Both columns may be missing in the template; ports of nothing are 0.
+        for row in first..first + count {
+            let ip_protocol = flows.ip_protocol.get(row).copied().unwrap_or(0);
+            let dst_port = flows.dst_port.get(row).copied().unwrap_or(0);
+            flows.icmp_type_code.push(super::icmp_from_port(ip_protocol, dst_port));
+        }
+    }
+    flows.fill_up(first + count, base);
+}
+
 /// What is left of a set: padding is at most three bytes, or zeros; anything else is a record that was cut off.
 fn count_rest(rest: &[u8], tally: &mut Tally) {
     if rest.len() > PADDING_BYTES && rest.iter().any(|byte| *byte != 0) {
@@ -418,37 +495,36 @@ fn with_boot(clock: Clock, boot_ms: Option<i64>) -> Clock {
     }
 }
 
+/// A flow's start and end from what its record carries.
 #[inline]
-fn set_times(flow: &mut Flow, plan: &Plan, extras: &Extras, clock: Clock, limits: &TimeLimits, tally: &mut Tally) {
-    let mut start_ms = plan.start.and_then(|kind| resolve(kind, extras.start, clock));
-    let mut end_ms = plan.end.and_then(|kind| resolve(kind, extras.end, clock));
-    if let Some(duration_ms) = extras
-        .duration_ms
-        .and_then(|duration_ms| i64::try_from(duration_ms).ok())
-    {
+fn times_of(plan: &Plan, start: u64, end: u64, duration_ms: Option<u64>, clock: Clock) -> (Option<i64>, Option<i64>) {
+    let mut start_ms = plan.start.and_then(|kind| resolve(kind, start, clock));
+    let mut end_ms = plan.end.and_then(|kind| resolve(kind, end, clock));
+    if let Some(duration_ms) = duration_ms.and_then(|duration_ms| i64::try_from(duration_ms).ok()) {
         match (start_ms, end_ms) {
             (Some(start), None) => end_ms = start.checked_add(duration_ms),
             (None, Some(end)) => start_ms = end.checked_sub(duration_ms),
             _ => {}
         }
     }
-    finish_times(flow, start_ms, end_ms, limits, tally);
+    (start_ms, end_ms)
 }
 
-/// Sets a flow's times from what was reported, and counts what had to be changed.
+/// A flow's plausible start and end from what was reported; counts what had to be changed.
 #[inline]
 pub(super) fn finish_times(
-    flow: &mut Flow,
     start_ms: Option<i64>,
     end_ms: Option<i64>,
+    received_at_ms: i64,
     limits: &TimeLimits,
     tally: &mut Tally,
-) {
-    let times = normalise(start_ms, end_ms, flow.received_at_ms, limits);
-    flow.start_at_ms = times.start_ms;
-    flow.end_at_ms = times.end_ms;
-    tally.add(Counter::TimesMissing, u64::from(times.missing));
-    tally.add(Counter::TimesNegativeDuration, u64::from(times.negative_duration));
-    tally.add(Counter::TimesFuture, u64::from(times.future));
-    tally.add(Counter::TimesTooOld, u64::from(times.too_old));
+) -> (i64, i64) {
+    let times = normalise(start_ms, end_ms, received_at_ms, limits);
+    if times.missing || times.negative_duration || times.future || times.too_old {
+        tally.add(Counter::TimesMissing, u64::from(times.missing));
+        tally.add(Counter::TimesNegativeDuration, u64::from(times.negative_duration));
+        tally.add(Counter::TimesFuture, u64::from(times.future));
+        tally.add(Counter::TimesTooOld, u64::from(times.too_old));
+    }
+    (times.start_ms, times.end_ms)
 }

@@ -18,8 +18,6 @@ impl Tally {
     }
 
     pub(super) fn pour(&self, key: CountKey, counts: &mut Counts) {
-        for (counter, amount) in Counter::ALL.iter().zip(self.0) {
-            counts.add(key, *counter, amount);
-        }
+        counts.add_all(key, &self.0);
     }
 }

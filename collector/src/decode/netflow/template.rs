@@ -8,6 +8,7 @@ use schemas::address::Address;
 use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
 
+use super::columnar;
 use super::elements::{Choice, Target, scope_target_of, target_of, time_kind_of};
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::SamplingElements;
@@ -99,21 +100,21 @@ impl TryFrom<StoredTemplate> for Template {
 
 /// One copy of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct CopyField {
-    target: Target,
+pub(super) struct CopyField {
+    pub(super) target: Target,
     /// Position in the template.
-    field: u16,
+    pub(super) field: u16,
     /// Where the template has fixed lengths.
-    offset: u16,
-    length: u16,
+    pub(super) offset: u16,
+    pub(super) length: u16,
     /// Another field fills the same target: a zero must not overwrite it.
-    keep_if_zero: bool,
+    pub(super) keep_if_zero: bool,
 }
 
 /// A compiled template.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
-    copies: Vec<CopyField>,
+    pub(super) copies: Vec<CopyField>,
     /// Length of every field, only where at least one is variable.
     variable: Vec<u16>,
     /// Bytes of a record; of the shortest one where lengths vary.
@@ -125,6 +126,8 @@ pub(super) struct Plan {
     pub(super) has_icmp: bool,
     /// Records say something of their own sampling.
     pub(super) tells_sampling: bool,
+    /// Sets can be read column by column ([`super::columnar`]).
+    pub(super) by_column: bool,
 }
 
 /// What a record says beside the columns of [`Flow`].
@@ -202,6 +205,7 @@ impl Plan {
             } else {
                 Vec::new()
             },
+            by_column: !is_variable && has(Target::Bytes) && columnar::covers(&copies),
             record_min_bytes: offset,
             copies,
         })

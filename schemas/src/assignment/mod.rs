@@ -5,13 +5,15 @@
 //! VLAN), (exporter, interface), (exporter, VLAN). Overlapping validity of equal targets is refused when it is built, so
 //! an answer never depends on order.
 
+mod prefixes;
+
 use std::collections::HashMap;
 
-use ipnet::{IpNet, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::address::Address;
 use crate::window::instant_text;
+use prefixes::PrefixTable;
 
 /// What is assigned to a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -79,21 +81,22 @@ struct Tenure {
 /// Immutable snapshot of all assignments; cheap to share behind an `Arc`.
 #[derive(Debug, Default)]
 pub struct Assignments {
-    prefixes: PrefixMap<Ipv6Net, Vec<Tenure>>,
+    prefixes: PrefixTable,
     interfaces: HashMap<Target, Vec<Tenure>>,
     count: usize,
 }
 
-/// IPv4 prefixes live in the mapped part of the IPv6 space, so that one trie serves both families.
-fn mapped(net: IpNet) -> Ipv6Net {
+/// One spelling for each prefix: host bits zero, IPv4 as IPv4.
+fn canonical(net: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
     match net {
-        IpNet::V6(v6) => v6.trunc(),
-        IpNet::V4(v4) => {
-            let v4 = v4.trunc();
-            Ipv6Net::new(v4.network().to_ipv6_mapped(), v4.prefix_len() + 96)
-                .expect("an IPv4 length plus 96 is at most 128")
-        }
+        IpNet::V6(v6) if v6.prefix_len() >= MAPPED_BITS => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - MAPPED_BITS).map_or(net, IpNet::V4),
+            None => net,
+        },
+        _ => net,
     }
+    .trunc()
 }
 
 fn insert(tenures: &mut Vec<Tenure>, target: Target, new: Tenure) -> Result<(), OverlapError> {
@@ -111,6 +114,7 @@ fn insert(tenures: &mut Vec<Tenure>, target: Target, new: Tenure) -> Result<(), 
     Ok(())
 }
 
+#[inline]
 fn holder(tenures: &[Tenure], at_ms: i64) -> Option<u32> {
     tenures
         .iter()
@@ -125,6 +129,7 @@ impl Assignments {
     /// [`OverlapError`] when one target has two services at one time.
     pub fn new(assignments: impl IntoIterator<Item = Assignment>) -> Result<Assignments, OverlapError> {
         let mut snapshot = Assignments::default();
+        let mut prefixes: HashMap<IpNet, Vec<Tenure>> = HashMap::new();
         for assignment in assignments {
             let tenure = Tenure {
                 from_ms: assignment.valid_from_ms,
@@ -133,11 +138,12 @@ impl Assignments {
             };
             let target = assignment.target;
             match target {
-                Target::Prefix(net) => insert(snapshot.prefixes.entry(mapped(net)).or_default(), target, tenure)?,
+                Target::Prefix(net) => insert(prefixes.entry(canonical(net)).or_default(), target, tenure)?,
                 _ => insert(snapshot.interfaces.entry(target).or_default(), target, tenure)?,
             }
             snapshot.count += 1;
         }
+        snapshot.prefixes = PrefixTable::new(prefixes);
         Ok(snapshot)
     }
 
@@ -151,27 +157,12 @@ impl Assignments {
     }
 
     /// The service that held the address at `at_ms`, by the longest prefix with a holder at that time.
+    #[inline]
     pub fn service_of_address(&self, address: Address, at_ms: i64) -> Option<u32> {
         if self.prefixes.is_empty() {
             return None;
         }
-        let host = Ipv6Net::new(address.0.into(), 128).expect("128 is a valid IPv6 length");
-        let (net, tenures) = self.prefixes.get_lpm(&host)?;
-        if let Some(service) = holder(tenures, at_ms) {
-            return Some(service);
-        }
-        // The longest prefix had no holder then: a shorter one may have had.
-        let mut length = net.prefix_len();
-        while length > 0 {
-            length -= 1;
-            let shorter = Ipv6Net::new(address.0.into(), length)
-                .expect("shorter than a valid length")
-                .trunc();
-            if let Some(service) = self.prefixes.get(&shorter).and_then(|tenures| holder(tenures, at_ms)) {
-                return Some(service);
-            }
-        }
-        None
+        self.prefixes.holder(address, at_ms)
     }
 
     /// The service behind an interface of an exporter at `at_ms`; `vlan` 0 means untagged.

@@ -1,7 +1,9 @@
 //! The flow record: the row that every exporter's report becomes.
 //!
-//! [`FLOWS`] defines the stored table; [`Flow`] is one row in memory; [`FlowColumns`] gathers rows into Arrow batches.
+//! [`FLOWS`] defines the stored table; [`Flow`] is one row in memory; [`FlowColumns`] holds many of them by column.
 //! `bytes` and `packets` are as exported (unscaled) and mean layer 3; multiply by `sampling_rate` for the volume.
+
+mod columns;
 
 use arrow::array::{
     ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, TimestampMillisecondArray, UInt8Array,
@@ -10,6 +12,8 @@ use arrow::array::{
 use arrow::buffer::Buffer;
 use arrow::error::ArrowError;
 use std::sync::Arc;
+
+pub use columns::FlowColumns;
 
 use crate::address::Address;
 use crate::column::{ColumnType, Layout, TableDef, column};
@@ -169,98 +173,9 @@ impl Flow {
     }
 }
 
-/// Rows gathered column by column, ready to become an Arrow batch of [`FLOWS`].
-#[derive(Debug, Default)]
-pub struct FlowColumns {
-    rows: Vec<Flow>,
-}
-
-impl FlowColumns {
-    /// Room for `rows` rows without growing.
-    pub fn with_capacity(rows: usize) -> FlowColumns {
-        FlowColumns {
-            rows: Vec::with_capacity(rows),
-        }
-    }
-
-    #[inline]
-    pub fn push(&mut self, flow: Flow) {
-        self.rows.push(flow);
-    }
-
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    pub fn rows(&self) -> &[Flow] {
-        &self.rows
-    }
-
-    /// For setting the columns that are derived from the others.
-    pub fn rows_mut(&mut self) -> &mut [Flow] {
-        &mut self.rows
-    }
-
-    /// Takes the gathered rows as one batch, in the order they were pushed; nothing is left behind.
-    pub fn take_batch(&mut self) -> RecordBatch {
-        let batch = flows_to_batch(&self.rows);
-        self.rows.clear();
-        batch
-    }
-}
-
 /// Builds a batch of [`FLOWS`] from rows, in their order.
 pub fn flows_to_batch(rows: &[Flow]) -> RecordBatch {
-    let instant = |value: fn(&Flow) -> i64| -> ArrayRef {
-        Arc::new(TimestampMillisecondArray::from_iter_values(rows.iter().map(value)).with_timezone("UTC"))
-    };
-    let u8s = |value: fn(&Flow) -> u8| -> ArrayRef { Arc::new(UInt8Array::from_iter_values(rows.iter().map(value))) };
-    let u16s =
-        |value: fn(&Flow) -> u16| -> ArrayRef { Arc::new(UInt16Array::from_iter_values(rows.iter().map(value))) };
-    let u32s =
-        |value: fn(&Flow) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(rows.iter().map(value))) };
-    let u64s =
-        |value: fn(&Flow) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(rows.iter().map(value))) };
-    let address = |value: fn(&Flow) -> Address| -> ArrayRef { address_array(rows.iter().map(value)) };
-    let columns = vec![
-        instant(|f| f.received_at_ms),
-        instant(|f| f.start_at_ms),
-        instant(|f| f.end_at_ms),
-        address(|f| f.exporter),
-        u32s(|f| f.observation_domain),
-        u8s(|f| f.protocol_version),
-        u32s(|f| f.sampling_rate),
-        u32s(|f| f.in_if),
-        u32s(|f| f.out_if),
-        u8s(|f| f.in_boundary as u8),
-        u8s(|f| f.out_boundary as u8),
-        u8s(|f| f.direction),
-        u8s(|f| f.metered as u8),
-        address(|f| f.src_addr),
-        address(|f| f.dst_addr),
-        u16s(|f| f.src_port),
-        u16s(|f| f.dst_port),
-        u8s(|f| f.ip_protocol),
-        u8s(|f| f.tcp_flags),
-        u8s(|f| f.tos),
-        u16s(|f| f.icmp_type_code),
-        u16s(|f| f.vlan),
-        address(|f| f.next_hop),
-        u32s(|f| f.src_as),
-        u32s(|f| f.dst_as),
-        u8s(|f| f.src_mask),
-        u8s(|f| f.dst_mask),
-        u8s(|f| f.forwarding_status),
-        u64s(|f| f.bytes),
-        u64s(|f| f.packets),
-        u32s(|f| f.src_service),
-        u32s(|f| f.dst_service),
-    ];
-    RecordBatch::try_new(FLOWS.arrow_schema(), columns).expect("columns are built from the schema's own definition")
+    rows.iter().copied().collect::<FlowColumns>().into_batch()
 }
 
 /// Reads the rows of a batch of [`FLOWS`]: what [`flows_to_batch`] made of them.
@@ -369,12 +284,15 @@ impl Metered {
 
 /// A column of addresses as Arrow `FixedSizeBinary(16)`.
 pub fn address_array(addresses: impl ExactSizeIterator<Item = Address>) -> ArrayRef {
-    let rows = addresses.len();
-    let mut bytes: Vec<u8> = Vec::with_capacity(rows * 16);
+    let mut bytes: Vec<u8> = Vec::with_capacity(addresses.len() * 16);
     for address in addresses {
         bytes.extend_from_slice(&address.0);
     }
-    if rows == 0 {
+    address_bytes_array(bytes)
+}
+
+fn address_bytes_array(bytes: Vec<u8>) -> ArrayRef {
+    if bytes.is_empty() {
         return Arc::new(FixedSizeBinaryBuilder::new(16).finish());
     }
     Arc::new(FixedSizeBinaryArray::new(16, Buffer::from_vec(bytes), None))
@@ -392,12 +310,9 @@ mod tests {
             packets: 1,
             ..Flow::default()
         };
-        let mut columns = FlowColumns::default();
-        columns.push(flow);
-        let batch = columns.take_batch();
+        let batch = flows_to_batch(&[flow]);
         assert_eq!(batch.schema(), FLOWS.arrow_schema());
         assert_eq!(batch.num_rows(), 1);
-        assert!(columns.is_empty());
         assert_eq!(flows_to_batch(&[]).num_rows(), 0);
     }
 

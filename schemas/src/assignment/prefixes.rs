@@ -1,0 +1,256 @@
+//! Longest-prefix match over many prefixes, with a history each.
+//!
+//! A trie walks one node per bit; here every point where the answer changes is a boundary in a sorted list, so that a
+//! lookup is one search: for IPv4 within the few boundaries that share the address's first 16 bits. A boundary names the
+//! longest prefix that covers what follows; each prefix knows the next shorter one around it, for the times at which it
+//! had no holder.
+
+use ipnet::IpNet;
+
+use super::{Tenure, holder};
+use crate::address::Address;
+
+/// No prefix covers this.
+const NOBODY: u32 = u32::MAX;
+/// IPv4 lookups start with this many bits.
+const BUCKET_BITS: u32 = 16;
+
+#[derive(Debug)]
+struct Prefix {
+    /// Where its tenures lie.
+    tenures: std::ops::Range<u32>,
+    /// The next shorter prefix around it, or [`NOBODY`].
+    around: u32,
+}
+
+/// Boundaries in order: from `starts[i]` on, `prefixes[i]` is the longest prefix.
+#[derive(Debug)]
+struct Boundaries<K> {
+    starts: Vec<K>,
+    prefixes: Vec<u32>,
+}
+
+impl<K> Default for Boundaries<K> {
+    fn default() -> Boundaries<K> {
+        Boundaries {
+            starts: Vec::new(),
+            prefixes: Vec::new(),
+        }
+    }
+}
+
+impl<K: Copy + PartialEq> Boundaries<K> {
+    fn set(&mut self, start: K, prefix: u32) {
+        if self.starts.last() == Some(&start) {
+            self.prefixes.pop();
+        } else {
+            self.starts.push(start);
+        }
+        self.prefixes.push(prefix);
+    }
+}
+
+/// An immutable table of prefixes.
+#[derive(Debug, Default)]
+pub(super) struct PrefixTable {
+    prefixes: Vec<Prefix>,
+    tenures: Vec<Tenure>,
+    v4: Boundaries<u32>,
+    /// For each value of the first bits, how many boundaries lie before; empty without IPv4 prefixes.
+    v4_buckets: Vec<u32>,
+    v6: Boundaries<u128>,
+}
+
+impl PrefixTable {
+    /// Builds the table from prefixes (host bits zero, each once) and their tenures.
+    pub(super) fn new(nets: impl IntoIterator<Item = (IpNet, Vec<Tenure>)>) -> PrefixTable {
+        let mut table = PrefixTable::default();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (net, tenures) in nets {
+            match net {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits(), tenures)),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits(), tenures)),
+            }
+        }
+        table.v4 = table.lay_out(v4, |last| last.checked_add(1));
+        table.v6 = table.lay_out(v6, |last| last.checked_add(1));
+        if !table.v4.starts.is_empty() {
+            let buckets = 1_u32 << BUCKET_BITS;
+            let starts = &table.v4.starts;
+            let before = |bucket: u32| match bucket.checked_mul(1 << (u32::BITS - BUCKET_BITS)) {
+                Some(first) => starts.partition_point(|start| *start < first) as u32,
+                None => starts.len() as u32,
+            };
+            table.v4_buckets = (0..=buckets)
+                .map(|bucket| {
+                    if bucket == buckets {
+                        starts.len() as u32
+                    } else {
+                        before(bucket)
+                    }
+                })
+                .collect();
+        }
+        table
+    }
+
+    /// Numbers the prefixes and lists where the longest one changes.
+    fn lay_out<K: Copy + Ord>(
+        &mut self,
+        mut nets: Vec<(K, K, Vec<Tenure>)>,
+        after: impl Fn(K) -> Option<K>,
+    ) -> Boundaries<K> {
+        // Longer prefixes of one start come after the shorter ones around them.
+        nets.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
+        let mut boundaries = Boundaries::default();
+        // The prefixes that cover the current point, the longest last.
+        let mut open: Vec<(K, u32)> = Vec::new();
+        let close = |open: &mut Vec<(K, u32)>, boundaries: &mut Boundaries<K>| {
+            if let Some((last, _)) = open.pop()
+                && let Some(next) = after(last)
+            {
+                boundaries.set(next, open.last().map_or(NOBODY, |(_, prefix)| *prefix));
+            }
+        };
+        for (first, last, tenures) in nets {
+            while open.last().is_some_and(|(end, _)| *end < first) {
+                close(&mut open, &mut boundaries);
+            }
+            let from = self.tenures.len() as u32;
+            self.tenures.extend(tenures);
+            self.prefixes.push(Prefix {
+                tenures: from..self.tenures.len() as u32,
+                around: open.last().map_or(NOBODY, |(_, prefix)| *prefix),
+            });
+            let prefix = self.prefixes.len() as u32 - 1;
+            boundaries.set(first, prefix);
+            open.push((last, prefix));
+        }
+        while !open.is_empty() {
+            close(&mut open, &mut boundaries);
+        }
+        boundaries
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
+    }
+
+    /// Who held the address at `at_ms`, by the longest prefix with a holder at that time.
+    #[inline]
+    pub(super) fn holder(&self, address: Address, at_ms: i64) -> Option<u32> {
+        if address.is_v4() {
+            let [.., a, b, c, d] = address.0;
+            let found = self.longest_v4(u32::from_be_bytes([a, b, c, d]));
+            if let Some(service) = self.holder_around(found, at_ms) {
+                return Some(service);
+            }
+        }
+        // An IPv6 prefix that is short enough covers the mapped IPv4 addresses too.
+        if self.v6.starts.is_empty() {
+            return None;
+        }
+        let bits = address.to_u128();
+        let after = self.v6.starts.partition_point(|start| *start <= bits);
+        let found = after.checked_sub(1).map_or(NOBODY, |index| self.v6.prefixes[index]);
+        self.holder_around(found, at_ms)
+    }
+
+    #[inline]
+    fn longest_v4(&self, bits: u32) -> u32 {
+        let bucket = (bits >> (u32::BITS - BUCKET_BITS)) as usize;
+        let Some([from, to]) = self.v4_buckets.get(bucket..bucket + 2) else {
+            return NOBODY;
+        };
+        let (from, to) = (*from as usize, *to as usize);
+        let after = from + self.v4.starts[from..to].partition_point(|start| *start <= bits);
+        after.checked_sub(1).map_or(NOBODY, |index| self.v4.prefixes[index])
+    }
+
+    #[inline]
+    fn holder_around(&self, mut prefix: u32, at_ms: i64) -> Option<u32> {
+        while let Some(Prefix { tenures, around }) = self.prefixes.get(prefix as usize) {
+            let tenures = &self.tenures[tenures.start as usize..tenures.end as usize];
+            if let Some(service) = holder(tenures, at_ms) {
+                return Some(service);
+            }
+            prefix = *around;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// The definition: the longest prefix that contains the address and had a holder then.
+    fn naive(nets: &BTreeMap<IpNet, Vec<Tenure>>, address: Address, at_ms: i64) -> Option<u32> {
+        let contains = |net: &IpNet| match (net, address.to_ip()) {
+            (IpNet::V6(net), _) => net.contains(&std::net::Ipv6Addr::from(address.0)),
+            (IpNet::V4(net), std::net::IpAddr::V4(ip)) => net.contains(&ip),
+            (IpNet::V4(_), _) => false,
+        };
+        let length = |net: &IpNet| match net {
+            IpNet::V4(net) => net.prefix_len() + 96,
+            IpNet::V6(net) => net.prefix_len(),
+        };
+        nets.iter()
+            .filter(|(net, _)| contains(net))
+            .filter_map(|(net, tenures)| Some((length(net), holder(tenures, at_ms)?)))
+            .max()
+            .map(|(_, service)| service)
+    }
+
+    fn net() -> impl Strategy<Value = IpNet> {
+        let v4 = (any::<u32>(), 0..=32_u8, any::<bool>()).prop_map(|(bits, length, near)| {
+            let bits = if near { 0x0a00_0000 | (bits & 0x0003_00ff) } else { bits };
+            IpNet::new(std::net::Ipv4Addr::from(bits).into(), length)
+                .unwrap()
+                .trunc()
+        });
+        let v6 = (any::<u128>(), 0..=128_u8, any::<bool>()).prop_map(|(bits, length, near)| {
+            let bits = if near { bits & 0xffff } else { bits };
+            IpNet::new(std::net::Ipv6Addr::from(bits).into(), length)
+                .unwrap()
+                .trunc()
+        });
+        prop_oneof![3 => v4, 1 => v6]
+    }
+
+    proptest! {
+        #[test]
+        fn every_lookup_is_the_longest_prefix_with_a_holder(
+            nets in proptest::collection::vec((net(), 1..1_000_u32, 0..10_i64, 0..10_i64), 0..60),
+            addresses in proptest::collection::vec((any::<u128>(), 0..3_u8), 30),
+        ) {
+            let nets: BTreeMap<IpNet, Vec<Tenure>> = nets
+                .into_iter()
+                .map(|(net, service, from_ms, length)| (net, vec![Tenure { from_ms, to_ms: from_ms + length, service }]))
+                .collect();
+            let table = PrefixTable::new(nets.clone());
+            // Besides random addresses: the borders of every prefix and their neighbours.
+            let mut probes: Vec<Address> = Vec::new();
+            for (bits, kind) in addresses {
+                probes.push(match kind {
+                    0 => Address(bits.to_be_bytes()),
+                    1 => Address::from_v4((bits as u32).to_be_bytes()),
+                    _ => Address::from_v4((0x0a00_0000 | bits as u32 & 0x0003_00ff).to_be_bytes()),
+                });
+            }
+            for net in nets.keys() {
+                for ip in [net.network(), net.broadcast()] {
+                    let bits = Address::from(ip).to_u128();
+                    probes.extend([bits.wrapping_sub(1), bits, bits.wrapping_add(1)].map(|bits| Address(bits.to_be_bytes())));
+                }
+            }
+            for address in probes {
+                for at_ms in [0, 5, 12] {
+                    prop_assert_eq!(table.holder(address, at_ms), naive(&nets, address, at_ms), "{} at {}", address, at_ms);
+                }
+            }
+        }
+    }
+}

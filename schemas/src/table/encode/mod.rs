@@ -1,0 +1,301 @@
+//! Columns to Parquet row groups, made for many rows of few kinds.
+//!
+//! The general writer of the parquet crate hashes every value and costs two thirds of a collector's time; this one knows
+//! that columns are flat, never null and few-typed, and takes for each column of a row group the cheapest form that the
+//! values allow (measured in docs/decisions/005-encoding.md):
+//!
+//! | values | pages |
+//! |---|---|
+//! | times | DELTA_BINARY_PACKED |
+//! | one distinct value | a dictionary of one and a single run |
+//! | up to 256 distinct values | a dictionary, and indices of one byte each, which Zstandard packs better than bits |
+//! | all others | BYTE_STREAM_SPLIT: the bytes of one significance together, mostly zeros or alike, then Zstandard |
+//!
+//! Everything is standard Parquet, read by any reader; ours is the parquet crate's. The same columns give the same bytes.
+
+mod delta;
+mod dictionary;
+mod pages;
+mod split;
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt16Array,
+    UInt32Array, UInt64Array,
+};
+use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::SchemaDescPtr;
+
+use crate::column::{Column, ColumnType, Layout, TableDef};
+use pages::{ChunkBuilder, Compressor};
+
+/// Rows of a row group: enough for dictionaries to pay, few enough to be encoded in the cache of a core.
+pub const ROW_GROUP_ROWS: usize = 128 << 10;
+
+const ADDRESS_BYTES: usize = 16;
+
+/// The values of one column of a row group.
+#[derive(Clone, Debug)]
+pub enum ColumnValues<'a> {
+    /// UTC milliseconds.
+    I64(&'a [i64]),
+    U64(&'a [u64]),
+    U32(&'a [u32]),
+    U16(&'a [u16]),
+    U8(&'a [u8]),
+    Address(&'a [[u8; 16]]),
+    Name(Vec<&'a str>),
+}
+
+impl ColumnValues<'_> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            ColumnValues::I64(values) => values.len(),
+            ColumnValues::U64(values) => values.len(),
+            ColumnValues::U32(values) => values.len(),
+            ColumnValues::U16(values) => values.len(),
+            ColumnValues::U8(values) => values.len(),
+            ColumnValues::Address(values) => values.len(),
+            ColumnValues::Name(values) => values.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A row group, encoded: made on any thread, appended to a file in order.
+#[derive(Clone, Debug)]
+pub struct RowGroup {
+    rows: usize,
+    columns: Vec<(bytes::Bytes, ColumnCloseResult)>,
+}
+
+impl RowGroup {
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of each column, in the order of the table, headers included.
+    pub fn column_bytes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.columns.iter().map(|(bytes, _)| bytes.len())
+    }
+
+    /// Appends the row group to a file of the same table.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append_to<W: std::io::Write + Send>(&self, file: &mut SerializedFileWriter<W>) -> Result<(), ParquetError> {
+        let mut group = file.next_row_group()?;
+        for (bytes, close) in &self.columns {
+            group.append_column(bytes, close.clone())?;
+        }
+        group.close()?;
+        Ok(())
+    }
+}
+
+/// Encodes row groups of one table. Keeps its working memory; one per thread.
+pub struct Encoder {
+    table: &'static TableDef,
+    schema: SchemaDescPtr,
+    compressor: Compressor,
+    scratch: Vec<u8>,
+    slots: dictionary::Slots,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder")
+            .field("table", &self.table.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// # Errors
+    /// When Zstandard has no memory for its tables.
+    pub fn new(table: &'static TableDef) -> Result<Encoder, ParquetError> {
+        Ok(Encoder {
+            table,
+            schema: parquet_schema(table)?,
+            compressor: Compressor::new()?,
+            scratch: Vec::new(),
+            slots: dictionary::Slots::default(),
+        })
+    }
+
+    /// Encodes one row group from the values of every column, in the table's order.
+    ///
+    /// # Errors
+    /// When columns are missing, of other types than the table's, or of different lengths.
+    pub fn encode(&mut self, columns: &[ColumnValues<'_>]) -> Result<RowGroup, ParquetError> {
+        let rows = columns.first().map_or(0, ColumnValues::len);
+        if columns.len() != self.table.columns.len() || columns.iter().any(|column| column.len() != rows) {
+            let table = self.table.name;
+            return Err(ParquetError::General(format!(
+                "columns of {table} are missing or of different lengths"
+            )));
+        }
+        let mut encoded = Vec::with_capacity(columns.len());
+        for (index, values) in columns.iter().enumerate() {
+            encoded.push(self.encode_column(index, values)?);
+        }
+        Ok(RowGroup { rows, columns: encoded })
+    }
+
+    /// Encodes one row group from a batch of the table's schema.
+    ///
+    /// # Errors
+    /// When the batch is of another schema.
+    pub fn encode_batch(&mut self, batch: &RecordBatch) -> Result<RowGroup, ParquetError> {
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (column, array) in self.table.columns.iter().zip(batch.columns()) {
+            columns.push(values_of(column, array)?);
+        }
+        self.encode(&columns)
+    }
+
+    /// Encodes one column of the table.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_column(
+        &mut self,
+        index: usize,
+        values: &ColumnValues<'_>,
+    ) -> Result<(bytes::Bytes, ColumnCloseResult), ParquetError> {
+        let column = &self.table.columns[index];
+        let rows = values.len();
+        let mut chunk = ChunkBuilder::new(self.schema.column(index), rows, &mut self.compressor);
+        if column.statistics {
+            chunk.statistics(values);
+        }
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        match values {
+            ColumnValues::I64(values) => chunk.delta(values, scratch)?,
+            ColumnValues::U64(values) if column.layout == Layout::Delta && self.slots.is_one(values) => {
+                chunk.dictionary(
+                    &values[..1].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
+                    1,
+                    None,
+                )?;
+            }
+            ColumnValues::U64(values) => match self.slots.index(values, |v| v, scratch) {
+                Some(distinct) => {
+                    let plain: Vec<u8> = distinct.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+                }
+                None => {
+                    split::u64s(values, scratch);
+                    chunk.split(scratch)?;
+                }
+            },
+            ColumnValues::U32(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
+            ColumnValues::U16(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
+            ColumnValues::U8(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
+            ColumnValues::Address(values) => match self.slots.index(values, dictionary::fold, scratch) {
+                Some(distinct) => chunk.dictionary(distinct.as_flattened(), distinct.len(), Some(scratch))?,
+                None => {
+                    split::addresses(values, scratch);
+                    chunk.split(scratch)?;
+                }
+            },
+            ColumnValues::Name(values) => {
+                let prefixed = |plain: &mut Vec<u8>, text: &str| {
+                    plain.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    plain.extend_from_slice(text.as_bytes());
+                };
+                let mut plain = Vec::new();
+                match dictionary::names(values, scratch) {
+                    Some(distinct) => {
+                        distinct.iter().for_each(|text| prefixed(&mut plain, text));
+                        chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+                    }
+                    None => {
+                        values.iter().for_each(|text| prefixed(&mut plain, text));
+                        chunk.plain(&plain)?;
+                    }
+                }
+            }
+        }
+        chunk.finish()
+    }
+}
+
+/// Columns of up to 32 bits, all of them INT32 in Parquet.
+fn narrow<T: Copy + Eq + Into<u32>>(
+    chunk: &mut ChunkBuilder<'_>,
+    slots: &mut dictionary::Slots,
+    values: &[T],
+    scratch: &mut Vec<u8>,
+) -> Result<(), ParquetError> {
+    match slots.index(values, |v| u64::from(v.into()), scratch) {
+        Some(distinct) => {
+            let plain: Vec<u8> = distinct.iter().flat_map(|v| (*v).into().to_le_bytes()).collect();
+            chunk.dictionary(&plain, distinct.len(), Some(scratch))
+        }
+        None => {
+            split::u32s(values, scratch);
+            chunk.split(scratch)
+        }
+    }
+}
+
+fn values_of<'a>(column: &Column, array: &'a dyn Array) -> Result<ColumnValues<'a>, ParquetError> {
+    fn typed<'a, T: 'static>(column: &Column, array: &'a dyn Array) -> Result<&'a T, ParquetError> {
+        let wrong = || ParquetError::General(format!("column {} is {}", column.name, array.data_type()));
+        array.as_any().downcast_ref().ok_or_else(wrong)
+    }
+    Ok(match column.kind {
+        ColumnType::Instant => ColumnValues::I64(typed::<TimestampMillisecondArray>(column, array)?.values()),
+        ColumnType::U64 => ColumnValues::U64(typed::<UInt64Array>(column, array)?.values()),
+        ColumnType::U32 => ColumnValues::U32(typed::<UInt32Array>(column, array)?.values()),
+        ColumnType::U16 => ColumnValues::U16(typed::<UInt16Array>(column, array)?.values()),
+        ColumnType::U8 => ColumnValues::U8(typed::<UInt8Array>(column, array)?.values()),
+        ColumnType::Address => {
+            let array: &FixedSizeBinaryArray = typed(column, array)?;
+            if array.value_size() != ADDRESS_BYTES {
+                return Err(ParquetError::General(format!(
+                    "column {} is {}",
+                    column.name,
+                    array.data_type()
+                )));
+            }
+            ColumnValues::Address(array.value_data().as_chunks().0)
+        }
+        ColumnType::Name => {
+            let array: &StringArray = typed(column, array)?;
+            ColumnValues::Name((0..array.len()).map(|row| array.value(row)).collect())
+        }
+    })
+}
+
+fn parquet_schema(table: &TableDef) -> Result<SchemaDescPtr, ParquetError> {
+    let schema = ArrowSchemaConverter::new().convert(&table.arrow_schema())?;
+    Ok(Arc::new(schema))
+}
+
+/// A Parquet file of a table, to append row groups to.
+///
+/// # Errors
+/// When the start of the file cannot be written.
+pub(super) fn file_writer<W: std::io::Write + Send>(
+    table: &TableDef,
+    sink: W,
+) -> Result<SerializedFileWriter<W>, ParquetError> {
+    let mut properties = WriterProperties::builder().set_created_by("ezscale".to_owned()).build();
+    add_encoded_arrow_schema_to_metadata(&table.arrow_schema(), &mut properties);
+    SerializedFileWriter::new(sink, parquet_schema(table)?.root_schema_ptr(), Arc::new(properties))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Encoded values to the pages of a column chunk, and what the file's footer says of it.
+
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::column::page::{CompressedPage, Page, PageWriter};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::{ByteArray, FixedLenByteArray};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+
+use super::{ColumnValues, delta};
+
+/// Level 1: higher ones cost twice the time for a twentieth of the bytes.
+const ZSTD_LEVEL: i32 = 1;
+/// Names in statistics are cut by nobody, so long ones are left out.
+const STATISTICS_NAME_BYTES_MAX: usize = 64;
+
+/// Zstandard with its tables kept.
+pub(super) struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    compressed: Vec<u8>,
+}
+
+impl Compressor {
+    pub(super) fn new() -> Result<Compressor, ParquetError> {
+        let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
+        Ok(Compressor {
+            zstd,
+            compressed: Vec::new(),
+        })
+    }
+
+    fn compress(&mut self, bytes: &[u8]) -> Result<&[u8], ParquetError> {
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        self.zstd
+            .compress_to_buffer(bytes, &mut self.compressed)
+            .map_err(external)?;
+        Ok(&self.compressed)
+    }
+}
+
+fn external(error: std::io::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+/// One column chunk in the making: at most a dictionary page, then one data page.
+pub(super) struct ChunkBuilder<'a> {
+    column: ColumnDescPtr,
+    rows: usize,
+    compressor: &'a mut Compressor,
+    sink: TrackedWrite<Vec<u8>>,
+    uncompressed_bytes: usize,
+    dictionary_at: Option<u64>,
+    data_at: u64,
+    encodings: Vec<Encoding>,
+    statistics: Option<Statistics>,
+}
+
+impl<'a> ChunkBuilder<'a> {
+    pub(super) fn new(column: ColumnDescPtr, rows: usize, compressor: &'a mut Compressor) -> ChunkBuilder<'a> {
+        ChunkBuilder {
+            column,
+            rows,
+            compressor,
+            sink: TrackedWrite::new(Vec::new()),
+            uncompressed_bytes: 0,
+            dictionary_at: None,
+            data_at: 0,
+            encodings: Vec::new(),
+            statistics: None,
+        }
+    }
+
+    /// Notes the smallest and the largest value.
+    pub(super) fn statistics(&mut self, values: &ColumnValues<'_>) {
+        fn ends<T: Copy + Ord>(values: &[T]) -> Option<(T, T)> {
+            let first = *values.first()?;
+            Some(values.iter().fold((first, first), |(least, most), value| {
+                (least.min(*value), most.max(*value))
+            }))
+        }
+        fn int32<T: Copy + Ord + Into<u32>>(values: &[T]) -> Option<Statistics> {
+            let (least, most) = ends(values)?;
+            let bits = |value: T| Some(value.into().cast_signed());
+            Some(Statistics::Int32(ValueStatistics::new(
+                bits(least),
+                bits(most),
+                None,
+                Some(0),
+                false,
+            )))
+        }
+        let int64 =
+            |least, most| Statistics::Int64(ValueStatistics::new(Some(least), Some(most), None, Some(0), false));
+        self.statistics = match values {
+            ColumnValues::I64(values) => ends(values).map(|(least, most)| int64(least, most)),
+            ColumnValues::U64(values) => {
+                ends(values).map(|(least, most)| int64(least.cast_signed(), most.cast_signed()))
+            }
+            ColumnValues::U32(values) => int32(values),
+            ColumnValues::U16(values) => int32(values),
+            ColumnValues::U8(values) => int32(values),
+            ColumnValues::Address(values) => ends(values).map(|(least, most)| {
+                let bytes = |address: [u8; 16]| Some(FixedLenByteArray::from(address.to_vec()));
+                Statistics::FixedLenByteArray(ValueStatistics::new(bytes(least), bytes(most), None, Some(0), false))
+            }),
+            ColumnValues::Name(values) => ends(values)
+                .filter(|(least, most)| least.len().max(most.len()) <= STATISTICS_NAME_BYTES_MAX)
+                .map(|(least, most)| {
+                    let bytes = |text: &str| Some(ByteArray::from(text));
+                    Statistics::ByteArray(ValueStatistics::new(bytes(least), bytes(most), None, Some(0), false))
+                }),
+        };
+    }
+
+    /// A dictionary of `distinct` values in plain encoding, and an index of one byte per row (no indices: all rows have the
+    /// only value).
+    pub(super) fn dictionary(
+        &mut self,
+        plain: &[u8],
+        distinct: usize,
+        indices: Option<&mut Vec<u8>>,
+    ) -> Result<(), ParquetError> {
+        let buf = Bytes::copy_from_slice(self.compressor.compress(plain)?);
+        let page = Page::DictionaryPage {
+            buf,
+            num_values: distinct as u32,
+            encoding: Encoding::PLAIN,
+            is_sorted: false,
+        };
+        self.dictionary_at = Some(self.write(page, plain.len())?);
+        self.encodings.push(Encoding::PLAIN);
+        let mut body = Vec::with_capacity(self.rows + 16);
+        match indices {
+            Some(indices) if !indices.is_empty() => {
+                // Width 8, then one run of bit-packed groups of eight.
+                body.push(8);
+                let groups = indices.len().div_ceil(8);
+                varint((groups as u64) << 1 | 1, &mut body);
+                body.extend_from_slice(indices);
+                body.resize(body.len() + groups * 8 - indices.len(), 0);
+            }
+            _ => {
+                // Width 1, then one run of zeros.
+                body.push(1);
+                varint((self.rows as u64) << 1, &mut body);
+                body.push(0);
+            }
+        }
+        self.data(&body, Encoding::RLE_DICTIONARY)
+    }
+
+    pub(super) fn delta(&mut self, values: &[i64], scratch: &mut Vec<u8>) -> Result<(), ParquetError> {
+        delta::encode(values, scratch);
+        self.data(scratch, Encoding::DELTA_BINARY_PACKED)
+    }
+
+    pub(super) fn split(&mut self, streams: &[u8]) -> Result<(), ParquetError> {
+        self.data(streams, Encoding::BYTE_STREAM_SPLIT)
+    }
+
+    pub(super) fn plain(&mut self, plain: &[u8]) -> Result<(), ParquetError> {
+        self.data(plain, Encoding::PLAIN)
+    }
+
+    fn data(&mut self, body: &[u8], encoding: Encoding) -> Result<(), ParquetError> {
+        let buf = Bytes::copy_from_slice(self.compressor.compress(body)?);
+        let page = Page::DataPage {
+            buf,
+            num_values: self.rows as u32,
+            encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        self.encodings.push(encoding);
+        self.data_at = self.write(page, body.len())?;
+        Ok(())
+    }
+
+    /// Answers where the page lies in the chunk.
+    fn write(&mut self, page: Page, uncompressed_bytes: usize) -> Result<u64, ParquetError> {
+        let mut writer = SerializedPageWriter::new(&mut self.sink);
+        let written = writer.write_page(CompressedPage::new(page, uncompressed_bytes))?;
+        self.uncompressed_bytes += written.uncompressed_size;
+        Ok(written.offset)
+    }
+
+    /// The chunk's bytes and its metadata, with offsets from its start.
+    pub(super) fn finish(self) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+        let bytes = Bytes::from(self.sink.into_inner()?);
+        let mut metadata = ColumnChunkMetaData::builder(self.column)
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+            .set_encodings(self.encodings)
+            .set_num_values(self.rows as i64)
+            .set_total_compressed_size(bytes.len() as i64)
+            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
+            .set_dictionary_page_offset(self.dictionary_at.map(u64::cast_signed))
+            .set_data_page_offset(self.data_at.cast_signed());
+        if let Some(statistics) = self.statistics {
+            metadata = metadata.set_statistics(statistics);
+        }
+        let close = ColumnCloseResult {
+            bytes_written: bytes.len() as u64,
+            rows_written: self.rows as u64,
+            metadata: metadata.build()?,
+            bloom_filter: None,
+            column_index: None,
+            offset_index: None,
+        };
+        Ok((bytes, close))
+    }
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
