@@ -22,7 +22,7 @@ use schemas::inventory::{self, AssignmentsVersion};
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::config::Config;
 use crate::options::load_assignments;
@@ -44,6 +44,8 @@ pub(crate) struct Jobs {
     pub(crate) collector: Arc<Collector>,
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
+    /// SIGHUP, where it can be watched.
+    pub(crate) hangup: Option<tokio::signal::unix::Signal>,
     pub(crate) close_periods: bool,
     /// Shared with the metrics.
     pub(crate) removed: Removed,
@@ -53,24 +55,24 @@ impl Jobs {
     /// Runs until cancelled. An error is logged and tried again at the next tick: a job that cannot run now must not take
     /// the collector down with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
-            .ok();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut assignments = None;
         let mut config_modified = self.config_modified();
         let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
+        let mut config_seen = config_modified;
         let mut billing_due = tokio::time::Instant::now() + TICK;
         loop {
             let mut reload = false;
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
-                () = hung_up(&mut hangup) => reload = true,
+                () = hung_up(&mut self.hangup) => reload = true,
             }
+            // A file that changed since the last look may be half written, and half a file can be a valid one.
             let modified = self.config_modified();
-            if reload || modified != config_modified {
+            let is_settled = std::mem::replace(&mut config_seen, modified) == modified;
+            if reload || (is_settled && modified != config_modified) {
                 config_modified = modified;
                 self.reload_config();
                 assignments = None;

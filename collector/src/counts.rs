@@ -102,6 +102,8 @@ counters! {
     TimesMissing = "times_normalised.missing",
     /// A damaged block of the journal, skipped.
     JournalBlocksDamaged = "journal_blocks_damaged",
+    /// Bytes at the end of a segment that a crash cut off: never acknowledged, ignored.
+    JournalBytesTorn = "journal_bytes_torn",
 }
 
 const COUNTERS: usize = Counter::ALL.len();

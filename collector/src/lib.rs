@@ -29,6 +29,7 @@ mod test_support;
 pub mod times;
 
 pub use config::{CollectorConfig, ConfigError};
+pub use durable::advice;
 pub use import::{ImportError, ImportSummary, Importer};
 pub use pipeline::{Collector, CollectorError, LiveCounts};
 pub use receive::{ListenKind, Listening};

@@ -7,11 +7,13 @@
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
+//! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
 pub mod column;
 pub mod db;
+pub mod fault;
 pub mod flow;
 pub mod ids;
 pub mod inventory;

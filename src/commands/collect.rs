@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,10 +27,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (mut config, database) = args.data.open_database().await?;
+    let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
+    let signal = StopSignal::watch()?;
     let running = Running::start(&config, database, args.data.config_path(), false).await?;
-    stop_signal().await?;
+    signal.received().await;
     running.stop().await
 }
 
@@ -53,6 +55,10 @@ impl Running {
         config_path: Option<std::path::PathBuf>,
         close_periods: bool,
     ) -> anyhow::Result<Running> {
+        // Before anybody can know that this process runs: a signal must not end it undrained.
+        let hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
+            .ok();
         let assignments = load_assignments(&database).await?;
         let storage = config.open_storage()?;
         let collector = Collector::start(&storage, config.collector.clone(), config.metering(), assignments)
@@ -72,6 +78,7 @@ impl Running {
             analytics: analytics.clone(),
             collector: collector.clone(),
             metering: metering_sender,
+            hangup,
             close_periods,
             removed: removed.clone(),
         };
@@ -117,6 +124,15 @@ impl Running {
         }
     }
 
+    /// What keeps the collector from its work, for as long as it runs.
+    pub(crate) fn problems(&self) -> impl Fn() -> Vec<&'static str> + Send + Sync + 'static {
+        let collector = Arc::downgrade(&self.collector);
+        move || {
+            let live = collector.upgrade().map(|collector| collector.live());
+            live.map(|live| live.problems()).unwrap_or_default()
+        }
+    }
+
     /// Drains: everything received is queryable, and counted in usage, when this returns.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: storing what was received");
@@ -133,14 +149,25 @@ impl Running {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(crate) async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM or SIGINT, watched from its making on: one that comes while the collector starts is not lost, and does not end
+/// the process undrained.
+pub(crate) struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub(crate) fn watch() -> anyhow::Result<StopSignal> {
+        Ok(StopSignal {
+            terminate: signal(SignalKind::terminate()).context("watch SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("watch SIGINT")?,
+        })
     }
-    Ok(())
+
+    pub(crate) async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -64,6 +64,10 @@ pub enum CollectorError {
     Thread { name: String, source: std::io::Error },
     #[error("thread {name} ended by a panic: restart; what reached the journal is kept")]
     Panicked { name: String },
+    #[error(
+        "the journal has stored {segments} segments, but table flows in {folder} knows none of them: mount or restore that folder; to begin with empty tables, move the journal folder away too"
+    )]
+    TablesGone { segments: u64, folder: PathBuf },
     #[error("{segments} journal segments are not stored yet: they are kept, and stored at the next start")]
     NotDrained { segments: u64 },
 }
@@ -84,6 +88,29 @@ pub struct LiveCounts {
     pub store_stalled: bool,
     /// Every thread is alive.
     pub running: bool,
+}
+
+impl LiveCounts {
+    /// What keeps the collector from doing its work at the moment, in words for people; nothing when all is well.
+    pub fn problems(&self) -> Vec<&'static str> {
+        let all = [
+            (
+                !self.running,
+                "collector: a thread has ended, restart ezscale; what reached the journal is kept",
+            ),
+            (
+                self.journal_stalled,
+                "journal: cannot be written or is full, datagrams are dropped and counted; the log says why",
+            ),
+            (
+                self.store_stalled,
+                "tables: cannot be written, what is received waits in the journal; the log says why",
+            ),
+        ];
+        all.into_iter()
+            .filter_map(|(is_so, problem)| is_so.then_some(problem))
+            .collect()
+    }
 }
 
 /// What the threads share.

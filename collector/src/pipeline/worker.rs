@@ -4,6 +4,7 @@
 //! then the segment is deleted. A failed step is tried again with the rows at hand; a crash between any two steps is
 //! repaired by doing all of them again from the checkpoint of that segment (F1).
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use schemas::address::Address;
 use schemas::assignment::Assignments;
+use schemas::fault;
 use schemas::metering::MeteringConfig;
 use schemas::table::Token;
 
@@ -19,7 +21,7 @@ use super::stage::Stage;
 use super::{CollectorError, Shared};
 use crate::counts::{CountKey, Counter};
 use crate::journal::{Journal, Record, read_segment};
-use crate::sink::{Prepared, Tables};
+use crate::sink::{self, Prepared, Tables};
 use crate::status::{self, CollectorStatus, Tracker};
 
 /// Pause after a failed attempt.
@@ -70,6 +72,21 @@ pub(super) fn recover(
     let newest = segments.last().map_or(0, |segment| segment.number);
     let next_new_segment = (newest.max(used_up) + 1).max(checkpoint_next.unwrap_or(1));
     let next_segment = segments.first().map_or(next_new_segment, |segment| segment.number);
+    let stored = checkpoint_next.map_or(0, |next| next - 1);
+    let known_to_flows = sink::applied(&tables.flows, journal.id())?;
+    if stored > 0 && known_to_flows == 0 {
+        return Err(CollectorError::TablesGone {
+            segments: stored,
+            folder: tables.flows.dir().to_owned(),
+        });
+    }
+    if known_to_flows < stored {
+        tracing::error!(
+            stored,
+            known_to_flows,
+            "table flows is older than the journal (restored from a backup?): the segments between are not in it"
+        );
+    }
     if let Some(expected) = checkpoint_next
         && expected < next_segment
         && !segments.is_empty()
@@ -128,6 +145,8 @@ pub(super) fn prepare(journal: &Journal, stage: &mut Stage, number: u64) -> Resu
         tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
     }
     if content.torn_bytes > 0 {
+        let at_ms = last_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
         tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
     }
     let token = Token {
@@ -154,6 +173,9 @@ pub(super) struct Worker {
     stage: Stage,
     started_at_ms: i64,
     logged_at: Option<Instant>,
+    /// The status as last written told of a stalled journal.
+    told_stalled: bool,
+    status_at: Cell<Instant>,
 }
 
 impl Worker {
@@ -163,6 +185,8 @@ impl Worker {
             stage,
             started_at_ms: jiff::Timestamp::now().as_millisecond(),
             logged_at: None,
+            told_stalled: false,
+            status_at: Cell::new(now),
         }
     }
 
@@ -174,7 +198,10 @@ impl Worker {
                 return;
             }
             match closed.recv_timeout(RETRY_INTERVAL) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tell_of_stall();
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.store_closed_segments();
                     self.write_status();
@@ -218,6 +245,7 @@ impl Worker {
         }
         let finished = self.retry(|worker| {
             save_checkpoint(&shared.journal, &worker.stage, number)?;
+            fault::at("checkpoint.saved");
             Ok(shared.journal.delete(number)?)
         });
         shared.backlog_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
@@ -239,12 +267,14 @@ impl Worker {
                 Err(error) => {
                     self.shared.store_stalled.store(true, Ordering::Relaxed);
                     if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-                        let source = crate::error_chain(&error);
                         tracing::error!(
-                            source,
+                            folder = %self.shared.data_dir.display(),
+                            source = crate::error_chain(&error),
+                            advice = crate::durable::advice(&error),
                             "segment cannot be stored, it stays in the journal and is tried again"
                         );
                         self.logged_at = Some(Instant::now());
+                        self.write_status();
                     }
                 }
             }
@@ -255,6 +285,15 @@ impl Worker {
                 }
             }
             std::thread::park_timeout(RETRY_INTERVAL);
+        }
+    }
+
+    /// While the journal is stalled no segment comes whose end would write the status.
+    fn tell_of_stall(&mut self) {
+        let stalled = self.shared.journal_stalled.load(Ordering::Relaxed);
+        if stalled != self.told_stalled || (stalled && self.status_at.get().elapsed() >= LOG_INTERVAL) {
+            self.told_stalled = stalled;
+            self.write_status();
         }
     }
 
@@ -271,12 +310,15 @@ impl Worker {
     }
 
     fn write_status(&self) {
+        self.status_at.set(Instant::now());
         let status = CollectorStatus {
             written_at_ms: jiff::Timestamp::now().as_millisecond(),
             started_at_ms: self.started_at_ms,
             journal_id: self.shared.journal.id().to_owned(),
             next_segment: self.shared.next_segment.load(Ordering::Acquire),
             segments_waiting: self.shared.segments_waiting(),
+            journal_stalled: self.shared.journal_stalled.load(Ordering::Relaxed),
+            store_stalled: self.shared.store_stalled.load(Ordering::Relaxed),
             sockets: self.shared.socket_statuses(),
             exporters: self.stage.exporters(),
             totals: self.stage.totals().clone(),

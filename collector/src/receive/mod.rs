@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
+use schemas::fault;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -275,6 +276,7 @@ impl ReceiveLoop {
 
     /// Queues the batch and leaves an empty one; drops and counts it when the queue is full.
     fn hand_over(&self, batch: &mut RecordBuffer) {
+        fault::at("receive.batch");
         if let Err(full) = self.batches.hand_over(batch) {
             self.stats
                 .queue_dropped

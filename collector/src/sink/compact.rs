@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::fault;
 use schemas::table::{Commit, FileEntry, ManifestError, Table};
 use schemas::window::HOUR_MS;
 
@@ -87,6 +88,7 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
     }
 
     let size_bytes = write_sorted(table, &path, &inputs, limits.row_group_rows)?;
+    fault::at("compact.written");
     let rows = inputs.iter().map(|file| file.rows).sum();
     let merged = FileEntry {
         path: path.clone(),
@@ -102,12 +104,15 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         ..Commit::default()
     };
     match table.commit(commit) {
-        Ok(_) => Ok(Compaction {
-            files_removed: inputs.len(),
-            rows,
-            bytes_before: inputs.iter().map(|file| file.size_bytes).sum(),
-            bytes_after: size_bytes,
-        }),
+        Ok(_) => {
+            fault::at("compact.committed");
+            Ok(Compaction {
+                files_removed: inputs.len(),
+                rows,
+                bytes_before: inputs.iter().map(|file| file.size_bytes).sum(),
+                bytes_after: size_bytes,
+            })
+        }
         // Whoever was faster may have committed a file of this very name: what nobody names is left to the vacuum.
         Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Compaction::default()),
         Err(source) => Err(store_error(source)),

@@ -50,6 +50,9 @@ pub struct CollectorStatus {
     pub next_segment: u64,
     /// Closed segments that waited when this was written.
     pub segments_waiting: u64,
+    /// The journal or the tables could not be written: the log says why.
+    pub journal_stalled: bool,
+    pub store_stalled: bool,
     pub sockets: Vec<SocketStatus>,
     /// In order of address.
     pub exporters: Vec<ExporterStatus>,

@@ -28,7 +28,7 @@ pub use retain::{
     RETAINED_FROM, RetentionConfig, RetentionError, RetentionLimits, RetentionPlan, UNBILLED_DAYS, retained_from_ms,
 };
 pub use storage::{FileReader, FileWriter, Storage, StorageConfig, StorageError};
-pub use write::{WriteError, write_parquet, write_row_groups};
+pub use write::{WriteError, create_dir_synced, write_parquet, write_row_groups};
 
 use crate::column::TableDef;
 
@@ -63,7 +63,7 @@ impl Table {
     pub fn open(storage: impl Into<Storage>, def: &'static TableDef) -> Result<Table, ManifestError> {
         let storage = storage.into();
         let dir = storage.tables_dir().join(def.name);
-        std::fs::create_dir_all(&dir).map_err(io_error(&dir))?;
+        create_dir_synced(&dir).map_err(io_error(&dir))?;
         let owner = copy::check_place(&storage)?;
         let files = storage.location(def.name);
         storage.create_folder(def.name).map_err(io_error(&files))?;

@@ -1,7 +1,8 @@
 //! Writing a Parquet file so that it is whole or absent, and removing the ones nobody names.
 
 use std::borrow::Borrow;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -76,7 +77,8 @@ pub fn write_parquet(
 /// in bytes. A file of that name is replaced, which is safe while no commit names it.
 ///
 /// # Errors
-/// On any failure, also of a row group, the file does not exist under its name.
+/// On any failure, also of a row group, the file does not exist under its name, and what was written of it is removed: on a
+/// full disk the journal needs that room.
 pub fn write_row_groups(
     table: &Table,
     path: &str,
@@ -90,6 +92,30 @@ pub fn write_row_groups(
     }
     let file = writer.into_inner().map_err(&parquet)?;
     file.finish().map_err(WriteError::io(&location))
+}
+
+/// Makes a folder, and those above it, where they are missing; their names are synced, so that what is synced in them is
+/// found after a power cut.
+///
+/// # Errors
+/// When one cannot be made, or is a file.
+pub fn create_dir_synced(dir: &Path) -> std::io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(Path::new(""));
+    create_dir_synced(parent)?;
+    match std::fs::create_dir(dir) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    File::open(parent)?.sync_all()
 }
 
 impl Table {
@@ -141,8 +167,12 @@ impl Table {
         }
         // Taken after the list: what was written before it and named meanwhile is named now.
         let snapshot = self.snapshot()?;
-        self.check_copy(&snapshot)?;
         let mut removed = 0;
+        // Without a manifest nobody can say what is not named: one that was lost must not take the data with it.
+        if snapshot.sequence == 0 {
+            return Ok(removed);
+        }
+        self.check_copy(&snapshot)?;
         for name in old {
             let path = name.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
             if path.is_none_or(|path| snapshot.files.contains_key(path)) {
@@ -150,7 +180,7 @@ impl Table {
             }
             match self.storage.remove(&name) {
                 Ok(()) => removed += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(io_error(&self.storage.location(&name))(source)),
             }
         }
@@ -190,6 +220,41 @@ mod tests {
         assert_eq!(table.vacuum(Duration::ZERO).unwrap(), 1);
         assert!(table.dir().join("1970-01-01/a.parquet").exists());
         assert!(!table.dir().join("1970-01-01/b.parquet").exists());
+
+        std::fs::remove_file(table.dir().join("MANIFEST")).unwrap();
+        let without_manifest = Table::open(dir.path(), &FLOWS).unwrap();
+        assert_eq!(without_manifest.vacuum(Duration::ZERO).unwrap(), 0);
+        assert!(
+            table.dir().join("1970-01-01/a.parquet").exists(),
+            "a lost manifest can be restored"
+        );
+    }
+
+    #[test]
+    fn folders_are_made_once_and_a_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_synced(&deep).unwrap();
+        create_dir_synced(&deep).unwrap();
+        assert!(deep.is_dir());
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            assert!(create_dir_synced(&path).is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        // A folder where the file must go: everything succeeds but the rename.
+        std::fs::create_dir_all(table.dir().join("1970-01-01/a.parquet/x")).unwrap();
+        let batch = flows_to_batch(&[Flow::default()]);
+        let error = write_parquet(&table, "1970-01-01/a.parquet", [&batch]).unwrap_err();
+        assert!(matches!(error, WriteError::Io { .. }), "{error}");
+        let left: Vec<_> = std::fs::read_dir(table.dir().join("1970-01-01")).unwrap().collect();
+        assert_eq!(left.len(), 1, "only the folder: {left:?}");
     }
 
     #[test]

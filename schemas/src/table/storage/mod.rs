@@ -30,6 +30,9 @@ pub use config::{Secret, StorageConfig, StorageError};
 
 use config::Place;
 
+use super::create_dir_synced;
+use crate::fault;
+
 /// A data directory and where the files of its tables lie. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Storage(Arc<Inner>);
@@ -132,7 +135,7 @@ impl Storage {
     /// Makes a folder where there are folders.
     pub(super) fn create_folder(&self, name: &str) -> io::Result<()> {
         match &self.0.files {
-            Files::Folder(folder) => std::fs::create_dir_all(folder.join(name)),
+            Files::Folder(folder) => create_dir_synced(&folder.join(name)),
             Files::Bucket(_) => Ok(()),
         }
     }
@@ -281,7 +284,7 @@ impl LocalFile {
     fn create(target: &Path) -> io::Result<LocalFile> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent)?;
+            create_dir_synced(parent)?;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let temporary = target.with_extension(format!("{}x{number}.tmp", std::process::id()));
@@ -294,10 +297,19 @@ impl LocalFile {
     }
 
     fn finish(mut self) -> io::Result<()> {
+        let is_parquet = self.target.extension().is_some_and(|extension| extension == "parquet");
+        let fault_at = |point| {
+            if is_parquet {
+                fault::at(point);
+            }
+        };
         self.file.flush()?;
+        fault_at("parquet.written");
         self.file.get_ref().sync_all()?;
+        fault_at("parquet.synced");
         std::fs::rename(&self.temporary, &self.target)?;
         self.is_renamed = true;
+        fault_at("parquet.renamed");
         let parent = self.target.parent().unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()
     }
