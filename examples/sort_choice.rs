@@ -19,10 +19,13 @@ use schemas::column::TableDef;
 use schemas::flow::{FLOWS, Flow, flows_to_batch};
 use schemas::metering::{Enricher, MeteringConfig};
 use schemas::table::{Commit, FileEntry, Table, write_parquet};
-use schemas::window::{HOUR_MS, WINDOW_MS};
+use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 
 const START_MS: i64 = 1_790_000_000_000 / HOUR_MS * HOUR_MS;
 const SEGMENT_FLOWS: usize = 100_000;
+/// About so many flows of the fleet in an hour, at this density.
+const FLOWS_PER_HOUR: usize = 650_000;
+const DENSITY: u32 = 2_700;
 const QUERY_RUNS: usize = 3;
 
 type Error = Box<dyn std::error::Error>;
@@ -120,10 +123,18 @@ fn generate(dir: &Path, flows: usize) -> Result<Vec<FileEntry>, Error> {
         exporters: fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect(),
     };
     let enricher = Enricher::new(&metering, Arc::new(Assignments::new(assignments)?));
-    let density = (flows / fleet.services.len() / 12) as u32;
-    for window in 0..12 {
-        let from_ms = START_MS + window * WINDOW_MS;
-        fleet.flows(from_ms, from_ms + WINDOW_MS, density, &mut rows);
+    // The fleet has no more than this to say in an hour: more flows are those of other days in the same hour.
+    let days = flows.div_ceil(FLOWS_PER_HOUR) as i64;
+    for day in 0..days {
+        let first = rows.len();
+        for window in 0..12 {
+            let from_ms = START_MS + day * DAY_MS + window * WINDOW_MS;
+            fleet.flows(from_ms, from_ms + WINDOW_MS, DENSITY, &mut rows);
+        }
+        for row in &mut rows[first..] {
+            row.start_at_ms -= day * DAY_MS;
+            row.end_at_ms -= day * DAY_MS;
+        }
     }
     for row in &mut rows {
         // The exporter's cache holds them back for a while.
