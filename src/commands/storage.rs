@@ -91,7 +91,6 @@ fn list(config: &Config, analytics: &Analytics) -> anyhow::Result<()> {
     ];
     let mut listing = Listing::new(&columns).right(1).right(2).right(3).right(4);
     for table in analytics.storage(&config.retention)? {
-        #[allow(clippy::cast_precision_loss)] // for people
         let per_row = table.size_bytes as f64 / table.rows.max(1) as f64;
         let at = |at_ms: Option<i64>| at_ms.map(instant_text).unwrap_or_default();
         listing.row([

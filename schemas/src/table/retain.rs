@@ -181,7 +181,8 @@ impl Table {
         if plan.files.is_empty() {
             return Ok(true);
         }
-        let cut_ms = plan.cut_ms.max(retained_from_ms(&*self.snapshot()?));
+        let snapshot = self.snapshot()?;
+        let cut_ms = plan.cut_ms.max(retained_from_ms(&snapshot));
         let commit = Commit {
             remove: plan.files.iter().map(|file| file.path.clone()).collect(),
             set: BTreeMap::from([(RETAINED_FROM.to_owned(), cut_ms.to_string())]),
