@@ -5,12 +5,17 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
 use serde::{Deserialize, Serialize};
+
+/// With a larger tolerance the truth check would find nothing.
+const TRUTH_TOLERANCE_PERCENT_MAX: u32 = 90;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +28,7 @@ pub(crate) struct Config {
     /// Networks of ours beside the prefixes that services hold.
     pub(crate) own_networks: Vec<IpNet>,
     pub(crate) collector: CollectorConfig,
+    pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
     #[serde(rename = "exporter")]
@@ -45,6 +51,21 @@ pub(crate) struct BillingConfig {
     pub(crate) close_automatically: bool,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MeteringSettings {
+    /// The truth check: how far flows may be from an interface's counter beside the sampling error, in percent.
+    pub(crate) truth_tolerance_percent: u32,
+}
+
+impl Default for MeteringSettings {
+    fn default() -> MeteringSettings {
+        MeteringSettings {
+            truth_tolerance_percent: analytics::truth::TOLERANCE_PERCENT,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -52,6 +73,7 @@ impl Default for Config {
             database: None,
             own_networks: Vec::new(),
             collector: CollectorConfig::default(),
+            metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
             exporters: Vec::new(),
@@ -93,6 +115,12 @@ impl Config {
     /// What no type can rule out.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.collector.validate()?;
+        let tolerance_percent = self.metering.truth_tolerance_percent;
+        if tolerance_percent > TRUTH_TOLERANCE_PERCENT_MAX {
+            bail!(
+                "metering.truth_tolerance_percent = {tolerance_percent} is out of range: use 0 to {TRUTH_TOLERANCE_PERCENT_MAX}"
+            );
+        }
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
             let address = exporter.address;
@@ -115,6 +143,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What the truth check depends on.
+    pub(crate) fn truth(&self) -> TruthSettings {
+        TruthSettings {
+            metering: Arc::new(self.metering()),
+            tolerance_percent: self.metering.truth_tolerance_percent,
+        }
     }
 
     pub(crate) fn metering(&self) -> MeteringConfig {
@@ -144,6 +180,9 @@ mod tests {
         let config = Config::parse(EXAMPLE).unwrap();
         assert!(!config.exporters.is_empty());
         assert!(!config.collector.netflow.is_empty());
+        assert_eq!(config.exporters[0].interface_names[&513], "ae0.0");
+        let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again.exporters, config.exporters);
     }
 
     #[test]
@@ -169,6 +208,11 @@ mod tests {
                 "external_interfaces",
             ),
             ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
+            ("[metering]\ntruth_tolerance_percent = 91", "use 0 to 90"),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\ninterface_names = { ae0 = '513' }",
+                "\"ae0\" is no SNMP index",
+            ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(expected), "{text:?} gave {error:?}");

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::options::{Data, open_current};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Tables: flows, usage_5m, counters, collection_5m (docs/tables.md).
+#[command(after_help = "Tables: flows, usage_5m, counters, collection_5m, truth_1h (docs/tables.md).
 Functions for addresses: addr('192.0.2.1'), addr_text(src_addr), in_prefix(dst_addr, '2001:db8::/32').
 
 Example: the ten busiest destinations of service 12 today

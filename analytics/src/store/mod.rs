@@ -26,7 +26,7 @@ use object_store::local::LocalFileSystem;
 use schemas::column::TableDef;
 use schemas::flow::FLOWS;
 use schemas::table::{Snapshot, Table};
-use schemas::tables::{COLLECTION_5M, COUNTERS, USAGE_5M};
+use schemas::tables::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
 use tokio::task::JoinSet;
 
 use crate::AnalyticsError;
@@ -50,7 +50,9 @@ pub(crate) struct FlowStore {
     url: ObjectStoreUrl,
     pub(crate) flows: Table,
     pub(crate) usage: Table,
+    pub(crate) counters: Table,
     pub(crate) collection: Table,
+    pub(crate) truth: Table,
 }
 
 impl std::fmt::Debug for FlowStore {
@@ -64,7 +66,13 @@ impl std::fmt::Debug for FlowStore {
 impl FlowStore {
     pub(crate) fn open(data_dir: &Path) -> Result<FlowStore, AnalyticsError> {
         let open = |def: &'static TableDef| Table::open(data_dir, def);
-        let tables = [open(&FLOWS)?, open(&USAGE_5M)?, open(&COUNTERS)?, open(&COLLECTION_5M)?];
+        let tables = [
+            open(&FLOWS)?,
+            open(&USAGE_5M)?,
+            open(&COUNTERS)?,
+            open(&COLLECTION_5M)?,
+            open(&TRUTH_1H)?,
+        ];
 
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = SessionConfig::new()
@@ -94,13 +102,15 @@ impl FlowStore {
             context.register_udf(function);
         }
         context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
-        let [flows, usage, _, collection] = tables;
+        let [flows, usage, counters, collection, truth] = tables;
         Ok(FlowStore {
             context,
             url,
             flows,
             usage,
+            counters,
             collection,
+            truth,
         })
     }
 

@@ -270,6 +270,7 @@ mod tests {
             bytes_out: 0,
             windows_measured: 0,
             windows: 1,
+            error_bound_ppm: 0,
         };
         let row = point_row(&point, VolumeUnits::Decimal, &TimeZone::UTC);
         assert_eq!((row.received.as_str(), row.note.as_str()), ("–", "not measured"));
