@@ -44,7 +44,10 @@ mod tests {
         let config: MeteringConfig = serde_json::from_str(text).unwrap();
         let names = Names::new(&config);
         let (known, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        assert_eq!((names.exporter(known), names.exporter(other)), ("mx1".into(), "192.0.2.2".into()));
+        assert_eq!(
+            (names.exporter(known), names.exporter(other)),
+            ("mx1".into(), "192.0.2.2".into())
+        );
         assert_eq!(names.interface(known, 17), "ae0.0");
         assert_eq!(names.interface(known, 18), "interface 18");
         assert_eq!(names.interface(other, 17), "interface 17");

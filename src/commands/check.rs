@@ -60,7 +60,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let longest_ms = truth::HOURS_MAX as i64 * HOUR_MS;
     if to_ms.saturating_sub(from_ms) > longest_ms {
-        bail!("the range is longer than {} hours: ask for less at a time", truth::HOURS_MAX);
+        bail!(
+            "the range is longer than {} hours: ask for less at a time",
+            truth::HOURS_MAX
+        );
     }
     let analytics = open_current(&config).await?;
     let settings = config.truth();

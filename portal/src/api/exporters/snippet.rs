@@ -133,7 +133,10 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
             .interface_names
             .iter()
             .map(|(index, name)| format!("{index} = {}", quoted(name)));
-        lines.push(format!("interface_names = {{ {} }}", names.collect::<Vec<_>>().join(", ")));
+        lines.push(format!(
+            "interface_names = {{ {} }}",
+            names.collect::<Vec<_>>().join(", ")
+        ));
     }
     if let Some(rate) = config.sampling_rate {
         lines.push(format!("sampling_rate = {rate}"));
