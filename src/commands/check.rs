@@ -159,7 +159,10 @@ fn print_table(rows: &[TruthRow], metering: &MeteringConfig, tolerance_percent: 
             interface,
             row.direction.name().to_owned(),
             byte_count(row.counter_bytes),
-            byte_count(row.metered_bytes),
+            match row.verdict {
+                Verdict::NotSampled => "-".to_owned(),
+                _ => byte_count(row.metered_bytes),
+            },
             known(format!("{} %", percent_text(row.ratio_ppm))),
             known(format!("± {} %", percent_text(row.bound_ppm))),
             verdict,

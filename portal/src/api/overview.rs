@@ -10,7 +10,7 @@ pub(crate) mod query;
 pub(crate) mod tiles;
 pub(crate) mod view;
 
-use analytics::truth::TruthRow;
+use analytics::truth::{TruthRow, Verdict};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -53,7 +53,8 @@ pub(crate) struct TruthSummary {
 
 impl TruthSummary {
     fn of(rows: &[TruthRow]) -> TruthSummary {
-        let mut compared = rows.iter().filter(|row| row.has_ratio()).peekable();
+        let judged = |row: &&TruthRow| matches!(row.verdict, Verdict::Agrees | Verdict::Mismatch);
+        let mut compared = rows.iter().filter(judged).peekable();
         TruthSummary {
             hour_start_ms: compared.peek().map(|row| row.hour_start_ms),
             compared: compared.count(),

@@ -307,7 +307,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
 
 /// The truth check as a fact with its explanation.
 fn check(view: &ExporterView, findings: usize) -> (String, String) {
-    let compared = view.truth.iter().filter(|truth| truth.ratio_ppm.is_some()).count();
+    let judged = |truth: &&TruthView| matches!(truth.verdict, Verdict::Agrees | Verdict::Mismatch);
+    let compared = view.truth.iter().filter(judged).count();
     let Some(first) = view.truth.first() else {
         return (
             "not compared".to_owned(),
@@ -329,7 +330,11 @@ fn truth_row(truth: &TruthView) -> TruthRow {
         interface: truth.interface.clone(),
         direction: truth::direction_words(truth.direction),
         counter: format::bytes(truth.counter_bytes),
-        metered: format::bytes(truth.metered_bytes),
+        // Nothing observed is not the same as nothing metered.
+        metered: match truth.verdict {
+            Verdict::NotSampled => "–".to_owned(),
+            _ => format::bytes(truth.metered_bytes),
+        },
         ratio: truth.ratio_ppm.map_or_else(|| "–".to_owned(), percent),
         bound: truth
             .ratio_ppm

@@ -237,7 +237,7 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             alarming: quiet > 0,
         },
         Tile {
-            title: "Flows against counters",
+            title: "Counter check",
             value: match (answer.truth.compared, answer.truth.findings) {
                 (0, _) => "–".to_owned(),
                 (_, 0) => "agree".to_owned(),
@@ -260,7 +260,7 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             alarming: false,
         },
         Tile {
-            title: "Unknown sampling rate",
+            title: "Rate unknown",
             value: format::grouped(figures.flows_without_rate),
             note: if figures.flows_without_rate == 0 {
                 "every flow can be billed".to_owned()
