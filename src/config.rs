@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
@@ -13,6 +15,9 @@ use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
+
+/// With a larger tolerance the truth check would find nothing.
+const TRUTH_TOLERANCE_PERCENT_MAX: u32 = 90;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +34,7 @@ pub(crate) struct Config {
     /// How long and how much of each table is kept.
     pub(crate) retention: RetentionConfig,
     pub(crate) collector: CollectorConfig,
+    pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
     #[serde(rename = "exporter")]
@@ -51,6 +57,21 @@ pub(crate) struct BillingConfig {
     pub(crate) close_automatically: bool,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MeteringSettings {
+    /// The truth check: how far flows may be from an interface's counter beside the sampling error, in percent.
+    pub(crate) truth_tolerance_percent: u32,
+}
+
+impl Default for MeteringSettings {
+    fn default() -> MeteringSettings {
+        MeteringSettings {
+            truth_tolerance_percent: analytics::truth::TOLERANCE_PERCENT,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -60,6 +81,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             retention: RetentionConfig::default(),
             collector: CollectorConfig::default(),
+            metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
             exporters: Vec::new(),
@@ -103,6 +125,12 @@ impl Config {
         self.collector.validate()?;
         self.storage.validate()?;
         self.retention.validate()?;
+        let tolerance_percent = self.metering.truth_tolerance_percent;
+        if tolerance_percent > TRUTH_TOLERANCE_PERCENT_MAX {
+            bail!(
+                "metering.truth_tolerance_percent = {tolerance_percent} is out of range: use 0 to {TRUTH_TOLERANCE_PERCENT_MAX}"
+            );
+        }
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
             let address = exporter.address;
@@ -125,6 +153,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What the truth check depends on.
+    pub(crate) fn truth(&self) -> TruthSettings {
+        TruthSettings {
+            metering: Arc::new(self.metering()),
+            tolerance_percent: self.metering.truth_tolerance_percent,
+        }
     }
 
     pub(crate) fn metering(&self) -> MeteringConfig {
@@ -202,6 +238,9 @@ mod tests {
         let config = Config::parse(EXAMPLE).unwrap();
         assert!(!config.exporters.is_empty());
         assert!(!config.collector.netflow.is_empty());
+        assert_eq!(config.exporters[0].interface_names[&513], "ae0.0");
+        let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again.exporters, config.exporters);
     }
 
     #[test]
@@ -246,6 +285,11 @@ mod tests {
                 "external_interfaces",
             ),
             ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
+            ("[metering]\ntruth_tolerance_percent = 91", "use 0 to 90"),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\ninterface_names = { ae0 = '513' }",
+                "\"ae0\" is no SNMP index",
+            ),
             ("[storage]\nurl = 'ftp://x'", "s3://bucket/prefix"),
             ("[retention]\nflows = { max_age_days = 7 }", "allow_unbilled_deletion"),
             ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),

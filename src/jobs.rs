@@ -4,6 +4,7 @@
 //! every 5 s   assignments and configuration changed?  → the collector attributes new flows by them
 //!             backdated changes?                      → stored flows attributed anew, windows marked dirty
 //!             new flow files?                         → dirty windows of usage_5m recomputed
+//! every hour  an hour closed?                        → flows compared with interface counters (truth_1h)
 //! every 10 m  tables beyond their limits             → files removed; files that nobody names removed
 //! every 10 m  periods that ended (serve only)         → invoices
 //! ```
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
+use analytics::truth::{self, TruthSettings};
 use anyhow::Context as _;
 use billing::usage::MeteredUsage;
 use collector::Collector;
@@ -62,10 +64,11 @@ impl Jobs {
         let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
         let mut config_seen = config_modified;
         let mut billing_due = tokio::time::Instant::now() + TICK;
+        let mut truth = TruthJob::default();
         loop {
             let mut reload = false;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return truth.stop(),
                 _ = ticks.tick() => {}
                 () = hung_up(&mut self.hangup) => reload = true,
             }
@@ -100,6 +103,7 @@ impl Jobs {
                     );
                 }
             }
+            truth.follow(&self.analytics, self.config.truth(), Timestamp::now().as_millisecond());
             if self.close_periods && tokio::time::Instant::now() >= billing_due {
                 billing_due = tokio::time::Instant::now() + BILLING_INTERVAL;
                 if let Err(error) = self.close_ended_periods().await {
@@ -122,6 +126,7 @@ impl Jobs {
         match Config::read(path) {
             Ok(config) => {
                 self.config.own_networks = config.own_networks;
+                self.config.metering = config.metering;
                 self.config.exporters = config.exporters;
                 self.config.retention = config.retention;
                 self.config.collector.allowed_exporters = config.collector.allowed_exporters;
@@ -189,6 +194,54 @@ pub(crate) async fn apply_backdated(
         );
     }
     Ok(())
+}
+
+/// The truth check, once for every hour that closes. It reads an hour of flows, so it runs beside the other jobs.
+#[derive(Default)]
+struct TruthJob {
+    /// Hours before this one were asked for.
+    until_ms: i64,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl TruthJob {
+    /// Starts a pass when an hour has closed since the last one and none is under way. A pass that failed is made good by
+    /// the next one: what was not judged stays due.
+    fn follow(&mut self, analytics: &Analytics, settings: TruthSettings, now_ms: i64) {
+        let until_ms = truth::closed_until_ms(now_ms);
+        let is_running = self.running.as_ref().is_some_and(|task| !task.is_finished());
+        if until_ms <= self.until_ms || is_running {
+            return;
+        }
+        self.until_ms = until_ms;
+        let analytics = analytics.clone();
+        self.running = Some(tokio::spawn(async move {
+            match analytics.refresh_truth(&settings, now_ms).await {
+                Ok(pass) if pass.interfaces_skipped > 0 => warn!(
+                    skipped = pass.interfaces_skipped,
+                    limit = truth::INTERFACES_MAX,
+                    "not all interfaces were compared with their counters"
+                ),
+                Ok(pass) if pass.findings > 0 => warn!(
+                    findings = pass.findings,
+                    hours = pass.hours,
+                    "flows disagree with interface counters: see `ezscale check truth`"
+                ),
+                Ok(_) => {}
+                Err(error) => error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "flows could not be compared with interface counters"
+                ),
+            }
+        }));
+    }
+
+    /// Gives up what is under way: nothing was committed, the next start judges it.
+    fn stop(self) {
+        if let Some(task) = self.running {
+            task.abort();
+        }
+    }
 }
 
 async fn hung_up(signal: &mut Option<tokio::signal::unix::Signal>) {

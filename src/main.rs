@@ -42,6 +42,8 @@ enum Command {
     Query(commands::query::Args),
     /// Show what services used
     Usage(commands::usage::Args),
+    /// Check what was measured: flows against the counters of the interfaces they crossed
+    Check(commands::check::Args),
     /// Preview, close and show invoices
     Invoice(commands::invoice::Args),
     /// Print an example, check or show the configuration
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
             Command::Usage(args) => commands::usage::run(args).await,
+            Command::Check(args) => commands::check::run(args).await,
             Command::Invoice(args) => commands::invoice::run(args).await,
             Command::Config(args) => commands::config::run(args),
             Command::User(args) => commands::user::run(args).await,

@@ -7,7 +7,7 @@
 //! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1): applied again to a
 //! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -61,6 +61,9 @@ pub struct ExporterConfig {
     /// SNMP indexes of the interfaces that face other networks; every other interface is internal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_interfaces: Vec<u32>,
+    /// What people call its interfaces, by SNMP index; `interface 17` where absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "by_index")]
+    pub interface_names: BTreeMap<u32, String>,
     /// Overrides whatever the exporter says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_rate: Option<u32>,
@@ -93,6 +96,7 @@ impl ExporterConfig {
             meter: MeterMode::Addresses,
             direction: None,
             external_interfaces: Vec::new(),
+            interface_names: BTreeMap::new(),
             sampling_rate: None,
             default_sampling_rate: None,
             v5_sampling_mode_bits: None,
@@ -131,6 +135,30 @@ pub struct MeteringConfig {
     #[serde(rename = "exporter")]
     pub exporters: Vec<ExporterConfig>,
     pub decoding: DecodingConfig,
+}
+
+mod by_index {
+    //! SNMP indexes as the keys of a table: TOML knows text there only.
+
+    use std::collections::BTreeMap;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(names: &BTreeMap<u32, String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(names.iter().map(|(index, name)| (index.to_string(), name)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, String>, D::Error> {
+        let mut names = BTreeMap::new();
+        for (key, name) in BTreeMap::<String, String>::deserialize(deserializer)? {
+            let index = key
+                .parse()
+                .map_err(|_| D::Error::custom(format!("interface_names: {key:?} is no SNMP index")))?;
+            names.insert(index, name);
+        }
+        Ok(names)
+    }
 }
 
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use futures::TryStreamExt;
 use schemas::column::TableDef;
 use schemas::flow::FLOWS;
 use schemas::table::{Snapshot, Storage, Table};
-use schemas::tables::{COLLECTION_5M, COUNTERS, USAGE_5M};
+use schemas::tables::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
 use tokio::task::JoinSet;
 
 use crate::AnalyticsError;
@@ -50,7 +50,9 @@ pub(crate) struct FlowStore {
     pub(crate) tables: Vec<Table>,
     pub(crate) flows: Table,
     pub(crate) usage: Table,
+    pub(crate) counters: Table,
     pub(crate) collection: Table,
+    pub(crate) truth: Table,
 }
 
 impl std::fmt::Debug for FlowStore {
@@ -64,7 +66,13 @@ impl std::fmt::Debug for FlowStore {
 impl FlowStore {
     pub(crate) fn open(storage: &Storage) -> Result<FlowStore, AnalyticsError> {
         let open = |def: &'static TableDef| Table::open(storage, def);
-        let tables = [open(&FLOWS)?, open(&USAGE_5M)?, open(&COUNTERS)?, open(&COLLECTION_5M)?];
+        let tables = [
+            open(&FLOWS)?,
+            open(&USAGE_5M)?,
+            open(&COUNTERS)?,
+            open(&COLLECTION_5M)?,
+            open(&TRUTH_1H)?,
+        ];
 
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = SessionConfig::new()
@@ -96,14 +104,16 @@ impl FlowStore {
         }
         context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
         let all = tables.to_vec();
-        let [flows, usage, _, collection] = tables;
+        let [flows, usage, counters, collection, truth] = tables;
         Ok(FlowStore {
             context,
             url,
             flows,
             usage,
+            counters,
             collection,
             tables: all,
+            truth,
         })
     }
 

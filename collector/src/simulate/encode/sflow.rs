@@ -23,6 +23,8 @@ const COUNTER_SAMPLE_BYTES_MAX: usize = 8 + 16 + 8 + 88;
 const FCS_BYTES: usize = 4;
 const ETHERNET_BYTES: usize = 14;
 const VLAN_TAG_BYTES: usize = 4;
+/// A shorter frame is filled up.
+const FRAME_BYTES_MIN: u64 = 64;
 /// Interfaces whose counters are kept; a switch has no more ports.
 const INTERFACES_MAX: usize = 1_024;
 /// `ifType` ethernetCsmacd.
@@ -43,7 +45,7 @@ pub(super) struct SflowEncoder {
     interfaces: Vec<InterfaceTotals>,
 }
 
-/// Estimated totals of an interface: what was sampled, scaled.
+/// Estimated totals of an interface: what was sampled, scaled, as it is on the wire (RFC 2863: with framing).
 #[derive(Clone, Copy, Debug, Default)]
 struct InterfaceTotals {
     if_index: u32,
@@ -124,7 +126,9 @@ impl SflowEncoder {
 
     fn count(&mut self, flow: &Flow, sampling_rate: u32) {
         let packets = u64::from(sampling_rate.max(1));
-        let bytes = flow.bytes * packets;
+        let tag_bytes = if flow.vlan == 0 { 0 } else { VLAN_TAG_BYTES };
+        let frame_bytes = flow.bytes + (ETHERNET_BYTES + tag_bytes + FCS_BYTES) as u64;
+        let bytes = frame_bytes.max(FRAME_BYTES_MIN) * packets;
         if let Some(input) = self.interface(flow.in_if) {
             input.in_bytes += bytes;
             input.in_packets += packets;

@@ -128,6 +128,16 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
         lines.push("# face other networks, and remove the #.".to_owned());
         lines.push(interfaces_comment(&seen.interfaces));
     }
+    if !config.interface_names.is_empty() {
+        let names = config
+            .interface_names
+            .iter()
+            .map(|(index, name)| format!("{index} = {}", quoted(name)));
+        lines.push(format!(
+            "interface_names = {{ {} }}",
+            names.collect::<Vec<_>>().join(", ")
+        ));
+    }
     if let Some(rate) = config.sampling_rate {
         lines.push(format!("sampling_rate = {rate}"));
     }
@@ -249,6 +259,8 @@ mod tests {
             direction: Some(MeterDirection::Egress),
             external_interfaces: vec![1, 2],
             v5_sampling_mode_bits: Some(false),
+            interface_names: [(1, "ae0.0".to_owned()), (2, "xe-0/0/1 \"b\"".to_owned())].into(),
+            default_sampling_rate: None,
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
         let seen = Seen {

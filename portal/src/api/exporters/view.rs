@@ -8,6 +8,8 @@ use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
 
+use super::truth::TruthView;
+
 /// An exporter is late after this, and silent after that. Template refresh and active timeouts are about a minute.
 const LATE_AFTER_MS: i64 = 2 * 60_000;
 const SILENT_AFTER_MS: i64 = 15 * 60_000;
@@ -140,6 +142,8 @@ pub(crate) struct ExporterView {
     pub(crate) rejected: Vec<Count>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) interfaces: Vec<Interface>,
+    /// Flows against counters in the last whole hour; empty where no counters are reported.
+    pub(crate) truth: Vec<TruthView>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -253,6 +257,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         rejected: Vec::new(),
         domains: Vec::new(),
         interfaces: Vec::new(),
+        truth: Vec::new(),
         problems: Vec::new(),
     }
 }
