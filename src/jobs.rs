@@ -107,18 +107,25 @@ impl Jobs {
         }
     }
 
-    /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow_assignments(&self, known: &mut Option<Vec<Assignment>>) -> anyhow::Result<()> {
+    /// Hands changed assignments to the collector and applies backdated ones to stored flows. `known` is the revision the
+    /// collector has.
+    async fn follow_assignments(&self, known: &mut Option<i64>) -> anyhow::Result<()> {
+        // Read before the rows: a change between the two is seen again at the next tick, never missed.
+        let revision = inventory::assignments_revision(self.database.pool())
+            .await
+            .context("read the revision of assignments")?;
+        if *known == Some(revision) {
+            return Ok(());
+        }
         let rows = inventory::load_assignments(self.database.pool())
             .await
             .context("read assignments")?;
         let metering = self.config.metering();
-        if known.as_ref() != Some(&rows) {
-            let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
-            self.collector.set_metering(metering.clone(), snapshot);
-        }
-        let rows = known.insert(rows);
-        apply_backdated(&self.database, &self.analytics, &metering, rows).await
+        let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
+        self.collector.set_metering(metering.clone(), snapshot);
+        apply_backdated(&self.database, &self.analytics, &metering, &rows).await?;
+        *known = Some(revision);
+        Ok(())
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {

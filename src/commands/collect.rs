@@ -122,8 +122,12 @@ impl Running {
         tokio::task::spawn_blocking(move || collector.stop())
             .await?
             .context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
-        apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
+        // Loading a large table of assignments takes longer than all the rest: only where it is needed.
+        let pool = self.database.pool();
+        if !schemas::inventory::pending_attribution_changes(pool).await?.is_empty() {
+            let assignments = schemas::inventory::load_assignments(pool).await?;
+            apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
+        }
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
         Ok(())
