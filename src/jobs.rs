@@ -20,7 +20,7 @@ use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
 use schemas::db::Database;
-use schemas::inventory::{self, AssignmentsVersion};
+use schemas::inventory;
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -140,14 +140,14 @@ impl Jobs {
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow_assignments(&self, known: &mut Option<AssignmentsVersion>) -> anyhow::Result<()> {
+    async fn follow_assignments(&self, known: &mut Option<i64>) -> anyhow::Result<()> {
         // Asked before the rows: what changes between the two is read again at the next tick.
-        let version = inventory::assignments_version(self.database.pool()).await?;
+        let revision = inventory::assignments_revision(self.database.pool()).await?;
         let metering = self.config.metering();
-        if *known != Some(version) {
+        if *known != Some(revision) {
             let assignments = load_assignments(&self.database).await?;
             self.collector.set_metering(metering.clone(), assignments);
-            *known = Some(version);
+            *known = Some(revision);
         }
         apply_backdated(&self.database, &self.analytics, &metering).await
     }

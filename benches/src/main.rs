@@ -251,3 +251,13 @@ impl Bench {
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -40,18 +40,6 @@ impl From<AssignmentRow> for Assignment {
     }
 }
 
-/// How many assignments were ever made and ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct AssignmentsVersion {
-    made: i64,
-    ended: i64,
-}
-
-/// The sequence that numbers assignments.
-const MADE: &str = "assignment";
-/// The sequence that counts their ends.
-const ENDED: &str = "assignment-end";
-
 /// Flows that ended in `[from_ms, to_ms)` must be attributed anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttributionChange {
@@ -64,6 +52,22 @@ pub struct AttributionChange {
 
 const SELECT: &str = "SELECT id, service_id, kind, prefix, exporter, if_index, vlan, valid_from_ms, valid_to_ms, created_at_ms \
                       FROM assignments";
+
+/// The sequence that every change of an assignment advances.
+const CHANGES: &str = "assignment_revision";
+
+/// A number that differs from an earlier one when assignments were changed since: asking for it costs nothing, loading
+/// all of them does.
+///
+/// # Errors
+/// As the database answers.
+pub async fn assignments_revision(db: impl AnyExecutor<'_>) -> Result<i64, InventoryError> {
+    let row = sqlx::query("SELECT CAST(coalesce(max(next_value), 0) AS BIGINT) FROM sequences WHERE name = $1")
+        .bind(CHANGES)
+        .fetch_one(db)
+        .await?;
+    Ok(row.try_get(0)?)
+}
 
 /// Gives a target to a service over `[from_ms, to_ms)`. Where that reaches into the past, stored flows will be
 /// attributed anew.
@@ -87,7 +91,7 @@ pub async fn assign(
     }
     let row = AssignmentRow {
         // The sequence's row lock makes concurrent writers take turns, so that the check below sees them.
-        id: AssignmentId(next_id(connection, MADE).await?),
+        id: AssignmentId(next_id(connection, "assignment").await?),
         service: service_id,
         target: canonical(target),
         valid_from_ms: from_ms,
@@ -113,6 +117,7 @@ pub async fn assign(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    next_id(&mut *connection, CHANGES).await?;
     if from_ms < now_ms {
         record_change(connection, from_ms, to_ms.filter(|&to_ms| to_ms < now_ms), now_ms).await?;
     }
@@ -151,33 +156,12 @@ pub async fn end_assignment(
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    next_id(connection, ENDED).await?;
+    next_id(&mut *connection, CHANGES).await?;
     if at_ms < now_ms && row.valid_to_ms != Some(at_ms) {
         let until_ms = row.valid_to_ms.filter(|&to_ms| to_ms < now_ms);
         record_change(connection, at_ms, until_ms, now_ms).await?;
     }
     Ok(())
-}
-
-/// Changes whenever an assignment is made or ended: cheap to ask, so that all of them are read only after a change.
-///
-/// # Errors
-/// As the database answers.
-pub async fn assignments_version(db: impl AnyExecutor<'_>) -> Result<AssignmentsVersion, InventoryError> {
-    let rows = sqlx::query("SELECT name, next_value FROM sequences WHERE name IN ($1, $2)")
-        .bind(MADE)
-        .bind(ENDED)
-        .fetch_all(db)
-        .await?;
-    let mut version = AssignmentsVersion::default();
-    for row in &rows {
-        let value = row.try_get("next_value")?;
-        match row.try_get::<&str, _>("name")? {
-            MADE => version.made = value,
-            _ => version.ended = value,
-        }
-    }
-    Ok(version)
 }
 
 /// Every assignment, past and present, for [`Assignments::new`].

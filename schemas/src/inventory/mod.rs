@@ -13,8 +13,8 @@ mod customer;
 mod service;
 
 pub use assigned::{
-    AssignmentRow, AssignmentsVersion, AttributionChange, NewAssignment, assign, assign_all, assignments,
-    assignments_of, assignments_version, end_assignment, load_assignments, mark_attribution_change_applied,
+    AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of,
+    assignments_revision, end_assignment, load_assignments, mark_attribution_change_applied,
     pending_attribution_changes,
 };
 pub use customer::{Customer, NewCustomer, create_customer, customer, customer_by_email, customers, zone_named};
