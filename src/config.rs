@@ -5,12 +5,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
+use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
+
+/// With a larger tolerance the truth check would find nothing.
+const TRUTH_TOLERANCE_PERCENT_MAX: u32 = 90;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,7 +29,12 @@ pub(crate) struct Config {
     pub(crate) database: Option<String>,
     /// Networks of ours beside the prefixes that services hold.
     pub(crate) own_networks: Vec<IpNet>,
+    /// Where the files of the tables lie.
+    pub(crate) storage: StorageConfig,
+    /// How long and how much of each table is kept.
+    pub(crate) retention: RetentionConfig,
     pub(crate) collector: CollectorConfig,
+    pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
     #[serde(rename = "exporter")]
@@ -45,13 +57,31 @@ pub(crate) struct BillingConfig {
     pub(crate) close_automatically: bool,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MeteringSettings {
+    /// The truth check: how far flows may be from an interface's counter beside the sampling error, in percent.
+    pub(crate) truth_tolerance_percent: u32,
+}
+
+impl Default for MeteringSettings {
+    fn default() -> MeteringSettings {
+        MeteringSettings {
+            truth_tolerance_percent: analytics::truth::TOLERANCE_PERCENT,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             data_dir: PathBuf::from("ezscale-data"),
             database: None,
             own_networks: Vec::new(),
+            storage: StorageConfig::default(),
+            retention: RetentionConfig::default(),
             collector: CollectorConfig::default(),
+            metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
             exporters: Vec::new(),
@@ -93,6 +123,14 @@ impl Config {
     /// What no type can rule out.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.collector.validate()?;
+        self.storage.validate()?;
+        self.retention.validate()?;
+        let tolerance_percent = self.metering.truth_tolerance_percent;
+        if tolerance_percent > TRUTH_TOLERANCE_PERCENT_MAX {
+            bail!(
+                "metering.truth_tolerance_percent = {tolerance_percent} is out of range: use 0 to {TRUTH_TOLERANCE_PERCENT_MAX}"
+            );
+        }
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
             let address = exporter.address;
@@ -117,11 +155,67 @@ impl Config {
         Ok(())
     }
 
+    /// What the truth check depends on.
+    pub(crate) fn truth(&self) -> TruthSettings {
+        TruthSettings {
+            metering: Arc::new(self.metering()),
+            tolerance_percent: self.metering.truth_tolerance_percent,
+        }
+    }
+
     pub(crate) fn metering(&self) -> MeteringConfig {
         MeteringConfig {
             own_networks: self.own_networks.clone(),
             exporters: self.exporters.clone(),
+            decoding: self.collector.decoding(),
         }
+    }
+
+    /// The data directory and where its tables' files lie. Open it once per process: it has threads of its own for S3.
+    pub(crate) fn open_storage(&self) -> anyhow::Result<Storage> {
+        Ok(Storage::open(&self.data_dir, &self.storage)?)
+    }
+
+    /// Whose datagrams are read and what they count where nobody says it, in sentences.
+    pub(crate) fn reading(&self) -> Vec<String> {
+        let collector = &self.collector;
+        let allowed = &collector.allowed_exporters;
+        let who = if allowed.is_empty() {
+            "datagrams are read from every source".to_owned()
+        } else {
+            let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            format!("datagrams are read from {} only", list.join(", "))
+        };
+        let rate = match collector.default_sampling_rate {
+            Some(rate) => format!("an exporter that says no sampling rate counts 1 packet in {rate}"),
+            None => "an exporter that says no sampling rate and has no default is stored and not billed".to_owned(),
+        };
+        let word = if collector.v5_sampling_mode_bits {
+            "NetFlow v5: 14 bits of the sampling word are the interval, the upper two a mode"
+        } else {
+            "NetFlow v5: all 16 bits of the sampling word are the interval"
+        };
+        let mut lines = vec![who, rate, word.to_owned()];
+        let allowed = AllowList::new(allowed);
+        for exporter in &self.exporters {
+            if !allowed.allows(exporter.address) {
+                lines.push(format!(
+                    "exporter {} is outside collector.allowed_exporters: it is read only if it sends from an address that is \
+                     listed, as an sFlow agent may",
+                    exporter.address
+                ));
+            }
+            if let Some(mode_bits) = exporter.v5_sampling_mode_bits
+                && mode_bits != collector.v5_sampling_mode_bits
+            {
+                let bits = if mode_bits { 14 } else { 16 };
+                lines.push(format!(
+                    "NetFlow v5 of {}: {bits} bits are the interval",
+                    exporter.address
+                ));
+            }
+        }
+        lines
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -144,6 +238,9 @@ mod tests {
         let config = Config::parse(EXAMPLE).unwrap();
         assert!(!config.exporters.is_empty());
         assert!(!config.collector.netflow.is_empty());
+        assert_eq!(config.exporters[0].interface_names[&513], "ae0.0");
+        let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again.exporters, config.exporters);
     }
 
     #[test]
@@ -153,6 +250,25 @@ mod tests {
             toml::to_string(&config).unwrap(),
             toml::to_string(&Config::default()).unwrap()
         );
+    }
+
+    #[test]
+    fn a_check_says_whose_datagrams_are_read_and_how() {
+        let open = Config::parse("").unwrap().reading();
+        assert_eq!(open.len(), 3);
+        assert!(open[0].contains("every source") && open[1].contains("not billed") && open[2].contains("14 bits"));
+        let text = "[collector]\nallowed_exporters = ['192.0.2.0/24']\ndefault_sampling_rate = 512\n\
+                    v5_sampling_mode_bits = false\n[[exporter]]\naddress = '198.51.100.1'\nv5_sampling_mode_bits = true";
+        let config = Config::parse(text).unwrap();
+        let closed = config.reading();
+        assert!(closed[0].contains("192.0.2.0/24 only") && closed[1].contains("512") && closed[2].contains("all 16"));
+        assert!(closed[3].contains("198.51.100.1 is outside") && closed[4].contains("198.51.100.1: 14 bits"));
+        let decoding = config.metering().decoding;
+        assert_eq!(
+            (decoding.default_sampling_rate, decoding.v5_sampling_mode_bits),
+            (Some(512), false)
+        );
+        assert_eq!(decoding.allowed_exporters.len(), 1);
     }
 
     #[test]
@@ -169,6 +285,20 @@ mod tests {
                 "external_interfaces",
             ),
             ("[[exporter]]\naddress = '192.0.2.1'\nsampling_rate = 0", "not a rate"),
+            ("[metering]\ntruth_tolerance_percent = 91", "use 0 to 90"),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\ninterface_names = { ae0 = '513' }",
+                "\"ae0\" is no SNMP index",
+            ),
+            ("[storage]\nurl = 'ftp://x'", "s3://bucket/prefix"),
+            ("[retention]\nflows = { max_age_days = 7 }", "allow_unbilled_deletion"),
+            ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
+            ("[retention]\nflows = { max_age = 70 }", "max_age"),
+            ("[collector]\ndefault_sampling_rate = 0", "not a rate"),
+            (
+                "[collector]\nallowed_exporters = ['192.0.2.9/24']",
+                "write 192.0.2.0/24",
+            ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(expected), "{text:?} gave {error:?}");

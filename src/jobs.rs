@@ -4,6 +4,8 @@
 //! every 5 s   assignments and configuration changed?  → the collector attributes new flows by them
 //!             backdated changes?                      → stored flows attributed anew, windows marked dirty
 //!             new flow files?                         → dirty windows of usage_5m recomputed
+//! every hour  an hour closed?                        → flows compared with interface counters (truth_1h)
+//! every 10 m  tables beyond their limits             → files removed; files that nobody names removed
 //! every 10 m  periods that ended (serve only)         → invoices
 //! ```
 
@@ -12,24 +14,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
+use analytics::truth::{self, TruthSettings};
 use anyhow::Context as _;
 use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
-use schemas::assignment::{Assignment, Assignments};
 use schemas::db::Database;
 use schemas::inventory;
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::config::Config;
+use crate::options::load_assignments;
+use crate::storage::{self, Removed};
 
 /// How often the jobs look for work.
 const TICK: Duration = Duration::from_secs(5);
 /// How often ended periods are looked for.
 const BILLING_INTERVAL: Duration = Duration::from_secs(600);
+/// How often limits of the tables are applied.
+const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Everything the jobs work on.
 pub(crate) struct Jobs {
@@ -40,30 +46,36 @@ pub(crate) struct Jobs {
     pub(crate) collector: Arc<Collector>,
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
+    /// SIGHUP, where it can be watched.
+    pub(crate) hangup: Option<tokio::signal::unix::Signal>,
     pub(crate) close_periods: bool,
+    /// Shared with the metrics.
+    pub(crate) removed: Removed,
 }
 
 impl Jobs {
     /// Runs until cancelled. An error is logged and tried again at the next tick: a job that cannot run now must not take
     /// the collector down with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
-            .ok();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut assignments = None;
         let mut config_modified = self.config_modified();
+        let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
+        let mut config_seen = config_modified;
         let mut billing_due = tokio::time::Instant::now() + TICK;
+        let mut truth = TruthJob::default();
         loop {
             let mut reload = false;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return truth.stop(),
                 _ = ticks.tick() => {}
-                () = hung_up(&mut hangup) => reload = true,
+                () = hung_up(&mut self.hangup) => reload = true,
             }
+            // A file that changed since the last look may be half written, and half a file can be a valid one.
             let modified = self.config_modified();
-            if reload || modified != config_modified {
+            let is_settled = std::mem::replace(&mut config_seen, modified) == modified;
+            if reload || (is_settled && modified != config_modified) {
                 config_modified = modified;
                 self.reload_config();
                 assignments = None;
@@ -71,12 +83,27 @@ impl Jobs {
             if let Err(error) = self.follow_assignments(&mut assignments).await {
                 error!(error = format!("{error:#}"), "assignments could not be applied");
             }
-            if let Err(error) = self.analytics.refresh_usage(|_| {}).await {
-                error!(
+            match self.analytics.refresh_usage(|_| {}).await {
+                Ok(refresh) if refresh.windows_frozen > 0 => warn!(
+                    windows = refresh.windows_frozen,
+                    "flows arrived for windows whose other flows retention has removed: stored, but not counted as usage"
+                ),
+                Ok(_) => {}
+                Err(error) => error!(
                     error = format!("{:#}", anyhow::Error::from(error)),
                     "usage could not be refreshed"
-                );
+                ),
             }
+            if tokio::time::Instant::now() >= house_due {
+                house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
+                if let Err(error) = self.keep_house().await {
+                    error!(
+                        error = format!("{error:#}"),
+                        "limits of the tables could not be applied"
+                    );
+                }
+            }
+            truth.follow(&self.analytics, self.config.truth(), Timestamp::now().as_millisecond());
             if self.close_periods && tokio::time::Instant::now() >= billing_due {
                 billing_due = tokio::time::Instant::now() + BILLING_INTERVAL;
                 if let Err(error) = self.close_ended_periods().await {
@@ -99,7 +126,12 @@ impl Jobs {
         match Config::read(path) {
             Ok(config) => {
                 self.config.own_networks = config.own_networks;
+                self.config.metering = config.metering;
                 self.config.exporters = config.exporters;
+                self.config.retention = config.retention;
+                self.config.collector.allowed_exporters = config.collector.allowed_exporters;
+                self.config.collector.default_sampling_rate = config.collector.default_sampling_rate;
+                self.config.collector.v5_sampling_mode_bits = config.collector.v5_sampling_mode_bits;
                 self.metering.send_replace(Arc::new(self.config.metering()));
                 info!(path = %path.display(), exporters = self.config.exporters.len(), "configuration reloaded");
             }
@@ -108,17 +140,22 @@ impl Jobs {
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow_assignments(&self, known: &mut Option<Vec<Assignment>>) -> anyhow::Result<()> {
-        let rows = inventory::load_assignments(self.database.pool())
-            .await
-            .context("read assignments")?;
+    async fn follow_assignments(&self, known: &mut Option<i64>) -> anyhow::Result<()> {
+        // Asked before the rows: what changes between the two is read again at the next tick.
+        let revision = inventory::assignments_revision(self.database.pool()).await?;
         let metering = self.config.metering();
-        if known.as_ref() != Some(&rows) {
-            let snapshot = Arc::new(Assignments::new(rows.iter().copied())?);
-            self.collector.set_metering(metering.clone(), snapshot);
+        if *known != Some(revision) {
+            let assignments = load_assignments(&self.database).await?;
+            self.collector.set_metering(metering.clone(), assignments);
+            *known = Some(revision);
         }
-        let rows = known.insert(rows);
-        apply_backdated(&self.database, &self.analytics, &metering, rows).await
+        apply_backdated(&self.database, &self.analytics, &metering).await
+    }
+
+    async fn keep_house(&self) -> anyhow::Result<()> {
+        let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
+        let retention = self.config.retention.clone();
+        tokio::task::spawn_blocking(move || storage::keep_house(&analytics, &retention, &removed)).await?
     }
 
     async fn close_ended_periods(&self) -> anyhow::Result<()> {
@@ -139,13 +176,12 @@ pub(crate) async fn apply_backdated(
     database: &Database,
     analytics: &Analytics,
     metering: &MeteringConfig,
-    assignments: &[Assignment],
 ) -> anyhow::Result<()> {
     let pending = inventory::pending_attribution_changes(database.pool()).await?;
     if pending.is_empty() {
         return Ok(());
     }
-    let enricher = Enricher::new(metering, Arc::new(Assignments::new(assignments.iter().copied())?));
+    let enricher = Enricher::new(metering, load_assignments(database).await?);
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
@@ -158,6 +194,54 @@ pub(crate) async fn apply_backdated(
         );
     }
     Ok(())
+}
+
+/// The truth check, once for every hour that closes. It reads an hour of flows, so it runs beside the other jobs.
+#[derive(Default)]
+struct TruthJob {
+    /// Hours before this one were asked for.
+    until_ms: i64,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl TruthJob {
+    /// Starts a pass when an hour has closed since the last one and none is under way. A pass that failed is made good by
+    /// the next one: what was not judged stays due.
+    fn follow(&mut self, analytics: &Analytics, settings: TruthSettings, now_ms: i64) {
+        let until_ms = truth::closed_until_ms(now_ms);
+        let is_running = self.running.as_ref().is_some_and(|task| !task.is_finished());
+        if until_ms <= self.until_ms || is_running {
+            return;
+        }
+        self.until_ms = until_ms;
+        let analytics = analytics.clone();
+        self.running = Some(tokio::spawn(async move {
+            match analytics.refresh_truth(&settings, now_ms).await {
+                Ok(pass) if pass.interfaces_skipped > 0 => warn!(
+                    skipped = pass.interfaces_skipped,
+                    limit = truth::INTERFACES_MAX,
+                    "not all interfaces were compared with their counters"
+                ),
+                Ok(pass) if pass.findings > 0 => warn!(
+                    findings = pass.findings,
+                    hours = pass.hours,
+                    "flows disagree with interface counters: see `ezscale check truth`"
+                ),
+                Ok(_) => {}
+                Err(error) => error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "flows could not be compared with interface counters"
+                ),
+            }
+        }));
+    }
+
+    /// Gives up what is under way: nothing was committed, the next start judges it.
+    fn stop(self) {
+        if let Some(task) = self.running {
+            task.abort();
+        }
+    }
 }
 
 async fn hung_up(signal: &mut Option<tokio::signal::unix::Signal>) {

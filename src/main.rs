@@ -5,6 +5,7 @@ mod config;
 mod jobs;
 mod options;
 mod output;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Command {
     Query(commands::query::Args),
     /// Show what services used
     Usage(commands::usage::Args),
+    /// Check what was measured: flows against the counters of the interfaces they crossed
+    Check(commands::check::Args),
     /// Preview, close and show invoices
     Invoice(commands::invoice::Args),
     /// Print an example, check or show the configuration
@@ -51,6 +54,8 @@ enum Command {
     Customer(commands::customer::Args),
     /// Manage services and the addresses, interfaces and VLANs they hold
     Service(commands::service::Args),
+    /// Show what the stored tables hold; merge, vacuum and limit them
+    Storage(commands::storage::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
 }
@@ -80,11 +85,13 @@ fn main() -> ExitCode {
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
             Command::Usage(args) => commands::usage::run(args).await,
+            Command::Check(args) => commands::check::run(args).await,
             Command::Invoice(args) => commands::invoice::run(args).await,
             Command::Config(args) => commands::config::run(args),
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,
             Command::Service(args) => commands::service::run(args).await,
+            Command::Storage(args) => commands::storage::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
         }
     });

@@ -13,6 +13,9 @@ use schemas::inventory;
 
 use crate::config::Config;
 
+/// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
+const PROBE_BYTES: usize = 256 << 10;
+
 /// How the program logs; logs go to standard error.
 #[derive(Args, Debug)]
 pub(crate) struct Logging {
@@ -99,6 +102,21 @@ impl Data {
         Ok(config)
     }
 
+    /// As [`Data::open_database`], for what collects: a disk that takes nothing is told at once, with what to do.
+    pub(crate) async fn open_to_write(&self) -> anyhow::Result<(Config, Database)> {
+        let config = self.config()?;
+        let probe = config.data_dir.join(".writable");
+        let written = std::fs::write(&probe, [0; PROBE_BYTES]);
+        // Where it could not be made there is nothing to remove; where it could, a later start writes over it.
+        let _ = std::fs::remove_file(&probe);
+        if let Err(error) = written {
+            let (folder, advice) = (config.data_dir.display(), collector::advice(&error));
+            let context = format!("the data folder {folder} cannot be written: {advice}");
+            return Err(anyhow::Error::new(error).context(context));
+        }
+        self.open_database().await
+    }
+
     /// The configuration and its open database.
     pub(crate) async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
         let config = self.config()?;
@@ -128,7 +146,7 @@ pub(crate) async fn load_assignments(database: &Database) -> anyhow::Result<Arc<
 
 /// Makes usage current: a reader then sees what was collected up to now.
 pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
-    let analytics = Analytics::open(&config.data_dir)?;
+    let analytics = Analytics::open(&config.open_storage()?)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)
 }

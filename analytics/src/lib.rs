@@ -4,27 +4,33 @@
 //! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
 //! * [`percentile`], [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
 //! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
-//! * [`reattribute`]: stored flows after a backdated change of assignments.
+//! * [`error_bound`]: how far sampled volumes may be from the true ones.
+//! * [`truth`]: flows against the interfaces' own counters.
+//! * [`reattribute`]: stored flows after a backdated change of assignments. [`retention`]: what age and size limits remove.
 
 pub mod coverage;
+pub mod error_bound;
 pub mod output;
 pub mod overview;
 pub mod peers;
 pub mod percentile;
 pub mod period;
 pub mod reattribute;
+pub mod retention;
 pub mod series;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod truth;
 pub mod usage;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
+use schemas::table::Storage;
 
 use store::FlowStore;
 pub use store::QUERY_MEMORY_BYTES;
@@ -74,6 +80,10 @@ pub struct WindowUsage {
     pub packets_in: u64,
     pub packets_out: u64,
     pub flows: u64,
+    /// Unscaled packets behind the volume.
+    pub samples: u64,
+    /// The true volume lies so close in 95 of 100 windows, parts per million; 0 = every packet was counted.
+    pub error_bound_ppm: u32,
 }
 
 /// Width of the points of a series.
@@ -96,6 +106,8 @@ pub struct SeriesPoint {
     /// Windows of the step in which the metering exporters were heard, and all its windows that lie in the past.
     pub windows_measured: u32,
     pub windows: u32,
+    /// Of both directions together, by the variances of the windows ([`error_bound`]); 0 = every packet was counted.
+    pub error_bound_ppm: u32,
 }
 
 /// A run of windows in which an exporter that meters the service was not heard.
@@ -125,6 +137,8 @@ pub struct PeriodUsage {
     pub percentile_rank: u64,
     pub windows_measured: u64,
     pub windows_expected: u64,
+    /// Sampling error of both directions together, 95 of 100 cases, by the variances of the windows ([`error_bound`]).
+    pub error_bound_ppm: u32,
     pub gaps: Vec<Gap>,
 }
 
@@ -176,19 +190,19 @@ pub struct Analytics {
 }
 
 impl Analytics {
-    /// Opens the tables under `data_dir`, empty where there are none yet.
+    /// Opens the tables of a storage, or of a data directory with its own files; empty where there are none yet.
     ///
     /// # Errors
     /// When the folders cannot be made or read.
-    pub fn open(data_dir: &Path) -> Result<Analytics, AnalyticsError> {
+    pub fn open(storage: impl Into<Storage>) -> Result<Analytics, AnalyticsError> {
         Ok(Analytics {
-            store: Arc::new(FlowStore::open(data_dir)?),
+            store: Arc::new(FlowStore::open(&storage.into())?),
             refreshing: Arc::default(),
             heard: Arc::default(),
         })
     }
 
-    /// Runs SQL over the tables `flows`, `usage_5m`, `counters`, `collection_5m`: one statement that only reads. A result
+    /// Runs SQL over the tables `flows`, `usage_5m`, `counters`, `collection_5m`, `truth_1h`: one statement that only reads. A result
     /// without rows has one batch without rows, which tells the columns.
     ///
     /// # Errors

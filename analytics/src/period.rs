@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use schemas::window::{WINDOW_MS, WindowStart};
 
+use crate::error_bound::{Estimate, Z95_PPM};
 use crate::percentile::{percentile_95_bps, rank_95};
 use crate::usage::{UsageRow, closed_until_ms};
 use crate::{Analytics, AnalyticsError, MeteredService, PeriodUsage, UsageMode};
@@ -139,6 +140,7 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
     let coverage = heard.coverage(&query.service.exporters, first_ms, measured_to_ms);
 
     let (mut bytes_in, mut bytes_out) = (0u64, 0u64);
+    let mut estimate = Estimate::default();
     let mut bytes_by_window: Vec<(u64, u64)> = vec![(0, 0); coverage.expected() as usize];
     for row in rows {
         if row.window_start_ms < first_ms || row.window_start_ms >= measured_to_ms {
@@ -146,6 +148,7 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
         }
         bytes_in = bytes_in.saturating_add(row.cell.bytes_in);
         bytes_out = bytes_out.saturating_add(row.cell.bytes_out);
+        row.cell.add_to(&mut estimate);
         let position = ((row.window_start_ms - first_ms) / WINDOW_MS) as usize;
         bytes_by_window[position] = (row.cell.bytes_in, row.cell.bytes_out);
     }
@@ -175,6 +178,7 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
         percentile_rank: rank_95(ranked.len() as u64),
         windows_measured: ranked.len() as u64,
         windows_expected: coverage.expected(),
+        error_bound_ppm: estimate.bound_ppm(Z95_PPM),
         gaps: coverage.gaps,
     }
 }

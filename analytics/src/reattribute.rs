@@ -8,8 +8,6 @@
 //! Each file is one commit. When a compaction replaces a file meanwhile, the range is looked at again: rows already judged
 //! do not change a second time.
 
-use std::fs::File;
-
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::flow::{Flow, batch_to_flows, flows_to_batch};
@@ -103,9 +101,8 @@ impl Analytics {
 }
 
 fn read_flows(table: &Table, path: &str) -> Result<Vec<Flow>, AnalyticsError> {
-    let path = table.dir().join(path);
-    let file = File::open(&path).map_err(|source| AnalyticsError::Open {
-        path: path.clone(),
+    let file = table.read(path).map_err(|source| AnalyticsError::Open {
+        path: table.location(path),
         source,
     })?;
     let mut flows = Vec::new();

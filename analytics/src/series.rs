@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use schemas::window::{HOUR_MS, WINDOW_MS};
 
+use crate::error_bound::{Estimate, Z95_PPM};
 use crate::period::aligned;
 use crate::usage::closed_until_ms;
 use crate::{Analytics, AnalyticsError, MeteredService, SeriesPoint, Step};
@@ -38,6 +39,7 @@ impl Analytics {
                 bytes_out: 0,
                 windows_measured: 0,
                 windows: 0,
+                error_bound_ppm: 0,
             })
             .collect();
         let mut numbers: Vec<u32> = services.iter().map(|service| service.service).collect();
@@ -47,11 +49,17 @@ impl Analytics {
             return Ok(points);
         }
 
+        let mut estimates = vec![Estimate::default(); points.len()];
         for row in self.usage_rows(Some(&numbers), from_ms, to_ms).await? {
-            if let Some(point) = point_at(&mut points, row.window_start_ms) {
+            if let Some(position) = position_at(&points, row.window_start_ms) {
+                let point = &mut points[position];
                 point.bytes_in = point.bytes_in.saturating_add(row.cell.bytes_in);
                 point.bytes_out = point.bytes_out.saturating_add(row.cell.bytes_out);
+                row.cell.add_to(&mut estimates[position]);
             }
+        }
+        for (point, estimate) in points.iter_mut().zip(&estimates) {
+            point.error_bound_ppm = estimate.bound_ppm(Z95_PPM);
         }
 
         let (first_ms, end_ms) = aligned(from_ms, to_ms);
@@ -71,7 +79,8 @@ impl Analytics {
             }
         }
         for (window_start_ms, measured) in (first_ms..).step_by(WINDOW_MS as usize).zip(measured) {
-            if let Some(point) = point_at(&mut points, window_start_ms) {
+            if let Some(position) = position_at(&points, window_start_ms) {
+                let point = &mut points[position];
                 point.windows += 1;
                 point.windows_measured += u32::from(measured);
             }
@@ -80,9 +89,11 @@ impl Analytics {
     }
 }
 
-fn point_at(points: &mut [SeriesPoint], at_ms: i64) -> Option<&mut SeriesPoint> {
+/// The point that holds an instant.
+fn position_at(points: &[SeriesPoint], at_ms: i64) -> Option<usize> {
     let position = points.partition_point(|point| point.end_ms <= at_ms);
-    points.get_mut(position).filter(|point| point.start_ms <= at_ms)
+    points.get(position).filter(|point| point.start_ms <= at_ms)?;
+    Some(position)
 }
 
 /// The steps of `[from_ms, to_ms)`, half-open, without holes.

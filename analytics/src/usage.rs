@@ -12,11 +12,17 @@
 //! tables/usage_5m/2026-11-21/usage-<flows_seq>-<commit>-<writer>.parquet    one file per UTC day, by (service, window_start)
 //! ```
 //!
+//! * A window that retention has taken flows of is never computed again, because the rest of its flows would say too
+//!   little ([`schemas::table::RETAINED_FROM`]).
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
 //!   who started from the same state both claim: the second one's changes nothing and it starts again.
+//! * Each row carries its sampling error (`error_bound_ppm`, [`crate::error_bound`]), a function of its other columns. Files
+//!   of a version that did not have it are completed from their own rows ([`columns`]).
+
+mod columns;
+mod ranges;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -24,10 +30,13 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array,
 use datafusion::prelude::{col, lit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::flow::Metered;
-use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, write_parquet};
+use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, retained_from_ms, write_parquet};
 use schemas::tables::USAGE_5M;
 use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
 
+pub(crate) use ranges::Ranges;
+
+use crate::error_bound::{Estimate, of_samples_ppm};
 use crate::store::{column, fold, instant, unique_suffix};
 use crate::{Analytics, AnalyticsError, WindowUsage};
 
@@ -63,6 +72,9 @@ pub struct UsageRefresh {
     /// `usage_5m` is complete up to this commit of `flows`.
     pub flows_sequence: u64,
     pub windows_recomputed: u64,
+    /// Windows that new flows touch but that retention has taken flows of: they stay as they are, and those flows are
+    /// stored but not counted.
+    pub windows_frozen: u64,
     pub days_written: u64,
     pub rows_written: u64,
 }
@@ -96,6 +108,30 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    /// Whether all of the volume was counted packet by packet. A rate of 2 or more makes more packets than samples.
+    fn is_exact(&self) -> bool {
+        self.packets_in.saturating_add(self.packets_out) <= self.samples
+    }
+
+    /// The window's sampling error, as stored.
+    pub(crate) fn error_bound_ppm(&self) -> u32 {
+        if self.is_exact() {
+            0
+        } else {
+            of_samples_ppm(self.samples)
+        }
+    }
+
+    /// Adds the window to a sum over windows.
+    pub(crate) fn add_to(&self, sum: &mut Estimate) {
+        let bytes = self.bytes_in.saturating_add(self.bytes_out);
+        if self.is_exact() {
+            sum.add_counted(bytes);
+        } else {
+            sum.add_sampled(bytes, self.samples);
+        }
+    }
+
     fn add(&mut self, other: &Cell) {
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
@@ -317,79 +353,9 @@ impl<'a> MeteredColumns<'a> {
     }
 }
 
-/// Disjoint, ascending, window-aligned half-open ranges of time.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Ranges(Vec<(i64, i64)>);
-
-impl Ranges {
-    /// The windows that hold any instant of the closed ranges given.
-    fn of_windows(closed: impl IntoIterator<Item = (i64, i64)>) -> Ranges {
-        let mut all: Vec<(i64, i64)> = closed
-            .into_iter()
-            .map(|(from, to)| {
-                (
-                    WindowStart::containing(from).start_ms(),
-                    WindowStart::containing(to).end_ms(),
-                )
-            })
-            .collect();
-        all.sort_unstable();
-        let mut merged: Vec<(i64, i64)> = Vec::with_capacity(all.len());
-        for (from, to) in all {
-            match merged.last_mut() {
-                Some(last) if from <= last.1 => last.1 = last.1.max(to),
-                _ => merged.push((from, to)),
-            }
-        }
-        Ranges(merged)
-    }
-
-    /// The windows that start in `[from_ms, to_ms)`.
-    pub(crate) fn of_period(from_ms: i64, to_ms: i64) -> Ranges {
-        let first = WindowStart::containing(from_ms + WINDOW_MS - 1).start_ms();
-        let end = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
-        Ranges(if end > first { vec![(first, end)] } else { Vec::new() })
-    }
-
-    fn windows(&self) -> u64 {
-        self.0.iter().map(|(from, to)| ((to - from) / WINDOW_MS) as u64).sum()
-    }
-
-    #[inline]
-    pub(crate) fn contain(&self, at_ms: i64) -> bool {
-        let after = self.0.partition_point(|range| range.0 <= at_ms);
-        after > 0 && at_ms < self.0[after - 1].1
-    }
-
-    fn overlapping(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = &(i64, i64)> {
-        let first = self.0.partition_point(|range| range.1 <= from_ms);
-        self.0[first..].iter().take_while(move |range| range.0 < to_ms)
-    }
-
-    /// Smallest range that holds all.
-    pub(crate) fn hull(&self) -> Option<(i64, i64)> {
-        Some((self.0.first()?.0, self.0.last()?.1))
-    }
-
-    /// The ranges cut at UTC midnights, by day (days since 1970).
-    fn by_day(&self) -> BTreeMap<i64, Ranges> {
-        let mut days: BTreeMap<i64, Ranges> = BTreeMap::new();
-        for (from, to) in &self.0 {
-            let mut from = *from;
-            while from < *to {
-                let day = from.div_euclid(DAY_MS);
-                let until = ((day + 1) * DAY_MS).min(*to);
-                days.entry(day).or_default().0.push((from, until));
-                from = until;
-            }
-        }
-        days
-    }
-}
-
 enum Attempt {
     Done(UsageRefresh),
-    /// Somebody else committed first.
+    /// Somebody else committed first, or files of an older version had to be completed: look again.
     Lost,
 }
 
@@ -442,6 +408,15 @@ impl Analytics {
     ) -> Result<Attempt, AnalyticsError> {
         let usage = self.store.usage.snapshot()?;
         let flows = self.store.flows.snapshot()?;
+        let number = usage.applied.get(WRITER).copied().unwrap_or(0) + 1;
+        if !columns::are_current(&usage) {
+            let table = self.store.usage.clone();
+            let commit = tokio::task::spawn_blocking(move || columns::rewrite(&table, &usage, number)).await??;
+            return match self.store.usage.commit(commit) {
+                Ok(_) | Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Attempt::Lost),
+                Err(error) => Err(error.into()),
+            };
+        }
         let known_sequence = sequence_of(&usage);
         if known_sequence == flows.sequence && also.is_none() {
             return Ok(Attempt::Done(UsageRefresh {
@@ -456,11 +431,14 @@ impl Analytics {
             .filter(|file| file.sequence > known_sequence)
             .map(|file| (file.min_time_ms, file.max_time_ms));
         let asked = also.filter(|(from, to)| from < to).map(|(from, to)| (from, to - 1));
-        let dirty = Ranges::of_windows(changed.chain(asked));
+        let touched = Ranges::of_windows(changed.chain(asked));
+        // Flows before this are removed: their windows stay as they were computed from all of them.
+        let dirty = touched.since(retained_from_ms(&flows).max(retained_from_ms(&usage)));
         let number = usage.applied.get(WRITER).copied().unwrap_or(0) + 1;
         let mut refresh = UsageRefresh {
             flows_sequence: flows.sequence,
             windows_recomputed: dirty.windows(),
+            windows_frozen: touched.windows() - dirty.windows(),
             ..UsageRefresh::default()
         };
         let mut commit = Commit {
@@ -468,7 +446,10 @@ impl Analytics {
                 writer: WRITER.to_owned(),
                 number,
             }),
-            set: BTreeMap::from([(FLOWS_SEQUENCE.to_owned(), flows.sequence.to_string())]),
+            set: BTreeMap::from([
+                (FLOWS_SEQUENCE.to_owned(), flows.sequence.to_string()),
+                (columns::COLUMNS.to_owned(), columns::COLUMNS_VERSION.to_owned()),
+            ]),
             ..Commit::default()
         };
 
@@ -511,7 +492,8 @@ impl Analytics {
             });
         }
 
-        match self.store.usage.commit(commit) {
+        let table = self.store.usage.clone();
+        match tokio::task::spawn_blocking(move || table.commit(commit)).await? {
             Ok(true) => Ok(Attempt::Done(refresh)),
             Ok(false) | Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Attempt::Lost),
             Err(error) => Err(error.into()),
@@ -566,7 +548,12 @@ impl Analytics {
             let list = services.iter().map(|service| lit(*service)).collect();
             filter = filter.and(col("service").in_list(list, false));
         }
-        let frame = self.store.read(&self.store.usage)?.filter(filter)?;
+        // Without the bound, which follows from these: files of an older version do not have it.
+        let frame = self
+            .store
+            .read(&self.store.usage)?
+            .filter(filter)?
+            .select_columns(&ROW_COLUMNS)?;
         fold(frame, rows_of, |all: &mut Vec<UsageRow>, more| all.extend(more)).await
     }
 
@@ -633,7 +620,7 @@ pub(crate) fn overlapping(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr
         .and(col("end_at").gt_eq(instant(from_ms)))
 }
 
-fn sequence_of(usage: &Snapshot) -> u64 {
+pub(crate) fn sequence_of(usage: &Snapshot) -> u64 {
     usage
         .properties
         .get(FLOWS_SEQUENCE)
@@ -700,9 +687,8 @@ impl DayRewrite {
 }
 
 fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> Result<(), AnalyticsError> {
-    let path = table.dir().join(path);
-    let file = File::open(&path).map_err(|source| AnalyticsError::Open {
-        path: path.clone(),
+    let file = table.read(path).map_err(|source| AnalyticsError::Open {
+        path: table.location(path),
         source,
     })?;
     for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
@@ -710,6 +696,18 @@ fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> Result<(), 
     }
     Ok(())
 }
+
+/// What a row is read from.
+const ROW_COLUMNS: [&str; 8] = [
+    "window_start",
+    "service",
+    "bytes_in",
+    "bytes_out",
+    "packets_in",
+    "packets_out",
+    "flows",
+    "samples",
+];
 
 /// Appends the rows of a batch of `usage_5m`.
 fn rows_of(rows: &mut Vec<UsageRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
@@ -752,6 +750,9 @@ fn batch_of(rows: &[UsageRow]) -> Result<RecordBatch, AnalyticsError> {
         numbers(|cell| cell.packets_out),
         numbers(|cell| cell.flows),
         numbers(|cell| cell.samples),
+        Arc::new(UInt32Array::from_iter_values(
+            rows.iter().map(|row| row.cell.error_bound_ppm()),
+        )),
     ];
     Ok(RecordBatch::try_new(USAGE_5M.arrow_schema(), columns)?)
 }
@@ -765,6 +766,8 @@ impl From<&UsageRow> for WindowUsage {
             packets_in: row.cell.packets_in,
             packets_out: row.cell.packets_out,
             flows: row.cell.flows,
+            samples: row.cell.samples,
+            error_bound_ppm: row.cell.error_bound_ppm(),
         }
     }
 }

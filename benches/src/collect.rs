@@ -148,14 +148,11 @@ fn print(rows: &[Row], protocol: SimProtocol) {
     );
     for row in rows {
         let best = &row.best;
-        let rate = if row.without_loss {
-            millions(best.rate_asked as f64)
-        } else {
-            format!(
-                "none: {:.2} % lost at {}",
-                best.lost_percent(),
-                millions(best.rate_asked as f64)
-            )
+        let asked = millions(best.rate_asked as f64);
+        let rate = match (row.without_loss, best.lost()) {
+            (true, _) => asked,
+            (false, 0) => format!("the sender cannot send {asked}"),
+            (false, _) => format!("none: {:.2} % lost at {asked}", best.lost_percent()),
         };
         report.row(&[
             best.side.clone(),

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod collect;
+mod encode;
 mod flows;
 mod measure;
 mod pool;
@@ -58,6 +59,13 @@ enum Command {
         #[command(flatten)]
         args: query::QueryArgs,
     },
+    /// What writing a flow costs, by writer and order
+    Encode {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: encode::EncodeArgs,
+    },
     /// Everything, one after the other
     All {
         #[command(flatten)]
@@ -68,7 +76,9 @@ enum Command {
         scale: scale::ScaleArgs,
         #[command(flatten)]
         query: query::QueryArgs,
-        /// Parts to leave out: collect, scale, query
+        #[command(flatten)]
+        encode: encode::EncodeArgs,
+        /// Parts to leave out: encode, collect, scale, query
         #[arg(long, value_delimiter = ',')]
         skip: Vec<Part>,
     },
@@ -79,6 +89,7 @@ enum Command {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Part {
+    Encode,
     Collect,
     Scale,
     Query,
@@ -111,6 +122,8 @@ struct Results {
     machine: Machine,
     receive_buffer_bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    encode: Vec<encode::Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     collect: Vec<collect::Row>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scale: Vec<scale::Row>,
@@ -129,21 +142,24 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let (common, collect, scale, query) = match cli.command {
+    let (common, encode, collect, scale, query) = match cli.command {
         Command::Send(args) => return send::run(&args),
-        Command::Collect { common, args } => (common, Some(args), None, None),
-        Command::Scale { common, args } => (common, None, Some(args), None),
-        Command::Query { common, args } => (common, None, None, Some(args)),
+        Command::Encode { common, args } => (common, Some(args), None, None, None),
+        Command::Collect { common, args } => (common, None, Some(args), None, None),
+        Command::Scale { common, args } => (common, None, None, Some(args), None),
+        Command::Query { common, args } => (common, None, None, None, Some(args)),
         Command::All {
             common,
             collect,
             scale,
             query,
+            encode,
             skip,
         } => {
             let wanted = |part| !skip.contains(&part);
             (
                 common,
+                wanted(Part::Encode).then_some(encode),
                 wanted(Part::Collect).then_some(collect),
                 wanted(Part::Scale).then_some(scale),
                 wanted(Part::Query).then_some(query),
@@ -153,6 +169,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let bench = Bench::new(&common)?;
     let mut results = bench.results();
     // What was measured is written after each part: a later one that fails takes nothing away.
+    if let Some(args) = encode {
+        results.encode = encode::run(&args)?;
+        bench.write(&results)?;
+    }
     if let Some(args) = collect {
         let ezscale = bench.ezscale(common.prefixes)?;
         results.collect = collect::run(&args, &common.only, common.seconds, &ezscale, &bench.dir)?;
@@ -216,6 +236,7 @@ impl Bench {
             began_at: jiff::Timestamp::now().to_string(),
             machine,
             receive_buffer_bytes: side::RECEIVE_BUFFER_BYTES,
+            encode: Vec::new(),
             collect: Vec::new(),
             scale: Vec::new(),
             query: None,
@@ -228,5 +249,15 @@ impl Bench {
         };
         let text = serde_json::to_string_pretty(results)?;
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

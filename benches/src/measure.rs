@@ -173,7 +173,10 @@ pub(crate) fn run(load: &Load, ezscale: &Ezscale, folder: &Path) -> anyhow::Resu
     let log = folder.join("log.txt");
     let mut collector = Measured::start(title, command, &log)?;
     collector.wait_for_port(port, START_LIMIT)?;
-    collector.wait_until_idle(START_LIMIT)?;
+    if let Some(text) = load.side.ready_text() {
+        collector.wait_for_text(text, START_LIMIT)?;
+    }
+    collector.wait_until_idle(Duration::from_secs(1), START_LIMIT)?;
 
     collector.begin();
     sender.go()?;
@@ -184,7 +187,7 @@ pub(crate) fn run(load: &Load, ezscale: &Ezscale, folder: &Path) -> anyhow::Resu
     let sent_at = Instant::now();
     let sent = sender.sent()?;
     let socket = wait_for_empty_socket(port, &mut collector)?;
-    collector.wait_until_idle(DRAIN_LIMIT)?;
+    collector.wait_until_idle(load.side.idle_time(), DRAIN_LIMIT)?;
     let stopped_at = Instant::now();
     let idle_seconds = stopped_at.duration_since(sent_at).as_secs_f64();
     let used = collector.stop(load.side.stop_signal(), DRAIN_LIMIT)?;

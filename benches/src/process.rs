@@ -16,11 +16,8 @@ use anyhow::{Context as _, bail};
 const TICKS_PER_SECOND: f64 = 100.0;
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// A process is idle when it used less than this share of a processor …
+/// A process is idle when it used less than this share of a processor for a while.
 const IDLE_SHARE: f64 = 0.15;
-/// … for this long.
-const IDLE_TIME: Duration = Duration::from_millis(1_000);
-
 /// What a process used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
@@ -38,6 +35,7 @@ pub(crate) struct Measured {
     cpu_seconds: f64,
     rss_peak_bytes: u64,
     sampled_at: Instant,
+    shares_seen_at: Instant,
 }
 
 impl Measured {
@@ -54,6 +52,7 @@ impl Measured {
             cpu_seconds: 0.0,
             rss_peak_bytes: 0,
             sampled_at: Instant::now(),
+            shares_seen_at: Instant::now(),
         })
     }
 
@@ -100,11 +99,17 @@ impl Measured {
     }
 
     fn look(&mut self) {
-        self.cpu_seconds = self.cpu_seconds.max(self.read_cpu());
         let family = family(self.child.id());
+        let used_seconds = family.iter().filter_map(|pid| cpu_seconds(*pid)).sum();
+        self.cpu_seconds = self.cpu_seconds.max(used_seconds);
         let rss_bytes = match family.as_slice() {
             [only] => status_kib(*only, "status", "VmHWM:"),
-            all => all.iter().map(|pid| status_kib(*pid, "smaps_rollup", "Pss:")).sum(),
+            // Walks the page tables of all: not for every look.
+            all if self.shares_seen_at.elapsed() >= SAMPLE_INTERVAL => {
+                self.shares_seen_at = Instant::now();
+                all.iter().map(|pid| status_kib(*pid, "smaps_rollup", "Pss:")).sum()
+            }
+            _ => 0,
         } << 10;
         self.rss_peak_bytes = self.rss_peak_bytes.max(rss_bytes);
     }
@@ -113,8 +118,21 @@ impl Measured {
         family(self.child.id()).iter().filter_map(|pid| cpu_seconds(*pid)).sum()
     }
 
-    /// Waits until the process has nothing to do.
-    pub(crate) fn wait_until_idle(&mut self, limit: Duration) -> anyhow::Result<()> {
+    /// Waits until the process has said something.
+    pub(crate) fn wait_for_text(&mut self, text: &str, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        while !std::fs::read_to_string(&self.log)?.contains(text) {
+            if Instant::now() >= deadline {
+                bail!("{} does not say {text:?}:\n{}", self.name, self.log_tail());
+            }
+            self.sample()?;
+            std::thread::park_timeout(POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Waits until the process has had nothing to do for `idle_time`.
+    pub(crate) fn wait_until_idle(&mut self, idle_time: Duration, limit: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         let mut since = Instant::now();
         let mut used_before = self.read_cpu();
@@ -125,7 +143,7 @@ impl Measured {
             if used - used_before > since.elapsed().as_secs_f64().max(0.1) * IDLE_SHARE {
                 since = Instant::now();
                 used_before = used;
-            } else if since.elapsed() >= IDLE_TIME {
+            } else if since.elapsed() >= idle_time {
                 return Ok(());
             }
             if Instant::now() >= deadline {

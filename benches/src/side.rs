@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use collector::simulate::encode::SimProtocol;
@@ -49,6 +50,20 @@ impl Side {
             (Side::NfdumpPlain, _) => "nfcapd",
             (Side::Pmacct, SimProtocol::Sflow) => "sfacctd (CSV)",
             (Side::Pmacct, _) => "nfacctd (CSV)",
+        }
+    }
+
+    /// What it says when it can take flows, where that is not when its socket is open.
+    pub(crate) fn ready_text(self) -> Option<&'static str> {
+        (self == Side::Pmacct).then_some("cache entries=")
+    }
+
+    /// Being idle for so long means that everything is stored, or is when it is told to end.
+    pub(crate) fn idle_time(self) -> Duration {
+        match self {
+            // Its rows are written every two seconds by processes of their own.
+            Side::Pmacct => Duration::from_secs(5),
+            _ => Duration::from_secs(1),
         }
     }
 

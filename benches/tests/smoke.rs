@@ -18,7 +18,7 @@ fn a_short_run_is_measured() {
     let output = Command::new(bench)
         .args(["collect", "--protocols", "v9", "--only", "ezscale"])
         // A rate that an unoptimised collector takes on a busy machine.
-        .args(["--flows", "100000", "--rate", "40000"])
+        .args(["--flows", "60000", "--rate", "20000"])
         .args(["--prefixes", "1000"])
         .arg("--dir")
         .arg(folder.path().join("data"))
@@ -38,10 +38,10 @@ fn a_short_run_is_measured() {
     assert_eq!(best["protocol"], "v9");
     assert_eq!(best["flows_stored"], best["sent"]["flows"], "{said}");
     assert_eq!(best["bytes_stored"], best["sent"]["bytes"], "{said}");
-    assert!(best["flows_stored"].as_u64().unwrap() >= 100_000);
+    assert!(best["flows_stored"].as_u64().unwrap() >= 60_000);
     assert!(best["cpu_seconds"].as_f64().unwrap() > 0.0);
     assert!(best["rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
-    assert!(best["disk_bytes"].as_u64().unwrap() > 100_000);
+    assert!(best["disk_bytes"].as_u64().unwrap() > 500_000);
     let left: Vec<_> = std::fs::read_dir(folder.path().join("data")).unwrap().collect();
     assert!(left.is_empty(), "data is left over: {left:?}");
 }

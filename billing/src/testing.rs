@@ -92,6 +92,7 @@ impl FakeUsage {
             percentile_rank: rank_95(ranked.len() as u64),
             windows_measured: ranked.len() as u64,
             windows_expected,
+            error_bound_ppm: 0,
             gaps,
         }
     }
@@ -148,6 +149,7 @@ impl UsageSource for FakeUsage {
                 bytes_out: 0,
                 windows_measured: 0,
                 windows: 0,
+                error_bound_ppm: 0,
             });
             point.end_ms = window.end_ms();
             point.windows += 1;

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
+use schemas::metering::DecodingConfig;
 use serde::{Deserialize, Serialize};
 
 /// At most so many sockets: the journal names a socket in one byte, and each has its own thread.
@@ -31,9 +33,8 @@ pub struct CollectorConfig {
     /// Asked of the kernel for each socket (`SO_RCVBUF`); it grants at most `net.core.rmem_max` unless the process has
     /// the capability `CAP_NET_ADMIN`.
     pub receive_buffer_bytes: usize,
-    /// Sockets for each address, each with its own thread; the kernel spreads senders over them by address and port. One
-    /// takes several hundred thousand datagrams per second. With more, an exporter that sends one observation domain from
-    /// several ports shows sequence losses that are none.
+    /// Sockets for each address, each with its own thread; the kernel gives all datagrams of one sender to the same one.
+    /// One takes several hundred thousand datagrams per second.
     pub receive_threads: usize,
     /// What may wait in memory for the journal, for example while a sync lasts; beyond, datagrams are dropped, and
     /// counted.
@@ -42,6 +43,13 @@ pub struct CollectorConfig {
     pub encode_threads: usize,
     /// The small files of an hour are merged when nothing was added to that hour for so long.
     pub compact_after_seconds: u64,
+    /// Only datagrams from these networks are read; empty = from everywhere. Others are counted, by source.
+    pub allowed_exporters: Vec<IpNet>,
+    /// Sampling rate of exporters that say none and have no `default_sampling_rate` of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_sampling_rate: Option<u32>,
+    /// The upper two bits of the sampling word in a NetFlow v5 header are a mode; without it all 16 bits are the interval.
+    pub v5_sampling_mode_bits: bool,
 }
 
 impl Default for CollectorConfig {
@@ -59,6 +67,9 @@ impl Default for CollectorConfig {
             queue_max_bytes: 64 << 20,
             encode_threads: 0,
             compact_after_seconds: 3_600,
+            allowed_exporters: Vec::new(),
+            default_sampling_rate: None,
+            v5_sampling_mode_bits: true,
         }
     }
 }
@@ -84,6 +95,19 @@ pub enum ConfigError {
         value: u64,
         min: u64,
         max: u64,
+    },
+    #[error(
+        "collector.default_sampling_rate = 0 is not a rate: 1 means unsampled; leave the key out when nothing is known"
+    )]
+    RateZero,
+    #[error(
+        "collector.allowed_exporters: {written} names an address inside the network {network}: \
+         write {network}, or {address} for that one exporter"
+    )]
+    HostBits {
+        written: IpNet,
+        network: IpNet,
+        address: IpNet,
     },
 }
 
@@ -130,7 +154,29 @@ impl CollectorConfig {
         in_range("receive_buffer_bytes", receive_buffer_bytes, 64 << 10, 1 << 30)?;
         in_range("queue_max_bytes", self.queue_max_bytes as u64, 4 << 20, 4 << 30)?;
         in_range("encode_threads", self.encode_threads as u64, 0, ENCODE_THREADS_MAX)?;
-        in_range("compact_after_seconds", self.compact_after_seconds, 60, 30 * 86_400)
+        in_range("compact_after_seconds", self.compact_after_seconds, 60, 30 * 86_400)?;
+        if self.default_sampling_rate == Some(0) {
+            return Err(ConfigError::RateZero);
+        }
+        for written in &self.allowed_exporters {
+            if *written != written.trunc() {
+                return Err(ConfigError::HostBits {
+                    written: *written,
+                    network: written.trunc(),
+                    address: IpNet::from(written.addr()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What of this a running collector takes over without a restart.
+    pub fn decoding(&self) -> DecodingConfig {
+        DecodingConfig {
+            allowed_exporters: self.allowed_exporters.clone(),
+            default_sampling_rate: self.default_sampling_rate,
+            v5_sampling_mode_bits: self.v5_sampling_mode_bits,
+        }
     }
 }
 
@@ -210,6 +256,23 @@ mod tests {
         assert!(!config(&["[::]:2055", "0.0.0.0:9995"]).has_v4_of_its_port(v6));
         let both = config(&["[::]:0", "0.0.0.0:0"]);
         assert!(!both.has_v4_of_its_port(both.netflow[0]) && !both.has_v4_of_its_port(both.netflow[1]));
+    }
+
+    #[test]
+    fn mistakes_in_what_is_read_are_named() {
+        let with = |network: &str, default_sampling_rate| CollectorConfig {
+            allowed_exporters: vec![network.parse().unwrap()],
+            default_sampling_rate,
+            ..CollectorConfig::default()
+        };
+        with("192.0.2.0/24", Some(1)).validate().unwrap();
+        with("2001:db8::1/128", None).validate().unwrap();
+        assert_eq!(with("192.0.2.0/24", Some(0)).validate(), Err(ConfigError::RateZero));
+        assert_eq!(
+            with("192.0.2.9/24", None).validate().unwrap_err().to_string(),
+            "collector.allowed_exporters: 192.0.2.9/24 names an address inside the network 192.0.2.0/24: \
+             write 192.0.2.0/24, or 192.0.2.9/32 for that one exporter"
+        );
     }
 
     #[test]

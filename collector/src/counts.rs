@@ -52,6 +52,8 @@ counters! {
     DatagramsRejectedLength = "datagrams_rejected.length",
     /// A limit on exporters or domains was hit.
     DatagramsRejectedLimit = "datagrams_rejected.limit",
+    /// The source is not on the list of allowed exporters.
+    DatagramsRejectedSource = "datagrams_rejected.source",
     /// Dropped before they reached the journal.
     DroppedKernel = "dropped.kernel",
     DroppedQueue = "dropped.queue",
@@ -61,6 +63,8 @@ counters! {
     Templates = "templates",
     TemplateWithdrawals = "template_withdrawals",
     TemplatesRejected = "templates_rejected",
+    /// Templates given up for newer ones, because their exporter had not repeated them for days and their domain was full.
+    TemplatesExpired = "templates_expired",
     /// Announcements of a sampler beyond the limit of its domain.
     SamplersRejected = "samplers_rejected",
     /// Data sets that wait for their template.
@@ -81,20 +85,25 @@ counters! {
     /// sFlow counter records of other kinds than generic interface counters.
     CounterRecordsIgnored = "counter_records_ignored",
     SamplesIgnored = "samples_ignored",
+    /// sFlow samples and IPFIX packet sections that contradict themselves.
     SamplesRejected = "samples_rejected",
-    /// sFlow flow samples without a sampled IP packet.
+    /// sFlow flow samples and IPFIX packet sections without a sampled IP packet.
     SamplesNotIp = "samples_not_ip",
     SequenceLost = "sequence_lost",
     SequenceReset = "sequence_reset",
     SequenceReordered = "sequence_reordered",
     /// Flows kept with sampling rate 0.
     FlowsWithoutRate = "flows_without_sampling_rate",
+    /// Flows whose packets the exporter did not forward: kept, never metered.
+    FlowsDiscarded = "flows_discarded_by_exporter",
     TimesNegativeDuration = "times_normalised.negative_duration",
     TimesFuture = "times_normalised.future",
     TimesTooOld = "times_normalised.too_old",
     TimesMissing = "times_normalised.missing",
     /// A damaged block of the journal, skipped.
     JournalBlocksDamaged = "journal_blocks_damaged",
+    /// Bytes at the end of a segment that a crash cut off: never acknowledged, ignored.
+    JournalBytesTorn = "journal_bytes_torn",
 }
 
 const COUNTERS: usize = Counter::ALL.len();

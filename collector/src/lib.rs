@@ -2,13 +2,14 @@
 //!
 //! * [`receive`](Listening), [`journal`], [`pipeline`]: sockets, the durable copy of what they received, and the threads
 //!   between ([`Collector`]).
-//! * [`decode`], [`counts`]: datagrams to flows, everything counted.
+//! * [`allow`], [`decode`], [`counts`]: datagrams to flows, everything counted.
 //! * [`import`]: captured or made-up datagrams through the same path, without sockets and journal ([`Importer`]).
 //! * [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
 //! * [`simulate`]: exporters that encode real datagrams.
 //! * `sink`: flows to Parquet to commits; [`compact`].
 //! * [`status`], [`metrics`]: what people and monitoring see.
 
+pub mod allow;
 pub mod config;
 pub mod counts;
 pub mod decode;
@@ -28,6 +29,7 @@ mod test_support;
 pub mod times;
 
 pub use config::{CollectorConfig, ConfigError};
+pub use durable::advice;
 pub use import::{ImportError, ImportSummary, Importer};
 pub use pipeline::{Collector, CollectorError, LiveCounts};
 pub use receive::{ListenKind, Listening};

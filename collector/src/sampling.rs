@@ -12,11 +12,13 @@
 //!
 //! Steps 4 and 5 answer only when there is one answer: samplers or domains that announce different rates leave the
 //! choice to the next step, because a guess would be billed. A rate that is announced for one interface counts as a
-//! sampler of its own there.
+//! sampler of its own there, and step 3 finds it for the flows of that interface: the input interface, or the output
+//! interface of a flow that was observed on its way out.
 
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
+use schemas::flow::Flow;
 use schemas::metering::MeteringConfig;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,8 @@ pub struct ExporterSampling {
     pub override_rate: Option<u32>,
     /// Used when the exporter says nothing.
     pub default_rate: Option<u32>,
+    /// Says whether the sampling word of its v5 headers has mode bits, where it differs from the others.
+    pub v5_mode_bits: Option<bool>,
 }
 
 /// Sampling as configured.
@@ -97,12 +101,14 @@ impl From<&MeteringConfig> for SamplingConfig {
                 ExporterSampling {
                     override_rate: exporter.sampling_rate,
                     default_rate: exporter.default_sampling_rate,
+                    v5_mode_bits: exporter.v5_sampling_mode_bits,
                 },
             )
         });
         SamplingConfig {
             exporters: exporters.collect(),
-            ..SamplingConfig::default()
+            default_rate: config.decoding.default_sampling_rate,
+            v5_mode_bits: config.decoding.v5_sampling_mode_bits,
         }
     }
 }
@@ -114,7 +120,13 @@ impl SamplingConfig {
         ExporterSampling {
             override_rate: known(own.override_rate),
             default_rate: known(own.default_rate).or(known(self.default_rate)),
+            v5_mode_bits: own.v5_mode_bits.or(Some(self.v5_mode_bits)),
         }
+    }
+
+    /// Whether the configuration names this exporter.
+    pub fn lists(&self, exporter: Address) -> bool {
+        self.exporters.contains_key(&exporter)
     }
 }
 
@@ -125,6 +137,7 @@ pub enum SamplingSource {
     Override,
     PerRecord,
     OptionsSampler,
+    OptionsInterface,
     OptionsDomain,
     OptionsExporter,
     Default,
@@ -139,6 +152,7 @@ impl SamplingSource {
             SamplingSource::Override => "configured override",
             SamplingSource::PerRecord => "the records themselves",
             SamplingSource::OptionsSampler => "options of the sampler",
+            SamplingSource::OptionsInterface => "options of the interface",
             SamplingSource::OptionsDomain => "options of the domain",
             SamplingSource::OptionsExporter => "options of the exporter",
             SamplingSource::Default => "configured default",
@@ -174,7 +188,12 @@ pub fn choose(
     }
     if let Some(rates) = announced.domains.get(&domain) {
         if let Some(&rate) = rates.samplers.get(&sampler) {
-            return chosen(rate, SamplingSource::OptionsSampler);
+            let source = if sampler & INTERFACE_SAMPLER != 0 {
+                SamplingSource::OptionsInterface
+            } else {
+                SamplingSource::OptionsSampler
+            };
+            return chosen(rate, source);
         }
         if let Some(rate) = rates.of_domain() {
             return chosen(rate, SamplingSource::OptionsDomain);
@@ -193,9 +212,26 @@ fn known(rate: Option<u32>) -> Option<u32> {
     rate.filter(|rate| *rate != 0)
 }
 
-/// Stands for the sampler of an interface whose options data names none: above every id that a sampler can have in practice.
+/// The bit that tells an interface from a sampler: above every id that a sampler can have in practice.
+const INTERFACE_SAMPLER: u64 = 1 << 63;
+
+/// Stands for the sampler of an interface whose options data names none.
 pub fn interface_sampler(if_index: u64) -> u64 {
-    (1 << 63) | if_index
+    INTERFACE_SAMPLER | if_index
+}
+
+/// The sampler of a flow that names none, in a domain that announces rates by interface: that of the interface it was
+/// observed at; 0 where it tells none. A flow that does not say otherwise was observed where it came in.
+pub fn sampler_of_flow(flow: &Flow) -> u64 {
+    const EGRESS: u8 = 1;
+    match if flow.direction == EGRESS {
+        flow.out_if
+    } else {
+        flow.in_if
+    } {
+        0 => 0,
+        if_index => interface_sampler(u64::from(if_index)),
+    }
 }
 
 /// The rates that one exporter announced in options data.
@@ -204,7 +240,13 @@ pub struct AnnouncedRates {
     domains: BTreeMap<DomainKey, DomainRates>,
     /// Of all announcements.
     of_exporter: Option<RateRange>,
+    /// In all domains.
+    #[serde(default)]
+    samplers: usize,
 }
+
+/// Samplers and interfaces that one exporter may announce rates for, in all its domains.
+pub const MAX_SAMPLERS_PER_EXPORTER: usize = 8_192;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct DomainRates {
@@ -223,7 +265,8 @@ impl DomainRates {
 
 impl AnnouncedRates {
     /// Takes the announcements of one set of options data, (sampler, rate) each; sampler 0 speaks for the domain. Answers
-    /// how many were refused because the domain already has `max_samplers` others.
+    /// how many were refused because the domain already has `max_samplers` others, or the exporter
+    /// [`MAX_SAMPLERS_PER_EXPORTER`].
     ///
     /// The cost is bounded by the announcements, the domain's samplers and the exporter's domains, added up: a hostile
     /// exporter cannot make it their product.
@@ -234,8 +277,13 @@ impl AnnouncedRates {
             if sampler == 0 {
                 changed |= rates.plain != Some(rate);
                 rates.plain = Some(rate);
-            } else if rates.samplers.len() < max_samplers || rates.samplers.contains_key(&sampler) {
-                changed |= rates.samplers.insert(sampler, rate) != Some(rate);
+            } else if let Some(known) = rates.samplers.get_mut(&sampler) {
+                changed |= *known != rate;
+                *known = rate;
+            } else if rates.samplers.len() < max_samplers && self.samplers < MAX_SAMPLERS_PER_EXPORTER {
+                rates.samplers.insert(sampler, rate);
+                self.samplers += 1;
+                changed = true;
             } else {
                 refused += 1;
             }
@@ -251,9 +299,18 @@ impl AnnouncedRates {
         refused
     }
 
+    /// Whether a domain announced rates by interface.
+    pub fn by_interface(&self, domain: DomainKey) -> bool {
+        // Interfaces are numbered above all samplers.
+        self.domains
+            .get(&domain)
+            .and_then(|rates| rates.samplers.last_key_value())
+            .is_some_and(|(sampler, _)| sampler & INTERFACE_SAMPLER != 0)
+    }
+
     /// How many samplers are known in all domains.
     pub fn samplers(&self) -> usize {
-        self.domains.values().map(|rates| rates.samplers.len()).sum()
+        self.samplers
     }
 }
 
@@ -454,6 +511,7 @@ mod tests {
         let zero = ExporterSampling {
             override_rate: Some(0),
             default_rate: Some(0),
+            ..ExporterSampling::default()
         };
         config.exporters.insert(exporter, zero);
         assert_eq!(config.of(exporter).override_rate, None);

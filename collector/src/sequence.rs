@@ -3,6 +3,11 @@
 //! v5 and v7 count flows, v9 counts datagrams, IPFIX counts data records; each per observation domain, modulo 2³². UDP may
 //! deliver out of order, so a gap is not a loss at once: it waits for [`REORDER_DATAGRAMS`] further datagrams, and whatever of
 //! it has not come by then is lost. An exporter that starts again is a reset, not a loss.
+//!
+//! A gap that is still open when the collector stops is neither lost nor forgotten: it is part of the checkpoint, the status
+//! shows it as waiting, and it is judged by the datagrams that come after the restart, which may still fill it. Those that
+//! were sent while the collector was down open a gap of their own. Only a capture ends for good: there
+//! [`SequenceTracker::give_up`] counts what is open.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,9 +53,30 @@ struct Gap {
 }
 
 impl SequenceTracker {
+    /// Units that are missing and may still come.
+    pub fn waiting(&self) -> u64 {
+        self.gaps.iter().map(|gap| u64::from(gap.length)).sum()
+    }
+
+    /// Counts everything that is missing as lost, because nothing follows; answers how many units that are.
+    pub fn give_up(&mut self) -> u64 {
+        self.gaps.drain(..).map(|gap| u64::from(gap.length)).sum()
+    }
+
     /// Takes the sequence number of a datagram that holds `units` (`None`: not known, its template has not come), and
     /// the uptime in its header where it has one.
     pub fn observe(&mut self, sequence: u32, units: Option<u32>, uptime_ms: Option<u32>) -> Observed {
+        self.observe_within(sequence, units, uptime_ms, MAX_STEP_FORWARD)
+    }
+
+    /// The same where a step forward beyond `max_step_forward` is a reset.
+    pub fn observe_within(
+        &mut self,
+        sequence: u32,
+        units: Option<u32>,
+        uptime_ms: Option<u32>,
+        max_step_forward: u32,
+    ) -> Observed {
         let mut observed = Observed::default();
         if self.restarted(uptime_ms) {
             self.reset(&mut observed);
@@ -68,7 +94,7 @@ impl SequenceTracker {
         if step == 0 {
             self.next = after;
             self.behind = None;
-        } else if step <= MAX_STEP_FORWARD {
+        } else if step <= max_step_forward {
             self.gaps.push(Gap {
                 start: next,
                 length: step,
@@ -98,7 +124,7 @@ impl SequenceTracker {
 
     fn reset(&mut self, observed: &mut Observed) {
         observed.reset = true;
-        observed.lost += self.gaps.drain(..).map(|gap| u64::from(gap.length)).sum::<u64>();
+        observed.lost += self.give_up();
         self.next = None;
         self.behind = None;
     }
@@ -210,6 +236,27 @@ mod tests {
         tracker.observe(10, None, None);
         assert_eq!(tracker.observe(900, Some(5), None), Observed::default());
         assert_eq!(tracker.observe(905, Some(5), None), Observed::default());
+    }
+
+    #[test]
+    fn a_gap_that_is_open_at_a_stop_is_judged_after_the_restart() {
+        let mut before = SequenceTracker::default();
+        before.observe(10, Some(1), None);
+        before.observe(15, Some(1), None);
+        assert_eq!(before.waiting(), 4);
+        let text = serde_json::to_string(&before).unwrap();
+        let mut after: SequenceTracker = serde_json::from_str(&text).unwrap();
+        let late = after.observe(12, Some(1), None);
+        assert!(late.reordered && late.lost == 0, "a late one still fills its gap");
+        let lost: u64 = (16..=16 + REORDER_DATAGRAMS)
+            .map(|sequence| after.observe(sequence, Some(1), None).lost)
+            .sum();
+        assert_eq!((lost, after.waiting()), (3, 0));
+        assert_eq!(
+            (before.give_up(), before.waiting()),
+            (4, 0),
+            "or at the end of a capture"
+        );
     }
 
     #[test]

@@ -329,7 +329,8 @@ fn interfaces_rates_and_directions() {
         ((7, 7, 8), (7, 8, 0, 0)),
         ((8, 7, 8), (7, 8, 1, 0)),
         ((9, 7, 8), (7, 8, 255, 0)),
-        ((7, 7, 0x4000_0102), (7, 0, 0, 128)),
+        ((7, 7, 0x4000_0102), (7, 0, 0, 129)),
+        ((7, 7, 0x4000_0103), (7, 0, 0, 128)),
         ((7, 7, 0x8000_0003), (7, 0, 0, 0)),
         ((8, 0x3fff_ffff, 8), (0, 8, 1, 0)),
         // A source that is a VLAN (type 1) is no interface.
@@ -462,10 +463,11 @@ fn sequence_gaps_restarts_and_late_datagrams() {
                 (13, hour_ms + 30),
                 (15, hour_ms + 50),
             ],
-            (3, 1, 0),
+            (2, 1, 0),
         ),
         (&[(500, hour_ms), (1, 10), (2, 20)], (0, 0, 1)),
-        (&[(500, hour_ms), (1, hour_ms + 10), (2, hour_ms + 20)], (0, 0, 1)),
+        // A low number under a later uptime may be late; two in a row began anew.
+        (&[(500, hour_ms), (1, hour_ms + 10), (2, hour_ms + 20)], (0, 1, 1)),
         (&[(u32::MAX - 1, hour_ms), (1, hour_ms + 10)], (2, 0, 0)),
         (
             &[(10, hour_ms), (50_000_000, hour_ms + 10), (50_000_001, hour_ms + 20)],
@@ -477,6 +479,12 @@ fn sequence_gaps_restarts_and_late_datagrams() {
         let mut counts = collector::counts::Counts::default();
         for (sequence, uptime_ms) in heads {
             counts.merge(&decode(&mut decoder, &datagram(*sequence, *uptime_ms, &[])).counts);
+        }
+        // A gap is a loss once enough datagrams came after it.
+        let (last, uptime_ms) = heads[heads.len() - 1];
+        for step in 1..=collector::sequence::REORDER_DATAGRAMS + 1 {
+            let datagram = datagram(last.wrapping_add(step), uptime_ms + step, &[]);
+            counts.merge(&decode(&mut decoder, &datagram).counts);
         }
         let found = (
             counts.total(Counter::SequenceLost),
@@ -504,6 +512,7 @@ fn too_many_agents_are_rejected_and_counted() {
         sources_per_agent_max: 1,
         interfaces_per_agent_max: 1,
         strangers_max: 1,
+        ..SflowLimits::default()
     };
     let mut decoder = SflowDecoder::new(limits, &MeteringConfig::default());
     let mut rejected = 0;

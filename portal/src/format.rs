@@ -59,6 +59,14 @@ pub(crate) fn bytes(value: u64) -> String {
     VolumeUnits::Decimal.bytes(value)
 }
 
+/// A sampling error: `± 1.96 %`; nothing for what was counted packet by packet.
+pub(crate) fn error_bound(bound_ppm: u32) -> String {
+    match bound_ppm {
+        0 => String::new(),
+        ppm => format!("± {} %", analytics::truth::percent_text(ppm)),
+    }
+}
+
 /// Bits per second: `12.3 Mbit/s`.
 pub(crate) fn bits_per_second(value: u64) -> String {
     let prefixed = with_prefix(

@@ -3,15 +3,19 @@
 //! It names exporters, so it is for those who run the network: a scraper on this machine that did not come through a proxy,
 //! or a signed-in operator, network engineer or administrator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use analytics::truth::TruthRow;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use schemas::metering::MeteringConfig;
+use schemas::names::Names;
 
 use crate::auth::{ClientIp, Network};
 use crate::state::AppState;
@@ -103,6 +107,15 @@ pub(crate) async fn show(
         }
     }
     let mut text = state.http_metrics().text();
+    let now_ms = state.now_ms();
+    match state.analytics().truth_now(now_ms).await {
+        Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
+        // The other metrics are worth more than an error: a missing series is seen.
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the truth check cannot be read"
+        ),
+    }
     match state.collector_metrics() {
         Some(collector) => text.push_str(&collector),
         None => text.push_str(&stored_totals(&state)),
@@ -112,6 +125,57 @@ pub(crate) async fn show(
         text,
     )
         .into_response()
+}
+
+/// The truth check of the last whole hour. Names that two interfaces share would make one series twice: the second one is
+/// told by its numbers.
+fn truth_text(rows: &[TruthRow], metering: &MeteringConfig) -> String {
+    let names = Names::new(metering);
+    let findings = rows.iter().filter(|row| row.is_finding()).count();
+    let mut text = format!(
+        "# HELP ezscale_truth_findings interfaces whose counter disagrees with its flows in the last whole hour\n\
+         # TYPE ezscale_truth_findings gauge\nezscale_truth_findings {findings}\n"
+    );
+    let Some(first) = rows.first() else { return text };
+    let _ = writeln!(
+        text,
+        "# HELP ezscale_truth_hour_timestamp_seconds start of the hour that was checked\n\
+         # TYPE ezscale_truth_hour_timestamp_seconds gauge\nezscale_truth_hour_timestamp_seconds {}\n\
+         # HELP ezscale_truth_ratio bytes of flows, scaled and with layer-2 overhead, per byte of the interface's counter\n\
+         # TYPE ezscale_truth_ratio gauge",
+        first.hour_start_ms / 1000
+    );
+    let mut told = HashSet::new();
+    for row in rows.iter().filter(|row| row.has_ratio()) {
+        let mut labels = (
+            names.exporter(row.exporter),
+            names.interface(row.exporter, row.if_index),
+            row.direction,
+        );
+        if !told.insert(labels.clone()) {
+            labels = (
+                row.exporter.to_string(),
+                format!("interface {}", row.if_index),
+                row.direction,
+            );
+            told.insert(labels.clone());
+        }
+        let (exporter, interface, direction) = labels;
+        let _ = writeln!(
+            text,
+            "ezscale_truth_ratio{{exporter=\"{}\",interface=\"{}\",direction=\"{}\"}} {}",
+            label_value(&exporter),
+            label_value(&interface),
+            direction.name(),
+            f64::from(row.ratio_ppm) / 1e6
+        );
+    }
+    text
+}
+
+/// As it may stand between quotes.
+fn label_value(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// The totals that a collector in another process left in its status file.
@@ -135,4 +199,58 @@ fn stored_totals(state: &AppState) -> String {
         let _ = writeln!(text, "ezscale_collector_events_total{{counter=\"{counter}\"}} {value}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analytics::truth::{Direction, Verdict};
+    use schemas::metering::ExporterConfig;
+
+    #[test]
+    fn each_interface_is_one_series_whatever_it_is_called() {
+        let exporter = "192.0.2.1".parse().unwrap();
+        let row = |if_index, direction, verdict| TruthRow {
+            hour_start_ms: 7_200_000,
+            exporter,
+            if_index,
+            direction,
+            covered_ms: 3_600_000,
+            counter_bytes: 100,
+            metered_bytes: 61,
+            bytes_scaled: 60,
+            samples: 1,
+            sampling_rate: 1,
+            ratio_ppm: 610_000,
+            bound_ppm: 0,
+            verdict,
+            guess: None,
+        };
+        let rows = [
+            row(1, Direction::In, Verdict::Mismatch),
+            row(1, Direction::Out, Verdict::NotSampled),
+            row(2, Direction::In, Verdict::Agrees),
+        ];
+        let config = ExporterConfig {
+            name: Some("mx \"1\"".to_owned()),
+            interface_names: [(1, "ae0".to_owned()), (2, "ae0".to_owned())].into(),
+            ..ExporterConfig::unlisted(exporter)
+        };
+        let metering = MeteringConfig {
+            exporters: vec![config],
+            ..MeteringConfig::default()
+        };
+        let text = truth_text(&rows, &metering);
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            series,
+            [
+                "ezscale_truth_findings 1",
+                "ezscale_truth_hour_timestamp_seconds 7200",
+                r#"ezscale_truth_ratio{exporter="mx \"1\"",interface="ae0",direction="in"} 0.61"#,
+                r#"ezscale_truth_ratio{exporter="192.0.2.1",interface="interface 2",direction="in"} 0.61"#,
+            ]
+        );
+        assert!(truth_text(&[], &metering).ends_with("ezscale_truth_findings 0\n"));
+    }
 }

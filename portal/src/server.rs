@@ -77,7 +77,7 @@ pub fn router(state: AppState) -> Router {
             REQUEST_TIMEOUT,
         ))
         // Health must answer when everything else is at its limit.
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::show))
         .layer(middleware::from_fn_with_state(state.clone(), metrics::measure))
@@ -98,6 +98,16 @@ async fn not_found(request: Request) -> Response {
     } else {
         PageError(Failure::NotFound).into_response()
     }
+}
+
+/// Healthy while the collector of this process does its work; otherwise 503 and what keeps it from that, a line each. It
+/// is for a monitor that calls people: a collector that cannot write goes on by itself, and a restart helps nothing.
+async fn healthy(State(state): State<AppState>) -> Response {
+    let problems = state.collector_problems();
+    if problems.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
 }
 
 /// Ready when the database and the stored tables answer.

@@ -47,6 +47,7 @@ struct Inner {
     sign_in_throttle: Throttle,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
+    collector_problems: OnceLock<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
 }
 
 impl std::fmt::Debug for AppState {
@@ -77,6 +78,7 @@ impl AppState {
                 sign_in_throttle: Throttle::default(),
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
+                collector_problems: OnceLock::new(),
             }),
         }
     }
@@ -120,6 +122,20 @@ impl AppState {
 
     pub(crate) fn collector_metrics(&self) -> Option<String> {
         self.inner.collector_metrics.get().map(|source| source())
+    }
+
+    /// Says what keeps a collector in this process from its work, for `/healthz`. The first call holds.
+    pub fn set_collector_problems(&self, source: impl Fn() -> Vec<&'static str> + Send + Sync + 'static) {
+        // A second source is ignored, as documented.
+        let _ = self.inner.collector_problems.set(Box::new(source));
+    }
+
+    pub(crate) fn collector_problems(&self) -> Vec<&'static str> {
+        self.inner
+            .collector_problems
+            .get()
+            .map(|source| source())
+            .unwrap_or_default()
     }
 
     pub(crate) fn http_metrics(&self) -> &HttpMetrics {

@@ -1,15 +1,12 @@
 //! What a stored column is, and everything that follows from it.
 //!
-//! A table is a [`TableDef`]: a list of [`Column`]s in storage order. Arrow schema, Parquet writer options, ClickHouse DDL
-//! and the documentation table are derived here, so that a column is described once.
+//! A table is a [`TableDef`]: a list of [`Column`]s in storage order. Arrow schema, ClickHouse DDL and the documentation
+//! table are derived here, so that a column is described once.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
 /// Value type of a column. Nothing is nullable: a value that was not reported is 0, as in the protocols themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +23,8 @@ pub enum ColumnType {
     Name,
 }
 
-/// How the column is laid out in Parquet (measured: DESIGN.md §6).
+/// What the values of a column are like, for a store that must be told; the Parquet encoder looks at the values themselves
+/// ([`crate::table::Encoder`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
     /// Few distinct values in a file.
@@ -131,28 +129,6 @@ impl TableDef {
     /// Position of a column by name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
-    }
-
-    /// Parquet writer options: encodings and statistics by column, Zstandard level 1.
-    pub fn writer_properties(&self) -> WriterProperties {
-        let mut builder = WriterProperties::builder()
-            .set_created_by("ezscale".to_owned())
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_dictionary_enabled(false)
-            .set_statistics_enabled(EnabledStatistics::None)
-            .set_max_row_group_row_count(Some(1 << 20));
-        for column in self.columns {
-            let path = ColumnPath::from(column.name);
-            match column.layout {
-                Layout::Dictionary => builder = builder.set_column_dictionary_enabled(path.clone(), true),
-                Layout::Delta => builder = builder.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED),
-                Layout::Plain => {}
-            }
-            if column.statistics {
-                builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Chunk);
-            }
-        }
-        builder.build()
     }
 
     /// `CREATE TABLE` for ClickHouse with deduplicating inserts (F1).

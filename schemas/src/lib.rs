@@ -4,19 +4,23 @@
 //!   and the documentation table are derived from it.
 //! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).
 //! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
+//! * [`names`]: what people call exporters and interfaces.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
+//! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
 pub mod column;
 pub mod db;
+pub mod fault;
 pub mod flow;
 pub mod ids;
 pub mod inventory;
 pub mod metering;
 pub mod money;
+pub mod names;
 pub mod percent;
 pub mod period;
 pub mod table;

@@ -7,7 +7,7 @@
 //! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1): applied again to a
 //! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Target};
-use crate::flow::{Boundary, Flow, FlowColumns, Metered};
+use crate::flow::{Boundary, Flow, FlowColumns, Metered, was_discarded};
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -61,12 +61,18 @@ pub struct ExporterConfig {
     /// SNMP indexes of the interfaces that face other networks; every other interface is internal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_interfaces: Vec<u32>,
+    /// What people call its interfaces, by SNMP index; `interface 17` where absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "by_index")]
+    pub interface_names: BTreeMap<u32, String>,
     /// Overrides whatever the exporter says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_rate: Option<u32>,
     /// Used when the exporter says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_sampling_rate: Option<u32>,
+    /// Whether the upper two bits of the sampling word in its v5 headers are a mode; as for all exporters where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v5_sampling_mode_bits: Option<bool>,
 }
 
 impl ExporterConfig {
@@ -90,8 +96,32 @@ impl ExporterConfig {
             meter: MeterMode::Addresses,
             direction: None,
             external_interfaces: Vec::new(),
+            interface_names: BTreeMap::new(),
             sampling_rate: None,
             default_sampling_rate: None,
+            v5_sampling_mode_bits: None,
+        }
+    }
+}
+
+/// How the datagrams of all exporters are read, as configured under `[collector]`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DecodingConfig {
+    /// Only datagrams from these networks are read; empty = from everywhere.
+    pub allowed_exporters: Vec<IpNet>,
+    /// For exporters that say no rate and have no default of their own.
+    pub default_sampling_rate: Option<u32>,
+    /// The upper two bits of the sampling word in a v5 header are a mode; without it all 16 bits are the interval.
+    pub v5_sampling_mode_bits: bool,
+}
+
+impl Default for DecodingConfig {
+    fn default() -> DecodingConfig {
+        DecodingConfig {
+            allowed_exporters: Vec::new(),
+            default_sampling_rate: None,
+            v5_sampling_mode_bits: true,
         }
     }
 }
@@ -104,6 +134,31 @@ pub struct MeteringConfig {
     pub own_networks: Vec<IpNet>,
     #[serde(rename = "exporter")]
     pub exporters: Vec<ExporterConfig>,
+    pub decoding: DecodingConfig,
+}
+
+mod by_index {
+    //! SNMP indexes as the keys of a table: TOML knows text there only.
+
+    use std::collections::BTreeMap;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(names: &BTreeMap<u32, String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(names.iter().map(|(index, name)| (index.to_string(), name)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, String>, D::Error> {
+        let mut names = BTreeMap::new();
+        for (key, name) in BTreeMap::<String, String>::deserialize(deserializer)? {
+            let index = key
+                .parse()
+                .map_err(|_| D::Error::custom(format!("interface_names: {key:?} is no SNMP index")))?;
+            names.insert(index, name);
+        }
+        Ok(names)
+    }
 }
 
 #[derive(Debug)]
@@ -123,6 +178,7 @@ struct Seen {
     vlan: u16,
     direction: u8,
     end_at_ms: i64,
+    forwarding_status: u8,
 }
 
 struct Judged {
@@ -185,6 +241,7 @@ impl Enricher {
             vlan: flow.vlan,
             direction: flow.direction,
             end_at_ms: flow.end_at_ms,
+            forwarding_status: flow.forwarding_status,
         };
         let judged = self.judge(self.meters.get(&flow.exporter), &seen);
         flow.src_service = judged.src_service;
@@ -217,6 +274,7 @@ impl Enricher {
                 vlan: flows.vlan[row],
                 direction: flows.direction[row],
                 end_at_ms: flows.end_at_ms[row],
+                forwarding_status: flows.forwarding_status[row],
             };
             let judged = self.judge(meter, &seen);
             flows.src_service[row] = judged.src_service;
@@ -250,6 +308,8 @@ impl Enricher {
             (_, Some(meter)) => (boundary_of(meter, seen.in_if), boundary_of(meter, seen.out_if)),
         };
         let metered = match (in_boundary, out_boundary) {
+            // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
+            _ if was_discarded(seen.forwarding_status) => Metered::No,
             _ if mode == MeterMode::Off || !observation_counts(meter, seen.direction) => Metered::No,
             (Boundary::External, Boundary::Internal) => Metered::In,
             (Boundary::Internal, Boundary::External) => Metered::Out,
@@ -305,6 +365,7 @@ mod tests {
         let config = MeteringConfig {
             own_networks: vec!["203.0.113.0/24".parse().unwrap()],
             exporters: vec![exporter],
+            ..MeteringConfig::default()
         };
         let target = Target::Prefix("192.0.2.0/24".parse().unwrap());
         let assignments = Assignments::new([Assignment {
@@ -378,6 +439,53 @@ mod tests {
         assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::Out);
         let ingress = enricher(MeterMode::Addresses, Some(MeterDirection::Ingress));
         assert_eq!(judged(&ingress, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::No);
+    }
+
+    #[test]
+    fn a_discarded_flow_is_attributed_and_not_metered_in_any_mode() {
+        for (mode, out_if) in [(MeterMode::Boundary, 2), (MeterMode::Addresses, 0)] {
+            let mut flow = Flow {
+                exporter: "198.51.100.1".parse().unwrap(),
+                src_addr: "8.8.8.8".parse().unwrap(),
+                dst_addr: "192.0.2.1".parse().unwrap(),
+                in_if: 1,
+                out_if,
+                ..Flow::default()
+            };
+            enricher(mode, None).enrich(&mut flow);
+            assert_eq!(flow.metered, Metered::In, "{mode:?}");
+            for (forwarding_status, metered) in [
+                (128, Metered::No),
+                (0xbf, Metered::No),
+                (64, Metered::In),
+                (192, Metered::In),
+            ] {
+                flow.forwarding_status = forwarding_status;
+                enricher(mode, None).enrich(&mut flow);
+                assert_eq!(
+                    (flow.metered, flow.dst_service),
+                    (metered, 7),
+                    "{mode:?} {forwarding_status}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_sampled_on_its_way_in_and_on_its_way_out_counts_once() {
+        // A switch reports it twice: as seen at the input interface, and as seen at the output interface.
+        let twice = |direction| {
+            let e = enricher(MeterMode::Boundary, direction);
+            let count = |observed| u32::from(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, observed).0 == Metered::In);
+            count(0) + count(1)
+        };
+        assert_eq!((twice(None), twice(Some(MeterDirection::Ingress))), (1, 1));
+        assert_eq!(twice(Some(MeterDirection::Egress)), 1);
+        assert_eq!(
+            twice(Some(MeterDirection::Both)),
+            2,
+            "only where the configuration asks for it"
+        );
     }
 
     #[test]

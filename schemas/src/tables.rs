@@ -4,7 +4,7 @@ use crate::column::{ColumnType, Layout, TableDef, column};
 use crate::flow::FLOWS;
 
 /// Every stored table, in the order the documentation lists them.
-pub const TABLES: [&TableDef; 4] = [&FLOWS, &USAGE_5M, &COUNTERS, &COLLECTION_5M];
+pub const TABLES: [&TableDef; 5] = [&FLOWS, &USAGE_5M, &COUNTERS, &COLLECTION_5M, &TRUTH_1H];
 
 /// Usage of every service by 5-minute window, computed from [`FLOWS`] alone (U1). Service 0 is unattributed traffic (U2).
 /// A service and window without metered traffic has no row; whether it was measured at all is told by [`COLLECTION_5M`].
@@ -23,6 +23,7 @@ pub const USAGE_5M: TableDef = TableDef {
         column("packets_out", ColumnType::U64, "packets", Layout::Delta, false, "packets sent, scaled"),
         column("flows", ColumnType::U64, "flows", Layout::Delta, false, "metered flow records with a share in this window"),
         column("samples", ColumnType::U64, "packets", Layout::Delta, false, "unscaled packets behind the volume, for its error bound"),
+        column("error_bound_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "the true volume lies so close to the stored one in 95 of 100 cases: 196 · √(1 / samples) % in parts per million, rounded up; 0 = every packet was counted"),
     ],
 };
 
@@ -72,6 +73,32 @@ pub const COLLECTION_5M: TableDef = TableDef {
         column("protocol_version", ColumnType::U8, "", Layout::Dictionary, false, "as in flows; 0 where not known"),
         column("counter", ColumnType::Name, "", Layout::Dictionary, false, "name of the counter, for example `datagrams` or `records_rejected.length`"),
         column("value", ColumnType::U64, "", Layout::Delta, false, "how many in this window"),
+    ],
+};
+
+/// What flows say of an interface beside what its own counters say, by hour: the truth check. Computed from [`FLOWS`] and
+/// [`COUNTERS`]; an interface without counter samples in the hour has no row.
+#[rustfmt::skip] // a row of the table is a line
+pub const TRUTH_1H: TableDef = TableDef {
+    name: "truth_1h",
+    doc: "Flows compared with the interface's own counters, per hour, interface and direction (docs/metering.md, Truth check). Both volumes are layer 2.",
+    time_column: "hour_start",
+    sort: &["exporter", "if_index", "direction", "hour_start"],
+    columns: &[
+        column("hour_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the hour, UTC"),
+        column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "exporter; for sFlow the agent address"),
+        column("if_index", ColumnType::U32, "", Layout::Delta, true, "SNMP index of the interface"),
+        column("direction", ColumnType::U8, "", Layout::Dictionary, false, "0 received by the interface, 1 sent"),
+        column("covered_ms", ColumnType::U32, "ms", Layout::Delta, false, "time between counter samples that is compared; the rest of the hour has gaps or a counter that restarted"),
+        column("counter_bytes", ColumnType::U64, "bytes", Layout::Delta, false, "increase of the counter over that time"),
+        column("metered_bytes", ColumnType::U64, "bytes", Layout::Delta, false, "what the flows of that time make on the wire: scaled bytes and layer-2 overhead"),
+        column("bytes_scaled", ColumnType::U64, "bytes", Layout::Delta, false, "the same flows at layer 3"),
+        column("samples", ColumnType::U64, "packets", Layout::Delta, false, "unscaled packets behind them"),
+        column("sampling_rate", ColumnType::U32, "packets", Layout::Dictionary, false, "largest sampling rate among them, 0 = no flows"),
+        column("ratio_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "metered_bytes / counter_bytes; the largest value stands for more and for a counter that did not move"),
+        column("bound_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "sampling error of metered_bytes, 99 of 100 cases; 0 = every packet was counted"),
+        column("verdict", ColumnType::Name, "", Layout::Dictionary, false, "agrees, mismatch, not_sampled, partly_sampled, rate_unknown, too_few_samples, too_short or no_counter"),
+        column("guess", ColumnType::Name, "", Layout::Dictionary, false, "what a mismatch may come from, as a question; empty otherwise"),
     ],
 };
 

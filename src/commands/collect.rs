@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::jobs::{Jobs, apply_backdated};
 use crate::options::{Data, Listen, load_assignments};
+use crate::storage::{self, Removed};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -25,10 +27,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (mut config, database) = args.data.open_database().await?;
+    let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
+    let signal = StopSignal::watch()?;
     let running = Running::start(&config, database, args.data.config_path(), false).await?;
-    stop_signal().await?;
+    signal.received().await;
     running.stop().await
 }
 
@@ -41,6 +44,7 @@ pub(crate) struct Running {
     cancel: CancellationToken,
     config: Config,
     database: Database,
+    removed: Removed,
 }
 
 impl Running {
@@ -51,19 +55,20 @@ impl Running {
         config_path: Option<std::path::PathBuf>,
         close_periods: bool,
     ) -> anyhow::Result<Running> {
+        // Before anybody can know that this process runs: a signal must not end it undrained.
+        let hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
+            .ok();
         let assignments = load_assignments(&database).await?;
-        let collector = Collector::start(
-            &config.data_dir,
-            config.collector.clone(),
-            config.metering(),
-            assignments,
-        )
-        .context("start the collector")?;
+        let storage = config.open_storage()?;
+        let collector = Collector::start(&storage, config.collector.clone(), config.metering(), assignments)
+            .context("start the collector")?;
         for listening in collector.listening() {
             println!("{} listening on {}", listening.kind, listening.address);
         }
         let collector = Arc::new(collector);
-        let analytics = Analytics::open(&config.data_dir)?;
+        let analytics = Analytics::open(&storage)?;
+        let removed = Removed::default();
         let (metering_sender, metering) = watch::channel(Arc::new(config.metering()));
         let cancel = CancellationToken::new();
         let jobs = Jobs {
@@ -73,7 +78,9 @@ impl Running {
             analytics: analytics.clone(),
             collector: collector.clone(),
             metering: metering_sender,
+            hangup,
             close_periods,
+            removed: removed.clone(),
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));
         Ok(Running {
@@ -84,6 +91,7 @@ impl Running {
             cancel,
             config: config.clone(),
             database,
+            removed,
         })
     }
 
@@ -101,6 +109,7 @@ impl Running {
     pub(crate) fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let collector = Arc::downgrade(&self.collector);
         let data_dir = self.config.data_dir.clone();
+        let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
         move || {
             let Some(collector) = collector.upgrade() else {
                 return String::new();
@@ -109,7 +118,18 @@ impl Running {
                 warn!(%error, "the collector's status cannot be read");
                 None
             });
-            collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live())
+            let mut text = collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live());
+            text.push_str(&storage::metrics(&analytics, &removed));
+            text
+        }
+    }
+
+    /// What keeps the collector from its work, for as long as it runs.
+    pub(crate) fn problems(&self) -> impl Fn() -> Vec<&'static str> + Send + Sync + 'static {
+        let collector = Arc::downgrade(&self.collector);
+        move || {
+            let live = collector.upgrade().map(|collector| collector.live());
+            live.map(|live| live.problems()).unwrap_or_default()
         }
     }
 
@@ -122,22 +142,32 @@ impl Running {
         tokio::task::spawn_blocking(move || collector.stop())
             .await?
             .context("stop the collector")?;
-        let assignments = schemas::inventory::load_assignments(self.database.pool()).await?;
-        apply_backdated(&self.database, &self.analytics, &self.config.metering(), &assignments).await?;
+        apply_backdated(&self.database, &self.analytics, &self.config.metering()).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
         Ok(())
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(crate) async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM or SIGINT, watched from its making on: one that comes while the collector starts is not lost, and does not end
+/// the process undrained.
+pub(crate) struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub(crate) fn watch() -> anyhow::Result<StopSignal> {
+        Ok(StopSignal {
+            terminate: signal(SignalKind::terminate()).context("watch SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("watch SIGINT")?,
+        })
     }
-    Ok(())
+
+    pub(crate) async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -39,6 +39,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 file.display(),
                 config.exporters.len()
             );
+            for line in config.reading() {
+                println!("{line}");
+            }
         }
         Command::Show { data } => print!("{}", toml::to_string(&data.config()?)?),
     }

@@ -10,7 +10,6 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, ServiceId};
-use schemas::inventory;
 use schemas::money::Money;
 
 use crate::config::Config;
@@ -136,8 +135,7 @@ async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Resu
 async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
     let analytics = open_current(&config).await?;
-    let assignments = inventory::load_assignments(database.pool()).await?;
-    apply_backdated(&database, &analytics, &config.metering(), &assignments).await?;
+    apply_backdated(&database, &analytics, &config.metering()).await?;
     let usage = MeteredUsage::new(analytics, &config.metering());
     let now_ms = Timestamp::now().as_millisecond();
     let closing = match customer {

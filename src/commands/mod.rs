@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod check;
 pub(crate) mod collect;
 pub(crate) mod config;
 pub(crate) mod customer;
@@ -11,5 +12,6 @@ pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod simulate;
+pub(crate) mod storage;
 pub(crate) mod usage;
 pub(crate) mod user;

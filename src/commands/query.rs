@@ -8,12 +8,14 @@ use clap::ValueEnum;
 use crate::options::{Data, open_current};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Tables: flows, usage_5m, counters, collection_5m (docs/tables.md).
+#[command(
+    after_help = "Tables: flows, usage_5m, counters, collection_5m, truth_1h (docs/tables.md).
 Functions for addresses: addr('192.0.2.1'), addr_text(src_addr), in_prefix(dst_addr, '2001:db8::/32').
 
 Example: the ten busiest destinations of service 12 today
   ezscale query \"SELECT addr_text(dst_addr) AS peer, sum(bytes * sampling_rate) AS bytes FROM flows
-                 WHERE src_service = 12 AND start_at >= date_trunc('day', now()) GROUP BY 1 ORDER BY 2 DESC LIMIT 10\"")]
+                 WHERE src_service = 12 AND start_at >= date_trunc('day', now()) GROUP BY 1 ORDER BY 2 DESC LIMIT 10\""
+)]
 pub(crate) struct Args {
     /// The question in SQL (read-only)
     sql: String,

@@ -23,14 +23,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let assignments = load_assignments(&database).await?;
     let metering = config.metering();
-    let data_dir = config.data_dir.clone();
+    let storage = config.open_storage()?;
     let size_bytes = std::fs::metadata(&args.file)
         .map(|metadata| metadata.len())
         .unwrap_or(0);
     let (packets, summary) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let progress = Progress::bytes("reading the capture", size_bytes);
         let name = format!("replay {}", import_name(&args.file)?);
-        let mut importer = Importer::open(&data_dir, metering, assignments, &name)?;
+        let mut importer = Importer::open(&storage, metering, assignments, &name)?;
         let filter = if args.port.is_empty() {
             PortFilter::FlowLike
         } else {

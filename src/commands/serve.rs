@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::collect::{Running, stop_signal};
+use super::collect::{Running, StopSignal};
 use crate::config::Config;
 use crate::options::{Data, Listen};
 
@@ -22,11 +22,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (mut config, database) = args.data.open_database().await?;
+    let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
     if let Some(http) = args.http {
         config.portal.http = http;
     }
+    let signal = StopSignal::watch()?;
     let listener = bind(config.portal.http).await?;
     let address = listener.local_addr()?;
     let running = Running::start(
@@ -38,7 +39,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     .await?;
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
-    portal.run_until(stop_signal()).await?;
+    portal.run_until(signal.received()).await?;
     running.stop().await
 }
 
@@ -70,15 +71,16 @@ impl Portal {
             secure_cookies: config.portal.secure_cookies,
         });
         state.set_collector_metrics(running.metrics());
+        state.set_collector_problems(running.problems());
         let task = tokio::spawn(portal::serve(listener, state, stop.clone().cancelled_owned()));
         Portal { task, stop }
     }
 
     /// Serves until the signal comes, or until serving fails.
-    pub(crate) async fn run_until(mut self, signal: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    pub(crate) async fn run_until(mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut self.task => return ended?.context("serve the portal"),
-            signalled = signal => signalled?,
+            () = signal => {}
         }
         self.stop.cancel();
         self.task.await?.context("serve the portal")

@@ -1,5 +1,6 @@
 //! `ezscale usage`: what services received and sent in a range, with their 95th percentile and coverage.
 
+use analytics::truth::percent_text;
 use analytics::{PeriodUsage, UsageMode};
 use anyhow::{Context as _, bail};
 use billing::usage::MeteredUsage;
@@ -85,8 +86,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 fn print_table(services: &[inventory::Service], periods: &[PeriodUsage], from_ms: i64, to_ms: i64) {
     println!("{} to {}", instant_text(from_ms), instant_text(to_ms));
-    let mut listing = Listing::new(&["service", "name", "in", "out", "billed", "95th", "measured"]);
-    for column in 2..7 {
+    let mut listing = Listing::new(&[
+        "service",
+        "name",
+        "in",
+        "out",
+        "billed",
+        "95th",
+        "± sampling",
+        "measured",
+    ]);
+    for column in 2..8 {
         listing = listing.right(column);
     }
     for (service, period) in services.iter().zip(periods) {
@@ -101,6 +111,10 @@ fn print_table(services: &[inventory::Service], periods: &[PeriodUsage], from_ms
             byte_count(period.bytes_out),
             byte_count(period.billed_bytes),
             period.percentile_95_bps.map_or_else(|| "-".to_owned(), bits_per_second),
+            match period.error_bound_ppm {
+                0 => "-".to_owned(),
+                ppm => format!("{} %", percent_text(ppm)),
+            },
             measured,
         ]);
     }

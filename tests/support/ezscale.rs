@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::command::{output_of, show, signal, wait_for_exit};
+use super::disk::Disk;
 use super::net::Namespace;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &[&str]) -> String {
 pub(crate) struct DataDir {
     dir: TempDir,
     config: Option<PathBuf>,
+    disk: Option<Disk>,
 }
 
 impl DataDir {
@@ -40,7 +42,32 @@ impl DataDir {
             .prefix("ezscale-")
             .tempdir()
             .expect("a temporary directory can be made");
-        Self { dir, config: None }
+        Self {
+            dir,
+            config: None,
+            disk: None,
+        }
+    }
+
+    /// On a small disk of its own.
+    pub(crate) fn on_disk_of(size_kib: u32) -> Self {
+        let mut data = Self::new();
+        std::fs::create_dir(data.path()).expect("the test's directory is writable");
+        data.disk = Some(Disk::mount(&data.path(), size_kib));
+        data
+    }
+
+    /// The disk of a directory made by [`DataDir::on_disk_of`].
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("the data has a disk of its own")
+    }
+
+    /// The binary, where it sees the data.
+    fn program(&self) -> Command {
+        match &self.disk {
+            Some(disk) => disk.command(BINARY),
+            None => Command::new(BINARY),
+        }
     }
 
     /// Where `ezscale` keeps its data.
@@ -55,9 +82,22 @@ impl DataDir {
 
     /// Writes a configuration file, which every process started later gets.
     pub(crate) fn set_config(&mut self, toml: &str) {
-        let path = self.dir.path().join("config.toml");
-        std::fs::write(&path, toml).expect("the test's directory is writable");
-        self.config = Some(path);
+        self.change_config(toml);
+        self.config = Some(self.config_path());
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
+    /// Writes that file anew, under running processes.
+    pub(crate) fn change_config(&self, toml: &str) {
+        let path = self.config_path();
+        // In one step: a running process must not read half of it.
+        let new = path.with_extension("new");
+        std::fs::write(&new, toml)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .expect("the test's directory is writable");
     }
 
     /// Runs a command to its end and returns its standard output. Panics with all it said unless it exits with 0.
@@ -84,7 +124,7 @@ impl DataDir {
 
     /// The command, not yet run: for tests of what must fail.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = self.program();
         command.args(arguments).arg("--data-dir").arg(self.path());
         command
     }
@@ -133,6 +173,7 @@ pub(crate) struct Start<'a> {
     sflow: Vec<String>,
     http: Option<String>,
     more: Vec<String>,
+    environment: Vec<(String, String)>,
     namespace: Option<&'a Namespace>,
     limit: Duration,
 }
@@ -146,6 +187,7 @@ impl<'a> Start<'a> {
             sflow: Vec::new(),
             http: None,
             more: Vec::new(),
+            environment: Vec::new(),
             namespace: None,
             limit: START_LIMIT,
         }
@@ -179,6 +221,12 @@ impl<'a> Start<'a> {
         self
     }
 
+    /// Sets an environment variable.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Runs inside a network namespace.
     pub(crate) fn inside(mut self, namespace: &'a Namespace) -> Self {
         self.namespace = Some(namespace);
@@ -187,6 +235,15 @@ impl<'a> Start<'a> {
 
     /// Starts it on a data directory and waits until all its listeners are open.
     pub(crate) fn on(&self, data: &DataDir) -> Ezscale {
+        let mut process = self.spawn_on(data);
+        process
+            .wait_until_listening(self.limit)
+            .unwrap_or_else(|problem| panic!("{problem}"));
+        process
+    }
+
+    /// Starts it without waiting for anything.
+    pub(crate) fn spawn_on(&self, data: &DataDir) -> Ezscale {
         let mut arguments = vec![self.subcommand];
         self.netflow
             .iter()
@@ -201,16 +258,17 @@ impl<'a> Start<'a> {
 
         let mut command = match self.namespace {
             Some(namespace) => namespace.command(BINARY),
-            None => Command::new(BINARY),
+            None => data.program(),
         };
         command.args(&arguments).arg("--data-dir").arg(data.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(config) = &data.config {
             command.arg("--config").arg(config);
         }
         // The demo has a NetFlow listener of its own, for its live exporters.
         let own = usize::from(self.subcommand == "demo");
         let expected = self.netflow.len() + self.sflow.len() + self.http.iter().len() + own;
-        Ezscale::spawn(&mut command, expected, self.limit, data)
+        Ezscale::spawn(&mut command, expected, data)
     }
 }
 
@@ -219,6 +277,8 @@ impl<'a> Start<'a> {
 pub(crate) struct Ezscale {
     child: Child,
     stderr: PathBuf,
+    stdout_lines: mpsc::Receiver<String>,
+    expected_listeners: usize,
     /// In the order of the arguments.
     pub(crate) netflow: Vec<SocketAddr>,
     pub(crate) sflow: Vec<SocketAddr>,
@@ -227,7 +287,7 @@ pub(crate) struct Ezscale {
 }
 
 impl Ezscale {
-    fn spawn(command: &mut Command, expected_listeners: usize, limit: Duration, data: &DataDir) -> Self {
+    fn spawn(command: &mut Command, expected_listeners: usize, data: &DataDir) -> Self {
         let started_at = jiff::Timestamp::now().as_millisecond();
         let stderr = data.scratch().join(format!("ezscale-{started_at}.stderr"));
         let stderr_file = File::create(&stderr).expect("the test's directory is writable");
@@ -240,7 +300,7 @@ impl Ezscale {
 
         // Read to the end, so that the process never waits for us; it ends when the process closes its output.
         let stdout = child.stdout.take().expect("standard output is piped");
-        let (lines_in, lines) = mpsc::channel();
+        let (lines_in, stdout_lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // Nobody may be listening any more; keep reading.
@@ -248,27 +308,28 @@ impl Ezscale {
             }
         });
 
-        let mut process = Self {
+        Self {
             child,
             stderr,
+            stdout_lines,
+            expected_listeners,
             netflow: Vec::new(),
             sflow: Vec::new(),
             http: None,
-        };
-        process.read_listeners(&lines, expected_listeners, limit);
-        process
+        }
     }
 
-    /// Takes the lines `netflow listening on ADDRESS` and their like, as many as were asked for.
-    fn read_listeners(&mut self, lines: &mpsc::Receiver<String>, expected: usize, limit: Duration) {
+    /// Takes the lines `netflow listening on ADDRESS` and their like, as many as were asked for. When it ends before, or
+    /// takes too long, the answer says so.
+    pub(crate) fn wait_until_listening(&mut self, limit: Duration) -> Result<(), String> {
         let deadline = Instant::now() + limit;
         let mut seen = Vec::new();
-        let mut found = 0;
+        let (mut found, expected) = (0, self.expected_listeners);
         while found < expected {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = lines.recv_timeout(left).unwrap_or_else(|error| {
-                panic!("{found} of {expected} listeners after {limit:?} ({error}); it printed {seen:?}")
-            });
+            let line = self.stdout_lines.recv_timeout(left).map_err(|error| {
+                format!("{found} of {expected} listeners after {limit:?} ({error}); it printed {seen:?}")
+            })?;
             if let Some((listener, address)) = line.split_once(" listening on ") {
                 let socket = || {
                     address
@@ -285,6 +346,22 @@ impl Ezscale {
             }
             seen.push(line);
         }
+        Ok(())
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for its end, which something else brings about.
+    pub(crate) fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
+        wait_for_exit(&mut self.child, "ezscale", limit)
     }
 
     /// Asks it to drain and end, and requires that it does: with exit code 0, in time.

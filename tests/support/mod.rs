@@ -5,6 +5,7 @@
 //! - [`traffic`]: that traffic.
 //! - [`exporters`]: softflowd and pmacctd, the real exporters.
 //! - [`golden`]: captures and datagrams of others' routers.
+//! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
@@ -17,11 +18,13 @@
 
 pub(crate) mod browser;
 pub(crate) mod command;
+pub(crate) mod disk;
 pub(crate) mod exporters;
 pub(crate) mod ezscale;
 pub(crate) mod golden;
 pub(crate) mod lab;
 pub(crate) mod net;
+pub(crate) mod numbered;
 pub(crate) mod pcap;
 pub(crate) mod traffic;
 pub(crate) mod tshark;

@@ -2,14 +2,13 @@
 //!
 //! * Every query takes the manifests as they are when it is planned: a row is seen once or, before its commit, not at all.
 //! * Read only: data definition, data modification, `COPY` and `SET` are refused before anything runs, and the only
-//!   object store that queries can name is the data directory's own.
+//!   object store that queries can name is that of the tables' files.
 //! * Bounded: all queries together hold at most [`QUERY_MEMORY_BYTES`] and spill beyond it. How long a query may take is
 //!   the caller's to say: dropping the future (or stream) stops it.
 
 mod functions;
 mod provider;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,11 +21,10 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionContext, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use schemas::column::TableDef;
 use schemas::flow::FLOWS;
-use schemas::table::{Snapshot, Table};
-use schemas::tables::{COLLECTION_5M, COUNTERS, USAGE_5M};
+use schemas::table::{Snapshot, Storage, Table};
+use schemas::tables::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
 use tokio::task::JoinSet;
 
 use crate::AnalyticsError;
@@ -48,9 +46,13 @@ const STORE_URL: &str = "ezscale://tables";
 pub(crate) struct FlowStore {
     context: SessionContext,
     url: ObjectStoreUrl,
+    /// All of them.
+    pub(crate) tables: Vec<Table>,
     pub(crate) flows: Table,
     pub(crate) usage: Table,
+    pub(crate) counters: Table,
     pub(crate) collection: Table,
+    pub(crate) truth: Table,
 }
 
 impl std::fmt::Debug for FlowStore {
@@ -62,9 +64,15 @@ impl std::fmt::Debug for FlowStore {
 }
 
 impl FlowStore {
-    pub(crate) fn open(data_dir: &Path) -> Result<FlowStore, AnalyticsError> {
-        let open = |def: &'static TableDef| Table::open(data_dir, def);
-        let tables = [open(&FLOWS)?, open(&USAGE_5M)?, open(&COUNTERS)?, open(&COLLECTION_5M)?];
+    pub(crate) fn open(storage: &Storage) -> Result<FlowStore, AnalyticsError> {
+        let open = |def: &'static TableDef| Table::open(storage, def);
+        let tables = [
+            open(&FLOWS)?,
+            open(&USAGE_5M)?,
+            open(&COUNTERS)?,
+            open(&COLLECTION_5M)?,
+            open(&TRUTH_1H)?,
+        ];
 
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = SessionConfig::new()
@@ -82,9 +90,10 @@ impl FlowStore {
             .build_arc()?;
         let mut context = SessionContext::new_with_config_rt(config, runtime);
         let url = ObjectStoreUrl::parse(STORE_URL)?;
-        let store = LocalFileSystem::new_with_prefix(data_dir.join("tables"))
+        let store = storage
+            .object_store()
             .map_err(|source| AnalyticsError::Query(source.into()))?;
-        context.register_object_store(url.as_ref(), Arc::new(store));
+        context.register_object_store(url.as_ref(), store);
 
         for table in &tables {
             let provider = StoredTable::current(table.clone(), url.clone());
@@ -94,13 +103,17 @@ impl FlowStore {
             context.register_udf(function);
         }
         context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
-        let [flows, usage, _, collection] = tables;
+        let all = tables.to_vec();
+        let [flows, usage, counters, collection, truth] = tables;
         Ok(FlowStore {
             context,
             url,
             flows,
             usage,
+            counters,
             collection,
+            tables: all,
+            truth,
         })
     }
 

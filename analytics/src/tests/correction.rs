@@ -8,7 +8,7 @@ use super::*;
 fn enricher(assignments: &[(u32, &str, i64, Option<i64>)]) -> Enricher {
     let config = MeteringConfig {
         own_networks: vec!["192.0.2.0/24".parse().unwrap()],
-        exporters: Vec::new(),
+        ..MeteringConfig::default()
     };
     let assignments = assignments.iter().map(|(service, net, from_ms, to_ms)| Assignment {
         service: *service,

@@ -3,6 +3,7 @@
 mod billing;
 mod correction;
 mod sql;
+mod truth;
 mod usage;
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test]
 async fn empty_tables_answer() {
     let fixture = Fixture::new();
-    for table in ["flows", "usage_5m", "counters", "collection_5m"] {
+    for table in ["flows", "usage_5m", "counters", "collection_5m", "truth_1h"] {
         let rows = fixture.json(&format!("SELECT count(*) AS n FROM {table}")).await;
         assert_eq!(rows, json!([{"n": 0}]), "{table}");
         let batches = fixture.analytics.sql(&format!("SELECT * FROM {table}")).await.unwrap();

@@ -41,6 +41,8 @@ pub struct DayUsage {
     pub billed_bytes: u64,
     pub windows_measured: u32,
     pub windows: u32,
+    /// Sampling error of both directions together, as [`analytics::SeriesPoint`] has it.
+    pub error_bound_ppm: u32,
 }
 
 /// A usage line taken apart.
@@ -134,6 +136,7 @@ pub async fn explain<U: UsageSource>(
         },
         windows_measured: point.windows_measured,
         windows: point.windows,
+        error_bound_ppm: point.error_bound_ppm,
     });
     let days = days.collect();
     let peers = usage.top_peers(&service, from_ms, to_ms, TOP_PEERS).await?;

@@ -6,6 +6,8 @@
 //! | 00 00 00 05 | sFlow version 5 |
 //! | anything else | rejected, counted under the address it came from |
 //!
+//! A source that [`AllowList`] does not allow is refused before its bytes are looked at.
+//!
 //! Each datagram is counted once as received, and once as decoded or rejected (F2): by its decoder, or here when it has
 //! none.
 
@@ -17,6 +19,7 @@ use schemas::metering::MeteringConfig;
 use serde::{Deserialize, Serialize};
 
 use super::{Datagram, Decoded};
+use crate::allow::AllowList;
 use crate::counts::{CountKey, Counter};
 use crate::status::DomainView;
 
@@ -26,7 +29,9 @@ use crate::sampling::{SamplingConfig, SamplingSource};
 
 /// Distinct sources of rejected datagrams counted by name between two calls of [`Dispatcher::start_segment`]; a flood of
 /// forged addresses is counted under `::` beyond it.
-pub const COUNTED_SOURCES_MAX: usize = 20_000;
+pub const COUNTED_SOURCES_MAX: usize = 1_024;
+/// The same for sources that are not allowed to send.
+pub const REFUSED_SOURCES_MAX: usize = 1_024;
 
 /// What a datagram says it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +68,9 @@ pub struct DecoderCheckpoint {
 pub struct Dispatcher {
     netflow: NetflowDecoder,
     sflow: SflowDecoder,
+    allowed: AllowList,
     counted: HashSet<Address>,
+    refused: HashSet<Address>,
 }
 
 impl Dispatcher {
@@ -72,7 +79,9 @@ impl Dispatcher {
         Dispatcher {
             netflow: NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::from(metering)),
             sflow: SflowDecoder::new(SflowLimits::default(), metering),
+            allowed: AllowList::new(&metering.decoding.allowed_exporters),
             counted: HashSet::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -85,7 +94,9 @@ impl Dispatcher {
                 checkpoint.netflow,
             ),
             sflow: SflowDecoder::restore(SflowLimits::default(), metering, checkpoint.sflow),
+            allowed: AllowList::new(&metering.decoding.allowed_exporters),
             counted: HashSet::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -96,19 +107,35 @@ impl Dispatcher {
         }
     }
 
-    /// Takes over changed sampling rates.
+    /// Takes over changed sampling rates, and who may send.
     pub fn set_metering(&mut self, metering: &MeteringConfig) {
+        self.allowed = AllowList::new(&metering.decoding.allowed_exporters);
         self.netflow.set_sampling(SamplingConfig::from(metering));
         self.sflow.set_sampling(metering);
     }
 
-    /// Forgets which sources were counted by name, so that what is counted depends on the segment alone.
+    /// Forgets which sources were counted by name, so that what is counted depends on the segment alone. Where the tables
+    /// of exporters are full, those that have been silent for long make room: it is looked for here because that is a
+    /// moment that a replay of the journal has too (F1).
     pub fn start_segment(&mut self) {
         self.counted.clear();
+        self.refused.clear();
+        self.netflow.forget_silent();
+        self.sflow.forget_silent();
     }
 
-    /// Decodes one datagram into `decoded` and answers which exporter spoke, and in which protocol.
+    /// Counts every sequence number that was still waited for as lost: nothing follows, a capture has ended.
+    pub fn give_up_gaps(&mut self, decoded: &mut Decoded) {
+        self.netflow.give_up_gaps(decoded);
+        self.sflow.give_up_gaps(decoded);
+    }
+
+    /// Decodes one datagram into `decoded` and answers which exporter spoke, and in which protocol; `::` for one of more
+    /// refused sources than are counted by name.
     pub fn decode(&mut self, datagram: &Datagram<'_>, decoded: &mut Decoded) -> CountKey {
+        if !self.allowed.allows(datagram.source) {
+            return self.refuse(datagram, decoded);
+        }
         let kind = Kind::of(datagram.payload);
         let (exporter, protocol_version) = match kind {
             Kind::Netflow(version) => (datagram.source, version),
@@ -126,22 +153,36 @@ impl Dispatcher {
         match kind {
             Kind::Netflow(_) => self.netflow.decode(datagram, decoded),
             Kind::Sflow => self.sflow.decode(datagram, decoded),
-            Kind::Short => self.reject(datagram, Counter::DatagramsRejectedShort, decoded),
-            Kind::Unknown => self.reject(datagram, Counter::DatagramsRejectedVersion, decoded),
+            Kind::Short => return self.reject(datagram, Counter::DatagramsRejectedShort, decoded),
+            Kind::Unknown => return self.reject(datagram, Counter::DatagramsRejectedVersion, decoded),
         }
         heard
     }
 
-    fn reject(&mut self, datagram: &Datagram<'_>, cause: Counter, decoded: &mut Decoded) {
+    fn refuse(&mut self, datagram: &Datagram<'_>, decoded: &mut Decoded) -> CountKey {
+        let has_room = self.refused.len() < REFUSED_SOURCES_MAX;
+        let is_named = self.refused.contains(&datagram.source) || (has_room && self.refused.insert(datagram.source));
+        let key = CountKey {
+            exporter: if is_named {
+                datagram.source
+            } else {
+                Address::UNSPECIFIED
+            },
+            observation_domain: 0,
+            protocol_version: 0,
+        };
+        count(datagram, key, Counter::DatagramsRejectedSource, decoded);
+        key
+    }
+
+    fn reject(&mut self, datagram: &Datagram<'_>, cause: Counter, decoded: &mut Decoded) -> CountKey {
         let key = CountKey {
             exporter: self.counted_name(datagram.source),
             observation_domain: 0,
             protocol_version: 0,
         };
-        let length = datagram.payload.len() as u64;
-        decoded.counts.add(key, Counter::Datagrams, 1);
-        decoded.counts.add(key, Counter::DatagramBytes, length);
-        decoded.counts.add(key, cause, 1);
+        count(datagram, key, cause, decoded);
+        key
     }
 
     fn counted_name(&mut self, exporter: Address) -> Address {
@@ -164,16 +205,25 @@ impl Dispatcher {
     }
 }
 
+fn count(datagram: &Datagram<'_>, key: CountKey, cause: Counter, decoded: &mut Decoded) {
+    decoded.counts.add(key, Counter::Datagrams, 1);
+    decoded
+        .counts
+        .add(key, Counter::DatagramBytes, datagram.payload.len() as u64);
+    decoded.counts.add(key, cause, 1);
+}
+
 fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
     let view = DomainView {
         observation_domain: status.observation_domain,
         protocol_version: status.protocol_version,
-        templates: status.templates.len() as u64,
+        templates: status.templates_known as u64,
         template_list: status.templates,
         pending_sets: status.pending_sets as u64,
         sampling_rate: Some(status.sampling.rate).filter(|rate| *rate > 0),
         sampling_source: status.sampling.source.words().to_owned(),
         sequence_lost: 0,
+        sequence_waiting: status.sequence_waiting,
     };
     (status.exporter, view)
 }
@@ -198,6 +248,7 @@ fn sflow_view(status: &AgentStatus) -> (Address, DomainView) {
         sampling_rate: rate,
         sampling_source: source.words().to_owned(),
         sequence_lost: 0,
+        sequence_waiting: status.numbers.waiting(),
     };
     (status.exporter, view)
 }
@@ -246,6 +297,110 @@ mod tests {
         assert_eq!(decoded.counts.total(Counter::DatagramsRejectedShort), 2);
         assert_eq!(decoded.counts.total(Counter::DatagramsRejectedVersion), 1);
         assert!(decoded.flows.is_empty());
+    }
+
+    fn restricted(networks: &[&str]) -> MeteringConfig {
+        let mut metering = MeteringConfig::default();
+        metering.decoding.allowed_exporters = networks.iter().map(|net| net.parse().unwrap()).collect();
+        metering
+    }
+
+    fn v5_of(source: Address) -> (Address, Vec<u8>) {
+        (source, crate::test_support::v5_datagram(0, &[(100, 1)]))
+    }
+
+    #[test]
+    fn f2_a_source_that_is_not_allowed_is_counted_and_not_read() {
+        let mut dispatcher = Dispatcher::new(&restricted(&["192.0.2.0/24"]));
+        let mut decoded = Decoded::default();
+        let stranger: Address = "198.51.100.9".parse().unwrap();
+        for (source, payload) in [
+            v5_of("192.0.2.1".parse().unwrap()),
+            v5_of(stranger),
+            (stranger, vec![1]),
+        ] {
+            let datagram = Datagram {
+                received_at_ms: 1,
+                source,
+                payload: &payload,
+            };
+            assert_eq!(dispatcher.decode(&datagram, &mut decoded).exporter, source);
+        }
+        let refused = CountKey {
+            exporter: stranger,
+            observation_domain: 0,
+            protocol_version: 0,
+        };
+        assert_eq!(decoded.flows.len(), 1);
+        assert_eq!(decoded.counts.get(refused, Counter::DatagramsRejectedSource), 2);
+        assert_eq!(decoded.counts.get(refused, Counter::Datagrams), 2);
+        let total = |counter| decoded.counts.total(counter);
+        assert_eq!(
+            total(Counter::DatagramsDecoded) + total(Counter::DatagramsRejectedSource),
+            3
+        );
+        assert_eq!(dispatcher.domains().len(), 1, "nothing is remembered of a stranger");
+    }
+
+    #[test]
+    fn the_list_changes_while_datagrams_come() {
+        let mut dispatcher = Dispatcher::new(&restricted(&["192.0.2.0/24"]));
+        let (source, payload) = v5_of("198.51.100.9".parse().unwrap());
+        let datagram = Datagram {
+            received_at_ms: 1,
+            source,
+            payload: &payload,
+        };
+        let mut read = |metering: &MeteringConfig| {
+            let mut decoded = Decoded::default();
+            dispatcher.set_metering(metering);
+            dispatcher.decode(&datagram, &mut decoded);
+            decoded.flows.len()
+        };
+        assert_eq!(read(&restricted(&["192.0.2.0/24"])), 0);
+        assert_eq!(read(&restricted(&["192.0.2.0/24", "198.51.100.9/32"])), 1);
+        assert_eq!(read(&restricted(&[])), 1, "an empty list allows everybody");
+    }
+
+    #[test]
+    fn an_agent_address_does_not_open_the_door() {
+        let mut dispatcher = Dispatcher::new(&restricted(&["192.0.2.0/24"]));
+        let mut decoded = Decoded::default();
+        // An sFlow datagram of agent 192.0.2.9 that came from elsewhere.
+        let payload = [5_u32, 1, 0xc000_0209, 0, 1, 1, 0].map(u32::to_be_bytes).concat();
+        let datagram = Datagram {
+            received_at_ms: 1,
+            source: "198.51.100.9".parse().unwrap(),
+            payload: &payload,
+        };
+        dispatcher.decode(&datagram, &mut decoded);
+        assert_eq!(decoded.counts.total(Counter::DatagramsRejectedSource), 1);
+        assert_eq!(decoded.counts.total(Counter::DatagramsDecoded), 0);
+    }
+
+    #[test]
+    fn refused_sources_do_not_grow_the_counts_without_bound() {
+        let mut dispatcher = Dispatcher::new(&restricted(&["192.0.2.0/24"]));
+        let mut decoded = Decoded::default();
+        for i in 0..REFUSED_SOURCES_MAX as u32 + 10 {
+            let (source, payload) = v5_of(Address::from_v4((0x0a00_0000 + i).to_be_bytes()));
+            let datagram = Datagram {
+                received_at_ms: 1,
+                source,
+                payload: &payload,
+            };
+            dispatcher.decode(&datagram, &mut decoded);
+        }
+        let nobody = CountKey {
+            exporter: Address::UNSPECIFIED,
+            observation_domain: 0,
+            protocol_version: 0,
+        };
+        assert_eq!(decoded.counts.get(nobody, Counter::DatagramsRejectedSource), 10);
+        assert_eq!(
+            decoded.counts.total(Counter::DatagramsRejectedSource),
+            REFUSED_SOURCES_MAX as u64 + 10
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Datagrams to flows. A decoder is a pure function of its state and the datagrams in order: the journal replays to the
 //! same flows (F1). It never reads a clock; time comes with the datagram.
 
+mod discard;
 pub mod dispatch;
 pub mod netflow;
+mod packet_header;
 pub mod sflow;
 
 use schemas::address::Address;

@@ -10,7 +10,7 @@
 mod pcap;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -18,7 +18,7 @@ use crossbeam_channel::Sender;
 use schemas::address::Address;
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
-use schemas::table::{RowGroup, Token};
+use schemas::table::{RowGroup, Storage, Token};
 use schemas::window::DAY_MS;
 
 pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, read_pcap_bytes, replay_pcap};
@@ -106,19 +106,20 @@ impl Importer {
     /// # Errors
     /// When the tables cannot be opened.
     pub fn open(
-        data_dir: &Path,
+        storage: impl Into<Storage>,
         metering: MeteringConfig,
         assignments: Arc<Assignments>,
         name: &str,
     ) -> Result<Importer, ImportError> {
-        let tables = Tables::open(data_dir)?;
+        let storage = storage.into();
+        let tables = Tables::open(&storage)?;
         let (messages, queue) = crossbeam_channel::bounded(QUEUE_ROW_GROUPS);
         let thread = std::thread::Builder::new()
             .name("import-writer".to_owned())
             .spawn(move || FileWriter::new(tables, queue).run())
             .map_err(|source| ImportError::Thread { source })?;
         Ok(Importer {
-            data_dir: data_dir.to_owned(),
+            data_dir: storage.data_dir().to_owned(),
             stage: Stage::new(metering, assignments, encode_threads_default())
                 .map_err(|source| ImportError::Thread { source })?,
             writer_name: format!("import:{name}"),
@@ -230,6 +231,7 @@ impl Importer {
     /// When the rest could not be written.
     pub fn finish(mut self) -> Result<ImportSummary, ImportError> {
         if self.has_datagrams {
+            self.stage.give_up_gaps();
             self.cut_file()?;
         }
         let done = self.join()?;
@@ -254,6 +256,8 @@ impl Importer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::test_support::{source, v5_datagram};
     use schemas::flow::FLOWS;

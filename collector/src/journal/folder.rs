@@ -4,6 +4,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use schemas::fault;
+use schemas::table::create_dir_synced;
+
 use super::{JournalError, io};
 
 /// A segment on disk.
@@ -30,7 +33,7 @@ impl Journal {
     /// [`JournalError::Locked`] while another process holds it.
     pub fn open(data_dir: &Path) -> Result<Journal, JournalError> {
         let dir = data_dir.join("journal");
-        std::fs::create_dir_all(&dir).map_err(io(&dir))?;
+        create_dir_synced(&dir).map_err(io(&dir))?;
         let lock = lock(&dir.join("LOCK"))?;
         let id = read_or_make_id(&dir)?;
         Ok(Journal { dir, id, _lock: lock })
@@ -82,7 +85,10 @@ impl Journal {
         let path = self.segment_path(number);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(error)),
-            _ => Ok(()),
+            _ => {
+                fault::at("segment.deleted");
+                Ok(())
+            }
         }
     }
 }
@@ -112,8 +118,8 @@ fn lock(path: &Path) -> Result<File, JournalError> {
         }
         Err(TryLockError::Error(source)) => return Err(io(path)(source)),
     }
-    file.set_len(0).map_err(io(path))?;
-    writeln!(file, "{}", std::process::id()).map_err(io(path))?;
+    // For people only: a disk that is full must not keep the collector from starting, which counts what it drops.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -129,6 +135,16 @@ fn read_or_make_id(dir: &Path) -> Result<String, JournalError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(io(&path)(source)),
+    }
+    let segments_or_checkpoint = std::fs::read_dir(dir)
+        .map_err(io(dir))?
+        .filter_map(Result::ok)
+        .any(|entry| {
+            let name = entry.file_name();
+            name == "CHECKPOINT" || name.to_string_lossy().starts_with("segment-")
+        });
+    if segments_or_checkpoint {
+        return Err(JournalError::MissingId { path });
     }
     let random_path = Path::new("/dev/urandom");
     let mut random = [0u8; 8];

@@ -66,6 +66,10 @@ pub enum JournalError {
     Locked { path: PathBuf, holder: String },
     #[error("{path} does not hold a journal id: restore it, or move the journal folder away to start a new one")]
     BadId { path: PathBuf },
+    #[error(
+        "{path} is missing, and without it the segments beside it cannot be read: restore it (the MANIFEST of table flows names it as writer), or move the journal folder away to start a new one"
+    )]
+    MissingId { path: PathBuf },
 }
 
 fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> JournalError + '_ {

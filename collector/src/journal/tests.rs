@@ -262,6 +262,25 @@ fn a_data_directory_belongs_to_one_process() {
 }
 
 #[test]
+fn segments_are_never_read_under_a_new_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    write(&journal.segment_path(1), 1, &[vec![1]], true);
+    let id_path = journal.dir().join("ID");
+    drop(journal);
+    std::fs::remove_file(&id_path).unwrap();
+    let error = Journal::open(dir.path()).unwrap_err();
+    assert!(matches!(error, JournalError::MissingId { .. }), "{error}");
+    std::fs::write(&id_path, "nonsense").unwrap();
+    assert!(matches!(
+        Journal::open(dir.path()).unwrap_err(),
+        JournalError::BadId { .. }
+    ));
+    std::fs::write(&id_path, ID).unwrap();
+    assert_eq!(Journal::open(dir.path()).unwrap().segments().unwrap().len(), 1);
+}
+
+#[test]
 fn drops_are_records_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("segment");

@@ -9,6 +9,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use schemas::fault;
+
 use super::record::RecordBuffer;
 use super::{JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
 
@@ -153,6 +155,7 @@ impl SegmentWriter {
         }
         self.write()?;
         let Some(file) = &self.file else { return Ok(()) };
+        fault::at("journal.written");
         if let Err(source) = file.sync_data() {
             // After a failed sync the kernel may have forgotten that the pages were dirty: write them again.
             self.written_bytes = 0;
@@ -161,6 +164,7 @@ impl SegmentWriter {
                 source,
             });
         }
+        fault::at("journal.synced");
         self.durable_bytes += self.unsynced_bytes as u64;
         self.unsynced_bytes = 0;
         self.written_bytes = 0;
@@ -187,6 +191,7 @@ impl SegmentWriter {
 /// Creates the file; its name is durable when this returns.
 fn create(path: &Path) -> Result<File, Error> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    fault::at("segment.created");
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all())?;
     Ok(file)

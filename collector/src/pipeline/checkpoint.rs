@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use schemas::fault;
 use serde::{Deserialize, Serialize};
 
 use super::CollectorError;
@@ -65,6 +66,7 @@ impl Checkpoint {
 
     pub(super) fn save(&self, journal_dir: &Path) -> Result<(), CollectorError> {
         let path = Checkpoint::path(journal_dir);
+        fault::at("checkpoint.due");
         let json = serde_json::to_vec(self).map_err(std::io::Error::from);
         json.and_then(|json| crate::durable::write(&path, &json))
             .map_err(|source| CollectorError::Checkpoint { path, source })

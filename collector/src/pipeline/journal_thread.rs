@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
+use schemas::fault;
 
 use super::Shared;
 use crate::journal::{Drops, JournalError, RecordBuffer, SegmentWriter};
@@ -160,6 +161,7 @@ impl JournalThread {
             return Ok(());
         };
         current.segment.close()?;
+        fault::at("segment.closed");
         current
             .segment
             .emptied()
@@ -224,7 +226,8 @@ impl JournalThread {
         self.shared.journal_stalled.store(true, Ordering::Relaxed);
         if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             let source = error.map(|error| crate::error_chain(error));
-            tracing::error!(source, "{message}");
+            let advice = error.map(|error| crate::durable::advice(error));
+            tracing::error!(folder = %self.shared.journal.dir().display(), source, advice, "{message}");
             self.logged_at = Some(Instant::now());
         }
         std::thread::park_timeout(RETRY_INTERVAL);

@@ -14,6 +14,7 @@
 
 mod checkpoint;
 mod encode;
+mod house;
 mod journal_thread;
 pub(crate) mod stage;
 mod worker;
@@ -22,13 +23,14 @@ mod worker;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
+use schemas::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
 use crate::journal::{Journal, JournalError};
@@ -36,6 +38,8 @@ use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, Socke
 use crate::sink::{StoreError, Tables};
 use crate::status::SocketStatus;
 
+use house::House;
+pub use house::VACUUM_GRACE;
 use journal_thread::JournalThread;
 use worker::Worker;
 
@@ -60,6 +64,10 @@ pub enum CollectorError {
     Thread { name: String, source: std::io::Error },
     #[error("thread {name} ended by a panic: restart; what reached the journal is kept")]
     Panicked { name: String },
+    #[error(
+        "the journal has stored {segments} segments, but table flows in {folder} knows none of them: mount or restore that folder; to begin with empty tables, move the journal folder away too"
+    )]
+    TablesGone { segments: u64, folder: PathBuf },
     #[error("{segments} journal segments are not stored yet: they are kept, and stored at the next start")]
     NotDrained { segments: u64 },
 }
@@ -80,6 +88,29 @@ pub struct LiveCounts {
     pub store_stalled: bool,
     /// Every thread is alive.
     pub running: bool,
+}
+
+impl LiveCounts {
+    /// What keeps the collector from doing its work at the moment, in words for people; nothing when all is well.
+    pub fn problems(&self) -> Vec<&'static str> {
+        let all = [
+            (
+                !self.running,
+                "collector: a thread has ended, restart ezscale; what reached the journal is kept",
+            ),
+            (
+                self.journal_stalled,
+                "journal: cannot be written or is full, datagrams are dropped and counted; the log says why",
+            ),
+            (
+                self.store_stalled,
+                "tables: cannot be written, what is received waits in the journal; the log says why",
+            ),
+        ];
+        all.into_iter()
+            .filter_map(|(is_so, problem)| is_so.then_some(problem))
+            .collect()
+    }
 }
 
 /// What the threads share.
@@ -143,7 +174,7 @@ pub struct Collector {
     shared: Arc<Shared>,
     listening: Vec<Listening>,
     queue: QueueLevel,
-    /// In the order they end: receivers, journal, worker.
+    /// In the order they end: receivers, journal, housekeeping, worker.
     threads: Vec<(String, JoinHandle<()>)>,
 }
 
@@ -155,14 +186,16 @@ impl Collector {
     /// When the configuration is wrong, another process holds the data directory, a socket cannot be bound, or the
     /// journal or the tables cannot be read.
     pub fn start(
-        data_dir: &Path,
+        storage: impl Into<Storage>,
         config: CollectorConfig,
         metering: MeteringConfig,
         assignments: Arc<Assignments>,
     ) -> Result<Collector, CollectorError> {
         config.validate()?;
+        let storage = storage.into();
+        let data_dir = storage.data_dir();
         let journal = Journal::open(data_dir)?;
-        let tables = Tables::open(data_dir)?;
+        let tables = Tables::open(&storage)?;
         let recovered = worker::recover(&journal, &tables, metering, assignments, config.encode_threads())?;
 
         let mut sockets = Vec::new();
@@ -219,6 +252,8 @@ impl Collector {
         drop(batches);
         let journal_thread = JournalThread::new(shared.clone(), queue, closed_sender, recovered.next_new_segment);
         collector.spawn("journal".to_owned(), move || journal_thread.run())?;
+        let house = House::new(shared.clone());
+        collector.spawn("house".to_owned(), move || house.run())?;
         let worker = Worker::new(shared, recovered.stage);
         collector.spawn("worker".to_owned(), move || worker.run(&closed))?;
         Ok(collector)

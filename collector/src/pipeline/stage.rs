@@ -82,7 +82,7 @@ impl Stage {
             dispatcher,
             enricher: Arc::new(Enricher::new(&metering, assignments)),
             pool: EncodePool::new(encode_threads)?,
-            tracker,
+            tracker: tracker_of(tracker, &metering),
             decoded: Decoded::default(),
             window: None,
             gathered: Gathered::default(),
@@ -108,6 +108,7 @@ impl Stage {
     /// Takes over a changed configuration; call between segments.
     pub(crate) fn set_metering(&mut self, metering: MeteringConfig, assignments: Arc<Assignments>) {
         self.dispatcher.set_metering(&metering);
+        self.tracker.set_listed(&metering);
         self.enricher = Arc::new(Enricher::new(&metering, assignments));
         self.metering = metering;
     }
@@ -195,6 +196,11 @@ impl Stage {
         std::mem::take(&mut self.gathered.flows)
     }
 
+    /// Counts as lost what sequence numbers still wait for; call at the end of a capture, after which nothing follows.
+    pub(crate) fn give_up_gaps(&mut self) {
+        self.dispatcher.give_up_gaps(&mut self.decoded);
+    }
+
     /// Takes everything gathered; the state of the decoders stays.
     pub(crate) fn take(&mut self) -> Gathered {
         self.cut_group();
@@ -205,5 +211,60 @@ impl Stage {
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.counters = std::mem::take(&mut self.decoded.counters);
         gathered
+    }
+}
+
+fn tracker_of(mut tracker: Tracker, metering: &MeteringConfig) -> Tracker {
+    tracker.set_listed(metering);
+    tracker
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{source, v5_datagram};
+
+    #[test]
+    fn f2_a_new_router_is_shown_as_refused_until_the_list_holds_it() {
+        let allowing = |network: &str| {
+            let mut metering = MeteringConfig::default();
+            metering.decoding.allowed_exporters = vec![network.parse().unwrap()];
+            metering
+        };
+        let mut stage = Stage::new(allowing("192.0.2.0/24"), Arc::default(), 1).unwrap();
+        let payload = v5_datagram(0, &[(100, 1)]);
+        let datagram = |received_at_ms| Datagram {
+            received_at_ms,
+            source: source(),
+            payload: &payload,
+        };
+        let counted = |gathered: &Gathered, counter| -> u64 {
+            gathered.windows.values().map(|counts| counts.total(counter)).sum()
+        };
+        stage.push(&datagram(1_700_000_000_000));
+        let gathered = stage.take();
+        assert_eq!(
+            (gathered.flow_rows, counted(&gathered, Counter::DatagramsRejectedSource)),
+            (0, 1)
+        );
+        let shown = stage.exporters();
+        assert_eq!(
+            (shown[0].address, shown[0].is_refused(), shown[0].datagrams),
+            (source(), true, 1)
+        );
+        assert_eq!(shown[0].counters["datagrams_rejected.source"], 1);
+
+        stage.set_metering(allowing("198.51.100.0/24"), Arc::default());
+        stage.push(&datagram(1_700_000_010_000));
+        let gathered = stage.take();
+        assert_eq!(
+            (gathered.flow_rows, counted(&gathered, Counter::DatagramsDecoded)),
+            (1, 1)
+        );
+        let shown = stage.exporters();
+        assert_eq!(
+            (shown[0].is_refused(), shown[0].flows, shown[0].datagrams),
+            (false, 1, 2)
+        );
     }
 }

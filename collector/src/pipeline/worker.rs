@@ -4,6 +4,7 @@
 //! then the segment is deleted. A failed step is tried again with the rows at hand; a crash between any two steps is
 //! repaired by doing all of them again from the checkpoint of that segment (F1).
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use schemas::address::Address;
 use schemas::assignment::Assignments;
+use schemas::fault;
 use schemas::metering::MeteringConfig;
 use schemas::table::Token;
 
@@ -19,15 +21,9 @@ use super::stage::Stage;
 use super::{CollectorError, Shared};
 use crate::counts::{CountKey, Counter};
 use crate::journal::{Journal, Record, read_segment};
-use crate::sink::{CompactLimits, Prepared, Tables, compact};
+use crate::sink::{self, Prepared, Tables};
 use crate::status::{self, CollectorStatus, Tracker};
 
-/// How often an idle worker looks for hours to compact.
-const COMPACT_INTERVAL: Duration = Duration::from_secs(60);
-/// How often files that nobody names any more are removed.
-const VACUUM_INTERVAL: Duration = Duration::from_secs(600);
-/// Such files stay so long, for queries that still read them.
-const VACUUM_GRACE: Duration = Duration::from_secs(3_600);
 /// Pause after a failed attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A failure that lasts is logged this often.
@@ -76,6 +72,21 @@ pub(super) fn recover(
     let newest = segments.last().map_or(0, |segment| segment.number);
     let next_new_segment = (newest.max(used_up) + 1).max(checkpoint_next.unwrap_or(1));
     let next_segment = segments.first().map_or(next_new_segment, |segment| segment.number);
+    let stored = checkpoint_next.map_or(0, |next| next - 1);
+    let known_to_flows = sink::applied(&tables.flows, journal.id())?;
+    if stored > 0 && known_to_flows == 0 {
+        return Err(CollectorError::TablesGone {
+            segments: stored,
+            folder: tables.flows.dir().to_owned(),
+        });
+    }
+    if known_to_flows < stored {
+        tracing::error!(
+            stored,
+            known_to_flows,
+            "table flows is older than the journal (restored from a backup?): the segments between are not in it"
+        );
+    }
     if let Some(expected) = checkpoint_next
         && expected < next_segment
         && !segments.is_empty()
@@ -134,6 +145,8 @@ pub(super) fn prepare(journal: &Journal, stage: &mut Stage, number: u64) -> Resu
         tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
     }
     if content.torn_bytes > 0 {
+        let at_ms = last_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
         tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
     }
     let token = Token {
@@ -160,20 +173,20 @@ pub(super) struct Worker {
     stage: Stage,
     started_at_ms: i64,
     logged_at: Option<Instant>,
-    compacted_at: Instant,
-    vacuumed_at: Instant,
+    /// The status as last written told of a stalled journal.
+    told_stalled: bool,
+    status_at: Cell<Instant>,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, stage: Stage) -> Worker {
-        let now = Instant::now();
         Worker {
             shared,
             stage,
             started_at_ms: jiff::Timestamp::now().as_millisecond(),
             logged_at: None,
-            compacted_at: now,
-            vacuumed_at: now,
+            told_stalled: false,
+            status_at: Cell::new(now),
         }
     }
 
@@ -186,7 +199,9 @@ impl Worker {
             }
             match closed.recv_timeout(RETRY_INTERVAL) {
                 Ok(()) => {}
-                Err(RecvTimeoutError::Timeout) => self.keep_house(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tell_of_stall();
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.store_closed_segments();
                     self.write_status();
@@ -230,6 +245,7 @@ impl Worker {
         }
         let finished = self.retry(|worker| {
             save_checkpoint(&shared.journal, &worker.stage, number)?;
+            fault::at("checkpoint.saved");
             Ok(shared.journal.delete(number)?)
         });
         shared.backlog_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
@@ -251,12 +267,14 @@ impl Worker {
                 Err(error) => {
                     self.shared.store_stalled.store(true, Ordering::Relaxed);
                     if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-                        let source = crate::error_chain(&error);
                         tracing::error!(
-                            source,
+                            folder = %self.shared.data_dir.display(),
+                            source = crate::error_chain(&error),
+                            advice = crate::durable::advice(&error),
                             "segment cannot be stored, it stays in the journal and is tried again"
                         );
                         self.logged_at = Some(Instant::now());
+                        self.write_status();
                     }
                 }
             }
@@ -267,6 +285,15 @@ impl Worker {
                 }
             }
             std::thread::park_timeout(RETRY_INTERVAL);
+        }
+    }
+
+    /// While the journal is stalled no segment comes whose end would write the status.
+    fn tell_of_stall(&mut self) {
+        let stalled = self.shared.journal_stalled.load(Ordering::Relaxed);
+        if stalled != self.told_stalled || (stalled && self.status_at.get().elapsed() >= LOG_INTERVAL) {
+            self.told_stalled = stalled;
+            self.write_status();
         }
     }
 
@@ -282,53 +309,16 @@ impl Worker {
         }
     }
 
-    /// Compaction and vacuum, a little at a time so that segments do not wait.
-    fn keep_house(&mut self) {
-        if self.compacted_at.elapsed() >= COMPACT_INTERVAL {
-            let limits = CompactLimits {
-                quiet_ms: (self.shared.config.compact_after_seconds * 1_000) as i64,
-                ..CompactLimits::default()
-            };
-            let now_ms = jiff::Timestamp::now().as_millisecond();
-            let mut anything = false;
-            for table in self.shared.tables.all() {
-                match compact(table, now_ms, &limits) {
-                    Ok(done) => anything |= done.files_removed > 0,
-                    Err(error) => {
-                        tracing::warn!(
-                            table = table.def().name,
-                            source = crate::error_chain(&error),
-                            "not compacted"
-                        );
-                    }
-                }
-            }
-            // While there is something to do, go on at the next idle moment.
-            if !anything {
-                self.compacted_at = Instant::now();
-            }
-        }
-        if self.vacuumed_at.elapsed() >= VACUUM_INTERVAL {
-            for table in self.shared.tables.all() {
-                if let Err(error) = table.vacuum(VACUUM_GRACE) {
-                    tracing::warn!(
-                        table = table.def().name,
-                        source = crate::error_chain(&error),
-                        "not vacuumed"
-                    );
-                }
-            }
-            self.vacuumed_at = Instant::now();
-        }
-    }
-
     fn write_status(&self) {
+        self.status_at.set(Instant::now());
         let status = CollectorStatus {
             written_at_ms: jiff::Timestamp::now().as_millisecond(),
             started_at_ms: self.started_at_ms,
             journal_id: self.shared.journal.id().to_owned(),
             next_segment: self.shared.next_segment.load(Ordering::Acquire),
             segments_waiting: self.shared.segments_waiting(),
+            journal_stalled: self.shared.journal_stalled.load(Ordering::Relaxed),
+            store_stalled: self.shared.store_stalled.load(Ordering::Relaxed),
             sockets: self.shared.socket_statuses(),
             exporters: self.stage.exporters(),
             totals: self.stage.totals().clone(),

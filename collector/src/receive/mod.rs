@@ -9,14 +9,14 @@
 //! one costs more than taking it. They wait in the socket's buffer, their time of arrival is the kernel's, and nothing is
 //! paused where that buffer is small.
 //!
-//! Several sockets of one address share its datagrams by source address and port (`SO_REUSEPORT`, socket(7)). Whatever
-//! socket took them, datagrams meet in one journal and one decoder state; those of one exporter that sends from several
-//! ports may change places there, by a batch's age at most. Templates and data survive that; where one observation domain
-//! is sent from several ports, sequence accounting takes it for loss.
+//! Several sockets of one address share its datagrams (`SO_REUSEPORT`, socket(7)), all datagrams of one source address going
+//! to the same socket ([`steer`]), so that an exporter's stay in order whatever port they come from. They meet in one
+//! journal and one decoder state.
 
 mod datagrams;
 mod kernel_drops;
 mod queue;
+mod steer;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
+use schemas::fault;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -137,6 +138,12 @@ pub(crate) fn open(
             kernel_dropped: DropCount::default(),
         };
         opened.push((socket, stats));
+    }
+    if let Some((socket, _)) = opened.first()
+        && shares_port
+        && let Err(error) = steer::by_source(socket, options.sockets)
+    {
+        tracing::warn!(%address, %error, "the kernel spreads senders by address and port: an exporter that uses several ports shows sequence losses that are none");
     }
     Ok(opened)
 }
@@ -269,6 +276,7 @@ impl ReceiveLoop {
 
     /// Queues the batch and leaves an empty one; drops and counts it when the queue is full.
     fn hand_over(&self, batch: &mut RecordBuffer) {
+        fault::at("receive.batch");
         if let Err(full) = self.batches.hand_over(batch) {
             self.stats
                 .queue_dropped

@@ -457,6 +457,7 @@ mod tests {
         let config = MeteringConfig {
             own_networks: Vec::new(),
             exporters: fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect(),
+            ..MeteringConfig::default()
         };
         Enricher::new(&config, Arc::new(Assignments::new(assignments).unwrap()))
     }

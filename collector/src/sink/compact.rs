@@ -1,21 +1,20 @@
-//! Merging the small files of an hour into one.
+//! Merging the small files of an hour into sorted ones.
 //!
 //! A segment is a file: at 10 s a day has 8,640 of them per table. Once an hour has been quiet for a while its files are
-//! read in the order they were committed, written as one file, and swapped in one commit: a reader sees the old files or
-//! the new one (F1). Should somebody else have replaced one of them meanwhile, the commit is refused, the new file is
-//! removed and nothing has happened.
+//! written as one file sorted by the table's sort key, and swapped in one commit: a reader sees the old files or the new
+//! one (F1). An hour of more rows than [`CompactLimits::output_rows_max`] becomes several such files, each sorted. Should
+//! somebody else have replaced one of the inputs meanwhile, the commit is refused and nothing has happened.
+//!
+//! The name and the bytes of an output are a function of its inputs: two who compact the same hour write the same file.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
 
-use arrow::array::RecordBatch;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::errors::ParquetError;
-use schemas::table::{Commit, FileEntry, ManifestError, Table, write_parquet};
+use schemas::fault;
+use schemas::table::{Commit, FileEntry, ManifestError, Table};
 use schemas::window::HOUR_MS;
 
 use super::StoreError;
+use super::sort::{ROW_GROUP_ROWS, write_sorted};
 
 /// Which files are merged.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +23,10 @@ pub struct CompactLimits {
     pub quiet_ms: i64,
     /// Files with more rows are left alone.
     pub file_rows_max: u64,
-    /// A merged file has at most this many rows.
+    /// A merged file has at most this many rows: bounds the memory that sorting takes (see `sort.rs`).
     pub output_rows_max: u64,
+    /// Rows of a row group of a merged file.
+    pub row_group_rows: usize,
     /// Fewer files are not worth it.
     pub files_min: usize,
     /// More files are merged the next time.
@@ -38,6 +39,7 @@ impl Default for CompactLimits {
             quiet_ms: HOUR_MS,
             file_rows_max: 2_000_000,
             output_rows_max: 4_000_000,
+            row_group_rows: ROW_GROUP_ROWS,
             files_min: 2,
             files_max: 2_000,
         }
@@ -49,9 +51,9 @@ impl Default for CompactLimits {
 pub struct Compaction {
     pub files_removed: usize,
     pub rows: u64,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
 }
-
-const READ_BATCH_ROWS: usize = 32_768;
 
 /// Merges the files of the oldest hour that has enough of them and was quiet since `now_ms - quiet_ms`; answers what was
 /// done, which is nothing when no hour qualifies or somebody else changed it first. Call again while something is done.
@@ -85,24 +87,13 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         return Ok(Compaction::default());
     }
 
-    let failed: RefCell<Option<StoreError>> = RefCell::new(None);
-    let batches = inputs
-        .iter()
-        .flat_map(|file| read_batches(table, file, &failed))
-        .take_while(|_| failed.borrow().is_none());
-    let written = write_parquet(table, &path, batches).map_err(|source| StoreError::Write {
-        table: table.def().name,
-        source,
-    });
-    if let Some(error) = failed.take() {
-        remove(table, &path);
-        return Err(error);
-    }
+    let size_bytes = write_sorted(table, &path, &inputs, limits.row_group_rows)?;
+    fault::at("compact.written");
     let rows = inputs.iter().map(|file| file.rows).sum();
     let merged = FileEntry {
         path: path.clone(),
         rows,
-        size_bytes: written?,
+        size_bytes,
         min_time_ms: inputs.iter().map(|file| file.min_time_ms).min().unwrap_or(0),
         max_time_ms: inputs.iter().map(|file| file.max_time_ms).max().unwrap_or(0),
         sequence: newest,
@@ -113,14 +104,17 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         ..Commit::default()
     };
     match table.commit(commit) {
-        Ok(_) => Ok(Compaction {
-            files_removed: inputs.len(),
-            rows,
-        }),
-        Err(ManifestError::Conflict { .. }) => {
-            remove(table, &path);
-            Ok(Compaction::default())
+        Ok(_) => {
+            fault::at("compact.committed");
+            Ok(Compaction {
+                files_removed: inputs.len(),
+                rows,
+                bytes_before: inputs.iter().map(|file| file.size_bytes).sum(),
+                bytes_after: size_bytes,
+            })
         }
+        // Whoever was faster may have committed a file of this very name: what nobody names is left to the vacuum.
+        Err(ManifestError::Conflict { .. } | ManifestError::Exists { .. }) => Ok(Compaction::default()),
         Err(source) => Err(store_error(source)),
     }
 }
@@ -163,50 +157,12 @@ fn choose<'a>(
     None
 }
 
-/// The batches of a file; a failure is noted in `failed` and ends them.
-fn read_batches<'a>(
-    table: &Table,
-    file: &FileEntry,
-    failed: &'a RefCell<Option<StoreError>>,
-) -> Box<dyn Iterator<Item = RecordBatch> + 'a> {
-    let name = table.def().name;
-    let path = file.path.clone();
-    let note = move |source: ParquetError| {
-        *failed.borrow_mut() = Some(StoreError::Read {
-            table: name,
-            path: path.clone(),
-            source,
-        });
-    };
-    let reader = File::open(table.dir().join(&file.path))
-        .map_err(|error| ParquetError::External(Box::new(error)))
-        .and_then(ParquetRecordBatchReaderBuilder::try_new)
-        .and_then(|builder| builder.with_batch_size(READ_BATCH_ROWS).build());
-    let reader = match reader {
-        Ok(reader) => reader,
-        Err(error) => {
-            note(error);
-            return Box::new(std::iter::empty());
-        }
-    };
-    Box::new(reader.map_while(move |batch| match batch {
-        Ok(batch) => Some(batch),
-        Err(error) => {
-            note(ParquetError::ArrowError(error.to_string()));
-            None
-        }
-    }))
-}
-
-/// A file that no commit names; what cannot be removed now is removed by the next vacuum.
-fn remove(table: &Table, path: &str) {
-    let _ = std::fs::remove_file(table.dir().join(path));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use schemas::flow::{FLOWS, Flow, flows_to_batch};
+    use schemas::table::write_parquet;
 
     fn add(table: &Table, path: &str, at_ms: i64, bytes: &[u64]) {
         let rows: Vec<Flow> = bytes
@@ -238,12 +194,12 @@ mod tests {
         use arrow::array::{AsArray, types::UInt64Type};
         let mut values = Vec::new();
         for file in table.snapshot().unwrap().files.values() {
-            let failed = RefCell::new(None);
-            for batch in read_batches(table, file, &failed) {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(table.read(&file.path).unwrap()).unwrap();
+            for batch in reader.build().unwrap() {
+                let batch = batch.unwrap();
                 let column = batch.column_by_name("bytes").unwrap();
                 values.extend_from_slice(column.as_primitive::<UInt64Type>().values());
             }
-            assert!(failed.take().is_none());
         }
         values
     }
@@ -269,7 +225,7 @@ mod tests {
             .unwrap();
         assert_eq!((merged.min_time_ms, merged.max_time_ms, merged.sequence), (10, 20, 2));
         let mut bytes = bytes_column(&table);
-        assert_eq!(bytes[..], [4, 1, 2, 3], "order of commits within the hour");
+        assert_eq!(bytes[..], [4, 1, 2, 3], "sorted by time within the hour");
         bytes.sort_unstable();
         assert_eq!(bytes, [1, 2, 3, 4]);
         assert_eq!(compact(&table, 9 * HOUR_MS, &limits).unwrap(), Compaction::default());

@@ -9,11 +9,10 @@
 
 mod compact;
 mod rows;
-
-use std::path::Path;
+mod sort;
 
 use schemas::flow::FLOWS;
-use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Table, Token, WriteError, write_row_groups};
+use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
 use schemas::tables::{COLLECTION_5M, COUNTERS};
 
 pub use compact::{CompactLimits, Compaction, compact};
@@ -123,9 +122,10 @@ pub(crate) struct Written {
 }
 
 impl Tables {
-    pub(crate) fn open(data_dir: &Path) -> Result<Tables, StoreError> {
+    pub(crate) fn open(storage: impl Into<Storage>) -> Result<Tables, StoreError> {
+        let storage = storage.into();
         let open = |def: &'static schemas::column::TableDef| {
-            Table::open(data_dir, def).map_err(|source| StoreError::Commit {
+            Table::open(&storage, def).map_err(|source| StoreError::Commit {
                 table: def.name,
                 source,
             })
@@ -214,8 +214,11 @@ fn commit(table: &Table, prepared: &Prepared, part: Option<&Part>, size: Option<
         max_time_ms: part.times.max_ms,
         sequence: 0,
     });
-    commit_file(table, &prepared.token, file)?;
-    Ok(())
+    if part.is_some() && file.is_none() {
+        // Applied before, perhaps by a process that was killed before its sync: asked for again, it is synced.
+        return apply(table, &prepared.token, None).map(drop);
+    }
+    commit_file(table, &prepared.token, file).map(drop)
 }
 
 /// Commits one file, or only the token; answers whether that changed anything.
@@ -224,6 +227,10 @@ pub(crate) fn commit_file(table: &Table, token: &Token, file: Option<FileEntry>)
     if file.is_none() && table.def().name != FLOWS.name {
         return Ok(false);
     }
+    apply(table, token, file)
+}
+
+fn apply(table: &Table, token: &Token, file: Option<FileEntry>) -> Result<bool, StoreError> {
     let commit = Commit {
         token: Some(token.clone()),
         add: file.into_iter().collect(),

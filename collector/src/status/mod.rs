@@ -22,8 +22,11 @@ use crate::receive::ListenKind;
 pub(crate) use summary::FlowSummary;
 pub(crate) use track::Tracker;
 
-/// Exporters that are kept; more are only counted (in `collection_5m` and in the totals).
+/// Exporters that are kept; more are only counted (in `collection_5m` and in the totals). Listed ones always have a place.
 pub const EXPORTERS_MAX: usize = 10_000;
+/// Sources among them of which no datagram was ever understood: refused, or not speaking any protocol of ours. Those not
+/// heard for longest make room for new ones.
+pub const STRANGERS_MAX: usize = 1_024;
 /// Interfaces that are kept per exporter.
 pub const INTERFACES_MAX: usize = 4_096;
 /// Observation domains (or agents' sub-agents) that are listed per exporter.
@@ -47,6 +50,9 @@ pub struct CollectorStatus {
     pub next_segment: u64,
     /// Closed segments that waited when this was written.
     pub segments_waiting: u64,
+    /// The journal or the tables could not be written: the log says why.
+    pub journal_stalled: bool,
+    pub store_stalled: bool,
     pub sockets: Vec<SocketStatus>,
     /// In order of address.
     pub exporters: Vec<ExporterStatus>,
@@ -95,6 +101,8 @@ pub struct ExporterStatus {
     /// Rate of the newest flow that had one.
     pub sampling_rate: u32,
     pub sequence_lost: u64,
+    /// When a datagram of it was last refused because `collector.allowed_exporters` does not hold its address; 0 = never.
+    pub refused_at_ms: i64,
     /// Every counter of this exporter by name, rejections among them (`datagrams_rejected.short`, …).
     pub counters: BTreeMap<String, u64>,
     pub domains: Vec<DomainView>,
@@ -111,7 +119,7 @@ pub struct DomainView {
     pub observation_domain: u32,
     pub protocol_version: u8,
     pub templates: u64,
-    /// As the exporter described them.
+    /// As the exporter described them; fewer than there are, or none, where thousands of exporters have too many to list.
     pub template_list: Vec<TemplateStatus>,
     /// Data sets that wait for their template.
     pub pending_sets: u64,
@@ -119,6 +127,8 @@ pub struct DomainView {
     /// Where the rate came from, in words for people.
     pub sampling_source: String,
     pub sequence_lost: u64,
+    /// Missing, and not yet counted as lost: they may come late.
+    pub sequence_waiting: u64,
 }
 
 /// One interface that flows crossed.
@@ -182,11 +192,17 @@ impl ExporterStatus {
             protocol_versions: BTreeSet::new(),
             sampling_rate: 0,
             sequence_lost: 0,
+            refused_at_ms: 0,
             counters: BTreeMap::new(),
             domains: Vec::new(),
             interfaces: Vec::new(),
             minutes: Vec::new(),
         }
+    }
+
+    /// Its last datagram was refused: it is not among `collector.allowed_exporters`.
+    pub fn is_refused(&self) -> bool {
+        self.refused_at_ms > 0 && self.refused_at_ms >= self.last_heard_ms
     }
 
     /// Rejected datagrams, sets and records by cause, without the zeros.
@@ -240,6 +256,7 @@ impl ExporterStatus {
         self.flows_without_rate += other.flows_without_rate;
         self.protocol_versions.extend(&other.protocol_versions);
         self.sequence_lost += other.sequence_lost;
+        self.refused_at_ms = self.refused_at_ms.max(other.refused_at_ms);
         for (name, value) in &other.counters {
             *self.counters.entry(name.clone()).or_default() += value;
         }

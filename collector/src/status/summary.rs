@@ -32,6 +32,8 @@ pub(super) struct InterfaceSums {
 #[derive(Debug)]
 pub(super) struct ExporterSums {
     pub(super) exporter: Address,
+    /// Of the first flow.
+    pub(super) protocol_version: u8,
     pub(super) flows: u64,
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -59,7 +61,8 @@ impl FlowSummary {
         let mut row = 0;
         for run in flows.exporter.chunk_by(|a, b| a == b) {
             let at = *index.entry(run[0]).or_insert_with(|| {
-                summary.exporters.push(ExporterSums::new(Address(run[0])));
+                let sums = ExporterSums::new(Address(run[0]), flows.protocol_version[row]);
+                summary.exporters.push(sums);
                 summary.exporters.len() - 1
             });
             summary.exporters[at].add(flows, row..row + run.len());
@@ -70,9 +73,10 @@ impl FlowSummary {
 }
 
 impl ExporterSums {
-    fn new(exporter: Address) -> ExporterSums {
+    fn new(exporter: Address, protocol_version: u8) -> ExporterSums {
         ExporterSums {
             exporter,
+            protocol_version,
             flows: 0,
             packets: 0,
             bytes: 0,

@@ -1,6 +1,6 @@
 //! Follows datagrams, flows and counts as they are decoded, to tell each exporter's status.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::address::Address;
 use schemas::metering::{ExporterConfig, MeteringConfig};
@@ -8,6 +8,7 @@ use schemas::metering::{ExporterConfig, MeteringConfig};
 use super::summary::{ExporterSums, FlowSummary, InterfaceSums};
 use super::{
     DOMAINS_MAX, DomainView, EXPORTERS_MAX, ExporterStatus, INTERFACES_MAX, InterfaceStatus, MINUTES_MAX, MinuteStatus,
+    STRANGERS_MAX,
 };
 use crate::counts::{Counter, Counts};
 
@@ -18,6 +19,8 @@ struct Tracked {
     /// Everything but interfaces.
     status: ExporterStatus,
     interfaces: HashMap<u32, InterfaceStatus>,
+    /// No datagram of it was ever understood.
+    is_stranger: bool,
 }
 
 /// Status of every exporter so far.
@@ -25,6 +28,9 @@ struct Tracked {
 pub(crate) struct Tracker {
     index: HashMap<Address, usize>,
     exporters: Vec<Tracked>,
+    strangers: usize,
+    /// Those that the configuration lists: they always have a place.
+    listed: HashSet<Address>,
     totals: BTreeMap<String, u64>,
 }
 
@@ -38,7 +44,10 @@ impl Tracker {
         for mut status in exporters {
             tracker.index.insert(status.address, tracker.exporters.len());
             let interfaces = std::mem::take(&mut status.interfaces);
+            let is_stranger = status.protocol_versions.is_empty();
+            tracker.strangers += usize::from(is_stranger);
             tracker.exporters.push(Tracked {
+                is_stranger,
                 status,
                 interfaces: interfaces.into_iter().map(|i| (i.if_index, i)).collect(),
             });
@@ -46,24 +55,69 @@ impl Tracker {
         tracker
     }
 
-    fn get(&mut self, address: Address) -> Option<&mut Tracked> {
+    /// Takes over which exporters the configuration lists.
+    pub(crate) fn set_listed(&mut self, metering: &MeteringConfig) {
+        self.listed = metering.exporters.iter().map(|exporter| exporter.address).collect();
+    }
+
+    /// The entry of an exporter that spoke this protocol, 0 for none of ours; made where there is room.
+    fn get(&mut self, address: Address, protocol_version: u8) -> Option<&mut Tracked> {
+        let speaks = protocol_version != 0;
         if let Some(index) = self.index.get(&address) {
-            return self.exporters.get_mut(*index);
+            let tracked = self.exporters.get_mut(*index)?;
+            if speaks && tracked.is_stranger {
+                tracked.is_stranger = false;
+                self.strangers -= 1;
+            }
+            return Some(tracked);
         }
-        if self.exporters.len() >= EXPORTERS_MAX {
+        let is_full = self.exporters.len() >= EXPORTERS_MAX;
+        let has_room = if speaks {
+            !is_full
+                || self.evict(|tracked, _| tracked.is_stranger)
+                || (self.listed.contains(&address)
+                    && self.evict(|tracked, listed| !listed.contains(&tracked.status.address)))
+        } else if is_full || self.strangers >= STRANGERS_MAX {
+            self.evict(|tracked, _| tracked.is_stranger)
+        } else {
+            true
+        };
+        if !has_room {
             return None;
         }
+        self.strangers += usize::from(!speaks);
         self.index.insert(address, self.exporters.len());
         self.exporters.push(Tracked {
             status: ExporterStatus::new(address),
             interfaces: HashMap::new(),
+            is_stranger: !speaks,
         });
         self.exporters.last_mut()
     }
 
+    /// Forgets the exporter among those that `may_go` which was not heard for longest; answers whether there was one.
+    fn evict(&mut self, may_go: impl Fn(&Tracked, &HashSet<Address>) -> bool) -> bool {
+        let silent = (0..self.exporters.len())
+            .filter(|index| may_go(&self.exporters[*index], &self.listed))
+            .min_by_key(|index| self.exporters[*index].status.last_heard_ms);
+        let Some(index) = silent else { return false };
+        let gone = self.exporters.swap_remove(index);
+        self.strangers -= usize::from(gone.is_stranger);
+        self.index.remove(&gone.status.address);
+        if let Some(moved) = self.exporters.get(index) {
+            self.index.insert(moved.status.address, index);
+        }
+        true
+    }
+
     /// A datagram of this exporter arrived.
     pub(crate) fn heard(&mut self, exporter: Address, protocol_version: u8, at_ms: i64, length: usize) {
-        let Some(tracked) = self.get(exporter) else { return };
+        if exporter == Address::UNSPECIFIED {
+            return;
+        }
+        let Some(tracked) = self.get(exporter, protocol_version) else {
+            return;
+        };
         let status = &mut tracked.status;
         if status.first_heard_ms == 0 || at_ms < status.first_heard_ms {
             status.first_heard_ms = at_ms;
@@ -80,7 +134,7 @@ impl Tracker {
     /// Flows after they were attributed.
     pub(crate) fn flows(&mut self, summary: &FlowSummary) {
         for sums in &summary.exporters {
-            if let Some(tracked) = self.get(sums.exporter) {
+            if let Some(tracked) = self.get(sums.exporter, sums.protocol_version) {
                 tracked.flows(sums);
             }
         }
@@ -93,10 +147,13 @@ impl Tracker {
             if key.exporter == Address::UNSPECIFIED {
                 continue;
             }
-            let Some(tracked) = self.get(key.exporter) else {
+            let Some(tracked) = self.get(key.exporter, key.protocol_version) else {
                 continue;
             };
             add(&mut tracked.status.counters, counter, value);
+            if counter == Counter::DatagramsRejectedSource {
+                tracked.status.refused_at_ms = tracked.status.last_heard_ms;
+            }
             if counter == Counter::SequenceLost {
                 tracked.status.sequence_lost += value;
                 tracked.domain_lost(key.protocol_version, key.observation_domain, value);
@@ -275,6 +332,69 @@ mod tests {
         assert_eq!(minutes.len(), MINUTES_MAX);
         minute(&mut minutes, 0).flows += 1;
         assert_eq!(minutes[0].flows, 2, "counted with the oldest");
+    }
+
+    fn address(number: usize) -> Address {
+        Address::from_v4((0x0a00_0000 + number as u32).to_be_bytes())
+    }
+
+    #[test]
+    fn a_listed_exporter_has_a_place_after_a_flood_of_forged_ones() {
+        let mut tracker = Tracker::default();
+        for number in 0..EXPORTERS_MAX {
+            tracker.heard(address(number), 9, 1_000 + number as i64, 10);
+        }
+        let late = address(EXPORTERS_MAX);
+        tracker.heard(late, 9, 99_000, 10);
+        assert!(!tracker.index.contains_key(&late), "the list is full");
+        let metering = MeteringConfig {
+            exporters: vec![ExporterConfig::unlisted(late)],
+            ..MeteringConfig::default()
+        };
+        tracker.set_listed(&metering);
+        tracker.heard(late, 9, 99_000, 10);
+        let exporters = tracker.exporters([], &metering);
+        assert_eq!(exporters.len(), EXPORTERS_MAX);
+        let shown = exporters.iter().find(|status| status.address == late).unwrap();
+        assert_eq!((shown.datagrams, shown.configured), (1, true));
+        assert!(
+            !tracker.index.contains_key(&address(0)),
+            "the one not heard for longest went"
+        );
+        for (address, index) in &tracker.index {
+            assert_eq!(tracker.exporters[*index].status.address, *address);
+        }
+    }
+
+    #[test]
+    fn refused_sources_are_shown_and_bounded() {
+        let mut tracker = Tracker::default();
+        let mut counts = Counts::default();
+        for number in 0..STRANGERS_MAX + 5 {
+            tracker.heard(address(number), 0, 1_000 + number as i64, 10);
+        }
+        tracker.heard(Address::UNSPECIFIED, 0, 9_000, 10);
+        let newest = address(STRANGERS_MAX + 4);
+        let key = crate::counts::CountKey {
+            exporter: newest,
+            observation_domain: 0,
+            protocol_version: 0,
+        };
+        counts.add(key, Counter::DatagramsRejectedSource, 1);
+        tracker.counts(&counts);
+        let metering = MeteringConfig::default();
+        let exporters = tracker.exporters([], &metering);
+        assert_eq!(exporters.len(), STRANGERS_MAX, "the newest replace the oldest");
+        let refused: Vec<&ExporterStatus> = exporters.iter().filter(|status| status.is_refused()).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].address, newest);
+
+        // Allowed from now on: it is an exporter like others, and no stranger after a restart either.
+        tracker.heard(newest, 10, 20_000, 10);
+        let mut tracker = Tracker::restore(tracker.exporters([], &metering), BTreeMap::new());
+        assert_eq!(tracker.strangers, STRANGERS_MAX - 1);
+        let status = tracker.get(newest, 10).unwrap().status.clone();
+        assert!(!status.is_refused() && status.refused_at_ms > 0);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //!
 //! * [`view`]: what is known of one exporter, judged.
 //! * [`snippet`]: the configuration that is missing.
+//! * [`truth`]: what the counters of its interfaces say of it.
 
 pub(crate) mod snippet;
+pub(crate) mod truth;
 pub(crate) mod view;
 
 use std::collections::HashMap;
@@ -69,7 +71,20 @@ pub(crate) async fn exporters(state: &AppState) -> Result<Exporters, Failure> {
     let now_ms = state.now_ms();
     let status = status(state).await?;
     let recent = flows_without_rate(state, now_ms - RECENT_MS).await?;
-    Ok(judge(status, &state.metering(), &recent, now_ms))
+    let checked = state.analytics().truth_now(now_ms).await?;
+    let metering = state.metering();
+    let mut exporters = judge(status, &metering, &recent, now_ms);
+    truth::attach(&mut exporters.exporters, &checked, &metering);
+    sort(&mut exporters.exporters);
+    Ok(exporters)
+}
+
+/// Those that need somebody first, then by name.
+fn sort(exporters: &mut [ExporterView]) {
+    exporters.sort_by(|a, b| {
+        let urgency = |exporter: &ExporterView| std::cmp::Reverse(exporter.problems.len());
+        urgency(a).cmp(&urgency(b)).then_with(|| a.name.cmp(&b.name))
+    });
 }
 
 /// How many exporters are heard, without the rest.
@@ -108,10 +123,7 @@ fn judge(
         .iter()
         .filter(|config| !heard.contains(&config.address));
     exporters.extend(never_heard.map(view::never_heard));
-    exporters.sort_by(|a, b| {
-        let urgency = |exporter: &ExporterView| std::cmp::Reverse(exporter.problems.len());
-        urgency(a).cmp(&urgency(b)).then_with(|| a.name.cmp(&b.name))
-    });
+    sort(&mut exporters);
 
     let seen: Vec<snippet::Seen> = exporters
         .iter()

@@ -10,6 +10,7 @@ pub(crate) mod query;
 pub(crate) mod tiles;
 pub(crate) mod view;
 
+use analytics::truth::{TruthRow, Verdict};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -37,6 +38,29 @@ pub(crate) struct Answer {
     pub(crate) view: OverviewView,
     pub(crate) tiles: Tiles,
     pub(crate) exporters: Presence,
+    pub(crate) truth: TruthSummary,
+}
+
+/// Flows against interface counters in the last whole hour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct TruthSummary {
+    /// `None` where nothing was compared.
+    pub(crate) hour_start_ms: Option<i64>,
+    /// Directions of interfaces.
+    pub(crate) compared: usize,
+    pub(crate) findings: usize,
+}
+
+impl TruthSummary {
+    fn of(rows: &[TruthRow]) -> TruthSummary {
+        let judged = |row: &&TruthRow| matches!(row.verdict, Verdict::Agrees | Verdict::Mismatch);
+        let mut compared = rows.iter().filter(judged).peekable();
+        TruthSummary {
+            hour_start_ms: compared.peek().map(|row| row.hour_start_ms),
+            compared: compared.count(),
+            findings: rows.iter().filter(|row| row.is_finding()).count(),
+        }
+    }
 }
 
 async fn show(
@@ -62,6 +86,7 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
         view: view::overview_view(&overview, request, &names, now_ms),
         tiles: tiles::tiles(state.analytics(), request, now_ms).await?,
         exporters: super::exporters::presence(state, now_ms).await?,
+        truth: TruthSummary::of(&state.analytics().truth_now(now_ms).await?),
     })
 }
 

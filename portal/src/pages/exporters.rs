@@ -4,6 +4,7 @@
 
 mod guide;
 
+use analytics::truth::{Verdict, percent_text};
 use askama::Template;
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use axum::routing::get;
 use jiff::tz::TimeZone;
 use schemas::metering::{MeterDirection, MeterMode};
 
+use crate::api::exporters::truth::{self, TruthView};
 use crate::api::exporters::view::{ExporterView, Hearing, SocketView, weight};
 use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
@@ -57,6 +59,8 @@ struct DomainRow {
     domain: u32,
     protocol: String,
     templates: Vec<TemplateRow>,
+    templates_known: u64,
+    templates_more: u64,
     pending_sets: u64,
     lost: String,
     lossy: bool,
@@ -89,6 +93,24 @@ struct Card {
     domains: Vec<DomainRow>,
     interfaces: Vec<InterfaceRow>,
     interfaces_more: usize,
+    /// Flows against counters in a few words.
+    check: String,
+    check_note: String,
+    findings: usize,
+    truth: Vec<TruthRow>,
+    truth_more: usize,
+}
+
+/// One direction of one interface beside its counter.
+struct TruthRow {
+    interface: String,
+    direction: &'static str,
+    counter: String,
+    metered: String,
+    ratio: String,
+    bound: String,
+    verdict: &'static str,
+    is_finding: bool,
 }
 
 struct SocketRow {
@@ -191,6 +213,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
     interfaces.sort_by_key(|interface| std::cmp::Reverse(weight(interface)));
     let rejected_total: u64 = view.rejected.iter().map(|count| count.value).sum();
     let (metering, metering_note) = metering(&view);
+    let findings = view.truth.iter().filter(|truth| truth.finding.is_some()).count();
+    let (check, check_note) = check(&view, findings);
     Card {
         id: view.address.to_string().replace(['.', ':'], "-"),
         hearing_class: match view.hearing {
@@ -250,6 +274,8 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                         fields: template.fields.clone(),
                     })
                     .collect(),
+                templates_known: domain.templates_known,
+                templates_more: domain.templates_known.saturating_sub(domain.templates.len() as u64),
                 pending_sets: domain.pending_sets,
                 lost: format::grouped(domain.sequence_lost),
                 lossy: domain.sequence_lost > 0,
@@ -260,6 +286,11 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                 },
             })
             .collect(),
+        check,
+        check_note,
+        findings,
+        truth: view.truth.iter().take(MAX_INTERFACES).map(truth_row).collect(),
+        truth_more: view.truth.len().saturating_sub(MAX_INTERFACES),
         interfaces_more: interfaces.len().saturating_sub(MAX_INTERFACES),
         interfaces: interfaces
             .into_iter()
@@ -275,6 +306,54 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             })
             .collect(),
         view,
+    }
+}
+
+/// The truth check as a fact with its explanation.
+fn check(view: &ExporterView, findings: usize) -> (String, String) {
+    let judged = |truth: &&TruthView| matches!(truth.verdict, Verdict::Agrees | Verdict::Mismatch);
+    let compared = view.truth.iter().filter(judged).count();
+    let Some(first) = view.truth.first() else {
+        return (
+            "not compared".to_owned(),
+            "no counters in the last whole hour".to_owned(),
+        );
+    };
+    let fact = match (findings, compared) {
+        (0, 0) => "not compared".to_owned(),
+        (0, 1) => "agrees".to_owned(),
+        (0, compared) => format!("{compared} agree"),
+        (findings, compared) => format!("{findings} of {compared} disagree"),
+    };
+    (fact, truth::hour_words(first.hour_start_ms))
+}
+
+fn truth_row(truth: &TruthView) -> TruthRow {
+    let percent = |ppm: u32| format!("{} %", percent_text(ppm));
+    TruthRow {
+        interface: truth.interface.clone(),
+        direction: truth::direction_words(truth.direction),
+        counter: format::bytes(truth.counter_bytes),
+        // Nothing observed is not the same as nothing metered.
+        metered: match truth.verdict {
+            Verdict::NotSampled => "–".to_owned(),
+            _ => format::bytes(truth.metered_bytes),
+        },
+        ratio: truth.ratio_ppm.map_or_else(|| "–".to_owned(), percent),
+        bound: truth
+            .ratio_ppm
+            .map_or_else(|| "–".to_owned(), |_| format!("± {}", percent(truth.bound_ppm))),
+        verdict: match truth.verdict {
+            Verdict::Agrees => "agrees",
+            Verdict::Mismatch => "disagrees",
+            Verdict::NotSampled => "not sampled here",
+            Verdict::PartlySampled => "sampled in part?",
+            Verdict::RateUnknown => "sampling rate unknown",
+            Verdict::TooFewSamples => "too few samples",
+            Verdict::TooShort => "too short to tell",
+            Verdict::NoCounter => "no counter",
+        },
+        is_finding: truth.finding.is_some(),
     }
 }
 

@@ -13,6 +13,7 @@ use axum::response::Response;
 use axum::routing::get;
 use jiff::tz::TimeZone;
 
+use crate::api::exporters::truth;
 use crate::api::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
 use crate::api::overview::view::SeriesView;
 use crate::api::overview::{self, Answer};
@@ -236,6 +237,20 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             alarming: quiet > 0,
         },
         Tile {
+            title: "Counter check",
+            value: match (answer.truth.compared, answer.truth.findings) {
+                (0, _) => "–".to_owned(),
+                (_, 0) => "agree".to_owned(),
+                (_, findings) => format!("{findings} disagree"),
+            },
+            note: match answer.truth.hour_start_ms {
+                None => "no interface counters".to_owned(),
+                Some(start_ms) => format!("of {} compared, {}", answer.truth.compared, truth::hour_words(start_ms)),
+            },
+            href: Some("/exporters"),
+            alarming: answer.truth.findings > 0,
+        },
+        Tile {
             title: "Unattributed",
             value: figures
                 .unattributed_percent
@@ -245,7 +260,7 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             alarming: false,
         },
         Tile {
-            title: "Unknown sampling rate",
+            title: "Rate unknown",
             value: format::grouped(figures.flows_without_rate),
             note: if figures.flows_without_rate == 0 {
                 "every flow can be billed".to_owned()

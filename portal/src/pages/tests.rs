@@ -138,12 +138,19 @@ async fn the_series_names_gaps_and_never_counts_them_as_zero() {
         .await;
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
     let rows: Vec<&str> = csv.body.lines().collect();
-    assert_eq!(rows[0], "start,end,bytes_in,bytes_out,windows_measured,windows");
+    assert_eq!(
+        rows[0],
+        "start,end,bytes_in,bytes_out,windows_measured,windows,error_bound_ppm"
+    );
     assert_eq!(
         rows[1],
-        format!("2025-06-10T02:00:00Z,2025-06-10T03:00:00Z,{bytes},{},12,12", 2 * bytes)
+        // Not quite 600 sampled packets: 196 % / √600 is 8.00 %.
+        format!(
+            "2025-06-10T02:00:00Z,2025-06-10T03:00:00Z,{bytes},{},12,12,80178",
+            2 * bytes
+        )
     );
-    assert_eq!(rows[2], "2025-06-10T03:00:00Z,2025-06-10T04:00:00Z,0,0,0,12");
+    assert_eq!(rows[2], "2025-06-10T03:00:00Z,2025-06-10T04:00:00Z,0,0,0,12,0");
 }
 
 #[tokio::test]

@@ -50,6 +50,8 @@ struct PeriodView {
     dates: String,
     received: String,
     sent: String,
+    /// Sampling error of both together; empty where every packet was counted.
+    bound: String,
     billed: String,
     mode: &'static str,
     /// Included transfer, where the plan has one.
@@ -106,6 +108,7 @@ impl PeriodView {
             dates: format::dates(usage.from_ms, usage.to_ms - 1, zone),
             received: units.bytes(usage.bytes_in),
             sent: units.bytes(usage.bytes_out),
+            bound: format::error_bound(usage.error_bound_ppm),
             billed: volume(usage.billed_bytes),
             mode: mode_words(to_date.mode),
             quota,

@@ -114,12 +114,15 @@ fn insert(tenures: &mut Vec<Tenure>, target: Target, new: Tenure) -> Result<(), 
     Ok(())
 }
 
-#[inline]
+impl Tenure {
+    #[inline]
+    fn holds(&self, at_ms: i64) -> bool {
+        self.from_ms <= at_ms && at_ms < self.to_ms
+    }
+}
+
 fn holder(tenures: &[Tenure], at_ms: i64) -> Option<u32> {
-    tenures
-        .iter()
-        .find(|t| t.from_ms <= at_ms && at_ms < t.to_ms)
-        .map(|t| t.service)
+    tenures.iter().find(|t| t.holds(at_ms)).map(|t| t.service)
 }
 
 impl Assignments {

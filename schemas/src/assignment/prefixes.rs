@@ -7,46 +7,37 @@
 
 use ipnet::IpNet;
 
-use super::{Tenure, holder};
+use super::Tenure;
 use crate::address::Address;
 
 /// No prefix covers this.
 const NOBODY: u32 = u32::MAX;
 /// IPv4 lookups start with this many bits.
 const BUCKET_BITS: u32 = 16;
+/// Fewer boundaries than these lie in a core's cache and are searched as a whole.
+const BUCKETS_WORTH: usize = 2_048;
 
 #[derive(Debug)]
 struct Prefix {
-    /// Where its tenures lie.
-    tenures: std::ops::Range<u32>,
+    /// Most prefixes have one tenure only: no second place to look at.
+    first: Tenure,
+    /// Where the others lie.
+    others: std::ops::Range<u32>,
     /// The next shorter prefix around it, or [`NOBODY`].
     around: u32,
 }
 
-/// Boundaries in order: from `starts[i]` on, `prefixes[i]` is the longest prefix.
-#[derive(Debug)]
-struct Boundaries<K> {
-    starts: Vec<K>,
-    prefixes: Vec<u32>,
+/// From `start` on, up to the next boundary, `prefix` is the longest one.
+#[derive(Clone, Copy, Debug)]
+struct Boundary<K> {
+    start: K,
+    prefix: u32,
 }
 
-impl<K> Default for Boundaries<K> {
-    fn default() -> Boundaries<K> {
-        Boundaries {
-            starts: Vec::new(),
-            prefixes: Vec::new(),
-        }
-    }
-}
-
-impl<K: Copy + PartialEq> Boundaries<K> {
-    fn set(&mut self, start: K, prefix: u32) {
-        if self.starts.last() == Some(&start) {
-            self.prefixes.pop();
-        } else {
-            self.starts.push(start);
-        }
-        self.prefixes.push(prefix);
+fn set<K: PartialEq>(boundaries: &mut Vec<Boundary<K>>, start: K, prefix: u32) {
+    match boundaries.last_mut() {
+        Some(last) if last.start == start => last.prefix = prefix,
+        _ => boundaries.push(Boundary { start, prefix }),
     }
 }
 
@@ -55,10 +46,10 @@ impl<K: Copy + PartialEq> Boundaries<K> {
 pub(super) struct PrefixTable {
     prefixes: Vec<Prefix>,
     tenures: Vec<Tenure>,
-    v4: Boundaries<u32>,
-    /// For each value of the first bits, how many boundaries lie before; empty without IPv4 prefixes.
+    v4: Vec<Boundary<u32>>,
+    /// For each value of the first bits, how many boundaries lie before; empty where that is not worth it.
     v4_buckets: Vec<u32>,
-    v6: Boundaries<u128>,
+    v6: Vec<Boundary<u128>>,
 }
 
 impl PrefixTable {
@@ -74,22 +65,12 @@ impl PrefixTable {
         }
         table.v4 = table.lay_out(v4, |last| last.checked_add(1));
         table.v6 = table.lay_out(v6, |last| last.checked_add(1));
-        if !table.v4.starts.is_empty() {
-            let buckets = 1_u32 << BUCKET_BITS;
-            let starts = &table.v4.starts;
+        if table.v4.len() >= BUCKETS_WORTH {
             let before = |bucket: u32| match bucket.checked_mul(1 << (u32::BITS - BUCKET_BITS)) {
-                Some(first) => starts.partition_point(|start| *start < first) as u32,
-                None => starts.len() as u32,
+                Some(first) => table.v4.partition_point(|boundary| boundary.start < first),
+                None => table.v4.len(),
             };
-            table.v4_buckets = (0..=buckets)
-                .map(|bucket| {
-                    if bucket == buckets {
-                        starts.len() as u32
-                    } else {
-                        before(bucket)
-                    }
-                })
-                .collect();
+            table.v4_buckets = (0..=1 << BUCKET_BITS).map(|bucket| before(bucket) as u32).collect();
         }
         table
     }
@@ -99,31 +80,35 @@ impl PrefixTable {
         &mut self,
         mut nets: Vec<(K, K, Vec<Tenure>)>,
         after: impl Fn(K) -> Option<K>,
-    ) -> Boundaries<K> {
+    ) -> Vec<Boundary<K>> {
         // Longer prefixes of one start come after the shorter ones around them.
         nets.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
-        let mut boundaries = Boundaries::default();
+        let mut boundaries = Vec::new();
         // The prefixes that cover the current point, the longest last.
         let mut open: Vec<(K, u32)> = Vec::new();
-        let close = |open: &mut Vec<(K, u32)>, boundaries: &mut Boundaries<K>| {
+        let close = |open: &mut Vec<(K, u32)>, boundaries: &mut Vec<Boundary<K>>| {
             if let Some((last, _)) = open.pop()
                 && let Some(next) = after(last)
             {
-                boundaries.set(next, open.last().map_or(NOBODY, |(_, prefix)| *prefix));
+                set(boundaries, next, open.last().map_or(NOBODY, |(_, prefix)| *prefix));
             }
         };
         for (first, last, tenures) in nets {
             while open.last().is_some_and(|(end, _)| *end < first) {
                 close(&mut open, &mut boundaries);
             }
+            let Some((first_tenure, others)) = tenures.split_first() else {
+                continue;
+            };
             let from = self.tenures.len() as u32;
-            self.tenures.extend(tenures);
+            self.tenures.extend_from_slice(others);
             self.prefixes.push(Prefix {
-                tenures: from..self.tenures.len() as u32,
+                first: *first_tenure,
+                others: from..self.tenures.len() as u32,
                 around: open.last().map_or(NOBODY, |(_, prefix)| *prefix),
             });
             let prefix = self.prefixes.len() as u32 - 1;
-            boundaries.set(first, prefix);
+            set(&mut boundaries, first, prefix);
             open.push((last, prefix));
         }
         while !open.is_empty() {
@@ -147,41 +132,46 @@ impl PrefixTable {
             }
         }
         // An IPv6 prefix that is short enough covers the mapped IPv4 addresses too.
-        if self.v6.starts.is_empty() {
-            return None;
-        }
-        let bits = address.to_u128();
-        let after = self.v6.starts.partition_point(|start| *start <= bits);
-        let found = after.checked_sub(1).map_or(NOBODY, |index| self.v6.prefixes[index]);
+        let found = longest(&self.v6, address.to_u128(), 0..self.v6.len());
         self.holder_around(found, at_ms)
     }
 
     #[inline]
     fn longest_v4(&self, bits: u32) -> u32 {
         let bucket = (bits >> (u32::BITS - BUCKET_BITS)) as usize;
-        let Some([from, to]) = self.v4_buckets.get(bucket..bucket + 2) else {
-            return NOBODY;
+        let range = match self.v4_buckets.get(bucket..bucket + 2) {
+            Some([from, to]) => *from as usize..*to as usize,
+            _ => 0..self.v4.len(),
         };
-        let (from, to) = (*from as usize, *to as usize);
-        let after = from + self.v4.starts[from..to].partition_point(|start| *start <= bits);
-        after.checked_sub(1).map_or(NOBODY, |index| self.v4.prefixes[index])
+        longest(&self.v4, bits, range)
     }
 
     #[inline]
     fn holder_around(&self, mut prefix: u32, at_ms: i64) -> Option<u32> {
-        while let Some(Prefix { tenures, around }) = self.prefixes.get(prefix as usize) {
-            let tenures = &self.tenures[tenures.start as usize..tenures.end as usize];
-            if let Some(service) = holder(tenures, at_ms) {
-                return Some(service);
+        while let Some(known) = self.prefixes.get(prefix as usize) {
+            if known.first.holds(at_ms) {
+                return Some(known.first.service);
             }
-            prefix = *around;
+            let others = &self.tenures[known.others.start as usize..known.others.end as usize];
+            if let Some(tenure) = others.iter().find(|tenure| tenure.holds(at_ms)) {
+                return Some(tenure.service);
+            }
+            prefix = known.around;
         }
         None
     }
 }
 
+/// The prefix of the last boundary at or before `bits`, which lies in `range` or just before it.
+#[inline]
+fn longest<K: Ord>(boundaries: &[Boundary<K>], bits: K, range: std::ops::Range<usize>) -> u32 {
+    let after = range.start + boundaries[range].partition_point(|boundary| boundary.start <= bits);
+    after.checked_sub(1).map_or(NOBODY, |index| boundaries[index].prefix)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::holder;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;

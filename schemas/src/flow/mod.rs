@@ -90,6 +90,9 @@ pub enum Metered {
 /// `direction` of a flow whose exporter did not say where it was observed.
 pub const DIRECTION_UNKNOWN: u8 = 255;
 
+/// `forwarding_status` of packets that the exporter dropped without telling why (RFC 7270 §4.12).
+pub const FORWARDING_DROPPED: u8 = 128;
+
 /// One flow in memory; fields are those of [`FLOWS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flow {
@@ -171,6 +174,18 @@ impl Flow {
     pub fn bytes_scaled(&self) -> u64 {
         self.bytes.saturating_mul(u64::from(self.sampling_rate))
     }
+
+    /// The exporter says that it dropped these packets.
+    #[inline]
+    pub fn was_discarded(&self) -> bool {
+        was_discarded(self.forwarding_status)
+    }
+}
+
+/// Whether a forwarding status says dropped: its upper two bits are 10 (RFC 7270 §4.12).
+#[inline]
+pub fn was_discarded(forwarding_status: u8) -> bool {
+    forwarding_status >> 6 == FORWARDING_DROPPED >> 6
 }
 
 /// Builds a batch of [`FLOWS`] from rows, in their order.

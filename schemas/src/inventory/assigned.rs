@@ -53,6 +53,22 @@ pub struct AttributionChange {
 const SELECT: &str = "SELECT id, service_id, kind, prefix, exporter, if_index, vlan, valid_from_ms, valid_to_ms, created_at_ms \
                       FROM assignments";
 
+/// The sequence that every change of an assignment advances.
+const CHANGES: &str = "assignment_revision";
+
+/// A number that differs from an earlier one when assignments were changed since: asking for it costs nothing, loading
+/// all of them does.
+///
+/// # Errors
+/// As the database answers.
+pub async fn assignments_revision(db: impl AnyExecutor<'_>) -> Result<i64, InventoryError> {
+    let row = sqlx::query("SELECT CAST(coalesce(max(next_value), 0) AS BIGINT) FROM sequences WHERE name = $1")
+        .bind(CHANGES)
+        .fetch_one(db)
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
 /// Gives a target to a service over `[from_ms, to_ms)`. Where that reaches into the past, stored flows will be
 /// attributed anew.
 ///
@@ -101,6 +117,7 @@ pub async fn assign(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    next_id(&mut *connection, CHANGES).await?;
     if from_ms < now_ms {
         record_change(connection, from_ms, to_ms.filter(|&to_ms| to_ms < now_ms), now_ms).await?;
     }
@@ -139,6 +156,7 @@ pub async fn end_assignment(
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
+    next_id(&mut *connection, CHANGES).await?;
     if at_ms < now_ms && row.valid_to_ms != Some(at_ms) {
         let until_ms = row.valid_to_ms.filter(|&to_ms| to_ms < now_ms);
         record_change(connection, at_ms, until_ms, now_ms).await?;

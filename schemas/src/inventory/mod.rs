@@ -13,8 +13,9 @@ mod customer;
 mod service;
 
 pub use assigned::{
-    AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of, end_assignment,
-    load_assignments, mark_attribution_change_applied, pending_attribution_changes,
+    AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of,
+    assignments_revision, end_assignment, load_assignments, mark_attribution_change_applied,
+    pending_attribution_changes,
 };
 pub use customer::{Customer, NewCustomer, create_customer, customer, customer_by_email, customers, zone_named};
 pub use service::{NewService, Service, ServiceStatus, create_service, service, services, services_of};

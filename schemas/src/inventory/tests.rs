@@ -229,6 +229,32 @@ async fn a_target_has_one_service_at_one_time() {
 }
 
 #[tokio::test]
+async fn every_change_of_an_assignment_is_a_new_revision() {
+    let world = world().await;
+    let (web, db) = two_services(&world.database).await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let now = &mut *transaction;
+    let mut revisions = vec![assignments_revision(&mut *now).await.unwrap()];
+    let held = assign(now, web.id, prefix("10.0.0.0/24"), NOW_MS, None, NOW_MS)
+        .await
+        .unwrap();
+    revisions.push(assignments_revision(&mut *now).await.unwrap());
+    let list = [NewAssignment {
+        service: db.id,
+        target: prefix("10.0.1.0/24"),
+        from_ms: NOW_MS,
+        to_ms: None,
+    }];
+    assign_all(now, &list, NOW_MS).await.unwrap();
+    revisions.push(assignments_revision(&mut *now).await.unwrap());
+    end_assignment(now, held.id, NOW_MS + 5_000, NOW_MS).await.unwrap();
+    revisions.push(assignments_revision(&mut *now).await.unwrap());
+    assert!(revisions.is_sorted_by(|one, next| one < next), "{revisions:?}");
+    assignments(&mut *now).await.unwrap();
+    assert_eq!(assignments_revision(&mut *now).await.unwrap(), revisions[3]);
+}
+
+#[tokio::test]
 async fn only_a_change_of_the_past_asks_for_attribution_anew() {
     let world = world().await;
     let (web, _) = two_services(&world.database).await;

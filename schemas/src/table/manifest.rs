@@ -6,6 +6,10 @@
 //!
 //! * One writer at a time: a commit is appended under an exclusive lock on `LOCK` and synced before it is visible.
 //! * A torn last line (crash during the append) was never acknowledged: readers ignore it, the next writer cuts it off.
+//! * A commit whose sync failed, or whose writer was killed before its sync, may be read and yet be lost with the machine.
+//!   Whoever is asked for it again syncs before answering that it is there.
+//! * A log that was read and is then empty or gone is an error, never an empty table: a disk that is not mounted must not
+//!   begin a second history.
 //! * When the log holds many more commits than live files it is rewritten as one commit into a new file that replaces the
 //!   old by rename, under the same lock; readers notice the new generation and read from the start.
 
@@ -17,8 +21,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault;
+
 /// Commits after which the log is rewritten, when it has also grown to four times the live files.
-const REWRITE_AFTER_COMMITS: u64 = 2_000;
+const REWRITE_AFTER_COMMITS: u64 = if cfg!(test) { 20 } else { 2_000 };
 
 /// Names one unit of work of one writer, in rising order: a commit is applied once (F1).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -133,15 +139,50 @@ pub enum ManifestError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("manifest {path} is damaged at byte {offset}: restore it from a backup")]
     Damaged { path: PathBuf, offset: u64 },
+    #[error(
+        "manifest {path} was there and is gone: mount or restore the table's folder (to begin an empty table, restart)"
+    )]
+    Gone { path: PathBuf },
     #[error("file {path} is not in the manifest any more")]
     Conflict { path: String },
     #[error("file {path} is in the manifest already")]
     Exists { path: String },
+    #[error(
+        "the tables of this data folder have their files under {recorded}, not under {wanted}: set storage.url back, or \
+         move the files and remove {marker}"
+    )]
+    Moved {
+        recorded: String,
+        wanted: String,
+        marker: PathBuf,
+    },
+    #[error(
+        "{path} belongs to another data folder ({owner}): two must not share one storage.url; stop one of them and give \
+         it another"
+    )]
+    Foreign { path: PathBuf, owner: String },
+    #[error(
+        "{path} is newer (commit {theirs}) than the manifest of this data folder (commit {ours}): it was restored from \
+         an old backup; remove its folder tables/ to take the newer one"
+    )]
+    Outdated { path: PathBuf, theirs: u64, ours: u64 },
+    #[error("the copy {path} is damaged: restore it from a backup")]
+    CopyDamaged { path: PathBuf },
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     generation: u64,
+    /// Only in a copy: who made it, and as of which commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    copy: Option<CopyMark>,
+}
+
+/// Whose copy of a manifest it is ([`super::copy`]).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct CopyMark {
+    pub(super) owner: String,
+    pub(super) sequence: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,6 +203,8 @@ pub(super) struct Cache {
     /// Bytes read, up to the end of the last whole line.
     offset: u64,
     commits: u64,
+    /// A sync failed: the kernel may have forgotten bytes that it still shows, so the log is written anew.
+    unsynced: bool,
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ManifestError + '_ {
@@ -169,6 +212,18 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ManifestError + '_ {
         path: path.to_owned(),
         source,
     }
+}
+
+/// Waits for a lock that ends with the answered file: between threads and between processes.
+pub(super) fn lock(path: &Path) -> Result<File, ManifestError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(io(path))?;
+    file.lock().map_err(io(path))?;
+    Ok(file)
 }
 
 fn encode(value: &impl Serialize) -> String {
@@ -191,7 +246,9 @@ impl Cache {
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                *self = Cache::default();
+                if self.offset > 0 {
+                    return Err(ManifestError::Gone { path });
+                }
                 return Ok(self.snapshot.clone());
             }
             Err(source) => return Err(ManifestError::Io { path, source }),
@@ -201,11 +258,7 @@ impl Cache {
     }
 
     fn read_from(&mut self, file: &mut File, path: &Path) -> Result<(), ManifestError> {
-        let header = read_header(file, path)?;
-        let Some((generation, header_end)) = header else {
-            *self = Cache::default();
-            return Ok(());
-        };
+        let (generation, header_end) = read_header(file, path)?;
         if generation != self.generation || self.offset == 0 {
             *self = Cache {
                 generation,
@@ -243,20 +296,19 @@ impl Cache {
     }
 
     pub(super) fn commit(&mut self, dir: &Path, mut commit: Commit) -> Result<bool, ManifestError> {
-        let lock_path = dir.join("LOCK");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(io(&lock_path))?;
-        lock.lock().map_err(io(&lock_path))?;
+        let _lock = lock(&dir.join("LOCK"))?;
         self.refresh(dir)?;
+        let path = dir.join("MANIFEST");
+        if self.unsynced {
+            self.start_log(dir, &path, self.generation + 1, Some(self.snapshot.clone()))?;
+        }
         if commit
             .token
             .as_ref()
             .is_some_and(|token| self.snapshot.has_applied(token))
         {
+            // Whoever applied it may have been killed before its sync.
+            File::open(&path).and_then(|file| file.sync_data()).map_err(io(&path))?;
             return Ok(false);
         }
         self.snapshot.check(&commit)?;
@@ -266,7 +318,6 @@ impl Cache {
                 file.sequence = sequence;
             }
         }
-        let path = dir.join("MANIFEST");
         if self.offset == 0 {
             self.start_log(dir, &path, 1, None)?;
         }
@@ -282,14 +333,28 @@ impl Cache {
             .map_err(io(&path))?;
         file.set_len(self.offset).map_err(io(&path))?;
         file.seek(SeekFrom::Start(self.offset)).map_err(io(&path))?;
-        file.write_all(line.as_bytes()).map_err(io(&path))?;
-        file.sync_data().map_err(io(&path))?;
+        let (half, other_half) = line.as_bytes().split_at(line.len() / 2);
+        file.write_all(half).map_err(io(&path))?;
+        fault::at("manifest.torn");
+        file.write_all(other_half).map_err(io(&path))?;
+        fault::at("manifest.written");
+        if let Err(source) = file.sync_data() {
+            self.unsynced = true;
+            return Err(ManifestError::Io { path, source });
+        }
+        fault::at("manifest.synced");
         self.read_from(&mut file, &path)?;
         let bloated = self.commits > REWRITE_AFTER_COMMITS && self.commits > 4 * self.snapshot.files.len() as u64;
         if bloated {
             self.start_log(dir, &path, self.generation + 1, Some(self.snapshot.clone()))?;
         }
         Ok(true)
+    }
+
+    /// Starts the log where there is none, with `snapshot` as its only commit.
+    pub(super) fn start(&mut self, dir: &Path, snapshot: Option<Snapshot>) -> Result<(), ManifestError> {
+        let path = dir.join("MANIFEST");
+        self.start_log(dir, &path, 1, snapshot.map(Arc::new))
     }
 
     /// Replaces the log by a new one that holds `snapshot` as its only commit.
@@ -300,24 +365,15 @@ impl Cache {
         generation: u64,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Result<(), ManifestError> {
-        let mut text = encode(&Header { generation });
+        let mut text = encode(&Header { generation, copy: None });
         if let Some(snapshot) = snapshot {
-            let commit = Commit {
-                token: None,
-                add: snapshot.files.values().cloned().collect(),
-                remove: Vec::new(),
-                set: snapshot.properties.clone(),
-            };
-            text.push_str(&encode(&Line {
-                sequence: snapshot.sequence,
-                commit,
-                applied: snapshot.applied.clone(),
-            }));
+            text.push_str(&snapshot_line(&snapshot));
         }
         let new_path = dir.join("MANIFEST.new");
         let mut file = File::create(&new_path).map_err(io(&new_path))?;
         file.write_all(text.as_bytes()).map_err(io(&new_path))?;
         file.sync_all().map_err(io(&new_path))?;
+        fault::at("manifest.created");
         std::fs::rename(&new_path, path).map_err(io(path))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
         *self = Cache::default();
@@ -326,18 +382,61 @@ impl Cache {
     }
 }
 
-/// The header's generation and length; `None` while the file is empty.
-fn read_header(file: &mut File, path: &Path) -> Result<Option<(u64, u64)>, ManifestError> {
+/// The line of a log that says what all commits up to here came to.
+fn snapshot_line(snapshot: &Snapshot) -> String {
+    let commit = Commit {
+        token: None,
+        add: snapshot.files.values().cloned().collect(),
+        remove: Vec::new(),
+        set: snapshot.properties.clone(),
+    };
+    encode(&Line {
+        sequence: snapshot.sequence,
+        commit,
+        applied: snapshot.applied.clone(),
+    })
+}
+
+/// A manifest's content for [`super::copy`].
+pub(super) fn encode_copy(snapshot: &Snapshot, owner: &str) -> String {
+    let mark = CopyMark {
+        owner: owner.to_owned(),
+        sequence: snapshot.sequence,
+    };
+    let header = Header {
+        generation: 1,
+        copy: Some(mark),
+    };
+    encode(&header) + &snapshot_line(snapshot)
+}
+
+/// The first line of what [`encode_copy`] wrote; `None` when it is damaged.
+pub(super) fn decode_copy_mark(content: &[u8]) -> Option<CopyMark> {
+    let header = content.split(|byte| *byte == b'\n').next()?;
+    decode::<Header>(header)?.copy
+}
+
+/// What [`encode_copy`] wrote; `None` when it is damaged.
+pub(super) fn decode_copy(content: &[u8]) -> Option<Snapshot> {
+    decode_copy_mark(content)?;
+    let header_end = content.iter().position(|byte| *byte == b'\n')?;
+    let line = content[header_end + 1..].strip_suffix(b"\n")?;
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(decode::<Line>(line)?);
+    Some(snapshot)
+}
+
+/// The header's generation and length. A log is renamed into place whole, so that an empty file is damage too.
+fn read_header(file: &mut File, path: &Path) -> Result<(u64, u64), ManifestError> {
     let mut start = [0u8; 64];
     let mut filled = 0;
+    // Whoever has just appended stands at the end.
+    file.rewind().map_err(io(path))?;
     while filled < start.len() {
         match file.read(&mut start[filled..]).map_err(io(path))? {
             0 => break,
             n => filled += n,
         }
-    }
-    if filled == 0 {
-        return Ok(None);
     }
     let damaged = || ManifestError::Damaged {
         path: path.to_owned(),
@@ -348,7 +447,7 @@ fn read_header(file: &mut File, path: &Path) -> Result<Option<(u64, u64)>, Manif
         .position(|byte| *byte == b'\n')
         .ok_or_else(damaged)?;
     let header: Header = decode(&start[..end]).ok_or_else(damaged)?;
-    Ok(Some((header.generation, (end + 1) as u64)))
+    Ok((header.generation, (end + 1) as u64))
 }
 
 #[cfg(test)]
@@ -441,6 +540,72 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let reopened = Table::open(dir.path(), &FLOWS).unwrap();
         assert!(matches!(reopened.snapshot(), Err(ManifestError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_emptied_or_lost_log_is_no_empty_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let path = table.dir().join("MANIFEST");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        let reopened = Table::open(dir.path(), &FLOWS).unwrap();
+        for table in [&table, &reopened] {
+            assert!(matches!(
+                table.snapshot(),
+                Err(ManifestError::Damaged { offset: 0, .. })
+            ));
+            assert!(table.commit(add("j", 2, "b")).is_err());
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(table.snapshot(), Err(ManifestError::Gone { .. })));
+        assert!(table.commit(add("j", 2, "b")).is_err(), "no second history begins");
+        std::fs::write(&path, whole).unwrap();
+        assert!(table.commit(add("j", 2, "b")).unwrap(), "restored, it goes on");
+        assert_eq!(table.snapshot().unwrap().files.len(), 2);
+    }
+
+    #[test]
+    fn a_log_of_many_commits_and_few_files_is_rewritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        let reader = Table::open(dir.path(), &FLOWS).unwrap();
+        let mut longest = 0;
+        for number in 1..=100u64 {
+            let mut commit = add("j", number, &number.to_string());
+            commit.remove.extend((number > 1).then(|| (number - 1).to_string()));
+            assert!(table.commit(commit).unwrap());
+            longest = longest.max(
+                std::fs::read_to_string(table.dir().join("MANIFEST"))
+                    .unwrap()
+                    .lines()
+                    .count(),
+            );
+            let snapshot = reader.snapshot().unwrap();
+            assert_eq!((snapshot.sequence, snapshot.files.len()), (number, 1));
+            assert_eq!(snapshot.applied["j"], number);
+        }
+        assert!(longest < 30, "{longest} lines");
+    }
+
+    #[test]
+    fn f1_after_a_failed_sync_the_log_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let reader = Table::open(dir.path(), &FLOWS).unwrap();
+        reader.snapshot().unwrap();
+        let mut cache = Cache::default();
+        cache.refresh(table.dir()).unwrap();
+        let generation = cache.generation;
+        cache.unsynced = true;
+        assert!(!cache.commit(table.dir(), add("j", 1, "a")).unwrap(), "it was applied");
+        assert_eq!((cache.generation, cache.unsynced), (generation + 1, false));
+        assert!(cache.commit(table.dir(), add("j", 2, "b")).unwrap());
+        for table in [table, reader] {
+            assert_eq!(table.snapshot().unwrap(), cache.refresh(table.dir()).unwrap());
+        }
     }
 
     #[derive(Clone, Debug)]

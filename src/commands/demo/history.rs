@@ -38,7 +38,7 @@ pub(crate) async fn fill(
     density: u32,
 ) -> anyhow::Result<Vec<SimExporter>> {
     let assignments = load_assignments(database).await?;
-    let importer = Importer::open(&config.data_dir, config.metering(), assignments, "demo history")?;
+    let importer = Importer::open(&config.open_storage()?, config.metering(), assignments, "demo history")?;
     let total = ((range.end - range.start) / WINDOW_MS) as u64;
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Reported>(QUEUE_WINDOWS);
     let fleet = fleet.clone();
@@ -74,7 +74,7 @@ pub(crate) async fn fill(
         .map_err(|_| anyhow::anyhow!("the encoding thread failed"))??;
     eprintln!("{} flows decoded and stored", summary.flows);
 
-    let analytics = Analytics::open(&config.data_dir)?;
+    let analytics = Analytics::open(&config.open_storage()?)?;
     let progress = Progress::counted("usage: days", 0);
     analytics
         .refresh_usage(|now| progress.set_of(now.days_done as u64, now.days_total as u64))
@@ -108,7 +108,7 @@ fn report(
 
 /// Closes the periods that ended inside the history.
 pub(crate) async fn close_invoices(config: &Config, database: &Database, now: Timestamp) -> anyhow::Result<()> {
-    let analytics = Analytics::open(&config.data_dir)?;
+    let analytics = Analytics::open(&config.open_storage()?)?;
     let usage = MeteredUsage::new(analytics, &config.metering());
     let closing = invoice::close_all(database, &usage, now.as_millisecond()).await?;
     if let Some((customer, error)) = closing.failed.into_iter().next() {

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::window::{DAY_MS, WindowStart};
 
-use super::collect::{Running, stop_signal};
+use super::collect::{Running, StopSignal};
 use super::serve::{Portal, bind};
 use crate::config::Config;
 
@@ -90,6 +90,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .context("mark the demo's folder as complete")?;
     }
 
+    let signal = StopSignal::watch()?;
     let running = Running::start(&config, database.clone(), Some(config_path), true).await?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
@@ -98,7 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let portal = Portal::start(listener, &config, database, &running);
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
-    portal.run_until(stop_signal()).await?;
+    portal.run_until(signal.received()).await?;
     senders.stop();
     running.stop().await
 }

@@ -10,7 +10,7 @@
 use schemas::flow::{DIRECTION_UNKNOWN, FlowColumns};
 
 use super::elements::Target;
-use super::template::{CopyField, Plan};
+use super::template::{CopyField, Plan, kept};
 use super::wire::unsigned;
 
 /// Times as the records carry them, one per record where the template has them.
@@ -166,6 +166,7 @@ impl Number<'_> {
         }
         // Another field has filled the column.
         for (slot, value) in column[self.rows..].iter_mut().zip(values) {
+            let value = kept(self.copy.target, value);
             if value != 0 || !self.copy.keep_if_zero {
                 *slot = value_of(value);
             }

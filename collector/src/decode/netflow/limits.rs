@@ -4,18 +4,33 @@ use crate::times::TimeLimits;
 
 /// Every bound of the decoder's state, per exporter, so that none can push out another's. A datagram, template or set
 /// that would pass one is refused and counted.
+///
+/// Bounds on all exporters together hold for those that the configuration does not list. A listed exporter always has a
+/// place: forged sources that came first cannot keep it out. Exporters and templates that nobody repeats for long make room
+/// where a bound is reached, so that a flood is over when it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DecodeLimits {
     pub max_exporters: usize,
+    /// Where there are that many, those that are not listed and were not heard for so long are forgotten.
+    pub max_exporter_silence_ms: i64,
     pub max_domains_per_exporter: usize,
     pub max_templates_per_domain: usize,
     pub max_template_fields: usize,
+    /// Of all templates of an exporter; a field costs some 20 bytes.
+    pub max_template_fields_per_exporter: usize,
+    /// Exporters that are not listed get new templates while those of all together have fewer fields than this.
+    pub max_template_fields_unlisted: usize,
+    /// A template that was not sent again for so long makes room for another where its domain is full. RFC 7011 §8.4 has
+    /// exporters repeat templates over UDP; data is read by an old template as long as nothing replaces it.
+    pub template_lifetime_ms: i64,
     /// Sets of one datagram; a real one has a few dozen.
     pub max_sets_per_datagram: usize,
     /// Sets that wait for their template.
     pub max_pending_bytes_per_domain: usize,
     pub max_pending_bytes_per_exporter: usize,
     pub max_pending_bytes: usize,
+    /// Data of exporters that are not listed waits while that of all together is less than this: the rest is for listed ones.
+    pub max_pending_bytes_unlisted: usize,
     pub pending_max_age_ms: i64,
     pub max_samplers_per_domain: usize,
     /// A flow that ended longer before it was received is moved to that moment.
@@ -30,13 +45,18 @@ impl Default for DecodeLimits {
     fn default() -> DecodeLimits {
         DecodeLimits {
             max_exporters: 16_384,
+            max_exporter_silence_ms: 24 * 60 * 60 * 1000,
             max_domains_per_exporter: 256,
             max_templates_per_domain: 512,
             max_template_fields: 256,
+            max_template_fields_per_exporter: 1 << 16,
+            max_template_fields_unlisted: 1 << 22,
+            template_lifetime_ms: 3 * 24 * 60 * 60 * 1000,
             max_sets_per_datagram: 1024,
             max_pending_bytes_per_domain: 1 << 20,
             max_pending_bytes_per_exporter: 4 << 20,
             max_pending_bytes: 128 << 20,
+            max_pending_bytes_unlisted: 64 << 20,
             // Cisco sends v9 templates every 30 minutes unless told otherwise.
             pending_max_age_ms: 35 * 60 * 1000,
             max_samplers_per_domain: 1024,

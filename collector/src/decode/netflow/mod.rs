@@ -14,6 +14,7 @@
 mod columnar;
 mod elements;
 mod limits;
+mod section;
 mod session;
 mod state;
 mod status;
@@ -32,16 +33,16 @@ use schemas::flow::{Flow, FlowColumns};
 
 pub use limits::DecodeLimits;
 pub use state::NetflowCheckpoint;
-pub use status::{DomainStatus, FieldStatus, TemplateStatus};
+pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 pub use template::TemplateKind;
 
 use self::session::{Moment, Scratch, Session, finish_times};
-use self::state::Exporter;
+use self::state::{Domain, Exporter};
 use self::tally::Tally;
 use self::v5::{FixedDatagram, FixedError};
 use self::wire::{be16, be32};
 use crate::counts::{CountKey, Counter};
-use crate::decode::{Datagram, Decoded};
+use crate::decode::{Datagram, Decoded, discard};
 use crate::sampling::{DomainKey, SamplingConfig, choose, v5_rate};
 use crate::sequence::SequenceTracker;
 use crate::times::{Clock, TimeKind, resolve};
@@ -57,6 +58,8 @@ pub struct NetflowDecoder {
     exporters: BTreeMap<Address, Exporter>,
     /// What waits for templates, of all exporters.
     pending_bytes: usize,
+    /// Of the templates of all exporters.
+    template_fields: usize,
     scratch: Scratch,
 }
 
@@ -87,13 +90,20 @@ impl NetflowDecoder {
 
     /// A decoder that goes on where the one that gave `checkpoint` stopped.
     pub fn restore(limits: DecodeLimits, sampling: SamplingConfig, checkpoint: NetflowCheckpoint) -> NetflowDecoder {
-        let exporters = checkpoint.exporters;
+        let mut exporters = checkpoint.exporters;
+        for exporter in exporters.values_mut() {
+            // Checkpoints of earlier versions do not have the counts.
+            exporter.domains.values_mut().for_each(Domain::count_template_fields);
+            exporter.template_fields = exporter.domains.values().map(|domain| domain.template_fields).sum();
+        }
         let pending_bytes = exporters.values().map(|exporter| exporter.pending_bytes).sum();
+        let template_fields = exporters.values().map(|exporter| exporter.template_fields).sum();
         NetflowDecoder {
             limits,
             sampling,
             exporters,
             pending_bytes,
+            template_fields,
             scratch: Scratch::default(),
         }
     }
@@ -108,6 +118,37 @@ impl NetflowDecoder {
     /// Takes a changed configuration; it holds for the flows of later datagrams.
     pub fn set_sampling(&mut self, sampling: SamplingConfig) {
         self.sampling = sampling;
+    }
+
+    /// Forgets exporters that are not listed and were silent for long, where there are as many as there may be.
+    pub fn forget_silent(&mut self) {
+        if self.exporters.len() < self.limits.max_exporters {
+            return;
+        }
+        let Some(now_ms) = self.exporters.values().filter_map(Exporter::last_heard_ms).max() else {
+            return;
+        };
+        let oldest_ms = now_ms.saturating_sub(self.limits.max_exporter_silence_ms);
+        let sampling = &self.sampling;
+        self.exporters.retain(|source, exporter| {
+            sampling.lists(*source) || exporter.last_heard_ms().is_some_and(|heard_ms| heard_ms >= oldest_ms)
+        });
+        self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
+        self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
+    }
+
+    /// Counts every sequence number that is still waited for as lost.
+    pub fn give_up_gaps(&mut self, out: &mut Decoded) {
+        for (source, exporter) in &mut self.exporters {
+            for (key, domain) in &mut exporter.domains {
+                let key = CountKey {
+                    exporter: *source,
+                    observation_domain: key.observation_domain,
+                    protocol_version: key.protocol_version,
+                };
+                out.counts.add(key, Counter::SequenceLost, domain.sequence.give_up());
+            }
+        }
     }
 
     /// What is known of every exporter and domain, in their order.
@@ -138,7 +179,10 @@ impl NetflowDecoder {
             observation_domain,
             protocol_version,
         };
-        if self.exporters.len() >= self.limits.max_exporters && !self.exporters.contains_key(&source) {
+        if self.exporters.len() >= self.limits.max_exporters
+            && !self.exporters.contains_key(&source)
+            && !self.sampling.lists(source)
+        {
             // Counted under no address: otherwise forged sources would grow the counts without bound.
             let nobody = CountKey {
                 exporter: Address::UNSPECIFIED,
@@ -171,12 +215,15 @@ impl NetflowDecoder {
                     protocol_version: key.protocol_version,
                     ..Flow::default()
                 };
-                let told = v5_rate(records.sampling_word, self.sampling.v5_mode_bits);
+                let told = v5_rate(records.sampling_word, config.v5_mode_bits.unwrap_or(true));
                 domain.sampling = choose(config, told, &exporter.rates, key, 0);
                 let without_rate = domain.sampling.rate == 0;
                 let times = self.limits.times();
+                let mut discarded = 0;
                 for (mut flow, first, last) in records.flows(base) {
                     flow.sampling_rate = domain.sampling.rate;
+                    discard::mark(&mut flow);
+                    discarded += u64::from(flow.was_discarded());
                     let at = |uptime_ms| resolve(TimeKind::SysUptime, u64::from(uptime_ms), records.clock);
                     (flow.start_at_ms, flow.end_at_ms) =
                         finish_times(at(first), at(last), datagram.received_at_ms, &times, tally);
@@ -184,6 +231,7 @@ impl NetflowDecoder {
                 }
                 let count = records.count();
                 tally.add(Counter::FlowRecords, u64::from(count));
+                tally.add(Counter::FlowsDiscarded, discarded);
                 tally.add(Counter::FlowsWithoutRate, u64::from(without_rate) * u64::from(count));
                 Some(count)
             }
@@ -193,7 +241,22 @@ impl NetflowDecoder {
                     .limits
                     .max_pending_bytes_per_exporter
                     .saturating_sub(exporter.pending_bytes);
-                let room_bytes = self.limits.max_pending_bytes.saturating_sub(self.pending_bytes);
+                let is_listed = self.sampling.lists(source);
+                let (pending_max_bytes, fields_of_all_max) = if is_listed {
+                    (self.limits.max_pending_bytes, usize::MAX)
+                } else {
+                    (
+                        self.limits.max_pending_bytes_unlisted,
+                        self.limits.max_template_fields_unlisted,
+                    )
+                };
+                let room_bytes = pending_max_bytes.saturating_sub(self.pending_bytes);
+                let fields_before = domain.template_fields;
+                let exporter_fields_free = self
+                    .limits
+                    .max_template_fields_per_exporter
+                    .saturating_sub(exporter.template_fields);
+                let fields_free = exporter_fields_free.min(fields_of_all_max.saturating_sub(self.template_fields));
                 let mut session = Session {
                     limits: &self.limits,
                     source,
@@ -203,6 +266,7 @@ impl NetflowDecoder {
                     exporter_boot_ms: &mut exporter.boot_ms,
                     domain,
                     pending_room_bytes: exporter_room_bytes.min(room_bytes),
+                    template_fields_max: fields_before.saturating_add(fields_free),
                     scratch: &mut self.scratch,
                     tally,
                     flows,
@@ -215,6 +279,9 @@ impl NetflowDecoder {
                 let after_bytes = domain.pending.bytes();
                 exporter.pending_bytes = exporter.pending_bytes + after_bytes - before_bytes;
                 self.pending_bytes = self.pending_bytes + after_bytes - before_bytes;
+                let fields_after = domain.template_fields;
+                exporter.template_fields = exporter.template_fields + fields_after - fields_before;
+                self.template_fields = self.template_fields + fields_after - fields_before;
                 if key.protocol_version == 9 { Some(1) } else { records }
             }
         };

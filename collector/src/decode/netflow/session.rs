@@ -5,7 +5,7 @@
 //! whose template is not known waits in [`super::state::PendingSets`] with the times of its own header.
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns};
+use schemas::flow::{Flow, FlowColumns, was_discarded};
 
 use super::columnar::{self, RawTimes};
 use super::limits::DecodeLimits;
@@ -16,7 +16,9 @@ use super::template::{
 };
 use super::wire::be16;
 use crate::counts::Counter;
-use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler};
+use crate::decode::discard;
+use crate::decode::packet_header::HeaderError;
+use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler, sampler_of_flow};
 use crate::times::{Clock, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
@@ -61,6 +63,8 @@ pub(super) struct Session<'a> {
     pub(super) domain: &'a mut Domain,
     /// What the exporter, and what all exporters, may still let wait.
     pub(super) pending_room_bytes: usize,
+    /// Fields that the templates of this domain may have together.
+    pub(super) template_fields_max: usize,
     pub(super) scratch: &'a mut Scratch,
     pub(super) tally: &'a mut Tally,
     pub(super) flows: &'a mut FlowColumns,
@@ -168,11 +172,11 @@ impl Session<'_> {
                     if id < FIRST_TEMPLATE_ID {
                         if self.template_kind(id) == Some(kind) {
                             self.data_sets_of(body, &mut sets[..index], None, moment, records);
-                            self.domain.templates.retain(|_, template| template.spec.kind != kind);
+                            self.domain.remove_templates_of(kind);
                         }
                     } else if self.domain.templates.contains_key(&id) {
                         self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
-                        self.domain.templates.remove(&id);
+                        self.domain.remove_template(id);
                     }
                 }
                 TemplateRecord::Reject => self.tally.add(Counter::TemplatesRejected, 1),
@@ -189,7 +193,7 @@ impl Session<'_> {
             self.tally.add(Counter::Templates, 1);
             return;
         }
-        let has_room = known.is_some() || self.domain.templates.len() < self.limits.max_templates_per_domain;
+        let has_room = self.has_room_for(&spec, known.is_some(), now_ms);
         match Plan::compile(&spec).filter(|_| has_room) {
             Some(plan) => {
                 let template = Template {
@@ -197,7 +201,7 @@ impl Session<'_> {
                     last_seen_ms: now_ms,
                     plan,
                 };
-                self.domain.templates.insert(id, template);
+                self.domain.put_template(id, template);
                 self.tally.add(Counter::Templates, 1);
                 // Once each: a datagram may define and withdraw an id many times.
                 if !defined.contains(&id) {
@@ -206,6 +210,20 @@ impl Session<'_> {
             }
             None => self.tally.add(Counter::TemplatesRejected, 1),
         }
+    }
+
+    /// Whether another template may be kept, after an outdated one made room where that is needed.
+    fn has_room_for(&mut self, spec: &TemplateSpec, replaces: bool, now_ms: i64) -> bool {
+        let fields_free = self.template_fields_max.saturating_sub(self.domain.template_fields);
+        if spec.fields.len() > fields_free {
+            return false;
+        }
+        if replaces || self.domain.templates.len() < self.limits.max_templates_per_domain {
+            return true;
+        }
+        let expired = self.domain.expire_template(now_ms, self.limits.template_lifetime_ms);
+        self.tally.add(Counter::TemplatesExpired, u64::from(expired));
+        expired
     }
 
     /// Reads what waited for templates of one kind that this datagram defined.
@@ -292,7 +310,8 @@ impl Session<'_> {
         let boot_ms = self.domain.boot_ms.or(*self.exporter_boot_ms);
         let clock = with_boot(moment.clock, boot_ms);
         let times = self.limits.times();
-        if plan.by_column {
+        let by_interface = self.rates.by_interface(self.key);
+        if plan.by_column && !by_interface {
             let chosen = choose(self.config, 0, self.rates, self.key, 0);
             let base = Flow {
                 sampling_rate: chosen.rate,
@@ -325,19 +344,35 @@ impl Session<'_> {
         let mut chosen = choose(self.config, 0, self.rates, self.key, 0);
         let mut chosen_for = (0_u32, 0_u64);
         let (mut at, mut records, mut kept, mut without_rate) = (0, 0_u32, 0_u64, 0_u64);
+        let (mut discarded, mut not_ip, mut malformed) = (0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
             let mut extras = Extras::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut flow, &mut extras) else {
                 break;
             };
+            let record = &body[at..at + length];
             at += length;
             records += 1;
             if !plan.counts_bytes {
-                continue;
+                let Some(section) = plan.section else {
+                    continue;
+                };
+                match section.read(record, &self.scratch.spans, &mut flow) {
+                    Ok(()) => extras.is_packet = true,
+                    Err(HeaderError::NotIp) => not_ip += 1,
+                    Err(HeaderError::Malformed) => malformed += 1,
+                }
+                if !extras.is_packet {
+                    continue;
+                }
             }
-            if plan.tells_sampling {
-                let told = (extras.sampling.rate(), extras.sampler);
+            if plan.tells_sampling || by_interface {
+                let sampler = match extras.sampler {
+                    0 if by_interface => sampler_of_flow(&flow),
+                    sampler => sampler,
+                };
+                let told = (extras.sampling.rate(), sampler);
                 if told != chosen_for {
                     chosen = choose(self.config, told.0, self.rates, self.key, told.1);
                     chosen_for = told;
@@ -345,7 +380,13 @@ impl Session<'_> {
             }
             flow.sampling_rate = chosen.rate;
             without_rate += u64::from(chosen.rate == 0);
-            if !plan.has_icmp {
+            if plan.tells_path {
+                discard::mark(&mut flow);
+            }
+            discarded += u64::from(flow.was_discarded());
+            if extras.is_packet {
+                // The packet itself told.
+            } else if !plan.has_icmp {
                 flow.icmp_type_code = super::icmp_from_port(flow.ip_protocol, flow.dst_port);
             } else if flow.icmp_type_code == 0 {
                 flow.icmp_type_code = u16::from_be_bytes([extras.icmp_type, extras.icmp_code]);
@@ -354,16 +395,27 @@ impl Session<'_> {
                 0 => clock,
                 boot_ms => with_boot(moment.clock, i64::try_from(boot_ms).ok()),
             };
-            let (start_ms, end_ms) = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
-            (flow.start_at_ms, flow.end_at_ms) =
-                finish_times(start_ms, end_ms, moment.received_at_ms, &times, self.tally);
+            if extras.is_packet && plan.start.or(plan.end).is_none() {
+                // A sampled packet is exported at once, without times.
+                flow.start_at_ms = flow.received_at_ms;
+                flow.end_at_ms = flow.received_at_ms;
+            } else {
+                let (start_ms, end_ms) = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
+                (flow.start_at_ms, flow.end_at_ms) =
+                    finish_times(start_ms, end_ms, moment.received_at_ms, &times, self.tally);
+            }
             self.flows.push(flow);
             kept += 1;
         }
         self.tally.add(Counter::FlowRecords, kept);
         self.tally.add(Counter::FlowsWithoutRate, without_rate);
-        self.tally
-            .add(Counter::RecordsWithoutCounters, u64::from(records) - kept);
+        self.tally.add(Counter::FlowsDiscarded, discarded);
+        self.tally.add(Counter::SamplesNotIp, not_ip);
+        self.tally.add(Counter::SamplesRejected, malformed);
+        self.tally.add(
+            Counter::RecordsWithoutCounters,
+            u64::from(records) - kept - not_ip - malformed,
+        );
         count_rest(&body[at..], self.tally);
         if kept > 0 {
             self.domain.sampling = chosen;
@@ -474,6 +526,16 @@ fn append_set(
         }
     }
     flows.fill_up(first + count, base);
+    let mut discarded = 0;
+    for row in first..first + count {
+        let status = &mut flows.forwarding_status[row];
+        if plan.tells_path {
+            let is_nowhere = flows.out_if[row] == 0 && flows.next_hop[row] == Address::UNSPECIFIED.0;
+            *status = discard::status(*status, is_nowhere, flows.in_if[row]);
+        }
+        discarded += u64::from(was_discarded(*status));
+    }
+    tally.add(Counter::FlowsDiscarded, discarded);
 }
 
 /// What is left of a set: padding is at most three bytes, or zeros; anything else is a record that was cut off.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
-use super::template::Template;
+use super::template::{Template, TemplateKind};
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;
 
@@ -26,18 +26,83 @@ pub(super) struct Exporter {
     pub(super) boot_ms: Option<i64>,
     /// What waits for templates in all domains.
     pub(super) pending_bytes: usize,
+    /// Of the templates of all domains.
+    #[serde(default)]
+    pub(super) template_fields: usize,
+}
+
+impl Exporter {
+    /// When its last datagram was understood; `None` where none ever was.
+    pub(super) fn last_heard_ms(&self) -> Option<i64> {
+        self.domains.values().map(|domain| domain.last_heard_ms).max()
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Domain {
     pub(super) last_heard_ms: i64,
     pub(super) templates: BTreeMap<u16, Template>,
+    /// Of all its templates.
+    #[serde(default)]
+    pub(super) template_fields: usize,
+    /// Where it has as many templates as it may: no template can make room before this.
+    #[serde(default)]
+    pub(super) no_template_expires_before_ms: i64,
     pub(super) sequence: SequenceTracker,
     pub(super) pending: PendingSets,
     /// IE 160 systemInitTimeMilliseconds.
     pub(super) boot_ms: Option<i64>,
     /// The rate that the last flow got.
     pub(super) sampling: ChosenRate,
+}
+
+impl Domain {
+    /// Keeps a template in place of one with the same id.
+    pub(super) fn put_template(&mut self, id: u16, template: Template) {
+        self.template_fields += template.spec.fields.len();
+        if let Some(replaced) = self.templates.insert(id, template) {
+            self.template_fields -= replaced.spec.fields.len();
+        }
+    }
+
+    pub(super) fn remove_template(&mut self, id: u16) {
+        if let Some(removed) = self.templates.remove(&id) {
+            self.template_fields -= removed.spec.fields.len();
+        }
+    }
+
+    pub(super) fn remove_templates_of(&mut self, kind: TemplateKind) {
+        self.templates.retain(|_, template| template.spec.kind != kind);
+        self.count_template_fields();
+    }
+
+    /// Makes the count of fields right whatever it was.
+    pub(super) fn count_template_fields(&mut self) {
+        self.template_fields = self.templates.values().map(|template| template.spec.fields.len()).sum();
+    }
+
+    /// Gives up the template that its exporter repeated longest ago, where that is longer than `lifetime_ms`; answers
+    /// whether there was one. The look through all templates is spared while none can be that old.
+    pub(super) fn expire_template(&mut self, now_ms: i64, lifetime_ms: i64) -> bool {
+        if now_ms < self.no_template_expires_before_ms {
+            return false;
+        }
+        let oldest = self
+            .templates
+            .iter()
+            .map(|(id, template)| (template.last_seen_ms, *id))
+            .min();
+        let Some((last_seen_ms, id)) = oldest else {
+            return false;
+        };
+        let expires_ms = last_seen_ms.saturating_add(lifetime_ms);
+        if now_ms < expires_ms {
+            self.no_template_expires_before_ms = expires_ms;
+            return false;
+        }
+        self.remove_template(id);
+        true
+    }
 }
 
 /// A data set that waits for its template, with what its header said.

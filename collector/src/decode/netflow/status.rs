@@ -19,11 +19,22 @@ pub struct DomainStatus {
     pub last_heard_ms: i64,
     /// The rate that its last flow got, and who said it.
     pub sampling: ChosenRate,
+    /// As many as are listed, see [`LISTED_FIELDS_MAX`].
     pub templates: Vec<TemplateStatus>,
+    /// All of them.
+    pub templates_known: usize,
+    /// Records or datagrams that are missing and may still come.
+    pub sequence_waiting: u64,
     /// Data sets that wait for a template.
     pub pending_sets: usize,
     pub pending_bytes: usize,
 }
+
+/// Fields of templates that are told by name, of all exporters together: the status is written every few seconds, and
+/// thousands of exporters with the same templates would make it megabytes. Beyond it templates are only counted.
+pub const LISTED_FIELDS_MAX: usize = 50_000;
+/// The same for one exporter, so that one with thousands of templates does not hide those of the others.
+pub const LISTED_FIELDS_PER_EXPORTER_MAX: usize = 4_096;
 
 /// One template as the exporter described it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,9 +57,20 @@ pub struct FieldStatus {
 
 pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStatus> {
     let mut statuses = Vec::new();
+    let mut fields_free = LISTED_FIELDS_MAX;
     for (exporter, state) in exporters {
+        let mut exporter_fields_free = LISTED_FIELDS_PER_EXPORTER_MAX.min(fields_free);
         for (key, domain) in &state.domains {
-            let templates = domain.templates.iter().map(|(id, template)| {
+            let listed = domain.templates.iter().take_while(|(_, template)| {
+                let fields = template.spec.fields.len();
+                let fits = fields <= exporter_fields_free;
+                if fits {
+                    exporter_fields_free -= fields;
+                    fields_free -= fields;
+                }
+                fits
+            });
+            let templates = listed.map(|(id, template)| {
                 let scopes = usize::from(template.spec.scope_fields);
                 let fields = template
                     .spec
@@ -78,6 +100,8 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStat
                 last_heard_ms: domain.last_heard_ms,
                 sampling: domain.sampling,
                 templates: templates.collect(),
+                templates_known: domain.templates.len(),
+                sequence_waiting: domain.sequence.waiting(),
                 pending_sets: domain.pending.len(),
                 pending_bytes: domain.pending.bytes(),
             });

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columnar;
 use super::elements::{Choice, Target, scope_target_of, target_of, time_kind_of};
+use super::section::PacketSection;
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::SamplingElements;
 use crate::times::TimeKind;
@@ -128,6 +129,10 @@ pub(super) struct Plan {
     pub(super) tells_sampling: bool,
     /// Sets can be read column by column ([`super::columnar`]).
     pub(super) by_column: bool,
+    /// Has a next hop and an output interface: both zero mean a discarded packet.
+    pub(super) tells_path: bool,
+    /// Carries the head of a packet.
+    pub(super) section: Option<PacketSection>,
 }
 
 /// What a record says beside the columns of [`Flow`].
@@ -142,6 +147,8 @@ pub(super) struct Extras {
     pub(super) sampler: u64,
     pub(super) scope_interface: u64,
     pub(super) boot_ms: u64,
+    /// The record was a sampled packet.
+    pub(super) is_packet: bool,
 }
 
 impl Plan {
@@ -200,6 +207,8 @@ impl Plan {
             tells_sampling: copies
                 .iter()
                 .any(|c| c.target.speaks_of_exporter() && c.target != Target::BootMs),
+            tells_path: has(Target::NextHop) && has(Target::OutIf),
+            section: PacketSection::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
             } else {
@@ -279,12 +288,31 @@ fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
         Target::NextHop => set_address(&mut flow.next_hop, field, true),
         Target::SamplingProbability => extras.sampling.probability = probability(field),
         _ => {
-            let value = unsigned(field);
+            let value = kept(copy.target, unsigned(field));
             if value == 0 && copy.keep_if_zero {
                 return;
             }
             apply_number(copy.target, value, flow, extras);
         }
+    }
+}
+
+/// What of a number its column keeps: a field may be longer than the column.
+#[inline]
+pub(super) fn kept(target: Target, value: u64) -> u64 {
+    match target {
+        Target::Protocol
+        | Target::Tos
+        | Target::TcpFlags
+        | Target::SrcMask
+        | Target::DstMask
+        | Target::IcmpType
+        | Target::IcmpCode
+        | Target::ForwardingStatus => value & 0xff,
+        Target::SrcPort | Target::DstPort | Target::IcmpTypeCode => value & 0xffff,
+        Target::Vlan => value & 0x0fff,
+        Target::InIf | Target::OutIf | Target::SrcAs | Target::DstAs => value & 0xffff_ffff,
+        _ => value,
     }
 }
 

@@ -19,9 +19,11 @@
 //! The crate sflow-parser is not used here, only compared with in the tests: it allocates up to 100 MB for a length that a
 //! datagram claims, copies every record, and one damaged record makes it refuse the whole datagram.
 
-mod header;
 mod sample;
 mod xdr;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +37,7 @@ use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};
 use super::{Datagram, Decoded, InterfaceCounters};
 use crate::counts::{CountKey, Counter, Counts};
+use crate::sequence::SequenceTracker;
 
 const SFLOW_VERSION: u32 = 5;
 const FORMAT_FLOW_SAMPLE: u32 = 1;
@@ -42,18 +45,22 @@ const FORMAT_COUNTER_SAMPLE: u32 = 2;
 const FORMAT_FLOW_SAMPLE_EXPANDED: u32 = 3;
 const FORMAT_COUNTER_SAMPLE_EXPANDED: u32 = 4;
 
-/// A sequence number up to this far behind the expected one is a datagram that was overtaken; farther is a restart.
-const SEQUENCE_REORDER_MAX: u32 = 1_000;
-/// A sequence number farther ahead than this is a restart, not a loss.
+/// A sequence number farther ahead than this is a restart, not a loss: it counts datagrams.
 const SEQUENCE_LOSS_MAX: u32 = 1_000_000;
-/// An overtaken datagram's uptime is behind by at most this; more means that the agent restarted.
-const REORDER_UPTIME_MAX_MS: u32 = 60_000;
 
 /// Bounds of the state that agents can make the decoder keep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SflowLimits {
-    /// Pairs of agent and sub-agent; datagrams of further ones are rejected and counted.
+    /// Pairs of agent and sub-agent; datagrams of further ones are rejected and counted. Agents that the configuration
+    /// lists always have a place.
     pub agents_max: usize,
+    /// Sub-agents of one agent.
+    pub sub_agents_max: usize,
+    /// Pairs of agent and sub-agent that one UDP source may speak for: the agent's address is only what a datagram claims,
+    /// so that one sender could otherwise use up all places.
+    pub agents_per_source_max: usize,
+    /// Where there are `agents_max`, those that are not listed and were not heard for so long are forgotten.
+    pub silence_max_ms: i64,
     /// Data sources remembered per agent; further ones are decoded but not listed.
     pub sources_per_agent_max: usize,
     /// Interfaces remembered per agent; further ones are decoded but not listed.
@@ -66,6 +73,9 @@ impl Default for SflowLimits {
     fn default() -> SflowLimits {
         SflowLimits {
             agents_max: 4_096,
+            sub_agents_max: 256,
+            agents_per_source_max: 1_024,
+            silence_max_ms: 24 * 60 * 60 * 1000,
             sources_per_agent_max: 1_024,
             interfaces_per_agent_max: 4_096,
             strangers_max: 1_024,
@@ -83,6 +93,12 @@ pub struct AgentStatus {
     /// Sequence number of its latest datagram.
     pub sequence: u32,
     pub uptime_ms: u32,
+    /// The UDP source that it was first heard from.
+    #[serde(default)]
+    pub source: Address,
+    /// Which of its datagrams are missing.
+    #[serde(default)]
+    pub numbers: SequenceTracker,
     /// In order of kind and index.
     pub sources: Vec<SourceStatus>,
     /// Interfaces that samples named, ascending.
@@ -113,6 +129,8 @@ struct Agent {
     last_heard_ms: i64,
     sequence: u32,
     uptime_ms: u32,
+    source: Address,
+    numbers: SequenceTracker,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
 }
@@ -128,7 +146,11 @@ struct ConfiguredRate {
 pub struct SflowDecoder {
     limits: SflowLimits,
     rates: HashMap<Address, ConfiguredRate>,
+    /// Of agents that neither say a rate nor have a default of their own.
+    default_rate: Option<u32>,
     agents: BTreeMap<(Address, u32), Agent>,
+    /// How many of them each UDP source was first heard with.
+    agents_by_source: HashMap<Address, usize>,
     strangers: BTreeSet<Address>,
 }
 
@@ -146,6 +168,7 @@ struct Head {
 struct Tally {
     flow_records: u64,
     without_rate: u64,
+    discarded: u64,
     not_ip: u64,
     counter_samples: u64,
     counter_records_ignored: u64,
@@ -159,7 +182,9 @@ impl SflowDecoder {
         let mut decoder = SflowDecoder {
             limits,
             rates: HashMap::new(),
+            default_rate: None,
             agents: BTreeMap::new(),
+            agents_by_source: HashMap::new(),
             strangers: BTreeSet::new(),
         };
         decoder.set_sampling(sampling);
@@ -176,6 +201,43 @@ impl SflowDecoder {
             (exporter.address, rate)
         });
         self.rates = rates.collect();
+        self.default_rate = sampling.decoding.default_sampling_rate.filter(|rate| *rate > 0);
+    }
+
+    /// Forgets agents that are not listed and were silent for long, where there are as many as there may be.
+    pub fn forget_silent(&mut self) {
+        if self.agents.len() < self.limits.agents_max {
+            return;
+        }
+        let Some(now_ms) = self.agents.values().map(|agent| agent.last_heard_ms).max() else {
+            return;
+        };
+        let oldest_ms = now_ms.saturating_sub(self.limits.silence_max_ms);
+        let rates = &self.rates;
+        self.agents
+            .retain(|(exporter, _), agent| rates.contains_key(exporter) || agent.last_heard_ms >= oldest_ms);
+        self.agents_by_source = count_by_source(&self.agents);
+    }
+
+    /// Counts every datagram that is still waited for as lost.
+    pub fn give_up_gaps(&mut self, out: &mut Decoded) {
+        for ((exporter, sub_agent), agent) in &mut self.agents {
+            let lost = agent.numbers.give_up();
+            out.counts
+                .add(count_key(*exporter, *sub_agent), Counter::SequenceLost, lost);
+        }
+    }
+
+    /// Whether an agent that was never heard may be remembered.
+    fn has_room_for(&self, exporter: Address, source: Address) -> bool {
+        if self.agents.range((exporter, 0)..=(exporter, u32::MAX)).count() >= self.limits.sub_agents_max {
+            return false;
+        }
+        if self.rates.contains_key(&exporter) {
+            return true;
+        }
+        let of_source = self.agents_by_source.get(&source).copied().unwrap_or(0);
+        self.agents.len() < self.limits.agents_max && of_source < self.limits.agents_per_source_max
     }
 
     /// Appends the flows, interface counters and counts of one datagram to `out`.
@@ -194,24 +256,36 @@ impl SflowDecoder {
             agent => agent,
         };
         let key = count_key(exporter, head.sub_agent);
-        let agent_count = self.agents.len();
-        let agent = match self.agents.entry((exporter, head.sub_agent)) {
-            Entry::Vacant(_) if agent_count >= self.limits.agents_max => {
+        let name = (exporter, head.sub_agent);
+        if !self.agents.contains_key(&name) {
+            if !self.has_room_for(exporter, datagram.source) {
                 let nobody = count_key(Address::UNSPECIFIED, 0);
                 count_datagram(datagram, nobody, Counter::DatagramsRejectedLimit, &mut out.counts);
                 return;
             }
-            Entry::Vacant(entry) => entry.insert(Agent {
-                last_heard_ms: datagram.received_at_ms,
-                sequence: head.sequence.wrapping_sub(1),
-                uptime_ms: head.uptime_ms,
-                sources: BTreeMap::new(),
-                interfaces: BTreeSet::new(),
-            }),
-            Entry::Occupied(entry) => entry.into_mut(),
-        };
+            *self.agents_by_source.entry(datagram.source).or_default() += 1;
+        }
+        let agent = self.agents.entry(name).or_insert_with(|| Agent {
+            last_heard_ms: datagram.received_at_ms,
+            sequence: head.sequence,
+            uptime_ms: head.uptime_ms,
+            source: datagram.source,
+            numbers: SequenceTracker::default(),
+            sources: BTreeMap::new(),
+            interfaces: BTreeSet::new(),
+        });
         count_datagram(datagram, key, Counter::DatagramsDecoded, &mut out.counts);
-        agent.follow_sequence(&head, key, &mut out.counts);
+        let observed = agent
+            .numbers
+            .observe_within(head.sequence, Some(1), Some(head.uptime_ms), SEQUENCE_LOSS_MAX);
+        out.counts.add(key, Counter::SequenceLost, observed.lost);
+        out.counts.add(key, Counter::SequenceReset, u64::from(observed.reset));
+        out.counts
+            .add(key, Counter::SequenceReordered, u64::from(observed.reordered));
+        if !observed.reordered {
+            agent.sequence = head.sequence;
+            agent.uptime_ms = head.uptime_ms;
+        }
         agent.last_heard_ms = agent.last_heard_ms.max(datagram.received_at_ms);
 
         let rate = self.rates.get(&exporter).copied();
@@ -239,8 +313,9 @@ impl SflowDecoder {
                     flow.end_at_ms = datagram.received_at_ms;
                     flow.exporter = exporter;
                     flow.observation_domain = head.sub_agent;
-                    flow.sampling_rate = chosen_rate(rate, sample.sampling_rate);
+                    flow.sampling_rate = chosen_rate(rate, self.default_rate, sample.sampling_rate);
                     tally.flow_records += 1;
+                    tally.discarded += u64::from(flow.was_discarded());
                     tally.without_rate += u64::from(flow.sampling_rate == 0);
                     out.flows.push(flow);
                 }
@@ -287,10 +362,10 @@ impl SflowDecoder {
         }
     }
 
-    /// A decoder that goes on from `checkpoint`. Agents beyond the limits are not taken over.
+    /// A decoder that goes on from `checkpoint`.
     pub fn restore(limits: SflowLimits, sampling: &MeteringConfig, checkpoint: SflowCheckpoint) -> SflowDecoder {
         let mut decoder = SflowDecoder::new(limits, sampling);
-        let agents = checkpoint.agents.into_iter().take(limits.agents_max).map(|status| {
+        let agents = checkpoint.agents.into_iter().map(|status| {
             let sources = status.sources.into_iter().map(|source| {
                 let key = DataSource {
                     kind: source.kind,
@@ -302,12 +377,15 @@ impl SflowDecoder {
                 last_heard_ms: status.last_heard_ms,
                 sequence: status.sequence,
                 uptime_ms: status.uptime_ms,
+                source: status.source,
+                numbers: status.numbers,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
             };
             ((status.exporter, status.sub_agent), agent)
         });
         decoder.agents = agents.collect();
+        decoder.agents_by_source = count_by_source(&decoder.agents);
         decoder.strangers = checkpoint.strangers.into_iter().take(limits.strangers_max).collect();
         decoder
     }
@@ -326,6 +404,8 @@ impl SflowDecoder {
                 last_heard_ms: agent.last_heard_ms,
                 sequence: agent.sequence,
                 uptime_ms: agent.uptime_ms,
+                source: agent.source,
+                numbers: agent.numbers.clone(),
                 sources: sources.collect(),
                 interfaces: agent.interfaces.iter().copied().collect(),
             }
@@ -335,30 +415,6 @@ impl SflowDecoder {
 }
 
 impl Agent {
-    /// Compares the datagram's sequence number with the expected one. A datagram counted lost that arrives late is
-    /// counted reordered: lost for good = lost − reordered.
-    fn follow_sequence(&mut self, head: &Head, key: CountKey, counts: &mut Counts) {
-        let expected = self.sequence.wrapping_add(1);
-        let ahead = head.sequence.wrapping_sub(expected);
-        let behind = expected.wrapping_sub(head.sequence);
-        let uptime_behind_ms = self.uptime_ms.wrapping_sub(head.uptime_ms);
-        let uptime_went_back = uptime_behind_ms > REORDER_UPTIME_MAX_MS && uptime_behind_ms < u32::MAX / 2;
-        // A low number under a later uptime is an agent that began anew, not a datagram that was overtaken.
-        let was_overtaken = behind <= SEQUENCE_REORDER_MAX && uptime_behind_ms <= REORDER_UPTIME_MAX_MS;
-        if ahead == 0 {
-            // As expected.
-        } else if ahead <= SEQUENCE_LOSS_MAX && !uptime_went_back {
-            counts.add(key, Counter::SequenceLost, u64::from(ahead));
-        } else if was_overtaken {
-            counts.add(key, Counter::SequenceReordered, 1);
-            return;
-        } else {
-            counts.add(key, Counter::SequenceReset, 1);
-        }
-        self.sequence = head.sequence;
-        self.uptime_ms = head.uptime_ms;
-    }
-
     fn saw_source(&mut self, source: DataSource, sampling_rate: u32, limits: SflowLimits) {
         let has_room = self.sources.len() < limits.sources_per_agent_max;
         match self.sources.entry(source) {
@@ -383,6 +439,7 @@ impl Tally {
     fn add_to(&self, key: CountKey, counts: &mut Counts) {
         counts.add(key, Counter::FlowRecords, self.flow_records);
         counts.add(key, Counter::FlowsWithoutRate, self.without_rate);
+        counts.add(key, Counter::FlowsDiscarded, self.discarded);
         counts.add(key, Counter::SamplesNotIp, self.not_ip);
         counts.add(key, Counter::CounterSamples, self.counter_samples);
         counts.add(key, Counter::CounterRecordsIgnored, self.counter_records_ignored);
@@ -391,10 +448,19 @@ impl Tally {
     }
 }
 
-/// Most specific first: configured override, the sample's own, configured default; 0 = not known.
-fn chosen_rate(configured: Option<ConfiguredRate>, of_sample: u32) -> u32 {
+fn count_by_source(agents: &BTreeMap<(Address, u32), Agent>) -> HashMap<Address, usize> {
+    let mut counted = HashMap::new();
+    for agent in agents.values() {
+        *counted.entry(agent.source).or_default() += 1;
+    }
+    counted
+}
+
+/// Most specific first: configured override, the sample's own, configured default of the agent, then of the collector;
+/// 0 = not known.
+fn chosen_rate(configured: Option<ConfiguredRate>, default_rate: Option<u32>, of_sample: u32) -> u32 {
     let fixed = configured.and_then(|rate| rate.fixed);
-    let default = configured.and_then(|rate| rate.default);
+    let default = configured.and_then(|rate| rate.default).or(default_rate);
     match (fixed, of_sample) {
         (Some(rate), _) => rate,
         (None, 0) => default.unwrap_or(0),

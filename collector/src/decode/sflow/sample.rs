@@ -10,14 +10,12 @@
 //! ```
 
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow, PROTOCOL_SFLOW5};
+use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5};
 
-use super::header::{self, HeaderError, Packet};
 use super::xdr::{Xdr, XdrError};
 use crate::decode::InterfaceCounters;
+use crate::decode::packet_header::{self, HeaderError, Packet};
 
-/// `forwarding_status` of a packet that the exporter discarded: dropped, reason not told (RFC 7270 §4.12).
-const FORWARDING_DROPPED: u8 = 128;
 /// An interface of this value is the device itself (sFlow version 5, `interface`).
 const INTERFACE_INTERNAL: u32 = 0x3fff_ffff;
 /// AS path segments beyond this are taken for damage; a datagram has no room for more.
@@ -46,7 +44,8 @@ pub(super) struct DataSource {
 struct Interface {
     /// 0 = not known, several, or the device itself.
     if_index: u32,
-    discarded: bool,
+    /// Why the packet was discarded, as `forwarding_status` says it; 0 = it was not.
+    dropped_status: u8,
 }
 
 impl Interface {
@@ -55,11 +54,11 @@ impl Interface {
             (0, INTERFACE_INTERNAL | u32::MAX) => Interface::default(),
             (0, if_index) => Interface {
                 if_index,
-                discarded: false,
+                dropped_status: 0,
             },
-            (1, _) => Interface {
+            (1, reason) => Interface {
                 if_index: 0,
-                discarded: true,
+                dropped_status: dropped_status(reason),
             },
             _ => Interface::default(),
         }
@@ -71,6 +70,26 @@ impl Interface {
         }
         let word = xdr.u32()?;
         Ok(Interface::new(word >> 30, word & 0x3fff_ffff))
+    }
+}
+
+/// An sFlow reason for a discard (sFlow version 5, `interface` of format 1) as the forwarding status that comes closest
+/// (RFC 7270 §4.12). Reasons up to 255 are codes of an ICMP destination unreachable message.
+fn dropped_status(reason: u32) -> u8 {
+    const ACL_DENY: u8 = 129;
+    const UNROUTABLE: u8 = 131;
+    const FRAGMENTATION_NEEDED: u8 = 133;
+    const BAD_TTL: u8 = 137;
+    const POLICER: u8 = 138;
+    const WRED: u8 = 139;
+    match reason {
+        4 | 262 => FRAGMENTATION_NEEDED,
+        9 | 10 | 13 | 258 => ACL_DENY,
+        0..=255 => UNROUTABLE,
+        257 => BAD_TTL,
+        260 => WRED,
+        261 => POLICER,
+        _ => FORWARDING_DROPPED,
     }
 }
 
@@ -156,7 +175,7 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
         dst_as: records.dst_as,
         src_mask: records.src_mask,
         dst_mask: records.dst_mask,
-        forwarding_status: if output.discarded { FORWARDING_DROPPED } else { 0 },
+        forwarding_status: output.dropped_status,
         bytes: packet.bytes,
         packets: 1,
         ..Flow::default()
@@ -204,7 +223,7 @@ impl FlowRecords {
         let frame_bytes = xdr.u32()?;
         let stripped_bytes = xdr.u32()?;
         let sampled = xdr.opaque()?;
-        self.header = Some(header::parse(
+        self.header = Some(packet_header::parse(
             protocol,
             sampled,
             frame_bytes.saturating_sub(stripped_bytes),

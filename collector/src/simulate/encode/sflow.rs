@@ -23,6 +23,8 @@ const COUNTER_SAMPLE_BYTES_MAX: usize = 8 + 16 + 8 + 88;
 const FCS_BYTES: usize = 4;
 const ETHERNET_BYTES: usize = 14;
 const VLAN_TAG_BYTES: usize = 4;
+/// A shorter frame is filled up.
+const FRAME_BYTES_MIN: u64 = 64;
 /// Interfaces whose counters are kept; a switch has no more ports.
 const INTERFACES_MAX: usize = 1_024;
 /// `ifType` ethernetCsmacd.
@@ -43,7 +45,7 @@ pub(super) struct SflowEncoder {
     interfaces: Vec<InterfaceTotals>,
 }
 
-/// Estimated totals of an interface: what was sampled, scaled.
+/// Estimated totals of an interface: what was sampled, scaled, as it is on the wire (RFC 2863: with framing).
 #[derive(Clone, Copy, Debug, Default)]
 struct InterfaceTotals {
     if_index: u32,
@@ -124,7 +126,9 @@ impl SflowEncoder {
 
     fn count(&mut self, flow: &Flow, sampling_rate: u32) {
         let packets = u64::from(sampling_rate.max(1));
-        let bytes = flow.bytes * packets;
+        let tag_bytes = if flow.vlan == 0 { 0 } else { VLAN_TAG_BYTES };
+        let frame_bytes = flow.bytes + (ETHERNET_BYTES + tag_bytes + FCS_BYTES) as u64;
+        let bytes = frame_bytes.max(FRAME_BYTES_MIN) * packets;
         if let Some(input) = self.interface(flow.in_if) {
             input.in_bytes += bytes;
             input.in_packets += packets;
@@ -240,6 +244,9 @@ fn end_framed(buffer: &mut [u8], length_offset: usize) {
     patch_u32(buffer, length_offset, length);
 }
 
+/// sFlow version 5, `interface`: a packet that was discarded, the reason not told.
+const DISCARD_REASON_UNKNOWN: u32 = 256;
+
 fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, buffer: &mut Vec<u8>) {
     let source_index = match flow.direction {
         0 => flow.in_if,
@@ -261,10 +268,17 @@ fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, bu
         put_u32(buffer, 0);
         put_u32(buffer, flow.in_if);
         put_u32(buffer, u32::from(dropped));
-        put_u32(buffer, flow.out_if);
+        put_u32(buffer, if dropped { DISCARD_REASON_UNKNOWN } else { flow.out_if });
     } else {
         put_u32(buffer, flow.in_if);
-        put_u32(buffer, if dropped { 1 << 30 } else { flow.out_if });
+        put_u32(
+            buffer,
+            if dropped {
+                (1 << 30) | DISCARD_REASON_UNKNOWN
+            } else {
+                flow.out_if
+            },
+        );
     }
     let (has_router, has_gateway) = (has_router(flow), has_gateway(flow));
     put_u32(buffer, 2 + u32::from(has_router) + u32::from(has_gateway));

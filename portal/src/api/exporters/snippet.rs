@@ -128,11 +128,24 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
         lines.push("# face other networks, and remove the #.".to_owned());
         lines.push(interfaces_comment(&seen.interfaces));
     }
+    if !config.interface_names.is_empty() {
+        let names = config
+            .interface_names
+            .iter()
+            .map(|(index, name)| format!("{index} = {}", quoted(name)));
+        lines.push(format!(
+            "interface_names = {{ {} }}",
+            names.collect::<Vec<_>>().join(", ")
+        ));
+    }
     if let Some(rate) = config.sampling_rate {
         lines.push(format!("sampling_rate = {rate}"));
     }
     if let Some(rate) = config.default_sampling_rate {
         lines.push(format!("default_sampling_rate = {rate}"));
+    }
+    if let Some(mode_bits) = config.v5_sampling_mode_bits {
+        lines.push(format!("v5_sampling_mode_bits = {mode_bits}"));
     }
     if reasons.contains(&Reason::SamplingRateUnknown) {
         lines.push(
@@ -245,6 +258,8 @@ mod tests {
             meter: MeterMode::Boundary,
             direction: Some(MeterDirection::Egress),
             external_interfaces: vec![1, 2],
+            v5_sampling_mode_bits: Some(false),
+            interface_names: [(1, "ae0.0".to_owned()), (2, "xe-0/0/1 \"b\"".to_owned())].into(),
             default_sampling_rate: None,
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };

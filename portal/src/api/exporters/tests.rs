@@ -47,6 +47,25 @@ fn whats(view: &ExporterView) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_source_that_is_not_allowed_is_listed_as_refused_until_it_is() {
+    let mut exporter = ExporterStatus {
+        last_heard_ms: NOW_MS - 10_000,
+        refused_at_ms: NOW_MS - 10_000,
+        ..ExporterStatus::new("198.51.100.9".parse().unwrap())
+    };
+    let judged = |exporter: &ExporterStatus| {
+        let status = status(vec![exporter.clone()]);
+        let view = judge(Some(status), &metering(Vec::new()), &HashMap::new(), NOW_MS);
+        view.exporters[0].clone()
+    };
+    let view = judged(&exporter);
+    assert_eq!(whats(&view), ["refused"]);
+    assert!(view.problems[0].advice.contains("198.51.100.9"));
+    exporter.last_heard_ms = NOW_MS - 1_000;
+    assert_eq!(whats(&judged(&exporter)), ["not configured"], "it was read since");
+}
+
+#[test]
 fn hearing_is_judged_by_the_time_since_the_last_datagram() {
     let all = status(vec![
         heard("192.0.2.1", 119_000),

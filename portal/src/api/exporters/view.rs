@@ -1,11 +1,14 @@
 //! What is known of one exporter, in the words of the page, with what is wrong about it.
 
+use collector::counts::Counter;
 use collector::decode::netflow::{TemplateKind, TemplateStatus};
 use collector::status::{ExporterStatus, InterfaceStatus, SocketStatus};
 use schemas::address::Address;
 use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
+
+use super::truth::TruthView;
 
 /// An exporter is late after this, and silent after that. Template refresh and active timeouts are about a minute.
 const LATE_AFTER_MS: i64 = 2 * 60_000;
@@ -59,7 +62,10 @@ pub(crate) struct Count {
 pub(crate) struct Domain {
     pub(crate) observation_domain: u32,
     pub(crate) protocol: String,
+    /// As many as the collector lists.
     pub(crate) templates: Vec<Template>,
+    /// All of them.
+    pub(crate) templates_known: u64,
     pub(crate) pending_sets: u64,
     /// Records or datagrams that its sequence numbers miss.
     pub(crate) sequence_lost: u64,
@@ -121,6 +127,8 @@ pub(crate) struct ExporterView {
     pub(crate) datagrams: u64,
     pub(crate) datagram_bytes: u64,
     pub(crate) flows: u64,
+    /// Flows of packets that it did not forward: kept, never metered.
+    pub(crate) flows_discarded: u64,
     pub(crate) bytes_scaled: u64,
     pub(crate) datagrams_per_second: f64,
     pub(crate) flows_per_second: f64,
@@ -134,6 +142,8 @@ pub(crate) struct ExporterView {
     pub(crate) rejected: Vec<Count>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) interfaces: Vec<Interface>,
+    /// Flows against counters in the last whole hour; empty where no counters are reported.
+    pub(crate) truth: Vec<TruthView>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -159,6 +169,11 @@ pub(crate) fn exporter(
         datagrams: status.datagrams,
         datagram_bytes: status.datagram_bytes,
         flows: status.flows,
+        flows_discarded: status
+            .counters
+            .get(Counter::FlowsDiscarded.name())
+            .copied()
+            .unwrap_or(0),
         bytes_scaled: status.bytes_scaled,
         datagrams_per_second: rates.datagrams_per_second,
         flows_per_second: rates.flows_per_second,
@@ -176,6 +191,7 @@ pub(crate) fn exporter(
                 observation_domain: domain.observation_domain,
                 protocol: protocol_name(domain.protocol_version),
                 templates: domain.template_list.iter().map(template).collect(),
+                templates_known: domain.templates,
                 pending_sets: domain.pending_sets,
                 sequence_lost: domain.sequence_lost,
                 sampling_rate: domain.sampling_rate,
@@ -185,8 +201,23 @@ pub(crate) fn exporter(
         interfaces: status.interfaces.iter().map(interface).collect(),
         ..from_config(status.address, config)
     };
-    view.problems = problems(&view, config);
+    view.problems = if status.is_refused() {
+        vec![refused(status.address)]
+    } else {
+        problems(&view, config)
+    };
     view
+}
+
+/// It is heard and not read: everything else follows from that.
+fn refused(address: Address) -> Problem {
+    Problem {
+        what: "refused",
+        advice: format!(
+            "Its datagrams arrive and are not read, because collector.allowed_exporters does not hold {address}. If it is \
+             one of ours, add it to the list: that takes effect within seconds."
+        ),
+    }
 }
 
 /// An exporter that is configured and was never heard.
@@ -213,6 +244,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         datagrams: 0,
         datagram_bytes: 0,
         flows: 0,
+        flows_discarded: 0,
         bytes_scaled: 0,
         datagrams_per_second: 0.0,
         flows_per_second: 0.0,
@@ -225,6 +257,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         rejected: Vec::new(),
         domains: Vec::new(),
         interfaces: Vec::new(),
+        truth: Vec::new(),
         problems: Vec::new(),
     }
 }

@@ -235,6 +235,8 @@ struct DayRow {
     sent: String,
     counted: String,
     counted_bytes: u64,
+    /// Sampling error of both directions together; empty where every packet was counted.
+    bound: String,
     note: String,
 }
 
@@ -290,6 +292,7 @@ fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone
         sent: units.bytes(day.bytes_out),
         counted: units.bytes(day.billed_bytes),
         counted_bytes: day.billed_bytes,
+        bound: format::error_bound(day.error_bound_ppm),
         note: if day.windows_measured < day.windows {
             format!("{} of {} windows measured", day.windows_measured, day.windows)
         } else {

@@ -33,6 +33,8 @@ pub(crate) struct PointRow {
     pub(crate) received: String,
     pub(crate) sent: String,
     pub(crate) rate: String,
+    /// Sampling error of both directions together; empty where every packet was counted.
+    pub(crate) bound: String,
     pub(crate) note: String,
 }
 
@@ -197,6 +199,7 @@ fn point_row(point: &SeriesPoint, units: VolumeUnits, zone: &TimeZone) -> PointR
         received: volume(point.bytes_in),
         sent: volume(point.bytes_out),
         rate: rate_words(rate_bps(both(point), u64::from(point.windows_measured))),
+        bound: format::error_bound(point.error_bound_ppm),
         note: match (point.windows_measured, point.windows) {
             (_, 0) => "not yet".to_owned(),
             (0, _) => "not measured".to_owned(),
@@ -243,7 +246,15 @@ pub(crate) async fn csv(
 
 fn csv_of(points: &[SeriesPoint]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["start", "end", "bytes_in", "bytes_out", "windows_measured", "windows"])?;
+    writer.write_record([
+        "start",
+        "end",
+        "bytes_in",
+        "bytes_out",
+        "windows_measured",
+        "windows",
+        "error_bound_ppm",
+    ])?;
     for point in points {
         writer.write_record([
             format::rfc3339(point.start_ms),
@@ -252,6 +263,7 @@ fn csv_of(points: &[SeriesPoint]) -> Result<Vec<u8>, csv::Error> {
             point.bytes_out.to_string(),
             point.windows_measured.to_string(),
             point.windows.to_string(),
+            point.error_bound_ppm.to_string(),
         ])?;
     }
     writer.into_inner().map_err(|error| error.into_error().into())
@@ -270,16 +282,19 @@ mod tests {
             bytes_out: 0,
             windows_measured: 0,
             windows: 1,
+            error_bound_ppm: 0,
         };
         let row = point_row(&point, VolumeUnits::Decimal, &TimeZone::UTC);
         assert_eq!((row.received.as_str(), row.note.as_str()), ("–", "not measured"));
         let measured = SeriesPoint {
             windows_measured: 1,
             bytes_in: 37_500_000,
+            error_bound_ppm: 19_600,
             ..point
         };
         let row = point_row(&measured, VolumeUnits::Binary, &TimeZone::UTC);
         assert_eq!((row.sent.as_str(), row.rate.as_str()), ("0 B", "1.00 Mbit/s"));
+        assert_eq!(row.bound, "± 1.96 %");
         let sums = totals(&[point, measured], VolumeUnits::Binary, &TimeZone::UTC);
         assert_eq!((sums.received.as_str(), sums.sent.as_str()), ("35.8 MiB", "0 B"));
         assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the measured window alone");

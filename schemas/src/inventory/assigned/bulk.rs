@@ -7,8 +7,9 @@ use std::collections::HashSet;
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::{Columns, canonical, load_assignments, record_change};
+use super::{CHANGES, Columns, canonical, load_assignments, record_change};
 use crate::assignment::{Assignment, Assignments, Target};
+use crate::db::next_id;
 use crate::ids::ServiceId;
 use crate::inventory::{InventoryError, service};
 
@@ -57,6 +58,7 @@ pub async fn assign_all(
     for (chunk, position) in list.chunks(ROWS_PER_STATEMENT).zip((0..).step_by(ROWS_PER_STATEMENT)) {
         insert(connection, chunk, first_id + position, now_ms).await?;
     }
+    next_id(&mut *connection, CHANGES).await?;
     let Some(from_ms) = list
         .iter()
         .map(|new| new.from_ms)

@@ -2,7 +2,7 @@
 //!
 //! The general writer of the parquet crate hashes every value and costs two thirds of a collector's time; this one knows
 //! that columns are flat, never null and few-typed, and takes for each column of a row group the cheapest form that the
-//! values allow (measured in docs/decisions/005-encoding.md):
+//! values allow (measured in docs/decisions/006-encoding.md):
 //!
 //! | values | pages |
 //! |---|---|
@@ -31,7 +31,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescPtr;
 
-use crate::column::{Column, ColumnType, Layout, TableDef};
+use crate::column::{Column, ColumnType, TableDef};
 use pages::{ChunkBuilder, Compressor};
 
 /// Rows of a row group: enough for dictionaries to pay, few enough to be encoded in the cache of a core.
@@ -71,30 +71,43 @@ impl ColumnValues<'_> {
     }
 }
 
-/// A row group, encoded: made on any thread, appended to a file in order.
+/// The values of one column of a row group, encoded.
 #[derive(Clone, Debug)]
+pub struct EncodedColumn {
+    bytes: bytes::Bytes,
+    close: ColumnCloseResult,
+}
+
+/// A row group, encoded: made on any thread, appended to a file in order.
+#[derive(Clone, Debug, Default)]
 pub struct RowGroup {
     rows: usize,
-    columns: Vec<(bytes::Bytes, ColumnCloseResult)>,
+    columns: Vec<EncodedColumn>,
 }
 
 impl RowGroup {
+    /// Adds the next column of the table.
+    pub fn push(&mut self, column: EncodedColumn) {
+        self.rows = column.close.rows_written as usize;
+        self.columns.push(column);
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }
 
     /// Bytes of each column, in the order of the table, headers included.
     pub fn column_bytes(&self) -> impl Iterator<Item = usize> + '_ {
-        self.columns.iter().map(|(bytes, _)| bytes.len())
+        self.columns.iter().map(|column| column.bytes.len())
     }
 
     /// Appends the row group to a file of the same table.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, or columns are missing.
     pub fn append_to<W: std::io::Write + Send>(&self, file: &mut SerializedFileWriter<W>) -> Result<(), ParquetError> {
         let mut group = file.next_row_group()?;
-        for (bytes, close) in &self.columns {
+        for EncodedColumn { bytes, close } in &self.columns {
             group.append_column(bytes, close.clone())?;
         }
         group.close()?;
@@ -144,11 +157,11 @@ impl Encoder {
                 "columns of {table} are missing or of different lengths"
             )));
         }
-        let mut encoded = Vec::with_capacity(columns.len());
+        let mut group = RowGroup::default();
         for (index, values) in columns.iter().enumerate() {
-            encoded.push(self.encode_column(index, values)?);
+            group.push(self.encode_column(index, values)?);
         }
-        Ok(RowGroup { rows, columns: encoded })
+        Ok(group)
     }
 
     /// Encodes one row group from a batch of the table's schema.
@@ -167,11 +180,7 @@ impl Encoder {
     ///
     /// # Errors
     /// As [`Encoder::encode`].
-    pub fn encode_column(
-        &mut self,
-        index: usize,
-        values: &ColumnValues<'_>,
-    ) -> Result<(bytes::Bytes, ColumnCloseResult), ParquetError> {
+    pub fn encode_column(&mut self, index: usize, values: &ColumnValues<'_>) -> Result<EncodedColumn, ParquetError> {
         let column = &self.table.columns[index];
         let rows = values.len();
         let mut chunk = ChunkBuilder::new(self.schema.column(index), rows, &mut self.compressor);
@@ -182,13 +191,6 @@ impl Encoder {
         scratch.clear();
         match values {
             ColumnValues::I64(values) => chunk.delta(values, scratch)?,
-            ColumnValues::U64(values) if column.layout == Layout::Delta && self.slots.is_one(values) => {
-                chunk.dictionary(
-                    &values[..1].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
-                    1,
-                    None,
-                )?;
-            }
             ColumnValues::U64(values) => match self.slots.index(values, |v| v, scratch) {
                 Some(distinct) => {
                     let plain: Vec<u8> = distinct.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -227,7 +229,16 @@ impl Encoder {
                 }
             }
         }
-        chunk.finish()
+        let (bytes, close) = chunk.finish()?;
+        Ok(EncodedColumn { bytes, close })
+    }
+
+    /// The same for an array of the column's type.
+    ///
+    /// # Errors
+    /// When it is of another type.
+    pub fn encode_array(&mut self, index: usize, array: &dyn Array) -> Result<EncodedColumn, ParquetError> {
+        self.encode_column(index, &values_of(&self.table.columns[index], array)?)
     }
 }
 
@@ -295,6 +306,18 @@ pub(super) fn file_writer<W: std::io::Write + Send>(
     let mut properties = WriterProperties::builder().set_created_by("ezscale".to_owned()).build();
     add_encoded_arrow_schema_to_metadata(&table.arrow_schema(), &mut properties);
     SerializedFileWriter::new(sink, parquet_schema(table)?.root_schema_ptr(), Arc::new(properties))
+}
+
+/// A whole file in memory.
+///
+/// # Errors
+/// When a row group is not whole.
+pub fn file_of(table: &TableDef, groups: &[RowGroup]) -> Result<Vec<u8>, ParquetError> {
+    let mut writer = file_writer(table, Vec::new())?;
+    for group in groups {
+        group.append_to(&mut writer)?;
+    }
+    writer.into_inner()
 }
 
 #[cfg(test)]

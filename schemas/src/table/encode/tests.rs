@@ -9,16 +9,8 @@ use super::*;
 use crate::flow::{FLOWS, Flow, FlowColumns, batch_to_flows};
 use crate::tables::COLLECTION_5M;
 
-fn file_of(table: &'static TableDef, groups: impl IntoIterator<Item = RowGroup>) -> Bytes {
-    let mut writer = file_writer(table, Vec::new()).unwrap();
-    for group in groups {
-        group.append_to(&mut writer).unwrap();
-    }
-    Bytes::from(writer.into_inner().unwrap())
-}
-
-fn read(file: Bytes, table: &TableDef) -> Vec<RecordBatch> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+fn read(file: Vec<u8>, table: &TableDef) -> Vec<RecordBatch> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap();
     assert_eq!(*reader.schema(), table.arrow_schema());
     reader
         .with_batch_size(1 << 20)
@@ -34,7 +26,7 @@ fn flows_back(groups: &[FlowColumns]) -> Vec<Flow> {
         .iter()
         .map(|group| encoder.encode(&group.values()).unwrap())
         .collect();
-    let file = file_of(&FLOWS, encoded);
+    let file = file_of(&FLOWS, &encoded).unwrap();
     read(file, &FLOWS)
         .iter()
         .flat_map(|batch| batch_to_flows(batch).unwrap())
@@ -81,17 +73,17 @@ fn the_same_columns_give_the_same_bytes() {
         // What was encoded before leaves no trace.
         encoder.encode(&group.values()).unwrap();
         let second = encoder.encode(&group.values()).unwrap();
-        file_of(&FLOWS, [second])
+        file_of(&FLOWS, &[second]).unwrap()
     };
     let first = Encoder::new(&FLOWS).unwrap().encode(&group.values()).unwrap();
-    assert_eq!(file_of(&FLOWS, [first]), file());
+    assert_eq!(file_of(&FLOWS, &[first]).unwrap(), file());
 }
 
 #[test]
 fn statistics_hold_the_smallest_and_the_largest() {
     let group: FlowColumns = (0..1_000).map(|row| flow(row, 4)).collect();
     let encoded = Encoder::new(&FLOWS).unwrap().encode(&group.values()).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file_of(&FLOWS, [encoded])).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file_of(&FLOWS, &[encoded]).unwrap())).unwrap();
     let row_group = reader.metadata().row_group(0);
     let of = |name: &str| row_group.column(FLOWS.index_of(name).unwrap()).statistics();
     let services = group.dst_service.iter().copied();
@@ -115,7 +107,7 @@ fn names_survive_few_or_many() {
         };
         let columns: Vec<ColumnValues<'_>> = COLLECTION_5M.columns.iter().map(|column| values(column.name)).collect();
         let encoded = Encoder::new(&COLLECTION_5M).unwrap().encode(&columns).unwrap();
-        let batches = read(file_of(&COLLECTION_5M, [encoded]), &COLLECTION_5M);
+        let batches = read(file_of(&COLLECTION_5M, &[encoded]).unwrap(), &COLLECTION_5M);
         let read = batches[0].column_by_name("counter").unwrap().as_string::<i32>();
         assert!(read.iter().flatten().eq(names.iter().map(String::as_str)));
     }

@@ -1,6 +1,9 @@
 //! What the decoder promises, on datagrams that are written here byte by byte.
 
 mod encode;
+mod inline_monitoring;
+mod juniper;
+mod limits;
 mod sampling;
 mod state;
 mod values;

@@ -1,6 +1,8 @@
 //! Which rate a flow gets, from every place an exporter may say it.
 
 use super::*;
+use schemas::metering::MeteringConfig;
+
 use crate::sampling::{ExporterSampling, SamplingSource};
 
 fn rate_of(out: &Decoded) -> u32 {
@@ -138,6 +140,7 @@ fn configuration_overrides_and_fills_in() {
             ExporterSampling {
                 override_rate,
                 default_rate,
+                ..ExporterSampling::default()
             },
         )]
         .into(),
@@ -200,4 +203,108 @@ fn interfaces_that_are_sampled_differently_decide_nothing_for_others() {
         .options_template(257, 1, &[(10, 4), (34, 4)])
         .set(257, &options);
     assert_eq!(rate_of(&decode_all(&mut decoder(), &[message.build()])), 0);
+}
+
+/// Flow fields with both interfaces and the direction.
+const INTERFACE_FIELDS: &[(u16, u16)] = &[(10, 4), (14, 4), (61, 1), (1, 4), (2, 4)];
+
+fn crossing(in_if: u32, out_if: u32, direction: u8) -> Vec<u8> {
+    let mut record = [in_if, out_if].map(u32::to_be_bytes).concat();
+    record.push(direction);
+    record.extend([100_u32, 1].map(u32::to_be_bytes).concat());
+    record
+}
+
+#[test]
+fn a_rate_announced_for_an_interface_holds_for_the_flows_observed_there() {
+    let announced = [7, 100, 8, 200].map(u32::to_be_bytes).concat();
+    let flows = [
+        crossing(7, 8, 0),
+        crossing(8, 7, 255),
+        crossing(7, 8, 1),
+        crossing(9, 8, 0),
+        crossing(0, 8, 0),
+    ]
+    .concat();
+    let ipfix = Ipfix::new()
+        .options_template(257, 1, &[(10, 4), (34, 4)])
+        .set(257, &announced)
+        .template(256, INTERFACE_FIELDS)
+        .set(256, &flows)
+        .build();
+    let v9 = V9::new()
+        .options_template(257, &[(2, 4)], &[(34, 4)])
+        .set(257, &announced)
+        .template(256, INTERFACE_FIELDS)
+        .set(256, &flows)
+        .build();
+    for payload in [ipfix, v9] {
+        let mut decoder = decoder();
+        let out = decode_all(&mut decoder, &[payload]);
+        let rates: Vec<u32> = out.flows.rows().iter().map(|flow| flow.sampling_rate).collect();
+        assert_eq!(
+            rates,
+            [100, 200, 200, 0, 0],
+            "in, in unless it says otherwise, out, an interface nobody announced, no interface"
+        );
+        assert_eq!(out.counts.total(Counter::FlowsWithoutRate), 2);
+    }
+}
+
+#[test]
+fn a_rate_of_an_interface_says_where_it_came_from() {
+    let message = Ipfix::new()
+        .options_template(257, 1, &[(10, 4), (34, 4)])
+        .set(257, &[7, 100, 8, 200].map(u32::to_be_bytes).concat())
+        .template(256, INTERFACE_FIELDS)
+        .set(256, &crossing(8, 7, 0));
+    let mut decoder = decoder();
+    decode_all(&mut decoder, &[message.build()]);
+    assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::OptionsInterface);
+    assert_eq!(decoder.domains()[0].sampling.rate, 200);
+}
+
+#[test]
+fn the_v5_sampling_word_is_read_as_each_exporter_is_configured() {
+    use schemas::metering::{DecodingConfig, ExporterConfig};
+    let rate = |for_all: bool, for_this_one: Option<bool>| {
+        let metering = MeteringConfig {
+            exporters: vec![ExporterConfig {
+                v5_sampling_mode_bits: for_this_one,
+                ..ExporterConfig::unlisted(exporter())
+            }],
+            decoding: DecodingConfig {
+                v5_sampling_mode_bits: for_all,
+                ..DecodingConfig::default()
+            },
+            ..MeteringConfig::default()
+        };
+        let mut decoder = NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::from(&metering));
+        rate_of(&decode_all(&mut decoder, &[encode::v5(0, 0x43e8, 1)]))
+    };
+    assert_eq!((rate(true, None), rate(false, None)), (1_000, 0x43e8));
+    assert_eq!((rate(true, Some(false)), rate(false, Some(true))), (0x43e8, 1_000));
+}
+
+#[test]
+fn the_collectors_default_rate_comes_last() {
+    use schemas::metering::{DecodingConfig, ExporterConfig};
+    let rate = |own: Option<u32>, message: Ipfix| {
+        let metering = MeteringConfig {
+            exporters: vec![ExporterConfig {
+                default_sampling_rate: own,
+                ..ExporterConfig::unlisted(exporter())
+            }],
+            decoding: DecodingConfig {
+                default_sampling_rate: Some(64),
+                ..DecodingConfig::default()
+            },
+            ..MeteringConfig::default()
+        };
+        let mut decoder = NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::from(&metering));
+        rate_of(&decode_all(&mut decoder, &[message.build()]))
+    };
+    assert_eq!(rate(None, flows_message()), 64);
+    assert_eq!(rate(Some(32), flows_message()), 32);
+    assert_eq!(rate(Some(32), options(flows_message(), 1_000)), 1_000);
 }

@@ -226,18 +226,3 @@ fn v9_uptimes_and_outgoing_counters() {
     assert_eq!((flow.bytes, flow.packets), (1500, 3));
     assert_eq!((flow.start_at_ms, flow.end_at_ms), (NOW_MS - 5000, NOW_MS - 1000));
 }
-
-#[test]
-fn junipers_inline_monitoring_is_no_flow() {
-    let mut body = [256_u16.to_be_bytes(), 4_u16.to_be_bytes()].concat();
-    body.extend(fields(&[(312, 2)]));
-    for _ in 0..2 {
-        body.extend([0x80, 137, 0, 4, 0, 0, 0x0a, 0x4c]);
-    }
-    body.extend(fields(&[(315, 65535)]));
-    let record = [&1514_u16.to_be_bytes()[..], &[0; 8], &[255, 0, 128], &[9; 128]].concat();
-    let out = decode_all(&mut decoder(), &[Ipfix::new().set(2, &body).set(256, &record).build()]);
-    assert!(out.flows.is_empty());
-    let counts = [Counter::RecordsWithoutCounters, Counter::RecordsRejectedLength].map(|c| out.counts.total(c));
-    assert_eq!(counts, [1, 0]);
-}

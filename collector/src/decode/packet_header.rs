@@ -1,4 +1,8 @@
-//! The head of a sampled packet, from layer 2 down to ports, as far as the exporter kept it.
+//! The head of a sampled packet, from layer 2 down to ports, as far as the exporter kept it: of sFlow's raw packet headers
+//! and of IPFIX's packet sections (IE 313, 315).
+//!
+//! What is read is the outermost IP header: a packet inside GRE, VXLAN, IP-in-IP or MPLS-over-UDP counts for the tunnel's ends,
+//! which are the addresses it crossed the interface with.
 //!
 //! Exporters cut the sampled header at 64 or 128 bytes: everything up to a complete IP header is needed, everything after
 //! it is a bonus (a TCP header may end after its ports). That rules out etherparse here: its slices want whole headers, so
@@ -23,33 +27,33 @@ const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
 const ETHERTYPE_LENGTH_MAX: u16 = 1500;
 
 /// `header_protocol` of an sFlow raw packet header (sFlow version 5, `enum header_protocol`).
-const PROTOCOL_ETHERNET: u32 = 1;
+pub(in crate::decode) const PROTOCOL_ETHERNET: u32 = 1;
 const PROTOCOL_PPP: u32 = 7;
-const PROTOCOL_IPV4: u32 = 11;
+pub(in crate::decode) const PROTOCOL_IPV4: u32 = 11;
 const PROTOCOL_IPV6: u32 = 12;
 const PROTOCOL_MPLS: u32 = 13;
 const PROTOCOL_POS: u32 = 14;
 
 /// What a flow needs of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Packet {
+pub(in crate::decode) struct Packet {
     /// Outer VLAN id, 0 = untagged.
-    pub(super) vlan: u16,
+    pub(in crate::decode) vlan: u16,
     /// Layer 3: the IP header and all behind it, as sent.
-    pub(super) bytes: u64,
-    pub(super) src_addr: Address,
-    pub(super) dst_addr: Address,
-    pub(super) ip_protocol: u8,
-    pub(super) tos: u8,
-    pub(super) src_port: u16,
-    pub(super) dst_port: u16,
-    pub(super) tcp_flags: u8,
-    pub(super) icmp_type_code: u16,
+    pub(in crate::decode) bytes: u64,
+    pub(in crate::decode) src_addr: Address,
+    pub(in crate::decode) dst_addr: Address,
+    pub(in crate::decode) ip_protocol: u8,
+    pub(in crate::decode) tos: u8,
+    pub(in crate::decode) src_port: u16,
+    pub(in crate::decode) dst_port: u16,
+    pub(in crate::decode) tcp_flags: u8,
+    pub(in crate::decode) icmp_type_code: u16,
 }
 
 /// Why a header gives no flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum HeaderError {
+pub(in crate::decode) enum HeaderError {
     /// Understood, and not an IP packet (ARP, LLDP, a pseudowire, …), or a link layer we do not read.
     NotIp,
     /// The IP header is incomplete or contradicts itself.
@@ -58,7 +62,7 @@ pub(super) enum HeaderError {
 
 /// Reads a sampled header. `frame_bytes` is the frame's length less what the exporter stripped; it stands in for the IP
 /// length where that is zero (segmentation offload on hosts, IPv6 jumbograms).
-pub(super) fn parse(protocol: u32, header: &[u8], frame_bytes: u32) -> Result<Packet, HeaderError> {
+pub(in crate::decode) fn parse(protocol: u32, header: &[u8], frame_bytes: u32) -> Result<Packet, HeaderError> {
     let frame = Frame {
         start: header.len(),
         frame_bytes,

@@ -1,0 +1,50 @@
+//! Files of `usage_5m` that an older version wrote.
+//!
+//! They lack `error_bound_ppm`, which follows from the row's own packets and samples. So the files are written once more
+//! from their own rows: nothing is asked of flows, which may be gone by retention, and no other number changes. The
+//! table's property `columns` says that this is done.
+
+use std::collections::BTreeMap;
+
+use schemas::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
+
+use super::{WRITER, batch_of, read_rows};
+use crate::AnalyticsError;
+use crate::store::unique_suffix;
+
+/// Property of `usage_5m`: which columns its files have.
+pub(super) const COLUMNS: &str = "columns";
+/// With `error_bound_ppm`.
+pub(super) const COLUMNS_VERSION: &str = "2";
+
+/// Whether every file has all columns.
+pub(super) fn are_current(usage: &Snapshot) -> bool {
+    let version = usage.properties.get(COLUMNS).map(String::as_str);
+    usage.files.is_empty() || version == Some(COLUMNS_VERSION)
+}
+
+/// Writes every file anew; answers the commit that replaces the old ones.
+pub(super) fn rewrite(table: &Table, usage: &Snapshot, number: u64) -> Result<Commit, AnalyticsError> {
+    let mut commit = Commit {
+        token: Some(Token {
+            writer: WRITER.to_owned(),
+            number,
+        }),
+        set: BTreeMap::from([(COLUMNS.to_owned(), COLUMNS_VERSION.to_owned())]),
+        ..Commit::default()
+    };
+    for file in usage.files.values() {
+        let mut rows = Vec::new();
+        read_rows(table, &file.path, &mut rows)?;
+        let stem = file.path.strip_suffix(".parquet").unwrap_or(&file.path);
+        let path = format!("{stem}-c{COLUMNS_VERSION}-{}.parquet", unique_suffix());
+        let size_bytes = write_parquet(table, &path, [&batch_of(&rows)?])?;
+        commit.remove.push(file.path.clone());
+        commit.add.push(FileEntry {
+            path,
+            size_bytes,
+            ..file.clone()
+        });
+    }
+    Ok(commit)
+}

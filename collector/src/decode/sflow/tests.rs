@@ -1,0 +1,452 @@
+//! What switches and routers send in sFlow, each case by its name. Captures are compared in `tests/golden_sflow.rs`; here
+//! datagrams are written word by word.
+
+use std::sync::Arc;
+
+use etherparse::PacketBuilder;
+use schemas::assignment::Assignments;
+use schemas::flow::{Flow, Metered};
+use schemas::metering::{Enricher, ExporterConfig, MeterMode};
+
+use super::*;
+
+const NOW_MS: i64 = 1_767_225_600_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+fn switch() -> Address {
+    "192.0.2.7".parse().unwrap()
+}
+
+fn forged(number: u32) -> Address {
+    Address::from_v4((0x0a00_0000 + number).to_be_bytes())
+}
+
+/// A datagram of `agent` with samples of (format, body).
+fn datagram_of(agent: Address, sub_agent: u32, sequence: u32, samples: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let octets = &agent.0[12..];
+    let mut bytes = words(&[5, 1]);
+    bytes.extend(octets);
+    bytes.extend(words(&[sub_agent, sequence, 1_000 + sequence, samples.len() as u32]));
+    for (format, body) in samples {
+        bytes.extend(words(&[*format, body.len() as u32]));
+        bytes.extend(body);
+    }
+    bytes
+}
+
+/// A raw packet header record of an Ethernet frame, clipped at 128 bytes.
+fn raw_header(frame: &[u8]) -> Vec<u8> {
+    let head = &frame[..frame.len().min(128)];
+    let padding = head.len().wrapping_neg() % 4;
+    let mut record = words(&[1, frame.len() as u32 + 4, 4, head.len() as u32]);
+    record.extend(head);
+    record.extend(vec![0; padding]);
+    let mut bytes = words(&[1, record.len() as u32]);
+    bytes.extend(record);
+    bytes
+}
+
+fn sample(source: u32, rate: u32, input: u32, output: u32, records: &[Vec<u8>]) -> (u32, Vec<u8>) {
+    let mut body = words(&[1, source, rate, 0, 0, input, output, records.len() as u32]);
+    body.extend(records.concat());
+    (1, body)
+}
+
+fn expanded(source: u32, rate: u32, input: (u32, u32), output: (u32, u32), record: &[u8]) -> (u32, Vec<u8>) {
+    let mut body = words(&[1, 0, source, rate, 0, 0, input.0, input.1, output.0, output.1, 1]);
+    body.extend(record);
+    (3, body)
+}
+
+fn udp_frame() -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([198, 51, 100, 7], [203, 0, 113, 9], 61)
+        .udp(53, 5_353)
+        .write(&mut frame, &[7; 472])
+        .unwrap();
+    frame
+}
+
+fn decoder() -> SflowDecoder {
+    SflowDecoder::new(SflowLimits::default(), &MeteringConfig::default())
+}
+
+fn decode_at(decoder: &mut SflowDecoder, source: Address, received_at_ms: i64, payload: &[u8]) -> Decoded {
+    let mut out = Decoded::default();
+    let datagram = Datagram {
+        received_at_ms,
+        source,
+        payload,
+    };
+    decoder.decode(&datagram, &mut out);
+    out
+}
+
+fn decode(samples: &[(u32, Vec<u8>)]) -> Decoded {
+    decode_at(&mut decoder(), switch(), NOW_MS, &datagram_of(switch(), 0, 1, samples))
+}
+
+fn flow_of(frame: &[u8]) -> Flow {
+    let out = decode(&[sample(7, 512, 7, 8, &[raw_header(frame)])]);
+    assert_eq!(out.flows.len(), 1, "{:?}", out.counts);
+    out.flows.rows()[0]
+}
+
+#[test]
+fn an_output_interface_may_be_an_index_a_discard_several_or_the_device() {
+    const DROPPED: u32 = 1 << 30;
+    const SEVERAL: u32 = 2 << 30;
+    let cases = [
+        (531, (531, 0)),
+        (0, (0, 0)),
+        (DROPPED | 256, (0, 128)),
+        (DROPPED | 258, (0, 129)),
+        (DROPPED | 257, (0, 137)),
+        (DROPPED | 262, (0, 133)),
+        (DROPPED | 3, (0, 131)),
+        (SEVERAL | 24, (0, 0)),
+        (0x3fff_ffff, (0, 0)),
+    ];
+    for (output, expected) in cases {
+        let out = decode(&[sample(7, 512, 7, output, &[raw_header(&udp_frame())])]);
+        let flow = out.flows.rows()[0];
+        assert_eq!((flow.out_if, flow.forwarding_status), expected, "{output:#x}");
+        assert_eq!(flow.in_if, 7);
+        let discarded = u64::from(expected.1 != 0);
+        assert_eq!(out.counts.total(Counter::FlowsDiscarded), discarded, "{output:#x}");
+    }
+}
+
+#[test]
+fn an_expanded_sample_says_interface_formats_in_words_of_their_own() {
+    let cases = [
+        ((0, 0x0100_0001), (0x0100_0001, 0)),
+        ((1, 258), (0, 129)),
+        ((2, 24), (0, 0)),
+        ((0, 0x3fff_ffff), (0, 0)),
+    ];
+    for (output, expected) in cases {
+        let out = decode(&[expanded(7, 512, (0, 7), output, &raw_header(&udp_frame()))]);
+        let flow = out.flows.rows()[0];
+        assert_eq!((flow.out_if, flow.forwarding_status), expected, "{output:?}");
+    }
+}
+
+#[test]
+fn a_packet_that_came_from_the_device_itself_has_no_input_interface() {
+    let out = decode(&[sample(8, 512, 0x3fff_ffff, 8, &[raw_header(&udp_frame())])]);
+    let flow = out.flows.rows()[0];
+    assert_eq!((flow.in_if, flow.out_if, flow.direction), (0, 8, 1));
+}
+
+#[test]
+fn each_sample_is_scaled_by_its_own_adaptive_rate() {
+    let header = raw_header(&udp_frame());
+    let samples = [512, 8_192, 1, 16_777_215].map(|rate| sample(7, rate, 7, 8, std::slice::from_ref(&header)));
+    let mut decoder = decoder();
+    let out = decode_at(&mut decoder, switch(), NOW_MS, &datagram_of(switch(), 0, 1, &samples));
+    let scaled: Vec<u64> = out.flows.rows().iter().map(Flow::bytes_scaled).collect();
+    assert_eq!(scaled, [512, 8_192, 1, 16_777_215].map(|rate| 500 * rate));
+    assert_eq!(
+        decoder.agents()[0].sources[0].sampling_rate,
+        16_777_215,
+        "the newest is shown"
+    );
+}
+
+#[test]
+fn a_dynamic_agent_id_is_another_exporter_and_an_empty_one_its_udp_source() {
+    let mut decoder = decoder();
+    let samples = [sample(7, 512, 7, 8, &[raw_header(&udp_frame())])];
+    let mut exporter = |agent: Address, sequence| {
+        let payload = datagram_of(agent, 0, sequence, &samples);
+        let out = decode_at(&mut decoder, switch(), NOW_MS, &payload);
+        let counts = [Counter::SequenceLost, Counter::SequenceReset].map(|counter| out.counts.total(counter));
+        assert_eq!(counts, [0, 0], "each agent has numbers of its own");
+        out.flows.rows()[0].exporter
+    };
+    // The agent's address follows an interface that goes down: the same switch speaks under another name.
+    assert_eq!(exporter(forged(1), 700), forged(1));
+    assert_eq!(exporter(forged(2), 1), forged(2));
+    assert_eq!(exporter(Address::from_v4([0; 4]), 9), switch());
+    assert_eq!(exporter(forged(1), 701), forged(1));
+    assert_eq!(decoder.agents().len(), 3);
+}
+
+#[test]
+fn a_packet_sampled_at_ingress_and_at_egress_is_metered_once() {
+    let header = raw_header(&udp_frame());
+    let samples = [
+        sample(1, 512, 1, 2, std::slice::from_ref(&header)),
+        sample(2, 512, 1, 2, std::slice::from_ref(&header)),
+    ];
+    let mut out = decode(&samples);
+    assert_eq!(out.flows.len(), 2, "both observations are kept");
+    let metering = MeteringConfig {
+        exporters: vec![ExporterConfig {
+            meter: MeterMode::Boundary,
+            external_interfaces: vec![1],
+            ..ExporterConfig::unlisted(switch())
+        }],
+        ..MeteringConfig::default()
+    };
+    let enricher = Enricher::new(&metering, Arc::new(Assignments::default()));
+    enricher.enrich_columns(&mut out.flows);
+    let seen: Vec<(u8, Metered)> = out
+        .flows
+        .rows()
+        .iter()
+        .map(|flow| (flow.direction, flow.metered))
+        .collect();
+    assert_eq!(seen, [(0, Metered::In), (1, Metered::No)]);
+}
+
+#[test]
+fn vlan_tags_802_1q_and_qinq_give_the_outer_vlan() {
+    let mac = [2_u8; 12];
+    let ip = &udp_frame()[14..];
+    let framed = |tags: &[u8]| flow_of(&[&mac[..], tags, &[0x08, 0x00], ip].concat());
+    let dot1q = framed(&[0x81, 0x00, 0x60, 0x64]);
+    assert_eq!(
+        (dot1q.vlan, dot1q.bytes),
+        (100, 500),
+        "the priority bits are no part of it"
+    );
+    let qinq = framed(&[0x88, 0xa8, 0x00, 0x64, 0x81, 0x00, 0x00, 0xc8]);
+    assert_eq!((qinq.vlan, qinq.bytes), (100, 500));
+    let stacked_8100 = framed(&[0x81, 0x00, 0x00, 0x65, 0x81, 0x00, 0x00, 0xc8]);
+    assert_eq!(stacked_8100.vlan, 101);
+    let priority_only = framed(&[0x81, 0x00, 0xe0, 0x00, 0x81, 0x00, 0x00, 0xc8]);
+    assert_eq!(priority_only.vlan, 200, "a priority tag names no VLAN");
+}
+
+#[test]
+fn a_vlan_that_the_switch_tells_stands_in_for_a_stripped_tag() {
+    let switch_record = |src_vlan, dst_vlan| {
+        let mut bytes = words(&[1001, 16]);
+        bytes.extend(words(&[src_vlan, 0, dst_vlan, 0]));
+        bytes
+    };
+    let vlan = |records: &[Vec<u8>]| decode(&[sample(7, 512, 7, 8, records)]).flows.rows()[0].vlan;
+    assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(300, 400)]), 300);
+    assert_eq!(vlan(&[switch_record(0, 400), raw_header(&udp_frame())]), 400);
+    assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(u32::MAX, u32::MAX)]), 0);
+}
+
+#[test]
+fn ipv6_packets_are_read() {
+    let mut frame = Vec::new();
+    let (src, dst): (Address, Address) = ("2001:db8::7".parse().unwrap(), "2001:db8::9".parse().unwrap());
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv6(src.0, dst.0, 64)
+        .tcp(443, 51_200, 1, 64)
+        .syn()
+        .write(&mut frame, &[7; 700])
+        .unwrap();
+    let flow = flow_of(&frame);
+    assert_eq!((flow.src_addr, flow.dst_addr), (src, dst));
+    assert_eq!((flow.bytes, flow.src_port, flow.tcp_flags), (40 + 20 + 700, 443, 2));
+}
+
+#[test]
+fn mpls_labels_are_passed_over() {
+    let labels = [0x00, 0x01, 0x00, 0x40, 0x00, 0x02, 0x01, 0x40];
+    let frame = [&[2; 12][..], &[0x88, 0x47], &labels, &udp_frame()[14..]].concat();
+    let flow = flow_of(&frame);
+    assert_eq!(
+        (flow.src_addr.to_string(), flow.bytes, flow.src_port),
+        ("198.51.100.7".into(), 500, 53)
+    );
+}
+
+#[test]
+fn tunnels_count_by_their_outer_addresses() {
+    let inner = udp_frame();
+    let outer = |protocol: u8, payload: &[u8]| {
+        let mut frame = [&[2; 12][..], &[0x08, 0x00, 0x45, 0]].concat();
+        frame.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 10, 192, 0, 2, 20]);
+        frame.extend(payload);
+        frame
+    };
+    let gre = outer(47, &[&[0, 0, 0x08, 0x00][..], &inner[14..]].concat());
+    let udp = |port: u16, payload: &[u8]| {
+        let length = u16::try_from(8 + payload.len()).unwrap();
+        [
+            &[0xc0, 0x00][..],
+            &port.to_be_bytes(),
+            &length.to_be_bytes(),
+            &[0, 0],
+            payload,
+        ]
+        .concat()
+    };
+    let vxlan = outer(17, &udp(4_789, &[&[8, 0, 0, 0, 0, 0, 100, 0][..], &inner].concat()));
+    let ip_in_ip = outer(4, &inner[14..]);
+    for (frame, ip_protocol, dst_port, bytes) in [
+        (gre, 47, 0, 20 + 4 + 500),
+        (vxlan, 17, 4_789, 20 + 8 + 8 + 514),
+        (ip_in_ip, 4, 0, 20 + 500),
+    ] {
+        let flow = flow_of(&frame);
+        assert_eq!(
+            (flow.src_addr.to_string(), flow.dst_addr.to_string()),
+            ("192.0.2.10".into(), "192.0.2.20".into())
+        );
+        assert_eq!(
+            (flow.ip_protocol, flow.dst_port, flow.bytes),
+            (ip_protocol, dst_port, bytes)
+        );
+    }
+}
+
+#[test]
+fn sequence_numbers_count_datagrams_per_agent_and_sub_agent_whatever_their_order() {
+    let mut decoder = decoder();
+    let mut counts = Counts::default();
+    let mut feed = |decoder: &mut SflowDecoder, sub_agent, sequence| {
+        let payload = datagram_of(switch(), sub_agent, sequence, &[]);
+        counts.merge(&decode_at(decoder, switch(), NOW_MS, &payload).counts);
+    };
+    for sequence in [10, 12, 11, 13] {
+        feed(&mut decoder, 0, sequence);
+        feed(&mut decoder, 1, 5_000 + sequence);
+    }
+    feed(&mut decoder, 0, 17);
+    assert_eq!(decoder.agents()[0].numbers.waiting(), 3);
+    for sequence in 18..=18 + crate::sequence::REORDER_DATAGRAMS {
+        feed(&mut decoder, 0, sequence);
+    }
+    let key = |sub_agent| count_key(switch(), sub_agent);
+    assert_eq!(
+        counts.get(key(0), Counter::SequenceLost),
+        3,
+        "14 to 16; 11 was only late"
+    );
+    assert_eq!(counts.get(key(1), Counter::SequenceLost), 0);
+    assert_eq!(counts.get(key(0), Counter::SequenceReordered), 1);
+    assert_eq!(counts.total(Counter::SequenceReset), 0);
+}
+
+#[test]
+fn what_a_capture_ends_with_is_counted_lost() {
+    let mut decoder = decoder();
+    for sequence in [1, 5] {
+        decode_at(&mut decoder, switch(), NOW_MS, &datagram_of(switch(), 0, sequence, &[]));
+    }
+    let mut out = Decoded::default();
+    decoder.give_up_gaps(&mut out);
+    assert_eq!(out.counts.get(count_key(switch(), 0), Counter::SequenceLost), 3);
+}
+
+#[test]
+fn the_collectors_default_rate_stands_in_for_agents_that_say_none() {
+    let mut metering = MeteringConfig {
+        exporters: vec![ExporterConfig {
+            default_sampling_rate: Some(32),
+            ..ExporterConfig::unlisted(forged(1))
+        }],
+        ..MeteringConfig::default()
+    };
+    metering.decoding.default_sampling_rate = Some(64);
+    let mut decoder = SflowDecoder::new(SflowLimits::default(), &metering);
+    let mut rate = |agent, of_sample| {
+        let payload = datagram_of(agent, 0, 1, &[sample(7, of_sample, 7, 8, &[raw_header(&udp_frame())])]);
+        decode_at(&mut decoder, switch(), NOW_MS, &payload).flows.rows()[0].sampling_rate
+    };
+    assert_eq!(
+        (rate(switch(), 0), rate(forged(1), 0), rate(switch(), 512)),
+        (64, 32, 512)
+    );
+}
+
+fn listing(agent: Address) -> MeteringConfig {
+    MeteringConfig {
+        exporters: vec![ExporterConfig::unlisted(agent)],
+        ..MeteringConfig::default()
+    }
+}
+
+/// Whether a datagram was decoded; otherwise it was refused by a limit, and counted so.
+fn is_decoded(decoder: &mut SflowDecoder, source: Address, agent: Address, sub_agent: u32, at_ms: i64) -> bool {
+    let out = decode_at(decoder, source, at_ms, &datagram_of(agent, sub_agent, 1, &[]));
+    let counts = [Counter::DatagramsDecoded, Counter::DatagramsRejectedLimit].map(|counter| out.counts.total(counter));
+    assert_eq!(counts[0] + counts[1], 1, "F2");
+    counts[0] == 1
+}
+
+#[test]
+fn a_listed_agent_has_a_place_after_thousands_of_forged_ones() {
+    let limits = SflowLimits::default();
+    let mut decoder = SflowDecoder::new(limits, &listing(switch()));
+    for number in 0..limits.agents_max as u32 {
+        assert!(is_decoded(&mut decoder, forged(number), forged(number), 0, NOW_MS));
+    }
+    assert!(
+        !is_decoded(&mut decoder, forged(99_999), forged(99_999), 0, NOW_MS),
+        "the table is full"
+    );
+    assert!(is_decoded(&mut decoder, switch(), switch(), 0, NOW_MS));
+    assert!(
+        is_decoded(&mut decoder, forged(0), forged(0), 0, NOW_MS),
+        "nobody was pushed out"
+    );
+    let restored = SflowDecoder::restore(limits, &listing(switch()), decoder.checkpoint());
+    assert_eq!(restored.checkpoint(), decoder.checkpoint(), "a restart forgets nobody");
+}
+
+#[test]
+fn one_source_cannot_use_up_the_places_of_others_by_claiming_agents() {
+    let limits = SflowLimits {
+        agents_max: 100,
+        agents_per_source_max: 10,
+        ..SflowLimits::default()
+    };
+    let mut decoder = SflowDecoder::new(limits, &MeteringConfig::default());
+    let taken = |decoder: &mut SflowDecoder, source, from: u32| {
+        (from..from + 50)
+            .filter(|number| is_decoded(decoder, source, forged(*number), 0, NOW_MS))
+            .count()
+    };
+    let hostile = forged(900_000);
+    assert_eq!(taken(&mut decoder, hostile, 0), 10);
+    assert!(is_decoded(&mut decoder, switch(), switch(), 0, NOW_MS));
+    let mut restored = SflowDecoder::restore(limits, &MeteringConfig::default(), decoder.checkpoint());
+    assert_eq!(taken(&mut restored, hostile, 100), 0, "nor after a restart");
+}
+
+#[test]
+fn sub_agents_of_a_listed_agent_are_bounded_too() {
+    let limits = SflowLimits {
+        agents_max: 3,
+        sub_agents_max: 5,
+        ..SflowLimits::default()
+    };
+    let mut decoder = SflowDecoder::new(limits, &listing(switch()));
+    let taken = (0..20).filter(|sub_agent| is_decoded(&mut decoder, switch(), switch(), *sub_agent, NOW_MS));
+    assert_eq!(taken.count(), 5);
+}
+
+#[test]
+fn a_flood_of_agents_is_over_a_day_after_it() {
+    let limits = SflowLimits {
+        agents_max: 3,
+        ..SflowLimits::default()
+    };
+    let mut decoder = SflowDecoder::new(limits, &listing(switch()));
+    for agent in [switch(), forged(1), forged(2)] {
+        assert!(is_decoded(&mut decoder, agent, agent, 0, NOW_MS));
+    }
+    decoder.forget_silent();
+    assert!(!is_decoded(&mut decoder, forged(3), forged(3), 0, NOW_MS));
+    assert!(is_decoded(&mut decoder, forged(2), forged(2), 0, NOW_MS + DAY_MS + 1));
+    decoder.forget_silent();
+    assert!(is_decoded(&mut decoder, forged(3), forged(3), 0, NOW_MS + DAY_MS + 2));
+    let known: Vec<Address> = decoder.agents().iter().map(|agent| agent.exporter).collect();
+    assert_eq!(known, [forged(2), forged(3), switch()]);
+}

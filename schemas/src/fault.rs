@@ -1,0 +1,74 @@
+//! Crashes on demand, at named points: how the tests of F1 meet the moments that random kills seldom do.
+//!
+//! `EZSCALE_FAULT=manifest.written:3` aborts the process when it passes that point for the third time, whichever thread or
+//! table does; without a number, the first time. An aborted process does nothing more, as after kill -9: no destructor
+//! runs, no buffer is flushed.
+//!
+//! Only builds with debug assertions have it: in a release build [`at`] is empty.
+
+/// Every point, in the order that a datagram passes them.
+pub const POINTS: &[&str] = &[
+    // A receive thread hands datagrams to the journal.
+    "receive.batch",
+    // The segment's file is made, its name not yet synced.
+    "segment.created",
+    // Blocks are with the operating system, or synced.
+    "journal.written",
+    "journal.synced",
+    // The segment has its end mark; nobody was told.
+    "segment.closed",
+    // A Parquet file is encoded, synced under its temporary name, under its own name.
+    "parquet.written",
+    "parquet.synced",
+    "parquet.renamed",
+    // A table's first log is complete, but not under its name.
+    "manifest.created",
+    // Half of a commit's line is written; all of it; it is synced.
+    "manifest.torn",
+    "manifest.written",
+    "manifest.synced",
+    // Every table has the segment.
+    "checkpoint.due",
+    // A small file (checkpoint, status) is synced under its temporary name, under its own name.
+    "durable.written",
+    "durable.renamed",
+    // The checkpoint is saved, the segment still there; it is deleted.
+    "checkpoint.saved",
+    "segment.deleted",
+    // Compaction: the merged file is written; it has replaced the others.
+    "compact.written",
+    "compact.committed",
+];
+
+/// Ends the process here if it was asked to.
+#[cfg(debug_assertions)]
+pub fn at(point: &'static str) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static WANTED: LazyLock<Option<(&'static str, u64)>> = LazyLock::new(|| {
+        let text = std::env::var("EZSCALE_FAULT").ok()?;
+        let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
+        let wanted = POINTS
+            .iter()
+            .find(|point| **point == name)
+            .zip(passes.parse().ok().filter(|passes| *passes > 0));
+        assert!(wanted.is_some(), "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?}");
+        wanted.map(|(point, passes)| (*point, passes))
+    });
+    static PASSES: AtomicU64 = AtomicU64::new(0);
+
+    debug_assert!(POINTS.contains(&point), "{point} is listed");
+    let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {
+        return;
+    };
+    if PASSES.fetch_add(1, Ordering::Relaxed) + 1 == at_pass {
+        eprintln!("EZSCALE_FAULT: aborted at {point}, pass {at_pass}");
+        std::process::abort();
+    }
+}
+
+/// Nothing: this build cannot be made to fail.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn at(_point: &'static str) {}
