@@ -21,6 +21,8 @@ pub trait Subject: Sized {
     fn restore(settings: Settings, checkpoint: Self::Checkpoint) -> Self;
     fn checkpoint(&self) -> Self::Checkpoint;
     fn decode(&mut self, datagram: &Datagram<'_>, decoded: &mut Decoded);
+    /// What happens between segments of the journal.
+    fn start_segment(&mut self);
     /// What this decoder promises of its state beyond what all do.
     fn check_state(&self, settings: Settings, input: &Input, decoded: &Decoded);
     /// What it promises of a flow.
@@ -32,9 +34,11 @@ pub fn run<S: Subject>(input: &Input) {
     let settings = input.settings;
     let mut straight = S::new(settings);
     let mut decoded = Decoded::default();
-    feed(&mut straight, input, 0..input.packets.len(), &mut decoded);
-
     let split = settings.split(input.packets.len());
+    feed(&mut straight, input, 0..split, &mut decoded);
+    straight.start_segment();
+    feed(&mut straight, input, split..input.packets.len(), &mut decoded);
+
     let mut before = S::new(settings);
     let mut again = Decoded::default();
     feed(&mut before, input, 0..split, &mut again);
@@ -42,6 +46,7 @@ pub fn run<S: Subject>(input: &Input) {
     let checkpoint: S::Checkpoint = serde_json::from_slice(&json).expect("a checkpoint is read again");
     assert_eq!(checkpoint, before.checkpoint(), "F1: the checkpoint changed on its way");
     let mut restored = S::restore(settings, checkpoint);
+    restored.start_segment();
     feed(&mut restored, input, split..input.packets.len(), &mut again);
 
     assert_eq!(decoded.flows, again.flows, "F1: restored before {split}, other flows");

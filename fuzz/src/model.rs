@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnouncedRates, DomainKey, SamplingConfig, SamplingElements, choose, interface_sampler, v5_rate,
+    AnnouncedRates, DomainKey, SamplingConfig, SamplingElements, choose, interface_sampler, sampler_of_flow, v5_rate,
 };
 use collector::times::{Clock, TimeKind, normalise, resolve};
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow};
+use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow};
 
 const VARIABLE_LENGTH: u16 = 65535;
 const FIRST_TEMPLATE_ID: u16 = 256;
@@ -25,6 +25,8 @@ pub struct Model {
     exporters: BTreeMap<Address, Exporter>,
     /// What the datagrams so far must have given.
     pub flows: Vec<Flow>,
+    /// A record carried the head of a packet (IE 313, 315), which the model does not read: it cannot judge this input.
+    pub met_a_packet_section: bool,
     counts: BTreeMap<Counter, u64>,
 }
 
@@ -86,6 +88,8 @@ pub const COUNTERS: &[Counter] = &[
     Counter::RecordsRejectedLength,
     Counter::RecordsWithoutCounters,
     Counter::FlowsWithoutRate,
+    Counter::FlowsDiscarded,
+    Counter::TemplatesExpired,
     Counter::TimesNegativeDuration,
     Counter::TimesFuture,
     Counter::TimesTooOld,
@@ -177,7 +181,7 @@ impl Model {
         };
         let exporter = self.exporters.entry(source).or_default();
         exporter.domains.entry(key).or_default();
-        let told = v5_rate(word, sampling.v5_mode_bits);
+        let told = v5_rate(word, sampling.of(source).v5_mode_bits.unwrap_or(true));
         let rate = choose(sampling.of(source), told, &exporter.rates, key, 0).rate;
         for record in payload[24..end].chunks(record_bytes) {
             let word16 = |at| be16(record, at).expect("within the record");
@@ -211,6 +215,7 @@ impl Model {
             if word32(8) != 0 {
                 flow.next_hop = address(8);
             }
+            mark_discarded(&mut flow);
             let at = |at| resolve(TimeKind::SysUptime, word32(at).into(), clock);
             self.push(flow, at(24), at(28), limits);
         }
@@ -226,6 +231,7 @@ impl Model {
         self.add(Counter::TimesFuture, times.future.into());
         self.add(Counter::TimesTooOld, times.too_old.into());
         self.add(Counter::FlowsWithoutRate, u64::from(flow.sampling_rate == 0));
+        self.add(Counter::FlowsDiscarded, u64::from(flow.forwarding_status >> 6 == 2));
         self.add(Counter::FlowRecords, 1);
         self.flows.push(flow);
     }
@@ -470,6 +476,7 @@ impl Model {
             .get(&context.key)
             .and_then(|domain| domain.boot_ms)
             .or(exporter.boot_ms);
+        let by_interface = exporter.rates.by_interface(context.key);
         while rest.len() >= template.record_min_bytes(is_v9) {
             let Some((values, behind)) = template.read(rest, is_v9) else {
                 break;
@@ -478,7 +485,7 @@ impl Model {
             if template.is_options {
                 self.options_record(context, &values, &mut announced);
             } else {
-                self.flow_record(context, &values, boot_ms);
+                self.flow_record(context, &values, boot_ms, by_interface);
             }
         }
         if !announced.is_empty() {
@@ -510,14 +517,15 @@ impl Model {
         }
     }
 
-    fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>) {
+    fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>, by_interface: bool) {
         let bytes: Ranks<'_> = &[&[1], &[85], &[23], &[171], &[231]];
         if !values.has(bytes) {
+            self.met_a_packet_section |= values.has_packet_section;
             return self.add(Counter::RecordsWithoutCounters, 1);
         }
-        let protocol = values.number(&[&[4]]) as u8;
-        let dst_port = values.number(&[&[11], &[181, 183]]) as u16;
-        let icmp = values.number(&[&[32, 139]]) as u16;
+        let protocol = values.kept(&[&[4]], 8) as u8;
+        let dst_port = values.kept(&[&[11], &[181, 183]], 16) as u16;
+        let icmp = values.kept(&[&[32, 139]], 16) as u16;
         let icmp_type_code = if !values.has(&[&[32, 139], &[176, 178]]) {
             if [1, 58].contains(&protocol) { dst_port } else { 0 }
         } else if icmp != 0 {
@@ -529,40 +537,46 @@ impl Model {
             );
             u16::from_be_bytes([kind as u8, code as u8])
         };
-        let exporter = self.exporters.entry(context.source).or_default();
-        let (config, rates) = (context.sampling.of(context.source), &exporter.rates);
-        let chosen = choose(config, values.sampling().rate(), rates, context.key, values.sampler());
-        let flow = Flow {
+        let mut flow = Flow {
             received_at_ms: context.received_at_ms,
             exporter: context.source,
             observation_domain: context.key.observation_domain,
             protocol_version: context.key.protocol_version,
-            sampling_rate: chosen.rate,
             bytes: values.number(bytes),
             packets: values.number(&[&[2], &[86], &[24], &[172], &[298]]),
             ip_protocol: protocol,
-            tos: values.number(&[&[5]]) as u8,
-            tcp_flags: values.number(&[&[6]]) as u8,
-            src_port: values.number(&[&[7], &[180, 182]]) as u16,
+            tos: values.kept(&[&[5]], 8) as u8,
+            tcp_flags: values.kept(&[&[6]], 8) as u8,
+            src_port: values.kept(&[&[7], &[180, 182]], 16) as u16,
             dst_port,
             src_addr: values.address(&[8, 27]),
             dst_addr: values.address(&[12, 28]),
-            src_mask: values.number(&[&[9, 29]]) as u8,
-            dst_mask: values.number(&[&[13, 30]]) as u8,
-            in_if: values.number(&[&[10], &[252]]) as u32,
-            out_if: values.number(&[&[14], &[253]]) as u32,
+            src_mask: values.kept(&[&[9, 29]], 8) as u8,
+            dst_mask: values.kept(&[&[13, 30]], 8) as u8,
+            in_if: values.kept(&[&[10], &[252]], 32) as u32,
+            out_if: values.kept(&[&[14], &[253]], 32) as u32,
             next_hop: values.next_hop(),
-            src_as: values.number(&[&[16]]) as u32,
-            dst_as: values.number(&[&[17]]) as u32,
+            src_as: values.kept(&[&[16]], 32) as u32,
+            dst_as: values.kept(&[&[17]], 32) as u32,
             icmp_type_code,
-            vlan: values.number_by_value(&[&[58], &[243], &[59], &[254]]) as u16 & 0x0fff,
+            vlan: values.first(&[&[58], &[243], &[59], &[254]], 12) as u16,
             direction: match values.number(&[&[61]]) {
                 value @ 0..=1 if values.has(&[&[61]]) => value as u8,
                 _ => DIRECTION_UNKNOWN,
             },
-            forwarding_status: values.number(&[&[89]]) as u8,
+            forwarding_status: values.kept(&[&[89]], 8) as u8,
             ..Flow::default()
         };
+        let sampler = match values.sampler() {
+            0 if by_interface => sampler_of_flow(&flow),
+            sampler => sampler,
+        };
+        let exporter = self.exporters.entry(context.source).or_default();
+        let (config, rates) = (context.sampling.of(context.source), &exporter.rates);
+        flow.sampling_rate = choose(config, values.sampling().rate(), rates, context.key, sampler).rate;
+        if values.has(&[&[14], &[253]]) && values.has(&[&[15, 62], &[18, 63]]) {
+            mark_discarded(&mut flow);
+        }
         let own_boot_ms = match values.number(&[&[160]]) {
             0 => boot_ms,
             own => i64::try_from(own).ok(),
@@ -592,6 +606,14 @@ impl Model {
     }
 }
 
+/// Neither next hop nor output interface, though it came in somewhere, and no other word on it: dropped.
+fn mark_discarded(flow: &mut Flow) {
+    let goes_nowhere = flow.out_if == 0 && flow.next_hop == Address::UNSPECIFIED;
+    if goes_nowhere && flow.in_if != 0 && flow.forwarding_status == 0 {
+        flow.forwarding_status = FORWARDING_DROPPED;
+    }
+}
+
 const START_ELEMENTS: [(u16, TimeKind); 6] = [
     (152, TimeKind::Milliseconds),
     (154, TimeKind::Ntp),
@@ -613,7 +635,10 @@ const END_ELEMENTS: [(u16, TimeKind); 6] = [
 type Ranks<'a> = &'a [&'a [u16]];
 
 /// One record: its fields with their values, those of enterprises and of no length left out.
-struct Values<'a>(Vec<Value<'a>>);
+struct Values<'a> {
+    fields: Vec<Value<'a>>,
+    has_packet_section: bool,
+}
 
 #[derive(Clone, Copy)]
 struct Value<'a> {
@@ -625,7 +650,7 @@ struct Value<'a> {
 impl<'a> Values<'a> {
     /// The fields of these elements, in the record's order. A scope of v9 is none: its types are no elements.
     fn of(&self, elements: &[u16]) -> impl Iterator<Item = &'a [u8]> {
-        self.0
+        self.fields
             .iter()
             .filter(|value| !value.is_scope && elements.contains(&value.element))
             .map(|value| value.bytes)
@@ -639,6 +664,22 @@ impl<'a> Values<'a> {
     fn number(&self, ranks: Ranks<'_>) -> u64 {
         let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
         best.map_or(0, |elements| self.number_by_value(&[elements]))
+    }
+
+    /// As [`Values::number`], of what a column of so many bits keeps of a value.
+    fn kept(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
+        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
+        best.map_or(0, |elements| self.first(&[elements], bits))
+    }
+
+    /// As [`Values::number_by_value`], of what a column of so many bits keeps of a value.
+    fn first(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
+        ranks
+            .iter()
+            .flat_map(|elements| self.of(elements))
+            .map(|field| number(field) & ((1 << bits) - 1))
+            .find(|value| *value != 0)
+            .unwrap_or(0)
     }
 
     /// The first value that is not 0, best elements first.
@@ -698,7 +739,7 @@ impl<'a> Values<'a> {
     fn scope_interface(&self, is_v9: bool) -> u64 {
         let elements: &[u16] = if is_v9 { &[2] } else { &[10, 14] };
         let scopes = self
-            .0
+            .fields
             .iter()
             .filter(|value| value.is_scope && elements.contains(&value.element));
         scopes
@@ -750,7 +791,12 @@ impl Template {
                 });
             }
         }
-        Some((Values(values), rest))
+        let section = |field: &Field| field.enterprise == 0 && [313, 315].contains(&field.element);
+        let values = Values {
+            fields: values,
+            has_packet_section: self.fields.iter().any(section),
+        };
+        Some((values, rest))
     }
 }
 

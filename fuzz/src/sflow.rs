@@ -14,7 +14,10 @@ fn limits(settings: Settings) -> SflowLimits {
         return SflowLimits::default();
     }
     SflowLimits {
-        agents_max: 2,
+        agents_max: 3,
+        sub_agents_max: 2,
+        agents_per_source_max: 2,
+        silence_max_ms: 60_000,
         sources_per_agent_max: 2,
         interfaces_per_agent_max: 3,
         strangers_max: 1,
@@ -56,11 +59,24 @@ impl Subject for SflowDecoder {
         SflowDecoder::decode(self, datagram, decoded);
     }
 
+    fn start_segment(&mut self) {
+        self.forget_silent();
+    }
+
     fn check_state(&self, settings: Settings, input: &Input, decoded: &Decoded) {
         let limits = limits(settings);
         let agents = self.agents();
-        assert!(agents.len() <= limits.agents_max, "too many agents");
+        // Agents that the configuration lists always have a place.
+        let listed: Vec<_> = metering(settings)
+            .exporters
+            .into_iter()
+            .map(|exporter| exporter.address)
+            .collect();
+        let unlisted = agents.iter().filter(|agent| !listed.contains(&agent.exporter)).count();
+        assert!(unlisted <= limits.agents_max, "too many agents");
         for agent in &agents {
+            let own = agents.iter().filter(|other| other.exporter == agent.exporter).count();
+            assert!(own <= limits.sub_agents_max, "too many sub-agents");
             assert!(agent.sources.len() <= limits.sources_per_agent_max, "too many sources");
             assert!(
                 agent.interfaces.len() <= limits.interfaces_per_agent_max,
