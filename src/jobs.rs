@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use analytics::truth::{self, TruthSettings};
-use anyhow::Context as _;
 use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
@@ -24,7 +23,7 @@ use schemas::inventory;
 use schemas::metering::{Enricher, MeteringConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::options::load_assignments;

@@ -298,13 +298,14 @@ mod tests {
     fn what_a_process_and_its_children_use_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let mut shell = Command::new("sh");
-        // A child that computes, then the shell waits to be ended.
-        shell.args([
+        // A child that computes once the measurement has begun, then the shell waits to be ended.
+        shell.current_dir(folder.path()).args([
             "-c",
-            "(i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); echo done; read never < /dev/zero",
+            "(until [ -e go ]; do :; done; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); echo done; read never < /dev/zero",
         ]);
         let mut measured = Measured::start("sh", shell, &folder.path().join("log")).unwrap();
         measured.begin();
+        std::fs::write(folder.path().join("go"), b"").unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         while !std::fs::read_to_string(folder.path().join("log"))
             .unwrap()

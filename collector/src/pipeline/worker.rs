@@ -186,7 +186,7 @@ impl Worker {
             started_at_ms: jiff::Timestamp::now().as_millisecond(),
             logged_at: None,
             told_stalled: false,
-            status_at: Cell::new(now),
+            status_at: Cell::new(Instant::now()),
         }
     }
 

@@ -3,12 +3,12 @@
 //! Column by column, so that the rows are never in memory as a whole:
 //!
 //! ```text
-//! sort columns of all inputs ──▶ keys, 32 bytes a row ──sort──▶ order, 4 bytes a row
+//! sort columns of all inputs ──▶ keys, 40 bytes a row ──sort──▶ order, 4 bytes a row
 //! each column: read from all inputs ──▶ take in order ──▶ encoded chunk of each row group
 //! chunks of row group 1, 2, … ──▶ file
 //! ```
 //!
-//! Memory for 4 M rows of flows: at most 128 MB of keys, then at most two copies of the widest column (64 MB each) beside
+//! Memory for 4 M rows of flows: at most 160 MB of keys, then at most two copies of the widest column (64 MB each) beside
 //! the encoded file (100 MB).
 //!
 //! Rows of equal keys stay in the order of the inputs, so the same inputs give the same bytes.
@@ -31,7 +31,7 @@ use super::StoreError;
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 17;
 const READ_BATCH_ROWS: usize = 1 << 16;
 /// Of a key; the rest is the number of the row.
-const KEY_BYTES: usize = 28;
+const KEY_BYTES: usize = 36;
 
 /// The sort columns' values so that their bytes compare as they do, then the number of the row.
 type Key = [u8; KEY_BYTES + 4];
@@ -222,13 +222,13 @@ fn key_columns(def: &TableDef) -> Vec<(usize, usize)> {
 }
 
 /// A key as numbers that compare as its bytes do.
-fn words(key: &Key) -> [u64; 4] {
+fn words(key: &Key) -> [u64; 5] {
     let word = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&key[at..at + 8]);
         u64::from_be_bytes(bytes)
     };
-    [word(0), word(8), word(16), word(24)]
+    [word(0), word(8), word(16), word(24), word(32)]
 }
 
 /// Puts the values of a column at `place` into the keys; a column of another type than its definition leaves them equal,

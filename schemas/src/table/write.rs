@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(file.get_bytes(3, 4).unwrap(), "tent");
         assert_eq!(
             table.read("1970-01-01/b.parquet").unwrap_err().kind(),
-            std::io::ErrorKind::NotFound
+            ErrorKind::NotFound
         );
     }
 }
