@@ -22,7 +22,7 @@ pub trait Subject: Sized {
     fn checkpoint(&self) -> Self::Checkpoint;
     fn decode(&mut self, datagram: &Datagram<'_>, decoded: &mut Decoded);
     /// What happens between segments of the journal.
-    fn start_segment(&mut self);
+    fn start_segment(&mut self, decoded: &mut Decoded);
     /// What this decoder promises of its state beyond what all do.
     fn check_state(&self, settings: Settings, input: &Input, decoded: &Decoded);
     /// What it promises of a flow.
@@ -36,7 +36,7 @@ pub fn run<S: Subject>(input: &Input) {
     let mut decoded = Decoded::default();
     let split = settings.split(input.packets.len());
     feed(&mut straight, input, 0..split, &mut decoded);
-    straight.start_segment();
+    straight.start_segment(&mut decoded);
     feed(&mut straight, input, split..input.packets.len(), &mut decoded);
 
     let mut before = S::new(settings);
@@ -46,7 +46,7 @@ pub fn run<S: Subject>(input: &Input) {
     let checkpoint: S::Checkpoint = serde_json::from_slice(&json).expect("a checkpoint is read again");
     assert_eq!(checkpoint, before.checkpoint(), "F1: the checkpoint changed on its way");
     let mut restored = S::restore(settings, checkpoint);
-    restored.start_segment();
+    restored.start_segment(&mut again);
     feed(&mut restored, input, split..input.packets.len(), &mut again);
 
     assert_eq!(decoded.flows, again.flows, "F1: restored before {split}, other flows");

@@ -59,8 +59,8 @@ impl Subject for SflowDecoder {
         SflowDecoder::decode(self, datagram, decoded);
     }
 
-    fn start_segment(&mut self) {
-        self.forget_silent();
+    fn start_segment(&mut self, decoded: &mut Decoded) {
+        self.forget_silent(decoded);
     }
 
     fn check_state(&self, settings: Settings, input: &Input, decoded: &Decoded) {

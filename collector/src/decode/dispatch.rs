@@ -116,12 +116,13 @@ impl Dispatcher {
 
     /// Forgets which sources were counted by name, so that what is counted depends on the segment alone. Where the tables
     /// of exporters are full, those that have been silent for long make room: it is looked for here because that is a
-    /// moment that a replay of the journal has too (F1).
-    pub fn start_segment(&mut self) {
+    /// moment that a replay of the journal has too (F1). What is given up with them is counted in `decoded`, which the
+    /// segment before takes.
+    pub fn start_segment(&mut self, decoded: &mut Decoded) {
         self.counted.clear();
         self.refused.clear();
-        self.netflow.forget_silent();
-        self.sflow.forget_silent();
+        self.netflow.forget_silent(decoded);
+        self.sflow.forget_silent(decoded);
     }
 
     /// Counts every sequence number that was still waited for as lost: nothing follows, a capture has ended.

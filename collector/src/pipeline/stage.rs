@@ -206,8 +206,8 @@ impl Stage {
         self.cut_group();
         let encoded = self.pool.drain();
         self.gather(encoded);
+        self.dispatcher.start_segment(&mut self.decoded);
         self.leave_window();
-        self.dispatcher.start_segment();
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.counters = std::mem::take(&mut self.decoded.counters);
         gathered

@@ -365,7 +365,12 @@ fn an_exporter_that_sends_from_several_ports_decodes_right_with_several_sockets(
         assert_eq!(stored_bytes(dir.path()), expected, "{protocol}");
         let counts = stored_counts(dir.path());
         assert_eq!(counts["flow_records"], flows.len() as u64, "{protocol}");
-        for lost in ["flows_without_sampling_rate", "sets_pending", "sequence_lost", "sequence_reordered"] {
+        for lost in [
+            "flows_without_sampling_rate",
+            "sets_pending",
+            "sequence_lost",
+            "sequence_reordered",
+        ] {
             assert_eq!(counts.get(lost), None, "{protocol}");
         }
         let status = status::read(dir.path()).unwrap().unwrap();

@@ -120,8 +120,9 @@ impl NetflowDecoder {
         self.sampling = sampling;
     }
 
-    /// Forgets exporters that are not listed and were silent for long, where there are as many as there may be.
-    pub fn forget_silent(&mut self) {
+    /// Forgets exporters that are not listed and were silent for long, where there are as many as there may be. What still
+    /// waited for their templates is counted as given up, what was missing of their numbers as lost.
+    pub fn forget_silent(&mut self, out: &mut Decoded) {
         if self.exporters.len() < self.limits.max_exporters {
             return;
         }
@@ -131,7 +132,17 @@ impl NetflowDecoder {
         let oldest_ms = now_ms.saturating_sub(self.limits.max_exporter_silence_ms);
         let sampling = &self.sampling;
         self.exporters.retain(|source, exporter| {
-            sampling.lists(*source) || exporter.last_heard_ms().is_some_and(|heard_ms| heard_ms >= oldest_ms)
+            let stays =
+                sampling.lists(*source) || exporter.last_heard_ms().is_some_and(|heard_ms| heard_ms >= oldest_ms);
+            if !stays {
+                for (key, domain) in &exporter.domains {
+                    let key = count_key(*source, *key);
+                    let waiting = domain.pending.len() as u64;
+                    out.counts.add(key, Counter::SetsDroppedPending, waiting);
+                    out.counts.add(key, Counter::SequenceLost, domain.sequence.waiting());
+                }
+            }
+            stays
         });
         self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
         self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
@@ -141,12 +152,8 @@ impl NetflowDecoder {
     pub fn give_up_gaps(&mut self, out: &mut Decoded) {
         for (source, exporter) in &mut self.exporters {
             for (key, domain) in &mut exporter.domains {
-                let key = CountKey {
-                    exporter: *source,
-                    observation_domain: key.observation_domain,
-                    protocol_version: key.protocol_version,
-                };
-                out.counts.add(key, Counter::SequenceLost, domain.sequence.give_up());
+                let lost = domain.sequence.give_up();
+                out.counts.add(count_key(*source, *key), Counter::SequenceLost, lost);
             }
         }
     }
@@ -296,6 +303,15 @@ impl NetflowDecoder {
             count_key(key.observation_domain, key.protocol_version),
             Counter::DatagramsDecoded,
         )
+    }
+}
+
+/// Who the counts of a domain belong to.
+fn count_key(exporter: Address, domain: DomainKey) -> CountKey {
+    CountKey {
+        exporter,
+        observation_domain: domain.observation_domain,
+        protocol_version: domain.protocol_version,
     }
 }
 

@@ -204,8 +204,9 @@ impl SflowDecoder {
         self.default_rate = sampling.decoding.default_sampling_rate.filter(|rate| *rate > 0);
     }
 
-    /// Forgets agents that are not listed and were silent for long, where there are as many as there may be.
-    pub fn forget_silent(&mut self) {
+    /// Forgets agents that are not listed and were silent for long, where there are as many as there may be. What was missing
+    /// of their datagrams is counted as lost.
+    pub fn forget_silent(&mut self, out: &mut Decoded) {
         if self.agents.len() < self.limits.agents_max {
             return;
         }
@@ -214,8 +215,15 @@ impl SflowDecoder {
         };
         let oldest_ms = now_ms.saturating_sub(self.limits.silence_max_ms);
         let rates = &self.rates;
-        self.agents
-            .retain(|(exporter, _), agent| rates.contains_key(exporter) || agent.last_heard_ms >= oldest_ms);
+        self.agents.retain(|(exporter, sub_agent), agent| {
+            let stays = rates.contains_key(exporter) || agent.last_heard_ms >= oldest_ms;
+            if !stays {
+                let missing = agent.numbers.waiting();
+                out.counts
+                    .add(count_key(*exporter, *sub_agent), Counter::SequenceLost, missing);
+            }
+            stays
+        });
         self.agents_by_source = count_by_source(&self.agents);
     }
 

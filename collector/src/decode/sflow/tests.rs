@@ -442,10 +442,10 @@ fn a_flood_of_agents_is_over_a_day_after_it() {
     for agent in [switch(), forged(1), forged(2)] {
         assert!(is_decoded(&mut decoder, agent, agent, 0, NOW_MS));
     }
-    decoder.forget_silent();
+    decoder.forget_silent(&mut Decoded::default());
     assert!(!is_decoded(&mut decoder, forged(3), forged(3), 0, NOW_MS));
     assert!(is_decoded(&mut decoder, forged(2), forged(2), 0, NOW_MS + DAY_MS + 1));
-    decoder.forget_silent();
+    decoder.forget_silent(&mut Decoded::default());
     assert!(is_decoded(&mut decoder, forged(3), forged(3), 0, NOW_MS + DAY_MS + 2));
     let known: Vec<Address> = decoder.agents().iter().map(|agent| agent.exporter).collect();
     assert_eq!(known, [forged(2), forged(3), switch()]);

@@ -69,7 +69,7 @@ fn a_flood_is_over_a_day_after_it() {
     decode_of(&mut decoder, forged(1), NOW_MS, flows_message());
     decode_of(&mut decoder, forged(2), NOW_MS + DAY_MS / 2, flows_message());
     let newcomer = |decoder: &mut NetflowDecoder, at_ms| {
-        decoder.forget_silent();
+        decoder.forget_silent(&mut Decoded::default());
         decode_of(decoder, forged(3), at_ms, flows_message()).flows.len()
     };
     assert_eq!(newcomer(&mut decoder, NOW_MS + DAY_MS / 2), 0, "both may come back");
@@ -81,6 +81,28 @@ fn a_flood_is_over_a_day_after_it() {
         [forged(2), forged(3), router],
         "silent and listed stays, silent and not listed goes"
     );
+}
+
+/// Found by fuzzing.
+#[test]
+fn f2_what_is_given_up_with_a_forgotten_exporter_is_counted() {
+    let limits = DecodeLimits {
+        max_exporters: 2,
+        ..DecodeLimits::default()
+    };
+    let mut decoder = NetflowDecoder::new(limits, SamplingConfig::default());
+    let unknown_template = |sequence| Ipfix::new().sequence(sequence).set(300, &flow_record(1, 1));
+    let mut counts = decode_of(&mut decoder, forged(1), NOW_MS, unknown_template(0)).counts;
+    // Numbers can only be missing after a datagram whose records are known.
+    counts.merge(&decode_of(&mut decoder, forged(1), NOW_MS, flows_message().sequence(10)).counts);
+    counts.merge(&decode_of(&mut decoder, forged(1), NOW_MS, flows_message().sequence(18)).counts);
+    decode_of(&mut decoder, forged(2), NOW_MS + DAY_MS + 1, flows_message());
+    let mut out = Decoded::default();
+    decoder.forget_silent(&mut out);
+    assert_eq!(decoder.domains().len(), 1);
+    assert_eq!(counts.total(Counter::SetsPending), 1);
+    assert_eq!(out.counts.total(Counter::SetsDroppedPending), 1);
+    assert_eq!(out.counts.total(Counter::SequenceLost), 7, "11 to 17 never came");
 }
 
 #[test]
@@ -98,7 +120,7 @@ fn exporters_that_were_never_understood_go_first() {
         payload: &[0, 10, 0, 99],
     };
     decoder.decode(&broken, &mut out);
-    decoder.forget_silent();
+    decoder.forget_silent(&mut Decoded::default());
     assert_eq!(
         decode_of(&mut decoder, forged(3), NOW_MS, flows_message()).flows.len(),
         1
