@@ -446,6 +446,9 @@ impl Model {
             && (1..=context.limits.max_template_fields).contains(&template.fields.len())
             && template.scopes <= template.fields.len();
         if !usable {
+            // What follows is not of the known layout.
+            self.read_now(context, unread, |set_id, _| set_id == id);
+            self.domain(context).templates.remove(&id);
             return self.add(Counter::TemplatesRejected, 1);
         }
         let known = self.domain(context).templates.get(&id);
@@ -457,6 +460,7 @@ impl Model {
         }
         let record_bytes = template.record_min_bytes(context.key.protocol_version == 9);
         if record_bytes == 0 || record_bytes > 65535 {
+            self.domain(context).templates.remove(&id);
             return self.add(Counter::TemplatesRejected, 1);
         }
         self.add(Counter::Templates, 1);

@@ -179,12 +179,19 @@ impl Session<'_> {
                         self.domain.remove_template(id);
                     }
                 }
-                TemplateRecord::Reject => self.tally.add(Counter::TemplatesRejected, 1),
+                TemplateRecord::Reject { id } => {
+                    self.tally.add(Counter::TemplatesRejected, 1);
+                    if id.is_some_and(|id| self.domain.templates.contains_key(&id)) {
+                        self.data_sets_of(body, &mut sets[..index], id, moment, records);
+                        id.into_iter().for_each(|id| self.domain.remove_template(id));
+                    }
+                }
             }
         }
     }
 
-    /// Keeps a template; `known` says whether its id is known with this layout.
+    /// Keeps a template; `known` says whether its id is known with this layout. One that is refused takes the known one
+    /// with it: what its exporter sends from now on is not of that layout, and must not be read as if it were.
     fn define(&mut self, id: u16, spec: TemplateSpec, known: Option<bool>, now_ms: i64, defined: &mut Vec<u16>) {
         if known == Some(true) {
             if let Some(template) = self.domain.templates.get_mut(&id) {
@@ -193,8 +200,8 @@ impl Session<'_> {
             self.tally.add(Counter::Templates, 1);
             return;
         }
-        let has_room = self.has_room_for(&spec, known.is_some(), now_ms);
-        match Plan::compile(&spec).filter(|_| has_room) {
+        let plan = Plan::compile(&spec);
+        match plan.filter(|_| self.has_room_for(id, &spec, now_ms)) {
             Some(plan) => {
                 let template = Template {
                     spec,
@@ -208,17 +215,25 @@ impl Session<'_> {
                     defined.push(id);
                 }
             }
-            None => self.tally.add(Counter::TemplatesRejected, 1),
+            None => {
+                self.tally.add(Counter::TemplatesRejected, 1);
+                self.domain.remove_template(id);
+            }
         }
     }
 
     /// Whether another template may be kept, after an outdated one made room where that is needed.
-    fn has_room_for(&mut self, spec: &TemplateSpec, replaces: bool, now_ms: i64) -> bool {
-        let fields_free = self.template_fields_max.saturating_sub(self.domain.template_fields);
-        if spec.fields.len() > fields_free {
+    fn has_room_for(&mut self, id: u16, spec: &TemplateSpec, now_ms: i64) -> bool {
+        let replaced = self
+            .domain
+            .templates
+            .get(&id)
+            .map(|template| template.spec.fields.len());
+        let fields_kept = self.domain.template_fields - replaced.unwrap_or(0);
+        if spec.fields.len() > self.template_fields_max.saturating_sub(fields_kept) {
             return false;
         }
-        if replaces || self.domain.templates.len() < self.limits.max_templates_per_domain {
+        if replaced.is_some() || self.domain.templates.len() < self.limits.max_templates_per_domain {
             return true;
         }
         let expired = self.domain.expire_template(now_ms, self.limits.template_lifetime_ms);

@@ -390,8 +390,10 @@ pub(super) enum TemplateRecord {
     Withdraw {
         id: u16,
     },
-    /// Understood, but not to be used.
-    Reject,
+    /// Not to be used; `id` where the record was understood.
+    Reject {
+        id: Option<u16>,
+    },
 }
 
 /// Reads the template records of one set. Answers `None` at its end or padding; a record that is cut off is a [`TemplateRecord::Reject`]
@@ -474,7 +476,7 @@ impl<'a> TemplateReader<'a> {
         let fields = self.fields(count)?;
         let usable = id >= FIRST_TEMPLATE_ID && count > 0 && count <= self.max_fields && scopes <= count;
         if !usable {
-            return Some(TemplateRecord::Reject);
+            return Some(TemplateRecord::Reject { id: Some(id) });
         }
         let spec = TemplateSpec {
             kind: self.kind,
@@ -497,12 +499,16 @@ impl Iterator for TemplateReader<'_> {
             // Padding, unless something follows; looked at once, since a set may be full of zeros.
             let is_padding = self.body.iter().all(|byte| *byte == 0);
             self.body = &[];
-            return if is_padding { None } else { Some(TemplateRecord::Reject) };
+            return if is_padding {
+                None
+            } else {
+                Some(TemplateRecord::Reject { id: None })
+            };
         }
         let record = self.record();
         if record.is_none() {
             self.body = &[];
         }
-        Some(record.unwrap_or(TemplateRecord::Reject))
+        Some(record.unwrap_or(TemplateRecord::Reject { id: None }))
     }
 }

@@ -130,6 +130,26 @@ fn templates_that_cannot_be_used_are_refused() {
 }
 
 #[test]
+fn a_layout_that_was_refused_is_not_read_by_the_one_before() {
+    let refused: [fn(Ipfix) -> Ipfix; 4] = [
+        |message| message.template(256, &[(1, 0)]),
+        |message| message.template(256, &[(1, 4); 257]),
+        |message| message.template(256, &[(1, 40_000), (2, 40_000)]),
+        |message| message.options_template(256, 2, &[(1, 4)]),
+    ];
+    for (case, refused) in refused.into_iter().enumerate() {
+        let mut decoder = decoder();
+        let known = Ipfix::new().template(256, FLOW_FIELDS);
+        let messages = [known, refused(data(0, 5)), data(1, 6)].map(Ipfix::build);
+        let out = decode_all(&mut decoder, &messages);
+        assert_eq!(bytes_of(&out), [5], "{case}");
+        assert_eq!(out.counts.total(Counter::TemplatesRejected), 1);
+        assert_eq!(out.counts.total(Counter::SetsPending), 1, "what comes after it waits");
+        assert!(decoder.domains()[0].templates.is_empty());
+    }
+}
+
+#[test]
 fn padding_is_no_record() {
     let specs = [(1, 4), (2, 4)];
     for (padding, refused) in [
