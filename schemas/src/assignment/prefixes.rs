@@ -12,10 +12,13 @@ use crate::address::Address;
 
 /// No prefix covers this.
 const NOBODY: u32 = u32::MAX;
-/// IPv4 lookups start with this many bits.
+/// IPv4 lookups start with this many bits, and go on with so many more where boundaries are dense.
 const BUCKET_BITS: u32 = 16;
+const DENSE_BITS: u32 = 8;
 /// Fewer boundaries than these lie in a core's cache and are searched as a whole.
 const BUCKETS_WORTH: usize = 2_048;
+/// A bucket with more boundaries is dense.
+const DENSE_WORTH: usize = 64;
 
 #[derive(Debug)]
 struct Prefix {
@@ -25,6 +28,15 @@ struct Prefix {
     others: std::ops::Range<u32>,
     /// The next shorter prefix around it, or [`NOBODY`].
     around: u32,
+}
+
+/// The boundaries of the IPv4 addresses that share their first bits.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    from: u32,
+    to: u32,
+    /// Where its part of the table of dense buckets starts, or [`NOBODY`].
+    dense: u32,
 }
 
 /// From `start` on, up to the next boundary, `prefix` is the longest one.
@@ -42,14 +54,32 @@ fn set<K: PartialEq>(boundaries: &mut Vec<Boundary<K>>, start: K, prefix: u32) {
 }
 
 /// An immutable table of prefixes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PrefixTable {
     prefixes: Vec<Prefix>,
     tenures: Vec<Tenure>,
     v4: Vec<Boundary<u32>>,
-    /// For each value of the first bits, how many boundaries lie before; empty where that is not worth it.
-    v4_buckets: Vec<u32>,
+    /// One for each value of the first bits; empty where that is not worth it.
+    v4_buckets: Vec<Bucket>,
+    /// For each value of the next bits in each dense bucket, how many boundaries lie before, and for the last one after.
+    v4_dense: Vec<u32>,
     v6: Vec<Boundary<u128>>,
+    /// The longest IPv6 prefix around all mapped IPv4 addresses.
+    v6_around_v4: u32,
+}
+
+impl Default for PrefixTable {
+    fn default() -> PrefixTable {
+        PrefixTable {
+            prefixes: Vec::new(),
+            tenures: Vec::new(),
+            v4: Vec::new(),
+            v4_buckets: Vec::new(),
+            v4_dense: Vec::new(),
+            v6: Vec::new(),
+            v6_around_v4: NOBODY,
+        }
+    }
 }
 
 impl PrefixTable {
@@ -65,14 +95,34 @@ impl PrefixTable {
         }
         table.v4 = table.lay_out(v4, |last| last.checked_add(1));
         table.v6 = table.lay_out(v6, |last| last.checked_add(1));
+        // Prefixes inside the mapped addresses are IPv4 prefixes here, so that those around are around all of them.
+        let first_mapped = Address::from_v4([0; 4]).to_u128();
+        table.v6_around_v4 = longest(&table.v6, first_mapped, 0..table.v6.len());
         if table.v4.len() >= BUCKETS_WORTH {
-            let before = |bucket: u32| match bucket.checked_mul(1 << (u32::BITS - BUCKET_BITS)) {
-                Some(first) => table.v4.partition_point(|boundary| boundary.start < first),
-                None => table.v4.len(),
-            };
-            table.v4_buckets = (0..=1 << BUCKET_BITS).map(|bucket| before(bucket) as u32).collect();
+            table.fill_buckets();
         }
         table
+    }
+
+    fn fill_buckets(&mut self) {
+        let v4 = &self.v4;
+        // How many boundaries lie before an address, which may be just beyond the last one.
+        let before = |address: u64| v4.partition_point(|boundary| u64::from(boundary.start) < address) as u32;
+        let bucket_shift = u32::BITS - BUCKET_BITS;
+        let dense_shift = bucket_shift - DENSE_BITS;
+        for first in (0..1_u64 << BUCKET_BITS).map(|bucket| bucket << bucket_shift) {
+            let mut bucket = Bucket {
+                from: before(first),
+                to: before(first + (1 << bucket_shift)),
+                dense: NOBODY,
+            };
+            if (bucket.to - bucket.from) as usize > DENSE_WORTH {
+                bucket.dense = self.v4_dense.len() as u32;
+                let parts = (0..=1_u64 << DENSE_BITS).map(|part| before(first + (part << dense_shift)));
+                self.v4_dense.extend(parts);
+            }
+            self.v4_buckets.push(bucket);
+        }
     }
 
     /// Numbers the prefixes and lists where the longest one changes.
@@ -127,21 +177,25 @@ impl PrefixTable {
         if address.is_v4() {
             let [.., a, b, c, d] = address.0;
             let found = self.longest_v4(u32::from_be_bytes([a, b, c, d]));
-            if let Some(service) = self.holder_around(found, at_ms) {
-                return Some(service);
-            }
+            return self
+                .holder_around(found, at_ms)
+                .or_else(|| self.holder_around(self.v6_around_v4, at_ms));
         }
-        // An IPv6 prefix that is short enough covers the mapped IPv4 addresses too.
         let found = longest(&self.v6, address.to_u128(), 0..self.v6.len());
         self.holder_around(found, at_ms)
     }
 
     #[inline]
     fn longest_v4(&self, bits: u32) -> u32 {
-        let bucket = (bits >> (u32::BITS - BUCKET_BITS)) as usize;
-        let range = match self.v4_buckets.get(bucket..bucket + 2) {
-            Some([from, to]) => *from as usize..*to as usize,
-            _ => 0..self.v4.len(),
+        let bucket_shift = u32::BITS - BUCKET_BITS;
+        let range = match self.v4_buckets.get((bits >> bucket_shift) as usize) {
+            None => 0..self.v4.len(),
+            Some(Bucket { from, to, dense: NOBODY }) => *from as usize..*to as usize,
+            Some(Bucket { dense, .. }) => {
+                let part = (bits >> (bucket_shift - DENSE_BITS)) & ((1 << DENSE_BITS) - 1);
+                let at = (dense + part) as usize;
+                self.v4_dense[at] as usize..self.v4_dense[at + 1] as usize
+            }
         };
         longest(&self.v4, bits, range)
     }
@@ -192,6 +246,36 @@ mod tests {
             .filter_map(|(net, tenures)| Some((length(net), holder(tenures, at_ms)?)))
             .max()
             .map(|(_, service)| service)
+    }
+
+    #[test]
+    fn dense_and_sparse_buckets_answer_alike() {
+        let holds = |service| Tenure {
+            from_ms: 0,
+            to_ms: i64::MAX,
+            service,
+        };
+        // Every other /29 of 10.0.0.0/14, and one prefix in each of many other buckets, up to the very last address.
+        let dense = (0..16_384_u32).map(|block| (0x0a00_0000 + block * 16, 29));
+        let sparse = (0..1_024_u32).map(|block| (0x8000_0000 + (block << 21), 20));
+        let nets: BTreeMap<IpNet, Vec<Tenure>> = dense
+            .chain(sparse)
+            .chain([(u32::MAX, 32)])
+            .zip(1..)
+            .map(|((bits, length), service)| {
+                let net = IpNet::new(std::net::Ipv4Addr::from(bits).into(), length).unwrap();
+                (net.trunc(), vec![holds(service)])
+            })
+            .collect();
+        let table = PrefixTable::new(nets.clone());
+        assert!(!table.v4_dense.is_empty());
+        let find = |bits: u32| table.holder(Address::from_v4(bits.to_be_bytes()), 5);
+        for (net, tenures) in &nets {
+            let ends = [net.network(), net.broadcast()].map(|ip| Address::from(ip).to_u128() as u32);
+            assert_eq!(ends.map(find), [Some(tenures[0].service); 2], "{net}");
+            let outside = [ends[0].wrapping_sub(1), ends[1].wrapping_add(1)];
+            assert_eq!(outside.map(find), [None; 2], "{net}");
+        }
     }
 
     fn net() -> impl Strategy<Value = IpNet> {
