@@ -51,6 +51,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ("fragments", packets.fragments),
         ("cut short", packets.truncated),
         ("of an unknown link type", packets.link_unknown),
+        ("of a time after the year 9999", packets.time_unknown),
     ];
     for (what, count) in left_out.into_iter().filter(|(_, count)| *count > 0) {
         println!("{count} packets left out: {what}");

@@ -21,7 +21,7 @@ use schemas::metering::MeteringConfig;
 use schemas::table::{RowGroup, Storage, Token};
 use schemas::window::DAY_MS;
 
-pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, replay_pcap};
+pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, read_pcap_bytes, replay_pcap};
 
 use crate::config::encode_threads_default;
 use crate::counts::{Counter, Counts};

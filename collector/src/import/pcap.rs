@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -17,7 +17,13 @@ use schemas::address::Address;
 use sha2::{Digest, Sha256};
 
 use super::{ImportError, Importer};
+use crate::decode::Datagram;
 use crate::decode::dispatch::Kind;
+
+/// A pcapng file starts with a section header block.
+const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// The last instant of the year 9999, UTC ms: folders and people have four digits for a year.
+const LAST_MS: i64 = 253_402_300_799_999;
 
 /// Which UDP payloads are taken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -52,6 +58,8 @@ pub struct ReplaySummary {
     pub others: u64,
     /// Left out: a link type that is not understood.
     pub link_unknown: u64,
+    /// Left out: a time after the year 9999, which no capture of packets has.
+    pub time_unknown: u64,
 }
 
 /// A name for importing this file: its content's SHA-256, so that the same capture is the same import wherever it lies.
@@ -91,32 +99,29 @@ pub fn replay_pcap(
         path: path.to_owned(),
         source,
     };
-    let mut file = File::open(path).map_err(open_error)?;
+    let file = File::open(path).map_err(open_error)?;
     let bytes_total = file.metadata().map_err(open_error)?.len();
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(open_error)?;
-    file.seek(SeekFrom::Start(0)).map_err(open_error)?;
-    let mut replay = Replay {
-        importer,
-        filter,
-        summary: ReplaySummary::default(),
-        bytes_read: 0,
+    let mut summary = ReplaySummary::default();
+    let mut bytes_read = 0;
+    let mut tell = |summary: &ReplaySummary, bytes_read: u64| {
+        progress(ReplayProgress {
+            packets: summary.packets,
+            datagrams: summary.datagrams,
+            bytes_read: bytes_read.min(bytes_total),
+            bytes_total,
+        });
     };
-    let mut each = |replay: &mut Replay<'_>, packet: Packet<'_>| {
-        replay.packet(&packet)?;
-        if replay.summary.packets.is_multiple_of(1_000) {
-            progress(replay.progress(bytes_total));
+    let result = read_capture(BufReader::new(file), |packet| {
+        bytes_read += packet.data.len() as u64 + 16;
+        if let Some(datagram) = summary.take(&packet, filter) {
+            importer.push(datagram.received_at_ms, datagram.source, datagram.payload)?;
+        }
+        if summary.packets.is_multiple_of(1_000) {
+            tell(&summary, bytes_read);
         }
         Ok(())
-    };
-    let reader = BufReader::new(file);
-    let result = if magic == [0x0a, 0x0d, 0x0d, 0x0a] {
-        read_pcapng(reader, &mut replay, &mut each)
-    } else {
-        read_pcap(reader, &mut replay, &mut each)
-    };
-    let summary = replay.summary;
-    progress(replay.progress(bytes_total));
+    });
+    tell(&summary, bytes_read);
     match result {
         Ok(()) => Ok(summary),
         Err(ReadError::Import(error)) => Err(error),
@@ -125,6 +130,39 @@ pub fn replay_pcap(
             packets: summary.packets,
             source,
         }),
+    }
+}
+
+/// Hands every datagram of a capture that is in memory to `each`. Answers what became of its packets, and why it could not be
+/// read further where it could not.
+pub fn read_pcap_bytes(
+    bytes: &[u8],
+    filter: &PortFilter,
+    mut each: impl FnMut(&Datagram<'_>),
+) -> (ReplaySummary, Option<PcapError>) {
+    let mut summary = ReplaySummary::default();
+    let result = read_capture(Cursor::new(bytes), |packet| {
+        if let Some(datagram) = summary.take(&packet, filter) {
+            each(&datagram);
+        }
+        Ok(())
+    });
+    match result {
+        Err(ReadError::Capture(error)) => (summary, Some(error)),
+        Ok(()) | Err(ReadError::Import(_)) => (summary, None),
+    }
+}
+
+/// Hands every packet of a pcap or pcapng file to `each`.
+fn read_capture<R: BufRead>(
+    mut reader: R,
+    mut each: impl FnMut(Packet<'_>) -> Result<(), ImportError>,
+) -> Result<(), ReadError> {
+    let start = reader.fill_buf().map_err(PcapError::IoError)?;
+    if start.starts_with(&PCAPNG_MAGIC) {
+        read_pcapng(reader, &mut each)
+    } else {
+        read_pcap(reader, &mut each)
     }
 }
 
@@ -146,14 +184,15 @@ impl From<ImportError> for ReadError {
 }
 
 struct Packet<'a> {
-    at_ms: i64,
+    /// `None` for a time after [`LAST_MS`].
+    at_ms: Option<i64>,
     link: DataLink,
     data: Cow<'a, [u8]>,
 }
 
-type Each<'e> = dyn FnMut(&mut Replay<'_>, Packet<'_>) -> Result<(), ImportError> + 'e;
+type Each<'e> = dyn FnMut(Packet<'_>) -> Result<(), ImportError> + 'e;
 
-fn read_pcap(reader: BufReader<File>, replay: &mut Replay<'_>, each: &mut Each<'_>) -> Result<(), ReadError> {
+fn read_pcap(reader: impl Read, each: &mut Each<'_>) -> Result<(), ReadError> {
     let mut reader = PcapReader::new(reader)?;
     let header = reader.header();
     let fractions_per_ms = match header.ts_resolution {
@@ -163,19 +202,16 @@ fn read_pcap(reader: BufReader<File>, replay: &mut Replay<'_>, each: &mut Each<'
     while let Some(packet) = reader.next_raw_packet() {
         let packet = packet?;
         let at_ms = i64::from(packet.ts_sec) * 1_000 + i64::from(packet.ts_frac / fractions_per_ms);
-        each(
-            replay,
-            Packet {
-                at_ms,
-                link: header.datalink,
-                data: packet.data,
-            },
-        )?;
+        each(Packet {
+            at_ms: Some(at_ms),
+            link: header.datalink,
+            data: packet.data,
+        })?;
     }
     Ok(())
 }
 
-fn read_pcapng(reader: BufReader<File>, replay: &mut Replay<'_>, each: &mut Each<'_>) -> Result<(), ReadError> {
+fn read_pcapng(reader: impl Read, each: &mut Each<'_>) -> Result<(), ReadError> {
     let mut reader = PcapNgReader::new(reader)?;
     // Per interface of the section: link type and time units per second.
     let mut interfaces: Vec<(DataLink, u64)> = Vec::new();
@@ -195,15 +231,12 @@ fn read_pcapng(reader: BufReader<File>, replay: &mut Replay<'_>, each: &mut Each
                 };
                 // The reader hands the count of units over as if they were nanoseconds.
                 let units = packet.timestamp.as_nanos();
-                let at_ms = (units * 1_000 / u128::from(*units_per_second)) as i64;
-                each(
-                    replay,
-                    Packet {
-                        at_ms,
-                        link: *link,
-                        data: packet.data,
-                    },
-                )?;
+                let at_ms = i64::try_from(units * 1_000 / u128::from(*units_per_second));
+                each(Packet {
+                    at_ms: at_ms.ok().filter(|at_ms| *at_ms <= LAST_MS),
+                    link: *link,
+                    data: packet.data,
+                })?;
             }
             _ => {}
         }
@@ -218,42 +251,30 @@ fn units_per_second(resolution: u8) -> u64 {
     base.checked_pow(exponent).unwrap_or(u64::MAX)
 }
 
-struct Replay<'a> {
-    importer: &'a mut Importer,
-    filter: &'a PortFilter,
-    summary: ReplaySummary,
-    bytes_read: u64,
-}
-
-impl Replay<'_> {
-    fn progress(&self, bytes_total: u64) -> ReplayProgress {
-        ReplayProgress {
-            packets: self.summary.packets,
-            datagrams: self.summary.datagrams,
-            bytes_read: self.bytes_read.min(bytes_total),
-            bytes_total,
-        }
-    }
-
-    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), ImportError> {
-        self.summary.packets += 1;
-        self.bytes_read += packet.data.len() as u64 + 16;
+impl ReplaySummary {
+    /// Counts a packet; answers its datagram when it has one that is wanted.
+    fn take<'p>(&mut self, packet: &'p Packet<'_>, filter: &PortFilter) -> Option<Datagram<'p>> {
+        self.packets += 1;
+        let Some(received_at_ms) = packet.at_ms else {
+            self.time_unknown += 1;
+            return None;
+        };
         let sliced = match packet.link {
             DataLink::ETHERNET => SlicedPacket::from_ethernet(&packet.data),
             DataLink::LINUX_SLL => SlicedPacket::from_linux_sll(&packet.data),
             DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => SlicedPacket::from_ip(&packet.data),
             _ => {
-                self.summary.link_unknown += 1;
-                return Ok(());
+                self.link_unknown += 1;
+                return None;
             }
         };
         let Ok(sliced) = sliced else {
-            self.summary.truncated += 1;
-            return Ok(());
+            self.truncated += 1;
+            return None;
         };
         if sliced.is_ip_payload_fragmented() {
-            self.summary.fragments += 1;
-            return Ok(());
+            self.fragments += 1;
+            return None;
         }
         let source = match &sliced.net {
             Some(NetSlice::Ipv4(ip)) => Address::from_v4(ip.header().source()),
@@ -261,20 +282,24 @@ impl Replay<'_> {
             _ => Address::UNSPECIFIED,
         };
         let Some(TransportSlice::Udp(udp)) = &sliced.transport else {
-            self.summary.others += 1;
-            return Ok(());
+            self.others += 1;
+            return None;
         };
         let payload = udp.payload();
-        let is_wanted = match self.filter {
+        let is_wanted = match filter {
             PortFilter::FlowLike => looks_like_flows(payload),
             PortFilter::Ports(ports) => ports.contains(&udp.destination_port()),
         };
         if !is_wanted {
-            self.summary.others += 1;
-            return Ok(());
+            self.others += 1;
+            return None;
         }
-        self.summary.datagrams += 1;
-        self.importer.push(packet.at_ms, source, payload)
+        self.datagrams += 1;
+        Some(Datagram {
+            received_at_ms,
+            source,
+            payload,
+        })
     }
 }
 
@@ -364,11 +389,59 @@ mod tests {
             truncated: 1,
             others: 1,
             link_unknown: 0,
+            time_unknown: 0,
         };
         assert_eq!((summary, rows), (expected, 4));
         let other = tempfile::tempdir().unwrap();
         let (summary, rows) = replay(other.path(), &capture, &PortFilter::Ports(vec![9995]));
         assert_eq!((summary.datagrams, rows), (1, 2));
+    }
+
+    /// A pcapng file of one packet, captured at so many units of a time resolution.
+    fn pcapng(resolution: u8, units: u64, frame: &[u8]) -> Vec<u8> {
+        fn block(kind: u32, content: &[u8]) -> Vec<u8> {
+            let padded = content.len().next_multiple_of(4);
+            let length = (padded as u32 + 12).to_le_bytes();
+            let mut bytes = [kind.to_le_bytes(), length].concat();
+            bytes.extend_from_slice(content);
+            bytes.resize(8 + padded, 0);
+            bytes.extend_from_slice(&length);
+            bytes
+        }
+        let section = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+        // Ethernet, no snap length; options: if_tsresol, end.
+        let interface = [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, resolution, 0, 0, 0, 0, 0, 0, 0];
+        let length = (frame.len() as u32).to_le_bytes();
+        let (high, low) = ((units >> 32) as u32, units as u32);
+        let packet = [
+            &[0; 4][..],
+            &high.to_le_bytes(),
+            &low.to_le_bytes(),
+            &length,
+            &length,
+            frame,
+        ]
+        .concat();
+        [block(0x0a0d_0d0a, &section), block(1, &interface), block(6, &packet)].concat()
+    }
+
+    #[test]
+    fn a_packet_of_no_time_of_ours_is_left_out() {
+        let frame = frame(false, 2055, &v5_datagram(0, &[(100, 1)]));
+        let mut at_ms = Vec::new();
+        let mut read = |capture: Vec<u8>| {
+            let (summary, error) = read_pcap_bytes(&capture, &PortFilter::FlowLike, |datagram| {
+                at_ms.push(datagram.received_at_ms);
+            });
+            assert!(error.is_none(), "{error:?}");
+            (summary.packets, summary.datagrams, summary.time_unknown)
+        };
+        assert_eq!(read(pcapng(6, 1_700_000_000_123_456, &frame)), (1, 1, 0));
+        assert_eq!(read(pcapng(0, u64::MAX, &frame)), (1, 0, 1));
+        assert_eq!(read(pcapng(0, u64::MAX / 1_000, &frame)), (1, 0, 1));
+        assert_eq!(read(pcapng(0, 253_402_300_799, &frame)), (1, 1, 0));
+        assert_eq!(read(pcapng(0, 253_402_300_800, &frame)), (1, 0, 1));
+        assert_eq!(at_ms, [1_700_000_000_123, 253_402_300_799_000]);
     }
 
     #[test]

@@ -28,8 +28,8 @@
 //! id and the segment's number: bytes that a stranger sends in a datagram cannot pass for a block, nor can a block of
 //! another segment.
 //!
-//! Reading goes from block to block. Where a block is damaged and its header still leads to another sound block, that
-//! one block is lost; where the header is damaged too, the next sound block is searched byte by byte. Both are counted.
+//! Reading goes from block to block. Behind a damaged block the next sound one is searched byte by byte: its own length may
+//! be what is damaged. Each damaged place is counted.
 //! Damage with nothing sound behind it is the torn end of a crash.
 
 mod folder;
@@ -43,7 +43,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use folder::{Journal, SegmentFile};
-pub use reader::{SegmentContent, read_segment};
+pub use reader::{SegmentContent, read_segment, read_segment_bytes};
 pub use record::{Drops, Record, RecordBuffer, Records};
 pub use writer::SegmentWriter;
 

@@ -70,16 +70,17 @@ fn is_sound(bytes: &[u8], offset: usize, seed: Seed) -> bool {
     !matches!(block_at(bytes, offset, seed), Found::Damaged)
 }
 
-/// First sound block after the damaged one at `offset`: where its own header leads, else wherever a magic number stands.
+/// First sound block after the damaged one at `offset`. Where its own header leads it is searched no farther than there: the
+/// length may be what is damaged, and lead past sound blocks.
 fn resync(bytes: &[u8], offset: usize, seed: Seed) -> Option<usize> {
-    if let Some(length) = bytes.get(offset + 4..offset + 8).and_then(|b| b.first_chunk()) {
-        let next = offset + BLOCK_HEADER_BYTES + u32::from_le_bytes(*length) as usize;
-        if is_sound(bytes, next, seed) {
-            return Some(next);
-        }
-    }
-    (offset + 1..bytes.len().saturating_sub(BLOCK_HEADER_BYTES - 1))
+    let length = bytes.get(offset + 4..offset + 8).and_then(|b| b.first_chunk());
+    let lead = length
+        .map(|length| offset + BLOCK_HEADER_BYTES + u32::from_le_bytes(*length) as usize)
+        .filter(|next| is_sound(bytes, *next, seed));
+    let end = lead.unwrap_or(bytes.len().saturating_sub(BLOCK_HEADER_BYTES - 1));
+    (offset + 1..end)
         .find(|at| bytes[*at..].starts_with(&BLOCK_MAGIC) && is_sound(bytes, *at, seed))
+        .or(lead)
 }
 
 fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
@@ -97,6 +98,11 @@ fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
 /// When the file cannot be read. Damage is no error: it is counted in the answer.
 pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
     let bytes = std::fs::read(path).map_err(io(path))?;
+    Ok(read_segment_bytes(bytes, journal_id, segment))
+}
+
+/// [`read_segment`] of a file that is in memory already.
+pub fn read_segment_bytes(bytes: Vec<u8>, journal_id: &str, segment: u64) -> SegmentContent {
     let seed = Seed::new(journal_id, segment);
     let mut content = SegmentContent {
         bytes: Vec::new(),
@@ -132,5 +138,5 @@ pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<Segme
         }
     }
     content.bytes = bytes;
-    Ok(content)
+    content
 }

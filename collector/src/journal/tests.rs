@@ -151,6 +151,22 @@ fn every_torn_length_of_a_segment_is_readable() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn a_damaged_length_that_leads_to_a_later_block_hides_none_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let model = write(&path, 3, &[vec![10], vec![20], vec![30], vec![40]], true);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let third_block = model.blocks[1].1;
+    let length = (third_block - SEGMENT_HEADER_BYTES - BLOCK_HEADER_BYTES) as u32;
+    bytes[SEGMENT_HEADER_BYTES + 4..SEGMENT_HEADER_BYTES + 8].copy_from_slice(&length.to_le_bytes());
+    let content = read_segment_bytes(bytes, ID, 3);
+    assert_eq!(names(&content), [1, 2, 3]);
+    assert_eq!(content.blocks_damaged, 1);
+    assert!(content.closed);
+}
+
 #[test]
 fn a_block_inside_a_datagram_does_not_pass_for_one() {
     let dir = tempfile::tempdir().unwrap();

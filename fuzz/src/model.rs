@@ -1,0 +1,845 @@
+//! The plainest reading of NetFlow v5, v7, v9 and IPFIX there is, to compare the decoder with: no plans, no scratch room, a
+//! field at a time.
+//!
+//! It says what a datagram's flows and counts must be, under the decoder's default limits, none of which an input can reach but
+//! that on a template's fields. Which rate is chosen, how an instant is resolved and how sequence numbers are followed it leaves to
+//! [`collector::sampling`], [`collector::times`] and the decoder.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use collector::counts::Counter;
+use collector::decode::netflow::DecodeLimits;
+use collector::sampling::{
+    AnnouncedRates, DomainKey, SamplingConfig, SamplingElements, choose, interface_sampler, sampler_of_flow, v5_rate,
+};
+use collector::times::{Clock, TimeKind, normalise, resolve};
+use schemas::address::Address;
+use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow};
+
+const VARIABLE_LENGTH: u16 = 65535;
+const FIRST_TEMPLATE_ID: u16 = 256;
+
+/// Every exporter, as the model remembers it.
+#[derive(Default)]
+pub struct Model {
+    exporters: BTreeMap<Address, Exporter>,
+    /// What the datagrams so far must have given.
+    pub flows: Vec<Flow>,
+    /// A record carried the head of a packet (IE 313, 315), which the model does not read: it cannot judge this input.
+    pub met_a_packet_section: bool,
+    counts: BTreeMap<Counter, u64>,
+}
+
+#[derive(Default)]
+struct Exporter {
+    domains: BTreeMap<DomainKey, Domain>,
+    rates: AnnouncedRates,
+    boot_ms: Option<i64>,
+}
+
+#[derive(Default)]
+struct Domain {
+    templates: BTreeMap<u16, Template>,
+    waiting: VecDeque<Waiting>,
+    boot_ms: Option<i64>,
+}
+
+struct Waiting {
+    id: u16,
+    body: Vec<u8>,
+    received_at_ms: i64,
+    clock: Clock,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Template {
+    is_options: bool,
+    scopes: usize,
+    fields: Vec<Field>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Field {
+    element: u16,
+    length: u16,
+    enterprise: u32,
+}
+
+/// The counters that the model keeps; what is counted under others it does not judge.
+pub const COUNTERS: &[Counter] = &[
+    Counter::DatagramsDecoded,
+    Counter::DatagramsRejectedShort,
+    Counter::DatagramsRejectedVersion,
+    Counter::DatagramsRejectedLength,
+    Counter::DatagramsRejectedLimit,
+    Counter::DatagramBytesTrailing,
+    Counter::FlowRecords,
+    Counter::OptionsRecords,
+    Counter::Templates,
+    Counter::TemplateWithdrawals,
+    Counter::TemplatesRejected,
+    Counter::SamplersRejected,
+    Counter::SetsPending,
+    Counter::SetsReplayed,
+    Counter::SetsDroppedPending,
+    Counter::SetsRejectedLength,
+    Counter::SetsRejectedLimit,
+    Counter::SetsRejectedReserved,
+    Counter::RecordsRejectedLength,
+    Counter::RecordsWithoutCounters,
+    Counter::FlowsWithoutRate,
+    Counter::FlowsDiscarded,
+    Counter::TemplatesExpired,
+    Counter::TimesNegativeDuration,
+    Counter::TimesFuture,
+    Counter::TimesTooOld,
+    Counter::TimesMissing,
+];
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Reduced-size numbers; longer than eight bytes is none.
+fn number(bytes: &[u8]) -> u64 {
+    if bytes.len() > 8 {
+        return 0;
+    }
+    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// What surrounds the sets of a datagram.
+struct Context<'a> {
+    limits: &'a DecodeLimits,
+    sampling: &'a SamplingConfig,
+    source: Address,
+    key: DomainKey,
+    received_at_ms: i64,
+    clock: Clock,
+}
+
+impl Model {
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counts.get(&counter).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, counter: Counter, amount: u64) {
+        *self.counts.entry(counter).or_default() += amount;
+    }
+
+    /// Takes one datagram.
+    pub fn decode(
+        &mut self,
+        limits: &DecodeLimits,
+        sampling: &SamplingConfig,
+        source: Address,
+        received_at_ms: i64,
+        payload: &[u8],
+    ) {
+        let outcome = match be16(payload, 0) {
+            Some(version @ (5 | 7)) => self.fixed(limits, sampling, source, received_at_ms, version as u8, payload),
+            Some(9) => self.v9(limits, sampling, source, received_at_ms, payload),
+            Some(10) => self.ipfix(limits, sampling, source, received_at_ms, payload),
+            Some(_) => Counter::DatagramsRejectedVersion,
+            None => Counter::DatagramsRejectedShort,
+        };
+        self.add(outcome, 1);
+    }
+
+    fn fixed(
+        &mut self,
+        limits: &DecodeLimits,
+        sampling: &SamplingConfig,
+        source: Address,
+        received_at_ms: i64,
+        version: u8,
+        payload: &[u8],
+    ) -> Counter {
+        if payload.len() < 24 {
+            return Counter::DatagramsRejectedShort;
+        }
+        let word16 = |at| be16(payload, at).expect("within the header");
+        let word32 = |at| be32(payload, at).expect("within the header");
+        let record_bytes = if version == 5 { 48 } else { 52 };
+        let end = 24 + usize::from(word16(2)) * record_bytes;
+        if payload.len() < end {
+            return Counter::DatagramsRejectedLength;
+        }
+        self.add(Counter::DatagramBytesTrailing, (payload.len() - end) as u64);
+        let (engine, word) = if version == 5 { (word16(20), word16(22)) } else { (0, 0) };
+        let key = DomainKey {
+            protocol_version: version,
+            observation_domain: u32::from(engine),
+        };
+        let clock = Clock {
+            export_ms: i64::from(word32(8)) * 1000 + i64::from(word32(12) / 1_000_000),
+            uptime_ms: Some(word32(4)),
+        };
+        let exporter = self.exporters.entry(source).or_default();
+        exporter.domains.entry(key).or_default();
+        let told = v5_rate(word, sampling.of(source).v5_mode_bits.unwrap_or(true));
+        let rate = choose(sampling.of(source), told, &exporter.rates, key, 0).rate;
+        for record in payload[24..end].chunks(record_bytes) {
+            let word16 = |at| be16(record, at).expect("within the record");
+            let word32 = |at| be32(record, at).expect("within the record");
+            let address = |at| Address::from_v4(word32(at).to_be_bytes());
+            let protocol = record[38];
+            let mut flow = Flow {
+                received_at_ms,
+                exporter: source,
+                observation_domain: key.observation_domain,
+                protocol_version: version,
+                sampling_rate: rate,
+                src_addr: address(0),
+                dst_addr: address(4),
+                in_if: word16(12).into(),
+                out_if: word16(14).into(),
+                packets: word32(16).into(),
+                bytes: word32(20).into(),
+                src_port: word16(32),
+                dst_port: word16(34),
+                tcp_flags: record[37],
+                ip_protocol: protocol,
+                tos: record[39],
+                src_as: word16(40).into(),
+                dst_as: word16(42).into(),
+                src_mask: record[44],
+                dst_mask: record[45],
+                icmp_type_code: if [1, 58].contains(&protocol) { word16(34) } else { 0 },
+                ..Flow::default()
+            };
+            if word32(8) != 0 {
+                flow.next_hop = address(8);
+            }
+            mark_discarded(&mut flow);
+            let at = |at| resolve(TimeKind::SysUptime, word32(at).into(), clock);
+            self.push(flow, at(24), at(28), limits);
+        }
+        Counter::DatagramsDecoded
+    }
+
+    fn push(&mut self, mut flow: Flow, start_ms: Option<i64>, end_ms: Option<i64>, limits: &DecodeLimits) {
+        let times = normalise(start_ms, end_ms, flow.received_at_ms, &limits.times());
+        flow.start_at_ms = times.start_ms;
+        flow.end_at_ms = times.end_ms;
+        self.add(Counter::TimesMissing, times.missing.into());
+        self.add(Counter::TimesNegativeDuration, times.negative_duration.into());
+        self.add(Counter::TimesFuture, times.future.into());
+        self.add(Counter::TimesTooOld, times.too_old.into());
+        self.add(Counter::FlowsWithoutRate, u64::from(flow.sampling_rate == 0));
+        self.add(Counter::FlowsDiscarded, u64::from(flow.forwarding_status >> 6 == 2));
+        self.add(Counter::FlowRecords, 1);
+        self.flows.push(flow);
+    }
+
+    fn v9(
+        &mut self,
+        limits: &DecodeLimits,
+        sampling: &SamplingConfig,
+        source: Address,
+        received_at_ms: i64,
+        payload: &[u8],
+    ) -> Counter {
+        if payload.len() < 20 {
+            return Counter::DatagramsRejectedShort;
+        }
+        let word32 = |at| be32(payload, at).expect("within the header");
+        let context = Context {
+            limits,
+            sampling,
+            source,
+            key: DomainKey {
+                protocol_version: 9,
+                observation_domain: word32(16),
+            },
+            received_at_ms,
+            clock: Clock {
+                export_ms: i64::from(word32(8)) * 1000,
+                uptime_ms: Some(word32(4)),
+            },
+        };
+        self.sets(&context, &payload[20..]);
+        Counter::DatagramsDecoded
+    }
+
+    fn ipfix(
+        &mut self,
+        limits: &DecodeLimits,
+        sampling: &SamplingConfig,
+        source: Address,
+        received_at_ms: i64,
+        payload: &[u8],
+    ) -> Counter {
+        if payload.len() < 16 {
+            return Counter::DatagramsRejectedShort;
+        }
+        let length = usize::from(be16(payload, 2).expect("within the header"));
+        if !(16..=payload.len()).contains(&length) {
+            return Counter::DatagramsRejectedLength;
+        }
+        self.add(Counter::DatagramBytesTrailing, (payload.len() - length) as u64);
+        let word32 = |at| be32(payload, at).expect("within the header");
+        let context = Context {
+            limits,
+            sampling,
+            source,
+            key: DomainKey {
+                protocol_version: 10,
+                observation_domain: word32(12),
+            },
+            received_at_ms,
+            clock: Clock {
+                export_ms: i64::from(word32(4)) * 1000,
+                uptime_ms: None,
+            },
+        };
+        self.sets(&context, &payload[16..length]);
+        Counter::DatagramsDecoded
+    }
+
+    fn domain(&mut self, context: &Context<'_>) -> &mut Domain {
+        let exporter = self.exporters.entry(context.source).or_default();
+        exporter.domains.entry(context.key).or_default()
+    }
+
+    fn sets(&mut self, context: &Context<'_>, body: &[u8]) {
+        let is_v9 = context.key.protocol_version == 9;
+        let oldest_ms = context.received_at_ms - context.limits.pending_max_age_ms;
+        let waiting = &mut self.domain(context).waiting;
+        let mut expired = 0;
+        while waiting.front().is_some_and(|set| set.received_at_ms < oldest_ms) {
+            waiting.pop_front();
+            expired += 1;
+        }
+        self.add(Counter::SetsDroppedPending, expired);
+
+        // Data sets that were met and not read yet, in their order.
+        let mut unread: Vec<(u16, &[u8])> = Vec::new();
+        let mut defined: Vec<u16> = Vec::new();
+        let mut rest = body;
+        while let (Some(id), Some(length)) = (be16(rest, 0), be16(rest, 2)) {
+            let length = usize::from(length);
+            if !(4..=rest.len()).contains(&length) {
+                self.add(Counter::SetsRejectedLength, 1);
+                break;
+            }
+            let set = &rest[4..length];
+            rest = &rest[length..];
+            match (is_v9, id) {
+                (true, 0) | (false, 2) => self.template_set(context, set, false, &mut unread, &mut defined),
+                (true, 1) | (false, 3) => self.template_set(context, set, true, &mut unread, &mut defined),
+                _ if id < FIRST_TEMPLATE_ID => self.add(Counter::SetsRejectedReserved, 1),
+                _ => unread.push((id, set)),
+            }
+        }
+        for is_options in [true, false] {
+            for id in &defined {
+                self.read_waiting(context, *id, is_options);
+            }
+            self.read_now(context, &mut unread, |_, template| template.is_options == is_options);
+        }
+        for (id, set) in unread {
+            self.add(Counter::SetsPending, 1);
+            let waiting = Waiting {
+                id,
+                body: set.to_vec(),
+                received_at_ms: context.received_at_ms,
+                clock: context.clock,
+            };
+            self.domain(context).waiting.push_back(waiting);
+        }
+    }
+
+    /// Reads and takes out the data sets whose template is known and wanted.
+    fn read_now(
+        &mut self,
+        context: &Context<'_>,
+        unread: &mut Vec<(u16, &[u8])>,
+        wanted: impl Fn(u16, &Template) -> bool,
+    ) {
+        let sets = std::mem::take(unread);
+        for (id, set) in sets {
+            match self.domain(context).templates.get(&id).cloned() {
+                Some(template) if wanted(id, &template) => self.data_set(context, &template, set),
+                _ => unread.push((id, set)),
+            }
+        }
+    }
+
+    fn read_waiting(&mut self, context: &Context<'_>, id: u16, is_options: bool) {
+        let domain = self.domain(context);
+        let Some(template) = domain.templates.get(&id).cloned() else {
+            return;
+        };
+        if template.is_options != is_options {
+            return;
+        }
+        let (freed, kept): (Vec<Waiting>, Vec<Waiting>) = domain.waiting.drain(..).partition(|set| set.id == id);
+        domain.waiting = kept.into();
+        for set in freed {
+            self.add(Counter::SetsReplayed, 1);
+            let then = Context {
+                received_at_ms: set.received_at_ms,
+                clock: set.clock,
+                ..*context
+            };
+            self.data_set(&then, &template, &set.body);
+        }
+    }
+
+    fn template_set(
+        &mut self,
+        context: &Context<'_>,
+        mut set: &[u8],
+        is_options: bool,
+        unread: &mut Vec<(u16, &[u8])>,
+        defined: &mut Vec<u16>,
+    ) {
+        while set.len() >= 4 {
+            if set.starts_with(&[0, 0]) {
+                self.add(Counter::TemplatesRejected, u64::from(set.iter().any(|byte| *byte != 0)));
+                return;
+            }
+            match template_record(set, context.key.protocol_version == 9, is_options) {
+                None => {
+                    self.add(Counter::TemplatesRejected, 1);
+                    return;
+                }
+                Some((id, None, behind)) => {
+                    set = behind;
+                    self.withdraw(context, id, is_options, unread);
+                }
+                Some((id, Some(template), behind)) => {
+                    set = behind;
+                    self.define(context, id, template, unread, defined);
+                }
+            }
+        }
+    }
+
+    fn withdraw(&mut self, context: &Context<'_>, id: u16, is_options: bool, unread: &mut Vec<(u16, &[u8])>) {
+        self.add(Counter::TemplateWithdrawals, 1);
+        let all_of_kind = id == if is_options { 3 } else { 2 };
+        if all_of_kind {
+            self.read_now(context, unread, |_, _| true);
+            let templates = &mut self.domain(context).templates;
+            templates.retain(|_, template| template.is_options != is_options);
+        } else if id >= FIRST_TEMPLATE_ID {
+            self.read_now(context, unread, |set_id, _| set_id == id);
+            self.domain(context).templates.remove(&id);
+        }
+    }
+
+    fn define(
+        &mut self,
+        context: &Context<'_>,
+        id: u16,
+        template: Template,
+        unread: &mut Vec<(u16, &[u8])>,
+        defined: &mut Vec<u16>,
+    ) {
+        let usable = id >= FIRST_TEMPLATE_ID
+            && (1..=context.limits.max_template_fields).contains(&template.fields.len())
+            && template.scopes <= template.fields.len();
+        if !usable {
+            return self.add(Counter::TemplatesRejected, 1);
+        }
+        let known = self.domain(context).templates.get(&id);
+        if known == Some(&template) {
+            return self.add(Counter::Templates, 1);
+        }
+        if known.is_some() {
+            self.read_now(context, unread, |set_id, _| set_id == id);
+        }
+        let record_bytes = template.record_min_bytes(context.key.protocol_version == 9);
+        if record_bytes == 0 || record_bytes > 65535 {
+            return self.add(Counter::TemplatesRejected, 1);
+        }
+        self.add(Counter::Templates, 1);
+        self.domain(context).templates.insert(id, template);
+        if !defined.contains(&id) {
+            defined.push(id);
+        }
+    }
+
+    fn data_set(&mut self, context: &Context<'_>, template: &Template, set: &[u8]) {
+        let is_v9 = context.key.protocol_version == 9;
+        let mut rest = set;
+        let mut announced = Vec::new();
+        let exporter = self.exporters.entry(context.source).or_default();
+        let boot_ms = exporter
+            .domains
+            .get(&context.key)
+            .and_then(|domain| domain.boot_ms)
+            .or(exporter.boot_ms);
+        let by_interface = exporter.rates.by_interface(context.key);
+        while rest.len() >= template.record_min_bytes(is_v9) {
+            let Some((values, behind)) = template.read(rest, is_v9) else {
+                break;
+            };
+            rest = behind;
+            if template.is_options {
+                self.options_record(context, &values, &mut announced);
+            } else {
+                self.flow_record(context, &values, boot_ms, by_interface);
+            }
+        }
+        if !announced.is_empty() {
+            let exporter = self.exporters.entry(context.source).or_default();
+            let refused = exporter
+                .rates
+                .announce(context.key, &announced, context.limits.max_samplers_per_domain);
+            self.add(Counter::SamplersRejected, refused);
+        }
+        let cut_off = rest.len() > 3 && rest.iter().any(|byte| *byte != 0);
+        self.add(Counter::RecordsRejectedLength, cut_off.into());
+    }
+
+    fn options_record(&mut self, context: &Context<'_>, values: &Values<'_>, announced: &mut Vec<(u64, u32)>) {
+        self.add(Counter::OptionsRecords, 1);
+        let rate = values.sampling().rate();
+        if rate != 0 {
+            let interface = values.scope_interface(context.key.protocol_version == 9);
+            let sampler = match (values.sampler(), interface) {
+                (0, 1..) => interface_sampler(interface),
+                (sampler, _) => sampler,
+            };
+            announced.push((sampler, rate));
+        }
+        let boot_ms = values.number(&[&[160]]);
+        if let (1.., Ok(boot_ms)) = (boot_ms, i64::try_from(boot_ms)) {
+            self.domain(context).boot_ms = Some(boot_ms);
+            self.exporters.entry(context.source).or_default().boot_ms = Some(boot_ms);
+        }
+    }
+
+    fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>, by_interface: bool) {
+        let bytes: Ranks<'_> = &[&[1], &[85], &[23], &[171], &[231]];
+        if !values.has(bytes) {
+            self.met_a_packet_section |= values.has_packet_section;
+            return self.add(Counter::RecordsWithoutCounters, 1);
+        }
+        let protocol = values.kept(&[&[4]], 8) as u8;
+        let dst_port = values.kept(&[&[11], &[181, 183]], 16) as u16;
+        let icmp = values.kept(&[&[32, 139]], 16) as u16;
+        let icmp_type_code = if !values.has(&[&[32, 139], &[176, 178]]) {
+            if [1, 58].contains(&protocol) { dst_port } else { 0 }
+        } else if icmp != 0 {
+            icmp
+        } else {
+            let (kind, code) = (
+                values.number_by_value(&[&[176, 178]]),
+                values.number_by_value(&[&[177, 179]]),
+            );
+            u16::from_be_bytes([kind as u8, code as u8])
+        };
+        let mut flow = Flow {
+            received_at_ms: context.received_at_ms,
+            exporter: context.source,
+            observation_domain: context.key.observation_domain,
+            protocol_version: context.key.protocol_version,
+            bytes: values.number(bytes),
+            packets: values.number(&[&[2], &[86], &[24], &[172], &[298]]),
+            ip_protocol: protocol,
+            tos: values.kept(&[&[5]], 8) as u8,
+            tcp_flags: values.kept(&[&[6]], 8) as u8,
+            src_port: values.kept(&[&[7], &[180, 182]], 16) as u16,
+            dst_port,
+            src_addr: values.address(&[8, 27]),
+            dst_addr: values.address(&[12, 28]),
+            src_mask: values.kept(&[&[9, 29]], 8) as u8,
+            dst_mask: values.kept(&[&[13, 30]], 8) as u8,
+            in_if: values.kept(&[&[10], &[252]], 32) as u32,
+            out_if: values.kept(&[&[14], &[253]], 32) as u32,
+            next_hop: values.next_hop(),
+            src_as: values.kept(&[&[16]], 32) as u32,
+            dst_as: values.kept(&[&[17]], 32) as u32,
+            icmp_type_code,
+            vlan: values.first(&[&[58], &[243], &[59], &[254]], 12) as u16,
+            direction: match values.number(&[&[61]]) {
+                value @ 0..=1 if values.has(&[&[61]]) => value as u8,
+                _ => DIRECTION_UNKNOWN,
+            },
+            forwarding_status: values.kept(&[&[89]], 8) as u8,
+            ..Flow::default()
+        };
+        let sampler = match values.sampler() {
+            0 if by_interface => sampler_of_flow(&flow),
+            sampler => sampler,
+        };
+        let exporter = self.exporters.entry(context.source).or_default();
+        let (config, rates) = (context.sampling.of(context.source), &exporter.rates);
+        flow.sampling_rate = choose(config, values.sampling().rate(), rates, context.key, sampler).rate;
+        if values.has(&[&[14], &[253]]) && values.has(&[&[15, 62], &[18, 63]]) {
+            mark_discarded(&mut flow);
+        }
+        let own_boot_ms = match values.number(&[&[160]]) {
+            0 => boot_ms,
+            own => i64::try_from(own).ok(),
+        };
+        let mut clock = context.clock;
+        if let (None, Some(boot_ms)) = (clock.uptime_ms, own_boot_ms) {
+            clock.uptime_ms = Some(clock.export_ms.wrapping_sub(boot_ms) as u32);
+        }
+        let instant = |elements: [(u16, TimeKind); 6]| {
+            let (element, kind) = elements.into_iter().find(|(element, _)| values.has(&[&[*element]]))?;
+            resolve(kind, values.number(&[&[element]]), clock)
+        };
+        let (mut start_ms, mut end_ms) = (instant(START_ELEMENTS), instant(END_ELEMENTS));
+        let duration_ms = if values.has(&[&[162]]) {
+            Some(values.number(&[&[162]]) / 1000)
+        } else {
+            values.has(&[&[161]]).then(|| values.number(&[&[161]]))
+        };
+        if let Some(duration_ms) = duration_ms.and_then(|duration_ms| i64::try_from(duration_ms).ok()) {
+            match (start_ms, end_ms) {
+                (Some(start), None) => end_ms = start.checked_add(duration_ms),
+                (None, Some(end)) => start_ms = end.checked_sub(duration_ms),
+                _ => {}
+            }
+        }
+        self.push(flow, start_ms, end_ms, context.limits);
+    }
+}
+
+/// Neither next hop nor output interface, though it came in somewhere, and no other word on it: dropped.
+fn mark_discarded(flow: &mut Flow) {
+    let goes_nowhere = flow.out_if == 0 && flow.next_hop == Address::UNSPECIFIED;
+    if goes_nowhere && flow.in_if != 0 && flow.forwarding_status == 0 {
+        flow.forwarding_status = FORWARDING_DROPPED;
+    }
+}
+
+const START_ELEMENTS: [(u16, TimeKind); 6] = [
+    (152, TimeKind::Milliseconds),
+    (154, TimeKind::Ntp),
+    (156, TimeKind::Ntp),
+    (22, TimeKind::SysUptime),
+    (150, TimeKind::Seconds),
+    (158, TimeKind::DeltaMicroseconds),
+];
+const END_ELEMENTS: [(u16, TimeKind); 6] = [
+    (153, TimeKind::Milliseconds),
+    (155, TimeKind::Ntp),
+    (157, TimeKind::Ntp),
+    (21, TimeKind::SysUptime),
+    (151, TimeKind::Seconds),
+    (159, TimeKind::DeltaMicroseconds),
+];
+
+/// Elements that speak of one column, best first; those of one rank are alike.
+type Ranks<'a> = &'a [&'a [u16]];
+
+/// One record: its fields with their values, those of enterprises and of no length left out.
+struct Values<'a> {
+    fields: Vec<Value<'a>>,
+    has_packet_section: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    element: u16,
+    is_scope: bool,
+    bytes: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// The fields of these elements, in the record's order. A scope of v9 is none: its types are no elements.
+    fn of(&self, elements: &[u16]) -> impl Iterator<Item = &'a [u8]> {
+        self.fields
+            .iter()
+            .filter(|value| !value.is_scope && elements.contains(&value.element))
+            .map(|value| value.bytes)
+    }
+
+    fn has(&self, ranks: Ranks<'_>) -> bool {
+        ranks.iter().any(|elements| self.of(elements).next().is_some())
+    }
+
+    /// The first value that is not 0 among the best elements that the record has.
+    fn number(&self, ranks: Ranks<'_>) -> u64 {
+        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
+        best.map_or(0, |elements| self.number_by_value(&[elements]))
+    }
+
+    /// As [`Values::number`], of what a column of so many bits keeps of a value.
+    fn kept(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
+        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
+        best.map_or(0, |elements| self.first(&[elements], bits))
+    }
+
+    /// As [`Values::number_by_value`], of what a column of so many bits keeps of a value.
+    fn first(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
+        ranks
+            .iter()
+            .flat_map(|elements| self.of(elements))
+            .map(|field| number(field) & ((1 << bits) - 1))
+            .find(|value| *value != 0)
+            .unwrap_or(0)
+    }
+
+    /// The first value that is not 0, best elements first.
+    fn number_by_value(&self, ranks: Ranks<'_>) -> u64 {
+        ranks
+            .iter()
+            .flat_map(|elements| self.of(elements))
+            .map(number)
+            .find(|value| *value != 0)
+            .unwrap_or(0)
+    }
+
+    /// The first address that is not zero; else the last field's, which may be the zero of either family.
+    fn address(&self, elements: &[u16]) -> Address {
+        let fields: Vec<&[u8]> = self.of(elements).collect();
+        let found = fields
+            .iter()
+            .find_map(|field| address(field).filter(|_| field.iter().any(|byte| *byte != 0)));
+        found
+            .or_else(|| address(fields.last()?))
+            .unwrap_or(Address::UNSPECIFIED)
+    }
+
+    fn next_hop(&self) -> Address {
+        let ranks: Ranks<'_> = &[&[15, 62], &[18, 63]];
+        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
+        let found = best.and_then(|elements| {
+            self.of(elements)
+                .filter(|field| field.iter().any(|byte| *byte != 0))
+                .find_map(address)
+        });
+        found.unwrap_or(Address::UNSPECIFIED)
+    }
+
+    fn sampler(&self) -> u64 {
+        self.number_by_value(&[&[302], &[48]])
+    }
+
+    fn sampling(&self) -> SamplingElements {
+        let probability = |field: &[u8]| match *field {
+            [a, b, c, d] => f64::from(f32::from_be_bytes([a, b, c, d])),
+            [a, b, c, d, e, f, g, h] => f64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            _ => 0.0,
+        };
+        SamplingElements {
+            interval: self.number(&[&[34]]),
+            random_interval: self.number(&[&[50]]),
+            packet_interval: self.number(&[&[305]]),
+            packet_space: self.has(&[&[306]]).then(|| self.number(&[&[306]])),
+            size: self.number(&[&[309]]),
+            population: self.number(&[&[310]]),
+            // Repeated: the first field, as it is.
+            probability: self.of(&[311]).map(probability).next().unwrap_or(0.0),
+        }
+    }
+
+    fn scope_interface(&self, is_v9: bool) -> u64 {
+        let elements: &[u16] = if is_v9 { &[2] } else { &[10, 14] };
+        let scopes = self
+            .fields
+            .iter()
+            .filter(|value| value.is_scope && elements.contains(&value.element));
+        scopes
+            .map(|value| number(value.bytes))
+            .find(|value| *value != 0)
+            .unwrap_or(0)
+    }
+}
+
+fn address(field: &[u8]) -> Option<Address> {
+    match field.len() {
+        4 => Some(Address::from_v4(*field.first_chunk()?)),
+        16 => Some(Address(*field.first_chunk()?)),
+        _ => None,
+    }
+}
+
+impl Template {
+    fn record_min_bytes(&self, is_v9: bool) -> usize {
+        let lengths = self.fields.iter().map(|field| match field.length {
+            VARIABLE_LENGTH if !is_v9 => 1,
+            length => usize::from(length),
+        });
+        lengths.sum()
+    }
+
+    /// One record from the front of `bytes`, and what is behind it.
+    fn read<'a>(&self, bytes: &'a [u8], is_v9: bool) -> Option<(Values<'a>, &'a [u8])> {
+        let mut rest = bytes;
+        let mut values = Vec::new();
+        for (index, field) in self.fields.iter().enumerate() {
+            let mut length = usize::from(field.length);
+            if field.length == VARIABLE_LENGTH && !is_v9 {
+                length = usize::from(*rest.first()?);
+                rest = &rest[1..];
+                if length == 255 {
+                    length = usize::from(be16(rest, 0)?);
+                    rest = &rest[2..];
+                }
+            }
+            let (bytes, behind) = rest.split_at_checked(length)?;
+            rest = behind;
+            let is_interface = matches!((is_v9, field.element), (true, _) | (false, 10 | 14));
+            if field.enterprise == 0 && field.length > 0 {
+                values.push(Value {
+                    element: field.element,
+                    is_scope: index < self.scopes && is_interface,
+                    bytes,
+                });
+            }
+        }
+        let section = |field: &Field| field.enterprise == 0 && [313, 315].contains(&field.element);
+        let values = Values {
+            fields: values,
+            has_packet_section: self.fields.iter().any(section),
+        };
+        Some((values, rest))
+    }
+}
+
+/// One record of a template set: its id, the template (`None`: a withdrawal), and what is behind it. `None` when it is cut off.
+fn template_record(set: &[u8], is_v9: bool, is_options: bool) -> Option<(u16, Option<Template>, &[u8])> {
+    let id = be16(set, 0)?;
+    let first = usize::from(be16(set, 2)?);
+    let mut at = 4;
+    if !is_v9 && first == 0 {
+        return Some((id, None, &set[at..]));
+    }
+    let (mut count, mut scopes) = (first, 0);
+    if is_options {
+        let second = usize::from(be16(set, at)?);
+        at += 2;
+        if is_v9 {
+            if first % 4 != 0 || second % 4 != 0 {
+                return None;
+            }
+            (count, scopes) = (first / 4 + second / 4, first / 4);
+        } else {
+            scopes = second;
+        }
+    }
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let mut field = Field {
+            element: be16(set, at)?,
+            length: be16(set, at + 2)?,
+            enterprise: 0,
+        };
+        at += 4;
+        if !is_v9 && field.element & 0x8000 != 0 {
+            field.element &= 0x7fff;
+            field.enterprise = be32(set, at)?;
+            at += 4;
+        }
+        fields.push(field);
+    }
+    let template = Template {
+        is_options,
+        scopes,
+        fields,
+    };
+    Some((id, Some(template), &set[at..]))
+}
