@@ -102,7 +102,9 @@ fn run_and_die(data_dir: &Path, mut steps_left: usize) -> bool {
     let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     let mut stage = recovered.stage;
     for number in recovered.next_segment..recovered.next_new_segment {
-        let prepared = worker::prepare(&journal, &mut stage, number).unwrap().unwrap();
+        let prepared = worker::prepare(&journal, &mut stage, number, &mut Vec::new())
+            .unwrap()
+            .unwrap();
         let mut written = Written::default();
         for step in Step::ALL {
             if !alive() {
@@ -365,7 +367,12 @@ fn an_exporter_that_sends_from_several_ports_decodes_right_with_several_sockets(
         assert_eq!(stored_bytes(dir.path()), expected, "{protocol}");
         let counts = stored_counts(dir.path());
         assert_eq!(counts["flow_records"], flows.len() as u64, "{protocol}");
-        for lost in ["flows_without_sampling_rate", "sets_pending", "sequence_lost", "sequence_reordered"] {
+        for lost in [
+            "flows_without_sampling_rate",
+            "sets_pending",
+            "sequence_lost",
+            "sequence_reordered",
+        ] {
             assert_eq!(counts.get(lost), None, "{protocol}");
         }
         let status = status::read(dir.path()).unwrap().unwrap();

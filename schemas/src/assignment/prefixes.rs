@@ -30,14 +30,23 @@ struct Prefix {
     around: u32,
 }
 
-/// The boundaries of the IPv4 addresses that share their first bits.
+/// The IPv4 addresses that share their first bits, in four bytes: the table of them stays in a core's cache.
+///
+/// | upper bits | rest |
+/// |---|---|
+/// | 0 | no boundary inside: the longest prefix of all of them, [`INSIDE_NOBODY`] for none |
+/// | 10 | where their part of the table of sparse buckets starts: two numbers |
+/// | 11 | where their part of the table of dense buckets starts |
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
-    from: u32,
-    to: u32,
-    /// Where its part of the table of dense buckets starts, or [`NOBODY`].
-    dense: u32,
-}
+struct Bucket(u32);
+
+const SPARSE: u32 = 0b10 << 30;
+const DENSE: u32 = 0b11 << 30;
+const INSIDE_NOBODY: u32 = u32::MAX >> 1;
+
+/// What [`PrefixTable::find`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found(u32);
 
 /// From `start` on, up to the next boundary, `prefix` is the longest one.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +70,9 @@ pub(super) struct PrefixTable {
     v4: Vec<Boundary<u32>>,
     /// One for each value of the first bits; empty where that is not worth it.
     v4_buckets: Vec<Bucket>,
-    /// For each value of the next bits in each dense bucket, how many boundaries lie before, and for the last one after.
-    v4_dense: Vec<u32>,
+    /// For each value of the next bits in each dense bucket, how many boundaries lie before, and for the last one after; the
+    /// same for the whole of each sparse bucket.
+    v4_parts: Vec<u32>,
     v6: Vec<Boundary<u128>>,
     /// The longest IPv6 prefix around all mapped IPv4 addresses.
     v6_around_v4: u32,
@@ -75,7 +85,7 @@ impl Default for PrefixTable {
             tenures: Vec::new(),
             v4: Vec::new(),
             v4_buckets: Vec::new(),
-            v4_dense: Vec::new(),
+            v4_parts: Vec::new(),
             v6: Vec::new(),
             v6_around_v4: NOBODY,
         }
@@ -94,10 +104,16 @@ impl PrefixTable {
             }
         }
         table.v4 = table.lay_out(v4, |last| last.checked_add(1));
+        let v4_prefixes = table.prefixes.len();
         table.v6 = table.lay_out(v6, |last| last.checked_add(1));
         // Prefixes inside the mapped addresses are IPv4 prefixes here, so that those around are around all of them.
         let first_mapped = Address::from_v4([0; 4]).to_u128();
         table.v6_around_v4 = longest(&table.v6, first_mapped, 0..table.v6.len());
+        for prefix in &mut table.prefixes[..v4_prefixes] {
+            if prefix.around == NOBODY {
+                prefix.around = table.v6_around_v4;
+            }
+        }
         if table.v4.len() >= BUCKETS_WORTH {
             table.fill_buckets();
         }
@@ -111,17 +127,23 @@ impl PrefixTable {
         let bucket_shift = u32::BITS - BUCKET_BITS;
         let dense_shift = bucket_shift - DENSE_BITS;
         for first in (0..1_u64 << BUCKET_BITS).map(|bucket| bucket << bucket_shift) {
-            let mut bucket = Bucket {
-                from: before(first),
-                to: before(first + (1 << bucket_shift)),
-                dense: NOBODY,
-            };
-            if (bucket.to - bucket.from) as usize > DENSE_WORTH {
-                bucket.dense = self.v4_dense.len() as u32;
-                let parts = (0..=1_u64 << DENSE_BITS).map(|part| before(first + (part << dense_shift)));
-                self.v4_dense.extend(parts);
-            }
-            self.v4_buckets.push(bucket);
+            let (from, to) = (before(first), before(first + (1 << bucket_shift)));
+            let at = self.v4_parts.len() as u32;
+            self.v4_buckets.push(match (to - from) as usize {
+                0 => match from.checked_sub(1).map_or(NOBODY, |last| v4[last as usize].prefix) {
+                    NOBODY => Bucket(INSIDE_NOBODY),
+                    prefix => Bucket(prefix),
+                },
+                1..=DENSE_WORTH => {
+                    self.v4_parts.extend([from, to]);
+                    Bucket(SPARSE | at)
+                }
+                _ => {
+                    let parts = (0..=1_u64 << DENSE_BITS).map(|part| before(first + (part << dense_shift)));
+                    self.v4_parts.extend(parts);
+                    Bucket(DENSE | at)
+                }
+            });
         }
     }
 
@@ -174,30 +196,48 @@ impl PrefixTable {
     /// Who held the address at `at_ms`, by the longest prefix with a holder at that time.
     #[inline]
     pub(super) fn holder(&self, address: Address, at_ms: i64) -> Option<u32> {
-        if address.is_v4() {
-            let [.., a, b, c, d] = address.0;
-            let found = self.longest_v4(u32::from_be_bytes([a, b, c, d]));
-            return self
-                .holder_around(found, at_ms)
-                .or_else(|| self.holder_around(self.v6_around_v4, at_ms));
+        self.holder_of(self.find(address), at_ms)
+    }
+
+    /// The longest prefix of an address, whoever holds it. Apart from [`PrefixTable::holder_of`], so that many lookups in
+    /// a row wait for memory together.
+    #[inline]
+    pub(super) fn find(&self, address: Address) -> Found {
+        if !address.is_v4() {
+            return Found(longest(&self.v6, address.to_u128(), 0..self.v6.len()));
         }
-        let found = longest(&self.v6, address.to_u128(), 0..self.v6.len());
-        self.holder_around(found, at_ms)
+        let [.., a, b, c, d] = address.0;
+        Found(match self.longest_v4(u32::from_be_bytes([a, b, c, d])) {
+            NOBODY => self.v6_around_v4,
+            prefix => prefix,
+        })
+    }
+
+    /// Who held what was found at `at_ms`: the longest prefix with a holder at that time.
+    #[inline]
+    pub(super) fn holder_of(&self, found: Found, at_ms: i64) -> Option<u32> {
+        self.holder_around(found.0, at_ms)
     }
 
     #[inline]
     fn longest_v4(&self, bits: u32) -> u32 {
         let bucket_shift = u32::BITS - BUCKET_BITS;
-        let range = match self.v4_buckets.get((bits >> bucket_shift) as usize) {
-            None => 0..self.v4.len(),
-            Some(Bucket { from, to, dense: NOBODY }) => *from as usize..*to as usize,
-            Some(Bucket { dense, .. }) => {
-                let part = (bits >> (bucket_shift - DENSE_BITS)) & ((1 << DENSE_BITS) - 1);
-                let at = (dense + part) as usize;
-                self.v4_dense[at] as usize..self.v4_dense[at + 1] as usize
-            }
+        let Some(Bucket(bucket)) = self.v4_buckets.get((bits >> bucket_shift) as usize).copied() else {
+            return longest(&self.v4, bits, 0..self.v4.len());
         };
-        longest(&self.v4, bits, range)
+        if bucket < SPARSE {
+            return if bucket == INSIDE_NOBODY { NOBODY } else { bucket };
+        }
+        let part = match bucket & DENSE {
+            DENSE => (bits >> (bucket_shift - DENSE_BITS)) & ((1 << DENSE_BITS) - 1),
+            _ => 0,
+        };
+        let at = ((bucket & !DENSE) + part) as usize;
+        longest(
+            &self.v4,
+            bits,
+            self.v4_parts[at] as usize..self.v4_parts[at + 1] as usize,
+        )
     }
 
     #[inline]
@@ -268,7 +308,8 @@ mod tests {
             })
             .collect();
         let table = PrefixTable::new(nets.clone());
-        assert!(!table.v4_dense.is_empty());
+        let dense = table.v4_buckets.iter().filter(|bucket| bucket.0 & DENSE == DENSE);
+        assert_eq!(dense.count(), 4);
         let find = |bits: u32| table.holder(Address::from_v4(bits.to_be_bytes()), 5);
         for (net, tenures) in &nets {
             let ends = [net.network(), net.broadcast()].map(|ip| Address::from(ip).to_u128() as u32);
