@@ -5,6 +5,8 @@
 //! longest prefix that covers what follows; each prefix knows the next shorter one around it, for the times at which it
 //! had no holder.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 
 use super::Tenure;
@@ -20,11 +22,18 @@ const BUCKETS_WORTH: usize = 2_048;
 /// A bucket with more boundaries is dense.
 const DENSE_WORTH: usize = 64;
 
+/// The first tenure of a prefix, and mostly the only one, in eight bytes: all of them stay near the core.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    service: u32,
+    /// Which of the validities.
+    validity: u32,
+}
+
+/// Where to look when that one does not hold.
 #[derive(Debug)]
-struct Prefix {
-    /// Most prefixes have one tenure only: no second place to look at.
-    first: Tenure,
-    /// Where the others lie.
+struct Rest {
+    /// Where the other tenures lie.
     others: std::ops::Range<u32>,
     /// The next shorter prefix around it, or [`NOBODY`].
     around: u32,
@@ -65,7 +74,12 @@ fn set<K: PartialEq>(boundaries: &mut Vec<Boundary<K>>, start: K, prefix: u32) {
 /// An immutable table of prefixes.
 #[derive(Debug)]
 pub(super) struct PrefixTable {
-    prefixes: Vec<Prefix>,
+    /// By the number of the prefix.
+    firsts: Vec<First>,
+    rests: Vec<Rest>,
+    /// Distinct times of first tenures, half-open: many assignments are made together.
+    validities: Vec<(i64, i64)>,
+    /// Tenures but the first ones.
     tenures: Vec<Tenure>,
     v4: Vec<Boundary<u32>>,
     /// One for each value of the first bits; empty where that is not worth it.
@@ -81,7 +95,9 @@ pub(super) struct PrefixTable {
 impl Default for PrefixTable {
     fn default() -> PrefixTable {
         PrefixTable {
-            prefixes: Vec::new(),
+            firsts: Vec::new(),
+            rests: Vec::new(),
+            validities: Vec::new(),
             tenures: Vec::new(),
             v4: Vec::new(),
             v4_buckets: Vec::new(),
@@ -104,12 +120,12 @@ impl PrefixTable {
             }
         }
         table.v4 = table.lay_out(v4, |last| last.checked_add(1));
-        let v4_prefixes = table.prefixes.len();
+        let v4_prefixes = table.rests.len();
         table.v6 = table.lay_out(v6, |last| last.checked_add(1));
         // Prefixes inside the mapped addresses are IPv4 prefixes here, so that those around are around all of them.
         let first_mapped = Address::from_v4([0; 4]).to_u128();
         table.v6_around_v4 = longest(&table.v6, first_mapped, 0..table.v6.len());
-        for prefix in &mut table.prefixes[..v4_prefixes] {
+        for prefix in &mut table.rests[..v4_prefixes] {
             if prefix.around == NOBODY {
                 prefix.around = table.v6_around_v4;
             }
@@ -156,6 +172,7 @@ impl PrefixTable {
         // Longer prefixes of one start come after the shorter ones around them.
         nets.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
         let mut boundaries = Vec::new();
+        let mut numbers: HashMap<(i64, i64), u32> = self.validities.iter().copied().zip(0..).collect();
         // The prefixes that cover the current point, the longest last.
         let mut open: Vec<(K, u32)> = Vec::new();
         let close = |open: &mut Vec<(K, u32)>, boundaries: &mut Vec<Boundary<K>>| {
@@ -174,12 +191,21 @@ impl PrefixTable {
             };
             let from = self.tenures.len() as u32;
             self.tenures.extend_from_slice(others);
-            self.prefixes.push(Prefix {
-                first: *first_tenure,
+            let validity = (first_tenure.from_ms, first_tenure.to_ms);
+            let next = self.validities.len() as u32;
+            let validity_number = *numbers.entry(validity).or_insert(next);
+            if validity_number == next {
+                self.validities.push(validity);
+            }
+            self.firsts.push(First {
+                service: first_tenure.service,
+                validity: validity_number,
+            });
+            self.rests.push(Rest {
                 others: from..self.tenures.len() as u32,
                 around: open.last().map_or(NOBODY, |(_, prefix)| *prefix),
             });
-            let prefix = self.prefixes.len() as u32 - 1;
+            let prefix = self.rests.len() as u32 - 1;
             set(&mut boundaries, first, prefix);
             open.push((last, prefix));
         }
@@ -190,7 +216,7 @@ impl PrefixTable {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.prefixes.is_empty()
+        self.firsts.is_empty()
     }
 
     /// Who held the address at `at_ms`, by the longest prefix with a holder at that time.
@@ -242,15 +268,17 @@ impl PrefixTable {
 
     #[inline]
     fn holder_around(&self, mut prefix: u32, at_ms: i64) -> Option<u32> {
-        while let Some(known) = self.prefixes.get(prefix as usize) {
-            if known.first.holds(at_ms) {
-                return Some(known.first.service);
+        while let Some(first) = self.firsts.get(prefix as usize) {
+            let (from_ms, to_ms) = self.validities[first.validity as usize];
+            if from_ms <= at_ms && at_ms < to_ms {
+                return Some(first.service);
             }
-            let others = &self.tenures[known.others.start as usize..known.others.end as usize];
+            let rest = &self.rests[prefix as usize];
+            let others = &self.tenures[rest.others.start as usize..rest.others.end as usize];
             if let Some(tenure) = others.iter().find(|tenure| tenure.holds(at_ms)) {
                 return Some(tenure.service);
             }
-            prefix = known.around;
+            prefix = rest.around;
         }
         None
     }
