@@ -121,6 +121,7 @@ fn generate(dir: &Path, flows: usize) -> Result<Vec<FileEntry>, Error> {
     let metering = MeteringConfig {
         own_networks: Vec::new(),
         exporters: fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect(),
+        ..MeteringConfig::default()
     };
     let enricher = Enricher::new(&metering, Arc::new(Assignments::new(assignments)?));
     // The fleet has no more than this to say in an hour: more flows are those of other days in the same hour.

@@ -43,6 +43,8 @@ pub(crate) struct Jobs {
     pub(crate) database: Database,
     pub(crate) analytics: Analytics,
     pub(crate) collector: Arc<Collector>,
+    /// The revision of the assignments that the collector started with.
+    pub(crate) assignments_revision: i64,
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
     /// SIGHUP, where it can be watched.
@@ -58,7 +60,7 @@ impl Jobs {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut assignments = None;
+        let mut assignments = Some(self.assignments_revision);
         let mut config_modified = self.config_modified();
         let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
         let mut config_seen = config_modified;

@@ -59,7 +59,7 @@ impl Default for CollectorConfig {
             netflow: any(2055),
             sflow: any(6343),
             segment_seconds: 10,
-            segment_max_bytes: 32 << 20,
+            segment_max_bytes: 64 << 20,
             fsync_interval_ms: 200,
             journal_max_bytes: 20 << 30,
             receive_buffer_bytes: 32 << 20,

@@ -8,13 +8,14 @@
 //! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::assignment::{Assignment, Assignments, Target};
+use crate::assignment::{Assignment, Assignments, Found, Target};
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, was_discarded};
 
 /// How an exporter's flows are judged.
@@ -173,6 +174,8 @@ struct Seen {
     exporter: Address,
     src_addr: Address,
     dst_addr: Address,
+    src_found: Found,
+    dst_found: Found,
     in_if: u32,
     out_if: u32,
     vlan: u16,
@@ -196,6 +199,9 @@ pub struct Enricher {
     own: Assignments,
     assignments: Arc<Assignments>,
 }
+
+/// Rows whose prefixes are looked up together.
+const FOUND_AT_ONCE: usize = 256;
 
 /// Marks an address of an own network that no service holds.
 const OWN_NETWORK: u32 = u32::MAX;
@@ -236,6 +242,8 @@ impl Enricher {
             exporter: flow.exporter,
             src_addr: flow.src_addr,
             dst_addr: flow.dst_addr,
+            src_found: self.assignments.find(flow.src_addr),
+            dst_found: self.assignments.find(flow.dst_addr),
             in_if: flow.in_if,
             out_if: flow.out_if,
             vlan: flow.vlan,
@@ -253,8 +261,20 @@ impl Enricher {
 
     /// The same for many flows by column.
     pub fn enrich_columns(&self, flows: &mut FlowColumns) {
+        let mut found: Vec<(Found, Found)> = Vec::with_capacity(FOUND_AT_ONCE);
+        for first in (0..flows.len()).step_by(FOUND_AT_ONCE) {
+            let rows = first..flows.len().min(first + FOUND_AT_ONCE);
+            let pairs = flows.src_addr[rows.clone()].iter().zip(&flows.dst_addr[rows.clone()]);
+            let find = |address: &[u8; 16]| self.assignments.find(Address(*address));
+            found.clear();
+            found.extend(pairs.map(|(src, dst)| (find(src), find(dst))));
+            self.judge_rows(flows, rows, &found);
+        }
+    }
+
+    fn judge_rows(&self, flows: &mut FlowColumns, rows: Range<usize>, found: &[(Found, Found)]) {
         let mut known: Option<([u8; 16], Option<&Meter>)> = None;
-        for row in 0..flows.len() {
+        for (row, (src_found, dst_found)) in rows.zip(found) {
             // Flows of one datagram follow each other: the exporter is looked up once per run.
             let exporter = flows.exporter[row];
             let meter = match known {
@@ -269,6 +289,8 @@ impl Enricher {
                 exporter: Address(exporter),
                 src_addr: Address(flows.src_addr[row]),
                 dst_addr: Address(flows.dst_addr[row]),
+                src_found: *src_found,
+                dst_found: *dst_found,
                 in_if: flows.in_if[row],
                 out_if: flows.out_if[row],
                 vlan: flows.vlan[row],
@@ -288,17 +310,17 @@ impl Enricher {
     #[inline]
     fn judge(&self, meter: Option<&Meter>, seen: &Seen) -> Judged {
         let at_ms = seen.end_at_ms;
-        let service = |address, if_index| {
+        let service = |found, if_index| {
             self.assignments
-                .service_of_address(address, at_ms)
+                .service_of(found, at_ms)
                 .or_else(|| {
                     self.assignments
                         .service_of_interface(seen.exporter, if_index, seen.vlan, at_ms)
                 })
                 .unwrap_or(0)
         };
-        let src_service = service(seen.src_addr, seen.in_if);
-        let dst_service = service(seen.dst_addr, seen.out_if);
+        let src_service = service(seen.src_found, seen.in_if);
+        let dst_service = service(seen.dst_found, seen.out_if);
         let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
         let (in_boundary, out_boundary) = match (mode, meter) {
             (MeterMode::Addresses, _) | (_, None) => (

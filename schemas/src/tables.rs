@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn documentation_matches_the_definitions() {
         let mut expected =
-            String::from("# Stored tables\n\nDerived from `schemas/src/flow.rs` and `schemas/src/tables.rs`.\n\n");
+            String::from("# Stored tables\n\nDerived from `schemas/src/flow/mod.rs` and `schemas/src/tables.rs`.\n\n");
         for table in TABLES {
             expected.push_str(&table.markdown());
             expected.push('\n');

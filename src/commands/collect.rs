@@ -7,6 +7,7 @@ use analytics::Analytics;
 use anyhow::Context as _;
 use collector::{Collector, ListenKind};
 use schemas::db::Database;
+use schemas::inventory;
 use schemas::metering::MeteringConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -59,6 +60,8 @@ impl Running {
         let hangup = signal(SignalKind::hangup())
             .inspect_err(|error| warn!(%error, "SIGHUP is not watched, the configuration file is"))
             .ok();
+        // Asked before the rows: what changes between the two is read again by the jobs.
+        let assignments_revision = inventory::assignments_revision(database.pool()).await?;
         let assignments = load_assignments(&database).await?;
         let storage = config.open_storage()?;
         let collector = Collector::start(&storage, config.collector.clone(), config.metering(), assignments)
@@ -77,6 +80,7 @@ impl Running {
             database: database.clone(),
             analytics: analytics.clone(),
             collector: collector.clone(),
+            assignments_revision,
             metering: metering_sender,
             hangup,
             close_periods,

@@ -1,5 +1,7 @@
 //! Reading a segment: every sound block once, in order, past any damage.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -28,6 +30,11 @@ impl SegmentContent {
         self.blocks
             .iter()
             .flat_map(|block| Records::new(&self.bytes[block.clone()]))
+    }
+
+    /// The memory it took, to read another one into.
+    pub(crate) fn into_room(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Length of the file.
@@ -97,8 +104,22 @@ fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
 /// # Errors
 /// When the file cannot be read. Damage is no error: it is counted in the answer.
 pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
-    let bytes = std::fs::read(path).map_err(io(path))?;
-    Ok(read_segment_bytes(bytes, journal_id, segment))
+    read_segment_into(Vec::new(), path, journal_id, segment)
+}
+
+/// [`read_segment`] into the room of an earlier one ([`SegmentContent::into_room`]): fresh memory for each segment costs as
+/// much as reading it.
+pub(crate) fn read_segment_into(
+    mut room: Vec<u8>,
+    path: &Path,
+    journal_id: &str,
+    segment: u64,
+) -> Result<SegmentContent, JournalError> {
+    room.clear();
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut room))
+        .map_err(io(path))?;
+    Ok(read_segment_bytes(room, journal_id, segment))
 }
 
 /// [`read_segment`] of a file that is in memory already.

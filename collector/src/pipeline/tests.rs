@@ -102,7 +102,9 @@ fn run_and_die(data_dir: &Path, mut steps_left: usize) -> bool {
     let recovered = worker::recover(&journal, &tables, MeteringConfig::default(), Arc::default(), 2).unwrap();
     let mut stage = recovered.stage;
     for number in recovered.next_segment..recovered.next_new_segment {
-        let prepared = worker::prepare(&journal, &mut stage, number).unwrap().unwrap();
+        let prepared = worker::prepare(&journal, &mut stage, number, &mut Vec::new())
+            .unwrap()
+            .unwrap();
         let mut written = Written::default();
         for step in Step::ALL {
             if !alive() {

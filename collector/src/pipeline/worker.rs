@@ -20,12 +20,14 @@ use super::checkpoint::Checkpoint;
 use super::stage::Stage;
 use super::{CollectorError, Shared};
 use crate::counts::{CountKey, Counter};
-use crate::journal::{Journal, Record, read_segment};
+use crate::journal::{Journal, Record, read_segment_into};
 use crate::sink::{self, Prepared, Tables};
 use crate::status::{self, CollectorStatus, Tracker};
 
 /// Pause after a failed attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The status is written after a segment, but not more often: with thousands of exporters it is long.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// A failure that lasts is logged this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Attempts per segment when stopping.
@@ -118,13 +120,18 @@ pub(super) fn recover(
     })
 }
 
-/// Decodes one segment on top of the state in `stage`. `None` when there is no such segment.
-pub(super) fn prepare(journal: &Journal, stage: &mut Stage, number: u64) -> Result<Option<Prepared>, CollectorError> {
+/// Decodes one segment on top of the state in `stage`; reads it into `room`, which is kept for the next one. `None` when there is no such segment.
+pub(super) fn prepare(
+    journal: &Journal,
+    stage: &mut Stage,
+    number: u64,
+    room: &mut Vec<u8>,
+) -> Result<Option<Prepared>, CollectorError> {
     let path = journal.segment_path(number);
     if !path.exists() {
         return Ok(None);
     }
-    let content = read_segment(&path, journal.id(), number)?;
+    let content = read_segment_into(std::mem::take(room), &path, journal.id(), number)?;
     let mut last_ms = None;
     for record in content.records() {
         match record {
@@ -149,6 +156,7 @@ pub(super) fn prepare(journal: &Journal, stage: &mut Stage, number: u64) -> Resu
         stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
         tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
     }
+    *room = content.into_room();
     let token = Token {
         writer: journal.id().to_owned(),
         number,
@@ -171,11 +179,15 @@ pub(super) fn save_checkpoint(journal: &Journal, stage: &Stage, number: u64) -> 
 pub(super) struct Worker {
     shared: Arc<Shared>,
     stage: Stage,
+    /// Where segments are read into.
+    room: Vec<u8>,
     started_at_ms: i64,
     logged_at: Option<Instant>,
     /// The status as last written told of a stalled journal.
     told_stalled: bool,
     status_at: Cell<Instant>,
+    /// Segments were stored since.
+    status_is_stale: bool,
 }
 
 impl Worker {
@@ -183,10 +195,12 @@ impl Worker {
         Worker {
             shared,
             stage,
+            room: Vec::new(),
             started_at_ms: jiff::Timestamp::now().as_millisecond(),
             logged_at: None,
             told_stalled: false,
             status_at: Cell::new(Instant::now()),
+            status_is_stale: false,
         }
     }
 
@@ -200,6 +214,9 @@ impl Worker {
             match closed.recv_timeout(RETRY_INTERVAL) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => {
+                    if std::mem::take(&mut self.status_is_stale) {
+                        self.write_status();
+                    }
                     self.tell_of_stall();
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -222,7 +239,11 @@ impl Worker {
                 return false;
             }
             self.shared.next_segment.store(number + 1, Ordering::Release);
-            self.write_status();
+            self.status_is_stale = true;
+            if self.status_at.get().elapsed() >= STATUS_INTERVAL {
+                self.write_status();
+                self.status_is_stale = false;
+            }
         }
     }
 
@@ -231,7 +252,8 @@ impl Worker {
         let shared = self.shared.clone();
         let path = shared.journal.segment_path(number);
         let size_bytes = path.metadata().map_or(0, |metadata| metadata.len());
-        let Some(prepared) = self.retry(|worker| prepare(&shared.journal, &mut worker.stage, number)) else {
+        let Some(prepared) = self.retry(|worker| prepare(&shared.journal, &mut worker.stage, number, &mut worker.room))
+        else {
             return false;
         };
         if let Some(prepared) = &prepared {

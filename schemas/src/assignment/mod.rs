@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::address::Address;
 use crate::window::instant_text;
+pub(crate) use prefixes::Found;
 use prefixes::PrefixTable;
 
 /// What is assigned to a service.
@@ -166,6 +167,18 @@ impl Assignments {
             return None;
         }
         self.prefixes.holder(address, at_ms)
+    }
+
+    /// The longest prefix of an address, to be asked for its holder: many of these in a row wait for memory together.
+    #[inline]
+    pub(crate) fn find(&self, address: Address) -> Found {
+        self.prefixes.find(address)
+    }
+
+    /// The service that held what was found at `at_ms`.
+    #[inline]
+    pub(crate) fn service_of(&self, found: Found, at_ms: i64) -> Option<u32> {
+        self.prefixes.holder_of(found, at_ms)
     }
 
     /// The service behind an interface of an exporter at `at_ms`; `vlan` 0 means untagged.

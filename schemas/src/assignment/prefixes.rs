@@ -5,6 +5,8 @@
 //! longest prefix that covers what follows; each prefix knows the next shorter one around it, for the times at which it
 //! had no holder.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 
 use super::Tenure;
@@ -12,20 +14,48 @@ use crate::address::Address;
 
 /// No prefix covers this.
 const NOBODY: u32 = u32::MAX;
-/// IPv4 lookups start with this many bits.
+/// IPv4 lookups start with this many bits, and go on with so many more where boundaries are dense.
 const BUCKET_BITS: u32 = 16;
+const DENSE_BITS: u32 = 8;
 /// Fewer boundaries than these lie in a core's cache and are searched as a whole.
 const BUCKETS_WORTH: usize = 2_048;
+/// A bucket with more boundaries is dense.
+const DENSE_WORTH: usize = 64;
 
+/// The first tenure of a prefix, and mostly the only one, in eight bytes: all of them stay near the core.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    service: u32,
+    /// Which of the validities.
+    validity: u32,
+}
+
+/// Where to look when that one does not hold.
 #[derive(Debug)]
-struct Prefix {
-    /// Most prefixes have one tenure only: no second place to look at.
-    first: Tenure,
-    /// Where the others lie.
+struct Rest {
+    /// Where the other tenures lie.
     others: std::ops::Range<u32>,
     /// The next shorter prefix around it, or [`NOBODY`].
     around: u32,
 }
+
+/// The IPv4 addresses that share their first bits, in four bytes: the table of them stays in a core's cache.
+///
+/// | upper bits | rest |
+/// |---|---|
+/// | 0 | no boundary inside: the longest prefix of all of them, [`INSIDE_NOBODY`] for none |
+/// | 10 | where their part of the table of sparse buckets starts: two numbers |
+/// | 11 | where their part of the table of dense buckets starts |
+#[derive(Clone, Copy, Debug)]
+struct Bucket(u32);
+
+const SPARSE: u32 = 0b10 << 30;
+const DENSE: u32 = 0b11 << 30;
+const INSIDE_NOBODY: u32 = u32::MAX >> 1;
+
+/// What [`PrefixTable::find`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found(u32);
 
 /// From `start` on, up to the next boundary, `prefix` is the longest one.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +72,40 @@ fn set<K: PartialEq>(boundaries: &mut Vec<Boundary<K>>, start: K, prefix: u32) {
 }
 
 /// An immutable table of prefixes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PrefixTable {
-    prefixes: Vec<Prefix>,
+    /// By the number of the prefix.
+    firsts: Vec<First>,
+    rests: Vec<Rest>,
+    /// Distinct times of first tenures, half-open: many assignments are made together.
+    validities: Vec<(i64, i64)>,
+    /// Tenures but the first ones.
     tenures: Vec<Tenure>,
     v4: Vec<Boundary<u32>>,
-    /// For each value of the first bits, how many boundaries lie before; empty where that is not worth it.
-    v4_buckets: Vec<u32>,
+    /// One for each value of the first bits; empty where that is not worth it.
+    v4_buckets: Vec<Bucket>,
+    /// For each value of the next bits in each dense bucket, how many boundaries lie before, and for the last one after; the
+    /// same for the whole of each sparse bucket.
+    v4_parts: Vec<u32>,
     v6: Vec<Boundary<u128>>,
+    /// The longest IPv6 prefix around all mapped IPv4 addresses.
+    v6_around_v4: u32,
+}
+
+impl Default for PrefixTable {
+    fn default() -> PrefixTable {
+        PrefixTable {
+            firsts: Vec::new(),
+            rests: Vec::new(),
+            validities: Vec::new(),
+            tenures: Vec::new(),
+            v4: Vec::new(),
+            v4_buckets: Vec::new(),
+            v4_parts: Vec::new(),
+            v6: Vec::new(),
+            v6_around_v4: NOBODY,
+        }
+    }
 }
 
 impl PrefixTable {
@@ -64,15 +120,47 @@ impl PrefixTable {
             }
         }
         table.v4 = table.lay_out(v4, |last| last.checked_add(1));
+        let v4_prefixes = table.rests.len();
         table.v6 = table.lay_out(v6, |last| last.checked_add(1));
+        // Prefixes inside the mapped addresses are IPv4 prefixes here, so that those around are around all of them.
+        let first_mapped = Address::from_v4([0; 4]).to_u128();
+        table.v6_around_v4 = longest(&table.v6, first_mapped, 0..table.v6.len());
+        for prefix in &mut table.rests[..v4_prefixes] {
+            if prefix.around == NOBODY {
+                prefix.around = table.v6_around_v4;
+            }
+        }
         if table.v4.len() >= BUCKETS_WORTH {
-            let before = |bucket: u32| match bucket.checked_mul(1 << (u32::BITS - BUCKET_BITS)) {
-                Some(first) => table.v4.partition_point(|boundary| boundary.start < first),
-                None => table.v4.len(),
-            };
-            table.v4_buckets = (0..=1 << BUCKET_BITS).map(|bucket| before(bucket) as u32).collect();
+            table.fill_buckets();
         }
         table
+    }
+
+    fn fill_buckets(&mut self) {
+        let v4 = &self.v4;
+        // How many boundaries lie before an address, which may be just beyond the last one.
+        let before = |address: u64| v4.partition_point(|boundary| u64::from(boundary.start) < address) as u32;
+        let bucket_shift = u32::BITS - BUCKET_BITS;
+        let dense_shift = bucket_shift - DENSE_BITS;
+        for first in (0..1_u64 << BUCKET_BITS).map(|bucket| bucket << bucket_shift) {
+            let (from, to) = (before(first), before(first + (1 << bucket_shift)));
+            let at = self.v4_parts.len() as u32;
+            self.v4_buckets.push(match (to - from) as usize {
+                0 => match from.checked_sub(1).map_or(NOBODY, |last| v4[last as usize].prefix) {
+                    NOBODY => Bucket(INSIDE_NOBODY),
+                    prefix => Bucket(prefix),
+                },
+                1..=DENSE_WORTH => {
+                    self.v4_parts.extend([from, to]);
+                    Bucket(SPARSE | at)
+                }
+                _ => {
+                    let parts = (0..=1_u64 << DENSE_BITS).map(|part| before(first + (part << dense_shift)));
+                    self.v4_parts.extend(parts);
+                    Bucket(DENSE | at)
+                }
+            });
+        }
     }
 
     /// Numbers the prefixes and lists where the longest one changes.
@@ -84,6 +172,7 @@ impl PrefixTable {
         // Longer prefixes of one start come after the shorter ones around them.
         nets.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
         let mut boundaries = Vec::new();
+        let mut numbers: HashMap<(i64, i64), u32> = self.validities.iter().copied().zip(0..).collect();
         // The prefixes that cover the current point, the longest last.
         let mut open: Vec<(K, u32)> = Vec::new();
         let close = |open: &mut Vec<(K, u32)>, boundaries: &mut Vec<Boundary<K>>| {
@@ -102,12 +191,21 @@ impl PrefixTable {
             };
             let from = self.tenures.len() as u32;
             self.tenures.extend_from_slice(others);
-            self.prefixes.push(Prefix {
-                first: *first_tenure,
+            let validity = (first_tenure.from_ms, first_tenure.to_ms);
+            let next = self.validities.len() as u32;
+            let validity_number = *numbers.entry(validity).or_insert(next);
+            if validity_number == next {
+                self.validities.push(validity);
+            }
+            self.firsts.push(First {
+                service: first_tenure.service,
+                validity: validity_number,
+            });
+            self.rests.push(Rest {
                 others: from..self.tenures.len() as u32,
                 around: open.last().map_or(NOBODY, |(_, prefix)| *prefix),
             });
-            let prefix = self.prefixes.len() as u32 - 1;
+            let prefix = self.rests.len() as u32 - 1;
             set(&mut boundaries, first, prefix);
             open.push((last, prefix));
         }
@@ -118,45 +216,69 @@ impl PrefixTable {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.prefixes.is_empty()
+        self.firsts.is_empty()
     }
 
     /// Who held the address at `at_ms`, by the longest prefix with a holder at that time.
     #[inline]
     pub(super) fn holder(&self, address: Address, at_ms: i64) -> Option<u32> {
-        if address.is_v4() {
-            let [.., a, b, c, d] = address.0;
-            let found = self.longest_v4(u32::from_be_bytes([a, b, c, d]));
-            if let Some(service) = self.holder_around(found, at_ms) {
-                return Some(service);
-            }
+        self.holder_of(self.find(address), at_ms)
+    }
+
+    /// The longest prefix of an address, whoever holds it. Apart from [`PrefixTable::holder_of`], so that many lookups in
+    /// a row wait for memory together.
+    #[inline]
+    pub(super) fn find(&self, address: Address) -> Found {
+        if !address.is_v4() {
+            return Found(longest(&self.v6, address.to_u128(), 0..self.v6.len()));
         }
-        // An IPv6 prefix that is short enough covers the mapped IPv4 addresses too.
-        let found = longest(&self.v6, address.to_u128(), 0..self.v6.len());
-        self.holder_around(found, at_ms)
+        let [.., a, b, c, d] = address.0;
+        Found(match self.longest_v4(u32::from_be_bytes([a, b, c, d])) {
+            NOBODY => self.v6_around_v4,
+            prefix => prefix,
+        })
+    }
+
+    /// Who held what was found at `at_ms`: the longest prefix with a holder at that time.
+    #[inline]
+    pub(super) fn holder_of(&self, found: Found, at_ms: i64) -> Option<u32> {
+        self.holder_around(found.0, at_ms)
     }
 
     #[inline]
     fn longest_v4(&self, bits: u32) -> u32 {
-        let bucket = (bits >> (u32::BITS - BUCKET_BITS)) as usize;
-        let range = match self.v4_buckets.get(bucket..bucket + 2) {
-            Some([from, to]) => *from as usize..*to as usize,
-            _ => 0..self.v4.len(),
+        let bucket_shift = u32::BITS - BUCKET_BITS;
+        let Some(Bucket(bucket)) = self.v4_buckets.get((bits >> bucket_shift) as usize).copied() else {
+            return longest(&self.v4, bits, 0..self.v4.len());
         };
-        longest(&self.v4, bits, range)
+        if bucket < SPARSE {
+            return if bucket == INSIDE_NOBODY { NOBODY } else { bucket };
+        }
+        let part = match bucket & DENSE {
+            DENSE => (bits >> (bucket_shift - DENSE_BITS)) & ((1 << DENSE_BITS) - 1),
+            _ => 0,
+        };
+        let at = ((bucket & !DENSE) + part) as usize;
+        longest(
+            &self.v4,
+            bits,
+            self.v4_parts[at] as usize..self.v4_parts[at + 1] as usize,
+        )
     }
 
     #[inline]
     fn holder_around(&self, mut prefix: u32, at_ms: i64) -> Option<u32> {
-        while let Some(known) = self.prefixes.get(prefix as usize) {
-            if known.first.holds(at_ms) {
-                return Some(known.first.service);
+        while let Some(first) = self.firsts.get(prefix as usize) {
+            let (from_ms, to_ms) = self.validities[first.validity as usize];
+            if from_ms <= at_ms && at_ms < to_ms {
+                return Some(first.service);
             }
-            let others = &self.tenures[known.others.start as usize..known.others.end as usize];
+            let rest = &self.rests[prefix as usize];
+            let others = &self.tenures[rest.others.start as usize..rest.others.end as usize];
             if let Some(tenure) = others.iter().find(|tenure| tenure.holds(at_ms)) {
                 return Some(tenure.service);
             }
-            prefix = known.around;
+            prefix = rest.around;
         }
         None
     }
@@ -192,6 +314,37 @@ mod tests {
             .filter_map(|(net, tenures)| Some((length(net), holder(tenures, at_ms)?)))
             .max()
             .map(|(_, service)| service)
+    }
+
+    #[test]
+    fn dense_and_sparse_buckets_answer_alike() {
+        let holds = |service| Tenure {
+            from_ms: 0,
+            to_ms: i64::MAX,
+            service,
+        };
+        // Every other /29 of 10.0.0.0/14, and one prefix in each of many other buckets, up to the very last address.
+        let dense = (0..16_384_u32).map(|block| (0x0a00_0000 + block * 16, 29));
+        let sparse = (0..1_024_u32).map(|block| (0x8000_0000 + (block << 21), 20));
+        let nets: BTreeMap<IpNet, Vec<Tenure>> = dense
+            .chain(sparse)
+            .chain([(u32::MAX, 32)])
+            .zip(1..)
+            .map(|((bits, length), service)| {
+                let net = IpNet::new(std::net::Ipv4Addr::from(bits).into(), length).unwrap();
+                (net.trunc(), vec![holds(service)])
+            })
+            .collect();
+        let table = PrefixTable::new(nets.clone());
+        let dense = table.v4_buckets.iter().filter(|bucket| bucket.0 & DENSE == DENSE);
+        assert_eq!(dense.count(), 4);
+        let find = |bits: u32| table.holder(Address::from_v4(bits.to_be_bytes()), 5);
+        for (net, tenures) in &nets {
+            let ends = [net.network(), net.broadcast()].map(|ip| Address::from(ip).to_u128() as u32);
+            assert_eq!(ends.map(find), [Some(tenures[0].service); 2], "{net}");
+            let outside = [ends[0].wrapping_sub(1), ends[1].wrapping_add(1)];
+            assert_eq!(outside.map(find), [None; 2], "{net}");
+        }
     }
 
     fn net() -> impl Strategy<Value = IpNet> {

@@ -19,7 +19,7 @@ use crate::counts::Counter;
 use crate::decode::discard;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler, sampler_of_flow};
-use crate::times::{Clock, TimeLimits, normalise, resolve};
+use crate::times::{Clock, TimeKind, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
 /// A set may be padded to a multiple of four bytes.
@@ -518,19 +518,28 @@ fn append_set(
 ) {
     let first = flows.len();
     columnar::append(plan, body, flows, raw);
-    let of = |values: &[u64], row: usize| values.get(row).copied();
-    for row in 0..count {
-        let (start, end) = (of(&raw.start, row), of(&raw.end, row));
-        let (start_ms, end_ms) = times_of(
-            plan,
-            start.unwrap_or(0),
-            end.unwrap_or(0),
-            of(&raw.duration, row),
-            clock,
-        );
+    let mut push = |(start_ms, end_ms): (Option<i64>, Option<i64>)| {
         let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, tally);
         flows.start_at_ms.push(start_ms);
         flows.end_at_ms.push(end_ms);
+    };
+    match (plan.start, plan.end) {
+        // What routers send today, without asking each record for its kind.
+        (Some(TimeKind::Milliseconds), Some(TimeKind::Milliseconds)) if raw.duration.is_empty() => {
+            let at = |value: u64| resolve(TimeKind::Milliseconds, value, clock);
+            raw.start
+                .iter()
+                .zip(&raw.end)
+                .for_each(|(start, end)| push((at(*start), at(*end))));
+        }
+        _ => {
+            let of = |values: &[u64], row: usize| values.get(row).copied();
+            for row in 0..count {
+                let (start, end) = (of(&raw.start, row), of(&raw.end, row));
+                let duration_ms = of(&raw.duration, row);
+                push(times_of(plan, start.unwrap_or(0), end.unwrap_or(0), duration_ms, clock));
+            }
+        }
     }
     if !plan.has_icmp {
         // Both columns may be missing in the template; ports of nothing are 0.

@@ -71,6 +71,21 @@ impl Slots {
     }
 }
 
+/// [`Slots::index`] for bytes, which are never too many.
+pub(super) fn bytes(values: &[u8], indices: &mut Vec<u8>) -> Vec<u8> {
+    indices.clear();
+    let Some(first) = values.first() else {
+        return Vec::new();
+    };
+    if values.iter().all(|value| value == first) {
+        return vec![*first];
+    }
+    // A byte is its own number when the dictionary holds every byte up to the largest.
+    let largest = values.iter().copied().fold(0, u8::max);
+    indices.extend_from_slice(values);
+    (0..=largest).collect()
+}
+
 /// The bits of an address that tell most apart.
 pub(super) fn fold(address: [u8; 16]) -> u64 {
     let bits = u128::from_be_bytes(address);

@@ -203,7 +203,11 @@ impl Encoder {
             },
             ColumnValues::U32(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
             ColumnValues::U16(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
-            ColumnValues::U8(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
+            ColumnValues::U8(values) => {
+                let distinct = dictionary::bytes(values, scratch);
+                let plain: Vec<u8> = distinct.iter().flat_map(|v| u32::from(*v).to_le_bytes()).collect();
+                chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+            }
             ColumnValues::Address(values) => match self.slots.index(values, dictionary::fold, scratch) {
                 Some(distinct) => chunk.dictionary(distinct.as_flattened(), distinct.len(), Some(scratch))?,
                 None => {
