@@ -535,10 +535,7 @@ impl Model {
         } else if icmp != 0 {
             icmp
         } else {
-            let (kind, code) = (
-                values.number_by_value(&[&[176, 178]]),
-                values.number_by_value(&[&[177, 179]]),
-            );
+            let (kind, code) = (values.first(&[&[176, 178]], 8), values.first(&[&[177, 179]], 8));
             u16::from_be_bytes([kind as u8, code as u8])
         };
         let mut flow = Flow {
