@@ -113,25 +113,23 @@ pub(crate) fn metrics(analytics: &Analytics, removed: &Removed) -> String {
             .map(|table| (table.table, value(&amount(table.table)).to_string()));
         values.collect::<Vec<_>>()
     };
-    let families: [(&str, &str, fn(&Amount) -> u64); 3] = [
-        (
-            "ezscale_retention_removed_files_total",
-            "Files removed by retention.",
-            |amount| amount.files,
-        ),
-        (
-            "ezscale_retention_removed_rows_total",
-            "Rows removed by retention.",
-            |amount| amount.rows,
-        ),
-        (
-            "ezscale_retention_removed_bytes_total",
-            "Bytes removed by retention.",
-            |amount| amount.bytes,
-        ),
-    ];
-    for (name, help, value) in families {
-        family(name, "counter", help, gone(value));
-    }
+    family(
+        "ezscale_retention_removed_files_total",
+        "counter",
+        "Files removed by retention.",
+        gone(|amount| amount.files),
+    );
+    family(
+        "ezscale_retention_removed_rows_total",
+        "counter",
+        "Rows removed by retention.",
+        gone(|amount| amount.rows),
+    );
+    family(
+        "ezscale_retention_removed_bytes_total",
+        "counter",
+        "Bytes removed by retention.",
+        gone(|amount| amount.bytes),
+    );
     text
 }

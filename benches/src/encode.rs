@@ -92,7 +92,7 @@ fn flows(count: u64) -> anyhow::Result<Vec<Flow>> {
     let next = |index: u64| {
         let at_ms = START_MS + (index / FLOWS_PER_MS) as i64;
         let datagram = index / FLOWS_PER_DATAGRAM;
-        let mut flow = source.next(at_ms, index % 10 == 0);
+        let mut flow = source.next(at_ms, index.is_multiple_of(10));
         flow.exporter = Address::from_v4([198, 51, 100, (datagram % EXPORTERS) as u8]);
         flow.observation_domain = 1;
         flow.sampling_rate = SAMPLING_RATE;

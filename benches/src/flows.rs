@@ -206,7 +206,7 @@ fn as_of(address: Address) -> u32 {
     let key = leading.iter().fold(0u64, |key, byte| key << 8 | u64::from(*byte));
     let rank = zipf(&mut Rng::keyed(0xa5, [key, 0, 0]), AUTONOMOUS_SYSTEMS);
     // Some of four bytes, as half of the Internet's are.
-    64 + (mix(rank) % if rank % 2 == 0 { 60_000 } else { 330_000 }) as u32
+    64 + (mix(rank) % if rank.is_multiple_of(2) { 60_000 } else { 330_000 }) as u32
 }
 
 /// (bytes, packets) at layer 3.

@@ -155,6 +155,7 @@ impl Measured {
     /// Asks the process to end with a signal, waits for that, and tells what it used since [`Measured::begin`].
     pub(crate) fn stop(mut self, signal: &str, limit: Duration) -> anyhow::Result<Used> {
         let pid = self.child.id();
+        self.look();
         let sent = Command::new("kill")
             .arg(format!("-{signal}"))
             .arg(pid.to_string())

@@ -106,7 +106,7 @@ fn run(pcap: &str, flows: usize) -> (Vec<Flow>, Vec<collector::decode::netflow::
     for (flow, (domain, fields)) in out.flows.rows().iter().zip(&expected) {
         check(flow, *domain, fields);
     }
-    (out.flows.rows().to_vec(), decoder.domains())
+    (out.flows.rows(), decoder.domains())
 }
 
 #[test]

@@ -286,7 +286,7 @@ impl PrefixTable {
 
 /// The prefix of the last boundary at or before `bits`, which lies in `range` or just before it.
 #[inline]
-fn longest<K: Ord>(boundaries: &[Boundary<K>], bits: K, range: std::ops::Range<usize>) -> u32 {
+fn longest<K: Copy + Ord>(boundaries: &[Boundary<K>], bits: K, range: std::ops::Range<usize>) -> u32 {
     let after = range.start + boundaries[range].partition_point(|boundary| boundary.start <= bits);
     after.checked_sub(1).map_or(NOBODY, |index| boundaries[index].prefix)
 }

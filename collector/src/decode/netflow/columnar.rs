@@ -104,10 +104,10 @@ pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &
                 _ => DIRECTION_UNKNOWN,
             }),
             Target::ForwardingStatus => number.to(&mut flows.forwarding_status, |value| value as u8),
-            Target::Start => number.from_zero().to(&mut times.start, |value| value),
-            Target::End => number.from_zero().to(&mut times.end, |value| value),
-            Target::DurationMs => number.from_zero().to(&mut times.duration, |value| value),
-            Target::DurationUs => number.from_zero().to(&mut times.duration, |value| value / 1000),
+            Target::Start => number.alone().to(&mut times.start, |value| value),
+            Target::End => number.alone().to(&mut times.end, |value| value),
+            Target::DurationMs => number.alone().to(&mut times.duration, |value| value),
+            Target::DurationUs => number.alone().to(&mut times.duration, |value| value / 1000),
             // Not covered.
             _ => {}
         }
@@ -125,7 +125,7 @@ struct Number<'a> {
 
 impl Number<'_> {
     /// The column holds this set only.
-    fn from_zero(self) -> Self {
+    fn alone(self) -> Self {
         Number { rows: 0, ..self }
     }
 

@@ -25,7 +25,7 @@ pub(super) fn u64s(values: &[u64], out: &mut Vec<u8>) {
     let rows = values.len();
     let union = values.iter().fold(0, |union, value| union | value);
     out.clear();
-    out.resize(rows * size_of::<u64>(), 0);
+    out.resize(size_of_val(values), 0);
     for (significance, stream) in out.chunks_exact_mut(rows.max(1)).enumerate() {
         let shift = significance * 8;
         if union >> shift == 0 {
