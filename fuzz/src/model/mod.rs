@@ -5,16 +5,20 @@
 //! that on a template's fields. Which rate is chosen, how an instant is resolved and how sequence numbers are followed it leaves to
 //! [`collector::sampling`], [`collector::times`] and the decoder.
 
+mod record;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnouncedRates, DomainKey, SamplingConfig, SamplingElements, choose, interface_sampler, sampler_of_flow, v5_rate,
+    AnnouncedRates, DomainKey, SamplingConfig, choose, interface_sampler, sampler_of_flow, v5_rate,
 };
 use collector::times::{Clock, TimeKind, normalise, resolve};
 use schemas::address::Address;
 use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow};
+
+use record::{Ranks, Values, template_record};
 
 const VARIABLE_LENGTH: u16 = 65535;
 const FIRST_TEMPLATE_ID: u16 = 256;
@@ -631,216 +635,3 @@ const END_ELEMENTS: [(u16, TimeKind); 6] = [
     (151, TimeKind::Seconds),
     (159, TimeKind::DeltaMicroseconds),
 ];
-
-/// Elements that speak of one column, best first; those of one rank are alike.
-type Ranks<'a> = &'a [&'a [u16]];
-
-/// One record: its fields with their values, those of enterprises and of no length left out.
-struct Values<'a> {
-    fields: Vec<Value<'a>>,
-    has_packet_section: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Value<'a> {
-    element: u16,
-    is_scope: bool,
-    bytes: &'a [u8],
-}
-
-impl<'a> Values<'a> {
-    /// The fields of these elements, in the record's order. A scope of v9 is none: its types are no elements.
-    fn of(&self, elements: &[u16]) -> impl Iterator<Item = &'a [u8]> {
-        self.fields
-            .iter()
-            .filter(|value| !value.is_scope && elements.contains(&value.element))
-            .map(|value| value.bytes)
-    }
-
-    fn has(&self, ranks: Ranks<'_>) -> bool {
-        ranks.iter().any(|elements| self.of(elements).next().is_some())
-    }
-
-    /// The first value that is not 0 among the best elements that the record has.
-    fn number(&self, ranks: Ranks<'_>) -> u64 {
-        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
-        best.map_or(0, |elements| self.number_by_value(&[elements]))
-    }
-
-    /// As [`Values::number`], of what a column of so many bits keeps of a value.
-    fn kept(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
-        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
-        best.map_or(0, |elements| self.first(&[elements], bits))
-    }
-
-    /// As [`Values::number_by_value`], of what a column of so many bits keeps of a value.
-    fn first(&self, ranks: Ranks<'_>, bits: u32) -> u64 {
-        ranks
-            .iter()
-            .flat_map(|elements| self.of(elements))
-            .map(|field| number(field) & ((1 << bits) - 1))
-            .find(|value| *value != 0)
-            .unwrap_or(0)
-    }
-
-    /// The first value that is not 0, best elements first.
-    fn number_by_value(&self, ranks: Ranks<'_>) -> u64 {
-        ranks
-            .iter()
-            .flat_map(|elements| self.of(elements))
-            .map(number)
-            .find(|value| *value != 0)
-            .unwrap_or(0)
-    }
-
-    /// The first address that is not zero; else the last field's, which may be the zero of either family.
-    fn address(&self, elements: &[u16]) -> Address {
-        let fields: Vec<&[u8]> = self.of(elements).collect();
-        let found = fields
-            .iter()
-            .find_map(|field| address(field).filter(|_| field.iter().any(|byte| *byte != 0)));
-        found
-            .or_else(|| address(fields.last()?))
-            .unwrap_or(Address::UNSPECIFIED)
-    }
-
-    fn next_hop(&self) -> Address {
-        let ranks: Ranks<'_> = &[&[15, 62], &[18, 63]];
-        let best = ranks.iter().find(|elements| self.of(elements).next().is_some());
-        let found = best.and_then(|elements| {
-            self.of(elements)
-                .filter(|field| field.iter().any(|byte| *byte != 0))
-                .find_map(address)
-        });
-        found.unwrap_or(Address::UNSPECIFIED)
-    }
-
-    fn sampler(&self) -> u64 {
-        self.number_by_value(&[&[302], &[48]])
-    }
-
-    fn sampling(&self) -> SamplingElements {
-        let probability = |field: &[u8]| match *field {
-            [a, b, c, d] => f64::from(f32::from_be_bytes([a, b, c, d])),
-            [a, b, c, d, e, f, g, h] => f64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            _ => 0.0,
-        };
-        SamplingElements {
-            interval: self.number(&[&[34]]),
-            random_interval: self.number(&[&[50]]),
-            packet_interval: self.number(&[&[305]]),
-            packet_space: self.has(&[&[306]]).then(|| self.number(&[&[306]])),
-            size: self.number(&[&[309]]),
-            population: self.number(&[&[310]]),
-            // Repeated: the first field, as it is.
-            probability: self.of(&[311]).map(probability).next().unwrap_or(0.0),
-        }
-    }
-
-    fn scope_interface(&self, is_v9: bool) -> u64 {
-        let elements: &[u16] = if is_v9 { &[2] } else { &[10, 14] };
-        let scopes = self
-            .fields
-            .iter()
-            .filter(|value| value.is_scope && elements.contains(&value.element));
-        scopes
-            .map(|value| number(value.bytes))
-            .find(|value| *value != 0)
-            .unwrap_or(0)
-    }
-}
-
-fn address(field: &[u8]) -> Option<Address> {
-    match field.len() {
-        4 => Some(Address::from_v4(*field.first_chunk()?)),
-        16 => Some(Address(*field.first_chunk()?)),
-        _ => None,
-    }
-}
-
-impl Template {
-    fn record_min_bytes(&self, is_v9: bool) -> usize {
-        let lengths = self.fields.iter().map(|field| match field.length {
-            VARIABLE_LENGTH if !is_v9 => 1,
-            length => usize::from(length),
-        });
-        lengths.sum()
-    }
-
-    /// One record from the front of `bytes`, and what is behind it.
-    fn read<'a>(&self, bytes: &'a [u8], is_v9: bool) -> Option<(Values<'a>, &'a [u8])> {
-        let mut rest = bytes;
-        let mut values = Vec::new();
-        for (index, field) in self.fields.iter().enumerate() {
-            let mut length = usize::from(field.length);
-            if field.length == VARIABLE_LENGTH && !is_v9 {
-                length = usize::from(*rest.first()?);
-                rest = &rest[1..];
-                if length == 255 {
-                    length = usize::from(be16(rest, 0)?);
-                    rest = &rest[2..];
-                }
-            }
-            let (bytes, behind) = rest.split_at_checked(length)?;
-            rest = behind;
-            let is_interface = matches!((is_v9, field.element), (true, _) | (false, 10 | 14));
-            if field.enterprise == 0 && field.length > 0 {
-                values.push(Value {
-                    element: field.element,
-                    is_scope: index < self.scopes && is_interface,
-                    bytes,
-                });
-            }
-        }
-        let section = |field: &Field| field.enterprise == 0 && [313, 315].contains(&field.element);
-        let values = Values {
-            fields: values,
-            has_packet_section: self.fields.iter().any(section),
-        };
-        Some((values, rest))
-    }
-}
-
-/// One record of a template set: its id, the template (`None`: a withdrawal), and what is behind it. `None` when it is cut off.
-fn template_record(set: &[u8], is_v9: bool, is_options: bool) -> Option<(u16, Option<Template>, &[u8])> {
-    let id = be16(set, 0)?;
-    let first = usize::from(be16(set, 2)?);
-    let mut at = 4;
-    if !is_v9 && first == 0 {
-        return Some((id, None, &set[at..]));
-    }
-    let (mut count, mut scopes) = (first, 0);
-    if is_options {
-        let second = usize::from(be16(set, at)?);
-        at += 2;
-        if is_v9 {
-            if first % 4 != 0 || second % 4 != 0 {
-                return None;
-            }
-            (count, scopes) = (first / 4 + second / 4, first / 4);
-        } else {
-            scopes = second;
-        }
-    }
-    let mut fields = Vec::new();
-    for _ in 0..count {
-        let mut field = Field {
-            element: be16(set, at)?,
-            length: be16(set, at + 2)?,
-            enterprise: 0,
-        };
-        at += 4;
-        if !is_v9 && field.element & 0x8000 != 0 {
-            field.element &= 0x7fff;
-            field.enterprise = be32(set, at)?;
-            at += 4;
-        }
-        fields.push(field);
-    }
-    let template = Template {
-        is_options,
-        scopes,
-        fields,
-    };
-    Some((id, Some(template), &set[at..]))
-}
