@@ -87,8 +87,9 @@ pub struct Assignments {
     count: usize,
 }
 
-/// One spelling for each prefix: host bits zero, IPv4 as IPv4.
-fn canonical(net: IpNet) -> IpNet {
+/// One spelling for each prefix: host bits zero, IPv4 as IPv4 also where it is written as a mapped IPv6 prefix (RFC 4291
+/// §2.5.5.2).
+pub(crate) fn canonical(net: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     match net {
         IpNet::V6(v6) if v6.prefix_len() >= MAPPED_BITS => match v6.addr().to_ipv4_mapped() {

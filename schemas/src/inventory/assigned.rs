@@ -4,7 +4,6 @@ mod bulk;
 
 pub use bulk::{NewAssignment, assign_all};
 
-use ipnet::{IpNet, Ipv4Net};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -13,9 +12,6 @@ use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Target};
 use crate::db::next_id;
 use crate::ids::{AssignmentId, ServiceId};
-
-/// Bits that every IPv4-mapped IPv6 prefix shares (RFC 4291 §2.5.5.2).
-const MAPPED_PREFIX_BITS: u8 = 96;
 
 /// A stored assignment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,18 +228,12 @@ pub async fn mark_attribution_change_applied(
     Ok(())
 }
 
-/// Equal targets have one spelling in the database, so that equality can be asked there: host bits are cut off, and an
-/// IPv4-mapped IPv6 prefix is IPv4.
+/// Equal targets have one spelling in the database, so that equality can be asked there.
 fn canonical(target: Target) -> Target {
-    let Target::Prefix(net) = target else { return target };
-    let net = net.trunc();
-    let IpNet::V6(v6) = net else { return Target::Prefix(net) };
-    let v4 = v6
-        .network()
-        .to_ipv4_mapped()
-        .filter(|_| v6.prefix_len() >= MAPPED_PREFIX_BITS)
-        .and_then(|address| Ipv4Net::new(address, v6.prefix_len() - MAPPED_PREFIX_BITS).ok());
-    Target::Prefix(v4.map_or(net, IpNet::V4))
+    match target {
+        Target::Prefix(net) => Target::Prefix(crate::assignment::canonical(net)),
+        other => other,
+    }
 }
 
 /// The columns that spell a target.
@@ -310,6 +300,11 @@ async fn refuse_overlap(connection: &mut AnyConnection, new: &AssignmentRow) -> 
         held.push(read(row)?.into());
     }
     held.push((*new).into());
+    refuse_overlap_in(connection, held).await
+}
+
+/// Refuses what overlaps; the earlier assignment of the two is told as the holder.
+async fn refuse_overlap_in(connection: &mut AnyConnection, held: Vec<Assignment>) -> Result<(), InventoryError> {
     let Err(overlap) = Assignments::new(held) else {
         return Ok(());
     };

@@ -1,7 +1,8 @@
 //! How to point a router or switch at us, with our addresses filled in.
 //!
 //! Where a socket listens on every address, the address of this machine is not known here. The one the visitor reached
-//! the portal by is a good guess when it is an address that routers may reach too; else a placeholder says what to fill in.
+//! the portal by is a good guess when it is an address that routers may reach too; else the commands
+//! name what the reader has to fill in: no machine can know how routers reach it from behind another address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,14 +11,14 @@ use crate::api::exporters::view::SocketView;
 /// Where flows are sent unless the collector says otherwise.
 const NETFLOW_PORT: u16 = 2055;
 const SFLOW_PORT: u16 = 6343;
-const PLACEHOLDER: &str = "COLLECTOR-ADDRESS";
+const ADDRESS_TO_FILL_IN: &str = "COLLECTOR-ADDRESS";
 
 /// Commands for the operator of a router.
 pub(super) struct Guide {
     pub(super) netflow: String,
     pub(super) sflow: String,
     /// The addresses have to be filled in.
-    pub(super) has_placeholder: bool,
+    pub(super) address_is_unknown: bool,
 }
 
 impl Guide {
@@ -29,7 +30,7 @@ impl Guide {
         Guide {
             netflow: jflow(&netflow_address, netflow_port),
             sflow: sflow(&sflow_address, sflow_port),
-            has_placeholder: netflow_address == PLACEHOLDER || sflow_address == PLACEHOLDER,
+            address_is_unknown: netflow_address == ADDRESS_TO_FILL_IN || sflow_address == ADDRESS_TO_FILL_IN,
         }
     }
 }
@@ -39,7 +40,7 @@ fn target(sockets: &[SocketView], kind: &str, default_port: u16, here: Option<Ip
     let bound: Option<SocketAddr> = socket.and_then(|socket| socket.address.parse().ok());
     let address = bound.map(|bound| bound.ip()).filter(|ip| !ip.is_unspecified()).or(here);
     (
-        address.map_or_else(|| PLACEHOLDER.to_owned(), |ip| ip.to_string()),
+        address.map_or_else(|| ADDRESS_TO_FILL_IN.to_owned(), |ip| ip.to_string()),
         bound.map_or(default_port, |bound| bound.port()),
     )
 }
@@ -125,7 +126,7 @@ mod tests {
             "{}",
             guide.sflow
         );
-        assert!(!guide.has_placeholder);
+        assert!(!guide.address_is_unknown);
     }
 
     #[test]
@@ -142,7 +143,7 @@ mod tests {
                 guide.netflow.contains("flow-server COLLECTOR-ADDRESS port 2055"),
                 "{host:?}"
             );
-            assert!(guide.has_placeholder);
+            assert!(guide.address_is_unknown);
         }
         let guide = Guide::new(&[], Some("[2001:db8::7]"));
         assert!(guide.sflow.contains("collector 2001:db8::7 udp-port 6343"));

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::{CHANGES, Columns, canonical, load_assignments, record_change};
-use crate::assignment::{Assignment, Assignments, Target};
+use super::{CHANGES, Columns, canonical, load_assignments, record_change, refuse_overlap_in};
+use crate::assignment::{Assignment, Target};
 use crate::db::next_id;
 use crate::ids::ServiceId;
 use crate::inventory::{InventoryError, service};
@@ -100,16 +100,7 @@ async fn refuse_overlaps(connection: &mut AnyConnection, list: &[NewAssignment])
         valid_from_ms: new.from_ms,
         valid_to_ms: new.to_ms,
     }));
-    let Err(overlap) = Assignments::new(held) else {
-        return Ok(());
-    };
-    let holder = ServiceId::from(overlap.first);
-    Err(InventoryError::Overlap {
-        target: overlap.target,
-        holder,
-        holder_name: service(connection, holder).await?.name,
-        from_ms: overlap.from_ms,
-    })
+    refuse_overlap_in(connection, held).await
 }
 
 async fn insert(

@@ -69,7 +69,8 @@ fn pack(values: &[u64; MINIBLOCK_VALUES], width: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+/// An unsigned number in as many bytes of seven bits as it needs, which is how Parquet's encodings write lengths.
+pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -11,7 +11,8 @@ use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::{ColumnValues, delta};
+use super::ColumnValues;
+use super::delta::{self, varint};
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
@@ -220,12 +221,4 @@ impl<'a> ChunkBuilder<'a> {
         };
         Ok((bytes, close))
     }
-}
-
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
