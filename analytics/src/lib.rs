@@ -185,7 +185,8 @@ pub struct OverviewSeries {
 #[derive(Clone, Debug)]
 pub struct Analytics {
     store: Arc<FlowStore>,
-    refreshing: Arc<tokio::sync::Mutex<()>>,
+    /// One refresh at a time, with what it left for the next.
+    refreshing: Arc<tokio::sync::Mutex<Option<usage::Counted>>>,
     heard: Arc<tokio::sync::Mutex<Arc<coverage::Heard>>>,
 }
 

@@ -16,10 +16,13 @@
 //!   little ([`schemas::table::RETAINED_FROM`]).
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
 //!   who started from the same state both claim: the second one's changes nothing and it starts again.
+//! * Between refreshes of one process the volume of the windows that are still filling is kept, so that only new files are read
+//!   ([`counted`]).
 //! * Each row carries its sampling error (`error_bound_ppm`, [`crate::error_bound`]), a function of its other columns. Files
 //!   of a version that did not have it are completed from their own rows ([`columns`]).
 
 mod columns;
+mod counted;
 mod ranges;
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,6 +37,7 @@ use schemas::table::{Commit, FileEntry, ManifestError, Snapshot, Table, Token, r
 use schemas::tables::USAGE_5M;
 use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
 
+pub(crate) use counted::Counted;
 pub(crate) use ranges::Ranges;
 
 use crate::error_bound::{Estimate, of_samples_ppm};
@@ -75,6 +79,8 @@ pub struct UsageRefresh {
     /// Windows that new flows touch but that retention has taken flows of: they stay as they are, and those flows are
     /// stored but not counted.
     pub windows_frozen: u64,
+    /// Flows in the files that were read for it.
+    pub flows_read: u64,
     pub days_written: u64,
     pub rows_written: u64,
 }
@@ -209,17 +215,24 @@ impl Cells {
         }
     }
 
+    /// All rows, in no particular order.
+    fn rows(&self) -> impl Iterator<Item = UsageRow> + '_ {
+        self.map.iter().map(|(key, cell)| UsageRow {
+            service: (key >> 32) as u32,
+            window_start_ms: window_start_ms(*key),
+            cell: *cell,
+        })
+    }
+
+    /// Drops the windows before `from_ms`.
+    fn retain_since(&mut self, from_ms: i64) {
+        self.map.retain(|key, _| window_start_ms(*key) >= from_ms);
+        self.map.shrink_to_fit();
+    }
+
     /// All rows by (service, window).
     pub(crate) fn into_rows(self) -> Vec<UsageRow> {
-        let mut rows: Vec<UsageRow> = self
-            .map
-            .into_iter()
-            .map(|(key, cell)| UsageRow {
-                service: (key >> 32) as u32,
-                window_start_ms: i64::from(key as u32 as i32) * WINDOW_MS,
-                cell,
-            })
-            .collect();
+        let mut rows: Vec<UsageRow> = self.rows().collect();
         rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
         rows
     }
@@ -257,6 +270,11 @@ impl Cells {
         }
         Ok(())
     }
+}
+
+/// The window of a key of [`Cells`].
+fn window_start_ms(key: u64) -> i64 {
+    i64::from(key as u32 as i32) * WINDOW_MS
 }
 
 /// The part of `amount` that [`schemas::window::spread`] gives to `window`, without visiting the windows before it: a flow
@@ -392,9 +410,9 @@ impl Analytics {
         progress: &(impl Fn(RefreshProgress) + Send + Sync),
     ) -> Result<UsageRefresh, AnalyticsError> {
         // Within one process refreshers queue up here, so that they do not compute the same windows for nothing.
-        let _turn = self.refreshing.lock().await;
+        let mut counted = self.refreshing.lock().await;
         for _ in 0..ATTEMPTS_MAX {
-            if let Attempt::Done(refresh) = self.try_refresh(also, progress).await? {
+            if let Attempt::Done(refresh) = self.try_refresh(also, &mut counted, progress).await? {
                 return Ok(refresh);
             }
         }
@@ -404,6 +422,7 @@ impl Analytics {
     async fn try_refresh(
         &self,
         also: Option<(i64, i64)>,
+        counted: &mut Option<Counted>,
         progress: &(impl Fn(RefreshProgress) + Send + Sync),
     ) -> Result<Attempt, AnalyticsError> {
         let usage = self.store.usage.snapshot()?;
@@ -457,7 +476,13 @@ impl Analytics {
         for (chunk, days_of_scan) in days.chunks(DAYS_PER_SCAN).enumerate() {
             let ranges = Ranges(days_of_scan.iter().flat_map(|(_, ranges)| ranges.0.clone()).collect());
             let mut rows_by_day: BTreeMap<i64, Vec<UsageRow>> = BTreeMap::new();
-            for row in self.usage_of_flows(flows.clone(), ranges).await? {
+            let (rows, flows_read) = match also {
+                // Asked to look again: from the flows, whatever was counted of them.
+                Some(_) => self.usage_of_flows(flows.clone(), ranges).await?,
+                None => self.usage_of_new_flows(flows.clone(), ranges, counted).await?,
+            };
+            refresh.flows_read += flows_read;
+            for row in rows {
                 let day = row.window_start_ms.div_euclid(DAY_MS);
                 rows_by_day.entry(day).or_default().push(row);
             }
@@ -500,23 +525,64 @@ impl Analytics {
         }
     }
 
-    /// Usage of all services in the windows of `ranges`, from the flows of `snapshot` alone.
-    async fn usage_of_flows(&self, snapshot: Arc<Snapshot>, ranges: Ranges) -> Result<Vec<UsageRow>, AnalyticsError> {
+    /// Usage of all services in the windows of `ranges`, and how many flows were read for it: those of files that were not
+    /// counted before.
+    async fn usage_of_new_flows(
+        &self,
+        snapshot: Arc<Snapshot>,
+        ranges: Ranges,
+        counted: &mut Option<Counted>,
+    ) -> Result<(Vec<UsageRow>, u64), AnalyticsError> {
+        // Taken out: what an error or a stop leaves half counted is gone.
+        let Some(mut windows) = Counted::resume(counted.take(), &snapshot, &ranges) else {
+            return self.usage_of_flows(snapshot, ranges).await;
+        };
+        let missing = windows.missing(&snapshot);
+        let flows = missing.iter().map(|file| file.rows).sum();
+        if !missing.is_empty() {
+            let files = missing.iter().map(|file| (file.path.clone(), (*file).clone()));
+            let new = Arc::new(Snapshot {
+                files: files.collect(),
+                ..Snapshot::default()
+            });
+            let cells = self.cells_of(new, Ranges(vec![(windows.start_ms(), i64::MAX)])).await?;
+            windows.add(missing, cells);
+        }
+        let rows = windows.rows(&ranges);
+        windows.forget(&snapshot, &ranges);
+        *counted = Some(windows);
+        Ok((rows, flows))
+    }
+
+    /// Usage of all services in the windows of `ranges`, from the flows of `snapshot` alone, and how many flows were read.
+    async fn usage_of_flows(
+        &self,
+        snapshot: Arc<Snapshot>,
+        ranges: Ranges,
+    ) -> Result<(Vec<UsageRow>, u64), AnalyticsError> {
         let Some((from_ms, to_ms)) = ranges.hull() else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0));
+        };
+        let flows = snapshot.files_between(from_ms, to_ms).map(|file| file.rows).sum();
+        Ok((self.cells_of(snapshot, ranges).await?.into_rows(), flows))
+    }
+
+    /// Volume by service and window of `ranges` that the flows of `snapshot` hold.
+    async fn cells_of(&self, snapshot: Arc<Snapshot>, ranges: Ranges) -> Result<Cells, AnalyticsError> {
+        let Some((from_ms, to_ms)) = ranges.hull() else {
+            return Ok(Cells::default());
         };
         let frame = self
             .store
             .read_at(&self.store.flows, snapshot)?
             .filter(overlapping(from_ms, to_ms))?
             .select_columns(&MeteredColumns::NAMES)?;
-        let cells = fold(
+        fold(
             frame,
             move |cells: &mut Cells, batch| cells.add_flows(batch, &ranges),
             Cells::merge,
         )
-        .await?;
-        Ok(cells.into_rows())
+        .await
     }
 
     /// Rows of `usage_5m` of one service in `[from_ms, to_ms)`, ascending.

@@ -2,7 +2,8 @@
 //!
 //! Both are whole commands, from start to end, over files in the page cache: each question is asked once before it is
 //! timed, and then as often as told, of which the median counts. The answers must be equal, number by number, or the
-//! measurement fails.
+//! measurement fails. `ezscale` is asked twice: of segments as they were collected, which is what the newest hour is, and of
+//! the sorted files that every earlier hour becomes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::measure::{Load, Outcome, Scratch, run};
 use crate::report::{Report, millions, progress};
-use crate::side::{Ezscale, Side, output_of};
+use crate::side::{Ezscale, Side, bytes_under, output_of};
 
 /// Rows of a ranking.
 const TOP: usize = 10;
@@ -42,9 +43,13 @@ pub(crate) struct QueryArgs {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) question: &'static str,
-    pub(crate) ezscale_seconds: Vec<f64>,
+    /// Of segments.
+    pub(crate) collected_seconds: Vec<f64>,
+    /// Of sorted files.
+    pub(crate) sorted_seconds: Vec<f64>,
     pub(crate) nfdump_seconds: Vec<f64>,
-    pub(crate) faster: f64,
+    pub(crate) collected_faster: f64,
+    pub(crate) sorted_faster: f64,
 }
 
 /// Everything `query` measured.
@@ -52,6 +57,9 @@ pub(crate) struct Row {
 pub(crate) struct Queries {
     pub(crate) ezscale: Outcome,
     pub(crate) nfdump: Outcome,
+    /// How long sorting took, and what the tables then held on disk.
+    pub(crate) sort_seconds: f64,
+    pub(crate) sorted_bytes: u64,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -73,39 +81,61 @@ pub(crate) fn run_all(args: &QueryArgs, ezscale: &Ezscale, base: &Path) -> anyho
     let stored_by_nfdump = store(args, Side::Nfdump, ezscale, nfdump_folder.path())?;
     let data_dir = ezscale_folder.path().join("data");
 
-    let host = ask_for_host(ezscale, &data_dir)?;
-    let mut rows = Vec::new();
-    for question in questions(&host) {
-        progress(format_args!("asking for {}", question.title));
-        let ask_ezscale = || {
-            let mut command = Command::new(&ezscale.binary);
-            command.args(["query", &question.sql, "--format", "csv", "--log", "warn", "--data-dir"]);
-            command.arg(&data_dir);
-            command
-        };
-        let ask_nfdump = || {
+    let questions = questions(&ask_for_host(ezscale, &data_dir)?);
+    let mut answers = Vec::new();
+    for question in &questions {
+        progress(format_args!("asking nfdump for {}", question.title));
+        let ask = || {
             let mut command = Command::new("nfdump");
             command.arg("-R").arg(nfdump_folder.path().join("flows"));
             command.args(&question.nfdump);
             command
         };
-        let answer = (question.read_ezscale)(&output_of(ask_ezscale())?)?;
-        let other = (question.read_nfdump)(&output_of(ask_nfdump())?)?;
-        if answer != other || answer.is_empty() {
-            bail!("{}: ezscale answers {answer:?}, nfdump {other:?}", question.title);
+        let answer = (question.read_nfdump)(&output_of(ask())?)?;
+        answers.push((answer, time(args.times, ask)?));
+    }
+    let ask_ezscale = |question: &Question, answer: &Answer| {
+        progress(format_args!("asking ezscale for {}", question.title));
+        let ask = || {
+            let mut command = Command::new(&ezscale.binary);
+            command.args(["query", &question.sql, "--format", "csv", "--log", "warn", "--data-dir"]);
+            command.arg(&data_dir);
+            command
+        };
+        let own = (question.read_ezscale)(&output_of(ask())?)?;
+        if own != *answer || own.is_empty() {
+            bail!("{}: ezscale answers {own:?}, nfdump {answer:?}", question.title);
         }
-        let ezscale_seconds = time(args.times, ask_ezscale)?;
-        let nfdump_seconds = time(args.times, ask_nfdump)?;
+        time(args.times, ask)
+    };
+    let mut collected = Vec::new();
+    for (question, (answer, _)) in questions.iter().zip(&answers) {
+        collected.push(ask_ezscale(question, answer)?);
+    }
+    progress("sorting what ezscale has stored");
+    let started = Instant::now();
+    ezscale.run(&data_dir, &["storage", "compact", "--unfinished"])?;
+    let sort_seconds = started.elapsed().as_secs_f64();
+    ezscale.run(&data_dir, &["storage", "vacuum", "--grace-seconds", "0"])?;
+    let sorted_bytes = bytes_under(&data_dir.join("tables/flows"))?;
+    let mut rows = Vec::new();
+    for ((question, (answer, nfdump_seconds)), collected_seconds) in questions.iter().zip(answers).zip(collected) {
+        let sorted_seconds = ask_ezscale(question, &answer)?;
+        let times_faster = |seconds: &[f64]| median(&nfdump_seconds) / median(seconds);
         rows.push(Row {
             question: question.title,
-            faster: median(&nfdump_seconds) / median(&ezscale_seconds),
-            ezscale_seconds,
+            collected_faster: times_faster(&collected_seconds),
+            sorted_faster: times_faster(&sorted_seconds),
+            collected_seconds,
+            sorted_seconds,
             nfdump_seconds,
         });
     }
     let queries = Queries {
         ezscale: stored_by_ezscale,
         nfdump: stored_by_nfdump,
+        sort_seconds,
+        sorted_bytes,
         rows,
     };
     print(&queries);
@@ -282,20 +312,35 @@ fn nfdump_flows(text: &str) -> anyhow::Result<Answer> {
 }
 
 fn print(queries: &Queries) {
-    let mut report = Report::new(1, &["QUESTION", "EZSCALE QUERY", "NFDUMP -R", "TIMES FASTER"]);
+    let headers = [
+        "QUESTION",
+        "NFDUMP -R",
+        "AS COLLECTED",
+        "TIMES FASTER",
+        "SORTED",
+        "TIMES FASTER",
+    ];
+    let mut report = Report::new(1, &headers);
     for row in &queries.rows {
         report.row(&[
             row.question.to_owned(),
-            format!("{:.3} s", median(&row.ezscale_seconds)),
             format!("{:.3} s", median(&row.nfdump_seconds)),
-            format!("{:.1}", row.faster),
+            format!("{:.3} s", median(&row.collected_seconds)),
+            format!("{:.1}", row.collected_faster),
+            format!("{:.3} s", median(&row.sorted_seconds)),
+            format!("{:.1}", row.sorted_faster),
         ]);
     }
+    let flows = queries.ezscale.flows_stored as f64;
     report.print(&format!(
-        "Questions to {} flows: {:.0} MB stored by ezscale, {:.0} MB by nfcapd -z; warm page cache, equal answers",
-        millions(queries.ezscale.flows_stored as f64),
+        "Questions to {} flows: {:.0} MB stored by nfcapd -z; by ezscale {:.0} MB as collected, {:.0} MB ({:.1} B/flow) after \
+         {:.0} s of sorting; warm page cache, equal answers",
+        millions(flows),
+        queries.nfdump.disk_bytes as f64 / 1e6,
         queries.ezscale.disk_bytes as f64 / 1e6,
-        queries.nfdump.disk_bytes as f64 / 1e6
+        queries.sorted_bytes as f64 / 1e6,
+        queries.sorted_bytes as f64 / flows,
+        queries.sort_seconds,
     ));
 }
 

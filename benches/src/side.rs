@@ -340,7 +340,7 @@ fn pmacct_flows(file: &Path) -> anyhow::Result<u64> {
     Ok(flows)
 }
 
-fn bytes_under(folder: &Path) -> anyhow::Result<u64> {
+pub(crate) fn bytes_under(folder: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for file in files_under(folder)? {
         bytes += std::fs::metadata(file)?.len();

@@ -59,6 +59,13 @@ pub struct TableDef {
     pub sort: &'static [&'static str],
 }
 
+impl Column {
+    /// Whether sorted files tell which values a row group holds: for the addresses that people look up.
+    pub fn is_looked_up(&self) -> bool {
+        self.kind == ColumnType::Address && self.layout == Layout::Plain
+    }
+}
+
 /// A column in one line, so that a table's definition reads as a table.
 pub(crate) const fn column(
     name: &'static str,

@@ -26,6 +26,9 @@ pub(crate) struct Args {
 enum Command {
     /// Merge the small files of past hours into sorted ones; `serve` and `collect` do so by themselves
     Compact {
+        /// Also of hours that are not over or not quiet yet; what still arrives of them is merged later
+        #[arg(long)]
+        unfinished: bool,
         #[command(flatten)]
         data: Data,
     },
@@ -50,15 +53,15 @@ enum Command {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let data = match &args.command {
         None => &args.data,
-        Some(Command::Compact { data } | Command::Vacuum { data, .. } | Command::Retain { data, .. }) => data,
+        Some(Command::Compact { data, .. } | Command::Vacuum { data, .. } | Command::Retain { data, .. }) => data,
     };
     let config = data.config()?;
     let analytics = Analytics::open(&config.open_storage()?)?;
     match args.command {
         None => list(&config, &analytics)?,
-        Some(Command::Compact { .. }) => {
+        Some(Command::Compact { unfinished, .. }) => {
             let tables = analytics.tables().to_vec();
-            tokio::task::spawn_blocking(move || compact(&config, &tables)).await??;
+            tokio::task::spawn_blocking(move || compact(&config, &tables, unfinished)).await??;
         }
         Some(Command::Vacuum { grace_seconds, .. }) => {
             let grace = std::time::Duration::from_secs(grace_seconds);
@@ -117,9 +120,11 @@ fn limits_text(limits: RetentionLimits) -> String {
     }
 }
 
-fn compact(config: &Config, tables: &[schemas::table::Table]) -> anyhow::Result<()> {
+fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) -> anyhow::Result<()> {
+    let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
-        quiet_ms: i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS),
+        // The hour that has just begun is over in less than this.
+        quiet_ms: if unfinished { -HOUR_MS } else { quiet_ms },
         ..CompactLimits::default()
     };
     let columns = [

@@ -7,6 +7,8 @@
 //!   the caller's to say: dropping the future (or stream) stops it.
 
 mod functions;
+mod keys;
+mod lookup;
 mod provider;
 
 use std::sync::Arc;
@@ -39,12 +41,24 @@ const FOOTER_CACHE_BYTES: usize = 128 << 20;
 /// Rows of a batch: large enough to amortise the work per batch, small enough for the processor's cache.
 const BATCH_ROWS: usize = 8192;
 
+/// Rows are grouped in so many partitions by their keys, one after the other on each core: the hash table of a partition of a
+/// ranking of millions of addresses then stays within the processor's cache.
+const GROUP_PARTITIONS: usize = 64;
+
+/// Streams of a scan for each core: more than one, so that what is grouped waits for no single one of them.
+const STREAMS_PER_CORE: usize = 4;
+
+/// Distinct keys per row from which on rows are not grouped before they are partitioned.
+const GROUP_AT_ONCE_RATIO: f64 = 0.2;
+
 /// The name under which queries reach the folder of tables; it exists only inside the session.
 const STORE_URL: &str = "ezscale://tables";
 
 /// The tables of one data directory behind one query engine.
 pub(crate) struct FlowStore {
     context: SessionContext,
+    /// Of each scan.
+    streams: usize,
     url: ObjectStoreUrl,
     /// All of them.
     pub(crate) tables: Vec<Table>,
@@ -75,12 +89,19 @@ impl FlowStore {
         ];
 
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let streams = STREAMS_PER_CORE * cores;
         let mut config = SessionConfig::new()
-            .with_target_partitions(cores)
+            .with_target_partitions(streams.max(GROUP_PARTITIONS))
             .with_batch_size(BATCH_ROWS)
-            .with_information_schema(true);
-        // Reading single files in ranges only pays for files much larger than one segment.
-        config.options_mut().optimizer.repartition_file_min_size = 8 << 20;
+            .with_information_schema(true)
+            // A scan makes its streams itself; more would only hold more memory.
+            .with_repartition_file_scans(false)
+            .with_round_robin_repartition(false);
+        // Where many rows have keys of their own, grouping what each stream has seen before grouping by partition is work twice.
+        config
+            .options_mut()
+            .execution
+            .skip_partial_aggregation_probe_ratio_threshold = GROUP_AT_ONCE_RATIO;
         // `TIMESTAMP '2026-01-01 00:00:00'` without a zone means UTC, as everything stored does.
         config.options_mut().execution.time_zone = Some("UTC".to_owned());
 
@@ -96,17 +117,19 @@ impl FlowStore {
         context.register_object_store(url.as_ref(), store);
 
         for table in &tables {
-            let provider = StoredTable::current(table.clone(), url.clone());
+            let provider = StoredTable::current(table.clone(), url.clone(), streams);
             context.register_table(table.def().name, Arc::new(provider))?;
         }
         for function in functions::all() {
             context.register_udf(function);
         }
         context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
+        context.add_optimizer_rule(Arc::new(keys::GroupAddressesAsNumbers::new()));
         let all = tables.to_vec();
         let [flows, usage, counters, collection, truth] = tables;
         Ok(FlowStore {
             context,
+            streams,
             url,
             flows,
             usage,
@@ -141,12 +164,21 @@ impl FlowStore {
 
     /// The table as it is now.
     pub(crate) fn read(&self, table: &Table) -> Result<DataFrame, AnalyticsError> {
-        self.read_provider(Arc::new(StoredTable::current(table.clone(), self.url.clone())))
+        self.read_provider(Arc::new(StoredTable::current(
+            table.clone(),
+            self.url.clone(),
+            self.streams,
+        )))
     }
 
     /// The table as `snapshot` says, whatever is committed meanwhile.
     pub(crate) fn read_at(&self, table: &Table, snapshot: Arc<Snapshot>) -> Result<DataFrame, AnalyticsError> {
-        self.read_provider(Arc::new(StoredTable::pinned(table.clone(), self.url.clone(), snapshot)))
+        self.read_provider(Arc::new(StoredTable::pinned(
+            table.clone(),
+            self.url.clone(),
+            self.streams,
+            snapshot,
+        )))
     }
 
     fn read_provider(&self, provider: Arc<dyn TableProvider>) -> Result<DataFrame, AnalyticsError> {

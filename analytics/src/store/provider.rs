@@ -1,8 +1,9 @@
 //! One stored table as DataFusion scans it.
 //!
-//! Three sieves, coarse to fine: the manifest's smallest and largest time drop whole files before they are opened; row
-//! group statistics drop parts of files; the filters themselves run above the scan (they are reported as inexact). A file
-//! never changes under its name, so its footer is parsed once per process and kept in the session's bounded cache.
+//! Four sieves, coarse to fine: the manifest's smallest and largest time drop whole files before they are opened; row
+//! groups drop out by their filters where addresses are asked for (`lookup`), and by their statistics; the filters themselves run above
+//! the scan (they are reported as inexact). A file never changes under its name, so its footer is parsed once per process
+//! and kept in the session's bounded cache.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use datafusion::common::{Column, DFSchema, DataFusionError, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::TableProviderFilterPushDown;
@@ -30,8 +31,13 @@ use datafusion::scalar::ScalarValue;
 use schemas::column::ColumnType;
 use schemas::table::{FileEntry, Snapshot, Table};
 
+use super::lookup::Lookup;
+
 /// Read from the end of a file at first: enough for the footer of a file of one row group.
 const FOOTER_BYTES: usize = 16 << 10;
+
+/// Reading single files in ranges only pays for files much larger than one segment.
+const SPLIT_BYTES_MIN: usize = 8 << 20;
 
 /// A table over its manifest: as of each scan, or as of one snapshot.
 #[derive(Debug)]
@@ -39,24 +45,27 @@ pub(super) struct StoredTable {
     table: Table,
     schema: SchemaRef,
     url: ObjectStoreUrl,
+    /// How many streams a scan is split into.
+    streams: usize,
     pinned: Option<Arc<Snapshot>>,
 }
 
 impl StoredTable {
-    pub(super) fn current(table: Table, url: ObjectStoreUrl) -> StoredTable {
+    pub(super) fn current(table: Table, url: ObjectStoreUrl, streams: usize) -> StoredTable {
         let schema = table.def().arrow_schema();
         StoredTable {
             table,
             schema,
             url,
+            streams,
             pinned: None,
         }
     }
 
-    pub(super) fn pinned(table: Table, url: ObjectStoreUrl, snapshot: Arc<Snapshot>) -> StoredTable {
+    pub(super) fn pinned(table: Table, url: ObjectStoreUrl, streams: usize, snapshot: Arc<Snapshot>) -> StoredTable {
         StoredTable {
             pinned: Some(snapshot),
-            ..StoredTable::current(table, url)
+            ..StoredTable::current(table, url, streams)
         }
     }
 
@@ -136,26 +145,43 @@ impl TableProvider for StoredTable {
         }
 
         let runtime = state.runtime_env();
-        let reader = CachedParquetFileReaderFactory::new(
+        let reader = Arc::new(CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.url)?,
             runtime.cache_manager.get_file_metadata_cache(),
-        );
-        // The optimizer hands the filters above the scan to the source, which prunes row groups by them.
-        // Our files have no page statistics: without this the (useless) page index is read anew at every opening.
-        let source = ParquetSource::new(self.schema.clone())
-            .with_parquet_file_reader_factory(Arc::new(reader))
-            .with_enable_page_index(false)
-            .with_metadata_size_hint(FOOTER_BYTES);
+        ));
         let rows: u64 = files.iter().map(|file| file.rows).sum();
-        let mut statistics = Statistics::new_unknown(&self.schema);
-        statistics.num_rows = Precision::Exact(usize::try_from(rows).unwrap_or(usize::MAX));
         let table_name = self.table.def().name;
-        let parts = files
+        let mut parts: Vec<PartitionedFile> = files
             .iter()
             .map(|file| PartitionedFile::new(format!("{table_name}/{}", file.path), file.size_bytes))
             .collect();
+        let lookup = Lookup::of(filters, self.table.def());
+        if let Some(lookup) = &lookup {
+            parts = lookup.select(parts, reader.as_ref(), FOOTER_BYTES).await?;
+        }
+        // The optimizer hands the filters above the scan to the source, which prunes row groups by them. It also decodes the
+        // other columns only where a row passes, which pays when few do, as for a few addresses.
+        // Our files have no page statistics: without this the (useless) page index is read anew at every opening.
+        let source = ParquetSource::new(self.schema.clone())
+            .with_parquet_file_reader_factory(reader)
+            .with_enable_page_index(false)
+            .with_pushdown_filters(lookup.is_some())
+            .with_reorder_filters(lookup.is_some())
+            .with_metadata_size_hint(FOOTER_BYTES);
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = match lookup {
+            None => Precision::Exact(usize::try_from(rows).unwrap_or(usize::MAX)),
+            Some(_) => Precision::Inexact(usize::try_from(rows).unwrap_or(usize::MAX)),
+        };
+        let groups = FileGroup::new(parts).split_files(self.streams);
+        // Large files are read by several streams, each its row groups.
+        let groups = FileGroupPartitioner::new()
+            .with_target_partitions(self.streams)
+            .with_repartition_file_min_size(SPLIT_BYTES_MIN)
+            .repartition_file_groups(&groups)
+            .unwrap_or(groups);
         let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
-            .with_file_groups(FileGroup::new(parts).split_files(state.config().target_partitions()))
+            .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)

@@ -1,6 +1,6 @@
 //! SQL over the tables.
 
-use schemas::table::Commit;
+use schemas::table::{Commit, Encoder, write_row_groups};
 use serde_json::json;
 
 use super::*;
@@ -115,6 +115,106 @@ async fn row_groups_are_pruned_by_their_statistics() {
         plan.contains("row_groups_pruned_statistics=1 total → 0 matched"),
         "{plan}"
     );
+}
+
+#[tokio::test]
+async fn addresses_are_groups() {
+    let fixture = Fixture::new();
+    let from = |text: &str, bytes: u64| Flow {
+        src_addr: address(text),
+        ..received(1, T0, bytes)
+    };
+    fixture.add_flows(&[from("203.0.113.1", 1), from("2001:db8::7", 2), from("203.0.113.1", 4)]);
+    let totals = json!([{"src_addr": "203.0.113.1", "bytes": 5}, {"src_addr": "2001:db8::7", "bytes": 2}]);
+    for query in [
+        "SELECT src_addr, sum(bytes) AS bytes FROM flows GROUP BY src_addr ORDER BY bytes DESC",
+        "SELECT f.src_addr, sum(f.bytes) AS bytes FROM flows f GROUP BY 1 HAVING sum(f.bytes) > 1 ORDER BY 2 DESC",
+        "SELECT src_addr, bytes FROM (SELECT src_addr, ip_protocol, sum(bytes) AS bytes FROM flows GROUP BY 1, 2) ORDER BY 2 DESC",
+    ] {
+        assert_eq!(fixture.json(query).await, totals, "{query}");
+    }
+    let plan = fixture
+        .json("EXPLAIN SELECT src_addr, count(*) FROM flows GROUP BY src_addr")
+        .await;
+    assert!(plan.to_string().contains("number_of(flows.src_addr)"), "{plan}");
+    for (query, expected) in [
+        (
+            "SELECT DISTINCT src_addr FROM flows ORDER BY 1",
+            json!([{"src_addr": "203.0.113.1"}, {"src_addr": "2001:db8::7"}]),
+        ),
+        ("SELECT count(DISTINCT src_addr) AS n FROM flows", json!([{"n": 2}])),
+        (
+            "SELECT min(src_addr) AS least FROM flows",
+            json!([{"least": "203.0.113.1"}]),
+        ),
+        (
+            "SELECT src_addr, sum(bytes) AS bytes FROM flows GROUP BY GROUPING SETS ((src_addr), ()) ORDER BY 2 DESC LIMIT 1",
+            json!([{"src_addr": null, "bytes": 7}]),
+        ),
+        (
+            "SELECT DISTINCT f.src_addr FROM flows f JOIN flows g ON f.src_addr = g.src_addr WHERE g.bytes = 2",
+            json!([{"src_addr": "2001:db8::7"}]),
+        ),
+    ] {
+        assert_eq!(fixture.json(query).await, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn row_groups_without_the_address_are_left_out() {
+    let fixture = Fixture::new();
+    let of = |host: u32, bytes: u64| Flow {
+        src_addr: Address::from_v4((0x0b00_0000 + host).to_be_bytes()),
+        dst_addr: Address::from_v4((0x0c00_0000 + host).to_be_bytes()),
+        ..received(1, T0, bytes)
+    };
+    // Every second host in each row group, so that smallest and largest tell nothing.
+    let flows = fixture.flows();
+    let mut encoder = Encoder::new(flows.def()).unwrap().with_address_filters();
+    let groups = [0, 1].map(|first| {
+        let rows: Vec<Flow> = (0..1_000).map(|row| of(2 * row + first, 1)).collect();
+        encoder.encode_batch(&flows_to_batch(&rows))
+    });
+    let path = "2026-10-01/sorted.parquet";
+    let size_bytes = write_row_groups(&flows, path, groups).unwrap();
+    let file = FileEntry {
+        path: path.to_owned(),
+        rows: 2_000,
+        size_bytes,
+        min_time_ms: T0,
+        max_time_ms: T0 + DAY,
+        sequence: 0,
+    };
+    flows
+        .commit(Commit {
+            add: vec![file],
+            ..Commit::default()
+        })
+        .unwrap();
+    // A segment, without filters.
+    fixture.add_flows(&[of(3, 10), of(4, 100)]);
+
+    for (condition, flows, groups) in [
+        ("src_addr = '11.0.0.3' OR dst_addr = '11.0.0.3'", 2, 2),
+        ("src_addr = '12.0.0.4' OR dst_addr = '12.0.0.4'", 2, 2),
+        ("src_addr = '11.0.0.3' AND dst_addr = '12.0.0.3'", 2, 2),
+        (
+            "src_addr IN (addr('11.0.0.3'), addr('11.0.0.4'), addr('11.0.0.5'), addr('11.0.0.7'))",
+            6,
+            3,
+        ),
+        ("src_addr = '11.0.0.3' OR bytes = 100", 3, 3),
+        ("src_addr = '99.0.0.1'", 0, 1),
+    ] {
+        let found = fixture
+            .json(&format!("SELECT count(*) AS n FROM flows WHERE {condition}"))
+            .await;
+        assert_eq!(found, json!([{"n": flows}]), "{condition}");
+        let plan = format!("EXPLAIN ANALYZE SELECT sum(bytes) FROM flows WHERE {condition}");
+        let plan = fixture.json(&plan).await.to_string();
+        let read = format!("row_groups_pruned_statistics={groups} total");
+        assert!(plan.contains(&read), "{condition}: {plan}");
+    }
 }
 
 #[tokio::test]

@@ -114,6 +114,96 @@ proptest! {
     }
 }
 
+/// What happens to the table of flows between two refreshes.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A segment with these flows: minute of the start, duration in seconds, service, bytes.
+    Add(Vec<(i64, i64, u32, u64)>),
+    /// Two files become one, as compaction does.
+    Merge(usize, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let flow = (0i64..70, 0i64..900, 0u32..3, 0u64..5_000);
+    let step = prop_oneof![
+        5 => proptest::collection::vec(flow, 1..6).prop_map(Step::Add),
+        1 => (any::<usize>(), any::<usize>()).prop_map(|(one, other)| Step::Merge(one, other)),
+    ];
+    proptest::collection::vec(step, 1..14)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn what_is_kept_between_refreshes_changes_no_byte(steps in steps()) {
+        let kept = Fixture::new();
+        let mut all = Vec::new();
+        let mut files: Vec<(FileEntry, Vec<Flow>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Add(flows) => {
+                    let flows: Vec<Flow> = flows.into_iter().map(|(minute, seconds, service, bytes)| Flow {
+                        end_at_ms: T0 + minute * 60_000 + seconds * 1_000,
+                        ..received(service, T0 + minute * 60_000, bytes)
+                    }).collect();
+                    all.extend_from_slice(&flows);
+                    files.push((kept.add_flows(&flows), flows));
+                }
+                Step::Merge(one, other) if files.len() > 1 => {
+                    let (one, mut flows) = files.swap_remove(one % files.len());
+                    let (other, more) = files.swap_remove(other % files.len());
+                    flows.extend(more);
+                    let merged = kept.write_flows(&flows);
+                    kept.flows().commit(Commit {
+                        add: vec![merged.clone()],
+                        remove: vec![one.path, other.path],
+                        ..Commit::default()
+                    }).unwrap();
+                    files.push((merged, flows));
+                }
+                Step::Merge(..) => {}
+            }
+            block_on(kept.refresh());
+        }
+        let scratch = Fixture::new();
+        if !all.is_empty() {
+            scratch.add_flows(&all);
+        }
+        block_on(scratch.refresh());
+        prop_assert!(usage_files(&scratch) == usage_files(&kept));
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_reads_only_what_is_new() {
+    let fixture = Fixture::new();
+    let minute = |minute: i64| received(1, T0 + minute * 60_000, 100);
+    fixture.add_flows(&[minute(1), minute(2)]);
+    assert_eq!(fixture.refresh().await.flows_read, 2);
+    fixture.add_flows(&[minute(3)]);
+    let second = fixture.refresh().await;
+    assert_eq!((second.windows_recomputed, second.flows_read), (1, 1));
+    fixture.add_flows(&[minute(12), minute(13)]);
+    fixture.add_flows(&[minute(4)]);
+    assert_eq!(
+        fixture.refresh().await.flows_read,
+        3,
+        "the windows before are kept a while"
+    );
+    fixture.add_flows(&[minute(100)]);
+    assert_eq!(fixture.refresh().await.flows_read, 1);
+    fixture.add_flows(&[minute(5)]);
+    assert_eq!(
+        fixture.refresh().await.flows_read,
+        5,
+        "too late for what is kept: all of that window's files"
+    );
+    let windows = fixture.analytics.usage_windows(1, T0, T0 + DAY).await.unwrap();
+    let bytes: Vec<u64> = windows.iter().map(|window| window.bytes_in).collect();
+    assert_eq!(bytes, [400, 100, 200, 100]);
+}
+
 #[tokio::test]
 async fn windows_have_the_shares_that_spread_gives() {
     let fixture = Fixture::new();

@@ -11,6 +11,9 @@
 //! | up to 256 distinct values | a dictionary, and indices of one byte each, which Zstandard packs better than bits |
 //! | all others | BYTE_STREAM_SPLIT: the bytes of one significance together, mostly zeros or alike, then Zstandard |
 //!
+//! Files that are written to stay also say which addresses a row group holds at all ([`Encoder::with_address_filters`]), so
+//! that a question about one host reads little of them.
+//!
 //! Everything is standard Parquet, read by any reader; ours is the parquet crate's. The same columns give the same bytes.
 
 mod delta;
@@ -25,6 +28,7 @@ use arrow::array::{
     UInt32Array, UInt64Array,
 };
 use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
+use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -38,6 +42,8 @@ use pages::{ChunkBuilder, Compressor};
 pub const ROW_GROUP_ROWS: usize = 128 << 10;
 
 const ADDRESS_BYTES: usize = 16;
+/// Of a hundred addresses that are not in a row group one looks as if it were: at about 10 bits per distinct address.
+const ADDRESS_FILTER_FALSE_POSITIVES: f64 = 0.01;
 
 /// The values of one column of a row group.
 #[derive(Clone, Debug)]
@@ -122,6 +128,7 @@ pub struct Encoder {
     compressor: Compressor,
     scratch: Vec<u8>,
     slots: dictionary::Slots,
+    address_filters: bool,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -142,7 +149,16 @@ impl Encoder {
             compressor: Compressor::new()?,
             scratch: Vec::new(),
             slots: dictionary::Slots::default(),
+            address_filters: false,
         })
+    }
+
+    /// Adds a Bloom filter to the columns of addresses that people look up ([`Column::is_looked_up`]). It costs time and
+    /// about a byte for each address of a row group, and pays where rows lie together by what is asked for: in sorted files.
+    #[must_use]
+    pub fn with_address_filters(mut self) -> Encoder {
+        self.address_filters = true;
+        self
     }
 
     /// Encodes one row group from the values of every column, in the table's order.
@@ -186,6 +202,12 @@ impl Encoder {
         let mut chunk = ChunkBuilder::new(self.schema.column(index), rows, &mut self.compressor);
         if column.statistics {
             chunk.statistics(values);
+        }
+        if let ColumnValues::Address(addresses) = values
+            && self.address_filters
+            && column.is_looked_up()
+        {
+            chunk.filter(address_filter(addresses)?);
         }
         let scratch = &mut self.scratch;
         scratch.clear();
@@ -244,6 +266,22 @@ impl Encoder {
     pub fn encode_array(&mut self, index: usize, array: &dyn Array) -> Result<EncodedColumn, ParquetError> {
         self.encode_column(index, &values_of(&self.table.columns[index], array)?)
     }
+}
+
+/// What tells whether an address may be among these: never no when it is.
+fn address_filter(addresses: &[[u8; ADDRESS_BYTES]]) -> Result<Sbbf, ParquetError> {
+    let mut filter = Sbbf::new_with_ndv_fpp(addresses.len() as u64, ADDRESS_FILTER_FALSE_POSITIVES)?;
+    let mut last = None;
+    for address in addresses {
+        // Sorted rows repeat.
+        if last != Some(address) {
+            filter.insert(address.as_slice());
+            last = Some(address);
+        }
+    }
+    // Made for as many as there are rows; of fewer addresses a smaller one tells as much.
+    filter.fold_to_target_fpp(ADDRESS_FILTER_FALSE_POSITIVES);
+    Ok(filter)
 }
 
 /// Columns of up to 32 bits, all of them INT32 in Parquet.

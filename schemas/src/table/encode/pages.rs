@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
 use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
@@ -59,6 +60,7 @@ pub(super) struct ChunkBuilder<'a> {
     data_at: u64,
     encodings: Vec<Encoding>,
     statistics: Option<Statistics>,
+    filter: Option<Sbbf>,
 }
 
 impl<'a> ChunkBuilder<'a> {
@@ -73,6 +75,7 @@ impl<'a> ChunkBuilder<'a> {
             data_at: 0,
             encodings: Vec::new(),
             statistics: None,
+            filter: None,
         }
     }
 
@@ -122,6 +125,11 @@ impl<'a> ChunkBuilder<'a> {
                     Statistics::ByteArray(ValueStatistics::new(bytes(least), bytes(most), None, Some(0), false))
                 }),
         };
+    }
+
+    /// Notes what tells which values there are.
+    pub(super) fn filter(&mut self, filter: Sbbf) {
+        self.filter = Some(filter);
     }
 
     /// A dictionary of `distinct` values in plain encoding, and an index of one byte per row (no indices: all rows have the
@@ -215,7 +223,7 @@ impl<'a> ChunkBuilder<'a> {
             bytes_written: bytes.len() as u64,
             rows_written: self.rows as u64,
             metadata: metadata.build()?,
-            bloom_filter: None,
+            bloom_filter: self.filter,
             column_index: None,
             offset_index: None,
         };

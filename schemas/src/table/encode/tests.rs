@@ -3,6 +3,7 @@
 use arrow::array::AsArray;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::bloom_filter::Sbbf;
 use proptest::prelude::*;
 
 use super::*;
@@ -91,6 +92,35 @@ fn statistics_hold_the_smallest_and_the_largest() {
     assert_eq!(of("dst_service").unwrap().min_bytes_opt().unwrap(), least.to_le_bytes());
     assert_eq!(of("dst_service").unwrap().max_bytes_opt().unwrap(), most.to_le_bytes());
     assert!(of("src_port").is_none(), "nobody prunes by it");
+}
+
+#[test]
+fn address_filters_know_every_address_and_few_others() {
+    let flow = |last: u32| Flow {
+        src_addr: crate::address::Address::from_v4(last.to_be_bytes()),
+        ..Flow::default()
+    };
+    let group: FlowColumns = (0..20_000).map(|row| flow(row / 2)).collect();
+    let plain = Encoder::new(&FLOWS).unwrap().encode(&group.values()).unwrap();
+    let mut encoder = Encoder::new(&FLOWS).unwrap().with_address_filters();
+    let filtered = encoder.encode(&group.values()).unwrap();
+    let file = Bytes::from(file_of(&FLOWS, &[plain, filtered]).unwrap());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap();
+    let column = |group: usize, name: &str| reader.metadata().row_group(group).column(FLOWS.index_of(name).unwrap());
+    let filter = |group, name| Sbbf::read_from_column_chunk(column(group, name), &file).unwrap();
+    assert!(filter(0, "src_addr").is_none());
+    assert!(filter(1, "next_hop").is_none(), "nobody asks for it");
+    let sources = filter(1, "src_addr").unwrap();
+    let holds = |last: u32| sources.check(flow(last).src_addr.0.as_slice());
+    assert!((0..10_000).all(holds));
+    let wrong = (10_000..20_000).filter(|last| holds(*last)).count();
+    assert!(wrong < 200, "{wrong} of 10,000 others");
+    assert!(
+        sources.num_blocks() * 32 <= 32 << 10,
+        "{} blocks for 10,000",
+        sources.num_blocks()
+    );
+    assert_eq!(filter(1, "dst_addr").unwrap().num_blocks(), 1, "one address");
 }
 
 #[test]
