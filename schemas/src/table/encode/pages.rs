@@ -11,12 +11,17 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
+use zstd::zstd_safe::CParameter;
 
 use super::ColumnValues;
 use super::delta::{self, varint};
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
+/// Entries of the compressor's table of earlier bytes (a power of two) and the shortest repetition it looks for. Split streams
+/// repeat in runs or not at all: a small table finds those as well, and fewer that cost more than they save.
+const ZSTD_HASH_LOG: u32 = 10;
+const ZSTD_MIN_MATCH: u32 = 7;
 /// Names in statistics are cut by nobody, so long ones are left out.
 const STATISTICS_NAME_BYTES_MAX: usize = 64;
 
@@ -28,7 +33,11 @@ pub(super) struct Compressor {
 
 impl Compressor {
     pub(super) fn new() -> Result<Compressor, ParquetError> {
-        let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
+        let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
+        zstd.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))
+            .map_err(external)?;
+        zstd.set_parameter(CParameter::MinMatch(ZSTD_MIN_MATCH))
+            .map_err(external)?;
         Ok(Compressor {
             zstd,
             compressed: Vec::new(),
