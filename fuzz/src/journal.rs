@@ -81,23 +81,24 @@ impl<'a> Bytes<'a> {
     }
 }
 
-fn seed() -> u32 {
+fn seed(number: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(ID.as_bytes());
-    hasher.update(&NUMBER.to_le_bytes());
+    hasher.update(&number.to_le_bytes());
     hasher.finalize()
 }
 
-fn checksum(lengths: &[u8], records: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed());
+/// Of a block in the segment of that number.
+fn checksum(segment: u64, lengths: &[u8], records: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed(segment));
     hasher.update(lengths);
     hasher.update(records);
     hasher.finalize()
 }
 
-fn segment_header() -> Vec<u8> {
+fn segment_header(segment: u64) -> Vec<u8> {
     let mut header = b"EZJOURN1".to_vec();
-    header.extend_from_slice(&NUMBER.to_le_bytes());
+    header.extend_from_slice(&segment.to_le_bytes());
     header.extend_from_slice(&CREATED_AT_MS.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
     header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
@@ -106,7 +107,7 @@ fn segment_header() -> Vec<u8> {
 
 fn block(records: &[u8], number: u32) -> Vec<u8> {
     let lengths = [(records.len() as u32).to_le_bytes(), number.to_le_bytes()].concat();
-    let checksum = checksum(&lengths, records).to_le_bytes();
+    let checksum = checksum(NUMBER, &lengths, records).to_le_bytes();
     [&BLOCK_MAGIC[..], &lengths, &checksum, records].concat()
 }
 
@@ -118,7 +119,7 @@ struct Written {
 
 fn write(input: &[u8]) -> Written {
     let mut input = Bytes(input);
-    let mut bytes = segment_header();
+    let mut bytes = segment_header(NUMBER);
     let mut blocks = Vec::new();
     while !input.0.is_empty() && bytes.len() < SEGMENT_BYTES_MAX {
         let operation = Operation::ALL[usize::from(input.u8()) % Operation::ALL.len()];
@@ -244,19 +245,20 @@ struct Expected {
     closed: bool,
 }
 
-fn sound_block_bytes(rest: &[u8]) -> Option<usize> {
+fn sound_block_bytes(segment: u64, rest: &[u8]) -> Option<usize> {
     let header = rest.first_chunk::<BLOCK_HEADER_BYTES>()?;
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let length = word(4) as usize;
     let records = rest[BLOCK_HEADER_BYTES..].get(..length)?;
-    let sound =
-        header.starts_with(BLOCK_MAGIC) && length <= BLOCK_BYTES_MAX && checksum(&header[4..12], records) == word(12);
+    let sound = header.starts_with(BLOCK_MAGIC)
+        && length <= BLOCK_BYTES_MAX
+        && checksum(segment, &header[4..12], records) == word(12);
     sound.then_some(length)
 }
 
-fn expected(bytes: &[u8]) -> Expected {
+fn expected(segment: u64, bytes: &[u8]) -> Expected {
     let mut expected = Expected::default();
-    let header = segment_header();
+    let header = segment_header(segment);
     if bytes.len() >= SEGMENT_HEADER_BYTES {
         // The instant of its creation says nothing of the blocks; the checksum covers it.
         let sound = bytes[..16] == header[..16] && crc32fast::hash(&bytes[..28]).to_le_bytes() == bytes[28..32];
@@ -264,8 +266,8 @@ fn expected(bytes: &[u8]) -> Expected {
     }
     let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
     while at < bytes.len() {
-        let Some((skipped, length)) =
-            (0..bytes.len() - at).find_map(|skipped| Some((skipped, sound_block_bytes(&bytes[at + skipped..])?)))
+        let Some((skipped, length)) = (0..bytes.len() - at)
+            .find_map(|skipped| Some((skipped, sound_block_bytes(segment, &bytes[at + skipped..])?)))
         else {
             expected.torn_bytes = (bytes.len() - at) as u64;
             break;
@@ -347,7 +349,7 @@ fn expected_records<'a>(bytes: &'a [u8], expected: &Expected) -> Vec<Read<'a>> {
 /// Writes, damages and reads one segment.
 pub fn run(input: &[u8]) {
     let written = write(input);
-    let expected = expected(&written.bytes);
+    let expected = expected(NUMBER, &written.bytes);
     let content = read_segment_bytes(written.bytes.clone(), ID, NUMBER);
     let blocks = &written.blocks;
     assert_eq!(content.size_bytes(), written.bytes.len() as u64);
@@ -365,12 +367,15 @@ pub fn run(input: &[u8]) {
         "torn bytes; blocks at {blocks:?}"
     );
     assert_eq!(content.closed, expected.closed, "closed; blocks at {blocks:?}");
-    let elsewhere = read_segment_bytes(written.bytes, ID, NUMBER + 1);
+    // A fuzzer learns to write any checksum, also that of another segment: what is sound here must not be so there.
+    let elsewhere = self::expected(NUMBER + 1, &written.bytes);
     assert_eq!(
-        elsewhere.records().count(),
-        0,
-        "a block of another segment passed for one"
+        read_records(&read_segment_bytes(written.bytes.clone(), ID, NUMBER + 1)),
+        expected_records(&written.bytes, &elsewhere),
+        "blocks of another segment; blocks at {blocks:?}"
     );
+    let passes = expected.blocks.iter().find(|block| elsewhere.blocks.contains(block));
+    assert_eq!(passes, None, "a block of one segment passes for one of another");
 }
 
 /// This file and the collector's writer mean the same format; checked once, before the first input.
@@ -385,6 +390,6 @@ pub fn check_format() {
     writer.close().expect("a segment is written");
     let theirs = std::fs::read(&path).expect("a segment is read");
     std::fs::remove_dir_all(&folder).expect("the folder is removed");
-    let ours = [segment_header(), block(&records, number), block(&[], 0)].concat();
+    let ours = [segment_header(NUMBER), block(&records, number), block(&[], 0)].concat();
     assert_eq!(theirs, ours, "the writer means another format than the fuzz target");
 }
