@@ -177,7 +177,17 @@ fn f1_a_stop_on_a_full_disk_ends_and_keeps_what_was_acknowledged() {
 /// The tables cannot be written: everything waits in the journal, up to its limit; then datagrams are dropped and counted.
 #[test]
 fn f1_f2_a_journal_at_its_limit_drops_counts_and_recovers() {
-    let mut data = DataDir::on_disk_of(256 << 10);
+    check_full_journal(256 << 10, "journal_max_bytes is reached");
+}
+
+/// The same on a disk that is smaller than the limit: without the room that is left, the tables could not be written later.
+#[test]
+fn f1_f2_a_journal_leaves_the_tables_room_on_its_disk() {
+    check_full_journal(64 << 10, "the rest of the disk is left to the tables");
+}
+
+fn check_full_journal(disk_kib: u32, reason: &str) {
+    let mut data = DataDir::on_disk_of(disk_kib);
     data.set_config(CONFIG_SMALL);
     let tables = data.path().join("tables");
     let mut model = Model::new();
@@ -219,7 +229,9 @@ fn f1_f2_a_journal_at_its_limit_drops_counts_and_recovers() {
         model.send_junk(targets, 10);
         metric(&process, "ezscale_socket_queue_dropped_total") > 0
     });
-    assert!(process.stderr().contains("journal_max_bytes is reached"));
+    let said = process.stderr();
+    assert!(said.contains(reason), "the log says {reason:?}:\n{said}");
+    assert!(!said.contains("No space left on device"), "it left some:\n{said}");
 
     data.disk().make_writable(&tables);
     wait_until_healthy(&process);

@@ -1,19 +1,27 @@
 //! Appends batches to the current segment, syncs, closes.
 //!
 //! On an error (a full disk) it stops taking batches and tries again: what it holds is kept, the queue fills, the receive
-//! threads drop and count. It never gives up while the collector runs.
+//! threads drop and count. It never gives up while the collector runs. It also stops at `journal_max_bytes`, and before it
+//! takes the room on its disk that the tables need to empty it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
+use nix::sys::statvfs::statvfs;
 use schemas::fault;
 
 use super::Shared;
 use crate::journal::{Drops, JournalError, RecordBuffer, SegmentWriter};
 use crate::receive::{BATCH_BYTES, BatchReceiver, KernelDrops};
 
+/// Room that is left to the tables, in segments: what a journal that has filled its disk by itself needs to be emptied.
+const RESERVE_SEGMENTS: u64 = 2;
+/// Of a small disk one part in so many is enough.
+const RESERVE_PART: u64 = 10;
+/// The disk is asked for its room this often.
+const ROOM_INTERVAL: Duration = Duration::from_millis(250);
 /// Appended bytes are handed to the operating system at the latest when they are this many: four whole batches.
 const WRITE_BYTES: usize = 4 * BATCH_BYTES;
 /// Appended bytes are synced at the latest when they are this many, because they are in memory until then.
@@ -41,6 +49,9 @@ pub(super) struct JournalThread {
     current: Option<Current>,
     synced_at: Instant,
     drops_at: Instant,
+    room_at: Instant,
+    /// What was free on the disk then is the tables'.
+    is_room_reserved: bool,
     logged_at: Option<Instant>,
     /// Per socket: what was recorded so far of (kernel, queue) drops.
     recorded: Vec<(u64, u64)>,
@@ -63,6 +74,8 @@ impl JournalThread {
             current: None,
             synced_at: now,
             drops_at: now,
+            room_at: now,
+            is_room_reserved: false,
             logged_at: None,
             recorded,
         }
@@ -71,9 +84,9 @@ impl JournalThread {
     pub(super) fn run(mut self) {
         let sync_interval = Duration::from_millis(self.shared.config.fsync_interval_ms);
         loop {
-            if self.journal_is_full() {
+            if let Some(full) = self.full() {
                 match self.write_what_is_due(sync_interval) {
-                    Ok(()) => self.pause("journal_max_bytes is reached, datagrams are dropped", None),
+                    Ok(()) => self.pause(full, None),
                     Err(error) => self.pause("journal cannot be written, datagrams are dropped", Some(&error)),
                 }
                 if self.shared.stopping.load(Ordering::Acquire) {
@@ -99,9 +112,27 @@ impl JournalThread {
         self.finish();
     }
 
-    fn journal_is_full(&self) -> bool {
+    /// Why the journal takes no more, if so.
+    fn full(&mut self) -> Option<&'static str> {
         let current = self.current.as_ref().map_or(0, |current| current.segment.size_bytes());
-        self.shared.backlog_bytes.load(Ordering::Relaxed) + current >= self.shared.config.journal_max_bytes
+        let backlog = self.shared.backlog_bytes.load(Ordering::Relaxed);
+        if backlog + current >= self.shared.config.journal_max_bytes {
+            return Some("journal_max_bytes is reached, datagrams are dropped");
+        }
+        if backlog == 0 {
+            return None;
+        }
+        if self.room_at.elapsed() >= ROOM_INTERVAL {
+            self.room_at = Instant::now();
+            // A disk that cannot be asked will say so when it is written.
+            self.is_room_reserved = statvfs(self.shared.journal.dir()).is_ok_and(|disk| {
+                let block = disk.fragment_size();
+                let (free, size) = (disk.blocks_available() * block, disk.blocks() * block);
+                is_reserved(free, size, self.shared.config.segment_max_bytes)
+            });
+        }
+        self.is_room_reserved
+            .then_some("the rest of the disk is left to the tables, datagrams are dropped")
     }
 
     fn segment(&mut self) -> &mut SegmentWriter {
@@ -231,5 +262,27 @@ impl JournalThread {
             self.logged_at = Some(Instant::now());
         }
         std::thread::park_timeout(RETRY_INTERVAL);
+    }
+}
+
+/// Whether what is free on a disk is left to the tables. Where nothing is, the journal may as well try: it is then told
+/// what is wrong.
+fn is_reserved(free_bytes: u64, disk_bytes: u64, segment_max_bytes: u64) -> bool {
+    let reserve = (RESERVE_SEGMENTS * segment_max_bytes).min(disk_bytes / RESERVE_PART);
+    free_bytes > 0 && free_bytes < reserve
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_segments_are_left_to_the_tables_or_a_tenth_of_a_small_disk() {
+        const MIB: u64 = 1 << 20;
+        assert!(is_reserved(127 * MIB, 1 << 40, 64 * MIB));
+        assert!(!is_reserved(128 * MIB, 1 << 40, 64 * MIB));
+        assert!(is_reserved(6 * MIB, 64 * MIB, 64 * MIB));
+        assert!(!is_reserved(7 * MIB, 64 * MIB, 64 * MIB));
+        assert!(!is_reserved(0, 1 << 40, 64 * MIB));
     }
 }
