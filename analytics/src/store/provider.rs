@@ -136,14 +136,6 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let snapshot = self.snapshot()?;
         let files = self.select(state, &snapshot, filters)?;
-        if files.is_empty() {
-            let schema = match projection {
-                Some(indices) => Arc::new(self.schema.project(indices)?),
-                None => self.schema.clone(),
-            };
-            return Ok(Arc::new(EmptyExec::new(schema)));
-        }
-
         let runtime = state.runtime_env();
         let reader = Arc::new(CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.url)?,
@@ -158,6 +150,13 @@ impl TableProvider for StoredTable {
         let lookup = Lookup::of(filters, self.table.def());
         if let Some(lookup) = &lookup {
             parts = lookup.select(parts, reader.as_ref(), FOOTER_BYTES).await?;
+        }
+        if parts.is_empty() {
+            let schema = match projection {
+                Some(indices) => Arc::new(self.schema.project(indices)?),
+                None => self.schema.clone(),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
         }
         // The optimizer hands the filters above the scan to the source, which prunes row groups by them. It also decodes the
         // other columns only where a row passes, which pays when few do, as for a few addresses.

@@ -191,6 +191,8 @@ async fn row_groups_without_the_address_are_left_out() {
             ..Commit::default()
         })
         .unwrap();
+    let nothing = "SELECT count(*) AS n FROM flows WHERE src_addr = '99.0.0.1'";
+    assert_eq!(fixture.json(nothing).await, json!([{"n": 0}]), "in no file");
     // A segment, without filters.
     fixture.add_flows(&[of(3, 10), of(4, 100)]);
 

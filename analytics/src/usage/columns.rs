@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use schemas::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
 
-use super::{WRITER, batch_of, read_rows};
+use super::WRITER;
+use super::days::{batch_of, read_rows};
 use crate::AnalyticsError;
 use crate::store::unique_suffix;
 

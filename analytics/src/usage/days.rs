@@ -1,0 +1,135 @@
+//! The files of `usage_5m`: one for each UTC day, written anew with the rows that changed.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::table::{FileEntry, Table, write_parquet};
+use schemas::tables::USAGE_5M;
+use schemas::window::DAY_MS;
+
+use super::{Cell, Ranges, UsageRow};
+use crate::AnalyticsError;
+use crate::store::{column, unique_suffix};
+
+/// One day's new file.
+pub(super) struct DayRewrite {
+    pub(super) day: i64,
+    pub(super) dirty: Ranges,
+    /// New rows of the dirty windows.
+    pub(super) rows: Vec<UsageRow>,
+    /// The day's files until now.
+    pub(super) old: Vec<String>,
+}
+
+impl DayRewrite {
+    /// Writes the day's file; answers the paths it replaces and, unless the day is now empty, the new file.
+    pub(super) fn write(
+        self,
+        table: &Table,
+        flows_sequence: u64,
+        number: u64,
+    ) -> Result<(Vec<String>, Option<FileEntry>), AnalyticsError> {
+        let DayRewrite {
+            day,
+            dirty,
+            mut rows,
+            old,
+        } = self;
+        for path in &old {
+            let mut kept = Vec::new();
+            read_rows(table, path, &mut kept)?;
+            rows.extend(kept.into_iter().filter(|row| !dirty.contain(row.window_start_ms)));
+        }
+        rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
+        let times = || rows.iter().map(|row| row.window_start_ms);
+        let (Some(min_time_ms), Some(max_time_ms)) = (times().min(), times().max()) else {
+            return Ok((old, None));
+        };
+        let date = jiff::Timestamp::from_millisecond(day * DAY_MS)?
+            .strftime("%Y-%m-%d")
+            .to_string();
+        let path = format!("{date}/usage-{flows_sequence}-{number}-{}.parquet", unique_suffix());
+        let size_bytes = write_parquet(table, &path, [&batch_of(&rows)?])?;
+        let file = FileEntry {
+            path,
+            rows: rows.len() as u64,
+            size_bytes,
+            min_time_ms,
+            max_time_ms,
+            sequence: 0,
+        };
+        Ok((old, Some(file)))
+    }
+}
+
+pub(super) fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> Result<(), AnalyticsError> {
+    let file = table.read(path).map_err(|source| AnalyticsError::Open {
+        path: table.location(path),
+        source,
+    })?;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+        rows_of(rows, &batch?)?;
+    }
+    Ok(())
+}
+
+/// What a row is read from.
+pub(super) const ROW_COLUMNS: [&str; 8] = [
+    "window_start",
+    "service",
+    "bytes_in",
+    "bytes_out",
+    "packets_in",
+    "packets_out",
+    "flows",
+    "samples",
+];
+
+/// Appends the rows of a batch of `usage_5m`.
+pub(super) fn rows_of(rows: &mut Vec<UsageRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+    let window_start = column::<TimestampMillisecondArray>(batch, "window_start")?.values();
+    let service = column::<UInt32Array>(batch, "service")?.values();
+    let bytes_in = column::<UInt64Array>(batch, "bytes_in")?.values();
+    let bytes_out = column::<UInt64Array>(batch, "bytes_out")?.values();
+    let packets_in = column::<UInt64Array>(batch, "packets_in")?.values();
+    let packets_out = column::<UInt64Array>(batch, "packets_out")?.values();
+    let flows = column::<UInt64Array>(batch, "flows")?.values();
+    let samples = column::<UInt64Array>(batch, "samples")?.values();
+    rows.extend((0..batch.num_rows()).map(|row| UsageRow {
+        service: service[row],
+        window_start_ms: window_start[row],
+        cell: Cell {
+            bytes_in: bytes_in[row],
+            bytes_out: bytes_out[row],
+            packets_in: packets_in[row],
+            packets_out: packets_out[row],
+            flows: flows[row],
+            samples: samples[row],
+        },
+    }));
+    Ok(())
+}
+
+pub(super) fn batch_of(rows: &[UsageRow]) -> Result<RecordBatch, AnalyticsError> {
+    let numbers = |value: fn(&Cell) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| value(&row.cell))))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(
+            TimestampMillisecondArray::from_iter_values(rows.iter().map(|row| row.window_start_ms))
+                .with_timezone("UTC"),
+        ),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.service))),
+        numbers(|cell| cell.bytes_in),
+        numbers(|cell| cell.bytes_out),
+        numbers(|cell| cell.packets_in),
+        numbers(|cell| cell.packets_out),
+        numbers(|cell| cell.flows),
+        numbers(|cell| cell.samples),
+        Arc::new(UInt32Array::from_iter_values(
+            rows.iter().map(|row| row.cell.error_bound_ppm()),
+        )),
+    ];
+    Ok(RecordBatch::try_new(USAGE_5M.arrow_schema(), columns)?)
+}
