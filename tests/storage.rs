@@ -118,6 +118,17 @@ fn answers(data: &DataDir) -> Vec<String> {
     ]
 }
 
+/// Copies SQLite's database as a backup does while no process has it open: what is committed may still be in its
+/// write-ahead log, and half of it copied back into the main file, so that neither file is anything without the other.
+fn restore_database(from: &DataDir, to: &DataDir) {
+    for name in ["ezscale.db", "ezscale.db-wal"] {
+        let file = from.path().join(name);
+        if file.exists() {
+            std::fs::copy(file, to.path().join(name)).expect("the database can be copied");
+        }
+    }
+}
+
 fn assert_same(one: &[String], other: &[String], what: &str) {
     for (one, other) in one.iter().zip(other) {
         let differs = one.lines().zip(other.lines()).find(|(one, other)| one != other);
@@ -206,9 +217,8 @@ fn s3_answers_as_the_local_disk_does() {
     );
 
     // The machine is lost: another one finds the tables by their URL alone. Its database has its own backup.
-    let database = remote.path().join("ezscale.db");
     let found = data_with_config(&format!("{METERED}{}", server.config()));
-    std::fs::copy(&database, found.path().join("ezscale.db")).expect("the database can be copied");
+    restore_database(&remote, &found);
     assert_same(&answers(&found), &expected, "restored from the manifests' copies");
     found.run(&["replay", &captures[1].display().to_string()]);
     assert_same(&answers(&found), &expected, "what was stored before is known to be");
