@@ -11,7 +11,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
 
 /// Migrations in order; a released one never changes.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "spine", include_str!("../sql/001_spine.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "schema", include_str!("../sql/001_schema.sql"))];
 
 /// Connections kept open at most.
 const MAX_CONNECTIONS: u32 = 8;
@@ -33,6 +33,10 @@ pub enum DatabaseError {
         name: &'static str,
         source: sqlx::Error,
     },
+    #[error(
+        "the database was made by a version before the first release, whose schema ({found}) is not migrated: start with an empty one"
+    )]
+    Unreleased { found: String },
     #[error("the database is at schema version {found}, newer than this program's {known}: use a newer ezscale")]
     TooNew { found: i64, known: i64 },
 }
@@ -127,6 +131,16 @@ impl Database {
             .execute(&self.pool)
             .await
             .map_err(fail(0, "schema_migrations"))?;
+        let first = sqlx::query("SELECT name FROM schema_migrations WHERE version = 1")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(fail(0, "schema_migrations"))?;
+        if let Some(row) = first {
+            let found: String = row.try_get(0).map_err(fail(0, "schema_migrations"))?;
+            if found != MIGRATIONS[0].1 {
+                return Err(DatabaseError::Unreleased { found });
+            }
+        }
         for (version, name, sql) in MIGRATIONS {
             let fail = || fail(version, name);
             let mut transaction = self.begin_write().await.map_err(fail())?;
@@ -161,11 +175,20 @@ impl Database {
 /// # Errors
 /// As the database answers.
 pub async fn next_id(connection: &mut AnyConnection, sequence: &str) -> Result<i64, sqlx::Error> {
+    next_ids(connection, sequence, 1).await
+}
+
+/// Takes the next `count` numbers of a sequence and returns the first of them, as [`next_id`] does.
+///
+/// # Errors
+/// As the database answers.
+pub async fn next_ids(connection: &mut AnyConnection, sequence: &str, count: i64) -> Result<i64, sqlx::Error> {
     sqlx::query(
-        "INSERT INTO sequences (name, next_value) VALUES ($1, 2) \
-         ON CONFLICT (name) DO UPDATE SET next_value = sequences.next_value + 1 RETURNING next_value - 1",
+        "INSERT INTO sequences (name, next_value) VALUES ($1, 1 + $2) \
+         ON CONFLICT (name) DO UPDATE SET next_value = sequences.next_value + $2 RETURNING next_value - $2",
     )
     .bind(sequence)
+    .bind(count)
     .fetch_one(connection)
     .await?
     .try_get(0)
@@ -191,6 +214,8 @@ mod tests {
         let mut transaction = database.begin_write().await.unwrap();
         assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 1);
         assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 2);
+        assert_eq!(next_ids(&mut transaction, "service", 10).await.unwrap(), 3);
+        assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 13);
         transaction.rollback().await.unwrap();
         let reopened = Database::open(&url).await.unwrap();
         let mut transaction = reopened.begin_write().await.unwrap();

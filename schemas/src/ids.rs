@@ -68,6 +68,48 @@ id_type!(/// A line of an invoice.
     InvoiceLineId, "inl");
 id_type!(/// A ledger transaction.
     TransactionId, "txn");
+id_type!(/// A company of ours that issues invoices.
+    EntityId, "ent");
+id_type!(/// What a subscription is to over some days.
+    PhaseId, "phs");
+id_type!(/// A coupon.
+    CouponId, "cpn");
+id_type!(/// A reason for which a subscription's service is suspended.
+    HoldId, "hld");
+id_type!(/// A change of a subscription that is to happen at a time.
+    ChangeId, "chg");
+id_type!(/// A service's move to another customer.
+    TransferId, "trf");
+id_type!(/// An agreement with one customer.
+    DealId, "del");
+id_type!(/// What an invoice charges or credits once.
+    ChargeItemId, "itm");
+id_type!(/// A tax rate.
+    TaxRateId, "tax");
+id_type!(/// A part of an invoice that was settled.
+    AllocationId, "alc");
+id_type!(/// A saved way to pay.
+    PaymentMethodId, "pmt");
+id_type!(/// A payment.
+    PaymentId, "pay");
+id_type!(/// Money that goes back.
+    RefundId, "rfd");
+id_type!(/// A payment that the payer disputes.
+    DisputeId, "dsp");
+id_type!(/// Something that happened, as told to others.
+    EventId, "evt");
+id_type!(/// An event on its way to somebody.
+    DeliveryId, "dlv");
+id_type!(/// An address of a customer's that events are sent to.
+    EndpointId, "whk");
+id_type!(/// A notification in the portal.
+    NotificationId, "ntf");
+id_type!(/// An entry of the audit log.
+    AuditId, "aud");
+id_type!(/// An action that waits for a second admin.
+    ApprovalId, "apr");
+id_type!(/// Traffic that is not billed.
+    ExclusionId, "exc");
 
 impl ServiceId {
     /// The number that flows and usage carry.

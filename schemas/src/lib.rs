@@ -8,10 +8,12 @@
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
+//! * [`clock`]: what time it is; a test can say.
 //! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
+pub mod clock;
 pub mod column;
 pub mod db;
 pub mod fault;

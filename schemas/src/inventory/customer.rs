@@ -5,9 +5,12 @@ use rust_decimal::Decimal;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{InventoryError, MAX_EMAIL_CHARS, MAX_NAME_CHARS, checked_text};
+use super::entity::{FIRST_ENTITY, entity};
+use super::{
+    InventoryError, MAX_EMAIL_CHARS, MAX_NAME_CHARS, MAX_PROFILE_CHARS, checked_optional, checked_text, country_named,
+};
 use crate::db::next_id;
-use crate::ids::CustomerId;
+use crate::ids::{CustomerId, EntityId};
 use crate::money::Currency;
 use crate::percent::Percent;
 
@@ -23,8 +26,50 @@ pub struct Customer {
     pub time_zone: TimeZone,
     /// ISO 3166-1, two letters.
     pub country: String,
+    /// Agreed with this customer; 0: by the tax rules.
     pub tax_rate: Percent,
+    pub billing: BillingProfile,
+    pub email_verified_at_ms: Option<i64>,
     pub created_at_ms: i64,
+}
+
+/// What invoices to a customer say and follow; what is not known is empty.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct BillingProfile {
+    /// Who invoices this customer.
+    pub entity: EntityId,
+    pub street: String,
+    pub postal_code: String,
+    pub city: String,
+    /// State or province, as tax rates name it: `CA`, `QC`.
+    pub region: String,
+    /// With its country's prefix: `DE123456789`.
+    pub vat_id: String,
+    /// The customer's own reference, printed on invoices.
+    pub purchase_order: String,
+    /// Why no tax is charged; empty where it is.
+    pub tax_exempt_reason: String,
+    /// Prices are what the customer pays, tax included.
+    pub prices_include_tax: bool,
+    /// Included transfer is counted over all of the customer's services.
+    pub pools_usage: bool,
+}
+
+impl Default for BillingProfile {
+    fn default() -> BillingProfile {
+        BillingProfile {
+            entity: FIRST_ENTITY,
+            street: String::new(),
+            postal_code: String::new(),
+            city: String::new(),
+            region: String::new(),
+            vat_id: String::new(),
+            purchase_order: String::new(),
+            tax_exempt_reason: String::new(),
+            prices_include_tax: false,
+            pools_usage: false,
+        }
+    }
 }
 
 impl Customer {
@@ -49,8 +94,9 @@ pub struct NewCustomer<'a> {
     pub tax_rate_percent: &'a str,
 }
 
-const SELECT: &str =
-    "SELECT id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms FROM customers";
+const SELECT: &str = "SELECT id, entity_id, name, email, currency, time_zone, country, region, street, postal_code, city, vat_id, \
+     purchase_order, tax_rate_percent, tax_exempt_reason, prices_include_tax, pools_usage, email_verified_at_ms, created_at_ms \
+     FROM customers";
 
 /// Checks and stores a customer.
 ///
@@ -65,10 +111,7 @@ pub async fn create_customer(
     let email = checked_email(new.email)?;
     let currency: Currency = new.currency.trim().parse()?;
     let time_zone = zone_named(new.time_zone)?;
-    let country = new.country.trim();
-    if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Err(InventoryError::Country(new.country.to_owned()));
-    }
+    let country = country_named(new.country)?;
     let tax_rate: Decimal = new
         .tax_rate_percent
         .trim()
@@ -90,8 +133,10 @@ pub async fn create_customer(
         email,
         currency,
         time_zone,
-        country: country.to_owned(),
+        country,
         tax_rate,
+        billing: BillingProfile::default(),
+        email_verified_at_ms: None,
         created_at_ms: now_ms,
     };
     sqlx::query(
@@ -109,6 +154,52 @@ pub async fn create_customer(
     .execute(connection)
     .await?;
     Ok(customer)
+}
+
+/// Changes what invoices to a customer say and follow, from the next one on.
+///
+/// # Errors
+/// When a field is not valid, or there is no such customer or entity.
+pub async fn change_billing_profile(
+    connection: &mut AnyConnection,
+    id: CustomerId,
+    profile: &BillingProfile,
+) -> Result<(), InventoryError> {
+    customer(&mut *connection, id).await?;
+    entity(&mut *connection, profile.entity).await?;
+    let optional = |field, text: &str| checked_optional(field, text, MAX_PROFILE_CHARS);
+    sqlx::query(
+        "UPDATE customers SET entity_id = $1, street = $2, postal_code = $3, city = $4, region = $5, vat_id = $6, \
+         purchase_order = $7, tax_exempt_reason = $8, prices_include_tax = $9, pools_usage = $10 WHERE id = $11",
+    )
+    .bind(profile.entity.0)
+    .bind(optional("street", &profile.street)?)
+    .bind(optional("postal code", &profile.postal_code)?)
+    .bind(optional("city", &profile.city)?)
+    .bind(optional("region", &profile.region)?)
+    .bind(checked_vat_id(&profile.vat_id)?)
+    .bind(optional("purchase order", &profile.purchase_order)?)
+    .bind(optional("reason of the tax exemption", &profile.tax_exempt_reason)?)
+    .bind(i64::from(profile.prices_include_tax))
+    .bind(i64::from(profile.pools_usage))
+    .bind(id.0)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The customers with ids from `first` to `last`, by id.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn customers_between(
+    db: impl AnyExecutor<'_>,
+    first: CustomerId,
+    last: CustomerId,
+) -> Result<Vec<Customer>, InventoryError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id BETWEEN $1 AND $2 ORDER BY id"));
+    let rows = sqlx::query(sql).bind(first.0).bind(last.0).fetch_all(db).await?;
+    rows.iter().map(read).collect()
 }
 
 /// Every customer, by id.
@@ -155,6 +246,27 @@ pub fn zone_named(name: &str) -> Result<TimeZone, InventoryError> {
     }
 }
 
+/// The shape of a VAT number, without spaces, dots and hyphens; empty where there is none.
+pub(super) fn checked_vat_id(text: &str) -> Result<String, InventoryError> {
+    let vat_id: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !".-".contains(*c))
+        .map(|c| c.to_ascii_uppercase())
+        .collect();
+    if vat_id.is_empty() {
+        return Ok(vat_id);
+    }
+    let is_sound = vat_id.len() >= 4
+        && vat_id.len() <= 15
+        && vat_id.bytes().take(2).all(|byte| byte.is_ascii_uppercase())
+        && vat_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_sound {
+        Ok(vat_id)
+    } else {
+        Err(InventoryError::VatId(text.to_owned()))
+    }
+}
+
 /// The shape of an address, in lower case: one `@`, a name before it, a dotted host after it, no white space.
 fn checked_email(text: &str) -> Result<String, InventoryError> {
     let email = text.trim().to_lowercase();
@@ -185,6 +297,19 @@ fn read(row: &AnyRow) -> Result<Customer, InventoryError> {
         time_zone: zone_named(&row.try_get::<String, _>("time_zone")?)?,
         country: row.try_get("country")?,
         tax_rate: Percent::new(tax_rate)?,
+        billing: BillingProfile {
+            entity: EntityId(row.try_get("entity_id")?),
+            street: row.try_get("street")?,
+            postal_code: row.try_get("postal_code")?,
+            city: row.try_get("city")?,
+            region: row.try_get("region")?,
+            vat_id: row.try_get("vat_id")?,
+            purchase_order: row.try_get("purchase_order")?,
+            tax_exempt_reason: row.try_get("tax_exempt_reason")?,
+            prices_include_tax: row.try_get::<i64, _>("prices_include_tax")? != 0,
+            pools_usage: row.try_get::<i64, _>("pools_usage")? != 0,
+        },
+        email_verified_at_ms: row.try_get("email_verified_at_ms")?,
         created_at_ms: row.try_get("created_at_ms")?,
     })
 }

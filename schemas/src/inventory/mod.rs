@@ -10,6 +10,7 @@
 
 mod assigned;
 mod customer;
+mod entity;
 mod service;
 
 pub use assigned::{
@@ -17,11 +18,17 @@ pub use assigned::{
     assignments_revision, end_assignment, load_assignments, mark_attribution_change_applied,
     pending_attribution_changes,
 };
-pub use customer::{Customer, NewCustomer, create_customer, customer, customer_by_email, customers, zone_named};
-pub use service::{NewService, Service, ServiceStatus, create_service, service, services, services_of};
+pub use customer::{
+    BillingProfile, Customer, NewCustomer, change_billing_profile, create_customer, customer, customer_by_email,
+    customers, customers_between, zone_named,
+};
+pub use entity::{Entity, EntityProfile, FIRST_ENTITY, change_entity, create_entity, entities, entity};
+pub use service::{
+    NewService, Service, ServiceStatus, create_service, hand_over, service, services, services_between, services_of,
+};
 
 use crate::assignment::Target;
-use crate::ids::{AssignmentId, CustomerId, ServiceId};
+use crate::ids::{AssignmentId, CustomerId, EntityId, ServiceId};
 use crate::money::MoneyError;
 use crate::percent::PercentError;
 use crate::window::instant_text;
@@ -32,6 +39,9 @@ pub const MAX_NAME_CHARS: usize = 120;
 pub const MAX_EMAIL_CHARS: usize = 254;
 /// Characters in the name of a site or service type at most.
 pub const MAX_LABEL_CHARS: usize = 40;
+
+/// Characters in a line of an address or a reference at most.
+pub const MAX_PROFILE_CHARS: usize = 200;
 
 /// Why the inventory could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +68,14 @@ pub enum InventoryError {
     TaxRange(#[from] PercentError),
     #[error("the currency is not understood")]
     Currency(#[from] MoneyError),
+    #[error("no entity {0}")]
+    NoEntity(EntityId),
+    #[error("a prefix of invoice numbers has at most 10 capital letters and digits, not {0:?}")]
+    NumberPrefix(String),
+    #[error("the prefix {prefix:?} of invoice numbers is that of {holder}")]
+    NumberPrefixTaken { prefix: String, holder: EntityId },
+    #[error("a VAT number is a country's two letters and 2 to 13 letters and digits, such as DE123456789, not {0:?}")]
+    VatId(String),
     #[error("no customer {0}")]
     NoCustomer(CustomerId),
     #[error("no service {0}")]
@@ -97,6 +115,23 @@ fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, I
         });
     }
     Ok(trimmed.to_owned())
+}
+
+/// As [`checked_text`], of a text that may be empty.
+fn checked_optional(field: &'static str, text: &str, max: usize) -> Result<String, InventoryError> {
+    if text.trim().is_empty() {
+        return Ok(String::new());
+    }
+    checked_text(field, text, max)
+}
+
+/// A country by its two capital letters.
+fn country_named(text: &str) -> Result<String, InventoryError> {
+    let country = text.trim();
+    if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Err(InventoryError::Country(text.to_owned()));
+    }
+    Ok(country.to_owned())
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct Service {
     pub status: ServiceStatus,
     pub created_at_ms: i64,
     pub archived_at_ms: Option<i64>,
+    /// Since when it is this customer's; what was measured before is not theirs to see (S1).
+    pub owned_from_ms: i64,
 }
 
 /// A service as somebody typed it: every field is checked by [`create_service`].
@@ -46,8 +48,8 @@ pub struct NewService<'a> {
     pub site: Option<&'a str>,
 }
 
-const SELECT: &str =
-    "SELECT id, customer_id, name, service_type, site, status, created_at_ms, archived_at_ms FROM services";
+const SELECT: &str = "SELECT id, customer_id, name, service_type, site, status, created_at_ms, archived_at_ms, owned_from_ms \
+                      FROM services";
 
 /// Checks and stores a service.
 ///
@@ -74,6 +76,7 @@ pub async fn create_service(
         status: ServiceStatus::Active,
         created_at_ms: now_ms,
         archived_at_ms: None,
+        owned_from_ms: 0,
     };
     sqlx::query(
         "INSERT INTO services (id, customer_id, name, service_type, site, status, created_at_ms) \
@@ -89,6 +92,43 @@ pub async fn create_service(
     .execute(connection)
     .await?;
     Ok(service)
+}
+
+/// Makes a service another customer's, from an instant on.
+///
+/// # Errors
+/// When there is no such service or customer, or the service is archived.
+pub async fn hand_over(
+    connection: &mut AnyConnection,
+    id: ServiceId,
+    to: CustomerId,
+    from_ms: i64,
+) -> Result<(), InventoryError> {
+    customer(&mut *connection, to).await?;
+    if service(&mut *connection, id).await?.archived_at_ms.is_some() {
+        return Err(InventoryError::Archived(id));
+    }
+    sqlx::query("UPDATE services SET customer_id = $1, owned_from_ms = $2 WHERE id = $3")
+        .bind(to.0)
+        .bind(from_ms)
+        .bind(id.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The services with ids from `first` to `last`, by id.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn services_between(
+    db: impl AnyExecutor<'_>,
+    first: ServiceId,
+    last: ServiceId,
+) -> Result<Vec<Service>, InventoryError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id BETWEEN $1 AND $2 ORDER BY id"));
+    let rows = sqlx::query(sql).bind(first.0).bind(last.0).fetch_all(db).await?;
+    rows.iter().map(read).collect()
 }
 
 /// Every service, by id.
@@ -140,5 +180,6 @@ fn read(row: &AnyRow) -> Result<Service, InventoryError> {
         status,
         created_at_ms: row.try_get("created_at_ms")?,
         archived_at_ms: row.try_get("archived_at_ms")?,
+        owned_from_ms: row.try_get("owned_from_ms")?,
     })
 }

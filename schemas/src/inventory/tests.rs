@@ -375,3 +375,109 @@ async fn a_list_of_assignments_is_taken_whole_or_not_at_all() {
     }
     assert_eq!(assignments(pool).await.unwrap(), rows);
 }
+
+#[tokio::test]
+async fn billing_profiles_and_entities_are_checked_and_kept() {
+    let world = world().await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let first = entity(&mut *transaction, FIRST_ENTITY).await.unwrap();
+    assert_eq!(first.profile.name, "Hosting company");
+    let profile = EntityProfile {
+        name: "Hosting GmbH".to_owned(),
+        country: "DE".to_owned(),
+        vat_id: "de 123.456.789".to_owned(),
+        payment_instructions: "IBAN DE00\nBIC X".to_owned(),
+        number_prefix: "DE".to_owned(),
+        ..EntityProfile::default()
+    };
+    let made = create_entity(&mut transaction, profile.clone(), 7).await.unwrap();
+    assert_eq!((made.id, made.profile.vat_id.as_str()), (EntityId(2), "DE123456789"));
+    assert_eq!(entity(&mut *transaction, made.id).await.unwrap(), made);
+    let taken = create_entity(&mut transaction, profile.clone(), 7).await.unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "the prefix \"DE\" of invoice numbers is that of ent_2"
+    );
+    let unnamed = EntityProfile {
+        name: " ".to_owned(),
+        ..profile
+    };
+    assert!(change_entity(&mut transaction, made.id, unnamed).await.is_err());
+
+    let new = NewCustomer {
+        name: "Ada",
+        email: "ada@example.net",
+        currency: "EUR",
+        time_zone: "Europe/Berlin",
+        country: "FR",
+        tax_rate_percent: "0",
+    };
+    let ada = create_customer(&mut transaction, new, 0).await.unwrap();
+    assert_eq!(ada.billing, BillingProfile::default());
+    let billing = BillingProfile {
+        entity: made.id,
+        city: "Paris".to_owned(),
+        vat_id: "fr 12 345678901".to_owned(),
+        prices_include_tax: true,
+        ..BillingProfile::default()
+    };
+    change_billing_profile(&mut transaction, ada.id, &billing)
+        .await
+        .unwrap();
+    let kept = customer(&mut *transaction, ada.id).await.unwrap().billing;
+    assert_eq!(
+        kept,
+        BillingProfile {
+            vat_id: "FR12345678901".to_owned(),
+            ..billing.clone()
+        }
+    );
+    for bad in [
+        BillingProfile {
+            vat_id: "12345".to_owned(),
+            ..billing.clone()
+        },
+        BillingProfile {
+            entity: EntityId(9),
+            ..billing.clone()
+        },
+        BillingProfile {
+            city: "x".repeat(201),
+            ..billing
+        },
+    ] {
+        assert!(
+            change_billing_profile(&mut transaction, ada.id, &bad).await.is_err(),
+            "{bad:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_handed_over_has_an_owner_since_then() {
+    let world = world().await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let mut owners = Vec::new();
+    for email in ["a@example.net", "b@example.net"] {
+        let new = NewCustomer {
+            name: "Ada",
+            email,
+            currency: "EUR",
+            time_zone: "UTC",
+            country: "DE",
+            tax_rate_percent: "0",
+        };
+        owners.push(create_customer(&mut transaction, new, 0).await.unwrap().id);
+    }
+    let new = NewService {
+        customer: owners[0],
+        name: "web-1",
+        service_type: "vps",
+        site: None,
+    };
+    let web = create_service(&mut transaction, new, 0).await.unwrap();
+    hand_over(&mut transaction, web.id, owners[1], 1000).await.unwrap();
+    let kept = service(&mut *transaction, web.id).await.unwrap();
+    assert_eq!((kept.customer, kept.owned_from_ms), (owners[1], 1000));
+    assert!(hand_over(&mut transaction, web.id, CustomerId(99), 1000).await.is_err());
+}
