@@ -13,6 +13,7 @@
 
 pub mod catalog;
 mod error;
+pub mod event;
 pub mod evidence;
 pub mod invoice;
 pub mod ledger;

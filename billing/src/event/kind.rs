@@ -1,0 +1,165 @@
+//! The events there are, by the names that customers' programs know them by. `docs/events.md` says when each is published
+//! and what it carries.
+
+use super::EventError;
+
+/// Who is written to when something happened. What goes to no mailbox still goes to webhooks and, where it is about a
+/// customer, into their notifications.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// The customer: by email and in the portal.
+    Customer,
+    /// The customer, in the portal only: worth knowing, not worth a mail.
+    Portal,
+    /// The owner of the business.
+    Owner,
+    /// Every admin.
+    Admins,
+    /// Programs only.
+    Nobody,
+}
+
+macro_rules! event_types {
+    ($($variant:ident $name:literal $audience:ident,)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum EventType {
+            $(#[doc = concat!("`", $name, "`")] $variant,)*
+        }
+
+        impl EventType {
+            pub const ALL: &[EventType] = &[$(EventType::$variant,)*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(EventType::$variant => $name,)*
+                }
+            }
+
+            /// Who is told by us.
+            pub fn audience(self) -> Audience {
+                match self {
+                    $(EventType::$variant => Audience::$audience,)*
+                }
+            }
+        }
+
+        impl std::str::FromStr for EventType {
+            type Err = EventError;
+
+            fn from_str(text: &str) -> Result<EventType, EventError> {
+                match text {
+                    $($name => Ok(EventType::$variant),)*
+                    _ => Err(EventError::UnknownType(text.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+event_types! {
+    InvoiceFinalised "invoice.finalised" Customer,
+    InvoicePaid "invoice.paid" Portal,
+    InvoiceOverdue "invoice.overdue" Customer,
+    InvoiceVoided "invoice.voided" Customer,
+    CreditNoteIssued "credit_note.issued" Customer,
+    PaymentSucceeded "payment.succeeded" Customer,
+    PaymentFailed "payment.failed" Customer,
+    PaymentRequiresAction "payment.requires_action" Customer,
+    RefundSucceeded "refund.succeeded" Customer,
+    RefundFailed "refund.failed" Owner,
+    DisputeOpened "dispute.opened" Owner,
+    DisputeWon "dispute.won" Owner,
+    DisputeLost "dispute.lost" Owner,
+    SubscriptionCreated "subscription.created" Portal,
+    SubscriptionActivated "subscription.activated" Customer,
+    SubscriptionChanged "subscription.changed" Customer,
+    SubscriptionCancelled "subscription.cancelled" Customer,
+    SubscriptionResumed "subscription.resumed" Customer,
+    SubscriptionEnded "subscription.ended" Customer,
+    SubscriptionPastDue "subscription.past_due" Portal,
+    SubscriptionSuspended "subscription.suspended" Portal,
+    ChangeScheduled "subscription.change_scheduled" Customer,
+    ChangeReminder "subscription.change_reminder" Customer,
+    ChangeExecuted "subscription.change_executed" Customer,
+    ChangeFailed "subscription.change_failed" Customer,
+    ChangeCancelled "subscription.change_cancelled" Customer,
+    SuspendRequested "service.suspend_requested" Customer,
+    UnsuspendRequested "service.unsuspend_requested" Customer,
+    TerminateRequested "service.terminate_requested" Customer,
+    TransferRequested "service.transfer_requested" Customer,
+    TransferApproved "service.transfer_approved" Portal,
+    TransferCompleted "service.transfer_completed" Customer,
+    TransferCancelled "service.transfer_cancelled" Customer,
+    FreeTierInactive "free_tier.inactive" Customer,
+    CreditGranted "credit.granted" Customer,
+    CreditLow "credit.low" Customer,
+    TopUpSucceeded "top_up.succeeded" Customer,
+    TopUpFailed "top_up.failed" Customer,
+    BudgetThresholdReached "budget.threshold_reached" Customer,
+    BudgetExceeded "budget.exceeded" Customer,
+    BudgetReset "budget.reset" Portal,
+    BudgetUnlocked "budget.unlocked" Customer,
+    PaymentMethodAdded "payment_method.added" Portal,
+    PaymentMethodRemoved "payment_method.removed" Portal,
+    WebhookDisabled "webhook.disabled" Customer,
+    ApprovalRequested "approval.requested" Admins,
+    ApprovalDecided "approval.decided" Admins,
+    HighRiskAction "admin.high_risk_action" Owner,
+}
+
+impl EventType {
+    /// Whether a customer's endpoints and notifications may carry it. What staff does is not theirs to see, whoever the
+    /// event is about.
+    pub fn is_for_customers(self) -> bool {
+        matches!(self.audience(), Audience::Customer | Audience::Portal)
+            || matches!(
+                self,
+                EventType::RefundFailed | EventType::DisputeOpened | EventType::DisputeWon | EventType::DisputeLost
+            )
+    }
+}
+
+impl std::fmt::Display for EventType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl serde::Serialize for EventType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back_and_unique() {
+        let mut names = HashSet::new();
+        for kind in EventType::ALL {
+            assert_eq!(kind.name().parse::<EventType>().unwrap(), *kind);
+            assert!(names.insert(kind.name()), "{kind}");
+            let (area, verb) = kind.name().split_once('.').unwrap();
+            let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(is_word(area) && is_word(verb), "{kind}");
+        }
+        let error = "invoice.paidd".parse::<EventType>().unwrap_err().to_string();
+        assert!(error.contains("invoice.paidd"), "{error}");
+    }
+
+    #[test]
+    fn s1_what_staff_does_is_for_no_customer() {
+        for kind in [
+            EventType::ApprovalRequested,
+            EventType::ApprovalDecided,
+            EventType::HighRiskAction,
+        ] {
+            assert!(!kind.is_for_customers(), "{kind}");
+        }
+    }
+}
