@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod rating;
 pub mod ratio;
 pub mod subscription;
+pub mod tax;
 #[cfg(test)]
 mod testing;
 pub mod usage;

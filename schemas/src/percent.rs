@@ -12,6 +12,8 @@ pub struct Percent(Decimal);
 pub struct PercentError(pub Decimal);
 
 impl Percent {
+    pub const ZERO: Percent = Percent(Decimal::ZERO);
+
     /// # Errors
     /// When the value is below 0 or above 100.
     pub fn new(value: Decimal) -> Result<Percent, PercentError> {
