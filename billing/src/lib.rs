@@ -19,6 +19,7 @@ pub mod invoice;
 pub mod ledger;
 pub mod rating;
 pub mod ratio;
+pub mod settlement;
 pub mod subscription;
 pub mod tax;
 #[cfg(test)]

@@ -289,7 +289,10 @@ fn postings(invoice: &Invoice, lines: &[DraftLine]) -> Result<NewTransaction, Bi
     }
     Ok(NewTransaction {
         idempotency_key: format!("invoice:{}", invoice.id),
+        customer: Some(invoice.customer),
         invoice: Some(invoice.id),
+        payment: None,
+        refund: None,
         description: format!("invoice {}", invoice.number),
         posted_at_ms: invoice.finalised_at_ms,
         postings,

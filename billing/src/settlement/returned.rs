@@ -1,0 +1,329 @@
+//! Money that goes back: refunds of ours, what a gateway took without us, disputes.
+
+use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId};
+use schemas::money::{Currency, Money};
+use sqlx::{AnyConnection, Row as _};
+
+use super::{
+    SettlementError, Source, allocate, available_credit, floor_at_zero, lock_customer, minus, nonzero, positive, post,
+    recompute_status, smaller,
+};
+use crate::ledger::{self, Account, NewTransaction};
+
+/// A payment, as what goes back needs it.
+struct Paid {
+    customer: CustomerId,
+    invoice: Option<InvoiceId>,
+    gateway: String,
+    amount: Money,
+}
+
+/// A dispute about a payment, as a gateway names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dispute<'a> {
+    pub payment: PaymentId,
+    pub reference: &'a str,
+    pub amount: Money,
+}
+
+/// How much of a payment can be refunded now: what the gateway still holds of it for us, as far as the customer has credit.
+/// To refund what settled an invoice, a credit note comes first and makes it credit.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn refundable(connection: &mut AnyConnection, payment: PaymentId) -> Result<Money, SettlementError> {
+    let paid = paid(connection, payment).await?;
+    let currency = paid.amount.currency;
+    let held = balance_of(connection, payment, &Account::cash(&paid.gateway, currency)).await?;
+    let promised: i64 = sqlx::query(
+        "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM refunds \
+         WHERE payment_id = $1 AND state IN ('intent', 'unknown', 'processing')",
+    )
+    .bind(payment.0)
+    .fetch_one(&mut *connection)
+    .await?
+    .try_get(0)?;
+    let left = floor_at_zero(minus(held, Money::new(promised, currency))?);
+    let credit = available_credit(connection, paid.customer, currency).await?;
+    Ok(smaller(left, credit))
+}
+
+/// A refund that we asked for has gone out.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn refund_posted(
+    connection: &mut AnyConnection,
+    refund: RefundId,
+    payment: PaymentId,
+    amount: Money,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    positive(amount)?;
+    let paid = paid(connection, payment).await?;
+    lock_customer(connection, paid.customer).await?;
+    let currency = amount.currency;
+    let postings = nonzero([
+        (Account::credit(paid.customer, currency), amount),
+        (Account::cash(&paid.gateway, currency), amount.checked_neg()?),
+    ]);
+    let new = NewTransaction {
+        idempotency_key: format!("refund:{refund}"),
+        customer: Some(paid.customer),
+        invoice: None,
+        payment: Some(payment),
+        refund: Some(refund),
+        description: format!("{refund} of {payment} by {}", paid.gateway),
+        posted_at_ms: now_ms,
+        postings,
+    };
+    post(connection, new).await?;
+    Ok(())
+}
+
+/// A refund that had gone out came back: the customer's bank did not take it, and it is credit again.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn refund_returned(
+    connection: &mut AnyConnection,
+    refund: RefundId,
+    payment: PaymentId,
+    amount: Money,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    positive(amount)?;
+    let paid = paid(connection, payment).await?;
+    lock_customer(connection, paid.customer).await?;
+    let currency = amount.currency;
+    let postings = nonzero([
+        (Account::cash(&paid.gateway, currency), amount),
+        (Account::credit(paid.customer, currency), amount.checked_neg()?),
+    ]);
+    let new = NewTransaction {
+        idempotency_key: format!("refund_returned:{refund}"),
+        customer: Some(paid.customer),
+        invoice: None,
+        payment: Some(payment),
+        refund: Some(refund),
+        description: format!("{refund} of {payment} came back"),
+        posted_at_ms: now_ms,
+        postings,
+    };
+    post(connection, new).await?;
+    Ok(())
+}
+
+/// A gateway gave a payment, or a part of it, back without us. What had become credit goes first, then the invoice it paid is
+/// open again; what neither holds any more is taken from the credit, which may go below zero. `refund` is the row that
+/// records it, and its key.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn take_back(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    refund: RefundId,
+    amount: Money,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    let paid = paid(connection, payment).await?;
+    let from = Account::cash(&paid.gateway, amount.currency);
+    let key = format!("take_back:{refund}");
+    let description = format!("{} gave {payment} back", paid.gateway);
+    take(
+        connection,
+        payment,
+        &paid,
+        amount,
+        from,
+        key,
+        description,
+        Some(refund),
+        now_ms,
+    )
+    .await
+}
+
+/// A payment is disputed: the gateway holds the money until somebody decides.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn open_dispute(
+    connection: &mut AnyConnection,
+    dispute: Dispute<'_>,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    move_disputed(connection, dispute, "opened", now_ms).await
+}
+
+/// A dispute was decided: won, the money is ours again; lost, it is taken back from what the payment had settled.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn close_dispute(
+    connection: &mut AnyConnection,
+    dispute: Dispute<'_>,
+    is_won: bool,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    if is_won {
+        return move_disputed(connection, dispute, "won", now_ms).await;
+    }
+    let Dispute {
+        payment,
+        reference,
+        amount,
+    } = dispute;
+    let paid = paid(connection, payment).await?;
+    let from = Account::disputes(amount.currency);
+    let key = format!("dispute:{}:{reference}:lost", paid.gateway);
+    let description = format!("dispute of {payment} lost");
+    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await
+}
+
+async fn move_disputed(
+    connection: &mut AnyConnection,
+    dispute: Dispute<'_>,
+    step: &'static str,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    let Dispute {
+        payment,
+        reference,
+        amount,
+    } = dispute;
+    positive(amount)?;
+    let paid = paid(connection, payment).await?;
+    lock_customer(connection, paid.customer).await?;
+    let held = if step == "opened" {
+        amount
+    } else {
+        amount.checked_neg()?
+    };
+    let postings = nonzero([
+        (Account::disputes(amount.currency), held),
+        (Account::cash(&paid.gateway, amount.currency), held.checked_neg()?),
+    ]);
+    let new = NewTransaction {
+        idempotency_key: format!("dispute:{}:{reference}:{step}", paid.gateway),
+        customer: Some(paid.customer),
+        invoice: None,
+        payment: Some(payment),
+        refund: None,
+        description: format!("dispute of {payment} {step}"),
+        posted_at_ms: now_ms,
+        postings,
+    };
+    post(connection, new).await?;
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the two callers name each of them on the spot")]
+async fn take(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    paid: &Paid,
+    amount: Money,
+    from: Account,
+    key: String,
+    description: String,
+    refund: Option<RefundId>,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    positive(amount)?;
+    lock_customer(connection, paid.customer).await?;
+    if ledger::posted(&mut *connection, &key).await?.is_some() {
+        return Ok(());
+    }
+    let currency = amount.currency;
+    let credit = Account::credit(paid.customer, currency);
+    let became_credit = balance_of(connection, payment, &credit).await?.checked_neg()?;
+    let first = smaller(amount, floor_at_zero(became_credit));
+    let settled = match paid.invoice {
+        Some(invoice) => settled_by(connection, payment, invoice, currency).await?,
+        None => Money::zero(currency),
+    };
+    let reopened = smaller(minus(amount, first)?, floor_at_zero(settled));
+    let from_credit = minus(amount, reopened)?;
+    let new = NewTransaction {
+        idempotency_key: key,
+        customer: Some(paid.customer),
+        invoice: paid.invoice,
+        payment: Some(payment),
+        refund,
+        description,
+        posted_at_ms: now_ms,
+        postings: nonzero([
+            (Account::receivable(paid.customer, currency), reopened),
+            (credit, from_credit),
+            (from, amount.checked_neg()?),
+        ]),
+    };
+    let transaction = post(connection, new).await?;
+    if let Some(invoice) = paid.invoice {
+        let source = Source::Payment(payment);
+        allocate(
+            connection,
+            invoice,
+            source,
+            reopened.checked_neg()?,
+            transaction,
+            now_ms,
+        )
+        .await?;
+        recompute_status(connection, invoice, now_ms).await?;
+    }
+    Ok(())
+}
+
+/// The balance of an account by the transactions of one payment.
+async fn balance_of(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    account: &Account,
+) -> Result<Money, SettlementError> {
+    let row = sqlx::query(
+        "SELECT CAST(coalesce(sum(p.amount_minor), 0) AS BIGINT) FROM ledger_transactions t \
+         JOIN ledger_postings p ON p.transaction_id = t.id JOIN ledger_accounts a ON a.id = p.account_id \
+         WHERE t.payment_id = $1 AND a.name = $2",
+    )
+    .bind(payment.0)
+    .bind(&account.name)
+    .fetch_one(connection)
+    .await?;
+    Ok(Money::new(row.try_get(0)?, account.currency))
+}
+
+async fn settled_by(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    invoice: InvoiceId,
+    currency: Currency,
+) -> Result<Money, SettlementError> {
+    let row = sqlx::query(
+        "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM allocations WHERE invoice_id = $1 AND payment_id = $2",
+    )
+    .bind(invoice.0)
+    .bind(payment.0)
+    .fetch_one(connection)
+    .await?;
+    Ok(Money::new(row.try_get(0)?, currency))
+}
+
+async fn paid(connection: &mut AnyConnection, payment: PaymentId) -> Result<Paid, SettlementError> {
+    let row =
+        sqlx::query("SELECT customer_id, invoice_id, gateway, currency, amount_minor FROM payments WHERE id = $1")
+            .bind(payment.0)
+            .fetch_optional(connection)
+            .await?
+            .ok_or(SettlementError::NoPayment(payment))?;
+    let invoice: Option<i64> = row.try_get("invoice_id")?;
+    let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+    Ok(Paid {
+        customer: CustomerId(row.try_get("customer_id")?),
+        invoice: invoice.map(InvoiceId),
+        gateway: row.try_get("gateway")?,
+        amount: Money::new(row.try_get("amount_minor")?, currency),
+    })
+}
