@@ -1,13 +1,23 @@
 //! Why billing could not answer or act.
 
 use analytics::AnalyticsError;
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PlanId, PriceId, ServiceId, SubscriptionId};
+use jiff::civil::Date;
+use schemas::ids::{
+    ChangeId, ChargeItemId, CouponId, CustomerId, InvoiceId, InvoiceLineId, PhaseId, PlanId, PriceId, ServiceId,
+    SubscriptionId, TransferId,
+};
 use schemas::inventory::InventoryError;
 use schemas::money::{Currency, MoneyError};
 use schemas::period::PeriodError;
 use schemas::window::instant_text;
 
+use crate::event::EventError;
 use crate::ledger::LedgerError;
+use crate::settlement::SettlementError;
+use crate::subscription::State;
+use crate::subscription::state::Happening;
+use crate::subscription::transfer::TransferStatus;
+use crate::tax::TaxError;
 
 /// Why billing could not answer or act.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +34,12 @@ pub enum BillingError {
     Period(#[from] PeriodError),
     #[error("post to the ledger")]
     Ledger(#[from] LedgerError),
+    #[error("settle an invoice")]
+    Settlement(#[from] SettlementError),
+    #[error("compute taxes")]
+    Tax(#[from] TaxError),
+    #[error("tell what happened")]
+    Event(#[from] EventError),
     #[error("no plan {0}")]
     NoPlan(PlanId),
     #[error("no price {0}")]
@@ -61,8 +77,83 @@ pub enum BillingError {
         currency: Currency,
         cycle_months: i64,
     },
-    #[error("a plan that bills usage is priced per month, not per {0} months")]
-    UsageNeedsMonths(i64),
+    #[error("a usage price is a decimal, graduated:10=1.5,110=1,*=0.5, volume:… or package:10=100, not {0:?}")]
+    UsagePrice(String),
+    #[error("all tiers but the last say up to where they go, and the last one does not")]
+    TiersEnd,
+    #[error("{0} bills no usage, so its price has none")]
+    UsageOfFlatPlan(PlanId),
+    #[error("{0} is free, so its price is nothing")]
+    FreePlanCosts(PlanId),
+    #[error("{0} is sold out")]
+    OutOfStock(PlanId),
+    #[error("{price} holds from {} on", instant_text(*valid_from_ms))]
+    PriceNotYet { price: PriceId, valid_from_ms: i64 },
+    #[error("a coupon's code has between 1 and 40 letters, digits, hyphens and underscores, not {0:?}")]
+    CouponCode(String),
+    #[error("there is a coupon {0} already")]
+    CouponTaken(String),
+    #[error("no coupon {0}")]
+    NoCoupon(CouponId),
+    #[error("the coupon {code} cannot be redeemed: {reason}")]
+    CouponRefused { code: String, reason: &'static str },
+    #[error("{0} is an add-on: it needs a subscription to be beside")]
+    AddonAlone(PlanId),
+    #[error("a subscription to a plan and one to an add-on do not change places ({0})")]
+    NotAnAddon(PlanId),
+    #[error("{subscription} is not the subscription of {service}")]
+    OtherService {
+        subscription: SubscriptionId,
+        service: ServiceId,
+    },
+    #[error("{plan} is for services of the type {offers:?}, not {service:?}")]
+    OtherServiceType {
+        plan: PlanId,
+        offers: String,
+        service: String,
+    },
+    #[error("{customer} cannot have a free plan: {why}")]
+    FreePlanRefused { customer: CustomerId, why: &'static str },
+    #[error("{0} is or would be free: a free plan is not changed into a paid one or back (F-26)")]
+    FreePlanFixed(SubscriptionId),
+    #[error("{0} has that price and quantity already")]
+    NothingChanges(SubscriptionId),
+    #[error("{subscription} cannot be {what}: it is {}", state.words())]
+    Refused {
+        subscription: SubscriptionId,
+        what: &'static str,
+        state: State,
+    },
+    #[error("{subscription} is {} and {happening:?} does not happen to it then", state.words())]
+    NoTransition {
+        subscription: SubscriptionId,
+        state: State,
+        happening: Happening,
+    },
+    #[error("{0} was changed by somebody else meanwhile: look again")]
+    ChangedMeanwhile(SubscriptionId),
+    #[error("{subscription} cannot change from {date} on: days before {earliest} are charged or changed already")]
+    TooEarly {
+        subscription: SubscriptionId,
+        date: Date,
+        earliest: Date,
+    },
+    #[error("no scheduled change {0}")]
+    NoChange(ChangeId),
+    #[error("{0} is settled already")]
+    ChangeSettled(ChangeId),
+    #[error("no transfer {0}")]
+    NoTransfer(TransferId),
+    #[error("{service} cannot be transferred: {why}")]
+    TransferRefused { service: ServiceId, why: &'static str },
+    #[error("{transfer} cannot be {what}: it is {}", status.name())]
+    TransferState {
+        transfer: TransferId,
+        what: &'static str,
+        status: TransferStatus,
+    },
+    #[error("{0} was charged by another invoice meanwhile")]
+    ItemCharged(ChargeItemId),
     #[error("{customer} pays in {pays} and the price is in {price}")]
     CurrencyMismatch {
         customer: CustomerId,
@@ -74,14 +165,10 @@ pub enum BillingError {
         service: ServiceId,
         subscription: SubscriptionId,
     },
-    #[error("{subscription} has no period at {}: it starts at {}", instant_text(*at_ms), instant_text(*started_at_ms))]
-    BeforeStart {
-        subscription: SubscriptionId,
-        at_ms: i64,
-        started_at_ms: i64,
-    },
-    #[error("{subscription} would have more than {limit} periods to close")]
-    TooManyPeriods { subscription: SubscriptionId, limit: usize },
+    #[error("{subscription} has no period at {}", instant_text(*at_ms))]
+    NoPeriod { subscription: SubscriptionId, at_ms: i64 },
+    #[error("{phase} would have more than {limit} periods")]
+    TooManyPeriods { phase: PhaseId, limit: usize },
     #[error("{0} bills no usage, so there is nothing to explain")]
     NoUsage(InvoiceLineId),
     #[error("stored {what} is not understood: {text:?}")]

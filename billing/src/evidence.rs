@@ -4,22 +4,39 @@
 //! and compared with what the flows say then.
 
 use analytics::{PeriodUsage, UsageMode};
-use rust_decimal::Decimal;
 use schemas::address::Address;
-use schemas::ids::{InvoiceId, InvoiceLineId};
+use schemas::ids::{ChargeItemId, InvoiceId, InvoiceLineId};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::QuotaUnit;
+use crate::price::UsagePrice;
 
 /// What an invoice line was computed from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Evidence {
     /// The price of a cycle, for its days.
-    Base {
-        base_minor: i64,
-        days: i64,
-        nominal_days: i64,
+    Base(BaseCharge),
+    /// What a coupon takes off the base price of a cycle.
+    Discount {
+        code: String,
+        /// The base price, for its days, that it is taken off.
+        off_minor: i64,
+        /// `None` for a coupon of an amount.
+        percent: Option<String>,
+        /// Per cycle; `None` for a coupon of a percentage.
+        amount_minor: Option<i64>,
+    },
+    /// Days that were charged in advance and are not used, because the terms changed or the subscription ended.
+    Unused {
+        corrects_invoice: InvoiceId,
+        corrects_number: String,
+        corrects_line: InvoiceLineId,
+        /// As it was charged.
+        charged: BaseCharge,
+        /// What a coupon took off it, negative.
+        discount_minor: i64,
+        unused_days: i64,
     },
     /// Usage at the terms that held.
     Usage { charge: UsageCharge, measured: Measured },
@@ -37,6 +54,24 @@ pub enum Evidence {
         charge: UsageCharge,
         measured: Measured,
     },
+    /// What somebody charged or credited by hand.
+    Item { item: ChargeItemId, created_by: String },
+    /// A credit note takes a line back, or a part of an invoice.
+    Reversal {
+        corrects_invoice: InvoiceId,
+        corrects_number: String,
+        corrects_line: Option<InvoiceLineId>,
+    },
+}
+
+/// The price of a cycle, for its days.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BaseCharge {
+    /// Of one unit and a whole cycle.
+    pub base_minor: i64,
+    pub quantity: i64,
+    pub days: i64,
+    pub nominal_days: i64,
 }
 
 /// What is charged per unit over what is included, in one period.
@@ -47,25 +82,23 @@ pub enum UsageCharge {
         unit: QuotaUnit,
         /// Included in this period, prorated.
         included_bytes: u64,
-        /// Major units per quota unit.
-        #[serde(with = "decimal_text")]
-        rate: Decimal,
+        /// Of a quota unit.
+        price: UsagePrice,
     },
     Percentile {
         commit_bps: u64,
-        /// Major units per Mbps (10⁶ bit/s) and nominal period.
-        #[serde(with = "decimal_text")]
-        rate: Decimal,
+        /// Of an Mbps (10⁶ bit/s) and a whole month.
+        price: UsagePrice,
         days: i64,
         nominal_days: i64,
     },
 }
 
 impl UsageCharge {
-    /// Major units per unit over what is included.
-    pub fn rate(&self) -> Decimal {
+    /// Of a unit over what is included.
+    pub fn price(&self) -> &UsagePrice {
         match self {
-            UsageCharge::Transfer { rate, .. } | UsageCharge::Percentile { rate, .. } => *rate,
+            UsageCharge::Transfer { price, .. } | UsageCharge::Percentile { price, .. } => price,
         }
     }
 }
@@ -113,21 +146,5 @@ impl Measured {
             windows_expected: usage.windows_expected,
             gaps: usage.gaps.iter().map(gap).collect(),
         }
-    }
-}
-
-/// Exact decimals are text in JSON, whose numbers many readers take for floats.
-mod decimal_text {
-    use rust_decimal::Decimal;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }

@@ -17,6 +17,8 @@ pub mod event;
 pub mod evidence;
 pub mod invoice;
 pub mod ledger;
+pub mod lifecycle;
+pub mod price;
 pub mod rating;
 pub mod ratio;
 pub mod settlement;

@@ -1,24 +1,26 @@
 //! Plan + price + usage + period → invoice lines. Pure functions: the same input gives the same lines.
 //!
-//! * Base: the price of the cycle, for its calendar days out of the nominal period's.
-//! * Transfer: billed bytes over the included bytes, at the rate of a quota unit, to the byte. In a first period that is
-//!   shorter than the nominal one the included transfer is prorated by days and floored to the byte.
-//! * Percentile: 95th percentile over the commit, in Mbps of 10⁶ bit/s, at the rate of an Mbps; the rate is for a nominal
-//!   period, so a shorter one is prorated by days.
+//! * Base: the price of the cycle, for its calendar days out of the nominal period's, less what a coupon takes off.
+//! * Unused: days charged in advance that the subscription will not have in these terms, given back.
+//! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
+//!   than the nominal one the included transfer is prorated by days and floored to the byte.
+//! * Percentile: 95th percentile over the commit, in Mbps of 10⁶ bit/s, at the price of an Mbps; the price is for a nominal
+//!   month, so a shorter one is prorated by days.
 //!
 //! Every amount is an exact fraction, rounded once ([`Ratio::to_money`], B2). Quantities on lines are for people to read,
 //! rounded to [`QUANTITY_PLACES`]; the exact bytes are in the evidence. Gaps are named in the description and not counted.
 
 use analytics::{PeriodUsage, UsageMode};
 use rust_decimal::Decimal;
-use schemas::ids::{ServiceId, SubscriptionId};
+use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
+use schemas::period::Period;
 
 use crate::BillingError;
-use crate::catalog::Terms;
-use crate::evidence::{Evidence, Measured, UsageCharge};
+use crate::catalog::{Discount, PlanKind, Terms};
+use crate::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
 use crate::ratio::Ratio;
-use crate::subscription::{ChargedPeriod, Contract, Proration};
+use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
 /// Decimal places of a quantity on a line.
 pub const QUANTITY_PLACES: u32 = 6;
@@ -30,31 +32,52 @@ pub const BPS_PER_MBPS: u64 = 1_000_000;
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
     Base,
+    Addon,
+    Discount,
+    /// Days charged in advance that are not used.
+    Unused,
     TransferOverage,
     PercentileOverage,
     Adjustment,
+    /// Charged or credited by hand.
+    Item,
+    /// Taken back by a credit note.
+    Reversal,
 }
 
 impl LineKind {
-    pub const ALL: [LineKind; 4] = [
+    pub const ALL: [LineKind; 9] = [
         LineKind::Base,
+        LineKind::Addon,
+        LineKind::Discount,
+        LineKind::Unused,
         LineKind::TransferOverage,
         LineKind::PercentileOverage,
         LineKind::Adjustment,
+        LineKind::Item,
+        LineKind::Reversal,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             LineKind::Base => "base",
+            LineKind::Addon => "addon",
+            LineKind::Discount => "discount",
+            LineKind::Unused => "unused",
             LineKind::TransferOverage => "transfer_overage",
             LineKind::PercentileOverage => "percentile_overage",
             LineKind::Adjustment => "adjustment",
+            LineKind::Item => "item",
+            LineKind::Reversal => "reversal",
         }
     }
 
     /// True for lines that come from measured usage.
     pub fn is_usage(self) -> bool {
-        self != LineKind::Base
+        matches!(
+            self,
+            LineKind::TransferOverage | LineKind::PercentileOverage | LineKind::Adjustment
+        )
     }
 }
 
@@ -70,14 +93,18 @@ impl std::str::FromStr for LineKind {
 /// A line before it is on an invoice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DraftLine {
-    pub subscription: SubscriptionId,
-    pub service: ServiceId,
+    /// `None` for what is not for a subscription.
+    pub subscription: Option<SubscriptionId>,
+    pub service: Option<ServiceId>,
     pub kind: LineKind,
     pub description: String,
     pub quantity: Decimal,
     pub unit: String,
     /// Major units per unit.
     pub unit_price: Decimal,
+    /// What the price comes to: with tax where the customer's prices include it.
+    pub priced: Money,
+    /// Net. As long as no tax was taken out, what it is priced at.
     pub amount: Money,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
@@ -89,72 +116,216 @@ pub struct DraftLine {
 pub struct RatedUsage {
     /// Units over what is included.
     pub quantity: Decimal,
+    /// Major units per unit: of tiers, what a unit comes to on average.
+    pub unit_price: Decimal,
     pub amount: Money,
 }
 
-/// The line for the base price.
-///
-/// # Errors
-/// When the amount does not fit.
-pub fn base_line(contract: &Contract, charged: &ChargedPeriod) -> Result<DraftLine, BillingError> {
-    let price = &contract.price;
-    let Proration { days, nominal_days } = charged.proration();
-    let share = Ratio::integer(days.into()).over(nominal_days.into())?;
-    let amount = Ratio::decimal(price.base.to_major())?.times(share)?;
-    let cycle = match price.cycle_months {
+/// A base price for its days, exact, in major units.
+fn base_amount(charge: &BaseCharge, currency: Currency) -> Result<Ratio, BillingError> {
+    let base = Ratio::money(Money::new(charge.base_minor, currency))?;
+    let share = Ratio::integer(charge.days.into()).over(charge.nominal_days.into())?;
+    Ok(base.times(Ratio::integer(charge.quantity.into()))?.times(share)?)
+}
+
+/// `month` or `3 months`.
+pub fn cycle_words(months: i64) -> String {
+    match months {
         1 => "month".to_owned(),
         months => format!("{months} months"),
+    }
+}
+
+/// The lines for the base price of a period: the price, and what the coupon takes off it.
+///
+/// `cycle` counts the cycles of the subscription from 0, for coupons that end.
+///
+/// # Errors
+/// When an amount does not fit.
+pub fn base_lines(
+    contract: &Contract,
+    phase: &Phase,
+    charged: &ChargedPeriod,
+    cycle: i64,
+) -> Result<Vec<DraftLine>, BillingError> {
+    let price = &phase.price;
+    let currency = price.currency();
+    let Proration { days, nominal_days } = charged.proration();
+    let charge = BaseCharge {
+        base_minor: price.base.minor,
+        quantity: phase.quantity,
+        days,
+        nominal_days,
     };
+    let amount = base_amount(&charge, currency)?.to_money(currency)?;
     let for_days = if charged.proration().is_full() {
         String::new()
     } else {
         format!(", {days} of {nominal_days} days")
     };
-    Ok(DraftLine {
-        subscription: contract.subscription.id,
-        service: contract.service.id,
-        kind: LineKind::Base,
-        description: format!("{}: {}{for_days}", contract.service.name, contract.plan.name),
-        quantity: share.to_decimal(QUANTITY_PLACES)?,
-        unit: cycle,
+    let units = Ratio::integer(phase.quantity.into()).times(Ratio::integer(days.into()).over(nominal_days.into())?)?;
+    let base = DraftLine {
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
+        kind: match phase.plan.kind {
+            PlanKind::Addon => LineKind::Addon,
+            PlanKind::Plan | PlanKind::Private => LineKind::Base,
+        },
+        description: format!("{}: {}{for_days}", contract.service.name, phase.plan.name),
+        quantity: units.to_decimal(QUANTITY_PLACES)?,
+        unit: cycle_words(price.cycle_months),
         unit_price: price.base.to_major(),
-        amount: amount.to_money(price.currency())?,
+        priced: amount,
+        amount,
         period_start_ms: charged.period.start_ms,
         period_end_ms: charged.period.end_ms,
-        evidence: Evidence::Base {
-            base_minor: price.base.minor,
-            days,
-            nominal_days,
+        evidence: Evidence::Base(charge),
+    };
+    let mut lines = vec![base];
+    lines.extend(discount_line(contract, &lines[0], charged, cycle)?);
+    Ok(lines)
+}
+
+fn discount_line(
+    contract: &Contract,
+    base: &DraftLine,
+    charged: &ChargedPeriod,
+    cycle: i64,
+) -> Result<Option<DraftLine>, BillingError> {
+    let currency = base.priced.currency;
+    let Some(coupon) = contract
+        .coupon
+        .as_ref()
+        .filter(|coupon| coupon.cycles.is_none_or(|cycles| cycle < cycles))
+    else {
+        return Ok(None);
+    };
+    let (off, percent, amount_minor, words) = match coupon.discount {
+        Discount::Percent(percent) => {
+            let off = Ratio::money(base.priced)?
+                .times(Ratio::decimal(percent.value())?)?
+                .over(100)?;
+            (
+                off,
+                Some(percent.value().normalize().to_string()),
+                None,
+                percent.to_string(),
+            )
+        }
+        Discount::Amount(amount) => {
+            let Proration { days, nominal_days } = charged.proration();
+            let share = Ratio::integer(days.into()).over(nominal_days.into())?;
+            let off = Ratio::money(amount)?.times(share)?.min(Ratio::money(base.priced)?)?;
+            (off, None, Some(amount.minor), amount.to_string())
+        }
+    };
+    let off = off.to_money(currency)?.checked_neg()?;
+    if off.minor == 0 {
+        return Ok(None);
+    }
+    Ok(Some(DraftLine {
+        kind: LineKind::Discount,
+        description: format!("{}: {} off ({})", contract.service.name, words, coupon.code),
+        quantity: Decimal::ONE,
+        unit: "discount".to_owned(),
+        unit_price: off.to_major(),
+        priced: off,
+        amount: off,
+        evidence: Evidence::Discount {
+            code: coupon.code.clone(),
+            off_minor: base.priced.minor,
+            percent,
+            amount_minor,
+        },
+        ..base.clone()
+    }))
+}
+
+/// A base charge that was made in advance, and the line that made it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargedBase {
+    pub invoice: InvoiceId,
+    pub number: String,
+    pub line: InvoiceLineId,
+    pub charge: BaseCharge,
+    /// What a coupon took off it, negative.
+    pub discount_minor: i64,
+}
+
+/// The line that gives unused days back: of what was charged for the period, discount included, the share of its days
+/// that are left.
+///
+/// # Errors
+/// When the amount does not fit.
+pub fn unused_line(
+    contract: &Contract,
+    phase: &Phase,
+    before: &ChargedBase,
+    unused: &Period,
+) -> Result<DraftLine, BillingError> {
+    let currency = phase.price.currency();
+    let discount = Ratio::money(Money::new(before.discount_minor, currency))?;
+    let unused_days = unused.days();
+    let amount = base_amount(&before.charge, currency)?
+        .plus(discount)?
+        .times(Ratio::integer(unused_days.into()).over(before.charge.days.into())?)?
+        .negated()?
+        .to_money(currency)?;
+    Ok(DraftLine {
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
+        kind: LineKind::Unused,
+        description: format!(
+            "{}: {}, {unused_days} of {} days not used (charged on {})",
+            contract.service.name, phase.plan.name, before.charge.nominal_days, before.number
+        ),
+        quantity: Decimal::ONE,
+        unit: "credit".to_owned(),
+        unit_price: amount.to_major(),
+        priced: amount,
+        amount,
+        period_start_ms: unused.start_ms,
+        period_end_ms: unused.end_ms,
+        evidence: Evidence::Unused {
+            corrects_invoice: before.invoice,
+            corrects_number: before.number.clone(),
+            corrects_line: before.line,
+            charged: before.charge,
+            discount_minor: before.discount_minor,
+            unused_days,
         },
     })
 }
 
-/// How the contract charges usage in a period; `None` for flat plans.
+/// How a phase charges usage in a month; `None` for flat plans.
 ///
 /// # Errors
 /// When an amount does not fit.
-pub fn usage_charge(contract: &Contract, charged: &ChargedPeriod) -> Result<Option<UsageCharge>, BillingError> {
+pub fn usage_charge(phase: &Phase, charged: &ChargedPeriod) -> Result<Option<UsageCharge>, BillingError> {
     let Proration { days, nominal_days } = charged.proration();
-    let rate = contract.price.usage_rate;
-    match contract.plan.terms {
+    let price = phase.price.usage.clone();
+    let quantity = Ratio::integer(phase.quantity.into());
+    match phase.plan.terms {
         Terms::Flat => Ok(None),
         Terms::Transfer {
             included_units, unit, ..
         } => {
             let share = Ratio::integer(days.into()).over(nominal_days.into())?;
             let included = i128::from(included_units) * i128::from(unit.bytes());
-            let included = Ratio::integer(included).times(share)?.floor();
+            let included = Ratio::integer(included).times(quantity)?.times(share)?.floor();
             Ok(Some(UsageCharge::Transfer {
                 unit,
                 included_bytes: u64::try_from(included).map_err(|_| out_of_range("included transfer"))?,
-                rate,
+                price,
             }))
         }
         Terms::Percentile { commit_mbps, .. } => {
-            let commit = Ratio::decimal(commit_mbps)?.times(Ratio::integer(BPS_PER_MBPS.into()))?;
+            let commit = Ratio::decimal(commit_mbps)?
+                .times(Ratio::integer(BPS_PER_MBPS.into()))?
+                .times(quantity)?;
             Ok(Some(UsageCharge::Percentile {
                 commit_bps: u64::try_from(commit.floor()).map_err(|_| out_of_range("commit"))?,
-                rate,
+                price,
                 days,
                 nominal_days,
             }))
@@ -194,9 +365,10 @@ pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency)
             )
         }
     };
-    let amount = quantity.times(Ratio::decimal(charge.rate())?)?.times(share)?;
+    let amount = charge.price().amount(quantity)?.times(share)?;
     Ok(RatedUsage {
         quantity: quantity.to_decimal(QUANTITY_PLACES)?,
+        unit_price: charge.price().shown_rate(quantity)?,
         amount: amount.to_money(currency)?,
     })
 }
@@ -208,27 +380,29 @@ pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency)
 /// When the amount does not fit.
 pub fn usage_line(
     contract: &Contract,
+    phase: &Phase,
     charged: &ChargedPeriod,
     usage: &PeriodUsage,
 ) -> Result<Option<DraftLine>, BillingError> {
-    let Some(charge) = usage_charge(contract, charged)? else {
+    let Some(charge) = usage_charge(phase, charged)? else {
         return Ok(None);
     };
-    let mode = contract.plan.terms.mode().unwrap_or(UsageMode::Sum);
+    let mode = phase.plan.terms.mode().unwrap_or(UsageMode::Sum);
     let measured = Measured::new(usage, mode);
-    let rated = rate_usage(&charge, &measured, contract.price.currency())?;
+    let rated = rate_usage(&charge, &measured, phase.price.currency())?;
     let (kind, unit) = match &charge {
         UsageCharge::Transfer { unit, .. } => (LineKind::TransferOverage, unit.name()),
         UsageCharge::Percentile { .. } => (LineKind::PercentileOverage, "Mbps"),
     };
     Ok(Some(DraftLine {
-        subscription: contract.subscription.id,
-        service: contract.service.id,
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
         kind,
         description: format!("{}: {}", contract.service.name, describe(&charge, &measured)?),
         quantity: rated.quantity,
         unit: unit.to_owned(),
-        unit_price: charge.rate(),
+        unit_price: rated.unit_price,
+        priced: rated.amount,
         amount: rated.amount,
         period_start_ms: charged.period.start_ms,
         period_end_ms: charged.period.end_ms,
@@ -292,22 +466,6 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         ));
     }
     Ok(text)
-}
-
-/// All lines of one contract for one period.
-///
-/// # Errors
-/// When an amount does not fit.
-pub fn lines(
-    contract: &Contract,
-    charged: &ChargedPeriod,
-    usage: Option<&PeriodUsage>,
-) -> Result<Vec<DraftLine>, BillingError> {
-    let mut lines = vec![base_line(contract, charged)?];
-    if let Some(usage) = usage {
-        lines.extend(usage_line(contract, charged, usage)?);
-    }
-    Ok(lines)
 }
 
 #[cfg(test)]

@@ -49,6 +49,64 @@ impl Ratio {
     }
 
     /// # Errors
+    /// When the sum does not fit.
+    pub fn plus(self, other: Ratio) -> Result<Ratio, MoneyError> {
+        let shared = common_divisor(self.denominator, other.denominator);
+        let (own_factor, other_factor) = (other.denominator / shared, self.denominator / shared);
+        let left = self.numerator.checked_mul(own_factor);
+        let right = other.numerator.checked_mul(other_factor);
+        let numerator = left.zip(right).and_then(|(left, right)| left.checked_add(right));
+        let denominator = self.denominator.checked_mul(own_factor);
+        let (Some(numerator), Some(denominator)) = (numerator, denominator) else {
+            return Err(MoneyError::Overflow);
+        };
+        let reduce = common_divisor(numerator, denominator);
+        Ok(Ratio {
+            numerator: numerator / reduce,
+            denominator: denominator / reduce,
+        })
+    }
+
+    /// # Errors
+    /// When the difference does not fit.
+    pub fn minus(self, other: Ratio) -> Result<Ratio, MoneyError> {
+        self.plus(other.negated()?)
+    }
+
+    /// # Errors
+    /// When it does not fit.
+    pub fn negated(self) -> Result<Ratio, MoneyError> {
+        Ok(Ratio {
+            numerator: self.numerator.checked_neg().ok_or(MoneyError::Overflow)?,
+            ..self
+        })
+    }
+
+    pub fn is_positive(self) -> bool {
+        self.numerator > 0
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.numerator == 0
+    }
+
+    /// The smaller of two.
+    ///
+    /// # Errors
+    /// When they cannot be compared within 128 bits.
+    pub fn min(self, other: Ratio) -> Result<Ratio, MoneyError> {
+        Ok(if self.minus(other)?.is_positive() { other } else { self })
+    }
+
+    /// An amount of money in major units.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn money(amount: Money) -> Result<Ratio, MoneyError> {
+        Ratio::decimal(amount.to_major())
+    }
+
+    /// # Errors
     /// When the quotient does not fit or the divisor is not positive.
     pub fn over(self, divisor: i128) -> Result<Ratio, MoneyError> {
         if divisor <= 0 {
@@ -60,9 +118,26 @@ impl Ratio {
         })
     }
 
+    /// # Errors
+    /// When the quotient does not fit or the divisor is not positive.
+    pub fn divided_by(self, divisor: Ratio) -> Result<Ratio, MoneyError> {
+        if divisor.numerator <= 0 {
+            return Err(MoneyError::Overflow);
+        }
+        self.times(Ratio {
+            numerator: divisor.denominator,
+            denominator: divisor.numerator,
+        })
+    }
+
     /// The largest integer that is not above it.
     pub fn floor(self) -> i128 {
         self.numerator.div_euclid(self.denominator)
+    }
+
+    /// The smallest integer that is not below it.
+    pub fn ceil(self) -> i128 {
+        self.floor() + i128::from(self.numerator.rem_euclid(self.denominator) != 0)
     }
 
     /// An amount of major units, rounded to minor units half away from zero.
@@ -141,6 +216,14 @@ mod tests {
         assert_eq!(share.to_decimal(9).unwrap().to_string(), "0.741935484");
         assert_eq!(Ratio::integer(5).to_decimal(6).unwrap().to_string(), "5");
         assert_eq!(Ratio::integer(-7).over(2).unwrap().floor(), -4);
+        assert_eq!(Ratio::integer(-7).over(2).unwrap().ceil(), -3);
+        assert_eq!(Ratio::integer(121).over(10).unwrap().ceil(), 13);
+        assert_eq!(Ratio::integer(120).over(10).unwrap().ceil(), 12);
+        let third = Ratio::integer(1).over(3).unwrap();
+        let half = Ratio::integer(1).over(2).unwrap();
+        assert_eq!(third.plus(half).unwrap(), Ratio::integer(5).over(6).unwrap());
+        assert_eq!(third.minus(half).unwrap(), Ratio::integer(-1).over(6).unwrap());
+        assert_eq!(third.min(half).unwrap(), third);
         assert!(Ratio::integer(1).over(0).is_err());
         assert!(Ratio::integer(i128::MAX).times(Ratio::integer(2)).is_err());
     }

@@ -15,7 +15,7 @@ use schemas::money::Money;
 use schemas::window::{WINDOW_MS, WindowStart, windows};
 
 use crate::UsageSource;
-use crate::catalog::{self, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
+use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
 use crate::subscription::{self, Contract, NewSubscription};
 use crate::usage::UsageQuery;
 
@@ -191,7 +191,8 @@ pub(crate) struct World {
 pub(crate) struct Deal {
     pub(crate) terms: Terms,
     pub(crate) base_minor: i64,
-    pub(crate) usage_rate: &'static str,
+    pub(crate) usage_price: &'static str,
+    pub(crate) base_timing: BaseTiming,
     pub(crate) cycle_months: i64,
     pub(crate) anchor_day: Option<i64>,
     pub(crate) started_at: &'static str,
@@ -206,7 +207,8 @@ pub(crate) const TRANSFER: Terms = Terms::Transfer {
 pub(crate) const DEAL: Deal = Deal {
     terms: TRANSFER,
     base_minor: 2000,
-    usage_rate: "0.05",
+    usage_price: "0.05",
+    base_timing: BaseTiming::Arrears,
     cycle_months: 1,
     anchor_day: None,
     started_at: "2026-01-01T00:00:00Z",
@@ -242,16 +244,15 @@ impl World {
     pub(crate) async fn plan_and_price(&self, currency: &str, deal: Deal) -> (Plan, Price) {
         let mut transaction = self.database.begin_write().await.unwrap();
         let new = NewPlan {
-            name: "VPS Pro",
-            service_type: "vps",
-            terms: deal.terms,
+            base_timing: deal.base_timing,
+            ..NewPlan::new("VPS Pro", "vps", deal.terms)
         };
         let plan = catalog::create_plan(&mut transaction, new, 0).await.unwrap();
         let new = NewPrice {
             plan: plan.id,
             cycle_months: deal.cycle_months,
             base: Money::new(deal.base_minor, currency.parse().unwrap()),
-            usage_rate: deal.usage_rate.parse().unwrap(),
+            usage: deal.usage_price.parse().unwrap(),
             valid_from_ms: 0,
         };
         let price = catalog::add_price(&mut transaction, new).await.unwrap();
@@ -280,12 +281,12 @@ impl World {
         let service = self.service(customer, "web-1").await;
         let mut transaction = self.database.begin_write().await.unwrap();
         let new = NewSubscription {
-            service: service.id,
-            price: price.id,
             anchor_day: deal.anchor_day,
-            started_at_ms: ms(deal.started_at),
+            ..NewSubscription::new(service.id, price.id, ms(deal.started_at))
         };
-        let subscription = subscription::subscribe(&mut transaction, new).await.unwrap();
+        let subscription = subscription::subscribe(&mut transaction, new, "test", ms(deal.started_at))
+            .await
+            .unwrap();
         let contract = subscription::contract(&mut transaction, subscription.id).await.unwrap();
         transaction.commit().await.unwrap();
         contract

@@ -10,7 +10,7 @@ use billing::BillingError;
 use billing::evidence::{Measured, UsageCharge};
 use billing::invoice::{Explanation, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
-use billing::subscription::{ChargedPeriod, Contract, contract, contracts_of, subscription_of};
+use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
 use billing::usage::MeteredUsage;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{self, Customer, InventoryError, Service};
@@ -32,7 +32,7 @@ pub(crate) struct OwnService {
 impl OwnService {
     /// Units of every volume on its pages.
     pub(crate) fn volume_units(&self) -> VolumeUnits {
-        let terms = self.contract.as_ref().map(|contract| &contract.plan.terms);
+        let terms = self.contract.as_ref().map(|contract| &contract.last_phase().plan.terms);
         terms.map_or(VolumeUnits::Decimal, VolumeUnits::of_terms)
     }
 }
@@ -105,10 +105,10 @@ pub(crate) fn metered(state: &AppState, service: &Service) -> MeteredService {
 }
 
 /// The period a service is in: its subscription's, else the calendar month.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct CurrentPeriod {
     pub(crate) period: Period,
-    charged: Option<ChargedPeriod>,
+    charged: Option<(Phase, ChargedPeriod)>,
 }
 
 pub(crate) fn current_period(
@@ -117,15 +117,18 @@ pub(crate) fn current_period(
     own: &OwnService,
 ) -> Result<CurrentPeriod, Failure> {
     let now = state.now();
-    // A subscription that starts later has no period yet.
-    if let Some(contract) = &own.contract
-        && contract.subscription.started_at_ms <= now.as_millisecond()
-    {
-        let charged = contract.period_at(now.as_millisecond())?;
-        return Ok(CurrentPeriod {
-            period: charged.period,
-            charged: Some(charged),
-        });
+    // A subscription that starts later, or is in its trial, has no period yet.
+    if let Some(contract) = &own.contract {
+        match contract.usage_period_at(now.as_millisecond()) {
+            Ok((phase, charged)) => {
+                return Ok(CurrentPeriod {
+                    period: charged.period,
+                    charged: Some((phase.clone(), charged)),
+                });
+            }
+            Err(BillingError::NoPeriod { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let month = AnchorDay::new(1).and_then(|first| Period::containing(now, first, &customer.time_zone));
     Ok(CurrentPeriod {
@@ -175,7 +178,7 @@ pub(crate) async fn periods_to_date(
     let mut queries = Vec::with_capacity(services.len());
     for own in services {
         let current = current_period(state, customer, own)?;
-        let terms = own.contract.as_ref().and_then(|contract| contract.plan.terms.mode());
+        let terms = current.charged.as_ref().and_then(|(phase, _)| phase.plan.terms.mode());
         queries.push(PeriodQuery {
             service: metered.metered(&own.service),
             from_ms: current.period.start_ms,
@@ -186,8 +189,8 @@ pub(crate) async fn periods_to_date(
     }
     let used = state.analytics().period_usage_batch(&queries, state.now_ms()).await?;
     let mut to_date = Vec::with_capacity(services.len());
-    for (((own, current), query), usage) in services.iter().zip(periods).zip(queries).zip(used) {
-        to_date.push(rated(own, &current, query.mode, usage)?);
+    for ((current, query), usage) in periods.into_iter().zip(queries).zip(used) {
+        to_date.push(rated(&current, query.mode, usage)?);
     }
     Ok(to_date)
 }
@@ -202,12 +205,7 @@ pub(crate) async fn period_to_date(
     one.pop().ok_or(Failure::NotFound)
 }
 
-fn rated(
-    own: &OwnService,
-    current: &CurrentPeriod,
-    mode: UsageMode,
-    usage: PeriodUsage,
-) -> Result<PeriodToDate, Failure> {
+fn rated(current: &CurrentPeriod, mode: UsageMode, usage: PeriodUsage) -> Result<PeriodToDate, Failure> {
     let windows = windows_of_period(usage.from_ms, usage.to_ms);
     let projected_bytes = project(usage.billed_bytes, usage.windows_measured, windows);
     let mut to_date = PeriodToDate {
@@ -218,13 +216,13 @@ fn rated(
         cost_so_far: None,
         cost_projected: None,
     };
-    let (Some(contract), Some(charged)) = (&own.contract, &current.charged) else {
+    let Some((phase, charged)) = &current.charged else {
         return Ok(to_date);
     };
-    let Some(charge) = usage_charge(contract, charged)? else {
+    let Some(charge) = usage_charge(phase, charged)? else {
         return Ok(to_date);
     };
-    let currency = contract.price.currency();
+    let currency = phase.price.currency();
     let measured = Measured::new(&to_date.usage, mode);
     let projected = Measured {
         billed_bytes: projected_bytes,

@@ -66,6 +66,10 @@ CREATE TABLE users (
   password_hash TEXT NOT NULL,
   created_at_ms BIGINT NOT NULL,
   disabled_at_ms BIGINT,
+  -- Since when a second factor is asked for, and its secret.
+  two_factor_at_ms BIGINT,
+  two_factor_secret TEXT,
+  last_seen_at_ms BIGINT,
   CHECK ((role = 'customer') = (customer_id IS NOT NULL)),
   CHECK (role IN ('customer', 'ops', 'finance', 'network', 'admin'))
 );
@@ -225,7 +229,8 @@ CREATE INDEX subscriptions_service ON subscriptions (service_id);
 
 -- What was agreed for the local days [from_date, to_date): a change of plan, price, cycle or quantity ends one phase and
 -- begins the next. Periods start on anchor_day, 1 to 31, kept as agreed and never derived from the last date; cycle_from is
--- the local day on which the phase's first whole cycle starts or started.
+-- the local day on which the cycle that the phase begins in starts. Charged are base prices up to base_to and usage up to
+-- usage_to; what exactly is in `charged`.
 CREATE TABLE phases (
   id BIGINT PRIMARY KEY,
   subscription_id BIGINT NOT NULL REFERENCES subscriptions (id),
@@ -236,6 +241,8 @@ CREATE TABLE phases (
   cycle_from TEXT NOT NULL,
   from_date TEXT NOT NULL,
   to_date TEXT,
+  base_to TEXT,
+  usage_to TEXT,
   created_at_ms BIGINT NOT NULL,
   CHECK (anchor_day BETWEEN 1 AND 31),
   CHECK (quantity >= 1),
@@ -392,7 +399,8 @@ CREATE TABLE invoice_taxes (
   PRIMARY KEY (invoice_id, position)
 );
 
--- kind: see billing's `rating::LineKind`. amount_minor is net. evidence: JSON, what it was computed from (B5).
+-- kind: see billing's `rating::LineKind`. amount_minor is net; priced_minor what the price came to, with tax where prices
+-- include it. evidence: JSON, what it was computed from (B5).
 CREATE TABLE invoice_lines (
   id BIGINT PRIMARY KEY,
   invoice_id BIGINT NOT NULL REFERENCES invoices (id),
@@ -405,11 +413,14 @@ CREATE TABLE invoice_lines (
   unit TEXT NOT NULL,
   unit_price TEXT NOT NULL,
   amount_minor BIGINT NOT NULL,
+  priced_minor BIGINT NOT NULL,
   period_start_ms BIGINT NOT NULL,
   period_end_ms BIGINT NOT NULL,
   evidence TEXT NOT NULL,
   UNIQUE (invoice_id, position)
 );
+
+CREATE INDEX invoice_lines_period ON invoice_lines (subscription_id, period_start_ms);
 
 -- B3: what was charged, by what it is: base:phs_1:2026-01-31, usage:phs_1:2026-01-31, unused:phs_1:2026-01-31:…. Whoever asks
 -- and however often, it is charged once. Voiding an invoice to bill anew removes its keys; the lines stay.

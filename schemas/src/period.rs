@@ -77,16 +77,35 @@ impl Period {
             return Err(PeriodError::Cycle(cycle_months));
         }
         let end = anchor.in_month_of(start.first_of_month().checked_add(cycle_months.months())?)?;
-        let midnight = |date: Date| {
-            date.to_zoned(zone.clone())
-                .map(|zoned| zoned.timestamp().as_millisecond())
-        };
         Ok(Period {
-            start_ms: midnight(start)?,
-            end_ms: midnight(end)?,
+            start_ms: midnight_ms(start, zone)?,
+            end_ms: midnight_ms(end, zone)?,
             start_date: start,
             end_date: end,
         })
+    }
+
+    /// The part of it that lies in the local days `[from, to)`; `None` where there is none.
+    ///
+    /// # Errors
+    /// When a date is at the edge of the calendar.
+    pub fn within(&self, from: Date, to: Option<Date>, zone: &TimeZone) -> Result<Option<Period>, PeriodError> {
+        let start_date = self.start_date.max(from);
+        let end_date = to.map_or(self.end_date, |to| self.end_date.min(to));
+        if start_date >= end_date {
+            return Ok(None);
+        }
+        Ok(Some(Period {
+            start_ms: midnight_ms(start_date, zone)?,
+            end_ms: midnight_ms(end_date, zone)?,
+            start_date,
+            end_date,
+        }))
+    }
+
+    /// Calendar days: days, not multiples of 24 hours.
+    pub fn days(&self) -> i64 {
+        self.start_date.duration_until(self.end_date).as_hours() / 24
     }
 
     /// The monthly period that ends where this one starts.
@@ -102,6 +121,22 @@ impl Period {
     pub fn duration_ms(&self) -> i64 {
         self.end_ms - self.start_ms
     }
+}
+
+/// The first instant of a local day.
+///
+/// # Errors
+/// When the date is at the edge of the calendar.
+pub fn midnight_ms(date: Date, zone: &TimeZone) -> Result<i64, PeriodError> {
+    Ok(date.to_zoned(zone.clone())?.timestamp().as_millisecond())
+}
+
+/// The local day that holds an instant.
+///
+/// # Errors
+/// When the instant is at the edge of the calendar.
+pub fn local_date(at_ms: i64, zone: &TimeZone) -> Result<Date, PeriodError> {
+    Ok(Timestamp::from_millisecond(at_ms)?.to_zoned(zone.clone()).date())
 }
 
 impl std::fmt::Display for Period {

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 use billing::BillingError;
 use billing::invoice::{self, Draft, Invoice, InvoiceFilter, InvoiceWithLines};
+use billing::tax::TaxAmount;
 use billing::usage::MeteredUsage;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -142,11 +143,8 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
         None => invoice::close_all(&database, &usage, now_ms).await?,
     };
-    let closed: Vec<Invoice> = closing
-        .invoices
-        .into_iter()
-        .map(|with_lines| with_lines.invoice)
-        .collect();
+    let closed = closing.read(&database).await?.into_iter();
+    let closed: Vec<Invoice> = closed.map(|with_lines| with_lines.invoice).collect();
     print_list(&closed, "no period has ended since the last close");
     for open in &closing.refused {
         eprintln!("{}: not closed, {}: close again later", open.customer, open.reason);
@@ -232,10 +230,8 @@ fn print_draft(draft: &Draft) {
         unit_price: line.unit_price,
         amount: line.amount,
     }));
-    println!(
-        "subtotal {}, tax {} ({}), total {}\n",
-        draft.subtotal, draft.tax, draft.tax_rate, draft.total
-    );
+    print_totals(draft.subtotal, &draft.taxes, draft.total);
+    println!();
 }
 
 fn print_invoice(with_lines: &InvoiceWithLines) {
@@ -259,15 +255,23 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
         unit_price: line.unit_price,
         amount: line.amount,
     }));
-    println!(
-        "subtotal {}, tax {} ({}), total {}",
-        invoice.subtotal, invoice.tax, invoice.tax_rate, invoice.total
-    );
+    print_totals(invoice.subtotal, &with_lines.taxes, invoice.total);
+    if invoice.outstanding() != invoice.total {
+        println!("settled {}, outstanding {}", invoice.settled, invoice.outstanding());
+    }
+}
+
+fn print_totals(subtotal: Money, taxes: &[TaxAmount], total: Money) {
+    print!("subtotal {subtotal}");
+    for tax in taxes {
+        print!(", {} {}", tax.rule.name, tax.tax);
+    }
+    println!(", total {total}");
 }
 
 /// What is printed of a line, drafted or final.
 struct Shown<'a> {
-    service: ServiceId,
+    service: Option<ServiceId>,
     description: &'a str,
     quantity: Decimal,
     unit: &'a str,
@@ -281,7 +285,7 @@ fn print_lines<'a>(lines: impl Iterator<Item = Shown<'a>>) {
     for (index, line) in lines.enumerate() {
         listing.row([
             (index + 1).to_string(),
-            line.service.to_string(),
+            line.service.map_or_else(String::new, |service| service.to_string()),
             line.description.to_owned(),
             line.quantity.normalize().to_string(),
             line.unit.to_owned(),

@@ -2,7 +2,8 @@
 
 use analytics::UsageMode;
 use anyhow::Context as _;
-use billing::catalog::{self, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::catalog::{self, BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -12,6 +13,9 @@ use schemas::money::{Currency, Money};
 
 use crate::options::Data;
 use crate::output::Listing;
+
+/// Who did what the command line does.
+const ACTOR: &str = "command line";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -76,9 +80,13 @@ struct Add {
     /// Months in a cycle
     #[arg(long, default_value_t = 1)]
     months: i64,
-    /// Price of one unit over the included transfer, or of one Mbit/s over the commit
+    /// Charge the base price at the end of each cycle, not at its start
+    #[arg(long)]
+    in_arrears: bool,
+    /// Price of one unit over the included transfer, or of one Mbit/s over the commit: 0.05, or
+    /// graduated:10=1.5,110=1,*=0.5, volume:10=1.5,*=1, package:10=100
     #[arg(long, default_value = "0")]
-    usage_rate: Decimal,
+    usage_rate: UsagePrice,
     #[command(flatten)]
     data: Data,
 }
@@ -128,16 +136,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = add.data.open_database().await?;
             let mut transaction = database.begin_write().await?;
             let new = NewPlan {
-                name: &add.name,
-                service_type: &add.service_type,
-                terms: add.terms(),
+                base_timing: if add.in_arrears {
+                    BaseTiming::Arrears
+                } else {
+                    BaseTiming::Advance
+                },
+                ..NewPlan::new(&add.name, &add.service_type, add.terms())
             };
             let plan = catalog::create_plan(&mut transaction, new, now_ms).await?;
             let new = NewPrice {
                 plan: plan.id,
                 cycle_months: add.months,
                 base: Money::round_from_major(add.price, add.currency).context("--price")?,
-                usage_rate: add.usage_rate,
+                usage: add.usage_rate,
                 valid_from_ms: now_ms,
             };
             let price = catalog::add_price(&mut transaction, new).await?;
@@ -159,7 +170,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         price.id.to_string(),
                         price.cycle_months.to_string(),
                         price.base.to_string(),
-                        price.usage_rate.to_string(),
+                        price.usage.to_string(),
                     ]);
                 }
             }
@@ -176,12 +187,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let started_at_ms = from.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             let new = NewSubscription {
-                service,
-                price,
                 anchor_day,
-                started_at_ms,
+                ..NewSubscription::new(service, price, started_at_ms)
             };
-            let subscription = subscription::subscribe(&mut transaction, new).await?;
+            let subscription = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
             transaction.commit().await?;
             println!("{}", subscription.id);
         }

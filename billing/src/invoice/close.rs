@@ -2,28 +2,30 @@
 //!
 //! Usage is read before the write transaction starts, so that no lock is held while flows are scanned. Inside it, the
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
-//! the periods of its draft are still uncharged.
+//! the customer's phases are what its drafts were made from. What was charged or changed meanwhile is drafted anew.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::civil::Date;
 use schemas::db::{Database, next_id};
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, SubscriptionId};
+use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId};
 use schemas::inventory;
-use schemas::money::Money;
-use schemas::window::DAY_MS;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row as _};
 
-use super::draft::{Current, Prepared, billed_periods, prepare};
-use super::{Draft, Invoice, InvoiceStatus, InvoiceWithLines, OpenReason, PAYMENT_TERM_DAYS};
-use crate::ledger::{self, Account, NewTransaction, Posting};
-use crate::rating::DraftLine;
-use crate::subscription::ChargedPeriod;
-use crate::{BillingError, UsageSource};
+use super::draft::{Charge, Current, Drafts, Prepared, Snapshot, prepare};
+use super::due::What;
+use super::items;
+use super::write::{Corrects, Parties, write};
+use super::{Draft, InvoiceKind, InvoiceWithLines, OpenReason};
+use crate::evidence::Evidence;
+use crate::{BillingError, UsageSource, settlement};
 
 /// How often a closer that lost a race looks again for what is left.
 const MAX_CLOSE_ATTEMPTS: usize = 5;
+/// Customers that are drafted at once: what they used is asked for in one scan.
+const CUSTOMERS_AT_ONCE: usize = 2_000;
+/// Customers whose invoices are one transaction: a commit waits for the disk.
+const CUSTOMERS_PER_TRANSACTION: usize = 50;
 
 /// A period that cannot be charged yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -39,16 +41,30 @@ pub struct OpenPeriod {
 /// What closing did.
 #[derive(Debug, Default)]
 pub struct Closing {
-    /// Finalised by this call, by customer, oldest period first.
-    pub invoices: Vec<InvoiceWithLines>,
+    /// Finalised by this call, by customer, oldest first.
+    pub invoices: Vec<InvoiceId>,
     /// Over, but with usage that may still change: refused until it cannot.
     pub refused: Vec<OpenPeriod>,
     /// Customers whose periods could not be closed, and why.
     pub failed: Vec<(CustomerId, BillingError)>,
 }
 
-/// What a customer's invoices would say now: one draft for periods that are over and not charged yet, for each end, and
-/// one for each current period, oldest first.
+impl Closing {
+    /// What was finalised, with lines.
+    ///
+    /// # Errors
+    /// As the database answers.
+    pub async fn read(&self, database: &Database) -> Result<Vec<InvoiceWithLines>, BillingError> {
+        let mut invoices = Vec::with_capacity(self.invoices.len());
+        for id in &self.invoices {
+            invoices.push(super::get(database, *id).await?);
+        }
+        Ok(invoices)
+    }
+}
+
+/// What a customer's invoices would say now: one draft for each instant at which something is due that is not charged yet,
+/// and one for each current period, oldest first.
 ///
 /// # Errors
 /// When the customer does not exist or usage cannot be measured.
@@ -58,14 +74,16 @@ pub async fn preview<U: UsageSource>(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Vec<Draft>, BillingError> {
-    let mut preparation = prepare(database, usage, &[customer], now_ms, Current::Included).await?;
-    match preparation.failed.pop() {
-        Some((_, error)) => Err(error),
-        None => Ok(preparation.drafts.into_iter().map(|prepared| prepared.draft).collect()),
+    inventory::customer(database.pool(), customer).await?;
+    let mut preparation = prepare(database, usage, (customer, customer), now_ms, Current::Included).await?;
+    if let Some((_, error)) = preparation.failed.pop() {
+        return Err(error);
     }
+    let drafts = preparation.drafts.into_iter().flat_map(|drafts| drafts.drafts);
+    Ok(drafts.map(|prepared| prepared.draft).collect())
 }
 
-/// Finalises what is due for one customer: one invoice per end of period. Closing again finds nothing to do (B3).
+/// Finalises what is due for one customer. Closing again finds nothing to do (B3).
 ///
 /// # Errors
 /// When the customer does not exist, usage cannot be measured, or an invariant does not hold; then nothing of the invoice
@@ -76,7 +94,9 @@ pub async fn close<U: UsageSource>(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Closing, BillingError> {
-    let mut closing = close_each(database, usage, &[customer], now_ms).await?;
+    inventory::customer(database.pool(), customer).await?;
+    let mut closing = Closing::default();
+    close_between(database, usage, (customer, customer), now_ms, &mut closing).await?;
     match closing.failed.pop() {
         Some((_, error)) => Err(error),
         None => Ok(closing),
@@ -88,213 +108,256 @@ pub async fn close<U: UsageSource>(
 /// # Errors
 /// When the database or usage cannot be read at all.
 pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<Closing, BillingError> {
-    let customers = inventory::customers(database.pool()).await?;
-    let ids: Vec<CustomerId> = customers.iter().map(|customer| customer.id).collect();
-    close_each(database, usage, &ids, now_ms).await
-}
-
-async fn close_each<U: UsageSource>(
-    database: &Database,
-    usage: &U,
-    customers: &[CustomerId],
-    now_ms: i64,
-) -> Result<Closing, BillingError> {
+    let rows = sqlx::query("SELECT id FROM customers ORDER BY id")
+        .fetch_all(database.pool())
+        .await?;
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in &rows {
+        ids.push(CustomerId(row.try_get(0)?));
+    }
     let mut closing = Closing::default();
-    let mut left = customers.to_vec();
-    for _ in 0..MAX_CLOSE_ATTEMPTS {
-        let preparation = prepare(database, usage, &left, now_ms, Current::Excluded).await?;
-        closing.failed.extend(preparation.failed);
-        left.clear();
-        // Periods are charged in their order: behind one that waits or failed, the customer's later ones wait too.
-        let mut held: HashSet<CustomerId> = HashSet::new();
-        for prepared in preparation.drafts {
-            let draft = &prepared.draft;
-            if held.contains(&draft.customer) {
-                continue;
-            }
-            if let Some(reason) = draft.open {
-                closing.refused.push(OpenPeriod {
-                    reason,
-                    customer: draft.customer,
-                    period_start_ms: draft.period_start_ms,
-                    period_end_ms: draft.period_end_ms,
-                    measured_to_ms: draft.measured_to_ms,
-                });
-                held.insert(draft.customer);
-                continue;
-            }
-            match finalise(database, &prepared, now_ms).await {
-                Ok(Some(invoice)) => closing.invoices.push(super::get(database, invoice).await?),
-                // Another closer was first; something of this customer may be left.
-                Ok(None) => {
-                    left.push(draft.customer);
-                    held.insert(draft.customer);
-                }
-                Err(error) => {
-                    closing.failed.push((draft.customer, error));
-                    held.insert(draft.customer);
-                }
-            }
+    for some in ids.chunks(CUSTOMERS_AT_ONCE) {
+        if let (Some(&first), Some(&last)) = (some.first(), some.last()) {
+            close_between(database, usage, (first, last), now_ms, &mut closing).await?;
         }
-        if left.is_empty() {
-            break;
-        }
-        closing.refused.retain(|open| !left.contains(&open.customer));
     }
     Ok(closing)
 }
 
-/// Writes a complete draft as an invoice; `None` when one of its periods has been charged meanwhile.
-async fn finalise(database: &Database, prepared: &Prepared, now_ms: i64) -> Result<Option<InvoiceId>, BillingError> {
-    let draft = &prepared.draft;
-    let mut transaction = database.begin_write().await?;
-    let id = InvoiceId(next_id(&mut transaction, "invoice").await?);
-    let billed = billed_periods(&mut transaction, draft.customer).await?;
-    let is_billed = |(subscription, charged): &(SubscriptionId, ChargedPeriod)| {
-        billed.contains(&(*subscription, charged.period.start_ms))
-    };
-    if prepared.charged.iter().any(is_billed) {
-        transaction.rollback().await?;
-        return Ok(None);
-    }
-    let invoice = Invoice {
-        id,
-        number: next_number(&mut transaction, now_ms).await?,
-        customer: draft.customer,
-        customer_name: draft.customer_name.clone(),
-        currency: draft.currency,
-        period_start_ms: draft.period_start_ms,
-        period_end_ms: draft.period_end_ms,
-        time_zone: draft.time_zone.clone(),
-        status: InvoiceStatus::Finalised,
-        subtotal: draft.subtotal,
-        tax_rate: draft.tax_rate,
-        tax: draft.tax,
-        total: draft.total,
-        finalised_at_ms: now_ms,
-        due_at_ms: now_ms + PAYMENT_TERM_DAYS * DAY_MS,
-    };
-    insert_invoice(&mut transaction, &invoice).await?;
-    for (position, line) in (1i64..).zip(&draft.lines) {
-        insert_line(&mut transaction, id, position, line).await?;
-    }
-    for (subscription, charged) in &prepared.charged {
-        sqlx::query(
-            "INSERT INTO billed_periods (subscription_id, period_start_ms, period_end_ms, invoice_id) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(subscription.0)
-        .bind(charged.period.start_ms)
-        .bind(charged.period.end_ms)
-        .bind(id.0)
-        .execute(&mut *transaction)
-        .await?;
-    }
-    ledger::post(&mut transaction, &postings(&invoice, &draft.lines)?).await?;
-    transaction.commit().await?;
-    tracing::info!(invoice = %invoice.number, customer = %invoice.customer, total = %invoice.total, "invoice finalised");
-    Ok(Some(id))
-}
-
-/// The next number of the year (UTC): gapless, because it is taken in the transaction that writes the invoice.
-async fn next_number(connection: &mut AnyConnection, now_ms: i64) -> Result<String, BillingError> {
-    let now = Timestamp::from_millisecond(now_ms)
-        .map_err(|error| BillingError::Period(error.into()))?
-        .to_zoned(TimeZone::UTC);
-    let year = now.year();
-    let number = next_id(connection, &format!("invoice_number:{year}")).await?;
-    Ok(format!("INV-{year}-{number:06}"))
-}
-
-async fn insert_invoice(connection: &mut AnyConnection, invoice: &Invoice) -> Result<(), BillingError> {
-    sqlx::query(
-        "INSERT INTO invoices (id, number, customer_id, customer_name, currency, period_start_ms, period_end_ms, time_zone, \
-         status, subtotal_minor, tax_rate_percent, tax_minor, total_minor, finalised_at_ms, due_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-    )
-    .bind(invoice.id.0)
-    .bind(&invoice.number)
-    .bind(invoice.customer.0)
-    .bind(&invoice.customer_name)
-    .bind(invoice.currency.code())
-    .bind(invoice.period_start_ms)
-    .bind(invoice.period_end_ms)
-    .bind(&invoice.time_zone)
-    .bind(invoice.status.name())
-    .bind(invoice.subtotal.minor)
-    .bind(invoice.tax_rate.value().to_string())
-    .bind(invoice.tax.minor)
-    .bind(invoice.total.minor)
-    .bind(invoice.finalised_at_ms)
-    .bind(invoice.due_at_ms)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn insert_line(
-    connection: &mut AnyConnection,
-    invoice: InvoiceId,
-    position: i64,
-    line: &DraftLine,
+async fn close_between<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    between: (CustomerId, CustomerId),
+    now_ms: i64,
+    closing: &mut Closing,
 ) -> Result<(), BillingError> {
-    let id = InvoiceLineId(next_id(connection, "invoice_line").await?);
-    sqlx::query(
-        "INSERT INTO invoice_lines (id, invoice_id, position, subscription_id, service_id, kind, description, quantity, unit, \
-         unit_price, amount_minor, period_start_ms, period_end_ms, evidence) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-    )
-    .bind(id.0)
-    .bind(invoice.0)
-    .bind(position)
-    .bind(line.subscription.0)
-    .bind(line.service.0)
-    .bind(line.kind.name())
-    .bind(&line.description)
-    .bind(line.quantity.to_string())
-    .bind(&line.unit)
-    .bind(line.unit_price.to_string())
-    .bind(line.amount.minor)
-    .bind(line.period_start_ms)
-    .bind(line.period_end_ms)
-    .bind(serde_json::to_string(&line.evidence)?)
-    .execute(connection)
-    .await?;
+    let mut between = between;
+    for _ in 0..MAX_CLOSE_ATTEMPTS {
+        let preparation = prepare(database, usage, between, now_ms, Current::Excluded).await?;
+        closing.failed.extend(preparation.failed);
+        let mut complete = Vec::new();
+        for mut drafts in preparation.drafts {
+            // Charges are made in their order: behind one that waits the customer's later ones wait too.
+            let waits = drafts.drafts.iter().position(|prepared| prepared.draft.open.is_some());
+            if let Some(waits) = waits {
+                let draft = &drafts.drafts[waits].draft;
+                if let Some(reason) = draft.open {
+                    closing.refused.push(OpenPeriod {
+                        reason,
+                        customer: draft.customer,
+                        period_start_ms: draft.period_start_ms,
+                        period_end_ms: draft.period_end_ms,
+                        measured_to_ms: draft.measured_to_ms,
+                    });
+                }
+                drafts.drafts.truncate(waits);
+            }
+            if !drafts.drafts.is_empty() {
+                complete.push(drafts);
+            }
+        }
+        let mut lost = Vec::new();
+        for some in complete.chunks(CUSTOMERS_PER_TRANSACTION) {
+            finalise(database, some, now_ms, closing, &mut lost).await?;
+        }
+        // Another closer was first, or something changed; what is left is drafted anew.
+        let (Some(&first), Some(&last)) = (lost.iter().min(), lost.iter().max()) else {
+            return Ok(());
+        };
+        closing
+            .refused
+            .retain(|open| open.customer < first || open.customer > last);
+        between = (first, last);
+    }
     Ok(())
 }
 
-/// The customer owes the total; base prices, overage and tax are where it comes from.
-fn postings(invoice: &Invoice, lines: &[DraftLine]) -> Result<NewTransaction, BillingError> {
-    let currency = invoice.currency;
-    let mut base = Money::zero(currency);
-    let mut overage = Money::zero(currency);
-    for line in lines {
-        let revenue = if line.kind.is_usage() { &mut overage } else { &mut base };
-        *revenue = revenue.checked_add(line.amount)?;
+/// Writes the drafts of some customers in one transaction; when one fails, those of each in its own.
+async fn finalise(
+    database: &Database,
+    some: &[Drafts],
+    now_ms: i64,
+    closing: &mut Closing,
+    lost: &mut Vec<CustomerId>,
+) -> Result<(), BillingError> {
+    match finalise_together(database, some, now_ms).await {
+        Ok(done) => {
+            closing.invoices.extend(done.invoices);
+            lost.extend(done.lost);
+            return Ok(());
+        }
+        Err(error) if some.len() == 1 => {
+            closing.failed.push((some[0].customer.id, error));
+            return Ok(());
+        }
+        Err(error) => tracing::debug!(%error, customers = some.len(), "invoices are written one by one"),
     }
-    let mut postings = vec![Posting {
-        account: Account::receivable(invoice.customer, currency),
-        amount: invoice.total,
-    }];
-    for (account, amount) in [
-        (Account::revenue_base(currency), base),
-        (Account::revenue_overage(currency), overage),
-        (Account::tax(currency), invoice.tax),
-    ] {
-        if amount.minor != 0 {
-            postings.push(Posting {
-                account,
-                amount: amount.checked_neg()?,
-            });
+    for drafts in some {
+        match finalise_together(database, std::slice::from_ref(drafts), now_ms).await {
+            Ok(done) => {
+                closing.invoices.extend(done.invoices);
+                lost.extend(done.lost);
+            }
+            Err(error) => closing.failed.push((drafts.customer.id, error)),
         }
     }
-    Ok(NewTransaction {
-        idempotency_key: format!("invoice:{}", invoice.id),
-        customer: Some(invoice.customer),
-        invoice: Some(invoice.id),
-        payment: None,
-        refund: None,
-        description: format!("invoice {}", invoice.number),
-        posted_at_ms: invoice.finalised_at_ms,
-        postings,
-    })
+    Ok(())
+}
+
+/// What one transaction did.
+struct Done {
+    invoices: Vec<InvoiceId>,
+    lost: Vec<CustomerId>,
+}
+
+async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) -> Result<Done, BillingError> {
+    let mut done = Done {
+        invoices: Vec::new(),
+        lost: Vec::new(),
+    };
+    let mut transaction = database.begin_write().await?;
+    // The sequence's row lock: from here on closers take turns.
+    next_id(&mut transaction, "closing").await?;
+    let ids = some.iter().map(|drafts| drafts.customer.id);
+    let (Some(first), Some(last)) = (ids.clone().min(), ids.max()) else {
+        return Ok(done);
+    };
+    let mut now_is = snapshots(&mut transaction, first, last).await?;
+    for drafts in some {
+        let is = Snapshot(now_is.remove(&drafts.customer.id).unwrap_or_default());
+        if is != drafts.snapshot {
+            done.lost.push(drafts.customer.id);
+            continue;
+        }
+        for prepared in &drafts.drafts {
+            done.invoices
+                .push(write_draft(&mut transaction, drafts, prepared, now_ms).await?);
+        }
+    }
+    transaction.commit().await?;
+    for invoice in &done.invoices {
+        tracing::debug!(%invoice, "invoice finalised");
+    }
+    Ok(done)
+}
+
+async fn write_draft(
+    connection: &mut AnyConnection,
+    drafts: &Drafts,
+    prepared: &Prepared,
+    now_ms: i64,
+) -> Result<InvoiceId, BillingError> {
+    let customer = &drafts.customer;
+    let parties = Parties {
+        entity: customer.billing.entity,
+        seller: &drafts.entity,
+        customer,
+    };
+    let corrects = match prepared.draft.kind {
+        InvoiceKind::Invoice => Corrects::default(),
+        InvoiceKind::CreditNote => Corrects {
+            invoice: prepared.draft.lines.iter().find_map(|line| match &line.evidence {
+                Evidence::Unused { corrects_invoice, .. } | Evidence::Adjustment { corrects_invoice, .. } => {
+                    Some(*corrects_invoice)
+                }
+                _ => None,
+            }),
+            reason: "more was given back than charged".to_owned(),
+        },
+    };
+    let written = write(connection, parties, &prepared.draft, &corrects, now_ms).await?;
+    for charge in &prepared.charges {
+        let line = InvoiceLineId(written.first_line.0 + i64::try_from(charge.line).unwrap_or(0));
+        mark_charged(connection, charge, written.id, line).await?;
+    }
+    for item in &prepared.items {
+        if !items::take(connection, item.id, written.id).await? {
+            return Err(BillingError::ItemCharged(item.id));
+        }
+    }
+    match prepared.draft.kind {
+        InvoiceKind::Invoice => {
+            settlement::apply_credit(connection, written.id, now_ms).await?;
+        }
+        InvoiceKind::CreditNote => {
+            settlement::apply_credit_note(connection, written.id, now_ms).await?;
+        }
+    }
+    Ok(written.id)
+}
+
+/// Notes what was charged, so that it is not charged again (B3), and how far the phase has come.
+async fn mark_charged(
+    connection: &mut AnyConnection,
+    charge: &Charge,
+    invoice: InvoiceId,
+    line: InvoiceLineId,
+) -> Result<(), BillingError> {
+    let due = &charge.due;
+    let period = due.charged.period;
+    sqlx::query(
+        "INSERT INTO charged (charge_key, kind, subscription_id, phase_id, start_date, end_date, start_ms, end_ms, invoice_id, \
+         line_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(&due.key)
+    .bind(due.what.name())
+    .bind(charge.subscription.0)
+    .bind(due.phase_id.0)
+    .bind(period.start_date.to_string())
+    .bind(period.end_date.to_string())
+    .bind(period.start_ms)
+    .bind(period.end_ms)
+    .bind(invoice.0)
+    .bind(line.0)
+    .execute(&mut *connection)
+    .await?;
+    let (sql, to) = match due.what {
+        What::Base => ("UPDATE phases SET base_to = $1 WHERE id = $2", period.end_date),
+        What::Usage => ("UPDATE phases SET usage_to = $1 WHERE id = $2", period.end_date),
+        // What was given back is not charged any more; the first of several reaches furthest back.
+        What::Unused => (
+            "UPDATE phases SET base_to = $1 WHERE id = $2 AND base_to > $1",
+            period.start_date,
+        ),
+    };
+    sqlx::query(sql)
+        .bind(to.to_string())
+        .bind(due.phase_id.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What the phases of customers are now.
+async fn snapshots(
+    connection: &mut AnyConnection,
+    first: CustomerId,
+    last: CustomerId,
+) -> Result<HashMap<CustomerId, Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>>, BillingError> {
+    let rows = sqlx::query(
+        "SELECT s.customer_id, p.id, p.to_date, p.base_to, p.usage_to FROM phases p \
+         JOIN subscriptions s ON s.id = p.subscription_id WHERE s.customer_id BETWEEN $1 AND $2 ORDER BY s.id, p.id",
+    )
+    .bind(first.0)
+    .bind(last.0)
+    .fetch_all(connection)
+    .await?;
+    let mut snapshots: HashMap<CustomerId, Vec<_>> = HashMap::new();
+    for row in &rows {
+        let date = |index: usize| -> Result<Option<Date>, BillingError> {
+            let text: Option<String> = row.try_get(index)?;
+            let parse = |text: String| {
+                text.parse::<Date>()
+                    .map_err(|_| BillingError::corrupt("date of a phase", text))
+            };
+            text.map(parse).transpose()
+        };
+        snapshots.entry(CustomerId(row.try_get(0)?)).or_default().push((
+            PhaseId(row.try_get(1)?),
+            date(2)?,
+            date(3)?,
+            date(4)?,
+        ));
+    }
+    Ok(snapshots)
 }

@@ -1,36 +1,64 @@
-//! Drafting: which periods are due, what they used, what they cost.
+//! Drafting: what is due, what was used, what it costs.
 //!
 //! Everything that usage is needed for, charged periods that late data may have changed too, is asked in one batch, for
 //! any number of customers: a month of all customers costs one scan.
+//!
+//! What is due is found by walking the phases of each subscription ([`due`]). Charges that are due at the same instant are
+//! one document: an invoice, or a credit note where more is given back than charged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use analytics::{PeriodUsage, UsageMode};
+use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, SubscriptionId};
-use schemas::inventory::{self, AttributionChange, Customer};
+use schemas::ids::{CustomerId, EntityId, PhaseId, SubscriptionId};
+use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
-use super::read::lines_of_period;
-use super::{Draft, InvoiceLine, OpenReason};
+use super::due::{self, Due, What};
+use super::history::{ChargedUsage, charged_bases, charged_usage};
+use super::items::{ChargeItem, open_items};
+use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
-use crate::evidence::{Evidence, Measured, UsageCharge};
-use crate::rating::{self, DraftLine, LineKind};
-use crate::ratio::Ratio;
-use crate::subscription::{self, ChargedPeriod, Contract};
+use crate::evidence::{Evidence, Measured};
+use crate::rating::{self, ChargedBase, DraftLine, LineKind};
+use crate::subscription::{Catalog, Contract, contracts_between};
+use crate::tax::{self, TaxRate, TaxRule};
 use crate::usage::{UsageQuery, UsageSource};
 
 /// A draft with what finalising needs beside it.
 pub(super) struct Prepared {
     pub(super) draft: Draft,
-    pub(super) charged: Vec<(SubscriptionId, ChargedPeriod)>,
+    pub(super) charges: Vec<Charge>,
+    pub(super) items: Vec<ChargeItem>,
+}
+
+/// What a line of a draft charges, so that it is charged once (B3).
+pub(super) struct Charge {
+    pub(super) due: Due,
+    pub(super) subscription: SubscriptionId,
+    /// Its line, by position from 0.
+    pub(super) line: usize,
+}
+
+/// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Snapshot(pub(super) Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>);
+
+/// One customer's drafts, oldest first.
+pub(super) struct Drafts {
+    pub(super) customer: Arc<Customer>,
+    pub(super) entity: Arc<EntityProfile>,
+    pub(super) snapshot: Snapshot,
+    pub(super) drafts: Vec<Prepared>,
 }
 
 /// Drafts, and the customers who could not be drafted: one who cannot does not keep the others from their invoices.
 pub(super) struct Preparation {
-    pub(super) drafts: Vec<Prepared>,
+    pub(super) drafts: Vec<Drafts>,
     pub(super) failed: Vec<(CustomerId, BillingError)>,
 }
 
@@ -43,71 +71,70 @@ pub(super) enum Current {
 
 /// A customer with what is due.
 struct Account {
-    customer: Customer,
+    customer: Arc<Customer>,
+    entity: Arc<EntityProfile>,
     contracts: Vec<Contract>,
-    /// Periods that are not charged yet, by position of the contract.
-    due: Vec<(usize, ChargedPeriod)>,
-    /// The last charged period of each contract that has something due.
-    charged: Vec<(usize, ChargedBefore)>,
+    due: Vec<Due>,
+    items: Vec<ChargeItem>,
+    /// The last charged month of usage of each contract that has something due, by position of the contract.
+    charged: HashMap<usize, ChargedUsage>,
+    /// What was charged in advance and is not used, by what gives it back.
+    bases: HashMap<String, ChargedBase>,
 }
 
-/// A period that was charged by measured usage, with everything that was charged for it.
-struct ChargedBefore {
-    from_ms: i64,
-    to_ms: i64,
-    original: InvoiceLine,
-    charge: UsageCharge,
-    measured: Measured,
-    charged_so_far: Money,
-    number: String,
-}
+/// Names a measured period: phase and start.
+type PeriodKey = (PhaseId, i64);
 
-/// Names a measured period: subscription and start.
-type PeriodKey = (SubscriptionId, i64);
-
-/// Drafts what is due for each of the customers, in their order, oldest end first.
+/// Drafts what is due for the customers with ids from `first` to `last`, by id, oldest first.
 ///
 /// # Errors
 /// When usage cannot be measured at all.
 pub(super) async fn prepare<U: UsageSource>(
     database: &Database,
     usage: &U,
-    customers: &[CustomerId],
+    (first, last): (CustomerId, CustomerId),
     now_ms: i64,
     current: Current,
 ) -> Result<Preparation, BillingError> {
     let mut failed = Vec::new();
-    let mut accounts = Vec::with_capacity(customers.len());
     let mut connection = database.pool().acquire().await?;
-    for &id in customers {
-        match load(&mut connection, id, now_ms, current).await {
-            Ok(account) => accounts.push(account),
-            Err(error) => failed.push((id, error)),
-        }
-    }
+    let accounts = load(&mut connection, (first, last), now_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
+    let rates = tax::rates(&mut *connection).await?;
     drop(connection);
 
     let mut keys: Vec<PeriodKey> = Vec::new();
     let mut queries = Vec::new();
     for account in &accounts {
-        let mut ask = |contract: &usize, from_ms, to_ms, mode: UsageMode| {
-            let contract = &account.contracts[*contract];
-            keys.push((contract.subscription.id, from_ms));
+        let mut ask = |contract: usize, phase: PhaseId, from_ms, to_ms, mode: UsageMode| {
+            keys.push((phase, from_ms));
             queries.push(UsageQuery {
-                service: contract.service.clone(),
+                service: (*account.contracts[contract].service).clone(),
                 from_ms,
                 to_ms,
                 mode,
             });
         };
-        for (contract, charged) in &account.due {
-            if let Some(mode) = account.contracts[*contract].plan.terms.mode() {
-                ask(contract, charged.period.start_ms, charged.period.end_ms, mode);
+        for due in account.due.iter().filter(|due| due.what == What::Usage) {
+            let phase = &account.contracts[due.contract].phases[due.phase];
+            if let Some(mode) = phase.plan.terms.mode() {
+                ask(
+                    due.contract,
+                    phase.id,
+                    due.charged.period.start_ms,
+                    due.charged.period.end_ms,
+                    mode,
+                );
             }
         }
         for (contract, before) in &account.charged {
-            ask(contract, before.from_ms, before.to_ms, before.measured.mode);
+            ask(
+                *contract,
+                before.phase,
+                before.from_ms,
+                before.to_ms,
+                before.measured.mode,
+            );
         }
     }
     if current == Current::Excluded && !queries.is_empty() {
@@ -117,130 +144,163 @@ pub(super) async fn prepare<U: UsageSource>(
     let used: HashMap<PeriodKey, PeriodUsage> = keys.into_iter().zip(answers).collect();
 
     let mut drafts = Vec::new();
-    for account in &accounts {
-        match draft(account, &used, &pending, now_ms) {
-            Ok(prepared) => drafts.extend(prepared),
+    for account in accounts {
+        let facts = Facts {
+            used: &used,
+            pending: &pending,
+            rates: &rates,
+            now_ms,
+        };
+        match draft(&account, &facts) {
+            Ok(prepared) => drafts.push(Drafts {
+                snapshot: Snapshot(
+                    account
+                        .contracts
+                        .iter()
+                        .flat_map(|contract| &contract.phases)
+                        .map(|phase| (phase.id, phase.to, phase.base_to, phase.usage_to))
+                        .collect(),
+                ),
+                customer: account.customer,
+                entity: account.entity,
+                drafts: prepared,
+            }),
             Err(error) => failed.push((account.customer.id, error)),
         }
     }
     Ok(Preparation { drafts, failed })
 }
 
+/// The customers that have something due, and what.
 async fn load(
     connection: &mut AnyConnection,
-    customer: CustomerId,
+    (first, last): (CustomerId, CustomerId),
     now_ms: i64,
     current: Current,
-) -> Result<Account, BillingError> {
-    let customer = inventory::customer(&mut *connection, customer).await?;
-    let contracts = subscription::contracts_of(&mut *connection, customer.id).await?;
-    let billed = billed_periods(&mut *connection, customer.id).await?;
-    let mut due = Vec::new();
-    let mut charged = Vec::new();
-    for (position, contract) in contracts.iter().enumerate() {
-        let mut periods = contract.ended_periods(now_ms)?;
-        if current == Current::Included && now_ms >= contract.subscription.started_at_ms {
-            periods.push(contract.period_at(now_ms)?);
+    failed: &mut Vec<(CustomerId, BillingError)>,
+) -> Result<Vec<Account>, BillingError> {
+    let entities: HashMap<EntityId, Arc<EntityProfile>> = inventory::entities(&mut *connection)
+        .await?
+        .into_iter()
+        .map(|entity| (entity.id, Arc::new(entity.profile)))
+        .collect();
+    let mut items = open_items(&mut *connection, first, last).await?;
+    let mut charged = charged_usage(&mut *connection, first, last).await?;
+    let mut accounts = Vec::new();
+    for (customer, contracts) in contracts_between(connection, &mut Catalog::default(), first, last).await? {
+        let id = customer.id;
+        let found = contracts.and_then(|contracts| {
+            let due = due::find(&contracts, now_ms, current)?;
+            Ok((contracts, due))
+        });
+        let (contracts, due) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                failed.push((id, error));
+                continue;
+            }
+        };
+        let items = items.remove(&id).unwrap_or_default();
+        if due.is_empty() && items.is_empty() {
+            continue;
         }
-        periods.retain(|charged| !billed.contains(&(contract.subscription.id, charged.period.start_ms)));
-        if !periods.is_empty()
-            && let Some(before) = charged_before(&mut *connection, contract.subscription.id).await?
-        {
-            charged.push((position, before));
+        let Some(entity) = entities.get(&customer.billing.entity) else {
+            failed.push((id, inventory::InventoryError::NoEntity(customer.billing.entity).into()));
+            continue;
+        };
+        let mut before = HashMap::new();
+        for due in &due {
+            let subscription = contracts[due.contract].subscription.id;
+            if let Some(charged) = charged.remove(&subscription) {
+                before.insert(due.contract, charged);
+            }
         }
-        due.extend(periods.into_iter().map(|charged| (position, charged)));
+        let bases = charged_bases(connection, due.iter().filter(|due| due.what == What::Unused)).await?;
+        accounts.push(Account {
+            entity: Arc::clone(entity),
+            customer,
+            contracts,
+            due,
+            items,
+            charged: before,
+            bases,
+        });
     }
-    Ok(Account {
-        customer,
-        contracts,
-        due,
-        charged,
-    })
+    Ok(accounts)
 }
 
-/// The last charged period of a subscription, unless no usage was charged in it.
-async fn charged_before(
-    connection: &mut AnyConnection,
-    subscription: SubscriptionId,
-) -> Result<Option<ChargedBefore>, BillingError> {
-    let last = sqlx::query(
-        "SELECT b.period_start_ms, b.period_end_ms, i.number FROM billed_periods b JOIN invoices i ON i.id = b.invoice_id \
-         WHERE b.subscription_id = $1 ORDER BY b.period_start_ms DESC LIMIT 1",
-    )
-    .bind(subscription.0)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(last) = last else { return Ok(None) };
-    let from_ms = last.try_get(0)?;
-    let lines = lines_of_period(connection, subscription, from_ms).await?;
-    let mut original = None;
-    let mut charged_so_far = None;
-    for line in lines.into_iter().filter(|line| line.kind.is_usage()) {
-        let before = charged_so_far.unwrap_or(Money::zero(line.amount.currency));
-        charged_so_far = Some(line.amount.checked_add(before)?);
-        if let Evidence::Usage { charge, measured } = &line.evidence {
-            original = Some((charge.clone(), measured.clone(), line));
-        }
-    }
-    let (Some((charge, measured, original)), Some(charged_so_far)) = (original, charged_so_far) else {
-        return Ok(None);
-    };
-    Ok(Some(ChargedBefore {
-        from_ms,
-        to_ms: last.try_get(1)?,
-        number: last.try_get(2)?,
-        original,
-        charge,
-        measured,
-        charged_so_far,
-    }))
-}
-
-/// The drafts of one customer: one for each end of a period.
-fn draft(
-    account: &Account,
-    used: &HashMap<PeriodKey, PeriodUsage>,
-    pending: &[AttributionChange],
+/// What all drafts are made by.
+struct Facts<'a> {
+    used: &'a HashMap<PeriodKey, PeriodUsage>,
+    pending: &'a [AttributionChange],
+    rates: &'a [TaxRate],
     now_ms: i64,
-) -> Result<Vec<Prepared>, BillingError> {
-    let mut by_end: BTreeMap<i64, Vec<(usize, ChargedPeriod)>> = BTreeMap::new();
-    for (position, charged) in &account.due {
-        by_end
-            .entry(charged.period.end_ms)
-            .or_default()
-            .push((*position, *charged));
+}
+
+/// The drafts of one customer: one for each instant at which something is due.
+fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingError> {
+    let mut by_instant: BTreeMap<i64, Vec<Due>> = BTreeMap::new();
+    for due in &account.due {
+        by_instant.entry(due.due_ms).or_default().push(due.clone());
     }
-    let mut prepared = Vec::with_capacity(by_end.len());
+    // What was charged by hand goes with the first invoice; without one it is an invoice of its own.
+    let mut items = account.items.clone();
+    if by_instant.is_empty() {
+        by_instant.insert(facts.now_ms, Vec::new());
+    }
+    let mut prepared = Vec::with_capacity(by_instant.len());
     // A correction goes on the first invoice after the charged period.
     let mut corrected = HashSet::new();
-    for (end_ms, group) in by_end {
+    for (due_ms, group) in by_instant {
         let mut lines = Vec::new();
-        let mut charged = Vec::with_capacity(group.len());
-        let mut measured_to_ms = now_ms.min(end_ms);
+        let mut corrections = Vec::new();
+        let mut charges = Vec::with_capacity(group.len());
+        let mut measured_to_ms = facts.now_ms.min(due_ms);
         // Start of the earliest usage that this invoice depends on, corrected periods included.
         let mut usage_from_ms = None;
-        for (position, period) in group {
-            let contract = &account.contracts[position];
-            let subscription = contract.subscription.id;
-            let usage = used.get(&(subscription, period.period.start_ms));
-            if let Some(usage) = usage {
-                measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
-                usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-            }
-            lines.extend(rating::lines(contract, &period, usage)?);
-            if corrected.insert(subscription) {
-                for (_, before) in account.charged.iter().filter(|(of, _)| *of == position) {
-                    if let Some(usage) = used.get(&(subscription, before.from_ms)) {
+        for due in group {
+            let contract = &account.contracts[due.contract];
+            let phase = &contract.phases[due.phase];
+            let first_line = lines.len();
+            match due.what {
+                What::Unused => {
+                    let before = account
+                        .bases
+                        .get(&due.key)
+                        .ok_or_else(|| BillingError::corrupt("charge in advance", due.key.clone()))?;
+                    lines.push(rating::unused_line(contract, phase, before, &due.charged.period)?);
+                }
+                What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged, due.cycle)?),
+                What::Usage => {
+                    let usage = facts.used.get(&(phase.id, due.charged.period.start_ms));
+                    if let Some(usage) = usage {
+                        measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                        lines.extend(correction(contract, before, usage)?);
+                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage)?);
                     }
                 }
             }
-            charged.push((subscription, period));
+            if lines.len() > first_line {
+                charges.push(Charge {
+                    subscription: contract.subscription.id,
+                    line: first_line,
+                    due: due.clone(),
+                });
+            }
+            if corrected.insert(due.contract)
+                && let Some(before) = account.charged.get(&due.contract)
+                && let Some(usage) = facts.used.get(&(before.phase, before.from_ms))
+            {
+                usage_from_ms = earlier(usage_from_ms, usage.from_ms);
+                corrections.extend(correction(contract, before, usage)?);
+            }
         }
-        let mut draft = total_up(&account.customer, &charged, lines, measured_to_ms)?;
-        draft.open = open_reason(&draft, usage_from_ms, pending, now_ms);
-        prepared.push(Prepared { draft, charged });
+        lines.extend(corrections);
+        let items = std::mem::take(&mut items);
+        lines.extend(items.iter().map(|item| item.line(due_ms)));
+        let mut draft = total_up(account, due_ms, lines, measured_to_ms, facts.rates)?;
+        draft.open = open_reason(&draft, usage_from_ms, facts);
+        prepared.push(Prepared { draft, charges, items });
     }
     Ok(prepared)
 }
@@ -249,7 +309,7 @@ fn draft(
 /// changing the amount needs no line.
 fn correction(
     contract: &Contract,
-    before: &ChargedBefore,
+    before: &ChargedUsage,
     usage: &PeriodUsage,
 ) -> Result<Option<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
@@ -260,8 +320,8 @@ fn correction(
         return Ok(None);
     }
     Ok(Some(DraftLine {
-        subscription: contract.subscription.id,
-        service: contract.service.id,
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
         kind: LineKind::Adjustment,
         description: format!(
             "{}: correction of {} after late data: {}",
@@ -272,13 +332,14 @@ fn correction(
         quantity: Decimal::ONE,
         unit: "correction".to_owned(),
         unit_price: difference.to_major(),
+        priced: difference,
         amount: difference,
         period_start_ms: before.from_ms,
         period_end_ms: before.to_ms,
         evidence: Evidence::Adjustment {
-            corrects_invoice: before.original.invoice,
+            corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
-            corrects_line: before.original.id,
+            corrects_line: before.line,
             charged: before.measured.clone(),
             charged_minor: before.charged_so_far.minor,
             due_minor: due.minor,
@@ -289,35 +350,47 @@ fn correction(
 }
 
 fn total_up(
-    customer: &Customer,
-    charged: &[(SubscriptionId, ChargedPeriod)],
-    lines: Vec<DraftLine>,
+    account: &Account,
+    due_ms: i64,
+    mut lines: Vec<DraftLine>,
     measured_to_ms: i64,
+    rates: &[TaxRate],
 ) -> Result<Draft, BillingError> {
-    let mut subtotal = Money::zero(customer.currency);
-    for line in &lines {
-        subtotal = subtotal.checked_add(line.amount)?;
+    let customer = &account.customer;
+    let includes_tax = customer.billing.prices_include_tax;
+    let priced: Vec<Money> = lines.iter().map(|line| line.priced).collect();
+    let rules: Vec<TaxRule> = tax::rules(&account.entity, customer, rates, due_ms);
+    let taxed = tax::apply(&priced, &rules, includes_tax, customer.currency)?;
+    for (line, net) in lines.iter_mut().zip(&taxed.lines_net) {
+        line.amount = *net;
     }
-    let tax = Ratio::decimal(subtotal.to_major())?
-        .times(Ratio::decimal(customer.tax_rate.value())?)?
-        .over(100)?
-        .to_money(customer.currency)?;
-    let starts = charged.iter().map(|(_, charged)| charged.period.start_ms);
-    let ends = charged.iter().map(|(_, charged)| charged.period.end_ms);
+    let starts = lines.iter().map(|line| line.period_start_ms);
+    let ends = lines.iter().map(|line| line.period_end_ms);
+    let zone = account
+        .contracts
+        .first()
+        .map(|contract| contract.subscription.time_zone_name());
     Ok(Draft {
+        kind: if taxed.total.minor < 0 {
+            InvoiceKind::CreditNote
+        } else {
+            InvoiceKind::Invoice
+        },
         customer: customer.id,
         customer_name: customer.name.clone(),
         currency: customer.currency,
-        time_zone: customer.time_zone_name().to_owned(),
-        period_start_ms: starts.min().unwrap_or(measured_to_ms),
-        period_end_ms: ends.max().unwrap_or(measured_to_ms),
+        time_zone: zone.unwrap_or(customer.time_zone_name()).to_owned(),
+        period_start_ms: starts.min().unwrap_or(due_ms),
+        period_end_ms: ends.max().unwrap_or(due_ms),
+        due_ms,
         measured_to_ms,
         open: None,
+        prices_include_tax: includes_tax,
         lines,
-        subtotal,
-        tax_rate: customer.tax_rate,
-        tax,
-        total: subtotal.checked_add(tax)?,
+        subtotal: taxed.subtotal,
+        taxes: taxed.taxes,
+        tax: taxed.tax,
+        total: taxed.total,
     })
 }
 
@@ -325,42 +398,22 @@ fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {
     Some(known_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)))
 }
 
-/// Why a draft cannot be finalised yet. A change of assignments holds it when it touches usage from `usage_from_ms` on;
-/// without usage nothing does.
-fn open_reason(
-    draft: &Draft,
-    usage_from_ms: Option<i64>,
-    pending: &[AttributionChange],
-    now_ms: i64,
-) -> Option<OpenReason> {
-    if now_ms < draft.period_end_ms {
+/// Why a draft cannot be finalised yet. Usage holds it until its windows are closed; a change of assignments holds it when
+/// it touches usage from `usage_from_ms` on; without usage nothing does.
+fn open_reason(draft: &Draft, usage_from_ms: Option<i64>, facts: &Facts<'_>) -> Option<OpenReason> {
+    if facts.now_ms < draft.due_ms {
         return Some(OpenReason::NotOver);
     }
-    if draft.measured_to_ms < draft.period_end_ms {
+    let usage_from_ms = usage_from_ms?;
+    if draft.measured_to_ms < draft.due_ms {
         return Some(OpenReason::WindowsOpen);
     }
-    let usage_from_ms = usage_from_ms?;
     let touches = |change: &AttributionChange| {
-        change.from_ms < draft.period_end_ms && change.to_ms.is_none_or(|to_ms| to_ms > usage_from_ms)
+        change.from_ms < draft.due_ms && change.to_ms.is_none_or(|to_ms| to_ms > usage_from_ms)
     };
-    pending.iter().any(touches).then_some(OpenReason::AttributionPending)
-}
-
-/// The periods of a customer's subscriptions that are on an invoice.
-pub(super) async fn billed_periods(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-) -> Result<HashSet<(SubscriptionId, i64)>, BillingError> {
-    let rows = sqlx::query(
-        "SELECT b.subscription_id, b.period_start_ms FROM billed_periods b \
-         JOIN subscriptions s ON s.id = b.subscription_id WHERE s.customer_id = $1",
-    )
-    .bind(customer.0)
-    .fetch_all(connection)
-    .await?;
-    let mut billed = HashSet::with_capacity(rows.len());
-    for row in &rows {
-        billed.insert((SubscriptionId(row.try_get(0)?), row.try_get(1)?));
-    }
-    Ok(billed)
+    facts
+        .pending
+        .iter()
+        .any(touches)
+        .then_some(OpenReason::AttributionPending)
 }

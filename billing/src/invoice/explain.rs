@@ -71,7 +71,6 @@ pub async fn recompute<U: UsageSource>(
     let mut checks = Vec::new();
     for line in get(database, invoice).await?.lines {
         let (charge, invoiced, already_charged_minor) = match &line.evidence {
-            Evidence::Base { .. } => continue,
             Evidence::Usage { charge, measured } => (charge, measured, 0),
             Evidence::Adjustment {
                 charge,
@@ -79,8 +78,9 @@ pub async fn recompute<U: UsageSource>(
                 charged_minor,
                 ..
             } => (charge, measured, *charged_minor),
+            _ => continue,
         };
-        let service = inventory::service(database.pool(), line.service).await?;
+        let service = service_of(database, &line).await?;
         let windows = usage
             .windows_from_flows(&service, line.period_start_ms, line.period_end_ms)
             .await?;
@@ -91,10 +91,10 @@ pub async fn recompute<U: UsageSource>(
         checks.push(LineCheck {
             line: line.id,
             position: line.position,
-            equal: recomputed == *invoiced && recomputed_amount == line.amount,
+            equal: recomputed == *invoiced && recomputed_amount == line.priced,
             invoiced: invoiced.clone(),
             recomputed,
-            invoiced_amount: line.amount,
+            invoiced_amount: line.priced,
             recomputed_amount,
             description: line.description,
         });
@@ -113,12 +113,12 @@ pub async fn explain<U: UsageSource>(
 ) -> Result<Explanation, BillingError> {
     let line = line(database.pool(), line_id).await?;
     let (charge, measured) = match &line.evidence {
-        Evidence::Base { .. } => return Err(BillingError::NoUsage(line_id)),
         Evidence::Usage { charge, measured } | Evidence::Adjustment { charge, measured, .. } => {
             (charge.clone(), measured.clone())
         }
+        _ => return Err(BillingError::NoUsage(line_id)),
     };
-    let service = inventory::service(database.pool(), line.service).await?;
+    let service = service_of(database, &line).await?;
     let customer = inventory::customer(database.pool(), service.customer).await?;
     let (from_ms, to_ms) = (line.period_start_ms, line.period_end_ms);
     let points = usage.days(&service, from_ms, to_ms, &customer.time_zone).await?;
@@ -148,6 +148,11 @@ pub async fn explain<U: UsageSource>(
         days,
         peers,
     })
+}
+
+async fn service_of(database: &Database, line: &InvoiceLine) -> Result<Service, BillingError> {
+    let id = line.service.ok_or(BillingError::NoUsage(line.id))?;
+    Ok(inventory::service(database.pool(), id).await?)
 }
 
 /// What the windows of a period add up to, with the coverage that the invoice states: which windows count is a fact about

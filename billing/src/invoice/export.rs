@@ -14,6 +14,7 @@ use crate::BillingError;
 pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record([
+        "kind",
         "number",
         "customer",
         "customer_name",
@@ -24,15 +25,17 @@ pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
         "due_on",
         "status",
         "subtotal",
-        "tax_rate_percent",
         "tax",
         "total",
+        "settled",
+        "outstanding",
     ])?;
     for invoice in invoices {
         let zone = TimeZone::get(&invoice.time_zone).map_err(|error| BillingError::Period(error.into()))?;
         let instant = |ms: i64| Timestamp::from_millisecond(ms).map_err(|error| BillingError::Period(error.into()));
         let date = |ms: i64| Ok::<_, BillingError>(instant(ms)?.to_zoned(zone.clone()).date().to_string());
         writer.write_record([
+            invoice.kind.name().to_owned(),
             invoice.number.clone(),
             invoice.customer.to_string(),
             inert(&invoice.customer_name),
@@ -43,9 +46,10 @@ pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
             date(invoice.due_at_ms)?,
             invoice.status.name().to_owned(),
             invoice.subtotal.to_major().to_string(),
-            invoice.tax_rate.value().normalize().to_string(),
             invoice.tax.to_major().to_string(),
             invoice.total.to_major().to_string(),
+            invoice.settled.to_major().to_string(),
+            invoice.outstanding().to_major().to_string(),
         ])?;
     }
     let bytes = writer

@@ -1,7 +1,7 @@
 //! Invoices: drafted from usage, finalised once, explained for ever.
 //!
-//! * A **draft** is what a customer's subscriptions cost for the periods that end together. It is complete when those
-//!   periods are over, every window of them is closed, and every change of assignments has reached their flows.
+//! * A **draft** is what is due at one instant for all of a customer's subscriptions. It is complete when that instant has
+//!   passed, every window of usage on it is closed, and every change of assignments has reached its flows.
 //! * **Closing** finalises complete drafts: id, gapless number, lines, ledger postings and the mark that the periods are
 //!   charged are written in one transaction, so that they all exist or none does. Closing again finds nothing to do; of
 //!   concurrent closers one wins (B3).
@@ -11,64 +11,132 @@
 
 mod close;
 mod draft;
+mod due;
 mod explain;
 mod export;
+mod history;
+mod items;
+mod number;
 mod read;
+mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
+pub use items::{ChargeItem, add_item, items_of};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 
 use rust_decimal::Decimal;
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
+use schemas::ids::{CustomerId, EntityId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
+use schemas::inventory::{Customer, EntityProfile};
 use schemas::money::{Currency, Money};
-use schemas::percent::Percent;
+use serde::{Deserialize, Serialize};
 
 use crate::BillingError;
+use crate::catalog::named;
 use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
+use crate::tax::TaxAmount;
 
 /// Days that a customer has to pay, from finalisation.
 pub const PAYMENT_TERM_DAYS: i64 = 14;
 /// Invoices that one page of [`list_all`] holds at most.
 pub const MAX_PAGE: i64 = 1000;
 
+/// What a document is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoiceKind {
+    Invoice,
+    /// Gives back; its amounts are negative.
+    CreditNote,
+}
+
+named!(InvoiceKind, "kind of document", Invoice => "invoice", CreditNote => "credit_note");
+
 /// Where an invoice stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InvoiceStatus {
     Finalised,
+    PartiallyPaid,
+    Paid,
+    /// Taken back as a whole by a credit note.
+    Void,
+    /// Written off.
+    Uncollectible,
 }
+
+named!(InvoiceStatus, "invoice status", Finalised => "finalised", PartiallyPaid => "partially_paid", Paid => "paid",
+    Void => "void", Uncollectible => "uncollectible");
 
 impl InvoiceStatus {
-    pub fn name(self) -> &'static str {
+    pub const ALL: [InvoiceStatus; 5] = [
+        InvoiceStatus::Finalised,
+        InvoiceStatus::PartiallyPaid,
+        InvoiceStatus::Paid,
+        InvoiceStatus::Void,
+        InvoiceStatus::Uncollectible,
+    ];
+
+    /// As people read it.
+    pub fn words(self) -> &'static str {
         match self {
-            InvoiceStatus::Finalised => "finalised",
+            InvoiceStatus::PartiallyPaid => "partially paid",
+            other => other.name(),
+        }
+    }
+
+    /// Whether something is still to be paid.
+    pub fn is_open(self) -> bool {
+        matches!(self, InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid)
+    }
+}
+
+/// Whom a document is for, as printed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Buyer {
+    pub name: String,
+    pub email: String,
+    pub street: String,
+    pub postal_code: String,
+    pub city: String,
+    pub region: String,
+    pub country: String,
+    pub vat_id: String,
+    pub purchase_order: String,
+}
+
+impl Buyer {
+    pub fn of(customer: &Customer) -> Buyer {
+        let profile = &customer.billing;
+        Buyer {
+            name: customer.name.clone(),
+            email: customer.email.clone(),
+            street: profile.street.clone(),
+            postal_code: profile.postal_code.clone(),
+            city: profile.city.clone(),
+            region: profile.region.clone(),
+            country: customer.country.clone(),
+            vat_id: profile.vat_id.clone(),
+            purchase_order: profile.purchase_order.clone(),
         }
     }
 }
 
-impl std::str::FromStr for InvoiceStatus {
-    type Err = BillingError;
-
-    fn from_str(text: &str) -> Result<InvoiceStatus, BillingError> {
-        match text {
-            "finalised" => Ok(InvoiceStatus::Finalised),
-            _ => Err(BillingError::corrupt("invoice status", text)),
-        }
-    }
-}
-
-/// A finalised invoice, without its lines.
+/// A finalised invoice or credit note, without its lines. Amounts of a credit note are negative.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invoice {
     pub id: InvoiceId,
-    /// `INV-2026-000001`, gapless per year (UTC) of finalisation.
+    pub kind: InvoiceKind,
+    /// `INV-2026-000001` or `CN-2026-000001`, gapless per entity and year (UTC) of finalisation.
     pub number: String,
+    pub entity: EntityId,
     pub customer: CustomerId,
     /// As printed.
     pub customer_name: String,
+    pub seller: EntityProfile,
+    pub buyer: Buyer,
     pub currency: Currency,
     /// Start of the earliest and end of all periods on it.
     pub period_start_ms: i64,
@@ -76,12 +144,26 @@ pub struct Invoice {
     /// IANA name of the zone whose midnights bound the periods.
     pub time_zone: String,
     pub status: InvoiceStatus,
+    /// Of a credit note: what it takes back.
+    pub corrects: Option<InvoiceId>,
+    /// Of a credit note: why.
+    pub reason: String,
+    pub prices_include_tax: bool,
     pub subtotal: Money,
-    pub tax_rate: Percent,
     pub tax: Money,
     pub total: Money,
+    /// What payments, credit, credit notes and write-offs have settled.
+    pub settled: Money,
     pub finalised_at_ms: i64,
     pub due_at_ms: i64,
+    pub settled_at_ms: Option<i64>,
+}
+
+impl Invoice {
+    /// What is still to be paid; of a credit note, what is still to be given, negative.
+    pub fn outstanding(&self) -> Money {
+        Money::new(self.total.minor.saturating_sub(self.settled.minor), self.currency)
+    }
 }
 
 /// A line of a finalised invoice.
@@ -91,25 +173,30 @@ pub struct InvoiceLine {
     pub invoice: InvoiceId,
     /// From 1.
     pub position: i64,
-    pub subscription: SubscriptionId,
-    pub service: ServiceId,
+    /// `None` for what is not for a subscription.
+    pub subscription: Option<SubscriptionId>,
+    pub service: Option<ServiceId>,
     pub kind: LineKind,
     pub description: String,
     pub quantity: Decimal,
     pub unit: String,
     /// Major units per unit.
     pub unit_price: Decimal,
+    /// What the price came to: with tax where the customer's prices include it.
+    pub priced: Money,
+    /// Net.
     pub amount: Money,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
     pub evidence: Evidence,
 }
 
-/// A finalised invoice with its lines in order.
+/// A finalised invoice with its lines and taxes in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvoiceWithLines {
     pub invoice: Invoice,
     pub lines: Vec<InvoiceLine>,
+    pub taxes: Vec<TaxAmount>,
 }
 
 /// Why a period cannot be charged yet.
@@ -137,19 +224,23 @@ impl std::fmt::Display for OpenReason {
 /// What an invoice would say if it were closed on what is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
+    pub kind: InvoiceKind,
     pub customer: CustomerId,
     pub customer_name: String,
     pub currency: Currency,
     pub time_zone: String,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
+    /// When everything on it is due to be charged.
+    pub due_ms: i64,
     /// Up to here usage was counted.
     pub measured_to_ms: i64,
     /// Why it cannot be finalised yet; `None` when it can.
     pub open: Option<OpenReason>,
+    pub prices_include_tax: bool,
     pub lines: Vec<DraftLine>,
     pub subtotal: Money,
-    pub tax_rate: Percent,
+    pub taxes: Vec<TaxAmount>,
     pub tax: Money,
     pub total: Money,
 }
@@ -165,6 +256,7 @@ impl Draft {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct InvoiceFilter {
     pub customer: Option<CustomerId>,
+    pub kind: Option<InvoiceKind>,
     pub status: Option<InvoiceStatus>,
     /// Finalised at or after.
     pub from_ms: Option<i64>,

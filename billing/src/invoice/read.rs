@@ -1,7 +1,7 @@
 //! Reading finalised invoices.
 
 use schemas::db::Database;
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
+use schemas::ids::{CustomerId, EntityId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 use sqlx::any::AnyRow;
@@ -10,12 +10,15 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{Invoice, InvoiceFilter, InvoiceLine, InvoiceWithLines, MAX_PAGE};
 use crate::BillingError;
 use crate::catalog::read_decimal;
+use crate::tax::{TaxAmount, TaxRule};
 
-const SELECT: &str = "SELECT id, number, customer_id, customer_name, currency, period_start_ms, period_end_ms, time_zone, status, \
-     subtotal_minor, tax_rate_percent, tax_minor, total_minor, finalised_at_ms, due_at_ms FROM invoices";
-const SELECT_LINE: &str = "SELECT l.id, l.invoice_id, l.position, l.subscription_id, l.service_id, l.kind, l.description, l.quantity, l.unit, \
-     l.unit_price, l.amount_minor, l.period_start_ms, l.period_end_ms, l.evidence, i.currency \
-     FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id";
+const SELECT: &str = "SELECT id, kind, number, entity_id, customer_id, customer_name, seller, buyer, currency, period_start_ms, \
+     period_end_ms, time_zone, status, corrects_invoice_id, reason, prices_include_tax, subtotal_minor, tax_minor, total_minor, \
+     finalised_at_ms, due_at_ms, settled_at_ms, (SELECT CAST(coalesce(sum(a.amount_minor), 0) AS BIGINT) FROM allocations a \
+     WHERE a.invoice_id = invoices.id) AS settled_minor FROM invoices";
+pub(super) const LINE_COLUMNS: &str = "l.id, l.invoice_id, l.position, l.subscription_id, l.service_id, l.kind, l.description, l.quantity, l.unit, \
+     l.unit_price, l.amount_minor, l.priced_minor, l.period_start_ms, l.period_end_ms, l.evidence, i.currency, i.number";
+const FROM_LINES: &str = "FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id";
 
 /// One invoice.
 ///
@@ -83,7 +86,7 @@ pub async fn list_all(db: impl AnyExecutor<'_>, filter: InvoiceFilter) -> Result
     // Absent filters are values that let everything through, so that there is one statement.
     let sql = sqlx::AssertSqlSafe(format!(
         "{SELECT} WHERE ($1 = 0 OR customer_id = $1) AND ($2 = '' OR status = $2) \
-         AND finalised_at_ms >= $3 AND finalised_at_ms < $4 AND id < $5 ORDER BY id DESC LIMIT $6"
+         AND finalised_at_ms >= $3 AND finalised_at_ms < $4 AND id < $5 AND ($7 = '' OR kind = $7) ORDER BY id DESC LIMIT $6"
     ));
     let rows = sqlx::query(sql)
         .bind(filter.customer.map_or(0, |customer| customer.0))
@@ -92,6 +95,7 @@ pub async fn list_all(db: impl AnyExecutor<'_>, filter: InvoiceFilter) -> Result
         .bind(filter.to_ms.unwrap_or(i64::MAX))
         .bind(filter.before.map_or(i64::MAX, |invoice| invoice.0))
         .bind(filter.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE))
+        .bind(filter.kind.map_or("", |kind| kind.name()))
         .fetch_all(db)
         .await?;
     rows.iter().map(read).collect()
@@ -102,7 +106,7 @@ pub async fn list_all(db: impl AnyExecutor<'_>, filter: InvoiceFilter) -> Result
 /// # Errors
 /// [`BillingError::NoInvoiceLine`] when there is none of this id.
 pub async fn line(db: impl AnyExecutor<'_>, id: InvoiceLineId) -> Result<InvoiceLine, BillingError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT_LINE} WHERE l.id = $1"));
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {LINE_COLUMNS} {FROM_LINES} WHERE l.id = $1"));
     let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
     read_line(&row.ok_or(BillingError::NoInvoiceLine(id))?)
 }
@@ -116,74 +120,106 @@ pub async fn line_of(
     customer: CustomerId,
     id: InvoiceLineId,
 ) -> Result<InvoiceLine, BillingError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT_LINE} WHERE l.id = $1 AND i.customer_id = $2"));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {LINE_COLUMNS} {FROM_LINES} WHERE l.id = $1 AND i.customer_id = $2"
+    ));
     let row = sqlx::query(sql).bind(id.0).bind(customer.0).fetch_optional(db).await?;
     read_line(&row.ok_or(BillingError::NoInvoiceLine(id))?)
 }
 
-/// The lines that charge one period of one subscription: its own and later adjustments, oldest first.
-pub(super) async fn lines_of_period(
-    db: impl AnyExecutor<'_>,
-    subscription: SubscriptionId,
-    period_start_ms: i64,
-) -> Result<Vec<InvoiceLine>, BillingError> {
+async fn with_lines(connection: &mut AnyConnection, invoice: Invoice) -> Result<InvoiceWithLines, BillingError> {
     let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT_LINE} WHERE l.subscription_id = $1 AND l.period_start_ms = $2 ORDER BY l.id"
+        "SELECT {LINE_COLUMNS} {FROM_LINES} WHERE l.invoice_id = $1 ORDER BY l.position"
     ));
-    let rows = sqlx::query(sql)
-        .bind(subscription.0)
-        .bind(period_start_ms)
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read_line).collect()
+    let rows = sqlx::query(sql).bind(invoice.id.0).fetch_all(&mut *connection).await?;
+    let lines: Result<Vec<InvoiceLine>, BillingError> = rows.iter().map(read_line).collect();
+    let rows = sqlx::query(
+        "SELECT name, category, rate_percent, net_minor, tax_minor, note FROM invoice_taxes WHERE invoice_id = $1 \
+         ORDER BY position",
+    )
+    .bind(invoice.id.0)
+    .fetch_all(connection)
+    .await?;
+    let taxes: Result<Vec<TaxAmount>, BillingError> = rows.iter().map(|row| read_tax(row, invoice.currency)).collect();
+    Ok(InvoiceWithLines {
+        invoice,
+        lines: lines?,
+        taxes: taxes?,
+    })
 }
 
-async fn with_lines(connection: &mut AnyConnection, invoice: Invoice) -> Result<InvoiceWithLines, BillingError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT_LINE} WHERE l.invoice_id = $1 ORDER BY l.position"));
-    let rows = sqlx::query(sql).bind(invoice.id.0).fetch_all(connection).await?;
-    let lines: Result<Vec<InvoiceLine>, BillingError> = rows.iter().map(read_line).collect();
-    Ok(InvoiceWithLines { invoice, lines: lines? })
+fn read_tax(row: &AnyRow, currency: Currency) -> Result<TaxAmount, BillingError> {
+    let category: String = row.try_get("category")?;
+    let rate = read_decimal("tax rate", row, "rate_percent")?;
+    Ok(TaxAmount {
+        rule: TaxRule {
+            name: row.try_get("name")?,
+            category: category
+                .parse()
+                .map_err(|_| BillingError::corrupt("tax category", category))?,
+            rate: Percent::new(rate).map_err(|_| BillingError::corrupt("tax rate", rate.to_string()))?,
+            note: row.try_get("note")?,
+        },
+        net: Money::new(row.try_get("net_minor")?, currency),
+        tax: Money::new(row.try_get("tax_minor")?, currency),
+    })
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    row: &AnyRow,
+    column: &str,
+) -> Result<T, BillingError> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|_| BillingError::corrupt(what, text))
 }
 
 fn read(row: &AnyRow) -> Result<Invoice, BillingError> {
     let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
-    let tax_rate = read_decimal("tax rate", row, "tax_rate_percent")?;
     Ok(Invoice {
         id: InvoiceId(row.try_get("id")?),
+        kind: row.try_get::<String, _>("kind")?.parse()?,
         number: row.try_get("number")?,
+        entity: EntityId(row.try_get("entity_id")?),
         customer: CustomerId(row.try_get("customer_id")?),
         customer_name: row.try_get("customer_name")?,
+        seller: read_json("seller", row, "seller")?,
+        buyer: read_json("buyer", row, "buyer")?,
         currency,
         period_start_ms: row.try_get("period_start_ms")?,
         period_end_ms: row.try_get("period_end_ms")?,
         time_zone: row.try_get("time_zone")?,
         status: row.try_get::<String, _>("status")?.parse()?,
+        corrects: row.try_get::<Option<i64>, _>("corrects_invoice_id")?.map(InvoiceId),
+        reason: row.try_get("reason")?,
+        prices_include_tax: row.try_get::<i64, _>("prices_include_tax")? != 0,
         subtotal: Money::new(row.try_get("subtotal_minor")?, currency),
-        tax_rate: Percent::new(tax_rate).map_err(|_| BillingError::corrupt("tax rate", tax_rate.to_string()))?,
         tax: Money::new(row.try_get("tax_minor")?, currency),
         total: Money::new(row.try_get("total_minor")?, currency),
+        settled: Money::new(row.try_get("settled_minor")?, currency),
         finalised_at_ms: row.try_get("finalised_at_ms")?,
         due_at_ms: row.try_get("due_at_ms")?,
+        settled_at_ms: row.try_get("settled_at_ms")?,
     })
 }
 
-fn read_line(row: &AnyRow) -> Result<InvoiceLine, BillingError> {
+pub(super) fn read_line(row: &AnyRow) -> Result<InvoiceLine, BillingError> {
     let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
-    let evidence: String = row.try_get("evidence")?;
     Ok(InvoiceLine {
         id: InvoiceLineId(row.try_get("id")?),
         invoice: InvoiceId(row.try_get("invoice_id")?),
         position: row.try_get("position")?,
-        subscription: SubscriptionId(row.try_get("subscription_id")?),
-        service: ServiceId(row.try_get("service_id")?),
+        subscription: row.try_get::<Option<i64>, _>("subscription_id")?.map(SubscriptionId),
+        service: row.try_get::<Option<i64>, _>("service_id")?.map(ServiceId),
         kind: row.try_get::<String, _>("kind")?.parse()?,
         description: row.try_get("description")?,
         quantity: read_decimal("quantity", row, "quantity")?,
         unit: row.try_get("unit")?,
         unit_price: read_decimal("unit price", row, "unit_price")?,
+        priced: Money::new(row.try_get("priced_minor")?, currency),
         amount: Money::new(row.try_get("amount_minor")?, currency),
         period_start_ms: row.try_get("period_start_ms")?,
         period_end_ms: row.try_get("period_end_ms")?,
-        evidence: serde_json::from_str(&evidence).map_err(|_| BillingError::corrupt("evidence", evidence))?,
+        evidence: read_json("evidence", row, "evidence")?,
     })
 }

@@ -23,7 +23,7 @@ fn transfer(unit: QuotaUnit, included_bytes: u64, rate: &str) -> UsageCharge {
     UsageCharge::Transfer {
         unit,
         included_bytes,
-        rate: rate.parse().unwrap(),
+        price: rate.parse().unwrap(),
     }
 }
 
@@ -82,7 +82,7 @@ fn the_largest_terms_do_not_overflow_and_what_does_is_an_error() {
 fn percentile_is_charged_over_the_commit_in_millions_of_bits() {
     let charge = |days, nominal_days| UsageCharge::Percentile {
         commit_bps: 20_000_000,
-        rate: "2.5".parse().unwrap(),
+        price: "2.5".parse().unwrap(),
         days,
         nominal_days,
     };
@@ -123,7 +123,7 @@ fn a_description_names_what_was_not_measured() {
     );
     let charge = UsageCharge::Percentile {
         commit_bps: 20_000_000,
-        rate: Decimal::ONE,
+        price: "1".parse().unwrap(),
         days: 23,
         nominal_days: 31,
     };
@@ -155,14 +155,15 @@ async fn a_shorter_first_period_is_charged_for_its_days_exactly() {
             ..DEAL
         };
         let contract = world.subscribe(customer, deal).await;
-        let charged = contract.period_at(ms(started_at)).unwrap();
-        let line = base_line(&contract, &charged).unwrap();
+        let (phase, charged) = contract.base_period_at(ms(started_at)).unwrap();
+        let lines = base_lines(&contract, phase, &charged, 0).unwrap();
+        let line = &lines[0];
         assert_eq!(
             (line.quantity.to_string().as_str(), line.amount.minor),
             (quantity, minor),
             "{started_at}"
         );
-        let Some(UsageCharge::Transfer { included_bytes, .. }) = usage_charge(&contract, &charged).unwrap() else {
+        let Some(UsageCharge::Transfer { included_bytes, .. }) = usage_charge(phase, &charged).unwrap() else {
             panic!("{TRANSFER:?} is charged by transfer");
         };
         let Proration { days, nominal_days } = charged.proration();

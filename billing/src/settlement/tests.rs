@@ -61,7 +61,7 @@ impl Books {
         if minor != 0 {
             sqlx::query(
                 "INSERT INTO invoice_lines (id, invoice_id, position, kind, description, quantity, unit, unit_price, amount_minor, \
-                 period_start_ms, period_end_ms, evidence) VALUES ($1, $1, 1, 'base', 'x', '1', '', '1', $2, 0, 1, '{}')",
+                 priced_minor, period_start_ms, period_end_ms, evidence) VALUES ($1, $1, 1, 'base', 'x', '1', '', '1', $2, $2, 0, 1, '{}')",
             )
             .bind(id)
             .bind(minor)

@@ -1,13 +1,30 @@
 use schemas::money::{Currency, Money};
 
 use super::*;
-use crate::catalog::{NewPrice, Terms};
+use crate::catalog::{self, NewPrice, Terms};
 use crate::testing::{DEAL, Deal, World, ms};
 
 async fn contract_of(time_zone: &str, deal: Deal) -> Contract {
     let world = World::new().await;
     let customer = world.customer("USD", time_zone, "0").await;
     world.subscribe(customer, deal).await
+}
+
+/// The cycles that have ended by then.
+fn ended_periods(contract: &Contract, now: &str) -> Vec<ChargedPeriod> {
+    let mut periods = contract.last_phase().base_periods(&contract.subscription.time_zone);
+    let mut ended = Vec::new();
+    while let Some(charged) = periods.next_period().unwrap() {
+        if charged.period.end_ms > ms(now) {
+            break;
+        }
+        ended.push(charged);
+    }
+    ended
+}
+
+fn period_at(contract: &Contract, at: &str) -> ChargedPeriod {
+    contract.base_period_at(ms(at)).unwrap().1
 }
 
 fn dates(periods: &[ChargedPeriod]) -> Vec<String> {
@@ -21,8 +38,8 @@ async fn the_anchor_day_is_kept_through_short_months() {
         ..DEAL
     };
     let contract = contract_of("UTC", deal).await;
-    assert_eq!(contract.subscription.anchor.get(), 31);
-    let ended = contract.ended_periods(ms("2024-04-30T00:00:00Z")).unwrap();
+    assert_eq!(contract.last_phase().anchor.get(), 31);
+    let ended = ended_periods(&contract, "2024-04-30T00:00:00Z");
     assert_eq!(
         dates(&ended),
         [
@@ -32,7 +49,7 @@ async fn the_anchor_day_is_kept_through_short_months() {
         ]
     );
     assert!(ended.iter().all(|charged| charged.proration().is_full()));
-    let just_before = contract.ended_periods(ms("2024-04-29T23:59:59Z")).unwrap();
+    let just_before = ended_periods(&contract, "2024-04-29T23:59:59Z");
     assert_eq!(
         just_before.len(),
         2,
@@ -55,10 +72,10 @@ async fn a_first_period_ends_at_the_anchor_and_counts_calendar_days() {
             ..DEAL
         };
         let contract = contract_of("UTC", deal).await;
-        let first = contract.period_at(ms(started_at)).unwrap();
+        let first = period_at(&contract, started_at);
         assert_eq!(first.period.to_string(), period);
         assert_eq!(first.proration(), Proration { days, nominal_days }, "{period}");
-        let second = contract.period_at(first.period.end_ms).unwrap();
+        let second = contract.base_period_at(first.period.end_ms).unwrap().1;
         assert_eq!(second.period.start_ms, first.period.end_ms);
         assert!(second.proration().is_full());
     }
@@ -74,8 +91,8 @@ async fn periods_are_local_and_a_day_is_a_day_when_the_clocks_change() {
     ] {
         let deal = Deal { started_at, ..DEAL };
         let contract = contract_of(time_zone, deal).await;
-        assert_eq!(contract.subscription.anchor.get(), 1, "{time_zone} {started_at}");
-        let first = contract.period_at(ms(started_at)).unwrap();
+        assert_eq!(contract.last_phase().anchor.get(), 1, "{time_zone} {started_at}");
+        let first = period_at(&contract, started_at);
         assert_eq!(first.period.duration_ms(), hours * schemas::window::HOUR_MS);
         let nominal_days = days;
         assert_eq!(first.proration(), Proration { days, nominal_days });
@@ -86,13 +103,13 @@ async fn periods_are_local_and_a_day_is_a_day_when_the_clocks_change() {
 async fn longer_cycles_step_by_their_months() {
     let deal = Deal {
         terms: Terms::Flat,
-        usage_rate: "0",
+        usage_price: "0",
         cycle_months: 3,
         started_at: "2023-11-30T00:00:00Z",
         ..DEAL
     };
     let contract = contract_of("UTC", deal).await;
-    let ended = contract.ended_periods(ms("2024-08-30T00:00:00Z")).unwrap();
+    let ended = ended_periods(&contract, "2024-08-30T00:00:00Z");
     assert_eq!(
         dates(&ended),
         [
@@ -106,10 +123,11 @@ async fn longer_cycles_step_by_their_months() {
 #[tokio::test]
 async fn there_is_no_period_before_the_first() {
     let contract = contract_of("UTC", DEAL).await;
-    let error = contract.period_at(ms("2025-12-31T23:59:59Z")).unwrap_err();
-    assert!(matches!(error, BillingError::BeforeStart { .. }), "{error}");
-    assert_eq!(contract.ended_periods(ms("2025-12-31T23:59:59Z")).unwrap(), []);
-    let error = contract.ended_periods(ms("2090-01-01T00:00:00Z")).unwrap_err();
+    for at in ["2025-12-31T23:59:59Z", "1990-01-01T00:00:00Z"] {
+        let error = contract.base_period_at(ms(at)).unwrap_err();
+        assert!(matches!(error, BillingError::NoPeriod { .. }), "{error}");
+    }
+    let error = contract.usage_period_at(ms("2090-01-01T00:00:00Z")).unwrap_err();
     assert!(matches!(error, BillingError::TooManyPeriods { .. }), "{error}");
 }
 
@@ -121,28 +139,28 @@ async fn what_cannot_be_subscribed_is_refused() {
     let (plan, price) = world.plan_and_price("EUR", DEAL).await;
     let other = world.service(customer, "web-2").await;
     let mut transaction = world.database.begin_write().await.unwrap();
+    let at_ms = ms("2026-01-01T00:00:00Z");
     let new = |service, price| NewSubscription {
-        service,
-        price,
         anchor_day: Some(1),
-        started_at_ms: ms("2026-01-01T00:00:00Z"),
+        ..NewSubscription::new(service, price, at_ms)
     };
+    let (own_plan, own_price) = (&contract.last_phase().plan, &contract.last_phase().price);
 
-    let error = subscribe(&mut transaction, new(other.id, price.id)).await.unwrap_err();
+    let error = subscribe(&mut transaction, new(other.id, price.id), "test", at_ms)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "cus_1 pays in USD and the price is in EUR");
-    let again = new(contract.service.id, contract.price.id);
-    let error = subscribe(&mut transaction, again).await.unwrap_err();
+    let again = new(contract.service.id, own_price.id);
+    let error = subscribe(&mut transaction, again, "test", at_ms).await.unwrap_err();
     assert_eq!(error.to_string(), "svc_1 already has the subscription sub_1");
     let bad_day = NewSubscription {
         anchor_day: Some(32),
-        ..new(other.id, contract.price.id)
+        ..new(other.id, own_price.id)
     };
-    let error = subscribe(&mut transaction, bad_day).await.unwrap_err();
+    let error = subscribe(&mut transaction, bad_day, "test", at_ms).await.unwrap_err();
     assert!(matches!(error, BillingError::Period(_)), "{error}");
-    catalog::archive_plan(&mut transaction, contract.plan.id, 0)
-        .await
-        .unwrap();
-    let error = subscribe(&mut transaction, new(other.id, contract.price.id))
+    catalog::archive_plan(&mut transaction, own_plan.id, 0).await.unwrap();
+    let error = subscribe(&mut transaction, new(other.id, own_price.id), "test", at_ms)
         .await
         .unwrap_err();
     assert!(matches!(error, BillingError::PlanArchived(_)), "{error}");
@@ -151,21 +169,17 @@ async fn what_cannot_be_subscribed_is_refused() {
         plan: plan.id,
         cycle_months: 3,
         base: Money::new(1, Currency::USD),
-        usage_rate: "0.01".parse().unwrap(),
+        usage: "0.01".parse().unwrap(),
         valid_from_ms: 0,
     };
-    let error = catalog::add_price(&mut transaction, quarterly).await.unwrap_err();
-    assert!(matches!(error, BillingError::UsageNeedsMonths(3)), "{error}");
     let too_fine = NewPrice {
-        cycle_months: 1,
-        usage_rate: "0.0000000001".parse().unwrap(),
-        ..quarterly
+        usage: "0.0000000001".parse().unwrap(),
+        ..quarterly.clone()
     };
     let error = catalog::add_price(&mut transaction, too_fine).await.unwrap_err();
     assert!(matches!(error, BillingError::TooFine { .. }), "{error}");
     let negative = NewPrice {
         base: Money::new(-1, Currency::USD),
-        cycle_months: 1,
         ..quarterly
     };
     let error = catalog::add_price(&mut transaction, negative).await.unwrap_err();

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use billing::evidence::{Evidence, Measured, UsageCharge};
-use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceLine, InvoiceStatus};
+use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceKind, InvoiceLine, InvoiceStatus};
 use billing::rating::LineKind;
 use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<AppState> {
 #[derive(Serialize)]
 struct InvoiceAnswer {
     id: InvoiceId,
+    kind: InvoiceKind,
     number: String,
     currency: Currency,
     period_start_ms: i64,
@@ -38,9 +39,9 @@ struct InvoiceAnswer {
     time_zone: String,
     status: InvoiceStatus,
     subtotal: Money,
-    tax_rate_percent: String,
     tax: Money,
     total: Money,
+    outstanding: Money,
     finalised_at_ms: i64,
     due_at_ms: i64,
 }
@@ -48,7 +49,9 @@ struct InvoiceAnswer {
 impl From<Invoice> for InvoiceAnswer {
     fn from(invoice: Invoice) -> InvoiceAnswer {
         InvoiceAnswer {
+            outstanding: invoice.outstanding(),
             id: invoice.id,
+            kind: invoice.kind,
             number: invoice.number,
             currency: invoice.currency,
             period_start_ms: invoice.period_start_ms,
@@ -56,7 +59,6 @@ impl From<Invoice> for InvoiceAnswer {
             time_zone: invoice.time_zone,
             status: invoice.status,
             subtotal: invoice.subtotal,
-            tax_rate_percent: invoice.tax_rate.value().normalize().to_string(),
             tax: invoice.tax,
             total: invoice.total,
             finalised_at_ms: invoice.finalised_at_ms,
@@ -69,8 +71,8 @@ impl From<Invoice> for InvoiceAnswer {
 struct LineAnswer {
     id: InvoiceLineId,
     position: i64,
-    subscription: SubscriptionId,
-    service: ServiceId,
+    subscription: Option<SubscriptionId>,
+    service: Option<ServiceId>,
     kind: LineKind,
     description: String,
     quantity: String,

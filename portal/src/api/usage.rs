@@ -45,7 +45,7 @@ async fn services(State(state): State<AppState>, customer: Customer) -> Result<J
     let (_, own) = customer::services_of(&state, customer.id).await?;
     let services = own.into_iter().map(|own| ServiceAnswer {
         id: own.service.id,
-        plan: own.contract.map(|contract| contract.plan.name),
+        plan: own.contract.map(|contract| contract.last_phase().plan.name.clone()),
         name: own.service.name,
         service_type: own.service.service_type,
         site: own.service.site,
@@ -83,7 +83,7 @@ pub(crate) fn resolve(
 ) -> Result<Range, Failure> {
     let period = current_period(state, customer, own)?.period;
     let anchor = match &own.contract {
-        Some(contract) => contract.subscription.anchor,
+        Some(contract) => contract.last_phase().anchor,
         None => schemas::period::AnchorDay::new(1).map_err(billing::BillingError::from)?,
     };
     let previous = period

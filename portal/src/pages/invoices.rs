@@ -18,7 +18,7 @@ use crate::error::{PageError, page};
 use crate::format;
 use crate::shell::Shell;
 use crate::state::AppState;
-use lines::{LineAddresses, LineRow};
+use lines::{LineAddresses, LineRow, TaxRow, tax_rows};
 
 /// Address of the list, and the navigation entry of all pages here.
 const PATH: &str = "/invoices";
@@ -112,8 +112,7 @@ struct InvoicePage {
     customer_name: String,
     time_zone: String,
     subtotal: Money,
-    tax: Money,
-    tax_rate: String,
+    taxes: Vec<TaxRow>,
     lines: Vec<LineRow>,
     lines_href: String,
     total: Money,
@@ -133,8 +132,7 @@ async fn one(State(state): State<AppState>, customer: Customer, Path(id): Path<S
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),
         subtotal: found.invoice.subtotal,
-        tax: found.invoice.tax,
-        tax_rate: found.invoice.tax_rate.to_string(),
+        taxes: tax_rows(&found.taxes),
         lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
     })
 }

@@ -8,7 +8,7 @@ use analytics::UsageMode;
 use arrow::array::{
     ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
 };
-use billing::catalog::{NewPlan, NewPrice, QuotaUnit, Terms, add_price, create_plan};
+use billing::catalog::{BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms, add_price, create_plan};
 use billing::subscription::{NewSubscription, subscribe};
 use rust_decimal::Decimal;
 use schemas::address::Address;
@@ -111,17 +111,17 @@ async fn service(
     usage_rate: &str,
 ) -> ServiceId {
     let mut transaction = portal.state.db().begin_write().await.unwrap();
+    let plan_name = format!("{service_type} {}", terms.name());
     let plan = NewPlan {
-        name: &format!("{service_type} {}", terms.name()),
-        service_type,
-        terms,
+        base_timing: BaseTiming::Arrears,
+        ..NewPlan::new(&plan_name, service_type, terms)
     };
     let plan = create_plan(&mut transaction, plan, START_MS).await.unwrap();
     let price = NewPrice {
         plan: plan.id,
         cycle_months: 1,
         base: Money::new(4900, Currency::USD),
-        usage_rate: usage_rate.parse().unwrap(),
+        usage: usage_rate.parse().unwrap(),
         valid_from_ms: START_MS,
     };
     let price = add_price(&mut transaction, price).await.unwrap();
@@ -133,12 +133,12 @@ async fn service(
     };
     let service = create_service(&mut transaction, new, START_MS).await.unwrap();
     let subscription = NewSubscription {
-        service: service.id,
-        price: price.id,
         anchor_day: Some(1),
-        started_at_ms: START_MS,
+        ..NewSubscription::new(service.id, price.id, START_MS)
     };
-    subscribe(&mut transaction, subscription).await.unwrap();
+    subscribe(&mut transaction, subscription, "test", START_MS)
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     service.id
 }

@@ -24,7 +24,8 @@ pub use customer::{
 };
 pub use entity::{Entity, EntityProfile, FIRST_ENTITY, change_entity, create_entity, entities, entity};
 pub use service::{
-    NewService, Service, ServiceStatus, create_service, hand_over, service, services, services_between, services_of,
+    NewService, Service, ServiceStatus, create_service, hand_over, service, services, services_of,
+    services_subscribed_by,
 };
 
 use crate::assignment::Target;

@@ -117,16 +117,18 @@ pub async fn hand_over(
     Ok(())
 }
 
-/// The services with ids from `first` to `last`, by id.
+/// The services that customers with ids from `first` to `last` have or had a subscription for, by id.
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub async fn services_between(
+pub async fn services_subscribed_by(
     db: impl AnyExecutor<'_>,
-    first: ServiceId,
-    last: ServiceId,
+    first: CustomerId,
+    last: CustomerId,
 ) -> Result<Vec<Service>, InventoryError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id BETWEEN $1 AND $2 ORDER BY id"));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE id IN (SELECT service_id FROM subscriptions WHERE customer_id BETWEEN $1 AND $2) ORDER BY id"
+    ));
     let rows = sqlx::query(sql).bind(first.0).bind(last.0).fetch_all(db).await?;
     rows.iter().map(read).collect()
 }

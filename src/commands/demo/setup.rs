@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use analytics::UsageMode;
-use billing::catalog::{self, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::catalog::{self, BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
 use jiff::tz::TimeZone;
@@ -101,9 +102,8 @@ pub(crate) async fn fill(
     let mut prices: HashMap<(usize, Currency), PriceId> = HashMap::new();
     for (index, plan) in fleet.plans.iter().enumerate() {
         let new = NewPlan {
-            name: plan.name,
-            service_type: plan.kind.name(),
-            terms: terms(plan),
+            base_timing: BaseTiming::Arrears,
+            ..NewPlan::new(plan.name, plan.kind.name(), terms(plan))
         };
         let made = catalog::create_plan(&mut transaction, new, history_start_ms).await?;
         for currency in currencies(&customers) {
@@ -111,7 +111,7 @@ pub(crate) async fn fill(
                 plan: made.id,
                 cycle_months: 1,
                 base: Money::new(plan.price_minor, currency),
-                usage_rate: usage_rate(plan),
+                usage: UsagePrice::PerUnit { rate: usage_rate(plan) },
                 valid_from_ms: history_start_ms,
             };
             prices.insert((index, currency), catalog::add_price(&mut transaction, new).await?.id);
@@ -179,13 +179,12 @@ async fn subscribe(
 ) -> anyhow::Result<()> {
     let ended_on = now.to_zoned(zone.clone()).date().checked_sub(days_ago.days())?;
     let started_on = ended_on.checked_sub(1.month())?;
+    let started_at_ms = started_on.to_zoned(zone.clone())?.timestamp().as_millisecond();
     let new = NewSubscription {
-        service,
-        price,
         anchor_day: Some(i64::from(ended_on.day())),
-        started_at_ms: started_on.to_zoned(zone.clone())?.timestamp().as_millisecond(),
+        ..NewSubscription::new(service, price, started_at_ms)
     };
-    subscription::subscribe(transaction, new).await?;
+    subscription::subscribe(transaction, new, "demo", started_at_ms).await?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::pages::invoices::lines::{self, LineAddresses, LineRow};
+use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, tax_rows};
 use crate::pages::invoices::zone_of;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -33,12 +33,11 @@ struct PostingRow {
 struct InvoicePage {
     shell: Shell,
     invoice: InvoiceRow,
-    tax_rate: String,
+    taxes: Vec<TaxRow>,
     time_zone: String,
     lines: Vec<LineRow>,
     lines_href: String,
     subtotal: Money,
-    tax: Money,
     total: Money,
     shows_services: bool,
     postings: Vec<PostingRow>,
@@ -54,12 +53,11 @@ pub(super) async fn show(
     let zone = zone_of(&found.invoice.time_zone);
     page(&InvoicePage {
         shell: Shell::new(&finance.0, found.invoice.number.clone(), PATH),
-        tax_rate: found.invoice.tax_rate.to_string(),
+        taxes: tax_rows(&found.taxes),
         time_zone: found.invoice.time_zone.clone(),
         lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
         lines_href: format!("{}/lines", href(found.invoice.id)),
         subtotal: found.invoice.subtotal,
-        tax: found.invoice.tax,
         total: found.invoice.total,
         shows_services: true,
         invoice: InvoiceRow::new(found.invoice),

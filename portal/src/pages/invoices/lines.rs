@@ -4,12 +4,12 @@
 use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use billing::evidence::{Evidence, Measured, UsageCharge};
+use billing::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
 use billing::invoice::{Explanation, Invoice, InvoiceLine};
 use billing::rating::LineKind;
+use billing::tax::TaxAmount;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
-use schemas::ids::ServiceId;
 use schemas::money::Money;
 
 use super::zone_of;
@@ -28,7 +28,7 @@ const MAX_GAPS_SHOWN: usize = 20;
 pub(crate) struct LineRow {
     pub(crate) id: String,
     pub(crate) position: i64,
-    pub(crate) service: ServiceId,
+    pub(crate) service: String,
     pub(crate) description: String,
     pub(crate) period: String,
     pub(crate) quantity: String,
@@ -145,6 +145,80 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
     steps
 }
 
+/// The calculation behind a base price.
+fn base_steps(charge: &BaseCharge, line: &InvoiceLine) -> Vec<Step> {
+    let money = |minor: i64| Money::new(minor, line.priced.currency).to_string();
+    let mut steps = vec![step("Price", money(charge.base_minor), format!("per {}", line.unit))];
+    if charge.quantity != 1 {
+        steps.push(step("Quantity", charge.quantity.to_string(), ""));
+    }
+    if charge.days != charge.nominal_days {
+        steps.push(step(
+            "Days",
+            format!("{} of {}", charge.days, charge.nominal_days),
+            "calendar days of the cycle",
+        ));
+    }
+    steps.push(step("Charged", line.priced.to_string(), ""));
+    steps
+}
+
+/// The calculation behind a discount, a credit or a charge by hand.
+fn other_steps(evidence: &Evidence, line: &InvoiceLine) -> Vec<Step> {
+    let money = |minor: i64| Money::new(minor, line.priced.currency).to_string();
+    match evidence {
+        Evidence::Discount {
+            code,
+            off_minor,
+            percent,
+            amount_minor,
+        } => {
+            let rate = match (percent, amount_minor) {
+                (Some(percent), _) => format!("{percent} %"),
+                (None, Some(minor)) => money(*minor),
+                (None, None) => String::new(),
+            };
+            vec![
+                step("Coupon", code.as_str(), rate),
+                step("Off", money(*off_minor), "the line above"),
+                step("Discount", line.priced.to_string(), ""),
+            ]
+        }
+        Evidence::Unused {
+            corrects_number,
+            charged,
+            discount_minor,
+            unused_days,
+            ..
+        } => {
+            let mut steps = vec![
+                step("Charged on", corrects_number.as_str(), "in advance"),
+                step(
+                    "Price",
+                    money(charged.base_minor),
+                    format!("for {} days, {} of them charged", charged.nominal_days, charged.days),
+                ),
+            ];
+            if charged.quantity != 1 {
+                steps.push(step("Quantity", charged.quantity.to_string(), ""));
+            }
+            if *discount_minor != 0 {
+                steps.push(step("Discount then", money(*discount_minor), ""));
+            }
+            steps.push(step(
+                "Not used",
+                format!("{unused_days} days"),
+                "counted from the day of the change",
+            ));
+            steps.push(step("Given back", line.priced.to_string(), ""));
+            steps
+        }
+        Evidence::Item { item, created_by } => vec![step("Entered by", created_by.as_str(), item.to_string())],
+        Evidence::Reversal { corrects_number, .. } => vec![step("Takes back", corrects_number.as_str(), "")],
+        Evidence::Base(_) | Evidence::Usage { .. } | Evidence::Adjustment { .. } => Vec::new(),
+    }
+}
+
 /// What a calculation ends with.
 struct LineRowFacts<'a> {
     quantity: &'a str,
@@ -177,8 +251,11 @@ impl LineRow {
             amount: line.amount,
         };
         let steps = match &line.evidence {
-            Evidence::Base { .. } => Vec::new(),
             Evidence::Usage { charge, measured } => calculation(charge, measured, &facts),
+            Evidence::Base(charge) => base_steps(charge, line),
+            Evidence::Discount { .. } | Evidence::Unused { .. } | Evidence::Item { .. } | Evidence::Reversal { .. } => {
+                other_steps(&line.evidence, line)
+            }
             Evidence::Adjustment {
                 corrects_number,
                 charged,
@@ -215,7 +292,7 @@ impl LineRow {
         LineRow {
             id: line.id.to_string(),
             position: line.position,
-            service: line.service,
+            service: line.service.map_or_else(String::new, |service| service.to_string()),
             description: line.description.clone(),
             period: format::dates(line.period_start_ms, line.period_end_ms - 1, zone),
             quantity,
@@ -244,6 +321,22 @@ struct GapRow {
     from: String,
     to: String,
     exporter: String,
+}
+
+/// A tax of an invoice.
+pub(crate) struct TaxRow {
+    pub(crate) name: String,
+    pub(crate) note: String,
+    pub(crate) amount: Money,
+}
+
+pub(crate) fn tax_rows(taxes: &[TaxAmount]) -> Vec<TaxRow> {
+    let row = |tax: &TaxAmount| TaxRow {
+        name: tax.rule.name.clone(),
+        note: tax.rule.note.clone(),
+        amount: tax.tax,
+    };
+    taxes.iter().map(row).collect()
 }
 
 /// The explanation of a line: in the page of the invoice (htmx asks for it alone) or on a page of its own.

@@ -11,6 +11,8 @@ use crate::evidence::UsageCharge;
 use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
+mod proration;
+
 const GIB: u64 = 1 << 30;
 /// February is over and its windows are closed.
 const MARCH: &str = "2026-03-01T00:10:00Z";
@@ -22,8 +24,18 @@ fn started_in_february() -> Deal {
     }
 }
 
-async fn closed(world: &World, customer: CustomerId, now: &str) -> Closing {
-    close(&world.database, &world.usage, customer, ms(now)).await.unwrap()
+/// What a close did, read back.
+struct Closed {
+    invoices: Vec<InvoiceWithLines>,
+    refused: Vec<OpenPeriod>,
+}
+
+async fn closed(world: &World, customer: CustomerId, now: &str) -> Closed {
+    let closing = close(&world.database, &world.usage, customer, ms(now)).await.unwrap();
+    Closed {
+        invoices: closing.read(&world.database).await.unwrap(),
+        refused: closing.refused,
+    }
 }
 
 async fn assert_books_are_right(world: &World) {
@@ -56,7 +68,11 @@ async fn a_period_becomes_an_invoice_with_lines_tax_and_postings() {
 
     let closing = closed(&world, customer, MARCH).await;
     assert_eq!((closing.invoices.len(), closing.refused.len()), (1, 0));
-    let InvoiceWithLines { invoice, lines } = &closing.invoices[0];
+    let InvoiceWithLines { invoice, lines, taxes } = &closing.invoices[0];
+    assert_eq!(
+        (taxes.len(), taxes[0].net, taxes[0].tax),
+        (1, invoice.subtotal, invoice.tax)
+    );
     assert_eq!(invoice.number, "INV-2026-000001");
     assert_eq!(
         amounts(&closing.invoices[0]),
@@ -167,7 +183,7 @@ async fn periods_that_end_together_share_an_invoice_and_flat_plans_wait_for_no_w
     world.subscribe(customer, started_in_february()).await;
     let joined_later = Deal {
         terms: Terms::Flat,
-        usage_rate: "0",
+        usage_price: "0",
         base_minor: 2800,
         anchor_day: Some(1),
         started_at: "2026-02-15T08:00:00Z",
@@ -237,7 +253,7 @@ async fn percentile_ranks_measured_windows_and_names_the_gap() {
             commit_mbps: Decimal::from(20),
             mode: UsageMode::Max,
         },
-        usage_rate: "2.50",
+        usage_price: "2.50",
         base_minor: 10_000,
         ..started_in_february()
     };
@@ -362,8 +378,18 @@ async fn an_adjustment_can_give_back_more_than_the_invoice_charges() {
         .await
         .invoices
         .remove(0);
+    assert_eq!(
+        (march.invoice.kind, march.invoice.number.as_str()),
+        (InvoiceKind::CreditNote, "CN-2026-000001")
+    );
     assert_eq!(march.invoice.subtotal.minor, -500);
     assert_eq!((march.invoice.tax.minor, march.invoice.total.minor), (-95, -595));
+    let february = march.invoice.corrects.expect("it corrects February's invoice");
+    let february = get(&world.database, february).await.unwrap().invoice;
+    assert_eq!(
+        (february.status, february.outstanding().minor),
+        (InvoiceStatus::Paid, 0)
+    );
     assert_books_are_right(&world).await;
 }
 
@@ -463,8 +489,9 @@ async fn a_customer_in_another_currency_fails_alone() {
         .unwrap_err();
     assert!(matches!(error, BillingError::CurrencyMismatch { .. }), "{error}");
     let closing = close_all(&world.database, &world.usage, ms(MARCH)).await.unwrap();
-    assert_eq!(closing.invoices.len(), 1);
-    assert_eq!(closing.invoices[0].invoice.customer, right);
+    let invoices = closing.read(&world.database).await.unwrap();
+    assert_eq!(invoices.len(), 1);
+    assert_eq!(invoices[0].invoice.customer, right);
     assert_eq!(closing.failed.len(), 1);
     assert_eq!(closing.failed[0].0, wrong);
 }
@@ -553,14 +580,14 @@ async fn csv_has_exact_amounts_and_no_formulas() {
         .execute(world.database.pool())
         .await
         .unwrap();
-    closed(&world, customer, "2026-02-01T00:00:00Z").await;
+    closed(&world, customer, "2026-02-01T00:10:00Z").await;
     let invoices = list_of(world.database.pool(), customer).await.unwrap();
     assert_eq!(
         export_csv(&invoices).unwrap(),
-        "number,customer,customer_name,currency,period_start,period_end,finalised_at,due_on,status,subtotal,\
-         tax_rate_percent,tax,total\n\
-         INV-2026-000001,cus_1,\"'=1+1, \"\"Ltd\"\"\",USD,2026-01-01,2026-02-01,2026-02-01T00:00:00Z,2026-02-15,finalised,\
-         20.00,19,3.80,23.80\n"
+        "kind,number,customer,customer_name,currency,period_start,period_end,finalised_at,due_on,status,subtotal,tax,total,\
+         settled,outstanding\n\
+         invoice,INV-2026-000001,cus_1,\"'=1+1, \"\"Ltd\"\"\",USD,2026-01-01,2026-02-01,2026-02-01T00:10:00Z,2026-02-15,\
+         finalised,20.00,3.80,23.80,0.00,23.80\n"
     );
     let owner = inventory::customer(world.database.pool(), customer).await.unwrap();
     assert_eq!(owner.name, "=1+1, \"Ltd\"");
@@ -592,11 +619,12 @@ proptest! {
                     _ => Terms::Percentile { commit_mbps: Decimal::new(5, 1), mode: UsageMode::Sum },
                 };
                 let started_at = format!("2026-01-{day:02}T12:00:00Z");
+                let rate_millionths = if kind == 0 { 0 } else { rate_millionths };
                 let usage_rate = Decimal::new(rate_millionths.into(), 6).to_string();
                 let deal = Deal {
                     terms,
                     base_minor,
-                    usage_rate: usage_rate.leak(),
+                    usage_price: usage_rate.leak(),
                     anchor_day: Some(anchor),
                     started_at: started_at.leak(),
                     ..DEAL

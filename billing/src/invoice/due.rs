@@ -1,0 +1,194 @@
+//! What is due: found by walking the phases of a customer's subscriptions.
+//!
+//! | what | due | key (B3) |
+//! |---|---|---|
+//! | base price in advance | at the start of the cycle | `base:phs_1:2026-01-31` |
+//! | base price in arrears | at its end | `base:phs_1:2026-01-31` |
+//! | days charged in advance that a phase does not have any more | when the phase ended | `unused:phs_1:2026-01-31:2026-02-10` |
+//! | usage of a month | at its end | `usage:phs_1:2026-01-31` |
+//!
+//! Keys are local dates, so nothing that happens to clocks or zones can make one charge two.
+
+use jiff::civil::Date;
+use schemas::ids::{PhaseId, SubscriptionId};
+use schemas::period::{Period, midnight_ms};
+
+use super::draft::Current;
+use crate::BillingError;
+use crate::catalog::{BaseTiming, Terms};
+use crate::subscription::{ChargedPeriod, Contract, Phase};
+
+/// What kind of charge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    Unused,
+    Base,
+    Usage,
+}
+
+impl What {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            What::Unused => "unused",
+            What::Base => "base",
+            What::Usage => "usage",
+        }
+    }
+}
+
+/// A charge that is due.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Due {
+    pub(super) what: What,
+    pub(super) key: String,
+    pub(super) phase_id: PhaseId,
+    pub(super) subscription: SubscriptionId,
+    /// Position among the customer's contracts, and of the phase in it.
+    pub(super) contract: usize,
+    pub(super) phase: usize,
+    pub(super) charged: ChargedPeriod,
+    pub(super) due_ms: i64,
+    /// Cycles of the subscription before this one.
+    pub(super) cycle: i64,
+}
+
+/// What is due by `now_ms`, and with [`Current::Included`] what is running.
+///
+/// # Errors
+/// At the edge of the calendar.
+pub(super) fn find(contracts: &[Contract], now_ms: i64, current: Current) -> Result<Vec<Due>, BillingError> {
+    let mut found = Vec::new();
+    for (position, contract) in contracts.iter().enumerate() {
+        let mut walk = Walk {
+            contract,
+            position,
+            now_ms,
+            current,
+            cycle: -1,
+            cycle_start: None,
+            found: &mut found,
+        };
+        for index in 0..contract.phases.len() {
+            walk.unused(index)?;
+            walk.base(index)?;
+            walk.usage(index)?;
+        }
+    }
+    Ok(found)
+}
+
+struct Walk<'a> {
+    contract: &'a Contract,
+    position: usize,
+    now_ms: i64,
+    current: Current,
+    cycle: i64,
+    cycle_start: Option<Date>,
+    found: &'a mut Vec<Due>,
+}
+
+impl Walk<'_> {
+    fn base(&mut self, index: usize) -> Result<(), BillingError> {
+        let contract = self.contract;
+        let phase = &contract.phases[index];
+        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
+        let mut periods = phase.base_periods(&contract.subscription.time_zone);
+        while let Some(charged) = periods.next_period()? {
+            // A phase that goes on with the cycle of the one before does not begin another.
+            if self.cycle_start != Some(charged.nominal.start_date) {
+                self.cycle_start = Some(charged.nominal.start_date);
+                self.cycle += 1;
+            }
+            if phase.base_to.is_some_and(|to| charged.period.end_date <= to) {
+                continue;
+            }
+            let due_ms = if in_advance {
+                charged.period.start_ms
+            } else {
+                charged.period.end_ms
+            };
+            if !self.takes(due_ms, &charged) {
+                break;
+            }
+            let key = format!("base:{}:{}", phase.id, charged.period.start_date);
+            self.push(index, What::Base, key, charged, due_ms);
+        }
+        Ok(())
+    }
+
+    fn usage(&mut self, index: usize) -> Result<(), BillingError> {
+        let contract = self.contract;
+        let phase = &contract.phases[index];
+        if phase.plan.terms == Terms::Flat {
+            return Ok(());
+        }
+        let mut periods = phase.usage_periods(&contract.subscription.time_zone)?;
+        while let Some(charged) = periods.next_after(phase.usage_to)? {
+            let due_ms = charged.period.end_ms;
+            if !self.takes(due_ms, &charged) {
+                break;
+            }
+            let key = format!("usage:{}:{}", phase.id, charged.period.start_date);
+            self.push(index, What::Usage, key, charged, due_ms);
+        }
+        Ok(())
+    }
+
+    /// Cycles that were charged beyond the end of the phase.
+    fn unused(&mut self, index: usize) -> Result<(), BillingError> {
+        let contract = self.contract;
+        let phase = &contract.phases[index];
+        let zone = &contract.subscription.time_zone;
+        let (Some(to), Some(base_to)) = (phase.to, phase.base_to) else {
+            return Ok(());
+        };
+        let due_ms = midnight_ms(to, zone)?;
+        if base_to <= to || due_ms > self.now_ms {
+            return Ok(());
+        }
+        // As it was when it was charged: without the end.
+        let whole = Phase {
+            to: None,
+            ..phase.clone()
+        };
+        let mut periods = whole.base_periods(zone);
+        while let Some(charged) = periods.next_after(Some(to))? {
+            if charged.period.start_date >= base_to {
+                break;
+            }
+            let start_date = charged.period.start_date.max(to);
+            let unused = Period {
+                start_ms: midnight_ms(start_date, zone)?,
+                start_date,
+                ..charged.period
+            };
+            let key = format!("unused:{}:{}:{to}", phase.id, charged.period.start_date);
+            let charged = ChargedPeriod {
+                period: unused,
+                nominal: charged.nominal,
+            };
+            self.push(index, What::Unused, key, charged, due_ms);
+        }
+        Ok(())
+    }
+
+    /// Whether what is due at `due_ms` takes part.
+    fn takes(&self, due_ms: i64, charged: &ChargedPeriod) -> bool {
+        let runs = self.current == Current::Included && charged.period.start_ms <= self.now_ms;
+        due_ms <= self.now_ms || runs
+    }
+
+    fn push(&mut self, phase: usize, what: What, key: String, charged: ChargedPeriod, due_ms: i64) {
+        self.found.push(Due {
+            what,
+            key,
+            phase_id: self.contract.phases[phase].id,
+            subscription: self.contract.subscription.id,
+            contract: self.position,
+            phase,
+            charged,
+            due_ms,
+            cycle: self.cycle.max(0),
+        });
+    }
+}

@@ -1,0 +1,282 @@
+//! Which service pays for which plan, at which price, and the periods that follow from it.
+//!
+//! * A subscription is a sequence of [`Phase`]s: what was agreed for the local days `[from, to)`. A change of plan, price,
+//!   cycle or quantity ends one phase and begins the next, so that what was charged is never read anew in other terms.
+//! * Periods are half-open, local midnight to local midnight in the time zone that the customer had at signup, and start
+//!   on the anchor day agreed then. The base price is for a cycle of months, usage is counted by the month. What a phase
+//!   has of a period is charged for its calendar days out of the whole period's ([`Proration`]).
+//! * A change takes the whole local day on which it happens: remaining days are counted from that day.
+//! * States and the ways between them: [`state`].
+//!
+//! [`change`] holds what can be done to a subscription now, [`schedule`] what is to be done at a time (F-25), [`transfer`]
+//! the move to another customer (F-27).
+
+pub mod change;
+mod load;
+pub mod schedule;
+pub mod state;
+pub mod transfer;
+
+use std::sync::Arc;
+
+pub use change::{NewSubscription, subscribe};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+pub(crate) use load::contracts_between;
+pub use load::{
+    Catalog, contract, contracts_of, phase_history, subscription, subscription_of, subscriptions, subscriptions_of,
+};
+use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
+use schemas::inventory::{Customer, Service};
+use schemas::period::{AnchorDay, Period, local_date};
+pub use state::State;
+
+use crate::BillingError;
+use crate::catalog::{Coupon, Plan, Price};
+
+/// Periods of one phase that are looked at, at most: more than 40 years of months.
+pub const MAX_PERIODS: usize = 500;
+/// Units that a subscription can have at most.
+pub const MAX_QUANTITY: i64 = 10_000;
+
+/// A service's subscription.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub customer: CustomerId,
+    pub service: ServiceId,
+    /// Of an add-on: what it is beside, and ends with.
+    pub parent: Option<SubscriptionId>,
+    pub state: State,
+    /// The customer's at signup; periods never move.
+    pub time_zone: TimeZone,
+    pub started_at_ms: i64,
+    pub trial_ends_at_ms: Option<i64>,
+    /// Of a cancelled one: when it ends.
+    pub cancel_at_ms: Option<i64>,
+    pub ended_at_ms: Option<i64>,
+    pub coupon: Option<CouponId>,
+}
+
+impl Subscription {
+    /// The IANA name of the time zone.
+    pub fn time_zone_name(&self) -> &str {
+        self.time_zone.iana_name().unwrap_or("UTC")
+    }
+}
+
+/// What was agreed for some days.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Phase {
+    pub id: PhaseId,
+    pub plan: Arc<Plan>,
+    pub price: Arc<Price>,
+    pub quantity: i64,
+    pub anchor: AnchorDay,
+    /// Start of the cycle that the phase begins in.
+    pub cycle_from: Date,
+    /// First local day.
+    pub from: Date,
+    /// First local day after it; `None` while it lasts.
+    pub to: Option<Date>,
+    /// The base price was charged up to this day.
+    pub base_to: Option<Date>,
+    /// Usage was charged up to this day.
+    pub usage_to: Option<Date>,
+}
+
+/// A subscription with everything it refers to: what rating needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contract {
+    pub subscription: Subscription,
+    pub customer: Arc<Customer>,
+    pub service: Arc<Service>,
+    /// Oldest first, at least one.
+    pub phases: Vec<Phase>,
+    pub coupon: Option<Arc<Coupon>>,
+}
+
+/// A period to be charged, and the whole period that the price is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChargedPeriod {
+    pub period: Period,
+    pub nominal: Period,
+}
+
+/// The share of a nominal period that is charged, in calendar days: never more than 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proration {
+    pub days: i64,
+    pub nominal_days: i64,
+}
+
+impl Proration {
+    pub fn is_full(self) -> bool {
+        self.days == self.nominal_days
+    }
+}
+
+impl ChargedPeriod {
+    pub fn proration(&self) -> Proration {
+        Proration {
+            days: self.period.days(),
+            nominal_days: self.nominal.days(),
+        }
+    }
+}
+
+impl Phase {
+    /// The periods of the base price, from the first.
+    pub fn base_periods(&self, zone: &TimeZone) -> Periods {
+        self.periods(self.cycle_from, self.price.cycle_months, zone)
+    }
+
+    /// The months by which usage is counted, from the first.
+    ///
+    /// # Errors
+    /// At the edge of the calendar.
+    pub fn usage_periods(&self, zone: &TimeZone) -> Result<Periods, BillingError> {
+        let midnight = self
+            .from
+            .to_zoned(zone.clone())
+            .map_err(|error| BillingError::Period(error.into()))?;
+        let month = Period::containing(midnight.timestamp(), self.anchor, zone)?;
+        Ok(self.periods(month.start_date, 1, zone))
+    }
+
+    fn periods(&self, nominal_start: Date, months: i64, zone: &TimeZone) -> Periods {
+        Periods {
+            phase: self.id,
+            from: self.from,
+            to: self.to,
+            nominal_start,
+            anchor: self.anchor,
+            months,
+            zone: zone.clone(),
+            left: MAX_PERIODS,
+        }
+    }
+
+    fn holds(&self, date: Date) -> bool {
+        self.from <= date && self.to.is_none_or(|to| date < to)
+    }
+}
+
+impl Contract {
+    /// The phase that a local day lies in; the first one before it began, the last one after it ended.
+    pub fn phase_on(&self, date: Date) -> &Phase {
+        let holding = self.phases.iter().find(|phase| phase.holds(date));
+        let nearest = match self.phases.first() {
+            Some(first) if date < first.from => Some(first),
+            _ => self.phases.last(),
+        };
+        holding
+            .or(nearest)
+            .unwrap_or_else(|| unreachable!("a contract is loaded with at least one phase"))
+    }
+
+    /// The phase that an instant lies in.
+    ///
+    /// # Errors
+    /// When the instant is at the edge of the calendar.
+    pub fn phase_at(&self, at_ms: i64) -> Result<&Phase, BillingError> {
+        Ok(self.phase_on(local_date(at_ms, &self.subscription.time_zone)?))
+    }
+
+    /// The last phase: what holds now, or will once changes that are dated ahead have come.
+    pub fn last_phase(&self) -> &Phase {
+        self.phase_on(Date::MAX)
+    }
+
+    /// The month of usage that holds the instant `at_ms`, with its phase.
+    ///
+    /// # Errors
+    /// [`BillingError::NoPeriod`] before the first phase and after the last; at the edge of the calendar.
+    pub fn usage_period_at(&self, at_ms: i64) -> Result<(&Phase, ChargedPeriod), BillingError> {
+        let phase = self.phase_at(at_ms)?;
+        let mut periods = phase.usage_periods(&self.subscription.time_zone)?;
+        self.holding(phase, &mut periods, at_ms)
+    }
+
+    /// The cycle that holds the instant `at_ms`, with its phase.
+    ///
+    /// # Errors
+    /// As [`Contract::usage_period_at`].
+    pub fn base_period_at(&self, at_ms: i64) -> Result<(&Phase, ChargedPeriod), BillingError> {
+        let phase = self.phase_at(at_ms)?;
+        let mut periods = phase.base_periods(&self.subscription.time_zone);
+        self.holding(phase, &mut periods, at_ms)
+    }
+
+    fn holding<'a>(
+        &self,
+        phase: &'a Phase,
+        periods: &mut Periods,
+        at_ms: i64,
+    ) -> Result<(&'a Phase, ChargedPeriod), BillingError> {
+        while let Some(charged) = periods.next_period()? {
+            if at_ms < charged.period.start_ms {
+                break;
+            }
+            if at_ms < charged.period.end_ms {
+                return Ok((phase, charged));
+            }
+        }
+        Err(BillingError::NoPeriod {
+            subscription: self.subscription.id,
+            at_ms,
+        })
+    }
+}
+
+/// Walks the periods of a phase from the first.
+#[derive(Debug)]
+pub struct Periods {
+    phase: PhaseId,
+    from: Date,
+    to: Option<Date>,
+    nominal_start: Date,
+    anchor: AnchorDay,
+    months: i64,
+    zone: TimeZone,
+    left: usize,
+}
+
+impl Periods {
+    /// The next period that the phase has a part of; `None` after its last.
+    ///
+    /// # Errors
+    /// At the edge of the calendar, or beyond [`MAX_PERIODS`].
+    pub fn next_period(&mut self) -> Result<Option<ChargedPeriod>, BillingError> {
+        loop {
+            if self.to.is_some_and(|to| to <= self.nominal_start.max(self.from)) {
+                return Ok(None);
+            }
+            self.left = self.left.checked_sub(1).ok_or(BillingError::TooManyPeriods {
+                phase: self.phase,
+                limit: MAX_PERIODS,
+            })?;
+            let nominal = Period::starting(self.nominal_start, self.anchor, self.months, &self.zone)?;
+            self.nominal_start = nominal.end_date;
+            if let Some(period) = nominal.within(self.from, self.to, &self.zone)? {
+                return Ok(Some(ChargedPeriod { period, nominal }));
+            }
+        }
+    }
+
+    /// As [`Periods::next_period`], from the first one that ends after `date`.
+    ///
+    /// # Errors
+    /// As [`Periods::next_period`].
+    pub fn next_after(&mut self, date: Option<Date>) -> Result<Option<ChargedPeriod>, BillingError> {
+        loop {
+            match self.next_period()? {
+                Some(charged) if date.is_some_and(|date| charged.period.end_date <= date) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
