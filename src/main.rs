@@ -58,6 +58,10 @@ enum Command {
     Storage(commands::storage::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
+    /// Manage the companies that issue invoices
+    Entity(commands::entity::Args),
+    /// Manage tax rates
+    Tax(commands::tax::Args),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
             Command::Service(args) => commands::service::run(args).await,
             Command::Storage(args) => commands::storage::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
+            Command::Entity(args) => commands::entity::run(args).await,
+            Command::Tax(args) => commands::tax::run(args).await,
         }
     });
     match result {

@@ -12,6 +12,7 @@
 //! Nothing here reads a clock: whoever calls says what time it is.
 
 pub mod catalog;
+pub mod document;
 mod error;
 pub mod event;
 pub mod evidence;

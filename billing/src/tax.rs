@@ -20,6 +20,7 @@ mod rules;
 
 pub use apply::{TaxAmount, Taxed, apply};
 pub use rates::{MAX_TAX_NAME_CHARS, NewTaxRate, TaxError, TaxRate, add_rate, end_rate, rates};
+pub(crate) use rules::vat_territory;
 pub use rules::{TaxRule, rules};
 
 /// What kind of tax holds, by the codes of UNTDID 5305 that EN 16931 takes.

@@ -107,7 +107,7 @@ pub fn rules(seller: &EntityProfile, customer: &Customer, rates: &[TaxRate], at_
 }
 
 /// The member state whose VAT a country's supplies of services are under.
-fn vat_territory(country: &str) -> Option<&'static str> {
+pub(crate) fn vat_territory(country: &str) -> Option<&'static str> {
     let country = if country == "MC" { "FR" } else { country };
     MEMBER_STATES.into_iter().find(|&state| state == country)
 }

@@ -1,0 +1,106 @@
+//! What an invoice or credit note says, whole, and what it looks like: [`pdf`] on paper, [`ubl`] as XML by EN 16931.
+//!
+//! A [`Document`] is plain values, read from nowhere while it is written: the same document gives the same bytes, today and in
+//! ten years (B3). Amounts have the sign they are stored with, so those of a credit note are negative; both writers turn them
+//! around, since a credit note says what is given back.
+
+mod party;
+pub mod pdf;
+pub mod ubl;
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+use schemas::money::{Currency, Money};
+
+pub use party::Party;
+
+use crate::tax::TaxAmount;
+
+/// What a document is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DocumentKind {
+    Invoice,
+    CreditNote,
+}
+
+impl DocumentKind {
+    pub fn title(self) -> &'static str {
+        match self {
+            DocumentKind::Invoice => "Invoice",
+            DocumentKind::CreditNote => "Credit note",
+        }
+    }
+}
+
+/// Days from `first` to `last`, both included, in the customer's time zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Days {
+    pub first: Date,
+    pub last: Date,
+}
+
+/// The invoice that a credit note corrects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Corrected {
+    pub number: String,
+    pub issued_on: Date,
+}
+
+/// A line of a document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DocumentLine {
+    /// From 1.
+    pub position: u32,
+    pub description: String,
+    /// More about it, in as many lines of text as it takes; may be empty.
+    pub detail: String,
+    pub quantity: Decimal,
+    /// `GiB`, `Mbit/s`, `month`; may be empty.
+    pub unit: String,
+    /// Major units for one unit, before tax or, where prices include it, with tax.
+    pub unit_price: Decimal,
+    pub net: Money,
+    pub period: Option<Days>,
+}
+
+/// An invoice or credit note, complete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Document {
+    pub kind: DocumentKind,
+    pub number: String,
+    pub issued_on: Date,
+    pub due_on: Option<Date>,
+    pub currency: Currency,
+    pub period: Option<Days>,
+    pub seller: Party,
+    pub buyer: Party,
+    pub lines: Vec<DocumentLine>,
+    pub taxes: Vec<TaxAmount>,
+    pub subtotal: Money,
+    pub tax: Money,
+    pub total: Money,
+    pub paid: Money,
+    /// What is left to pay: total less paid.
+    pub open: Money,
+    pub corrects: Option<Corrected>,
+    /// The buyer's own reference; may be empty.
+    pub purchase_order: String,
+    /// Whatever else is to be said, such as why it was corrected. Why no tax is charged stands in `taxes` and is printed
+    /// from there.
+    pub notes: Vec<String>,
+    pub payment_instructions: String,
+}
+
+impl Document {
+    /// An amount as the document says it: a credit note says what is given back as a positive amount.
+    fn said(&self, amount: Money) -> Money {
+        match self.kind {
+            DocumentKind::Invoice => amount,
+            // The negation of the smallest number does not fit, and no sum of a ledger is that small.
+            DocumentKind::CreditNote => amount.checked_neg().unwrap_or(amount),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod examples;

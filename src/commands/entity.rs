@@ -1,0 +1,158 @@
+//! `ezscale entity`: the companies that issue invoices, and what they say of themselves.
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use schemas::ids::EntityId;
+use schemas::inventory::{self, EntityProfile};
+
+use crate::options::Data;
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List entities
+    List {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show what an entity says of itself
+    Show {
+        /// The entity (ent_N)
+        #[arg(default_value = "ent_1")]
+        entity: EntityId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Change what an entity says of itself, on documents issued from now on; what is not given stays
+    Set {
+        /// The entity (ent_N)
+        #[arg(default_value = "ent_1")]
+        entity: EntityId,
+        #[command(flatten)]
+        profile: Profile,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Add an entity and print its id
+    Add {
+        #[command(flatten)]
+        profile: Profile,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+/// An empty text removes what was there.
+#[derive(clap::Args, Debug)]
+struct Profile {
+    #[arg(long)]
+    name: Option<String>,
+    #[arg(long)]
+    street: Option<String>,
+    #[arg(long)]
+    postal_code: Option<String>,
+    #[arg(long)]
+    city: Option<String>,
+    /// State or province
+    #[arg(long)]
+    region: Option<String>,
+    /// Country (ISO 3166, two letters)
+    #[arg(long)]
+    country: Option<String>,
+    /// VAT number with its country's prefix, such as DE123456789
+    #[arg(long)]
+    vat_id: Option<String>,
+    /// Number in a register of companies
+    #[arg(long)]
+    registration: Option<String>,
+    #[arg(long)]
+    email: Option<String>,
+    /// How a bank transfer is made, as printed on invoices
+    #[arg(long)]
+    payment_instructions: Option<String>,
+    /// What stands before INV-2026-000001 in this entity's invoice numbers: capital letters and digits
+    #[arg(long)]
+    number_prefix: Option<String>,
+}
+
+impl Profile {
+    fn over(self, old: EntityProfile) -> EntityProfile {
+        EntityProfile {
+            name: self.name.unwrap_or(old.name),
+            street: self.street.unwrap_or(old.street),
+            postal_code: self.postal_code.unwrap_or(old.postal_code),
+            city: self.city.unwrap_or(old.city),
+            region: self.region.unwrap_or(old.region),
+            country: self.country.unwrap_or(old.country),
+            vat_id: self.vat_id.unwrap_or(old.vat_id),
+            registration: self.registration.unwrap_or(old.registration),
+            email: self.email.unwrap_or(old.email),
+            payment_instructions: self.payment_instructions.unwrap_or(old.payment_instructions),
+            number_prefix: self.number_prefix.unwrap_or(old.number_prefix),
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::List { data } => {
+            let (_, database) = data.open_database().await?;
+            let mut listing = Listing::new(&["id", "name", "country", "vat number", "number prefix"]);
+            for entity in inventory::entities(database.pool()).await? {
+                listing.row([
+                    entity.id.to_string(),
+                    entity.profile.name,
+                    entity.profile.country,
+                    entity.profile.vat_id,
+                    entity.profile.number_prefix,
+                ]);
+            }
+            listing.print("no entities");
+        }
+        Command::Show { entity, data } => {
+            let (_, database) = data.open_database().await?;
+            let entity = inventory::entity(database.pool(), entity).await?;
+            let profile = entity.profile;
+            let mut listing = Listing::new(&["entity", &entity.id.to_string()]);
+            for (field, value) in [
+                ("name", profile.name),
+                ("street", profile.street),
+                ("postal code", profile.postal_code),
+                ("city", profile.city),
+                ("region", profile.region),
+                ("country", profile.country),
+                ("VAT number", profile.vat_id),
+                ("registration", profile.registration),
+                ("email", profile.email),
+                ("payment instructions", profile.payment_instructions),
+                ("number prefix", profile.number_prefix),
+            ] {
+                listing.row([field.to_owned(), value]);
+            }
+            listing.print("");
+        }
+        Command::Set { entity, profile, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut transaction = database.begin_write().await?;
+            let old = inventory::entity(&mut *transaction, entity).await?;
+            inventory::change_entity(&mut transaction, entity, profile.over(old.profile)).await?;
+            transaction.commit().await?;
+        }
+        Command::Add { profile, data } => {
+            let (_, database) = data.open_database().await?;
+            let now_ms = Timestamp::now().as_millisecond();
+            let mut transaction = database.begin_write().await?;
+            let profile = profile.over(EntityProfile::default());
+            let entity = inventory::create_entity(&mut transaction, profile, now_ms).await?;
+            transaction.commit().await?;
+            println!("{}", entity.id);
+        }
+    }
+    Ok(())
+}

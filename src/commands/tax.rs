@@ -1,0 +1,117 @@
+//! `ezscale tax`: the rates of taxes, by place and time.
+
+use billing::tax::{self, NewTaxRate};
+use clap::Subcommand;
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use schemas::ids::TaxRateId;
+use schemas::window::instant_text;
+
+use crate::options::Data;
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List every rate there is and was
+    List {
+        /// Only those of a country (ISO 3166, two letters)
+        #[arg(long)]
+        country: Option<String>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Add a rate and print its id
+    Add {
+        /// Country (ISO 3166, two letters)
+        #[arg(long)]
+        country: String,
+        /// State or province, as customers' profiles name it [default: the whole country]
+        #[arg(long, default_value = "")]
+        region: String,
+        /// Name of the tax, without the rate
+        #[arg(long, default_value = "VAT")]
+        name: String,
+        /// In percent, exact: 19, 9.975
+        #[arg(long)]
+        rate: Decimal,
+        /// First instant (RFC 3339), such as 2026-01-01T00:00:00+01:00 [default: now]
+        #[arg(long)]
+        from: Option<Timestamp>,
+        /// First instant at which it no longer holds [default: none is known]
+        #[arg(long)]
+        to: Option<Timestamp>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// End a rate
+    End {
+        /// The rate (tax_N)
+        rate: TaxRateId,
+        /// First instant at which it no longer holds (RFC 3339) [default: now]
+        #[arg(long)]
+        at: Option<Timestamp>,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let now_ms = Timestamp::now().as_millisecond();
+    match args.command {
+        Command::List { country, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut listing = Listing::new(&["id", "country", "region", "tax", "from", "to"]);
+            for rate in tax::rates(database.pool()).await? {
+                if country.as_ref().is_some_and(|country| *country != rate.country) {
+                    continue;
+                }
+                listing.row([
+                    rate.id.to_string(),
+                    rate.country,
+                    rate.region,
+                    format!("{} {}", rate.name, rate.rate),
+                    instant_text(rate.valid_from_ms),
+                    rate.valid_to_ms.map(instant_text).unwrap_or_default(),
+                ]);
+            }
+            listing.print("no tax rates: add one with `ezscale tax add`");
+        }
+        Command::Add {
+            country,
+            region,
+            name,
+            rate,
+            from,
+            to,
+            data,
+        } => {
+            let (_, database) = data.open_database().await?;
+            let new = NewTaxRate {
+                country: &country,
+                region: &region,
+                name: &name,
+                rate_percent: rate,
+                valid_from_ms: from.map_or(now_ms, Timestamp::as_millisecond),
+                valid_to_ms: to.map(Timestamp::as_millisecond),
+            };
+            let mut transaction = database.begin_write().await?;
+            let rate = tax::add_rate(&mut transaction, new, now_ms).await?;
+            transaction.commit().await?;
+            println!("{}", rate.id);
+        }
+        Command::End { rate, at, data } => {
+            let (_, database) = data.open_database().await?;
+            let end_ms = at.map_or(now_ms, Timestamp::as_millisecond);
+            let mut transaction = database.begin_write().await?;
+            tax::end_rate(&mut transaction, rate, end_ms, now_ms).await?;
+            transaction.commit().await?;
+        }
+    }
+    Ok(())
+}
