@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod jobs;
 mod options;
+mod outbox;
 mod output;
 mod storage;
 
@@ -58,6 +59,12 @@ enum Command {
     Storage(commands::storage::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
+    /// Show events, send them again, name the owner who is alerted
+    Event(commands::event::Args),
+    /// Manage the endpoints that hear of events
+    Webhook(commands::webhook::Args),
+    /// Show who did what
+    Audit(commands::audit::Args),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +100,9 @@ fn main() -> ExitCode {
             Command::Service(args) => commands::service::run(args).await,
             Command::Storage(args) => commands::storage::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
+            Command::Event(args) => commands::event::run(args).await,
+            Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Audit(args) => commands::audit::run(args).await,
         }
     });
     match result {

@@ -1,10 +1,12 @@
 //! One file per command.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod collect;
 pub(crate) mod config;
 pub(crate) mod customer;
 pub(crate) mod demo;
+pub(crate) mod event;
 pub(crate) mod invoice;
 pub(crate) mod plan;
 pub(crate) mod query;
@@ -15,3 +17,4 @@ pub(crate) mod simulate;
 pub(crate) mod storage;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod webhook;
