@@ -3,7 +3,7 @@
 use anyhow::bail;
 use billing::event::webhook::Owner;
 use billing::event::{self, EventFilter, EventType, Replay};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use schemas::ids::{CustomerId, EndpointId, EventId};
 use schemas::window::instant_text;
@@ -39,6 +39,9 @@ enum Command {
     /// Print an event as JSON, with its deliveries
     Show {
         event: EventId,
+        /// Print its mail instead
+        #[arg(long, value_enum)]
+        mail: Option<Form>,
         #[command(flatten)]
         data: Data,
     },
@@ -71,6 +74,12 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Form {
+    Text,
+    Html,
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let now_ms = Timestamp::now().as_millisecond();
     match args.command {
@@ -100,12 +109,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }
             listing.print("no events");
         }
-        Command::Show { event, data } => {
-            let (_, database) = data.open_database().await?;
-            let shown = serde_json::json!({
-                "event": event::event(database.pool(), event).await?,
-                "deliveries": event::deliveries_of(database.pool(), event).await?,
-            });
+        Command::Show { event, mail, data } => {
+            let (config, database) = data.open_database().await?;
+            let shown = event::event(database.pool(), event).await?;
+            if let Some(form) = mail {
+                let mail = event::preview(&database, &shown, &config.portal_url()).await?;
+                match form {
+                    Form::Text => print!("Subject: {}\n\n{}", mail.subject, mail.text),
+                    Form::Html => println!("{}", mail.html),
+                }
+                return Ok(());
+            }
+            let deliveries = event::deliveries_of(database.pool(), event).await?;
+            let shown = serde_json::json!({ "event": shown, "deliveries": deliveries });
             println!("{}", serde_json::to_string_pretty(&shown)?);
         }
         Command::Replay {

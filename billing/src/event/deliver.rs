@@ -23,8 +23,8 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tokio::time::Instant;
 
 use super::guard::Answer;
-use super::mail::{Mailer, Recipient, Sent};
-use super::{Event, EventError, EventType, NewEvent, WebhookClient, dispatch, event, publish, webhook};
+use super::mail::{Mailer, Recipient, Rendered, Sent, render};
+use super::{Event, EventError, EventType, NewEvent, WebhookClient, event, publish, webhook};
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -256,22 +256,12 @@ impl Worker<'_> {
                 "no mail server is configured: set mail.smtp_url".to_owned(),
             ));
         };
-        let mut connection = self.database.pool().acquire().await?;
-        let is_theirs = event.event_type.is_shown_in_portal();
-        let (brand, why, zone) = match event.customer.filter(|_| is_theirs) {
-            Some(customer) => {
-                let zone = dispatch::zone_of(&mut connection, Some(customer)).await?;
-                (brand_of(&mut connection, customer).await?, WHY_CUSTOMER, zone)
-            }
-            None => (STAFF_BRAND.to_owned(), WHY_STAFF, TimeZone::UTC),
-        };
-        // The server may take its time, and others need connections.
-        drop(connection);
+        let about = About::of(self.database, event).await?;
         let to = Recipient {
             address: &due.target,
-            brand: &brand,
-            why,
-            zone: &zone,
+            brand: &about.brand,
+            why: about.why,
+            zone: &about.zone,
         };
         Ok(match mailer.send(event, due.id, to, self.now_ms).await {
             Sent::Taken => Outcome::Delivered,
@@ -436,19 +426,47 @@ impl Worker<'_> {
     }
 }
 
-/// The name of the company that invoices a customer.
-async fn brand_of(connection: &mut AnyConnection, customer: CustomerId) -> Result<String, EventError> {
-    let customer = inventory::customer(&mut *connection, customer)
-        .await
-        .map_err(EventError::Customer)?;
-    let row = sqlx::query("SELECT name FROM entities WHERE id = $1")
-        .bind(customer.billing.entity.0)
-        .fetch_optional(connection)
-        .await?;
-    match row {
-        Some(row) => Ok(row.try_get(0)?),
-        None => Ok(STAFF_BRAND.to_owned()),
+/// What a mail says of its sender and reader.
+struct About {
+    /// The company that invoices the customer.
+    brand: String,
+    why: &'static str,
+    zone: TimeZone,
+}
+
+impl About {
+    /// Gives its connection back before anything is sent: a server may take its time, and others need connections.
+    async fn of(database: &Database, event: &Event) -> Result<About, EventError> {
+        let is_theirs = event.event_type.is_shown_in_portal();
+        let Some(customer) = event.customer.filter(|_| is_theirs) else {
+            return Ok(About {
+                brand: STAFF_BRAND.to_owned(),
+                why: WHY_STAFF,
+                zone: TimeZone::UTC,
+            });
+        };
+        let customer = inventory::customer(database.pool(), customer)
+            .await
+            .map_err(EventError::Customer)?;
+        let entity = inventory::entity(database.pool(), customer.billing.entity)
+            .await
+            .map_err(EventError::Customer)?;
+        Ok(About {
+            brand: entity.profile.name,
+            why: WHY_CUSTOMER,
+            zone: customer.time_zone,
+        })
     }
+}
+
+/// What a mail of an event looks like, as it is or would be sent.
+///
+/// # Errors
+/// As the database answers, or when the template cannot be filled in.
+pub async fn preview(database: &Database, event: &Event, portal_url: &str) -> Result<Rendered, EventError> {
+    let about = About::of(database, event).await?;
+    let portal_url = portal_url.trim_end_matches('/');
+    render(event, &about.zone, &about.brand, about.why, portal_url).map_err(|error| EventError::Mail(Box::new(error)))
 }
 
 /// What waits and what failed, by channel.

@@ -3,11 +3,10 @@
 //! An event is marked and its deliveries are written in one transaction, and the mark is set only where it was not: two
 //! workers, or one that died, cannot dispatch it twice.
 
-use jiff::tz::TimeZone;
 use schemas::db::{Database, next_id};
 use schemas::fault;
 use schemas::ids::{CustomerId, EndpointId, EventId};
-use schemas::inventory::{self, InventoryError, zone_named};
+use schemas::inventory;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::message::compose;
@@ -176,7 +175,11 @@ async fn notify(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<(), EventError> {
-    let message = compose(event, &zone_of(&mut *connection, Some(customer)).await?);
+    let zone = inventory::customer(&mut *connection, customer)
+        .await
+        .map_err(EventError::Customer)?
+        .time_zone;
+    let message = compose(event, &zone);
     let id = next_id(&mut *connection, "notification").await?;
     sqlx::query(
         "INSERT INTO notifications (id, customer_id, event_id, title, body, link, created_at_ms) \
@@ -192,21 +195,6 @@ async fn notify(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// The zone in which a customer reads times.
-pub(super) async fn zone_of(
-    connection: &mut AnyConnection,
-    customer: Option<CustomerId>,
-) -> Result<TimeZone, EventError> {
-    let Some(customer) = customer else {
-        return Ok(TimeZone::UTC);
-    };
-    match inventory::customer(connection, customer).await {
-        Ok(customer) => Ok(zone_named(customer.time_zone_name()).unwrap_or(TimeZone::UTC)),
-        Err(InventoryError::Database(error)) => Err(error.into()),
-        Err(other) => Err(EventError::Customer(other)),
-    }
 }
 
 /// Which events are sent once more.

@@ -30,7 +30,7 @@ pub mod notification;
 pub mod webhook;
 
 pub use deliver::{
-    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, outbox_counts,
+    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, outbox_counts, preview,
 };
 pub use dispatch::{Dispatched, MAX_REPLAYED, Replay, dispatch, latest, owner_email, replay, set_owner_email};
 pub use guard::WebhookClient;
@@ -78,6 +78,8 @@ pub enum EventError {
     Address(String),
     #[error("look up the customer")]
     Customer(#[source] InventoryError),
+    #[error("make the mail")]
+    Mail(#[source] Box<mail::MailError>),
     #[error("look up the endpoint")]
     Endpoint(#[source] Box<WebhookError>),
     #[error("{0} is disabled: enable it first")]
