@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
+use billing::event::MailConfig;
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
@@ -37,6 +38,9 @@ pub(crate) struct Config {
     pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
+    /// How events are mailed.
+    pub(crate) mail: MailConfig,
+    pub(crate) webhooks: WebhooksConfig,
     #[serde(rename = "exporter")]
     pub(crate) exporters: Vec<ExporterConfig>,
 }
@@ -48,6 +52,16 @@ pub(crate) struct PortalConfig {
     pub(crate) http: SocketAddr,
     /// Set when people reach the portal by https (a proxy in front): cookies are then sent over https only.
     pub(crate) secure_cookies: bool,
+    /// Where people reach the portal, for links in mails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WebhooksConfig {
+    /// Endpoints may stand in private networks and speak http.
+    pub(crate) allow_private: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +98,8 @@ impl Default for Config {
             metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
+            mail: MailConfig::default(),
+            webhooks: WebhooksConfig::default(),
             exporters: Vec::new(),
         }
     }
@@ -94,6 +110,7 @@ impl Default for PortalConfig {
         PortalConfig {
             http: SocketAddr::from(([127, 0, 0, 1], 8080)),
             secure_cookies: false,
+            public_url: None,
         }
     }
 }
@@ -125,6 +142,12 @@ impl Config {
         self.collector.validate()?;
         self.storage.validate()?;
         self.retention.validate()?;
+        self.mail.validate()?;
+        if let Some(url) = &self.portal.public_url
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            bail!("portal.public_url = {url:?} is no address: use one like https://portal.example.net");
+        }
         let tolerance_percent = self.metering.truth_tolerance_percent;
         if tolerance_percent > TRUTH_TOLERANCE_PERCENT_MAX {
             bail!(
@@ -218,6 +241,14 @@ impl Config {
         lines
     }
 
+    /// Where people reach the portal.
+    pub(crate) fn portal_url(&self) -> String {
+        match &self.portal.public_url {
+            Some(url) => url.clone(),
+            None => format!("http://{}", self.portal.http),
+        }
+    }
+
     pub(crate) fn database_url(&self) -> String {
         match &self.database {
             Some(url) => url.clone(),
@@ -295,6 +326,9 @@ mod tests {
             ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
             ("[retention]\nflows = { max_age = 70 }", "max_age"),
             ("[collector]\ndefault_sampling_rate = 0", "not a rate"),
+            ("[mail]\nsmtp_url = 'mx.example.net'", "smtps://name:password@host"),
+            ("[mail]\nfrom = 'nobody'", "Example Hosting"),
+            ("[portal]\npublic_url = 'portal.example.net'", "https://portal"),
             (
                 "[collector]\nallowed_exporters = ['192.0.2.9/24']",
                 "write 192.0.2.0/24",

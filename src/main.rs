@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod jobs;
 mod options;
+mod outbox;
 mod output;
 mod storage;
 
@@ -62,6 +63,12 @@ enum Command {
     Entity(commands::entity::Args),
     /// Manage tax rates
     Tax(commands::tax::Args),
+    /// Show events, send them again, name the owner who is alerted
+    Event(commands::event::Args),
+    /// Manage the endpoints that hear of events
+    Webhook(commands::webhook::Args),
+    /// Show who did what
+    Audit(commands::audit::Args),
 }
 
 fn main() -> ExitCode {
@@ -99,6 +106,9 @@ fn main() -> ExitCode {
             Command::Plan(args) => commands::plan::run(args).await,
             Command::Entity(args) => commands::entity::run(args).await,
             Command::Tax(args) => commands::tax::run(args).await,
+            Command::Event(args) => commands::event::run(args).await,
+            Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Audit(args) => commands::audit::run(args).await,
         }
     });
     match result {

@@ -633,13 +633,17 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_due ON deliveries (status, next_at_ms);
 CREATE INDEX deliveries_event ON deliveries (event_id);
+CREATE INDEX deliveries_target ON deliveries (target);
 
--- A customer's own endpoint; secret signs what is sent. event_types: JSON array, empty for all.
+-- A customer's own endpoint, or the operator's where there is no customer; secret signs what is sent, and after a rotation
+-- the secret before signs beside it for a while. event_types: JSON array, empty for all.
 CREATE TABLE webhook_endpoints (
   id BIGINT PRIMARY KEY,
   customer_id BIGINT REFERENCES customers (id),
   url TEXT NOT NULL,
   secret TEXT NOT NULL,
+  previous_secret TEXT,
+  previous_until_ms BIGINT,
   event_types TEXT NOT NULL,
   created_at_ms BIGINT NOT NULL,
   disabled_at_ms BIGINT,

@@ -1,4 +1,4 @@
-//! Crashes on demand, at named points: how the tests of F1 meet the moments that random kills seldom do.
+//! Crashes on demand, at named points: how the tests of F1 and of the outbox meet the moments that random kills seldom do.
 //!
 //! `EZSCALE_FAULT=manifest.written:3` aborts the process when it passes that point for the third time, whichever thread or
 //! table does; without a number, the first time. An aborted process does nothing more, as after kill -9: no destructor
@@ -40,6 +40,10 @@ pub const POINTS: &[&str] = &[
     "compact.committed",
 ];
 
+/// The points of the outbox: an event's deliveries are written but not committed; a delivery is claimed; it is sent, and
+/// nobody noted it.
+pub const OUTBOX_POINTS: &[&str] = &["event.dispatched", "event.claimed", "event.sent"];
+
 /// Ends the process here if it was asked to.
 #[cfg(debug_assertions)]
 pub fn at(point: &'static str) {
@@ -51,14 +55,19 @@ pub fn at(point: &'static str) {
         let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
         let wanted = POINTS
             .iter()
+            .chain(OUTBOX_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
-        assert!(wanted.is_some(), "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?}");
+        assert!(
+            wanted.is_some(),
+            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?}"
+        );
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
 
-    debug_assert!(POINTS.contains(&point), "{point} is listed");
+    let is_listed = POINTS.iter().chain(OUTBOX_POINTS).any(|listed| *listed == point);
+    debug_assert!(is_listed, "{point} is listed");
     let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {
         return;
     };

@@ -1,11 +1,13 @@
 //! One file per command.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod collect;
 pub(crate) mod config;
 pub(crate) mod customer;
 pub(crate) mod demo;
 pub(crate) mod entity;
+pub(crate) mod event;
 pub(crate) mod invoice;
 pub(crate) mod plan;
 pub(crate) mod query;
@@ -17,3 +19,4 @@ pub(crate) mod storage;
 pub(crate) mod tax;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod webhook;

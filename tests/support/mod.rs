@@ -7,6 +7,7 @@
 //! - [`golden`]: captures and datagrams of others' routers.
 //! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
+//! - [`smtp`], [`hooks`]: a mail server and a program that hears of events.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
 //! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
@@ -22,10 +23,12 @@ pub(crate) mod disk;
 pub(crate) mod exporters;
 pub(crate) mod ezscale;
 pub(crate) mod golden;
+pub(crate) mod hooks;
 pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod numbered;
 pub(crate) mod pcap;
+pub(crate) mod smtp;
 pub(crate) mod traffic;
 pub(crate) mod tshark;
 pub(crate) mod wait;

@@ -109,10 +109,15 @@ event_types! {
 }
 
 impl EventType {
-    /// Whether a customer's endpoints and notifications may carry it. What staff does is not theirs to see, whoever the
+    /// Whether the customer finds it among their notifications.
+    pub fn is_shown_in_portal(self) -> bool {
+        matches!(self.audience(), Audience::Customer | Audience::Portal)
+    }
+
+    /// Whether a customer's endpoints may hear of it. What staff does is not theirs to see, whoever the
     /// event is about.
     pub fn is_for_customers(self) -> bool {
-        matches!(self.audience(), Audience::Customer | Audience::Portal)
+        self.is_shown_in_portal()
             || matches!(
                 self,
                 EventType::RefundFailed | EventType::DisputeOpened | EventType::DisputeWon | EventType::DisputeLost

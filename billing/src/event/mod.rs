@@ -20,15 +20,31 @@
 //! * Payloads hold text, whole numbers, booleans, lists and objects: money as `…_minor` beside `currency`, instants as
 //!   `…_at_ms`; a float is refused.
 
+mod deliver;
+mod dispatch;
+pub mod guard;
 mod kind;
+pub mod mail;
+pub mod message;
+pub mod notification;
+pub mod webhook;
 
+pub use deliver::{
+    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, outbox_counts, preview,
+};
+pub use dispatch::{Dispatched, MAX_REPLAYED, Replay, dispatch, latest, owner_email, replay, set_owner_email};
+pub use guard::WebhookClient;
 pub use kind::{Audience, EventType};
+pub use mail::{MailConfig, Mailer};
 
 use jiff::Timestamp;
-use schemas::db::next_id;
-use schemas::ids::{CustomerId, EventId};
+use schemas::db::{Database, next_id};
+use schemas::ids::{CustomerId, EndpointId, EventId};
+use schemas::inventory::InventoryError;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
+
+use self::webhook::WebhookError;
 
 /// Bytes of a payload's JSON at most.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
@@ -58,8 +74,30 @@ pub enum EventError {
     },
     #[error("the payload of {event_type} has {size} bytes, more than {MAX_PAYLOAD_BYTES}")]
     TooLarge { event_type: EventType, size: usize },
+    #[error("{0:?} is no email address")]
+    Address(String),
+    #[error("look up the customer")]
+    Customer(#[source] InventoryError),
+    #[error("make the mail")]
+    Mail(#[source] Box<mail::MailError>),
+    #[error("look up the endpoint")]
+    Endpoint(#[source] Box<WebhookError>),
+    #[error("{0} is disabled: enable it first")]
+    Disabled(EndpointId),
+    #[error("more than {MAX_REPLAYED} events are not replayed at once: name a shorter range")]
+    TooMany,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
+}
+
+impl From<WebhookError> for EventError {
+    fn from(error: WebhookError) -> EventError {
+        match error {
+            WebhookError::Database(error) => EventError::Database(error),
+            WebhookError::Event(error) => error,
+            other => EventError::Endpoint(Box::new(other)),
+        }
+    }
 }
 
 /// Something that happened, to be told.
@@ -213,3 +251,22 @@ impl Event {
         Timestamp::from_millisecond(self.created_at_ms).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
+
+/// Dispatches what is new and sends what is due: the job that the program runs every few seconds. Any number of processes
+/// may run it on one database.
+///
+/// # Errors
+/// As the database answers.
+pub async fn run_once(
+    database: &Database,
+    mailer: Option<&Mailer>,
+    client: &WebhookClient,
+    now_ms: i64,
+) -> Result<(Dispatched, Delivered), EventError> {
+    let dispatched = dispatch(database, now_ms).await?;
+    let delivered = deliver(database, mailer, client, now_ms).await?;
+    Ok((dispatched, delivered))
+}
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,8 @@ impl Default for StorageConfig {
 pub struct Secret(String);
 
 impl Secret {
-    pub(super) fn reveal(&self) -> &str {
+    /// For the one who needs it to sign in somewhere.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

@@ -1,0 +1,492 @@
+//! Dual approval (F-60): what one admin asks for and another decides.
+//!
+//! ```text
+//! request ──▶ pending ──approve──▶ approved   the action is handed back to be done, in the same transaction
+//!                     ──reject───▶ rejected   with a reason
+//! ```
+//!
+//! Promises:
+//! * Whoever decides is an admin, may sign in, and is not the one who asked.
+//! * Of two who decide at once, one wins and the other is told so: an action is handed out at most once.
+//! * What is approved is what is done: the [`Action`] is kept as it was asked for.
+//! * Request and decision are in the audit log as high risk, so the owner is told of both.
+
+use schemas::db::next_id;
+use schemas::ids::{ApprovalId, CustomerId, PlanId, SubscriptionId, UserId};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
+
+use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::event::{self, EventError, EventType, NewEvent};
+
+/// More subscriptions than this ended at once are of high risk.
+pub const BULK_TERMINATION_OVER: usize = 5;
+/// A price change that touches more customers than this is of high risk.
+pub const PRICE_CHANGE_CUSTOMERS_OVER: u64 = 100;
+/// Subscriptions in one termination at most.
+pub const MAX_TERMINATED: usize = 10_000;
+/// Characters of a reason or summary at most.
+pub const MAX_REASON_CHARS: usize = 500;
+/// Approvals on a page at most.
+pub const MAX_PAGE: i64 = 500;
+
+/// Why an action was not asked for or decided.
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("write the audit log")]
+    Audit(#[from] AuditError),
+    #[error("tell the admins")]
+    Event(#[from] EventError),
+    #[error("no approval {0}")]
+    NoApproval(ApprovalId),
+    #[error("{0} is no admin who may sign in")]
+    NotAdmin(UserId),
+    #[error("{0} cannot decide on what they asked for themselves: another admin does")]
+    OwnRequest(UserId),
+    #[error("{id} was {status} before")]
+    Decided { id: ApprovalId, status: &'static str },
+    #[error("nobody else could decide: add a second admin with `ezscale user add --role admin`")]
+    NoSecondAdmin,
+    #[error("a {field} has between 1 and {MAX_REASON_CHARS} characters")]
+    Text { field: &'static str },
+    #[error("{0} needs no approval: do it at once")]
+    NotNeeded(&'static str),
+    #[error("between 1 and {MAX_TERMINATED} subscriptions are ended at once, not {0}")]
+    Terminated(usize),
+    #[error("write down the action")]
+    Json(#[from] serde_json::Error),
+    #[error("stored {what} is not understood: {text:?}")]
+    Corrupt { what: &'static str, text: String },
+}
+
+/// Kinds of action that the owner is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HighRisk {
+    BulkTermination,
+    AccountDeletion,
+    PriceChange,
+    GatewaySettings,
+    AdminCreated,
+    AdminDeleted,
+    ResellerBilling,
+    DatabaseChange,
+}
+
+impl HighRisk {
+    pub const ALL: [HighRisk; 8] = [
+        HighRisk::BulkTermination,
+        HighRisk::AccountDeletion,
+        HighRisk::PriceChange,
+        HighRisk::GatewaySettings,
+        HighRisk::AdminCreated,
+        HighRisk::AdminDeleted,
+        HighRisk::ResellerBilling,
+        HighRisk::DatabaseChange,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            HighRisk::BulkTermination => "bulk_termination",
+            HighRisk::AccountDeletion => "account_deletion",
+            HighRisk::PriceChange => "price_change",
+            HighRisk::GatewaySettings => "gateway_settings",
+            HighRisk::AdminCreated => "admin_created",
+            HighRisk::AdminDeleted => "admin_deleted",
+            HighRisk::ResellerBilling => "reseller_billing",
+            HighRisk::DatabaseChange => "database_change",
+        }
+    }
+
+    /// Whether a second admin decides. What a reseller is billed can be put right with the next invoice; of the rest, what
+    /// was done is gone, seen by many customers, or lets somebody do anything.
+    pub fn needs_second_admin(self) -> bool {
+        self != HighRisk::ResellerBilling
+    }
+}
+
+/// What is to be done, complete: whoever does it asks for nothing more.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    BulkTermination {
+        subscriptions: Vec<SubscriptionId>,
+        reason: String,
+    },
+    AccountDeletion {
+        customer: CustomerId,
+    },
+    PriceChange {
+        plan: PlanId,
+        currency: String,
+        cycle_months: i64,
+        base_minor: i64,
+        /// As in the column `prices.usage_price`.
+        usage_price: serde_json::Value,
+        valid_from_ms: i64,
+        /// How many pay by the price before.
+        customers: u64,
+    },
+    GatewaySettings {
+        gateway: String,
+        settings: serde_json::Value,
+    },
+    AdminCreated {
+        email: String,
+        name: String,
+    },
+    AdminDeleted {
+        user: UserId,
+    },
+    ResellerBilling {
+        customer: CustomerId,
+        change: serde_json::Value,
+    },
+    DatabaseChange {
+        description: String,
+    },
+}
+
+impl Action {
+    fn kind(&self) -> HighRisk {
+        match self {
+            Action::BulkTermination { .. } => HighRisk::BulkTermination,
+            Action::AccountDeletion { .. } => HighRisk::AccountDeletion,
+            Action::PriceChange { .. } => HighRisk::PriceChange,
+            Action::GatewaySettings { .. } => HighRisk::GatewaySettings,
+            Action::AdminCreated { .. } => HighRisk::AdminCreated,
+            Action::AdminDeleted { .. } => HighRisk::AdminDeleted,
+            Action::ResellerBilling { .. } => HighRisk::ResellerBilling,
+            Action::DatabaseChange { .. } => HighRisk::DatabaseChange,
+        }
+    }
+
+    /// Of which risk it is; `None` below the thresholds of F-60.
+    pub fn high_risk(&self) -> Option<HighRisk> {
+        match self {
+            Action::BulkTermination { subscriptions, .. } if subscriptions.len() <= BULK_TERMINATION_OVER => None,
+            Action::PriceChange { customers, .. } if *customers <= PRICE_CHANGE_CUSTOMERS_OVER => None,
+            _ => Some(self.kind()),
+        }
+    }
+
+    /// Whether it waits for a second admin.
+    pub fn needs_second_admin(&self) -> bool {
+        self.high_risk().is_some_and(HighRisk::needs_second_admin)
+    }
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pending,
+    Approved,
+    Rejected,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Approved => "approved",
+            Status::Rejected => "rejected",
+        }
+    }
+}
+
+impl std::str::FromStr for Status {
+    type Err = ApprovalError;
+
+    fn from_str(text: &str) -> Result<Status, ApprovalError> {
+        match text {
+            "pending" => Ok(Status::Pending),
+            "approved" => Ok(Status::Approved),
+            "rejected" => Ok(Status::Rejected),
+            _ => Err(ApprovalError::Corrupt {
+                what: "approval status",
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// What an admin asks for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewApproval<'a> {
+    pub action: Action,
+    /// The id of what it is about, such as `pln_3`.
+    pub subject: &'a str,
+    /// What it does, for the one who decides, in a sentence.
+    pub summary: &'a str,
+}
+
+/// An admin, and where they came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admin<'a> {
+    pub user: UserId,
+    pub ip: &'a str,
+}
+
+/// A request and what became of it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Approval {
+    pub id: ApprovalId,
+    pub kind: String,
+    pub subject: String,
+    pub action: Action,
+    pub summary: String,
+    pub status: Status,
+    pub requested_by: UserId,
+    pub requested_at_ms: i64,
+    pub decided_by: Option<UserId>,
+    pub decided_at_ms: Option<i64>,
+    pub reason: String,
+}
+
+/// Asks for an action that a second admin decides on.
+///
+/// # Errors
+/// When the action needs no approval, who asks is no admin, or there is no other admin who could decide.
+pub async fn request(
+    connection: &mut AnyConnection,
+    new: NewApproval<'_>,
+    by: Admin<'_>,
+    now_ms: i64,
+) -> Result<ApprovalId, ApprovalError> {
+    let kind = new.action.kind();
+    if let Action::BulkTermination { subscriptions, .. } = &new.action
+        && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
+    {
+        return Err(ApprovalError::Terminated(subscriptions.len()));
+    }
+    if !new.action.needs_second_admin() {
+        return Err(ApprovalError::NotNeeded(kind.name()));
+    }
+    let summary = checked("summary", new.summary)?;
+    // Before the look at the admins: concurrent requests take turns from here on.
+    let id = ApprovalId(next_id(&mut *connection, "approval").await?);
+    let name = admin_name(&mut *connection, by.user).await?;
+    if !has_other_admin(&mut *connection, by.user).await? {
+        return Err(ApprovalError::NoSecondAdmin);
+    }
+    let parameters = serde_json::to_value(&new.action)?;
+    sqlx::query(
+        "INSERT INTO approvals (id, action, subject, parameters, summary, status, requested_by, requested_at_ms, reason) \
+         VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, '')",
+    )
+    .bind(id.0)
+    .bind(kind.name())
+    .bind(new.subject)
+    .bind(parameters.to_string())
+    .bind(summary)
+    .bind(by.user.0)
+    .bind(now_ms)
+    .execute(&mut *connection)
+    .await?;
+    let change = serde_json::json!({"approval": id, "summary": summary, "parameters": parameters});
+    log(connection, &name, by, ("approval.request", new.subject), change, now_ms).await?;
+    let payload = serde_json::json!({
+        "approval": id, "action": kind, "object": new.subject, "summary": summary, "requested_by": name,
+    });
+    tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
+    Ok(id)
+}
+
+/// Approves: returns what is to be done now, in the caller's transaction. It is handed out once.
+///
+/// # Errors
+/// When it was decided before, or `by` is no admin or the one who asked.
+pub async fn approve(
+    connection: &mut AnyConnection,
+    id: ApprovalId,
+    by: Admin<'_>,
+    now_ms: i64,
+) -> Result<Action, ApprovalError> {
+    Ok(decide(connection, id, by, Status::Approved, "", now_ms).await?.action)
+}
+
+/// Rejects, with the reason.
+///
+/// # Errors
+/// When it was decided before, there is no reason, or `by` is no admin or the one who asked.
+pub async fn reject(
+    connection: &mut AnyConnection,
+    id: ApprovalId,
+    by: Admin<'_>,
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), ApprovalError> {
+    let reason = checked("reason", reason)?;
+    decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
+    Ok(())
+}
+
+async fn decide(
+    connection: &mut AnyConnection,
+    id: ApprovalId,
+    by: Admin<'_>,
+    status: Status,
+    reason: &str,
+    now_ms: i64,
+) -> Result<Approval, ApprovalError> {
+    let name = admin_name(&mut *connection, by.user).await?;
+    // One statement compares and sets: of two deciders at once the second finds nothing pending.
+    let updated = sqlx::query(
+        "UPDATE approvals SET status = $1, decided_by = $2, decided_at_ms = $3, reason = $4 \
+         WHERE id = $5 AND status = 'pending' AND requested_by <> $2",
+    )
+    .bind(status.name())
+    .bind(by.user.0)
+    .bind(now_ms)
+    .bind(reason)
+    .bind(id.0)
+    .execute(&mut *connection)
+    .await?;
+    let approval = approval(&mut *connection, id).await?;
+    if updated.rows_affected() == 0 {
+        return Err(match approval.status {
+            Status::Pending => ApprovalError::OwnRequest(by.user),
+            decided => ApprovalError::Decided {
+                id,
+                status: decided.name(),
+            },
+        });
+    }
+    let verb = match status {
+        Status::Approved => "approval.approve",
+        _ => "approval.reject",
+    };
+    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
+    log(connection, &name, by, (verb, &approval.subject), change, now_ms).await?;
+    let payload = serde_json::json!({
+        "approval": id, "action": approval.kind, "object": approval.subject, "summary": approval.summary,
+        "decision": status, "decided_by": name, "reason": reason,
+    });
+    tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
+    Ok(approval)
+}
+
+async fn log(
+    connection: &mut AnyConnection,
+    name: &str,
+    by: Admin<'_>,
+    (action, subject): (&str, &str),
+    change: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), ApprovalError> {
+    let entry = Entry {
+        actor: Actor {
+            name,
+            user: Some(by.user),
+            ip: by.ip,
+        },
+        action,
+        subject,
+        change,
+        risk: Risk::High,
+    };
+    audit::record(connection, entry, now_ms).await?;
+    Ok(())
+}
+
+async fn tell(
+    connection: &mut AnyConnection,
+    event_type: EventType,
+    id: ApprovalId,
+    payload: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), ApprovalError> {
+    let event = NewEvent {
+        event_type,
+        customer: None,
+        subject: id.to_string(),
+        payload,
+    };
+    event::publish(connection, event, now_ms).await?;
+    Ok(())
+}
+
+/// The email address of an admin who may sign in.
+async fn admin_name(db: impl AnyExecutor<'_>, user: UserId) -> Result<String, ApprovalError> {
+    let row = sqlx::query("SELECT email FROM users WHERE id = $1 AND role = 'admin' AND disabled_at_ms IS NULL")
+        .bind(user.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.ok_or(ApprovalError::NotAdmin(user))?.try_get(0)?)
+}
+
+async fn has_other_admin(db: impl AnyExecutor<'_>, user: UserId) -> Result<bool, ApprovalError> {
+    let sql = "SELECT id FROM users WHERE id <> $1 AND role = 'admin' AND disabled_at_ms IS NULL LIMIT 1";
+    let row = sqlx::query(sql).bind(user.0).fetch_optional(db).await?;
+    Ok(row.is_some())
+}
+
+fn checked<'a>(field: &'static str, text: &'a str) -> Result<&'a str, ApprovalError> {
+    let text = text.trim();
+    match text.chars().count() {
+        1..=MAX_REASON_CHARS => Ok(text),
+        _ => Err(ApprovalError::Text { field }),
+    }
+}
+
+const SELECT: &str = "SELECT id, action, subject, parameters, summary, status, requested_by, requested_at_ms, decided_by, \
+                      decided_at_ms, reason FROM approvals";
+
+/// One request.
+///
+/// # Errors
+/// [`ApprovalError::NoApproval`] when there is none of this id.
+pub async fn approval(db: impl AnyExecutor<'_>, id: ApprovalId) -> Result<Approval, ApprovalError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+    let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
+    read(&row.ok_or(ApprovalError::NoApproval(id))?)
+}
+
+/// Requests, latest first, `limit` at most; of one status or all.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn list(
+    db: impl AnyExecutor<'_>,
+    status: Option<Status>,
+    before: Option<ApprovalId>,
+    limit: i64,
+) -> Result<Vec<Approval>, ApprovalError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE id < $1 AND ($2 = '' OR status = $2) ORDER BY id DESC LIMIT $3"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(before.map_or(i64::MAX, |before| before.0))
+        .bind(status.map_or("", Status::name))
+        .bind(limit.clamp(1, MAX_PAGE))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &AnyRow) -> Result<Approval, ApprovalError> {
+    let parameters: String = row.try_get("parameters")?;
+    Ok(Approval {
+        id: ApprovalId(row.try_get("id")?),
+        kind: row.try_get("action")?,
+        subject: row.try_get("subject")?,
+        action: serde_json::from_str(&parameters).map_err(|_| ApprovalError::Corrupt {
+            what: "action",
+            text: parameters,
+        })?,
+        summary: row.try_get("summary")?,
+        status: row.try_get::<String, _>("status")?.parse()?,
+        requested_by: UserId(row.try_get("requested_by")?),
+        requested_at_ms: row.try_get("requested_at_ms")?,
+        decided_by: row.try_get::<Option<i64>, _>("decided_by")?.map(UserId),
+        decided_at_ms: row.try_get("decided_at_ms")?,
+        reason: row.try_get("reason")?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use schemas::db::Database;
+
+use super::*;
+use crate::audit::AuditFilter;
+
+const ADA: UserId = UserId(1);
+const BEN: UserId = UserId(2);
+const FAY: UserId = UserId(3);
+const GONE: UserId = UserId(4);
+
+struct World {
+    database: Database,
+    _folder: tempfile::TempDir,
+}
+
+/// Two admins, somebody of finance, and an admin who may no longer sign in.
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+    let people = [
+        (ADA, "admin", None),
+        (BEN, "admin", None),
+        (FAY, "finance", None),
+        (GONE, "admin", Some(5)),
+    ];
+    for (id, role, disabled_at_ms) in people {
+        sqlx::query(
+            "INSERT INTO users (id, email, name, role, password_hash, created_at_ms, disabled_at_ms) \
+             VALUES ($1, $2, 'x', $3, 'x', 0, $4)",
+        )
+        .bind(id.0)
+        .bind(format!("user{}@example.net", id.0))
+        .bind(role)
+        .bind::<Option<i64>>(disabled_at_ms)
+        .execute(database.pool())
+        .await
+        .unwrap();
+    }
+    World {
+        database,
+        _folder: folder,
+    }
+}
+
+fn admin(user: UserId) -> Admin<'static> {
+    Admin { user, ip: "192.0.2.1" }
+}
+
+fn termination(count: i64) -> NewApproval<'static> {
+    NewApproval {
+        action: Action::BulkTermination {
+            subscriptions: (1..=count).map(SubscriptionId).collect(),
+            reason: "abuse".to_owned(),
+        },
+        subject: "cus_1",
+        summary: "end all subscriptions of cus_1",
+    }
+}
+
+async fn asked(world: &World) -> ApprovalId {
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let id = request(&mut transaction, termination(6), admin(ADA), 10).await.unwrap();
+    transaction.commit().await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn f60_a_second_admin_decides_and_the_action_is_handed_out_once() {
+    let world = world().await;
+    let id = asked(&world).await;
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    for (user, words) in [
+        (ADA, "asked for themselves"),
+        (FAY, "no admin"),
+        (GONE, "no admin"),
+        (UserId(99), "no admin"),
+    ] {
+        let error = approve(&mut connection, id, admin(user), 20)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{user}: {error}");
+    }
+    assert_eq!(approval(&mut *connection, id).await.unwrap().status, Status::Pending);
+    let action = approve(&mut connection, id, admin(BEN), 20).await.unwrap();
+    assert_eq!(action, termination(6).action);
+    let error = approve(&mut connection, id, admin(BEN), 21)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("was approved before"), "{error}");
+    let error = reject(&mut connection, id, admin(BEN), "no", 21)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("was approved before"), "{error}");
+
+    let log = audit::list(&mut *connection, AuditFilter::default(), 10).await.unwrap();
+    let said: Vec<_> = log
+        .iter()
+        .map(|entry| (entry.actor.as_str(), entry.action.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("user2@example.net", "approval.approve"),
+            ("user1@example.net", "approval.request")
+        ]
+    );
+    assert_eq!(log[1].change["parameters"]["subscriptions"][5], "sub_6");
+}
+
+#[tokio::test]
+async fn f60_a_rejection_has_a_reason_and_is_final() {
+    let world = world().await;
+    let id = asked(&world).await;
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    assert!(matches!(
+        reject(&mut connection, id, admin(BEN), "  ", 20).await,
+        Err(ApprovalError::Text { field: "reason" })
+    ));
+    reject(&mut connection, id, admin(BEN), "they paid", 20).await.unwrap();
+    let decided = approval(&mut *connection, id).await.unwrap();
+    assert_eq!(
+        (decided.status, decided.reason.as_str()),
+        (Status::Rejected, "they paid")
+    );
+    assert_eq!((decided.decided_by, decided.decided_at_ms), (Some(BEN), Some(20)));
+    assert!(matches!(
+        approve(&mut connection, id, admin(BEN), 30).await,
+        Err(ApprovalError::Decided { status: "rejected", .. })
+    ));
+    let pending = list(&mut *connection, Some(Status::Pending), None, 10).await.unwrap();
+    assert_eq!(pending, []);
+}
+
+#[tokio::test]
+async fn f60_of_many_deciders_at_once_one_wins() {
+    let world = world().await;
+    let deciders: Vec<UserId> = (10..18).map(UserId).collect();
+    for user in &deciders {
+        sqlx::query("INSERT INTO users (id, email, name, role, password_hash, created_at_ms) VALUES ($1, $2, 'x', 'admin', 'x', 0)")
+            .bind(user.0)
+            .bind(format!("user{}@example.net", user.0))
+            .execute(world.database.pool())
+            .await
+            .unwrap();
+    }
+    let id = asked(&world).await;
+    let tasks = deciders.into_iter().map(|user| {
+        let database = world.database.clone();
+        tokio::spawn(async move {
+            let mut transaction = database.begin_write().await.unwrap();
+            let won = match user.0 % 2 {
+                0 => approve(&mut transaction, id, admin(user), 20).await.is_ok(),
+                _ => reject(&mut transaction, id, admin(user), "no", 20).await.is_ok(),
+            };
+            transaction.commit().await.unwrap();
+            won
+        })
+    });
+    let mut won = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        won += usize::from(task.await.unwrap());
+    }
+    assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn nobody_asks_in_vain() {
+    let world = world().await;
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    for (new, user, words) in [
+        (termination(5), ADA, "needs no approval"),
+        (termination(0), ADA, "between 1 and"),
+        (termination(6), FAY, "no admin"),
+        (
+            NewApproval {
+                summary: " ",
+                ..termination(6)
+            },
+            ADA,
+            "summary",
+        ),
+    ] {
+        let error = request(&mut connection, new, admin(user), 1)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+    }
+    sqlx::query("UPDATE users SET disabled_at_ms = 1 WHERE id = 2")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    let error = request(&mut connection, termination(6), admin(ADA), 1)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ApprovalError::NoSecondAdmin), "{error}");
+    assert_eq!(list(&mut *connection, None, None, 10).await.unwrap(), []);
+}
+
+#[test]
+fn f60_thresholds_are_those_of_the_rules() {
+    let price_change = |customers| Action::PriceChange {
+        plan: PlanId(1),
+        currency: "USD".to_owned(),
+        cycle_months: 1,
+        base_minor: 1_000,
+        usage_price: serde_json::json!({}),
+        valid_from_ms: 0,
+        customers,
+    };
+    assert_eq!(termination(5).action.high_risk(), None);
+    assert_eq!(termination(6).action.high_risk(), Some(HighRisk::BulkTermination));
+    assert_eq!(price_change(100).high_risk(), None);
+    assert_eq!(price_change(101).high_risk(), Some(HighRisk::PriceChange));
+    for kind in HighRisk::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        assert_eq!(kind.needs_second_admin(), kind != HighRisk::ResellerBilling);
+    }
+}

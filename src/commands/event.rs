@@ -1,0 +1,189 @@
+//! `ezscale event`: what happened, who was told, and telling it again.
+
+use anyhow::bail;
+use billing::event::webhook::Owner;
+use billing::event::{self, EventFilter, EventType, Replay};
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use schemas::ids::{CustomerId, EndpointId, EventId};
+use schemas::window::instant_text;
+
+use crate::options::Data;
+use crate::outbox::Outbox;
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List events, latest first
+    List {
+        /// Of this customer (cus_N)
+        #[arg(long)]
+        customer: Option<CustomerId>,
+        /// Of this type, such as invoice.paid
+        #[arg(long = "type")]
+        event_type: Option<EventType>,
+        /// Older than this event (evt_N)
+        #[arg(long)]
+        before: Option<EventId>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=event::MAX_PAGE))]
+        limit: i64,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Print an event as JSON, with its deliveries
+    Show {
+        event: EventId,
+        /// Print its mail instead
+        #[arg(long, value_enum)]
+        mail: Option<Form>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Send an event, or a range of them, to an endpoint again
+    Replay {
+        /// The event, or the first of them (evt_N)
+        first: EventId,
+        /// The last one [default: the first]
+        #[arg(long)]
+        to: Option<EventId>,
+        /// The endpoint (whk_N)
+        #[arg(long)]
+        endpoint: EndpointId,
+        /// Only events of this type
+        #[arg(long = "type")]
+        event_type: Option<EventType>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Make out and send now what is due; `serve` does so every few seconds
+    Deliver {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show or set the address that the owner is alerted at
+    Owner {
+        email: Option<String>,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Form {
+    Text,
+    Html,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let now_ms = Timestamp::now().as_millisecond();
+    match args.command {
+        Command::List {
+            customer,
+            event_type,
+            before,
+            limit,
+            data,
+        } => {
+            let (_, database) = data.open_database().await?;
+            let filter = EventFilter {
+                customer,
+                event_type,
+                before,
+            };
+            let mut listing = Listing::new(&["event", "at", "type", "customer", "about", "told"]);
+            for event in event::list(database.pool(), filter, limit).await? {
+                listing.row([
+                    event.id.to_string(),
+                    instant_text(event.created_at_ms),
+                    event.event_type.to_string(),
+                    event.customer.map(|customer| customer.to_string()).unwrap_or_default(),
+                    event.subject,
+                    told(&event::deliveries_of(database.pool(), event.id).await?),
+                ]);
+            }
+            listing.print("no events");
+        }
+        Command::Show { event, mail, data } => {
+            let (config, database) = data.open_database().await?;
+            let shown = event::event(database.pool(), event).await?;
+            if let Some(form) = mail {
+                let mail = event::preview(&database, &shown, &config.portal_url()).await?;
+                match form {
+                    Form::Text => print!("Subject: {}\n\n{}", mail.subject, mail.text),
+                    Form::Html => println!("{}", mail.html),
+                }
+                return Ok(());
+            }
+            let deliveries = event::deliveries_of(database.pool(), event).await?;
+            let shown = serde_json::json!({ "event": shown, "deliveries": deliveries });
+            println!("{}", serde_json::to_string_pretty(&shown)?);
+        }
+        Command::Replay {
+            first,
+            to,
+            endpoint,
+            event_type,
+            data,
+        } => {
+            let last = to.unwrap_or(first);
+            if last < first {
+                bail!("{last} is before {first}: name the earlier event first");
+            }
+            let (_, database) = data.open_database().await?;
+            let replay = Replay {
+                first,
+                last,
+                event_type,
+            };
+            let mut transaction = database.begin_write().await?;
+            let count = event::replay(&mut transaction, replay, endpoint, Owner::Anybody, now_ms).await?;
+            transaction.commit().await?;
+            println!("{count} events are on their way to {endpoint}");
+        }
+        Command::Deliver { data } => {
+            let (config, database) = data.open_database().await?;
+            let (dispatched, delivered) = Outbox::new(&config)?.run_once(&database, now_ms).await?;
+            println!(
+                "{} events made out; {} sent, {} to be tried again, {} failed",
+                dispatched.events, delivered.sent, delivered.postponed, delivered.failed
+            );
+        }
+        Command::Owner { email, data } => {
+            let (_, database) = data.open_database().await?;
+            if let Some(email) = &email {
+                let mut transaction = database.begin_write().await?;
+                event::set_owner_email(&mut transaction, email).await?;
+                super::audit::note(
+                    &mut transaction,
+                    "owner.email",
+                    "owner",
+                    serde_json::json!({ "after": email }),
+                    now_ms,
+                )
+                .await?;
+                transaction.commit().await?;
+            }
+            match event::owner_email(database.pool()).await? {
+                Some(email) => println!("{email}"),
+                None => println!("every admin is alerted: name one address with `ezscale event owner EMAIL`"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many were told, and how many not yet or not at all.
+fn told(deliveries: &[event::Delivery]) -> String {
+    let counted = |status: &str| deliveries.iter().filter(|delivery| delivery.status == status).count();
+    let parts = [("delivered", "sent"), ("pending", "waiting"), ("failed", "failed")].map(|(status, word)| {
+        let count = counted(status);
+        (count > 0).then(|| format!("{count} {word}"))
+    });
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

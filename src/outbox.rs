@@ -1,0 +1,32 @@
+//! What tells people and programs of events, as the configuration says.
+
+use anyhow::Context as _;
+use billing::event::{self, Delivered, Dispatched, Mailer, WebhookClient};
+use schemas::db::Database;
+
+use crate::config::Config;
+
+/// A mail server and an HTTP client. Clones share their connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    mailer: Option<Mailer>,
+    client: WebhookClient,
+}
+
+impl Outbox {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Outbox> {
+        Ok(Outbox {
+            mailer: Mailer::new(&config.mail, &config.portal_url()).context("section [mail] of the configuration")?,
+            client: WebhookClient::new(config.webhooks.allow_private)?,
+        })
+    }
+
+    pub(crate) fn client(&self) -> &WebhookClient {
+        &self.client
+    }
+
+    /// Dispatches what is new and sends what is due.
+    pub(crate) async fn run_once(&self, database: &Database, now_ms: i64) -> anyhow::Result<(Dispatched, Delivered)> {
+        Ok(event::run_once(database, self.mailer.as_ref(), &self.client, now_ms).await?)
+    }
+}
