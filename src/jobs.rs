@@ -1,4 +1,4 @@
-//! What runs in the background beside the collector: assignments reloaded, usage made current, ended periods closed.
+//! What runs in the background beside the collector: assignments reloaded, usage made current, limits of tables kept.
 //!
 //! ```text
 //! every 5 s   assignments and configuration changed?  → the collector attributes new flows by them
@@ -6,7 +6,6 @@
 //!             new flow files?                         → dirty windows of usage_5m recomputed
 //! every hour  an hour closed?                        → flows compared with interface counters (truth_1h)
 //! every 10 m  tables beyond their limits             → files removed; files that nobody names removed
-//! every 10 m  periods that ended (serve only)         → invoices
 //! ```
 
 use std::path::PathBuf;
@@ -15,7 +14,6 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use analytics::truth::{self, TruthSettings};
-use billing::usage::MeteredUsage;
 use collector::Collector;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -31,8 +29,6 @@ use crate::storage::{self, Removed};
 
 /// How often the jobs look for work.
 const TICK: Duration = Duration::from_secs(5);
-/// How often ended periods are looked for.
-const BILLING_INTERVAL: Duration = Duration::from_secs(600);
 /// How often limits of the tables are applied.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -49,7 +45,6 @@ pub(crate) struct Jobs {
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
     /// SIGHUP, where it can be watched.
     pub(crate) hangup: Option<tokio::signal::unix::Signal>,
-    pub(crate) close_periods: bool,
     /// Shared with the metrics.
     pub(crate) removed: Removed,
 }
@@ -64,7 +59,6 @@ impl Jobs {
         let mut config_modified = self.config_modified();
         let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
         let mut config_seen = config_modified;
-        let mut billing_due = tokio::time::Instant::now() + TICK;
         let mut truth = TruthJob::default();
         loop {
             let mut reload = false;
@@ -105,12 +99,6 @@ impl Jobs {
                 }
             }
             truth.follow(&self.analytics, self.config.truth(), Timestamp::now().as_millisecond());
-            if self.close_periods && tokio::time::Instant::now() >= billing_due {
-                billing_due = tokio::time::Instant::now() + BILLING_INTERVAL;
-                if let Err(error) = self.close_ended_periods().await {
-                    error!(error = format!("{error:#}"), "ended periods could not be closed");
-                }
-            }
         }
     }
 
@@ -157,18 +145,6 @@ impl Jobs {
         let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
         let retention = self.config.retention.clone();
         tokio::task::spawn_blocking(move || storage::keep_house(&analytics, &retention, &removed)).await?
-    }
-
-    async fn close_ended_periods(&self) -> anyhow::Result<()> {
-        let usage = MeteredUsage::new(self.analytics.clone(), &self.config.metering());
-        let closing = billing::invoice::close_all(&self.database, &usage, Timestamp::now().as_millisecond()).await?;
-        if !closing.invoices.is_empty() {
-            info!(invoices = closing.invoices.len(), "ended periods closed");
-        }
-        for (customer, error) in closing.failed {
-            error!(%customer, error = format!("{:#}", anyhow::Error::from(error)), "a period could not be closed");
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
 
+mod billing_jobs;
 mod commands;
 mod config;
 mod jobs;
@@ -67,6 +68,8 @@ enum Command {
     Event(commands::event::Args),
     /// Manage the endpoints that hear of events
     Webhook(commands::webhook::Args),
+    /// Show or set the time that billing goes by
+    Clock(commands::clock::Args),
     /// Show who did what
     Audit(commands::audit::Args),
 }
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
             Command::Tax(args) => commands::tax::run(args).await,
             Command::Event(args) => commands::event::run(args).await,
             Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Clock(args) => commands::clock::run(args).await,
             Command::Audit(args) => commands::audit::run(args).await,
         }
     });

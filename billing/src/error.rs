@@ -152,6 +152,8 @@ pub enum BillingError {
         what: &'static str,
         status: TransferStatus,
     },
+    #[error("{invoice} cannot be taken back: {why}")]
+    NotCredited { invoice: InvoiceId, why: &'static str },
     #[error("{0} was charged by another invoice meanwhile")]
     ItemCharged(ChargeItemId),
     #[error("{customer} pays in {pays} and the price is in {price}")]

@@ -3,10 +3,20 @@
 //! A test clock stands still until it is set, and only ever goes forward, so that a year of billing can be walked through
 //! in a minute and twice the same way. What arrives from outside keeps its real time: the kernel stamps datagrams.
 
+//!
+//! A database that is made with a test clock keeps what it shows in `settings`: every process on it goes by that, and a
+//! database with real books never gets one.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
+use sqlx::{AnyExecutor, Row as _};
+
+use crate::db::Database;
+
+/// Where the time of a test clock is kept: UTC milliseconds.
+const SETTING: &str = "test_clock_ms";
 
 /// A clock. Clones show the same time.
 #[derive(Clone, Debug)]
@@ -19,12 +29,86 @@ enum Source {
 }
 
 /// Why a clock was not set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClockError {
     #[error("only a test clock can be set: start with --clock")]
     System,
     #[error("the clock is at {now} and only goes forward, not to {asked}")]
     Backwards { now: Timestamp, asked: Timestamp },
+    #[error("this database has books that were kept by the system's clock: a test clock is for an empty one")]
+    RealBooks,
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("the stored test clock is not understood: {0:?}")]
+    Corrupt(String),
+}
+
+/// What a database's test clock shows; `None` where it goes by the system's.
+///
+/// # Errors
+/// As the database answers, or when the stored value is not understood.
+pub async fn stored(db: impl AnyExecutor<'_>) -> Result<Option<Timestamp>, ClockError> {
+    let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+        .bind(SETTING)
+        .fetch_optional(db)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let text: String = row.try_get(0)?;
+    let at = text.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.map(Some).ok_or(ClockError::Corrupt(text))
+}
+
+/// The clock that a database goes by.
+///
+/// # Errors
+/// As [`stored`].
+pub async fn of(database: &Database) -> Result<Clock, ClockError> {
+    Ok(stored(database.pool()).await?.map_or(Clock::system(), Clock::test))
+}
+
+/// Begins a test clock on a database without books, or goes on with the one it has, set to `at` where that is later.
+///
+/// # Errors
+/// When the database has books but no test clock; as the database answers.
+pub async fn begin(database: &Database, at: Timestamp) -> Result<Clock, ClockError> {
+    let mut transaction = database.begin_write().await?;
+    let before = stored(&mut *transaction).await?;
+    if before.is_none() {
+        let row = sqlx::query("SELECT count(*) FROM ledger_transactions")
+            .fetch_one(&mut *transaction)
+            .await?;
+        if row.try_get::<i64, _>(0)? > 0 {
+            return Err(ClockError::RealBooks);
+        }
+    }
+    let at = before.map_or(at, |before| before.max(at));
+    write(&mut transaction, at).await?;
+    transaction.commit().await?;
+    Ok(Clock::test(at))
+}
+
+/// Sets a database's test clock.
+///
+/// # Errors
+/// When it has none, or `to` lies before what it shows.
+pub async fn store(database: &Database, to: Timestamp) -> Result<(), ClockError> {
+    let mut transaction = database.begin_write().await?;
+    let now = stored(&mut *transaction).await?.ok_or(ClockError::System)?;
+    if to < now {
+        return Err(ClockError::Backwards { now, asked: to });
+    }
+    write(&mut transaction, to).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn write(connection: &mut sqlx::AnyConnection, at: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
+        .bind(SETTING)
+        .bind(at.as_millisecond().to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 impl Clock {
@@ -89,6 +173,39 @@ mod tests {
             "the clock is at 2024-02-29T00:00:00Z and only goes forward, not to 2024-02-28T23:59:59Z"
         );
         assert_eq!(clock.now(), at("2024-02-29T00:00:00Z"));
-        assert_eq!(Clock::system().set(at("2024-02-29T00:00:00Z")), Err(ClockError::System));
+        let refused = Clock::system().set(at("2024-02-29T00:00:00Z"));
+        assert!(matches!(refused, Err(ClockError::System)), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_database_keeps_its_test_clock_and_real_books_get_none() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        assert!(!of(&database).await.unwrap().is_test());
+        assert!(matches!(
+            store(&database, at("2024-01-01T00:00:00Z")).await,
+            Err(ClockError::System)
+        ));
+        begin(&database, at("2024-01-31T00:00:00Z")).await.unwrap();
+        store(&database, at("2024-02-01T00:00:00Z")).await.unwrap();
+        let back = store(&database, at("2024-01-31T00:00:00Z")).await;
+        assert!(matches!(back, Err(ClockError::Backwards { .. })), "{back:?}");
+        // Begun again it goes on.
+        let clock = begin(&database, at("2024-01-31T00:00:00Z")).await.unwrap();
+        assert_eq!(clock.now(), at("2024-02-01T00:00:00Z"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let real = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        sqlx::query(
+            "INSERT INTO ledger_transactions (id, idempotency_key, description, posted_at_ms) VALUES (1, 'x', 'x', 0)",
+        )
+        .execute(real.pool())
+        .await
+        .unwrap();
+        assert!(matches!(
+            begin(&real, at("2024-01-31T00:00:00Z")).await,
+            Err(ClockError::RealBooks)
+        ));
     }
 }

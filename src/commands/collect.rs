@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
     let signal = StopSignal::watch()?;
-    let running = Running::start(&config, database, args.data.config_path(), false).await?;
+    let running = Running::start(&config, database, args.data.config_path()).await?;
     signal.received().await;
     running.stop().await
 }
@@ -54,7 +54,6 @@ impl Running {
         config: &Config,
         database: Database,
         config_path: Option<std::path::PathBuf>,
-        close_periods: bool,
     ) -> anyhow::Result<Running> {
         // Before anybody can know that this process runs: a signal must not end it undrained.
         let hangup = signal(SignalKind::hangup())
@@ -83,7 +82,6 @@ impl Running {
             assignments_revision,
             metering: metering_sender,
             hangup,
-            close_periods,
             removed: removed.clone(),
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));

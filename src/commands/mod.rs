@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod check;
+pub(crate) mod clock;
 pub(crate) mod collect;
 pub(crate) mod config;
 pub(crate) mod customer;

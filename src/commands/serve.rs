@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use schemas::clock::{self, Clock};
+use schemas::db::Database;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::collect::{Running, StopSignal};
+use crate::billing_jobs::BillingJobs;
 use crate::config::Config;
 use crate::options::{Data, Listen};
+use crate::outbox::Outbox;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -19,6 +24,10 @@ pub(crate) struct Args {
     /// Address of the portal [default: 127.0.0.1:8080]
     #[arg(long, env = "EZSCALE_HTTP", value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Go by a test clock that starts here (RFC 3339) and stands still until `ezscale clock set`: for rehearsals, on a
+    /// database without books
+    #[arg(long, value_name = "INSTANT")]
+    clock: Option<Timestamp>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -30,17 +39,53 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let signal = StopSignal::watch()?;
     let listener = bind(config.portal.http).await?;
     let address = listener.local_addr()?;
-    let running = Running::start(
-        &config,
-        database.clone(),
-        args.data.config_path(),
-        config.billing.close_automatically,
-    )
-    .await?;
-    let portal = Portal::start(listener, &config, database, &running);
+    let clock = match args.clock {
+        Some(at) => clock::begin(&database, at).await?,
+        None => clock::of(&database).await?,
+    };
+    let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
+    let billing = start_billing(&config, &database, &running, &clock)?;
+    let portal = Portal::start(listener, &config, database, &running, clock);
     println!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
+    billing.stop().await?;
     running.stop().await
+}
+
+/// The billing task.
+pub(crate) struct Billing {
+    task: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+/// Starts what billing does in the background.
+pub(crate) fn start_billing(
+    config: &Config,
+    database: &Database,
+    running: &Running,
+    clock: &Clock,
+) -> anyhow::Result<Billing> {
+    let stop = CancellationToken::new();
+    let jobs = BillingJobs {
+        database: database.clone(),
+        analytics: running.analytics.clone(),
+        metering: running.metering.clone(),
+        clock: clock.clone(),
+        closes: config.billing.close_automatically,
+        outbox: Outbox::new(config)?,
+    };
+    Ok(Billing {
+        task: tokio::spawn(jobs.run(stop.clone())),
+        stop,
+    })
+}
+
+impl Billing {
+    /// Lets what is under way end.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.task.await.context("the billing task")
+    }
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -59,17 +104,19 @@ impl Portal {
     pub(crate) fn start(
         listener: TcpListener,
         config: &Config,
-        database: schemas::db::Database,
+        database: Database,
         running: &Running,
+        clock: Clock,
     ) -> Portal {
         let stop = CancellationToken::new();
-        let state = portal::AppState::new(portal::Options {
+        let options = portal::Options {
             db: database,
             analytics: running.analytics.clone(),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secure_cookies,
-        });
+        };
+        let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         let task = tokio::spawn(portal::serve(listener, state, stop.clone().cancelled_owned()));

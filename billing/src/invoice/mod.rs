@@ -10,6 +10,8 @@
 //! * Amounts are rounded once per line; tax is computed once per invoice, on the subtotal, and rounded once (B2).
 
 mod close;
+mod credit;
+mod document;
 mod draft;
 mod due;
 mod explain;
@@ -21,6 +23,8 @@ mod read;
 mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
+pub use credit::{Credited, Rebill, credit, void};
+pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use items::{ChargeItem, add_item, items_of};

@@ -26,10 +26,15 @@ const FROM_LINES: &str = "FROM invoice_lines l JOIN invoices i ON i.id = l.invoi
 /// [`BillingError::NoInvoice`] when there is none of this id.
 pub async fn get(database: &Database, id: InvoiceId) -> Result<InvoiceWithLines, BillingError> {
     let mut connection = database.pool().acquire().await?;
+    get_in(&mut connection, id).await
+}
+
+/// As [`get`], in the caller's transaction.
+pub(super) async fn get_in(connection: &mut AnyConnection, id: InvoiceId) -> Result<InvoiceWithLines, BillingError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
     let row = sqlx::query(sql).bind(id.0).fetch_optional(&mut *connection).await?;
     let invoice = read(&row.ok_or(BillingError::NoInvoice(id))?)?;
-    with_lines(&mut connection, invoice).await
+    with_lines(connection, invoice).await
 }
 
 /// One invoice of one customer (S1: another customer's invoice does not exist).

@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use collector::simulate::fleet::Fleet;
 use jiff::Timestamp;
+use schemas::clock::Clock;
 use schemas::db::Database;
 use schemas::window::{DAY_MS, WindowStart};
 
 use super::collect::{Running, StopSignal};
-use super::serve::{Portal, bind};
+use super::serve::{Portal, bind, start_billing};
 use crate::config::Config;
 
 /// Lets the fleet be the same in every demo.
@@ -91,16 +92,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     let signal = StopSignal::watch()?;
-    let running = Running::start(&config, database.clone(), Some(config_path), true).await?;
+    let running = Running::start(&config, database.clone(), Some(config_path)).await?;
+    let clock = Clock::system();
+    let billing = start_billing(&config, &database, &running, &clock)?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
-    let portal = Portal::start(listener, &config, database, &running);
+    let portal = Portal::start(listener, &config, database, &running, clock);
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;
     senders.stop();
+    billing.stop().await?;
     running.stop().await
 }
 

@@ -11,6 +11,7 @@ use crate::evidence::UsageCharge;
 use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
+mod credits;
 mod proration;
 
 const GIB: u64 = 1 << 30;

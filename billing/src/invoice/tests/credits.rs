@@ -1,0 +1,256 @@
+//! Credit notes, voids and prices that include tax.
+
+use super::*;
+use crate::settlement;
+
+async fn taken_back(world: &World, invoice: InvoiceId, what: Credited) -> Result<InvoiceId, BillingError> {
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let note = credit(&mut transaction, invoice, what, "a mistake", ms(MARCH)).await?;
+    transaction.commit().await.unwrap();
+    Ok(note)
+}
+
+async fn read(world: &World, invoice: InvoiceId) -> InvoiceWithLines {
+    get(&world.database, invoice).await.unwrap()
+}
+
+async fn february(world: &World, tax_rate_percent: &str) -> (CustomerId, InvoiceWithLines) {
+    let customer = world.customer("EUR", "UTC", tax_rate_percent).await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    world
+        .usage
+        .add(contract.service.id, "2026-02-10T12:00:00Z", 1101 * GIB, 0);
+    (customer, closed(world, customer, MARCH).await.invoices.remove(0))
+}
+
+#[tokio::test]
+async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
+    let world = World::new().await;
+    let (customer, made) = february(&world, "19").await;
+    let id = made.invoice.id;
+    assert_eq!(made.invoice.total.minor, 29_81);
+    let eur = |minor| Credited::Amount(Money::new(minor, Currency::EUR));
+
+    let note = read(&world, taken_back(&world, id, eur(10_00)).await.unwrap()).await;
+    assert_eq!(note.invoice.number, "CN-2026-000001");
+    assert_eq!(
+        (note.invoice.subtotal.minor, note.invoice.total.minor),
+        (-10_00, -11_90)
+    );
+    assert_eq!((note.invoice.corrects, note.invoice.outstanding().minor), (Some(id), 0));
+    assert_eq!(read(&world, id).await.invoice.outstanding().minor, 17_91);
+    assert_books_are_right(&world).await;
+
+    for (what, said) in [
+        (Credited::Whole, "a part of it was taken back already: give the amount"),
+        (eur(15_06), "more would be taken back than was charged"),
+        (eur(0), "the amount is not more than zero"),
+        (eur(-1), "the amount is not more than zero"),
+        (
+            Credited::Amount(Money::new(1, Currency::USD)),
+            "the amount is in another currency",
+        ),
+    ] {
+        let error = taken_back(&world, id, what).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("inv_1 cannot be taken back: {said}"));
+    }
+    taken_back(&world, id, eur(15_05)).await.unwrap();
+    assert_eq!(read(&world, id).await.invoice.status, InvoiceStatus::Paid);
+    let error = taken_back(&world, note.invoice.id, Credited::Whole).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "inv_2 cannot be taken back: it is a credit note itself"
+    );
+    assert_eq!(
+        settlement::credit_balance(world.database.pool(), customer, Currency::EUR)
+            .await
+            .unwrap()
+            .minor,
+        0
+    );
+    assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
+async fn the_whole_is_mirrored_to_the_cent() {
+    let world = World::new().await;
+    let (_, made) = february(&world, "19").await;
+    let note = read(
+        &world,
+        taken_back(&world, made.invoice.id, Credited::Whole).await.unwrap(),
+    )
+    .await;
+    assert_eq!(note.invoice.total.minor, -made.invoice.total.minor);
+    let mirrored: Vec<_> = amounts(&made).into_iter().map(|(kind, minor)| (kind, -minor)).collect();
+    assert_eq!(amounts(&note), mirrored);
+    let document = document(&world.database, note.invoice.id).await.unwrap();
+    assert_eq!(
+        document.corrects.as_ref().map(|corrected| corrected.number.as_str()),
+        Some("INV-2026-000001")
+    );
+    assert_eq!(document.notes, ["a mistake"]);
+    assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
+async fn b3_a_void_invoice_is_billed_again_only_when_asked() {
+    for (rebill, again) in [(Rebill::No, 0), (Rebill::Yes, 1)] {
+        let world = World::new().await;
+        let (customer, made) = february(&world, "0").await;
+        let mut transaction = world.database.begin_write().await.unwrap();
+        void(&mut transaction, made.invoice.id, rebill, "a mistake", ms(MARCH))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(read(&world, made.invoice.id).await.invoice.status, InvoiceStatus::Void);
+        assert_books_are_right(&world).await;
+        let anew = closed(&world, customer, MARCH).await.invoices;
+        assert_eq!(anew.len(), again);
+        if let Some(anew) = anew.first() {
+            assert_eq!(amounts(anew), amounts(&made));
+            // The void one is no base for corrections.
+            let march = closed(&world, customer, "2026-04-01T00:10:00Z")
+                .await
+                .invoices
+                .remove(0);
+            assert_eq!(
+                amounts(&march),
+                [(LineKind::Base, 2000), (LineKind::TransferOverage, 0)]
+            );
+        }
+        assert_books_are_right(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_settled_or_built_upon_is_not_void() {
+    let world = World::new().await;
+    let (customer, made) = february(&world, "0").await;
+    closed(&world, customer, "2026-04-01T00:10:00Z").await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let error = void(&mut transaction, made.invoice.id, Rebill::Yes, "a mistake", ms(MARCH))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "inv_1 cannot be taken back: later periods were charged since: void those first"
+    );
+    drop(transaction);
+    let mut transaction = world.database.begin_write().await.unwrap();
+    settlement::grant_credit(
+        &mut transaction,
+        customer,
+        Money::new(1, Currency::EUR),
+        "test",
+        "test",
+        ms(MARCH),
+    )
+    .await
+    .unwrap();
+    settlement::apply_credit(&mut transaction, made.invoice.id, ms(MARCH))
+        .await
+        .unwrap();
+    let error = void(&mut transaction, made.invoice.id, Rebill::No, "a mistake", ms(MARCH))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("something of it was settled"), "{error}");
+}
+
+#[tokio::test]
+async fn prices_that_include_tax_are_what_the_customer_pays() {
+    let world = World::new().await;
+    let customer = world.customer("EUR", "UTC", "19").await;
+    sqlx::query("UPDATE customers SET prices_include_tax = 1")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let service = contract.service.id;
+    world.usage.add(service, "2026-02-10T12:00:00Z", 1100 * GIB, 0);
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    // 20.00 and 5.00 with 19 % in them.
+    assert_eq!(
+        (
+            made.invoice.subtotal.minor,
+            made.invoice.tax.minor,
+            made.invoice.total.minor
+        ),
+        (21_01, 3_99, 25_00)
+    );
+    let priced: Vec<i64> = made.lines.iter().map(|line| line.priced.minor).collect();
+    assert_eq!(priced, [20_00, 5_00]);
+    // A correction compares what was priced, not what is net.
+    world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
+    let march = closed(&world, customer, "2026-04-01T00:10:00Z")
+        .await
+        .invoices
+        .remove(0);
+    let priced: Vec<i64> = march.lines.iter().map(|line| line.priced.minor).collect();
+    assert_eq!(priced, [20_00, 0, 2_00]);
+    let note = read(
+        &world,
+        taken_back(&world, made.invoice.id, Credited::Whole).await.unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (note.invoice.subtotal.minor, note.invoice.total.minor),
+        (-21_01, -25_00)
+    );
+    assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
+async fn what_was_entered_by_hand_goes_on_the_next_invoice_or_its_own() {
+    let world = World::new().await;
+    let customer = world.customer("EUR", "UTC", "0").await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let nobody = world.customer("EUR", "UTC", "0").await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    for (customer, subscription, minor) in [(customer, Some(contract.subscription.id), 50_00), (nobody, None, -5_00)] {
+        let amount = Money::new(minor, Currency::EUR);
+        add_item(
+            &mut transaction,
+            customer,
+            subscription,
+            "set-up",
+            amount,
+            "ada",
+            ms(MARCH),
+        )
+        .await
+        .unwrap();
+    }
+    let error = add_item(
+        &mut transaction,
+        nobody,
+        Some(contract.subscription.id),
+        "x",
+        Money::new(1, Currency::EUR),
+        "ada",
+        0,
+    )
+    .await
+    .unwrap_err();
+    assert!(matches!(error, BillingError::NoSubscription(_)), "{error}");
+    transaction.commit().await.unwrap();
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    assert_eq!(
+        amounts(&made),
+        [
+            (LineKind::Base, 2000),
+            (LineKind::TransferOverage, 0),
+            (LineKind::Item, 50_00)
+        ]
+    );
+    let note = closed(&world, nobody, MARCH).await.invoices.remove(0);
+    assert_eq!(
+        (note.invoice.kind, amounts(&note)),
+        (InvoiceKind::CreditNote, vec![(LineKind::Item, -5_00)])
+    );
+    assert_eq!(closed(&world, nobody, MARCH).await.invoices.len(), 0);
+    let credit = settlement::credit_balance(world.database.pool(), nobody, Currency::EUR)
+        .await
+        .unwrap();
+    assert_eq!(credit.minor, 5_00);
+    assert_books_are_right(&world).await;
+}

@@ -1,0 +1,158 @@
+//! What billing does in the background, in `serve` and `demo`: one task beside the collector's jobs.
+//!
+//! ```text
+//! every second  a test clock was set?            → this process follows it
+//! every 5 s     events                           → notifications, mail, customers' endpoints
+//! every minute  trials, scheduled changes, ends  → made, as of their own time
+//! every 10 m    what is due                      → invoices
+//! ```
+//!
+//! With a test clock all of it is done whenever the clock was set. What fails is logged and tried again: billing that cannot
+//! run now must not take the collector down with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use analytics::Analytics;
+use billing::usage::MeteredUsage;
+use billing::{BillingError, invoice, lifecycle};
+use schemas::clock::{self, Clock};
+use schemas::db::Database;
+use schemas::metering::MeteringConfig;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::outbox::Outbox;
+
+/// How often the task looks for work.
+const TICK: Duration = Duration::from_secs(1);
+/// How often events are told.
+const EVENTS_INTERVAL_MS: i64 = 5_000;
+/// How often the calendar is looked at.
+const LIFECYCLE_INTERVAL_MS: i64 = 60_000;
+/// How often what is due is charged.
+const CLOSE_INTERVAL_MS: i64 = 600_000;
+/// After the start, before the first of each: what the collector journalled before is stored by then.
+const START_DELAY_MS: i64 = 5_000;
+
+/// Everything the task works on.
+pub(crate) struct BillingJobs {
+    pub(crate) database: Database,
+    pub(crate) analytics: Analytics,
+    pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
+    pub(crate) clock: Clock,
+    /// Charges what is due by itself.
+    pub(crate) closes: bool,
+    pub(crate) outbox: Outbox,
+}
+
+/// When each thing is next to be done, by the clock.
+struct Due {
+    events_ms: i64,
+    lifecycle_ms: i64,
+    close_ms: i64,
+}
+
+impl BillingJobs {
+    /// Runs until cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let first_ms = self.clock.now_ms() + if self.clock.is_test() { 0 } else { START_DELAY_MS };
+        let mut due = Due {
+            events_ms: first_ms,
+            lifecycle_ms: first_ms,
+            close_ms: first_ms,
+        };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let was_set = self.follow_clock().await;
+            let now_ms = self.clock.now_ms();
+            if was_set || now_ms >= due.lifecycle_ms {
+                due.lifecycle_ms = now_ms + LIFECYCLE_INTERVAL_MS;
+                self.advance(now_ms).await;
+            }
+            if self.closes && (was_set || now_ms >= due.close_ms) {
+                due.close_ms = now_ms + CLOSE_INTERVAL_MS;
+                self.close(now_ms).await;
+            }
+            // A clock that stands still has deliveries to make all the same.
+            if self.clock.is_test() || now_ms >= due.events_ms {
+                due.events_ms = now_ms + EVENTS_INTERVAL_MS;
+                self.tell(now_ms).await;
+            }
+        }
+    }
+
+    /// Takes over what a test clock was set to; true when it moved.
+    async fn follow_clock(&self) -> bool {
+        if !self.clock.is_test() {
+            return false;
+        }
+        let before = self.clock.now();
+        match clock::stored(self.database.pool()).await {
+            // Behind is another process's old reading: the next look sees the same or later.
+            Ok(Some(at)) if at > before => self.clock.set(at).is_ok(),
+            Ok(_) => false,
+            Err(error) => {
+                warn!(%error, "the test clock cannot be read");
+                false
+            }
+        }
+    }
+
+    async fn advance(&self, now_ms: i64) {
+        match lifecycle::advance(&self.database, now_ms).await {
+            Ok(done) => {
+                for (subscription, error) in done.failed {
+                    error!(%subscription, error = causes(error), "a subscription could not be brought up to date");
+                }
+                if done.changes_executed + done.changes_failed + done.subscriptions_ended + done.trials_ended > 0 {
+                    info!(
+                        trials_ended = done.trials_ended,
+                        changes_executed = done.changes_executed,
+                        changes_failed = done.changes_failed,
+                        subscriptions_ended = done.subscriptions_ended,
+                        "subscriptions brought up to date"
+                    );
+                }
+            }
+            Err(error) => error!(error = causes(error), "subscriptions could not be brought up to date"),
+        }
+        if let Err(error) = lifecycle::end_idle_free_plans(&self.database, &self.usage(), now_ms).await {
+            error!(error = causes(error), "idle free plans could not be ended");
+        }
+    }
+
+    async fn close(&self, now_ms: i64) {
+        match invoice::close_all(&self.database, &self.usage(), now_ms).await {
+            Ok(closing) => {
+                if !closing.invoices.is_empty() {
+                    info!(invoices = closing.invoices.len(), "what was due is charged");
+                }
+                for (customer, error) in closing.failed {
+                    error!(%customer, error = causes(error), "what was due could not be charged");
+                }
+            }
+            Err(error) => error!(error = causes(error), "what was due could not be charged"),
+        }
+    }
+
+    async fn tell(&self, now_ms: i64) {
+        if let Err(error) = self.outbox.run_once(&self.database, now_ms).await {
+            error!(error = format!("{error:#}"), "events could not be told");
+        }
+    }
+
+    fn usage(&self) -> MeteredUsage {
+        MeteredUsage::new(self.analytics.clone(), &self.metering.borrow())
+    }
+}
+
+fn causes(error: BillingError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}

@@ -1,0 +1,52 @@
+//! `ezscale clock`: what time billing takes it for, on a database made for rehearsals.
+
+use anyhow::bail;
+use clap::Subcommand;
+use jiff::Timestamp;
+use schemas::clock;
+
+use crate::options::Data;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show the time
+    Show {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Set a test clock forward; a process that serves this database follows within a second
+    Set {
+        /// The new time (RFC 3339), such as 2026-02-28T00:00:00Z
+        to: Timestamp,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Show { data } => {
+            let (_, database) = data.open_database().await?;
+            let clock = clock::of(&database).await?;
+            let kind = if clock.is_test() { "test clock" } else { "system clock" };
+            println!("{} ({kind})", clock.now());
+        }
+        Command::Set { to, data } => {
+            let (_, database) = data.open_database().await?;
+            if !clock::of(&database).await?.is_test() {
+                bail!(
+                    "this database goes by the system's clock: a test clock is begun with `ezscale serve --clock` on an empty one"
+                );
+            }
+            clock::store(&database, to).await?;
+            println!("{to}");
+        }
+    }
+    Ok(())
+}
