@@ -57,7 +57,7 @@ pub struct DocumentLine {
     pub quantity: Decimal,
     /// `GiB`, `Mbit/s`, `month`; may be empty.
     pub unit: String,
-    /// Major units for one unit, before tax or, where prices include it, with tax.
+    /// Major units for one unit; with tax where the document's prices include it.
     pub unit_price: Decimal,
     pub net: Money,
     pub period: Option<Days>,
@@ -75,6 +75,8 @@ pub struct Document {
     pub seller: Party,
     pub buyer: Party,
     pub lines: Vec<DocumentLine>,
+    /// The lines' unit prices hold the tax; their amounts never do.
+    pub prices_include_tax: bool,
     pub taxes: Vec<TaxAmount>,
     pub subtotal: Money,
     pub tax: Money,

@@ -102,6 +102,7 @@ pub(crate) fn document(
         seller: seller(),
         buyer,
         lines: lines.collect(),
+        prices_include_tax: inclusive,
         taxes: taxed.taxes,
         subtotal: taxed.subtotal,
         tax: taxed.tax,

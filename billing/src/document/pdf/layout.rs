@@ -247,7 +247,7 @@ impl<'a> Sheet<'a> {
             &self.amount_heading(),
             &mut lines.iter().map(|line| self.amount(line.net)),
         );
-        let price_width = widest("Unit price", &mut lines.iter().map(|line| self.price(line)));
+        let price_width = widest(self.price_heading(), &mut lines.iter().map(|line| self.price(line)));
         let quantity_width = widest("Quantity", &mut lines.iter().map(|line| self.quantity(line)));
         let position_width = faces.width(&lines.len().max(10).to_string(), BODY.weight, BODY.size);
         let price = self.edges.right - amount_width - COLUMN_GAP;
@@ -265,6 +265,14 @@ impl<'a> Sheet<'a> {
 
     fn amount_heading(&self) -> String {
         format!("Net amount ({})", self.document.currency)
+    }
+
+    fn price_heading(&self) -> &'static str {
+        if self.document.prices_include_tax {
+            "Price incl. tax"
+        } else {
+            "Unit price"
+        }
     }
 
     /// Without the currency, which stands at the head of the column.
@@ -316,7 +324,7 @@ impl<'a> Sheet<'a> {
         self.page
             .right_text(self.faces, columns.quantity, baseline, HEAD, "Quantity");
         self.page
-            .right_text(self.faces, columns.price, baseline, HEAD, "Unit price");
+            .right_text(self.faces, columns.price, baseline, HEAD, self.price_heading());
         self.page
             .right_text(self.faces, right, baseline, HEAD, &self.amount_heading());
         self.page.rule(left, right, baseline + 5.0, 0.9, Ink::Text);

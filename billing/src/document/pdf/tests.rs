@@ -64,6 +64,7 @@ fn every_kind_of_document_has_its_text() {
         ] {
             assert!(text.contains(part), "{name} lacks {part}:\n{text}");
         }
+        assert_eq!(text.contains("Price incl. tax"), document.prices_include_tax, "{name}");
         for line in &document.lines {
             let first_word = line.description.split(' ').next().unwrap();
             assert!(text.contains(first_word), "{name} lacks {first_word}:\n{text}");
