@@ -27,7 +27,7 @@ const MAX_AMOUNT_DECIMALS: u32 = 2;
 const EMAIL_SCHEME: &str = "EM";
 
 /// Why a document has no XML by EN 16931: what is missing, and where it is set.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum UblError {
     #[error("the seller's {field} is not known: set it with `ezscale entity set`")]
     Seller { field: &'static str },
@@ -51,8 +51,10 @@ pub enum UblError {
     },
     #[error("compute an amount")]
     Money(#[from] MoneyError),
-    #[error("write the XML: {0}")]
-    Write(String),
+    #[error("write the XML")]
+    Write(#[from] std::io::Error),
+    #[error("write the XML as UTF-8")]
+    Utf8(#[from] std::string::FromUtf8Error),
 }
 
 /// The document as UBL 2.1 XML.
@@ -493,7 +495,7 @@ fn unit_code(unit: &str) -> &'static str {
     }
 }
 
-/// The writer: elements without text are left out, as the standard has no empty ones (PEPPOL and XSD alike).
+/// The writer: elements without text are left out, as the standard has no empty ones.
 struct Out(Writer<Vec<u8>>);
 
 impl Out {
@@ -502,9 +504,7 @@ impl Out {
     }
 
     fn event(&mut self, event: Event<'_>) -> Result<(), UblError> {
-        self.0
-            .write_event(event)
-            .map_err(|error| UblError::Write(error.to_string()))
+        Ok(self.0.write_event(event)?)
     }
 
     fn open(&mut self, name: &'static str) -> Result<(), UblError> {
@@ -545,17 +545,11 @@ impl Out {
     }
 
     fn finish(self) -> Result<String, UblError> {
-        let body = String::from_utf8(self.0.into_inner()).map_err(|error| UblError::Write(error.to_string()))?;
+        let body = String::from_utf8(self.0.into_inner())?;
         let mut declared = Writer::new(Vec::new());
-        let declaration = Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None));
-        declared
-            .write_event(declaration)
-            .map_err(|error| UblError::Write(error.to_string()))?;
-        let mut text = String::from_utf8(declared.into_inner()).map_err(|error| UblError::Write(error.to_string()))?;
-        text.push('\n');
-        text.push_str(&body);
-        text.push('\n');
-        Ok(text)
+        declared.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+        let declaration = String::from_utf8(declared.into_inner())?;
+        Ok(format!("{declaration}\n{body}\n"))
     }
 }
 
