@@ -18,6 +18,7 @@ pub mod document;
 mod error;
 pub mod event;
 pub mod evidence;
+pub mod exclusion;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;
