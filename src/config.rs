@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
+use billing::payment::{Gateways, PaymentGateway};
+use billing::payment::stripe::{self, Stripe, StripeConfig};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
+    pub(crate) payments: PaymentsConfig,
     #[serde(rename = "exporter")]
     pub(crate) exporters: Vec<ExporterConfig>,
 }
@@ -55,6 +58,58 @@ pub(crate) struct PortalConfig {
 pub(crate) struct BillingConfig {
     /// `serve` closes every period that has ended, once its last window is closed.
     pub(crate) close_automatically: bool,
+}
+
+/// Which gateways take payments; bank transfers are always recorded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PaymentsConfig {
+    pub(crate) stripe: Option<StripeSettings>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StripeSettings {
+    /// `sk_live_…`.
+    #[serde(serialize_with = "hidden")]
+    pub(crate) secret_key: String,
+    /// Of the webhook endpoint, `whsec_…`; without one, no webhook is believed.
+    #[serde(default, serialize_with = "hidden")]
+    pub(crate) webhook_secret: String,
+    /// Where Stripe answers.
+    #[serde(default = "stripe_base_url")]
+    pub(crate) base_url: String,
+}
+
+/// `ezscale config show` does not show secrets.
+fn hidden<S: serde::Serializer>(secret: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if secret.is_empty() { "" } else { "(hidden)" })
+}
+
+fn stripe_base_url() -> String {
+    stripe::BASE_URL.to_owned()
+}
+
+impl std::fmt::Debug for StripeSettings {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripeSettings")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PaymentsConfig {
+    /// The gateways that are configured.
+    pub(crate) fn gateways(&self) -> anyhow::Result<Gateways> {
+        let mut gateways: Vec<Arc<dyn PaymentGateway>> = Vec::new();
+        if let Some(settings) = &self.stripe {
+            let mut config = StripeConfig::new(&settings.secret_key, &settings.webhook_secret);
+            config.base_url.clone_from(&settings.base_url);
+            gateways.push(Arc::new(Stripe::new(config).context("[payments.stripe]")?));
+        }
+        Ok(Gateways::new(gateways))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +139,7 @@ impl Default for Config {
             metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
+            payments: PaymentsConfig::default(),
             exporters: Vec::new(),
         }
     }

@@ -58,6 +58,8 @@ enum Command {
     Storage(commands::storage::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
+    /// Charge, record, refund and reconcile payments
+    Payment(commands::payment::Args),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
             Command::Service(args) => commands::service::run(args).await,
             Command::Storage(args) => commands::storage::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
+            Command::Payment(args) => commands::payment::run(args).await,
         }
     });
     match result {

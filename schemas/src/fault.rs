@@ -6,7 +6,7 @@
 //!
 //! Only builds with debug assertions have it: in a release build [`at`] is empty.
 
-/// Every point, in the order that a datagram passes them.
+/// Every point of the collector, in the order that a datagram passes them.
 pub const POINTS: &[&str] = &[
     // A receive thread hands datagrams to the journal.
     "receive.batch",
@@ -40,6 +40,25 @@ pub const POINTS: &[&str] = &[
     "compact.committed",
 ];
 
+/// Every point, in the order that a payment passes them (B4).
+pub const PAYMENT_POINTS: &[&str] = &[
+    // The payment and its key are in an open transaction; committed; the gateway has answered, nobody was told.
+    "payment.intending",
+    "payment.intended",
+    "payment.answered",
+    // What the answer changes is in an open transaction; committed.
+    "payment.recording",
+    "payment.recorded",
+    // The same of a refund.
+    "refund.intended",
+    "refund.answered",
+    "refund.recording",
+    // Reconciliation has claimed a payment; has asked the gateway about it; is about to ask it to charge again.
+    "reconcile.claimed",
+    "reconcile.found",
+    "reconcile.again",
+];
+
 /// Ends the process here if it was asked to.
 #[cfg(debug_assertions)]
 pub fn at(point: &'static str) {
@@ -51,14 +70,18 @@ pub fn at(point: &'static str) {
         let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
         let wanted = POINTS
             .iter()
+            .chain(PAYMENT_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
-        assert!(wanted.is_some(), "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?}");
+        assert!(wanted.is_some(), "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {PAYMENT_POINTS:?}");
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
 
-    debug_assert!(POINTS.contains(&point), "{point} is listed");
+    debug_assert!(
+        POINTS.contains(&point) || PAYMENT_POINTS.contains(&point),
+        "{point} is listed"
+    );
     let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {
         return;
     };

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod customer;
 pub(crate) mod demo;
 pub(crate) mod invoice;
+pub(crate) mod payment;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod replay;

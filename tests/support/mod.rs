@@ -7,6 +7,7 @@
 //! - [`golden`]: captures and datagrams of others' routers.
 //! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
+//! - [`stripe`]: a payment gateway that fails in every way it can, and remembers what it really charged.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
 //! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
@@ -26,6 +27,7 @@ pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod numbered;
 pub(crate) mod pcap;
+pub(crate) mod stripe;
 pub(crate) mod traffic;
 pub(crate) mod tshark;
 pub(crate) mod wait;
