@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
-use billing::payment::{Gateways, PaymentGateway};
+use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
+use billing::payment::{Gateways, PaymentGateway};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
@@ -65,6 +66,34 @@ pub(crate) struct BillingConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PaymentsConfig {
     pub(crate) stripe: Option<StripeSettings>,
+    pub(crate) paypal: Option<PaypalSettings>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PaypalSettings {
+    pub(crate) client_id: String,
+    #[serde(serialize_with = "hidden")]
+    pub(crate) client_secret: String,
+    /// The id of the webhook as PayPal shows it; without one, no webhook is believed.
+    #[serde(default)]
+    pub(crate) webhook_id: String,
+    /// Where PayPal answers.
+    #[serde(default = "paypal_base_url")]
+    pub(crate) base_url: String,
+}
+
+fn paypal_base_url() -> String {
+    paypal::BASE_URL.to_owned()
+}
+
+impl std::fmt::Debug for PaypalSettings {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PaypalSettings")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -107,6 +136,11 @@ impl PaymentsConfig {
             let mut config = StripeConfig::new(&settings.secret_key, &settings.webhook_secret);
             config.base_url.clone_from(&settings.base_url);
             gateways.push(Arc::new(Stripe::new(config).context("[payments.stripe]")?));
+        }
+        if let Some(settings) = &self.paypal {
+            let mut config = PaypalConfig::new(&settings.client_id, &settings.client_secret, &settings.webhook_id);
+            config.base_url.clone_from(&settings.base_url);
+            gateways.push(Arc::new(Paypal::new(config).context("[payments.paypal]")?));
         }
         Ok(Gateways::new(gateways))
     }

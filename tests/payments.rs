@@ -18,7 +18,8 @@ use billing::ledger::{self, Account};
 use billing::payment::method;
 use billing::payment::stripe::{Stripe, StripeConfig, sign};
 use billing::payment::{
-    self, GatewayName, Gateways, NewPayment, Payment, PaymentFilter, PaymentGateway, State, Transfer, gateway::SavedMethod,
+    self, GatewayName, Gateways, NewPayment, Payment, PaymentFilter, PaymentGateway, State, Transfer,
+    gateway::SavedMethod,
 };
 use billing::settlement;
 use schemas::db::{Database, next_id};
@@ -79,7 +80,9 @@ async fn seed(database: &Database, invoices: usize) -> (CustomerId, PaymentMetho
         label: "visa •••• 4242".to_owned(),
         expires: "2030-12".to_owned(),
     };
-    let method = method::save(&mut transaction, GatewayName::Stripe, customer, &saved, 0).await.unwrap();
+    let method = method::save(&mut transaction, GatewayName::Stripe, customer, &saved, 0)
+        .await
+        .unwrap();
     let mut ids = Vec::new();
     for _ in 0..invoices {
         let id = next_id(&mut transaction, "invoice").await.unwrap();
@@ -180,10 +183,14 @@ impl Schedule {
                         reference: &reference,
                         note: "",
                     };
-                    payment::record_transfer(&self.database, &transfer, now_ms).await.unwrap();
+                    payment::record_transfer(&self.database, &transfer, now_ms)
+                        .await
+                        .unwrap();
                 }
                 5 | 6 => {
-                    payment::reconcile(&self.database, &self.gateways, now_ms).await.unwrap();
+                    payment::reconcile(&self.database, &self.gateways, now_ms)
+                        .await
+                        .unwrap();
                 }
                 _ => self.deliver(&mut random).await,
             }
@@ -216,19 +223,27 @@ impl Schedule {
                 self.deliver(random).await;
             }
             let now_ms = self.now_ms.fetch_add(3_700_000, Ordering::SeqCst) + 3_700_000;
-            payment::reconcile(&self.database, &self.gateways, now_ms).await.unwrap();
-            let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500).await.unwrap();
+            payment::reconcile(&self.database, &self.gateways, now_ms)
+                .await
+                .unwrap();
+            let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
+                .await
+                .unwrap();
             if payments.iter().all(|payment| !payment.state.is_open()) {
                 return;
             }
         }
-        let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500).await.unwrap();
+        let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
+            .await
+            .unwrap();
         panic!("payments are still under way: {payments:?}");
     }
 
     async fn check(&self) {
         let charged = self.stub.truth().charged();
-        let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500).await.unwrap();
+        let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
+            .await
+            .unwrap();
         let mut paid_minor: BTreeMap<InvoiceId, i64> = BTreeMap::new();
         let mut charged_minor: BTreeMap<InvoiceId, i64> = BTreeMap::new();
         for payment in &payments {
@@ -236,7 +251,11 @@ impl Schedule {
             if payment.gateway == GatewayName::Stripe {
                 let charges = charged.get(&payment.idempotency_key).cloned().unwrap_or_default();
                 assert!(charges.len() <= 1, "{payment:?} was charged {charges:?}");
-                assert_eq!(payment.state == State::Succeeded, charges.len() == 1, "{payment:?}: {charges:?}");
+                assert_eq!(
+                    payment.state == State::Succeeded,
+                    charges.len() == 1,
+                    "{payment:?}: {charges:?}"
+                );
                 *charged_minor.entry(invoice).or_default() += charges.iter().sum::<i64>();
             }
             if payment.state == State::Succeeded {
@@ -246,18 +265,31 @@ impl Schedule {
         for invoice in &self.invoices {
             let has_minor = paid_minor.get(invoice).copied().unwrap_or(0);
             let open = settlement::outstanding(self.database.pool(), *invoice).await.unwrap();
-            assert_eq!(open.minor, (INVOICE_MINOR - has_minor).max(0), "{invoice}: {payments:?}");
+            assert_eq!(
+                open.minor,
+                (INVOICE_MINOR - has_minor).max(0),
+                "{invoice}: {payments:?}"
+            );
             let row = sqlx::query("SELECT status FROM invoices WHERE id = $1")
                 .bind(invoice.0)
                 .fetch_one(self.database.pool())
                 .await
                 .unwrap();
             let status: String = row.try_get(0).unwrap();
-            assert_eq!(status == "paid", has_minor >= INVOICE_MINOR, "{invoice}: {status}, {has_minor}");
+            assert_eq!(
+                status == "paid",
+                has_minor >= INVOICE_MINOR,
+                "{invoice}: {status}, {has_minor}"
+            );
             let by_card = charged_minor.get(invoice).copied().unwrap_or(0);
-            assert!(by_card <= INVOICE_MINOR, "{invoice} was charged {by_card}: {payments:?}");
+            assert!(
+                by_card <= INVOICE_MINOR,
+                "{invoice} was charged {by_card}: {payments:?}"
+            );
         }
-        let cash = ledger::balance(self.database.pool(), &Account::cash("stripe", Currency::USD)).await.unwrap();
+        let cash = ledger::balance(self.database.pool(), &Account::cash("stripe", Currency::USD))
+            .await
+            .unwrap();
         let at_the_gateway: i64 = charged.values().flatten().sum();
         assert_eq!(cash.minor, at_the_gateway);
         let report = ledger::check(&self.database).await.unwrap();
@@ -267,7 +299,10 @@ impl Schedule {
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text} is a whole number: {error}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|error| panic!("{name}={text} is a whole number: {error}")),
+    )
 }
 
 #[test]
@@ -276,7 +311,10 @@ fn b4_holds_whatever_the_gateway_does() {
     let count = number(SCHEDULES).unwrap_or(if first.is_some() { 1 } else { SCHEDULES_SHORT });
     for seed in first.unwrap_or(1)..first.unwrap_or(1) + count {
         println!("schedule {seed}: {SEED}={seed} repeats its choices");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(schedule(seed));
     }
 }
@@ -337,7 +375,10 @@ impl Killed {
             stub.base_url()
         );
         std::fs::write(data.path().join("ezscale.toml"), config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let killed = Killed { data, stub, runtime };
         let database = killed.database();
         killed.runtime.block_on(seed(&database, 1));
@@ -350,7 +391,12 @@ impl Killed {
     }
 
     fn abort(&self, arguments: &[&str], point: &str) {
-        let output = self.data.command(arguments).env("EZSCALE_FAULT", point).output().unwrap();
+        let output = self
+            .data
+            .command(arguments)
+            .env("EZSCALE_FAULT", point)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             !output.status.success() && said.contains(&format!("aborted at {point}")),
@@ -372,12 +418,18 @@ impl Killed {
 
     fn check(&self, point: &str, charges: usize, credit_minor: i64) {
         let charged = self.stub.truth().charged();
-        assert_eq!(charged.values().map(Vec::len).sum::<usize>(), charges, "{point}: {charged:?}");
+        assert_eq!(
+            charged.values().map(Vec::len).sum::<usize>(),
+            charges,
+            "{point}: {charged:?}"
+        );
         let database = self.database();
         self.runtime.block_on(async {
             let report = ledger::check(&database).await.unwrap();
             assert!(report.is_clean(), "{point}: {report:?}");
-            let credit = settlement::credit_balance(database.pool(), CustomerId(1), Currency::USD).await.unwrap();
+            let credit = settlement::credit_balance(database.pool(), CustomerId(1), Currency::USD)
+                .await
+                .unwrap();
             assert_eq!(credit.minor, credit_minor, "{point}");
         });
     }
@@ -439,7 +491,11 @@ fn b4_holds_wherever_a_refund_is_killed() {
         killed.check(point, 1, 2_500);
         killed.abort(&["payment", "refund", "pay_1", "--amount", "10"], point);
         // What is promised to the refund cannot be refunded again.
-        let refused = killed.data.command(&["payment", "refund", "pay_1", "--amount", "20"]).output().unwrap();
+        let refused = killed
+            .data
+            .command(&["payment", "refund", "pay_1", "--amount", "20"])
+            .output()
+            .unwrap();
         assert!(String::from_utf8_lossy(&refused.stderr).contains("15.00 USD of pay_1 can be refunded"));
         killed.reconcile(5);
         assert_eq!(killed.stub.truth().refunded_minor(), 1_000, "{point}");
@@ -449,15 +505,27 @@ fn b4_holds_wherever_a_refund_is_killed() {
 
 #[test]
 fn b4_an_error_after_the_charge_is_not_charged_again() {
-    for fault in [Fault::ErrorAfter, Fault::ResetAfter, Fault::ErrorBefore, Fault::ResetBefore] {
+    for fault in [
+        Fault::ErrorAfter,
+        Fault::ResetAfter,
+        Fault::ErrorBefore,
+        Fault::ResetBefore,
+    ] {
         let killed = Killed::new();
         killed.stub.truth().faults.push_back(fault);
         let said = killed.data.run(&["payment", "charge", "inv_1"]);
         assert!(said.starts_with("pay_1 unknown"), "{fault:?}: {said}");
-        assert_eq!(killed.reconcile(5), "1 looked for, 1 settled, X asked for again, 0 errors, 0 events\n".replace(
-            'X',
-            if matches!(fault, Fault::ErrorAfter | Fault::ResetAfter) { "0" } else { "1" },
-        ));
+        assert_eq!(
+            killed.reconcile(5),
+            "1 looked for, 1 settled, X asked for again, 0 errors, 0 events\n".replace(
+                'X',
+                if matches!(fault, Fault::ErrorAfter | Fault::ResetAfter) {
+                    "0"
+                } else {
+                    "1"
+                },
+            )
+        );
         killed.check(&format!("{fault:?}"), 1, 0);
     }
 }

@@ -73,7 +73,10 @@ pub fn at(point: &'static str) {
             .chain(PAYMENT_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
-        assert!(wanted.is_some(), "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {PAYMENT_POINTS:?}");
+        assert!(
+            wanted.is_some(),
+            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {PAYMENT_POINTS:?}"
+        );
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);

@@ -117,13 +117,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 customer,
                 ..PaymentFilter::default()
             };
-            let mut listing =
-                Listing::new(&["payment", "customer", "for", "gateway", "amount", "state", "created", "what"]).right(4);
+            let mut listing = Listing::new(&[
+                "payment", "customer", "for", "gateway", "amount", "state", "created", "what",
+            ])
+            .right(4);
             for payment in payment::list(database.pool(), filter, limit).await? {
                 listing.row([
                     payment.id.to_string(),
                     payment.customer.to_string(),
-                    payment.purpose.invoice().map_or("top-up".to_owned(), |invoice| invoice.to_string()),
+                    payment
+                        .purpose
+                        .invoice()
+                        .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
                     payment.gateway.to_string(),
                     payment.amount.to_string(),
                     payment.state.to_string(),
@@ -279,7 +284,10 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         ("customer", payment.customer.to_string()),
         (
             "for",
-            payment.purpose.invoice().map_or("top-up".to_owned(), |invoice| invoice.to_string()),
+            payment
+                .purpose
+                .invoice()
+                .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
         ),
         ("amount", payment.amount.to_string()),
         ("gateway", payment.gateway.to_string()),
@@ -296,7 +304,13 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         println!("{name:14} {value}");
     }
     for refund in payment::refunds_of(database.pool(), id).await? {
-        println!("{:14} {} {} {}", refund.id.to_string(), refund.amount, refund.state, refund.reason);
+        println!(
+            "{:14} {} {} {}",
+            refund.id.to_string(),
+            refund.amount,
+            refund.state,
+            refund.reason
+        );
     }
     if payment.gateway != GatewayName::Manual && payment.state.is_open() {
         println!("under way: `ezscale payment reconcile` looks for it at the gateway");

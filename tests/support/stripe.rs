@@ -64,7 +64,10 @@ impl Truth {
         let mut charged: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for intent in self.intents.iter().filter(|intent| intent["status"] == "succeeded") {
             let key = intent["metadata"]["ezscale_key"].as_str().expect("our key").to_owned();
-            charged.entry(key).or_default().push(intent["amount"].as_i64().expect("an amount"));
+            charged
+                .entry(key)
+                .or_default()
+                .push(intent["amount"].as_i64().expect("an amount"));
         }
         charged
     }
@@ -147,7 +150,12 @@ fn serve(mut stream: TcpStream, truth: &Mutex<Truth>) {
         answer(&mut stream, status, &body);
         return;
     }
-    let fault = truth.lock().expect("not poisoned").faults.pop_front().unwrap_or(Fault::None);
+    let fault = truth
+        .lock()
+        .expect("not poisoned")
+        .faults
+        .pop_front()
+        .unwrap_or(Fault::None);
     match fault {
         Fault::HangBefore => wait_for_hangup(&mut stream),
         Fault::DoneLate => {
@@ -174,7 +182,11 @@ fn act(request: &Request, fault: Fault, truth: &mut Truth) -> (u16, Value) {
     let key = request.key.clone().expect("who moves money sends a key");
     if let Some(before) = truth.by_key.get(&key) {
         let id = before["id"].clone();
-        let now = truth.intents.iter().chain(&truth.refunds).find(|object| object["id"] == id);
+        let now = truth
+            .intents
+            .iter()
+            .chain(&truth.refunds)
+            .find(|object| object["id"] == id);
         return reply(now.expect("what a key stands for is there"));
     }
     let field = |name: &str| request.fields.get(name).cloned().unwrap_or_default();
@@ -245,7 +257,8 @@ fn look(request: &Request, truth: &mut Truth) -> (u16, Value) {
             truth.intents.iter().filter(of).cloned().collect()
         }
         "/v1/refunds" => {
-            let of = |refund: &&Value| refund["payment_intent"].as_str() == query.get("payment_intent").map(String::as_str);
+            let of =
+                |refund: &&Value| refund["payment_intent"].as_str() == query.get("payment_intent").map(String::as_str);
             truth.refunds.iter().filter(of).cloned().collect()
         }
         path => panic!("the hostile gateway does not know GET {path}"),

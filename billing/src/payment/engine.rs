@@ -78,10 +78,13 @@ pub async fn cancel(
     let (State::RequiresAction, Some(reference)) = (payment.state, &payment.reference) else {
         return Ok(payment);
     };
-    let outcome = gateway.cancel(reference).await.map_err(|source| PaymentError::Gateway {
-        gateway: gateway.name(),
-        source,
-    })?;
+    let outcome = gateway
+        .cancel(reference)
+        .await
+        .map_err(|source| PaymentError::Gateway {
+            gateway: gateway.name(),
+            source,
+        })?;
     record_in_transaction(database, id, &outcome, now_ms).await
 }
 
@@ -245,10 +248,7 @@ pub(crate) async fn record_answer(
     warn!(payment = %id, error = %unanswered, "a gateway did not say what became of a charge");
     let mut transaction = database.begin_write().await?;
     let payment = locked(&mut transaction, id).await?;
-    let nothing_happened = matches!(
-        unanswered,
-        GatewayError::NotSent { .. } | GatewayError::Refused { .. }
-    );
+    let nothing_happened = matches!(unanswered, GatewayError::NotSent { .. } | GatewayError::Refused { .. });
     // An earlier call with the same key may have done what this one did not.
     if nothing_happened && payment.calls == 1 {
         let code = match &unanswered {
@@ -399,11 +399,7 @@ fn believable(payment: &Payment, outcome: &ChargeOutcome) -> Result<(), PaymentE
 }
 
 /// The money is there: it settles the invoice, or becomes credit.
-pub(crate) async fn settle(
-    connection: &mut AnyConnection,
-    payment: &Payment,
-    now_ms: i64,
-) -> Result<(), PaymentError> {
+pub(crate) async fn settle(connection: &mut AnyConnection, payment: &Payment, now_ms: i64) -> Result<(), PaymentError> {
     let received = Received {
         payment: payment.id,
         customer: payment.customer,
@@ -442,7 +438,15 @@ pub(crate) async fn announce(
         "action_url": url,
         "error": problem,
     });
-    settlement::tell(connection, event_type, payment.customer, payment.id.to_string(), facts, now_ms).await?;
+    settlement::tell(
+        connection,
+        event_type,
+        payment.customer,
+        payment.id.to_string(),
+        facts,
+        now_ms,
+    )
+    .await?;
     Ok(())
 }
 

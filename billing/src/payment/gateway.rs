@@ -91,8 +91,13 @@ pub enum ChargeState {
     Succeeded,
     Processing,
     /// The customer must confirm it with the bank, at this address; empty when the gateway gave none.
-    RequiresAction { url: String },
-    Declined { code: String, message: String },
+    RequiresAction {
+        url: String,
+    },
+    Declined {
+        code: String,
+        message: String,
+    },
     Cancelled,
 }
 
@@ -251,7 +256,11 @@ impl GatewayError {
                 source: Some(error),
             };
         }
-        let words = if error.is_timeout() { "time-out" } else { "the connection broke" };
+        let words = if error.is_timeout() {
+            "time-out"
+        } else {
+            "the connection broke"
+        };
         GatewayError::Unknown {
             why: why(words),
             source: Some(error),
@@ -305,12 +314,8 @@ pub trait PaymentGateway: Send + Sync + std::fmt::Debug {
     async fn detach(&self, method: &str) -> Result<(), GatewayError>;
 
     /// The event, once its signature is believed. `now_ms` is the real time: signatures are.
-    async fn verify_webhook(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        now_ms: i64,
-    ) -> Result<GatewayEvent, WebhookError>;
+    async fn verify_webhook(&self, headers: &HeaderMap, body: &[u8], now_ms: i64)
+    -> Result<GatewayEvent, WebhookError>;
 
     /// An event that was believed before.
     fn parse_event(&self, body: &[u8]) -> Result<GatewayEvent, WebhookError>;

@@ -80,10 +80,13 @@ pub async fn start_setup(
         gateway_customer: gateway_customer.as_deref(),
         return_url,
     };
-    gateway.start_setup(&request).await.map_err(|source| PaymentError::Gateway {
-        gateway: gateway.name(),
-        source,
-    })
+    gateway
+        .start_setup(&request)
+        .await
+        .map_err(|source| PaymentError::Gateway {
+            gateway: gateway.name(),
+            source,
+        })
 }
 
 /// Saves what the gateway has saved; the first is the default. The same again changes nothing.
@@ -156,7 +159,15 @@ pub async fn save(
     .await?;
     let facts = serde_json::json!({ "method": id, "gateway": gateway.name(), "label": saved.label });
     let subject = id.to_string();
-    settlement::tell(connection, EventType::PaymentMethodAdded, customer, subject, facts, now_ms).await?;
+    settlement::tell(
+        connection,
+        EventType::PaymentMethodAdded,
+        customer,
+        subject,
+        facts,
+        now_ms,
+    )
+    .await?;
     of_customer(connection, customer, id).await
 }
 
@@ -193,17 +204,22 @@ pub async fn remove(
     let mut connection = database.pool().acquire().await?;
     let method = of_customer(&mut connection, customer, id).await?;
     drop(connection);
-    gateway.detach(&method.reference).await.map_err(|source| PaymentError::Gateway {
-        gateway: gateway.name(),
-        source,
-    })?;
+    gateway
+        .detach(&method.reference)
+        .await
+        .map_err(|source| PaymentError::Gateway {
+            gateway: gateway.name(),
+            source,
+        })?;
     let mut transaction = database.begin_write().await?;
     settlement::lock_customer(&mut transaction, customer).await?;
-    sqlx::query("UPDATE payment_methods SET removed_at_ms = $2, is_default = 0 WHERE id = $1 AND removed_at_ms IS NULL")
-        .bind(id.0)
-        .bind(now_ms)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "UPDATE payment_methods SET removed_at_ms = $2, is_default = 0 WHERE id = $1 AND removed_at_ms IS NULL",
+    )
+    .bind(id.0)
+    .bind(now_ms)
+    .execute(&mut *transaction)
+    .await?;
     if method.is_default
         && let Some(next) = methods(&mut *transaction, customer).await?.first()
     {

@@ -27,7 +27,7 @@ mod engine;
 pub mod gateway;
 pub mod manual;
 pub mod method;
-
+pub mod paypal;
 mod reconcile;
 mod refund;
 mod state;
@@ -44,8 +44,8 @@ pub use manual::{Transfer, record_transfer};
 pub use reconcile::{Reconciled, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, refund, refunds_of};
 pub use state::State;
-pub use store::{Payment, PaymentFilter, Purpose, list, payment};
-pub use webhook::{Received, receive_webhook};
+pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};
+pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
 
 use std::sync::Arc;
 

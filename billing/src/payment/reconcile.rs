@@ -57,7 +57,11 @@ pub async fn reconcile(database: &Database, gateways: &Gateways, now_ms: i64) ->
          ORDER BY check_at_ms, id LIMIT $2",
         store::SELECT
     ));
-    let rows = sqlx::query(sql).bind(now_ms).bind(MAX_BATCH).fetch_all(database.pool()).await?;
+    let rows = sqlx::query(sql)
+        .bind(now_ms)
+        .bind(MAX_BATCH)
+        .fetch_all(database.pool())
+        .await?;
     for row in &rows {
         let payment = store::read(row)?;
         let Ok(gateway) = gateways.get(payment.gateway) else {
@@ -184,7 +188,13 @@ async fn not_found(
         return Ok(());
     };
     if payment.calls >= MAX_CALLS {
-        return note(database, payment.id, "asked for as often as may be; looked for still", now_ms).await;
+        return note(
+            database,
+            payment.id,
+            "asked for as often as may be; looked for still",
+            now_ms,
+        )
+        .await;
     }
     // Compare and set, with the invoice looked at in the same transaction: it may have been paid by another way.
     let mut transaction = database.begin_write().await?;

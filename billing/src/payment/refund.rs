@@ -441,7 +441,11 @@ pub(super) async fn reconcile(
     let sql = sqlx::AssertSqlSafe(format!(
         "{SELECT} WHERE check_at_ms <= $1 AND state IN ('intent', 'unknown', 'processing') ORDER BY check_at_ms, id LIMIT $2"
     ));
-    let rows = sqlx::query(sql).bind(now_ms).bind(MAX_BATCH).fetch_all(database.pool()).await?;
+    let rows = sqlx::query(sql)
+        .bind(now_ms)
+        .bind(MAX_BATCH)
+        .fetch_all(database.pool())
+        .await?;
     for row in &rows {
         let refund = read(row)?;
         let payment = store::payment(database.pool(), refund.payment).await?;
@@ -498,7 +502,8 @@ async fn look(
             let answer = gateway.refund(&request).await;
             record_answer(database, refund.id, answer, false, now_ms).await
         }
-        Ok(None) if refund.state != RefundState::Processing => {
+        // Where nothing can be found without a reference, not finding proves nothing.
+        Ok(None) if refund.state != RefundState::Processing && gateway.capabilities().finds_by_key => {
             let outcome = RefundOutcome {
                 reference: None,
                 state: RefundProgress::Failed {
@@ -509,7 +514,7 @@ async fn look(
             record_answer(database, refund.id, Ok(outcome), false, now_ms).await
         }
         Ok(None) => {
-            let error = GatewayError::unknown("the gateway had it and does not know it any more");
+            let error = GatewayError::unknown("the gateway cannot tell: look there for the refund");
             record_answer(database, refund.id, Err(error), false, now_ms).await
         }
         Err(error) => record_answer(database, refund.id, Err(error), false, now_ms).await,

@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn the_transition_table() {
         // Rows and columns as in `ALL`: intent, unknown, requires_action, processing, succeeded, failed, cancelled.
-        let table = [".xxxxxx", "..xxxxx", "...xxxx", "....xxx", ".......", "....x..", "....x.."];
+        let table = [
+            ".xxxxxx", "..xxxxx", "...xxxx", "....xxx", ".......", "....x..", "....x..",
+        ];
         for (from, row) in State::ALL.into_iter().zip(table) {
             for (to, cell) in State::ALL.into_iter().zip(row.chars()) {
                 assert_eq!(from.can_become(to), cell == 'x', "{from} to {to}");

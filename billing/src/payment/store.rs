@@ -113,7 +113,9 @@ pub(crate) async fn by_reference(
     gateway: GatewayName,
     reference: &str,
 ) -> Result<Option<Payment>, PaymentError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE gateway = $1 AND reference = $2 ORDER BY id LIMIT 1"));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE gateway = $1 AND reference = $2 ORDER BY id LIMIT 1"
+    ));
     let row = sqlx::query(sql)
         .bind(gateway.name())
         .bind(reference)

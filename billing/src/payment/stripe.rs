@@ -154,7 +154,9 @@ impl Stripe {
             let Some(objects) = body["data"].as_array().filter(|_| status != 402) else {
                 return Err(GatewayError::unknown("a list without data"));
             };
-            let ours = objects.iter().filter(|object| text(&object["metadata"]["ezscale_key"]) == key);
+            let ours = objects
+                .iter()
+                .filter(|object| text(&object["metadata"]["ezscale_key"]) == key);
             found.extend(ours.cloned());
             after = objects.last().map(|object| text(&object["id"]).to_owned());
             if body["has_more"] != Value::Bool(true) {
@@ -181,7 +183,10 @@ impl Stripe {
         let form = [("payment_method", request.method), ("return_url", return_url)];
         let key = format!("{}-confirm", request.idempotency_key);
         // Whatever this gave, the charge is known by its id, and is looked at again.
-        match self.post(&format!("/v1/payment_intents/{id}/confirm"), &form, Some(&key)).await {
+        match self
+            .post(&format!("/v1/payment_intents/{id}/confirm"), &form, Some(&key))
+            .await
+        {
             Ok(Reply { status: 200, body }) => charge_outcome(&body).unwrap_or(waits),
             _ => waits,
         }
@@ -250,7 +255,9 @@ impl PaymentGateway for Stripe {
         }
         let since = (request.created_at_ms.div_euclid(1000) - CLOCK_SKEW_S).to_string();
         let query = [("customer", request.gateway_customer), ("created[gte]", &since)];
-        let found = self.with_key("/v1/payment_intents", &query, request.idempotency_key).await?;
+        let found = self
+            .with_key("/v1/payment_intents", &query, request.idempotency_key)
+            .await?;
         let mut outcomes = Vec::with_capacity(found.len());
         for intent in &found {
             outcomes.push(charge_outcome(intent)?);
@@ -351,7 +358,9 @@ impl PaymentGateway for Stripe {
         let mut saved = self.get(&format!("/v1/payment_methods/{method}"), &[]).await?.body;
         if text(&saved["customer"]) != gateway_customer {
             let form = [("customer", gateway_customer.as_str())];
-            let reply = self.post(&format!("/v1/payment_methods/{method}/attach"), &form, None).await?;
+            let reply = self
+                .post(&format!("/v1/payment_methods/{method}/attach"), &form, None)
+                .await?;
             saved = reply.body;
         }
         let kind = text(&saved["type"]).to_owned();
@@ -374,7 +383,10 @@ impl PaymentGateway for Stripe {
     }
 
     async fn detach(&self, method: &str) -> Result<(), GatewayError> {
-        match self.post(&format!("/v1/payment_methods/{method}/detach"), &[], None).await {
+        match self
+            .post(&format!("/v1/payment_methods/{method}/detach"), &[], None)
+            .await
+        {
             // It is gone already.
             Ok(_) | Err(GatewayError::Refused { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -387,7 +399,9 @@ impl PaymentGateway for Stripe {
         body: &[u8],
         now_ms: i64,
     ) -> Result<GatewayEvent, WebhookError> {
-        let header = headers.get("stripe-signature").ok_or(WebhookError::NoHeader("Stripe-Signature"))?;
+        let header = headers
+            .get("stripe-signature")
+            .ok_or(WebhookError::NoHeader("Stripe-Signature"))?;
         let header = header.to_str().map_err(|_| WebhookError::Header("Stripe-Signature"))?;
         signature::verify(header, body, &self.config.webhook_secret, now_ms)?;
         self.parse_event(body)

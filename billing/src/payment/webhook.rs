@@ -49,7 +49,10 @@ pub async fn receive_webhook(
         let source = super::WebhookError::Body(format!("{} bytes, more than {MAX_BODY_BYTES}", body.len()));
         return Err(not_believed(source));
     }
-    let event = gateway.verify_webhook(headers, body, now_ms).await.map_err(not_believed)?;
+    let event = gateway
+        .verify_webhook(headers, body, now_ms)
+        .await
+        .map_err(not_believed)?;
     let mut transaction = database.begin_write().await?;
     if !insert(&mut transaction, gateway.name(), &event, body, now_ms).await? {
         return Ok(Received::Repeated);
@@ -180,7 +183,9 @@ async fn count(
         } => {
             let mut found = None;
             if let Some(key) = idempotency_key {
-                found = store::by_key(connection, key).await?.filter(|payment| payment.gateway == gateway);
+                found = store::by_key(connection, key)
+                    .await?
+                    .filter(|payment| payment.gateway == gateway);
             }
             if let (None, Some(reference)) = (&found, &outcome.reference) {
                 found = store::by_reference(connection, gateway, reference).await?;

@@ -102,7 +102,11 @@ mod tests {
             (good.clone(), now_ms - (TOLERANCE_S + 1) * 1000, "signed -301 s ago"),
             (format!("t={AT_S},{other}"), now_ms, "no signature fits"),
             (format!("t={},{ours}", AT_S + 1), now_ms, "no signature fits"),
-            (format!("t={AT_S},{}", ours.replace("v1", "v0")), now_ms, "no signature fits"),
+            (
+                format!("t={AT_S},{}", ours.replace("v1", "v0")),
+                now_ms,
+                "no signature fits",
+            ),
             (format!("t={AT_S},v1={}", &KNOWN[..62]), now_ms, "no signature fits"),
             (format!("t={AT_S},v1=ü"), now_ms, "no signature fits"),
             (format!("t={AT_S}"), now_ms, "no signature fits"),

@@ -38,7 +38,10 @@ pub(super) fn stripe_amount(amount: Money) -> Result<i64, GatewayError> {
     };
     let scaled = scaled.ok_or_else(|| refused(format!("Stripe has no unit for {amount}")))?;
     if ours == 3 && scaled % 10 != 0 {
-        return Err(refused(format!("Stripe takes {} only in tens of the smallest unit, not {amount}", amount.currency)));
+        return Err(refused(format!(
+            "Stripe takes {} only in tens of the smallest unit, not {amount}",
+            amount.currency
+        )));
     }
     Ok(scaled)
 }
@@ -230,7 +233,10 @@ mod tests {
         }
         for json in [r#"{"id":"pi_1","status":"new"}"#, r#"{"status":"succeeded"}"#, "null"] {
             let intent: Value = serde_json::from_str(json).unwrap();
-            assert!(matches!(charge_outcome(&intent), Err(GatewayError::Unknown { .. })), "{json}");
+            assert!(
+                matches!(charge_outcome(&intent), Err(GatewayError::Unknown { .. })),
+                "{json}"
+            );
         }
     }
 }
