@@ -229,14 +229,14 @@ impl Schedule {
             let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
                 .await
                 .unwrap();
-            if payments.iter().all(|payment| !payment.state.is_open()) {
+            if payments.iter().all(|payment| payment.check_at_ms.is_none()) {
                 return;
             }
         }
         let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
             .await
             .unwrap();
-        panic!("payments are still under way: {payments:?}");
+        panic!("payments are still looked for: {payments:?}");
     }
 
     async fn check(&self) {

@@ -20,6 +20,9 @@ pub(crate) const CHECK_AFTER_MS: i64 = 60_000;
 /// Between two looks at a payment that nobody knows about; doubled from look to look up to the second.
 const BACKOFF_MS: i64 = 60_000;
 const BACKOFF_MAX_MS: i64 = 3_600_000;
+/// What failed or was given up without the gateway's word is looked for once more after so long: a charge may have been made
+/// after everybody had stopped waiting.
+const LAST_LOOK_MS: i64 = 24 * 3_600_000;
 /// Characters of an error that are kept.
 const MAX_ERROR_CHARS: usize = 500;
 const MAX_NOTE_CHARS: usize = 500;
@@ -248,6 +251,10 @@ pub(crate) async fn record_answer(
     warn!(payment = %id, error = %unanswered, "a gateway did not say what became of a charge");
     let mut transaction = database.begin_write().await?;
     let payment = locked(&mut transaction, id).await?;
+    if payment.state == State::Succeeded {
+        // Somebody has heard of it in the meantime.
+        return Ok(payment);
+    }
     let nothing_happened = matches!(unanswered, GatewayError::NotSent { .. } | GatewayError::Refused { .. });
     // An earlier call with the same key may have done what this one did not.
     if nothing_happened && payment.calls == 1 {
@@ -273,7 +280,7 @@ pub(crate) async fn record_answer(
     store::payment(database.pool(), id).await
 }
 
-/// Nobody knows: it is looked for later, if nobody has heard of it in the meantime.
+/// Nobody knows: it is looked for later. One that was given up in the meantime stays so until it is found.
 pub(crate) async fn look_again(
     connection: &mut AnyConnection,
     payment: &Payment,
@@ -346,6 +353,11 @@ pub(crate) async fn record(
         ChargeState::Declined { code, message } => ("", format!("{code}: {message}")),
         _ => ("", String::new()),
     };
+    let check_at_ms = match next {
+        _ if next.is_open() => Some(now_ms + CHECK_AFTER_MS),
+        State::Failed | State::Cancelled if outcome.reference.is_none() => Some(now_ms + LAST_LOOK_MS),
+        _ => None,
+    };
     // A success names the charge that has the money; otherwise the first that was heard of stays.
     let reference = match (next, &outcome.reference) {
         (State::Succeeded, Some(reference)) => Some(reference.clone()),
@@ -361,7 +373,7 @@ pub(crate) async fn record(
     .bind(url)
     .bind(cut(&problem, MAX_ERROR_CHARS))
     .bind(now_ms.max(payment.updated_at_ms + 1))
-    .bind(next.is_open().then_some(now_ms + CHECK_AFTER_MS))
+    .bind(check_at_ms)
     .bind((next == State::Succeeded).then_some(now_ms))
     .execute(&mut *connection)
     .await?;

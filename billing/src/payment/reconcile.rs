@@ -53,8 +53,7 @@ pub async fn reconcile(database: &Database, gateways: &Gateways, now_ms: i64) ->
         ..Reconciled::default()
     };
     let sql = sqlx::AssertSqlSafe(format!(
-        "{} WHERE check_at_ms <= $1 AND state IN ('intent', 'unknown', 'requires_action', 'processing') \
-         ORDER BY check_at_ms, id LIMIT $2",
+        "{} WHERE check_at_ms <= $1 AND state <> 'succeeded' ORDER BY check_at_ms, id LIMIT $2",
         store::SELECT
     ));
     let rows = sqlx::query(sql)
@@ -73,7 +72,7 @@ pub async fn reconcile(database: &Database, gateways: &Gateways, now_ms: i64) ->
         };
         fault::at("reconcile.claimed");
         done.looked_for += 1;
-        let id = payment.id;
+        let (id, was_open) = (payment.id, payment.state.is_open());
         match tokio::time::timeout(WORK_LIMIT, look(database, gateway, payment, now_ms, &mut done)).await {
             Ok(Ok(())) => {}
             Ok(Err(error @ PaymentError::Database(_))) => return Err(error),
@@ -87,7 +86,7 @@ pub async fn reconcile(database: &Database, gateways: &Gateways, now_ms: i64) ->
                 done.errors += 1;
             }
         }
-        if !store::payment(database.pool(), id).await?.state.is_open() {
+        if was_open && !store::payment(database.pool(), id).await?.state.is_open() {
             done.settled += 1;
         }
     }
@@ -143,6 +142,7 @@ async fn look(
     fault::at("reconcile.found");
     let age_ms = now_ms - payment.created_at_ms;
     match found {
+        found if !payment.state.is_open() => last_look(database, &payment, found, now_ms).await,
         Some(outcome) => {
             let waits = matches!(outcome.state, ChargeState::RequiresAction { .. });
             engine::record_in_transaction(database, payment.id, &outcome, now_ms).await?;
@@ -153,6 +153,23 @@ async fn look(
         }
         None => not_found(database, gateway, payment, method, now_ms, done).await,
     }
+}
+
+/// It had failed or was given up; if the money is there after all, it counts, and otherwise nobody looks again.
+async fn last_look(
+    database: &Database,
+    payment: &Payment,
+    found: Option<ChargeOutcome>,
+    now_ms: i64,
+) -> Result<(), PaymentError> {
+    if let Some(outcome) = found {
+        engine::record_in_transaction(database, payment.id, &outcome, now_ms).await?;
+    }
+    sqlx::query("UPDATE payments SET check_at_ms = NULL WHERE id = $1 AND state IN ('failed', 'cancelled')")
+        .bind(payment.id.0)
+        .execute(database.pool())
+        .await?;
+    Ok(())
 }
 
 /// The gateway does not know it, and every call that could still tell it has ended.

@@ -66,7 +66,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len())
@@ -86,7 +86,7 @@ mod tests {
     fn signatures() {
         let good = sign("whsec_a", AT_S, BODY);
         // HMAC-SHA256 of "1700000000.{"id":"evt_1"}" with whsec_a, by another program.
-        assert_eq!(good, format!("t={AT_S},v1={}", KNOWN));
+        assert_eq!(good, format!("t={AT_S},v1={KNOWN}"));
         let other = sign("whsec_b", AT_S, BODY).replace(&format!("t={AT_S},"), "");
         let ours = good.replace(&format!("t={AT_S},"), "");
         let now_ms = AT_S * 1000;
