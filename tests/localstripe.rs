@@ -3,6 +3,8 @@
 //!
 //! It keeps no idempotency keys and lists PaymentIntents without filters: what those are for is tested in payments.rs.
 
+#![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

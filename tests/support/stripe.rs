@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -94,6 +94,7 @@ pub(crate) struct HostileStripe {
     address: SocketAddr,
     truth: Arc<Mutex<Truth>>,
     ends: Arc<AtomicBool>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl HostileStripe {
@@ -102,23 +103,38 @@ impl HostileStripe {
         let address = listener.local_addr().expect("a bound address");
         let truth = Arc::new(Mutex::new(Truth::default()));
         let ends = Arc::new(AtomicBool::new(false));
-        let (shared, stop) = (truth.clone(), ends.clone());
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let (shared, stop, count) = (truth.clone(), ends.clone(), in_flight.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let truth = shared.clone();
-                if let Ok(stream) = stream {
-                    std::thread::spawn(move || serve(stream, &truth));
-                }
+                let (truth, count) = (shared.clone(), count.clone());
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    if let Ok(stream) = stream {
+                        serve(stream, &truth);
+                    }
+                    count.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        HostileStripe { address, truth, ends }
+        HostileStripe {
+            address,
+            truth,
+            ends,
+            in_flight,
+        }
     }
 
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Requests that it has not done with.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     pub(crate) fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
