@@ -76,6 +76,8 @@ enum Command {
     Clock(commands::clock::Args),
     /// Show who did what
     Audit(commands::audit::Args),
+    /// Charge, record, refund and reconcile payments
+    Payment(commands::payment::Args),
 }
 
 fn main() -> ExitCode {
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
             Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,
             Command::Audit(args) => commands::audit::run(args).await,
+            Command::Payment(args) => commands::payment::run(args).await,
         }
     });
     match result {

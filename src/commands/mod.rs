@@ -11,6 +11,7 @@ pub(crate) mod entity;
 pub(crate) mod event;
 pub(crate) mod invoice;
 pub(crate) mod ledger;
+pub(crate) mod payment;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod replay;
