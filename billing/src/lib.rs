@@ -21,6 +21,8 @@ mod error;
 pub mod event;
 pub mod evidence;
 pub mod exclusion;
+#[cfg(test)]
+mod histories;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;

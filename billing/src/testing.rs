@@ -1,5 +1,7 @@
 //! A small world for tests: a database in a temporary folder, and usage that tests write down window by window.
 
+mod postgres;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -18,6 +20,7 @@ use crate::UsageSource;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
 use crate::subscription::{self, Contract, NewSubscription};
 use crate::usage::UsageQuery;
+use postgres::Postgres;
 
 /// Windows are closed so long after their end.
 pub(crate) const LATENESS_MS: i64 = 600_000;
@@ -198,7 +201,14 @@ impl UsageSource for FakeUsage {
 pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) usage: FakeUsage,
-    _folder: tempfile::TempDir,
+    _home: Home,
+}
+
+/// What a world's database lives in.
+#[derive(Debug)]
+enum Home {
+    Folder { _folder: tempfile::TempDir },
+    Server { _server: Postgres },
 }
 
 /// What a subscription of a test is like.
@@ -236,7 +246,16 @@ impl World {
         World {
             database,
             usage: FakeUsage::default(),
-            _folder: folder,
+            _home: Home::Folder { _folder: folder },
+        }
+    }
+
+    pub(crate) async fn on_postgres() -> World {
+        let server = Postgres::start();
+        World {
+            database: server.database().await,
+            usage: FakeUsage::default(),
+            _home: Home::Server { _server: server },
         }
     }
 

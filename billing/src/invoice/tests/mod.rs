@@ -13,6 +13,7 @@ use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
 mod credits;
+mod many;
 mod proration;
 
 const GIB: u64 = 1 << 30;
