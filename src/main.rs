@@ -1,5 +1,6 @@
 //! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
 
+mod attachments;
 mod billing_jobs;
 mod commands;
 mod config;

@@ -148,7 +148,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Deliver { data } => {
             let (config, database) = data.open_database().await?;
-            let (dispatched, delivered) = Outbox::new(&config)?.run_once(&database, now_ms).await?;
+            let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
             println!(
                 "{} events made out; {} sent, {} to be tried again, {} failed",
                 dispatched.events, delivered.sent, delivered.postponed, delivered.failed

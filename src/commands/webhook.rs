@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let (config, database) = data.open_database().await?;
             // Before the transaction: names are resolved.
-            let url = Outbox::new(&config)?.client().vet(&url).await?;
+            let url = Outbox::new(&config, &database)?.client().vet(&url).await?;
             let mut transaction = database.begin_write().await?;
             if let Some(customer) = customer {
                 inventory::customer(&mut *transaction, customer).await?;
