@@ -13,7 +13,7 @@ use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
+use schemas::ids::{ChargeItemId, CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
@@ -46,8 +46,13 @@ pub(super) struct Charge {
 }
 
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Snapshot(pub(super) Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>);
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Snapshot {
+    /// Of each phase: its end, and up to where its base price and usage were charged.
+    pub(super) phases: Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>,
+    /// What waits to be charged once.
+    pub(super) items: Vec<ChargeItemId>,
+}
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {
@@ -163,14 +168,15 @@ pub(super) async fn prepare<U: UsageSource>(
         };
         match draft(&account, &facts) {
             Ok(prepared) => drafts.push(Drafts {
-                snapshot: Snapshot(
-                    account
+                snapshot: Snapshot {
+                    phases: account
                         .contracts
                         .iter()
                         .flat_map(|contract| &contract.phases)
                         .map(|phase| (phase.id, phase.to, phase.base_to, phase.usage_to))
                         .collect(),
-                ),
+                    items: account.items.iter().map(|item| item.id).collect(),
+                },
                 customer: account.customer,
                 entity: account.entity,
                 drafts: prepared,
