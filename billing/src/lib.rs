@@ -8,13 +8,18 @@
 //! * [`evidence`]: what a line was computed from, kept with it (B5).
 //! * [`invoice`]: preview, close, read, recompute, explain, export.
 //! * [`ledger`]: double entry (B1).
+//! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
+//!   where they meet payments.
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
 pub mod approval;
 pub mod audit;
+pub mod budget;
 pub mod catalog;
+pub mod charger;
 pub mod document;
+pub mod dunning;
 mod error;
 pub mod event;
 pub mod evidence;
@@ -29,6 +34,7 @@ pub mod subscription;
 pub mod tax;
 #[cfg(test)]
 mod testing;
+pub mod top_up;
 pub mod usage;
 
 pub use error::BillingError;

@@ -21,6 +21,7 @@ mod read;
 mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
+pub(crate) use close::{Previews, preview_between};
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use items::{ChargeItem, add_item, items_of};
