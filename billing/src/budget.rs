@@ -18,7 +18,11 @@
 //!   more, or bought credit of at least what was spent over the budget. What was charged by itself (collection, automatic
 //!   top-up) does not unlock: the limit was set against just that. Staff can unlock without a payment.
 
+mod say;
+mod settings;
 mod spend;
+
+pub use settings::{Budget, NewBudget, Thresholds, budget, clear, exclude, exclusions, set, unlock};
 
 use std::collections::HashSet;
 
@@ -29,10 +33,12 @@ use schemas::money::{Currency, Money, MoneyError};
 use schemas::period::{AnchorDay, Period, PeriodError};
 use serde_json::json;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::{AnyConnection, Row as _};
 
+use self::say::{say_forecast, say_reset, say_spent};
+use self::settings::later;
 use self::spend::{Spend, spend};
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::audit::AuditError;
 use crate::event::{EventError, EventType};
 use crate::invoice::{self, Draft, Previews};
 use crate::subscription::change;
@@ -91,63 +97,6 @@ pub enum BudgetError {
     Corrupt { what: &'static str, text: String },
 }
 
-/// Percentages of a budget at which is said how much was spent: 1 to 10 of them, ascending, 1 to 200.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Thresholds(Vec<i64>);
-
-impl Default for Thresholds {
-    fn default() -> Thresholds {
-        Thresholds(vec![50, 75, 90])
-    }
-}
-
-impl Thresholds {
-    /// # Errors
-    /// When there are none or too many, or one is out of range or there twice.
-    pub fn new(percentages: &[i64]) -> Result<Thresholds, BudgetError> {
-        let mut sorted = percentages.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let fits = (1..=MAX_THRESHOLDS).contains(&sorted.len()) && sorted.len() == percentages.len();
-        if !fits
-            || sorted
-                .iter()
-                .any(|percent| !(1..=MAX_THRESHOLD_PERCENT).contains(percent))
-        {
-            return Err(BudgetError::Thresholds(percentages.to_vec()));
-        }
-        Ok(Thresholds(sorted))
-    }
-
-    pub fn percentages(&self) -> &[i64] {
-        &self.0
-    }
-}
-
-/// A customer's budget.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Budget {
-    pub customer: CustomerId,
-    pub amount: Money,
-    pub thresholds: Thresholds,
-    /// Services are suspended when it is spent.
-    pub suspends: bool,
-    pub reset_day: AnchorDay,
-    /// Paid free up to this instant, the end of a cycle.
-    pub unlocked_until_ms: Option<i64>,
-    pub updated_at_ms: i64,
-}
-
-/// A budget to be set.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NewBudget {
-    pub amount: Money,
-    pub thresholds: Thresholds,
-    pub suspends: bool,
-    /// `None`: the day on which the customer's oldest subscription that runs begins its periods, or the first.
-    pub reset_day: Option<AnchorDay>,
-}
-
 /// Where a budget stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
@@ -202,201 +151,6 @@ pub struct LookedAll {
 
 fn reaches(spent_minor: i64, percent: i64, amount: Money) -> bool {
     i128::from(spent_minor) * 100 >= i128::from(amount.minor) * i128::from(percent)
-}
-
-/// A customer's budget.
-///
-/// # Errors
-/// As the database answers, or when a stored value is not understood.
-pub async fn budget(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<Option<Budget>, BudgetError> {
-    let row = sqlx::query(
-        "SELECT b.customer_id, b.amount_minor, b.thresholds, b.suspends, b.reset_day, b.unlocked_until_ms, b.updated_at_ms, \
-         c.currency FROM budgets b JOIN customers c ON c.id = b.customer_id WHERE b.customer_id = $1",
-    )
-    .bind(customer.0)
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(read).transpose()
-}
-
-/// Services that do not count and are not suspended.
-///
-/// # Errors
-/// As the database answers.
-pub async fn exclusions(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<Vec<ServiceId>, BudgetError> {
-    let rows = sqlx::query("SELECT service_id FROM budget_exclusions WHERE customer_id = $1 ORDER BY service_id")
-        .bind(customer.0)
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(|row| Ok(ServiceId(row.try_get(0)?))).collect()
-}
-
-/// Sets or changes a budget. What follows from it is done by the next [`check`]: call it after the commit.
-///
-/// # Errors
-/// When the amount is out of range or in another currency.
-pub async fn set(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    new: &NewBudget,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<Budget, BudgetError> {
-    settlement::lock_customer(connection, customer).await?;
-    let owner = inventory::customer(&mut *connection, customer).await?;
-    let NewBudget { amount, .. } = *new;
-    if amount.currency != owner.currency {
-        return Err(BudgetError::OtherCurrency {
-            customer,
-            pays: owner.currency,
-            asked: amount.currency,
-        });
-    }
-    if !(1..=MAX_AMOUNT_MINOR).contains(&amount.minor) {
-        let money = |minor| Money::new(minor, owner.currency);
-        return Err(BudgetError::OutOfRange {
-            value: amount,
-            min: money(1),
-            max: money(MAX_AMOUNT_MINOR),
-        });
-    }
-    let before = budget(&mut *connection, customer).await?;
-    let reset_day = match (new.reset_day, &before) {
-        (Some(day), _) => day,
-        (None, Some(before)) => before.reset_day,
-        (None, None) => billing_day(connection, customer).await?,
-    };
-    sqlx::query(
-        "INSERT INTO budgets (customer_id, amount_minor, thresholds, suspends, reset_day, updated_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (customer_id) DO UPDATE SET amount_minor = $2, thresholds = $3, \
-         suspends = $4, reset_day = $5, updated_at_ms = $6",
-    )
-    .bind(customer.0)
-    .bind(amount.minor)
-    .bind(json!(new.thresholds).to_string())
-    .bind(i64::from(new.suspends))
-    .bind(reset_day.get())
-    .bind(later(now_ms, before.as_ref()))
-    .execute(&mut *connection)
-    .await?;
-    // What was said of a smaller budget and is not so of this one will be said when it is.
-    sqlx::query(
-        "DELETE FROM budget_alerts WHERE customer_id = $1 AND basis <> 'reset' AND spent_minor * 100 < threshold * $2",
-    )
-    .bind(customer.0)
-    .bind(amount.minor)
-    .execute(&mut *connection)
-    .await?;
-    let change = json!({
-        "amount_minor": amount.minor, "currency": amount.currency, "thresholds": new.thresholds,
-        "suspends": new.suspends, "reset_day": reset_day.get(),
-        "before_minor": before.map(|before| before.amount.minor),
-    });
-    record(connection, actor, "budget.set", customer, change, now_ms).await?;
-    budget(connection, customer)
-        .await?
-        .ok_or(BudgetError::NoBudget(customer))
-}
-
-/// Takes a budget away, with its exclusions and holds.
-///
-/// # Errors
-/// [`BudgetError::NoBudget`] when there is none.
-pub async fn clear(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), BudgetError> {
-    settlement::lock_customer(connection, customer).await?;
-    let cleared = sqlx::query("DELETE FROM budgets WHERE customer_id = $1")
-        .bind(customer.0)
-        .execute(&mut *connection)
-        .await?;
-    if cleared.rows_affected() == 0 {
-        return Err(BudgetError::NoBudget(customer));
-    }
-    sqlx::query("DELETE FROM budget_exclusions WHERE customer_id = $1")
-        .bind(customer.0)
-        .execute(&mut *connection)
-        .await?;
-    release_all(connection, customer, &HashSet::new(), now_ms).await?;
-    record(connection, actor, "budget.clear", customer, json!({}), now_ms).await
-}
-
-/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`check`].
-///
-/// # Errors
-/// When the service is not the customer's.
-pub async fn exclude(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    service: ServiceId,
-    is_excluded: bool,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), BudgetError> {
-    settlement::lock_customer(connection, customer).await?;
-    if inventory::service(&mut *connection, service).await?.customer != customer {
-        return Err(BudgetError::OtherCustomer { service, customer });
-    }
-    let (sql, action) = if is_excluded {
-        (
-            "INSERT INTO budget_exclusions (customer_id, service_id) VALUES ($1, $2) ON CONFLICT (customer_id, service_id) DO NOTHING",
-            "budget.exclude",
-        )
-    } else {
-        (
-            "DELETE FROM budget_exclusions WHERE customer_id = $1 AND service_id = $2",
-            "budget.include",
-        )
-    };
-    sqlx::query(sql)
-        .bind(customer.0)
-        .bind(service.0)
-        .execute(&mut *connection)
-        .await?;
-    let before = budget(&mut *connection, customer).await?;
-    sqlx::query("UPDATE budgets SET updated_at_ms = $2 WHERE customer_id = $1")
-        .bind(customer.0)
-        .bind(later(now_ms, before.as_ref()))
-        .execute(&mut *connection)
-        .await?;
-    record(
-        connection,
-        actor,
-        action,
-        customer,
-        json!({ "service": service }),
-        now_ms,
-    )
-    .await
-}
-
-/// Staff lets a customer go on until the cycle ends, without a payment.
-///
-/// # Errors
-/// [`BudgetError::NoBudget`] when there is none.
-pub async fn unlock(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    reason: &str,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<Budget, BudgetError> {
-    settlement::lock_customer(connection, customer).await?;
-    let owner = inventory::customer(&mut *connection, customer).await?;
-    let before = budget(&mut *connection, customer).await?;
-    let before = before.ok_or(BudgetError::NoBudget(customer))?;
-    let cycle = cycle_at(&owner, before.reset_day, now_ms)?;
-    if mark_unlocked(connection, &before, &cycle, None, now_ms).await? {
-        let change = json!({ "reason": reason, "unlocked_until_ms": cycle.end_ms });
-        record(connection, actor, "budget.unlock", customer, change, now_ms).await?;
-        release_all(connection, customer, &HashSet::new(), now_ms).await?;
-    }
-    budget(connection, customer)
-        .await?
-        .ok_or(BudgetError::NoBudget(customer))
 }
 
 /// Unlocks where the customer has paid: for the moment after a payment, so that nobody waits for the next look. True when
@@ -644,107 +398,6 @@ fn cycle_at(owner: &Customer, reset_day: AnchorDay, now_ms: i64) -> Result<Perio
     Ok(Period::containing(now, reset_day, &owner.time_zone)?)
 }
 
-/// Notes that something is said in this cycle; false when it was before.
-async fn say_once(
-    connection: &mut AnyConnection,
-    status: &Status,
-    threshold: i64,
-    basis: &str,
-    now_ms: i64,
-) -> Result<bool, BudgetError> {
-    let said = sqlx::query(
-        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, said_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (customer_id, cycle_start_ms, threshold, basis) DO NOTHING",
-    )
-    .bind(status.budget.customer.0)
-    .bind(status.cycle.start_ms)
-    .bind(threshold)
-    .bind(basis)
-    .bind(status.spent.minor)
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
-    Ok(said.rows_affected() == 1)
-}
-
-/// What was spent: every threshold that is reached, and that the budget is.
-async fn say_spent(connection: &mut AnyConnection, status: &Status, now_ms: i64) -> Result<Vec<i64>, BudgetError> {
-    let mut percentages = status.budget.thresholds.percentages().to_vec();
-    percentages.push(EXCEEDED_PERCENT);
-    percentages.sort_unstable();
-    percentages.dedup();
-    let mut said = Vec::new();
-    for percent in percentages {
-        let is_reached = reaches(status.spent.minor, percent, status.budget.amount);
-        if !is_reached || !say_once(connection, status, percent, "spent", now_ms).await? {
-            continue;
-        }
-        said.push(percent);
-        let event_type = match percent {
-            EXCEEDED_PERCENT => EventType::BudgetExceeded,
-            _ => EventType::BudgetThresholdReached,
-        };
-        tell(
-            connection,
-            status,
-            event_type,
-            json!({ "threshold_percent": percent, "basis": "spent" }),
-            now_ms,
-        )
-        .await?;
-    }
-    Ok(said)
-}
-
-/// That the cycle will end over the budget. When it is there already, that was said.
-async fn say_forecast(connection: &mut AnyConnection, status: &Status, now_ms: i64) -> Result<bool, BudgetError> {
-    let passes = status.forecast.minor > status.budget.amount.minor;
-    if !passes || status.is_exceeded() {
-        return Ok(false);
-    }
-    if !say_once(connection, status, EXCEEDED_PERCENT, "forecast", now_ms).await? {
-        return Ok(false);
-    }
-    let facts = json!({ "threshold_percent": EXCEEDED_PERCENT, "basis": "forecast" });
-    tell(connection, status, EventType::BudgetThresholdReached, facts, now_ms).await?;
-    Ok(true)
-}
-
-/// That a cycle has begun, where something was said in one before.
-async fn say_reset(connection: &mut AnyConnection, status: &Status, now_ms: i64) -> Result<(), BudgetError> {
-    let row = sqlx::query(
-        "SELECT count(*) FROM budget_alerts a WHERE a.customer_id = $1 AND a.basis <> 'reset' AND a.cycle_start_ms < $2 \
-         AND a.cycle_start_ms >= (SELECT CAST(coalesce(max(r.cycle_start_ms), 0) AS BIGINT) FROM budget_alerts r \
-         WHERE r.customer_id = $1 AND r.basis = 'reset')",
-    )
-    .bind(status.budget.customer.0)
-    .bind(status.cycle.start_ms)
-    .fetch_one(&mut *connection)
-    .await?;
-    if row.try_get::<i64, _>(0)? == 0 || !say_once(connection, status, 0, "reset", now_ms).await? {
-        return Ok(());
-    }
-    tell(connection, status, EventType::BudgetReset, json!({}), now_ms).await
-}
-
-async fn tell(
-    connection: &mut AnyConnection,
-    status: &Status,
-    event_type: EventType,
-    mut facts: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), BudgetError> {
-    facts["spent_minor"] = json!(status.spent.minor);
-    facts["forecast_minor"] = json!(status.forecast.minor);
-    facts["budget_minor"] = json!(status.budget.amount.minor);
-    facts["currency"] = json!(status.spent.currency);
-    facts["resets_at_ms"] = json!(status.cycle.end_ms);
-    facts["suspends"] = json!(status.budget.suspends);
-    let customer = status.budget.customer;
-    settlement::tell(connection, event_type, customer, customer.to_string(), facts, now_ms).await?;
-    Ok(())
-}
-
 /// What the customer has paid since the budget was exceeded, where that unlocks it.
 async fn paid_to_unlock(connection: &mut AnyConnection, status: &Status) -> Result<Option<Money>, BudgetError> {
     let row = sqlx::query(
@@ -754,7 +407,7 @@ async fn paid_to_unlock(connection: &mut AnyConnection, status: &Status) -> Resu
           AND i.status IN ('finalised', 'partially_paid')) AS open_invoices \
          FROM payments p JOIN budget_alerts a ON a.customer_id = p.customer_id WHERE p.customer_id = $1 \
          AND a.cycle_start_ms = $2 AND a.threshold = $3 AND a.basis = 'spent' AND p.state = 'succeeded' \
-         AND coalesce(p.paid_at_ms, p.updated_at_ms) >= a.said_at_ms AND p.note NOT IN ($4, $5)",
+         AND coalesce(p.paid_at_ms, p.updated_at_ms) > a.said_at_ms AND p.note NOT IN ($4, $5)",
     )
     .bind(status.budget.customer.0)
     .bind(status.cycle.start_ms)
@@ -848,62 +501,6 @@ async fn running(
     rows.iter()
         .map(|row| Ok((SubscriptionId(row.try_get(0)?), ServiceId(row.try_get(1)?))))
         .collect()
-}
-
-/// The day on which the customer's oldest subscription that runs begins its periods.
-async fn billing_day(connection: &mut AnyConnection, customer: CustomerId) -> Result<AnchorDay, BudgetError> {
-    let row = sqlx::query(
-        "SELECT p.anchor_day FROM subscriptions s JOIN phases p ON p.subscription_id = s.id \
-         WHERE s.customer_id = $1 AND s.status <> 'ended' ORDER BY s.id, p.id DESC LIMIT 1",
-    )
-    .bind(customer.0)
-    .fetch_optional(connection)
-    .await?;
-    let day: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
-    Ok(AnchorDay::new(day.unwrap_or(1))?)
-}
-
-/// An instant of change that differs from the one before, also within a millisecond.
-fn later(now_ms: i64, before: Option<&Budget>) -> i64 {
-    before.map_or(now_ms, |before| now_ms.max(before.updated_at_ms + 1))
-}
-
-async fn record(
-    connection: &mut AnyConnection,
-    actor: Actor<'_>,
-    action: &str,
-    customer: CustomerId,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), BudgetError> {
-    let entry = Entry {
-        actor,
-        action,
-        subject: &customer.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
-}
-
-fn read(row: &AnyRow) -> Result<Budget, BudgetError> {
-    let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
-    let text: String = row.try_get("thresholds")?;
-    let percentages: Option<Vec<i64>> = serde_json::from_str(&text).ok();
-    let thresholds = percentages.and_then(|percentages| Thresholds::new(&percentages).ok());
-    Ok(Budget {
-        customer: CustomerId(row.try_get("customer_id")?),
-        amount: Money::new(row.try_get("amount_minor")?, currency),
-        thresholds: thresholds.ok_or(BudgetError::Corrupt {
-            what: "thresholds of a budget",
-            text,
-        })?,
-        suspends: row.try_get::<i64, _>("suspends")? == 1,
-        reset_day: AnchorDay::new(row.try_get("reset_day")?)?,
-        unlocked_until_ms: row.try_get("unlocked_until_ms")?,
-        updated_at_ms: row.try_get("updated_at_ms")?,
-    })
 }
 
 #[cfg(test)]
