@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Promises:
-//! * Everything is said once per cycle and basis. A changed budget says again what is true of it.
+//! * Everything is said once per cycle and basis. What was said of a smaller budget, and is not so of the one that was set
+//!   since, is said again when it is.
 //! * Holds follow from what is so now, not from what happened: at each look the services that are not excluded are held if
 //!   the budget suspends, is spent and is not unlocked, and are not held otherwise. A look that was missed is made good by
 //!   the next one.
