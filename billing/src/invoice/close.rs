@@ -83,6 +83,34 @@ pub async fn preview<U: UsageSource>(
     Ok(drafts.map(|prepared| prepared.draft).collect())
 }
 
+/// Drafts of several customers, as [`preview`] makes them, with one scan of usage.
+#[derive(Debug, Default)]
+pub(crate) struct Previews {
+    pub(crate) drafts: HashMap<CustomerId, Vec<Draft>>,
+    pub(crate) failed: Vec<(CustomerId, BillingError)>,
+}
+
+/// [`preview`] of the customers with ids from `first` to `last`. Who has nothing due is in neither list.
+///
+/// # Errors
+/// When usage cannot be measured at all.
+pub(crate) async fn preview_between<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    (first, last): (CustomerId, CustomerId),
+    now_ms: i64,
+) -> Result<Previews, BillingError> {
+    let preparation = prepare(database, usage, (first, last), now_ms, Current::Included).await?;
+    let of_customer = |drafts: Drafts| {
+        let made = drafts.drafts.into_iter().map(|prepared| prepared.draft);
+        (drafts.customer.id, made.collect())
+    };
+    Ok(Previews {
+        drafts: preparation.drafts.into_iter().map(of_customer).collect(),
+        failed: preparation.failed,
+    })
+}
+
 /// Finalises what is due for one customer. Closing again finds nothing to do (B3).
 ///
 /// # Errors
