@@ -75,6 +75,8 @@ enum Command {
     Event(commands::event::Args),
     /// Manage the endpoints that hear of events
     Webhook(commands::webhook::Args),
+    /// Manage coupons
+    Coupon(commands::coupon::Args),
     /// Manage subscriptions
     Subscription(commands::subscription::Args),
     /// Show the books and check them
@@ -127,6 +129,7 @@ fn main() -> ExitCode {
             Command::Dunning(args) => commands::dunning::run(args).await,
             Command::Event(args) => commands::event::run(args).await,
             Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Coupon(args) => commands::coupon::run(args).await,
             Command::Subscription(args) => commands::subscription::run(args).await,
             Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,

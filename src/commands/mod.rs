@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod clock;
 pub(crate) mod collect;
 pub(crate) mod config;
+pub(crate) mod coupon;
 pub(crate) mod credit;
 pub(crate) mod customer;
 pub(crate) mod demo;
