@@ -21,9 +21,11 @@ use sqlx::AnyConnection;
 use super::due::{self, Due, What};
 use super::history::{ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
+use super::pool::{self, Share};
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
-use crate::evidence::{Evidence, Measured};
+use crate::catalog;
+use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::exclusion;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
@@ -268,6 +270,7 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
     // A correction goes on the first invoice after the charged period.
     let mut corrected = HashSet::new();
     for (due_ms, group) in by_instant {
+        let pooled = pool::grants(&shares(account, &group, facts)?)?;
         let mut lines = Vec::new();
         let mut corrections = Vec::new();
         let mut charges = Vec::with_capacity(group.len());
@@ -292,7 +295,9 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                     if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage, excluded)?);
+                        let from_pool = pooled.get(&due.key).copied().unwrap_or(0);
+                        let line = rating::usage_line(contract, phase, &due.charged, usage, excluded, from_pool)?;
+                        lines.extend(line);
                     }
                 }
             }
@@ -319,6 +324,34 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
         prepared.push(Prepared { draft, charges, items });
     }
     Ok(prepared)
+}
+
+/// The usage of an invoice that is pooled; none where the customer did not agree to it.
+fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Share>, BillingError> {
+    let mut shares = Vec::new();
+    if !account.customer.billing.pools_usage {
+        return Ok(shares);
+    }
+    for due in group.iter().filter(|due| due.what == What::Usage) {
+        let phase = &account.contracts[due.contract].phases[due.phase];
+        let period = due.charged.period;
+        let used = facts.used.get(&(phase.id, period.start_ms));
+        let (Some((usage, _)), Some(charge)) = (used, rating::usage_charge(phase, &due.charged)?) else {
+            continue;
+        };
+        shares.push(Share {
+            key: due.key.clone(),
+            from_ms: period.start_ms,
+            to_ms: period.end_ms,
+            mode: phase.plan.terms.mode().map_or("", catalog::mode_name),
+            used: match &charge {
+                UsageCharge::Transfer { .. } => Some(usage.billed_bytes),
+                UsageCharge::Percentile { .. } => usage.percentile_95_bps,
+            },
+            charge,
+        });
+    }
+    Ok(shares)
 }
 
 /// The line that corrects a charged period whose usage is not what was charged any more (B3). Usage that changed without

@@ -19,6 +19,7 @@ mod export;
 mod history;
 mod items;
 mod number;
+mod pool;
 mod read;
 mod write;
 

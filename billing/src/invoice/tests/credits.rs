@@ -200,6 +200,42 @@ async fn prices_that_include_tax_are_what_the_customer_pays() {
 }
 
 #[tokio::test]
+async fn pooled_services_use_what_others_leave() {
+    let world = World::new().await;
+    let customer = world.customer("EUR", "UTC", "0").await;
+    sqlx::query("UPDATE customers SET pools_usage = 1")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    let (frugal, greedy) = (
+        world.subscribe(customer, started_in_february()).await,
+        world.subscribe(customer, started_in_february()).await,
+    );
+    world.usage.add(frugal.service.id, "2026-02-10T12:00:00Z", 600 * GIB, 0);
+    world
+        .usage
+        .add(greedy.service.id, "2026-02-10T12:00:00Z", 1500 * GIB, 0);
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    // 2,100 GiB together, 2,000 included: 100 at 0.05.
+    assert_eq!(
+        amounts(&made),
+        [
+            (LineKind::Base, 2000),
+            (LineKind::TransferOverage, 0),
+            (LineKind::Base, 2000),
+            (LineKind::TransferOverage, 5_00)
+        ]
+    );
+    assert_eq!(
+        made.lines[3].description,
+        "web-1: transfer 1500 GiB (in + out), 1000 GiB included, 400 GiB from other services"
+    );
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks.iter().all(|check| check.equal), "{checks:?}");
+    assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
 async fn what_was_entered_by_hand_goes_on_the_next_invoice_or_its_own() {
     let world = World::new().await;
     let customer = world.customer("EUR", "UTC", "0").await;
