@@ -1,5 +1,6 @@
 //! The files that go with mails: an invoice or credit note as PDF.
 
+use billing::BillingError;
 use billing::document::pdf::pdf;
 use billing::event::{Attachment, Attachments, Event, EventType};
 use billing::invoice;
@@ -27,7 +28,11 @@ impl Attachments for Documents {
                 return Ok(None);
             }
             let id: InvoiceId = event.subject.parse()?;
-            let document = invoice::document(&self.database, id).await?;
+            let document = match invoice::document(&self.database, id).await {
+                // An event that was made without its invoice is told without it: trying again would find none either.
+                Err(BillingError::NoInvoice(_)) => return Ok(None),
+                found => found?,
+            };
             let name = format!("{}.pdf", document.number);
             // Fonts and pages are worked on for a tenth of a second: not where others wait.
             let bytes = tokio::task::spawn_blocking(move || pdf(&document)).await??;
