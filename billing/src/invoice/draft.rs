@@ -50,11 +50,13 @@ pub(super) struct Charge {
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Snapshot {
-    /// Of each phase: its end, and up to where its base price and usage were charged.
-    pub(super) phases: Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>,
+    pub(super) phases: Vec<Reached>,
     /// What waits to be charged once.
     pub(super) items: Vec<ChargeItemId>,
 }
+
+/// A phase's end, and up to where its base price and usage were charged.
+pub(super) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<Date>);
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {

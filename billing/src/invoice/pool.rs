@@ -22,12 +22,17 @@ pub(super) struct Share {
     pub(super) used: Option<u64>,
 }
 
+/// What services must have in common: months, directions, unit and price.
+type PoolKey = (i64, i64, &'static str, String);
+/// A line's key, what it has and what it used.
+type Member<'a> = (&'a str, u64, u64);
+
 /// What each line gets from the pool, by key; nothing for those that need none.
 ///
 /// # Errors
 /// When a price cannot be written.
 pub(super) fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
-    let mut pools: BTreeMap<(i64, i64, &'static str, String), Vec<(&str, u64, u64)>> = BTreeMap::new();
+    let mut pools: BTreeMap<PoolKey, Vec<Member<'_>>> = BTreeMap::new();
     for share in shares {
         let Some(used) = share.used else { continue };
         let (unit, included) = match &share.charge {

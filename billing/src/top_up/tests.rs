@@ -413,7 +413,7 @@ async fn terms_are_checked_and_recorded() {
     assert_eq!(wallet.balance().await, 2700);
     assert_eq!(wallet.settings().await.declines, 0);
     let nobody = disable(
-        &mut *wallet.world.database.pool().acquire().await.unwrap(),
+        &mut wallet.world.database.pool().acquire().await.unwrap(),
         CustomerId(99),
         OPS,
         now_ms,
