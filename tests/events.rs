@@ -1,6 +1,8 @@
 //! Events to people and programs, with the built binary, a real mail server and a real endpoint: who is told, how often, and
 //! what is left when a process dies on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
+
 mod support;
 
 use std::process::{Command, Stdio};
