@@ -158,6 +158,32 @@ mod tests {
     }
 
     #[test]
+    fn every_type_is_documented_once() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/events.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for kind in EventType::ALL {
+            let row = format!("| `{kind}` |");
+            assert_eq!(
+                text.matches(&row).count(),
+                1,
+                "docs/events.md has one row that begins with {row}"
+            );
+        }
+        let rows = text
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.contains('.'));
+        let documented = rows
+            .filter_map(|line| line.split('`').nth(1))
+            .filter(|name| name.contains('.'));
+        for name in documented {
+            assert!(
+                name.parse::<EventType>().is_ok(),
+                "docs/events.md has {name}, which is no event type"
+            );
+        }
+    }
+
+    #[test]
     fn s1_what_staff_does_is_for_no_customer() {
         for kind in [
             EventType::ApprovalRequested,

@@ -25,8 +25,8 @@ pub enum Tone {
 pub enum Target {
     /// A page of the portal: `/invoices/inv_7`.
     Page(String),
-    /// Elsewhere: a gateway's page.
-    Address(String),
+    /// Elsewhere: a gateway's page; from a list in the portal, a page of it.
+    Address { address: String, page: String },
 }
 
 /// What is said.
@@ -145,11 +145,11 @@ impl Message {
         self.paragraphs.first().map_or("", String::as_str)
     }
 
-    /// The page of the portal it leads to; empty where it leads elsewhere.
+    /// The page of the portal it leads to; empty where there is none.
     pub fn link(&self) -> &str {
         match &self.action {
-            Some((_, Target::Page(path))) => path,
-            _ => "",
+            Some((_, Target::Page(page) | Target::Address { page, .. })) => page,
+            None => "",
         }
     }
 }
@@ -185,8 +185,8 @@ fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Invoice {number}: {amount}{due_words}"),
                 format!("Your invoice {number}"),
             )
-            .say(format!("We have issued invoice {number} over {amount}{due_words}."))
-            .say("If you saved a way to pay, it is charged by itself and nothing is to be done. Otherwise you can pay it in the portal.")
+            .say(format!("We have issued invoice {number} for {amount}{due_words}."))
+            .say("If you have saved a way to pay, it is charged automatically and there is nothing to do. Otherwise you can pay in the portal.")
             .fact("Amount", Some(amount))
             .fact("Due on", due)
             .page("See and pay the invoice", invoice_page(event, facts))
@@ -196,7 +196,7 @@ fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
             format!("Invoice {number} is paid"),
             format!("Invoice {number} is paid"),
         )
-        .say(format!("Invoice {number} over {amount} is settled. Thank you."))
+        .say(format!("Invoice {number} for {amount} is settled. Thank you."))
         .fact("Amount", Some(amount))
         .page("See the invoice", invoice_page(event, facts)),
         EventType::InvoiceOverdue => {
@@ -239,7 +239,7 @@ fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Credit note {number}{of}: {amount}"),
                 format!("Your credit note {number}"),
             )
-            .say(format!("We have issued a credit note over {amount}{of}."))
+            .say(format!("We have issued a credit note of {amount}{of}."))
             .say("What the invoice still has open is reduced by it; what was paid already is kept as credit on your account.")
             .fact("Amount", Some(amount))
             .fact("Corrects", corrects)
@@ -280,7 +280,7 @@ fn payment(event: &Event, facts: &Facts<'_>) -> Message {
         .say("Please check the card or account with your bank, or pay with another one.")
         .say_if(facts.day("next_attempt_at_ms").map(|day| format!("We try again on {day}.")))
         .fact("Amount", Some(amount))
-        .fact("Paid with", method)
+        .fact("Tried with", method)
         .fact("Reason", facts.text("reason"))
         .page("Pay or change how you pay", page),
         EventType::PaymentRequiresAction => {
@@ -293,10 +293,16 @@ fn payment(event: &Event, facts: &Facts<'_>) -> Message {
                 "Your bank asks you to confirm the payment of {amount}{of} (3-D Secure). Until then it is not made."
             ))
             .fact("Amount", Some(amount))
-            .fact("Paid with", method);
+            .fact("Pay with", method);
             match facts.payload.get("action_url").and_then(Value::as_str) {
                 Some(address) if address.starts_with("https://") => Message {
-                    action: Some(("Confirm the payment", Target::Address(address.to_owned()))),
+                    action: Some((
+                        "Confirm the payment",
+                        Target::Address {
+                            address: address.to_owned(),
+                            page,
+                        },
+                    )),
                     ..message
                 },
                 _ => message.page("Confirm the payment", page),
@@ -583,7 +589,7 @@ fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                 .day("next_attempt_at_ms")
                 .map(|day| format!("We try again on {day} at the earliest.")),
         )
-        .fact("Paid with", facts.text("method_label"))
+        .fact("Tried with", facts.text("method_label"))
         .fact("Reason", facts.text("reason"))
         .fact("Balance", balance)
         .page("Change how you pay", "/payment-methods"),
@@ -600,7 +606,7 @@ fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                     format!("{percent} % of this cycle's budget is used."),
                 ),
             };
-            Message::new(Tone::Alert, subject.clone(), subject)
+            Message::new(Tone::Plain, subject.clone(), subject)
                 .say(sentence)
                 .fact("Used so far", spent)
                 .fact("Forecast", facts.money("forecast_minor"))
@@ -756,7 +762,10 @@ mod tests {
         for (address, expected) in [
             (
                 "https://hooks.example.com/3ds",
-                Target::Address("https://hooks.example.com/3ds".to_owned()),
+                Target::Address {
+                    address: "https://hooks.example.com/3ds".to_owned(),
+                    page: "/credit".to_owned(),
+                },
             ),
             ("javascript:alert(1)", Target::Page("/credit".to_owned())),
         ] {
