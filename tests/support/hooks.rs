@@ -84,17 +84,13 @@ impl HookServer {
     pub(crate) fn fail_next(&self, answer: &str) {
         self.state
             .lock()
-            .expect("no holder of the lock has panicked")
+            .expect("no holder panics")
             .answers
             .push_back(answer.to_owned());
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.state
-            .lock()
-            .expect("no holder of the lock has panicked")
-            .requests
-            .clone()
+        self.state.lock().expect("no holder panics").requests.clone()
     }
 }
 
@@ -120,7 +116,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
         reader.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).expect("JSON is UTF-8");
         let answer = {
-            let mut state = state.lock().expect("no holder of the lock has panicked");
+            let mut state = state.lock().expect("no holder panics");
             state.requests.push(Request { headers, body });
             state.answers.pop_front()
         };

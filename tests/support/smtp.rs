@@ -65,17 +65,13 @@ impl MailServer {
     pub(crate) fn refuse_next(&self, answer: &str) {
         self.state
             .lock()
-            .expect("no holder of the lock has panicked")
+            .expect("no holder panics")
             .refusals
             .push_back(answer.to_owned());
     }
 
     pub(crate) fn mails(&self) -> Vec<Mail> {
-        self.state
-            .lock()
-            .expect("no holder of the lock has panicked")
-            .mails
-            .clone()
+        self.state.lock().expect("no holder panics").mails.clone()
     }
 }
 
@@ -97,11 +93,7 @@ fn converse(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
             }
             "RCPT" => {
                 to = address();
-                let refusal = state
-                    .lock()
-                    .expect("no holder of the lock has panicked")
-                    .refusals
-                    .pop_front();
+                let refusal = state.lock().expect("no holder panics").refusals.pop_front();
                 say(refusal.as_deref().unwrap_or("250 fine"))?;
             }
             "DATA" => {
@@ -120,11 +112,7 @@ fn converse(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
                     to: to.clone(),
                     text,
                 };
-                state
-                    .lock()
-                    .expect("no holder of the lock has panicked")
-                    .mails
-                    .push(mail);
+                state.lock().expect("no holder panics").mails.push(mail);
                 say("250 taken")?;
             }
             "RSET" | "NOOP" => say("250 fine")?,
