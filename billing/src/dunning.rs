@@ -380,7 +380,7 @@ async fn customer_of(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
 async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Option<Unpaid>, DunningError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "SELECT d.step, d.next_at_ms, i.customer_id, i.number, i.currency, i.total_minor, i.finalised_at_ms, i.due_at_ms, \
-         CASE WHEN {IS_LEFT_ALONE} THEN 0 ELSE 1 END AS is_open, \
+         CAST(CASE WHEN {IS_LEFT_ALONE} THEN 0 ELSE 1 END AS BIGINT) AS is_open, \
          (SELECT CAST(max(a.created_at_ms) AS BIGINT) FROM allocations a WHERE a.invoice_id = i.id AND a.source = 'payment' \
           AND a.amount_minor < 0) AS reopened_at_ms, \
          (SELECT count(*) FROM payments p WHERE p.invoice_id = i.id AND p.state IN ('intent', 'unknown', 'processing')) AS awaited \

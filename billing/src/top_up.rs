@@ -469,14 +469,19 @@ pub async fn grant(
     actor: Actor<'_>,
     now_ms: i64,
 ) -> Result<TransactionId, TopUpError> {
+    settlement::lock_customer(connection, customer).await?;
     limits_of(connection, customer, amount).await?;
     let (reason, cause) = (checked_reason(reason)?, checked_reason(cause)?);
+    let before = settlement::credit_balance(&mut *connection, customer, amount.currency).await?;
     let granted = settlement::grant_credit(connection, customer, amount, &cause, &reason, now_ms).await?;
-    let change = json!({
-        "amount_minor": amount.minor, "currency": amount.currency, "cause": cause, "reason": reason,
-        "transaction": granted,
-    });
-    record(connection, actor, "credit.grant", customer, change, now_ms).await?;
+    // The same cause again moved nothing: nothing was done that could be recorded.
+    if settlement::credit_balance(&mut *connection, customer, amount.currency).await? != before {
+        let change = json!({
+            "amount_minor": amount.minor, "currency": amount.currency, "cause": cause, "reason": reason,
+            "transaction": granted,
+        });
+        record(connection, actor, "credit.grant", customer, change, now_ms).await?;
+    }
     Ok(granted)
 }
 

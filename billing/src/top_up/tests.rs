@@ -399,7 +399,7 @@ async fn terms_are_checked_and_recorded() {
         .iter()
         .map(|row| row.get(0))
         .collect();
-    assert_eq!(actions, ["top_up.set", "credit.grant", "credit.grant"]);
+    assert_eq!(actions, ["top_up.set", "credit.grant"]);
     let bought = buy(
         &wallet.world.database,
         &wallet.script,
