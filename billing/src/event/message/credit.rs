@@ -55,6 +55,11 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                 .day("next_attempt_at_ms")
                 .map(|day| format!("We try again on {day} at the earliest.")),
         )
+        .say_if(
+            (event.payload.get("is_disabled").and_then(Value::as_bool) == Some(true)).then(|| {
+                "It was declined too often, so we have switched automatic top-up off. Switch it on again once the payment method is right.".to_owned()
+            }),
+        )
         .fact("Tried with", facts.text("method_label"))
         .fact("Reason", facts.text("reason"))
         .fact("Balance", balance)
