@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan as _};
 use proptest::prelude::*;
+use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
 use sqlx::Row as _;
@@ -15,7 +16,7 @@ use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Price, QuotaUnit, Term
 use crate::invoice::{self, Credited, InvoiceFilter, InvoiceKind, Rebill};
 use crate::payment::{Transfer, record_transfer};
 use crate::subscription::change::{self, Change, End};
-use crate::subscription::{NewSubscription, State, subscribe, subscriptions};
+use crate::subscription::{NewSubscription, State, subscribe, subscription, subscriptions};
 use crate::testing::{LATENESS_MS, World};
 use crate::{ledger, lifecycle, settlement};
 
@@ -32,9 +33,10 @@ enum Step {
         price: usize,
         quantity: i64,
     },
+    /// Now, with the cycle, or so many days ahead.
     Cancel {
         subscription: usize,
-        now: bool,
+        end: i64,
     },
     Resume {
         subscription: usize,
@@ -78,7 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (which(), which(), 1i64..4).prop_map(|(customer, price, quantity)| Step::SignUp { customer, price, quantity }),
         3 => (which(), which(), 1i64..4).prop_map(|(subscription, price, quantity)| Step::Change { subscription, price, quantity }),
-        1 => (which(), any::<bool>()).prop_map(|(subscription, now)| Step::Cancel { subscription, now }),
+        1 => (which(), 0i64..40).prop_map(|(subscription, end)| Step::Cancel { subscription, end }),
         1 => which().prop_map(|subscription| Step::Resume { subscription }),
         3 => (which(), 0u64..3000, 0i64..40).prop_map(|(subscription, gib, days_ago)| Step::Use { subscription, gib, days_ago }),
         6 => (1i64..45, prop::option::of(0u64..20_000)).prop_map(|(count, crash_after_us)| Step::Days { count, crash_after_us }),
@@ -244,9 +246,15 @@ impl Play {
                 }
                 None => Ok(()),
             },
-            Step::Cancel { subscription, now } => match self.pick(subscription).await {
+            Step::Cancel { subscription, end } => match self.pick(subscription).await {
                 Some((id, _, _)) => {
-                    let end = if now { End::Now } else { End::CycleEnd };
+                    let zone = subscription_zone(database, id).await;
+                    let today = self.now.to_zoned(zone).date();
+                    let end = match end {
+                        0 => End::Now,
+                        1 => End::CycleEnd,
+                        days => End::On(today + days.days()),
+                    };
                     change::cancel(&mut transaction, id, end, "test", "test", now_ms).await
                 }
                 None => Ok(()),
@@ -394,6 +402,10 @@ impl Play {
             documents,
         }
     }
+}
+
+async fn subscription_zone(database: &Database, id: SubscriptionId) -> jiff::tz::TimeZone {
+    subscription(database.pool(), id).await.unwrap().time_zone
 }
 
 async fn play(steps: &[Step], crashes: bool) -> Books {

@@ -99,9 +99,10 @@ impl Walk<'_> {
                 self.cycle_start = Some(charged.nominal.start_date);
                 self.cycle += 1;
             }
-            if phase.base_to.is_some_and(|to| charged.period.end_date <= to) {
+            // A part of it may be charged: up to an end that was taken back.
+            let Some(charged) = self.left_of(charged, phase.base_to)? else {
                 continue;
-            }
+            };
             let due_ms = if in_advance {
                 charged.period.start_ms
             } else {
@@ -125,6 +126,9 @@ impl Walk<'_> {
         let mut periods = phase.usage_periods(&contract.subscription.time_zone)?;
         while let Some(charged) = periods.next_after(phase.usage_to)? {
             let due_ms = charged.period.end_ms;
+            let Some(charged) = self.left_of(charged, phase.usage_to)? else {
+                continue;
+            };
             if !self.takes(due_ms, &charged) {
                 break;
             }
@@ -146,9 +150,9 @@ impl Walk<'_> {
         if base_to <= to || due_ms > self.now_ms {
             return Ok(());
         }
-        // As it was when it was charged: without the end.
+        // As it was when it was charged: up to there.
         let whole = Phase {
-            to: None,
+            to: Some(base_to),
             ..phase.clone()
         };
         let mut periods = whole.base_periods(zone);
@@ -170,6 +174,15 @@ impl Walk<'_> {
             self.push(index, What::Unused, key, charged, due_ms);
         }
         Ok(())
+    }
+
+    /// What of a period is not charged yet, where it was charged up to `to`.
+    fn left_of(&self, charged: ChargedPeriod, to: Option<Date>) -> Result<Option<ChargedPeriod>, BillingError> {
+        let Some(to) = to.filter(|&to| to > charged.period.start_date) else {
+            return Ok(Some(charged));
+        };
+        let left = charged.period.within(to, None, &self.contract.subscription.time_zone)?;
+        Ok(left.map(|period| ChargedPeriod { period, ..charged }))
     }
 
     /// Whether what is due at `due_ms` takes part.

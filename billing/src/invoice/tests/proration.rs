@@ -262,6 +262,57 @@ async fn one_that_ends_with_its_cycle_gives_nothing_back_and_can_be_resumed_befo
 }
 
 #[tokio::test]
+async fn an_end_that_is_brought_forward_gives_back_what_was_charged_up_to_it() {
+    let shop = Shop::new("USD", "UTC").await;
+    let price = shop.price("small", 1, 2800).await;
+    let id = shop.begin(price.id, "2025-01-01T00:00:00Z").await;
+    shop.close("2025-01-01T00:00:00Z").await;
+    shop.cancel(id, End::On("2025-02-15".parse().unwrap()), "2025-01-20T00:00:00Z")
+        .await
+        .unwrap();
+    assert_eq!(
+        shop.close("2025-02-01T00:00:00Z").await,
+        [invoice(&[(LineKind::Base, 1400)])]
+    );
+    shop.cancel(id, End::Now, "2025-02-05T00:00:00Z").await.unwrap();
+    assert_eq!(
+        shop.close("2025-02-05T00:00:00Z").await,
+        [credit_note(&[(LineKind::Unused, -1000)])]
+    );
+}
+
+#[tokio::test]
+async fn an_end_that_is_taken_back_lets_the_rest_of_the_cycle_be_charged() {
+    let shop = Shop::new("USD", "UTC").await;
+    let price = shop.price("small", 1, 2800).await;
+    let id = shop.begin(price.id, "2025-01-01T00:00:00Z").await;
+    shop.close("2025-01-01T00:00:00Z").await;
+    shop.cancel(id, End::On("2025-02-15".parse().unwrap()), "2025-01-20T00:00:00Z")
+        .await
+        .unwrap();
+    shop.close("2025-02-01T00:00:00Z").await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    change::resume(&mut transaction, id, "test", ms("2025-02-10T00:00:00Z"))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(shop.close("2025-02-14T23:59:59Z").await, []);
+    assert_eq!(
+        shop.close("2025-02-15T00:00:00Z").await,
+        [invoice(&[(LineKind::Base, 1400)])]
+    );
+    assert_eq!(
+        shop.close("2025-03-01T00:00:00Z").await,
+        [invoice(&[(LineKind::Base, 2800)])]
+    );
+    shop.cancel(id, End::Now, "2025-03-04T00:00:00Z").await.unwrap();
+    assert_eq!(
+        shop.close("2025-03-04T00:00:00Z").await,
+        [credit_note(&[(LineKind::Unused, -2529)])]
+    );
+}
+
+#[tokio::test]
 async fn two_changes_on_one_day_charge_the_last_one() {
     let shop = Shop::new("USD", "UTC").await;
     let small = shop.price("small", 1, 3100).await;
