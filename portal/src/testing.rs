@@ -59,6 +59,7 @@ impl TestPortal {
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
+            webhooks: billing::event::WebhookClient::new(true).unwrap(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {

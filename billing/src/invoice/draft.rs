@@ -67,6 +67,8 @@ pub(super) struct Preparation {
 pub(super) enum Current {
     Included,
     Excluded,
+    /// As excluded, for a look ahead that finalises nothing.
+    Ahead,
 }
 
 /// A customer with what is due.
@@ -85,6 +87,15 @@ struct Account {
 /// Names a measured period: phase and start.
 type PeriodKey = (PhaseId, i64);
 
+/// What drafting needs of the database, before usage is asked for.
+pub(super) struct Loaded {
+    accounts: Vec<Account>,
+    pending: Vec<AttributionChange>,
+    rates: Vec<TaxRate>,
+    current: Current,
+    failed: Vec<(CustomerId, BillingError)>,
+}
+
 /// Drafts what is due for the customers with ids from `first` to `last`, by id, oldest first.
 ///
 /// # Errors
@@ -92,17 +103,55 @@ type PeriodKey = (PhaseId, i64);
 pub(super) async fn prepare<U: UsageSource>(
     database: &Database,
     usage: &U,
-    (first, last): (CustomerId, CustomerId),
+    between: (CustomerId, CustomerId),
     now_ms: i64,
     current: Current,
 ) -> Result<Preparation, BillingError> {
-    let mut failed = Vec::new();
     let mut connection = database.pool().acquire().await?;
-    let accounts = load(&mut connection, (first, last), now_ms, current, &mut failed).await?;
+    let loaded = load_all(&mut connection, between, now_ms, current).await?;
+    drop(connection);
+    draft_all(loaded, usage, now_ms).await
+}
+
+/// Reads what is due by `until_ms`, in the caller's transaction where there is one.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn load_all(
+    connection: &mut AnyConnection,
+    between: (CustomerId, CustomerId),
+    until_ms: i64,
+    current: Current,
+) -> Result<Loaded, BillingError> {
+    let mut failed = Vec::new();
+    let accounts = load(&mut *connection, between, until_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
-    drop(connection);
+    Ok(Loaded {
+        accounts,
+        pending,
+        rates,
+        current,
+        failed,
+    })
+}
 
+/// Drafts what was loaded, by usage as far as it is known at `now_ms`.
+///
+/// # Errors
+/// When usage cannot be measured at all.
+pub(super) async fn draft_all<U: UsageSource>(
+    loaded: Loaded,
+    usage: &U,
+    now_ms: i64,
+) -> Result<Preparation, BillingError> {
+    let Loaded {
+        accounts,
+        pending,
+        rates,
+        current,
+        mut failed,
+    } = loaded;
     let mut keys: Vec<PeriodKey> = Vec::new();
     let mut queries = Vec::new();
     for account in &accounts {
