@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
 use billing::event::WebhookClient;
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -30,6 +31,8 @@ pub struct Options {
     pub secure_cookies: bool,
     /// Says which addresses customers' endpoints may have.
     pub webhooks: WebhookClient,
+    /// How customers can pay.
+    pub gateways: Gateways,
 }
 
 /// Shared state of the portal.
@@ -45,6 +48,7 @@ struct Inner {
     metering: watch::Receiver<Arc<MeteringConfig>>,
     secure_cookies: bool,
     webhooks: WebhookClient,
+    gateways: Gateways,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -77,6 +81,7 @@ impl AppState {
                 metering: options.metering,
                 secure_cookies: options.secure_cookies,
                 webhooks: options.webhooks,
+                gateways: options.gateways,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -120,6 +125,10 @@ impl AppState {
 
     pub(crate) fn webhooks(&self) -> &WebhookClient {
         &self.inner.webhooks
+    }
+
+    pub fn gateways(&self) -> &Gateways {
+        &self.inner.gateways
     }
 
     /// Says where the metrics of a collector in this process come from, in the Prometheus text format. The first call

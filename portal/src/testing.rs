@@ -10,6 +10,7 @@ use analytics::Analytics;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::{Database, next_id};
 use schemas::ids::CustomerId;
@@ -60,6 +61,7 @@ impl TestPortal {
             metering,
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
+            gateways: Gateways::default(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {

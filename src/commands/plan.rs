@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use schemas::ids::{PriceId, ServiceId};
 use schemas::money::{Currency, Money};
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 /// Who did what the command line does.
@@ -130,10 +130,10 @@ impl Add {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Add(add) => {
             let (_, database) = add.data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let new = NewPlan {
                 base_timing: if add.in_arrears {
@@ -184,6 +184,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let started_at_ms = from.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             let new = NewSubscription {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use billing::event::WebhookClient;
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::clock::{self, Clock};
 use schemas::db::Database;
@@ -45,8 +46,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         None => clock::of(&database).await?,
     };
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
-    let billing = start_billing(&config, &database, &running, &clock)?;
-    let portal = Portal::start(listener, &config, database, &running, clock)?;
+    let gateways = config.payments.gateways()?;
+    let billing = start_billing(&config, &database, &running, &clock, &gateways)?;
+    let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
     println!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
     billing.stop().await?;
@@ -65,6 +67,7 @@ pub(crate) fn start_billing(
     database: &Database,
     running: &Running,
     clock: &Clock,
+    gateways: &Gateways,
 ) -> anyhow::Result<Billing> {
     let stop = CancellationToken::new();
     let jobs = BillingJobs {
@@ -72,8 +75,9 @@ pub(crate) fn start_billing(
         analytics: running.analytics.clone(),
         metering: running.metering.clone(),
         clock: clock.clone(),
+        gateways: gateways.clone(),
         closes: config.billing.close_automatically,
-        outbox: Outbox::new(config)?,
+        outbox: Outbox::new(config, database)?,
     };
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),
@@ -108,6 +112,7 @@ impl Portal {
         database: Database,
         running: &Running,
         clock: Clock,
+        gateways: Gateways,
     ) -> anyhow::Result<Portal> {
         let stop = CancellationToken::new();
         let options = portal::Options {
@@ -117,6 +122,7 @@ impl Portal {
             metering: running.metering.clone(),
             secure_cookies: config.portal.secure_cookies,
             webhooks: WebhookClient::new(config.webhooks.allow_private)?,
+            gateways,
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());

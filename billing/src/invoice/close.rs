@@ -221,7 +221,7 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
     };
     let mut now_is = snapshots(&mut transaction, first, last).await?;
     for drafts in some {
-        let is = Snapshot(now_is.remove(&drafts.customer.id).unwrap_or_default());
+        let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
         if is != drafts.snapshot {
             done.lost.push(drafts.customer.id);
             continue;
@@ -325,21 +325,21 @@ async fn mark_charged(
     Ok(())
 }
 
-/// What the phases of customers are now.
+/// What customers' drafts would be made from now.
 async fn snapshots(
     connection: &mut AnyConnection,
     first: CustomerId,
     last: CustomerId,
-) -> Result<HashMap<CustomerId, Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>>, BillingError> {
+) -> Result<HashMap<CustomerId, Snapshot>, BillingError> {
     let rows = sqlx::query(
         "SELECT s.customer_id, p.id, p.to_date, p.base_to, p.usage_to FROM phases p \
          JOIN subscriptions s ON s.id = p.subscription_id WHERE s.customer_id BETWEEN $1 AND $2 ORDER BY s.id, p.id",
     )
     .bind(first.0)
     .bind(last.0)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let mut snapshots: HashMap<CustomerId, Vec<_>> = HashMap::new();
+    let mut snapshots: HashMap<CustomerId, Snapshot> = HashMap::new();
     for row in &rows {
         let date = |index: usize| -> Result<Option<Date>, BillingError> {
             let text: Option<String> = row.try_get(index)?;
@@ -349,12 +349,13 @@ async fn snapshots(
             };
             text.map(parse).transpose()
         };
-        snapshots.entry(CustomerId(row.try_get(0)?)).or_default().push((
-            PhaseId(row.try_get(1)?),
-            date(2)?,
-            date(3)?,
-            date(4)?,
-        ));
+        let phase = (PhaseId(row.try_get(1)?), date(2)?, date(3)?, date(4)?);
+        let customer = CustomerId(row.try_get(0)?);
+        snapshots.entry(customer).or_default().phases.push(phase);
+    }
+    for (customer, items) in items::open_items(connection, first, last).await? {
+        let snapshot = snapshots.entry(customer).or_default();
+        snapshot.items = items.iter().map(|item| item.id).collect();
     }
     Ok(snapshots)
 }

@@ -13,7 +13,7 @@ use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, EntityId, PhaseId, SubscriptionId};
+use schemas::ids::{ChargeItemId, CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
@@ -24,6 +24,7 @@ use super::items::{ChargeItem, open_items};
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
 use crate::evidence::{Evidence, Measured};
+use crate::exclusion::{self, Exclusion};
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, TaxRule};
@@ -45,8 +46,13 @@ pub(super) struct Charge {
 }
 
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Snapshot(pub(super) Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>);
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Snapshot {
+    /// Of each phase: its end, and up to where its base price and usage were charged.
+    pub(super) phases: Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>,
+    /// What waits to be charged once.
+    pub(super) items: Vec<ChargeItemId>,
+}
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {
@@ -86,12 +92,15 @@ struct Account {
 
 /// Names a measured period: phase and start.
 type PeriodKey = (PhaseId, i64);
+/// What was used in it, and which parts of it are not billed.
+type Used = (PeriodUsage, Vec<(i64, i64)>);
 
 /// What drafting needs of the database, before usage is asked for.
 pub(super) struct Loaded {
     accounts: Vec<Account>,
     pending: Vec<AttributionChange>,
     rates: Vec<TaxRate>,
+    exclusions: HashMap<ServiceId, Vec<Exclusion>>,
     current: Current,
     failed: Vec<(CustomerId, BillingError)>,
 }
@@ -127,10 +136,12 @@ pub(super) async fn load_all(
     let accounts = load(&mut *connection, between, until_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
+    let exclusions = exclusion::in_force(&mut *connection).await?;
     Ok(Loaded {
         accounts,
         pending,
         rates,
+        exclusions,
         current,
         failed,
     })
@@ -149,9 +160,14 @@ pub(super) async fn draft_all<U: UsageSource>(
         accounts,
         pending,
         rates,
+        exclusions,
         current,
         mut failed,
     } = loaded;
+    let excluded = |service: ServiceId, from_ms: i64, to_ms: i64| -> Vec<(i64, i64)> {
+        let of_service = exclusions.get(&service).map_or(&[][..], Vec::as_slice);
+        exclusion::touching(of_service, from_ms, to_ms)
+    };
     let mut keys: Vec<PeriodKey> = Vec::new();
     let mut queries = Vec::new();
     for account in &accounts {
@@ -162,6 +178,7 @@ pub(super) async fn draft_all<U: UsageSource>(
                 from_ms,
                 to_ms,
                 mode,
+                excluded: excluded(account.contracts[contract].service.id, from_ms, to_ms),
             });
         };
         for due in account.due.iter().filter(|due| due.what == What::Usage) {
@@ -190,7 +207,8 @@ pub(super) async fn draft_all<U: UsageSource>(
         usage.settle().await?;
     }
     let answers = usage.period_usage(&queries, now_ms).await?;
-    let used: HashMap<PeriodKey, PeriodUsage> = keys.into_iter().zip(answers).collect();
+    let left_out = queries.into_iter().map(|query| query.excluded);
+    let used: HashMap<PeriodKey, Used> = keys.into_iter().zip(answers.into_iter().zip(left_out)).collect();
 
     let mut drafts = Vec::new();
     for account in accounts {
@@ -202,14 +220,15 @@ pub(super) async fn draft_all<U: UsageSource>(
         };
         match draft(&account, &facts) {
             Ok(prepared) => drafts.push(Drafts {
-                snapshot: Snapshot(
-                    account
+                snapshot: Snapshot {
+                    phases: account
                         .contracts
                         .iter()
                         .flat_map(|contract| &contract.phases)
                         .map(|phase| (phase.id, phase.to, phase.base_to, phase.usage_to))
                         .collect(),
-                ),
+                    items: account.items.iter().map(|item| item.id).collect(),
+                },
                 customer: account.customer,
                 entity: account.entity,
                 drafts: prepared,
@@ -280,7 +299,7 @@ async fn load(
 
 /// What all drafts are made by.
 struct Facts<'a> {
-    used: &'a HashMap<PeriodKey, PeriodUsage>,
+    used: &'a HashMap<PeriodKey, Used>,
     pending: &'a [AttributionChange],
     rates: &'a [TaxRate],
     now_ms: i64,
@@ -322,10 +341,10 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                 What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged, due.cycle)?),
                 What::Usage => {
                     let usage = facts.used.get(&(phase.id, due.charged.period.start_ms));
-                    if let Some(usage) = usage {
+                    if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage)?);
+                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage, excluded)?);
                     }
                 }
             }
@@ -338,10 +357,10 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
             }
             if corrected.insert(due.contract)
                 && let Some(before) = account.charged.get(&due.contract)
-                && let Some(usage) = facts.used.get(&(before.phase, before.from_ms))
+                && let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms))
             {
                 usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                corrections.extend(correction(contract, before, usage)?);
+                corrections.extend(correction(contract, before, usage, excluded)?);
             }
         }
         lines.extend(corrections);
@@ -360,9 +379,10 @@ fn correction(
     contract: &Contract,
     before: &ChargedUsage,
     usage: &PeriodUsage,
+    excluded: &[(i64, i64)],
 ) -> Result<Option<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
-    let measured = Measured::new(usage, before.measured.mode);
+    let measured = Measured::new(usage, before.measured.mode, excluded);
     let due = rating::rate_usage(&before.charge, &measured, currency)?.amount;
     let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
     if difference.minor == 0 {
