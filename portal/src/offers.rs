@@ -123,7 +123,9 @@ pub(crate) fn usage_text(plan: &Plan, price: &Price) -> String {
     };
     match &plan.terms {
         Terms::Flat => "Traffic is not charged".to_owned(),
-        Terms::Transfer { included_units, unit, .. } => {
+        Terms::Transfer {
+            included_units, unit, ..
+        } => {
             let included = format::grouped(u64::try_from(*included_units).unwrap_or(0));
             format!("{included} {unit} transfer a month, {}", beyond(unit.name()))
         }
@@ -183,10 +185,21 @@ mod tests {
 
     #[test]
     fn savings_are_those_of_the_stored_prices() {
-        let offer = offer(&[(1, 29_99), (3, 85_47), (6, 161_95), (12, 305_90), (24, 575_81), (36, 2_000_00)]);
+        let offer = offer(&[
+            (1, 29_99),
+            (3, 85_47),
+            (6, 161_95),
+            (12, 305_90),
+            (24, 575_81),
+            (36, 2_000_00),
+        ]);
         let saved: Vec<Option<i64>> = offer.prices.iter().map(|price| offer.saving_percent(price)).collect();
         assert_eq!(saved, [None, Some(5), Some(10), Some(15), Some(20), None]);
-        let monthly: Vec<i64> = offer.prices.iter().map(|price| per_month(price).unwrap().minor).collect();
+        let monthly: Vec<i64> = offer
+            .prices
+            .iter()
+            .map(|price| per_month(price).unwrap().minor)
+            .collect();
         assert_eq!(monthly, [29_99, 28_49, 26_99, 25_49, 23_99, 55_56]);
         assert_eq!(cycles(&[offer]), [1, 3, 6, 12, 24, 36]);
     }
@@ -196,6 +209,9 @@ mod tests {
         let offer = offer(&[(1, 9_00), (12, 90_00), (5, 0)]);
         let told: Vec<String> = offer.prices.iter().map(price_text).collect();
         assert_eq!(told, ["9.00 USD / month", "90.00 USD / year", "free"]);
-        assert_eq!((cycle_name(24).as_str(), cycle_name(5).as_str()), ("Biennial", "Every 5 months"));
+        assert_eq!(
+            (cycle_name(24).as_str(), cycle_name(5).as_str()),
+            ("Biennial", "Every 5 months")
+        );
     }
 }

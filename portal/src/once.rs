@@ -29,11 +29,12 @@ pub(crate) async fn take(connection: &mut AnyConnection, token: &str, now_ms: i6
         .bind(now_ms - KEPT_MS)
         .execute(&mut *connection)
         .await?;
-    let taken = sqlx::query("INSERT INTO form_tokens (token, used_at_ms) VALUES ($1, $2) ON CONFLICT (token) DO NOTHING")
-        .bind(token)
-        .bind(now_ms)
-        .execute(connection)
-        .await?;
+    let taken =
+        sqlx::query("INSERT INTO form_tokens (token, used_at_ms) VALUES ($1, $2) ON CONFLICT (token) DO NOTHING")
+            .bind(token)
+            .bind(now_ms)
+            .execute(connection)
+            .await?;
     Ok(taken.rows_affected() == 1)
 }
 

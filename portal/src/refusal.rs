@@ -40,7 +40,9 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
         }
         BillingError::AlreadySubscribed { .. } => "This service has a subscription already.".to_owned(),
         BillingError::PriceNotYet { .. } => "This price does not hold yet. Load the page again.".to_owned(),
-        BillingError::OutOfRange { field: "quantity", max, .. } => format!("A quantity is between 1 and {max}."),
+        BillingError::OutOfRange {
+            field: "quantity", max, ..
+        } => format!("A quantity is between 1 and {max}."),
         BillingError::OutOfRange {
             field: "time ahead in milliseconds",
             ..

@@ -12,7 +12,7 @@ pub(crate) struct NavItem {
 }
 
 /// All pages, in order; each role sees its own.
-const NAVIGATION: [NavItem; 9] = [
+const NAVIGATION: [NavItem; 10] = [
     NavItem {
         href: "/usage",
         label: "Usage",
@@ -35,6 +35,12 @@ const NAVIGATION: [NavItem; 9] = [
         href: "/invoices",
         label: "Invoices",
         icon: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/payment-methods",
+        label: "Payment methods",
+        icon: "M3 6h18v12H3zM3 10h18M7 15h4",
         roles: &[Role::Customer],
     },
     NavItem {

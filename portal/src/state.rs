@@ -33,6 +33,8 @@ pub struct Options {
     pub webhooks: WebhookClient,
     /// How customers can pay.
     pub gateways: Gateways,
+    /// Where people reach the portal, without a slash at its end.
+    pub portal_url: String,
 }
 
 /// Shared state of the portal.
@@ -49,6 +51,7 @@ struct Inner {
     secure_cookies: bool,
     webhooks: WebhookClient,
     gateways: Gateways,
+    portal_url: String,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -82,6 +85,7 @@ impl AppState {
                 secure_cookies: options.secure_cookies,
                 webhooks: options.webhooks,
                 gateways: options.gateways,
+                portal_url: options.portal_url,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -125,6 +129,10 @@ impl AppState {
 
     pub(crate) fn webhooks(&self) -> &WebhookClient {
         &self.inner.webhooks
+    }
+
+    pub(crate) fn portal_url(&self) -> &str {
+        &self.inner.portal_url
     }
 
     pub fn gateways(&self) -> &Gateways {

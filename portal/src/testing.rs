@@ -62,6 +62,7 @@ impl TestPortal {
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
             gateways: Gateways::default(),
+            portal_url: "http://portal.example".to_owned(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {

@@ -123,6 +123,7 @@ impl Portal {
             secure_cookies: config.portal.secure_cookies,
             webhooks: WebhookClient::new(config.webhooks.allow_private)?,
             gateways,
+            portal_url: config.portal_url().trim_end_matches('/').to_owned(),
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());

@@ -2,15 +2,16 @@
 //! explained: what was measured, day by day, and with whom (B5).
 
 pub(crate) mod lines;
+mod pay;
 
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use billing::document;
-use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus};
+use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::Money;
@@ -23,6 +24,7 @@ use crate::format;
 use crate::shell::Shell;
 use crate::state::AppState;
 use lines::{LineAddresses, LineRow, TaxRow, tax_rows};
+use pay::PayView;
 
 /// Address of the list, and the navigation entry of all pages here.
 const PATH: &str = "/invoices";
@@ -32,6 +34,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(list))
         .route("/invoices/invoices.csv", get(download))
         .route("/invoices/{invoice}", get(one))
+        .route("/invoices/{invoice}/pay", post(pay::pay))
         .route("/invoices/{invoice}/pdf", get(pdf))
         .route("/invoices/{invoice}/xml", get(xml))
         .route("/invoices/{invoice}/lines/{line}", get(line))
@@ -181,7 +184,10 @@ struct InvoicePage {
     reason: String,
     /// Of an invoice: the credit notes that take something of it back.
     credit_notes: Vec<InvoiceRow>,
+    /// How it can be paid; absent where nothing is open.
+    pay: Option<PayView>,
     notice: Option<&'static str>,
+    problem: Option<&'static str>,
 }
 
 struct SettledRow {
@@ -233,7 +239,9 @@ async fn settled_rows(state: &AppState, customer: CustomerId, invoice: &Invoice)
         settled.push(SettledRow {
             on: format::date(row.try_get(4)?, &zone),
             what,
-            href: note.filter(|note| *note != invoice.id).map(|note| format!("{PATH}/{note}")),
+            href: note
+                .filter(|note| *note != invoice.id)
+                .map(|note| format!("{PATH}/{note}")),
             amount: Money::new(minor, invoice.currency),
         });
     }
@@ -247,11 +255,31 @@ async fn one(
     Query(shown): Query<Shown>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
+    let notice = match shown.done.as_str() {
+        "ordered" => Some("Your order is in. This is its invoice; the service is being set up."),
+        "changed" => Some("The change is made. This is what it charged or gave back."),
+        _ => None,
+    };
+    invoice_page(&state, &customer, found, notice, None).await
+}
+
+async fn invoice_page(
+    state: &AppState,
+    customer: &Customer,
+    found: InvoiceWithLines,
+    notice: Option<&'static str>,
+    problem: Option<&'static str>,
+) -> Result<Response, PageError> {
     let zone = zone_of(&found.invoice.time_zone);
     let now_ms = state.now_ms();
+    let pay = if found.invoice.kind == InvoiceKind::Invoice && found.invoice.status.is_open() {
+        Some(pay::pay_view(state, customer.id, &found.invoice).await?)
+    } else {
+        None
+    };
     let corrects = match found.invoice.corrects {
         Some(corrected) => {
-            let corrected = invoice_of(&state, customer.id, &corrected.to_string()).await?.invoice;
+            let corrected = invoice_of(state, customer.id, &corrected.to_string()).await?.invoice;
             Some((corrected.id, corrected.number))
         }
         None => None,
@@ -268,15 +296,13 @@ async fn one(
         lines_href: format!("{PATH}/{}/lines", found.invoice.id),
         total: found.invoice.total,
         shows_services: false,
-        settled: settled_rows(&state, customer.id, &found.invoice).await?,
+        settled: settled_rows(state, customer.id, &found.invoice).await?,
         corrects,
         reason: found.invoice.reason.clone(),
         credit_notes: notes.map(|note| invoice_row(note, now_ms)).collect(),
-        notice: match shown.done.as_str() {
-            "ordered" => Some("Your order is in. This is its invoice; the service is being set up."),
-            "changed" => Some("The change is made. This is what it charged or gave back."),
-            _ => None,
-        },
+        pay,
+        notice,
+        problem,
         invoice: invoice_row(&found.invoice, now_ms),
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),
@@ -311,7 +337,12 @@ async fn xml(State(state): State<AppState>, customer: Customer, Path(id): Path<S
     let found = invoice_of(&state, customer.id, &id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
     let text = document::ubl::xml(&document).map_err(|error| Failure::internal("write XML")(error.into()))?;
-    Ok(attachment("application/xml", &found.invoice.number, "xml", text.into_bytes()))
+    Ok(attachment(
+        "application/xml",
+        &found.invoice.number,
+        "xml",
+        text.into_bytes(),
+    ))
 }
 
 async fn line(

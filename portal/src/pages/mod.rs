@@ -6,10 +6,11 @@ mod finance;
 pub(crate) mod invoices;
 mod notifications;
 mod overview;
+mod payment_methods;
 mod peers;
 mod plans;
 pub(crate) mod signin;
-mod subscriptions;
+pub(crate) mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(plans::routes())
         .merge(notifications::routes())
         .merge(webhooks::routes())
+        .merge(payment_methods::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(finance::routes())

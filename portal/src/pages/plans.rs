@@ -2,7 +2,7 @@
 
 mod checkout;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use askama::Template;
 use axum::Router;
@@ -131,9 +131,11 @@ fn card(offer: &Offer, cycle: i64) -> Result<Option<PlanCard>, Failure> {
 
 /// The most that any plan saves by a cycle: `Save 15 %`, `Save up to 20 %`.
 fn saving_text(offers: &[Offer], cycle: i64) -> Option<String> {
-    let mut savings = offers
-        .iter()
-        .filter_map(|offer| offer.of_cycle(cycle).map(|price| offer.saving_percent(price).unwrap_or(0)));
+    let mut savings = offers.iter().filter_map(|offer| {
+        offer
+            .of_cycle(cycle)
+            .map(|price| offer.saving_percent(price).unwrap_or(0))
+    });
     let first = savings.next()?;
     let (least, most) = savings.fold((first, first), |(least, most), one| (least.min(one), most.max(one)));
     match (least, most) {

@@ -43,7 +43,10 @@ pub(crate) fn routes() -> Router<AppState> {
             "/subscriptions/{subscription}/addon",
             get(terms::show_addon).post(terms::make_addon),
         )
-        .route("/subscriptions/{subscription}/cancel", get(cancel::show).post(cancel::make))
+        .route(
+            "/subscriptions/{subscription}/cancel",
+            get(cancel::show).post(cancel::make),
+        )
         .route("/subscriptions/{subscription}/resume", post(resume))
         .route(
             "/subscriptions/{subscription}/changes/{change}/cancel",
@@ -79,7 +82,11 @@ impl StateView {
     pub(crate) fn new(contract: &Contract) -> StateView {
         let subscription = &contract.subscription;
         let zone = &subscription.time_zone;
-        let words = match (subscription.state, subscription.trial_ends_at_ms, subscription.cancel_at_ms) {
+        let words = match (
+            subscription.state,
+            subscription.trial_ends_at_ms,
+            subscription.cancel_at_ms,
+        ) {
             (Stand::Trial, Some(ends_ms), _) => format!("trial until {}", format::date(ends_ms, zone)),
             (Stand::Cancelled, _, Some(ends_ms)) => format!("ends {}", format::date(ends_ms, zone)),
             (state, ..) => state.words().to_owned(),

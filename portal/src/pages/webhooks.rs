@@ -169,7 +169,9 @@ async fn list(State(state): State<AppState>, customer: Customer) -> Result<Respo
 /// What is wrong with an address, in words for who typed it; `Err` where it is not their doing.
 fn url_problem(error: WebhookError) -> Result<String, Failure> {
     match error {
-        WebhookError::Url { .. } | WebhookError::Resolve { .. } | WebhookError::TooMany => Ok(format!("Not added: {error}.")),
+        WebhookError::Url { .. } | WebhookError::Resolve { .. } | WebhookError::TooMany => {
+            Ok(format!("Not added: {error}."))
+        }
         WebhookError::Private { host, .. } => Ok(format!(
             "Not added: {host} is not on the public Internet. Use an address that we can reach."
         )),

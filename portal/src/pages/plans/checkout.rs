@@ -147,7 +147,11 @@ fn deed<'a>(offer: &'a Offer, price: &Price, form: &'a Form) -> Deed<'a> {
     let coupon = form.coupon.trim();
     Deed::Order {
         // What it is called changes no amount.
-        name: if form.name.trim().is_empty() { &offer.plan.name } else { &form.name },
+        name: if form.name.trim().is_empty() {
+            &offer.plan.name
+        } else {
+            &form.name
+        },
         service_type: &offer.plan.service_type,
         price: price.id,
         quantity: quantity_of(form).unwrap_or(1),

@@ -97,9 +97,7 @@ async fn cancel_page(
     let now_ms = state.now_ms();
     // In a trial, or before the start, nothing is paid that could run out.
     let cycle_ends = match contract.base_period_at(now_ms) {
-        Ok((_, charged)) if subscription.cancel_at_ms.is_none() => {
-            Some(format::date(charged.nominal.end_ms - 1, zone))
-        }
+        Ok((_, charged)) if subscription.cancel_at_ms.is_none() => Some(format::date(charged.nominal.end_ms - 1, zone)),
         Ok(_) | Err(_) => None,
     };
     let ends_now = asked.ends_now() || cycle_ends.is_none();
@@ -159,7 +157,14 @@ pub(super) async fn make(
         return Ok(done(subscription, "again"));
     }
     let Some(reason) = asked.reason_text() else {
-        return again(&state, &customer, &contract, &asked, "Say why you cancel: it helps us to do better.".to_owned()).await;
+        return again(
+            &state,
+            &customer,
+            &contract,
+            &asked,
+            "Say why you cancel: it helps us to do better.".to_owned(),
+        )
+        .await;
     };
     let deed = Deed::Cancel {
         subscription,
@@ -168,7 +173,14 @@ pub(super) async fn make(
     };
     match quote::quote(&state, customer.id, deed).await? {
         Ok(quote) if quote.shown() != asked.shown => {
-            return again(&state, &customer, &contract, &asked, "The amounts changed since this page was loaded: look at them again.".to_owned()).await;
+            return again(
+                &state,
+                &customer,
+                &contract,
+                &asked,
+                "The amounts changed since this page was loaded: look at them again.".to_owned(),
+            )
+            .await;
         }
         Ok(_) => {}
         Err(refused) => return again(&state, &customer, &contract, &asked, refused).await,

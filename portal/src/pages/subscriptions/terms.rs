@@ -157,7 +157,11 @@ fn understand(asked: &Asked, choices: &[Offer], contract: &Contract, now_ms: i64
         .ok_or_else(|| format!("A quantity is a number between 1 and {MAX_QUANTITY}."))?;
     let at_ms = match asked.when.as_str() {
         "at" => {
-            let at: DateTime = asked.at.trim().parse().map_err(|_| "Choose a date and a time.".to_owned())?;
+            let at: DateTime = asked
+                .at
+                .trim()
+                .parse()
+                .map_err(|_| "Choose a date and a time.".to_owned())?;
             let zoned = at
                 .to_zoned(contract.subscription.time_zone.clone())
                 .map_err(|_| "Choose another date.".to_owned())?;
@@ -281,7 +285,13 @@ fn local_minute(at_ms: i64, contract: &Contract) -> String {
     crate::format::minute(at_ms, &contract.subscription.time_zone).replace(' ', "T")
 }
 
-async fn show(state: &AppState, customer: &Customer, id: &str, what: What, asked: Asked) -> Result<Response, PageError> {
+async fn show(
+    state: &AppState,
+    customer: &Customer,
+    id: &str,
+    what: What,
+    asked: Asked,
+) -> Result<Response, PageError> {
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, id).await?;
     drop(connection);
