@@ -7,6 +7,7 @@
 use billing::BillingError;
 use billing::catalog::{BaseTiming, Terms};
 use billing::invoice::{self, Draft, Horizon};
+use billing::rating::DraftLine;
 use billing::subscription::change::{self, Change, End};
 use billing::subscription::{Contract, NewSubscription, Periods, contract, subscribe};
 use billing::tax::TaxAmount;
@@ -292,6 +293,8 @@ pub(crate) struct DraftView {
     pub(crate) gives_back: bool,
     /// What of the total the customer's credit pays, and what is left; absent where there is none.
     pub(crate) from_credit: Option<(Money, Money)>,
+    /// Lines that are left out, being of other subscriptions.
+    pub(crate) others: usize,
 }
 
 pub(crate) struct DraftLineView {
@@ -322,7 +325,20 @@ impl DraftView {
             total: draft.total,
             gives_back: draft.total.minor < 0,
             from_credit: (paid > 0).then(|| (money(paid), money(draft.total.minor - paid))),
+            others: 0,
         }
+    }
+
+    /// The lines of some subscriptions alone, with their sum before tax; the total stays the whole invoice's.
+    pub(crate) fn of(draft: &Draft, subscriptions: &[SubscriptionId], zone: &TimeZone) -> DraftView {
+        let is_of = |line: &DraftLine| line.subscription.is_some_and(|of| subscriptions.contains(&of));
+        let mut own = draft.clone();
+        own.lines.retain(is_of);
+        let sum = own.lines.iter().map(|line| line.amount.minor).sum();
+        let mut view = DraftView::new(&own, Money::zero(draft.currency), zone);
+        view.subtotal = Money::new(sum, draft.currency);
+        view.others = draft.lines.len() - own.lines.len();
+        view
     }
 }
 

@@ -81,8 +81,10 @@ struct Asked {
 
 /// `vps` → `VPS`, `dedicated` → `Dedicated`.
 fn type_name(service_type: &str) -> String {
-    if service_type.len() <= 3 {
-        return service_type.to_uppercase();
+    match service_type {
+        "vps" => return "VPS".to_owned(),
+        "mysql" => return "MySQL".to_owned(),
+        _ => {}
     }
     let mut chars = service_type.chars();
     chars

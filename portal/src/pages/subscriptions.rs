@@ -357,8 +357,10 @@ async fn subscription_page(
     let scheduled = scheduled_rows(&mut connection, customer.id, &contract).await?;
     let events = event_rows(&mut connection, subscription.id, zone).await?;
     let mut addons = Vec::new();
+    let mut together = vec![subscription.id];
     for other in contracts_of(&mut connection, customer.id).await? {
         if other.subscription.parent == Some(subscription.id) && other.subscription.state != Stand::Ended {
+            together.push(other.subscription.id);
             addons.push(row(&other, now_ms)?);
         }
     }
@@ -369,7 +371,6 @@ async fn subscription_page(
     } else {
         quote::next_charge(state, &contract).await?
     };
-    let none = schemas::money::Money::zero(contract.customer.currency);
     let phase = phase_now(&contract, now_ms)?;
     let is_cancelled = subscription.cancel_at_ms.is_some();
     let is_free = phase.plan.is_free;
@@ -386,7 +387,7 @@ async fn subscription_page(
         coupon: contract.coupon.as_ref().map(|coupon| coupon.code.clone()),
         state: StateView::new(&contract),
         held_for: held.into_iter().map(hold_words).collect(),
-        next: next.map(|draft| DraftView::new(&draft, none, zone)),
+        next: next.map(|draft| DraftView::of(&draft, &together, zone)),
         addons,
         parent: subscription.parent.map(|parent| parent.to_string()),
         scheduled,
