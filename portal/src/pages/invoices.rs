@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use billing::document;
+use billing::document::ubl::UblError;
 use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
@@ -336,7 +337,22 @@ async fn pdf(State(state): State<AppState>, customer: Customer, Path(id): Path<S
 async fn xml(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
-    let text = document::ubl::xml(&document).map_err(|error| Failure::internal("write XML")(error.into()))?;
+    let text = match document::ubl::xml(&document) {
+        Ok(text) => text,
+        Err(error @ (UblError::Write(_) | UblError::Utf8(_) | UblError::Money(_))) => {
+            return Err(Failure::internal("write XML")(error.into()).into());
+        }
+        // The standard asks for facts that are not entered, or does not know such amounts.
+        Err(error) => {
+            tracing::warn!(%error, number = found.invoice.number, "an invoice has no electronic form");
+            return Err(Failure::BadRequest(format!(
+                "{} has no electronic form: the standard asks for facts that it does not hold. The PDF is the same \
+                 invoice; write to us if you need the XML.",
+                found.invoice.number
+            ))
+            .into());
+        }
+    };
     Ok(attachment(
         "application/xml",
         &found.invoice.number,
