@@ -188,10 +188,10 @@ mod tests {
         let offer = offer(&[
             (1, 29_99),
             (3, 85_47),
-            (6, 161_95),
-            (12, 305_90),
-            (24, 575_81),
-            (36, 2_000_00),
+            (6, 16195),
+            (12, 30590),
+            (24, 57581),
+            (36, 200_000),
         ]);
         let saved: Vec<Option<i64>> = offer.prices.iter().map(|price| offer.saving_percent(price)).collect();
         assert_eq!(saved, [None, Some(5), Some(10), Some(15), Some(20), None]);

@@ -13,7 +13,7 @@ use crate::testing::{Answer, Browser, NOW_MS, TestPortal};
 
 /// A plan at 30.00 USD a month and 306.00 a year.
 pub(crate) async fn plan(portal: &TestPortal, new: NewPlan<'_>) -> Plan {
-    priced_plan(portal, new, &[(1, 30_00), (12, 306_00)]).await
+    priced_plan(portal, new, &[(1, 30_00), (12, 30600)]).await
 }
 
 pub(crate) async fn priced_plan(portal: &TestPortal, new: NewPlan<'_>, prices: &[(i64, i64)]) -> Plan {
