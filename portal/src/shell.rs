@@ -12,7 +12,7 @@ pub(crate) struct NavItem {
 }
 
 /// All pages, in order; each role sees its own.
-const NAVIGATION: [NavItem; 6] = [
+const NAVIGATION: [NavItem; 10] = [
     NavItem {
         href: "/usage",
         label: "Usage",
@@ -20,9 +20,33 @@ const NAVIGATION: [NavItem; 6] = [
         roles: &[Role::Customer],
     },
     NavItem {
+        href: "/subscriptions",
+        label: "Subscriptions",
+        icon: "M4 12a8 8 0 0114-5l2 2M20 4v5h-5M20 12a8 8 0 01-14 5l-2-2M4 20v-5h5",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/plans",
+        label: "Plans",
+        icon: "M4 5h7v6H4zM4 15h7v4H4zM15 5h5v4h-5zM15 13h5v6h-5z",
+        roles: &[Role::Customer],
+    },
+    NavItem {
         href: "/invoices",
         label: "Invoices",
         icon: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/payment-methods",
+        label: "Payment methods",
+        icon: "M3 6h18v12H3zM3 10h18M7 15h4",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/webhooks",
+        label: "Webhooks",
+        icon: "M9 8a4 4 0 117 2l3 5M8 9l-3 6a3 3 0 106 1h6a3 3 0 103-1",
         roles: &[Role::Customer],
     },
     NavItem {
@@ -60,6 +84,8 @@ pub(crate) struct Shell {
     pub(crate) user_email: String,
     pub(crate) role_label: &'static str,
     pub(crate) csrf_token: String,
+    /// Unread notifications as the bell says them, empty for none; absent for who has no bell.
+    pub(crate) unread: Option<String>,
     pub(crate) nav: Vec<&'static NavItem>,
 }
 
@@ -72,6 +98,11 @@ impl Shell {
             user_email: who.user.email.clone(),
             role_label: who.user.role.label(),
             csrf_token: who.csrf_token.clone(),
+            unread: who.user.customer.map(|_| match who.unread {
+                0 => String::new(),
+                unread @ 1..=99 => unread.to_string(),
+                _ => "99+".to_owned(),
+            }),
             nav: NAVIGATION
                 .iter()
                 .filter(|item| item.roles.contains(&who.user.role))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
+use billing::event::WebhookClient;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -28,8 +29,12 @@ pub struct Options {
     pub metering: watch::Receiver<Arc<MeteringConfig>>,
     /// The portal is reached over HTTPS: cookies are `Secure` and HSTS is sent.
     pub secure_cookies: bool,
+    /// Says which addresses customers' endpoints may have.
+    pub webhooks: WebhookClient,
     /// How customers can pay.
     pub gateways: Gateways,
+    /// Where people reach the portal, without a slash at its end.
+    pub portal_url: String,
 }
 
 /// Shared state of the portal.
@@ -44,7 +49,9 @@ struct Inner {
     data_dir: PathBuf,
     metering: watch::Receiver<Arc<MeteringConfig>>,
     secure_cookies: bool,
+    webhooks: WebhookClient,
     gateways: Gateways,
+    portal_url: String,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -76,7 +83,9 @@ impl AppState {
                 data_dir: options.data_dir,
                 metering: options.metering,
                 secure_cookies: options.secure_cookies,
+                webhooks: options.webhooks,
                 gateways: options.gateways,
+                portal_url: options.portal_url,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -116,6 +125,14 @@ impl AppState {
 
     pub fn secure_cookies(&self) -> bool {
         self.inner.secure_cookies
+    }
+
+    pub(crate) fn webhooks(&self) -> &WebhookClient {
+        &self.inner.webhooks
+    }
+
+    pub(crate) fn portal_url(&self) -> &str {
+        &self.inner.portal_url
     }
 
     pub fn gateways(&self) -> &Gateways {

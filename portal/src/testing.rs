@@ -60,7 +60,9 @@ impl TestPortal {
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
+            webhooks: billing::event::WebhookClient::new(true).unwrap(),
             gateways: Gateways::default(),
+            portal_url: "http://portal.example".to_owned(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {

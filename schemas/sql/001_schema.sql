@@ -101,6 +101,13 @@ CREATE TABLE services (
 );
 CREATE INDEX services_customer ON services (customer_id);
 
+-- Forms that charge or create are sent once: the token of one that was, whoever sends it again.
+CREATE TABLE form_tokens (
+  token TEXT PRIMARY KEY,
+  used_at_ms BIGINT NOT NULL
+);
+CREATE INDEX form_tokens_used ON form_tokens (used_at_ms);
+
 -- What belongs to a service, over [valid_from_ms, valid_to_ms). kind: prefix, interface, vlan.
 CREATE TABLE assignments (
   id BIGINT PRIMARY KEY,
@@ -665,6 +672,7 @@ CREATE TABLE notifications (
   read_at_ms BIGINT
 );
 CREATE INDEX notifications_customer ON notifications (customer_id, id);
+CREATE INDEX notifications_unread ON notifications (customer_id) WHERE read_at_ms IS NULL;
 
 -- F-60. change: JSON, before and after. Never updated, never deleted.
 CREATE TABLE audit_log (

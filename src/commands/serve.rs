@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use billing::event::WebhookClient;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::clock::{self, Clock};
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.payments.gateways()?;
     let billing = start_billing(&config, &database, &running, &clock, &gateways)?;
-    let portal = Portal::start(listener, &config, database, &running, clock, gateways);
+    let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
     println!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
     billing.stop().await?;
@@ -112,7 +113,7 @@ impl Portal {
         running: &Running,
         clock: Clock,
         gateways: Gateways,
-    ) -> Portal {
+    ) -> anyhow::Result<Portal> {
         let stop = CancellationToken::new();
         let options = portal::Options {
             db: database,
@@ -120,13 +121,15 @@ impl Portal {
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secure_cookies,
+            webhooks: WebhookClient::new(config.webhooks.allow_private)?,
             gateways,
+            portal_url: config.portal_url().trim_end_matches('/').to_owned(),
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         let task = tokio::spawn(portal::serve(listener, state, stop.clone().cancelled_owned()));
-        Portal { task, stop }
+        Ok(Portal { task, stop })
     }
 
     /// Serves until the signal comes, or until serving fails.

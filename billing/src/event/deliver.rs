@@ -19,6 +19,7 @@ use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::{CustomerId, DeliveryId, EndpointId, EventId};
 use schemas::inventory;
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tokio::time::Instant;
 
@@ -539,32 +540,50 @@ pub struct Delivery {
     pub delivered_at_ms: Option<i64>,
 }
 
+const SELECT_DELIVERY: &str = "SELECT id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms, \
+     delivered_at_ms FROM deliveries";
+
 /// The deliveries of an event, by id.
 ///
 /// # Errors
 /// As the database answers.
 pub async fn deliveries_of(db: impl AnyExecutor<'_>, event: EventId) -> Result<Vec<Delivery>, EventError> {
-    let rows = sqlx::query(
-        "SELECT id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms, delivered_at_ms \
-         FROM deliveries WHERE event_id = $1 ORDER BY id",
-    )
-    .bind(event.0)
-    .fetch_all(db)
-    .await?;
-    let mut deliveries = Vec::with_capacity(rows.len());
-    for row in &rows {
-        deliveries.push(Delivery {
-            id: DeliveryId(row.try_get("id")?),
-            event: EventId(row.try_get("event_id")?),
-            channel: row.try_get("channel")?,
-            target: row.try_get("target")?,
-            status: row.try_get("status")?,
-            attempts: row.try_get("attempts")?,
-            next_at_ms: row.try_get("next_at_ms")?,
-            error: row.try_get("error")?,
-            created_at_ms: row.try_get("created_at_ms")?,
-            delivered_at_ms: row.try_get("delivered_at_ms")?,
-        });
-    }
-    Ok(deliveries)
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT_DELIVERY} WHERE event_id = $1 ORDER BY id"));
+    let rows = sqlx::query(sql).bind(event.0).fetch_all(db).await?;
+    rows.iter().map(read_delivery).collect()
+}
+
+/// The deliveries to an endpoint, latest first, `limit` at most. Whose it is the caller has asked before (S1).
+///
+/// # Errors
+/// As the database answers.
+pub async fn deliveries_to(
+    db: impl AnyExecutor<'_>,
+    endpoint: EndpointId,
+    limit: i64,
+) -> Result<Vec<Delivery>, EventError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT_DELIVERY} WHERE target = $1 AND channel = 'webhook' ORDER BY id DESC LIMIT $2"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(endpoint.to_string())
+        .bind(limit.clamp(1, super::MAX_PAGE))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(read_delivery).collect()
+}
+
+fn read_delivery(row: &AnyRow) -> Result<Delivery, EventError> {
+    Ok(Delivery {
+        id: DeliveryId(row.try_get("id")?),
+        event: EventId(row.try_get("event_id")?),
+        channel: row.try_get("channel")?,
+        target: row.try_get("target")?,
+        status: row.try_get("status")?,
+        attempts: row.try_get("attempts")?,
+        next_at_ms: row.try_get("next_at_ms")?,
+        error: row.try_get("error")?,
+        created_at_ms: row.try_get("created_at_ms")?,
+        delivered_at_ms: row.try_get("delivered_at_ms")?,
+    })
 }

@@ -30,7 +30,8 @@ pub mod notification;
 pub mod webhook;
 
 pub use deliver::{
-    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, outbox_counts, preview,
+    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, deliveries_to,
+    outbox_counts, preview,
 };
 pub use dispatch::{Dispatched, MAX_REPLAYED, Replay, dispatch, latest, owner_email, replay, set_owner_email};
 pub use guard::WebhookClient;

@@ -16,7 +16,7 @@ use super::draft::{Charge, Current, Drafts, Prepared, Snapshot, prepare};
 use super::due::What;
 use super::items;
 use super::write::{Corrects, Parties, write};
-use super::{Draft, InvoiceKind, InvoiceWithLines, OpenReason};
+use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
 use crate::{BillingError, UsageSource, settlement};
 
@@ -74,13 +74,10 @@ pub async fn preview<U: UsageSource>(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Vec<Draft>, BillingError> {
-    inventory::customer(database.pool(), customer).await?;
-    let mut preparation = prepare(database, usage, (customer, customer), now_ms, Current::Included).await?;
-    if let Some((_, error)) = preparation.failed.pop() {
-        return Err(error);
-    }
-    let drafts = preparation.drafts.into_iter().flat_map(|drafts| drafts.drafts);
-    Ok(drafts.map(|prepared| prepared.draft).collect())
+    let mut connection = database.pool().acquire().await?;
+    let prospect = super::prospect(&mut connection, customer, Horizon::Current { now_ms }).await?;
+    drop(connection);
+    prospect.drafts(usage, now_ms).await
 }
 
 /// Drafts of several customers, as [`preview`] makes them, with one scan of usage.

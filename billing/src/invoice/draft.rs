@@ -26,7 +26,7 @@ use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
 use crate::catalog;
 use crate::evidence::{Evidence, Measured, UsageCharge};
-use crate::exclusion;
+use crate::exclusion::{self, Exclusion};
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, TaxRule};
@@ -77,6 +77,8 @@ pub(super) struct Preparation {
 pub(super) enum Current {
     Included,
     Excluded,
+    /// As excluded, for a look ahead that finalises nothing.
+    Ahead,
 }
 
 /// A customer with what is due.
@@ -97,6 +99,16 @@ type PeriodKey = (PhaseId, i64);
 /// What was used in it, and which parts of it are not billed.
 type Used = (PeriodUsage, Vec<(i64, i64)>);
 
+/// What drafting needs of the database, before usage is asked for.
+pub(super) struct Loaded {
+    accounts: Vec<Account>,
+    pending: Vec<AttributionChange>,
+    rates: Vec<TaxRate>,
+    exclusions: HashMap<ServiceId, Vec<Exclusion>>,
+    current: Current,
+    failed: Vec<(CustomerId, BillingError)>,
+}
+
 /// Drafts what is due for the customers with ids from `first` to `last`, by id, oldest first.
 ///
 /// # Errors
@@ -104,18 +116,58 @@ type Used = (PeriodUsage, Vec<(i64, i64)>);
 pub(super) async fn prepare<U: UsageSource>(
     database: &Database,
     usage: &U,
-    (first, last): (CustomerId, CustomerId),
+    between: (CustomerId, CustomerId),
     now_ms: i64,
     current: Current,
 ) -> Result<Preparation, BillingError> {
-    let mut failed = Vec::new();
     let mut connection = database.pool().acquire().await?;
-    let accounts = load(&mut connection, (first, last), now_ms, current, &mut failed).await?;
+    let loaded = load_all(&mut connection, between, now_ms, current).await?;
+    drop(connection);
+    draft_all(loaded, usage, now_ms).await
+}
+
+/// Reads what is due by `until_ms`, in the caller's transaction where there is one.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn load_all(
+    connection: &mut AnyConnection,
+    between: (CustomerId, CustomerId),
+    until_ms: i64,
+    current: Current,
+) -> Result<Loaded, BillingError> {
+    let mut failed = Vec::new();
+    let accounts = load(&mut *connection, between, until_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
     let exclusions = exclusion::in_force(&mut *connection).await?;
-    drop(connection);
+    Ok(Loaded {
+        accounts,
+        pending,
+        rates,
+        exclusions,
+        current,
+        failed,
+    })
+}
 
+/// Drafts what was loaded, by usage as far as it is known at `now_ms`.
+///
+/// # Errors
+/// When usage cannot be measured at all.
+pub(super) async fn draft_all<U: UsageSource>(
+    loaded: Loaded,
+    usage: &U,
+    now_ms: i64,
+) -> Result<Preparation, BillingError> {
+    let Loaded {
+        accounts,
+        pending,
+        rates,
+        exclusions,
+        current,
+        mut failed,
+    } = loaded;
     let excluded = |service: ServiceId, from_ms: i64, to_ms: i64| -> Vec<(i64, i64)> {
         let of_service = exclusions.get(&service).map_or(&[][..], Vec::as_slice);
         exclusion::touching(of_service, from_ms, to_ms)

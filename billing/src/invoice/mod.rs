@@ -20,6 +20,7 @@ mod history;
 mod items;
 mod number;
 mod pool;
+mod prospect;
 mod read;
 mod write;
 
@@ -30,6 +31,7 @@ pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use items::{ChargeItem, add_item, items_of};
+pub use prospect::{Horizon, Prospect, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 
 use rust_decimal::Decimal;

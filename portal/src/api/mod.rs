@@ -3,6 +3,7 @@
 pub(crate) mod exporters;
 mod invoices;
 pub(crate) mod overview;
+mod subscriptions;
 pub(crate) mod usage;
 
 use axum::extract::{FromRequestParts, Query};
@@ -17,6 +18,7 @@ use crate::state::AppState;
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(invoices::routes())
+        .merge(subscriptions::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(exporters::routes())

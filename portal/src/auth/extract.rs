@@ -20,6 +20,8 @@ pub struct SignedIn {
     pub user: User,
     /// To be repeated by every form.
     pub csrf_token: String,
+    /// Notifications of the user's customer that nobody has read.
+    pub unread: i64,
 }
 
 /// A customer: every query takes its id from here (S1).

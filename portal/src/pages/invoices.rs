@@ -1,24 +1,31 @@
-//! A customer's invoices, and each usage line explained: what was measured, day by day, and with whom (B5).
+//! A customer's invoices and credit notes, on the page, as PDF and as XML, with what settled them, and each usage line
+//! explained: what was measured, day by day, and with whom (B5).
 
 pub(crate) mod lines;
+mod pay;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use billing::invoice::{self, Invoice};
+use axum::routing::{get, post};
+use billing::document;
+use billing::document::ubl::UblError;
+use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::Money;
+use sqlx::Row as _;
 
 use crate::auth::Customer;
 use crate::customer::{self, invoice_of, metered_usage};
-use crate::error::{PageError, page};
+use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::shell::Shell;
 use crate::state::AppState;
 use lines::{LineAddresses, LineRow, TaxRow, tax_rows};
+use pay::PayView;
 
 /// Address of the list, and the navigation entry of all pages here.
 const PATH: &str = "/invoices";
@@ -28,17 +35,42 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(list))
         .route("/invoices/invoices.csv", get(download))
         .route("/invoices/{invoice}", get(one))
+        .route("/invoices/{invoice}/pay", post(pay::pay))
+        .route("/invoices/{invoice}/pdf", get(pdf))
+        .route("/invoices/{invoice}/xml", get(xml))
         .route("/invoices/{invoice}/lines/{line}", get(line))
 }
 
-struct InvoiceRow {
+pub(crate) struct InvoiceRow {
     id: String,
     number: String,
     dates: String,
     finalised: String,
     due: String,
-    is_due: bool,
+    is_credit_note: bool,
+    /// As people say it.
+    status: &'static str,
+    class: &'static str,
     total: Money,
+    /// What is still to be paid; absent where nothing is.
+    open: Option<Money>,
+    is_overdue: bool,
+}
+
+/// Where an invoice stands, as its customer says it, and how that is coloured.
+fn status_words(invoice: &Invoice, now_ms: i64) -> (&'static str, &'static str) {
+    if invoice.kind == InvoiceKind::CreditNote {
+        return ("credit note", "info");
+    }
+    let is_late = invoice.due_at_ms <= now_ms;
+    match invoice.status {
+        InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid if is_late => ("overdue", "warn"),
+        InvoiceStatus::Finalised => ("open", "info"),
+        InvoiceStatus::PartiallyPaid => ("partially paid", "info"),
+        InvoiceStatus::Paid => ("paid", "ok"),
+        InvoiceStatus::Void => ("void", ""),
+        InvoiceStatus::Uncollectible => ("written off", "warn"),
+    }
 }
 
 /// What a current period comes to so far.
@@ -55,6 +87,9 @@ struct InvoiceList {
     shell: Shell,
     invoices: Vec<InvoiceRow>,
     drafts: Vec<DraftRow>,
+    /// What is open on all of them together, and what of it is overdue; absent where nothing is.
+    open: Option<Money>,
+    overdue: Option<Money>,
 }
 
 /// The zone an invoice is printed in.
@@ -64,14 +99,24 @@ pub(crate) fn zone_of(name: &str) -> TimeZone {
 
 fn invoice_row(invoice: &Invoice, now_ms: i64) -> InvoiceRow {
     let zone = zone_of(&invoice.time_zone);
+    let (status, class) = status_words(invoice, now_ms);
+    let open = Some(invoice.outstanding()).filter(|_| invoice.kind == InvoiceKind::Invoice && invoice.status.is_open());
     InvoiceRow {
         id: invoice.id.to_string(),
         number: invoice.number.clone(),
-        dates: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
+        dates: format::dates(
+            invoice.period_start_ms,
+            invoice.period_start_ms.max(invoice.period_end_ms - 1),
+            &zone,
+        ),
         finalised: format::date(invoice.finalised_at_ms, &zone),
         due: format::date(invoice.due_at_ms, &zone),
-        is_due: invoice.due_at_ms <= now_ms,
+        is_credit_note: invoice.kind == InvoiceKind::CreditNote,
+        status,
+        class,
         total: invoice.total,
+        is_overdue: open.is_some() && invoice.due_at_ms <= now_ms,
+        open,
     }
 }
 
@@ -88,11 +133,26 @@ async fn list(State(state): State<AppState>, customer: Customer) -> Result<Respo
             total: draft.total,
         }
     });
+    let rows: Vec<InvoiceRow> = invoices.iter().map(|invoice| invoice_row(invoice, now_ms)).collect();
     page(&InvoiceList {
         shell: Shell::new(&customer.who, "Invoices", PATH),
-        invoices: invoices.iter().map(|invoice| invoice_row(invoice, now_ms)).collect(),
+        open: sum(rows.iter().filter_map(|row| row.open)),
+        overdue: sum(rows.iter().filter(|row| row.is_overdue).filter_map(|row| row.open)),
+        invoices: rows,
         drafts: drafts.collect(),
     })
+}
+
+/// The sum of amounts; nothing where there are none, or where they are in several currencies.
+fn sum(amounts: impl Iterator<Item = Money>) -> Option<Money> {
+    let mut sum: Option<Money> = None;
+    for amount in amounts {
+        sum = Some(match sum {
+            Some(so_far) => so_far.checked_add(amount).ok()?,
+            None => amount,
+        });
+    }
+    sum
 }
 
 async fn download(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
@@ -118,23 +178,187 @@ struct InvoicePage {
     total: Money,
     /// The description names the service; staff see its id too.
     shows_services: bool,
+    /// What paid it, or where what is given back went.
+    settled: Vec<SettledRow>,
+    /// Of a credit note: the invoice it takes back.
+    corrects: Option<(InvoiceId, String)>,
+    reason: String,
+    /// Of an invoice: the credit notes that take something of it back.
+    credit_notes: Vec<InvoiceRow>,
+    /// How it can be paid; absent where nothing is open.
+    pay: Option<PayView>,
+    notice: Option<&'static str>,
+    problem: Option<&'static str>,
 }
 
-async fn one(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+struct SettledRow {
+    on: String,
+    what: String,
+    /// The credit note it came from.
+    href: Option<String>,
+    amount: Money,
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    #[serde(default)]
+    done: String,
+}
+
+/// What has settled an invoice of the customer, in its order.
+async fn settled_rows(state: &AppState, customer: CustomerId, invoice: &Invoice) -> Result<Vec<SettledRow>, Failure> {
+    let rows = sqlx::query(
+        "SELECT a.source, a.credit_note_id, n.number, a.amount_minor, a.created_at_ms, c.corrects_invoice_id \
+         FROM allocations a JOIN invoices c ON c.id = a.invoice_id LEFT JOIN invoices n ON n.id = a.credit_note_id \
+         WHERE a.invoice_id = $1 AND c.customer_id = $2 ORDER BY a.id",
+    )
+    .bind(invoice.id.0)
+    .bind(customer.0)
+    .fetch_all(state.db().pool())
+    .await?;
+    let zone = zone_of(&invoice.time_zone);
+    let mut settled = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let source: String = row.try_get(0)?;
+        let minor: i64 = row.try_get(3)?;
+        let note = row.try_get::<Option<i64>, _>(1)?.map(InvoiceId);
+        let is_back = minor < 0;
+        let what = match (source.as_str(), invoice.kind) {
+            ("payment", _) if is_back => "Payment taken back".to_owned(),
+            ("payment", _) => "Payment".to_owned(),
+            ("credit_note", InvoiceKind::CreditNote) => "Taken off the invoice".to_owned(),
+            ("credit_note", InvoiceKind::Invoice) => {
+                let number: Option<String> = row.try_get(2)?;
+                format!("Credit note {}", number.unwrap_or_default())
+            }
+            ("credit", InvoiceKind::CreditNote) => "Added to your credit".to_owned(),
+            ("credit", InvoiceKind::Invoice) if is_back => "Credit given back".to_owned(),
+            ("credit", InvoiceKind::Invoice) => "Paid from your credit".to_owned(),
+            _ if is_back => "Write-off taken back".to_owned(),
+            _ => "Written off".to_owned(),
+        };
+        settled.push(SettledRow {
+            on: format::date(row.try_get(4)?, &zone),
+            what,
+            href: note
+                .filter(|note| *note != invoice.id)
+                .map(|note| format!("{PATH}/{note}")),
+            amount: Money::new(minor, invoice.currency),
+        });
+    }
+    Ok(settled)
+}
+
+async fn one(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
+    let notice = match shown.done.as_str() {
+        "ordered" => Some("Your order is in. This is its invoice; the service is being set up."),
+        "changed" => Some("The change is made. This is what it charged or gave back."),
+        _ => None,
+    };
+    invoice_page(&state, &customer, found, notice, None).await
+}
+
+async fn invoice_page(
+    state: &AppState,
+    customer: &Customer,
+    found: InvoiceWithLines,
+    notice: Option<&'static str>,
+    problem: Option<&'static str>,
+) -> Result<Response, PageError> {
     let zone = zone_of(&found.invoice.time_zone);
+    let now_ms = state.now_ms();
+    let pay = if found.invoice.kind == InvoiceKind::Invoice && found.invoice.status.is_open() {
+        Some(pay::pay_view(state, customer.id, &found.invoice).await?)
+    } else {
+        None
+    };
+    let corrects = match found.invoice.corrects {
+        Some(corrected) => {
+            let corrected = invoice_of(state, customer.id, &corrected.to_string()).await?.invoice;
+            Some((corrected.id, corrected.number))
+        }
+        None => None,
+    };
+    let filter = InvoiceFilter {
+        customer: Some(customer.id),
+        kind: Some(InvoiceKind::CreditNote),
+        ..InvoiceFilter::default()
+    };
+    let notes = invoice::list_all(state.db().pool(), filter).await?;
+    let notes = notes.iter().filter(|note| note.corrects == Some(found.invoice.id));
     page(&InvoicePage {
         shell: Shell::new(&customer.who, found.invoice.number.clone(), PATH),
         lines_href: format!("{PATH}/{}/lines", found.invoice.id),
         total: found.invoice.total,
         shows_services: false,
-        invoice: invoice_row(&found.invoice, state.now_ms()),
+        settled: settled_rows(state, customer.id, &found.invoice).await?,
+        corrects,
+        reason: found.invoice.reason.clone(),
+        credit_notes: notes.map(|note| invoice_row(note, now_ms)).collect(),
+        pay,
+        notice,
+        problem,
+        invoice: invoice_row(&found.invoice, now_ms),
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),
         subtotal: found.invoice.subtotal,
         taxes: tax_rows(&found.taxes),
         lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
     })
+}
+
+/// A file to be kept, by its number: numbers are letters, digits and hyphens.
+fn attachment(content_type: &'static str, number: &str, extension: &str, body: Vec<u8>) -> Response {
+    let disposition = format!("attachment; filename=\"{number}.{extension}\"");
+    let headers = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
+    (headers, body).into_response()
+}
+
+async fn pdf(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+    let found = invoice_of(&state, customer.id, &id).await?;
+    let document = invoice::document(state.db(), found.invoice.id).await?;
+    // Laying out a long invoice takes a core for a while.
+    let bytes = tokio::task::spawn_blocking(move || document::pdf::pdf(&document))
+        .await
+        .map_err(|error| Failure::internal("write a PDF")(error.into()))?
+        .map_err(|error| Failure::internal("write a PDF")(error.into()))?;
+    Ok(attachment("application/pdf", &found.invoice.number, "pdf", bytes))
+}
+
+async fn xml(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+    let found = invoice_of(&state, customer.id, &id).await?;
+    let document = invoice::document(state.db(), found.invoice.id).await?;
+    let text = match document::ubl::xml(&document) {
+        Ok(text) => text,
+        Err(error @ (UblError::Write(_) | UblError::Utf8(_) | UblError::Money(_))) => {
+            return Err(Failure::internal("write XML")(error.into()).into());
+        }
+        // The standard asks for facts that are not entered, or does not know such amounts.
+        Err(error) => {
+            tracing::warn!(%error, number = found.invoice.number, "an invoice has no electronic form");
+            return Err(Failure::BadRequest(format!(
+                "{} has no electronic form: the standard asks for facts that it does not hold. The PDF is the same \
+                 invoice; write to us if you need the XML.",
+                found.invoice.number
+            ))
+            .into());
+        }
+    };
+    Ok(attachment(
+        "application/xml",
+        &found.invoice.number,
+        "xml",
+        text.into_bytes(),
+    ))
 }
 
 async fn line(

@@ -3,13 +3,18 @@
 pub(crate) mod account;
 mod exporters;
 mod finance;
-mod invoices;
+pub(crate) mod invoices;
+mod notifications;
 mod overview;
+mod payment_methods;
 mod peers;
+mod plans;
 pub(crate) mod signin;
+pub(crate) mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod webhooks;
 
 use axum::Router;
 
@@ -20,6 +25,11 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(signin::routes())
         .merge(account::routes())
         .merge(invoices::routes())
+        .merge(subscriptions::routes())
+        .merge(plans::routes())
+        .merge(notifications::routes())
+        .merge(webhooks::routes())
+        .merge(payment_methods::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(finance::routes())

@@ -12,6 +12,8 @@ fn owned(service: &str, invoice: &str, line: &str) -> Vec<String> {
         format!("/usage/{service}"),
         format!("/usage/{service}/usage.csv"),
         format!("/invoices/{invoice}"),
+        format!("/invoices/{invoice}/pdf"),
+        format!("/invoices/{invoice}/xml"),
         format!("/invoices/{invoice}/lines/{line}"),
         format!("/api/v1/services/{service}/usage"),
         format!("/api/v1/services/{service}/period"),
@@ -331,5 +333,67 @@ async fn pages_have_nothing_inline() {
                 "{path}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
+    let world = World::new().await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let address = format!("/invoices/{}", world.invoice_of_ada);
+    let number = billing::invoice::get(world.portal.state.db(), world.invoice_of_ada)
+        .await
+        .unwrap()
+        .invoice
+        .number;
+    let pdf = ada.get(&format!("{address}/pdf")).await;
+    assert_eq!(pdf.header("content-type"), "application/pdf");
+    assert_eq!(
+        pdf.header("content-disposition"),
+        format!("attachment; filename=\"{number}.pdf\"")
+    );
+    assert!(pdf.body.starts_with("%PDF-"));
+    let xml = ada.get(&format!("{address}/xml")).await;
+    assert_eq!(xml.header("content-type"), "application/xml");
+    assert!(xml.body.contains(&number) && xml.body.contains("Invoice"));
+    let page = ada.get(&address).await.body;
+    assert!(
+        page.contains(">open</span>") && page.contains("Save a way to pay"),
+        "{page}"
+    );
+    // A month later it is overdue, in the list too.
+    world.portal.advance_ms(31 * 24 * 3_600_000);
+    let mut ada = world.portal.signed_in("ada").await;
+    assert!(ada.get("/invoices").await.body.contains(">overdue</span>"));
+    // Paying with nobody's method, or without one of one's own, is not found (S1).
+    let token = ada.get("/account").await.csrf_token();
+    let fresh = "b".repeat(64);
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("form_token", &fresh),
+        ("method", "pm_1"),
+    ];
+    assert_eq!(
+        ada.post(&format!("{address}/pay"), &form).await.status,
+        StatusCode::NOT_FOUND
+    );
+    let mut bob = world.portal.signed_in("bob").await;
+    let token = bob.get("/account").await.csrf_token();
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("form_token", &fresh),
+        ("method", "pm_1"),
+    ];
+    assert_eq!(
+        bob.post(&format!("{address}/pay"), &form).await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert!(bob.get("/payment-methods").await.body.contains("Nothing saved yet"));
+    for path in ["/payment-methods/pm_1/default", "/payment-methods/pm_1/remove"] {
+        assert_eq!(
+            bob.post(path, &[("csrf_token", &token)]).await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
 }

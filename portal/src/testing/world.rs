@@ -76,6 +76,15 @@ impl World {
             "the services that the flows name"
         );
 
+        // What an electronic invoice must say of its seller and buyer.
+        for sql in [
+            "UPDATE entities SET street = '1 Main Street', postal_code = '10001', city = 'New York', \
+             email = 'billing@example.net', registration = 'NY 1'",
+            "UPDATE customers SET street = '2 Side Street', postal_code = '10002', city = 'New York'",
+        ] {
+            sqlx::query(sql).execute(portal.state.db().pool()).await.unwrap();
+        }
+
         let usage = crate::customer::metered_usage(&portal.state);
         let mut invoices = Vec::new();
         for customer in [ada, bob] {

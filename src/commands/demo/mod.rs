@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
-    let portal = Portal::start(listener, &config, database, &running, clock, Gateways::default());
+    let portal = Portal::start(listener, &config, database, &running, clock, Gateways::default())?;
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use analytics::UsageMode;
-use billing::catalog::{self, BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::catalog::{self, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, QuotaUnit, Terms};
 use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
@@ -107,14 +107,20 @@ pub(crate) async fn fill(
         };
         let made = catalog::create_plan(&mut transaction, new, history_start_ms).await?;
         for currency in currencies(&customers) {
-            let new = NewPrice {
-                plan: made.id,
-                cycle_months: 1,
-                base: Money::new(plan.price_minor, currency),
-                usage: UsagePrice::PerUnit { rate: usage_rate(plan) },
-                valid_from_ms: history_start_ms,
-            };
-            prices.insert((index, currency), catalog::add_price(&mut transaction, new).await?.id);
+            let month = Money::new(plan.price_minor, currency);
+            for cycle_months in CYCLES_MONTHS {
+                let new = NewPrice {
+                    plan: made.id,
+                    cycle_months,
+                    base: made.derived_base(month, cycle_months)?,
+                    usage: UsagePrice::PerUnit { rate: usage_rate(plan) },
+                    valid_from_ms: history_start_ms,
+                };
+                let price = catalog::add_price(&mut transaction, new).await?;
+                if cycle_months == 1 {
+                    prices.insert((index, currency), price.id);
+                }
+            }
         }
     }
 

@@ -1,0 +1,68 @@
+//! What would be charged: after something that is only tried, or at an instant that lies ahead.
+//!
+//! Whoever wants to know what a change costs makes it in a transaction, asks for the prospect there, and rolls back. The
+//! amounts are exact, since the change and its drafts are made by what makes them in earnest:
+//!
+//! ```text
+//! begin ─▶ change ─▶ prospect (reads what is due) ─▶ roll back ─▶ drafts (asks for usage, holds no lock)
+//! ```
+
+use schemas::ids::CustomerId;
+use schemas::inventory;
+use sqlx::AnyConnection;
+
+use super::Draft;
+use super::draft::{Current, Loaded, draft_all, load_all};
+use crate::{BillingError, UsageSource};
+
+/// How far a prospect looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Horizon {
+    /// What is due now, and what the current periods come to so far.
+    Current { now_ms: i64 },
+    /// What is due by an instant, which may lie ahead. Usage that is not measured yet counts as none.
+    DueBy { at_ms: i64 },
+}
+
+/// What is due, as it was read; usage is still to be asked for.
+pub struct Prospect(Loaded);
+
+impl std::fmt::Debug for Prospect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prospect").finish_non_exhaustive()
+    }
+}
+
+/// Reads what is due for a customer, in the caller's transaction.
+///
+/// # Errors
+/// When there is no such customer, or as the database answers.
+pub async fn prospect(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    horizon: Horizon,
+) -> Result<Prospect, BillingError> {
+    inventory::customer(&mut *connection, customer).await?;
+    let (until_ms, current) = match horizon {
+        Horizon::Current { now_ms } => (now_ms, Current::Included),
+        // Nothing is finalised, so nothing need be settled either: what is measured is what is told.
+        Horizon::DueBy { at_ms } => (at_ms, Current::Ahead),
+    };
+    let loaded = load_all(connection, (customer, customer), until_ms, current).await?;
+    Ok(Prospect(loaded))
+}
+
+impl Prospect {
+    /// What the invoices would say: one for each instant at which something is due, oldest first.
+    ///
+    /// # Errors
+    /// When usage cannot be measured.
+    pub async fn drafts<U: UsageSource>(self, usage: &U, now_ms: i64) -> Result<Vec<Draft>, BillingError> {
+        let mut preparation = draft_all(self.0, usage, now_ms).await?;
+        if let Some((_, error)) = preparation.failed.pop() {
+            return Err(error);
+        }
+        let drafts = preparation.drafts.into_iter().flat_map(|drafts| drafts.drafts);
+        Ok(drafts.map(|prepared| prepared.draft).collect())
+    }
+}

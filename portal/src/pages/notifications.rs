@@ -1,0 +1,110 @@
+//! What happened to a customer's account, latest first, with what is unread.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use billing::event::notification;
+use schemas::ids::NotificationId;
+use schemas::inventory;
+
+use crate::auth::{CsrfForm, Customer};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+const PATH: &str = "/notifications";
+/// Notifications on one page.
+const PAGE_ROWS: usize = 30;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route(PATH, get(list))
+        .route("/notifications/read", post(mark_read))
+}
+
+struct Row {
+    title: String,
+    body: String,
+    link: Option<String>,
+    at: String,
+    ago: String,
+    is_unread: bool,
+}
+
+#[derive(Template)]
+#[template(path = "notifications.html")]
+struct NotificationsPage {
+    shell: Shell,
+    rows: Vec<Row>,
+    unread: i64,
+    /// The latest that is shown: what is marked as read goes up to it.
+    latest: Option<String>,
+    older_href: Option<String>,
+    is_first_page: bool,
+}
+
+#[derive(serde::Deserialize)]
+struct Asked {
+    #[serde(default)]
+    before: String,
+}
+
+async fn list(
+    State(state): State<AppState>,
+    customer: Customer,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let before = match asked.before.as_str() {
+        "" => None,
+        text => Some(text.parse::<NotificationId>().map_err(|_| Failure::NotFound)?),
+    };
+    let now_ms = state.now_ms();
+    let limit = i64::try_from(PAGE_ROWS + 1).unwrap_or(i64::MAX);
+    let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
+    let mut found = notification::list(state.db().pool(), customer.id, before, limit)
+        .await
+        .map_err(billing::BillingError::from)?;
+    let has_older = found.len() > PAGE_ROWS;
+    found.truncate(PAGE_ROWS);
+    let older = found.last().filter(|_| has_older).map(|last| last.id);
+    page(&NotificationsPage {
+        shell: Shell::new(&customer.who, "Notifications", PATH),
+        unread: customer.who.unread,
+        latest: found.first().map(|first| first.id.to_string()),
+        older_href: older.map(|id| format!("{PATH}?before={id}")),
+        is_first_page: before.is_none(),
+        rows: found
+            .into_iter()
+            .map(|one| Row {
+                title: one.title,
+                body: one.body,
+                link: Some(one.link).filter(|link| link.starts_with('/')),
+                at: format::minute(one.created_at_ms, &zone),
+                ago: format::ago(one.created_at_ms, now_ms),
+                is_unread: one.read_at_ms.is_none(),
+            })
+            .collect(),
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct UpTo {
+    up_to: String,
+}
+
+async fn mark_read(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(_, form): CsrfForm<UpTo>,
+) -> Result<Response, PageError> {
+    let up_to: NotificationId = form.up_to.parse().map_err(|_| Failure::NotFound)?;
+    let mut transaction = state.db().begin_write().await?;
+    notification::mark_read(&mut transaction, customer.id, up_to, state.now_ms())
+        .await
+        .map_err(billing::BillingError::from)?;
+    transaction.commit().await?;
+    Ok(Redirect::to(PATH).into_response())
+}

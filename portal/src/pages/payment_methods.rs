@@ -1,0 +1,268 @@
+//! What a customer pays with: saved with the gateway, on its own page; card numbers never come here.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use billing::payment::method::{self, PaymentMethod};
+use billing::payment::{GatewayError, GatewayName, PaymentError};
+use schemas::ids::{CustomerId, PaymentMethodId};
+
+use crate::auth::{CsrfForm, Customer};
+use crate::error::{Failure, PageError, page};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+const PATH: &str = "/payment-methods";
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route(PATH, get(list))
+        .route("/payment-methods/add", post(add))
+        .route("/payment-methods/finish", post(finish))
+        .route("/payment-methods/{method}/default", post(make_default))
+        .route("/payment-methods/{method}/remove", post(remove))
+}
+
+impl From<PaymentError> for Failure {
+    fn from(error: PaymentError) -> Failure {
+        match error {
+            PaymentError::NoMethod { .. } | PaymentError::UnknownGateway(_) | PaymentError::NotConfigured { .. } => {
+                Failure::NotFound
+            }
+            error => Failure::internal("ask for payments")(error.into()),
+        }
+    }
+}
+
+/// A gateway's name as people know it.
+pub(super) fn gateway_words(gateway: GatewayName) -> &'static str {
+    match gateway {
+        GatewayName::Stripe => "Card or bank account (Stripe)",
+        GatewayName::Paypal => "PayPal",
+        GatewayName::Manual => "Bank transfer",
+    }
+}
+
+struct MethodRow {
+    id: String,
+    label: String,
+    kind: String,
+    expires: String,
+    is_default: bool,
+}
+
+struct GatewayChoice {
+    name: &'static str,
+    words: &'static str,
+}
+
+/// The customer is at the gateway's page.
+struct Waiting {
+    gateway: &'static str,
+    words: &'static str,
+    reference: String,
+    url: String,
+}
+
+#[derive(Template)]
+#[template(path = "payment_methods.html")]
+struct MethodsPage {
+    shell: Shell,
+    methods: Vec<MethodRow>,
+    gateways: Vec<GatewayChoice>,
+    waiting: Option<Waiting>,
+    notice: Option<&'static str>,
+    problem: Option<String>,
+}
+
+fn row(method: PaymentMethod) -> MethodRow {
+    MethodRow {
+        id: method.id.to_string(),
+        label: method.label,
+        kind: method.kind.replace('_', " "),
+        expires: method.expires,
+        is_default: method.is_default,
+    }
+}
+
+async fn methods_page(
+    state: &AppState,
+    customer: &Customer,
+    waiting: Option<Waiting>,
+    notice: Option<&'static str>,
+    problem: Option<String>,
+) -> Result<Response, PageError> {
+    let methods = method::methods(state.db().pool(), customer.id).await?;
+    let gateways = state
+        .gateways()
+        .iter()
+        .filter(|gateway| gateway.capabilities().saves_methods);
+    page(&MethodsPage {
+        shell: Shell::new(&customer.who, "Payment methods", PATH),
+        methods: methods.into_iter().map(row).collect(),
+        gateways: gateways
+            .map(|gateway| GatewayChoice {
+                name: gateway.name().name(),
+                words: gateway_words(gateway.name()),
+            })
+            .collect(),
+        waiting,
+        notice,
+        problem,
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    #[serde(default)]
+    done: String,
+}
+
+async fn list(
+    State(state): State<AppState>,
+    customer: Customer,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let notice = match shown.done.as_str() {
+        "added" => Some("The payment method was saved."),
+        "default" => Some("This payment method is charged from now on."),
+        "removed" => Some("The payment method was removed."),
+        _ => None,
+    };
+    methods_page(&state, &customer, None, notice, None).await
+}
+
+async fn refused(
+    state: &AppState,
+    customer: &Customer,
+    waiting: Option<Waiting>,
+    problem: &str,
+) -> Result<Response, PageError> {
+    let body = methods_page(state, customer, waiting, None, Some(problem.to_owned())).await?;
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+}
+
+#[derive(serde::Deserialize)]
+struct Adding {
+    gateway: String,
+    #[serde(default)]
+    reference: String,
+    #[serde(default)]
+    url: String,
+}
+
+const SILENT: &str = "The payment provider does not answer at present. Nothing was changed: try again in a moment.";
+
+async fn add(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(_, form): CsrfForm<Adding>,
+) -> Result<Response, PageError> {
+    let name: GatewayName = form.gateway.parse()?;
+    let gateway = state.gateways().get(name)?;
+    let back = format!("{}{PATH}", state.portal_url());
+    let started = match method::start_setup(state.db(), gateway, customer.id, &back).await {
+        Ok(started) => started,
+        Err(PaymentError::Gateway { gateway, source }) => {
+            log(gateway, &source);
+            return refused(&state, &customer, None, SILENT).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !started.url.starts_with("https://") && !started.url.starts_with("http://") {
+        return refused(
+            &state,
+            &customer,
+            None,
+            "The payment provider gave no page to enter it on. Choose another way to pay, or write to us.",
+        )
+        .await;
+    }
+    let waiting = Waiting {
+        gateway: name.name(),
+        words: gateway_words(name),
+        reference: started.reference,
+        url: started.url,
+    };
+    methods_page(&state, &customer, Some(waiting), None, None).await
+}
+
+fn log(gateway: GatewayName, error: &GatewayError) {
+    let error: &(dyn std::error::Error + 'static) = error;
+    tracing::warn!(error, %gateway, "a payment method was not set up");
+}
+
+async fn finish(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(_, form): CsrfForm<Adding>,
+) -> Result<Response, PageError> {
+    let name: GatewayName = form.gateway.parse()?;
+    let gateway = state.gateways().get(name)?;
+    // The gateway says whose setup it is (S1).
+    match method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms()).await {
+        Ok(_) => Ok(Redirect::to("/payment-methods?done=added").into_response()),
+        Err(error) => {
+            let problem = match &error {
+                PaymentError::SetupUnfinished { .. } => {
+                    "It is not finished there yet. Open the page again, finish, then press the button."
+                }
+                PaymentError::Gateway { .. } => SILENT,
+                _ => return Err(error.into()),
+            };
+            let waiting = Some(Waiting {
+                gateway: name.name(),
+                words: gateway_words(name),
+                reference: form.reference,
+                // As it was shown; it goes nowhere but back to who sent it.
+                url: form.url,
+            })
+            .filter(|waiting| waiting.url.starts_with("https://"));
+            refused(&state, &customer, waiting, problem).await
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Nothing {}
+
+async fn make_default(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+) -> Result<Response, PageError> {
+    let id: PaymentMethodId = id.parse().map_err(|_| Failure::NotFound)?;
+    let mut transaction = state.db().begin_write().await?;
+    method::set_default(&mut transaction, customer.id, id).await?;
+    transaction.commit().await?;
+    Ok(Redirect::to("/payment-methods?done=default").into_response())
+}
+
+async fn remove(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+) -> Result<Response, PageError> {
+    let method = method_of(&state, customer.id, &id).await?;
+    let gateway = state.gateways().get(method.gateway)?;
+    match method::remove(state.db(), gateway, customer.id, method.id, state.now_ms()).await {
+        Ok(()) => Ok(Redirect::to("/payment-methods?done=removed").into_response()),
+        Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, SILENT).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One method of the customer; whatever else is named is not found (S1).
+pub(super) async fn method_of(state: &AppState, customer: CustomerId, id: &str) -> Result<PaymentMethod, Failure> {
+    let id: PaymentMethodId = id.parse().map_err(|_| Failure::NotFound)?;
+    let methods = method::methods(state.db().pool(), customer).await?;
+    methods
+        .into_iter()
+        .find(|method| method.id == id)
+        .ok_or(Failure::NotFound)
+}

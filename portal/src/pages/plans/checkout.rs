@@ -1,0 +1,226 @@
+//! An order: name the service, choose the cycle, see what is charged today and next, order.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::catalog::{PlanKind, Price};
+use billing::subscription::MAX_QUANTITY;
+use schemas::ids::PlanId;
+use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
+
+use super::{PATH, attribute_name, trial_text};
+use crate::auth::{CsrfForm, Customer};
+use crate::error::{Failure, PageError, page};
+use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
+use crate::once::{self, form_token};
+use crate::quote::{self, Deed, Outcome, QuoteView};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Characters of a coupon's code that are looked at.
+const MAX_COUPON_CHARS: usize = 40;
+
+#[derive(serde::Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    cycle: String,
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Form {
+    #[serde(default)]
+    cycle: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    quantity: String,
+    #[serde(default)]
+    coupon: String,
+    #[serde(default)]
+    shown: String,
+    #[serde(default)]
+    form_token: String,
+    /// `look` to see the amounts, `order` to order.
+    #[serde(default, rename = "do")]
+    what: String,
+}
+
+struct CycleChoice {
+    months: i64,
+    label: String,
+    saving: Option<i64>,
+    selected: bool,
+}
+
+#[derive(Template)]
+#[template(path = "checkout.html")]
+struct CheckoutPage {
+    shell: Shell,
+    plan_id: PlanId,
+    plan: String,
+    description: String,
+    service_type: String,
+    usage: String,
+    price: String,
+    attributes: Vec<(String, String)>,
+    trial: Option<String>,
+    is_free: bool,
+    cycles: Vec<CycleChoice>,
+    name: String,
+    max_name_chars: usize,
+    quantity: i64,
+    max_quantity: i64,
+    coupon: String,
+    quote: Option<QuoteView>,
+    problem: Option<String>,
+    form_token: String,
+}
+
+/// The plan of the address, if it is sold to this customer now.
+async fn offer_of(state: &AppState, customer: &Customer, plan: &str) -> Result<(Account, Offer), Failure> {
+    let plan: PlanId = plan.parse().map_err(|_| Failure::NotFound)?;
+    let mut connection = state.db().pool().acquire().await?;
+    let account = inventory::customer(&mut *connection, customer.id).await?;
+    let sold = offers(&mut connection, account.currency, PlanKind::Plan, state.now_ms()).await?;
+    let offer = sold.into_iter().find(|offer| offer.plan.id == plan);
+    Ok((account, offer.ok_or(Failure::NotFound)?))
+}
+
+fn price_of<'a>(offer: &'a Offer, cycle: &str) -> Result<&'a Price, Failure> {
+    let asked = cycle.parse().ok().and_then(|cycle| offer.of_cycle(cycle));
+    asked.or(offer.prices.first()).ok_or(Failure::NotFound)
+}
+
+async fn checkout_page(
+    state: &AppState,
+    customer: &Customer,
+    (account, offer): (&Account, &Offer),
+    form: &Form,
+    problem: Option<String>,
+) -> Result<Response, PageError> {
+    let plan = &offer.plan;
+    let price = price_of(offer, &form.cycle)?;
+    let (mut shown, mut refused) = (None, None);
+    match quote::quote(state, customer.id, deed(offer, price, form)).await? {
+        Ok(quote) => shown = Some(QuoteView::new(&quote, &account.time_zone)),
+        Err(problem) => refused = Some(problem),
+    }
+    let cycles = offer.prices.iter().map(|one| CycleChoice {
+        months: one.cycle_months,
+        label: format!("{}, {}", cycle_name(one.cycle_months), price_text(one)),
+        saving: offer.saving_percent(one),
+        selected: one.id == price.id,
+    });
+    let attributes = plan.attributes.iter();
+    page(&CheckoutPage {
+        shell: Shell::new(&customer.who, format!("Order {}", plan.name), PATH),
+        plan_id: plan.id,
+        plan: plan.name.clone(),
+        description: plan.description.clone(),
+        service_type: plan.service_type.clone(),
+        usage: usage_text(plan, price),
+        price: price_text(price),
+        attributes: attributes
+            .map(|(name, value)| (attribute_name(name), value.clone()))
+            .collect(),
+        trial: trial_text(plan),
+        is_free: plan.is_free,
+        cycles: cycles.collect(),
+        name: form.name.clone(),
+        max_name_chars: MAX_NAME_CHARS,
+        quantity: quantity_of(form).unwrap_or(1),
+        max_quantity: MAX_QUANTITY,
+        coupon: form.coupon.clone(),
+        quote: shown,
+        problem: problem.or(refused),
+        form_token: form_token(),
+    })
+}
+
+fn quantity_of(form: &Form) -> Option<i64> {
+    let quantity = form.quantity.trim().parse().ok()?;
+    (1..=MAX_QUANTITY).contains(&quantity).then_some(quantity)
+}
+
+fn deed<'a>(offer: &'a Offer, price: &Price, form: &'a Form) -> Deed<'a> {
+    let coupon = form.coupon.trim();
+    Deed::Order {
+        // What it is called changes no amount.
+        name: if form.name.trim().is_empty() {
+            &offer.plan.name
+        } else {
+            &form.name
+        },
+        service_type: &offer.plan.service_type,
+        price: price.id,
+        quantity: quantity_of(form).unwrap_or(1),
+        coupon: (!coupon.is_empty()).then_some(coupon),
+    }
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(plan): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (account, offer) = offer_of(&state, &customer, &plan).await?;
+    let form = Form {
+        cycle: asked.cycle,
+        name: String::new(),
+        quantity: "1".to_owned(),
+        coupon: String::new(),
+        shown: String::new(),
+        form_token: String::new(),
+        what: "look".to_owned(),
+    };
+    checkout_page(&state, &customer, (&account, &offer), &form, None).await
+}
+
+pub(super) async fn order(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(plan): Path<String>,
+    CsrfForm(who, form): CsrfForm<Form>,
+) -> Result<Response, PageError> {
+    let (account, offer) = offer_of(&state, &customer, &plan).await?;
+    if form.what != "order" {
+        return checkout_page(&state, &customer, (&account, &offer), &form, None).await;
+    }
+    if once::was_taken(state.db().pool(), &form.form_token).await? {
+        return Ok(Redirect::to("/subscriptions?done=again").into_response());
+    }
+    let again = async |problem: &str| {
+        let body = checkout_page(&state, &customer, (&account, &offer), &form, Some(problem.to_owned())).await?;
+        Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+    };
+    if form.name.trim().is_empty() {
+        return again("Give the service a name, such as web-1 or shop.example.net.").await;
+    }
+    if quantity_of(&form).is_none() {
+        return again(&format!("A quantity is a number between 1 and {MAX_QUANTITY}.")).await;
+    }
+    if form.coupon.len() > MAX_COUPON_CHARS {
+        return again("There is no such coupon. Correct it, or leave the field empty.").await;
+    }
+    let price = price_of(&offer, &form.cycle)?;
+    let deed = deed(&offer, price, &form);
+    match quote::quote(&state, customer.id, deed).await? {
+        Ok(quote) if quote.shown() != form.shown => {
+            return again("These are the amounts for what you chose now: look at them, then order.").await;
+        }
+        Ok(_) => {}
+        Err(problem) => return again(&problem).await,
+    }
+    match quote::carry_out(&state, customer.id, deed, &who.user.email, &form.form_token).await? {
+        Outcome::Done {
+            invoice: Some(invoice), ..
+        } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=ordered")).into_response()),
+        Outcome::Done { subscription, .. } => {
+            Ok(Redirect::to(&format!("/subscriptions/{subscription}?done=ordered")).into_response())
+        }
+        Outcome::Again => Ok(Redirect::to("/subscriptions?done=again").into_response()),
+        Outcome::Refused(problem) => again(&problem).await,
+    }
+}

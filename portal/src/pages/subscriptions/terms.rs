@@ -1,0 +1,424 @@
+//! Other terms for a subscription, and add-ons beside it: now, with what is given back and charged to the cent, or at a date
+//! and time (F-25).
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::catalog::{PlanKind, Price};
+use billing::subscription::change::Change;
+use billing::subscription::schedule::{self, Planned};
+use billing::subscription::{Contract, MAX_QUANTITY};
+use jiff::civil::DateTime;
+use schemas::ids::PriceId;
+
+use super::{PATH, contract_of, done};
+use crate::auth::{CsrfForm, Customer};
+use crate::error::{Failure, PageError, page};
+use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
+use crate::once::{self, form_token};
+use crate::quote::{self, Deed, Outcome, QuoteView};
+use crate::refusal::refusal;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Which of the two is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Change,
+    Addon,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Change => "change",
+            What::Addon => "addon",
+        }
+    }
+}
+
+/// What the form holds; the amounts are absent until they were shown.
+#[derive(Default, serde::Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    price: String,
+    #[serde(default)]
+    quantity: String,
+    #[serde(default)]
+    when: String,
+    /// Local date and time: `2026-12-25T00:00`.
+    #[serde(default)]
+    at: String,
+    #[serde(default)]
+    shown: String,
+    #[serde(default)]
+    form_token: String,
+}
+
+struct PriceChoice {
+    id: String,
+    label: String,
+    selected: bool,
+}
+
+struct Group {
+    plan: String,
+    prices: Vec<PriceChoice>,
+}
+
+/// What was chosen, in words.
+struct Chosen {
+    plan: String,
+    price: String,
+    usage: String,
+    /// Where it is for a time ahead.
+    at: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "subscription_terms.html")]
+struct TermsPage {
+    shell: Shell,
+    id: String,
+    service: String,
+    what: &'static str,
+    is_addon: bool,
+    current: String,
+    groups: Vec<Group>,
+    asked: Asked,
+    quantity: i64,
+    max_quantity: i64,
+    time_zone: String,
+    earliest: String,
+    chosen: Option<Chosen>,
+    quote: Option<QuoteView>,
+    problem: Option<String>,
+    form_token: String,
+}
+
+/// What somebody asked for, understood.
+#[derive(Clone, Copy)]
+struct Terms {
+    change: Change,
+    /// `None`: now.
+    at_ms: Option<i64>,
+}
+
+/// The prices that this subscription can be changed to, or that an add-on beside it can have.
+async fn choices(state: &AppState, contract: &Contract, what: What) -> Result<Vec<Offer>, Failure> {
+    let now_ms = state.now_ms();
+    let phase = contract.last_phase();
+    let kind = match what {
+        What::Addon => PlanKind::Addon,
+        What::Change => phase.plan.kind,
+    };
+    let mut connection = state.db().pool().acquire().await?;
+    let mut found = offers(&mut connection, contract.customer.currency, kind, now_ms).await?;
+    // A private plan is nobody else's (S1), and free ones are not changed into or out of.
+    found.retain(|offer| {
+        let is_own = offer.plan.id == phase.plan.id;
+        let is_open = offer.plan.kind != PlanKind::Private && !offer.plan.is_free;
+        offer.plan.service_type == phase.plan.service_type && (is_own || is_open)
+    });
+    if what == What::Change {
+        // The present price, which may be an older version: for another quantity.
+        match found.iter_mut().find(|offer| offer.plan.id == phase.plan.id) {
+            Some(own) if own.price(phase.price.id).is_some() => {}
+            Some(own) => own.prices.insert(0, Price::clone(&phase.price)),
+            None => found.insert(
+                0,
+                Offer {
+                    plan: billing::catalog::Plan::clone(&phase.plan),
+                    prices: vec![Price::clone(&phase.price)],
+                },
+            ),
+        }
+    }
+    Ok(found)
+}
+
+/// The price that was chosen, if it is offered.
+fn chosen<'a>(choices: &'a [Offer], price: &str) -> Option<(&'a Offer, &'a Price)> {
+    let id: PriceId = price.parse().ok()?;
+    choices
+        .iter()
+        .find_map(|offer| offer.price(id).map(|price| (offer, price)))
+}
+
+fn understand(asked: &Asked, choices: &[Offer], contract: &Contract, now_ms: i64) -> Result<Terms, String> {
+    let (_, price) = chosen(choices, &asked.price).ok_or("Choose one of the plans.")?;
+    let quantity: i64 = asked
+        .quantity
+        .trim()
+        .parse()
+        .ok()
+        .filter(|quantity| (1..=MAX_QUANTITY).contains(quantity))
+        .ok_or_else(|| format!("A quantity is a number between 1 and {MAX_QUANTITY}."))?;
+    let at_ms = match asked.when.as_str() {
+        "at" => {
+            let at: DateTime = asked
+                .at
+                .trim()
+                .parse()
+                .map_err(|_| "Choose a date and a time.".to_owned())?;
+            let zoned = at
+                .to_zoned(contract.subscription.time_zone.clone())
+                .map_err(|_| "Choose another date.".to_owned())?;
+            let at_ms = zoned.timestamp().as_millisecond();
+            if at_ms <= now_ms {
+                return Err("Choose a time that lies ahead, or “now”.".to_owned());
+            }
+            Some(at_ms)
+        }
+        _ => None,
+    };
+    Ok(Terms {
+        change: Change {
+            price: price.id,
+            quantity,
+        },
+        at_ms,
+    })
+}
+
+fn deed(contract: &Contract, what: What, change: Change) -> Deed<'static> {
+    let subscription = contract.subscription.id;
+    match what {
+        What::Change => Deed::Change { subscription, change },
+        What::Addon => Deed::Addon {
+            parent: subscription,
+            service: contract.service.id,
+            price: change.price,
+            quantity: change.quantity,
+        },
+    }
+}
+
+async fn terms_page(
+    state: &AppState,
+    customer: &Customer,
+    contract: &Contract,
+    what: What,
+    asked: Asked,
+    problem: Option<String>,
+) -> Result<Response, PageError> {
+    let now_ms = state.now_ms();
+    let choices = choices(state, contract, what).await?;
+    let zone = &contract.subscription.time_zone;
+    let phase = contract.last_phase();
+    let groups = choices.iter().map(|offer| Group {
+        plan: offer.plan.name.clone(),
+        prices: offer
+            .prices
+            .iter()
+            .map(|price| PriceChoice {
+                id: price.id.to_string(),
+                label: format!(
+                    "{}, {}, {}",
+                    offer.plan.name,
+                    cycle_name(price.cycle_months).to_lowercase(),
+                    price_text(price)
+                ),
+                selected: if asked.price.is_empty() {
+                    what == What::Change && price.id == phase.price.id
+                } else {
+                    price.id.to_string() == asked.price
+                },
+            })
+            .collect(),
+    });
+    let groups: Vec<Group> = groups.collect();
+    // Nothing was chosen yet: there is nothing to show or to refuse.
+    let (mut told, mut shown, mut refused) = (None, None, None);
+    if !asked.price.is_empty() {
+        match understand(&asked, &choices, contract, now_ms) {
+            Err(problem) => refused = Some(problem),
+            Ok(terms) => {
+                if terms.at_ms.is_none() {
+                    match quote::quote(state, customer.id, deed(contract, what, terms.change)).await? {
+                        Ok(quote) => shown = Some(QuoteView::new(&quote, zone)),
+                        Err(problem) => refused = Some(problem),
+                    }
+                }
+                if let Some((offer, price)) = chosen(&choices, &asked.price).filter(|_| refused.is_none()) {
+                    told = Some(Chosen {
+                        plan: offer.plan.name.clone(),
+                        price: price_text(price),
+                        usage: usage_text(&offer.plan, price),
+                        at: terms.at_ms.map(|at_ms| crate::format::minute(at_ms, zone)),
+                    });
+                }
+            }
+        }
+    }
+    let quantity = asked.quantity.trim().parse().unwrap_or(match what {
+        What::Change => phase.quantity,
+        What::Addon => 1,
+    });
+    let title = match what {
+        What::Change => format!("Change {}", contract.service.name),
+        What::Addon => format!("Add to {}", contract.service.name),
+    };
+    page(&TermsPage {
+        shell: Shell::new(&customer.who, title, PATH),
+        id: contract.subscription.id.to_string(),
+        service: contract.service.name.clone(),
+        what: what.name(),
+        is_addon: what == What::Addon,
+        current: format!("{}, {}", phase.plan.name, price_text(&phase.price)),
+        groups,
+        asked,
+        quantity,
+        max_quantity: MAX_QUANTITY,
+        time_zone: contract.subscription.time_zone_name().to_owned(),
+        earliest: local_minute(now_ms, contract),
+        chosen: told,
+        quote: shown,
+        problem: problem.or(refused),
+        form_token: form_token(),
+    })
+}
+
+/// As a field for date and time takes it.
+fn local_minute(at_ms: i64, contract: &Contract) -> String {
+    crate::format::minute(at_ms, &contract.subscription.time_zone).replace(' ', "T")
+}
+
+async fn show(
+    state: &AppState,
+    customer: &Customer,
+    id: &str,
+    what: What,
+    asked: Asked,
+) -> Result<Response, PageError> {
+    let mut connection = state.db().pool().acquire().await?;
+    let contract = contract_of(&mut connection, customer.id, id).await?;
+    drop(connection);
+    terms_page(state, customer, &contract, what, asked, None).await
+}
+
+async fn make(
+    state: &AppState,
+    customer: &Customer,
+    actor: &str,
+    id: &str,
+    what: What,
+    asked: Asked,
+) -> Result<Response, PageError> {
+    let now_ms = state.now_ms();
+    let mut connection = state.db().pool().acquire().await?;
+    let contract = contract_of(&mut connection, customer.id, id).await?;
+    drop(connection);
+    let subscription = contract.subscription.id;
+    if once::was_taken(state.db().pool(), &asked.form_token).await? {
+        return Ok(done(subscription, "again"));
+    }
+    let offered = choices(state, &contract, what).await?;
+    let terms = match understand(&asked, &offered, &contract, now_ms) {
+        Ok(terms) => terms,
+        Err(problem) => return again(state, customer, &contract, what, asked, problem).await,
+    };
+    if let Some(at_ms) = terms.at_ms {
+        return set(state, customer, actor, &contract, what, asked, (terms.change, at_ms)).await;
+    }
+    let deed = deed(&contract, what, terms.change);
+    match quote::quote(state, customer.id, deed).await? {
+        Ok(quote) if quote.shown() != asked.shown => {
+            let problem = "The amounts changed since this page was loaded: look at them again.".to_owned();
+            return again(state, customer, &contract, what, asked, problem).await;
+        }
+        Ok(_) => {}
+        Err(problem) => return again(state, customer, &contract, what, asked, problem).await,
+    }
+    match quote::carry_out(state, customer.id, deed, actor, &asked.form_token).await? {
+        Outcome::Done {
+            invoice: Some(invoice), ..
+        } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=changed")).into_response()),
+        Outcome::Done { invoice: None, .. } if what == What::Addon => Ok(done(subscription, "added")),
+        Outcome::Done { invoice: None, .. } => Ok(done(subscription, "changed")),
+        Outcome::Again => Ok(done(subscription, "again")),
+        Outcome::Refused(problem) => again(state, customer, &contract, what, asked, problem).await,
+    }
+}
+
+/// Sets it for a time.
+async fn set(
+    state: &AppState,
+    customer: &Customer,
+    actor: &str,
+    contract: &Contract,
+    what: What,
+    asked: Asked,
+    (change, at_ms): (Change, i64),
+) -> Result<Response, PageError> {
+    let now_ms = state.now_ms();
+    let subscription = contract.subscription.id;
+    let planned = match what {
+        What::Change => Planned::Change(change),
+        What::Addon => Planned::Addon(change),
+    };
+    let mut transaction = state.db().begin_write().await?;
+    if !once::take(&mut transaction, &asked.form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(done(subscription, "again"));
+    }
+    let reason = "asked for in the portal";
+    match schedule::schedule(&mut transaction, subscription, planned, at_ms, reason, actor, now_ms).await {
+        Ok(_) => transaction.commit().await?,
+        Err(error) => {
+            transaction.rollback().await?;
+            let problem = refusal(error)?;
+            return again(state, customer, contract, what, asked, problem).await;
+        }
+    }
+    Ok(done(subscription, "scheduled"))
+}
+
+async fn again(
+    state: &AppState,
+    customer: &Customer,
+    contract: &Contract,
+    what: What,
+    asked: Asked,
+    problem: String,
+) -> Result<Response, PageError> {
+    let body = terms_page(state, customer, contract, what, asked, Some(problem)).await?;
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+}
+
+pub(super) async fn show_change(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    show(&state, &customer, &id, What::Change, asked).await
+}
+
+pub(super) async fn show_addon(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    show(&state, &customer, &id, What::Addon, asked).await
+}
+
+pub(super) async fn make_change(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(who, asked): CsrfForm<Asked>,
+) -> Result<Response, PageError> {
+    make(&state, &customer, &who.user.email, &id, What::Change, asked).await
+}
+
+pub(super) async fn make_addon(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(who, asked): CsrfForm<Asked>,
+) -> Result<Response, PageError> {
+    make(&state, &customer, &who.user.email, &id, What::Addon, asked).await
+}

@@ -1,0 +1,389 @@
+//! Changes cost what was shown, are made once, and reach nobody else's subscriptions (S1).
+
+use axum::http::StatusCode;
+use billing::catalog::{NewPlan, Plan, PlanKind, Terms};
+use billing::invoice::{self, InvoiceKind};
+use billing::subscription::{State, subscription, subscriptions_of};
+use schemas::ids::{CustomerId, PriceId, SubscriptionId};
+use schemas::money::{Currency, Money};
+use schemas::window::DAY_MS;
+
+use crate::auth::Role;
+use crate::pages::plans::tests::{hidden, order, plan, priced_plan, send};
+use crate::testing::{Answer, Browser, TestPortal};
+
+struct Shop {
+    portal: TestPortal,
+    ada: CustomerId,
+    small: Plan,
+    browser: Browser,
+    subscription: SubscriptionId,
+}
+
+/// Ada has a plan at 30.00 a month, begun on 15 June 2025 and charged in advance.
+async fn shop() -> Shop {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    let small = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let mut browser = portal.signed_in("ada").await;
+    let (answer, _) = order(&mut browser, &small, "1", "").await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    let subscription = subscriptions_of(portal.state.db().pool(), ada).await.unwrap()[0].id;
+    Shop {
+        portal,
+        ada,
+        small,
+        browser,
+        subscription,
+    }
+}
+
+impl Shop {
+    async fn price(&self, plan: &Plan, cycle: i64) -> PriceId {
+        let prices = billing::catalog::prices_of(self.portal.state.db().pool(), plan.id)
+            .await
+            .unwrap();
+        prices.iter().find(|price| price.cycle_months == cycle).unwrap().id
+    }
+
+    async fn totals(&self) -> Vec<(InvoiceKind, Money)> {
+        let invoices = invoice::list_of(self.portal.state.db().pool(), self.ada).await.unwrap();
+        invoices
+            .iter()
+            .rev()
+            .map(|invoice| (invoice.kind, invoice.total))
+            .collect()
+    }
+
+    async fn state(&self) -> State {
+        subscription(self.portal.state.db().pool(), self.subscription)
+            .await
+            .unwrap()
+            .state
+    }
+}
+
+fn usd(minor: i64) -> Money {
+    Money::new(minor, Currency::USD)
+}
+
+fn form(page: &Answer, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut form = vec![
+        ("csrf_token".to_owned(), page.csrf_token()),
+        ("form_token".to_owned(), hidden(page, "form_token")),
+    ];
+    form.extend(
+        fields
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    form
+}
+
+#[tokio::test]
+async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
+    let mut shop = shop().await;
+    let large = priced_plan(&shop.portal, NewPlan::new("VPS 2", "vps", Terms::Flat), &[(1, 60_00)]).await;
+    // 25 June: 20 of 30 days are left.
+    shop.portal.advance_ms(10 * DAY_MS);
+    shop.browser = shop.portal.signed_in("ada").await;
+    let address = format!("/subscriptions/{}/change", shop.subscription);
+    let price = shop.price(&large, 1).await.to_string();
+    let page = shop
+        .browser
+        .get(&format!("{address}?price={price}&quantity=1&when=now"))
+        .await;
+    assert!(
+        page.body.contains("-20.00 USD") && page.body.contains("40.00 USD"),
+        "{}",
+        page.body
+    );
+    let shown = hidden(&page, "shown");
+    assert_eq!(shown, "20.00 USD");
+    assert_eq!(shop.totals().await.len(), 1, "looking charges nothing");
+
+    let form = form(
+        &page,
+        &[("price", &price), ("quantity", "1"), ("when", "now"), ("shown", &shown)],
+    );
+    let answer = send(&mut shop.browser, &address, &form).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert!(answer.header("location").starts_with("/invoices/"));
+    let again = send(&mut shop.browser, &address, &form).await;
+    assert!(again.header("location").ends_with("?done=again"), "{}", again.body);
+    let totals = [(InvoiceKind::Invoice, usd(30_00)), (InvoiceKind::Invoice, usd(20_00))];
+    assert_eq!(shop.totals().await, totals);
+
+    let page = shop
+        .browser
+        .get(&format!("/subscriptions/{}", shop.subscription))
+        .await
+        .body;
+    for told in ["VPS 2", "60.00 USD / month", "15 Jul 2025", "15 Jun 2025 – 24 Jun 2025"] {
+        assert!(page.contains(told), "{told} in {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_at_a_time_is_listed_and_taken_back() {
+    let mut shop = shop().await;
+    let large = priced_plan(&shop.portal, NewPlan::new("VPS 2", "vps", Terms::Flat), &[(1, 60_00)]).await;
+    let address = format!("/subscriptions/{}/change", shop.subscription);
+    let price = shop.price(&large, 1).await.to_string();
+    let page = shop
+        .browser
+        .get(&format!(
+            "{address}?price={price}&quantity=2&when=at&at=2025-12-25T00:00"
+        ))
+        .await;
+    assert!(page.body.contains("2025-12-25 00:00"), "{}", page.body);
+    let fields = [
+        ("price", price.as_str()),
+        ("quantity", "2"),
+        ("when", "at"),
+        ("at", "2025-12-25T00:00"),
+    ];
+    let set = form(&page, &fields);
+    let answer = send(&mut shop.browser, &address, &set).await;
+    let own = format!("/subscriptions/{}", shop.subscription);
+    assert_eq!(
+        answer.header("location"),
+        format!("{own}?done=scheduled"),
+        "{}",
+        answer.body
+    );
+    assert!(
+        send(&mut shop.browser, &address, &set)
+            .await
+            .header("location")
+            .ends_with("again")
+    );
+    let page = shop.browser.get(&own).await;
+    assert_eq!(page.body.matches("Change to 2 × VPS 2, 60.00 USD / month").count(), 1);
+
+    let past = form(
+        &shop
+            .browser
+            .get(&format!(
+                "{address}?price={price}&quantity=2&when=at&at=2025-12-25T00:00"
+            ))
+            .await,
+        &[
+            ("price", price.as_str()),
+            ("quantity", "2"),
+            ("when", "at"),
+            ("at", "2024-12-25T00:00"),
+        ],
+    );
+    let refused = send(&mut shop.browser, &address, &past).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("lies ahead"));
+
+    let back = format!("{own}/changes/chg_1/cancel");
+    let token = page.csrf_token();
+    let answer = shop.browser.post(&back, &[("csrf_token", &token)]).await;
+    assert_eq!(
+        answer.header("location"),
+        format!("{own}?done=taken-back"),
+        "{}",
+        answer.body
+    );
+    assert!(shop.browser.get(&own).await.body.contains("taken back"));
+    let again = shop.browser.post(&back, &[("csrf_token", &token)]).await;
+    assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(shop.totals().await, [(InvoiceKind::Invoice, usd(30_00))]);
+}
+
+#[tokio::test]
+async fn cancelling_runs_out_and_is_resumed_or_ends_at_once_with_money_back() {
+    let mut shop = shop().await;
+    let own = format!("/subscriptions/{}", shop.subscription);
+    let address = format!("{own}/cancel");
+    let page = shop.browser.get(&format!("{address}?end=cycle")).await;
+    assert!(page.body.contains("14 Jul 2025"), "{}", page.body);
+    let silent = form(&page, &[("end", "cycle"), ("shown", "")]);
+    assert_eq!(
+        send(&mut shop.browser, &address, &silent).await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    let cancel = form(
+        &page,
+        &[
+            ("end", "cycle"),
+            ("shown", ""),
+            ("reason", "no-need"),
+            ("comment", "moving on"),
+        ],
+    );
+    let answer = send(&mut shop.browser, &address, &cancel).await;
+    assert_eq!(
+        answer.header("location"),
+        format!("{own}?done=cancelled"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(shop.state().await, State::Cancelled);
+    let page = shop.browser.get(&own).await;
+    assert!(
+        page.body.contains("ends 15 Jul 2025") && page.body.contains("moving on"),
+        "{}",
+        page.body
+    );
+
+    let token = page.csrf_token();
+    let answer = shop
+        .browser
+        .post(&format!("{own}/resume"), &[("csrf_token", &token)])
+        .await;
+    assert_eq!(
+        answer.header("location"),
+        format!("{own}?done=resumed"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(shop.state().await, State::Active);
+    let again = shop
+        .browser
+        .post(&format!("{own}/resume"), &[("csrf_token", &token)])
+        .await;
+    assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
+
+    // 30 June: 15 of 30 days are left.
+    shop.portal.advance_ms(15 * DAY_MS);
+    shop.browser = shop.portal.signed_in("ada").await;
+    let page = shop.browser.get(&format!("{address}?end=now")).await;
+    let shown = hidden(&page, "shown");
+    assert_eq!(shown, "-15.00 USD");
+    let now = form(&page, &[("end", "now"), ("shown", &shown), ("reason", "other")]);
+    let answer = send(&mut shop.browser, &address, &now).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert_eq!(shop.state().await, State::Ended);
+    assert_eq!(
+        shop.totals().await,
+        [
+            (InvoiceKind::Invoice, usd(30_00)),
+            (InvoiceKind::CreditNote, usd(-15_00))
+        ]
+    );
+    assert!(
+        send(&mut shop.browser, &address, &now)
+            .await
+            .header("location")
+            .ends_with("again")
+    );
+    let invoices = shop.browser.get("/invoices").await.body;
+    assert!(
+        invoices.contains("credit note") && invoices.contains("partially paid") || invoices.contains("overdue"),
+        "{invoices}"
+    );
+}
+
+#[tokio::test]
+async fn an_add_on_goes_with_its_subscription() {
+    let mut shop = shop().await;
+    let backup = NewPlan {
+        kind: PlanKind::Addon,
+        ..NewPlan::new("Backup", "vps", Terms::Flat)
+    };
+    let backup = priced_plan(&shop.portal, backup, &[(1, 5_00)]).await;
+    let address = format!("/subscriptions/{}/addon", shop.subscription);
+    let price = shop.price(&backup, 1).await.to_string();
+    let page = shop
+        .browser
+        .get(&format!("{address}?price={price}&quantity=1&when=now"))
+        .await;
+    let shown = hidden(&page, "shown");
+    let add = form(
+        &page,
+        &[("price", &price), ("quantity", "1"), ("when", "now"), ("shown", &shown)],
+    );
+    let answer = send(&mut shop.browser, &address, &add).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert_eq!(shop.totals().await.last(), Some(&(InvoiceKind::Invoice, usd(5_00))));
+    let page = shop
+        .browser
+        .get(&format!("/subscriptions/{}", shop.subscription))
+        .await
+        .body;
+    assert!(page.contains("Backup") && page.contains("5.00 USD / month"), "{page}");
+    // A plan is no add-on, whatever the form says.
+    let plan_price = shop.price(&shop.small, 1).await.to_string();
+    let page = shop
+        .browser
+        .get(&format!("{address}?price={price}&quantity=1&when=now"))
+        .await;
+    let wrong = form(
+        &page,
+        &[
+            ("price", &plan_price),
+            ("quantity", "1"),
+            ("when", "now"),
+            ("shown", &shown),
+        ],
+    );
+    assert_eq!(
+        send(&mut shop.browser, &address, &wrong).await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+}
+
+#[tokio::test]
+async fn s1_another_customer_s_subscription_and_private_prices_are_out_of_reach() {
+    let shop = shop().await;
+    shop.portal.customer("bob").await;
+    shop.portal.user("fin", Role::Finance, None).await;
+    let private = NewPlan {
+        kind: PlanKind::Private,
+        ..NewPlan::new("Secret deal", "vps", Terms::Flat)
+    };
+    let private = priced_plan(&shop.portal, private, &[(1, 1_00)]).await;
+    let mut bob = shop.portal.signed_in("bob").await;
+    let mut staff = shop.portal.signed_in("fin").await;
+    let mut ada = shop.browser.clone();
+    let own = format!("/subscriptions/{}", shop.subscription);
+    let token = bob.get("/account").await.csrf_token();
+    for page in ["", "/change", "/addon", "/cancel"] {
+        let path = format!("{own}{page}");
+        assert_eq!(ada.get(&path).await.status, StatusCode::OK, "{path}");
+        assert_eq!(bob.get(&path).await.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(staff.get(&path).await.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(
+            shop.portal.browser().get(&path).await.status,
+            StatusCode::SEE_OTHER,
+            "{path}"
+        );
+    }
+    for action in ["/change", "/addon", "/cancel", "/resume", "/changes/chg_1/cancel"] {
+        let path = format!("{own}{action}");
+        let answer = bob
+            .post(&path, &[("csrf_token", &token), ("end", "now"), ("reason", "other")])
+            .await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let api = format!("/api/v1{own}");
+    assert_eq!(ada.get(&api).await.json()["next_invoice"]["total"]["minor"], 30_00);
+    assert_eq!(bob.get(&api).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(staff.get(&api).await.status, StatusCode::FORBIDDEN);
+    for path in ["/api/v1/subscriptions", "/api/v1/plans", "/api/v1/notifications"] {
+        let answer = bob.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert!(
+            !answer.body.contains("web-1") && !answer.body.contains("Secret deal"),
+            "{path}"
+        );
+        assert_eq!(staff.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(
+            shop.portal.browser().get(path).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
+    }
+    assert_eq!(shop.state().await, State::Active);
+    assert!(!bob.get("/subscriptions").await.body.contains("web-1"));
+    // A deal of somebody else's is not to be had by its number.
+    let price = shop.price(&private, 1).await;
+    let answer = ada
+        .get(&format!("{own}/change?price={price}&quantity=1&when=now"))
+        .await;
+    assert!(answer.body.contains("Choose one of the plans") && !answer.body.contains("Secret deal"));
+}

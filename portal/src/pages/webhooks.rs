@@ -1,0 +1,414 @@
+//! A customer's endpoints: where their programs hear of events, what was sent there, and sending it again.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use billing::event::webhook::{self, Endpoint, MAX_ENDPOINTS, NewEndpoint, Owner, WebhookError};
+use billing::event::{self, Delivery, EventError, EventType, Replay};
+use jiff::tz::TimeZone;
+use schemas::ids::{EndpointId, EventId};
+use schemas::inventory;
+
+use crate::auth::{CsrfForm, Customer};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::once::{self, form_token};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+const PATH: &str = "/webhooks";
+/// Deliveries on the page of an endpoint.
+const MAX_DELIVERIES: i64 = 50;
+/// Prefix of the checkboxes' names, so that no event type can be taken for another field.
+const TYPE_FIELD: &str = "type:";
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route(PATH, get(list).post(add))
+        .route("/webhooks/{endpoint}", get(one))
+        .route("/webhooks/{endpoint}/rotate", post(rotate))
+        .route("/webhooks/{endpoint}/enable", post(enable))
+        .route("/webhooks/{endpoint}/remove", post(remove))
+        .route("/webhooks/{endpoint}/replay", post(replay))
+}
+
+fn href(id: EndpointId) -> String {
+    format!("{PATH}/{id}")
+}
+
+impl From<WebhookError> for Failure {
+    fn from(error: WebhookError) -> Failure {
+        match error {
+            WebhookError::NoEndpoint(_) => Failure::NotFound,
+            error => Failure::internal("ask for webhooks")(error.into()),
+        }
+    }
+}
+
+struct EndpointRow {
+    id: String,
+    url: String,
+    hears: String,
+    is_disabled: bool,
+    failures: i64,
+    since: String,
+}
+
+impl EndpointRow {
+    fn new(endpoint: &Endpoint, zone: &TimeZone) -> EndpointRow {
+        EndpointRow {
+            id: endpoint.id.to_string(),
+            url: endpoint.url.clone(),
+            hears: match endpoint.event_types.as_slice() {
+                [] => "every event".to_owned(),
+                [one] => one.name().to_owned(),
+                [one, rest @ ..] => format!("{} and {} more", one.name(), rest.len()),
+            },
+            is_disabled: endpoint.disabled_at_ms.is_some(),
+            failures: endpoint.failures,
+            since: format::date(endpoint.created_at_ms, zone),
+        }
+    }
+}
+
+struct TypeChoice {
+    field: String,
+    name: &'static str,
+    checked: bool,
+}
+
+struct TypeGroup {
+    name: String,
+    types: Vec<TypeChoice>,
+}
+
+/// A secret as it is shown, once.
+struct ShownSecret {
+    url: String,
+    secret: String,
+    is_rotated: bool,
+}
+
+#[derive(Template)]
+#[template(path = "webhooks.html")]
+struct ListPage {
+    shell: Shell,
+    endpoints: Vec<EndpointRow>,
+    max_endpoints: i64,
+    can_add: bool,
+    groups: Vec<TypeGroup>,
+    any_checked: bool,
+    url: String,
+    problem: Option<String>,
+    secret: Option<ShownSecret>,
+    form_token: String,
+}
+
+/// What the form for a new endpoint holds; the boxes that are ticked are fields of their own.
+type Fields = HashMap<String, String>;
+
+fn groups(fields: &Fields) -> Vec<TypeGroup> {
+    let mut by_subject: BTreeMap<String, Vec<TypeChoice>> = BTreeMap::new();
+    for kind in EventType::ALL.iter().filter(|kind| kind.is_for_customers()) {
+        let subject = kind.name().split('.').next().unwrap_or_default().replace('_', " ");
+        let field = format!("{TYPE_FIELD}{}", kind.name());
+        by_subject.entry(subject).or_default().push(TypeChoice {
+            checked: fields.contains_key(&field),
+            field,
+            name: kind.name(),
+        });
+    }
+    by_subject
+        .into_iter()
+        .map(|(name, types)| TypeGroup { name, types })
+        .collect()
+}
+
+async fn list_page(
+    state: &AppState,
+    customer: &Customer,
+    fields: &Fields,
+    problem: Option<String>,
+    secret: Option<ShownSecret>,
+) -> Result<Response, PageError> {
+    let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
+    let endpoints = webhook::endpoints(state.db().pool(), Owner::Customer(customer.id)).await?;
+    let have = i64::try_from(endpoints.len()).unwrap_or(i64::MAX);
+    let groups = groups(fields);
+    let mut response = page(&ListPage {
+        shell: Shell::new(&customer.who, "Webhooks", PATH),
+        endpoints: endpoints.iter().map(|one| EndpointRow::new(one, &zone)).collect(),
+        max_endpoints: MAX_ENDPOINTS,
+        can_add: have < MAX_ENDPOINTS,
+        any_checked: groups.iter().flat_map(|group| &group.types).any(|one| one.checked),
+        groups,
+        url: fields.get("url").cloned().unwrap_or_default(),
+        problem,
+        secret,
+        form_token: form_token(),
+    })?;
+    // It may hold a secret.
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
+    list_page(&state, &customer, &Fields::new(), None, None).await
+}
+
+/// What is wrong with an address, in words for who typed it; `Err` where it is not their doing.
+fn url_problem(error: WebhookError) -> Result<String, Failure> {
+    match error {
+        WebhookError::Url { .. } | WebhookError::Resolve { .. } | WebhookError::TooMany => {
+            Ok(format!("Not added: {error}."))
+        }
+        WebhookError::Private { host, .. } => Ok(format!(
+            "Not added: {host} is not on the public Internet. Use an address that we can reach."
+        )),
+        error => Err(error.into()),
+    }
+}
+
+async fn add(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let url = fields.get("url").map_or("", |url| url.trim());
+    let token = fields.get("form_token").map_or("", String::as_str);
+    let chosen: Vec<EventType> = EventType::ALL
+        .iter()
+        .copied()
+        .filter(|kind| kind.is_for_customers() && fields.contains_key(&format!("{TYPE_FIELD}{}", kind.name())))
+        .collect();
+    let refused = async |error: WebhookError| {
+        let problem = url_problem(error)?;
+        let body = list_page(&state, &customer, &fields, Some(problem), None).await?;
+        Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+    };
+    // Names are looked up before the database is written to.
+    let vetted = match state.webhooks().vet(url).await {
+        Ok(vetted) => vetted,
+        Err(error) => return refused(error).await,
+    };
+    let mut transaction = state.db().begin_write().await?;
+    if !once::take(&mut transaction, token, state.now_ms()).await? {
+        transaction.rollback().await?;
+        return Ok(Redirect::to(PATH).into_response());
+    }
+    let new = NewEndpoint {
+        customer: Some(customer.id),
+        url: &vetted,
+        event_types: &chosen,
+    };
+    let (endpoint, secret) = match webhook::add(&mut transaction, new, state.now_ms()).await {
+        Ok(added) => added,
+        Err(error) => {
+            transaction.rollback().await?;
+            return refused(error).await;
+        }
+    };
+    transaction.commit().await?;
+    let shown = ShownSecret {
+        url: endpoint.url,
+        secret,
+        is_rotated: false,
+    };
+    list_page(&state, &customer, &Fields::new(), None, Some(shown)).await
+}
+
+struct DeliveryRow {
+    event: String,
+    kind: String,
+    at: String,
+    status: String,
+    class: &'static str,
+    attempts: i64,
+    note: String,
+}
+
+#[derive(Template)]
+#[template(path = "webhook.html")]
+struct EndpointPage {
+    shell: Shell,
+    endpoint: EndpointRow,
+    types: Vec<&'static str>,
+    deliveries: Vec<DeliveryRow>,
+    notice: Option<String>,
+    problem: Option<String>,
+    form_token: String,
+}
+
+fn delivery_row(delivery: &Delivery, kind: String, zone: &TimeZone) -> DeliveryRow {
+    let note = match (delivery.delivered_at_ms, delivery.next_at_ms) {
+        (Some(at_ms), _) => format!("taken {}", format::minute(at_ms, zone)),
+        (None, Some(at_ms)) if !delivery.error.is_empty() => {
+            format!("{}; again {}", delivery.error, format::minute(at_ms, zone))
+        }
+        (None, _) => delivery.error.clone(),
+    };
+    DeliveryRow {
+        event: delivery.event.to_string(),
+        kind,
+        at: format::minute(delivery.created_at_ms, zone),
+        class: match delivery.status.as_str() {
+            "delivered" => "ok",
+            "failed" => "warn",
+            _ => "info",
+        },
+        status: delivery.status.clone(),
+        attempts: delivery.attempts,
+        note,
+    }
+}
+
+fn endpoint_id(text: &str) -> Result<EndpointId, Failure> {
+    text.parse().map_err(|_| Failure::NotFound)
+}
+
+async fn endpoint_page(
+    state: &AppState,
+    customer: &Customer,
+    id: &str,
+    notice: Option<String>,
+    problem: Option<String>,
+) -> Result<Response, PageError> {
+    let owner = Owner::Customer(customer.id);
+    let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
+    let endpoint = webhook::endpoint(state.db().pool(), endpoint_id(id)?, owner).await?;
+    let found = event::deliveries_to(state.db().pool(), endpoint.id, MAX_DELIVERIES)
+        .await
+        .map_err(billing::BillingError::from)?;
+    let mut deliveries = Vec::with_capacity(found.len());
+    for delivery in &found {
+        let of = event::event(state.db().pool(), delivery.event)
+            .await
+            .map_err(billing::BillingError::from)?;
+        deliveries.push(delivery_row(delivery, of.event_type.name().to_owned(), &zone));
+    }
+    page(&EndpointPage {
+        shell: Shell::new(&customer.who, "Endpoint", PATH),
+        types: endpoint.event_types.iter().map(|kind| kind.name()).collect(),
+        endpoint: EndpointRow::new(&endpoint, &zone),
+        deliveries,
+        notice,
+        problem,
+        form_token: form_token(),
+    })
+}
+
+async fn one(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+    endpoint_page(&state, &customer, &id, None, None).await
+}
+
+#[derive(serde::Deserialize)]
+struct Sent {
+    #[serde(default)]
+    form_token: String,
+    #[serde(default)]
+    event: String,
+}
+
+async fn rotate(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, sent): CsrfForm<Sent>,
+) -> Result<Response, PageError> {
+    let owner = Owner::Customer(customer.id);
+    let id = endpoint_id(&id)?;
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    let endpoint = webhook::endpoint(&mut *transaction, id, owner).await?;
+    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(Redirect::to(&href(id)).into_response());
+    }
+    let secret = webhook::rotate(&mut transaction, id, owner, now_ms).await?;
+    transaction.commit().await?;
+    let shown = ShownSecret {
+        url: endpoint.url,
+        secret,
+        is_rotated: true,
+    };
+    list_page(&state, &customer, &Fields::new(), None, Some(shown)).await
+}
+
+async fn enable(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, _): CsrfForm<Sent>,
+) -> Result<Response, PageError> {
+    let id = endpoint_id(&id)?;
+    let mut transaction = state.db().begin_write().await?;
+    webhook::enable(&mut transaction, id, Owner::Customer(customer.id)).await?;
+    transaction.commit().await?;
+    Ok(Redirect::to(&href(id)).into_response())
+}
+
+async fn remove(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, _): CsrfForm<Sent>,
+) -> Result<Response, PageError> {
+    let mut transaction = state.db().begin_write().await?;
+    webhook::remove(&mut transaction, endpoint_id(&id)?, Owner::Customer(customer.id)).await?;
+    transaction.commit().await?;
+    Ok(Redirect::to(PATH).into_response())
+}
+
+/// Sends an event again.
+async fn replay(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, sent): CsrfForm<Sent>,
+) -> Result<Response, PageError> {
+    let owner = Owner::Customer(customer.id);
+    let endpoint = endpoint_id(&id)?;
+    let event: EventId = sent.event.parse().map_err(|_| Failure::NotFound)?;
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    webhook::endpoint(&mut *transaction, endpoint, owner).await?;
+    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(Redirect::to(&href(endpoint)).into_response());
+    }
+    let range = Replay {
+        first: event,
+        last: event,
+        event_type: None,
+    };
+    match event::replay(&mut transaction, range, endpoint, owner, now_ms).await {
+        Ok(0) => {
+            transaction.rollback().await?;
+            Err(Failure::NotFound.into())
+        }
+        Ok(_) => {
+            transaction.commit().await?;
+            Ok(Redirect::to(&href(endpoint)).into_response())
+        }
+        Err(EventError::Disabled(_)) => {
+            transaction.rollback().await?;
+            let problem = "Nothing is sent to this endpoint at present: switch it on first.".to_owned();
+            let body = endpoint_page(&state, &customer, &id, None, Some(problem)).await?;
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+        }
+        Err(error) => {
+            transaction.rollback().await?;
+            Err(billing::BillingError::from(error).into())
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Endpoints and notifications are their customer's alone (S1), and a secret is shown once.
+
+use axum::http::StatusCode;
+use billing::event::{self, EventType, NewEvent};
+use schemas::ids::CustomerId;
+
+use crate::auth::Role;
+use crate::pages::plans::tests::hidden;
+use crate::testing::{Browser, NOW_MS, TestPortal};
+
+async fn tell(portal: &TestPortal, customer: CustomerId) {
+    let mut transaction = portal.state.db().begin_write().await.unwrap();
+    let new = NewEvent {
+        event_type: EventType::InvoicePaid,
+        customer: Some(customer),
+        subject: "inv_1".to_owned(),
+        payload: serde_json::json!({ "number": "INV-1", "total_minor": 100, "currency": "USD" }),
+    };
+    event::publish(&mut transaction, new, NOW_MS).await.unwrap();
+    transaction.commit().await.unwrap();
+    event::dispatch(portal.state.db(), NOW_MS).await.unwrap();
+}
+
+async fn add(browser: &mut Browser, url: &str) -> crate::testing::Answer {
+    let page = browser.get("/webhooks").await;
+    let (token, form_token) = (page.csrf_token(), hidden(&page, "form_token"));
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("form_token", &form_token),
+        ("url", url),
+        ("type:invoice.paid", "on"),
+    ];
+    let answer = browser.post("/webhooks", &form).await;
+    if answer.status == StatusCode::OK {
+        let again = browser.post("/webhooks", &form).await;
+        assert_eq!(again.header("location"), "/webhooks", "a double click adds one");
+    }
+    answer
+}
+
+#[tokio::test]
+async fn an_endpoint_is_added_rotated_replayed_and_removed() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    let refused = add(&mut browser, "not an address").await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("Not added"));
+    let added = add(&mut browser, "http://127.0.0.1:9/hook").await;
+    let secret = added
+        .body
+        .split("whsec_")
+        .nth(1)
+        .unwrap()
+        .split('<')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert_eq!(added.header("cache-control"), "no-store");
+    let list = browser.get("/webhooks").await.body;
+    assert!(list.contains("127.0.0.1:9") && list.contains("invoice.paid") && !list.contains(&secret));
+    assert_eq!(list.matches("href=\"/webhooks/").count(), 1, "{list}");
+
+    tell(&portal, ada).await;
+    let address = list
+        .split("href=\"/webhooks/")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let address = format!("/webhooks/{address}");
+    let page = browser.get(&address).await;
+    assert_eq!(page.body.matches("Send again").count(), 1, "{}", page.body);
+    let (token, form_token) = (page.csrf_token(), hidden(&page, "form_token"));
+    let event = hidden(&page, "event");
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("form_token", &form_token),
+        ("event", &event),
+    ];
+    for _ in 0..2 {
+        let answer = browser.post(&format!("{address}/replay"), &form).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    }
+    let page = browser.get(&address).await;
+    assert_eq!(page.body.matches("Send again").count(), 2, "sent once more, not twice");
+
+    let form_token = hidden(&page, "form_token");
+    let form = [("csrf_token", token.as_str()), ("form_token", &form_token)];
+    let rotated = browser.post(&format!("{address}/rotate"), &form).await;
+    assert!(rotated.body.contains("whsec_") && !rotated.body.contains(&secret));
+    let removed = browser.post(&format!("{address}/remove"), &form).await;
+    assert_eq!(removed.header("location"), "/webhooks");
+    assert_eq!(browser.get(&address).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn s1_endpoints_and_notifications_of_another_are_not_found() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    portal.customer("bob").await;
+    portal.user("fin", Role::Finance, None).await;
+    let mut browser = portal.signed_in("ada").await;
+    assert_eq!(
+        add(&mut browser, "http://127.0.0.1:9/hook").await.status,
+        StatusCode::OK
+    );
+    tell(&portal, ada).await;
+    let list = browser.get("/webhooks").await.body;
+    let id = list
+        .split("href=\"/webhooks/")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+
+    let mut bob = portal.signed_in("bob").await;
+    let mut staff = portal.signed_in("fin").await;
+    let token = bob.get("/account").await.csrf_token();
+    assert_eq!(bob.get(&format!("/webhooks/{id}")).await.status, StatusCode::NOT_FOUND);
+    for action in ["rotate", "enable", "remove", "replay"] {
+        let fresh = "a".repeat(64);
+        let form = [
+            ("csrf_token", token.as_str()),
+            ("form_token", &fresh),
+            ("event", "evt_1"),
+        ];
+        let answer = bob.post(&format!("/webhooks/{id}/{action}"), &form).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{action}");
+    }
+    for path in ["/webhooks", "/notifications", "/plans", "/subscriptions"] {
+        assert_eq!(staff.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(portal.browser().get(path).await.status, StatusCode::SEE_OTHER, "{path}");
+    }
+
+    let page = browser.get("/notifications").await;
+    assert!(
+        page.body.contains("1 unread") && page.body.contains("INV-1"),
+        "{}",
+        page.body
+    );
+    let latest = hidden(&page, "up_to");
+    assert!(!bob.get("/notifications").await.body.contains("INV-1"));
+    let marked = bob
+        .post("/notifications/read", &[("csrf_token", &token), ("up_to", &latest)])
+        .await;
+    assert_eq!(marked.status, StatusCode::SEE_OTHER);
+    assert!(
+        browser.get("/notifications").await.body.contains("1 unread"),
+        "bob marks his own only"
+    );
+    let token = page.csrf_token();
+    browser
+        .post("/notifications/read", &[("csrf_token", &token), ("up_to", &latest)])
+        .await;
+    assert!(browser.get("/notifications").await.body.contains("All read"));
+}

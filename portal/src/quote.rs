@@ -1,0 +1,366 @@
+//! What a customer does to subscriptions, and what it costs before it is done.
+//!
+//! A quote does the very thing in a transaction that is rolled back and drafts the invoices that follow, so it is what will
+//! be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
+//! those any more, the order is not carried out but shown anew.
+
+use billing::BillingError;
+use billing::catalog::{BaseTiming, Terms};
+use billing::invoice::{self, Draft, Horizon};
+use billing::rating::DraftLine;
+use billing::subscription::change::{self, Change, End};
+use billing::subscription::{Contract, NewSubscription, Periods, contract, subscribe};
+use billing::tax::TaxAmount;
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, InvoiceId, PriceId, ServiceId, SubscriptionId};
+use schemas::inventory::{self, NewService};
+use schemas::money::Money;
+use sqlx::AnyConnection;
+
+use crate::customer::metered_usage;
+use crate::error::Failure;
+use crate::format;
+use crate::once;
+use crate::pages::invoices::lines::{TaxRow, tax_rows};
+use crate::refusal::refusal;
+use crate::state::AppState;
+
+/// Something a customer does. Whose the subscription is, and whether the price is offered, has been asked before (S1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deed<'a> {
+    /// A new service with its subscription.
+    Order {
+        name: &'a str,
+        service_type: &'a str,
+        price: PriceId,
+        quantity: i64,
+        coupon: Option<&'a str>,
+    },
+    Change {
+        subscription: SubscriptionId,
+        change: Change,
+    },
+    Addon {
+        parent: SubscriptionId,
+        service: ServiceId,
+        price: PriceId,
+        quantity: i64,
+    },
+    Cancel {
+        subscription: SubscriptionId,
+        end: End,
+        reason: &'a str,
+    },
+}
+
+async fn perform(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    deed: Deed<'_>,
+    actor: &str,
+    now_ms: i64,
+) -> Result<SubscriptionId, BillingError> {
+    match deed {
+        Deed::Order {
+            name,
+            service_type,
+            price,
+            quantity,
+            coupon,
+        } => {
+            let new = NewService {
+                customer,
+                name,
+                service_type,
+                site: None,
+            };
+            let service = inventory::create_service(&mut *connection, new, now_ms).await?;
+            let new = NewSubscription {
+                quantity,
+                coupon,
+                ..NewSubscription::new(service.id, price, now_ms)
+            };
+            Ok(subscribe(connection, new, actor, now_ms).await?.id)
+        }
+        Deed::Change { subscription, change } => {
+            change::change(connection, subscription, change, now_ms, actor, now_ms).await?;
+            Ok(subscription)
+        }
+        Deed::Addon {
+            parent,
+            service,
+            price,
+            quantity,
+        } => {
+            let new = NewSubscription {
+                quantity,
+                parent: Some(parent),
+                ..NewSubscription::new(service, price, now_ms)
+            };
+            Ok(subscribe(connection, new, actor, now_ms).await?.id)
+        }
+        Deed::Cancel {
+            subscription,
+            end,
+            reason,
+        } => {
+            change::cancel(connection, subscription, end, reason, actor, now_ms).await?;
+            Ok(subscription)
+        }
+    }
+}
+
+/// What a deed charges.
+#[derive(Clone, Debug)]
+pub(crate) struct Quote {
+    /// At once; empty where nothing is charged or given back.
+    pub(crate) now: Vec<Draft>,
+    /// The next charge of the subscription, if it has one.
+    pub(crate) next: Option<Draft>,
+    /// What the customer has as credit, which is used first.
+    pub(crate) credit: Money,
+}
+
+impl Quote {
+    /// The amounts as the form sends them back.
+    pub(crate) fn shown(&self) -> String {
+        let totals: Vec<String> = self.now.iter().map(|draft| draft.total.to_string()).collect();
+        totals.join(" + ")
+    }
+}
+
+/// What a deed would charge, or why it cannot be done.
+pub(crate) async fn quote(
+    state: &AppState,
+    customer: CustomerId,
+    deed: Deed<'_>,
+) -> Result<Result<Quote, String>, Failure> {
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    let subscription = match perform(&mut transaction, customer, deed, "quote", now_ms).await {
+        Ok(subscription) => subscription,
+        Err(error) => {
+            transaction.rollback().await?;
+            return refusal(error).map(Err);
+        }
+    };
+    let after = contract(&mut transaction, subscription).await?;
+    let next_ms = next_charge_ms(&after, now_ms)?;
+    let due = invoice::prospect(&mut transaction, customer, Horizon::DueBy { at_ms: now_ms }).await?;
+    let ahead = match next_ms {
+        Some(at_ms) => Some(invoice::prospect(&mut transaction, customer, Horizon::DueBy { at_ms }).await?),
+        None => None,
+    };
+    let currency = after.customer.currency;
+    let credit = billing::settlement::available_credit(&mut transaction, customer, currency)
+        .await
+        .map_err(BillingError::from)?;
+    transaction.rollback().await?;
+    let usage = metered_usage(state);
+    let now = due.drafts(&usage, now_ms).await?;
+    let next = match ahead {
+        Some(ahead) => {
+            let mut drafts = ahead.drafts(&usage, now_ms).await?;
+            drafts.retain(|draft| Some(draft.due_ms) == next_ms);
+            drafts.pop()
+        }
+        None => None,
+    };
+    Ok(Ok(Quote {
+        now: now.into_iter().filter(|draft| !draft.lines.is_empty()).collect(),
+        next,
+        credit,
+    }))
+}
+
+/// What came of carrying something out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Done {
+        subscription: SubscriptionId,
+        /// That charges or gives back for it, if one was made at once.
+        invoice: Option<InvoiceId>,
+    },
+    /// The same form was sent before: nothing was done.
+    Again,
+    /// Nothing was done, and why.
+    Refused(String),
+}
+
+/// Does it, once for each form token, and finalises what is due then.
+pub(crate) async fn carry_out(
+    state: &AppState,
+    customer: CustomerId,
+    deed: Deed<'_>,
+    actor: &str,
+    form_token: &str,
+) -> Result<Outcome, Failure> {
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    if !once::take(&mut transaction, form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(Outcome::Again);
+    }
+    let subscription = match perform(&mut transaction, customer, deed, actor, now_ms).await {
+        Ok(subscription) => subscription,
+        Err(error) => {
+            transaction.rollback().await?;
+            return refusal(error).map(Outcome::Refused);
+        }
+    };
+    transaction.commit().await?;
+    let invoice = match invoice_at_once(state, customer, subscription, now_ms).await {
+        Ok(invoice) => invoice,
+        // It is done all the same; what is due is finalised in the background, as every renewal is.
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(error, %subscription, "what was ordered is not invoiced yet");
+            None
+        }
+    };
+    Ok(Outcome::Done { subscription, invoice })
+}
+
+async fn invoice_at_once(
+    state: &AppState,
+    customer: CustomerId,
+    subscription: SubscriptionId,
+    now_ms: i64,
+) -> Result<Option<InvoiceId>, BillingError> {
+    let closing = invoice::close(state.db(), &metered_usage(state), customer, now_ms).await?;
+    for made in closing.read(state.db()).await? {
+        if made.lines.iter().any(|line| line.subscription == Some(subscription)) {
+            return Ok(Some(made.invoice.id));
+        }
+    }
+    Ok(None)
+}
+
+/// When a subscription is charged next, for its base price or for usage.
+pub(crate) fn next_charge_ms(contract: &Contract, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut next = None;
+    for phase in &contract.phases {
+        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
+        let base = first_after(phase.base_periods(zone), in_advance, now_ms)?;
+        let usage = if phase.plan.terms == Terms::Flat {
+            None
+        } else {
+            first_after(phase.usage_periods(zone)?, false, now_ms)?
+        };
+        next = [next, base, usage].into_iter().flatten().min();
+    }
+    Ok(next)
+}
+
+fn first_after(mut periods: Periods, in_advance: bool, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    while let Some(charged) = periods.next_period()? {
+        let due_ms = if in_advance {
+            charged.period.start_ms
+        } else {
+            charged.period.end_ms
+        };
+        if due_ms > now_ms {
+            return Ok(Some(due_ms));
+        }
+    }
+    Ok(None)
+}
+
+/// The draft of a subscription's next charge.
+pub(crate) async fn next_charge(state: &AppState, contract: &Contract) -> Result<Option<Draft>, Failure> {
+    let now_ms = state.now_ms();
+    let Some(at_ms) = next_charge_ms(contract, now_ms)? else {
+        return Ok(None);
+    };
+    let mut connection = state.db().pool().acquire().await?;
+    let customer = contract.subscription.customer;
+    let ahead = invoice::prospect(&mut connection, customer, Horizon::DueBy { at_ms }).await?;
+    drop(connection);
+    let mut drafts = ahead.drafts(&metered_usage(state), now_ms).await?;
+    drafts.retain(|draft| draft.due_ms == at_ms);
+    Ok(drafts.pop())
+}
+
+/// A draft as pages show it.
+pub(crate) struct DraftView {
+    pub(crate) on: String,
+    pub(crate) lines: Vec<DraftLineView>,
+    pub(crate) subtotal: Money,
+    pub(crate) taxes: Vec<TaxRow>,
+    pub(crate) total: Money,
+    /// More is given back than charged.
+    pub(crate) gives_back: bool,
+    /// What of the total the customer's credit pays, and what is left; absent where there is none.
+    pub(crate) from_credit: Option<(Money, Money)>,
+    /// Lines that are left out, being of other subscriptions.
+    pub(crate) others: usize,
+}
+
+pub(crate) struct DraftLineView {
+    pub(crate) description: String,
+    pub(crate) dates: String,
+    pub(crate) amount: Money,
+}
+
+impl DraftView {
+    pub(crate) fn new(draft: &Draft, credit: Money, zone: &TimeZone) -> DraftView {
+        let paid = credit.minor.min(draft.total.minor).max(0);
+        let money = |minor: i64| Money::new(minor, draft.currency);
+        let lines = draft.lines.iter().map(|line| DraftLineView {
+            description: line.description.clone(),
+            dates: if line.period_end_ms > line.period_start_ms {
+                format::dates(line.period_start_ms, line.period_end_ms - 1, zone)
+            } else {
+                String::new()
+            },
+            amount: line.amount,
+        });
+        let charged: Vec<TaxAmount> = draft.taxes.clone();
+        DraftView {
+            on: format::date(draft.due_ms, zone),
+            lines: lines.collect(),
+            subtotal: draft.subtotal,
+            taxes: tax_rows(&charged),
+            total: draft.total,
+            gives_back: draft.total.minor < 0,
+            from_credit: (paid > 0).then(|| (money(paid), money(draft.total.minor - paid))),
+            others: 0,
+        }
+    }
+
+    /// The lines of some subscriptions alone, with their sum before tax; the total stays the whole invoice's.
+    pub(crate) fn of(draft: &Draft, subscriptions: &[SubscriptionId], zone: &TimeZone) -> DraftView {
+        let is_of = |line: &DraftLine| line.subscription.is_some_and(|of| subscriptions.contains(&of));
+        let mut own = draft.clone();
+        own.lines.retain(is_of);
+        let sum = own.lines.iter().map(|line| line.amount.minor).sum();
+        let mut view = DraftView::new(&own, Money::zero(draft.currency), zone);
+        view.subtotal = Money::new(sum, draft.currency);
+        view.others = draft.lines.len() - own.lines.len();
+        view
+    }
+}
+
+/// A quote as pages show it.
+pub(crate) struct QuoteView {
+    pub(crate) now: Vec<DraftView>,
+    pub(crate) next: Option<DraftView>,
+    pub(crate) shown: String,
+}
+
+impl QuoteView {
+    pub(crate) fn new(quote: &Quote, zone: &TimeZone) -> QuoteView {
+        let none = Money::new(0, quote.credit.currency);
+        QuoteView {
+            now: quote
+                .now
+                .iter()
+                .map(|draft| DraftView::new(draft, quote.credit, zone))
+                .collect(),
+            // What credit is left by then nobody knows.
+            next: quote.next.as_ref().map(|draft| DraftView::new(draft, none, zone)),
+            shown: quote.shown(),
+        }
+    }
+}
