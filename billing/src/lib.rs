@@ -11,13 +11,16 @@
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
+pub mod aging;
 pub mod approval;
 pub mod audit;
 pub mod catalog;
+pub mod deal;
 pub mod document;
 mod error;
 pub mod event;
 pub mod evidence;
+pub mod export;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;

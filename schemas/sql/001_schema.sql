@@ -101,6 +101,13 @@ CREATE TABLE services (
 );
 CREATE INDEX services_customer ON services (customer_id);
 
+-- Forms that charge or create are sent once: the token of one that was, whoever sends it again.
+CREATE TABLE form_tokens (
+  token TEXT PRIMARY KEY,
+  used_at_ms BIGINT NOT NULL
+);
+CREATE INDEX form_tokens_used ON form_tokens (used_at_ms);
+
 -- What belongs to a service, over [valid_from_ms, valid_to_ms). kind: prefix, interface, vlan.
 CREATE TABLE assignments (
   id BIGINT PRIMARY KEY,
@@ -275,13 +282,15 @@ CREATE TABLE subscription_events (
 );
 CREATE INDEX subscription_events_subscription ON subscription_events (subscription_id);
 
--- F-25. kind: change (to price_id and quantity), addon (a new subscription at price_id), cancel.
+-- F-25. kind: change (to price_id and quantity), addon (a new subscription at price_id), cancel. from_price_id: a change of
+-- price that is only meant for who still pays that price when it comes.
 CREATE TABLE scheduled_changes (
   id BIGINT PRIMARY KEY,
   subscription_id BIGINT NOT NULL REFERENCES subscriptions (id),
   kind TEXT NOT NULL,
   price_id BIGINT REFERENCES prices (id),
   quantity BIGINT,
+  from_price_id BIGINT REFERENCES prices (id),
   at_ms BIGINT NOT NULL,
   status TEXT NOT NULL,
   reason TEXT NOT NULL,

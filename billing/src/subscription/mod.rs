@@ -13,6 +13,7 @@
 
 pub mod change;
 mod load;
+pub mod reprice;
 pub mod schedule;
 pub mod state;
 pub mod transfer;
