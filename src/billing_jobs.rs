@@ -3,6 +3,7 @@
 //! ```text
 //! every second  a test clock was set?            → this process follows it
 //! every 5 s     events                           → notifications, mail, customers' endpoints
+//! every 15 s    payments without an answer    → the gateway is asked what became of them
 //! every minute  trials, scheduled changes, ends  → made, as of their own time
 //! every 10 m    what is due                      → invoices
 //! ```
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
+use billing::payment::{self, Gateways};
 use billing::usage::MeteredUsage;
 use billing::{BillingError, invoice, lifecycle};
 use schemas::clock::{self, Clock};
@@ -29,6 +31,8 @@ use crate::outbox::Outbox;
 const TICK: Duration = Duration::from_secs(1);
 /// How often events are told.
 const EVENTS_INTERVAL_MS: i64 = 5_000;
+/// How often payments without an answer are looked at.
+const RECONCILE_INTERVAL_MS: i64 = 15_000;
 /// How often the calendar is looked at.
 const LIFECYCLE_INTERVAL_MS: i64 = 60_000;
 /// How often what is due is charged.
@@ -42,6 +46,7 @@ pub(crate) struct BillingJobs {
     pub(crate) analytics: Analytics,
     pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
     pub(crate) clock: Clock,
+    pub(crate) gateways: Gateways,
     /// Charges what is due by itself.
     pub(crate) closes: bool,
     pub(crate) outbox: Outbox,
@@ -50,6 +55,7 @@ pub(crate) struct BillingJobs {
 /// When each thing is next to be done, by the clock.
 struct Due {
     events_ms: i64,
+    reconcile_ms: i64,
     lifecycle_ms: i64,
     close_ms: i64,
 }
@@ -62,6 +68,7 @@ impl BillingJobs {
         let first_ms = self.clock.now_ms() + if self.clock.is_test() { 0 } else { START_DELAY_MS };
         let mut due = Due {
             events_ms: first_ms,
+            reconcile_ms: first_ms,
             lifecycle_ms: first_ms,
             close_ms: first_ms,
         };
@@ -79,6 +86,10 @@ impl BillingJobs {
             if self.closes && (was_set || now_ms >= due.close_ms) {
                 due.close_ms = now_ms + CLOSE_INTERVAL_MS;
                 self.close(now_ms).await;
+            }
+            if was_set || now_ms >= due.reconcile_ms {
+                due.reconcile_ms = now_ms + RECONCILE_INTERVAL_MS;
+                self.reconcile(now_ms).await;
             }
             // A clock that stands still has deliveries to make all the same.
             if self.clock.is_test() || now_ms >= due.events_ms {
@@ -139,6 +150,15 @@ impl BillingJobs {
                 }
             }
             Err(error) => error!(error = causes(error), "what was due could not be charged"),
+        }
+    }
+
+    async fn reconcile(&self, now_ms: i64) {
+        if let Err(error) = payment::reconcile(&self.database, &self.gateways, now_ms).await {
+            error!(
+                error = format!("{:#}", anyhow::Error::from(error)),
+                "payments could not be reconciled"
+            );
         }
     }
 

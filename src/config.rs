@@ -10,6 +10,9 @@ use std::sync::Arc;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::event::MailConfig;
+use billing::payment::paypal::{self, Paypal, PaypalConfig};
+use billing::payment::stripe::{self, Stripe, StripeConfig};
+use billing::payment::{Gateways, PaymentGateway};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
@@ -41,6 +44,7 @@ pub(crate) struct Config {
     /// How events are mailed.
     pub(crate) mail: MailConfig,
     pub(crate) webhooks: WebhooksConfig,
+    pub(crate) payments: PaymentsConfig,
     #[serde(rename = "exporter")]
     pub(crate) exporters: Vec<ExporterConfig>,
 }
@@ -69,6 +73,91 @@ pub(crate) struct WebhooksConfig {
 pub(crate) struct BillingConfig {
     /// `serve` closes every period that has ended, once its last window is closed.
     pub(crate) close_automatically: bool,
+}
+
+/// Which gateways take payments; bank transfers are always recorded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PaymentsConfig {
+    pub(crate) stripe: Option<StripeSettings>,
+    pub(crate) paypal: Option<PaypalSettings>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PaypalSettings {
+    pub(crate) client_id: String,
+    #[serde(serialize_with = "hidden")]
+    pub(crate) client_secret: String,
+    /// The id of the webhook as PayPal shows it; without one, no webhook is believed.
+    #[serde(default)]
+    pub(crate) webhook_id: String,
+    /// Where PayPal answers.
+    #[serde(default = "paypal_base_url")]
+    pub(crate) base_url: String,
+}
+
+fn paypal_base_url() -> String {
+    paypal::BASE_URL.to_owned()
+}
+
+impl std::fmt::Debug for PaypalSettings {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PaypalSettings")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StripeSettings {
+    /// `sk_live_…`.
+    #[serde(serialize_with = "hidden")]
+    pub(crate) secret_key: String,
+    /// Of the webhook endpoint, `whsec_…`; without one, no webhook is believed.
+    #[serde(default, serialize_with = "hidden")]
+    pub(crate) webhook_secret: String,
+    /// Where Stripe answers.
+    #[serde(default = "stripe_base_url")]
+    pub(crate) base_url: String,
+}
+
+/// `ezscale config show` does not show secrets.
+fn hidden<S: serde::Serializer>(secret: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if secret.is_empty() { "" } else { "(hidden)" })
+}
+
+fn stripe_base_url() -> String {
+    stripe::BASE_URL.to_owned()
+}
+
+impl std::fmt::Debug for StripeSettings {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripeSettings")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PaymentsConfig {
+    /// The gateways that are configured.
+    pub(crate) fn gateways(&self) -> anyhow::Result<Gateways> {
+        let mut gateways: Vec<Arc<dyn PaymentGateway>> = Vec::new();
+        if let Some(settings) = &self.stripe {
+            let mut config = StripeConfig::new(&settings.secret_key, &settings.webhook_secret);
+            config.base_url.clone_from(&settings.base_url);
+            gateways.push(Arc::new(Stripe::new(config).context("[payments.stripe]")?));
+        }
+        if let Some(settings) = &self.paypal {
+            let mut config = PaypalConfig::new(&settings.client_id, &settings.client_secret, &settings.webhook_id);
+            config.base_url.clone_from(&settings.base_url);
+            gateways.push(Arc::new(Paypal::new(config).context("[payments.paypal]")?));
+        }
+        Ok(Gateways::new(gateways))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +189,7 @@ impl Default for Config {
             billing: BillingConfig::default(),
             mail: MailConfig::default(),
             webhooks: WebhooksConfig::default(),
+            payments: PaymentsConfig::default(),
             exporters: Vec::new(),
         }
     }

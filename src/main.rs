@@ -68,10 +68,16 @@ enum Command {
     Event(commands::event::Args),
     /// Manage the endpoints that hear of events
     Webhook(commands::webhook::Args),
+    /// Manage subscriptions
+    Subscription(commands::subscription::Args),
+    /// Show the books and check them
+    Ledger(commands::ledger::Args),
     /// Show or set the time that billing goes by
     Clock(commands::clock::Args),
     /// Show who did what
     Audit(commands::audit::Args),
+    /// Charge, record, refund and reconcile payments
+    Payment(commands::payment::Args),
 }
 
 fn main() -> ExitCode {
@@ -111,8 +117,11 @@ fn main() -> ExitCode {
             Command::Tax(args) => commands::tax::run(args).await,
             Command::Event(args) => commands::event::run(args).await,
             Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Subscription(args) => commands::subscription::run(args).await,
+            Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,
             Command::Audit(args) => commands::audit::run(args).await,
+            Command::Payment(args) => commands::payment::run(args).await,
         }
     });
     match result {

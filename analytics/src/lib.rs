@@ -137,6 +137,10 @@ pub struct PeriodUsage {
     pub percentile_rank: u64,
     pub windows_measured: u64,
     pub windows_expected: u64,
+    /// Windows that the question left out, and what they hold: in none of the other sums.
+    pub windows_excluded: u64,
+    pub excluded_bytes_in: u64,
+    pub excluded_bytes_out: u64,
     /// Sampling error of both directions together, 95 of 100 cases, by the variances of the windows ([`error_bound`]).
     pub error_bound_ppm: u32,
     pub gaps: Vec<Gap>,

@@ -25,6 +25,8 @@ pub struct PeriodQuery {
     pub from_ms: i64,
     pub to_ms: i64,
     pub mode: UsageMode,
+    /// Windows that start in one of these `[from, to)` are told apart: they count neither as volume nor for the percentile.
+    pub excluded: Vec<(i64, i64)>,
 }
 
 /// Volume expected at the end of a period when the rest of it goes on as the measured windows did: the total, scaled from
@@ -68,6 +70,7 @@ impl Analytics {
             from_ms,
             to_ms,
             mode,
+            excluded: Vec::new(),
         };
         let rows = self.usage_rows(Some(&[service.service]), from_ms, to_ms).await?;
         let heard = self.heard().await?;
@@ -93,6 +96,7 @@ impl Analytics {
                 from_ms,
                 to_ms,
                 mode,
+                excluded: Vec::new(),
             })
             .collect();
         self.period_usage_batch(&queries, now_ms).await
@@ -139,11 +143,23 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
     let measured_to_ms = end_ms.min(closed_until_ms(now_ms)).max(first_ms);
     let coverage = heard.coverage(&query.service.exporters, first_ms, measured_to_ms);
 
+    let is_excluded = |start_ms: i64| {
+        query
+            .excluded
+            .iter()
+            .any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
+    };
     let (mut bytes_in, mut bytes_out) = (0u64, 0u64);
+    let (mut excluded_bytes_in, mut excluded_bytes_out) = (0u64, 0u64);
     let mut estimate = Estimate::default();
     let mut bytes_by_window: Vec<(u64, u64)> = vec![(0, 0); coverage.expected() as usize];
     for row in rows {
         if row.window_start_ms < first_ms || row.window_start_ms >= measured_to_ms {
+            continue;
+        }
+        if is_excluded(row.window_start_ms) {
+            excluded_bytes_in = excluded_bytes_in.saturating_add(row.cell.bytes_in);
+            excluded_bytes_out = excluded_bytes_out.saturating_add(row.cell.bytes_out);
             continue;
         }
         bytes_in = bytes_in.saturating_add(row.cell.bytes_in);
@@ -152,11 +168,15 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
         let position = ((row.window_start_ms - first_ms) / WINDOW_MS) as usize;
         bytes_by_window[position] = (row.cell.bytes_in, row.cell.bytes_out);
     }
-    let ranked: Vec<(u64, u64)> = coverage
-        .windows()
-        .zip(&bytes_by_window)
-        .filter_map(|((_, measured), bytes)| measured.then_some(*bytes))
-        .collect();
+    let mut windows_excluded = 0;
+    let mut ranked: Vec<(u64, u64)> = Vec::with_capacity(bytes_by_window.len());
+    for ((window, measured), bytes) in coverage.windows().zip(&bytes_by_window) {
+        if is_excluded(window) {
+            windows_excluded += 1;
+        } else if measured {
+            ranked.push(*bytes);
+        }
+    }
     PeriodUsage {
         service: query.service.service,
         from_ms: query.from_ms,
@@ -178,6 +198,9 @@ fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Hear
         percentile_rank: rank_95(ranked.len() as u64),
         windows_measured: ranked.len() as u64,
         windows_expected: coverage.expected(),
+        windows_excluded,
+        excluded_bytes_in,
+        excluded_bytes_out,
         error_bound_ppm: estimate.bound_ppm(Z95_PPM),
         gaps: coverage.gaps,
     }

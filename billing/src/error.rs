@@ -3,8 +3,8 @@
 use analytics::AnalyticsError;
 use jiff::civil::Date;
 use schemas::ids::{
-    ChangeId, ChargeItemId, CouponId, CustomerId, InvoiceId, InvoiceLineId, PhaseId, PlanId, PriceId, ServiceId,
-    SubscriptionId, TransferId,
+    ChangeId, ChargeItemId, CouponId, CustomerId, ExclusionId, InvoiceId, InvoiceLineId, PhaseId, PlanId, PriceId,
+    ServiceId, SubscriptionId, TransferId,
 };
 use schemas::inventory::InventoryError;
 use schemas::money::{Currency, MoneyError};
@@ -152,6 +152,8 @@ pub enum BillingError {
         what: &'static str,
         status: TransferStatus,
     },
+    #[error("no exclusion {0}")]
+    NoExclusion(ExclusionId),
     #[error("{invoice} cannot be taken back: {why}")]
     NotCredited { invoice: InvoiceId, why: &'static str },
     #[error("{0} was charged by another invoice meanwhile")]

@@ -118,6 +118,15 @@ pub struct Measured {
     pub windows_measured: u64,
     pub windows_expected: u64,
     pub gaps: Vec<MeasuredGap>,
+    /// Times that are not billed, by decision of ops, and what their windows hold: in none of the other sums.
+    #[serde(default)]
+    pub excluded: Vec<(i64, i64)>,
+    #[serde(default)]
+    pub windows_excluded: u64,
+    #[serde(default)]
+    pub excluded_bytes_in: u64,
+    #[serde(default)]
+    pub excluded_bytes_out: u64,
 }
 
 /// A time in which an exporter that meters the service was not heard: not counted, and never estimated.
@@ -129,7 +138,7 @@ pub struct MeasuredGap {
 }
 
 impl Measured {
-    pub fn new(usage: &PeriodUsage, mode: UsageMode) -> Measured {
+    pub fn new(usage: &PeriodUsage, mode: UsageMode, excluded: &[(i64, i64)]) -> Measured {
         let gap = |gap: &analytics::Gap| MeasuredGap {
             from_ms: gap.from_ms,
             to_ms: gap.to_ms,
@@ -145,6 +154,10 @@ impl Measured {
             windows_measured: usage.windows_measured,
             windows_expected: usage.windows_expected,
             gaps: usage.gaps.iter().map(gap).collect(),
+            excluded: excluded.to_vec(),
+            windows_excluded: usage.windows_excluded,
+            excluded_bytes_in: usage.excluded_bytes_in,
+            excluded_bytes_out: usage.excluded_bytes_out,
         }
     }
 }

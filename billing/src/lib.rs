@@ -8,6 +8,8 @@
 //! * [`evidence`]: what a line was computed from, kept with it (B5).
 //! * [`invoice`]: preview, close, read, recompute, explain, export.
 //! * [`ledger`]: double entry (B1).
+//! * [`settlement`]: what settles documents, and what opens them again.
+//! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
@@ -20,10 +22,14 @@ pub mod document;
 mod error;
 pub mod event;
 pub mod evidence;
+#[cfg(test)]
+mod histories;
+pub mod exclusion;
 pub mod export;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;
+pub mod payment;
 pub mod price;
 pub mod rating;
 pub mod ratio;

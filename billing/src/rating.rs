@@ -17,7 +17,7 @@ use schemas::money::{Currency, Money};
 use schemas::period::Period;
 
 use crate::BillingError;
-use crate::catalog::{Discount, PlanKind, Terms};
+use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
 use crate::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
@@ -383,12 +383,13 @@ pub fn usage_line(
     phase: &Phase,
     charged: &ChargedPeriod,
     usage: &PeriodUsage,
+    excluded: &[(i64, i64)],
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(charge) = usage_charge(phase, charged)? else {
         return Ok(None);
     };
     let mode = phase.plan.terms.mode().unwrap_or(UsageMode::Sum);
-    let measured = Measured::new(usage, mode);
+    let measured = Measured::new(usage, mode, excluded);
     let rated = rate_usage(&charge, &measured, phase.price.currency())?;
     let (kind, unit) = match &charge {
         UsageCharge::Transfer { unit, .. } => (LineKind::TransferOverage, unit.name()),
@@ -454,7 +455,18 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             text
         }
     };
-    let missing = measured.windows_expected.saturating_sub(measured.windows_measured);
+    if measured.windows_excluded > 0 {
+        let bytes = measured.excluded_bytes_in.saturating_add(measured.excluded_bytes_out);
+        let windows = measured.windows_excluded;
+        let unit = QuotaUnit::Gib;
+        text.push_str(&format!(
+            "; {windows} {} of attack traffic not counted ({} {unit})",
+            if windows == 1 { "window" } else { "windows" },
+            of(bytes, unit.bytes())?
+        ));
+    }
+    let counted = measured.windows_measured.saturating_add(measured.windows_excluded);
+    let missing = measured.windows_expected.saturating_sub(counted);
     if missing > 0 {
         let gaps = match measured.gaps.len() {
             1 => "1 gap".to_owned(),

@@ -1,5 +1,7 @@
 //! A small world for tests: a database in a temporary folder, and usage that tests write down window by window.
 
+mod postgres;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -18,6 +20,7 @@ use crate::UsageSource;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
 use crate::subscription::{self, Contract, NewSubscription};
 use crate::usage::UsageQuery;
+use postgres::Postgres;
 
 /// Windows are closed so long after their end.
 pub(crate) const LATENESS_MS: i64 = 600_000;
@@ -54,14 +57,26 @@ impl FakeUsage {
         let measured_to_ms = query.to_ms.min(closed_ms).max(query.from_ms);
         let (written, unheard) = (self.written.lock().unwrap(), self.unheard.lock().unwrap());
         let (mut bytes_in, mut bytes_out, mut windows_expected) = (0, 0, 0);
+        let (mut windows_excluded, mut excluded_bytes_in, mut excluded_bytes_out) = (0, 0, 0);
         let mut ranked = Vec::new();
         let mut gaps: Vec<Gap> = Vec::new();
         for window in windows(query.from_ms, measured_to_ms) {
             let sums = written.get(&(query.service.id.number(), window.start_ms()));
             let (window_in, window_out) = sums.copied().unwrap_or_default();
+            windows_expected += 1;
+            let start_ms = window.start_ms();
+            if query
+                .excluded
+                .iter()
+                .any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
+            {
+                windows_excluded += 1;
+                excluded_bytes_in += window_in;
+                excluded_bytes_out += window_out;
+                continue;
+            }
             bytes_in += window_in;
             bytes_out += window_out;
-            windows_expected += 1;
             if !unheard.contains(&window.start_ms()) {
                 ranked.push((window_in, window_out));
                 continue;
@@ -92,6 +107,9 @@ impl FakeUsage {
             percentile_rank: rank_95(ranked.len() as u64),
             windows_measured: ranked.len() as u64,
             windows_expected,
+            windows_excluded,
+            excluded_bytes_in,
+            excluded_bytes_out,
             error_bound_ppm: 0,
             gaps,
         }
@@ -183,7 +201,14 @@ impl UsageSource for FakeUsage {
 pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) usage: FakeUsage,
-    _folder: tempfile::TempDir,
+    _home: Home,
+}
+
+/// What a world's database lives in.
+#[derive(Debug)]
+enum Home {
+    Folder { _folder: tempfile::TempDir },
+    Server { _server: Postgres },
 }
 
 /// What a subscription of a test is like.
@@ -221,7 +246,16 @@ impl World {
         World {
             database,
             usage: FakeUsage::default(),
-            _folder: folder,
+            _home: Home::Folder { _folder: folder },
+        }
+    }
+
+    pub(crate) async fn on_postgres() -> World {
+        let server = Postgres::start();
+        World {
+            database: server.database().await,
+            usage: FakeUsage::default(),
+            _home: Home::Server { _server: server },
         }
     }
 

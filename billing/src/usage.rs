@@ -18,6 +18,8 @@ pub struct UsageQuery {
     pub from_ms: i64,
     pub to_ms: i64,
     pub mode: UsageMode,
+    /// Windows that start in one of these `[from, to)` are not billed.
+    pub excluded: Vec<(i64, i64)>,
 }
 
 /// What billing needs to know about usage.
@@ -125,6 +127,7 @@ impl UsageSource for MeteredUsage {
                 from_ms: query.from_ms,
                 to_ms: query.to_ms,
                 mode: query.mode,
+                excluded: query.excluded.clone(),
             })
             .collect();
         self.analytics.period_usage_batch(&queries, now_ms).await

@@ -8,6 +8,7 @@ use analytics::period::{PeriodQuery, project, windows_of_period};
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
 use billing::evidence::{Measured, UsageCharge};
+use billing::exclusion;
 use billing::invoice::{Explanation, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
@@ -174,6 +175,7 @@ pub(crate) async fn periods_to_date(
     services: &[OwnService],
 ) -> Result<Vec<PeriodToDate>, Failure> {
     let metered = metered_usage(state);
+    let exclusions = exclusion::in_force(state.db().pool()).await?;
     let mut periods = Vec::with_capacity(services.len());
     let mut queries = Vec::with_capacity(services.len());
     for own in services {
@@ -184,13 +186,18 @@ pub(crate) async fn periods_to_date(
             from_ms: current.period.start_ms,
             to_ms: current.period.end_ms,
             mode: terms.unwrap_or(UsageMode::Sum),
+            excluded: exclusion::touching(
+                exclusions.get(&own.service.id).map_or(&[][..], Vec::as_slice),
+                current.period.start_ms,
+                current.period.end_ms,
+            ),
         });
         periods.push(current);
     }
     let used = state.analytics().period_usage_batch(&queries, state.now_ms()).await?;
     let mut to_date = Vec::with_capacity(services.len());
     for ((current, query), usage) in periods.into_iter().zip(queries).zip(used) {
-        to_date.push(rated(&current, query.mode, usage)?);
+        to_date.push(rated(&current, &query, usage)?);
     }
     Ok(to_date)
 }
@@ -205,11 +212,11 @@ pub(crate) async fn period_to_date(
     one.pop().ok_or(Failure::NotFound)
 }
 
-fn rated(current: &CurrentPeriod, mode: UsageMode, usage: PeriodUsage) -> Result<PeriodToDate, Failure> {
+fn rated(current: &CurrentPeriod, query: &PeriodQuery, usage: PeriodUsage) -> Result<PeriodToDate, Failure> {
     let windows = windows_of_period(usage.from_ms, usage.to_ms);
     let projected_bytes = project(usage.billed_bytes, usage.windows_measured, windows);
     let mut to_date = PeriodToDate {
-        mode,
+        mode: query.mode,
         usage,
         charge: None,
         projected_bytes,
@@ -223,7 +230,7 @@ fn rated(current: &CurrentPeriod, mode: UsageMode, usage: PeriodUsage) -> Result
         return Ok(to_date);
     };
     let currency = phase.price.currency();
-    let measured = Measured::new(&to_date.usage, mode);
+    let measured = Measured::new(&to_date.usage, query.mode, &query.excluded);
     let projected = Measured {
         billed_bytes: projected_bytes,
         ..measured.clone()

@@ -13,6 +13,7 @@ pub mod auth;
 mod customer;
 mod error;
 mod format;
+mod hooks;
 mod metrics;
 mod pages;
 mod range;

@@ -76,6 +76,7 @@ pub fn router(state: AppState) -> Router {
             StatusCode::SERVICE_UNAVAILABLE,
             REQUEST_TIMEOUT,
         ))
+        .merge(crate::hooks::routes())
         // Health must answer when everything else is at its limit.
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -27,6 +28,8 @@ pub struct Options {
     pub metering: watch::Receiver<Arc<MeteringConfig>>,
     /// The portal is reached over HTTPS: cookies are `Secure` and HSTS is sent.
     pub secure_cookies: bool,
+    /// How customers can pay.
+    pub gateways: Gateways,
 }
 
 /// Shared state of the portal.
@@ -41,6 +44,7 @@ struct Inner {
     data_dir: PathBuf,
     metering: watch::Receiver<Arc<MeteringConfig>>,
     secure_cookies: bool,
+    gateways: Gateways,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -72,6 +76,7 @@ impl AppState {
                 data_dir: options.data_dir,
                 metering: options.metering,
                 secure_cookies: options.secure_cookies,
+                gateways: options.gateways,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -111,6 +116,10 @@ impl AppState {
 
     pub fn secure_cookies(&self) -> bool {
         self.inner.secure_cookies
+    }
+
+    pub fn gateways(&self) -> &Gateways {
+        &self.inner.gateways
     }
 
     /// Says where the metrics of a collector in this process come from, in the Prometheus text format. The first call

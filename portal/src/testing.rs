@@ -10,6 +10,7 @@ use analytics::Analytics;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::{Database, next_id};
 use schemas::ids::CustomerId;
@@ -59,6 +60,7 @@ impl TestPortal {
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
+            gateways: Gateways::default(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {

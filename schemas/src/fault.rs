@@ -6,7 +6,7 @@
 //!
 //! Only builds with debug assertions have it: in a release build [`at`] is empty.
 
-/// Every point, in the order that a datagram passes them.
+/// Every point of the collector, in the order that a datagram passes them.
 pub const POINTS: &[&str] = &[
     // A receive thread hands datagrams to the journal.
     "receive.batch",
@@ -43,6 +43,24 @@ pub const POINTS: &[&str] = &[
 /// The points of the outbox: an event's deliveries are written but not committed; a delivery is claimed; it is sent, and
 /// nobody noted it.
 pub const OUTBOX_POINTS: &[&str] = &["event.dispatched", "event.claimed", "event.sent"];
+/// Every point, in the order that a payment passes them (B4).
+pub const PAYMENT_POINTS: &[&str] = &[
+    // The payment and its key are in an open transaction; committed; the gateway has answered, nobody was told.
+    "payment.intending",
+    "payment.intended",
+    "payment.answered",
+    // What the answer changes is in an open transaction; committed.
+    "payment.recording",
+    "payment.recorded",
+    // The same of a refund.
+    "refund.intended",
+    "refund.answered",
+    "refund.recording",
+    // Reconciliation has claimed a payment; has asked the gateway about it; is about to ask it to charge again.
+    "reconcile.claimed",
+    "reconcile.found",
+    "reconcile.again",
+];
 
 /// Ends the process here if it was asked to.
 #[cfg(debug_assertions)]
@@ -56,18 +74,19 @@ pub fn at(point: &'static str) {
         let wanted = POINTS
             .iter()
             .chain(OUTBOX_POINTS)
+            .chain(PAYMENT_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
         assert!(
             wanted.is_some(),
-            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?}"
+            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?} {PAYMENT_POINTS:?}"
         );
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
 
-    let is_listed = POINTS.iter().chain(OUTBOX_POINTS).any(|listed| *listed == point);
-    debug_assert!(is_listed, "{point} is listed");
+    let mut listed = POINTS.iter().chain(OUTBOX_POINTS).chain(PAYMENT_POINTS);
+    debug_assert!(listed.any(|listed| *listed == point), "{point} is listed");
     let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {
         return;
     };

@@ -7,8 +7,8 @@ use rust_decimal::{Decimal, RoundingStrategy};
 pub struct Currency([u8; 3]);
 
 /// Currencies without minor units (ISO 4217, list one).
-const ZERO_DIGITS: [&str; 15] = [
-    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XPF",
+const ZERO_DIGITS: [&str; 16] = [
+    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF",
 ];
 /// Currencies with three minor digits.
 const THREE_DIGITS: [&str; 7] = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"];

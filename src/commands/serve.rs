@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::clock::{self, Clock};
 use schemas::db::Database;
@@ -44,8 +45,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         None => clock::of(&database).await?,
     };
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
-    let billing = start_billing(&config, &database, &running, &clock)?;
-    let portal = Portal::start(listener, &config, database, &running, clock);
+    let gateways = config.payments.gateways()?;
+    let billing = start_billing(&config, &database, &running, &clock, &gateways)?;
+    let portal = Portal::start(listener, &config, database, &running, clock, gateways);
     println!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
     billing.stop().await?;
@@ -64,6 +66,7 @@ pub(crate) fn start_billing(
     database: &Database,
     running: &Running,
     clock: &Clock,
+    gateways: &Gateways,
 ) -> anyhow::Result<Billing> {
     let stop = CancellationToken::new();
     let jobs = BillingJobs {
@@ -71,6 +74,7 @@ pub(crate) fn start_billing(
         analytics: running.analytics.clone(),
         metering: running.metering.clone(),
         clock: clock.clone(),
+        gateways: gateways.clone(),
         closes: config.billing.close_automatically,
         outbox: Outbox::new(config)?,
     };
@@ -107,6 +111,7 @@ impl Portal {
         database: Database,
         running: &Running,
         clock: Clock,
+        gateways: Gateways,
     ) -> Portal {
         let stop = CancellationToken::new();
         let options = portal::Options {
@@ -115,6 +120,7 @@ impl Portal {
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secure_cookies,
+            gateways,
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());

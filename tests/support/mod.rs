@@ -8,6 +8,7 @@
 //! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
 //! - [`smtp`], [`hooks`]: a mail server and a program that hears of events.
+//! - [`stripe`]: a payment gateway that fails in every way it can, and remembers what it really charged.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
 //! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
@@ -29,6 +30,7 @@ pub(crate) mod net;
 pub(crate) mod numbered;
 pub(crate) mod pcap;
 pub(crate) mod smtp;
+pub(crate) mod stripe;
 pub(crate) mod traffic;
 pub(crate) mod tshark;
 pub(crate) mod wait;

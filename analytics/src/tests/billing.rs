@@ -99,6 +99,7 @@ async fn many_services_are_measured_as_each_alone() {
             } else {
                 UsageMode::Max
             },
+            excluded: Vec::new(),
         })
         .collect();
     let together = fixture.analytics.period_usage_batch(&queries, now_ms).await.unwrap();

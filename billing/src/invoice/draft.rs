@@ -13,7 +13,7 @@ use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, EntityId, PhaseId, SubscriptionId};
+use schemas::ids::{CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
@@ -24,6 +24,7 @@ use super::items::{ChargeItem, open_items};
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
 use crate::evidence::{Evidence, Measured};
+use crate::exclusion;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, TaxRule};
@@ -84,6 +85,8 @@ struct Account {
 
 /// Names a measured period: phase and start.
 type PeriodKey = (PhaseId, i64);
+/// What was used in it, and which parts of it are not billed.
+type Used = (PeriodUsage, Vec<(i64, i64)>);
 
 /// Drafts what is due for the customers with ids from `first` to `last`, by id, oldest first.
 ///
@@ -101,8 +104,13 @@ pub(super) async fn prepare<U: UsageSource>(
     let accounts = load(&mut connection, (first, last), now_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
+    let exclusions = exclusion::in_force(&mut *connection).await?;
     drop(connection);
 
+    let excluded = |service: ServiceId, from_ms: i64, to_ms: i64| -> Vec<(i64, i64)> {
+        let of_service = exclusions.get(&service).map_or(&[][..], Vec::as_slice);
+        exclusion::touching(of_service, from_ms, to_ms)
+    };
     let mut keys: Vec<PeriodKey> = Vec::new();
     let mut queries = Vec::new();
     for account in &accounts {
@@ -113,6 +121,7 @@ pub(super) async fn prepare<U: UsageSource>(
                 from_ms,
                 to_ms,
                 mode,
+                excluded: excluded(account.contracts[contract].service.id, from_ms, to_ms),
             });
         };
         for due in account.due.iter().filter(|due| due.what == What::Usage) {
@@ -141,7 +150,8 @@ pub(super) async fn prepare<U: UsageSource>(
         usage.settle().await?;
     }
     let answers = usage.period_usage(&queries, now_ms).await?;
-    let used: HashMap<PeriodKey, PeriodUsage> = keys.into_iter().zip(answers).collect();
+    let left_out = queries.into_iter().map(|query| query.excluded);
+    let used: HashMap<PeriodKey, Used> = keys.into_iter().zip(answers.into_iter().zip(left_out)).collect();
 
     let mut drafts = Vec::new();
     for account in accounts {
@@ -231,7 +241,7 @@ async fn load(
 
 /// What all drafts are made by.
 struct Facts<'a> {
-    used: &'a HashMap<PeriodKey, PeriodUsage>,
+    used: &'a HashMap<PeriodKey, Used>,
     pending: &'a [AttributionChange],
     rates: &'a [TaxRate],
     now_ms: i64,
@@ -273,10 +283,10 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                 What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged, due.cycle)?),
                 What::Usage => {
                     let usage = facts.used.get(&(phase.id, due.charged.period.start_ms));
-                    if let Some(usage) = usage {
+                    if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage)?);
+                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage, excluded)?);
                     }
                 }
             }
@@ -289,10 +299,10 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
             }
             if corrected.insert(due.contract)
                 && let Some(before) = account.charged.get(&due.contract)
-                && let Some(usage) = facts.used.get(&(before.phase, before.from_ms))
+                && let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms))
             {
                 usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                corrections.extend(correction(contract, before, usage)?);
+                corrections.extend(correction(contract, before, usage, excluded)?);
             }
         }
         lines.extend(corrections);
@@ -311,9 +321,10 @@ fn correction(
     contract: &Contract,
     before: &ChargedUsage,
     usage: &PeriodUsage,
+    excluded: &[(i64, i64)],
 ) -> Result<Option<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
-    let measured = Measured::new(usage, before.measured.mode);
+    let measured = Measured::new(usage, before.measured.mode, excluded);
     let due = rating::rate_usage(&before.charge, &measured, currency)?.amount;
     let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
     if difference.minor == 0 {

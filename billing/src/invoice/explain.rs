@@ -158,9 +158,17 @@ async fn service_of(database: &Database, line: &InvoiceLine) -> Result<Service, 
 /// What the windows of a period add up to, with the coverage that the invoice states: which windows count is a fact about
 /// exporters, not about the service's flows.
 fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
+    let is_excluded = |window: &&WindowUsage| {
+        let start_ms = window.window_start_ms;
+        invoiced
+            .excluded
+            .iter()
+            .any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
+    };
+    let (left_out, windows): (Vec<&WindowUsage>, Vec<&WindowUsage>) = windows.iter().partition(is_excluded);
     let bytes_in = windows.iter().map(|window| window.bytes_in).sum();
     let bytes_out = windows.iter().map(|window| window.bytes_out).sum();
-    let in_gap = |window: &&WindowUsage| {
+    let in_gap = |window: &&&WindowUsage| {
         let end_ms = window.window_start_ms + WINDOW_MS;
         let overlaps = |gap: &MeasuredGap| gap.from_ms < end_ms && window.window_start_ms < gap.to_ms;
         invoiced.gaps.iter().any(overlaps)
@@ -185,5 +193,9 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
         windows_measured: invoiced.windows_measured,
         windows_expected: invoiced.windows_expected,
         gaps: invoiced.gaps.clone(),
+        excluded: invoiced.excluded.clone(),
+        windows_excluded: invoiced.windows_excluded,
+        excluded_bytes_in: left_out.iter().map(|window| window.bytes_in).sum(),
+        excluded_bytes_out: left_out.iter().map(|window| window.bytes_out).sum(),
     }
 }

@@ -16,6 +16,10 @@ fn measured(billed_bytes: u64, percentile_95_bps: Option<u64>) -> Measured {
         windows_measured: 8640,
         windows_expected: 8640,
         gaps: Vec::new(),
+        excluded: Vec::new(),
+        windows_excluded: 0,
+        excluded_bytes_in: 0,
+        excluded_bytes_out: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use schemas::period::AnchorDay;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{Contract, Phase, Subscription};
+use super::{Contract, Phase, State, Subscription};
 use crate::BillingError;
 use crate::catalog::{self, Coupon, Plan, Price};
 
@@ -284,6 +284,42 @@ async fn complete(
         phases,
         coupon,
     })
+}
+
+/// A change of a subscription's state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateChange {
+    pub at_ms: i64,
+    /// `None` as it begins.
+    pub from: Option<State>,
+    pub to: State,
+    pub reason: String,
+    pub actor: String,
+}
+
+/// How a subscription came to be in its state, oldest first.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn state_history(db: impl AnyExecutor<'_>, id: SubscriptionId) -> Result<Vec<StateChange>, BillingError> {
+    let rows = sqlx::query(
+        "SELECT at_ms, from_status, to_status, reason, actor FROM subscription_events WHERE subscription_id = $1 ORDER BY id",
+    )
+    .bind(id.0)
+    .fetch_all(db)
+    .await?;
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let from: String = row.try_get("from_status")?;
+        changes.push(StateChange {
+            at_ms: row.try_get("at_ms")?,
+            from: if from.is_empty() { None } else { Some(from.parse()?) },
+            to: row.try_get::<String, _>("to_status")?.parse()?,
+            reason: row.try_get("reason")?,
+            actor: row.try_get("actor")?,
+        });
+    }
+    Ok(changes)
 }
 
 fn read(row: &AnyRow) -> Result<Subscription, BillingError> {

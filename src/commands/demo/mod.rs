@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use billing::payment::Gateways;
 use collector::simulate::fleet::Fleet;
 use jiff::Timestamp;
 use schemas::clock::Clock;
@@ -94,12 +95,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let signal = StopSignal::watch()?;
     let running = Running::start(&config, database.clone(), Some(config_path)).await?;
     let clock = Clock::system();
-    let billing = start_billing(&config, &database, &running, &clock)?;
+    let billing = start_billing(&config, &database, &running, &clock, &Gateways::default())?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
-    let portal = Portal::start(listener, &config, database, &running, clock);
+    let portal = Portal::start(listener, &config, database, &running, clock, Gateways::default());
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;

@@ -8,10 +8,12 @@ use schemas::inventory;
 use super::*;
 use crate::catalog::{QuotaUnit, Terms};
 use crate::evidence::UsageCharge;
+use crate::exclusion;
 use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
 mod credits;
+mod many;
 mod proration;
 
 const GIB: u64 = 1 << 30;
@@ -289,6 +291,60 @@ async fn percentile_ranks_measured_windows_and_names_the_gap() {
     let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
     assert!(checks.iter().all(|check| check.equal), "{checks:?}");
     assert_eq!(checks.len(), 1);
+}
+
+#[tokio::test]
+async fn attack_traffic_is_told_and_not_charged_also_afterwards() {
+    let world = World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let service = contract.service.id;
+    world.usage.add(service, "2026-02-10T00:00:00Z", 1000 * GIB, 0);
+    world.usage.add(service, "2026-02-11T12:00:00Z", 300 * GIB, 0);
+    world.usage.add(service, "2026-02-12T12:00:00Z", 100 * GIB, 0);
+    let flag = async |day: &str| {
+        let mut transaction = world.database.begin_write().await.unwrap();
+        let span = (
+            ms(&format!("2026-02-{day}T12:00:00Z")),
+            ms(&format!("2026-02-{day}T12:30:00Z")),
+        );
+        let made = exclusion::exclude(&mut transaction, service, span, "flood", "ops", ms(MARCH))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        made.id
+    };
+    flag("11").await;
+    let february = closed(&world, customer, MARCH).await.invoices.remove(0);
+    assert_eq!(amounts(&february)[1], (LineKind::TransferOverage, 500));
+    assert_eq!(
+        february.lines[1].description,
+        "web-1: transfer 1100 GiB (in + out), 1000 GiB included; 6 windows of attack traffic not counted (300 GiB)"
+    );
+    let checks = recompute(&world.database, &world.usage, february.invoice.id)
+        .await
+        .unwrap();
+    assert!(checks.iter().all(|check| check.equal), "{checks:?}");
+
+    // Flagged after the invoice, the rest is given back; taken back again, it is charged again.
+    let later = flag("12").await;
+    let march = closed(&world, customer, "2026-04-01T00:10:00Z")
+        .await
+        .invoices
+        .remove(0);
+    assert_eq!(amounts(&march)[2], (LineKind::Adjustment, -500));
+    let checks = recompute(&world.database, &world.usage, march.invoice.id)
+        .await
+        .unwrap();
+    assert!(checks.iter().all(|check| check.equal), "{checks:?}");
+    let mut transaction = world.database.begin_write().await.unwrap();
+    exclusion::revoke(&mut transaction, later, ms(MARCH)).await.unwrap();
+    let error = exclusion::revoke(&mut transaction, schemas::ids::ExclusionId(9), 0)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "no exclusion exc_9");
+    transaction.commit().await.unwrap();
+    assert_books_are_right(&world).await;
 }
 
 #[tokio::test]

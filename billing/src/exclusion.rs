@@ -1,0 +1,158 @@
+//! Traffic that is not billed, by decision of ops: the windows of an attack on a service.
+//!
+//! An excluded window counts neither as volume nor for the percentile, and every line that leaves windows out says how many
+//! and how much. Excluding windows of a period that was charged already changes what the period costs, which the next
+//! invoice corrects; revoking an exclusion does the same the other way. Whole 5-minute windows are excluded: those that
+//! start in `[from, to)`.
+
+use std::collections::HashMap;
+
+use schemas::db::next_id;
+use schemas::ids::{ExclusionId, ServiceId};
+use schemas::inventory;
+use schemas::window::DAY_MS;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
+
+use crate::BillingError;
+use crate::catalog::{check_range, checked_text};
+
+/// Characters in a reason at most.
+const MAX_REASON_CHARS: usize = 300;
+/// How long one exclusion lasts at most.
+pub const MAX_LENGTH_MS: i64 = 31 * DAY_MS;
+/// Exclusions of one service at most.
+pub const MAX_PER_SERVICE: i64 = 10_000;
+
+/// Windows of a service that are not billed.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Exclusion {
+    pub id: ExclusionId,
+    pub service: ServiceId,
+    pub from_ms: i64,
+    pub to_ms: i64,
+    pub reason: String,
+    pub created_by: String,
+    pub created_at_ms: i64,
+    pub revoked_at_ms: Option<i64>,
+}
+
+const SELECT: &str =
+    "SELECT id, service_id, from_ms, to_ms, reason, created_by, created_at_ms, revoked_at_ms FROM usage_exclusions";
+
+/// Excludes windows.
+///
+/// # Errors
+/// When the service does not exist, the time is empty or too long, or there is no reason.
+pub async fn exclude(
+    connection: &mut AnyConnection,
+    service: ServiceId,
+    (from_ms, to_ms): (i64, i64),
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<Exclusion, BillingError> {
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
+    check_range(
+        "length of an exclusion in milliseconds",
+        to_ms.saturating_sub(from_ms),
+        1,
+        MAX_LENGTH_MS,
+    )?;
+    inventory::service(&mut *connection, service).await?;
+    let id = ExclusionId(next_id(connection, "usage_exclusion").await?);
+    let row = sqlx::query("SELECT count(*) FROM usage_exclusions WHERE service_id = $1 AND revoked_at_ms IS NULL")
+        .bind(service.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    check_range(
+        "number of exclusions of a service",
+        row.try_get::<i64, _>(0)? + 1,
+        1,
+        MAX_PER_SERVICE,
+    )?;
+    sqlx::query(
+        "INSERT INTO usage_exclusions (id, service_id, from_ms, to_ms, reason, created_by, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(id.0)
+    .bind(service.0)
+    .bind(from_ms)
+    .bind(to_ms)
+    .bind(&reason)
+    .bind(actor)
+    .bind(now_ms)
+    .execute(connection)
+    .await?;
+    Ok(Exclusion {
+        id,
+        service,
+        from_ms,
+        to_ms,
+        reason,
+        created_by: actor.to_owned(),
+        created_at_ms: now_ms,
+        revoked_at_ms: None,
+    })
+}
+
+/// Takes an exclusion back: its windows are billed. Revoking again changes nothing.
+///
+/// # Errors
+/// [`BillingError::NoExclusion`] when there is none of this id.
+pub async fn revoke(connection: &mut AnyConnection, id: ExclusionId, now_ms: i64) -> Result<(), BillingError> {
+    let found = sqlx::query("UPDATE usage_exclusions SET revoked_at_ms = coalesce(revoked_at_ms, $1) WHERE id = $2")
+        .bind(now_ms)
+        .bind(id.0)
+        .execute(connection)
+        .await?;
+    match found.rows_affected() {
+        0 => Err(BillingError::NoExclusion(id)),
+        _ => Ok(()),
+    }
+}
+
+/// The exclusions of a service, revoked ones too, latest first.
+///
+/// # Errors
+/// As the database answers.
+pub async fn exclusions_of(db: impl AnyExecutor<'_>, service: ServiceId) -> Result<Vec<Exclusion>, BillingError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE service_id = $1 ORDER BY from_ms DESC, id DESC"));
+    let rows = sqlx::query(sql).bind(service.0).fetch_all(db).await?;
+    rows.iter().map(read).collect()
+}
+
+/// What holds of all services, by service, oldest first.
+///
+/// # Errors
+/// As the database answers.
+pub async fn in_force(db: impl AnyExecutor<'_>) -> Result<HashMap<ServiceId, Vec<Exclusion>>, BillingError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE revoked_at_ms IS NULL ORDER BY from_ms, id"));
+    let rows = sqlx::query(sql).fetch_all(db).await?;
+    let mut by_service: HashMap<ServiceId, Vec<Exclusion>> = HashMap::new();
+    for row in &rows {
+        let exclusion = read(row)?;
+        by_service.entry(exclusion.service).or_default().push(exclusion);
+    }
+    Ok(by_service)
+}
+
+/// Those of some exclusions that touch `[from_ms, to_ms)`, as a question about usage names them.
+pub fn touching(exclusions: &[Exclusion], from_ms: i64, to_ms: i64) -> Vec<(i64, i64)> {
+    let touches = |exclusion: &&Exclusion| exclusion.from_ms < to_ms && from_ms < exclusion.to_ms;
+    let found = exclusions.iter().filter(touches);
+    found.map(|exclusion| (exclusion.from_ms, exclusion.to_ms)).collect()
+}
+
+fn read(row: &AnyRow) -> Result<Exclusion, BillingError> {
+    Ok(Exclusion {
+        id: ExclusionId(row.try_get("id")?),
+        service: ServiceId(row.try_get("service_id")?),
+        from_ms: row.try_get("from_ms")?,
+        to_ms: row.try_get("to_ms")?,
+        reason: row.try_get("reason")?,
+        created_by: row.try_get("created_by")?,
+        created_at_ms: row.try_get("created_at_ms")?,
+        revoked_at_ms: row.try_get("revoked_at_ms")?,
+    })
+}

@@ -1,0 +1,208 @@
+//! Money that comes in and goes out through gateways, exactly once (B4).
+//!
+//! ```text
+//! start      a row in state `intent` with its key, committed        what was meant survives whatever happens next
+//!   │
+//!   ▼
+//! charge     the gateway is asked, with that key                    an error means: nobody knows
+//!   │
+//!   ▼
+//! record     state, ledger and event in one transaction             an answer, a webhook and a search record the same way
+//!   │
+//!   ▼
+//! reconcile  whoever is left over is looked for at the gateway      found: recorded. Not found: asked again with the same key,
+//!                                                                   as long as the gateway remembers keys, else failed
+//! ```
+//!
+//! Promises:
+//! * At most one payment of an invoice, and one top-up of a customer, is under way: a unique index says so.
+//! * A payment is asked for again only with its own key, after the gateway was searched for it and after the earlier call has
+//!   surely ended; never by guess.
+//! * The gateway is the truth: a success that arrives late is recorded, whatever we believed. What the invoice does not need
+//!   any more becomes the customer's credit.
+//! * Events count once, in any order: [`State`] never moves backwards.
+//! * An invoice is paid if, and only if, its money is in the ledger, in the same transaction.
+
+mod engine;
+pub mod gateway;
+pub mod manual;
+pub mod method;
+pub mod paypal;
+mod reconcile;
+mod refund;
+mod state;
+mod store;
+pub mod stripe;
+mod webhook;
+
+pub use engine::{NewPayment, cancel, start};
+pub use gateway::{
+    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
+    PaymentGateway, WebhookError,
+};
+pub use manual::{Transfer, record_transfer};
+pub use reconcile::{Reconciled, next_check_ms, reconcile};
+pub use refund::{NewRefund, Refund, RefundState, refund, refunds_of};
+pub use state::State;
+pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};
+pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
+
+use std::sync::Arc;
+
+use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId, RefundId};
+use schemas::money::{Currency, Money, MoneyError};
+
+use crate::event::EventError;
+use crate::settlement::SettlementError;
+
+/// Why a payment could not be started, recorded or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PaymentError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("settle")]
+    Settlement(#[from] SettlementError),
+    #[error("tell what happened")]
+    Event(#[from] EventError),
+    #[error("compute an amount")]
+    Money(#[from] MoneyError),
+    #[error("ask {gateway}")]
+    Gateway {
+        gateway: GatewayName,
+        #[source]
+        source: GatewayError,
+    },
+    #[error("check what {gateway} is said to have sent")]
+    Webhook {
+        gateway: GatewayName,
+        #[source]
+        source: WebhookError,
+    },
+    #[error("no payment {0}")]
+    NoPayment(PaymentId),
+    #[error("no refund {0}")]
+    NoRefund(RefundId),
+    #[error("{customer} has no payment method {method}")]
+    NoMethod {
+        customer: CustomerId,
+        method: PaymentMethodId,
+    },
+    #[error("{gateway} is not configured: add the section [payments.{gateway}]")]
+    NotConfigured { gateway: GatewayName },
+    #[error("{gateway} cannot {what}")]
+    NotCapable { gateway: GatewayName, what: &'static str },
+    #[error("{method} is of {of}, and {gateway} was asked")]
+    OtherGateway {
+        method: PaymentMethodId,
+        of: GatewayName,
+        gateway: GatewayName,
+    },
+    #[error("{payment} is under way: wait for it, or cancel it")]
+    UnderWay { payment: PaymentId },
+    #[error("{invoice} is of {owner}, not of {customer}")]
+    OtherCustomer {
+        invoice: InvoiceId,
+        owner: CustomerId,
+        customer: CustomerId,
+    },
+    #[error("{invoice} leaves {open} open, and {asked} was asked for")]
+    NotOpen {
+        invoice: InvoiceId,
+        open: Money,
+        asked: Money,
+    },
+    #[error("{customer} pays in {pays}, not in {asked}")]
+    OtherCurrency {
+        customer: CustomerId,
+        pays: Currency,
+        asked: Currency,
+    },
+    #[error("an amount must be more than zero, not {0}")]
+    NotPositive(Money),
+    #[error("a top-up needs an amount")]
+    NoAmount,
+    #[error("{0} has not succeeded, so nothing can be refunded")]
+    NotPaid(PaymentId),
+    #[error(
+        "{refundable} of {payment} can be refunded, not {asked}: what settled an invoice becomes credit by a credit note first"
+    )]
+    NotRefundable {
+        payment: PaymentId,
+        refundable: Money,
+        asked: Money,
+    },
+    #[error("{gateway} reports {reported} for {payment}, which is of {amount}: look at it there")]
+    OtherAmount {
+        gateway: GatewayName,
+        payment: PaymentId,
+        reported: Money,
+        amount: Money,
+    },
+    #[error("{gateway} reports the charge {second} for {payment}, which {first} has paid: refund one of them there")]
+    ChargedTwice {
+        gateway: GatewayName,
+        payment: PaymentId,
+        first: String,
+        second: String,
+    },
+    #[error("{reference:?} was recorded before, as {payment}")]
+    RecordedBefore { reference: String, payment: PaymentId },
+    #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
+    Text {
+        field: &'static str,
+        max: usize,
+        text: String,
+    },
+    #[error("{gateway} has not saved a payment method under {reference:?} yet: {why}")]
+    SetupUnfinished {
+        gateway: GatewayName,
+        reference: String,
+        why: String,
+    },
+    #[error("{0:?} is no payment gateway: use stripe, paypal or manual")]
+    UnknownGateway(String),
+    #[error("stored {what} is not understood: {text:?}")]
+    Corrupt { what: &'static str, text: String },
+}
+
+/// The gateways that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Gateways(Vec<Arc<dyn PaymentGateway>>);
+
+impl Gateways {
+    pub fn new(gateways: Vec<Arc<dyn PaymentGateway>>) -> Gateways {
+        Gateways(gateways)
+    }
+
+    /// # Errors
+    /// [`PaymentError::NotConfigured`] when it is not among them.
+    pub fn get(&self, name: GatewayName) -> Result<&dyn PaymentGateway, PaymentError> {
+        let found = self.0.iter().find(|gateway| gateway.name() == name);
+        found
+            .map(AsRef::as_ref)
+            .ok_or(PaymentError::NotConfigured { gateway: name })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &dyn PaymentGateway> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+}
+
+/// 128 random bits as hex: the part of a key that nobody else has.
+fn random_hex() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Trims, and requires something to be left and to be short.
+fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, PaymentError> {
+    let trimmed = text.trim();
+    let length = trimmed.chars().count();
+    if length == 0 || length > max || trimmed.chars().any(char::is_control) {
+        return Err(PaymentError::Text {
+            field,
+            max,
+            text: trimmed.chars().take(max).collect(),
+        });
+    }
+    Ok(trimmed.to_owned())
+}

@@ -1,0 +1,61 @@
+//! What payment gateways post to us: `/hooks/stripe`, `/hooks/paypal`.
+//!
+//! Nobody signs in here: a message is believed by its signature alone, which is checked before anything is read from it.
+//! Signatures age by real time, whatever clock billing goes by. A gateway that is told 500 sends it again.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use billing::payment::{self, GatewayName, PaymentError, Received};
+use jiff::Timestamp;
+
+use crate::state::AppState;
+
+/// Largest message; what gateways send is a few kilobytes.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/hooks/{gateway}", post(receive))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+async fn receive(
+    State(state): State<AppState>,
+    Path(gateway): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, &'static str) {
+    let known = gateway.parse::<GatewayName>().ok();
+    let Some(gateway) = known.and_then(|name| state.gateways().get(name).ok()) else {
+        return (StatusCode::NOT_FOUND, "this gateway is not configured here\n");
+    };
+    let now_ms = Timestamp::now().as_millisecond();
+    match payment::receive_webhook(state.db(), gateway, &headers, &body, now_ms).await {
+        Ok(Received::Counted) => (StatusCode::OK, "counted\n"),
+        Ok(Received::Repeated) => (StatusCode::OK, "known\n"),
+        Ok(Received::Kept) => (StatusCode::OK, "kept\n"),
+        Err(error @ PaymentError::Webhook { .. }) => {
+            tracing::warn!(error = causes(&error), "a gateway's message is not believed");
+            (StatusCode::BAD_REQUEST, "not believed\n")
+        }
+        Err(error) => {
+            tracing::error!(error = causes(&error), "a gateway's message could not be taken in");
+            (StatusCode::INTERNAL_SERVER_ERROR, "send it again\n")
+        }
+    }
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

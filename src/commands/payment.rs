@@ -1,0 +1,319 @@
+//! `ezscale payment`: money that comes in and goes out.
+
+use anyhow::{Context as _, bail};
+use billing::payment::method;
+use billing::payment::{self, GatewayName, Gateways, NewPayment, NewRefund, Payment, PaymentFilter, Transfer};
+use clap::Subcommand;
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
+use schemas::inventory;
+use schemas::money::{Currency, Money};
+use schemas::window::instant_text;
+use sqlx::Row as _;
+
+use crate::options::Data;
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List payments, the latest first
+    List {
+        /// Of this customer (cus_N) only
+        #[arg(long)]
+        customer: Option<CustomerId>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=500))]
+        limit: i64,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a payment, its refunds and what is known of it
+    Show {
+        /// The payment (pay_N)
+        payment: PaymentId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List what a customer can pay with
+    Methods {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Charge what an invoice leaves open to a saved payment method, and print the payment's id and state
+    Charge {
+        /// The invoice (inv_N)
+        invoice: InvoiceId,
+        /// The method (pmt_N) [default: the customer's default]
+        #[arg(long)]
+        method: Option<PaymentMethodId>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Charge a saved payment method for credit, and print the payment's id and state
+    TopUp {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        /// In the customer's currency, such as 25.00
+        #[arg(long)]
+        amount: Decimal,
+        /// The method (pmt_N) [default: the customer's default]
+        #[arg(long)]
+        method: Option<PaymentMethodId>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Record a bank transfer that has come in for an invoice; more than it leaves open becomes credit
+    Record {
+        /// The invoice (inv_N)
+        invoice: InvoiceId,
+        /// In the invoice's currency, such as 119.00
+        #[arg(long)]
+        amount: Decimal,
+        /// The bank's reference; a transfer is recorded once
+        #[arg(long)]
+        reference: String,
+        #[arg(long, default_value = "")]
+        note: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Give a payment, or a part of it, back by the way it came, and print the refund's id and state
+    Refund {
+        /// The payment (pay_N)
+        payment: PaymentId,
+        /// In the payment's currency, such as 10.00
+        #[arg(long)]
+        amount: Decimal,
+        #[arg(long, default_value = "asked for by the customer")]
+        reason: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Look for every payment and refund at its gateway that nobody knows the end of
+    Reconcile {
+        /// As if it were this instant (RFC 3339) [default: now]
+        #[arg(long)]
+        at: Option<Timestamp>,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let now_ms = Timestamp::now().as_millisecond();
+    match args.command {
+        Command::List { customer, limit, data } => {
+            let (_, database) = data.open_database().await?;
+            let filter = PaymentFilter {
+                customer,
+                ..PaymentFilter::default()
+            };
+            let mut listing = Listing::new(&[
+                "payment", "customer", "for", "gateway", "amount", "state", "created", "what",
+            ])
+            .right(4);
+            for payment in payment::list(database.pool(), filter, limit).await? {
+                listing.row([
+                    payment.id.to_string(),
+                    payment.customer.to_string(),
+                    payment
+                        .purpose
+                        .invoice()
+                        .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
+                    payment.gateway.to_string(),
+                    payment.amount.to_string(),
+                    payment.state.to_string(),
+                    instant_text(payment.created_at_ms),
+                    payment.error,
+                ]);
+            }
+            listing.print("no payments: charge an invoice with `ezscale payment charge`");
+        }
+        Command::Show { payment, data } => {
+            let (_, database) = data.open_database().await?;
+            show(&database, payment).await?;
+        }
+        Command::Methods { customer, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut listing = Listing::new(&["method", "gateway", "kind", "label", "expires", "default"]);
+            for method in method::methods(database.pool(), customer).await? {
+                listing.row([
+                    method.id.to_string(),
+                    method.gateway.to_string(),
+                    method.kind,
+                    method.label,
+                    method.expires,
+                    if method.is_default { "yes" } else { "" }.to_owned(),
+                ]);
+            }
+            listing.print("no payment methods: customers save them in the portal");
+        }
+        Command::Charge { invoice, method, data } => {
+            let (config, database) = data.open_database().await?;
+            let (customer, _) = owner(&database, invoice).await?;
+            let gateways = config.payments.gateways()?;
+            let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
+            print_state(&payment);
+        }
+        Command::TopUp {
+            customer,
+            amount,
+            method,
+            data,
+        } => {
+            let (config, database) = data.open_database().await?;
+            let currency = inventory::customer(database.pool(), customer).await?.currency;
+            let amount = Money::round_from_major(amount, currency).context("--amount")?;
+            let gateways = config.payments.gateways()?;
+            let payment = charge(&database, &gateways, customer, None, Some(amount), method, now_ms).await?;
+            print_state(&payment);
+        }
+        Command::Record {
+            invoice,
+            amount,
+            reference,
+            note,
+            data,
+        } => {
+            let (_, database) = data.open_database().await?;
+            let (customer, currency) = owner(&database, invoice).await?;
+            let transfer = Transfer {
+                customer,
+                invoice: Some(invoice),
+                amount: Money::round_from_major(amount, currency).context("--amount")?,
+                reference: &reference,
+                note: &note,
+            };
+            print_state(&payment::record_transfer(&database, &transfer, now_ms).await?);
+        }
+        Command::Refund {
+            payment,
+            amount,
+            reason,
+            data,
+        } => {
+            let (config, database) = data.open_database().await?;
+            let paid = payment::payment(database.pool(), payment).await?;
+            let gateways = config.payments.gateways()?;
+            let new = NewRefund {
+                payment,
+                amount: Money::round_from_major(amount, paid.amount.currency).context("--amount")?,
+                reason: &reason,
+                created_by: "command line",
+            };
+            let refund = payment::refund(&database, gateways.get(paid.gateway)?, &new, now_ms).await?;
+            println!("{} {}", refund.id, refund.state);
+        }
+        Command::Reconcile { at, data } => {
+            let (config, database) = data.open_database().await?;
+            let gateways = config.payments.gateways()?;
+            let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
+            let done = payment::reconcile(&database, &gateways, now_ms).await?;
+            println!(
+                "{} looked for, {} settled, {} asked for again, {} errors, {} events",
+                done.looked_for, done.settled, done.asked_again, done.errors, done.events
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn charge(
+    database: &Database,
+    gateways: &Gateways,
+    customer: CustomerId,
+    invoice: Option<InvoiceId>,
+    amount: Option<Money>,
+    method: Option<PaymentMethodId>,
+    now_ms: i64,
+) -> anyhow::Result<Payment> {
+    let saved = method::methods(database.pool(), customer).await?;
+    let chosen = match method {
+        Some(id) => saved.iter().find(|saved| saved.id == id),
+        None => saved.first(),
+    };
+    let Some(chosen) = chosen else {
+        match method {
+            Some(id) => bail!("{customer} has no payment method {id}: see `ezscale payment methods {customer}`"),
+            None => bail!("{customer} has saved no payment method"),
+        }
+    };
+    let new = NewPayment {
+        customer,
+        invoice,
+        amount,
+        method: chosen.id,
+        note: "",
+        return_url: None,
+    };
+    Ok(payment::start(database, gateways.get(chosen.gateway)?, &new, now_ms).await?)
+}
+
+async fn owner(database: &Database, invoice: InvoiceId) -> anyhow::Result<(CustomerId, Currency)> {
+    let row = sqlx::query("SELECT customer_id, currency FROM invoices WHERE id = $1")
+        .bind(invoice.0)
+        .fetch_optional(database.pool())
+        .await?
+        .with_context(|| format!("no invoice {invoice}"))?;
+    Ok((CustomerId(row.try_get(0)?), row.try_get::<String, _>(1)?.parse()?))
+}
+
+fn print_state(payment: &Payment) {
+    let Payment { id, state, error, .. } = payment;
+    match (error.is_empty(), payment.action_url.is_empty()) {
+        (true, true) => println!("{id} {state}"),
+        (true, false) => println!("{id} {state} {}", payment.action_url),
+        (false, _) => println!("{id} {state}: {error}"),
+    }
+}
+
+async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
+    let payment = payment::payment(database.pool(), id).await?;
+    let optional_ms = |at_ms: Option<i64>| at_ms.map_or("-".to_owned(), instant_text);
+    for (name, value) in [
+        ("payment", payment.id.to_string()),
+        ("customer", payment.customer.to_string()),
+        (
+            "for",
+            payment
+                .purpose
+                .invoice()
+                .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
+        ),
+        ("amount", payment.amount.to_string()),
+        ("gateway", payment.gateway.to_string()),
+        ("reference", payment.reference.unwrap_or("-".to_owned())),
+        ("state", payment.state.to_string()),
+        ("error", payment.error),
+        ("key", payment.idempotency_key),
+        ("asked", payment.calls.to_string()),
+        ("created", instant_text(payment.created_at_ms)),
+        ("paid", optional_ms(payment.paid_at_ms)),
+        ("looked for at", optional_ms(payment.check_at_ms)),
+        ("note", payment.note),
+    ] {
+        println!("{name:14} {value}");
+    }
+    for refund in payment::refunds_of(database.pool(), id).await? {
+        println!(
+            "{:14} {} {} {}",
+            refund.id.to_string(),
+            refund.amount,
+            refund.state,
+            refund.reason
+        );
+    }
+    if payment.gateway != GatewayName::Manual && payment.state.is_open() {
+        println!("under way: `ezscale payment reconcile` looks for it at the gateway");
+    }
+    Ok(())
+}
