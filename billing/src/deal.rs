@@ -101,7 +101,8 @@ pub struct Deal {
     pub created_at_ms: i64,
 }
 
-const SELECT: &str = "SELECT id, customer_id, name, agreement, components, subscription_id, created_by, created_at_ms FROM deals";
+const SELECT: &str =
+    "SELECT id, customer_id, name, agreement, components, subscription_id, created_by, created_at_ms FROM deals";
 
 /// What the components cost for a cycle, in the customer's currency.
 ///

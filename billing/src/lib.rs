@@ -22,10 +22,10 @@ pub mod document;
 mod error;
 pub mod event;
 pub mod evidence;
-#[cfg(test)]
-mod histories;
 pub mod exclusion;
 pub mod export;
+#[cfg(test)]
+mod histories;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;

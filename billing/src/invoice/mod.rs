@@ -26,8 +26,8 @@ pub use close::{Closing, OpenPeriod, close, close_all, preview};
 pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
-pub(crate) use export::inert;
 pub use export::export_csv;
+pub(crate) use export::inert;
 pub use items::{ChargeItem, add_item, items_of};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 
