@@ -53,3 +53,6 @@ struct Shown {
     #[serde(default)]
     done: String,
 }
+
+#[cfg(test)]
+mod tests;

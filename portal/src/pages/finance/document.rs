@@ -3,7 +3,8 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use billing::document::{pdf as paper, ubl};
+use billing::document::pdf as paper;
+use billing::document::ubl::{self, UblError};
 use schemas::ids::InvoiceId;
 
 use crate::auth::Finance;
@@ -44,7 +45,13 @@ async fn pdf_of(state: &AppState, invoice: InvoiceId) -> Result<Response, PageEr
 
 async fn xml_of(state: &AppState, invoice: InvoiceId) -> Result<Response, PageError> {
     let document = billing::invoice::document(state.db(), invoice).await?;
-    let text = ubl::xml(&document).map_err(|error| Failure::internal("write a document as UBL")(error.into()))?;
+    let text = ubl::xml(&document).map_err(|error| match error {
+        // What is missing can be filled in by who asks.
+        UblError::Seller { .. } | UblError::Buyer { .. } => {
+            Failure::BadRequest(format!("There is no XML of it: {error}."))
+        }
+        error => Failure::internal("write a document as UBL")(error.into()),
+    })?;
     Ok(attachment(
         "application/xml",
         &document.number,
