@@ -5,7 +5,9 @@
 //! every 5 s     events                           → notifications, mail, customers' endpoints
 //! every 15 s    payments without an answer    → the gateway is asked what became of them
 //! every minute  trials, scheduled changes, ends  → made, as of their own time
+//! every minute  unpaid invoices, low credit      → charged, overdue, suspended, recovered; topped up
 //! every 10 m    what is due                      → invoices
+//! every 10 m    budgets                          → alerts, hard stops, resets
 //! ```
 //!
 //! With a test clock all of it is done whenever the clock was set. What fails is logged and tried again: billing that cannot
@@ -15,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
-use billing::payment::{self, Gateways};
+use billing::dunning::{self, Schedule};
+use billing::payment::{self, GatewayCharger, Gateways};
 use billing::usage::MeteredUsage;
-use billing::{BillingError, invoice, lifecycle};
+use billing::{budget, invoice, lifecycle, top_up};
 use schemas::clock::{self, Clock};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -33,6 +36,10 @@ const TICK: Duration = Duration::from_secs(1);
 const EVENTS_INTERVAL_MS: i64 = 5_000;
 /// How often payments without an answer are looked at.
 const RECONCILE_INTERVAL_MS: i64 = 15_000;
+/// How often unpaid invoices and low credit are looked at.
+const COLLECT_INTERVAL_MS: i64 = 60_000;
+/// How often budgets are looked at.
+const BUDGETS_INTERVAL_MS: i64 = 600_000;
 /// How often the calendar is looked at.
 const LIFECYCLE_INTERVAL_MS: i64 = 60_000;
 /// How often what is due is charged.
@@ -56,6 +63,8 @@ pub(crate) struct BillingJobs {
 struct Due {
     events_ms: i64,
     reconcile_ms: i64,
+    collect_ms: i64,
+    budgets_ms: i64,
     lifecycle_ms: i64,
     close_ms: i64,
 }
@@ -69,6 +78,8 @@ impl BillingJobs {
         let mut due = Due {
             events_ms: first_ms,
             reconcile_ms: first_ms,
+            collect_ms: first_ms,
+            budgets_ms: first_ms,
             lifecycle_ms: first_ms,
             close_ms: first_ms,
         };
@@ -86,6 +97,14 @@ impl BillingJobs {
             if self.closes && (was_set || now_ms >= due.close_ms) {
                 due.close_ms = now_ms + CLOSE_INTERVAL_MS;
                 self.close(now_ms).await;
+            }
+            if was_set || now_ms >= due.collect_ms {
+                due.collect_ms = now_ms + COLLECT_INTERVAL_MS;
+                self.collect(now_ms).await;
+            }
+            if was_set || now_ms >= due.budgets_ms {
+                due.budgets_ms = now_ms + BUDGETS_INTERVAL_MS;
+                self.look_at_budgets(now_ms).await;
             }
             if was_set || now_ms >= due.reconcile_ms {
                 due.reconcile_ms = now_ms + RECONCILE_INTERVAL_MS;
@@ -162,6 +181,44 @@ impl BillingJobs {
         }
     }
 
+    /// Collects what is owed, and tops credit up.
+    async fn collect(&self, now_ms: i64) {
+        let charger = GatewayCharger {
+            database: &self.database,
+            gateways: &self.gateways,
+        };
+        match dunning::run(&self.database, &charger, &Schedule::default(), now_ms).await {
+            Ok(collected) => {
+                for (invoice, error) in collected.failed {
+                    error!(%invoice, error = causes(error), "an invoice could not be collected");
+                }
+                for (subscription, error) in collected.stuck {
+                    error!(%subscription, error = causes(error), "a subscription does not follow its invoices");
+                }
+            }
+            Err(error) => error!(error = causes(error), "unpaid invoices could not be collected"),
+        }
+        match top_up::check_all(&self.database, &charger, now_ms).await {
+            Ok(checked) => {
+                for (customer, error) in checked.failed {
+                    error!(%customer, error = causes(error), "credit could not be topped up");
+                }
+            }
+            Err(error) => error!(error = causes(error), "credit could not be topped up"),
+        }
+    }
+
+    async fn look_at_budgets(&self, now_ms: i64) {
+        match budget::check_all(&self.database, &self.usage(), now_ms).await {
+            Ok(looked) => {
+                for (customer, error) in looked.failed {
+                    error!(%customer, error = causes(error), "a budget could not be looked at");
+                }
+            }
+            Err(error) => error!(error = causes(error), "budgets could not be looked at"),
+        }
+    }
+
     async fn tell(&self, now_ms: i64) {
         if let Err(error) = self.outbox.run_once(&self.database, now_ms).await {
             error!(error = format!("{error:#}"), "events could not be told");
@@ -173,6 +230,6 @@ impl BillingJobs {
     }
 }
 
-fn causes(error: BillingError) -> String {
-    format!("{:#}", anyhow::Error::from(error))
+fn causes(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }

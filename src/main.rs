@@ -1,5 +1,6 @@
 //! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
 
+mod attachments;
 mod billing_jobs;
 mod commands;
 mod config;
@@ -64,10 +65,18 @@ enum Command {
     Entity(commands::entity::Args),
     /// Manage tax rates
     Tax(commands::tax::Args),
+    /// Show customers' credit, grant it, top it up automatically
+    Credit(commands::credit::Args),
+    /// Limit what customers spend in a month
+    Budget(commands::budget::Args),
+    /// Show invoices that are not paid, and how far their collection has come
+    Dunning(commands::dunning::Args),
     /// Show events, send them again, name the owner who is alerted
     Event(commands::event::Args),
     /// Manage the endpoints that hear of events
     Webhook(commands::webhook::Args),
+    /// Manage coupons
+    Coupon(commands::coupon::Args),
     /// Manage subscriptions
     Subscription(commands::subscription::Args),
     /// Show the books and check them
@@ -115,8 +124,12 @@ fn main() -> ExitCode {
             Command::Plan(args) => commands::plan::run(args).await,
             Command::Entity(args) => commands::entity::run(args).await,
             Command::Tax(args) => commands::tax::run(args).await,
+            Command::Credit(args) => commands::credit::run(args).await,
+            Command::Budget(args) => commands::budget::run(args).await,
+            Command::Dunning(args) => commands::dunning::run(args).await,
             Command::Event(args) => commands::event::run(args).await,
             Command::Webhook(args) => commands::webhook::run(args).await,
+            Command::Coupon(args) => commands::coupon::run(args).await,
             Command::Subscription(args) => commands::subscription::run(args).await,
             Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,

@@ -8,6 +8,7 @@ use analytics::Analytics;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use schemas::assignment::Assignments;
+use schemas::clock;
 use schemas::db::Database;
 use schemas::inventory;
 
@@ -134,6 +135,11 @@ impl Listen {
         config.collector.netflow.clone_from(&self.netflow);
         config.collector.sflow.clone_from(&self.sflow);
     }
+}
+
+/// What time billing takes it for, UTC milliseconds: a database made for rehearsals has a clock of its own.
+pub(crate) async fn now_ms(database: &Database) -> anyhow::Result<i64> {
+    Ok(clock::of(database).await?.now_ms())
 }
 
 /// The snapshot of assignments that the database holds.

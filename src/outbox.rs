@@ -1,9 +1,12 @@
 //! What tells people and programs of events, as the configuration says.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use billing::event::{self, Delivered, Dispatched, Mailer, WebhookClient};
 use schemas::db::Database;
 
+use crate::attachments::Documents;
 use crate::config::Config;
 
 /// A mail server and an HTTP client. Clones share their connections.
@@ -14,9 +17,13 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Outbox> {
+    pub(crate) fn new(config: &Config, database: &Database) -> anyhow::Result<Outbox> {
+        let mailer = Mailer::new(&config.mail, &config.portal_url()).context("section [mail] of the configuration")?;
+        let documents = Documents {
+            database: database.clone(),
+        };
         Ok(Outbox {
-            mailer: Mailer::new(&config.mail, &config.portal_url()).context("section [mail] of the configuration")?,
+            mailer: mailer.map(|mailer| mailer.with_attachments(Arc::new(documents))),
             client: WebhookClient::new(config.webhooks.allow_private)?,
         })
     }

@@ -1,6 +1,8 @@
 //! Events to people and programs, with the built binary, a real mail server and a real endpoint: who is told, how often, and
 //! what is left when a process dies on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
+
 mod support;
 
 use std::process::{Command, Stdio};
@@ -29,13 +31,13 @@ impl World {
     fn new() -> World {
         let (mail, hooks) = (MailServer::start(), HookServer::start());
         let data = DataDir::new();
-        std::fs::create_dir(data.path()).unwrap();
+        std::fs::create_dir(data.path()).expect("the test's directory is writable");
         let config = format!(
             "[mail]\nsmtp_url = '{}'\nfrom = 'Ada Hosting <billing@ada.example>'\n\
              [portal]\npublic_url = 'https://portal.ada.example'\n[webhooks]\nallow_private = true\n",
             mail.url()
         );
-        std::fs::write(data.path().join("ezscale.toml"), config).unwrap();
+        std::fs::write(data.path().join("ezscale.toml"), config).expect("the test's directory is writable");
         let added = data.run(&["customer", "add", "--name", "Bob Ltd", "--email", "bob@example.net"]);
         assert_eq!(added.trim(), "cus_1");
         let added = data.run(&["webhook", "add", &hooks.url(), "--customer", "cus_1"]);
@@ -50,12 +52,14 @@ impl World {
     }
 
     async fn database(&self) -> Database {
-        Database::open(&Database::default_url(&self.data.path())).await.unwrap()
+        Database::open(&Database::default_url(&self.data.path()))
+            .await
+            .expect("the test's own data is sound")
     }
 
     async fn publish(&self, count: i64) {
         let database = self.database().await;
-        let mut transaction = database.begin_write().await.unwrap();
+        let mut transaction = database.begin_write().await.expect("the test's own data is sound");
         for number in 1..=count {
             let new = NewEvent {
                 event_type: EventType::InvoiceFinalised,
@@ -66,9 +70,11 @@ impl World {
                     "amount_minor": 123_450, "currency": "EUR", "due_at_ms": NOW_MS,
                 }),
             };
-            publish(&mut transaction, new, NOW_MS).await.unwrap();
+            publish(&mut transaction, new, NOW_MS)
+                .await
+                .expect("the test's own data is sound");
         }
-        transaction.commit().await.unwrap();
+        transaction.commit().await.expect("the test's own data is sound");
     }
 
     /// What waits for a retry, or for a lease to end, is due now.
@@ -77,7 +83,7 @@ impl World {
         sqlx::query("UPDATE deliveries SET next_at_ms = 0 WHERE status = 'pending'")
             .execute(database.pool())
             .await
-            .unwrap();
+            .expect("the database opens");
     }
 
     fn deliver(&self) -> String {
@@ -86,14 +92,22 @@ impl World {
 
     fn deliveries(&self, event: EventId) -> Vec<Value> {
         let shown = self.data.run(&["event", "show", &event.to_string()]);
-        let shown: Value = serde_json::from_str(&shown).unwrap();
-        shown["deliveries"].as_array().unwrap().clone()
+        let shown: Value = serde_json::from_str(&shown).expect("the test's own data is sound");
+        shown["deliveries"]
+            .as_array()
+            .expect("the test's own data is sound")
+            .clone()
     }
 
     fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.data.command(arguments).stdin(Stdio::null()).output().unwrap();
+        let output = self
+            .data
+            .command(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the test's own data is sound");
         assert!(!output.status.success(), "{arguments:?} went well");
-        String::from_utf8(output.stderr).unwrap()
+        String::from_utf8(output.stderr).expect("the test's own data is sound")
     }
 }
 

@@ -102,8 +102,8 @@ async fn seed(database: &Database, invoices: usize) -> (CustomerId, PaymentMetho
         .await
         .unwrap();
         sqlx::query(
-            "INSERT INTO invoice_lines (id, invoice_id, position, kind, description, quantity, unit, unit_price, amount_minor, \
-             period_start_ms, period_end_ms, evidence) VALUES ($1, $1, 1, 'base', 'x', '1', '', '1', $2, 0, 1, '{}')",
+            "INSERT INTO invoice_lines (id, invoice_id, position, kind, description, quantity, unit, unit_price, amount_minor, priced_minor, \
+             period_start_ms, period_end_ms, evidence) VALUES ($1, $1, 1, 'base', 'x', '1', '', '1', $2, $2, 0, 1, '{}')",
         )
         .bind(id)
         .bind(INVOICE_MINOR)

@@ -82,11 +82,17 @@ pub enum UsageCharge {
         unit: QuotaUnit,
         /// Included in this period, prorated.
         included_bytes: u64,
+        /// What other services of the customer leave of theirs.
+        #[serde(default)]
+        from_pool_bytes: u64,
         /// Of a quota unit.
         price: UsagePrice,
     },
     Percentile {
         commit_bps: u64,
+        /// What other services of the customer leave of theirs.
+        #[serde(default)]
+        from_pool_bps: u64,
         /// Of an Mbps (10⁶ bit/s) and a whole month.
         price: UsagePrice,
         days: i64,
@@ -95,6 +101,16 @@ pub enum UsageCharge {
 }
 
 impl UsageCharge {
+    /// The same with `grant`, in bytes or bits per second, from the pool.
+    #[must_use]
+    pub fn with_pool(mut self, grant: u64) -> UsageCharge {
+        match &mut self {
+            UsageCharge::Transfer { from_pool_bytes, .. } => *from_pool_bytes = grant,
+            UsageCharge::Percentile { from_pool_bps, .. } => *from_pool_bps = grant,
+        }
+        self
+    }
+
     /// Of a unit over what is included.
     pub fn price(&self) -> &UsagePrice {
         match self {

@@ -14,8 +14,8 @@ use sqlx::Row as _;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Price, QuotaUnit, Terms};
 use crate::invoice::{self, Credited, InvoiceFilter, InvoiceKind, Rebill};
 use crate::payment::{Transfer, record_transfer};
-use crate::subscription::change::{self, Change, End, NewSubscription};
-use crate::subscription::{State, subscribe, subscriptions};
+use crate::subscription::change::{self, Change, End};
+use crate::subscription::{NewSubscription, State, subscribe, subscriptions};
 use crate::testing::{LATENESS_MS, World};
 use crate::{ledger, lifecycle, settlement};
 
@@ -131,12 +131,12 @@ impl Play {
             mode: analytics::UsageMode::Sum,
         };
         for (terms, timing, months, base_minor, usage) in [
-            (Terms::Flat, BaseTiming::Advance, 1, 10_00, "0"),
-            (Terms::Flat, BaseTiming::Advance, 12, 99_99, "0"),
-            (transfer, BaseTiming::Advance, 1, 29_99, "0.013"),
-            (transfer, BaseTiming::Advance, 3, 85_47, "graduated:100=0.02,*=0.01"),
-            (transfer, BaseTiming::Arrears, 1, 7_77, "package:100=1.23"),
-            (Terms::Flat, BaseTiming::Arrears, 1, 3_33, "0"),
+            (Terms::Flat, BaseTiming::Advance, 1, 1000, "0"),
+            (Terms::Flat, BaseTiming::Advance, 12, 9999, "0"),
+            (transfer, BaseTiming::Advance, 1, 2999, "0.013"),
+            (transfer, BaseTiming::Advance, 3, 8547, "graduated:100=0.02,*=0.01"),
+            (transfer, BaseTiming::Arrears, 1, 777, "package:100=1.23"),
+            (Terms::Flat, BaseTiming::Arrears, 1, 333, "0"),
         ] {
             let new = NewPlan {
                 base_timing: timing,

@@ -10,15 +10,20 @@
 //! * [`ledger`]: double entry (B1).
 //! * [`settlement`]: what settles documents, and what opens them again.
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
+//! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
+//!   where they meet payments.
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
 pub mod aging;
 pub mod approval;
 pub mod audit;
+pub mod budget;
 pub mod catalog;
+pub mod charger;
 pub mod deal;
 pub mod document;
+pub mod dunning;
 mod error;
 pub mod event;
 pub mod evidence;
@@ -38,6 +43,7 @@ pub mod subscription;
 pub mod tax;
 #[cfg(test)]
 mod testing;
+pub mod top_up;
 pub mod usage;
 
 pub use error::BillingError;

@@ -11,6 +11,7 @@ use schemas::window::DAY_MS;
 use sqlx::Row as _;
 
 use crate::BillingError;
+use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
 
@@ -44,6 +45,8 @@ pub async fn advance(database: &Database, now_ms: i64) -> Result<Advanced, Billi
                 transaction.commit().await?;
                 done.trials_ended += 1;
             }
+            // Another worker was first.
+            Err(BillingError::NoTransition { state, .. }) if state != State::Trial => {}
             Err(error) => done.failed.push((id, error)),
         }
     }
@@ -67,6 +70,8 @@ pub async fn advance(database: &Database, now_ms: i64) -> Result<Advanced, Billi
                 transaction.commit().await?;
                 done.subscriptions_ended += 1;
             }
+            // Another worker was first, or somebody resumed it meanwhile.
+            Err(BillingError::Refused { .. }) => {}
             Err(error) => done.failed.push((id, error)),
         }
     }

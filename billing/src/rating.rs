@@ -316,6 +316,7 @@ pub fn usage_charge(phase: &Phase, charged: &ChargedPeriod) -> Result<Option<Usa
             Ok(Some(UsageCharge::Transfer {
                 unit,
                 included_bytes: u64::try_from(included).map_err(|_| out_of_range("included transfer"))?,
+                from_pool_bytes: 0,
                 price,
             }))
         }
@@ -325,6 +326,7 @@ pub fn usage_charge(phase: &Phase, charged: &ChargedPeriod) -> Result<Option<Usa
                 .times(quantity)?;
             Ok(Some(UsageCharge::Percentile {
                 commit_bps: u64::try_from(commit.floor()).map_err(|_| out_of_range("commit"))?,
+                from_pool_bps: 0,
                 price,
                 days,
                 nominal_days,
@@ -344,9 +346,13 @@ fn out_of_range(field: &'static str) -> BillingError {
 pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency) -> Result<RatedUsage, BillingError> {
     let (quantity, share) = match *charge {
         UsageCharge::Transfer {
-            unit, included_bytes, ..
+            unit,
+            included_bytes,
+            from_pool_bytes,
+            ..
         } => {
-            let over_bytes = measured.billed_bytes.saturating_sub(included_bytes);
+            let free_bytes = included_bytes.saturating_add(from_pool_bytes);
+            let over_bytes = measured.billed_bytes.saturating_sub(free_bytes);
             (
                 Ratio::integer(over_bytes.into()).over(unit.bytes().into())?,
                 Ratio::integer(1),
@@ -354,11 +360,13 @@ pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency)
         }
         UsageCharge::Percentile {
             commit_bps,
+            from_pool_bps,
             days,
             nominal_days,
             ..
         } => {
-            let over_bps = measured.percentile_95_bps.unwrap_or(0).saturating_sub(commit_bps);
+            let free_bps = commit_bps.saturating_add(from_pool_bps);
+            let over_bps = measured.percentile_95_bps.unwrap_or(0).saturating_sub(free_bps);
             (
                 Ratio::integer(over_bps.into()).over(BPS_PER_MBPS.into())?,
                 Ratio::integer(days.into()).over(nominal_days.into())?,
@@ -384,10 +392,12 @@ pub fn usage_line(
     charged: &ChargedPeriod,
     usage: &PeriodUsage,
     excluded: &[(i64, i64)],
+    from_pool: u64,
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(charge) = usage_charge(phase, charged)? else {
         return Ok(None);
     };
+    let charge = charge.with_pool(from_pool);
     let mode = phase.plan.terms.mode().unwrap_or(UsageMode::Sum);
     let measured = Measured::new(usage, mode, excluded);
     let rated = rate_usage(&charge, &measured, phase.price.currency())?;
@@ -429,14 +439,27 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
     };
     let mut text = match charge {
         UsageCharge::Transfer {
-            unit, included_bytes, ..
-        } => format!(
-            "transfer {} {unit} ({directions}), {} {unit} included",
-            of(measured.billed_bytes, unit.bytes())?,
-            of(*included_bytes, unit.bytes())?,
-        ),
+            unit,
+            included_bytes,
+            from_pool_bytes,
+            ..
+        } => {
+            let mut text = format!(
+                "transfer {} {unit} ({directions}), {} {unit} included",
+                of(measured.billed_bytes, unit.bytes())?,
+                of(*included_bytes, unit.bytes())?,
+            );
+            if *from_pool_bytes > 0 {
+                text.push_str(&format!(
+                    ", {} {unit} from other services",
+                    of(*from_pool_bytes, unit.bytes())?
+                ));
+            }
+            text
+        }
         UsageCharge::Percentile {
             commit_bps,
+            from_pool_bps,
             days,
             nominal_days,
             ..
@@ -449,6 +472,10 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
                 ),
                 None => format!("95th percentile not measured, {committed} Mbps committed"),
             };
+            if *from_pool_bps > 0 {
+                let pooled = of(*from_pool_bps, BPS_PER_MBPS)?;
+                text.push_str(&format!(", {pooled} Mbps from other services"));
+            }
             if days != nominal_days {
                 text.push_str(&format!(", {days} of {nominal_days} days"));
             }

@@ -566,7 +566,8 @@ CREATE TABLE gateway_events (
   PRIMARY KEY (gateway, event_id)
 );
 
--- F-23. threshold and amount in the customer's currency.
+-- F-23. threshold and amount in the customer's currency. counted_payment_id: the last automatic top-up whose outcome is in
+-- `declines`. low_said_at_ms: since when it is said that the credit is low.
 CREATE TABLE top_ups (
   customer_id BIGINT PRIMARY KEY REFERENCES customers (id),
   threshold_minor BIGINT NOT NULL,
@@ -574,6 +575,8 @@ CREATE TABLE top_ups (
   is_enabled BIGINT NOT NULL,
   declines BIGINT NOT NULL,
   not_before_ms BIGINT NOT NULL,
+  counted_payment_id BIGINT NOT NULL DEFAULT 0,
+  low_said_at_ms BIGINT,
   updated_at_ms BIGINT NOT NULL
 );
 
@@ -593,7 +596,7 @@ CREATE TABLE budget_exclusions (
   service_id BIGINT NOT NULL REFERENCES services (id),
   PRIMARY KEY (customer_id, service_id)
 );
--- Said once per cycle. basis: spent or forecast.
+-- Said once per cycle. basis: spent, forecast, or reset with threshold 0: that the cycle has begun.
 CREATE TABLE budget_alerts (
   customer_id BIGINT NOT NULL REFERENCES customers (id),
   cycle_start_ms BIGINT NOT NULL,

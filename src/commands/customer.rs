@@ -1,10 +1,9 @@
 //! `ezscale customer`: who pays.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 use schemas::inventory::{self, NewCustomer};
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -55,6 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let new = NewCustomer {
                 name: &name,
                 email: &email,
@@ -64,7 +64,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 tax_rate_percent: &tax_rate,
             };
             let mut transaction = database.begin_write().await?;
-            let now_ms = Timestamp::now().as_millisecond();
             let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
             transaction.commit().await?;
             println!("{}", customer.id);

@@ -1,11 +1,10 @@
 //! `ezscale entity`: the companies that issue invoices, and what they say of themselves.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 use schemas::ids::EntityId;
 use schemas::inventory::{self, EntityProfile};
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -146,7 +145,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Add { profile, data } => {
             let (_, database) = data.open_database().await?;
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let profile = profile.over(EntityProfile::default());
             let entity = inventory::create_entity(&mut transaction, profile, now_ms).await?;

@@ -4,11 +4,10 @@ use anyhow::bail;
 use billing::event::webhook::Owner;
 use billing::event::{self, EventFilter, EventType, Replay};
 use clap::{Subcommand, ValueEnum};
-use jiff::Timestamp;
 use schemas::ids::{CustomerId, EndpointId, EventId};
 use schemas::window::instant_text;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
 use crate::output::Listing;
 
@@ -81,7 +80,6 @@ enum Form {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::List {
             customer,
@@ -136,6 +134,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 bail!("{last} is before {first}: name the earlier event first");
             }
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let replay = Replay {
                 first,
                 last,
@@ -148,7 +147,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Deliver { data } => {
             let (config, database) = data.open_database().await?;
-            let (dispatched, delivered) = Outbox::new(&config)?.run_once(&database, now_ms).await?;
+            let now_ms = now_ms(&database).await?;
+            let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
             println!(
                 "{} events made out; {} sent, {} to be tried again, {} failed",
                 dispatched.events, delivered.sent, delivered.postponed, delivered.failed
@@ -156,6 +156,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Owner { email, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             if let Some(email) = &email {
                 let mut transaction = database.begin_write().await?;
                 event::set_owner_email(&mut transaction, email).await?;

@@ -15,7 +15,7 @@ use schemas::money::Money;
 
 use crate::config::Config;
 use crate::jobs::apply_backdated;
-use crate::options::{Data, open_current};
+use crate::options::{Data, now_ms, open_current};
 use crate::output::{Listing, Progress};
 
 #[derive(clap::Args, Debug)]
@@ -81,8 +81,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Preview { customer, data } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let usage = measured(&config).await?;
-            let now_ms = Timestamp::now().as_millisecond();
             let drafts = invoice::preview(&database, &usage, customer, now_ms).await?;
             if drafts.is_empty() {
                 println!("{customer} has no subscriptions: nothing is due");
@@ -135,10 +135,10 @@ async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Resu
 
 async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
     let analytics = open_current(&config).await?;
     apply_backdated(&database, &analytics, &config.metering()).await?;
     let usage = MeteredUsage::new(analytics, &config.metering());
-    let now_ms = Timestamp::now().as_millisecond();
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
         None => invoice::close_all(&database, &usage, now_ms).await?,

@@ -1,12 +1,16 @@
 //! One file per command.
 
 pub(crate) mod audit;
+pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod clock;
 pub(crate) mod collect;
 pub(crate) mod config;
+pub(crate) mod coupon;
+pub(crate) mod credit;
 pub(crate) mod customer;
 pub(crate) mod demo;
+pub(crate) mod dunning;
 pub(crate) mod entity;
 pub(crate) mod event;
 pub(crate) mod invoice;

@@ -13,7 +13,7 @@ use schemas::money::{Currency, Money};
 use schemas::window::instant_text;
 use sqlx::Row as _;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -109,7 +109,6 @@ enum Command {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::List { customer, limit, data } => {
             let (_, database) = data.open_database().await?;
@@ -159,6 +158,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Charge { invoice, method, data } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let (customer, _) = owner(&database, invoice).await?;
             let gateways = config.payments.gateways()?;
             let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
@@ -171,6 +171,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let currency = inventory::customer(database.pool(), customer).await?.currency;
             let amount = Money::round_from_major(amount, currency).context("--amount")?;
             let gateways = config.payments.gateways()?;
@@ -185,6 +186,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let (customer, currency) = owner(&database, invoice).await?;
             let transfer = Transfer {
                 customer,
@@ -202,6 +204,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let paid = payment::payment(database.pool(), payment).await?;
             let gateways = config.payments.gateways()?;
             let new = NewRefund {
@@ -215,6 +218,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Reconcile { at, data } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let gateways = config.payments.gateways()?;
             let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let done = payment::reconcile(&database, &gateways, now_ms).await?;

@@ -1,21 +1,18 @@
-//! `ezscale plan`: the catalog, and who is subscribed to what.
+//! `ezscale plan`: the catalog.
 
 use analytics::UsageMode;
 use anyhow::Context as _;
-use billing::catalog::{self, BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::catalog::{self, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Plan, PlanKind, QuotaUnit, Terms};
 use billing::price::UsagePrice;
-use billing::subscription::{self, NewSubscription};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use rust_decimal::Decimal;
-use schemas::ids::{PriceId, ServiceId};
+use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
+use schemas::percent::Percent;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
-
-/// Who did what the command line does.
-const ACTOR: &str = "command line";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -25,29 +22,64 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add a plan with its first price; prints the ids of both
+    /// Add a plan with its prices; prints the ids
     Add(Add),
     /// List plans and prices
     List {
         #[command(flatten)]
         data: Data,
     },
-    /// Subscribe a service at a price and print the subscription's id
-    Subscribe {
-        /// The service (svc_N)
-        service: ServiceId,
-        /// The price (prc_N), which names the plan
-        #[arg(long)]
-        price: PriceId,
-        /// Day of the month on which periods start [default: the day of the start]
-        #[arg(long, value_parser = clap::value_parser!(i64).range(1..=31))]
-        anchor_day: Option<i64>,
-        /// First instant (RFC 3339) [default: now]
-        #[arg(long)]
-        from: Option<Timestamp>,
+    /// Add a price, or a new version of one; subscriptions that exist keep theirs
+    Price(PriceArgs),
+    /// Set how many more can be sold
+    Stock {
+        /// The plan (pln_N)
+        plan: PlanId,
+        /// How many; without it any number
+        count: Option<i64>,
         #[command(flatten)]
         data: Data,
     },
+    /// Close a plan to new subscriptions; those that exist go on
+    Archive {
+        /// The plan (pln_N)
+        plan: PlanId,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct PriceArgs {
+    /// The plan (pln_N)
+    plan: PlanId,
+    #[command(flatten)]
+    terms: PriceTerms,
+    /// From when on (RFC 3339) [default: now]
+    #[arg(long)]
+    from: Option<Timestamp>,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// What a plan costs.
+#[derive(clap::Args, Debug)]
+struct PriceTerms {
+    /// Base price per cycle, such as 19.99; with --all-cycles per month
+    #[arg(long)]
+    price: Decimal,
+    #[arg(long, default_value = "USD")]
+    currency: Currency,
+    /// Months in a cycle
+    #[arg(long, default_value_t = 1)]
+    months: i64,
+    /// Prices for 1, 3, 6, 12 and 24 months, by the plan's discounts
+    #[arg(long, conflicts_with = "months")]
+    all_cycles: bool,
+    /// Price of one unit over the included transfer, or of one Mbit/s over the commit: 0.05, or
+    /// graduated:10=1.5,110=1,*=0.5, volume:10=1.5,*=1, package:10=100
+    #[arg(long, default_value = "0")]
+    usage_rate: UsagePrice,
 }
 
 #[derive(clap::Args, Debug)]
@@ -72,23 +104,51 @@ struct Add {
     /// Mbit/s that the base price covers (percentile)
     #[arg(long, default_value = "0")]
     commit_mbps: Decimal,
-    /// Base price per cycle, such as 19.99
-    #[arg(long)]
-    price: Decimal,
-    #[arg(long, default_value = "USD")]
-    currency: Currency,
-    /// Months in a cycle
-    #[arg(long, default_value_t = 1)]
-    months: i64,
+    #[command(flatten)]
+    terms: PriceTerms,
     /// Charge the base price at the end of each cycle, not at its start
     #[arg(long)]
     in_arrears: bool,
-    /// Price of one unit over the included transfer, or of one Mbit/s over the commit: 0.05, or
-    /// graduated:10=1.5,110=1,*=0.5, volume:10=1.5,*=1, package:10=100
-    #[arg(long, default_value = "0")]
-    usage_rate: UsagePrice,
+    #[arg(long, default_value = "")]
+    description: String,
+    /// What a service has by it, such as vcpu=4; repeatable
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    /// Days before the first charge
+    #[arg(long, default_value_t = 0)]
+    trial_days: i64,
+    /// How many can be sold [default: any number]
+    #[arg(long)]
+    stock: Option<i64>,
+    /// What the plan page says of it
+    #[arg(long, value_enum, default_value = "none")]
+    badge: PlanBadge,
+    /// Beside a plan, and ends with it
+    #[arg(long, conflicts_with = "private")]
+    addon: bool,
+    /// Agreed with one customer, in no list
+    #[arg(long)]
+    private: bool,
+    /// The free developer plan
+    #[arg(long)]
+    free: bool,
+    /// Discount of six months paid at once, in percent
+    #[arg(long, default_value = "10")]
+    semi_annual_discount: Decimal,
     #[command(flatten)]
     data: Data,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PlanBadge {
+    None,
+    Popular,
+    BestValue,
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as vcpu=4")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,7 +167,34 @@ enum Mode {
 }
 
 impl Add {
-    fn terms(&self) -> Terms {
+    fn plan(&self) -> anyhow::Result<NewPlan<'_>> {
+        Ok(NewPlan {
+            kind: match (self.addon, self.private) {
+                (true, _) => PlanKind::Addon,
+                (_, true) => PlanKind::Private,
+                (false, false) => PlanKind::Plan,
+            },
+            description: &self.description,
+            base_timing: if self.in_arrears {
+                BaseTiming::Arrears
+            } else {
+                BaseTiming::Advance
+            },
+            trial_days: self.trial_days,
+            attributes: self.attributes.iter().cloned().collect(),
+            badge: match self.badge {
+                PlanBadge::None => Badge::None,
+                PlanBadge::Popular => Badge::Popular,
+                PlanBadge::BestValue => Badge::BestValue,
+            },
+            stock: self.stock,
+            is_free: self.free,
+            semi_annual_discount: Percent::new(self.semi_annual_discount).context("--semi-annual-discount")?,
+            ..NewPlan::new(&self.name, &self.service_type, self.usage_terms())
+        })
+    }
+
+    fn usage_terms(&self) -> Terms {
         let mode = match self.mode {
             Mode::Sum => UsageMode::Sum,
             Mode::In => UsageMode::In,
@@ -130,30 +217,38 @@ impl Add {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Add(add) => {
             let (_, database) = add.data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let new = NewPlan {
-                base_timing: if add.in_arrears {
-                    BaseTiming::Arrears
-                } else {
-                    BaseTiming::Advance
-                },
-                ..NewPlan::new(&add.name, &add.service_type, add.terms())
-            };
-            let plan = catalog::create_plan(&mut transaction, new, now_ms).await?;
-            let new = NewPrice {
-                plan: plan.id,
-                cycle_months: add.months,
-                base: Money::round_from_major(add.price, add.currency).context("--price")?,
-                usage: add.usage_rate,
-                valid_from_ms: now_ms,
-            };
-            let price = catalog::add_price(&mut transaction, new).await?;
+            let plan = catalog::create_plan(&mut transaction, add.plan()?, now_ms).await?;
+            let prices = add_prices(&mut transaction, &plan, &add.terms, now_ms).await?;
             transaction.commit().await?;
-            println!("{} {}", plan.id, price.id);
+            println!("{} {}", plan.id, prices.join(" "));
+        }
+        Command::Price(new) => {
+            let (_, database) = new.data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
+            let mut transaction = database.begin_write().await?;
+            let plan = catalog::plan(&mut *transaction, new.plan).await?;
+            let from_ms = new.from.map_or(now_ms, Timestamp::as_millisecond);
+            let prices = add_prices(&mut transaction, &plan, &new.terms, from_ms).await?;
+            transaction.commit().await?;
+            println!("{}", prices.join(" "));
+        }
+        Command::Stock { plan, count, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut transaction = database.begin_write().await?;
+            catalog::set_stock(&mut transaction, plan, count).await?;
+            transaction.commit().await?;
+        }
+        Command::Archive { plan, data } => {
+            let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
+            let mut transaction = database.begin_write().await?;
+            catalog::archive_plan(&mut transaction, plan, now_ms).await?;
+            transaction.commit().await?;
         }
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
@@ -176,24 +271,37 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }
             listing.print("no plans: add one with `ezscale plan add`");
         }
-        Command::Subscribe {
-            service,
-            price,
-            anchor_day,
-            from,
-            data,
-        } => {
-            let (_, database) = data.open_database().await?;
-            let started_at_ms = from.map_or(now_ms, Timestamp::as_millisecond);
-            let mut transaction = database.begin_write().await?;
-            let new = NewSubscription {
-                anchor_day,
-                ..NewSubscription::new(service, price, started_at_ms)
-            };
-            let subscription = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
-            transaction.commit().await?;
-            println!("{}", subscription.id);
-        }
     }
     Ok(())
+}
+
+/// Adds the price that was typed, or those of all cycles, and returns their ids.
+async fn add_prices(
+    connection: &mut sqlx::AnyConnection,
+    plan: &Plan,
+    terms: &PriceTerms,
+    valid_from_ms: i64,
+) -> anyhow::Result<Vec<String>> {
+    let base = Money::round_from_major(terms.price, terms.currency).context("--price")?;
+    let cycles: &[i64] = if terms.all_cycles {
+        &CYCLES_MONTHS
+    } else {
+        &[terms.months]
+    };
+    let mut made = Vec::with_capacity(cycles.len());
+    for &cycle_months in cycles {
+        let new = NewPrice {
+            plan: plan.id,
+            cycle_months,
+            base: if terms.all_cycles {
+                plan.derived_base(base, cycle_months)?
+            } else {
+                base
+            },
+            usage: terms.usage_rate.clone(),
+            valid_from_ms,
+        };
+        made.push(catalog::add_price(connection, new).await?.id.to_string());
+    }
+    Ok(made)
 }

@@ -76,7 +76,7 @@ pub(crate) fn start_billing(
         clock: clock.clone(),
         gateways: gateways.clone(),
         closes: config.billing.close_automatically,
-        outbox: Outbox::new(config)?,
+        outbox: Outbox::new(config, database)?,
     };
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),

@@ -2,10 +2,10 @@
 
 use anyhow::Context as _;
 use billing::catalog;
-use billing::subscription::change::{self, Change, End, NewSubscription};
+use billing::subscription::change::{self, Change, End};
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::state::HoldCause;
-use billing::subscription::{self, Contract, Phase};
+use billing::subscription::{self, Contract, NewSubscription, Phase};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use schemas::ids::TaxRateId;
 use schemas::window::instant_text;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -62,7 +62,6 @@ enum Command {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::List { country, data } => {
             let (_, database) = data.open_database().await?;
@@ -92,6 +91,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let new = NewTaxRate {
                 country: &country,
                 region: &region,
@@ -107,6 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::End { rate, at, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let end_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             tax::end_rate(&mut transaction, rate, end_ms, now_ms).await?;

@@ -3,13 +3,12 @@
 use billing::event::EventType;
 use billing::event::webhook::{self, NewEndpoint, Owner};
 use clap::Subcommand;
-use jiff::Timestamp;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;
 use schemas::window::instant_text;
 
 use super::audit::note;
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
 use crate::output::Listing;
 
@@ -62,7 +61,6 @@ enum Command {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Add {
             url,
@@ -71,8 +69,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             // Before the transaction: names are resolved.
-            let url = Outbox::new(&config)?.client().vet(&url).await?;
+            let url = Outbox::new(&config, &database)?.client().vet(&url).await?;
             let mut transaction = database.begin_write().await?;
             if let Some(customer) = customer {
                 inventory::customer(&mut *transaction, customer).await?;
@@ -120,6 +119,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Remove { endpoint, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let before = webhook::endpoint(&mut *transaction, endpoint, Owner::Anybody).await?;
             webhook::remove(&mut transaction, endpoint, Owner::Anybody).await?;
@@ -136,6 +136,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Rotate { endpoint, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let secret = webhook::rotate(&mut transaction, endpoint, Owner::Anybody, now_ms).await?;
             let change = serde_json::json!({ "changed": "secret" });
@@ -152,6 +153,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Enable { endpoint, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             webhook::enable(&mut transaction, endpoint, Owner::Anybody).await?;
             let change = serde_json::json!({ "after": { "disabled_at_ms": null } });

@@ -82,11 +82,15 @@ impl HookServer {
 
     /// Answers the next request with this, such as `503 Service Unavailable`.
     pub(crate) fn fail_next(&self, answer: &str) {
-        self.state.lock().unwrap().answers.push_back(answer.to_owned());
+        self.state
+            .lock()
+            .expect("no holder panics")
+            .answers
+            .push_back(answer.to_owned());
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.state.lock().unwrap().requests.clone()
+        self.state.lock().expect("no holder panics").requests.clone()
     }
 }
 
@@ -112,7 +116,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
         reader.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).expect("JSON is UTF-8");
         let answer = {
-            let mut state = state.lock().unwrap();
+            let mut state = state.lock().expect("no holder panics");
             state.requests.push(Request { headers, body });
             state.answers.pop_front()
         };

@@ -63,11 +63,15 @@ impl MailServer {
 
     /// Answers the next recipient with this, such as `451 try later`.
     pub(crate) fn refuse_next(&self, answer: &str) {
-        self.state.lock().unwrap().refusals.push_back(answer.to_owned());
+        self.state
+            .lock()
+            .expect("no holder panics")
+            .refusals
+            .push_back(answer.to_owned());
     }
 
     pub(crate) fn mails(&self) -> Vec<Mail> {
-        self.state.lock().unwrap().mails.clone()
+        self.state.lock().expect("no holder panics").mails.clone()
     }
 }
 
@@ -89,7 +93,7 @@ fn converse(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
             }
             "RCPT" => {
                 to = address();
-                let refusal = state.lock().unwrap().refusals.pop_front();
+                let refusal = state.lock().expect("no holder panics").refusals.pop_front();
                 say(refusal.as_deref().unwrap_or("250 fine"))?;
             }
             "DATA" => {
@@ -108,7 +112,7 @@ fn converse(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
                     to: to.clone(),
                     text,
                 };
-                state.lock().unwrap().mails.push(mail);
+                state.lock().expect("no holder panics").mails.push(mail);
                 say("250 taken")?;
             }
             "RSET" | "NOOP" => say("250 fine")?,

@@ -311,7 +311,18 @@ impl Worker<'_> {
             },
         };
         let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        let endpoint = match due.channel {
+            Channel::Webhook => due.target.parse::<EndpointId>().ok(),
+            Channel::Email => None,
+        };
         let mut transaction = self.database.begin_write().await?;
+        if let Some(endpoint) = endpoint {
+            // The endpoint before its deliveries, always: whoever disables it changes both.
+            sqlx::query("UPDATE webhook_endpoints SET failures = failures WHERE id = $1")
+                .bind(endpoint.0)
+                .execute(&mut *transaction)
+                .await?;
+        }
         let noted = sqlx::query(
             "UPDATE deliveries SET status = $1, next_at_ms = $2, error = $3, delivered_at_ms = $4 \
              WHERE id = $5 AND status = 'pending' AND attempts = $6",
@@ -332,12 +343,7 @@ impl Worker<'_> {
             "pending" => done.postponed += 1,
             _ => done.failed += 1,
         }
-        if is_silent {
-            self.postpone_rest(&mut transaction, due).await?;
-        }
-        if due.channel == Channel::Webhook
-            && let Ok(endpoint) = due.target.parse::<EndpointId>()
-        {
+        if let Some(endpoint) = endpoint {
             let gave_up = status == "failed" && retry_at_ms.is_none();
             self.note_endpoint(
                 &mut transaction,
@@ -348,10 +354,13 @@ impl Worker<'_> {
             .await?;
         }
         transaction.commit().await?;
+        if is_silent {
+            self.postpone_rest(due).await?;
+        }
         Ok(())
     }
 
-    async fn postpone_rest(&self, connection: &mut AnyConnection, due: &Due) -> Result<(), EventError> {
+    async fn postpone_rest(&self, due: &Due) -> Result<(), EventError> {
         // All mail goes to one server.
         let any_target = i64::from(due.channel == Channel::Email);
         sqlx::query(
@@ -363,7 +372,7 @@ impl Worker<'_> {
         .bind(due.channel.name())
         .bind(any_target)
         .bind(&due.target)
-        .execute(connection)
+        .execute(self.database.pool())
         .await?;
         Ok(())
     }

@@ -19,6 +19,8 @@ pub const MAX_REPLAYED: i64 = 10_000;
 /// Where the owner's address is kept.
 const OWNER_SETTING: &str = "owner_email";
 
+const DELIVERY_SEQUENCE: &str = "delivery";
+
 /// What was dispatched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dispatched {
@@ -42,12 +44,26 @@ pub async fn dispatch(database: &Database, now_ms: i64) -> Result<Dispatched, Ev
             return Ok(done);
         }
         let mut transaction = database.begin_write().await?;
+        take_turn(&mut transaction).await?;
         for row in &waiting {
             dispatch_one(&mut transaction, EventId(row.try_get(0)?), now_ms, &mut done).await?;
         }
         fault::at("event.dispatched");
         transaction.commit().await?;
     }
+}
+
+/// Waits until no other dispatcher is in its transaction. Each needs the sequence of deliveries beside the events it marks: two
+/// that took these in another order would wait for each other for ever.
+async fn take_turn(connection: &mut AnyConnection) -> Result<(), EventError> {
+    sqlx::query(
+        "INSERT INTO sequences (name, next_value) VALUES ($1, 1) \
+         ON CONFLICT (name) DO UPDATE SET next_value = sequences.next_value",
+    )
+    .bind(DELIVERY_SEQUENCE)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn dispatch_one(
@@ -154,7 +170,7 @@ async fn enqueue(
     target: &str,
     now_ms: i64,
 ) -> Result<(), EventError> {
-    let id = next_id(&mut *connection, "delivery").await?;
+    let id = next_id(&mut *connection, DELIVERY_SEQUENCE).await?;
     sqlx::query(
         "INSERT INTO deliveries (id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms) \
          VALUES ($1, $2, $3, $4, 'pending', 0, $5, '', $5)",

@@ -18,7 +18,7 @@ use super::webhook::WebhookError;
 
 /// Characters of an endpoint's URL at most.
 pub const MAX_URL_CHARS: usize = 500;
-/// Until a connection stands, TLS included.
+/// Until a name is resolved, and until a connection stands, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until an endpoint has answered. Whoever needs longer notes the event and works later.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -169,8 +169,10 @@ fn checked_form(text: &str, allow_private: bool) -> Result<Url, WebhookError> {
 
 /// What a name resolves to, if all of it is public: a name with one foot in our network is up to no good.
 async fn public_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, WebhookError> {
-    let resolved = tokio::net::lookup_host((host, port))
+    let resolving = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, port)));
+    let resolved = resolving
         .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(|source| WebhookError::Resolve {
             host: host.to_owned(),
             source,

@@ -9,7 +9,7 @@ use super::EventError;
 pub enum Audience {
     /// The customer: by email and in the portal.
     Customer,
-    /// The customer, in the portal only: worth knowing, not worth a mail.
+    /// The customer, in the portal only: worth knowing, not worth a mail, or another event at the same moment is mailed.
     Portal,
     /// The owner of the business.
     Owner,
@@ -75,18 +75,18 @@ event_types! {
     SubscriptionActivated "subscription.activated" Customer,
     SubscriptionChanged "subscription.changed" Customer,
     SubscriptionCancelled "subscription.cancelled" Customer,
-    SubscriptionResumed "subscription.resumed" Customer,
+    SubscriptionResumed "subscription.resumed" Portal,
     SubscriptionEnded "subscription.ended" Customer,
     SubscriptionPastDue "subscription.past_due" Portal,
     SubscriptionSuspended "subscription.suspended" Portal,
     ChangeScheduled "subscription.change_scheduled" Customer,
     ChangeReminder "subscription.change_reminder" Customer,
-    ChangeExecuted "subscription.change_executed" Customer,
+    ChangeExecuted "subscription.change_executed" Portal,
     ChangeFailed "subscription.change_failed" Customer,
     ChangeCancelled "subscription.change_cancelled" Customer,
     SuspendRequested "service.suspend_requested" Customer,
     UnsuspendRequested "service.unsuspend_requested" Customer,
-    TerminateRequested "service.terminate_requested" Customer,
+    TerminateRequested "service.terminate_requested" Portal,
     TransferRequested "service.transfer_requested" Customer,
     TransferApproved "service.transfer_approved" Portal,
     TransferCompleted "service.transfer_completed" Customer,
@@ -155,6 +155,41 @@ mod tests {
         }
         let error = "invoice.paidd".parse::<EventType>().unwrap_err().to_string();
         assert!(error.contains("invoice.paidd"), "{error}");
+    }
+
+    #[test]
+    fn every_type_is_documented_once_with_whom_it_is_told_to() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/events.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut rows: Vec<(EventType, &str)> = Vec::new();
+        for line in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let name = cells[0].trim_matches('`');
+            if name.contains('.') {
+                rows.push((name.parse().unwrap(), cells.last().unwrap()));
+            }
+        }
+        for kind in EventType::ALL {
+            let told: Vec<&str> = rows
+                .iter()
+                .filter(|(row, _)| row == kind)
+                .map(|(_, told)| *told)
+                .collect();
+            let [told] = told[..] else {
+                panic!("docs/events.md has {} rows of {kind}", told.len())
+            };
+            let expected = match kind.audience() {
+                Audience::Customer => "customer",
+                Audience::Portal => "portal",
+                Audience::Owner => "owner",
+                Audience::Admins => "admins",
+                Audience::Nobody => "programs",
+            };
+            assert!(
+                told.starts_with(expected),
+                "docs/events.md says {kind} is told to {told:?}, not {expected}"
+            );
+        }
     }
 
     #[test]

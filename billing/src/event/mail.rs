@@ -192,7 +192,7 @@ pub fn render(event: &Event, zone: &TimeZone, brand: &str, why: &str, portal_url
     let message = compose(event, zone);
     let action = message.action.as_ref().map(|(label, target)| match target {
         Target::Page(path) => (*label, format!("{portal_url}{path}")),
-        Target::Address(address) => (*label, address.clone()),
+        Target::Address { address, .. } => (*label, address.clone()),
     });
     let (light, dark) = match message.tone {
         Tone::Plain => ("#1560bd", "#6aa9f4"),

@@ -35,7 +35,7 @@ pub use deliver::{
 pub use dispatch::{Dispatched, MAX_REPLAYED, Replay, dispatch, latest, owner_email, replay, set_owner_email};
 pub use guard::WebhookClient;
 pub use kind::{Audience, EventType};
-pub use mail::{MailConfig, Mailer};
+pub use mail::{Attachment, Attachments, MailConfig, Mailer};
 
 use jiff::Timestamp;
 use schemas::db::{Database, next_id};

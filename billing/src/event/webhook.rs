@@ -185,17 +185,18 @@ pub async fn rotate(
 /// [`WebhookError::NoEndpoint`] when `of` has none of this id.
 pub async fn remove(connection: &mut AnyConnection, id: EndpointId, of: Owner) -> Result<(), WebhookError> {
     endpoint(&mut *connection, id, of).await?;
+    // The endpoint before its deliveries, as everywhere.
+    sqlx::query("DELETE FROM webhook_endpoints WHERE id = $1")
+        .bind(id.0)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
         "UPDATE deliveries SET status = 'failed', next_at_ms = NULL, error = 'the endpoint was removed' \
          WHERE channel = 'webhook' AND target = $1 AND status = 'pending'",
     )
     .bind(id.to_string())
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    sqlx::query("DELETE FROM webhook_endpoints WHERE id = $1")
-        .bind(id.0)
-        .execute(connection)
-        .await?;
     Ok(())
 }
 

@@ -83,6 +83,34 @@ pub async fn preview<U: UsageSource>(
     Ok(drafts.map(|prepared| prepared.draft).collect())
 }
 
+/// Drafts of several customers, as [`preview`] makes them, with one scan of usage.
+#[derive(Debug, Default)]
+pub(crate) struct Previews {
+    pub(crate) drafts: HashMap<CustomerId, Vec<Draft>>,
+    pub(crate) failed: Vec<(CustomerId, BillingError)>,
+}
+
+/// [`preview`] of the customers with ids from `first` to `last`. Who has nothing due is in neither list.
+///
+/// # Errors
+/// When usage cannot be measured at all.
+pub(crate) async fn preview_between<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    (first, last): (CustomerId, CustomerId),
+    now_ms: i64,
+) -> Result<Previews, BillingError> {
+    let preparation = prepare(database, usage, (first, last), now_ms, Current::Included).await?;
+    let of_customer = |drafts: Drafts| {
+        let made = drafts.drafts.into_iter().map(|prepared| prepared.draft);
+        (drafts.customer.id, made.collect())
+    };
+    Ok(Previews {
+        drafts: preparation.drafts.into_iter().map(of_customer).collect(),
+        failed: preparation.failed,
+    })
+}
+
 /// Finalises what is due for one customer. Closing again finds nothing to do (B3).
 ///
 /// # Errors
@@ -224,7 +252,7 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
     };
     let mut now_is = snapshots(&mut transaction, first, last).await?;
     for drafts in some {
-        let is = Snapshot(now_is.remove(&drafts.customer.id).unwrap_or_default());
+        let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
         if is != drafts.snapshot {
             done.lost.push(drafts.customer.id);
             continue;
@@ -328,21 +356,21 @@ async fn mark_charged(
     Ok(())
 }
 
-/// What the phases of customers are now.
+/// What customers' drafts would be made from now.
 async fn snapshots(
     connection: &mut AnyConnection,
     first: CustomerId,
     last: CustomerId,
-) -> Result<HashMap<CustomerId, Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>>, BillingError> {
+) -> Result<HashMap<CustomerId, Snapshot>, BillingError> {
     let rows = sqlx::query(
         "SELECT s.customer_id, p.id, p.to_date, p.base_to, p.usage_to FROM phases p \
          JOIN subscriptions s ON s.id = p.subscription_id WHERE s.customer_id BETWEEN $1 AND $2 ORDER BY s.id, p.id",
     )
     .bind(first.0)
     .bind(last.0)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let mut snapshots: HashMap<CustomerId, Vec<_>> = HashMap::new();
+    let mut snapshots: HashMap<CustomerId, Snapshot> = HashMap::new();
     for row in &rows {
         let date = |index: usize| -> Result<Option<Date>, BillingError> {
             let text: Option<String> = row.try_get(index)?;
@@ -352,12 +380,13 @@ async fn snapshots(
             };
             text.map(parse).transpose()
         };
-        snapshots.entry(CustomerId(row.try_get(0)?)).or_default().push((
-            PhaseId(row.try_get(1)?),
-            date(2)?,
-            date(3)?,
-            date(4)?,
-        ));
+        let phase = (PhaseId(row.try_get(1)?), date(2)?, date(3)?, date(4)?);
+        let customer = CustomerId(row.try_get(0)?);
+        snapshots.entry(customer).or_default().phases.push(phase);
+    }
+    for (customer, items) in items::open_items(connection, first, last).await? {
+        let snapshot = snapshots.entry(customer).or_default();
+        snapshot.items = items.iter().map(|item| item.id).collect();
     }
     Ok(snapshots)
 }

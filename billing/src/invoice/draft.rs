@@ -13,7 +13,7 @@ use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
+use schemas::ids::{ChargeItemId, CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
@@ -21,9 +21,11 @@ use sqlx::AnyConnection;
 use super::due::{self, Due, What};
 use super::history::{ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
+use super::pool::{self, Share};
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
-use crate::evidence::{Evidence, Measured};
+use crate::catalog;
+use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::exclusion;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
@@ -46,8 +48,15 @@ pub(super) struct Charge {
 }
 
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Snapshot(pub(super) Vec<(PhaseId, Option<Date>, Option<Date>, Option<Date>)>);
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) phases: Vec<Reached>,
+    /// What waits to be charged once.
+    pub(super) items: Vec<ChargeItemId>,
+}
+
+/// A phase's end, and up to where its base price and usage were charged.
+pub(super) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<Date>);
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {
@@ -163,14 +172,15 @@ pub(super) async fn prepare<U: UsageSource>(
         };
         match draft(&account, &facts) {
             Ok(prepared) => drafts.push(Drafts {
-                snapshot: Snapshot(
-                    account
+                snapshot: Snapshot {
+                    phases: account
                         .contracts
                         .iter()
                         .flat_map(|contract| &contract.phases)
                         .map(|phase| (phase.id, phase.to, phase.base_to, phase.usage_to))
                         .collect(),
-                ),
+                    items: account.items.iter().map(|item| item.id).collect(),
+                },
                 customer: account.customer,
                 entity: account.entity,
                 drafts: prepared,
@@ -262,6 +272,7 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
     // A correction goes on the first invoice after the charged period.
     let mut corrected = HashSet::new();
     for (due_ms, group) in by_instant {
+        let pooled = pool::grants(&shares(account, &group, facts)?)?;
         let mut lines = Vec::new();
         let mut corrections = Vec::new();
         let mut charges = Vec::with_capacity(group.len());
@@ -286,7 +297,9 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                     if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                        lines.extend(rating::usage_line(contract, phase, &due.charged, usage, excluded)?);
+                        let from_pool = pooled.get(&due.key).copied().unwrap_or(0);
+                        let line = rating::usage_line(contract, phase, &due.charged, usage, excluded, from_pool)?;
+                        lines.extend(line);
                     }
                 }
             }
@@ -313,6 +326,34 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
         prepared.push(Prepared { draft, charges, items });
     }
     Ok(prepared)
+}
+
+/// The usage of an invoice that is pooled; none where the customer did not agree to it.
+fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Share>, BillingError> {
+    let mut shares = Vec::new();
+    if !account.customer.billing.pools_usage {
+        return Ok(shares);
+    }
+    for due in group.iter().filter(|due| due.what == What::Usage) {
+        let phase = &account.contracts[due.contract].phases[due.phase];
+        let period = due.charged.period;
+        let used = facts.used.get(&(phase.id, period.start_ms));
+        let (Some((usage, _)), Some(charge)) = (used, rating::usage_charge(phase, &due.charged)?) else {
+            continue;
+        };
+        shares.push(Share {
+            key: due.key.clone(),
+            from_ms: period.start_ms,
+            to_ms: period.end_ms,
+            mode: phase.plan.terms.mode().map_or("", catalog::mode_name),
+            used: match &charge {
+                UsageCharge::Transfer { .. } => Some(usage.billed_bytes),
+                UsageCharge::Percentile { .. } => usage.percentile_95_bps,
+            },
+            charge,
+        });
+    }
+    Ok(shares)
 }
 
 /// The line that corrects a charged period whose usage is not what was charged any more (B3). Usage that changed without

@@ -19,10 +19,12 @@ mod export;
 mod history;
 mod items;
 mod number;
+mod pool;
 mod read;
 mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, preview};
+pub(crate) use close::{Previews, preview_between};
 pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};

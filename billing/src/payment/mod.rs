@@ -23,6 +23,7 @@
 //! * Events count once, in any order: [`State`] never moves backwards.
 //! * An invoice is paid if, and only if, its money is in the ledger, in the same transaction.
 
+mod charges;
 mod engine;
 pub mod gateway;
 pub mod manual;
@@ -35,6 +36,7 @@ mod store;
 pub mod stripe;
 mod webhook;
 
+pub use charges::GatewayCharger;
 pub use engine::{NewPayment, cancel, start};
 pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,

@@ -27,6 +27,7 @@ fn transfer(unit: QuotaUnit, included_bytes: u64, rate: &str) -> UsageCharge {
     UsageCharge::Transfer {
         unit,
         included_bytes,
+        from_pool_bytes: 0,
         price: rate.parse().unwrap(),
     }
 }
@@ -86,6 +87,7 @@ fn the_largest_terms_do_not_overflow_and_what_does_is_an_error() {
 fn percentile_is_charged_over_the_commit_in_millions_of_bits() {
     let charge = |days, nominal_days| UsageCharge::Percentile {
         commit_bps: 20_000_000,
+        from_pool_bps: 0,
         price: "2.5".parse().unwrap(),
         days,
         nominal_days,
@@ -127,6 +129,7 @@ fn a_description_names_what_was_not_measured() {
     );
     let charge = UsageCharge::Percentile {
         commit_bps: 20_000_000,
+        from_pool_bps: 0,
         price: "1".parse().unwrap(),
         days: 23,
         nominal_days: 31,

@@ -1,57 +1,27 @@
-//! What can be done to a subscription: begun, changed, cancelled, resumed, held, released, ended.
+//! What can be done to a subscription that there is: changed, cancelled, resumed, held, released, ended.
 //!
 //! Each function works in the caller's transaction and writes the event that tells of it into the same. A change takes the
 //! whole local day of `at_ms`. Usage and arrears that were charged stay charged in the terms they were charged in, so a
 //! change cannot reach back before them.
 
-use jiff::ToSpan as _;
 use jiff::civil::Date;
 use schemas::db::next_id;
-use schemas::ids::{HoldId, PhaseId, PriceId, ServiceId, SubscriptionId};
-use schemas::inventory;
-use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
+use schemas::ids::{CustomerId, HoldId, PriceId, SubscriptionId};
+use schemas::money::Currency;
+use schemas::period::{AnchorDay, local_date, midnight_ms};
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
-use super::load::{addons_of, contract, subscription_of};
+use super::load::{addons_of, contract};
 use super::state::{Happening, HoldCause, State};
-use super::{Contract, MAX_QUANTITY, Phase, Subscription};
+use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition};
+use super::{Contract, MAX_QUANTITY, Phase};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
-use crate::event::{self, EventType, NewEvent};
+use crate::event::EventType;
 
 /// Characters in a reason at most.
 pub const MAX_REASON_CHARS: usize = 500;
-
-/// A subscription to be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NewSubscription<'a> {
-    pub service: ServiceId,
-    /// Names the plan too; must be in the customer's currency.
-    pub price: PriceId,
-    pub quantity: i64,
-    /// Day of the month on which periods start; `None`: the local day of the start, or the parent's.
-    pub anchor_day: Option<i64>,
-    pub started_at_ms: i64,
-    pub coupon: Option<&'a str>,
-    /// Of an add-on: what it is beside.
-    pub parent: Option<SubscriptionId>,
-}
-
-impl NewSubscription<'_> {
-    /// One of a plan, from an instant on.
-    pub fn new(service: ServiceId, price: PriceId, started_at_ms: i64) -> NewSubscription<'static> {
-        NewSubscription {
-            service,
-            price,
-            quantity: 1,
-            anchor_day: None,
-            started_at_ms,
-            coupon: None,
-            parent: None,
-        }
-    }
-}
 
 /// What a subscription is changed to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,120 +39,6 @@ pub enum End {
     CycleEnd,
     /// With the local day before this one.
     On(Date),
-}
-
-/// Subscribes a service to the plan of a price.
-///
-/// # Errors
-/// When the service has a subscription already, the plan is archived, sold out or for other services, the price is not in
-/// the customer's currency, the coupon is refused, or a number is out of range.
-pub async fn subscribe(
-    connection: &mut AnyConnection,
-    new: NewSubscription<'_>,
-    actor: &str,
-    now_ms: i64,
-) -> Result<Subscription, BillingError> {
-    let service = inventory::service(&mut *connection, new.service).await?;
-    let customer = inventory::customer(&mut *connection, service.customer).await?;
-    let price = catalog::price(&mut *connection, new.price).await?;
-    let plan = catalog::plan(&mut *connection, price.plan).await?;
-    if service.archived_at_ms.is_some() {
-        return Err(inventory::InventoryError::Archived(service.id).into());
-    }
-    check_price(&plan, &price, customer.id, customer.currency)?;
-    check_plan(&plan, &price, new.started_at_ms)?;
-    catalog::check_range("quantity", new.quantity, 1, MAX_QUANTITY)?;
-    // The sequence's row lock makes concurrent writers take turns, so that the checks below see them.
-    let id = SubscriptionId(next_id(connection, "subscription").await?);
-    let existing = subscription_of(&mut *connection, service.id).await?;
-    let parent = match (plan.kind, new.parent) {
-        (PlanKind::Addon, Some(parent)) => Some(parent_of(connection, parent, service.id).await?),
-        (PlanKind::Addon, None) => return Err(BillingError::AddonAlone(plan.id)),
-        (_, Some(_)) => return Err(BillingError::NotAnAddon(plan.id)),
-        (_, None) => match existing {
-            Some(existing) => {
-                return Err(BillingError::AlreadySubscribed {
-                    service: service.id,
-                    subscription: existing.id,
-                });
-            }
-            None => None,
-        },
-    };
-    if plan.is_free {
-        check_free(connection, &customer).await?;
-    }
-    let coupon = match new.coupon {
-        Some(code) => Some(catalog::redeem(connection, code, plan.id, customer.currency, now_ms).await?),
-        None => None,
-    };
-    catalog::take_from_stock(connection, &plan, new.quantity).await?;
-
-    let zone = parent
-        .as_ref()
-        .map_or(&customer.time_zone, |parent| &parent.subscription.time_zone);
-    let start = local_date(new.started_at_ms, zone)?;
-    let from = start
-        .checked_add(plan.trial_days.days())
-        .map_err(|error| BillingError::Period(error.into()))?;
-    let trial_ends_at_ms = match plan.trial_days {
-        0 => None,
-        _ => Some(midnight_ms(from, zone)?),
-    };
-    let anchor_day = match (new.anchor_day, &parent) {
-        (Some(day), _) => day,
-        (None, Some(parent)) => parent.last_phase().anchor.get(),
-        (None, None) => i64::from(from.day()),
-    };
-    let anchor = AnchorDay::new(anchor_day)?;
-    let subscription = Subscription {
-        id,
-        customer: customer.id,
-        service: service.id,
-        parent: parent.as_ref().map(|parent| parent.subscription.id),
-        state: if plan.trial_days > 0 {
-            State::Trial
-        } else {
-            State::Active
-        },
-        time_zone: zone.clone(),
-        started_at_ms: new.started_at_ms,
-        trial_ends_at_ms,
-        cancel_at_ms: None,
-        ended_at_ms: None,
-        coupon: coupon.as_ref().map(|coupon| coupon.id),
-    };
-    sqlx::query(
-        "INSERT INTO subscriptions (id, customer_id, service_id, parent_id, status, time_zone, started_at_ms, \
-         trial_ends_at_ms, coupon_id, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind(id.0)
-    .bind(subscription.customer.0)
-    .bind(subscription.service.0)
-    .bind(subscription.parent.map(|parent| parent.0))
-    .bind(subscription.state.name())
-    .bind(subscription.time_zone_name())
-    .bind(subscription.started_at_ms)
-    .bind(subscription.trial_ends_at_ms)
-    .bind(subscription.coupon.map(|coupon| coupon.0))
-    .bind(now_ms)
-    .execute(&mut *connection)
-    .await?;
-    let phase = NewPhase {
-        price: &price,
-        quantity: new.quantity,
-        anchor,
-        cycle_from: Period::containing(midnight(from, zone)?, anchor, zone)?.start_date,
-        from,
-    };
-    insert_phase(connection, id, &phase, now_ms).await?;
-    record_state(connection, id, None, subscription.state, "subscribed", actor, now_ms).await?;
-    let facts = json!({
-        "plan": plan.name, "plan_id": plan.id, "price_id": price.id, "quantity": new.quantity,
-        "service": service.name, "service_id": service.id, "starts_at_ms": new.started_at_ms,
-    });
-    tell(connection, &subscription, EventType::SubscriptionCreated, facts, now_ms).await?;
-    Ok(subscription)
 }
 
 /// Changes plan, price, cycle or quantity, from the local day of `at_ms` on. A cycle of other length starts on that day;
@@ -703,11 +559,11 @@ fn check_reach(contract: &Contract, date: Date) -> Result<(), BillingError> {
     Ok(())
 }
 
-fn check_price(
+pub(super) fn check_price(
     plan: &Plan,
     price: &Price,
-    customer: schemas::ids::CustomerId,
-    currency: schemas::money::Currency,
+    customer: CustomerId,
+    currency: Currency,
 ) -> Result<(), BillingError> {
     debug_assert_eq!(plan.id, price.plan);
     if price.currency() != currency {
@@ -721,7 +577,7 @@ fn check_price(
 }
 
 /// Whether somebody new can subscribe at an instant.
-fn check_plan(plan: &Plan, price: &Price, at_ms: i64) -> Result<(), BillingError> {
+pub(super) fn check_plan(plan: &Plan, price: &Price, at_ms: i64) -> Result<(), BillingError> {
     if plan.archived_at_ms.is_some_and(|since_ms| since_ms <= at_ms) {
         return Err(BillingError::PlanArchived(plan.id));
     }
@@ -732,188 +588,4 @@ fn check_plan(plan: &Plan, price: &Price, at_ms: i64) -> Result<(), BillingError
         });
     }
     Ok(())
-}
-
-/// F-26: one free plan per account, with a verified email address and a second factor.
-async fn check_free(connection: &mut AnyConnection, customer: &inventory::Customer) -> Result<(), BillingError> {
-    let refuse = |why| BillingError::FreePlanRefused {
-        customer: customer.id,
-        why,
-    };
-    if customer.email_verified_at_ms.is_none() {
-        return Err(refuse("its email address is not verified"));
-    }
-    let count = |sql: &'static str| sqlx::query(sql).bind(customer.id.0);
-    let factors: i64 = count(
-        "SELECT count(*) FROM users WHERE customer_id = $1 AND disabled_at_ms IS NULL AND two_factor_at_ms IS NOT NULL",
-    )
-    .fetch_one(&mut *connection)
-    .await?
-    .try_get(0)?;
-    if factors == 0 {
-        return Err(refuse("none of its users has a second factor"));
-    }
-    let others: i64 = count(
-        "SELECT count(*) FROM subscriptions s JOIN phases p ON p.subscription_id = s.id JOIN plans l ON l.id = p.plan_id \
-         WHERE s.customer_id = $1 AND s.status <> 'ended' AND l.is_free = 1",
-    )
-    .fetch_one(&mut *connection)
-    .await?
-    .try_get(0)?;
-    if others > 0 {
-        return Err(refuse("it has one already"));
-    }
-    Ok(())
-}
-
-async fn parent_of(
-    connection: &mut AnyConnection,
-    parent: SubscriptionId,
-    service: ServiceId,
-) -> Result<Contract, BillingError> {
-    let parent = contract(connection, parent).await?;
-    let state = parent.subscription.state;
-    if parent.subscription.service != service || parent.subscription.parent.is_some() {
-        return Err(BillingError::OtherService {
-            subscription: parent.subscription.id,
-            service,
-        });
-    }
-    if matches!(state, State::Cancelled | State::Ended) {
-        return Err(BillingError::Refused {
-            subscription: parent.subscription.id,
-            what: "given an add-on",
-            state,
-        });
-    }
-    Ok(parent)
-}
-
-/// A phase to be made.
-struct NewPhase<'a> {
-    price: &'a Price,
-    quantity: i64,
-    anchor: AnchorDay,
-    cycle_from: Date,
-    from: Date,
-}
-
-async fn insert_phase(
-    connection: &mut AnyConnection,
-    subscription: SubscriptionId,
-    new: &NewPhase<'_>,
-    now_ms: i64,
-) -> Result<PhaseId, BillingError> {
-    let id = PhaseId(next_id(connection, "phase").await?);
-    sqlx::query(
-        "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(id.0)
-    .bind(subscription.0)
-    .bind(new.price.plan.0)
-    .bind(new.price.id.0)
-    .bind(new.quantity)
-    .bind(new.anchor.get())
-    .bind(new.cycle_from.to_string())
-    .bind(new.from.to_string())
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
-    Ok(id)
-}
-
-async fn end_phase(connection: &mut AnyConnection, id: PhaseId, to: Date) -> Result<(), BillingError> {
-    sqlx::query("UPDATE phases SET to_date = $1 WHERE id = $2")
-        .bind(to.to_string())
-        .bind(id.0)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Moves a subscription to the state that follows, and records it.
-async fn transition(
-    connection: &mut AnyConnection,
-    subscription: &Subscription,
-    happening: Happening,
-    reason: &str,
-    actor: &str,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    let refused = BillingError::NoTransition {
-        subscription: subscription.id,
-        state: subscription.state,
-        happening,
-    };
-    let to = subscription.state.after(happening).ok_or(refused)?;
-    let moved = sqlx::query("UPDATE subscriptions SET status = $1 WHERE id = $2 AND status = $3")
-        .bind(to.name())
-        .bind(subscription.id.0)
-        .bind(subscription.state.name())
-        .execute(&mut *connection)
-        .await?;
-    if moved.rows_affected() == 0 {
-        return Err(BillingError::ChangedMeanwhile(subscription.id));
-    }
-    record_state(
-        connection,
-        subscription.id,
-        Some(subscription.state),
-        to,
-        reason,
-        actor,
-        now_ms,
-    )
-    .await
-}
-
-async fn record_state(
-    connection: &mut AnyConnection,
-    id: SubscriptionId,
-    from: Option<State>,
-    to: State,
-    reason: &str,
-    actor: &str,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    let event = next_id(connection, "subscription_event").await?;
-    sqlx::query(
-        "INSERT INTO subscription_events (id, subscription_id, from_status, to_status, reason, actor, at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(event)
-    .bind(id.0)
-    .bind(from.map_or("", State::name))
-    .bind(to.name())
-    .bind(reason)
-    .bind(actor)
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn tell(
-    connection: &mut AnyConnection,
-    subscription: &Subscription,
-    event_type: EventType,
-    payload: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    let new = NewEvent {
-        event_type,
-        customer: Some(subscription.customer),
-        subject: subscription.id.to_string(),
-        payload,
-    };
-    event::publish(connection, new, now_ms).await?;
-    Ok(())
-}
-
-fn midnight(date: Date, zone: &jiff::tz::TimeZone) -> Result<jiff::Timestamp, BillingError> {
-    let zoned = date
-        .to_zoned(zone.clone())
-        .map_err(|error| BillingError::Period(error.into()))?;
-    Ok(zoned.timestamp())
 }

@@ -11,16 +11,18 @@
 //! [`change`] holds what can be done to a subscription now, [`schedule`] what is to be done at a time (F-25), [`transfer`]
 //! the move to another customer (F-27).
 
+mod begin;
 pub mod change;
 mod load;
 pub mod reprice;
 pub mod schedule;
 pub mod state;
 pub mod transfer;
+mod write;
 
 use std::sync::Arc;
 
-pub use change::{NewSubscription, subscribe};
+pub use begin::{NewSubscription, subscribe};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;

@@ -10,8 +10,10 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::change::{self, Change, End, MAX_REASON_CHARS, NewSubscription, tell};
+use super::begin::{NewSubscription, subscribe};
+use super::change::{self, Change, End, MAX_REASON_CHARS};
 use super::load::{contract, subscription};
+use super::write::tell;
 use super::{MAX_QUANTITY, State};
 use crate::BillingError;
 use crate::catalog::{self, named};
@@ -284,7 +286,7 @@ pub(crate) async fn execute(
                 parent: Some(id),
                 ..NewSubscription::new(parent.service, terms.price, change.at_ms)
             };
-            change::subscribe(connection, new, actor, now_ms).await?;
+            subscribe(connection, new, actor, now_ms).await?;
         }
         Planned::Cancel => {
             let zone = subscription(&mut *connection, id).await?.time_zone;

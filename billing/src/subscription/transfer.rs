@@ -12,7 +12,8 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::change::{self, Afterwards, End, MAX_REASON_CHARS, NewSubscription};
+use super::begin::{NewSubscription, subscribe};
+use super::change::{self, Afterwards, End, MAX_REASON_CHARS};
 use super::load::{addons_of, contract, subscription_of};
 use crate::BillingError;
 use crate::catalog::{self, named};
@@ -205,7 +206,7 @@ pub async fn complete(
                 parent: contract.subscription.parent.and(begun),
                 ..NewSubscription::new(transfer.service, price.id, now_ms)
             };
-            let made = change::subscribe(connection, new, actor, now_ms).await?;
+            let made = subscribe(connection, new, actor, now_ms).await?;
             begun = begun.or(Some(made.id));
         }
     } else {

@@ -28,22 +28,19 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
     let world = World::new().await;
     let (customer, made) = february(&world, "19").await;
     let id = made.invoice.id;
-    assert_eq!(made.invoice.total.minor, 29_81);
+    assert_eq!(made.invoice.total.minor, 2981);
     let eur = |minor| Credited::Amount(Money::new(minor, Currency::EUR));
 
-    let note = read(&world, taken_back(&world, id, eur(10_00)).await.unwrap()).await;
+    let note = read(&world, taken_back(&world, id, eur(1000)).await.unwrap()).await;
     assert_eq!(note.invoice.number, "CN-2026-000001");
-    assert_eq!(
-        (note.invoice.subtotal.minor, note.invoice.total.minor),
-        (-10_00, -11_90)
-    );
+    assert_eq!((note.invoice.subtotal.minor, note.invoice.total.minor), (-1000, -1190));
     assert_eq!((note.invoice.corrects, note.invoice.outstanding().minor), (Some(id), 0));
-    assert_eq!(read(&world, id).await.invoice.outstanding().minor, 17_91);
+    assert_eq!(read(&world, id).await.invoice.outstanding().minor, 1791);
     assert_books_are_right(&world).await;
 
     for (what, said) in [
         (Credited::Whole, "a part of it was taken back already: give the amount"),
-        (eur(15_06), "more would be taken back than was charged"),
+        (eur(1506), "more would be taken back than was charged"),
         (eur(0), "the amount is not more than zero"),
         (eur(-1), "the amount is not more than zero"),
         (
@@ -54,7 +51,7 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
         let error = taken_back(&world, id, what).await.unwrap_err();
         assert_eq!(error.to_string(), format!("inv_1 cannot be taken back: {said}"));
     }
-    taken_back(&world, id, eur(15_05)).await.unwrap();
+    taken_back(&world, id, eur(1505)).await.unwrap();
     assert_eq!(read(&world, id).await.invoice.status, InvoiceStatus::Paid);
     let error = taken_back(&world, note.invoice.id, Credited::Whole).await.unwrap_err();
     assert_eq!(
@@ -175,10 +172,10 @@ async fn prices_that_include_tax_are_what_the_customer_pays() {
             made.invoice.tax.minor,
             made.invoice.total.minor
         ),
-        (21_01, 3_99, 25_00)
+        (2101, 399, 2500)
     );
     let priced: Vec<i64> = made.lines.iter().map(|line| line.priced.minor).collect();
-    assert_eq!(priced, [20_00, 5_00]);
+    assert_eq!(priced, [2000, 500]);
     // A correction compares what was priced, not what is net.
     world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
     let march = closed(&world, customer, "2026-04-01T00:10:00Z")
@@ -186,16 +183,49 @@ async fn prices_that_include_tax_are_what_the_customer_pays() {
         .invoices
         .remove(0);
     let priced: Vec<i64> = march.lines.iter().map(|line| line.priced.minor).collect();
-    assert_eq!(priced, [20_00, 0, 2_00]);
+    assert_eq!(priced, [2000, 0, 200]);
     let note = read(
         &world,
         taken_back(&world, made.invoice.id, Credited::Whole).await.unwrap(),
     )
     .await;
-    assert_eq!(
-        (note.invoice.subtotal.minor, note.invoice.total.minor),
-        (-21_01, -25_00)
+    assert_eq!((note.invoice.subtotal.minor, note.invoice.total.minor), (-2101, -2500));
+    assert_books_are_right(&world).await;
+}
+
+#[tokio::test]
+async fn pooled_services_use_what_others_leave() {
+    let world = World::new().await;
+    let customer = world.customer("EUR", "UTC", "0").await;
+    sqlx::query("UPDATE customers SET pools_usage = 1")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    let (frugal, greedy) = (
+        world.subscribe(customer, started_in_february()).await,
+        world.subscribe(customer, started_in_february()).await,
     );
+    world.usage.add(frugal.service.id, "2026-02-10T12:00:00Z", 600 * GIB, 0);
+    world
+        .usage
+        .add(greedy.service.id, "2026-02-10T12:00:00Z", 1500 * GIB, 0);
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    // 2,100 GiB together, 2,000 included: 100 at 0.05.
+    assert_eq!(
+        amounts(&made),
+        [
+            (LineKind::Base, 2000),
+            (LineKind::TransferOverage, 0),
+            (LineKind::Base, 2000),
+            (LineKind::TransferOverage, 500)
+        ]
+    );
+    assert_eq!(
+        made.lines[3].description,
+        "web-1: transfer 1500 GiB (in + out), 1000 GiB included, 400 GiB from other services"
+    );
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks.iter().all(|check| check.equal), "{checks:?}");
     assert_books_are_right(&world).await;
 }
 
@@ -206,7 +236,7 @@ async fn what_was_entered_by_hand_goes_on_the_next_invoice_or_its_own() {
     let contract = world.subscribe(customer, started_in_february()).await;
     let nobody = world.customer("EUR", "UTC", "0").await;
     let mut transaction = world.database.begin_write().await.unwrap();
-    for (customer, subscription, minor) in [(customer, Some(contract.subscription.id), 50_00), (nobody, None, -5_00)] {
+    for (customer, subscription, minor) in [(customer, Some(contract.subscription.id), 5000), (nobody, None, -500)] {
         let amount = Money::new(minor, Currency::EUR);
         add_item(
             &mut transaction,
@@ -239,18 +269,18 @@ async fn what_was_entered_by_hand_goes_on_the_next_invoice_or_its_own() {
         [
             (LineKind::Base, 2000),
             (LineKind::TransferOverage, 0),
-            (LineKind::Item, 50_00)
+            (LineKind::Item, 5000)
         ]
     );
     let note = closed(&world, nobody, MARCH).await.invoices.remove(0);
     assert_eq!(
         (note.invoice.kind, amounts(&note)),
-        (InvoiceKind::CreditNote, vec![(LineKind::Item, -5_00)])
+        (InvoiceKind::CreditNote, vec![(LineKind::Item, -500)])
     );
     assert_eq!(closed(&world, nobody, MARCH).await.invoices.len(), 0);
     let credit = settlement::credit_balance(world.database.pool(), nobody, Currency::EUR)
         .await
         .unwrap();
-    assert_eq!(credit.minor, 5_00);
+    assert_eq!(credit.minor, 500);
     assert_books_are_right(&world).await;
 }

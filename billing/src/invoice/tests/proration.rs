@@ -5,8 +5,8 @@ use schemas::ids::{PriceId, SubscriptionId};
 use super::*;
 use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::settlement;
-use crate::subscription::change::{self, Change, End, NewSubscription};
-use crate::subscription::{State, subscribe, subscription};
+use crate::subscription::change::{self, Change, End};
+use crate::subscription::{NewSubscription, State, subscribe, subscription};
 
 /// A world with one customer and flat plans charged in advance.
 struct Shop {
@@ -109,22 +109,22 @@ fn credit_note(lines: &[(LineKind, i64)]) -> (InvoiceKind, Vec<(LineKind, i64)>)
 async fn an_upgrade_gives_unused_days_back_and_charges_the_days_left() {
     let shop = Shop::new("USD", "UTC").await;
     let (small, large) = (
-        shop.price("small", 1, 100_00).await,
-        shop.price("large", 1, 200_00).await,
+        shop.price("small", 1, 10_000).await,
+        shop.price("large", 1, 20_000).await,
     );
     let id = shop.begin(small.id, "2025-01-01T09:00:00Z").await;
     assert_eq!(
         shop.close("2025-01-01T09:00:00Z").await,
-        [invoice(&[(LineKind::Base, 100_00)])]
+        [invoice(&[(LineKind::Base, 10_000)])]
     );
     shop.change(id, large.id, 1, "2025-01-16T14:30:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-16T14:30:00Z").await,
-        [invoice(&[(LineKind::Unused, -51_61), (LineKind::Base, 103_23)])]
+        [invoice(&[(LineKind::Unused, -5161), (LineKind::Base, 10_323)])]
     );
     assert_eq!(
         shop.close("2025-02-01T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 200_00)])]
+        [invoice(&[(LineKind::Base, 20_000)])]
     );
     assert_eq!(shop.close("2025-02-28T23:59:59Z").await, []);
 }
@@ -133,8 +133,8 @@ async fn an_upgrade_gives_unused_days_back_and_charges_the_days_left() {
 async fn a_downgrade_leaves_credit_that_the_next_invoice_takes() {
     let shop = Shop::new("USD", "UTC").await;
     let (small, large) = (
-        shop.price("small", 1, 100_00).await,
-        shop.price("large", 1, 200_00).await,
+        shop.price("small", 1, 10_000).await,
+        shop.price("large", 1, 20_000).await,
     );
     let id = shop.begin(large.id, "2025-01-01T00:00:00Z").await;
     let first = closed(&shop.world, shop.customer, "2025-01-01T00:00:00Z")
@@ -150,16 +150,16 @@ async fn a_downgrade_leaves_credit_that_the_next_invoice_takes() {
     shop.change(id, small.id, 1, "2025-01-16T00:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-16T00:00:00Z").await,
-        [credit_note(&[(LineKind::Unused, -103_23), (LineKind::Base, 51_61)])]
+        [credit_note(&[(LineKind::Unused, -10_323), (LineKind::Base, 5161)])]
     );
-    assert_eq!(shop.credit().await, 51_62);
+    assert_eq!(shop.credit().await, 5162);
     let february = closed(&shop.world, shop.customer, "2025-02-01T00:00:00Z")
         .await
         .invoices
         .remove(0);
     assert_eq!(
         (february.invoice.total.minor, february.invoice.outstanding().minor),
-        (100_00, 48_38)
+        (10_000, 4838)
     );
     assert_eq!(february.invoice.status, InvoiceStatus::PartiallyPaid);
     assert_eq!(shop.credit().await, 0);
@@ -168,22 +168,22 @@ async fn a_downgrade_leaves_credit_that_the_next_invoice_takes() {
 #[tokio::test]
 async fn a_biennial_plan_changed_half_way_gives_366_of_731_days_back() {
     let shop = Shop::new("USD", "UTC").await;
-    let (old, new) = (shop.price("old", 24, 40_00).await, shop.price("new", 1, 10_00).await);
+    let (old, new) = (shop.price("old", 24, 4000).await, shop.price("new", 1, 1000).await);
     let id = shop.begin(old.id, "2023-03-01T00:00:00Z").await;
     assert_eq!(
         shop.close("2023-03-01T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 40_00)])]
+        [invoice(&[(LineKind::Base, 4000)])]
     );
     shop.change(id, new.id, 1, "2024-02-29T12:00:00Z").await.unwrap();
     // Another cycle starts on the day of the change.
     assert_eq!(
         shop.close("2024-02-29T12:00:00Z").await,
-        [credit_note(&[(LineKind::Unused, -20_03), (LineKind::Base, 10_00)])]
+        [credit_note(&[(LineKind::Unused, -2003), (LineKind::Base, 1000)])]
     );
     assert_eq!(shop.close("2024-03-28T23:59:59Z").await, []);
     assert_eq!(
         shop.close("2024-03-29T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 10_00)])]
+        [invoice(&[(LineKind::Base, 1000)])]
     );
 }
 
@@ -194,7 +194,7 @@ async fn arrears_from_1_january_to_27_february_2011_are_14_31_and_1_and_12_28() 
         base_timing: BaseTiming::Arrears,
         ..NewPlan::new("arrears", "vps", Terms::Flat)
     };
-    let price = shop.price_of(plan, 1, 868_00).await.1;
+    let price = shop.price_of(plan, 1, 86_800).await.1;
     let service = shop.world.service(shop.customer, "web-1").await;
     let new = NewSubscription {
         anchor_day: Some(15),
@@ -208,9 +208,9 @@ async fn arrears_from_1_january_to_27_february_2011_are_14_31_and_1_and_12_28() 
     assert_eq!(
         shop.close("2011-06-01T00:00:00Z").await,
         [
-            invoice(&[(LineKind::Base, 392_00)]),
-            invoice(&[(LineKind::Base, 868_00)]),
-            invoice(&[(LineKind::Base, 372_00)])
+            invoice(&[(LineKind::Base, 39_200)]),
+            invoice(&[(LineKind::Base, 86_800)]),
+            invoice(&[(LineKind::Base, 37_200)])
         ]
     );
 }
@@ -218,18 +218,18 @@ async fn arrears_from_1_january_to_27_february_2011_are_14_31_and_1_and_12_28() 
 #[tokio::test]
 async fn a_subscription_that_ends_today_gives_today_back() {
     let shop = Shop::new("USD", "Europe/Berlin").await;
-    let price = shop.price("small", 1, 31_00).await;
+    let price = shop.price("small", 1, 3100).await;
     let id = shop.begin(price.id, "2025-02-28T23:00:00Z").await;
     assert_eq!(
         shop.close("2025-02-28T23:00:00Z").await,
-        [invoice(&[(LineKind::Base, 31_00)])]
+        [invoice(&[(LineKind::Base, 3100)])]
     );
     // 30 March is the 23-hour day; 2 of 31 days are left, whatever hours they have.
     shop.cancel(id, End::Now, "2025-03-29T23:30:00Z").await.unwrap();
     assert_eq!(shop.state(id).await, State::Ended);
     assert_eq!(
         shop.close("2025-03-29T23:30:00Z").await,
-        [credit_note(&[(LineKind::Unused, -2_00)])]
+        [credit_note(&[(LineKind::Unused, -200)])]
     );
     assert_eq!(shop.close("2026-01-01T00:00:00Z").await, []);
 }
@@ -237,7 +237,7 @@ async fn a_subscription_that_ends_today_gives_today_back() {
 #[tokio::test]
 async fn one_that_ends_with_its_cycle_gives_nothing_back_and_can_be_resumed_before() {
     let shop = Shop::new("USD", "UTC").await;
-    let price = shop.price("small", 1, 30_00).await;
+    let price = shop.price("small", 1, 3000).await;
     let id = shop.begin(price.id, "2025-01-31T00:00:00Z").await;
     shop.close("2025-01-31T00:00:00Z").await;
     shop.cancel(id, End::CycleEnd, "2025-02-10T00:00:00Z").await.unwrap();
@@ -250,7 +250,7 @@ async fn one_that_ends_with_its_cycle_gives_nothing_back_and_can_be_resumed_befo
     assert_eq!(shop.state(id).await, State::Active);
     assert_eq!(
         shop.close("2025-02-28T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 30_00)])]
+        [invoice(&[(LineKind::Base, 3000)])]
     );
     shop.cancel(id, End::CycleEnd, "2025-03-01T00:00:00Z").await.unwrap();
     let done = crate::lifecycle::advance(&shop.world.database, ms("2025-03-31T00:00:00Z"))
@@ -264,29 +264,26 @@ async fn one_that_ends_with_its_cycle_gives_nothing_back_and_can_be_resumed_befo
 #[tokio::test]
 async fn two_changes_on_one_day_charge_the_last_one() {
     let shop = Shop::new("USD", "UTC").await;
-    let small = shop.price("small", 1, 31_00).await;
-    let (middle, large) = (
-        shop.price("middle", 1, 62_00).await,
-        shop.price("large", 1, 93_00).await,
-    );
+    let small = shop.price("small", 1, 3100).await;
+    let (middle, large) = (shop.price("middle", 1, 6200).await, shop.price("large", 1, 9300).await);
     let id = shop.begin(small.id, "2025-01-01T00:00:00Z").await;
     shop.close("2025-01-01T00:00:00Z").await;
     shop.change(id, middle.id, 1, "2025-01-02T08:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-02T08:00:00Z").await,
-        [invoice(&[(LineKind::Unused, -30_00), (LineKind::Base, 60_00)])]
+        [invoice(&[(LineKind::Unused, -3000), (LineKind::Base, 6000)])]
     );
     shop.change(id, large.id, 1, "2025-01-02T09:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-02T09:00:00Z").await,
-        [invoice(&[(LineKind::Unused, -60_00), (LineKind::Base, 90_00)])]
+        [invoice(&[(LineKind::Unused, -6000), (LineKind::Base, 9000)])]
     );
 }
 
 #[tokio::test]
 async fn quantity_coupons_and_their_share_of_what_is_given_back() {
     let shop = Shop::new("USD", "UTC").await;
-    let price = shop.price("small", 1, 31_00).await;
+    let price = shop.price("small", 1, 3100).await;
     let mut transaction = shop.world.database.begin_write().await.unwrap();
     let coupon = |code, discount| NewCoupon {
         code,
@@ -310,21 +307,21 @@ async fn quantity_coupons_and_their_share_of_what_is_given_back() {
     let id = shop.begin_with(new).await.unwrap();
     assert_eq!(
         shop.close("2025-01-01T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 62_00), (LineKind::Discount, -6_20)])]
+        [invoice(&[(LineKind::Base, 6200), (LineKind::Discount, -620)])]
     );
     // 10 of 31 days: of 55.80 that is 18.00. The coupon is for one cycle, and this is the same one.
     shop.change(id, price.id, 1, "2025-01-22T00:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-22T00:00:00Z").await,
         [credit_note(&[
-            (LineKind::Unused, -18_00),
-            (LineKind::Base, 10_00),
-            (LineKind::Discount, -1_00)
+            (LineKind::Unused, -1800),
+            (LineKind::Base, 1000),
+            (LineKind::Discount, -100)
         ])]
     );
     assert_eq!(
         shop.close("2025-02-01T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 31_00)])]
+        [invoice(&[(LineKind::Base, 3100)])]
     );
     let other = shop.world.service(shop.customer, "web-2").await;
     let again = NewSubscription {
@@ -364,7 +361,7 @@ async fn trials_stock_and_add_ons() {
         stock: Some(1),
         ..NewPlan::new("trial", "vps", Terms::Flat)
     };
-    let (plan, price) = shop.price_of(plan, 1, 28_00).await;
+    let (plan, price) = shop.price_of(plan, 1, 2800).await;
     let id = shop.begin(price.id, "2025-01-18T10:00:00Z").await;
     assert_eq!(shop.state(id).await, State::Trial);
     assert_eq!(shop.close("2025-01-31T23:59:59Z").await, []);
@@ -379,7 +376,7 @@ async fn trials_stock_and_add_ons() {
         kind: catalog::PlanKind::Addon,
         ..NewPlan::new("backup", "vps", Terms::Flat)
     };
-    let addon = shop.price_of(addon, 1, 5_60).await.1;
+    let addon = shop.price_of(addon, 1, 560).await.1;
     let service = subscription(shop.world.database.pool(), id).await.unwrap().service;
     let alone = NewSubscription::new(service, addon.id, ms("2025-02-11T00:00:00Z"));
     assert!(matches!(shop.begin_with(alone).await, Err(BillingError::AddonAlone(_))));
@@ -389,7 +386,7 @@ async fn trials_stock_and_add_ons() {
     assert_eq!(done.trials_ended, 1);
     assert_eq!(
         shop.close("2025-02-01T00:00:00Z").await,
-        [invoice(&[(LineKind::Base, 28_00)])]
+        [invoice(&[(LineKind::Base, 2800)])]
     );
     let beside = NewSubscription {
         parent: Some(id),
@@ -399,7 +396,7 @@ async fn trials_stock_and_add_ons() {
     // It takes over the anchor of what it is beside: 18 of 28 days.
     assert_eq!(
         shop.close("2025-02-11T00:00:00Z").await,
-        [invoice(&[(LineKind::Addon, 3_60)])]
+        [invoice(&[(LineKind::Addon, 360)])]
     );
     shop.cancel(id, End::Now, "2025-02-15T00:00:00Z").await.unwrap();
     assert_eq!(
@@ -408,7 +405,7 @@ async fn trials_stock_and_add_ons() {
     );
     assert_eq!(
         shop.close("2025-02-15T00:00:00Z").await,
-        [credit_note(&[(LineKind::Unused, -14_00), (LineKind::Unused, -2_80)])]
+        [credit_note(&[(LineKind::Unused, -1400), (LineKind::Unused, -280)])]
     );
     let left = catalog::plan(shop.world.database.pool(), plan.id).await.unwrap().stock;
     assert_eq!(left, Some(1), "what ended is to be had again");
@@ -496,7 +493,7 @@ async fn usage_that_was_charged_cannot_be_changed_and_a_part_of_a_month_has_its_
 
 #[test]
 fn cycles_cost_what_their_discounts_leave() {
-    let month = Money::new(29_99, Currency::USD);
+    let month = Money::new(2999, Currency::USD);
     let plan = Plan {
         id: schemas::ids::PlanId(1),
         kind: catalog::PlanKind::Plan,
@@ -514,7 +511,7 @@ fn cycles_cost_what_their_discounts_leave() {
         created_at_ms: 0,
         archived_at_ms: None,
     };
-    for (months, minor) in [(1, 29_99), (3, 85_47), (6, 161_95), (12, 305_90), (24, 575_81)] {
+    for (months, minor) in [(1, 2999), (3, 8547), (6, 16_195), (12, 30_590), (24, 57_581)] {
         assert_eq!(
             plan.derived_base(month, months).unwrap().minor,
             minor,

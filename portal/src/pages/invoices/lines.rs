@@ -74,9 +74,13 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
     ];
     match charge {
         UsageCharge::Transfer {
-            unit, included_bytes, ..
+            unit,
+            included_bytes,
+            from_pool_bytes,
+            ..
         } => {
-            let over = measured.billed_bytes.saturating_sub(*included_bytes);
+            let free = included_bytes.saturating_add(*from_pool_bytes);
+            let over = measured.billed_bytes.saturating_sub(free);
             let volume = |bytes: u64| format::in_unit(bytes, unit.bytes(), unit.name());
             steps.push(step(
                 format!("What counts: {mode}"),
@@ -88,6 +92,13 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
                 volume(*included_bytes),
                 exact_bytes(*included_bytes),
             ));
+            if *from_pool_bytes > 0 {
+                steps.push(step(
+                    "Left by other services",
+                    volume(*from_pool_bytes),
+                    exact_bytes(*from_pool_bytes),
+                ));
+            }
             steps.push(step(
                 "Over what is included",
                 volume(over),
@@ -100,6 +111,7 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
         }
         UsageCharge::Percentile {
             commit_bps,
+            from_pool_bps,
             days,
             nominal_days,
             ..
@@ -123,9 +135,16 @@ fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_
                 format::bits_per_second(*commit_bps),
                 format!("{} bit/s", format::grouped(*commit_bps)),
             ));
+            if *from_pool_bps > 0 {
+                steps.push(step(
+                    "Left by other services",
+                    format::bits_per_second(*from_pool_bps),
+                    format!("{} bit/s", format::grouped(*from_pool_bps)),
+                ));
+            }
             steps.push(step(
                 "Over the commit",
-                format::bits_per_second(percentile.saturating_sub(*commit_bps)),
+                format::bits_per_second(percentile.saturating_sub(commit_bps.saturating_add(*from_pool_bps))),
                 if days == nominal_days {
                     String::new()
                 } else {

@@ -1,0 +1,485 @@
+//! Collection: what is done about an invoice until it is paid (F-21).
+//!
+//! ```text
+//! finalised     charge                                   what is there as credit is used first
+//! due, day 0    invoice.overdue, subscriptions past due, charge
+//! day 3, 5, 7   charge                                   (the days of the `Schedule`)
+//! day 14        subscriptions on the invoice held for `unpaid`
+//! then          listed: to write off or to terminate is a person's decision
+//!
+//! paid          past due → active, hold lifted, for each subscription with nothing else overdue
+//! ```
+//!
+//! Promises:
+//! * A step is done once, whoever runs and how many: its transaction moves `dunning.step` by compare-and-set. The charge
+//!   comes after that commit, so a process that dies in between has missed an attempt and never makes one twice.
+//! * After days off each step that was missed is made up for, but charged is once. What can be charged is charged before
+//!   anything is suspended for it.
+//! * While the outcome of a payment is awaited nothing else is done; the customer's confirmation is not waited for.
+//! * Paid, void, written off or disputed invoices are left alone. What was paid and taken back (a chargeback, a refund by
+//!   the gateway) starts anew on that day, and is not charged by itself any more.
+//! * Who may go on follows from what is open, not from what was noted: [`recover`] can be run at any time.
+
+mod recovery;
+mod schedule;
+
+pub use recovery::{Recovered, recover, recover_customer};
+pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
+
+use schemas::db::Database;
+use schemas::ids::{CustomerId, InvoiceId, SubscriptionId};
+use schemas::money::{Currency, Money, MoneyError};
+use schemas::window::HOUR_MS;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use tracing::{info, warn};
+
+use self::schedule::Dates;
+use crate::BillingError;
+use crate::charger::{self, Charge, Charger, Order, Purpose};
+use crate::event::{EventError, EventType};
+use crate::settlement::{self, SettlementError};
+use crate::subscription::change;
+use crate::subscription::state::HoldCause;
+
+/// Invoices that one call looks at; the next call takes the rest.
+const AT_ONCE: i64 = 1_000;
+/// A payment that is under way is waited for so long before the next look.
+const WAIT_MS: i64 = HOUR_MS;
+/// What its charges say in `payments.note`: nobody asked for them at that moment.
+pub const COLLECTION_NOTE: &str = "collection";
+/// Steps of one invoice in one call: a charge, and a suspension that was due too.
+const STEPS_AT_ONCE: usize = 2;
+/// Invoices on a page at most.
+pub const MAX_PAGE: i64 = 1_000;
+
+/// Why collection could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DunningError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("use credit")]
+    Settlement(#[from] SettlementError),
+    #[error("change a subscription")]
+    Billing(#[from] BillingError),
+    #[error("tell what happened")]
+    Event(#[from] EventError),
+    #[error("compute an amount")]
+    Money(#[from] MoneyError),
+    #[error("charge the payment method")]
+    Charge(#[from] charger::ChargerError),
+}
+
+/// What one call did.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Invoices that collection began with.
+    pub begun: u64,
+    /// Invoices that are not collected any more: paid, void, written off, disputed.
+    pub left: u64,
+    pub overdue: Vec<InvoiceId>,
+    pub charged: Vec<(InvoiceId, Charge)>,
+    pub suspended: Vec<InvoiceId>,
+    pub recovered: Vec<SubscriptionId>,
+    /// What could not be done, and why; the rest was.
+    pub failed: Vec<(InvoiceId, DunningError)>,
+    /// Subscriptions whose state could not be put right.
+    pub stuck: Vec<(SubscriptionId, DunningError)>,
+}
+
+/// Does what is due about unpaid invoices, and lets go on who has paid. Doing it again does nothing.
+///
+/// # Errors
+/// When the database cannot be read at all; what fails for one invoice is in [`Collected::failed`].
+pub async fn run<C: Charger>(
+    database: &Database,
+    charger: &C,
+    schedule: &Schedule,
+    now_ms: i64,
+) -> Result<Collected, DunningError> {
+    let mut collected = Collected {
+        left: leave(database).await?,
+        begun: begin(database, now_ms).await?,
+        ..Collected::default()
+    };
+    let rows = sqlx::query(
+        "SELECT d.invoice_id FROM dunning d WHERE d.next_at_ms <= $1 ORDER BY d.next_at_ms, d.invoice_id LIMIT $2",
+    )
+    .bind(now_ms)
+    .bind(AT_ONCE)
+    .fetch_all(database.pool())
+    .await?;
+    for row in &rows {
+        let invoice = InvoiceId(row.try_get(0)?);
+        if let Err(error) = collect(database, charger, schedule, invoice, now_ms, &mut collected).await {
+            collected.failed.push((invoice, error));
+        }
+    }
+    // What was settled meanwhile, by these charges or by others.
+    collected.left += leave(database).await?;
+    let recovered = recover(database, now_ms).await?;
+    collected.recovered = recovered.subscriptions;
+    collected.stuck = recovered.failed;
+    for (subscription, error) in recovery::note_late(database, now_ms).await? {
+        collected.stuck.push((subscription, error));
+    }
+    Ok(collected)
+}
+
+/// What collection leaves alone.
+const IS_LEFT_ALONE: &str = "(i.kind <> 'invoice' OR i.status NOT IN ('finalised', 'partially_paid') \
+     OR EXISTS (SELECT 1 FROM payments p JOIN disputes x ON x.payment_id = p.id WHERE p.invoice_id = i.id AND x.status = 'open'))";
+
+async fn leave(database: &Database) -> Result<u64, DunningError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "DELETE FROM dunning WHERE invoice_id IN \
+         (SELECT i.id FROM dunning d JOIN invoices i ON i.id = d.invoice_id WHERE {IS_LEFT_ALONE})"
+    ));
+    let mut transaction = database.begin_write().await?;
+    let left = sqlx::query(sql).execute(&mut *transaction).await?.rows_affected();
+    transaction.commit().await?;
+    Ok(left)
+}
+
+/// Open invoices that are not collected yet. One that was paid before is past its first charge.
+async fn begin(database: &Database, now_ms: i64) -> Result<u64, DunningError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "INSERT INTO dunning (invoice_id, step, next_at_ms, updated_at_ms) \
+         SELECT i.id, CASE WHEN EXISTS (SELECT 1 FROM allocations a WHERE a.invoice_id = i.id AND a.source = 'payment' \
+         AND a.amount_minor < 0) THEN {} ELSE {} END, i.finalised_at_ms, $1 \
+         FROM invoices i WHERE i.finalised_at_ms <= $1 AND i.status IN ('finalised', 'partially_paid') AND NOT {IS_LEFT_ALONE} \
+         AND NOT EXISTS (SELECT 1 FROM dunning d WHERE d.invoice_id = i.id) ON CONFLICT (invoice_id) DO NOTHING",
+        Progress::CHARGED_FIRST.0,
+        Progress::NONE.0,
+    ));
+    let mut transaction = database.begin_write().await?;
+    let begun = sqlx::query(sql)
+        .bind(now_ms)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+    transaction.commit().await?;
+    Ok(begun)
+}
+
+async fn collect<C: Charger>(
+    database: &Database,
+    charger: &C,
+    schedule: &Schedule,
+    invoice: InvoiceId,
+    now_ms: i64,
+    collected: &mut Collected,
+) -> Result<(), DunningError> {
+    for _ in 0..STEPS_AT_ONCE {
+        let Some(done) = step(database, schedule, invoice, now_ms).await? else {
+            return Ok(());
+        };
+        if done.is_overdue {
+            collected.overdue.push(invoice);
+        }
+        if done.is_suspended {
+            info!(%invoice, "services suspended: not paid");
+            collected.suspended.push(invoice);
+        }
+        if let Some(order) = done.order {
+            let charge = charger.charge(order, now_ms).await?;
+            if let Charge::Declined { payment, reason } = &charge {
+                warn!(%invoice, %payment, reason, "an invoice could not be collected");
+            }
+            collected.charged.push((invoice, charge));
+        }
+    }
+    Ok(())
+}
+
+/// What a transaction did, and what to charge now that it is committed.
+struct Done {
+    is_overdue: bool,
+    is_suspended: bool,
+    order: Option<Order<'static>>,
+}
+
+/// An invoice on its way, as its transaction sees it.
+struct Unpaid {
+    invoice: InvoiceId,
+    customer: CustomerId,
+    number: String,
+    progress: Progress,
+    next_at_ms: Option<i64>,
+    total: Money,
+    dates: Dates,
+    is_open: bool,
+    /// It was paid, and the money was taken back.
+    is_reopened: bool,
+    is_awaited: bool,
+}
+
+/// Does the next step of one invoice; `None` when there is nothing to do, or somebody else does it.
+async fn step(
+    database: &Database,
+    schedule: &Schedule,
+    invoice: InvoiceId,
+    now_ms: i64,
+) -> Result<Option<Done>, DunningError> {
+    let mut transaction = database.begin_write().await?;
+    let Some(customer) = customer_of(&mut transaction, invoice).await? else {
+        return Ok(None);
+    };
+    settlement::lock_customer(&mut transaction, customer).await?;
+    let Some(unpaid) = read_unpaid(&mut transaction, invoice).await? else {
+        return Ok(None);
+    };
+    if !unpaid.is_open || unpaid.next_at_ms.is_none_or(|next_ms| next_ms > now_ms) {
+        return Ok(None);
+    }
+    let Some(due) = schedule.due(unpaid.progress, unpaid.dates, now_ms) else {
+        // The schedule, or the day from which it counts, has changed.
+        let next_ms = schedule.next_at_ms(unpaid.progress, unpaid.dates);
+        move_to(&mut transaction, &unpaid, unpaid.progress, next_ms, now_ms).await?;
+        transaction.commit().await?;
+        return Ok(None);
+    };
+    if unpaid.is_awaited {
+        move_to(
+            &mut transaction,
+            &unpaid,
+            unpaid.progress,
+            Some(now_ms + WAIT_MS),
+            now_ms,
+        )
+        .await?;
+        transaction.commit().await?;
+        return Ok(None);
+    }
+    let next_ms = schedule.next_at_ms(due.to, unpaid.dates);
+    if !move_to(&mut transaction, &unpaid, due.to, next_ms, now_ms).await? {
+        return Ok(None);
+    }
+    // What is there as credit is the customer's way to pay before any other.
+    let credit = settlement::apply_credit(&mut transaction, invoice, now_ms).await?;
+    let open = settlement::outstanding(&mut *transaction, invoice).await?;
+    if open.minor <= 0 {
+        recover_customer(&mut transaction, customer, now_ms).await?;
+        transaction.commit().await?;
+        info!(%invoice, %credit, "paid from credit");
+        return Ok(None);
+    }
+    if due.says_overdue {
+        say_overdue(&mut transaction, &unpaid, open, schedule, now_ms).await?;
+        let reason = format!("invoice {} is overdue", unpaid.number);
+        for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
+            change::payment_late(&mut transaction, subscription, &reason, now_ms).await?;
+        }
+    }
+    if due.suspends {
+        let reason = format!("invoice {} is not paid", unpaid.number);
+        for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
+            change::hold(
+                &mut transaction,
+                subscription,
+                HoldCause::Unpaid,
+                &reason,
+                "billing",
+                now_ms,
+            )
+            .await?;
+        }
+    }
+    let mut order = None;
+    if due.charges && !unpaid.is_reopened {
+        let method = charger::default_method(&mut *transaction, customer).await?;
+        order = method.map(|method| Order {
+            customer,
+            method,
+            purpose: Purpose::Invoice(invoice),
+            note: COLLECTION_NOTE,
+        });
+    }
+    transaction.commit().await?;
+    Ok(Some(Done {
+        is_overdue: due.says_overdue,
+        is_suspended: due.suspends,
+        order,
+    }))
+}
+
+/// Moves an invoice on from where it was read; false when somebody else has.
+async fn move_to(
+    connection: &mut AnyConnection,
+    unpaid: &Unpaid,
+    to: Progress,
+    next_at_ms: Option<i64>,
+    now_ms: i64,
+) -> Result<bool, DunningError> {
+    let moved = sqlx::query(
+        "UPDATE dunning SET step = $2, next_at_ms = $3, updated_at_ms = $4 WHERE invoice_id = $1 AND step = $5",
+    )
+    .bind(unpaid.invoice.0)
+    .bind(to.0)
+    .bind(next_at_ms)
+    .bind(now_ms)
+    .bind(unpaid.progress.0)
+    .execute(connection)
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+async fn say_overdue(
+    connection: &mut AnyConnection,
+    unpaid: &Unpaid,
+    open: Money,
+    schedule: &Schedule,
+    now_ms: i64,
+) -> Result<(), DunningError> {
+    let facts = serde_json::json!({
+        "number": unpaid.number,
+        "amount_minor": unpaid.total.minor,
+        "total_minor": unpaid.total.minor,
+        "open_minor": open.minor,
+        "currency": open.currency.code(),
+        "due_at_ms": unpaid.dates.due_at_ms,
+        "suspends_at_ms": schedule.suspends_at_ms(unpaid.dates),
+    });
+    let subject = unpaid.invoice.to_string();
+    settlement::tell(
+        connection,
+        EventType::InvoiceOverdue,
+        unpaid.customer,
+        subject,
+        facts,
+        now_ms,
+    )
+    .await?;
+    Ok(())
+}
+
+/// The subscriptions that an invoice charges for and that have not ended.
+async fn subscriptions_on(
+    connection: &mut AnyConnection,
+    unpaid: &Unpaid,
+) -> Result<Vec<SubscriptionId>, DunningError> {
+    let rows = sqlx::query(
+        "SELECT s.id FROM subscriptions s WHERE s.customer_id = $2 AND s.status <> 'ended' \
+         AND s.id IN (SELECT l.subscription_id FROM invoice_lines l WHERE l.invoice_id = $1) ORDER BY s.id",
+    )
+    .bind(unpaid.invoice.0)
+    .bind(unpaid.customer.0)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(SubscriptionId(row.try_get(0)?))).collect()
+}
+
+async fn customer_of(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Option<CustomerId>, DunningError> {
+    let row = sqlx::query("SELECT customer_id FROM invoices WHERE id = $1")
+        .bind(invoice.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.map(CustomerId))
+}
+
+async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Option<Unpaid>, DunningError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT d.step, d.next_at_ms, i.customer_id, i.number, i.currency, i.total_minor, i.finalised_at_ms, i.due_at_ms, \
+         CAST(CASE WHEN {IS_LEFT_ALONE} THEN 0 ELSE 1 END AS BIGINT) AS is_open, \
+         (SELECT CAST(max(a.created_at_ms) AS BIGINT) FROM allocations a WHERE a.invoice_id = i.id AND a.source = 'payment' \
+          AND a.amount_minor < 0) AS reopened_at_ms, \
+         (SELECT count(*) FROM payments p WHERE p.invoice_id = i.id AND p.state IN ('intent', 'unknown', 'processing')) AS awaited \
+         FROM dunning d JOIN invoices i ON i.id = d.invoice_id WHERE i.id = $1"
+    ));
+    let Some(row) = sqlx::query(sql).bind(invoice.0).fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+    let due_at_ms: i64 = row.try_get("due_at_ms")?;
+    let reopened_at_ms: Option<i64> = row.try_get("reopened_at_ms")?;
+    Ok(Some(Unpaid {
+        invoice,
+        customer: CustomerId(row.try_get("customer_id")?),
+        number: row.try_get("number")?,
+        progress: Progress(row.try_get("step")?),
+        next_at_ms: row.try_get("next_at_ms")?,
+        total: Money::new(row.try_get("total_minor")?, currency),
+        dates: Dates {
+            finalised_at_ms: row.try_get("finalised_at_ms")?,
+            due_at_ms: reopened_at_ms.map_or(due_at_ms, |reopened_ms| reopened_ms.max(due_at_ms)),
+        },
+        is_open: row.try_get::<i64, _>("is_open")? == 1,
+        is_reopened: reopened_at_ms.is_some(),
+        is_awaited: row.try_get::<i64, _>("awaited")? > 0,
+    }))
+}
+
+/// An invoice that is collected.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Collection {
+    pub invoice: InvoiceId,
+    pub number: String,
+    pub customer: CustomerId,
+    pub customer_name: String,
+    pub open: Money,
+    pub due_at_ms: i64,
+    pub progress: Progress,
+    /// When something is done next; `None`: all that is done by itself was done, and a person decides.
+    pub next_at_ms: Option<i64>,
+    /// Charges of it that did not go through.
+    pub declines: i64,
+}
+
+impl Collection {
+    /// Nothing more is done by itself: it is to be written off, or its services terminated, or waited for.
+    pub fn is_exhausted(&self) -> bool {
+        self.next_at_ms.is_none()
+    }
+}
+
+/// Which invoices to list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CollectionFilter {
+    /// Of this customer only (S1).
+    pub customer: Option<CustomerId>,
+    /// Only those that wait for a person's decision.
+    pub exhausted: bool,
+    /// Past their due date by this instant.
+    pub overdue_at_ms: Option<i64>,
+}
+
+/// Invoices that are collected, those that were due first first, [`MAX_PAGE`] at most.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub async fn list(db: impl AnyExecutor<'_>, filter: CollectionFilter) -> Result<Vec<Collection>, DunningError> {
+    let rows = sqlx::query(
+        "SELECT i.id, i.number, i.customer_id, i.customer_name, i.currency, i.total_minor, i.due_at_ms, d.step, d.next_at_ms, \
+         CAST(coalesce((SELECT sum(a.amount_minor) FROM allocations a WHERE a.invoice_id = i.id), 0) AS BIGINT) AS settled, \
+         (SELECT count(*) FROM payments p WHERE p.invoice_id = i.id AND p.state = 'failed') AS declines \
+         FROM dunning d JOIN invoices i ON i.id = d.invoice_id WHERE i.status IN ('finalised', 'partially_paid') \
+         AND ($1 = 0 OR i.customer_id = $1) AND ($2 = 0 OR d.next_at_ms IS NULL) AND i.due_at_ms <= $3 \
+         ORDER BY i.due_at_ms, i.id LIMIT $4",
+    )
+    .bind(filter.customer.map_or(0, |customer| customer.0))
+    .bind(i64::from(filter.exhausted))
+    .bind(filter.overdue_at_ms.unwrap_or(i64::MAX))
+    .bind(MAX_PAGE)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(read_collection).collect()
+}
+
+fn read_collection(row: &AnyRow) -> Result<Collection, DunningError> {
+    let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+    let total = Money::new(row.try_get("total_minor")?, currency);
+    Ok(Collection {
+        invoice: InvoiceId(row.try_get("id")?),
+        number: row.try_get("number")?,
+        customer: CustomerId(row.try_get("customer_id")?),
+        customer_name: row.try_get("customer_name")?,
+        open: settlement::minus(total, Money::new(row.try_get("settled")?, currency))?,
+        due_at_ms: row.try_get("due_at_ms")?,
+        progress: Progress(row.try_get("step")?),
+        next_at_ms: row.try_get("next_at_ms")?,
+        declines: row.try_get("declines")?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What is said to owner and admins, and of webhooks.
+
+use super::{Facts, Message, Tone};
+use crate::event::{Event, EventType};
+
+pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
+    let (object, summary) = (facts.or("object", &event.subject), facts.text("summary"));
+    match event.event_type {
+        EventType::WebhookDisabled => {
+            let url = facts.text("url");
+            Message::new(Tone::Alert, "Your webhook endpoint was disabled", "Your webhook endpoint was disabled")
+                .say("For days nothing we sent to it was taken, so we have stopped. Put it right and enable it; what it missed can be sent again.")
+                .fact("Endpoint", url)
+                .fact("Last error", facts.text("error"))
+                .page("See your endpoints", "/webhooks")
+        }
+        EventType::ApprovalRequested => {
+            let by = facts.or("requested_by", "An admin");
+            Message::new(
+                Tone::Alert,
+                format!("Approval needed: {}", facts.or("action", "an action")),
+                "An action waits for your approval",
+            )
+            .say(format!(
+                "{by} asks for an action of high risk. Another admin approves or rejects it."
+            ))
+            .fact("What", summary)
+            .fact("About", Some(object))
+            .page("Decide", "/admin/approvals")
+        }
+        EventType::ApprovalDecided => {
+            let (by, decision) = (facts.or("decided_by", "An admin"), facts.or("decision", "decided"));
+            Message::new(
+                Tone::Plain,
+                format!("{} was {decision}", facts.or("action", "An action")),
+                format!("An action was {decision}"),
+            )
+            .say(format!("{by} has decided."))
+            .fact("What", summary)
+            .fact("About", Some(object))
+            .fact("Reason", facts.text("reason"))
+            .page("See approvals", "/admin/approvals")
+        }
+        EventType::HighRiskAction => {
+            let (actor, action) = (facts.or("actor", "Somebody"), facts.or("action", "an action"));
+            Message::new(
+                Tone::Alert,
+                format!("High risk: {action} by {actor}"),
+                "An action of high risk",
+            )
+            .say(format!(
+                "{actor} did something of high risk. If that should not be, act at once."
+            ))
+            .fact("Action", Some(action))
+            .fact("About", Some(object))
+            .fact("From", facts.text("ip"))
+            .fact("Audit entry", facts.text("audit"))
+            .page("See the audit log", "/admin/audit")
+        }
+        other => Message::new(Tone::Plain, other.name(), other.name()).say(format!("{other}: {}", event.subject)),
+    }
+}

@@ -1,0 +1,72 @@
+//! What is said of subscriptions and their planned changes.
+
+use serde_json::Value;
+
+use super::{Facts, Message, Tone};
+use crate::event::{Event, EventType};
+
+pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
+    let (plan, service, reason) = (facts.plan(), facts.service(), facts.text("reason"));
+    let at = facts.instant("at_ms");
+    let on = at.as_ref().map_or(String::new(), |at| format!(" on {at}"));
+    let page = format!("/subscriptions/{}", facts.or("subscription", &event.subject));
+    let change = match event.payload.get("kind").and_then(Value::as_str) {
+        Some("cancel") => format!("The cancellation of {service}"),
+        Some("addon") => format!("Adding {plan} to {service}"),
+        _ => format!("The change of {service} to {plan}"),
+    };
+    let message = match event.event_type {
+        EventType::SubscriptionCreated => {
+            Message::new(Tone::Plain, format!("{service}: {plan} ordered"), "Thank you for your order")
+                .say(format!("{plan} for {service} is ordered."))
+        }
+        EventType::SubscriptionActivated => {
+            Message::new(Tone::Good, format!("{service} is active"), format!("{service} is active"))
+                .say(format!("{plan} for {service} is active from now on."))
+        }
+        EventType::SubscriptionChanged => {
+            Message::new(Tone::Plain, format!("{service} is now {plan}"), "Your plan was changed")
+                .say(format!("{service} has {plan} from now on. What is left of the plan before is credited by the day."))
+        }
+        EventType::SubscriptionCancelled => {
+            Message::new(Tone::Plain, format!("{service} is cancelled"), format!("{service} is cancelled"))
+                .say(format!("Your cancellation of {service} is noted; it ends{on}. Until then nothing changes, and you can take it back."))
+                .fact("Ends", at)
+        }
+        EventType::SubscriptionResumed => {
+            Message::new(Tone::Good, format!("{service} goes on"), format!("{service} goes on"))
+                .say(format!("{service} is active as before. There is nothing more to do."))
+        }
+        EventType::SubscriptionEnded => {
+            Message::new(Tone::Plain, format!("{service} has ended"), format!("{service} has ended"))
+                .say(format!("{plan} for {service} has ended. Usage up to the end is on the last invoice."))
+        }
+        EventType::SubscriptionPastDue => {
+            Message::new(Tone::Alert, format!("{service}: an invoice is overdue"), "An invoice is overdue")
+                .say(format!("An invoice for {service} is overdue. Please pay it, so that the service stays on."))
+        }
+        EventType::SubscriptionSuspended => {
+            Message::new(Tone::Alert, format!("{service} is suspended"), format!("{service} is suspended"))
+                .say(format!("{service} is suspended."))
+        }
+        EventType::ChangeScheduled => {
+            Message::new(Tone::Plain, format!("Planned: {change}{on}"), "A change is planned")
+                .say(format!("{change} is planned{on}. You are reminded a day before, and can call it off until then."))
+                .fact("When", at)
+        }
+        EventType::ChangeReminder => {
+            Message::new(Tone::Plain, format!("Tomorrow: {change}"), "A change is due soon")
+                .say(format!("{change} takes place{on}. If that is what you want, there is nothing to do; otherwise call it off before."))
+                .fact("When", at)
+        }
+        EventType::ChangeExecuted => {
+            Message::new(Tone::Good, format!("Done: {change}"), "The planned change was made").say(format!("{change} was made as planned."))
+        }
+        EventType::ChangeFailed => Message::new(Tone::Alert, format!("Not made: {change}"), "A planned change was not made")
+            .say(format!("{change} could not be made. Everything stays as it was; please plan it anew or write to us.")),
+        // Called off.
+        _ => Message::new(Tone::Plain, format!("Called off: {change}"), "A planned change was called off")
+            .say(format!("{change} was called off. Everything stays as it is.")),
+    };
+    message.fact("Reason", reason).page("See the subscription", page)
+}

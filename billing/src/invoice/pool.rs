@@ -1,0 +1,119 @@
+//! Pooled usage: what some services of a customer leave of what is included or committed, others may use.
+//!
+//! Only for customers who agreed to it. Services share when they are charged on the same invoice for the same months, by the
+//! same directions, unit and price. What is left is given to those who need it in the order of their lines, until it is used
+//! up, so that what is charged over all of them is what they used together over what is included together. Each line says
+//! what it got from the pool and can be recomputed alone (B5); a later correction of a line keeps its share.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::BillingError;
+use crate::evidence::UsageCharge;
+
+/// A usage line that may give or take.
+pub(super) struct Share {
+    /// Its charge's key.
+    pub(super) key: String,
+    pub(super) from_ms: i64,
+    pub(super) to_ms: i64,
+    pub(super) mode: &'static str,
+    pub(super) charge: UsageCharge,
+    /// Bytes, or bits per second; `None` where nothing was measured: that takes no part.
+    pub(super) used: Option<u64>,
+}
+
+/// What services must have in common: months, directions, unit and price.
+type PoolKey = (i64, i64, &'static str, String);
+/// A line's key, what it has and what it used.
+type Member<'a> = (&'a str, u64, u64);
+
+/// What each line gets from the pool, by key; nothing for those that need none.
+///
+/// # Errors
+/// When a price cannot be written.
+pub(super) fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
+    let mut pools: BTreeMap<PoolKey, Vec<Member<'_>>> = BTreeMap::new();
+    for share in shares {
+        let Some(used) = share.used else { continue };
+        let (unit, included) = match &share.charge {
+            UsageCharge::Transfer {
+                unit, included_bytes, ..
+            } => (unit.name(), *included_bytes),
+            UsageCharge::Percentile { commit_bps, .. } => ("Mbps", *commit_bps),
+        };
+        let terms = format!("{unit} {}", serde_json::to_string(share.charge.price())?);
+        let pool = pools
+            .entry((share.from_ms, share.to_ms, share.mode, terms))
+            .or_default();
+        pool.push((&share.key, included, used));
+    }
+    let mut grants = HashMap::new();
+    for pool in pools.into_values() {
+        let mut left: u64 = pool
+            .iter()
+            .map(|(_, included, used)| included.saturating_sub(*used))
+            .sum();
+        for (key, included, used) in pool {
+            let grant = used.saturating_sub(included).min(left);
+            if grant > 0 {
+                left -= grant;
+                grants.insert(key.to_owned(), grant);
+            }
+        }
+    }
+    Ok(grants)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalog::QuotaUnit;
+
+    fn share(key: usize, included_bytes: u64, used: Option<u64>) -> Share {
+        Share {
+            key: key.to_string(),
+            from_ms: 0,
+            to_ms: 1,
+            mode: "sum",
+            charge: UsageCharge::Transfer {
+                unit: QuotaUnit::Gib,
+                included_bytes,
+                from_pool_bytes: 0,
+                price: "0.01".parse().unwrap(),
+            },
+            used,
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_gives_nothing_and_other_terms_share_nothing() {
+        let mut other = share(2, 100, Some(0));
+        other.mode = "max";
+        let shares = [share(0, 100, None), share(1, 100, Some(150)), other];
+        assert!(grants(&shares).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn the_pool_charges_what_all_used_over_what_all_have(parts in prop::collection::vec((0u64..1000, 0u64..1000), 1..10)) {
+            let shares: Vec<Share> = parts.iter().enumerate()
+                .map(|(key, (included, used))| share(key, *included, Some(*used)))
+                .collect();
+            let granted = grants(&shares).unwrap();
+            let over: u64 = parts.iter().enumerate()
+                .map(|(key, (included, used))| {
+                    let grant = granted.get(&key.to_string()).copied().unwrap_or(0);
+                    prop_assert!(grant == 0 || included + grant <= *used, "nobody gets more than needed");
+                    Ok(used.saturating_sub(included + grant))
+                })
+                .collect::<Result<Vec<u64>, _>>()?
+                .iter()
+                .sum();
+            let included: u64 = parts.iter().map(|(included, _)| included).sum();
+            let used: u64 = parts.iter().map(|(_, used)| used).sum();
+            prop_assert_eq!(over, used.saturating_sub(included));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Collection and top-ups charge through the engine.
+
+use schemas::db::Database;
+use schemas::ids::PaymentId;
+
+use super::{Gateways, NewPayment, Payment, PaymentError, State, engine, method};
+use crate::charger::{Charge, Charger, ChargerError, Order, Purpose};
+
+/// Charges saved methods with the gateways that are configured.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayCharger<'a> {
+    pub database: &'a Database,
+    pub gateways: &'a Gateways,
+}
+
+impl Charger for GatewayCharger<'_> {
+    async fn charge(&self, order: Order<'_>, now_ms: i64) -> Result<Charge, ChargerError> {
+        match self.start(order, now_ms).await {
+            Ok(payment) => Ok(became(payment)),
+            Err(PaymentError::UnderWay { payment }) => Ok(Charge::UnderWay(payment)),
+            Err(PaymentError::NotOpen { open, .. }) if open.minor <= 0 => Ok(Charge::NothingOpen),
+            Err(source) => Err(ChargerError {
+                customer: order.customer,
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+impl GatewayCharger<'_> {
+    async fn start(&self, order: Order<'_>, now_ms: i64) -> Result<Payment, PaymentError> {
+        let methods = method::methods(self.database.pool(), order.customer).await?;
+        let chosen = methods
+            .iter()
+            .find(|method| method.id == order.method)
+            .ok_or(PaymentError::NoMethod {
+                customer: order.customer,
+                method: order.method,
+            })?;
+        let (invoice, amount) = match order.purpose {
+            Purpose::Invoice(invoice) => (Some(invoice), None),
+            Purpose::TopUp(amount) => (None, Some(amount)),
+        };
+        let new = NewPayment {
+            customer: order.customer,
+            invoice,
+            amount,
+            method: order.method,
+            note: order.note,
+            return_url: None,
+        };
+        engine::start(self.database, self.gateways.get(chosen.gateway)?, &new, now_ms).await
+    }
+}
+
+fn became(payment: Payment) -> Charge {
+    let id: PaymentId = payment.id;
+    match payment.state {
+        State::Succeeded => Charge::Succeeded(id),
+        State::Failed | State::Cancelled => Charge::Declined {
+            payment: id,
+            reason: payment.error,
+        },
+        State::Intent | State::Unknown | State::RequiresAction | State::Processing => Charge::UnderWay(id),
+    }
+}

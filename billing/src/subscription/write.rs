@@ -1,0 +1,135 @@
+//! What is written of subscriptions: phases, states and the events that tell of them.
+
+use jiff::civil::Date;
+use schemas::db::next_id;
+use schemas::ids::{PhaseId, SubscriptionId};
+use schemas::period::AnchorDay;
+use sqlx::AnyConnection;
+
+use super::Subscription;
+use super::state::{Happening, State};
+use crate::BillingError;
+use crate::catalog::Price;
+use crate::event::{self, EventType, NewEvent};
+
+/// A phase to be made.
+pub(super) struct NewPhase<'a> {
+    pub(super) price: &'a Price,
+    pub(super) quantity: i64,
+    pub(super) anchor: AnchorDay,
+    pub(super) cycle_from: Date,
+    pub(super) from: Date,
+}
+
+pub(super) async fn insert_phase(
+    connection: &mut AnyConnection,
+    subscription: SubscriptionId,
+    new: &NewPhase<'_>,
+    now_ms: i64,
+) -> Result<PhaseId, BillingError> {
+    let id = PhaseId(next_id(connection, "phase").await?);
+    sqlx::query(
+        "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(id.0)
+    .bind(subscription.0)
+    .bind(new.price.plan.0)
+    .bind(new.price.id.0)
+    .bind(new.quantity)
+    .bind(new.anchor.get())
+    .bind(new.cycle_from.to_string())
+    .bind(new.from.to_string())
+    .bind(now_ms)
+    .execute(connection)
+    .await?;
+    Ok(id)
+}
+
+pub(super) async fn end_phase(connection: &mut AnyConnection, id: PhaseId, to: Date) -> Result<(), BillingError> {
+    sqlx::query("UPDATE phases SET to_date = $1 WHERE id = $2")
+        .bind(to.to_string())
+        .bind(id.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Moves a subscription to the state that follows, and records it.
+pub(super) async fn transition(
+    connection: &mut AnyConnection,
+    subscription: &Subscription,
+    happening: Happening,
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let refused = BillingError::NoTransition {
+        subscription: subscription.id,
+        state: subscription.state,
+        happening,
+    };
+    let to = subscription.state.after(happening).ok_or(refused)?;
+    let moved = sqlx::query("UPDATE subscriptions SET status = $1 WHERE id = $2 AND status = $3")
+        .bind(to.name())
+        .bind(subscription.id.0)
+        .bind(subscription.state.name())
+        .execute(&mut *connection)
+        .await?;
+    if moved.rows_affected() == 0 {
+        return Err(BillingError::ChangedMeanwhile(subscription.id));
+    }
+    record_state(
+        connection,
+        subscription.id,
+        Some(subscription.state),
+        to,
+        reason,
+        actor,
+        now_ms,
+    )
+    .await
+}
+
+pub(super) async fn record_state(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    from: Option<State>,
+    to: State,
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let event = next_id(connection, "subscription_event").await?;
+    sqlx::query(
+        "INSERT INTO subscription_events (id, subscription_id, from_status, to_status, reason, actor, at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(event)
+    .bind(id.0)
+    .bind(from.map_or("", State::name))
+    .bind(to.name())
+    .bind(reason)
+    .bind(actor)
+    .bind(now_ms)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn tell(
+    connection: &mut AnyConnection,
+    subscription: &Subscription,
+    event_type: EventType,
+    payload: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let new = NewEvent {
+        event_type,
+        customer: Some(subscription.customer),
+        subject: subscription.id.to_string(),
+        payload,
+    };
+    event::publish(connection, new, now_ms).await?;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! `ezscale budget`: what customers want to spend in a month at most.
+
+use anyhow::Context as _;
+use billing::budget::{self, NewBudget, Status, Thresholds};
+use billing::usage::MeteredUsage;
+use clap::Subcommand;
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, ServiceId};
+use schemas::inventory;
+use schemas::period::AnchorDay;
+use schemas::window::instant_text;
+
+use super::audit::COMMAND_LINE;
+use super::credit::exact;
+use crate::config::Config;
+use crate::options::{Data, open_current};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show a customer's budget and what was spent of it
+    Show {
+        /// Whose (cus_N)
+        customer: CustomerId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Set or change a customer's budget; what follows from it is done at once
+    Set {
+        /// Whose (cus_N)
+        customer: CustomerId,
+        /// In the customer's currency, for a month
+        amount: Decimal,
+        /// Percentages at which the customer is told, 1 to 200, at most 10 [default: 50,75,90]
+        #[arg(long, value_delimiter = ',', value_name = "PERCENT")]
+        alert: Vec<i64>,
+        /// Suspend services when it is spent
+        #[arg(long)]
+        suspend: bool,
+        /// Day of the month on which it starts anew [default: as it was, or the day on which the customer is billed]
+        #[arg(long, value_name = "DAY")]
+        reset_day: Option<i64>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Take a customer's budget away; what it suspended goes on
+    Clear {
+        /// Whose (cus_N)
+        customer: CustomerId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Leave a service out: it does not count and is not suspended
+    Exclude(OneService),
+    /// Take a service in again
+    Include(OneService),
+    /// Let a customer go on until the cycle ends, without a payment
+    Unlock {
+        /// Whom (cus_N)
+        customer: CustomerId,
+        /// For the audit log
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct OneService {
+    /// Whose budget (cus_N)
+    customer: CustomerId,
+    /// Which service (svc_N)
+    service: ServiceId,
+    #[command(flatten)]
+    data: Data,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let now_ms = Timestamp::now().as_millisecond();
+    match args.command {
+        Command::Show { customer, data } => {
+            let (config, database) = data.open_database().await?;
+            inventory::customer(database.pool(), customer).await?;
+            let usage = MeteredUsage::new(open_current(&config).await?, &config.metering());
+            match budget::status(&database, &usage, customer, now_ms).await? {
+                Some(status) => print(&status),
+                None => println!("{customer} has no budget: set one with `ezscale budget set`"),
+            }
+        }
+        Command::Set {
+            customer,
+            amount,
+            alert,
+            suspend,
+            reset_day,
+            data,
+        } => {
+            let (config, database) = data.open_database().await?;
+            let mut transaction = database.begin_write().await?;
+            let owner = inventory::customer(&mut *transaction, customer).await?;
+            let new = NewBudget {
+                amount: exact(amount, owner.currency)?,
+                thresholds: match alert.is_empty() {
+                    true => Thresholds::default(),
+                    false => Thresholds::new(&alert).context("--alert")?,
+                },
+                suspends: suspend,
+                reset_day: reset_day.map(AnchorDay::new).transpose().context("--reset-day")?,
+            };
+            budget::set(&mut transaction, customer, &new, COMMAND_LINE, now_ms).await?;
+            transaction.commit().await?;
+            follow(&config, &database, customer, now_ms).await?;
+        }
+        Command::Clear { customer, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut transaction = database.begin_write().await?;
+            budget::clear(&mut transaction, customer, COMMAND_LINE, now_ms).await?;
+            transaction.commit().await?;
+        }
+        Command::Exclude(one) => exclude(one, true, now_ms).await?,
+        Command::Include(one) => exclude(one, false, now_ms).await?,
+        Command::Unlock { customer, reason, data } => {
+            let (_, database) = data.open_database().await?;
+            let mut transaction = database.begin_write().await?;
+            let budget = budget::unlock(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
+            transaction.commit().await?;
+            if let Some(until_ms) = budget.unlocked_until_ms {
+                println!("unlocked until {}", instant_text(until_ms));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn exclude(one: OneService, is_excluded: bool, now_ms: i64) -> anyhow::Result<()> {
+    let (config, database) = one.data.open_database().await?;
+    let mut transaction = database.begin_write().await?;
+    budget::exclude(
+        &mut transaction,
+        one.customer,
+        one.service,
+        is_excluded,
+        COMMAND_LINE,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    follow(&config, &database, one.customer, now_ms).await
+}
+
+/// Does what follows from a change, and shows where the budget stands.
+async fn follow(config: &Config, database: &Database, customer: CustomerId, now_ms: i64) -> anyhow::Result<()> {
+    let usage = MeteredUsage::new(open_current(config).await?, &config.metering());
+    if let Some(looked) = budget::check(database, &usage, customer, now_ms).await? {
+        print(&looked.status);
+        for subscription in looked.held {
+            println!("suspended  {subscription}");
+        }
+        for subscription in looked.released {
+            println!("goes on    {subscription}");
+        }
+    }
+    Ok(())
+}
+
+fn print(status: &Status) {
+    let budget = &status.budget;
+    let percentages: Vec<String> = budget.thresholds.percentages().iter().map(i64::to_string).collect();
+    println!("budget     {}", budget.amount);
+    println!("spent      {}", status.spent);
+    println!("forecast   {}", status.forecast);
+    println!(
+        "cycle      {}, starts anew on day {} ({})",
+        status.cycle,
+        budget.reset_day.get(),
+        instant_text(status.cycle.end_ms)
+    );
+    println!("alerts     {} %", percentages.join(", "));
+    println!(
+        "when spent {}",
+        if budget.suspends {
+            "services are suspended"
+        } else {
+            "services go on"
+        }
+    );
+    if status.is_unlocked {
+        println!("unlocked   until {}", instant_text(status.cycle.end_ms));
+    } else if status.is_exceeded() && budget.suspends {
+        println!(
+            "to unlock  {} of credit, or all open invoices paid",
+            status.unlock_amount()
+        );
+    }
+    if !status.excluded.is_empty() {
+        let excluded: Vec<String> = status.excluded.iter().map(ToString::to_string).collect();
+        println!("left out   {}", excluded.join(", "));
+    }
+}

@@ -1,0 +1,120 @@
+//! A year of billing in a minute: `serve` goes by a test clock, and what is due is charged, changed and told as it is set.
+
+mod support;
+
+use std::time::Duration;
+
+use support::ezscale::{DataDir, Start};
+use support::wait::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Totals of the invoices and credit notes there are, in minor units, oldest first.
+fn totals(data: &DataDir) -> Vec<i64> {
+    let listed: serde_json::Value =
+        serde_json::from_str(&data.run(&["invoice", "list", "--format", "json"])).expect("an array of invoices");
+    let invoices = listed.as_array().expect("an array");
+    let totals = invoices
+        .iter()
+        .map(|invoice| invoice["total_minor"].as_i64().expect("a number"));
+    totals.rev().collect()
+}
+
+#[test]
+fn a_subscription_is_charged_changed_reminded_and_ended_as_the_clock_is_set() {
+    let data = DataDir::new();
+    let start = Start::new("serve")
+        .netflow("127.0.0.1:0")
+        .http("127.0.0.1:0")
+        .arguments(&["--clock", "2024-01-31T10:00:00Z"]);
+    let server = start.on(&data);
+    assert!(
+        data.run(&["clock", "show"])
+            .contains("2024-01-31T10:00:00Z (test clock)")
+    );
+    let customer = data.add(
+        &[
+            "customer",
+            "add",
+            "--name",
+            "Ada",
+            "--email",
+            "ada@example.net",
+            "--currency",
+            "USD",
+        ],
+        "cus_",
+    );
+    let service = data.add(&["service", "add", "--name", "web-1", "--customer", &customer], "svc_");
+    let add_plan = |name: &str, price: &str| {
+        let printed = data.run(&["plan", "add", "--name", name, "--model", "flat", "--price", price]);
+        let price = printed.split_whitespace().find(|word| word.starts_with("prc_"));
+        price
+            .unwrap_or_else(|| panic!("`plan add` prints the price: {printed}"))
+            .to_owned()
+    };
+    let (small, large) = (add_plan("small", "29.00"), add_plan("large", "58.00"));
+    let subscription = data.add(&["subscription", "add", &service, "--price", &small], "sub_");
+    let set = |to: &str| data.run(&["clock", "set", to]);
+
+    // Charged in advance, on the last day of each month.
+    set("2024-01-31T10:00:01Z");
+    wait_until("January's invoice", LIMIT, || totals(&data) == [2_900]);
+    set("2024-02-29T00:00:00Z");
+    wait_until("February's invoice", LIMIT, || totals(&data) == [2_900, 2_900]);
+
+    // F-25: a change at a time is reminded of 24 hours before, and made at its time.
+    let change = [
+        "subscription",
+        "change",
+        &subscription,
+        "--price",
+        &large,
+        "--at",
+        "2024-03-10T12:00:00Z",
+    ];
+    data.add(&change, "chg_");
+    set("2024-03-09T11:59:59Z");
+    let reminded = || data.run(&["event", "list"]).contains("subscription.change_reminder");
+    assert!(!reminded());
+    set("2024-03-09T12:00:00Z");
+    wait_until("the reminder", LIMIT, reminded);
+    set("2024-03-10T12:00:00Z");
+    // 21 of 31 days: 39.29 and -19.65.
+    wait_until("the change's invoice", LIMIT, || totals(&data) == [2_900, 2_900, 1_964]);
+    set("2024-03-31T00:00:00Z");
+    wait_until("March's invoice", LIMIT, || totals(&data).last() == Some(&5_800));
+
+    // A process that was not there catches up to the same books.
+    server.terminate();
+    data.run(&["subscription", "cancel", &subscription, "--reason", "moved away"]);
+    set("2024-12-24T00:00:00Z");
+    let server = start.on(&data);
+    let ended = || data.run(&["subscription", "show", &subscription]).contains("ended");
+    wait_until("the end", LIMIT, ended);
+    assert_eq!(
+        totals(&data),
+        [2_900, 2_900, 1_964, 5_800],
+        "nothing is charged after the end"
+    );
+    let shown = data.run(&["subscription", "show", &subscription]);
+    assert!(shown.contains("2024-04-30"), "{shown}");
+    assert!(data.run(&["ledger", "check"]).contains("no violations"));
+    server.terminate();
+
+    let back = data
+        .command(&["clock", "set", "2024-12-23T00:00:00Z"])
+        .output()
+        .expect("the binary runs");
+    assert!(String::from_utf8_lossy(&back.stderr).contains("only goes forward"));
+}
+
+#[test]
+fn real_books_get_no_test_clock() {
+    let data = DataDir::new();
+    let refused = data
+        .command(&["clock", "set", "2024-01-01T00:00:00Z"])
+        .output()
+        .expect("the binary runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the system's clock"));
+}
