@@ -11,6 +11,9 @@
 //! * What is approved is what is done: the [`Action`] is kept as it was asked for.
 //! * Request and decision are in the audit log as high risk, so the owner is told of both.
 
+mod execute;
+
+pub use execute::{Done, ExecuteError, execute};
 use schemas::db::next_id;
 use schemas::ids::{ApprovalId, CustomerId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};

@@ -442,8 +442,12 @@ pub async fn posted(db: impl AnyExecutor<'_>, idempotency_key: &str) -> Result<O
 }
 
 mod check;
+mod read;
 
 pub use check::check;
+pub use read::{
+    MAX_PAGE, Owed, Posted, PostedTransaction, StatementLine, TransactionFilter, owed, statement, transactions,
+};
 
 #[cfg(test)]
 mod tests;

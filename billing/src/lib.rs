@@ -15,17 +15,20 @@
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
+pub mod aging;
 pub mod approval;
 pub mod audit;
 pub mod budget;
 pub mod catalog;
 pub mod charger;
+pub mod deal;
 pub mod document;
 pub mod dunning;
 mod error;
 pub mod event;
 pub mod evidence;
 pub mod exclusion;
+pub mod export;
 #[cfg(test)]
 mod histories;
 pub mod invoice;

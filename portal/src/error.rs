@@ -5,6 +5,7 @@
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use billing::payment::PaymentError;
 
 /// Why the portal stopped serving.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,18 @@ impl Failure {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+        }
+    }
+}
+
+impl From<PaymentError> for Failure {
+    fn from(error: PaymentError) -> Failure {
+        match error {
+            PaymentError::NoPayment(_)
+            | PaymentError::NoMethod { .. }
+            | PaymentError::UnknownGateway(_)
+            | PaymentError::NotConfigured { .. } => Failure::NotFound,
+            error => Failure::internal("ask for payments")(error.into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Architecture invariant: the portal never reads the journal and never writes a stored table; flows and usage come from
 //! `analytics`, money from `billing`.
 
+mod action;
 mod api;
 mod assets;
 pub mod auth;

@@ -18,9 +18,14 @@ pub(crate) fn form_token() -> String {
     random_token()
 }
 
+/// Whether a text is the shape of a token.
+pub(crate) fn is_token(text: &str) -> bool {
+    text.len() == TOKEN_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Takes a token: false where it was taken before.
 pub(crate) async fn take(connection: &mut AnyConnection, token: &str, now_ms: i64) -> Result<bool, Failure> {
-    if token.len() != TOKEN_CHARS || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !is_token(token) {
         return Err(Failure::BadRequest(
             "The form is not complete. Load the page again and retry.".to_owned(),
         ));

@@ -12,7 +12,7 @@ pub(crate) struct NavItem {
 }
 
 /// All pages, in order; each role sees its own.
-const NAVIGATION: [NavItem; 10] = [
+const NAVIGATION: [NavItem; 11] = [
     NavItem {
         href: "/usage",
         label: "Usage",
@@ -66,6 +66,12 @@ const NAVIGATION: [NavItem; 10] = [
         label: "Finance",
         icon: "M12 3v18M17 7c0-2-2-3-5-3S7 5 7 7.500 9 11 12 11.500s5 1.500 5 4-2 4-5 4-5-1.500-5-3.500",
         roles: &[Role::Finance, Role::Admin],
+    },
+    NavItem {
+        href: "/admin",
+        label: "Administration",
+        icon: "M4 7h10M18 7h2M4 12h4M12 12h8M4 17h12M16 5v4M10 10v4M18 15v4",
+        roles: &[Role::Admin],
     },
     NavItem {
         href: "/account",

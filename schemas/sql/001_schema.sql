@@ -282,13 +282,15 @@ CREATE TABLE subscription_events (
 );
 CREATE INDEX subscription_events_subscription ON subscription_events (subscription_id);
 
--- F-25. kind: change (to price_id and quantity), addon (a new subscription at price_id), cancel.
+-- F-25. kind: change (to price_id and quantity), addon (a new subscription at price_id), cancel. from_price_id: a change of
+-- price that is only meant for who still pays that price when it comes.
 CREATE TABLE scheduled_changes (
   id BIGINT PRIMARY KEY,
   subscription_id BIGINT NOT NULL REFERENCES subscriptions (id),
   kind TEXT NOT NULL,
   price_id BIGINT REFERENCES prices (id),
   quantity BIGINT,
+  from_price_id BIGINT REFERENCES prices (id),
   at_ms BIGINT NOT NULL,
   status TEXT NOT NULL,
   reason TEXT NOT NULL,

@@ -59,7 +59,7 @@ pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
 }
 
 /// A text that a spreadsheet would take for a formula is marked as text.
-fn inert(text: &str) -> String {
+pub(crate) fn inert(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         format!("'{text}")
     } else {

@@ -30,6 +30,7 @@ pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
+pub(crate) use export::inert;
 pub use items::{ChargeItem, add_item, items_of};
 pub use prospect::{Horizon, Prospect, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};

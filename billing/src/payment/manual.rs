@@ -3,6 +3,7 @@
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
+use sqlx::AnyConnection;
 
 use super::engine::{announce, same_currency, settle};
 use super::store::{self, Payment, Purpose};
@@ -33,6 +34,21 @@ pub async fn record_transfer(
     transfer: &Transfer<'_>,
     now_ms: i64,
 ) -> Result<Payment, PaymentError> {
+    let mut transaction = database.begin_write().await?;
+    let payment = record_transfer_in(&mut transaction, transfer, now_ms).await?;
+    transaction.commit().await?;
+    Ok(payment)
+}
+
+/// As [`record_transfer`], in the caller's transaction.
+///
+/// # Errors
+/// As [`record_transfer`].
+pub async fn record_transfer_in(
+    transaction: &mut AnyConnection,
+    transfer: &Transfer<'_>,
+    now_ms: i64,
+) -> Result<Payment, PaymentError> {
     let reference = checked_text("reference", transfer.reference, MAX_REFERENCE_CHARS)?;
     let Transfer {
         customer,
@@ -43,8 +59,7 @@ pub async fn record_transfer(
     if amount.minor <= 0 {
         return Err(PaymentError::NotPositive(amount));
     }
-    let mut transaction = database.begin_write().await?;
-    settlement::lock_customer(&mut transaction, customer).await?;
+    settlement::lock_customer(&mut *transaction, customer).await?;
     match invoice {
         Some(invoice) => {
             let open = settlement::outstanding(&mut *transaction, invoice).await?;
@@ -56,16 +71,16 @@ pub async fn record_transfer(
                 });
             }
         }
-        None => same_currency(&mut transaction, customer, amount).await?,
+        None => same_currency(&mut *transaction, customer, amount).await?,
     }
     let key = format!("manual:{customer}:{reference}");
-    if let Some(before) = store::by_key(&mut transaction, &key).await? {
+    if let Some(before) = store::by_key(&mut *transaction, &key).await? {
         return Err(PaymentError::RecordedBefore {
             reference,
             payment: before.id,
         });
     }
-    let id = PaymentId(next_id(&mut transaction, "payment").await?);
+    let id = PaymentId(next_id(&mut *transaction, "payment").await?);
     let purpose = invoice.map_or(Purpose::TopUp, Purpose::Invoice);
     sqlx::query(
         "INSERT INTO payments (id, customer_id, invoice_id, purpose, gateway, currency, amount_minor, idempotency_key, state, \
@@ -86,8 +101,7 @@ pub async fn record_transfer(
     .execute(&mut *transaction)
     .await?;
     let payment = store::payment(&mut *transaction, id).await?;
-    settle(&mut transaction, &payment, now_ms).await?;
-    announce(&mut transaction, &payment, State::Succeeded, "", "", now_ms).await?;
-    transaction.commit().await?;
+    settle(&mut *transaction, &payment, now_ms).await?;
+    announce(&mut *transaction, &payment, State::Succeeded, "", "", now_ms).await?;
     Ok(payment)
 }

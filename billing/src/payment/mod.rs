@@ -42,7 +42,7 @@ pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
     PaymentGateway, WebhookError,
 };
-pub use manual::{Transfer, record_transfer};
+pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{Reconciled, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, refund, refunds_of};
 pub use state::State;

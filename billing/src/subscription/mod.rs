@@ -14,6 +14,7 @@
 mod begin;
 pub mod change;
 mod load;
+pub mod reprice;
 pub mod schedule;
 pub mod state;
 pub mod transfer;

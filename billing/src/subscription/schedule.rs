@@ -55,6 +55,8 @@ pub struct ScheduledChange {
     pub id: ChangeId,
     pub subscription: SubscriptionId,
     pub planned: Planned,
+    /// It is only meant for who still pays this price when it comes.
+    pub from_price: Option<PriceId>,
     pub at_ms: i64,
     pub status: ChangeStatus,
     /// Why it was set; once settled, why it ended as it did.
@@ -65,7 +67,7 @@ pub struct ScheduledChange {
     pub settled_at_ms: Option<i64>,
 }
 
-const SELECT: &str = "SELECT id, subscription_id, kind, price_id, quantity, at_ms, status, reason, requested_by, requested_at_ms, \
+const SELECT: &str = "SELECT id, subscription_id, kind, price_id, quantity, from_price_id, at_ms, status, reason, requested_by, requested_at_ms, \
      reminded_at_ms, settled_at_ms FROM scheduled_changes";
 
 /// Sets a change for a time.
@@ -266,8 +268,14 @@ pub(crate) async fn execute(
     change: &ScheduledChange,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    settle(connection, change, ChangeStatus::Executed, &change.reason, now_ms).await?;
     let id = change.subscription;
+    if let Some(from_price) = change.from_price
+        && contract(connection, id).await?.phase_at(change.at_ms)?.price.id != from_price
+    {
+        let reason = "its terms were changed before";
+        return settle(connection, change, ChangeStatus::Cancelled, reason, now_ms).await;
+    }
+    settle(connection, change, ChangeStatus::Executed, &change.reason, now_ms).await?;
     let actor = change.requested_by.as_str();
     match change.planned {
         Planned::Change(terms) => change::change(connection, id, terms, change.at_ms, actor, now_ms).await?,
@@ -372,6 +380,7 @@ fn read(row: &AnyRow) -> Result<ScheduledChange, BillingError> {
         id: ChangeId(row.try_get("id")?),
         subscription: SubscriptionId(row.try_get("subscription_id")?),
         planned,
+        from_price: row.try_get::<Option<i64>, _>("from_price_id")?.map(PriceId),
         at_ms: row.try_get("at_ms")?,
         status: row.try_get::<String, _>("status")?.parse()?,
         reason: row.try_get("reason")?,

@@ -1,6 +1,7 @@
 //! The JSON API beneath the pages, under `/api/v1`. Errors are `application/problem+json` (RFC 9457).
 
 pub(crate) mod exporters;
+mod finance;
 mod invoices;
 pub(crate) mod overview;
 mod subscriptions;
@@ -19,6 +20,7 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(invoices::routes())
         .merge(subscriptions::routes())
+        .merge(finance::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(exporters::routes())

@@ -127,6 +127,8 @@ staff_extractors! {
     Network: Network | Ops | Admin;
     /// Money of all customers.
     Finance: Finance | Admin;
+    /// The catalog, taxes, approvals, the audit log.
+    Admin: Admin;
 }
 
 /// Address of the peer: with a proxy in front, the proxy's.

@@ -18,7 +18,7 @@ mod throttle;
 mod users;
 
 pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin};
-pub(crate) use extract::{ClientIp, Customer, Finance, IsApi, Network, Ops};
+pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use password::verify as verify_password;
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};

@@ -3,8 +3,17 @@
 //! Amounts of different currencies are never added: every sum is one per currency. Months are those of finalisation, in
 //! UTC, as the numbers of the invoices are.
 
+mod aging;
+mod customer;
+mod customers;
+mod document;
+mod export;
 mod invoice;
+mod invoice_actions;
 mod ledger;
+mod payments;
+mod select;
+mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -13,13 +22,13 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use billing::invoice::{Invoice, InvoiceFilter, MAX_PAGE, export_csv, list_all};
-use jiff::civil::Date;
+use axum::routing::{get, post};
+use billing::invoice::{Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, MAX_PAGE, export_csv, list_all};
+pub(crate) use customers::url_encoded;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
 use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::{Currency, Money};
+use select::{FinanceQuery, Month, Selection, select};
 use sqlx::Row as _;
 
 use crate::auth::Finance;
@@ -43,119 +52,31 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(show))
         .route("/finance/invoices.csv", get(csv))
         .route("/finance/invoices/{invoice}", get(invoice::show))
+        .route("/finance/invoices/{invoice}/pdf", get(document::pdf))
+        .route("/finance/invoices/{invoice}/xml", get(document::xml))
         .route("/finance/invoices/{invoice}/lines/{line}", get(invoice::line))
+        .route("/finance/invoices/{invoice}/credit", post(invoice_actions::credit))
+        .route("/finance/invoices/{invoice}/void", post(invoice_actions::void))
+        .route(
+            "/finance/invoices/{invoice}/write-off",
+            post(invoice_actions::write_off),
+        )
+        .route("/finance/invoices/{invoice}/transfer", post(invoice_actions::transfer))
+        .route("/finance/customers", get(customers::show))
+        .route("/finance/customers/{customer}", get(customer::show))
+        .route("/finance/customers/{customer}/profile", post(customer::profile))
+        .route("/finance/customers/{customer}/charge", post(customer::charge))
+        .route("/finance/customers/{customer}/grant", post(customer::grant))
+        .route("/finance/customers/{customer}/close", post(customer::close))
+        .route("/finance/payments", get(payments::list))
+        .route("/finance/payments/{payment}", get(payments::show))
+        .route("/finance/payments/{payment}/refund", post(payments::refund))
         .route("/finance/ledger", get(ledger::show))
-}
-
-/// What the URL may say; empty fields are as good as none.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
-struct FinanceQuery {
-    /// `2026-11`, or `all`; the newest month with invoices where absent.
-    #[serde(default)]
-    month: String,
-    /// `cus_7`.
-    #[serde(default)]
-    customer: String,
-    /// Only invoices before this one: the last of the page before.
-    #[serde(default)]
-    before: String,
-}
-
-/// A month of the calendar, in UTC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Month(Date);
-
-impl Month {
-    fn parse(text: &str) -> Option<Month> {
-        let (year, month) = text.split_once('-')?;
-        if year.len() != 4 || month.len() != 2 {
-            return None;
-        }
-        Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok().map(Month)
-    }
-
-    fn of(at_ms: i64) -> Option<Month> {
-        let at = Timestamp::from_millisecond(at_ms).ok()?;
-        Some(Month(at.to_zoned(TimeZone::UTC).date().first_of_month()))
-    }
-
-    fn previous(self) -> Option<Month> {
-        self.0.checked_sub(1.month()).ok().map(Month)
-    }
-
-    /// Half-open, UTC milliseconds.
-    fn bounds_ms(self) -> Option<(i64, i64)> {
-        let start = |date: Date| Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond());
-        Some((start(self.0)?, start(self.0.checked_add(1.month()).ok()?)?))
-    }
-
-    fn key(self) -> String {
-        self.0.strftime("%Y-%m").to_string()
-    }
-
-    fn label(self) -> String {
-        self.0.strftime("%B %Y").to_string()
-    }
-}
-
-/// A checked query.
-#[derive(Clone, Copy, Debug, Default)]
-struct Selection {
-    month: Option<Month>,
-    customer: Option<CustomerId>,
-    before: Option<InvoiceId>,
-}
-
-impl Selection {
-    fn filter(self) -> InvoiceFilter {
-        let bounds = self.month.and_then(Month::bounds_ms);
-        InvoiceFilter {
-            customer: self.customer,
-            from_ms: bounds.map(|(from_ms, _)| from_ms),
-            to_ms: bounds.map(|(_, to_ms)| to_ms),
-            before: self.before,
-            ..InvoiceFilter::default()
-        }
-    }
-
-    /// The part of the address that says what is selected, without the page.
-    fn query(self) -> String {
-        let month = self.month.map_or_else(|| "all".to_owned(), Month::key);
-        match self.customer {
-            Some(customer) => format!("month={month}&customer={customer}"),
-            None => format!("month={month}"),
-        }
-    }
-}
-
-fn select(query: &FinanceQuery, newest: Option<Month>) -> Result<Selection, Failure> {
-    let month = match query.month.trim() {
-        "" => newest,
-        "all" => None,
-        text => Some(
-            Month::parse(text)
-                .ok_or_else(|| Failure::BadRequest(format!("month is like 2026-11 or all, not {text:?}")))?,
-        ),
-    };
-    let customer = match query.customer.trim() {
-        "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
-        ),
-    };
-    let before = match query.before.trim() {
-        "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
-        ),
-    };
-    Ok(Selection {
-        month,
-        customer,
-        before,
-    })
+        .route("/finance/transactions", get(transactions::show))
+        .route("/finance/aging", get(aging::show))
+        .route("/finance/export", get(export::show))
+        .route("/finance/export/month.xlsx", get(export::workbook))
+        .route("/finance/export/{sheet}", get(export::sheet))
 }
 
 /// An entry of a filter.
@@ -163,6 +84,21 @@ struct Choice {
     value: String,
     label: String,
     selected: bool,
+}
+
+/// Choices of a filter whose first one lets everything through.
+fn choices_of(all: &str, values: &[(&str, &str)], selected: &str) -> Vec<Choice> {
+    let mut choices = vec![Choice {
+        value: String::new(),
+        label: all.to_owned(),
+        selected: selected.is_empty(),
+    }];
+    choices.extend(values.iter().map(|(value, label)| Choice {
+        value: (*value).to_owned(),
+        label: (*label).to_owned(),
+        selected: *value == selected,
+    }));
+    choices
 }
 
 struct InvoiceRow {
@@ -174,14 +110,31 @@ struct InvoiceRow {
     finalised: String,
     due: String,
     status: &'static str,
+    /// Class of the badge that says the status.
+    badge: &'static str,
+    is_credit_note: bool,
     /// Without the currency, which stands beside the total.
     subtotal: String,
     tax: String,
     total: Money,
+    open: Money,
+}
+
+/// How the status of a document is said, and the class of its badge.
+fn status_words(invoice: &Invoice, now_ms: i64) -> (&'static str, &'static str) {
+    match invoice.status {
+        status if invoice.kind == InvoiceKind::CreditNote && status == InvoiceStatus::Paid => ("applied", "ok"),
+        status if status.is_open() && invoice.due_at_ms <= now_ms => ("overdue", "warn"),
+        InvoiceStatus::Finalised => ("open", "info"),
+        InvoiceStatus::Paid => ("paid", "ok"),
+        InvoiceStatus::Uncollectible => ("written off", "warn"),
+        status => (status.words(), ""),
+    }
 }
 
 impl InvoiceRow {
-    fn new(invoice: Invoice) -> InvoiceRow {
+    fn new(invoice: Invoice, now_ms: i64) -> InvoiceRow {
+        let (status, badge) = status_words(&invoice, now_ms);
         let zone = TimeZone::get(&invoice.time_zone).unwrap_or(TimeZone::UTC);
         InvoiceRow {
             id: invoice.id,
@@ -189,7 +142,10 @@ impl InvoiceRow {
             period: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
             finalised: format::day(invoice.finalised_at_ms, &TimeZone::UTC),
             due: format::day(invoice.due_at_ms, &zone),
-            status: invoice.status.name(),
+            status,
+            badge,
+            is_credit_note: invoice.kind == InvoiceKind::CreditNote,
+            open: invoice.outstanding(),
             subtotal: format::amount(invoice.subtotal),
             tax: format::amount(invoice.tax),
             total: invoice.total,
@@ -214,6 +170,10 @@ struct FinancePage {
     shell: Shell,
     months: Vec<Choice>,
     customers: Vec<Choice>,
+    statuses: Vec<Choice>,
+    kinds: Vec<Choice>,
+    from: String,
+    to: String,
     selected: String,
     rows: Vec<InvoiceRow>,
     totals: Vec<Totals>,
@@ -254,17 +214,37 @@ async fn show(
         label: month.label(),
         selected: selection.month == Some(*month),
     }));
+    let now_ms = state.now_ms();
+    let title = match selection.kind {
+        Some(InvoiceKind::CreditNote) => "Credit notes",
+        _ => "Invoices",
+    };
     page(&FinancePage {
-        shell: Shell::new(&who, "Invoices", PATH),
+        shell: Shell::new(&who, title, PATH),
+        statuses: choices_of(
+            "Any status",
+            &InvoiceStatus::ALL.map(|status| (status.name(), status.words())),
+            query.status.trim(),
+        ),
+        kinds: choices_of(
+            "All documents",
+            &[("invoice", "Invoices"), ("credit_note", "Credit notes")],
+            query.kind.trim(),
+        ),
+        from: query.from.trim().to_owned(),
+        to: query.to.trim().to_owned(),
         any: !months.is_empty(),
         months: choices,
         customers: customers(&state, selection.customer).await?,
-        selected: selection.month.map_or_else(|| "all months".to_owned(), Month::label),
+        selected: selection.label(),
         totals: totals(&state, selection).await?,
         csv_href: format!("/finance/invoices.csv?{}", selection.query()),
         older_href,
         newest_href: selection.before.map(|_| base),
-        rows: invoices.into_iter().map(InvoiceRow::new).collect(),
+        rows: invoices
+            .into_iter()
+            .map(|invoice| InvoiceRow::new(invoice, now_ms))
+            .collect(),
     })
 }
 
@@ -357,19 +337,19 @@ async fn totals(state: &AppState, selection: Selection) -> Result<Vec<Totals>, F
     let rows = sqlx::query(
         "SELECT currency, count(*), CAST(sum(subtotal_minor) AS BIGINT), CAST(sum(tax_minor) AS BIGINT), \
          CAST(sum(total_minor) AS BIGINT) FROM invoices \
-         WHERE ($1 = 0 OR customer_id = $1) AND finalised_at_ms >= $2 AND finalised_at_ms < $3 GROUP BY currency",
+         WHERE ($1 = 0 OR customer_id = $1) AND finalised_at_ms >= $2 AND finalised_at_ms < $3 \
+         AND ($4 = '' OR status = $4) AND ($5 = '' OR kind = $5) GROUP BY currency",
     )
     .bind(filter.customer.map_or(0, |customer| customer.0))
     .bind(filter.from_ms.unwrap_or(i64::MIN))
     .bind(filter.to_ms.unwrap_or(i64::MAX))
+    .bind(filter.status.map_or("", InvoiceStatus::name))
+    .bind(filter.kind.map_or("", InvoiceKind::name))
     .fetch_all(state.db().pool())
     .await?;
     let mut by_currency = BTreeMap::new();
     for row in &rows {
-        let code: String = row.try_get(0)?;
-        let currency: Currency = code
-            .parse()
-            .map_err(|error: schemas::money::MoneyError| Failure::internal("read a currency")(error.into()))?;
+        let currency = currency(row.try_get(0)?)?;
         let money = |column: usize| Ok::<_, sqlx::Error>(Money::new(row.try_get(column)?, currency));
         by_currency.insert(
             currency,
@@ -382,6 +362,13 @@ async fn totals(state: &AppState, selection: Selection) -> Result<Vec<Totals>, F
         );
     }
     Ok(by_currency.into_values().collect())
+}
+
+/// A stored currency.
+#[expect(clippy::needless_pass_by_value, reason = "rows give their texts away")]
+fn currency(code: String) -> Result<Currency, Failure> {
+    code.parse()
+        .map_err(|error: schemas::money::MoneyError| Failure::internal("read a currency")(error.into()))
 }
 
 #[cfg(test)]

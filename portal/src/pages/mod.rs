@@ -1,6 +1,7 @@
 //! Pages. Each file has its handlers, its templates' structs and the routes to them.
 
 pub(crate) mod account;
+mod admin;
 mod exporters;
 mod finance;
 pub(crate) mod invoices;
@@ -33,6 +34,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(finance::routes())
+        .merge(admin::routes())
         .merge(exporters::routes())
 }
 

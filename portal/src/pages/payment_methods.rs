@@ -26,17 +26,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/payment-methods/{method}/remove", post(remove))
 }
 
-impl From<PaymentError> for Failure {
-    fn from(error: PaymentError) -> Failure {
-        match error {
-            PaymentError::NoMethod { .. } | PaymentError::UnknownGateway(_) | PaymentError::NotConfigured { .. } => {
-                Failure::NotFound
-            }
-            error => Failure::internal("ask for payments")(error.into()),
-        }
-    }
-}
-
 /// A gateway's name as people know it.
 pub(super) fn gateway_words(gateway: GatewayName) -> &'static str {
     match gateway {

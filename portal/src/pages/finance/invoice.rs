@@ -1,15 +1,17 @@
 //! One invoice as finance sees it: what the customer was charged and why, and how it was posted.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use jiff::tz::TimeZone;
-use schemas::ids::InvoiceId;
-use schemas::money::{Currency, Money};
+use schemas::ids::{InvoiceId, PaymentId};
+use schemas::money::Money;
 use sqlx::Row as _;
 
-use super::{InvoiceRow, PATH};
+use super::{InvoiceRow, PATH, invoice_actions};
+use crate::action::Draft;
 use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
@@ -28,10 +30,27 @@ struct PostingRow {
     credit: Option<String>,
 }
 
+struct AllocationRow {
+    at: String,
+    what: String,
+    /// Of the payment or the credit note.
+    href: Option<String>,
+    amount: Money,
+}
+
+struct NoteRow {
+    id: InvoiceId,
+    number: String,
+    reason: String,
+    total: Money,
+}
+
 #[derive(Template)]
 #[template(path = "finance_invoice.html")]
 struct InvoicePage {
     shell: Shell,
+    draft: Draft,
+    notice: Option<&'static str>,
     invoice: InvoiceRow,
     taxes: Vec<TaxRow>,
     time_zone: String,
@@ -40,29 +59,89 @@ struct InvoicePage {
     subtotal: Money,
     total: Money,
     shows_services: bool,
+    reason: String,
+    corrects: Option<NoteRow>,
+    notes: Vec<NoteRow>,
+    allocations: Vec<AllocationRow>,
     postings: Vec<PostingRow>,
+    /// What is open, as the form of a transfer proposes it.
+    proposed: String,
+    can_credit: bool,
+    can_void: bool,
+    is_open: bool,
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Shown {
+    #[serde(default)]
+    done: String,
 }
 
 pub(super) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,
+    Query(shown): Query<Shown>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
-    let postings = postings(&state, found.invoice.id).await?;
-    let zone = zone_of(&found.invoice.time_zone);
-    page(&InvoicePage {
-        shell: Shell::new(&finance.0, found.invoice.number.clone(), PATH),
-        taxes: tax_rows(&found.taxes),
-        time_zone: found.invoice.time_zone.clone(),
-        lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
-        lines_href: format!("{}/lines", href(found.invoice.id)),
-        subtotal: found.invoice.subtotal,
-        total: found.invoice.total,
+    render(
+        &state,
+        &finance,
+        found,
+        Draft::default(),
+        invoice_actions::notice(&shown.done),
+    )
+    .await
+}
+
+/// The page after an action was refused.
+pub(super) async fn show_with(
+    state: &AppState,
+    finance: &Finance,
+    found: InvoiceWithLines,
+    draft: Draft,
+) -> Result<Response, PageError> {
+    render(state, finance, found, draft, None).await
+}
+
+async fn render(
+    state: &AppState,
+    finance: &Finance,
+    found: InvoiceWithLines,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let InvoiceWithLines { invoice, lines, taxes } = found;
+    let zone = zone_of(&invoice.time_zone);
+    let is_invoice = invoice.kind == InvoiceKind::Invoice;
+    let proposed = invoice.outstanding().to_major().to_string();
+    let corrects = match invoice.corrects {
+        Some(corrected) => notes(state, "WHERE id = $1", corrected).await?.pop(),
+        None => None,
+    };
+    let body = page(&InvoicePage {
+        shell: Shell::new(&finance.0, invoice.number.clone(), PATH),
+        taxes: tax_rows(&taxes),
+        time_zone: invoice.time_zone.clone(),
+        lines: lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
+        lines_href: format!("{}/lines", href(invoice.id)),
+        subtotal: invoice.subtotal,
+        total: invoice.total,
         shows_services: true,
-        invoice: InvoiceRow::new(found.invoice),
-        postings,
-    })
+        reason: invoice.reason.clone(),
+        corrects,
+        notes: notes(state, "WHERE corrects_invoice_id = $1", invoice.id).await?,
+        allocations: allocations(state, invoice.id).await?,
+        postings: postings(state, invoice.id).await?,
+        proposed,
+        can_credit: is_invoice && invoice.status != InvoiceStatus::Void && invoice.total.minor > 0,
+        can_void: is_invoice && invoice.status == InvoiceStatus::Finalised && invoice.settled.minor == 0,
+        is_open: is_invoice && invoice.status.is_open(),
+        invoice: InvoiceRow::new(invoice, state.now_ms()),
+        notice,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
 }
 
 /// A usage line taken apart, as its customer sees it (B5).
@@ -81,8 +160,65 @@ pub(super) async fn line(
     lines::show(&state, &finance.0, &found.invoice, &explanation, addresses, &headers)
 }
 
-fn href(invoice: InvoiceId) -> String {
+pub(super) fn href(invoice: InvoiceId) -> String {
     format!("{PATH}/invoices/{invoice}")
+}
+
+/// Documents by a condition on one id.
+async fn notes(state: &AppState, condition: &'static str, id: InvoiceId) -> Result<Vec<NoteRow>, Failure> {
+    let sql = format!("SELECT id, number, reason, currency, total_minor FROM invoices {condition} ORDER BY id");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id.0)
+        .fetch_all(state.db().pool())
+        .await?;
+    let mut notes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        notes.push(NoteRow {
+            id: InvoiceId(row.try_get(0)?),
+            number: row.try_get(1)?,
+            reason: row.try_get(2)?,
+            total: Money::new(row.try_get(4)?, super::currency(row.try_get(3)?)?),
+        });
+    }
+    Ok(notes)
+}
+
+/// What has settled parts of a document, or what a credit note has settled.
+async fn allocations(state: &AppState, invoice: InvoiceId) -> Result<Vec<AllocationRow>, Failure> {
+    let rows = sqlx::query(
+        "SELECT l.source, l.payment_id, l.credit_note_id, n.number, i.currency, l.amount_minor, l.created_at_ms \
+         FROM allocations l JOIN invoices i ON i.id = l.invoice_id LEFT JOIN invoices n ON n.id = l.credit_note_id \
+         WHERE l.invoice_id = $1 ORDER BY l.id",
+    )
+    .bind(invoice.0)
+    .fetch_all(state.db().pool())
+    .await?;
+    let mut allocations = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let source: String = row.try_get(0)?;
+        let payment = row.try_get::<Option<i64>, _>(1)?.map(PaymentId);
+        let note = row.try_get::<Option<i64>, _>(2)?.map(InvoiceId);
+        let amount = Money::new(row.try_get(5)?, super::currency(row.try_get(4)?)?);
+        let number: Option<String> = row.try_get(3)?;
+        let (what, href) = match (source.as_str(), payment, note) {
+            ("payment", Some(payment), _) if amount.minor < 0 => (
+                format!("{payment}, taken back"),
+                Some(format!("/finance/payments/{payment}")),
+            ),
+            ("payment", Some(payment), _) => (payment.to_string(), Some(format!("/finance/payments/{payment}"))),
+            ("credit_note", _, Some(note)) if note != invoice => (number.unwrap_or_default(), Some(href(note))),
+            ("credit_note", ..) => ("Given back".to_owned(), None),
+            ("credit", ..) => ("Account credit".to_owned(), None),
+            _ => ("Written off".to_owned(), None),
+        };
+        allocations.push(AllocationRow {
+            at: format::minute(row.try_get(6)?, &TimeZone::UTC),
+            what,
+            href,
+            amount,
+        });
+    }
+    Ok(allocations)
 }
 
 async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow>, Failure> {
@@ -97,7 +233,7 @@ async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow
     let mut postings = Vec::with_capacity(rows.len());
     for row in &rows {
         let money = |error: schemas::money::MoneyError| Failure::internal("read a posting")(error.into());
-        let currency: Currency = row.try_get::<String, _>(3)?.parse().map_err(money)?;
+        let currency = super::currency(row.try_get(3)?)?;
         let amount = Money::new(row.try_get(4)?, currency);
         let (debit, credit) = if amount.minor >= 0 {
             (Some(format::amount(amount)), None)

@@ -1,3 +1,5 @@
+use jiff::Timestamp;
+
 use super::*;
 use crate::auth::Role;
 use crate::testing::world::World;

@@ -1,0 +1,309 @@
+//! What staff do by a form, and how it is refused.
+//!
+//! ```text
+//! POST ─ role ─ CSRF token ─▶ begin: claims the form's token, in the transaction of the action
+//!                               │ claimed before ─▶ nothing is done twice: as if it were done now
+//!                               ▼
+//!                             the action, its entry in the audit log ─▶ commit ─▶ redirect
+//!                               │ refused ─▶ nothing is kept: the page again (422), with what was typed and what to do
+//! ```
+//!
+//! Every change has its entry in the audit log, in the same transaction.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use billing::audit::{self, Actor, Entry, Risk};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
+use schemas::ids::UserId;
+use schemas::money::{Currency, Money};
+use sqlx::{Any, AnyConnection, Transaction};
+
+use crate::auth::SignedIn;
+use crate::error::{Failure, PageError};
+use crate::once;
+use crate::state::AppState;
+
+/// What was typed into a form.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Fields(BTreeMap<String, String>);
+
+impl Fields {
+    /// Without white space around it; empty where it was not sent.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", |text| text.trim())
+    }
+
+    /// A box that was ticked.
+    pub(crate) fn is_ticked(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// An amount in major units, with no more digits than the currency has.
+    pub(crate) fn money(&self, name: &str, currency: Currency) -> Result<Money, Refused> {
+        let text = self.text(name);
+        let digits = currency.minor_digits();
+        let refuse = || said(format!("An amount is like {}, not {text:?}.", example(currency)));
+        let value: Decimal = text.parse().map_err(|_| refuse())?;
+        if value.normalize().scale() > digits {
+            return Err(said(format!(
+                "{currency} has {digits} digits after the point, not {text:?}."
+            )));
+        }
+        Money::round_from_major(value, currency).map_err(|_| refuse())
+    }
+
+    pub(crate) fn decimal(&self, name: &str, what: &str) -> Result<Decimal, Refused> {
+        let text = self.text(name);
+        text.parse()
+            .map_err(|_| said(format!("{what} is a decimal number such as 19 or 8.875, not {text:?}.")))
+    }
+
+    pub(crate) fn integer(&self, name: &str, what: &str) -> Result<i64, Refused> {
+        let text = self.text(name);
+        text.parse()
+            .map_err(|_| said(format!("{what} is a whole number, not {text:?}.")))
+    }
+
+    /// A whole number, or nothing.
+    pub(crate) fn optional_integer(&self, name: &str, what: &str) -> Result<Option<i64>, Refused> {
+        match self.text(name) {
+            "" => Ok(None),
+            _ => self.integer(name, what).map(Some),
+        }
+    }
+
+    pub(crate) fn id<T: std::str::FromStr<Err = schemas::ids::IdError>>(&self, name: &str) -> Result<T, Refused> {
+        self.text(name).parse().map_err(Refused::from)
+    }
+
+    /// Midnight of a day in a zone; nothing where none was chosen.
+    pub(crate) fn day_ms(&self, name: &str, zone: &TimeZone) -> Result<Option<i64>, Refused> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let date: Date = text
+            .parse()
+            .map_err(|_| said(format!("A day is like 2026-11-30, not {text:?}.")))?;
+        let start = date.to_zoned(zone.clone()).map_err(Refused::from)?;
+        Ok(Some(start.timestamp().as_millisecond()))
+    }
+}
+
+fn example(currency: Currency) -> String {
+    Money::new(12_345, currency).to_major().to_string()
+}
+
+/// Why an action was not done.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// By a rule, told to who asked.
+    Said(String),
+    /// Something is broken.
+    Failed(Failure),
+}
+
+/// A refusal in words.
+pub(crate) fn said(text: impl Into<String>) -> Refused {
+    Refused::Said(text.into())
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
+    /// What the database or the stored tables could not do is a failure; everything else is a rule, and its own words say
+    /// which.
+    fn from(error: E) -> Refused {
+        let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+        let error = match error.downcast::<Failure>() {
+            Ok(failure) => return Refused::Failed(*failure),
+            Err(error) => error,
+        };
+        let mut innermost: &(dyn std::error::Error + 'static) = error.as_ref();
+        loop {
+            if innermost.is::<sqlx::Error>() || innermost.is::<analytics::AnalyticsError>() {
+                return Refused::Failed(Failure::internal("do what a form asked for")(error));
+            }
+            match innermost.source() {
+                Some(source) => innermost = source,
+                None => return Refused::Said(sentence(&innermost.to_string())),
+            }
+        }
+    }
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}
+
+/// What a form shows: what is stored, or what was typed and why that was refused.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Draft {
+    form: String,
+    problem: String,
+    fields: Fields,
+}
+
+impl Draft {
+    /// Of a form that was refused; a failure is passed on.
+    pub(crate) fn refused(form: impl Into<String>, refused: Refused, fields: Fields) -> Result<Draft, PageError> {
+        match refused {
+            Refused::Said(problem) => Ok(Draft {
+                form: form.into(),
+                problem,
+                fields,
+            }),
+            Refused::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Why this form was refused, if it was.
+    pub(crate) fn problem(&self, form: &str) -> Option<&str> {
+        (!self.problem.is_empty() && self.form == form).then_some(self.problem.as_str())
+    }
+
+    pub(crate) fn value<'a>(&'a self, form: &str, name: &str, stored: &'a str) -> &'a str {
+        match self.problem(form) {
+            Some(_) => self.fields.text(name),
+            None => stored,
+        }
+    }
+
+    pub(crate) fn is_ticked(&self, form: &str, name: &str, stored: bool) -> bool {
+        match self.problem(form) {
+            Some(_) => self.fields.is_ticked(name),
+            None => stored,
+        }
+    }
+
+    /// The status of the page that shows it.
+    pub(crate) fn answer(&self, page: Response) -> Response {
+        if self.problem.is_empty() {
+            return page;
+        }
+        (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+    }
+}
+
+/// An action under way, in its transaction.
+#[derive(Debug)]
+pub(crate) struct Action {
+    transaction: Transaction<'static, Any>,
+    /// The email address of who acts.
+    pub(crate) actor: String,
+    pub(crate) user: UserId,
+    pub(crate) ip: String,
+    pub(crate) now_ms: i64,
+}
+
+impl Action {
+    /// Begins; `None` when this very form was sent before.
+    pub(crate) async fn begin(
+        state: &AppState,
+        who: &SignedIn,
+        ip: IpAddr,
+        fields: &Fields,
+    ) -> Result<Option<Action>, Refused> {
+        let token = fields.text("form_token");
+        if !once::is_token(token) {
+            return Err(said(
+                "This form is too old. Look at the values below and send it again.",
+            ));
+        }
+        let now_ms = state.now_ms();
+        let mut transaction = state.db().begin_write().await?;
+        if !once::take(&mut transaction, token, now_ms).await? {
+            return Ok(None);
+        }
+        Ok(Some(Action {
+            transaction,
+            actor: who.user.email.clone(),
+            user: who.user.id,
+            ip: ip.to_string(),
+            now_ms,
+        }))
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+
+    /// Notes what is done, to what, with the values before and after.
+    pub(crate) async fn record(
+        &mut self,
+        action: &str,
+        subject: impl std::fmt::Display,
+        change: serde_json::Value,
+    ) -> Result<(), Refused> {
+        let entry = Entry {
+            actor: Actor {
+                name: &self.actor,
+                user: Some(self.user),
+                ip: &self.ip,
+            },
+            action,
+            subject: &subject.to_string(),
+            change,
+            risk: Risk::Normal,
+        };
+        audit::record(&mut self.transaction, entry, self.now_ms).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Refused> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Fields(pairs.collect())
+    }
+
+    #[test]
+    fn amounts_are_exact_or_refused() {
+        let typed = fields(&[("a", " 12.30 "), ("b", "12.345"), ("c", "1,000"), ("d", "")]);
+        let usd = Currency::USD;
+        assert_eq!(typed.money("a", usd).unwrap(), Money::new(1230, usd));
+        for bad in ["b", "c", "d", "e"] {
+            assert!(matches!(typed.money(bad, usd), Err(Refused::Said(_))), "{bad}");
+        }
+        let yen = "JPY".parse().unwrap();
+        assert!(matches!(typed.money("a", yen), Err(Refused::Said(_))));
+    }
+
+    #[test]
+    fn rules_are_told_in_a_sentence_and_failures_are_not() {
+        let rule = billing::BillingError::NoPlan(schemas::ids::PlanId(7));
+        assert!(matches!(Refused::from(rule), Refused::Said(text) if text == "No plan pln_7."));
+        let broken = billing::BillingError::Database(sqlx::Error::PoolClosed);
+        assert!(matches!(Refused::from(broken), Refused::Failed(_)));
+        assert!(matches!(
+            Refused::from(Failure::NotFound),
+            Refused::Failed(Failure::NotFound)
+        ));
+    }
+
+    #[test]
+    fn a_refused_form_shows_what_was_typed_and_others_what_is_stored() {
+        let draft = Draft::refused("one", said("No."), fields(&[("name", "typed")])).unwrap();
+        assert_eq!(draft.value("one", "name", "stored"), "typed");
+        assert_eq!(draft.value("two", "name", "stored"), "stored");
+        assert_eq!(draft.problem("one"), Some("No."));
+        assert_eq!(draft.problem("two"), None);
+    }
+}

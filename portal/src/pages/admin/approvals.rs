@@ -1,0 +1,195 @@
+//! What waits for a second admin, and what was decided (F-60).
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use billing::approval::{self, Approval, ApprovalError, Done, Status};
+use jiff::tz::TimeZone;
+use schemas::ids::{ApprovalId, UserId};
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::{PATH, Shown};
+use crate::action::{Action, Draft, Fields, Refused};
+use crate::auth::{Admin, ClientIp, CsrfForm};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Decided requests that are shown.
+const SHOWN: i64 = 100;
+
+struct Row {
+    id: ApprovalId,
+    kind: String,
+    subject: String,
+    summary: String,
+    status: &'static str,
+    badge: &'static str,
+    asked_by: String,
+    asked: String,
+    decided: String,
+    reason: String,
+    is_pending: bool,
+    /// Whoever asked does not decide.
+    is_own: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin_approvals.html")]
+struct ApprovalsPage {
+    shell: Shell,
+    draft: Draft,
+    rows: Vec<Row>,
+    notice: Option<&'static str>,
+}
+
+impl From<ApprovalError> for Failure {
+    fn from(error: ApprovalError) -> Failure {
+        match error {
+            ApprovalError::NoApproval(_) => Failure::NotFound,
+            error => Failure::internal("read approvals")(error.into()),
+        }
+    }
+}
+
+async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
+    let row = sqlx::query("SELECT email FROM users WHERE id = $1")
+        .bind(user.0)
+        .fetch_one(state.db().pool())
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    admin: Admin,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let notice = match shown.done.as_str() {
+        "approved" => Some("Approved, and done."),
+        "by_hand" => Some("Approved. Only somebody at the machine can do it: tell them."),
+        "rejected" => Some("Rejected."),
+        _ => None,
+    };
+    render(&state, &admin, Draft::default(), notice).await
+}
+
+async fn render(
+    state: &AppState,
+    admin: &Admin,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let found = approval::list(state.db().pool(), None, None, SHOWN).await?;
+    let mut rows = Vec::with_capacity(found.len());
+    for approval in found {
+        let decided = match (approval.decided_by, approval.decided_at_ms) {
+            (Some(by), Some(at_ms)) => {
+                format!(
+                    "{}, {}",
+                    email_of(state, by).await?,
+                    format::minute(at_ms, &TimeZone::UTC)
+                )
+            }
+            _ => String::new(),
+        };
+        rows.push(row(approval, decided, state, admin.0.user.id).await?);
+    }
+    // Those that wait come first.
+    rows.sort_by_key(|row| !row.is_pending);
+    let body = page(&ApprovalsPage {
+        shell: Shell::new(&admin.0, "Approvals", PATH),
+        rows,
+        notice,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+async fn row(approval: Approval, decided: String, state: &AppState, user: UserId) -> Result<Row, Failure> {
+    Ok(Row {
+        id: approval.id,
+        kind: approval.kind.replace('_', " "),
+        status: approval.status.name(),
+        badge: match approval.status {
+            Status::Pending => "info",
+            Status::Approved => "ok",
+            Status::Rejected => "warn",
+        },
+        asked_by: email_of(state, approval.requested_by).await?,
+        asked: format::minute(approval.requested_at_ms, &TimeZone::UTC),
+        decided,
+        is_pending: approval.status == Status::Pending,
+        is_own: approval.requested_by == user,
+        subject: approval.subject,
+        summary: approval.summary,
+        reason: approval.reason,
+    })
+}
+
+fn id_of(id: &str) -> Result<ApprovalId, Failure> {
+    id.parse().map_err(|_| Failure::NotFound)
+}
+
+/// Approves, and does what was asked for in the same transaction: what cannot be done is not approved.
+pub(super) async fn approve(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let id = id_of(&id)?;
+    let found = approval::approval(state.db().pool(), id).await?;
+    let done: Result<&'static str, Refused> = async {
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok("approved");
+        };
+        let (actor, now_ms, user, ip) = (action.actor.clone(), action.now_ms, action.user, action.ip.clone());
+        let by = approval::Admin { user, ip: &ip };
+        let wanted = approval::approve(action.connection(), id, by, now_ms).await?;
+        let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
+        let said = match &what {
+            Done::Executed(text) => {
+                let change = json!({"approval": id, "after": {"done": text}});
+                action.record("approval.execute", &found.subject, change).await?;
+                "approved"
+            }
+            Done::ByHand => "by_hand",
+        };
+        action.commit().await?;
+        Ok(said)
+    }
+    .await;
+    match done {
+        Ok(said) => Ok(super::done("/admin/approvals", said)),
+        Err(refused) => render(&state, &admin, Draft::refused(id.to_string(), refused, fields)?, None).await,
+    }
+}
+
+pub(super) async fn reject(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let id = id_of(&id)?;
+    approval::approval(state.db().pool(), id).await?;
+    let done: Result<(), Refused> = async {
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
+        let by = approval::Admin { user, ip: &ip };
+        approval::reject(action.connection(), id, by, fields.text("reason"), now_ms).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/approvals", "rejected")),
+        Err(refused) => render(&state, &admin, Draft::refused(id.to_string(), refused, fields)?, None).await,
+    }
+}

@@ -1,0 +1,172 @@
+//! Coupons: every one, a new one, and an end.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use billing::BillingError;
+use billing::catalog::{self, Discount, NewCoupon, Plan};
+use jiff::tz::TimeZone;
+use schemas::ids::CouponId;
+use schemas::percent::Percent;
+use serde_json::json;
+
+use super::{PATH, Shown};
+use crate::action::{Action, Draft, Fields, Refused};
+use crate::auth::{Admin, ClientIp, CsrfForm};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+struct Row {
+    id: CouponId,
+    code: String,
+    off: String,
+    cycles: String,
+    plan: String,
+    redeemed: String,
+    expires: String,
+    is_over: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin_coupons.html")]
+struct CouponsPage {
+    shell: Shell,
+    draft: Draft,
+    rows: Vec<Row>,
+    plans: Vec<Plan>,
+    notice: Option<&'static str>,
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    admin: Admin,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let notice = match shown.done.as_str() {
+        "add" => Some("The coupon can be redeemed."),
+        "archive" => Some("The coupon is over; who redeemed it keeps it."),
+        _ => None,
+    };
+    render(&state, &admin, Draft::default(), notice).await
+}
+
+fn off(discount: Discount) -> String {
+    match discount {
+        Discount::Percent(percent) => percent.to_string(),
+        Discount::Amount(amount) => amount.to_string(),
+    }
+}
+
+async fn render(
+    state: &AppState,
+    admin: &Admin,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let now_ms = state.now_ms();
+    let plans = catalog::plans(pool).await?;
+    let coupons = catalog::coupons(pool).await?;
+    let rows = coupons.into_iter().rev().map(|coupon| Row {
+        off: off(coupon.discount),
+        cycles: coupon
+            .cycles
+            .map_or_else(|| "for ever".to_owned(), |cycles| cycles.to_string()),
+        plan: coupon.plan.map_or_else(
+            || "any".to_owned(),
+            |id| {
+                let plan = plans.iter().find(|plan| plan.id == id);
+                plan.map_or_else(|| id.to_string(), |plan| plan.name.clone())
+            },
+        ),
+        redeemed: match coupon.max_redemptions {
+            Some(most) => format!("{} of {most}", coupon.redeemed),
+            None => coupon.redeemed.to_string(),
+        },
+        expires: coupon
+            .expires_at_ms
+            .map_or_else(|| "never".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
+        is_over: coupon.archived_at_ms.is_some() || coupon.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms),
+        id: coupon.id,
+        code: coupon.code,
+    });
+    let rows = rows.collect();
+    let body = page(&CouponsPage {
+        shell: Shell::new(&admin.0, "Coupons", PATH),
+        rows,
+        plans,
+        notice,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+pub(super) async fn add(
+    State(state): State<AppState>,
+    admin: Admin,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let done: Result<(), Refused> = async {
+        let discount = match fields.text("currency") {
+            "" => Discount::Percent(Percent::new(fields.decimal("off", "The discount")?)?),
+            currency => Discount::Amount(fields.money("off", currency.parse()?)?),
+        };
+        let new = NewCoupon {
+            code: fields.text("code"),
+            discount,
+            cycles: fields.optional_integer("cycles", "The number of cycles")?,
+            plan: match fields.text("plan") {
+                "" => None,
+                _ => Some(fields.id("plan")?),
+            },
+            max_redemptions: fields.optional_integer("max_redemptions", "The number of redemptions")?,
+            expires_at_ms: fields.day_ms("expires", &TimeZone::UTC)?,
+        };
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        let coupon = catalog::create_coupon(action.connection(), new, now_ms).await?;
+        let change = json!({"after": {"code": coupon.code, "off": off(coupon.discount), "cycles": coupon.cycles,
+            "plan": coupon.plan, "max_redemptions": coupon.max_redemptions}});
+        action.record("coupon.create", coupon.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/coupons", "add")),
+        Err(refused) => render(&state, &admin, Draft::refused("add", refused, fields)?, None).await,
+    }
+}
+
+pub(super) async fn archive(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let id: CouponId = id.parse().map_err(|_| Failure::NotFound)?;
+    let coupon = match catalog::coupon(state.db().pool(), id).await {
+        Err(BillingError::NoCoupon(_)) => return Err(Failure::NotFound.into()),
+        found => found?,
+    };
+    let done: Result<(), Refused> = async {
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        catalog::archive_coupon(action.connection(), id, now_ms).await?;
+        let change = json!({"before": {"archived": coupon.archived_at_ms.is_some()}, "after": {"archived": true}});
+        action.record("coupon.archive", id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/coupons", "archive")),
+        Err(refused) => render(&state, &admin, Draft::refused("add", refused, fields)?, None).await,
+    }
+}

@@ -1,0 +1,58 @@
+//! Pages of admins: the catalog, coupons, approvals, moves of services, deals, taxes, entities, the audit log.
+
+mod approvals;
+mod audit;
+mod coupons;
+mod deals;
+mod entities;
+mod plan;
+mod plans;
+mod taxes;
+mod transfers;
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+
+use crate::state::AppState;
+
+/// The navigation entry of all.
+const PATH: &str = "/admin";
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route(PATH, get(|| async { Redirect::to("/admin/plans") }))
+        .route("/admin/plans", get(plans::show).post(plans::add))
+        .route("/admin/plans/{plan}", get(plan::show))
+        .route("/admin/plans/{plan}/price", post(plan::price))
+        .route("/admin/plans/{plan}/stock", post(plan::stock))
+        .route("/admin/plans/{plan}/archive", post(plan::archive))
+        .route("/admin/coupons", get(coupons::show).post(coupons::add))
+        .route("/admin/coupons/{coupon}/archive", post(coupons::archive))
+        .route("/admin/approvals", get(approvals::show))
+        .route("/admin/approvals/{approval}/approve", post(approvals::approve))
+        .route("/admin/approvals/{approval}/reject", post(approvals::reject))
+        .route("/admin/transfers", get(transfers::show).post(transfers::add))
+        .route("/admin/transfers/{transfer}/{step}", post(transfers::step))
+        .route("/admin/deals", get(deals::show).post(deals::add))
+        .route("/admin/taxes", get(taxes::show).post(taxes::add))
+        .route("/admin/taxes/{rate}/end", post(taxes::end))
+        .route("/admin/entities", get(entities::show).post(entities::add))
+        .route("/admin/entities/{entity}", post(entities::change))
+        .route("/admin/audit", get(audit::show))
+}
+
+/// The page after an action.
+fn done(path: &str, what: &str) -> Response {
+    Redirect::to(&format!("{path}?done={what}")).into_response()
+}
+
+/// Which action a page is shown after.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Shown {
+    #[serde(default)]
+    done: String,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! One plan: its prices by version, whom a new version touches, its stock and its end.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use billing::BillingError;
+use billing::approval::{self, Action as Asked, NewApproval};
+use billing::catalog::{self, CYCLES_MONTHS, NewPrice, Plan};
+use billing::price::UsagePrice;
+use billing::rating::cycle_words;
+use billing::subscription::reprice::{reprice, touched};
+use jiff::tz::TimeZone;
+use schemas::ids::{PlanId, PriceId};
+use schemas::money::{Currency, Money};
+use serde_json::json;
+
+use super::{PATH, Shown};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{Admin, ClientIp, CsrfForm};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+struct PriceRow {
+    id: PriceId,
+    cycle: String,
+    base: Money,
+    usage: &'static str,
+    usage_text: String,
+    valid_from: String,
+    /// Holds for new subscriptions now.
+    is_current: bool,
+    /// Customers who pay for the plan in this currency and cycle; on the current version only.
+    touches: u64,
+}
+
+#[derive(Template)]
+#[template(path = "admin_plan.html")]
+struct PlanPage {
+    shell: Shell,
+    draft: Draft,
+    notice: Option<&'static str>,
+    plan: Plan,
+    stock: String,
+    prices: Vec<PriceRow>,
+    cycles: Vec<(i64, String)>,
+}
+
+async fn find(state: &AppState, id: &str) -> Result<Plan, Failure> {
+    let id: PlanId = id.parse().map_err(|_| Failure::NotFound)?;
+    match catalog::plan(state.db().pool(), id).await {
+        Err(BillingError::NoPlan(_)) => Err(Failure::NotFound),
+        found => Ok(found?),
+    }
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let plan = find(&state, &id).await?;
+    let notice = match shown.done.as_str() {
+        "add" => Some("The plan was made. Add its prices."),
+        "price" => Some("The price was added."),
+        "reprice" => Some("The price was added; who pays the one before changes to it at renewal."),
+        "approval" => Some("More than 100 customers pay this price: a second admin decides first."),
+        "stock" => Some("The stock was set."),
+        _ => None,
+    };
+    render(&state, &admin, plan, Draft::default(), notice).await
+}
+
+async fn render(
+    state: &AppState,
+    admin: &Admin,
+    plan: Plan,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let now_ms = state.now_ms();
+    let found = catalog::prices_of(pool, plan.id).await?;
+    let mut prices = Vec::with_capacity(found.len());
+    for price in found {
+        let current = catalog::price_at(pool, plan.id, price.currency(), price.cycle_months, now_ms).await?;
+        let is_current = current.is_some_and(|current| current.id == price.id);
+        let touches = if is_current {
+            touched(pool, plan.id, price.currency(), price.cycle_months)
+                .await?
+                .customers
+        } else {
+            0
+        };
+        prices.push(PriceRow {
+            id: price.id,
+            cycle: cycle_words(price.cycle_months),
+            base: price.base,
+            usage: price.usage.name(),
+            usage_text: price.usage.to_string(),
+            valid_from: format::minute(price.valid_from_ms, &TimeZone::UTC),
+            is_current,
+            touches,
+        });
+    }
+    let cycles = CYCLES_MONTHS.map(|months| (months, cycle_words(months)));
+    let body = page(&PlanPage {
+        shell: Shell::new(&admin.0, plan.name.clone(), PATH),
+        notice,
+        stock: plan.stock.map(|stock| stock.to_string()).unwrap_or_default(),
+        prices,
+        cycles: cycles.into(),
+        plan,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+async fn answer(
+    state: &AppState,
+    admin: &Admin,
+    plan: Plan,
+    form: &'static str,
+    fields: Fields,
+    done: Result<&'static str, Refused>,
+) -> Result<Response, PageError> {
+    match done {
+        Ok(what) => Ok(super::done(&format!("/admin/plans/{}", plan.id), what)),
+        Err(refused) => render(state, admin, plan, Draft::refused(form, refused, fields)?, None).await,
+    }
+}
+
+/// The prices that a form asks for: one, or one for every cycle by its discount (F-20).
+fn asked_prices(plan: &Plan, fields: &Fields, now_ms: i64) -> Result<Vec<NewPrice>, Refused> {
+    let currency: Currency = fields.text("currency").parse()?;
+    let base = fields.money("base", currency)?;
+    let usage: UsagePrice = match fields.text("usage") {
+        "" => UsagePrice::FREE,
+        text => text.parse()?,
+    };
+    let valid_from_ms = fields.day_ms("valid_from", &TimeZone::UTC)?.unwrap_or(now_ms);
+    if valid_from_ms < now_ms - schemas::window::DAY_MS {
+        return Err(said("A price holds from today or a later day on."));
+    }
+    let one = |cycle_months: i64, base: Money| NewPrice {
+        plan: plan.id,
+        cycle_months,
+        base,
+        usage: usage.clone(),
+        valid_from_ms,
+    };
+    match fields.text("cycle") {
+        "all" => CYCLES_MONTHS
+            .into_iter()
+            .map(|months| Ok(one(months, plan.derived_base(base, months)?)))
+            .collect(),
+        _ => Ok(vec![one(fields.integer("cycle", "The cycle in months")?, base)]),
+    }
+}
+
+/// A new price, or a new version of one. Who pays already keeps their price, or changes to it at renewal.
+pub(super) async fn price(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let plan = find(&state, &id).await?;
+    let done = async {
+        let asked = asked_prices(&plan, &fields, state.now_ms())?;
+        let moves = fields.text("who") == "renewal";
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok("price");
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let mut waits = false;
+        for new in asked {
+            let (currency, months) = (new.base.currency, new.cycle_months);
+            let before = catalog::price_at(action.connection(), plan.id, currency, months, now_ms).await?;
+            let touches = touched(action.connection(), plan.id, currency, months).await?;
+            if moves {
+                let wanted = Asked::PriceChange {
+                    plan: plan.id,
+                    currency: currency.to_string(),
+                    cycle_months: months,
+                    base_minor: new.base.minor,
+                    usage_price: serde_json::to_value(&new.usage)?,
+                    valid_from_ms: new.valid_from_ms,
+                    customers: touches.customers,
+                };
+                if wanted.needs_second_admin() {
+                    let summary = format!(
+                        "{} costs {} per {} from {} on, for {} customers at their renewal",
+                        plan.name,
+                        new.base,
+                        cycle_words(months),
+                        format::day(new.valid_from_ms, &TimeZone::UTC),
+                        touches.customers
+                    );
+                    let request = NewApproval {
+                        action: wanted,
+                        subject: &plan.id.to_string(),
+                        summary: &summary,
+                    };
+                    let (user, ip) = (action.user, action.ip.clone());
+                    let by = approval::Admin { user, ip: &ip };
+                    approval::request(action.connection(), request, by, now_ms).await?;
+                    waits = true;
+                    continue;
+                }
+            }
+            let price = catalog::add_price(action.connection(), new).await?;
+            let mut change = json!({
+                "before": before.map(|price| json!({"price": price.id, "base": price.base.to_string(), "usage": price.usage})),
+                "after": {"price": price.id, "cycle_months": months, "base": price.base.to_string(), "usage": price.usage,
+                    "valid_from": format::rfc3339(price.valid_from_ms)},
+            });
+            if moves {
+                let repriced = reprice(action.connection(), price.id, &actor, now_ms).await?;
+                change["after"]["at_renewal"] = json!(repriced);
+            }
+            action.record("price.add", plan.id, change).await?;
+        }
+        action.commit().await?;
+        Ok(match (waits, moves) {
+            (true, _) => "approval",
+            (_, true) => "reprice",
+            _ => "price",
+        })
+    }
+    .await;
+    answer(&state, &admin, plan, "price", fields, done).await
+}
+
+/// How many more can be sold.
+pub(super) async fn stock(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let plan = find(&state, &id).await?;
+    let done = async {
+        let stock = fields.optional_integer("stock", "The stock")?;
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok("stock");
+        };
+        catalog::set_stock(action.connection(), plan.id, stock).await?;
+        let change = json!({"before": {"stock": plan.stock}, "after": {"stock": stock}});
+        action.record("plan.stock", plan.id, change).await?;
+        action.commit().await?;
+        Ok("stock")
+    }
+    .await;
+    answer(&state, &admin, plan, "stock", fields, done).await
+}
+
+/// Closes the plan to new subscriptions.
+pub(super) async fn archive(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let plan = find(&state, &id).await?;
+    let done: Result<(), Refused> = async {
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        catalog::archive_plan(action.connection(), plan.id, now_ms).await?;
+        let change = json!({"before": {"archived": plan.archived_at_ms.is_some()}, "after": {"archived": true}});
+        action.record("plan.archive", plan.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/plans", "archive")),
+        Err(refused) => answer(&state, &admin, plan, "archive", fields, Err(refused)).await,
+    }
+}

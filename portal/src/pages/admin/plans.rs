@@ -1,0 +1,160 @@
+//! The catalog: every plan, and a new one.
+
+use analytics::UsageMode;
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use billing::catalog::{self, Attributes, Badge, BaseTiming, NewPlan, Plan, PlanKind, Terms};
+use schemas::ids::PlanId;
+use schemas::percent::Percent;
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::{PATH, Shown};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{Admin, ClientIp, CsrfForm};
+use crate::error::{PageError, page};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+struct Row {
+    id: PlanId,
+    name: String,
+    kind: &'static str,
+    service_type: String,
+    model: &'static str,
+    stock: String,
+    subscriptions: i64,
+    is_archived: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin_plans.html")]
+struct PlansPage {
+    shell: Shell,
+    draft: Draft,
+    rows: Vec<Row>,
+    notice: Option<&'static str>,
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    admin: Admin,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let notice = (shown.done == "archive").then_some("The plan is closed to new subscriptions.");
+    render(&state, &admin, Draft::default(), notice).await
+}
+
+async fn render(
+    state: &AppState,
+    admin: &Admin,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let counts = sqlx::query(
+        "SELECT p.plan_id, count(*) FROM phases p JOIN subscriptions s ON s.id = p.subscription_id \
+         WHERE p.to_date IS NULL AND s.status <> 'ended' GROUP BY p.plan_id",
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut subscribed = std::collections::BTreeMap::new();
+    for row in &counts {
+        subscribed.insert(row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
+    }
+    let plans = catalog::plans(pool).await?;
+    let rows = plans.into_iter().map(|plan: Plan| Row {
+        subscriptions: subscribed.get(&plan.id.0).copied().unwrap_or(0),
+        id: plan.id,
+        kind: plan.kind.name(),
+        model: plan.terms.name(),
+        stock: plan.stock.map_or_else(|| "any".to_owned(), |stock| stock.to_string()),
+        is_archived: plan.archived_at_ms.is_some(),
+        name: plan.name,
+        service_type: plan.service_type,
+    });
+    let body = page(&PlansPage {
+        shell: Shell::new(&admin.0, "Plans", PATH),
+        rows: rows.collect(),
+        notice,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+/// `vcpu = 4`, a line each.
+fn attributes(text: &str) -> Result<Attributes, Refused> {
+    let mut attributes = Attributes::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let Some((name, value)) = line.split_once('=') else {
+            return Err(said(format!("An attribute is a line like vcpu = 4, not {line:?}.")));
+        };
+        attributes.insert(name.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(attributes)
+}
+
+fn terms(fields: &Fields) -> Result<Terms, Refused> {
+    let mode = match fields.text("mode") {
+        "in" => UsageMode::In,
+        "out" => UsageMode::Out,
+        "max" => UsageMode::Max,
+        _ => UsageMode::Sum,
+    };
+    match fields.text("model") {
+        "flat" => Ok(Terms::Flat),
+        "transfer" => Ok(Terms::Transfer {
+            included_units: fields.integer("included", "Included transfer")?,
+            unit: fields.text("unit").parse()?,
+            mode,
+        }),
+        "percentile" => Ok(Terms::Percentile {
+            commit_mbps: fields.decimal("included", "The commit")?,
+            mode,
+        }),
+        _ => Err(said("Choose how the plan is billed.")),
+    }
+}
+
+pub(super) async fn add(
+    State(state): State<AppState>,
+    admin: Admin,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let made: Result<Option<PlanId>, Refused> = async {
+        let semi_annual = match fields.text("semi_annual") {
+            "" => 10.into(),
+            _ => fields.decimal("semi_annual", "The discount")?,
+        };
+        let new = NewPlan {
+            kind: fields.text("kind").parse::<PlanKind>()?,
+            description: fields.text("description"),
+            base_timing: fields.text("timing").parse::<BaseTiming>()?,
+            trial_days: fields.optional_integer("trial_days", "The trial")?.unwrap_or(0),
+            attributes: attributes(fields.text("attributes"))?,
+            badge: fields.text("badge").parse::<Badge>()?,
+            stock: fields.optional_integer("stock", "The stock")?,
+            is_free: fields.is_ticked("is_free"),
+            semi_annual_discount: Percent::new(semi_annual)?,
+            ..NewPlan::new(fields.text("name"), fields.text("service_type"), terms(&fields)?)
+        };
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(None);
+        };
+        let now_ms = action.now_ms;
+        let plan = catalog::create_plan(action.connection(), new, now_ms).await?;
+        let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
+            "model": plan.terms.name(), "attributes": plan.attributes}});
+        action.record("plan.create", plan.id, change).await?;
+        action.commit().await?;
+        Ok(Some(plan.id))
+    }
+    .await;
+    match made {
+        Ok(Some(plan)) => Ok(super::done(&format!("/admin/plans/{plan}"), "add")),
+        Ok(None) => Ok(super::done("/admin/plans", "again")),
+        Err(refused) => render(&state, &admin, Draft::refused("add", refused, fields)?, None).await,
+    }
+}

@@ -1,0 +1,180 @@
+//! Services that move to another customer (F-27): requested, approved by who verified both parties, completed.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use billing::BillingError;
+use billing::subscription::transfer::{self, TransferStatus};
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, ServiceId, TransferId};
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::{PATH, Shown};
+use crate::action::{Action, Draft, Fields, Refused};
+use crate::auth::{Admin, ClientIp, CsrfForm};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+struct Row {
+    id: TransferId,
+    service: String,
+    from: CustomerId,
+    from_name: String,
+    to: CustomerId,
+    to_name: String,
+    ticket: String,
+    status: &'static str,
+    badge: &'static str,
+    asked: String,
+    approved_by: String,
+    reason: String,
+    can_approve: bool,
+    can_complete: bool,
+    can_cancel: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin_transfers.html")]
+struct TransfersPage {
+    shell: Shell,
+    draft: Draft,
+    rows: Vec<Row>,
+    notice: Option<&'static str>,
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    admin: Admin,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let notice = match shown.done.as_str() {
+        "add" => Some("The transfer was requested; both parties were told."),
+        "approve" => Some("Approved: it can be completed."),
+        "complete" => Some("The service is the new owner's; both sides are charged for their days."),
+        "cancel" => Some("The transfer was cancelled."),
+        _ => None,
+    };
+    render(&state, &admin, Draft::default(), notice).await
+}
+
+async fn render(
+    state: &AppState,
+    admin: &Admin,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let transfers = transfer::transfers(pool).await?;
+    let mut rows = Vec::with_capacity(transfers.len());
+    for transfer in transfers {
+        let names = sqlx::query(
+            "SELECT s.name, f.name, t.name FROM services s, customers f, customers t \
+             WHERE s.id = $1 AND f.id = $2 AND t.id = $3",
+        )
+        .bind(transfer.service.0)
+        .bind(transfer.from.0)
+        .bind(transfer.to.0)
+        .fetch_one(pool)
+        .await?;
+        let status = transfer.status;
+        rows.push(Row {
+            id: transfer.id,
+            service: format!("{} ({})", names.try_get::<String, _>(0)?, transfer.service),
+            from: transfer.from,
+            from_name: names.try_get(1)?,
+            to: transfer.to,
+            to_name: names.try_get(2)?,
+            ticket: transfer.ticket,
+            status: status.name(),
+            badge: match status {
+                TransferStatus::Requested | TransferStatus::Approved => "info",
+                TransferStatus::Completed => "ok",
+                TransferStatus::Cancelled => "",
+            },
+            asked: format::minute(transfer.requested_at_ms, &TimeZone::UTC),
+            approved_by: transfer.approved_by.unwrap_or_default(),
+            reason: transfer.reason,
+            can_approve: status == TransferStatus::Requested,
+            can_complete: status == TransferStatus::Approved,
+            can_cancel: matches!(status, TransferStatus::Requested | TransferStatus::Approved),
+        });
+    }
+    let body = page(&TransfersPage {
+        shell: Shell::new(&admin.0, "Transfers", PATH),
+        rows,
+        notice,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+pub(super) async fn add(
+    State(state): State<AppState>,
+    admin: Admin,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let done: Result<(), Refused> = async {
+        let service: ServiceId = fields.id("service")?;
+        let to: CustomerId = fields.id("to")?;
+        let ticket = fields.text("ticket");
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        let id = transfer::request(action.connection(), service, to, ticket, now_ms).await?;
+        let change = json!({"after": {"service": service, "to": to, "ticket": ticket}});
+        action.record("transfer.request", id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/transfers", "add")),
+        Err(refused) => render(&state, &admin, Draft::refused("add", refused, fields)?, None).await,
+    }
+}
+
+/// `approve`, `complete` or `cancel`.
+pub(super) async fn step(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path((id, step)): Path<(String, String)>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let id: TransferId = id.parse().map_err(|_| Failure::NotFound)?;
+    let before = match transfer::transfer(state.db().pool(), id).await {
+        Err(BillingError::NoTransfer(_)) => return Err(Failure::NotFound.into()),
+        found => found?,
+    };
+    if !["approve", "complete", "cancel"].contains(&step.as_str()) {
+        return Err(Failure::NotFound.into());
+    }
+    let done: Result<(), Refused> = async {
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let connection = action.connection();
+        match step.as_str() {
+            "approve" => transfer::approve(connection, id, &actor, now_ms).await?,
+            "complete" => {
+                transfer::complete(connection, id, &actor, now_ms).await?;
+            }
+            _ => transfer::cancel(connection, id, fields.text("reason"), now_ms).await?,
+        }
+        let after = transfer::transfer(action.connection(), id).await?;
+        let change =
+            json!({"before": {"status": before.status}, "after": {"status": after.status, "reason": after.reason}});
+        action.record(&format!("transfer.{step}"), id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(super::done("/admin/transfers", &step)),
+        Err(refused) => render(&state, &admin, Draft::refused(id.to_string(), refused, fields)?, None).await,
+    }
+}

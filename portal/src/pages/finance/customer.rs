@@ -1,0 +1,352 @@
+//! One customer as finance sees them: who they are on paper, what they are subscribed to, what they were charged and paid,
+//! and what finance can do about it.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::BillingError;
+use billing::invoice::{self, InvoiceFilter, list_all};
+use billing::ledger::{self, Owed};
+use billing::settlement;
+use billing::subscription::contracts_of;
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, InvoiceId, SubscriptionId, TransactionId};
+use schemas::inventory::{self, BillingProfile, Customer, Entity, InventoryError};
+use schemas::money::Money;
+use serde_json::json;
+
+use super::{InvoiceRow, PATH};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::customer::metered_usage;
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Lines of the statement on one page.
+const PAGE_LINES: i64 = 50;
+/// Invoices that are shown; the list has the rest.
+const INVOICES_SHOWN: i64 = 12;
+
+struct SubscriptionRow {
+    id: SubscriptionId,
+    service: String,
+    plan: String,
+    price: String,
+    state: &'static str,
+    started: String,
+}
+
+struct StatementRow {
+    at: String,
+    description: String,
+    invoice: Option<InvoiceId>,
+    owed: Money,
+    credit: Money,
+    balance: Money,
+}
+
+struct ItemRow {
+    description: String,
+    by: String,
+    at: String,
+    amount: Money,
+}
+
+#[derive(Template)]
+#[template(path = "finance_customer.html")]
+struct CustomerPage {
+    shell: Shell,
+    draft: Draft,
+    notice: Option<&'static str>,
+    id: CustomerId,
+    customer: Customer,
+    since: String,
+    owed: Vec<Owed>,
+    entities: Vec<Entity>,
+    entity: String,
+    subscriptions: Vec<SubscriptionRow>,
+    invoices: Vec<InvoiceRow>,
+    items: Vec<ItemRow>,
+    statement: Vec<StatementRow>,
+    older_href: Option<String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct Shown {
+    #[serde(default)]
+    done: String,
+    /// The last transaction of the page of the statement before.
+    #[serde(default)]
+    before: String,
+}
+
+async fn find(state: &AppState, id: &str) -> Result<Customer, Failure> {
+    let id: CustomerId = id.parse().map_err(|_| Failure::NotFound)?;
+    match inventory::customer(state.db().pool(), id).await {
+        Err(InventoryError::NoCustomer(_)) => Err(Failure::NotFound),
+        found => Ok(found?),
+    }
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    render(&state, &finance, customer, Draft::default(), &shown).await
+}
+
+async fn render(
+    state: &AppState,
+    finance: &Finance,
+    customer: Customer,
+    draft: Draft,
+    shown: &Shown,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let (id, now_ms, zone) = (customer.id, state.now_ms(), customer.time_zone.clone());
+    let before: Option<TransactionId> = match shown.before.trim() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Failure::NotFound)?),
+    };
+    let mut lines = ledger::statement(pool, id, before, PAGE_LINES + 1)
+        .await
+        .map_err(BillingError::from)?;
+    let most = usize::try_from(PAGE_LINES).unwrap_or(usize::MAX);
+    let has_older = lines.len() > most;
+    lines.truncate(most);
+    let older_href = lines
+        .last()
+        .filter(|_| has_older)
+        .map(|last| format!("{PATH}/customers/{id}?before={}#statement", last.transaction));
+    let statement = lines.into_iter().map(|line| StatementRow {
+        at: format::minute(line.posted_at_ms, &zone),
+        description: line.description,
+        invoice: line.invoice,
+        owed: line.owed,
+        credit: line.credit,
+        balance: line.balance,
+    });
+    let mut connection = pool.acquire().await?;
+    let contracts = contracts_of(&mut connection, id).await?;
+    let subscriptions = contracts.iter().map(|contract| {
+        let phase = contract.last_phase();
+        SubscriptionRow {
+            id: contract.subscription.id,
+            service: contract.service.name.clone(),
+            plan: phase.plan.name.clone(),
+            price: format!(
+                "{} × {} / {}",
+                phase.quantity,
+                phase.price.base,
+                billing::rating::cycle_words(phase.price.cycle_months)
+            ),
+            state: contract.subscription.state.words(),
+            started: format::day(contract.subscription.started_at_ms, &zone),
+        }
+    });
+    let filter = InvoiceFilter {
+        customer: Some(id),
+        limit: Some(INVOICES_SHOWN),
+        ..InvoiceFilter::default()
+    };
+    let invoices = list_all(&mut *connection, filter).await?;
+    let items = invoice::items_of(&mut *connection, id).await?;
+    let body = page(&CustomerPage {
+        shell: Shell::new(&finance.0, customer.name.clone(), PATH),
+        notice: notice(&shown.done),
+        id,
+        since: format::day(customer.created_at_ms, &TimeZone::UTC),
+        owed: ledger::owed(&mut *connection, Some(id))
+            .await
+            .map_err(BillingError::from)?,
+        entities: inventory::entities(&mut *connection).await?,
+        entity: customer.billing.entity.to_string(),
+        subscriptions: subscriptions.collect(),
+        invoices: invoices
+            .into_iter()
+            .map(|invoice| InvoiceRow::new(invoice, now_ms))
+            .collect(),
+        items: items
+            .into_iter()
+            .map(|item| ItemRow {
+                description: item.description,
+                by: item.created_by,
+                at: format::day(item.created_at_ms, &zone),
+                amount: item.amount,
+            })
+            .collect(),
+        statement: statement.collect(),
+        older_href,
+        customer,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+fn notice(done: &str) -> Option<&'static str> {
+    match done {
+        "profile" => Some("The profile was changed. It holds from the next invoice on."),
+        "charge" => Some("The next invoice charges it."),
+        "grant" => Some("The credit was granted."),
+        "close" => Some("What was due has been charged."),
+        "nothing" => Some("Nothing is due to be charged yet."),
+        _ => None,
+    }
+}
+
+async fn answer(
+    state: &AppState,
+    finance: &Finance,
+    customer: Customer,
+    form: &'static str,
+    fields: Fields,
+    done: Result<&'static str, Refused>,
+) -> Result<Response, PageError> {
+    match done {
+        Ok(done) => Ok(Redirect::to(&format!("{PATH}/customers/{}?done={done}", customer.id)).into_response()),
+        Err(refused) => {
+            let draft = Draft::refused(form, refused, fields)?;
+            render(state, finance, customer, draft, &Shown::default()).await
+        }
+    }
+}
+
+/// What invoices to the customer say and follow.
+pub(super) async fn profile(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let text = |name: &str| fields.text(name).to_owned();
+        let new = BillingProfile {
+            entity: fields.id("entity")?,
+            street: text("street"),
+            postal_code: text("postal_code"),
+            city: text("city"),
+            region: text("region"),
+            vat_id: text("vat_id"),
+            purchase_order: text("purchase_order"),
+            tax_exempt_reason: text("tax_exempt_reason"),
+            prices_include_tax: fields.is_ticked("prices_include_tax"),
+            pools_usage: fields.is_ticked("pools_usage"),
+        };
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok("profile");
+        };
+        inventory::change_billing_profile(action.connection(), customer.id, &new).await?;
+        let change = json!({"before": customer.billing, "after": new});
+        action.record("customer.billing_profile", customer.id, change).await?;
+        action.commit().await?;
+        Ok("profile")
+    }
+    .await;
+    answer(&state, &finance, customer, "profile", fields, done).await
+}
+
+/// Something for the next invoice, by hand.
+pub(super) async fn charge(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let amount = fields.money("amount", customer.currency)?;
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok("charge");
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let description = fields.text("description");
+        let item = invoice::add_item(
+            action.connection(),
+            customer.id,
+            None,
+            description,
+            amount,
+            &actor,
+            now_ms,
+        )
+        .await?;
+        let change = json!({"after": {"item": item.id, "description": description, "amount": amount.to_string()}});
+        action.record("customer.charge", customer.id, change).await?;
+        action.commit().await?;
+        Ok("charge")
+    }
+    .await;
+    answer(&state, &finance, customer, "charge", fields, done).await
+}
+
+/// Credit that nobody paid for; it is granted once per cause.
+pub(super) async fn grant(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let amount = fields.money("amount", customer.currency)?;
+        let reason = fields.text("reason");
+        if reason.is_empty() {
+            return Err(said("Say why the credit is granted."));
+        }
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok("grant");
+        };
+        let now_ms = action.now_ms;
+        // The form's token is the cause: one sending, one grant.
+        let cause = format!("form:{}", fields.text("form_token"));
+        let connection = action.connection();
+        settlement::grant_credit(connection, customer.id, amount, &cause, reason, now_ms).await?;
+        let change = json!({"after": {"granted": amount.to_string(), "reason": reason}});
+        action.record("customer.grant_credit", customer.id, change).await?;
+        action.commit().await?;
+        Ok("grant")
+    }
+    .await;
+    answer(&state, &finance, customer, "grant", fields, done).await
+}
+
+/// Charges now what is due. Each charge is made once whoever asks and however often (B3), so it needs no token of its own;
+/// the entry in the audit log comes first.
+pub(super) async fn close(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok("close");
+        };
+        let now_ms = action.now_ms;
+        let change = json!({"after": {"charged_at": format::rfc3339(now_ms)}});
+        action.record("customer.close", customer.id, change).await?;
+        action.commit().await?;
+        let closing = invoice::close(state.db(), &metered_usage(&state), customer.id, now_ms).await?;
+        if let Some((_, error)) = closing.failed.into_iter().next() {
+            return Err(error.into());
+        }
+        Ok(if closing.invoices.is_empty() {
+            "nothing"
+        } else {
+            "close"
+        })
+    }
+    .await;
+    answer(&state, &finance, customer, "close", fields, done).await
+}

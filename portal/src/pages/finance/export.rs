@@ -1,0 +1,111 @@
+//! A month for other books: one workbook, or each sheet of it as CSV.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use billing::export::{self, ExportError, SheetKind};
+
+use super::select::Month;
+use super::{PATH, months};
+use crate::auth::Finance;
+use crate::error::{Failure, PageError, page};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+struct MonthRow {
+    key: String,
+    label: String,
+}
+
+#[derive(Template)]
+#[template(path = "finance_export.html")]
+struct ExportPage {
+    shell: Shell,
+    months: Vec<MonthRow>,
+    sheets: [&'static str; 5],
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    month: String,
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Failure {
+        match error {
+            ExportError::TooMany { .. } => Failure::BadRequest(error.to_string()),
+            error => Failure::internal("export")(error.into()),
+        }
+    }
+}
+
+/// Half-open, UTC milliseconds.
+fn bounds(asked: &Asked) -> Result<(Month, i64, i64), Failure> {
+    let wrong = || Failure::BadRequest(format!("month is like 2026-11, not {:?}", asked.month));
+    let month = Month::parse(asked.month.trim()).ok_or_else(wrong)?;
+    let (from_ms, to_ms) = month.bounds_ms().ok_or_else(wrong)?;
+    Ok((month, from_ms, to_ms))
+}
+
+pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
+    let months = months(&state).await?;
+    page(&ExportPage {
+        shell: Shell::new(&who, "Export", PATH),
+        months: months
+            .into_iter()
+            .map(|month| MonthRow {
+                key: month.key(),
+                label: month.label(),
+            })
+            .collect(),
+        sheets: SheetKind::ALL.map(SheetKind::name),
+    })
+}
+
+pub(super) async fn workbook(
+    State(state): State<AppState>,
+    _: Finance,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let (month, from_ms, to_ms) = bounds(&asked)?;
+    let sheets = export::sheets(state.db(), from_ms, to_ms).await?;
+    // Compressing many rows takes a while: not on a thread that serves others.
+    let bytes = tokio::task::spawn_blocking(move || export::xlsx(&sheets))
+        .await
+        .map_err(|error| Failure::internal("write a workbook")(error.into()))??;
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet".to_owned(),
+        ),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"ezscale-{}.xlsx\"", month.key()),
+        ),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+/// `documents.csv`, `taxes.csv` …
+pub(super) async fn sheet(
+    State(state): State<AppState>,
+    _: Finance,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, PageError> {
+    let kind = name.strip_suffix(".csv").and_then(SheetKind::named);
+    let kind = kind.ok_or(Failure::NotFound)?;
+    let (month, from_ms, to_ms) = bounds(&asked)?;
+    let mut connection = state.db().pool().acquire().await?;
+    let sheet = export::sheet(&mut connection, kind, from_ms, to_ms).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}-{}.csv\"", kind.name(), month.key()),
+        ),
+    ];
+    Ok((headers, export::csv(&sheet)?).into_response())
+}

@@ -1,0 +1,166 @@
+//! What finance does to an invoice: credit note, void, write-off, and a bank transfer that came in for it.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::invoice::{self, Credited, InvoiceWithLines, Rebill};
+use billing::payment::{Transfer, record_transfer_in};
+use billing::settlement;
+use serde_json::json;
+
+use super::invoice::{href, show_with};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::customer;
+use crate::error::PageError;
+use crate::state::AppState;
+
+/// The redirect after a done action, or the page again with why it was refused.
+async fn answer(
+    state: &AppState,
+    finance: &Finance,
+    found: InvoiceWithLines,
+    form: &'static str,
+    fields: Fields,
+    done: Result<(), Refused>,
+) -> Result<Response, PageError> {
+    match done {
+        Ok(()) => Ok(Redirect::to(&format!("{}?done={form}", href(found.invoice.id))).into_response()),
+        Err(refused) => show_with(state, finance, found, Draft::refused(form, refused, fields)?).await,
+    }
+}
+
+/// A credit note over the whole or an amount.
+pub(super) async fn credit(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let done = async {
+        let what = match fields.text("amount") {
+            "" => Credited::Whole,
+            _ => Credited::Amount(fields.money("amount", found.invoice.currency)?),
+        };
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let reason = fields.text("reason").to_owned();
+        let now_ms = action.now_ms;
+        let note = invoice::credit(action.connection(), found.invoice.id, what, &reason, now_ms).await?;
+        let amount = match what {
+            Credited::Whole => "all".to_owned(),
+            Credited::Amount(amount) => amount.to_string(),
+        };
+        let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
+            "after": {"credit_note": note, "amount": amount, "reason": reason}});
+        action.record("invoice.credit", found.invoice.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    answer(&state, &finance, found, "credit", fields, done).await
+}
+
+/// Makes the invoice void, and charges what was on it again if asked to.
+pub(super) async fn void(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let done = async {
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let rebill = if fields.is_ticked("rebill") { Rebill::Yes } else { Rebill::No };
+        let reason = fields.text("reason").to_owned();
+        let now_ms = action.now_ms;
+        let note = invoice::void(action.connection(), found.invoice.id, rebill, &reason, now_ms).await?;
+        let change = json!({"before": {"status": found.invoice.status},
+            "after": {"status": "void", "credit_note": note, "charged_again": rebill == Rebill::Yes, "reason": reason}});
+        action.record("invoice.void", found.invoice.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    answer(&state, &finance, found, "void", fields, done).await
+}
+
+/// Gives up what is open.
+pub(super) async fn write_off(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let done = async {
+        let reason = fields.text("reason").to_owned();
+        if reason.is_empty() {
+            return Err(said("Say why it is written off."));
+        }
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        let amount = settlement::write_off(action.connection(), found.invoice.id, &reason, now_ms).await?;
+        if amount.minor == 0 {
+            return Err(said("Nothing of it is open."));
+        }
+        let change = json!({"before": {"open": amount.to_string()},
+            "after": {"status": "uncollectible", "reason": reason}});
+        action.record("invoice.write_off", found.invoice.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    answer(&state, &finance, found, "write_off", fields, done).await
+}
+
+/// A bank transfer that came in for it; more than is open becomes credit.
+pub(super) async fn transfer(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let done = async {
+        let amount = fields.money("amount", found.invoice.currency)?;
+        let reference = fields.text("reference").to_owned();
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        let transfer = Transfer {
+            customer: found.invoice.customer,
+            invoice: Some(found.invoice.id),
+            amount,
+            reference: &reference,
+            note: fields.text("note"),
+        };
+        let payment = record_transfer_in(action.connection(), &transfer, now_ms).await?;
+        let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
+            "after": {"payment": payment.id, "amount": amount.to_string(), "reference": reference}});
+        action
+            .record("payment.record_transfer", found.invoice.id, change)
+            .await?;
+        action.commit().await
+    }
+    .await;
+    answer(&state, &finance, found, "transfer", fields, done).await
+}
+
+/// What was done, for the page after it.
+pub(super) fn notice(done: &str) -> Option<&'static str> {
+    match done {
+        "credit" => Some("The credit note was issued and applied."),
+        "void" => Some("The invoice is void: a credit note takes all of it back."),
+        "write_off" => Some("What was open has been written off."),
+        "transfer" => Some("The transfer was recorded."),
+        _ => None,
+    }
+}

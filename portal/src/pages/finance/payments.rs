@@ -1,0 +1,315 @@
+//! Payments of all customers, and one with what became of it: attempts, refunds, disputes, postings.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::BillingError;
+use billing::ledger::{self, PostedTransaction, TransactionFilter};
+use billing::payment::{self, NewRefund, Payment, PaymentFilter, Refund, State as PaymentState};
+use billing::settlement;
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, PaymentId};
+use schemas::money::Money;
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::transactions::{TransactionRow, transaction_rows};
+use super::{Choice, PATH, choices_of};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Payments on one page.
+const PAGE_PAYMENTS: i64 = 100;
+/// Postings of one payment that are shown.
+const TRANSACTIONS_SHOWN: i64 = 100;
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub(super) struct PaymentsQuery {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    before: String,
+}
+
+struct Row {
+    id: PaymentId,
+    customer: CustomerId,
+    customer_name: String,
+    what: String,
+    gateway: &'static str,
+    state: &'static str,
+    badge: &'static str,
+    made: String,
+    amount: Money,
+}
+
+#[derive(Template)]
+#[template(path = "finance_payments.html")]
+struct PaymentsPage {
+    shell: Shell,
+    states: Vec<Choice>,
+    customer: String,
+    rows: Vec<Row>,
+    older_href: Option<String>,
+}
+
+fn words(state: PaymentState) -> (&'static str, &'static str) {
+    match state {
+        PaymentState::Intent => ("started", "info"),
+        PaymentState::Unknown => ("without an answer", "warn"),
+        PaymentState::RequiresAction => ("waits for the customer", "info"),
+        PaymentState::Processing => ("processing", "info"),
+        PaymentState::Succeeded => ("succeeded", "ok"),
+        PaymentState::Failed => ("failed", "warn"),
+        PaymentState::Cancelled => ("cancelled", ""),
+    }
+}
+
+async fn name_of(state: &AppState, customer: CustomerId) -> Result<String, Failure> {
+    let row = sqlx::query("SELECT name FROM customers WHERE id = $1")
+        .bind(customer.0)
+        .fetch_one(state.db().pool())
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+fn purpose(payment: &Payment) -> String {
+    match payment.purpose.invoice() {
+        Some(invoice) => invoice.to_string(),
+        None => "credit".to_owned(),
+    }
+}
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Finance(who): Finance,
+    Query(query): Query<PaymentsQuery>,
+) -> Result<Response, PageError> {
+    let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
+    let filter = PaymentFilter {
+        customer: match query.customer.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| wrong("customer"))?),
+        },
+        state: match query.state.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| wrong("state"))?),
+        },
+        before: match query.before.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| wrong("before"))?),
+        },
+        ..PaymentFilter::default()
+    };
+    let mut payments = payment::list(state.db().pool(), filter, PAGE_PAYMENTS + 1).await?;
+    let most = usize::try_from(PAGE_PAYMENTS).unwrap_or(usize::MAX);
+    let has_older = payments.len() > most;
+    payments.truncate(most);
+    let older_href = payments.last().filter(|_| has_older).map(|last| {
+        let (state, customer) = (query.state.trim(), query.customer.trim());
+        format!("{PATH}/payments?state={state}&customer={customer}&before={}", last.id)
+    });
+    let mut rows = Vec::with_capacity(payments.len());
+    for payment in payments {
+        let (words, badge) = words(payment.state);
+        rows.push(Row {
+            id: payment.id,
+            customer: payment.customer,
+            customer_name: name_of(&state, payment.customer).await?,
+            what: purpose(&payment),
+            gateway: payment.gateway.name(),
+            state: words,
+            badge,
+            made: format::minute(payment.created_at_ms, &TimeZone::UTC),
+            amount: payment.amount,
+        });
+    }
+    let states = PaymentState::ALL.map(|state| (state.name(), words(state).0));
+    page(&PaymentsPage {
+        shell: Shell::new(&who, "Payments", PATH),
+        states: choices_of("Any state", &states, query.state.trim()),
+        customer: query.customer.trim().to_owned(),
+        rows,
+        older_href,
+    })
+}
+
+struct RefundRow {
+    id: String,
+    state: &'static str,
+    by: String,
+    at: String,
+    reason: String,
+    error: String,
+    amount: Money,
+}
+
+struct DisputeRow {
+    reference: String,
+    status: String,
+    reason: String,
+    at: String,
+    amount: Money,
+}
+
+#[derive(Template)]
+#[template(path = "finance_payment.html")]
+struct PaymentPage {
+    shell: Shell,
+    draft: Draft,
+    notice: Option<&'static str>,
+    payment: Payment,
+    customer_name: String,
+    what: String,
+    state: &'static str,
+    badge: &'static str,
+    made: String,
+    paid: String,
+    refundable: Money,
+    proposed: String,
+    refunds: Vec<RefundRow>,
+    disputes: Vec<DisputeRow>,
+    transactions: Vec<TransactionRow>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct Shown {
+    #[serde(default)]
+    done: String,
+}
+
+async fn find(state: &AppState, id: &str) -> Result<Payment, Failure> {
+    let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
+    Ok(payment::payment(state.db().pool(), id).await?)
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    let payment = find(&state, &id).await?;
+    let notice = (shown.done == "refund").then_some("The refund was asked for; its state is below.");
+    render(&state, &finance, payment, Draft::default(), notice).await
+}
+
+async fn render(
+    state: &AppState,
+    finance: &Finance,
+    payment: Payment,
+    draft: Draft,
+    notice: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let pool = state.db().pool();
+    let minute = |at_ms: i64| format::minute(at_ms, &TimeZone::UTC);
+    let refunds = payment::refunds_of(pool, payment.id).await?;
+    let refunds = refunds.into_iter().map(|refund: Refund| RefundRow {
+        id: refund.id.to_string(),
+        state: refund.state.name(),
+        by: refund.created_by,
+        at: minute(refund.created_at_ms),
+        reason: refund.reason,
+        error: refund.error,
+        amount: refund.amount,
+    });
+    let rows = sqlx::query(
+        "SELECT reference, status, reason, opened_at_ms, currency, amount_minor FROM disputes WHERE payment_id = $1 ORDER BY id",
+    )
+    .bind(payment.id.0)
+    .fetch_all(pool)
+    .await?;
+    let mut disputes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        disputes.push(DisputeRow {
+            reference: row.try_get(0)?,
+            status: row.try_get(1)?,
+            reason: row.try_get(2)?,
+            at: minute(row.try_get(3)?),
+            amount: Money::new(row.try_get(5)?, super::currency(row.try_get(4)?)?),
+        });
+    }
+    let refundable = if payment.state == PaymentState::Succeeded {
+        let mut connection = pool.acquire().await?;
+        settlement::refundable(&mut connection, payment.id)
+            .await
+            .map_err(BillingError::from)?
+    } else {
+        Money::zero(payment.amount.currency)
+    };
+    let filter = TransactionFilter {
+        payment: Some(payment.id),
+        ..TransactionFilter::default()
+    };
+    let transactions: Vec<PostedTransaction> = ledger::transactions(pool, filter, TRANSACTIONS_SHOWN)
+        .await
+        .map_err(BillingError::from)?;
+    let (words, badge) = words(payment.state);
+    let body = page(&PaymentPage {
+        shell: Shell::new(&finance.0, payment.id.to_string(), PATH),
+        notice,
+        customer_name: name_of(state, payment.customer).await?,
+        what: purpose(&payment),
+        state: words,
+        badge,
+        made: minute(payment.created_at_ms),
+        paid: payment.paid_at_ms.map(minute).unwrap_or_default(),
+        proposed: refundable.to_major().to_string(),
+        refundable,
+        refunds: refunds.collect(),
+        disputes,
+        transactions: transaction_rows(&transactions)?,
+        payment,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+/// Gives money back through the gateway. The form's token and the entry in the audit log are kept before the gateway is
+/// asked, so that a form that is sent twice refunds once.
+pub(super) async fn refund(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let payment = find(&state, &id).await?;
+    let done: Result<(), Refused> = async {
+        let amount = fields.money("amount", payment.amount.currency)?;
+        let reason = fields.text("reason");
+        if reason.is_empty() {
+            return Err(said("Say why it is refunded."));
+        }
+        let gateway = state.gateways().get(payment.gateway)?;
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let change = json!({"after": {"refund": amount.to_string(), "reason": reason}});
+        action.record("payment.refund", payment.id, change).await?;
+        action.commit().await?;
+        let new = NewRefund {
+            payment: payment.id,
+            amount,
+            reason,
+            created_by: &actor,
+        };
+        payment::refund(state.db(), gateway, &new, now_ms).await?;
+        Ok(())
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(Redirect::to(&format!("{PATH}/payments/{}?done=refund", payment.id)).into_response()),
+        Err(refused) => {
+            let draft = Draft::refused("refund", refused, fields)?;
+            render(&state, &finance, payment, draft, None).await
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the list of invoices is asked for: month or days, customer, status, kind, page.
+
+use billing::invoice::{InvoiceFilter, InvoiceKind, InvoiceStatus};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use schemas::ids::{CustomerId, InvoiceId};
+
+use crate::error::Failure;
+
+/// What the URL may say; empty fields are as good as none.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub(super) struct FinanceQuery {
+    /// `2026-11`, or `all`; the newest month with invoices where absent.
+    #[serde(default)]
+    month: String,
+    /// `cus_7`.
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) kind: String,
+    /// Days of finalisation, in UTC, both counted; they go before the month.
+    #[serde(default)]
+    pub(super) from: String,
+    #[serde(default)]
+    pub(super) to: String,
+    /// Only invoices before this one: the last of the page before.
+    #[serde(default)]
+    before: String,
+}
+
+/// A month of the calendar, in UTC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Month(Date);
+
+impl Month {
+    pub(super) fn parse(text: &str) -> Option<Month> {
+        let (year, month) = text.split_once('-')?;
+        if year.len() != 4 || month.len() != 2 {
+            return None;
+        }
+        Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok().map(Month)
+    }
+
+    pub(super) fn of(at_ms: i64) -> Option<Month> {
+        let at = Timestamp::from_millisecond(at_ms).ok()?;
+        Some(Month(at.to_zoned(TimeZone::UTC).date().first_of_month()))
+    }
+
+    pub(super) fn previous(self) -> Option<Month> {
+        self.0.checked_sub(1.month()).ok().map(Month)
+    }
+
+    /// Half-open, UTC milliseconds.
+    pub(super) fn bounds_ms(self) -> Option<(i64, i64)> {
+        let start = |date: Date| Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond());
+        Some((start(self.0)?, start(self.0.checked_add(1.month()).ok()?)?))
+    }
+
+    pub(super) fn key(self) -> String {
+        self.0.strftime("%Y-%m").to_string()
+    }
+
+    pub(super) fn label(self) -> String {
+        self.0.strftime("%B %Y").to_string()
+    }
+}
+
+/// A checked query.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Selection {
+    pub(super) month: Option<Month>,
+    pub(super) customer: Option<CustomerId>,
+    pub(super) status: Option<InvoiceStatus>,
+    pub(super) kind: Option<InvoiceKind>,
+    /// First and last day.
+    from: Option<Date>,
+    to: Option<Date>,
+    pub(super) before: Option<InvoiceId>,
+}
+
+impl Selection {
+    pub(super) fn filter(self) -> InvoiceFilter {
+        let bounds = match (self.from, self.to) {
+            (None, None) => self.month.and_then(Month::bounds_ms),
+            (from, to) => Some((
+                from.and_then(midnight_utc_ms).unwrap_or(i64::MIN),
+                to.and_then(|day| day.tomorrow().ok())
+                    .and_then(midnight_utc_ms)
+                    .unwrap_or(i64::MAX),
+            )),
+        };
+        InvoiceFilter {
+            status: self.status,
+            kind: self.kind,
+            customer: self.customer,
+            from_ms: bounds.map(|(from_ms, _)| from_ms),
+            to_ms: bounds.map(|(_, to_ms)| to_ms),
+            before: self.before,
+            ..InvoiceFilter::default()
+        }
+    }
+
+    /// The part of the address that says what is selected, without the page.
+    pub(super) fn query(self) -> String {
+        let month = self.month.map_or_else(|| "all".to_owned(), Month::key);
+        let mut query = format!("month={month}");
+        let rest = [
+            ("customer", self.customer.map(|customer| customer.to_string())),
+            ("status", self.status.map(|status| status.name().to_owned())),
+            ("kind", self.kind.map(|kind| kind.name().to_owned())),
+            ("from", self.from.map(|day| day.to_string())),
+            ("to", self.to.map(|day| day.to_string())),
+        ];
+        for (name, value) in rest {
+            if let Some(value) = value {
+                query.push_str(&format!("&{name}={value}"));
+            }
+        }
+        query
+    }
+
+    /// The time that is selected, in words.
+    pub(super) fn label(self) -> String {
+        match (self.from, self.to) {
+            (None, None) => self.month.map_or_else(|| "all months".to_owned(), Month::label),
+            (Some(from), Some(to)) => format!("{from} to {to}"),
+            (Some(from), None) => format!("from {from} on"),
+            (None, Some(to)) => format!("up to {to}"),
+        }
+    }
+}
+
+pub(super) fn select(query: &FinanceQuery, newest: Option<Month>) -> Result<Selection, Failure> {
+    let month = match query.month.trim() {
+        "" => newest,
+        "all" => None,
+        text => Some(
+            Month::parse(text)
+                .ok_or_else(|| Failure::BadRequest(format!("month is like 2026-11 or all, not {text:?}")))?,
+        ),
+    };
+    let customer = match query.customer.trim() {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
+        ),
+    };
+    let before = match query.before.trim() {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
+        ),
+    };
+    Ok(Selection {
+        month,
+        customer,
+        status: choice("status", &query.status)?,
+        kind: choice("kind", &query.kind)?,
+        from: day("from", &query.from)?,
+        to: day("to", &query.to)?,
+        before,
+    })
+}
+
+/// A value of a filter; nothing where it is empty.
+fn choice<T: std::str::FromStr>(name: &str, text: &str) -> Result<Option<T>, Failure> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Failure::BadRequest(format!("{name} is not {text:?}"))),
+    }
+}
+
+fn day(name: &str, text: &str) -> Result<Option<Date>, Failure> {
+    choice(name, text).map_err(|_| Failure::BadRequest(format!("{name} is a day like 2026-11-30, not {text:?}")))
+}
+
+fn midnight_utc_ms(date: Date) -> Option<i64> {
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond())
+}

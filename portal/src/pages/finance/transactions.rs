@@ -1,0 +1,156 @@
+//! The ledger's transactions with their postings, by account, customer and day.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use billing::BillingError;
+use billing::ledger::{self, PostedTransaction, TransactionFilter};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use schemas::money::MoneyError;
+use sqlx::Row as _;
+
+use super::PATH;
+use super::customers::url_encoded;
+use crate::auth::Finance;
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Transactions on one page.
+const PAGE_TRANSACTIONS: i64 = 50;
+/// Accounts that are proposed.
+const MAX_ACCOUNTS: i64 = 500;
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub(super) struct TransactionsQuery {
+    #[serde(default)]
+    account: String,
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
+    #[serde(default)]
+    before: String,
+}
+
+pub(super) struct PostingRow {
+    pub(super) account: String,
+    pub(super) debit: Option<String>,
+    pub(super) credit: Option<String>,
+}
+
+pub(super) struct TransactionRow {
+    pub(super) id: String,
+    pub(super) posted: String,
+    pub(super) description: String,
+    pub(super) invoice: Option<String>,
+    pub(super) payment: Option<String>,
+    pub(super) postings: Vec<PostingRow>,
+}
+
+pub(super) fn transaction_rows(found: &[PostedTransaction]) -> Result<Vec<TransactionRow>, Failure> {
+    let money = |error: MoneyError| Failure::internal("read a posting")(error.into());
+    let mut rows = Vec::with_capacity(found.len());
+    for transaction in found {
+        let mut postings = Vec::with_capacity(transaction.postings.len());
+        for posted in &transaction.postings {
+            let (debit, credit) = if posted.amount.minor >= 0 {
+                (Some(posted.amount.to_string()), None)
+            } else {
+                (None, Some(posted.amount.checked_neg().map_err(money)?.to_string()))
+            };
+            postings.push(PostingRow {
+                account: posted.account.clone(),
+                debit,
+                credit,
+            });
+        }
+        rows.push(TransactionRow {
+            id: transaction.id.to_string(),
+            posted: format::minute(transaction.posted_at_ms, &TimeZone::UTC),
+            description: transaction.description.clone(),
+            invoice: transaction.invoice.map(|invoice| invoice.to_string()),
+            payment: transaction.payment.map(|payment| payment.to_string()),
+            postings,
+        });
+    }
+    Ok(rows)
+}
+
+#[derive(Template)]
+#[template(path = "finance_transactions.html")]
+struct TransactionsPage {
+    shell: Shell,
+    query: TransactionsQuery,
+    accounts: Vec<String>,
+    rows: Vec<TransactionRow>,
+    older_href: Option<String>,
+}
+
+/// Midnight of a day in UTC, `days` later.
+fn midnight(text: &str, days: i64) -> Result<Option<i64>, Failure> {
+    let wrong = || Failure::BadRequest(format!("a day is like 2026-11-30, not {text:?}"));
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let date: Date = text.trim().parse().map_err(|_| wrong())?;
+    let zoned = date.to_zoned(TimeZone::UTC).map_err(|_| wrong())?;
+    Ok(Some(
+        zoned.timestamp().as_millisecond() + days * schemas::window::DAY_MS,
+    ))
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    Finance(who): Finance,
+    Query(query): Query<TransactionsQuery>,
+) -> Result<Response, PageError> {
+    let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
+    let account = query.account.trim();
+    let filter = TransactionFilter {
+        account: (!account.is_empty()).then_some(account),
+        customer: match query.customer.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| wrong("customer, an id such as cus_7,"))?),
+        },
+        from_ms: midnight(&query.from, 0)?,
+        to_ms: midnight(&query.to, 1)?,
+        before: match query.before.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| wrong("before"))?),
+        },
+        ..TransactionFilter::default()
+    };
+    let mut found = ledger::transactions(state.db().pool(), filter, PAGE_TRANSACTIONS + 1)
+        .await
+        .map_err(BillingError::from)?;
+    let most = usize::try_from(PAGE_TRANSACTIONS).unwrap_or(usize::MAX);
+    let has_older = found.len() > most;
+    found.truncate(most);
+    let older_href = found.last().filter(|_| has_older).map(|last| {
+        format!(
+            "{PATH}/transactions?account={}&customer={}&from={}&to={}&before={}",
+            url_encoded(account),
+            url_encoded(query.customer.trim()),
+            url_encoded(query.from.trim()),
+            url_encoded(query.to.trim()),
+            last.id
+        )
+    });
+    let accounts = sqlx::query("SELECT name FROM ledger_accounts ORDER BY customer_id IS NOT NULL, name LIMIT $1")
+        .bind(MAX_ACCOUNTS)
+        .fetch_all(state.db().pool())
+        .await?;
+    let accounts = accounts.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    page(&TransactionsPage {
+        shell: Shell::new(&who, "Transactions", PATH),
+        rows: transaction_rows(&found)?,
+        query,
+        accounts,
+        older_href,
+    })
+}
