@@ -449,17 +449,16 @@ mod tests {
     use super::*;
 
     fn one_row() -> Sheet {
-        Sheet {
-            kind: SheetKind::Taxes,
-            rows: vec![vec![
-                Cell::Plain("INV-2026-000001".to_owned()),
-                Cell::Typed("=HYPERLINK(\"http://evil\")".to_owned()),
-                Cell::Number("0.10".parse().unwrap()),
-                Cell::Number("90071992547409.93".parse().unwrap()),
-                Cell::Number("-12345.67".parse().unwrap()),
-                Cell::Empty,
-            ]],
-        }
+        let kind = SheetKind::Taxes;
+        let mut row = vec![
+            Cell::Plain("INV-2026-000001".to_owned()),
+            Cell::Typed("=HYPERLINK(\"http://evil\")".to_owned()),
+            Cell::Number("0.10".parse().unwrap()),
+            Cell::Number("90071992547409.93".parse().unwrap()),
+            Cell::Number("-12345.67".parse().unwrap()),
+        ];
+        row.resize(kind.columns().len(), Cell::Empty);
+        Sheet { kind, rows: vec![row] }
     }
 
     #[test]
@@ -468,7 +467,7 @@ mod tests {
         let row = text.lines().nth(1).unwrap();
         assert_eq!(
             row,
-            "INV-2026-000001,\"'=HYPERLINK(\"\"http://evil\"\")\",0.10,90071992547409.93,-12345.67,"
+            "INV-2026-000001,\"'=HYPERLINK(\"\"http://evil\"\")\",0.10,90071992547409.93,-12345.67,,,,,,,"
         );
     }
 
