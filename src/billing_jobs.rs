@@ -7,6 +7,7 @@
 //! every minute  trials, scheduled changes, ends  → made, as of their own time
 //! every minute  unpaid invoices, low credit      → charged, overdue, suspended, recovered; topped up
 //! every 10 m    what is due                      → invoices
+//! every day     free plans that nobody uses       → ended
 //! every 10 m    budgets                          → alerts, hard stops, resets
 //! ```
 //!
@@ -42,6 +43,8 @@ const COLLECT_INTERVAL_MS: i64 = 60_000;
 const BUDGETS_INTERVAL_MS: i64 = 600_000;
 /// How often the calendar is looked at.
 const LIFECYCLE_INTERVAL_MS: i64 = 60_000;
+/// How often free plans that nobody uses are looked for.
+const IDLE_INTERVAL_MS: i64 = 86_400_000;
 /// How often what is due is charged.
 const CLOSE_INTERVAL_MS: i64 = 600_000;
 /// After the start, before the first of each: what the collector journalled before is stored by then.
@@ -66,6 +69,7 @@ struct Due {
     collect_ms: i64,
     budgets_ms: i64,
     lifecycle_ms: i64,
+    idle_ms: i64,
     close_ms: i64,
 }
 
@@ -81,6 +85,7 @@ impl BillingJobs {
             collect_ms: first_ms,
             budgets_ms: first_ms,
             lifecycle_ms: first_ms,
+            idle_ms: first_ms,
             close_ms: first_ms,
         };
         loop {
@@ -93,6 +98,11 @@ impl BillingJobs {
             if was_set || now_ms >= due.lifecycle_ms {
                 due.lifecycle_ms = now_ms + LIFECYCLE_INTERVAL_MS;
                 self.advance(now_ms).await;
+            }
+            // It reads the flows of ninety days for each plan that nobody signed in for.
+            if was_set || now_ms >= due.idle_ms {
+                due.idle_ms = now_ms + IDLE_INTERVAL_MS;
+                self.end_idle_free_plans(now_ms).await;
             }
             if self.closes && (was_set || now_ms >= due.close_ms) {
                 due.close_ms = now_ms + CLOSE_INTERVAL_MS;
@@ -153,6 +163,9 @@ impl BillingJobs {
             }
             Err(error) => error!(error = causes(error), "subscriptions could not be brought up to date"),
         }
+    }
+
+    async fn end_idle_free_plans(&self, now_ms: i64) {
         if let Err(error) = lifecycle::end_idle_free_plans(&self.database, &self.usage(), now_ms).await {
             error!(error = causes(error), "idle free plans could not be ended");
         }

@@ -5,6 +5,7 @@
 //! at: a program that was off for a week catches up to the same books. What cannot be done is told and does not keep the
 //! rest from being done. Doing it again does nothing.
 
+use analytics::UsageMode;
 use schemas::db::Database;
 use schemas::ids::SubscriptionId;
 use schemas::window::DAY_MS;
@@ -14,6 +15,7 @@ use crate::BillingError;
 use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
+use crate::usage::UsageQuery;
 
 /// A free plan ends after so long without anybody signing in or any traffic (F-26).
 pub const FREE_PLAN_IDLE_MS: i64 = 90 * DAY_MS;
@@ -111,8 +113,8 @@ async fn execute(
     Ok(())
 }
 
-/// Ends free plans whose customers have not been seen for [`FREE_PLAN_IDLE_MS`]. `has_traffic` says whether a service sent
-/// or received anything since an instant.
+/// Ends free plans whose customers have not signed in, and whose services have not sent or received anything, for
+/// [`FREE_PLAN_IDLE_MS`].
 ///
 /// # Errors
 /// When the database or usage cannot be read.
@@ -135,8 +137,16 @@ pub async fn end_idle_free_plans<U: crate::UsageSource>(
         let mut connection = database.pool().acquire().await?;
         let contract = crate::subscription::contract(&mut connection, id).await?;
         drop(connection);
-        let windows = usage.windows_from_flows(&contract.service, since_ms, now_ms).await?;
-        if windows.iter().any(|window| window.bytes_in + window.bytes_out > 0) {
+        // Usage stays when retention has removed its flows.
+        let query = UsageQuery {
+            service: (*contract.service).clone(),
+            from_ms: since_ms,
+            to_ms: now_ms,
+            mode: UsageMode::Sum,
+            excluded: Vec::new(),
+        };
+        let used = usage.period_usage(std::slice::from_ref(&query), now_ms).await?;
+        if used.iter().any(|used| used.billed_bytes > 0) {
             continue;
         }
         let mut transaction = database.begin_write().await?;
@@ -155,4 +165,80 @@ async fn due(database: &Database, sql: &'static str, now_ms: i64) -> Result<Vec<
         .fetch_all(database.pool())
         .await?;
     rows.iter().map(|row| Ok(SubscriptionId(row.try_get(0)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::money::{Currency, Money};
+
+    use super::*;
+    use crate::catalog::{self, NewPlan, NewPrice, Terms};
+    use crate::subscription::{NewSubscription, subscribe, subscription};
+    use crate::testing::{World, ms};
+
+    #[tokio::test]
+    async fn a_free_plan_needs_a_verified_customer_and_ends_when_nobody_uses_it() {
+        let world = World::new().await;
+        let customer = world.customer("USD", "UTC", "0").await;
+        let service = world.service(customer, "dev").await;
+        let mut transaction = world.database.begin_write().await.unwrap();
+        let plan = NewPlan {
+            is_free: true,
+            ..NewPlan::new("Development", "vps", Terms::Flat)
+        };
+        let plan = catalog::create_plan(&mut transaction, plan, 0).await.unwrap();
+        let price = NewPrice {
+            plan: plan.id,
+            cycle_months: 1,
+            base: Money::zero(Currency::USD),
+            usage: "0".parse().unwrap(),
+            valid_from_ms: 0,
+        };
+        let price = catalog::add_price(&mut transaction, price).await.unwrap();
+        transaction.commit().await.unwrap();
+        let start_ms = ms("2026-01-01T00:00:00Z");
+        let new = NewSubscription::new(service.id, price.id, start_ms);
+        let begin = async || {
+            let mut transaction = world.database.begin_write().await.unwrap();
+            let made = subscribe(&mut transaction, new, "test", start_ms).await?;
+            transaction.commit().await.unwrap();
+            Ok::<_, BillingError>(made.id)
+        };
+        let told = begin().await.unwrap_err().to_string();
+        assert_eq!(told, "cus_1 cannot have a free plan: its email address is not verified");
+        let pool = world.database.pool();
+        sqlx::query("UPDATE customers SET email_verified_at_ms = 1")
+            .execute(pool)
+            .await
+            .unwrap();
+        let told = begin().await.unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "cus_1 cannot have a free plan: none of its users has a second factor"
+        );
+        sqlx::query(
+            "INSERT INTO users (id, email, name, role, customer_id, password_hash, created_at_ms, two_factor_at_ms, \
+             last_seen_at_ms) VALUES (1, 'a@example.net', 'A', 'customer', 1, '', 0, 1, $1)",
+        )
+        .bind(ms("2026-02-01T00:00:00Z"))
+        .execute(pool)
+        .await
+        .unwrap();
+        let id = begin().await.unwrap();
+
+        // Signed in on 1 February, and something was sent on 1 March: 90 days from then on it is idle.
+        world.usage.add(service.id, "2026-03-01T00:00:00Z", 0, 1);
+        for (now, ended) in [
+            ("2026-04-15T00:00:00Z", 0),
+            ("2026-05-29T00:00:00Z", 0),
+            ("2026-05-31T00:00:00Z", 1),
+            ("2026-06-30T00:00:00Z", 0),
+        ] {
+            let done = end_idle_free_plans(&world.database, &world.usage, ms(now))
+                .await
+                .unwrap();
+            assert_eq!(done, ended, "{now}");
+        }
+        assert_eq!(subscription(pool, id).await.unwrap().state, State::Ended);
+    }
 }

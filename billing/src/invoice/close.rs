@@ -326,7 +326,7 @@ async fn mark_charged(
     )
     .bind(&due.key)
     .bind(due.what.name())
-    .bind(charge.subscription.0)
+    .bind(due.subscription.0)
     .bind(due.phase_id.0)
     .bind(period.start_date.to_string())
     .bind(period.end_date.to_string())

@@ -42,7 +42,6 @@ pub(super) struct Prepared {
 /// What a line of a draft charges, so that it is charged once (B3).
 pub(super) struct Charge {
     pub(super) due: Due,
-    pub(super) subscription: SubscriptionId,
     /// Its line, by position from 0.
     pub(super) line: usize,
 }
@@ -257,7 +256,8 @@ async fn load(
         .map(|entity| (entity.id, Arc::new(entity.profile)))
         .collect();
     let mut items = open_items(&mut *connection, first, last).await?;
-    let mut charged = charged_usage(&mut *connection, first, last).await?;
+    // Mostly nothing is due, and then nobody asks what was charged before.
+    let mut charged: Option<HashMap<SubscriptionId, ChargedUsage>> = None;
     let mut accounts = Vec::new();
     for (customer, contracts) in contracts_between(connection, &mut Catalog::default(), first, last).await? {
         let id = customer.id;
@@ -279,6 +279,10 @@ async fn load(
         let Some(entity) = entities.get(&customer.billing.entity) else {
             failed.push((id, inventory::InventoryError::NoEntity(customer.billing.entity).into()));
             continue;
+        };
+        let charged = match &mut charged {
+            Some(charged) => charged,
+            None => charged.insert(charged_usage(&mut *connection, first, last).await?),
         };
         let mut before = HashMap::new();
         for due in &due {
@@ -357,7 +361,6 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
             }
             if lines.len() > first_line {
                 charges.push(Charge {
-                    subscription: contract.subscription.id,
                     line: first_line,
                     due: due.clone(),
                 });

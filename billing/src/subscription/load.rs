@@ -152,14 +152,6 @@ pub async fn contract(connection: &mut AnyConnection, id: SubscriptionId) -> Res
     complete(connection, &mut catalog, subscription, customer, service, phases).await
 }
 
-/// The phases of a subscription, oldest first.
-///
-/// # Errors
-/// When there is no such subscription.
-pub async fn phase_history(connection: &mut AnyConnection, id: SubscriptionId) -> Result<Vec<Phase>, BillingError> {
-    Ok(contract(connection, id).await?.phases)
-}
-
 /// The subscriptions of one customer with everything they refer to, by id.
 ///
 /// # Errors

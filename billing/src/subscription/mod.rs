@@ -27,8 +27,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;
 pub use load::{
-    Catalog, StateChange, contract, contracts_of, phase_history, state_history, subscription, subscription_of,
-    subscriptions, subscriptions_of,
+    Catalog, StateChange, contract, contracts_of, state_history, subscription, subscription_of, subscriptions,
+    subscriptions_of,
 };
 use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{Customer, Service};

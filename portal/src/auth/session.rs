@@ -101,8 +101,19 @@ pub(crate) async fn open(
     .bind(ip)
     .execute(&mut *transaction)
     .await?;
+    note_seen(&mut *transaction, user, now_ms).await?;
     transaction.commit().await?;
     Ok(token)
+}
+
+/// Notes when somebody was last here; sessions end and are forgotten, and a free plan goes by this (F-26).
+async fn note_seen(db: impl sqlx::AnyExecutor<'_>, user: UserId, now_ms: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE users SET last_seen_at_ms = $1 WHERE id = $2")
+        .bind(now_ms)
+        .bind(user.0)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Ends the session of a token.

@@ -1,6 +1,7 @@
 //! Sign-in, sessions, roles and CSRF, through the whole server.
 
 use axum::http::{Request, StatusCode, header};
+use sqlx::Row as _;
 
 use crate::auth::{NewUser, Role, UserError, create_user};
 use crate::testing::{PASSWORD, TestPortal};
@@ -26,6 +27,13 @@ async fn signing_in_leads_home_and_out_again() {
         cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"),
         "{cookie}"
     );
+
+    let seen: i64 = sqlx::query("SELECT last_seen_at_ms FROM users")
+        .fetch_one(portal.state.db().pool())
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(seen, portal.state.now_ms(), "a free plan goes by this");
 
     let page = browser.get("/account").await;
     assert_eq!(page.status, StatusCode::OK);
