@@ -184,6 +184,17 @@ impl Coverage {
     pub(crate) fn expected(&self) -> u64 {
         self.measured.len() as u64
     }
+
+    /// How many windows were measured.
+    pub(crate) fn measured(&self) -> u64 {
+        self.measured.iter().filter(|measured| **measured).count() as u64
+    }
+
+    /// Whether the window was measured; one outside the range was not.
+    pub(crate) fn is_measured(&self, window_start_ms: i64) -> bool {
+        let position = window_start_ms.div_euclid(WINDOW_MS) - self.first;
+        usize::try_from(position).is_ok_and(|position| self.measured.get(position) == Some(&true))
+    }
 }
 
 impl Analytics {

@@ -5,6 +5,9 @@
 //! are ranked separately and the larger result is taken. Bits per second of a window are `bytes × 8 / 300`, rounded
 //! down: the percentile never claims a bit more than was sent.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use schemas::window::WINDOW_MS;
 
 use crate::UsageMode;
@@ -19,26 +22,79 @@ pub const fn window_bps(bytes: u64) -> u64 {
     (bytes as u128 * 8_000 / WINDOW_MS as u128) as u64
 }
 
+/// The 95th percentile of windows that come one by one, in any order. It keeps only the largest 5 % of them: in a month 433
+/// of 8,640.
+#[derive(Clone, Debug)]
+pub struct Percentile95 {
+    mode: UsageMode,
+    /// How many of the largest are kept: the least of them is the one at the rank. 0 of no windows.
+    kept_max: usize,
+    /// The largest by the mode's value; for [`UsageMode::Max`] of each direction.
+    largest: [BinaryHeap<Reverse<u64>>; 2],
+}
+
+impl Percentile95 {
+    /// Over so many measured windows. Those of them that are never added were measured and empty.
+    pub fn new(windows: u64, mode: UsageMode) -> Percentile95 {
+        let kept_max = match windows {
+            0 => 0,
+            _ => windows - rank_95(windows) + 1,
+        };
+        Percentile95 {
+            mode,
+            kept_max: usize::try_from(kept_max).unwrap_or(usize::MAX),
+            largest: [BinaryHeap::new(), BinaryHeap::new()],
+        }
+    }
+
+    /// Adds a measured window; each once.
+    pub fn add(&mut self, bytes_in: u64, bytes_out: u64) {
+        let [first, second] = &mut self.largest;
+        match self.mode {
+            UsageMode::Sum => keep(first, self.kept_max, bytes_in.saturating_add(bytes_out)),
+            UsageMode::In => keep(first, self.kept_max, bytes_in),
+            UsageMode::Out => keep(first, self.kept_max, bytes_out),
+            UsageMode::Max => {
+                keep(first, self.kept_max, bytes_in);
+                keep(second, self.kept_max, bytes_out);
+            }
+        }
+    }
+
+    /// Bits per second; `None` of no windows.
+    pub fn bps(&self) -> Option<u64> {
+        if self.kept_max == 0 {
+            return None;
+        }
+        let at_rank = |largest: &BinaryHeap<Reverse<u64>>| match largest.peek() {
+            Some(Reverse(least)) if largest.len() == self.kept_max => *least,
+            // Fewer windows than that had traffic: the one at the rank is an empty one.
+            _ => 0,
+        };
+        let [first, second] = &self.largest;
+        Some(window_bps(at_rank(first).max(at_rank(second))))
+    }
+}
+
+/// Keeps `value` where it is one of the `kept_max` largest.
+fn keep(largest: &mut BinaryHeap<Reverse<u64>>, kept_max: usize, value: u64) {
+    if largest.len() < kept_max {
+        largest.push(Reverse(value));
+    } else if let Some(mut least) = largest.peek_mut()
+        && least.0 < value
+    {
+        *least = Reverse(value);
+    }
+}
+
 /// The 95th percentile over measured windows, given as (bytes in, bytes out) each, in bits per second; `None` of none.
 /// A measured window without traffic is `(0, 0)` and must be among them.
 pub fn percentile_95_bps(windows: &[(u64, u64)], mode: UsageMode) -> Option<u64> {
-    let ranked = |value: fn(&(u64, u64)) -> u64| nearest_rank(windows.iter().map(value).collect());
-    let bytes = match mode {
-        UsageMode::Sum => ranked(|(bytes_in, bytes_out)| bytes_in.saturating_add(*bytes_out)),
-        UsageMode::In => ranked(|(bytes_in, _)| *bytes_in),
-        UsageMode::Out => ranked(|(_, bytes_out)| *bytes_out),
-        UsageMode::Max => ranked(|(bytes_in, _)| *bytes_in).max(ranked(|(_, bytes_out)| *bytes_out)),
-    };
-    bytes.map(window_bps)
-}
-
-fn nearest_rank(mut values: Vec<u64>) -> Option<u64> {
-    let rank = rank_95(values.len() as u64) as usize;
-    if rank == 0 {
-        return None;
+    let mut percentile = Percentile95::new(windows.len() as u64, mode);
+    for (bytes_in, bytes_out) in windows {
+        percentile.add(*bytes_in, *bytes_out);
     }
-    let (_, value, _) = values.select_nth_unstable(rank - 1);
-    Some(*value)
+    percentile.bps()
 }
 
 #[cfg(test)]
@@ -103,11 +159,28 @@ mod tests {
         /// By the definition: the smallest value such that at least 95 % of all are at or below it.
         #[test]
         fn nearest_rank_by_definition(values in proptest::collection::vec(0u64..1000, 1..300)) {
-            let result = nearest_rank(values.clone()).unwrap();
+            let windows: Vec<(u64, u64)> = values.iter().map(|value| (value * 75, 0)).collect();
+            let result = percentile_95_bps(&windows, UsageMode::In).unwrap() / 2;
             let share = |limit: u64| values.iter().filter(|value| **value <= limit).count() * 100;
             prop_assert!(share(result) >= 95 * values.len());
             let below = values.iter().filter(|value| **value < result).count() * 100;
             prop_assert!(below < 95 * values.len());
+        }
+
+        /// Windows that are not added are those without traffic, and order does not matter.
+        #[test]
+        fn empty_windows_need_not_be_added(windows in proptest::collection::vec((0u64..1000, 0u64..1000), 1..300), seed: u64) {
+            let windows: Vec<(u64, u64)> = windows.into_iter().map(|(a, b)| if (a + b) % 3 == 0 { (0, 0) } else { (a, b) }).collect();
+            for mode in [UsageMode::Sum, UsageMode::In, UsageMode::Out, UsageMode::Max] {
+                let mut percentile = Percentile95::new(windows.len() as u64, mode);
+                let start = (seed % windows.len() as u64) as usize;
+                for (bytes_in, bytes_out) in windows[start..].iter().chain(&windows[..start]).rev() {
+                    if bytes_in + bytes_out > 0 {
+                        percentile.add(*bytes_in, *bytes_out);
+                    }
+                }
+                prop_assert_eq!(percentile.bps(), percentile_95_bps(&windows, mode));
+            }
         }
     }
 }

@@ -6,16 +6,22 @@
 //!   without traffic being 0; windows that were not measured are named as gaps and never taken for zeros.
 //! * Many services cost one scan: [`Analytics::period_usage_batch`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
+use datafusion::prelude::{Expr, col, lit};
+use schemas::address::Address;
 use schemas::window::{WINDOW_MS, WindowStart};
 
+use crate::coverage::{Coverage, Heard};
 use crate::error_bound::{Estimate, Z95_PPM};
-use crate::percentile::{percentile_95_bps, rank_95};
-use crate::usage::{UsageRow, closed_until_ms};
+use crate::percentile::{Percentile95, rank_95};
+use crate::store::fold;
+use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
 use crate::{Analytics, AnalyticsError, MeteredService, PeriodUsage, UsageMode};
 
-/// Services up to which a scan names each of them; with more it reads all.
+/// Services up to which a scan names each of them; with more it reads those from the first to the last.
 const NAMED_SERVICES_MAX: usize = 16;
 
 /// One question to [`Analytics::period_usage_batch`].
@@ -72,9 +78,12 @@ impl Analytics {
             mode,
             excluded: Vec::new(),
         };
-        let rows = self.usage_rows(Some(&[service.service]), from_ms, to_ms).await?;
-        let heard = self.heard().await?;
-        Ok(measure(&query, &rows, &heard, now_ms))
+        let covered = Covered::of(&query, &*self.heard().await?, now_ms);
+        let mut tally = Tally::new(&query, &covered);
+        for row in self.usage_rows(Some(&[service.service]), from_ms, to_ms).await? {
+            tally.add(&query, &covered, row.window_start_ms, &row.cell);
+        }
+        Ok(tally.usage(&query, &covered))
     }
 
     /// [`Analytics::period_usage`] of many services over one period, with one scan, in the order given.
@@ -103,7 +112,8 @@ impl Analytics {
     }
 
     /// [`Analytics::period_usage`] of many services, each over its own period and by its own mode, with one scan over the
-    /// time that all of them span, in the order given.
+    /// time that all of them span, in the order given. Rows are counted as they are read: what is held is a few kilobytes
+    /// per question, however many windows it has.
     ///
     /// # Errors
     /// When a table cannot be read.
@@ -117,92 +127,204 @@ impl Analytics {
         let (Some(from_ms), Some(to_ms)) = (from_ms, to_ms) else {
             return Ok(Vec::new());
         };
-        let mut by_service: HashMap<u32, Vec<UsageRow>> = queries
-            .iter()
-            .map(|query| (query.service.service, Vec::new()))
-            .collect();
-        let named: Vec<u32> = by_service.keys().copied().collect();
-        let named = (named.len() <= NAMED_SERVICES_MAX).then_some(named.as_slice());
-        for row in self.usage_rows(named, from_ms, to_ms).await? {
-            if let Some(rows) = by_service.get_mut(&row.service) {
-                rows.push(row);
-            }
-        }
         let heard = self.heard().await?;
-        let measured = queries.iter().map(|query| {
-            let rows = by_service.get(&query.service.service).map_or(&[][..], Vec::as_slice);
-            measure(query, rows, &heard, now_ms)
-        });
-        Ok(measured.collect())
+        let tallies = Arc::new(Tallies::new(queries, &heard, now_ms));
+        let frame = self
+            .store
+            .read(&self.store.usage)?
+            .filter(windows_between(from_ms, to_ms).and(tallies.services_filter()))?
+            .select_columns(&ROW_COLUMNS)?;
+        let counted = Arc::clone(&tallies);
+        // Every stream adds to the same tallies: their parts would be as large as they are, for each stream.
+        fold(frame, move |(), batch| counted.add(batch), |(), ()| {}).await?;
+        Ok(tallies.usage())
     }
 }
 
-/// `rows` are of the query's service, of any time.
-fn measure(query: &PeriodQuery, rows: &[UsageRow], heard: &crate::coverage::Heard, now_ms: i64) -> PeriodUsage {
-    let (first_ms, end_ms) = aligned(query.from_ms, query.to_ms);
-    let measured_to_ms = end_ms.min(closed_until_ms(now_ms)).max(first_ms);
-    let coverage = heard.coverage(&query.service.exporters, first_ms, measured_to_ms);
+/// Which windows a question counts, and which of them were measured. Most questions of a batch have the same.
+#[derive(Debug)]
+struct Covered {
+    first_ms: i64,
+    measured_to_ms: i64,
+    coverage: Coverage,
+}
 
-    let is_excluded = |start_ms: i64| {
-        query
-            .excluded
-            .iter()
-            .any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
-    };
-    let (mut bytes_in, mut bytes_out) = (0u64, 0u64);
-    let (mut excluded_bytes_in, mut excluded_bytes_out) = (0u64, 0u64);
-    let mut estimate = Estimate::default();
-    let mut bytes_by_window: Vec<(u64, u64)> = vec![(0, 0); coverage.expected() as usize];
-    for row in rows {
-        if row.window_start_ms < first_ms || row.window_start_ms >= measured_to_ms {
-            continue;
-        }
-        if is_excluded(row.window_start_ms) {
-            excluded_bytes_in = excluded_bytes_in.saturating_add(row.cell.bytes_in);
-            excluded_bytes_out = excluded_bytes_out.saturating_add(row.cell.bytes_out);
-            continue;
-        }
-        bytes_in = bytes_in.saturating_add(row.cell.bytes_in);
-        bytes_out = bytes_out.saturating_add(row.cell.bytes_out);
-        row.cell.add_to(&mut estimate);
-        let position = ((row.window_start_ms - first_ms) / WINDOW_MS) as usize;
-        bytes_by_window[position] = (row.cell.bytes_in, row.cell.bytes_out);
-    }
-    let mut windows_excluded = 0;
-    let mut ranked: Vec<(u64, u64)> = Vec::with_capacity(bytes_by_window.len());
-    for ((window, measured), bytes) in coverage.windows().zip(&bytes_by_window) {
-        if is_excluded(window) {
-            windows_excluded += 1;
-        } else if measured {
-            ranked.push(*bytes);
+impl Covered {
+    fn of(query: &PeriodQuery, heard: &Heard, now_ms: i64) -> Covered {
+        let (first_ms, end_ms) = aligned(query.from_ms, query.to_ms);
+        let measured_to_ms = end_ms.min(closed_until_ms(now_ms)).max(first_ms);
+        Covered {
+            first_ms,
+            measured_to_ms,
+            coverage: heard.coverage(&query.service.exporters, first_ms, measured_to_ms),
         }
     }
-    PeriodUsage {
-        service: query.service.service,
-        from_ms: query.from_ms,
-        to_ms: query.to_ms,
-        measured_to_ms: if measured_to_ms == end_ms {
-            query.to_ms
+}
+
+impl PeriodQuery {
+    fn excludes(&self, window_start_ms: i64) -> bool {
+        let mut excluded = self.excluded.iter();
+        excluded.any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&window_start_ms))
+    }
+}
+
+/// What one question's windows come to.
+#[derive(Debug)]
+struct Tally {
+    bytes_in: u64,
+    bytes_out: u64,
+    excluded_bytes_in: u64,
+    excluded_bytes_out: u64,
+    estimate: Estimate,
+    windows_excluded: u64,
+    /// Measured and not excluded: those that are ranked.
+    windows_ranked: u64,
+    percentile: Percentile95,
+}
+
+impl Tally {
+    fn new(query: &PeriodQuery, covered: &Covered) -> Tally {
+        let (mut windows_excluded, mut windows_ranked) = (0, 0);
+        if query.excluded.is_empty() {
+            windows_ranked = covered.coverage.measured();
         } else {
-            measured_to_ms
-        },
-        bytes_in,
-        bytes_out,
-        billed_bytes: match query.mode {
-            UsageMode::Sum => bytes_in.saturating_add(bytes_out),
-            UsageMode::In => bytes_in,
-            UsageMode::Out => bytes_out,
-            UsageMode::Max => bytes_in.max(bytes_out),
-        },
-        percentile_95_bps: percentile_95_bps(&ranked, query.mode),
-        percentile_rank: rank_95(ranked.len() as u64),
-        windows_measured: ranked.len() as u64,
-        windows_expected: coverage.expected(),
-        windows_excluded,
-        excluded_bytes_in,
-        excluded_bytes_out,
-        error_bound_ppm: estimate.bound_ppm(Z95_PPM),
-        gaps: coverage.gaps,
+            for (window_start_ms, measured) in covered.coverage.windows() {
+                if query.excludes(window_start_ms) {
+                    windows_excluded += 1;
+                } else {
+                    windows_ranked += u64::from(measured);
+                }
+            }
+        }
+        Tally {
+            bytes_in: 0,
+            bytes_out: 0,
+            excluded_bytes_in: 0,
+            excluded_bytes_out: 0,
+            estimate: Estimate::default(),
+            windows_excluded,
+            windows_ranked,
+            percentile: Percentile95::new(windows_ranked, query.mode),
+        }
+    }
+
+    /// Adds a row of the question's service, of any time; in any order.
+    fn add(&mut self, query: &PeriodQuery, covered: &Covered, window_start_ms: i64, cell: &Cell) {
+        if window_start_ms < covered.first_ms || window_start_ms >= covered.measured_to_ms {
+            return;
+        }
+        if query.excludes(window_start_ms) {
+            self.excluded_bytes_in = self.excluded_bytes_in.saturating_add(cell.bytes_in);
+            self.excluded_bytes_out = self.excluded_bytes_out.saturating_add(cell.bytes_out);
+            return;
+        }
+        self.bytes_in = self.bytes_in.saturating_add(cell.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(cell.bytes_out);
+        cell.add_to(&mut self.estimate);
+        if covered.coverage.is_measured(window_start_ms) {
+            self.percentile.add(cell.bytes_in, cell.bytes_out);
+        }
+    }
+
+    fn usage(&self, query: &PeriodQuery, covered: &Covered) -> PeriodUsage {
+        let (_, end_ms) = aligned(query.from_ms, query.to_ms);
+        PeriodUsage {
+            service: query.service.service,
+            from_ms: query.from_ms,
+            to_ms: query.to_ms,
+            measured_to_ms: if covered.measured_to_ms == end_ms {
+                query.to_ms
+            } else {
+                covered.measured_to_ms
+            },
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            billed_bytes: match query.mode {
+                UsageMode::Sum => self.bytes_in.saturating_add(self.bytes_out),
+                UsageMode::In => self.bytes_in,
+                UsageMode::Out => self.bytes_out,
+                UsageMode::Max => self.bytes_in.max(self.bytes_out),
+            },
+            percentile_95_bps: self.percentile.bps(),
+            percentile_rank: rank_95(self.windows_ranked),
+            windows_measured: self.windows_ranked,
+            windows_expected: covered.coverage.expected(),
+            windows_excluded: self.windows_excluded,
+            excluded_bytes_in: self.excluded_bytes_in,
+            excluded_bytes_out: self.excluded_bytes_out,
+            error_bound_ppm: self.estimate.bound_ppm(Z95_PPM),
+            gaps: covered.coverage.gaps.clone(),
+        }
+    }
+}
+
+/// The tallies of a batch of questions, which all streams of a scan add to.
+struct Tallies {
+    questions: Vec<(PeriodQuery, Arc<Covered>, Mutex<Tally>)>,
+    /// Services that are asked for, ascending, and the positions of their questions.
+    by_service: Vec<(u32, Vec<usize>)>,
+}
+
+impl Tallies {
+    fn new(queries: &[PeriodQuery], heard: &Heard, now_ms: i64) -> Tallies {
+        let mut known: HashMap<(&[Address], i64, i64), Arc<Covered>> = HashMap::new();
+        let mut by_service: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut questions = Vec::with_capacity(queries.len());
+        for (position, query) in queries.iter().enumerate() {
+            let covered = known
+                .entry((&query.service.exporters, query.from_ms, query.to_ms))
+                .or_insert_with(|| Arc::new(Covered::of(query, heard, now_ms)));
+            let tally = Tally::new(query, covered);
+            questions.push((query.clone(), Arc::clone(covered), Mutex::new(tally)));
+            by_service.entry(query.service.service).or_default().push(position);
+        }
+        Tallies {
+            questions,
+            by_service: by_service.into_iter().collect(),
+        }
+    }
+
+    /// Leaves out what row groups hold of other services: files are sorted by service.
+    fn services_filter(&self) -> Expr {
+        if self.by_service.len() <= NAMED_SERVICES_MAX {
+            let named = self.by_service.iter().map(|(service, _)| lit(*service));
+            return col("service").in_list(named.collect(), false);
+        }
+        let first = self.by_service.first().map_or(0, |(service, _)| *service);
+        let last = self.by_service.last().map_or(u32::MAX, |(service, _)| *service);
+        col("service").gt_eq(lit(first)).and(col("service").lt_eq(lit(last)))
+    }
+
+    /// Adds a batch of `usage_5m`.
+    fn add(&self, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+        let columns = UsageColumns::of(batch)?;
+        let services = columns.services();
+        let mut first = 0;
+        // Rows of a service lie together, a day of them at a time.
+        for rows in services.chunk_by(|one, next| one == next) {
+            let end = first + rows.len();
+            if let Ok(found) = self.by_service.binary_search_by_key(&rows[0], |(service, _)| *service) {
+                for position in &self.by_service[found].1 {
+                    let (query, covered, tally) = &self.questions[*position];
+                    // What a panic elsewhere left is a failed scan, whose tallies nobody reads.
+                    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                    for row in first..end {
+                        let row = columns.row(row);
+                        tally.add(query, covered, row.window_start_ms, &row.cell);
+                    }
+                }
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    fn usage(&self) -> Vec<PeriodUsage> {
+        let usage = self.questions.iter().map(|(query, covered, tally)| {
+            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.usage(query, covered)
+        });
+        usage.collect()
     }
 }
 

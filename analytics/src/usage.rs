@@ -37,7 +37,8 @@ use schemas::window::{DAY_MS, WindowStart};
 
 pub(crate) use cells::{Cell, Cells, MeteredColumns, UsageRow};
 pub(crate) use counted::Counted;
-use days::{DayRewrite, ROW_COLUMNS, rows_of};
+use days::{DayRewrite, rows_of};
+pub(crate) use days::{ROW_COLUMNS, UsageColumns};
 pub(crate) use ranges::Ranges;
 
 use crate::store::{fold, instant};
@@ -60,6 +61,14 @@ const DAYS_PER_SCAN: usize = 4;
 /// [`LATENESS_MS`] have passed since its end; periods are measured up to here.
 pub const fn closed_until_ms(now_ms: i64) -> i64 {
     WindowStart::containing(now_ms - LATENESS_MS).start_ms()
+}
+
+/// The table's properties when it is complete up to a commit of `flows` and its files have all columns.
+pub fn properties(flows_sequence: u64) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (FLOWS_SEQUENCE.to_owned(), flows_sequence.to_string()),
+        (columns::COLUMNS.to_owned(), columns::COLUMNS_VERSION.to_owned()),
+    ])
 }
 
 /// How far a refresh has come.
@@ -195,10 +204,7 @@ impl Analytics {
                 writer: WRITER.to_owned(),
                 number,
             }),
-            set: BTreeMap::from([
-                (FLOWS_SEQUENCE.to_owned(), flows.sequence.to_string()),
-                (columns::COLUMNS.to_owned(), columns::COLUMNS_VERSION.to_owned()),
-            ]),
+            set: properties(flows.sequence),
             ..Commit::default()
         };
 
@@ -337,9 +343,7 @@ impl Analytics {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<UsageRow>, AnalyticsError> {
-        let mut filter = col("window_start")
-            .gt_eq(instant(from_ms))
-            .and(col("window_start").lt(instant(to_ms)));
+        let mut filter = windows_between(from_ms, to_ms);
         if let Some(services) = services {
             let list = services.iter().map(|service| lit(*service)).collect();
             filter = filter.and(col("service").in_list(list, false));
@@ -405,6 +409,13 @@ fn part_between(amount: u64, start_ms: i64, end_ms: i64, from_ms: i64, to_ms: i6
         }
     });
     sum
+}
+
+/// Rows of `usage_5m` in `[from_ms, to_ms)`.
+pub(crate) fn windows_between(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr {
+    col("window_start")
+        .gt_eq(instant(from_ms))
+        .and(col("window_start").lt(instant(to_ms)))
 }
 
 /// Metered flows that may have a share in `[from_ms, to_ms)`.

@@ -1,8 +1,10 @@
-//! EZSCALE beside nfdump and pmacct: the same datagrams to each, one after the other, on one machine.
+//! EZSCALE beside nfdump and pmacct: the same datagrams to each, one after the other, on one machine; and what billing
+//! costs.
 //!
 //! `benches/run` installs what is missing, builds and starts this; `benches/README.md` says what the figures mean.
 
 mod addresses;
+mod billing;
 mod collect;
 mod encode;
 mod flows;
@@ -66,6 +68,13 @@ enum Command {
         #[command(flatten)]
         args: encode::EncodeArgs,
     },
+    /// What closing a month, posting and telling cost
+    Billing {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: billing::BillingArgs,
+    },
     /// Everything, one after the other
     All {
         #[command(flatten)]
@@ -78,7 +87,9 @@ enum Command {
         query: query::QueryArgs,
         #[command(flatten)]
         encode: encode::EncodeArgs,
-        /// Parts to leave out: encode, collect, scale, query
+        #[command(flatten)]
+        billing: billing::BillingArgs,
+        /// Parts to leave out: encode, collect, scale, query, billing
         #[arg(long, value_delimiter = ',')]
         skip: Vec<Part>,
     },
@@ -93,6 +104,7 @@ enum Part {
     Collect,
     Scale,
     Query,
+    Billing,
 }
 
 /// What every measurement is told.
@@ -129,6 +141,18 @@ struct Results {
     scale: Vec<scale::Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<query::Queries>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing: Option<billing::Billing>,
+}
+
+/// The parts to be measured.
+#[derive(Default)]
+struct Parts {
+    encode: Option<encode::EncodeArgs>,
+    collect: Option<collect::CollectArgs>,
+    scale: Option<scale::ScaleArgs>,
+    query: Option<query::QueryArgs>,
+    billing: Option<billing::BillingArgs>,
 }
 
 fn main() -> ExitCode {
@@ -142,43 +166,66 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let (common, encode, collect, scale, query) = match cli.command {
+    let mut parts = Parts::default();
+    let common = match cli.command {
         Command::Send(args) => return send::run(&args),
-        Command::Encode { common, args } => (common, Some(args), None, None, None),
-        Command::Collect { common, args } => (common, None, Some(args), None, None),
-        Command::Scale { common, args } => (common, None, None, Some(args), None),
-        Command::Query { common, args } => (common, None, None, None, Some(args)),
+        Command::Encode { common, args } => {
+            parts.encode = Some(args);
+            common
+        }
+        Command::Collect { common, args } => {
+            parts.collect = Some(args);
+            common
+        }
+        Command::Scale { common, args } => {
+            parts.scale = Some(args);
+            common
+        }
+        Command::Query { common, args } => {
+            parts.query = Some(args);
+            common
+        }
+        Command::Billing { common, args } => {
+            parts.billing = Some(args);
+            common
+        }
         Command::All {
             common,
             collect,
             scale,
             query,
             encode,
+            billing,
             skip,
         } => {
             let wanted = |part| !skip.contains(&part);
-            (
-                common,
-                wanted(Part::Encode).then_some(encode),
-                wanted(Part::Collect).then_some(collect),
-                wanted(Part::Scale).then_some(scale),
-                wanted(Part::Query).then_some(query),
-            )
+            parts = Parts {
+                encode: wanted(Part::Encode).then_some(encode),
+                collect: wanted(Part::Collect).then_some(collect),
+                scale: wanted(Part::Scale).then_some(scale),
+                query: wanted(Part::Query).then_some(query),
+                billing: wanted(Part::Billing).then_some(billing),
+            };
+            common
         }
     };
-    let bench = Bench::new(&common)?;
+    measure(&common, parts)
+}
+
+fn measure(common: &Common, parts: Parts) -> anyhow::Result<()> {
+    let bench = Bench::new(common)?;
     let mut results = bench.results();
     // What was measured is written after each part: a later one that fails takes nothing away.
-    if let Some(args) = encode {
+    if let Some(args) = parts.encode {
         results.encode = encode::run(&args)?;
         bench.write(&results)?;
     }
-    if let Some(args) = collect {
+    if let Some(args) = parts.collect {
         let ezscale = bench.ezscale(common.prefixes)?;
         results.collect = collect::run(&args, &common.only, common.seconds, &ezscale, &bench.dir)?;
         bench.write(&results)?;
     }
-    if let Some(args) = scale {
+    if let Some(args) = parts.scale {
         // pmacct's cost is in the rows it writes, not in how many exporters or customers there are.
         let sides: Vec<Side> = common
             .only
@@ -195,8 +242,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         )?;
         bench.write(&results)?;
     }
-    if let Some(args) = query {
+    if let Some(args) = parts.query {
         results.query = Some(query::run_all(&args, &bench.ezscale(common.prefixes)?, &bench.dir)?);
+        bench.write(&results)?;
+    }
+    if let Some(args) = parts.billing {
+        let ezscale = bench.ezscale(common.prefixes)?;
+        results.billing = Some(billing::run(&args, common.seconds, &ezscale, &bench.dir)?);
         bench.write(&results)?;
     }
     progress("done");
@@ -240,6 +292,7 @@ impl Bench {
             collect: Vec::new(),
             scale: Vec::new(),
             query: None,
+            billing: None,
         }
     }
 

@@ -163,16 +163,22 @@ impl Measured {
         if !sent.context("run kill")?.success() {
             bail!("{} could not be signalled:\n{}", self.name, self.log_tail());
         }
+        self.ended(limit, &format!("within {limit:?} of {signal}"))
+    }
+
+    /// Waits until the process has ended by itself, and tells what it used since [`Measured::begin`], or at all.
+    pub(crate) fn finish(self, limit: Duration) -> anyhow::Result<Used> {
+        self.ended(limit, &format!("within {limit:?}"))
+    }
+
+    fn ended(mut self, limit: Duration, within: &str) -> anyhow::Result<Used> {
+        let pid = self.child.id();
         let deadline = Instant::now() + limit;
         // An ended process keeps its times until it is waited for.
         while !is_zombie(pid) {
             self.look();
             if Instant::now() >= deadline {
-                bail!(
-                    "{} does not end within {limit:?} of {signal}:\n{}",
-                    self.name,
-                    self.log_tail()
-                );
+                bail!("{} does not end {within}:\n{}", self.name, self.log_tail());
             }
             std::thread::park_timeout(POLL_INTERVAL);
         }

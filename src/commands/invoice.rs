@@ -1,5 +1,7 @@
 //! `ezscale invoice`: what is due, what was charged, and why.
 
+use std::collections::{BTreeMap, HashSet};
+
 use anyhow::{Context as _, bail};
 use billing::BillingError;
 use billing::invoice::{self, Draft, Invoice, InvoiceFilter, InvoiceWithLines};
@@ -11,12 +13,15 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, ServiceId};
-use schemas::money::Money;
+use schemas::money::{Currency, Money};
 
 use crate::config::Config;
 use crate::jobs::apply_backdated;
 use crate::options::{Data, now_ms, open_current};
 use crate::output::{Listing, Progress};
+
+/// Invoices that closing lists one by one at most.
+const LISTED_MAX: usize = 100;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -141,11 +146,15 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     let usage = MeteredUsage::new(analytics, &config.metering());
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
-        None => invoice::close_all(&database, &usage, now_ms).await?,
+        None => {
+            let progress = Progress::counted("closing customers", 0);
+            let tell = |done: usize, of: usize| progress.set_of(done as u64, of as u64);
+            let closing = invoice::close_all_telling(&database, &usage, now_ms, tell).await?;
+            progress.clear();
+            closing
+        }
     };
-    let closed = closing.read(&database).await?.into_iter();
-    let closed: Vec<Invoice> = closed.map(|with_lines| with_lines.invoice).collect();
-    print_list(&closed, "no period has ended since the last close");
+    print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
         eprintln!("{}: not closed, {}: close again later", open.customer, open.reason);
     }
@@ -156,6 +165,47 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     if failed > 0 {
         bail!("{failed} customers could not be closed");
     }
+    Ok(())
+}
+
+/// The invoices that were made, or how many and what they come to where there are more than anybody reads.
+async fn print_closed(database: &Database, ids: &[InvoiceId]) -> anyhow::Result<()> {
+    let mut listed: Vec<Invoice> = Vec::new();
+    let mut sums: BTreeMap<Currency, (u64, Money)> = BTreeMap::new();
+    let made: HashSet<InvoiceId> = ids.iter().copied().collect();
+    let first = ids.iter().min();
+    let mut before = None;
+    while let Some(first) = first {
+        let filter = InvoiceFilter {
+            before,
+            ..InvoiceFilter::default()
+        };
+        let page = invoice::list_all(database.pool(), filter).await?;
+        before = page.last().map(|invoice| invoice.id);
+        for invoice in page.into_iter().filter(|invoice| made.contains(&invoice.id)) {
+            let zero = Money::new(0, invoice.currency);
+            let (count, sum) = sums.entry(invoice.currency).or_insert((0, zero));
+            *count += 1;
+            *sum = sum.checked_add(invoice.total)?;
+            if made.len() <= LISTED_MAX {
+                listed.push(invoice);
+            }
+        }
+        if before.is_none_or(|last| last <= *first) {
+            break;
+        }
+    }
+    if made.len() <= LISTED_MAX {
+        listed.reverse();
+        print_list(&listed, "no period has ended since the last close");
+        return Ok(());
+    }
+    let mut listing = Listing::new(&["currency", "invoices", "total"]).right(1).right(2);
+    for (currency, (count, sum)) in sums {
+        listing.row([currency.to_string(), count.to_string(), sum.to_string()]);
+    }
+    listing.print("");
+    eprintln!("`ezscale invoice list` lists them");
     Ok(())
 }
 

@@ -75,7 +75,7 @@ pub(super) fn read_rows(table: &Table, path: &str, rows: &mut Vec<UsageRow>) -> 
 }
 
 /// What a row is read from.
-pub(super) const ROW_COLUMNS: [&str; 8] = [
+pub(crate) const ROW_COLUMNS: [&str; 8] = [
     "window_start",
     "service",
     "bytes_in",
@@ -86,28 +86,58 @@ pub(super) const ROW_COLUMNS: [&str; 8] = [
     "samples",
 ];
 
+/// A batch of `usage_5m` with [`ROW_COLUMNS`].
+pub(crate) struct UsageColumns<'a> {
+    window_start: &'a [i64],
+    service: &'a [u32],
+    bytes_in: &'a [u64],
+    bytes_out: &'a [u64],
+    packets_in: &'a [u64],
+    packets_out: &'a [u64],
+    flows: &'a [u64],
+    samples: &'a [u64],
+}
+
+impl<'a> UsageColumns<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch) -> Result<UsageColumns<'a>, AnalyticsError> {
+        let numbers = |name| Ok::<&'a [u64], AnalyticsError>(column::<UInt64Array>(batch, name)?.values());
+        Ok(UsageColumns {
+            window_start: column::<TimestampMillisecondArray>(batch, "window_start")?.values(),
+            service: column::<UInt32Array>(batch, "service")?.values(),
+            bytes_in: numbers("bytes_in")?,
+            bytes_out: numbers("bytes_out")?,
+            packets_in: numbers("packets_in")?,
+            packets_out: numbers("packets_out")?,
+            flows: numbers("flows")?,
+            samples: numbers("samples")?,
+        })
+    }
+
+    pub(crate) fn services(&self) -> &'a [u32] {
+        self.service
+    }
+
+    #[inline]
+    pub(crate) fn row(&self, row: usize) -> UsageRow {
+        UsageRow {
+            service: self.service[row],
+            window_start_ms: self.window_start[row],
+            cell: Cell {
+                bytes_in: self.bytes_in[row],
+                bytes_out: self.bytes_out[row],
+                packets_in: self.packets_in[row],
+                packets_out: self.packets_out[row],
+                flows: self.flows[row],
+                samples: self.samples[row],
+            },
+        }
+    }
+}
+
 /// Appends the rows of a batch of `usage_5m`.
 pub(super) fn rows_of(rows: &mut Vec<UsageRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
-    let window_start = column::<TimestampMillisecondArray>(batch, "window_start")?.values();
-    let service = column::<UInt32Array>(batch, "service")?.values();
-    let bytes_in = column::<UInt64Array>(batch, "bytes_in")?.values();
-    let bytes_out = column::<UInt64Array>(batch, "bytes_out")?.values();
-    let packets_in = column::<UInt64Array>(batch, "packets_in")?.values();
-    let packets_out = column::<UInt64Array>(batch, "packets_out")?.values();
-    let flows = column::<UInt64Array>(batch, "flows")?.values();
-    let samples = column::<UInt64Array>(batch, "samples")?.values();
-    rows.extend((0..batch.num_rows()).map(|row| UsageRow {
-        service: service[row],
-        window_start_ms: window_start[row],
-        cell: Cell {
-            bytes_in: bytes_in[row],
-            bytes_out: bytes_out[row],
-            packets_in: packets_in[row],
-            packets_out: packets_out[row],
-            flows: flows[row],
-            samples: samples[row],
-        },
-    }));
+    let columns = UsageColumns::of(batch)?;
+    rows.extend((0..batch.num_rows()).map(|row| columns.row(row)));
     Ok(())
 }
 

@@ -133,6 +133,19 @@ pub async fn close<U: UsageSource>(
 /// # Errors
 /// When the database or usage cannot be read at all.
 pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<Closing, BillingError> {
+    close_all_telling(database, usage, now_ms, |_, _| {}).await
+}
+
+/// [`close_all`], which tells `progress` how many customers it has looked at, and how many there are.
+///
+/// # Errors
+/// As [`close_all`].
+pub async fn close_all_telling<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    now_ms: i64,
+    progress: impl Fn(usize, usize),
+) -> Result<Closing, BillingError> {
     let rows = sqlx::query("SELECT id FROM customers ORDER BY id")
         .fetch_all(database.pool())
         .await?;
@@ -141,7 +154,8 @@ pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i
         ids.push(CustomerId(row.try_get(0)?));
     }
     let mut closing = Closing::default();
-    for some in ids.chunks(CUSTOMERS_AT_ONCE) {
+    for (chunk, some) in ids.chunks(CUSTOMERS_AT_ONCE).enumerate() {
+        progress(chunk * CUSTOMERS_AT_ONCE, ids.len());
         if let (Some(&first), Some(&last)) = (some.first(), some.last()) {
             close_between(database, usage, (first, last), now_ms, &mut closing).await?;
         }

@@ -24,7 +24,7 @@ mod prospect;
 mod read;
 mod write;
 
-pub use close::{Closing, OpenPeriod, close, close_all, preview};
+pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
 pub(crate) use close::{Previews, preview_between};
 pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
