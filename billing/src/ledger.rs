@@ -3,12 +3,15 @@
 //! Transactions are only ever added. Balances are sums of postings, computed when asked for and stored nowhere. Each
 //! transaction has a key that says what caused it (`invoice:inv_7`): posting the same again changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-use schemas::db::next_id;
+use schemas::db::next_ids;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId, TransactionId};
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
+
+use crate::bulk;
 
 /// Postings of one transaction at most.
 pub const MAX_POSTINGS: usize = 1000;
@@ -239,45 +242,143 @@ impl LedgerReport {
 /// # Errors
 /// When the postings do not sum to zero in each currency, or the key stands for other postings.
 pub async fn post(connection: &mut AnyConnection, new: &NewTransaction) -> Result<TransactionId, LedgerError> {
-    check_balanced(new)?;
-    let id = TransactionId(next_id(connection, "ledger_transaction").await?);
-    let earlier = sqlx::query("SELECT id FROM ledger_transactions WHERE idempotency_key = $1")
-        .bind(&new.idempotency_key)
-        .fetch_optional(&mut *connection)
-        .await?;
-    if let Some(row) = earlier {
-        let earlier = TransactionId(row.try_get("id")?);
-        return same_postings(connection, earlier, new).await;
-    }
-    sqlx::query(
-        "INSERT INTO ledger_transactions (id, idempotency_key, customer_id, invoice_id, payment_id, refund_id, description, \
-         posted_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(id.0)
-    .bind(&new.idempotency_key)
-    .bind(new.customer.map(|customer| customer.0))
-    .bind(new.invoice.map(|invoice| invoice.0))
-    .bind(new.payment.map(|payment| payment.0))
-    .bind(new.refund.map(|refund| refund.0))
-    .bind(&new.description)
-    .bind(new.posted_at_ms)
-    .execute(&mut *connection)
+    let ids = post_all(connection, std::slice::from_ref(new)).await?;
+    // One was given, so one was posted.
+    Ok(ids[0])
+}
+
+/// [`post`] of many, with a few statements for all of them: their ids in the same order.
+///
+/// # Errors
+/// As [`post`]; then the caller's transaction is to be given up.
+pub async fn post_all(
+    connection: &mut AnyConnection,
+    transactions: &[NewTransaction],
+) -> Result<Vec<TransactionId>, LedgerError> {
+    transactions.iter().try_for_each(check_balanced)?;
+    // The sequence's row lock makes concurrent writers take turns, so that the look-ups below see what they wrote.
+    let count = i64::try_from(transactions.len()).unwrap_or(i64::MAX);
+    let first = next_ids(connection, "ledger_transaction", count).await?;
+    let select = "SELECT idempotency_key, id FROM ledger_transactions WHERE idempotency_key IN ({values})";
+    let rows = bulk::rows_of_values(connection, select, transactions, |query, new| {
+        query.bind(&new.idempotency_key)
+    })
     .await?;
-    for (position, posting) in (1i64..).zip(&new.postings) {
-        let account = account_id(connection, &posting.account).await?;
-        sqlx::query(
-            "INSERT INTO ledger_postings (transaction_id, position, account_id, currency, amount_minor) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(id.0)
-        .bind(position)
-        .bind(account)
-        .bind(posting.amount.currency.code())
-        .bind(posting.amount.minor)
-        .execute(&mut *connection)
+    let mut earlier: HashMap<String, TransactionId> = HashMap::new();
+    for row in &rows {
+        earlier.insert(row.try_get(0)?, TransactionId(row.try_get(1)?));
+    }
+    let mut ids = Vec::with_capacity(transactions.len());
+    let (mut posted, mut again) = (Vec::new(), Vec::new());
+    for (new, id) in transactions.iter().zip((first..).map(TransactionId)) {
+        match earlier.entry(new.idempotency_key.clone()) {
+            Entry::Occupied(before) => {
+                again.push((new, *before.get()));
+                ids.push(*before.get());
+            }
+            Entry::Vacant(entry) => {
+                posted.push((new, *entry.insert(id)));
+                ids.push(id);
+            }
+        }
+    }
+    insert(connection, &posted).await?;
+    for (new, before) in again {
+        same_postings(connection, before, new).await?;
+    }
+    Ok(ids)
+}
+
+async fn insert(
+    connection: &mut AnyConnection,
+    posted: &[(&NewTransaction, TransactionId)],
+) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO ledger_transactions (id, idempotency_key, customer_id, invoice_id, payment_id, refund_id, description, \
+               posted_at_ms) VALUES {rows}";
+    bulk::for_rows(connection, sql, 8, posted, |query, (new, id)| {
+        query
+            .bind(id.0)
+            .bind(&new.idempotency_key)
+            .bind(new.customer.map(|customer| customer.0))
+            .bind(new.invoice.map(|invoice| invoice.0))
+            .bind(new.payment.map(|payment| payment.0))
+            .bind(new.refund.map(|refund| refund.0))
+            .bind(&new.description)
+            .bind(new.posted_at_ms)
+    })
+    .await?;
+    let accounts = account_ids(connection, posted).await?;
+    let mut postings = Vec::new();
+    for (new, id) in posted {
+        for (position, posting) in (1i64..).zip(&new.postings) {
+            postings.push((id.0, position, accounts[posting.account.name.as_str()], posting.amount));
+        }
+    }
+    let sql =
+        "INSERT INTO ledger_postings (transaction_id, position, account_id, currency, amount_minor) VALUES {rows}";
+    bulk::for_rows(
+        connection,
+        sql,
+        5,
+        &postings,
+        |query, (id, position, account, amount)| {
+            query
+                .bind(id)
+                .bind(position)
+                .bind(account)
+                .bind(amount.currency.code())
+                .bind(amount.minor)
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+/// The accounts that are posted to, by name; those that are not there yet are made.
+async fn account_ids<'a>(
+    connection: &mut AnyConnection,
+    posted: &[(&'a NewTransaction, TransactionId)],
+) -> Result<HashMap<&'a str, i64>, LedgerError> {
+    let accounts: BTreeMap<&'a str, &'a Account> = posted
+        .iter()
+        .flat_map(|(new, _)| &new.postings)
+        .map(|posting| (posting.account.name.as_str(), &posting.account))
+        .collect();
+    let wanted: Vec<&Account> = accounts.into_values().collect();
+    let select = "SELECT name, id FROM ledger_accounts WHERE name IN ({values})";
+    let rows = bulk::rows_of_values(connection, select, &wanted, |query, account| query.bind(&account.name)).await?;
+    let mut known: HashMap<String, i64> = HashMap::new();
+    for row in &rows {
+        known.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let missing: Vec<&Account> = wanted
+        .iter()
+        .copied()
+        .filter(|account| !known.contains_key(&account.name))
+        .collect();
+    let mut made: Vec<(i64, &Account)> = Vec::new();
+    if !missing.is_empty() {
+        let count = i64::try_from(missing.len()).unwrap_or(i64::MAX);
+        let first = next_ids(connection, "ledger_account", count).await?;
+        made = (first..).zip(missing).collect();
+        let sql = "INSERT INTO ledger_accounts (id, name, kind, currency, customer_id) VALUES {rows}";
+        bulk::for_rows(connection, sql, 5, &made, |query, (id, account)| {
+            query
+                .bind(id)
+                .bind(&account.name)
+                .bind(account.kind.name())
+                .bind(account.currency.code())
+                .bind(account.customer.map(|customer| customer.0))
+        })
         .await?;
     }
-    Ok(id)
+    let mut ids: HashMap<&str, i64> = made.iter().map(|(id, account)| (account.name.as_str(), *id)).collect();
+    for account in wanted {
+        if let Some(id) = known.get(&account.name) {
+            ids.insert(account.name.as_str(), *id);
+        }
+    }
+    Ok(ids)
 }
 
 /// Every account with its balance, by name.
@@ -384,7 +485,7 @@ async fn same_postings(
     connection: &mut AnyConnection,
     earlier: TransactionId,
     new: &NewTransaction,
-) -> Result<TransactionId, LedgerError> {
+) -> Result<(), LedgerError> {
     let rows = sqlx::query(
         "SELECT a.name, p.amount_minor FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
          WHERE p.transaction_id = $1 ORDER BY p.position",
@@ -405,28 +506,7 @@ async fn same_postings(
             key: new.idempotency_key.clone(),
         });
     }
-    Ok(earlier)
-}
-
-async fn account_id(connection: &mut AnyConnection, account: &Account) -> Result<i64, LedgerError> {
-    let select = "SELECT id FROM ledger_accounts WHERE name = $1";
-    let found = sqlx::query(select)
-        .bind(&account.name)
-        .fetch_optional(&mut *connection)
-        .await?;
-    if let Some(row) = found {
-        return Ok(row.try_get(0)?);
-    }
-    let id = next_id(connection, "ledger_account").await?;
-    sqlx::query("INSERT INTO ledger_accounts (id, name, kind, currency, customer_id) VALUES ($1, $2, $3, $4, $5)")
-        .bind(id)
-        .bind(&account.name)
-        .bind(account.kind.name())
-        .bind(account.currency.code())
-        .bind(account.customer.map(|customer| customer.0))
-        .execute(connection)
-        .await?;
-    Ok(id)
+    Ok(())
 }
 
 /// The transaction that a cause was posted as, if it was.

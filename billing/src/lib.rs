@@ -19,6 +19,7 @@ pub mod aging;
 pub mod approval;
 pub mod audit;
 pub mod budget;
+mod bulk;
 pub mod catalog;
 pub mod charger;
 pub mod deal;

@@ -28,12 +28,16 @@ mod returned;
 
 pub use returned::{Dispute, close_dispute, open_dispute, refund_posted, refund_returned, refundable, take_back};
 
+use std::collections::HashSet;
+
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
+use schemas::inventory::Customer;
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
+use crate::bulk;
 use crate::event::{self, EventError, EventType, NewEvent};
 use crate::ledger::{self, Account, LedgerError, NewTransaction, Posting};
 
@@ -292,6 +296,24 @@ pub async fn top_up(
         to_invoice: Money::zero(currency),
         to_credit: amount,
     })
+}
+
+/// Those of some customers whose wallet is not empty, promised to refunds or not.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn customers_with_credit(
+    connection: &mut AnyConnection,
+    customers: impl Iterator<Item = &Customer>,
+) -> Result<HashSet<CustomerId>, SettlementError> {
+    let accounts: Vec<Account> = customers
+        .map(|customer| Account::credit(customer.id, customer.currency))
+        .collect();
+    let sql = "SELECT a.customer_id FROM ledger_accounts a JOIN ledger_postings p ON p.account_id = a.id \
+               WHERE a.name IN ({values}) GROUP BY a.customer_id HAVING sum(p.amount_minor) < 0";
+    let rows = bulk::rows_of_values(connection, sql, &accounts, |query, account| query.bind(&account.name)).await?;
+    let ids = rows.iter().map(|row| row.try_get(0).map(CustomerId));
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 /// Settles an invoice from the customer's credit, as far as that goes, and returns how much it was.

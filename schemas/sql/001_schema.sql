@@ -732,6 +732,7 @@ CREATE TABLE ledger_transactions (
   posted_at_ms BIGINT NOT NULL
 );
 CREATE INDEX ledger_transactions_invoice ON ledger_transactions (invoice_id);
+CREATE INDEX ledger_transactions_refund ON ledger_transactions (refund_id) WHERE refund_id IS NOT NULL;
 CREATE INDEX ledger_transactions_payment ON ledger_transactions (payment_id);
 CREATE INDEX ledger_transactions_customer ON ledger_transactions (customer_id);
 
@@ -744,4 +745,5 @@ CREATE TABLE ledger_postings (
   amount_minor BIGINT NOT NULL,
   PRIMARY KEY (transaction_id, position)
 );
-CREATE INDEX ledger_postings_account ON ledger_postings (account_id);
+-- Both columns: the account of a tax has a posting of nearly every transaction.
+CREATE INDEX ledger_postings_account ON ledger_postings (account_id, transaction_id);

@@ -39,13 +39,14 @@ pub use kind::{Audience, EventType};
 pub use mail::{Attachment, Attachments, MailConfig, Mailer};
 
 use jiff::Timestamp;
-use schemas::db::{Database, next_id};
+use schemas::db::{Database, next_ids};
 use schemas::ids::{CustomerId, EndpointId, EventId};
 use schemas::inventory::InventoryError;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use self::webhook::WebhookError;
+use crate::bulk;
 
 /// Bytes of a payload's JSON at most.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
@@ -132,20 +133,60 @@ pub struct Event {
 /// # Errors
 /// When the payload is no object, holds a float or is too large, or the subject is no id.
 pub async fn publish(connection: &mut AnyConnection, new: NewEvent, now_ms: i64) -> Result<EventId, EventError> {
+    publish_all(connection, vec![new], now_ms).await
+}
+
+/// [`publish`] of many, in their order, with few statements; the id of the first, which the others' follow.
+///
+/// # Errors
+/// As [`publish`].
+pub async fn publish_all(
+    connection: &mut AnyConnection,
+    new: Vec<NewEvent>,
+    now_ms: i64,
+) -> Result<EventId, EventError> {
+    let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
+    let mut events = Vec::with_capacity(new.len());
+    for event in new {
+        let facts = checked_facts(&event)?;
+        events.push((event, facts));
+    }
+    let first = next_ids(connection, "event", count).await?;
+    let rows: Vec<_> = (first..).zip(events).collect();
+    let sql = "INSERT INTO events (id, event_type, customer_id, subject, payload, created_at_ms) VALUES {rows}";
+    bulk::for_rows(connection, sql, 6, &rows, |query, (id, (event, facts))| {
+        query
+            .bind(id)
+            .bind(event.event_type.name())
+            .bind(event.customer.map(|customer| customer.0))
+            .bind(&event.subject)
+            .bind(facts)
+            .bind(now_ms)
+    })
+    .await?;
+    Ok(EventId(first))
+}
+
+/// The facts of an event as they are stored.
+fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
     let NewEvent {
         event_type,
-        customer,
         subject,
         payload,
+        ..
     } = new;
+    let event_type = *event_type;
     let is_id = (1..=MAX_SUBJECT_CHARS).contains(&subject.len())
         && subject
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte));
     if !is_id {
-        return Err(EventError::Subject { event_type, subject });
+        return Err(EventError::Subject {
+            event_type,
+            subject: subject.clone(),
+        });
     }
-    let serde_json::Value::Object(facts) = &payload else {
+    let serde_json::Value::Object(facts) = payload else {
         return Err(EventError::NotAnObject { event_type });
     };
     for (name, value) in facts {
@@ -164,19 +205,7 @@ pub async fn publish(connection: &mut AnyConnection, new: NewEvent, now_ms: i64)
             size: text.len(),
         });
     }
-    let id = EventId(next_id(connection, "event").await?);
-    sqlx::query(
-        "INSERT INTO events (id, event_type, customer_id, subject, payload, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(id.0)
-    .bind(event_type.name())
-    .bind(customer.map(|customer| customer.0))
-    .bind(subject)
-    .bind(text)
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
-    Ok(id)
+    Ok(text)
 }
 
 /// The first float anywhere in a value.

@@ -4,21 +4,21 @@
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
 //! the customer's phases are what its drafts were made from. What was charged or changed meanwhile is drafted anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::civil::Date;
 use schemas::db::{Database, next_id};
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId};
-use schemas::inventory;
+use schemas::ids::{CustomerId, InvoiceId, PhaseId};
+use schemas::inventory::{self, Customer};
 use sqlx::{AnyConnection, Row as _};
 
-use super::draft::{Charge, Current, Drafts, Prepared, Snapshot, prepare};
-use super::due::What;
+use super::draft::{Current, Drafts, Prepared, Snapshot, prepare};
+use super::due::{Due, What};
 use super::items;
-use super::write::{Corrects, Parties, write};
+use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
-use crate::{BillingError, UsageSource, settlement};
+use crate::{BillingError, UsageSource, bulk, settlement};
 
 /// How often a closer that lost a race looks again for what is left.
 const MAX_CLOSE_ATTEMPTS: usize = 5;
@@ -262,17 +262,16 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
         return Ok(done);
     };
     let mut now_is = snapshots(&mut transaction, first, last).await?;
+    let mut unchanged = Vec::with_capacity(some.len());
     for drafts in some {
         let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
-        if is != drafts.snapshot {
+        if is == drafts.snapshot {
+            unchanged.push(drafts);
+        } else {
             done.lost.push(drafts.customer.id);
-            continue;
-        }
-        for prepared in &drafts.drafts {
-            done.invoices
-                .push(write_draft(&mut transaction, drafts, prepared, now_ms).await?);
         }
     }
+    done.invoices = write_drafts(&mut transaction, &unchanged, now_ms).await?;
     transaction.commit().await?;
     for invoice in &done.invoices {
         tracing::debug!(%invoice, "invoice finalised");
@@ -280,22 +279,70 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
     Ok(done)
 }
 
-async fn write_draft(
+/// A draft that is written, with whose it is.
+struct Finalised<'a> {
+    customer: &'a Customer,
+    prepared: &'a Prepared,
+    written: Written,
+}
+
+async fn write_drafts(
     connection: &mut AnyConnection,
-    drafts: &Drafts,
-    prepared: &Prepared,
+    some: &[&Drafts],
     now_ms: i64,
-) -> Result<InvoiceId, BillingError> {
-    let customer = &drafts.customer;
-    let parties = Parties {
-        entity: customer.billing.entity,
-        seller: &drafts.entity,
-        customer,
-    };
-    let corrects = match prepared.draft.kind {
+) -> Result<Vec<InvoiceId>, BillingError> {
+    let drafts: Vec<(&Drafts, &Prepared, Corrects)> = some
+        .iter()
+        .flat_map(|drafts| {
+            drafts
+                .drafts
+                .iter()
+                .map(|prepared| (*drafts, prepared, corrects(&prepared.draft)))
+        })
+        .collect();
+    if drafts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let documents: Vec<NewDocument<'_>> = drafts
+        .iter()
+        .map(|(drafts, prepared, corrects)| NewDocument {
+            parties: Parties {
+                entity: drafts.customer.billing.entity,
+                seller: &drafts.entity,
+                customer: &drafts.customer,
+            },
+            draft: &prepared.draft,
+            corrects,
+        })
+        .collect();
+    let written = write(connection, &documents, now_ms).await?;
+    let finalised: Vec<Finalised<'_>> = drafts
+        .iter()
+        .zip(written)
+        .map(|((drafts, prepared, _), written)| Finalised {
+            customer: &drafts.customer,
+            prepared,
+            written,
+        })
+        .collect();
+    mark_charged(connection, &finalised).await?;
+    for Finalised { prepared, written, .. } in &finalised {
+        for item in &prepared.items {
+            if !items::take(connection, item.id, written.id).await? {
+                return Err(BillingError::ItemCharged(item.id));
+            }
+        }
+    }
+    settle(connection, &finalised, now_ms).await?;
+    Ok(finalised.into_iter().map(|finalised| finalised.written.id).collect())
+}
+
+/// What a draft corrects, where it gives back more than it charges.
+fn corrects(draft: &Draft) -> Corrects {
+    match draft.kind {
         InvoiceKind::Invoice => Corrects::default(),
         InvoiceKind::CreditNote => Corrects {
-            invoice: prepared.draft.lines.iter().find_map(|line| match &line.evidence {
+            invoice: draft.lines.iter().find_map(|line| match &line.evidence {
                 Evidence::Unused { corrects_invoice, .. } | Evidence::Adjustment { corrects_invoice, .. } => {
                     Some(*corrects_invoice)
                 }
@@ -303,68 +350,117 @@ async fn write_draft(
             }),
             reason: "more was given back than charged".to_owned(),
         },
-    };
-    let written = write(connection, parties, &prepared.draft, &corrects, now_ms).await?;
-    for charge in &prepared.charges {
-        let line = InvoiceLineId(written.first_line.0 + i64::try_from(charge.line).unwrap_or(0));
-        mark_charged(connection, charge, written.id, line).await?;
     }
-    for item in &prepared.items {
-        if !items::take(connection, item.id, written.id).await? {
-            return Err(BillingError::ItemCharged(item.id));
-        }
-    }
-    match prepared.draft.kind {
-        InvoiceKind::Invoice => {
-            settlement::apply_credit(connection, written.id, now_ms).await?;
-        }
-        InvoiceKind::CreditNote => {
-            settlement::apply_credit_note(connection, written.id, now_ms).await?;
-        }
-    }
-    Ok(written.id)
 }
 
-/// Notes what was charged, so that it is not charged again (B3), and how far the phase has come.
-async fn mark_charged(
-    connection: &mut AnyConnection,
-    charge: &Charge,
-    invoice: InvoiceId,
-    line: InvoiceLineId,
-) -> Result<(), BillingError> {
-    let due = &charge.due;
-    let period = due.charged.period;
-    sqlx::query(
-        "INSERT INTO charged (charge_key, kind, subscription_id, phase_id, start_date, end_date, start_ms, end_ms, invoice_id, \
-         line_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind(&due.key)
-    .bind(due.what.name())
-    .bind(due.subscription.0)
-    .bind(due.phase_id.0)
-    .bind(period.start_date.to_string())
-    .bind(period.end_date.to_string())
-    .bind(period.start_ms)
-    .bind(period.end_ms)
-    .bind(invoice.0)
-    .bind(line.0)
-    .execute(&mut *connection)
-    .await?;
-    let (sql, to) = match due.what {
-        What::Base => ("UPDATE phases SET base_to = $1 WHERE id = $2", period.end_date),
-        What::Usage => ("UPDATE phases SET usage_to = $1 WHERE id = $2", period.end_date),
-        // What was given back is not charged any more; the first of several reaches furthest back.
-        What::Unused => (
-            "UPDATE phases SET base_to = $1 WHERE id = $2 AND base_to > $1",
-            period.start_date,
-        ),
-    };
-    sqlx::query(sql)
-        .bind(to.to_string())
-        .bind(due.phase_id.0)
-        .execute(connection)
-        .await?;
+/// Applies credit notes, and customers' credit to invoices, in the order of the documents.
+async fn settle(connection: &mut AnyConnection, finalised: &[Finalised<'_>], now_ms: i64) -> Result<(), BillingError> {
+    // Most customers have no credit, and are not asked one by one.
+    let customers = finalised.iter().map(|finalised| finalised.customer);
+    let mut with_credit = settlement::customers_with_credit(connection, customers).await?;
+    for Finalised {
+        customer,
+        prepared,
+        written,
+    } in finalised
+    {
+        match prepared.draft.kind {
+            InvoiceKind::CreditNote => {
+                settlement::apply_credit_note(connection, written.id, now_ms).await?;
+                with_credit.insert(customer.id);
+            }
+            InvoiceKind::Invoice if with_credit.contains(&customer.id) => {
+                settlement::apply_credit(connection, written.id, now_ms).await?;
+            }
+            InvoiceKind::Invoice => {}
+        }
+    }
     Ok(())
+}
+
+/// Notes what was charged, so that it is not charged again (B3), and how far each phase has come.
+async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>]) -> Result<(), BillingError> {
+    let mut charged = Vec::new();
+    let mut reached: BTreeMap<PhaseId, Reached> = BTreeMap::new();
+    for finalised in finalised {
+        for charge in &finalised.prepared.charges {
+            let line = finalised.written.first_line.0 + i64::try_from(charge.line).unwrap_or(0);
+            charged.push((&charge.due, finalised.written.id, line));
+            reached.entry(charge.due.phase_id).or_default().charge(&charge.due);
+        }
+    }
+    let sql = "INSERT INTO charged (charge_key, kind, subscription_id, phase_id, start_date, end_date, start_ms, end_ms, invoice_id, \
+               line_id) VALUES {rows}";
+    bulk::for_rows(connection, sql, 10, &charged, |query, (due, invoice, line)| {
+        let period = due.charged.period;
+        query
+            .bind(&due.key)
+            .bind(due.what.name())
+            .bind(due.subscription.0)
+            .bind(due.phase_id.0)
+            .bind(period.start_date.to_string())
+            .bind(period.end_date.to_string())
+            .bind(period.start_ms)
+            .bind(period.end_ms)
+            .bind(invoice.0)
+            .bind(line)
+    })
+    .await?;
+    let column = |of: fn(&Reached) -> Option<Date>| -> Vec<(PhaseId, Date)> {
+        let reached = reached
+            .iter()
+            .filter_map(|(phase, reached)| Some((*phase, of(reached)?)));
+        reached.collect()
+    };
+    for (sql, phases) in [
+        (
+            "UPDATE phases SET base_to = v.column2 FROM (VALUES {rows}) AS v WHERE phases.id = v.column1",
+            column(|reached| reached.base_to),
+        ),
+        (
+            "UPDATE phases SET usage_to = v.column2 FROM (VALUES {rows}) AS v WHERE phases.id = v.column1",
+            column(|reached| reached.usage_to),
+        ),
+        // What was given back is not charged any more.
+        (
+            "UPDATE phases SET base_to = v.column2 FROM (VALUES {rows}) AS v \
+             WHERE phases.id = v.column1 AND phases.base_to > v.column2",
+            column(|reached| reached.given_back_to),
+        ),
+    ] {
+        bulk::for_rows(connection, sql, 2, &phases, |query, (phase, to)| {
+            query.bind(phase.0).bind(to.to_string())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Up to where charges bring a phase.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    base_to: Option<Date>,
+    usage_to: Option<Date>,
+    given_back_to: Option<Date>,
+}
+
+impl Reached {
+    /// Takes over a charge; later ones come after earlier ones.
+    fn charge(&mut self, due: &Due) {
+        let period = due.charged.period;
+        match due.what {
+            What::Base => {
+                self.base_to = Some(period.end_date);
+                self.given_back_to = None;
+            }
+            What::Usage => self.usage_to = Some(period.end_date),
+            // The first of several reaches furthest back.
+            What::Unused => {
+                let earlier = self.given_back_to.unwrap_or(period.start_date);
+                self.given_back_to = Some(earlier.min(period.start_date));
+            }
+        }
+    }
 }
 
 /// What customers' drafts would be made from now.

@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
 use super::read::get_in;
-use super::write::{Corrects, Parties, write};
+use super::write::{Corrects, NewDocument, Parties, write};
 use super::{Draft, Invoice, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use crate::catalog::checked_text;
 use crate::event::{self, EventType, NewEvent};
@@ -91,9 +91,16 @@ pub async fn credit(
         invoice: Some(invoice),
         reason,
     };
-    let written = write(connection, parties, &draft, &corrects, now_ms).await?;
-    settlement::apply_credit_note(connection, written.id, now_ms).await?;
-    Ok(written.id)
+    let document = NewDocument {
+        parties,
+        draft: &draft,
+        corrects: &corrects,
+    };
+    let written = write(connection, &[document], now_ms).await?;
+    // One was given, so one was written.
+    let id = written[0].id;
+    settlement::apply_credit_note(connection, id, now_ms).await?;
+    Ok(id)
 }
 
 /// Makes an invoice void by a credit note over the whole of it, whose id is returned.

@@ -1,8 +1,8 @@
-//! Writing a document: number, lines, taxes, ledger postings and the event that tells of it, in the caller's transaction.
+//! Writing documents: number, lines, taxes, ledger postings and the event that tells of it, in the caller's transaction.
 
 use std::collections::BTreeMap;
 
-use schemas::db::{next_id, next_ids};
+use schemas::db::next_ids;
 use schemas::ids::{EntityId, InvoiceId, InvoiceLineId};
 use schemas::inventory::{Customer, EntityProfile};
 use schemas::money::Money;
@@ -12,6 +12,7 @@ use sqlx::AnyConnection;
 
 use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, PAYMENT_TERM_DAYS, number};
 use crate::BillingError;
+use crate::bulk;
 use crate::event::{self, EventType, NewEvent};
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::{DraftLine, LineKind};
@@ -40,126 +41,219 @@ pub(super) struct Corrects {
     pub(super) reason: String,
 }
 
-/// Writes a document. One without anything to pay is paid.
+/// A document to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewDocument<'a> {
+    pub(super) parties: Parties<'a>,
+    pub(super) draft: &'a Draft,
+    pub(super) corrects: &'a Corrects,
+}
+
+/// Writes documents, in their order, with a few statements for all of them. One without anything to pay is paid.
 ///
 /// # Errors
 /// When an invariant does not hold, or as the database answers.
 pub(super) async fn write(
     connection: &mut AnyConnection,
-    parties: Parties<'_>,
-    draft: &Draft,
-    corrects: &Corrects,
+    documents: &[NewDocument<'_>],
     now_ms: i64,
-) -> Result<Written, BillingError> {
-    let id = InvoiceId(next_id(connection, "invoice").await?);
-    let number = number::next(connection, parties.entity, parties.seller, draft.kind, now_ms).await?;
-    let is_settled = draft.total.minor == 0;
-    let status = if is_settled {
-        InvoiceStatus::Paid
-    } else {
-        InvoiceStatus::Finalised
-    };
-    let due_at_ms = match draft.kind {
-        InvoiceKind::Invoice => now_ms + PAYMENT_TERM_DAYS * DAY_MS,
-        InvoiceKind::CreditNote => now_ms,
-    };
-    sqlx::query(
-        "INSERT INTO invoices (id, kind, number, entity_id, customer_id, customer_name, seller, buyer, currency, \
-         period_start_ms, period_end_ms, time_zone, status, corrects_invoice_id, reason, prices_include_tax, \
-         subtotal_minor, tax_minor, total_minor, finalised_at_ms, due_at_ms, settled_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
-    )
-    .bind(id.0)
-    .bind(draft.kind.name())
-    .bind(&number)
-    .bind(parties.entity.0)
-    .bind(parties.customer.id.0)
-    .bind(&parties.customer.name)
-    .bind(serde_json::to_string(parties.seller)?)
-    .bind(serde_json::to_string(&Buyer::of(parties.customer))?)
-    .bind(draft.currency.code())
-    .bind(draft.period_start_ms)
-    .bind(draft.period_end_ms)
-    .bind(&draft.time_zone)
-    .bind(status.name())
-    .bind(corrects.invoice.map(|invoice| invoice.0))
-    .bind(&corrects.reason)
-    .bind(i64::from(draft.prices_include_tax))
-    .bind(draft.subtotal.minor)
-    .bind(draft.tax.minor)
-    .bind(draft.total.minor)
-    .bind(now_ms)
-    .bind(due_at_ms)
-    .bind(is_settled.then_some(now_ms))
-    .execute(&mut *connection)
-    .await?;
-    let first_line = insert_lines(connection, id, &draft.lines).await?;
-    for (position, amount) in (1i64..).zip(&draft.taxes) {
-        sqlx::query(
-            "INSERT INTO invoice_taxes (invoice_id, position, name, category, rate_percent, net_minor, tax_minor, note) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(id.0)
-        .bind(position)
-        .bind(&amount.rule.name)
-        .bind(amount.rule.category.code())
-        .bind(amount.rule.rate.value().normalize().to_string())
-        .bind(amount.net.minor)
-        .bind(amount.tax.minor)
-        .bind(&amount.rule.note)
-        .execute(&mut *connection)
-        .await?;
-    }
-    ledger::post(connection, &transaction(id, &number, draft, now_ms)?).await?;
-    let facts = json!({
-        "number": number, "total_minor": draft.total.minor, "currency": draft.currency, "due_at_ms": due_at_ms,
-        "reason": corrects.reason, "lines": draft.lines.len(),
+) -> Result<Vec<Written>, BillingError> {
+    let count = i64::try_from(documents.len()).unwrap_or(i64::MAX);
+    let first = next_ids(connection, "invoice", count).await?;
+    let numbered = documents.iter().map(|document| {
+        let Parties { entity, seller, .. } = document.parties;
+        (entity, seller, document.draft.kind)
     });
-    let new = NewEvent {
-        event_type: match draft.kind {
-            InvoiceKind::Invoice => EventType::InvoiceFinalised,
-            InvoiceKind::CreditNote => EventType::CreditNoteIssued,
-        },
-        customer: Some(parties.customer.id),
-        subject: id.to_string(),
-        payload: facts,
-    };
-    event::publish(connection, new, now_ms).await?;
-    Ok(Written { id, number, first_line })
+    let numbers = number::next(connection, numbered, now_ms).await?;
+    let lines = documents
+        .iter()
+        .map(|document| document.draft.lines.len())
+        .sum::<usize>();
+    let mut next_line = next_ids(connection, "invoice_line", i64::try_from(lines).unwrap_or(i64::MAX)).await?;
+    let mut rows = Vec::with_capacity(documents.len());
+    let mut written = Vec::with_capacity(documents.len());
+    for ((document, id), number) in documents.iter().zip((first..).map(InvoiceId)).zip(numbers) {
+        rows.push(Row::of(document, id, &number, now_ms)?);
+        written.push(Written {
+            id,
+            number,
+            first_line: InvoiceLineId(next_line),
+        });
+        next_line += i64::try_from(document.draft.lines.len()).unwrap_or(0);
+    }
+    insert_documents(connection, &rows).await?;
+    insert_lines(connection, documents, &written).await?;
+    insert_taxes(connection, documents, &written).await?;
+    let mut transactions = Vec::with_capacity(documents.len());
+    let mut events = Vec::with_capacity(documents.len());
+    for (row, written) in rows.iter().zip(&written) {
+        let NewDocument {
+            draft,
+            corrects,
+            parties,
+        } = row.document;
+        transactions.push(transaction(written.id, &written.number, draft, now_ms)?);
+        let facts = json!({
+            "number": written.number, "total_minor": draft.total.minor, "currency": draft.currency,
+            "due_at_ms": row.due_at_ms, "reason": corrects.reason, "lines": draft.lines.len(),
+        });
+        events.push(NewEvent {
+            event_type: match draft.kind {
+                InvoiceKind::Invoice => EventType::InvoiceFinalised,
+                InvoiceKind::CreditNote => EventType::CreditNoteIssued,
+            },
+            customer: Some(parties.customer.id),
+            subject: written.id.to_string(),
+            payload: facts,
+        });
+    }
+    ledger::post_all(connection, &transactions).await?;
+    event::publish_all(connection, events, now_ms).await?;
+    Ok(written)
+}
+
+/// What a row of `invoices` holds beside the draft.
+struct Row<'a> {
+    document: NewDocument<'a>,
+    id: InvoiceId,
+    number: String,
+    seller: String,
+    buyer: String,
+    status: InvoiceStatus,
+    finalised_at_ms: i64,
+    due_at_ms: i64,
+}
+
+impl<'a> Row<'a> {
+    fn of(document: &NewDocument<'a>, id: InvoiceId, number: &str, now_ms: i64) -> Result<Row<'a>, BillingError> {
+        let draft = document.draft;
+        Ok(Row {
+            document: *document,
+            id,
+            number: number.to_owned(),
+            seller: serde_json::to_string(document.parties.seller)?,
+            buyer: serde_json::to_string(&Buyer::of(document.parties.customer))?,
+            status: if draft.total.minor == 0 {
+                InvoiceStatus::Paid
+            } else {
+                InvoiceStatus::Finalised
+            },
+            finalised_at_ms: now_ms,
+            due_at_ms: match draft.kind {
+                InvoiceKind::Invoice => now_ms + PAYMENT_TERM_DAYS * DAY_MS,
+                InvoiceKind::CreditNote => now_ms,
+            },
+        })
+    }
+}
+
+async fn insert_documents(connection: &mut AnyConnection, rows: &[Row<'_>]) -> Result<(), BillingError> {
+    let sql = "INSERT INTO invoices (id, kind, number, entity_id, customer_id, customer_name, seller, buyer, currency, \
+               period_start_ms, period_end_ms, time_zone, status, corrects_invoice_id, reason, prices_include_tax, \
+               subtotal_minor, tax_minor, total_minor, finalised_at_ms, due_at_ms, settled_at_ms) VALUES {rows}";
+    bulk::for_rows(connection, sql, 22, rows, |query, row| {
+        let NewDocument {
+            parties,
+            draft,
+            corrects,
+        } = row.document;
+        query
+            .bind(row.id.0)
+            .bind(draft.kind.name())
+            .bind(&row.number)
+            .bind(parties.entity.0)
+            .bind(parties.customer.id.0)
+            .bind(&parties.customer.name)
+            .bind(&row.seller)
+            .bind(&row.buyer)
+            .bind(draft.currency.code())
+            .bind(draft.period_start_ms)
+            .bind(draft.period_end_ms)
+            .bind(&draft.time_zone)
+            .bind(row.status.name())
+            .bind(corrects.invoice.map(|invoice| invoice.0))
+            .bind(&corrects.reason)
+            .bind(i64::from(draft.prices_include_tax))
+            .bind(draft.subtotal.minor)
+            .bind(draft.tax.minor)
+            .bind(draft.total.minor)
+            .bind(row.finalised_at_ms)
+            .bind(row.due_at_ms)
+            .bind((row.status == InvoiceStatus::Paid).then_some(row.finalised_at_ms))
+    })
+    .await?;
+    Ok(())
 }
 
 async fn insert_lines(
     connection: &mut AnyConnection,
-    invoice: InvoiceId,
-    lines: &[DraftLine],
-) -> Result<InvoiceLineId, BillingError> {
-    let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
-    let first = next_ids(connection, "invoice_line", count).await?;
-    for (position, line) in (1i64..).zip(lines) {
-        sqlx::query(
-            "INSERT INTO invoice_lines (id, invoice_id, position, subscription_id, service_id, kind, description, quantity, \
-             unit, unit_price, amount_minor, priced_minor, period_start_ms, period_end_ms, evidence) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        )
-        .bind(first + position - 1)
-        .bind(invoice.0)
-        .bind(position)
-        .bind(line.subscription.map(|subscription| subscription.0))
-        .bind(line.service.map(|service| service.0))
-        .bind(line.kind.name())
-        .bind(&line.description)
-        .bind(line.quantity.to_string())
-        .bind(&line.unit)
-        .bind(line.unit_price.to_string())
-        .bind(line.amount.minor)
-        .bind(line.priced.minor)
-        .bind(line.period_start_ms)
-        .bind(line.period_end_ms)
-        .bind(serde_json::to_string(&line.evidence)?)
-        .execute(&mut *connection)
-        .await?;
+    documents: &[NewDocument<'_>],
+    written: &[Written],
+) -> Result<(), BillingError> {
+    let mut rows = Vec::new();
+    for (document, written) in documents.iter().zip(written) {
+        for (position, line) in (1i64..).zip(&document.draft.lines) {
+            rows.push((written, position, line, serde_json::to_string(&line.evidence)?));
+        }
     }
-    Ok(InvoiceLineId(first))
+    let sql = "INSERT INTO invoice_lines (id, invoice_id, position, subscription_id, service_id, kind, description, quantity, \
+               unit, unit_price, amount_minor, priced_minor, period_start_ms, period_end_ms, evidence) VALUES {rows}";
+    bulk::for_rows(
+        connection,
+        sql,
+        15,
+        &rows,
+        |query, (written, position, line, evidence)| {
+            query
+                .bind(written.first_line.0 + position - 1)
+                .bind(written.id.0)
+                .bind(position)
+                .bind(line.subscription.map(|subscription| subscription.0))
+                .bind(line.service.map(|service| service.0))
+                .bind(line.kind.name())
+                .bind(&line.description)
+                .bind(line.quantity.to_string())
+                .bind(&line.unit)
+                .bind(line.unit_price.to_string())
+                .bind(line.amount.minor)
+                .bind(line.priced.minor)
+                .bind(line.period_start_ms)
+                .bind(line.period_end_ms)
+                .bind(evidence)
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+async fn insert_taxes(
+    connection: &mut AnyConnection,
+    documents: &[NewDocument<'_>],
+    written: &[Written],
+) -> Result<(), BillingError> {
+    let mut rows = Vec::new();
+    for (document, written) in documents.iter().zip(written) {
+        rows.extend(
+            (1i64..)
+                .zip(&document.draft.taxes)
+                .map(|(position, tax)| (written, position, tax)),
+        );
+    }
+    let sql = "INSERT INTO invoice_taxes (invoice_id, position, name, category, rate_percent, net_minor, tax_minor, note) \
+               VALUES {rows}";
+    bulk::for_rows(connection, sql, 8, &rows, |query, (written, position, tax)| {
+        query
+            .bind(written.id.0)
+            .bind(position)
+            .bind(&tax.rule.name)
+            .bind(tax.rule.category.code())
+            .bind(tax.rule.rate.value().normalize().to_string())
+            .bind(tax.net.minor)
+            .bind(tax.tax.minor)
+            .bind(&tax.rule.note)
+    })
+    .await?;
+    Ok(())
 }
 
 /// The customer owes the total; what was earned is the subtotal, and the tax office's is the tax.
