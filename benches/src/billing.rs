@@ -31,8 +31,6 @@ use postgres::Postgres;
 const CLOSE_LIMIT: Duration = Duration::from_secs(3600);
 /// What Lago states for one PostgreSQL ("Postgres-only throughput", docs: Performance & Optimization, as of 2026-11).
 const LAGO_EVENTS_PER_SECOND: u64 = 10_000;
-/// Flows a second that are tried, from the highest on.
-const FLOW_RATES: [u64; 4] = [1_000_000, 750_000, 500_000, 250_000];
 
 /// A database that billing runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
@@ -59,6 +57,12 @@ pub(crate) struct BillingArgs {
     /// Databases to close on
     #[arg(long, value_delimiter = ',', value_enum, default_value = "sqlite,postgres")]
     databases: Vec<Server>,
+    /// Flows a second that are tried, the first without loss is told
+    #[arg(long, value_delimiter = ',', default_value = "1000000,750000,500000,250000")]
+    flow_rates: Vec<u64>,
+    /// Transactions and events of each kind
+    #[arg(long, default_value_t = 20_000)]
+    operations: u32,
 }
 
 /// One closing.
@@ -91,7 +95,7 @@ pub(crate) fn run(args: &BillingArgs, seconds: u64, ezscale: &Ezscale, dir: &Pat
     let mut measured = Billing {
         closing: Vec::new(),
         ledger: Vec::new(),
-        events: vec![usage_events(seconds, ezscale, dir)?],
+        events: vec![usage_events(&args.flow_rates, seconds, ezscale, dir)?],
     };
     for &subscriptions in &args.subscriptions {
         let folder = Scratch::new(dir, "billing")?;
@@ -136,7 +140,7 @@ pub(crate) fn run(args: &BillingArgs, seconds: u64, ezscale: &Ezscale, dir: &Pat
             let last = args.subscriptions.last() == Some(&subscriptions);
             if last {
                 progress(format_args!("posting and telling on {}", server.name()));
-                let made = runtime.block_on(books::run(&database, server, subscriptions))?;
+                let made = runtime.block_on(books::run(&database, server, subscriptions, args.operations))?;
                 measured.ledger.extend(made.ledger);
                 measured.events.extend(made.events);
             }
@@ -251,8 +255,8 @@ async fn counts(database: &Database) -> anyhow::Result<Counts> {
 }
 
 /// What a usage event is here: a flow, journalled, attributed to a service, metered and stored.
-fn usage_events(seconds: u64, ezscale: &Ezscale, dir: &Path) -> anyhow::Result<EventRow> {
-    for rate in FLOW_RATES {
+fn usage_events(rates: &[u64], seconds: u64, ezscale: &Ezscale, dir: &Path) -> anyhow::Result<EventRow> {
+    for &rate in rates {
         progress(format_args!("metering {rate} flows/s"));
         let load = Load {
             side: Side::Ezscale,
@@ -270,10 +274,7 @@ fn usage_events(seconds: u64, ezscale: &Ezscale, dir: &Path) -> anyhow::Result<E
             ));
         }
     }
-    bail!(
-        "flows were lost at every rate down to {}",
-        FLOW_RATES[FLOW_RATES.len() - 1]
-    );
+    bail!("flows were lost at every rate of {rates:?}");
 }
 
 impl Billing {

@@ -111,8 +111,7 @@ struct Books {
 }
 
 impl Play {
-    async fn new(crashes: bool) -> Play {
-        let world = World::new().await;
+    async fn new(world: World, crashes: bool) -> Play {
         let mut customers = Vec::new();
         for (zone, tax) in [
             ("Europe/Berlin", "19"),
@@ -408,8 +407,8 @@ async fn subscription_zone(database: &Database, id: SubscriptionId) -> jiff::tz:
     subscription(database.pool(), id).await.unwrap().time_zone
 }
 
-async fn play(steps: &[Step], crashes: bool) -> Books {
-    let mut play = Play::new(crashes).await;
+async fn play(world: World, steps: &[Step], crashes: bool) -> Books {
+    let mut play = Play::new(world, crashes).await;
     for step in steps {
         play.make(step).await;
         play.assert_right().await;
@@ -424,9 +423,24 @@ proptest! {
     fn b1_b2_b3_b4_hold_in_any_history_and_a_replay_gives_the_same_books(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let crashed = play(&steps, true).await;
-            let straight = play(&steps, false).await;
+            let crashed = play(World::new().await, &steps, true).await;
+            let straight = play(World::new().await, &steps, false).await;
             assert_eq!(crashed, straight, "a crash changes nothing");
+        });
+    }
+}
+
+proptest! {
+    // Each has a PostgreSQL of its own.
+    #![proptest_config(ProptestConfig { cases: cases() / 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_history_gives_the_same_books_on_sqlite_and_postgresql(steps in prop::collection::vec(step(), 20..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let postgres = play(World::on_postgres().await, &steps, true).await;
+            let sqlite = play(World::new().await, &steps, false).await;
+            assert_eq!(postgres, sqlite);
         });
     }
 }

@@ -25,7 +25,7 @@ const MAX_CLOSE_ATTEMPTS: usize = 5;
 /// Customers that are drafted at once: what they used is asked for in one scan.
 const CUSTOMERS_AT_ONCE: usize = 2_000;
 /// Customers whose invoices are one transaction: a commit waits for the disk.
-const CUSTOMERS_PER_TRANSACTION: usize = 50;
+const CUSTOMERS_PER_TRANSACTION: usize = 200;
 
 /// A period that cannot be charged yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]

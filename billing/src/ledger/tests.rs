@@ -102,6 +102,38 @@ async fn posting_again_changes_nothing_and_a_key_stands_for_one_cause() {
 }
 
 #[tokio::test]
+async fn many_are_posted_as_each_alone_and_a_cause_twice_among_them_once() {
+    let world = World::new().await;
+    world.customer("USD", "UTC", "0").await;
+    let sale = |number: i64| {
+        transaction(
+            &format!("sale:{number}"),
+            &[(0, number, Currency::USD), (1, -number, Currency::USD)],
+        )
+    };
+    let first = posted(&world, &sale(3)).await.unwrap();
+    let many: Vec<NewTransaction> = (1..=150).chain([7]).map(sale).collect();
+    let mut connection = world.database.begin_write().await.unwrap();
+    let ids = post_all(&mut connection, &many).await.unwrap();
+    assert_eq!(ids[2], first, "posted before");
+    assert_eq!(ids[150], ids[6], "twice in one call");
+    let mut other = sale(9);
+    other.postings = sale(10).postings;
+    let error = post_all(&mut connection, &[sale(200), sale(200), other])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, LedgerError::KeyReused { key } if key == "sale:9"));
+    connection.commit().await.unwrap();
+    let report = check(&world.database).await.unwrap();
+    assert_eq!((report.transactions, report.postings), (151, 302));
+    assert!(report.is_clean(), "{:?}", report.violations);
+    let cash = balance(world.database.pool(), &account(0, Currency::USD))
+        .await
+        .unwrap();
+    assert_eq!(cash.minor, (1..=150).sum::<i64>() + 200);
+}
+
+#[tokio::test]
 async fn b1_the_check_finds_books_that_were_changed_by_hand() {
     let world = World::new().await;
     world.customer("USD", "UTC", "0").await;
