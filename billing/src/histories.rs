@@ -338,6 +338,12 @@ impl Play {
             .await
             .unwrap();
         assert!(again.invoices.is_empty(), "B3: closing again finds nothing");
+        let told = crate::event::dispatch(&self.world.database, at_ms).await.unwrap();
+        let made = u64::try_from(closing.invoices.len()).unwrap();
+        assert!(
+            told.events >= made && told.mails >= made,
+            "{told:?} of {made} documents"
+        );
     }
 
     async fn assert_right(&self) {

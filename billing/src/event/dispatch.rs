@@ -1,19 +1,24 @@
 //! From an event to its deliveries: who is written to, which endpoints hear of it, what the portal shows.
 //!
-//! An event is marked and its deliveries are written in one transaction, and the mark is set only where it was not: two
-//! workers, or one that died, cannot dispatch it twice.
+//! Events are marked and their deliveries are written in one transaction, by one dispatcher at a time, who looks again which
+//! are not marked yet: two workers, or one that died, cannot dispatch one twice.
 
-use schemas::db::{Database, next_id};
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::tz::TimeZone;
+use schemas::db::{Database, next_ids};
 use schemas::fault;
 use schemas::ids::{CustomerId, EndpointId, EventId};
-use schemas::inventory;
+use schemas::inventory::{self, InventoryError};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::message::compose;
+use super::message::{Message, compose};
+use super::webhook::Endpoint;
 use super::{Audience, Event, EventError, EventFilter, EventType, SELECT, read, webhook};
+use crate::bulk;
 
 /// Events in one transaction at most.
-const BATCH: i64 = 100;
+const BATCH: i64 = 500;
 /// Events that are replayed at once at most.
 pub const MAX_REPLAYED: i64 = 10_000;
 /// Where the owner's address is kept.
@@ -37,20 +42,24 @@ pub struct Dispatched {
 pub async fn dispatch(database: &Database, now_ms: i64) -> Result<Dispatched, EventError> {
     let mut done = Dispatched::default();
     loop {
-        let sql = "SELECT id FROM events WHERE dispatched_at_ms IS NULL ORDER BY id LIMIT $1";
         // Asked first without a lock: most of the time there is nothing to do.
-        let waiting = sqlx::query(sql).bind(BATCH).fetch_all(database.pool()).await?;
-        if waiting.is_empty() {
+        if waiting(database.pool(), 1).await?.is_empty() {
             return Ok(done);
         }
         let mut transaction = database.begin_write().await?;
         take_turn(&mut transaction).await?;
-        for row in &waiting {
-            dispatch_one(&mut transaction, EventId(row.try_get(0)?), now_ms, &mut done).await?;
-        }
+        let events = waiting(&mut *transaction, BATCH).await?;
+        dispatch_all(&mut transaction, &events, now_ms, &mut done).await?;
         fault::at("event.dispatched");
         transaction.commit().await?;
     }
+}
+
+/// The oldest events that have no deliveries yet.
+async fn waiting(db: impl AnyExecutor<'_>, limit: i64) -> Result<Vec<Event>, EventError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE dispatched_at_ms IS NULL ORDER BY id LIMIT $1"));
+    let rows = sqlx::query(sql).bind(limit).fetch_all(db).await?;
+    rows.iter().map(read).collect()
 }
 
 /// Waits until no other dispatcher is in its transaction. Each needs the sequence of deliveries beside the events it marks: two
@@ -66,65 +75,105 @@ async fn take_turn(connection: &mut AnyConnection) -> Result<(), EventError> {
     Ok(())
 }
 
-async fn dispatch_one(
+/// Makes out the deliveries of events that nobody else is dispatching, with a few statements for all of them.
+async fn dispatch_all(
     connection: &mut AnyConnection,
-    id: EventId,
+    events: &[Event],
     now_ms: i64,
     done: &mut Dispatched,
 ) -> Result<(), EventError> {
-    let marked = sqlx::query("UPDATE events SET dispatched_at_ms = $1 WHERE id = $2 AND dispatched_at_ms IS NULL")
-        .bind(now_ms)
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
-    if marked.rows_affected() == 0 {
-        return Ok(());
-    }
-    done.events += 1;
-    let event = super::event(&mut *connection, id).await?;
-    for address in recipients(connection, &event).await? {
-        enqueue(connection, &event, "email", &address, now_ms).await?;
-        done.mails += 1;
-    }
-    for endpoint in webhook::listeners(&mut *connection, event.customer).await? {
-        if endpoint.hears(&event) {
-            enqueue(connection, &event, "webhook", &endpoint.id.to_string(), now_ms).await?;
+    let sql = "UPDATE events SET dispatched_at_ms = v.column2 FROM (VALUES {rows}) AS v WHERE events.id = v.column1";
+    bulk::for_rows(connection, sql, 2, events, |query, event| {
+        query.bind(event.id.0).bind(now_ms)
+    })
+    .await?;
+    let hearers = Hearers::of(connection, events).await?;
+    let mut deliveries = Vec::new();
+    let mut notifications = Vec::new();
+    for event in events {
+        done.events += 1;
+        for address in hearers.mailboxes(event) {
+            deliveries.push((event.id, "email", address.to_owned()));
+            done.mails += 1;
+        }
+        for endpoint in hearers.endpoints.iter().filter(|endpoint| endpoint.hears(event)) {
+            deliveries.push((event.id, "webhook", endpoint.id.to_string()));
             done.webhooks += 1;
         }
+        if let Some(customer) = event.customer
+            && event.event_type.is_shown_in_portal()
+        {
+            let zone = &hearers.customer(customer)?.time_zone;
+            notifications.push((event.id, customer, compose(event, zone)));
+            done.notifications += 1;
+        }
     }
-    if let Some(customer) = event.customer
-        && event.event_type.is_shown_in_portal()
-    {
-        notify(connection, &event, customer, now_ms).await?;
-        done.notifications += 1;
-    }
-    Ok(())
+    enqueue(connection, &deliveries, now_ms).await?;
+    notify(connection, &notifications, now_ms).await
 }
 
-/// The mailboxes that hear of an event.
-async fn recipients(connection: &mut AnyConnection, event: &Event) -> Result<Vec<String>, EventError> {
-    match (event.event_type.audience(), event.customer) {
-        (Audience::Customer, Some(customer)) => {
-            let row = sqlx::query("SELECT email FROM customers WHERE id = $1")
-                .bind(customer.0)
-                .fetch_optional(connection)
-                .await?;
-            Ok(row.map(|row| row.try_get(0)).transpose()?.into_iter().collect())
+/// Who hears of some events.
+struct Hearers {
+    customers: HashMap<CustomerId, Addressee>,
+    endpoints: Vec<Endpoint>,
+    owner: Option<String>,
+    admins: Vec<String>,
+}
+
+/// A customer as events are told.
+struct Addressee {
+    email: String,
+    time_zone: TimeZone,
+}
+
+impl Hearers {
+    async fn of(connection: &mut AnyConnection, events: &[Event]) -> Result<Hearers, EventError> {
+        let ids: BTreeSet<CustomerId> = events.iter().filter_map(|event| event.customer).collect();
+        let ids: Vec<CustomerId> = ids.into_iter().collect();
+        let sql = "SELECT id, email, time_zone FROM customers WHERE id IN ({values})";
+        let rows = bulk::rows_of_values(connection, sql, &ids, |query, id| query.bind(id.0)).await?;
+        let mut customers = HashMap::new();
+        for row in &rows {
+            let zone: String = row.try_get(2)?;
+            let addressee = Addressee {
+                email: row.try_get(1)?,
+                time_zone: inventory::zone_named(&zone).map_err(EventError::Customer)?,
+            };
+            customers.insert(CustomerId(row.try_get(0)?), addressee);
         }
-        // What concerns no customer, such as an endpoint of our own, is the owner's.
-        (Audience::Owner, _) | (Audience::Customer, None) => match owner_email(&mut *connection).await? {
-            Some(owner) => Ok(vec![owner]),
-            // Nobody was named: then those who can do something about it.
-            None => admins(connection).await,
-        },
-        (Audience::Admins, _) => {
-            let mut all = admins(&mut *connection).await?;
-            all.extend(owner_email(connection).await?);
-            all.sort();
-            all.dedup();
-            Ok(all)
+        Ok(Hearers {
+            customers,
+            endpoints: webhook::listeners(connection, &ids).await?,
+            owner: owner_email(&mut *connection).await?,
+            admins: admins(connection).await?,
+        })
+    }
+
+    fn customer(&self, id: CustomerId) -> Result<&Addressee, EventError> {
+        let found = self.customers.get(&id);
+        found.ok_or(EventError::Customer(InventoryError::NoCustomer(id)))
+    }
+
+    /// The mailboxes that hear of an event.
+    fn mailboxes(&self, event: &Event) -> Vec<&str> {
+        let admins = self.admins.iter().map(String::as_str);
+        match (event.event_type.audience(), event.customer) {
+            (Audience::Customer, Some(customer)) => {
+                let addressee = self.customers.get(&customer);
+                addressee.iter().map(|addressee| addressee.email.as_str()).collect()
+            }
+            // What concerns no customer, such as an endpoint of our own, is the owner's.
+            (Audience::Owner, _) | (Audience::Customer, None) => match &self.owner {
+                Some(owner) => vec![owner],
+                // Nobody was named: then those who can do something about it.
+                None => admins.collect(),
+            },
+            (Audience::Admins, _) => {
+                let all: BTreeSet<&str> = admins.chain(self.owner.as_deref()).collect();
+                all.into_iter().collect()
+            }
+            (Audience::Portal | Audience::Nobody, _) => Vec::new(),
         }
-        (Audience::Portal | Audience::Nobody, _) => Ok(Vec::new()),
     }
 }
 
@@ -163,52 +212,53 @@ pub async fn set_owner_email(connection: &mut AnyConnection, email: &str) -> Res
     Ok(())
 }
 
+/// Writes deliveries to be made: of an event, over a channel, to a target.
 async fn enqueue(
     connection: &mut AnyConnection,
-    event: &Event,
-    channel: &'static str,
-    target: &str,
+    deliveries: &[(EventId, &'static str, String)],
     now_ms: i64,
 ) -> Result<(), EventError> {
-    let id = next_id(&mut *connection, DELIVERY_SEQUENCE).await?;
-    sqlx::query(
-        "INSERT INTO deliveries (id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms) \
-         VALUES ($1, $2, $3, $4, 'pending', 0, $5, '', $5)",
-    )
-    .bind(id)
-    .bind(event.id.0)
-    .bind(channel)
-    .bind(target)
-    .bind(now_ms)
-    .execute(connection)
+    let count = i64::try_from(deliveries.len()).unwrap_or(i64::MAX);
+    let first = next_ids(&mut *connection, DELIVERY_SEQUENCE, count).await?;
+    let rows: Vec<_> = (first..).zip(deliveries).collect();
+    let sql = "INSERT INTO deliveries (id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms) \
+               VALUES {rows}";
+    bulk::for_rows(connection, sql, 9, &rows, |query, (id, (event, channel, target))| {
+        query
+            .bind(id)
+            .bind(event.0)
+            .bind(channel)
+            .bind(target)
+            .bind("pending")
+            .bind(0i64)
+            .bind(now_ms)
+            .bind("")
+            .bind(now_ms)
+    })
     .await?;
     Ok(())
 }
 
+/// Writes what the portal shows.
 async fn notify(
     connection: &mut AnyConnection,
-    event: &Event,
-    customer: CustomerId,
+    notifications: &[(EventId, CustomerId, Message)],
     now_ms: i64,
 ) -> Result<(), EventError> {
-    let zone = inventory::customer(&mut *connection, customer)
-        .await
-        .map_err(EventError::Customer)?
-        .time_zone;
-    let message = compose(event, &zone);
-    let id = next_id(&mut *connection, "notification").await?;
-    sqlx::query(
-        "INSERT INTO notifications (id, customer_id, event_id, title, body, link, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(id)
-    .bind(customer.0)
-    .bind(event.id.0)
-    .bind(&message.heading)
-    .bind(message.summary())
-    .bind(message.link())
-    .bind(now_ms)
-    .execute(connection)
+    let count = i64::try_from(notifications.len()).unwrap_or(i64::MAX);
+    let first = next_ids(&mut *connection, "notification", count).await?;
+    let rows: Vec<_> = (first..).zip(notifications).collect();
+    let sql = "INSERT INTO notifications (id, customer_id, event_id, title, body, link, created_at_ms) VALUES {rows}";
+    bulk::for_rows(connection, sql, 7, &rows, |query, (id, (event, customer, message))| {
+        query
+            .bind(id)
+            .bind(customer.0)
+            .bind(event.0)
+            .bind(&message.heading)
+            .bind(message.summary())
+            .bind(message.link())
+            .bind(now_ms)
+    })
     .await?;
     Ok(())
 }
@@ -251,15 +301,15 @@ pub async fn replay(
     if rows.len() as u64 > MAX_REPLAYED as u64 {
         return Err(EventError::TooMany);
     }
-    let mut sent = 0;
+    let mut deliveries = Vec::new();
     for row in &rows {
         let event = read(row)?;
         if endpoint.hears(&event) {
-            enqueue(connection, &event, "webhook", &endpoint.id.to_string(), now_ms).await?;
-            sent += 1;
+            deliveries.push((event.id, "webhook", endpoint.id.to_string()));
         }
     }
-    Ok(sent)
+    enqueue(connection, &deliveries, now_ms).await?;
+    Ok(deliveries.len() as u64)
 }
 
 /// The latest event's id, of a customer or of all.

@@ -26,6 +26,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::guard::VettedUrl;
 use super::{Event, EventError, EventType};
+use crate::bulk;
 
 /// Endpoints of one customer at most.
 pub const MAX_ENDPOINTS: i64 = 10;
@@ -254,19 +255,18 @@ pub async fn endpoint(db: impl AnyExecutor<'_>, id: EndpointId, of: Owner) -> Re
     read(&row.ok_or(WebhookError::NoEndpoint(id))?)
 }
 
-/// The endpoints that may hear of a customer's events: theirs and the operator's.
+/// The endpoints that may hear of some customers' events: theirs and the operator's, by id.
 pub(super) async fn listeners(
-    db: impl AnyExecutor<'_>,
-    customer: Option<CustomerId>,
+    connection: &mut AnyConnection,
+    customers: &[CustomerId],
 ) -> Result<Vec<Endpoint>, WebhookError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT} WHERE disabled_at_ms IS NULL AND (customer_id IS NULL OR customer_id = $1) ORDER BY id"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(customer.map_or(0, |customer| customer.0))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read).collect()
+    let of_operator = sqlx::AssertSqlSafe(format!("{SELECT} WHERE disabled_at_ms IS NULL AND customer_id IS NULL"));
+    let mut rows = sqlx::query(of_operator).fetch_all(&mut *connection).await?;
+    let of_customers = format!("{SELECT} WHERE disabled_at_ms IS NULL AND customer_id IN ({{values}})");
+    rows.extend(bulk::rows_of_values(connection, &of_customers, customers, |query, id| query.bind(id.0)).await?);
+    let mut endpoints: Vec<Endpoint> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    endpoints.sort_by_key(|endpoint| endpoint.id);
+    Ok(endpoints)
 }
 
 /// What signs for an endpoint now.
