@@ -108,8 +108,8 @@ pub async fn change_address(
     request(connection, customer, now_ms).await
 }
 
-/// A token for a mail to an address; `None` where that is not the customer's any more, or verified meanwhile.
-pub(crate) async fn issue(
+/// A token for a mail to an address, which is all that knows it; `None` where that is not the customer's any more, or verified meanwhile.
+pub async fn issue(
     database: &Database,
     customer: CustomerId,
     address: &str,

@@ -4,10 +4,11 @@ use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use billing::verification;
 use portal::{NewUser, Role};
 use schemas::ids::CustomerId;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,7 +18,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add somebody who signs in; the password is asked for, or read from standard input
+    /// Add somebody who signs in; the password is asked for, or read from standard input. A customer whose address is not
+    /// verified is mailed a link
     Add {
         #[arg(long)]
         email: String,
@@ -53,6 +55,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let id = portal::create_user(&database, &new).await?;
     println!("{id}");
+    if let Some(customer) = customer {
+        // A mail for the first user; later ones find the address verified, or ask on their account page.
+        let now_ms = now_ms(&database).await?;
+        let mut transaction = database.begin_write().await?;
+        verification::request(&mut transaction, customer, now_ms).await?;
+        transaction.commit().await?;
+    }
     Ok(())
 }
 
