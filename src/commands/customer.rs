@@ -114,7 +114,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     customer.id.to_string(),
                     customer.name,
                     customer.email,
-                    if customer.email_verified_at_ms.is_some() { "yes" } else { "no" }.to_owned(),
+                    if customer.email_verified_at_ms.is_some() {
+                        "yes"
+                    } else {
+                        "no"
+                    }
+                    .to_owned(),
                     customer.currency.to_string(),
                     time_zone,
                     customer.country,

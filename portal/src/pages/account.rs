@@ -3,6 +3,9 @@
 pub(crate) mod address;
 #[cfg(test)]
 mod tests;
+mod two_factor;
+#[cfg(test)]
+pub(crate) mod two_factor_tests;
 
 use std::net::IpAddr;
 
@@ -11,10 +14,11 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum_extra::extract::CookieJar;
 use schemas::inventory;
 
+use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
     ClientIp, CsrfForm, MIN_PASSWORD_CHARS, SignedIn, UserError, change_password, open_session, password_hash_of,
     session_cookie, verify_password,
@@ -28,12 +32,35 @@ use crate::state::AppState;
 const PATH: &str = "/account";
 
 pub(crate) fn routes() -> Router<AppState> {
+    // Where a form was answered with a page, its address may be opened or loaded again.
     let back = || async { Redirect::to(PATH) };
+    let to_second_factor = || async { Redirect::to(two_factor::PATH) };
     Router::new()
         .route(PATH, get(show))
         .route("/account/password", get(back).post(change))
         .route("/account/address", get(back).post(address::change))
-        .route("/account/address/verify", post(address::ask))
+        .route("/account/address/verify", get(back).post(address::ask))
+        .route(two_factor::PATH, get(two_factor::show))
+        .route(
+            "/account/two-factor/begin",
+            get(to_second_factor).post(two_factor::begin),
+        )
+        .route(
+            "/account/two-factor/cancel",
+            get(to_second_factor).post(two_factor::cancel),
+        )
+        .route(
+            "/account/two-factor/confirm",
+            get(to_second_factor).post(two_factor::confirm),
+        )
+        .route(
+            "/account/two-factor/recovery-codes",
+            get(to_second_factor).post(two_factor::renew),
+        )
+        .route(
+            "/account/two-factor/off",
+            get(to_second_factor).post(two_factor::turn_off),
+        )
         .route("/verify-email", get(address::verified))
         .route("/verify-email/{token}", get(address::link).post(address::confirm))
 }
@@ -62,6 +89,7 @@ struct AccountPage {
     shell: Shell,
     min_password_chars: usize,
     address: Option<Address>,
+    has_second_factor: bool,
     done: Option<&'static str>,
     refused: Refused,
 }
@@ -91,11 +119,13 @@ async fn account_page(
         }
         None => None,
     };
+    let second_factor = second_factor_of(state.db(), who.user.id).await?;
     let is_refused = !refused.form.is_empty();
     let body = page(&AccountPage {
         shell: Shell::new(who, "Account", PATH),
         min_password_chars: MIN_PASSWORD_CHARS,
         address,
+        has_second_factor: matches!(second_factor, SecondFactor::On { .. }),
         done,
         refused,
     })?;
@@ -118,6 +148,7 @@ async fn show(State(state): State<AppState>, who: SignedIn, Query(shown): Query<
         "address" => {
             Some("The address was changed. A mail with a link is on its way there: open it to verify the address.")
         }
+        "two-factor-off" => Some("The second factor is off: the password alone signs you in."),
         _ => None,
     };
     account_page(&state, &who, done, Refused::default()).await
