@@ -266,6 +266,11 @@ mod tests {
         }
         assert!(pending(world.database.pool(), &to_ben, NOW_MS).await.unwrap().is_some());
         assert_eq!(asked(&world, ada, NOW_MS).await, Request::Verified);
+        for _ in 0..MAX_PER_HOUR {
+            assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed);
+        }
+        let until_ms = NOW_MS + HOUR_MS;
+        assert_eq!(asked(&world, ben, NOW_MS).await, Request::TooMany { until_ms });
         assert_eq!(issue(&world.database, ada, to_ada, NOW_MS).await.unwrap(), None);
     }
 
