@@ -101,6 +101,8 @@ fn link(mail: &str) -> String {
 
 async fn go_the_whole_way(data: &DataDir, mail: &MailServer, base: String, plan: &str) {
     let browser = Browser::start().await;
+    // Every button is in view: the pages scroll smoothly, and the driver does not wait for that.
+    browser.client.set_window_size(1280, 1400).await.unwrap();
     let bob = Customer {
         client: &browser.client,
         base,
