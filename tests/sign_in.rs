@@ -182,6 +182,20 @@ async fn go_the_whole_way(data: &DataDir, mail: &MailServer, base: String, plan:
     assert_eq!(at.path(), "/signin", "sessions were ended");
     bob.give_password().await;
     bob.text(".ez-side").await;
+
+    // A new address is not verified, and gets a mail of its own.
+    let customers = data.run(&["customer", "list"]);
+    assert!(
+        customers.contains("yes") && !customers.contains("billing@bob.example"),
+        "{customers}"
+    );
+    let changed = data.run(&["customer", "email", "cus_1", "billing@bob.example"]);
+    assert!(changed.contains("is on its way"), "{changed}");
+    assert!(!data.run(&["customer", "list"]).contains("yes"));
+    wait_for("a mail to the new address", MAIL_LIMIT, || {
+        let mails = mail.mails();
+        mails.into_iter().find(|mail| mail.to == "billing@bob.example")
+    });
     browser.close().await;
 }
 

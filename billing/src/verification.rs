@@ -7,8 +7,8 @@
 //!               customers.email_verified_at_ms ◀── confirm ◀── a button on the page that the mail's link opens
 //! ```
 //!
-//! * A token is made when its mail is sent and is nowhere but in that mail: neither the event nor any log has it. A mail
-//!   that is sent twice, after a crash, has two tokens; both are good.
+//! * A token is made when its mail is sent and is nowhere but in that mail: neither the event nor the database has it. A
+//!   mail that is sent twice, after a crash, has two tokens; both are good.
 //! * A token is good for [`VALID_MS`], for the address that the mail went to, and once: the first that is used voids all
 //!   others of the customer.
 //! * Looking at a link changes nothing, so that programs which open the links of mails verify nothing.
