@@ -28,7 +28,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use auth::{NewUser, Role, UserError, create_user};
+pub use auth::{NewUser, Role, UserError, create_user, reset_two_factor};
 pub use error::PortalError;
 pub use server::{router, serve};
 pub use state::{AppState, Options};

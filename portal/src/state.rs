@@ -56,6 +56,7 @@ struct Inner {
     password_checks: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     sign_in_throttle: Throttle,
+    code_throttle: Throttle,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
@@ -89,7 +90,8 @@ impl AppState {
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
-                sign_in_throttle: Throttle::default(),
+                sign_in_throttle: Throttle::of_passwords(),
+                code_throttle: Throttle::of_codes(),
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
@@ -178,5 +180,9 @@ impl AppState {
 
     pub(crate) fn sign_in_throttle(&self) -> &Throttle {
         &self.inner.sign_in_throttle
+    }
+
+    pub(crate) fn code_throttle(&self) -> &Throttle {
+        &self.inner.code_throttle
     }
 }

@@ -52,9 +52,21 @@ CREATE TABLE customers (
   tax_exempt_reason TEXT NOT NULL DEFAULT '',
   prices_include_tax BIGINT NOT NULL DEFAULT 0,
   pools_usage BIGINT NOT NULL DEFAULT 0,
+  -- Since when mail to this very address is known to be read; not set for a new address.
   email_verified_at_ms BIGINT,
   created_at_ms BIGINT NOT NULL
 );
+
+-- Links that were mailed to verify an address. token_hash: SHA-256 of the link's token, hex; the token itself is only in the
+-- mail. email: where that mail went.
+CREATE TABLE email_verifications (
+  token_hash TEXT PRIMARY KEY,
+  customer_id BIGINT NOT NULL REFERENCES customers (id),
+  email TEXT NOT NULL,
+  created_at_ms BIGINT NOT NULL,
+  expires_at_ms BIGINT NOT NULL
+);
+CREATE INDEX email_verifications_customer ON email_verifications (customer_id);
 
 -- role: customer, ops, finance, network or admin; customer_id is set exactly for customers (S1).
 CREATE TABLE users (
@@ -66,9 +78,11 @@ CREATE TABLE users (
   password_hash TEXT NOT NULL,
   created_at_ms BIGINT NOT NULL,
   disabled_at_ms BIGINT,
-  -- Since when a second factor is asked for, and its secret.
+  -- Since when a second factor is asked for; its secret (base32), which is there before while it is being set up; and the
+  -- latest time step whose code was accepted, so that none is accepted twice.
   two_factor_at_ms BIGINT,
   two_factor_secret TEXT,
+  two_factor_step BIGINT NOT NULL DEFAULT 0,
   last_seen_at_ms BIGINT,
   CHECK ((role = 'customer') = (customer_id IS NOT NULL)),
   CHECK (role IN ('customer', 'ops', 'finance', 'network', 'admin'))
@@ -86,6 +100,22 @@ CREATE TABLE sessions (
   ip TEXT NOT NULL
 );
 CREATE INDEX sessions_user ON sessions (user_id);
+
+-- Who gave the right password and still owes the second factor. token_hash: as in sessions.
+CREATE TABLE sign_ins (
+  token_hash TEXT PRIMARY KEY,
+  user_id BIGINT NOT NULL REFERENCES users (id),
+  attempts BIGINT NOT NULL,
+  expires_at_ms BIGINT NOT NULL
+);
+CREATE INDEX sign_ins_user ON sign_ins (user_id);
+
+-- For who lost the second factor. code_hash: SHA-256 of user and code, hex. A code that was used is deleted.
+CREATE TABLE recovery_codes (
+  code_hash TEXT PRIMARY KEY,
+  user_id BIGINT NOT NULL REFERENCES users (id)
+);
+CREATE INDEX recovery_codes_user ON recovery_codes (user_id);
 
 CREATE TABLE services (
   id BIGINT PRIMARY KEY,

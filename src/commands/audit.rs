@@ -107,12 +107,24 @@ pub(super) async fn note(
     change: serde_json::Value,
     now_ms: i64,
 ) -> anyhow::Result<()> {
+    note_risk(connection, action, subject, change, Risk::Normal, now_ms).await
+}
+
+/// Records what a command did, and how far the owner should know.
+pub(super) async fn note_risk(
+    connection: &mut sqlx::AnyConnection,
+    action: &str,
+    subject: &str,
+    change: serde_json::Value,
+    risk: Risk,
+    now_ms: i64,
+) -> anyhow::Result<()> {
     let entry = Entry {
         actor: COMMAND_LINE,
         action,
         subject,
         change,
-        risk: Risk::Normal,
+        risk,
     };
     audit::record(connection, entry, now_ms).await?;
     Ok(())

@@ -3,11 +3,13 @@
 use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context as _, bail};
+use billing::audit::Risk;
+use billing::verification;
 use clap::Subcommand;
 use portal::{NewUser, Role};
 use schemas::ids::CustomerId;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,7 +19,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add somebody who signs in; the password is asked for, or read from standard input
+    /// Add somebody who signs in; the password is asked for, or read from standard input. A customer whose address is not
+    /// verified is mailed a link
     Add {
         #[arg(long)]
         email: String,
@@ -32,16 +35,25 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Turn off the second factor of somebody who lost it, and end their sessions; make sure first who asks
+    ResetTwoFactor {
+        email: String,
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let Command::Add {
-        email,
-        name,
-        role,
-        customer,
-        data,
-    } = args.command;
+    let (email, name, role, customer, data) = match args.command {
+        Command::ResetTwoFactor { email, data } => return reset_two_factor(&email, &data).await,
+        Command::Add {
+            email,
+            name,
+            role,
+            customer,
+            data,
+        } => (email, name, role, customer, data),
+    };
     let (_, database) = data.open_database().await?;
     let password = read_password()?;
     let new = NewUser {
@@ -53,6 +65,37 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let id = portal::create_user(&database, &new).await?;
     println!("{id}");
+    if let Some(customer) = customer {
+        // A mail for the first user; later ones find the address verified, or ask on their account page.
+        let now_ms = now_ms(&database).await?;
+        let mut transaction = database.begin_write().await?;
+        verification::request(&mut transaction, customer, now_ms).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+async fn reset_two_factor(email: &str, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let mut transaction = database.begin_write().await?;
+    let reset = portal::reset_two_factor(&mut transaction, email).await?;
+    // Staff may see what is everybody's: the owner is told.
+    let risk = match reset.role {
+        Role::Customer => Risk::Normal,
+        Role::Ops | Role::Finance | Role::Network | Role::Admin => Risk::High,
+    };
+    super::audit::note_risk(
+        &mut transaction,
+        "user.two_factor_reset",
+        &reset.user.to_string(),
+        serde_json::json!({ "email": email, "was_on_since_ms": reset.since_ms }),
+        risk,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    println!("{email} signs in with the password alone; their sessions were ended");
     Ok(())
 }
 

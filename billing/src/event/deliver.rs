@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::guard::Answer;
 use super::mail::{Mailer, Recipient, Rendered, Sent, render};
 use super::{Event, EventError, EventType, NewEvent, WebhookClient, event, publish, webhook};
+use crate::verification;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -257,19 +258,42 @@ impl Worker<'_> {
                 "no mail server is configured: set mail.smtp_url".to_owned(),
             ));
         };
-        let about = About::of(self.database, event).await?;
+        let Some(event) = self.with_link(due, event).await? else {
+            return Ok(Outcome::Never(
+                "the address was verified or changed meanwhile".to_owned(),
+            ));
+        };
+        let about = About::of(self.database, &event).await?;
         let to = Recipient {
             address: &due.target,
             brand: &about.brand,
             why: about.why,
             zone: &about.zone,
         };
-        Ok(match mailer.send(event, due.id, to, self.now_ms).await {
+        Ok(match mailer.send(&event, due.id, to, self.now_ms).await {
             Sent::Taken => Outcome::Delivered,
             Sent::Later(why) => Outcome::Later(why),
             Sent::Never(why) => Outcome::Never(why),
             Sent::Silent(why) => Outcome::Silent(why),
         })
+    }
+
+    /// The event as its mail needs it: a link that only its reader may have is made for this mail and kept nowhere else.
+    /// `None` where there is nothing left to verify.
+    async fn with_link(&self, due: &Due, event: &Event) -> Result<Option<Event>, EventError> {
+        let mut event = event.clone();
+        if event.event_type != EventType::EmailVerificationRequested {
+            return Ok(Some(event));
+        }
+        let Some(customer) = event.customer else {
+            return Ok(None);
+        };
+        let token = verification::issue(self.database, customer, &due.target, self.now_ms).await?;
+        let Some(token) = token else { return Ok(None) };
+        if let serde_json::Value::Object(facts) = &mut event.payload {
+            facts.insert("token".to_owned(), token.into());
+        }
+        Ok(Some(event))
     }
 
     async fn post(&self, due: &Due, event: &Event) -> Result<Outcome, EventError> {

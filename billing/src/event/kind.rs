@@ -102,6 +102,7 @@ event_types! {
     BudgetUnlocked "budget.unlocked" Customer,
     PaymentMethodAdded "payment_method.added" Portal,
     PaymentMethodRemoved "payment_method.removed" Portal,
+    EmailVerificationRequested "email.verification_requested" Customer,
     WebhookDisabled "webhook.disabled" Customer,
     ApprovalRequested "approval.requested" Admins,
     ApprovalDecided "approval.decided" Admins,

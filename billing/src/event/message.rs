@@ -1,6 +1,7 @@
 //! What people are told of an event: one wording, from which the mail's HTML, its text and the notification in the portal
 //! are made. Facts that a payload lacks leave out the sentence or row that would say them, never the message.
 
+mod account;
 mod credit;
 mod invoice;
 mod payment;
@@ -174,6 +175,7 @@ pub fn compose(event: &Event, zone: &TimeZone) -> Message {
         "subscription" => subscription::subscription(event, &facts),
         "service" | "free_tier" => service::service(event, &facts),
         "credit" | "top_up" | "budget" => credit::credit(event, &facts),
+        "email" => account::email(event, &facts),
         _ => staff::staff(event, &facts),
     }
 }

@@ -353,7 +353,7 @@ fn new_secret() -> String {
     format!("whsec_{}", hex(&rand::random::<[u8; SECRET_BYTES]>()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         let _ = write!(text, "{byte:02x}");

@@ -167,9 +167,37 @@ async fn check_free(connection: &mut AnyConnection, customer: &inventory::Custom
         customer: customer.id,
         why,
     };
-    if customer.email_verified_at_ms.is_none() {
+    let standing = free_plan_standing(connection, customer).await?;
+    if !standing.email_verified {
         return Err(refuse("its email address is not verified"));
     }
+    if !standing.has_second_factor {
+        return Err(refuse("none of its users has a second factor"));
+    }
+    if standing.has_one {
+        return Err(refuse("it has one already"));
+    }
+    Ok(())
+}
+
+/// What a free plan goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FreePlanStanding {
+    pub email_verified: bool,
+    /// One of the customer's users has.
+    pub has_second_factor: bool,
+    /// There is one already.
+    pub has_one: bool,
+}
+
+/// How a customer stands with free plans (F-26).
+///
+/// # Errors
+/// As the database answers.
+pub async fn free_plan_standing(
+    connection: &mut AnyConnection,
+    customer: &inventory::Customer,
+) -> Result<FreePlanStanding, BillingError> {
     let count = |sql: &'static str| sqlx::query(sql).bind(customer.id.0);
     let factors: i64 = count(
         "SELECT count(*) FROM users WHERE customer_id = $1 AND disabled_at_ms IS NULL AND two_factor_at_ms IS NOT NULL",
@@ -177,9 +205,6 @@ async fn check_free(connection: &mut AnyConnection, customer: &inventory::Custom
     .fetch_one(&mut *connection)
     .await?
     .try_get(0)?;
-    if factors == 0 {
-        return Err(refuse("none of its users has a second factor"));
-    }
     let others: i64 = count(
         "SELECT count(*) FROM subscriptions s JOIN phases p ON p.subscription_id = s.id JOIN plans l ON l.id = p.plan_id \
          WHERE s.customer_id = $1 AND s.status <> 'ended' AND l.is_free = 1",
@@ -187,10 +212,11 @@ async fn check_free(connection: &mut AnyConnection, customer: &inventory::Custom
     .fetch_one(&mut *connection)
     .await?
     .try_get(0)?;
-    if others > 0 {
-        return Err(refuse("it has one already"));
-    }
-    Ok(())
+    Ok(FreePlanStanding {
+        email_verified: customer.email_verified_at_ms.is_some(),
+        has_second_factor: factors > 0,
+        has_one: others > 0,
+    })
 }
 
 async fn parent_of(

@@ -22,7 +22,7 @@ mod write;
 
 use std::sync::Arc;
 
-pub use begin::{NewSubscription, subscribe};
+pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, subscribe};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;

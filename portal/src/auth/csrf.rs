@@ -21,7 +21,7 @@ use crate::state::AppState;
 const EXPIRED: &str = "This form is too old or did not come from this site. Load the page again and retry.";
 
 /// Equal, in a time that says nothing about where they differ.
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! password (argon2id) ──▶ session row: SHA-256 of a random token ──▶ cookie holds the token
-//!                                      CSRF token ──▶ hidden field of every form
+//!     │                                CSRF token ──▶ hidden field of every form
+//!     └─ where a second factor is on: first the code of an app, or a recovery code
 //! ```
 //!
 //! A handler states who may call it by the extractor it takes: [`SignedIn`], [`Customer`], or one of the staff roles.
@@ -11,10 +12,13 @@
 mod csrf;
 mod extract;
 mod password;
+pub(crate) mod pending;
+pub(crate) mod second_factor;
 mod session;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod totp;
 mod users;
 
 pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin};
@@ -22,6 +26,7 @@ pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops
 pub use extract::{Rejection, SignedIn};
 pub(crate) use password::verify as verify_password;
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
+pub use second_factor::{Reset, reset_two_factor};
 pub(crate) use session::{clear_cookies, close as close_session, open as open_session, session_cookie, token_of};
 pub(crate) use throttle::Throttle;
 pub use users::{NewUser, Role, User, UserError, create_user};

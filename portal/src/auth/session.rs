@@ -33,7 +33,7 @@ fn cookie_name(state: &AppState) -> &'static str {
     }
 }
 
-fn token_hash(token: &str) -> String {
+pub(super) fn token_hash(token: &str) -> String {
     super::hex(&Sha256::digest(token.as_bytes()))
 }
 

@@ -1,4 +1,5 @@
-//! Slows down guessing: failed sign-ins are counted by (address, email), by address and by email, over a window.
+//! Slows down guessing: failed passwords, and failed codes apart from them, are counted by (address, email), by address and
+//! by email, over a window.
 //!
 //! The map is bounded. When it is full, entries whose window has passed go first, then the oldest; so the limit on
 //! addresses cannot be used to fill memory.
@@ -15,6 +16,8 @@ const MAX_FAILURES_PER_PAIR: u32 = 5;
 const MAX_FAILURES_PER_ADDRESS: u32 = 50;
 /// Failures of one email in a window, whatever the address.
 const MAX_FAILURES_PER_EMAIL: u32 = 100;
+/// The same for codes. There are only a million, of which three are right at a time, and who guesses them has the password.
+const MAX_FAILED_CODES_PER_EMAIL: u32 = 10;
 /// Length of the window.
 const WINDOW_MS: i64 = 15 * 60_000;
 /// Keys remembered at most.
@@ -27,25 +30,16 @@ enum Key {
     Email([u8; 32]),
 }
 
-impl Key {
-    fn limit(&self) -> u32 {
-        match self {
-            Key::Pair(..) => MAX_FAILURES_PER_PAIR,
-            Key::Address(_) => MAX_FAILURES_PER_ADDRESS,
-            Key::Email(_) => MAX_FAILURES_PER_EMAIL,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     since_ms: i64,
     count: u32,
 }
 
-/// Counts failed sign-ins.
-#[derive(Debug, Default)]
+/// Counts failures.
+#[derive(Debug)]
 pub(crate) struct Throttle {
+    max_per_email: u32,
     failures: Mutex<HashMap<Key, Failures>>,
 }
 
@@ -64,6 +58,29 @@ fn keys(ip: IpAddr, email: &str) -> [Key; 3] {
 }
 
 impl Throttle {
+    pub(crate) fn of_passwords() -> Throttle {
+        Throttle {
+            max_per_email: MAX_FAILURES_PER_EMAIL,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Of second factors. A right password does not start these anew, or whoever has it could go on guessing.
+    pub(crate) fn of_codes() -> Throttle {
+        Throttle {
+            max_per_email: MAX_FAILED_CODES_PER_EMAIL,
+            failures: Mutex::default(),
+        }
+    }
+
+    fn limit(&self, key: &Key) -> u32 {
+        match key {
+            Key::Pair(..) => MAX_FAILURES_PER_PAIR,
+            Key::Address(_) => MAX_FAILURES_PER_ADDRESS,
+            Key::Email(_) => self.max_per_email,
+        }
+    }
+
     /// Takes one attempt before it is made, so that parallel guesses count too. The answer is how long to wait where
     /// there are none left.
     pub(crate) fn take(&self, ip: IpAddr, email: &str, now_ms: i64) -> Result<(), u64> {
@@ -72,7 +89,7 @@ impl Throttle {
         for key in &keys {
             if let Some(entry) = failures.get(key)
                 && entry.since_ms + WINDOW_MS > now_ms
-                && entry.count >= key.limit()
+                && entry.count >= self.limit(key)
             {
                 let wait_ms = entry.since_ms + WINDOW_MS - now_ms;
                 return Err(u64::try_from(wait_ms.div_euclid(1000) + 1).unwrap_or(1));
@@ -134,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_sixth_guess_waits_until_the_window_is_over() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::of_passwords();
         let from = ip("192.0.2.1");
         for _ in 0..MAX_FAILURES_PER_PAIR {
             throttle.take(from, EMAIL, 1_000).unwrap();
@@ -147,7 +164,7 @@ mod tests {
 
     #[test]
     fn success_forgives_and_an_address_has_its_own_limit() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::of_passwords();
         let from = ip("192.0.2.1");
         for _ in 0..1_000 {
             throttle.take(from, EMAIL, 0).unwrap();
@@ -164,8 +181,19 @@ mod tests {
     }
 
     #[test]
+    fn codes_of_one_user_are_guessed_from_few_addresses() {
+        let throttle = Throttle::of_codes();
+        for guess in 0..MAX_FAILED_CODES_PER_EMAIL {
+            throttle.take(IpAddr::from(guess.to_be_bytes()), EMAIL, 0).unwrap();
+        }
+        assert!(throttle.take(ip("192.0.2.99"), EMAIL, 0).is_err());
+        throttle.take(ip("192.0.2.99"), "b@example.net", 0).unwrap();
+        throttle.take(ip("192.0.2.99"), EMAIL, WINDOW_MS).unwrap();
+    }
+
+    #[test]
     fn memory_is_bounded() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::of_passwords();
         for n in 0..(MAX_KEYS as u32 / 2) {
             let from = IpAddr::from(n.to_be_bytes());
             throttle.take(from, &format!("{n}@example.net"), i64::from(n)).unwrap();

@@ -82,6 +82,10 @@ pub enum UserError {
     Customer,
     #[error("there is no customer {0}")]
     UnknownCustomer(CustomerId),
+    #[error("there is no user with the email {0}")]
+    Unknown(String),
+    #[error("{0} has no second factor")]
+    NoSecondFactor(String),
     #[error("there is already a user with the email {0}")]
     Taken(String),
     #[error(transparent)]
@@ -112,7 +116,7 @@ pub struct NewUser<'a> {
 }
 
 /// Emails are compared without case and surrounding space.
-fn normalised(email: &str) -> String {
+pub(super) fn normalised(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
@@ -172,15 +176,24 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, Use
     Ok(UserId(id))
 }
 
-/// A user's id, role and password hash by email, unless disabled.
-pub(crate) async fn find_for_sign_in(
-    db: &Database,
-    email: &str,
-) -> Result<Option<(UserId, Role, String)>, sqlx::Error> {
-    let row = sqlx::query("SELECT id, role, password_hash FROM users WHERE email = $1 AND disabled_at_ms IS NULL")
-        .bind(normalised(email))
-        .fetch_optional(db.pool())
-        .await?;
+/// Somebody who wants to sign in.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) user: UserId,
+    pub(crate) role: Role,
+    pub(crate) password_hash: String,
+    /// The password alone is not enough.
+    pub(crate) has_second_factor: bool,
+}
+
+/// Who has this email, unless disabled.
+pub(crate) async fn find_for_sign_in(db: &Database, email: &str) -> Result<Option<Candidate>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT id, role, password_hash, two_factor_at_ms FROM users WHERE email = $1 AND disabled_at_ms IS NULL",
+    )
+    .bind(normalised(email))
+    .fetch_optional(db.pool())
+    .await?;
     let Some(row) = row else {
         return Ok(None);
     };
@@ -188,7 +201,12 @@ pub(crate) async fn find_for_sign_in(
     let Ok(role) = role.parse() else {
         return Ok(None);
     };
-    Ok(Some((UserId(row.try_get("id")?), role, row.try_get("password_hash")?)))
+    Ok(Some(Candidate {
+        user: UserId(row.try_get("id")?),
+        role,
+        password_hash: row.try_get("password_hash")?,
+        has_second_factor: row.try_get::<Option<i64>, _>("two_factor_at_ms")?.is_some(),
+    }))
 }
 
 /// The stored password hash of a user.
@@ -200,7 +218,7 @@ pub(crate) async fn password_hash_of(db: &Database, user: UserId) -> Result<Opti
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// Sets a new password and ends every session of the user.
+/// Sets a new password and ends every session of the user, and every sign-in that waits for a code.
 pub(crate) async fn change_password(db: &Database, user: &User, password: &str) -> Result<(), UserError> {
     password::check_policy(password, &user.email)?;
     let password_hash = password::hash(password).await?;
@@ -210,10 +228,12 @@ pub(crate) async fn change_password(db: &Database, user: &User, password: &str) 
         .bind(user.id.0)
         .execute(&mut *transaction)
         .await?;
-    sqlx::query("DELETE FROM sessions WHERE user_id = $1")
-        .bind(user.id.0)
-        .execute(&mut *transaction)
-        .await?;
+    for sql in [
+        "DELETE FROM sessions WHERE user_id = $1",
+        "DELETE FROM sign_ins WHERE user_id = $1",
+    ] {
+        sqlx::query(sql).bind(user.id.0).execute(&mut *transaction).await?;
+    }
     transaction.commit().await?;
     Ok(())
 }

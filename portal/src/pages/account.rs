@@ -1,26 +1,86 @@
-//! The account page: who is signed in, and a new password.
+//! The account page: who is signed in, where their customer is written to, how they sign in.
+
+pub(crate) mod address;
+#[cfg(test)]
+mod tests;
+mod two_factor;
+#[cfg(test)]
+pub(crate) mod two_factor_tests;
+
+use std::net::IpAddr;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum_extra::extract::CookieJar;
+use schemas::inventory;
 
+use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
     ClientIp, CsrfForm, MIN_PASSWORD_CHARS, SignedIn, UserError, change_password, open_session, password_hash_of,
     session_cookie, verify_password,
 };
 use crate::error::{Failure, PageError, page};
+use crate::format;
 use crate::shell::Shell;
 use crate::state::AppState;
 
+/// The page, and the navigation entry of all pages here.
+const PATH: &str = "/account";
+
 pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/account", get(show)).route(
-        "/account/password",
-        get(|| async { Redirect::to("/account") }).post(change),
-    )
+    // Where a form was answered with a page, its address may be opened or loaded again.
+    let back = || async { Redirect::to(PATH) };
+    let to_second_factor = || async { Redirect::to(two_factor::PATH) };
+    Router::new()
+        .route(PATH, get(show))
+        .route("/account/password", get(back).post(change))
+        .route("/account/address", get(back).post(address::change))
+        .route("/account/address/verify", get(back).post(address::ask))
+        .route(two_factor::PATH, get(two_factor::show))
+        .route(
+            "/account/two-factor/begin",
+            get(to_second_factor).post(two_factor::begin),
+        )
+        .route(
+            "/account/two-factor/cancel",
+            get(to_second_factor).post(two_factor::cancel),
+        )
+        .route(
+            "/account/two-factor/confirm",
+            get(to_second_factor).post(two_factor::confirm),
+        )
+        .route(
+            "/account/two-factor/recovery-codes",
+            get(to_second_factor).post(two_factor::renew),
+        )
+        .route(
+            "/account/two-factor/off",
+            get(to_second_factor).post(two_factor::turn_off),
+        )
+        .route("/verify-email", get(address::verified))
+        .route("/verify-email/{token}", get(address::link).post(address::confirm))
+}
+
+/// Where the customer is written to.
+struct Address {
+    email: String,
+    /// Since when it is verified.
+    verified: Option<String>,
+    /// What was typed instead of it.
+    typed: String,
+}
+
+/// A form of the page that was refused.
+#[derive(Default)]
+struct Refused {
+    form: &'static str,
+    why: String,
+    /// What was typed, where that is shown again.
+    typed: String,
 }
 
 #[derive(Template)]
@@ -28,17 +88,51 @@ pub(crate) fn routes() -> Router<AppState> {
 struct AccountPage {
     shell: Shell,
     min_password_chars: usize,
-    problem: Option<String>,
-    changed: bool,
+    address: Option<Address>,
+    has_second_factor: bool,
+    done: Option<&'static str>,
+    refused: Refused,
 }
 
-fn account_page(who: &SignedIn, problem: Option<String>, changed: bool) -> Result<Response, PageError> {
-    page(&AccountPage {
-        shell: Shell::new(who, "Account", "/account"),
+impl AccountPage {
+    fn problem(&self, form: &str) -> Option<&str> {
+        (self.refused.form == form).then_some(self.refused.why.as_str())
+    }
+}
+
+async fn account_page(
+    state: &AppState,
+    who: &SignedIn,
+    done: Option<&'static str>,
+    refused: Refused,
+) -> Result<Response, PageError> {
+    let address = match who.user.customer {
+        Some(customer) => {
+            let customer = inventory::customer(state.db().pool(), customer).await?;
+            Some(Address {
+                verified: customer
+                    .email_verified_at_ms
+                    .map(|at_ms| format::date(at_ms, &customer.time_zone)),
+                email: customer.email,
+                typed: refused.typed.clone(),
+            })
+        }
+        None => None,
+    };
+    let second_factor = second_factor_of(state.db(), who.user.id).await?;
+    let is_refused = !refused.form.is_empty();
+    let body = page(&AccountPage {
+        shell: Shell::new(who, "Account", PATH),
         min_password_chars: MIN_PASSWORD_CHARS,
-        problem,
-        changed,
-    })
+        address,
+        has_second_factor: matches!(second_factor, SecondFactor::On { .. }),
+        done,
+        refused,
+    })?;
+    if is_refused {
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response());
+    }
+    Ok(body)
 }
 
 #[derive(serde::Deserialize)]
@@ -47,8 +141,35 @@ struct Shown {
     changed: String,
 }
 
-async fn show(who: SignedIn, axum::extract::Query(shown): axum::extract::Query<Shown>) -> Result<Response, PageError> {
-    account_page(&who, None, shown.changed == "password")
+async fn show(State(state): State<AppState>, who: SignedIn, Query(shown): Query<Shown>) -> Result<Response, PageError> {
+    let done = match shown.changed.as_str() {
+        "password" => Some("The password was changed. Every other session was ended."),
+        "asked" => Some("A mail with a link is on its way. Open the link within 24 hours and press the button there."),
+        "address" => {
+            Some("The address was changed. A mail with a link is on its way there: open it to verify the address.")
+        }
+        "two-factor-off" => Some("The second factor is off: the password alone signs you in."),
+        _ => None,
+    };
+    account_page(&state, &who, done, Refused::default()).await
+}
+
+/// Whether this is the password of who is signed in. Guesses are counted as those of the sign-in page are.
+pub(crate) async fn is_password_of(
+    state: &AppState,
+    ip: IpAddr,
+    who: &SignedIn,
+    password: String,
+) -> Result<bool, Failure> {
+    if let Err(retry_after_s) = state.sign_in_throttle().take(ip, &who.user.email, state.now_ms()) {
+        return Err(Failure::TooManyRequests { retry_after_s });
+    }
+    let stored = password_hash_of(state.db(), who.user.id).await?;
+    let is_right = verify_password(state.password_checks(), password, stored).await;
+    if is_right {
+        state.sign_in_throttle().succeeded(ip, &who.user.email);
+    }
+    Ok(is_right)
 }
 
 #[derive(serde::Deserialize)]
@@ -65,24 +186,23 @@ async fn change(
     headers: HeaderMap,
     CsrfForm(who, form): CsrfForm<NewPassword>,
 ) -> Result<Response, PageError> {
-    let refused = |problem: String| {
-        let body = account_page(&who, Some(problem), false)?;
-        Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+    let refused = async |why: String| {
+        let refused = Refused {
+            form: "password",
+            why,
+            typed: String::new(),
+        };
+        account_page(&state, &who, None, refused).await
     };
-    if let Err(retry_after_s) = state.sign_in_throttle().take(ip, &who.user.email, state.now_ms()) {
-        return Err(Failure::TooManyRequests { retry_after_s }.into());
+    if !is_password_of(&state, ip, &who, form.current).await? {
+        return refused("The current password is not right.".to_owned()).await;
     }
-    let stored = password_hash_of(state.db(), who.user.id).await?;
-    if !verify_password(state.password_checks(), form.current, stored).await {
-        return refused("The current password is not right.".to_owned());
-    }
-    state.sign_in_throttle().succeeded(ip, &who.user.email);
     if form.new != form.again {
-        return refused("The new password was not repeated alike.".to_owned());
+        return refused("The new password was not repeated alike.".to_owned()).await;
     }
     match change_password(state.db(), &who.user, &form.new).await {
         Ok(()) => {}
-        Err(UserError::Password(error)) => return refused(format!("Not changed: {error}.")),
+        Err(UserError::Password(error)) => return refused(format!("Not changed: {error}.")).await,
         Err(error) => return Err(Failure::internal("change a password")(error.into()).into()),
     }
     tracing::info!(user = %who.user.id, %ip, "password changed");

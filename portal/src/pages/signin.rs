@@ -1,5 +1,9 @@
 //! Signing in and out.
 
+mod code;
+
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, Query, State};
@@ -7,10 +11,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
+use schemas::ids::UserId;
 
 use crate::auth::{
-    ClientIp, CsrfForm, PreSession, SignedIn, clear_cookies, close_session, find_for_sign_in, open_session,
-    session_cookie, token_of, verify_password,
+    ClientIp, CsrfForm, PreSession, Role, SignedIn, clear_cookies, close_session, find_for_sign_in, open_session,
+    pending, session_cookie, token_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::shell;
@@ -22,6 +27,7 @@ const MAX_NEXT_BYTES: usize = 512;
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/signin", get(show).post(sign_in))
+        .route("/signin/code", get(code::show).post(code::check))
         .route("/signout", post(sign_out))
 }
 
@@ -118,9 +124,9 @@ async fn sign_in(
         return Err(Failure::TooManyRequests { retry_after_s }.into());
     }
     let found = find_for_sign_in(state.db(), &form.email).await?;
-    let stored = found.as_ref().map(|(_, _, hash)| hash.clone());
+    let stored = found.as_ref().map(|candidate| candidate.password_hash.clone());
     let right = verify_password(state.password_checks(), form.password, stored).await;
-    let (true, Some((user, role, _))) = (right, found) else {
+    let (true, Some(candidate)) = (right, found) else {
         tracing::info!(%ip, "sign-in failed");
         let body = page(&SignInPage {
             form_token: form.csrf_token,
@@ -131,15 +137,33 @@ async fn sign_in(
         return Ok((StatusCode::UNAUTHORIZED, body).into_response());
     };
     state.sign_in_throttle().succeeded(ip, &form.email);
+    if candidate.has_second_factor {
+        let jar = pending::open(&state, jar, candidate.user).await?;
+        let next = local_path(&form.next).unwrap_or("");
+        return Ok((jar, Redirect::to(&code::address(next))).into_response());
+    }
+    finish(&state, jar, &headers, ip, candidate.user, candidate.role, &form.next).await
+}
+
+/// Opens the session of who has proved who they are, and leads on.
+async fn finish(
+    state: &AppState,
+    jar: CookieJar,
+    headers: &HeaderMap,
+    ip: IpAddr,
+    user: UserId,
+    role: Role,
+    next: &str,
+) -> Result<Response, PageError> {
     let user_agent = headers
         .get(header::USER_AGENT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or("");
-    let previous = token_of(&state, &jar);
-    let token = open_session(&state, user, previous.as_deref(), user_agent, &ip.to_string()).await?;
+    let previous = token_of(state, &jar);
+    let token = open_session(state, user, previous.as_deref(), user_agent, &ip.to_string()).await?;
     tracing::info!(%ip, %user, %role, "signed in");
-    let target = local_path(&form.next).unwrap_or(shell::home(role)).to_owned();
-    Ok((jar.add(session_cookie(&state, token)), Redirect::to(&target)).into_response())
+    let target = local_path(next).unwrap_or(shell::home(role)).to_owned();
+    Ok((jar.add(session_cookie(state, token)), Redirect::to(&target)).into_response())
 }
 
 #[derive(serde::Deserialize)]

@@ -19,8 +19,8 @@ pub use assigned::{
     pending_attribution_changes,
 };
 pub use customer::{
-    BillingProfile, Customer, NewCustomer, change_billing_profile, create_customer, customer, customer_by_email,
-    customers, customers_between, zone_named,
+    BillingProfile, Customer, NewCustomer, change_billing_profile, change_email, create_customer, customer,
+    customer_by_email, customers, customers_between, zone_named,
 };
 pub use entity::{Entity, EntityProfile, FIRST_ENTITY, change_entity, create_entity, entities, entity};
 pub use service::{

@@ -481,3 +481,52 @@ async fn a_service_that_is_handed_over_has_an_owner_since_then() {
     assert_eq!((kept.customer, kept.owned_from_ms), (owners[1], 1000));
     assert!(hand_over(&mut transaction, web.id, CustomerId(99), 1000).await.is_err());
 }
+
+#[tokio::test]
+async fn a_new_address_is_not_verified_and_not_anothers() {
+    let world = world().await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let ada = create_customer(&mut transaction, typed("Ada", "ada@example.net"), NOW_MS)
+        .await
+        .unwrap();
+    let ben = create_customer(&mut transaction, typed("Ben", "ben@example.net"), NOW_MS)
+        .await
+        .unwrap();
+    for sql in [
+        "UPDATE customers SET email_verified_at_ms = 1",
+        "INSERT INTO email_verifications VALUES ('a', 1, 'ada@example.net', 0, 1), ('b', 2, 'ben@example.net', 0, 1)",
+    ] {
+        sqlx::query(sql).execute(&mut *transaction).await.unwrap();
+    }
+    let taken = change_email(&mut transaction, ada.id, "Ben@example.net")
+        .await
+        .unwrap_err();
+    assert!(matches!(taken, InventoryError::EmailTaken { holder, .. } if holder == ben.id));
+    assert!(
+        !change_email(&mut transaction, ada.id, " ADA@example.net")
+            .await
+            .unwrap()
+    );
+    let same = customer(&mut *transaction, ada.id).await.unwrap();
+    assert_eq!(same.email_verified_at_ms, Some(1), "nothing has changed");
+
+    assert!(
+        change_email(&mut transaction, ada.id, "Billing@ada.example")
+            .await
+            .unwrap()
+    );
+    let changed = customer(&mut *transaction, ada.id).await.unwrap();
+    assert_eq!(changed.email, "billing@ada.example");
+    assert_eq!(changed.email_verified_at_ms, None);
+    let ben = customer(&mut *transaction, ben.id).await.unwrap();
+    assert_eq!(ben.email_verified_at_ms, Some(1));
+    let links: Vec<i64> = sqlx::query_scalar("SELECT customer_id FROM email_verifications")
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
+    assert_eq!(links, [ben.id.0], "links to the old address are void");
+    let next = create_customer(&mut transaction, typed("Cyd", "cyd@example.net"), NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(next.id, CustomerId(3), "no number is used up");
+}

@@ -16,6 +16,7 @@ use schemas::db::Database;
 use schemas::ids::{CustomerId, PriceId, ServiceId};
 use schemas::inventory::{self, NewCustomer, NewService};
 use schemas::money::{Currency, Money};
+use schemas::window::DAY_MS;
 
 /// Everybody's password in the demo.
 pub(crate) const PASSWORD: &str = "demo-ezscale-2026";
@@ -99,6 +100,8 @@ pub(crate) async fn fill(
         customers.push((made.id, made.currency, days_ago));
     }
 
+    // West of Greenwich, by night, a month of 31 days that ended three days ago began some hours before the history.
+    let sold_from_ms = history_start_ms - DAY_MS;
     let mut prices: HashMap<(usize, Currency), PriceId> = HashMap::new();
     for (index, plan) in fleet.plans.iter().enumerate() {
         let new = NewPlan {
@@ -114,7 +117,7 @@ pub(crate) async fn fill(
                     cycle_months,
                     base: made.derived_base(month, cycle_months)?,
                     usage: UsagePrice::PerUnit { rate: usage_rate(plan) },
-                    valid_from_ms: history_start_ms,
+                    valid_from_ms: sold_from_ms,
                 };
                 let price = catalog::add_price(&mut transaction, new).await?;
                 if cycle_months == 1 {

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
-use billing::subscription::MAX_QUANTITY;
+use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing};
 use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
 
@@ -66,6 +66,8 @@ struct CheckoutPage {
     attributes: Vec<(String, String)>,
     trial: Option<String>,
     is_free: bool,
+    /// What a free plan takes and this account lacks.
+    lacking: Vec<Lack>,
     cycles: Vec<CycleChoice>,
     name: String,
     max_name_chars: usize,
@@ -75,6 +77,32 @@ struct CheckoutPage {
     quote: Option<QuoteView>,
     problem: Option<String>,
     form_token: String,
+}
+
+/// What is missing, and where that is put right.
+struct Lack {
+    what: &'static str,
+    label: &'static str,
+    href: &'static str,
+}
+
+fn lacking(standing: FreePlanStanding) -> Vec<Lack> {
+    let mut lacking = Vec::new();
+    if !standing.email_verified {
+        lacking.push(Lack {
+            what: "The email address of the account is not verified.",
+            label: "Verify it",
+            href: "/account#address",
+        });
+    }
+    if !standing.has_second_factor {
+        lacking.push(Lack {
+            what: "Nobody of this account signs in with a second factor.",
+            label: "Set one up",
+            href: "/account/two-factor",
+        });
+    }
+    lacking
 }
 
 /// The plan of the address, if it is sold to this customer now.
@@ -101,9 +129,17 @@ async fn checkout_page(
 ) -> Result<Response, PageError> {
     let plan = &offer.plan;
     let price = price_of(offer, &form.cycle)?;
+    let lacking = if plan.is_free {
+        let mut connection = state.db().pool().acquire().await?;
+        lacking(free_plan_standing(&mut connection, account).await?)
+    } else {
+        Vec::new()
+    };
     let (mut shown, mut refused) = (None, None);
     match quote::quote(state, customer.id, deed(offer, price, form)).await? {
         Ok(quote) => shown = Some(QuoteView::new(&quote, &account.time_zone)),
+        // What is lacking is said at length.
+        Err(_) if !lacking.is_empty() => {}
         Err(problem) => refused = Some(problem),
     }
     let cycles = offer.prices.iter().map(|one| CycleChoice {
@@ -126,6 +162,7 @@ async fn checkout_page(
             .collect(),
         trial: trial_text(plan),
         is_free: plan.is_free,
+        lacking,
         cycles: cycles.collect(),
         name: form.name.clone(),
         max_name_chars: MAX_NAME_CHARS,

@@ -9,6 +9,7 @@ use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 
+use crate::pages::account::two_factor_tests::App;
 use crate::testing::{Answer, Browser, NOW_MS, TestPortal};
 
 /// A plan at 30.00 USD a month and 306.00 a year.
@@ -259,4 +260,62 @@ async fn only_what_is_sold_to_everybody_is_shown_and_ordered() {
     let refused = browser.get(&format!("/plans/{}/checkout", free.id)).await;
     assert!(refused.body.contains("verified email address"), "{}", refused.body);
     assert_eq!(subscribed(&portal, ada).await, 0);
+}
+
+#[tokio::test]
+async fn the_free_plan_is_ordered_once_address_and_second_factor_are_there() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    let free = NewPlan {
+        is_free: true,
+        ..NewPlan::new("Development", "vps", Terms::Flat)
+    };
+    let free = priced_plan(&portal, free, &[(1, 0)]).await;
+    let mut browser = portal.signed_in("ada").await;
+    assert!(
+        browser
+            .get("/plans")
+            .await
+            .body
+            .contains("with a verified email address")
+    );
+    let address = format!("/plans/{}/checkout", free.id);
+    let page = browser.get(&address).await;
+    assert_eq!(page.status, StatusCode::OK);
+    for words in ["href=\"/account#address\"", "href=\"/account/two-factor\""] {
+        assert!(page.body.contains(words), "{words} in {}", page.body);
+    }
+    assert!(!page.body.contains("value=\"order\""), "nothing to order with yet");
+    let form = [
+        ("csrf_token", page.csrf_token()),
+        ("form_token", hidden(&page, "form_token")),
+        ("name", "dev".to_owned()),
+        ("cycle", "1".to_owned()),
+        ("quantity", "1".to_owned()),
+        ("do", "order".to_owned()),
+    ];
+    let form: Vec<(String, String)> = form.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let refused = send(&mut browser, &address, &form).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+
+    let token = billing::verification::issue(portal.state.db(), ada, "ada@example.net", NOW_MS)
+        .await
+        .unwrap()
+        .unwrap();
+    let link = format!("/verify-email/{token}");
+    let form_token = browser.get(&link).await.csrf_token();
+    browser.post(&link, &[("csrf_token", &form_token)]).await;
+    let page = browser.get(&address).await;
+    assert!(!page.body.contains("href=\"/account#address\""), "{}", page.body);
+    assert!(page.body.contains("href=\"/account/two-factor\""), "{}", page.body);
+    assert_eq!(subscribed(&portal, ada).await, 0);
+
+    App::set_up(&portal, &mut browser).await;
+    let (answer, _) = order(&mut browser, &free, "1", "").await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert_eq!(subscribed(&portal, ada).await, 1);
+    let page = browser.get(answer.header("location")).await;
+    assert!(page.body.contains("Development"), "{}", page.body);
+    let second = browser.get(&address).await;
+    assert!(second.body.contains("it has one already"), "{}", second.body);
 }

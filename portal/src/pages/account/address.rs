@@ -1,0 +1,215 @@
+//! Where a customer is written to: asking for a link, changing the address, and the page that the link opens.
+//!
+//! The link's page needs no session, for mail is often read elsewhere: who holds the link has read the mail. Opening it
+//! changes nothing; its button does.
+
+use askama::Template;
+use axum::extract::{Form, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum_extra::extract::CookieJar;
+use billing::BillingError;
+use billing::audit::{self, Actor, Entry, Risk};
+use billing::verification::{self, Pending, Request};
+use jiff::tz::TimeZone;
+use schemas::inventory::{self, InventoryError};
+
+use super::{Refused, account_page, is_password_of};
+use crate::auth::{ClientIp, CsrfForm, Customer, PreSession};
+use crate::error::{Failure, PageError, page};
+use crate::format;
+use crate::once;
+use crate::state::AppState;
+
+fn too_many(until_ms: i64, zone: &TimeZone) -> String {
+    format!(
+        "Enough mails were sent for now: look for one among unwanted mail too. The next can be sent after {}.",
+        format::minute(until_ms, zone)
+    )
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    form_token: String,
+}
+
+/// Sends a mail with a link to the address.
+pub(super) async fn ask(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(who, form): CsrfForm<Asked>,
+) -> Result<Response, PageError> {
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    if !once::take(&mut transaction, &form.form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(Redirect::to("/account?changed=asked").into_response());
+    }
+    match verification::request(&mut transaction, customer.id, now_ms).await? {
+        Request::Mailed => {
+            transaction.commit().await?;
+            Ok(Redirect::to("/account?changed=asked").into_response())
+        }
+        Request::Verified => {
+            transaction.rollback().await?;
+            Ok(Redirect::to(super::PATH).into_response())
+        }
+        Request::TooMany { until_ms } => {
+            transaction.rollback().await?;
+            let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
+            let refused = Refused {
+                form: "verify",
+                why: too_many(until_ms, &zone),
+                typed: String::new(),
+            };
+            account_page(&state, &who, None, refused).await
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct NewAddress {
+    #[serde(default)]
+    form_token: String,
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    password: String,
+}
+
+/// Writes to another address from now on.
+pub(super) async fn change(
+    State(state): State<AppState>,
+    ClientIp(ip): ClientIp,
+    customer: Customer,
+    CsrfForm(who, form): CsrfForm<NewAddress>,
+) -> Result<Response, PageError> {
+    let refused = async |why: String| {
+        let refused = Refused {
+            form: "address",
+            why,
+            typed: form.email.clone(),
+        };
+        account_page(&state, &who, None, refused).await
+    };
+    if !is_password_of(&state, ip, &who, form.password.clone()).await? {
+        return refused("The password is not right.".to_owned()).await;
+    }
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    if !once::take(&mut transaction, &form.form_token, now_ms).await? {
+        transaction.rollback().await?;
+        return Ok(Redirect::to("/account?changed=address").into_response());
+    }
+    let before = inventory::customer(&mut *transaction, customer.id).await?;
+    let problem = match verification::change_address(&mut transaction, customer.id, &form.email, now_ms).await {
+        Ok(Request::Mailed) => None,
+        // It is the address that was there.
+        Ok(Request::Verified) => {
+            transaction.rollback().await?;
+            return Ok(Redirect::to(super::PATH).into_response());
+        }
+        Ok(Request::TooMany { until_ms }) => Some(format!("Not changed. {}", too_many(until_ms, &before.time_zone))),
+        Err(BillingError::Inventory(InventoryError::Email(_))) => {
+            Some("An email address is like billing@example.net. Correct it.".to_owned())
+        }
+        // Whose it is, is not for others to know (S1).
+        Err(BillingError::Inventory(InventoryError::EmailTaken { .. })) => {
+            Some("This address cannot be used. Choose another one, or write to us.".to_owned())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(problem) = problem {
+        transaction.rollback().await?;
+        return refused(problem).await;
+    }
+    let after = inventory::customer(&mut *transaction, customer.id).await?;
+    if after.email == before.email {
+        transaction.commit().await?;
+        return Ok(Redirect::to("/account?changed=asked").into_response());
+    }
+    let entry = Entry {
+        actor: Actor {
+            name: &who.user.email,
+            user: Some(who.user.id),
+            ip: &ip.to_string(),
+        },
+        action: "customer.email",
+        subject: &customer.id.to_string(),
+        change: serde_json::json!({ "before": before.email, "after": after.email }),
+        risk: Risk::Normal,
+    };
+    audit::record(&mut transaction, entry, now_ms)
+        .await
+        .map_err(|error| Failure::internal("record a change of address")(error.into()))?;
+    transaction.commit().await?;
+    Ok(Redirect::to("/account?changed=address").into_response())
+}
+
+/// What the page of a link shows.
+enum Shown {
+    /// A button, and what it does.
+    Ready {
+        pending: Pending,
+        form_token: String,
+    },
+    /// The link cannot be used.
+    Void,
+    Done,
+}
+
+#[derive(Template)]
+#[template(path = "verify_email.html")]
+struct LinkPage {
+    shown: Shown,
+}
+
+fn void() -> Result<Response, PageError> {
+    let body = page(&LinkPage { shown: Shown::Void })?;
+    Ok((StatusCode::NOT_FOUND, body).into_response())
+}
+
+/// What the link in the mail opens.
+pub(super) async fn link(
+    State(state): State<AppState>,
+    Path(token): Path<String>,
+    jar: CookieJar,
+) -> Result<Response, PageError> {
+    let Some(pending) = verification::pending(state.db().pool(), &token, state.now_ms()).await? else {
+        return void();
+    };
+    let (form_token, jar) = PreSession::issue(&state, jar);
+    let shown = Shown::Ready { pending, form_token };
+    Ok((jar, page(&LinkPage { shown })?).into_response())
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Confirmed {
+    #[serde(default)]
+    csrf_token: String,
+}
+
+/// Its button.
+pub(super) async fn confirm(
+    State(state): State<AppState>,
+    ClientIp(ip): ClientIp,
+    Path(token): Path<String>,
+    jar: CookieJar,
+    Form(form): Form<Confirmed>,
+) -> Result<Response, PageError> {
+    PreSession::check(&state, &jar, &form.csrf_token)?;
+    let mut transaction = state.db().begin_write().await?;
+    let Some(verified) = verification::confirm(&mut transaction, &token, state.now_ms()).await? else {
+        transaction.rollback().await?;
+        return void();
+    };
+    transaction.commit().await?;
+    tracing::info!(%ip, customer = %verified.customer, "email address verified");
+    Ok(Redirect::to("/verify-email").into_response())
+}
+
+/// Where the button leads.
+pub(super) async fn verified() -> Result<Response, PageError> {
+    page(&LinkPage { shown: Shown::Done })
+}
