@@ -88,6 +88,14 @@ impl Database {
                     Ok(())
                 })
             })
+            .after_release(move |connection, _| {
+                Box::pin(async move {
+                    match backend {
+                        Backend::Sqlite => Ok(true),
+                        Backend::Postgres => is_outside_transaction(connection).await,
+                    }
+                })
+            })
             .connect(&open_url)
             .await
             .map_err(|source| DatabaseError::Open {
@@ -168,6 +176,18 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Whether a connection that is given back has no transaction open; one that has is closed by the pool.
+///
+/// sqlx 0.9 loses a transaction of PostgreSQL whose caller went away while it began, such as a request whose browser closed the
+/// connection: what others wrote on that connection would be part of it, and never be committed.
+async fn is_outside_transaction(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    // A statement of its own is a transaction of its own: both times are its start. In one message, because PostgreSQL takes
+    // the time of each.
+    let sql = "SELECT CASE WHEN now() = statement_timestamp() THEN 1 ELSE 0 END";
+    let row = sqlx::raw_sql(sql).fetch_one(connection).await?;
+    Ok(row.try_get::<i32, _>(0)? == 1)
 }
 
 /// Takes the next number of a sequence, inside the caller's transaction, so that a rollback leaves no gap.

@@ -140,3 +140,31 @@ fn run(command: &mut Command) {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[tokio::test]
+async fn a_transaction_whose_caller_went_away_is_not_left_to_the_next() {
+    let server = Postgres::start();
+    let database = server.database().await;
+    for polls in 0..300u32 {
+        // Dropped after so many looks at it: before, while and after the server hears of it.
+        let patience = async {
+            for _ in 0..polls * 10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            begun = database.pool().begin() => drop(begun.unwrap()),
+            () = patience => {}
+        }
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, '1')")
+            .bind(format!("name-{polls}"))
+            .execute(database.pool())
+            .await
+            .unwrap();
+    }
+    let others = server.database().await;
+    let row = sqlx::query("SELECT count(*) FROM settings WHERE name LIKE 'name-%'");
+    let seen: i64 = sqlx::Row::get(&row.fetch_one(others.pool()).await.unwrap(), 0);
+    assert_eq!(seen, 300, "what was written is there for all");
+}
