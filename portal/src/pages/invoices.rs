@@ -37,6 +37,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/invoices/invoices.csv", get(download))
         .route("/invoices/{invoice}", get(one))
         .route("/invoices/{invoice}/pay", post(pay::pay))
+        .route("/invoices/{invoice}/pay-from-credit", post(pay::pay_from_credit))
         .route("/invoices/{invoice}/pdf", get(pdf))
         .route("/invoices/{invoice}/xml", get(xml))
         .route("/invoices/{invoice}/lines/{line}", get(line))
@@ -286,6 +287,7 @@ async fn one(
             None,
         ),
         "changed" => (Some("The change is made. This is what it charged or gave back."), None),
+        "credit" => (Some("Your credit was used. What it paid is listed below."), None),
         done => paying::outcome_words(done),
     };
     invoice_page(&state, &customer, found, Told { notice, problem }).await

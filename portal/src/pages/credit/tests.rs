@@ -1,13 +1,14 @@
 //! Credit is bought once, confirmed or given up, topped up as it is set; and all of it is its customer's alone (S1).
 
 use axum::http::StatusCode;
+use billing::catalog::{NewPlan, Terms};
 use billing::ledger;
 use billing::settlement;
 use schemas::ids::{CustomerId, PaymentMethodId};
 use schemas::money::{Currency, Money};
 
 use crate::auth::Role;
-use crate::pages::plans::tests::hidden;
+use crate::pages::plans::tests::{hidden, order, plan};
 use crate::testing::stripe::{Ends, SharedDesk};
 use crate::testing::{Answer, Browser, NOW_MS, TestPortal};
 
@@ -279,6 +280,64 @@ async fn top_up_is_set_told_and_switched_off() {
     }
     let json = buyer.browser.get("/api/v1/credit").await.json();
     assert_eq!(json["top_up"]["is_enabled"], false);
+}
+
+#[tokio::test]
+async fn an_open_invoice_is_paid_from_credit_once() {
+    let mut buyer = Buyer::new().await;
+    let new = NewPlan::new("VPS 1", "vps", Terms::Flat);
+    let plan = plan(&buyer.portal, new).await;
+    let (ordered, _) = order(&mut buyer.browser, &plan, "1", "").await;
+    let address = ordered.header("location").split('?').next().unwrap().to_owned();
+    assert!(
+        !buyer.browser.get(&address).await.body.contains("pay-from-credit"),
+        "there is none"
+    );
+    // 20.00 of 30.00, and 40.00 more than is left of it.
+    for (amount, offered, left) in [
+        ("20", "Pay 20.00 USD from your credit", 0),
+        ("50", "Pay 10.00 USD from", 4_000),
+    ] {
+        let card = buyer.card.to_string();
+        let form = buyer
+            .form(&[("amount", "own"), ("amount_own", amount), ("method", &card)])
+            .await;
+        buyer.post("/credit/buy", &form).await;
+        let page = buyer.browser.get(&address).await;
+        assert!(page.body.contains(offered), "{offered}: {}", page.body);
+        let form = [
+            ("csrf_token", page.csrf_token()),
+            ("form_token", hidden(&page, "form_token")),
+        ];
+        // S1: nobody else's invoice is paid by it, and nobody is told that it is there.
+        let mut bob = match amount {
+            "20" => {
+                buyer.portal.customer("bob").await;
+                buyer.portal.signed_in("bob").await
+            }
+            _ => buyer.portal.signed_in("bob").await,
+        };
+        let token = bob.get("/account").await.csrf_token();
+        let theirs = [("csrf_token", token.as_str()), ("form_token", form[1].1.as_str())];
+        let foreign = bob.post(&format!("{address}/pay-from-credit"), &theirs).await;
+        assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+        for _ in 0..2 {
+            let answer = buyer.post(&format!("{address}/pay-from-credit"), &form).await;
+            assert_eq!(
+                answer.header("location"),
+                format!("{address}?done=credit"),
+                "{}",
+                answer.body
+            );
+        }
+        assert_eq!(buyer.balance().await, left);
+    }
+    let page = buyer.browser.get(&address).await.body;
+    assert!(
+        page.contains("Paid from your credit") && !page.contains("action=\"/invoices"),
+        "{page}"
+    );
+    assert_eq!(buyer.charges(), 2, "the two that bought the credit");
 }
 
 #[tokio::test]

@@ -3,8 +3,11 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use billing::invoice::InvoiceKind;
 use billing::payment::{self, NewPayment, PaymentError, PaymentFilter, State as Stand};
+use billing::settlement::{self, SettlementError};
 use schemas::ids::CustomerId;
+use schemas::money::Money;
 
 use super::{PATH, Told, invoice_page, zone_of};
 use crate::auth::{CsrfForm, Customer};
@@ -18,11 +21,17 @@ use crate::state::AppState;
 /// How an open invoice can be paid.
 pub(super) struct PayView {
     pub(super) methods: Vec<MethodChoice>,
+    /// What the customer's credit pays of it; absent where there is none.
+    pub(super) credit: Option<Money>,
     pub(super) under_way: Option<UnderWay>,
     /// Why the last payment failed.
     pub(super) failed: Option<String>,
     pub(super) instructions: String,
     pub(super) form_token: String,
+}
+
+fn ask(error: SettlementError) -> Failure {
+    Failure::internal("settle an invoice")(error.into())
 }
 
 pub(super) async fn pay_view(
@@ -37,8 +46,15 @@ pub(super) async fn pay_view(
     };
     let last = payment::list(state.db().pool(), filter, 1).await?.into_iter().next();
     let zone = zone_of(&invoice.time_zone);
+    let mut connection = state.db().pool().acquire().await?;
+    let credit = settlement::available_credit(&mut connection, customer, invoice.currency)
+        .await
+        .map_err(ask)?;
+    drop(connection);
+    let from_credit = credit.minor.min(invoice.outstanding().minor);
     Ok(PayView {
         methods: paying::choices(state, customer).await?,
+        credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),
         under_way: last.as_ref().and_then(|last| UnderWay::of(last, &zone)),
         failed: last
             .filter(|last| last.state == Stand::Failed)
@@ -92,4 +108,32 @@ pub(super) async fn pay(
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
     }
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct FromCredit {
+    form_token: String,
+}
+
+/// Pays as much of an invoice as there is credit for, once for each form. Nothing is asked of a gateway.
+pub(super) async fn pay_from_credit(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, form): CsrfForm<FromCredit>,
+) -> Result<Response, PageError> {
+    let found = invoice_of(&state, customer.id, &id).await?;
+    let page = format!("{PATH}/{}", found.invoice.id);
+    if found.invoice.kind != InvoiceKind::Invoice {
+        return Err(Failure::NotFound.into());
+    }
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    if once::take(&mut transaction, &form.form_token, now_ms).await? {
+        settlement::apply_credit(&mut transaction, found.invoice.id, now_ms)
+            .await
+            .map_err(ask)?;
+        transaction.commit().await?;
+    }
+    Ok(Redirect::to(&format!("{page}?done=credit")).into_response())
 }
