@@ -1,5 +1,6 @@
 //! What tests of the portal share: a server on a database of its own, and a browser that keeps cookies.
 
+pub(crate) mod paypal;
 pub(crate) mod stripe;
 pub(crate) mod world;
 
@@ -50,6 +51,12 @@ impl TestPortal {
     pub(crate) async fn with_stripe() -> (TestPortal, stripe::SharedDesk) {
         let (desk, gateways) = stripe::open().await;
         (TestPortal::build(|_| {}, false, gateways).await, desk)
+    }
+
+    /// With PayPal as its gateway; setup tokens that are approved are named to it.
+    pub(crate) async fn with_paypal() -> (TestPortal, paypal::Approved) {
+        let (approved, gateways) = paypal::open().await;
+        (TestPortal::build(|_| {}, false, gateways).await, approved)
     }
 
     pub(crate) async fn over_https() -> TestPortal {

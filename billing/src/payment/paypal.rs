@@ -336,7 +336,12 @@ impl PaymentGateway for Paypal {
         if reference.is_empty() || reference.len() > 255 || !is_id {
             return unfinished("it is no setup token");
         }
-        let setup = self.get(&format!("/v3/vault/setup-tokens/{reference}")).await?.body;
+        let setup = match self.get(&format!("/v3/vault/setup-tokens/{reference}")).await {
+            Err(GatewayError::Refused { code, .. }) if code == "RESOURCE_NOT_FOUND" => {
+                return unfinished("PayPal does not know it");
+            }
+            reply => reply?.body,
+        };
         // S1: another customer's is not theirs.
         if text(&setup["customer"]["merchant_customer_id"]) != customer.to_string() {
             return unfinished("it is not this customer's");

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use schemas::money::Currency;
 
 use super::*;
+use crate::budget;
 use crate::ledger;
 use crate::payment::testing::{ScriptedGateway, save_card};
 use crate::payment::{ChargeState, PaymentError, PaymentFilter, State, list, reconcile};
@@ -22,7 +23,10 @@ struct Buyer {
 
 impl Buyer {
     async fn new() -> Buyer {
-        let world = World::new().await;
+        Buyer::of(World::new().await).await
+    }
+
+    async fn of(world: World) -> Buyer {
         let customer = world.customer("USD", "UTC", "0").await;
         let gateway = Arc::new(ScriptedGateway::default());
         Buyer {
@@ -149,7 +153,36 @@ async fn what_may_not_be_bought_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn movements_tell_where_credit_came_from_with_the_balance_after_each() {
-    let buyer = Buyer::new().await;
+    movements_of(Buyer::new().await).await;
+}
+
+#[tokio::test]
+async fn movements_and_alerts_are_read_from_postgresql_too() {
+    let buyer = Buyer::of(World::on_postgres().await).await;
+    sqlx::query(
+        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, said_at_ms) \
+         VALUES ($1, 7, 75, 'spent', 1500, 9)",
+    )
+    .bind(buyer.customer.0)
+    .execute(buyer.world.database.pool())
+    .await
+    .unwrap();
+    let alerts = budget::alerts(buyer.world.database.pool(), buyer.customer, 5)
+        .await
+        .unwrap();
+    assert_eq!(
+        (alerts.len(), alerts[0].threshold_percent, alerts[0].spent.minor),
+        (1, 75, 1_500)
+    );
+    let top_ups = PaymentFilter {
+        top_ups: true,
+        ..PaymentFilter::default()
+    };
+    assert!(list(buyer.world.database.pool(), top_ups, 5).await.unwrap().is_empty());
+    movements_of(buyer).await;
+}
+
+async fn movements_of(buyer: Buyer) {
     let now_ms = ms(START);
     buyer.buys("form-1", 5_000, now_ms).await.unwrap();
     let mut transaction = buyer.world.database.begin_write().await.unwrap();

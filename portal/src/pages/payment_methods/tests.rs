@@ -195,3 +195,52 @@ async fn s1_a_setup_of_another_saves_nothing() {
         "/payment-methods?done=added"
     );
 }
+
+#[tokio::test]
+async fn a_paypal_account_is_approved_there_and_saved_on_the_way_back() {
+    let (portal, approved) = TestPortal::with_paypal().await;
+    let ada = portal.customer("ada").await;
+    let bob = portal.customer("bob").await;
+    let mut browser = portal.signed_in("ada").await;
+    let mut thief = portal.signed_in("bob").await;
+    let token = browser.get("/payment-methods").await.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("gateway", "paypal")];
+    let there = browser.post("/payment-methods/add", &form).await;
+    assert_eq!(there.status, StatusCode::SEE_OTHER, "{}", there.body);
+    let origin = portal.state.gateways().iter().next().unwrap().page_origins().remove(0);
+    assert_eq!(
+        there.header("location"),
+        format!("{origin}/agreements/approve?token=SETUP-0"),
+        "where its forms may lead"
+    );
+    let back = "/payment-methods/return?gateway=paypal&approval_token_id=SETUP-0&approval_session_id=S";
+    assert_eq!(
+        browser.get(back).await.header("location"),
+        "/payment-methods?done=unfinished"
+    );
+    approved.lock().unwrap().insert("SETUP-0".to_owned());
+    let missing = "/payment-methods/return?gateway=paypal&approval_token_id=SETUP-9";
+    for path in [back, missing] {
+        assert_eq!(
+            thief.get(path).await.header("location"),
+            "/payment-methods?done=unfinished",
+            "{path}"
+        );
+    }
+    for _ in 0..2 {
+        assert_eq!(
+            browser.get(back).await.header("location"),
+            "/payment-methods?done=added"
+        );
+    }
+    let pool = portal.state.db().pool();
+    assert_eq!(method::methods(pool, ada).await.unwrap().len(), 1);
+    assert!(method::methods(pool, bob).await.unwrap().is_empty());
+    assert!(
+        browser
+            .get("/payment-methods")
+            .await
+            .body
+            .contains("PayPal ada@example.net")
+    );
+}
