@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
+mod returned;
 mod support;
 
 use std::collections::BTreeMap;
@@ -154,9 +155,30 @@ struct Schedule {
     /// Held shared by whoever may be asking the gateway: a minute never passes while a call is under way, whose own time-out
     /// is shorter.
     calls: tokio::sync::RwLock<()>,
+    _folder: tempfile::TempDir,
 }
 
 impl Schedule {
+    async fn new() -> Schedule {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+        let (customer, method, invoices) = seed(&database, INVOICES).await;
+        let stub = HostileStripe::start();
+        let gateway = gateway(&stub);
+        Schedule {
+            database,
+            stub,
+            gateways: Gateways::new(vec![gateway.clone()]),
+            gateway,
+            customer,
+            method,
+            invoices,
+            now_ms: AtomicI64::new(1_700_000_000_000),
+            calls: tokio::sync::RwLock::new(()),
+            _folder: folder,
+        }
+    }
+
     async fn worker(&self, mut random: Random, worker: u64) {
         for step in 0..STEPS {
             if random.below(3) == 0 {
@@ -169,7 +191,7 @@ impl Schedule {
             let _calling = self.calls.read().await;
             let now_ms = self.now_ms.fetch_add(random.below(1_000) as i64, Ordering::SeqCst);
             let invoice = self.invoices[random.below(self.invoices.len())];
-            match random.below(8) {
+            match random.below(10) {
                 0..=3 => {
                     let new = NewPayment {
                         customer: self.customer,
@@ -204,6 +226,21 @@ impl Schedule {
                     payment::reconcile(&self.database, &self.gateways, now_ms)
                         .await
                         .unwrap();
+                }
+                7 => {
+                    // At the bank, whatever anybody here believes.
+                    self.stub.truth().confirm();
+                }
+                8 => {
+                    let payments = payment::list(self.database.pool(), PaymentFilter::default(), 500)
+                        .await
+                        .unwrap();
+                    if !payments.is_empty() {
+                        let id = payments[random.below(payments.len())].id;
+                        let given_up = payment::cancel(&self.database, self.gateway.as_ref(), id, now_ms).await;
+                        let silent = matches!(given_up, Err(payment::PaymentError::Gateway { .. }));
+                        assert!(silent || given_up.is_ok(), "{given_up:?}");
+                    }
                 }
                 _ => self.deliver(&mut random).await,
             }
@@ -336,25 +373,10 @@ fn b4_holds_whatever_the_gateway_does() {
 }
 
 async fn schedule(number: u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
-    let (customer, method, invoices) = seed(&database, INVOICES).await;
-    let stub = HostileStripe::start();
-    let gateway = gateway(&stub);
+    let schedule = Arc::new(Schedule::new().await);
     let mut random = Random(number);
     let faults: Vec<Fault> = (0..200).map(|_| Fault::ALL[random.below(Fault::ALL.len())]).collect();
-    stub.truth().faults.extend(faults);
-    let schedule = Arc::new(Schedule {
-        database,
-        stub,
-        gateways: Gateways::new(vec![gateway.clone()]),
-        gateway,
-        customer,
-        method,
-        invoices,
-        now_ms: AtomicI64::new(1_700_000_000_000),
-        calls: tokio::sync::RwLock::new(()),
-    });
+    schedule.stub.truth().faults.extend(faults);
     let workers = (0..WORKERS).map(|worker| {
         let schedule = schedule.clone();
         let random = Random(number * 1000 + worker);

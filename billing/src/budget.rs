@@ -23,6 +23,7 @@ mod say;
 mod settings;
 mod spend;
 
+pub use say::{Alert, alerts};
 pub use settings::{Budget, NewBudget, Thresholds, budget, clear, exclude, exclusions, set, unlock};
 
 use std::collections::HashSet;
@@ -122,7 +123,8 @@ impl Status {
         Money::new(over.max(1), self.spent.currency)
     }
 
-    fn holds(&self) -> bool {
+    /// Services that are not excluded are suspended.
+    pub fn holds(&self) -> bool {
         self.budget.suspends && self.is_exceeded() && !self.is_unlocked
     }
 }

@@ -17,9 +17,13 @@
 //!
 //! A top-up is only ever looked at here; the balance is the ledger's ([`settlement::credit_balance`]).
 
+mod buy;
 mod limits;
+mod movements;
 
+pub use buy::{Purchase, buy};
 pub use limits::{Limits, limits};
+pub use movements::{Cause, Movement, movements};
 
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, TransactionId};
@@ -34,6 +38,7 @@ use tracing::{info, warn};
 use crate::audit::{self, Actor, AuditError, Entry, Risk};
 use crate::charger::{self, Charge, Charger, Order, Purpose};
 use crate::event::{EventError, EventType};
+use crate::payment::PaymentError;
 use crate::settlement::{self, SettlementError};
 
 /// How long the payment method is left in peace after a decline, by how many there were in a row. With one more the top-up
@@ -69,6 +74,8 @@ pub enum TopUpError {
     Money(#[from] MoneyError),
     #[error("charge the payment method")]
     Charge(#[from] charger::ChargerError),
+    #[error("buy credit")]
+    Payment(#[from] PaymentError),
     #[error("{customer} pays in {pays}, not in {asked}")]
     OtherCurrency {
         customer: CustomerId,
@@ -84,8 +91,6 @@ pub enum TopUpError {
     },
     #[error("{amount} would not bring the credit over {threshold}: top up by at least as much")]
     TooLittle { amount: Money, threshold: Money },
-    #[error("{0} has no payment method: save one first")]
-    NoMethod(CustomerId),
     #[error("{0} has no automatic top-up")]
     NotSet(CustomerId),
     #[error("a reason has between 1 and {MAX_REASON_CHARS} characters and no control characters, not {0:?}")]
@@ -429,31 +434,6 @@ async fn note_low(
         .await?;
     }
     Ok(())
-}
-
-/// A customer buys credit with the payment method that is the default.
-///
-/// # Errors
-/// When there is no payment method, or the amount is out of the [`limits`] or in another currency.
-pub async fn buy<C: Charger>(
-    database: &Database,
-    charger: &C,
-    customer: CustomerId,
-    amount: Money,
-    now_ms: i64,
-) -> Result<Charge, TopUpError> {
-    let mut connection = database.pool().acquire().await?;
-    let limits = limits_of(&mut connection, customer, amount).await?;
-    limits.check("top-up", amount, limits.amount_min, limits.amount_max)?;
-    let method = charger::default_method(&mut *connection, customer).await?;
-    drop(connection);
-    let order = Order {
-        customer,
-        method: method.ok_or(TopUpError::NoMethod(customer))?,
-        purpose: Purpose::TopUp(amount),
-        note: BOUGHT_NOTE,
-    };
-    Ok(charger.charge(order, now_ms).await?)
 }
 
 /// Staff gives a customer credit. `cause` is what it is given once for, such as `ticket:4711`.

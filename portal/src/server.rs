@@ -29,7 +29,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Nothing inline, nothing from elsewhere. Images may be `data:` because the stylesheet draws its form controls so.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+     font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+
+/// The policy of a page with a form whose answer leads to another site: browsers hold redirects to it as well. The page sets
+/// it itself, as any header that it wants otherwise than all.
+pub(crate) fn policy_with_form_targets(origins: &[String]) -> Option<HeaderValue> {
+    let mut policy = CONTENT_SECURITY_POLICY.to_owned();
+    for origin in origins {
+        policy.push(' ');
+        policy.push_str(origin);
+    }
+    HeaderValue::from_str(&policy).ok()
+}
 
 /// Answers requests on `listener` until `shutdown` completes; open requests are finished first, within a limit.
 ///
@@ -143,8 +154,10 @@ async fn limit_requests(State(state): State<AppState>, request: Request, next: N
 async fn security_headers(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "same-origin"),

@@ -12,7 +12,7 @@ pub(crate) struct NavItem {
 }
 
 /// All pages, in order; each role sees its own.
-const NAVIGATION: [NavItem; 11] = [
+const NAVIGATION: [NavItem; 13] = [
     NavItem {
         href: "/usage",
         label: "Usage",
@@ -35,6 +35,18 @@ const NAVIGATION: [NavItem; 11] = [
         href: "/invoices",
         label: "Invoices",
         icon: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/credit",
+        label: "Credit",
+        icon: "M3 8h15a3 3 0 013 3v6a3 3 0 01-3 3H6a3 3 0 01-3-3zM3 8l12-4v4M17 14h.01",
+        roles: &[Role::Customer],
+    },
+    NavItem {
+        href: "/budget",
+        label: "Budget",
+        icon: "M4 18a8 8 0 1116 0M12 18l4-6M4 18h2M18 18h2",
         roles: &[Role::Customer],
     },
     NavItem {

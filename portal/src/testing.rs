@@ -1,5 +1,7 @@
 //! What tests of the portal share: a server on a database of its own, and a browser that keeps cookies.
 
+pub(crate) mod paypal;
+pub(crate) mod stripe;
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
@@ -10,10 +12,11 @@ use analytics::Analytics;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use billing::payment::Gateways;
+use billing::payment::gateway::SavedMethod;
+use billing::payment::{GatewayName, Gateways, method};
 use jiff::Timestamp;
 use schemas::db::{Database, next_id};
-use schemas::ids::CustomerId;
+use schemas::ids::{CustomerId, PaymentMethodId};
 use schemas::metering::MeteringConfig;
 use tower::ServiceExt as _;
 
@@ -41,14 +44,26 @@ impl TestPortal {
 
     /// With stored tables that `fill` writes under the data directory first.
     pub(crate) async fn with(fill: impl FnOnce(&std::path::Path)) -> TestPortal {
-        TestPortal::build(fill, false).await
+        TestPortal::build(fill, false, Gateways::default()).await
+    }
+
+    /// With Stripe as its gateway, whose desk the test looks at.
+    pub(crate) async fn with_stripe() -> (TestPortal, stripe::SharedDesk) {
+        let (desk, gateways) = stripe::open().await;
+        (TestPortal::build(|_| {}, false, gateways).await, desk)
+    }
+
+    /// With PayPal as its gateway; setup tokens that are approved are named to it.
+    pub(crate) async fn with_paypal() -> (TestPortal, paypal::Approved) {
+        let (approved, gateways) = paypal::open().await;
+        (TestPortal::build(|_| {}, false, gateways).await, approved)
     }
 
     pub(crate) async fn over_https() -> TestPortal {
-        TestPortal::build(|_| {}, true).await
+        TestPortal::build(|_| {}, true, Gateways::default()).await
     }
 
-    async fn build(fill: impl FnOnce(&std::path::Path), secure_cookies: bool) -> TestPortal {
+    async fn build(fill: impl FnOnce(&std::path::Path), secure_cookies: bool, gateways: Gateways) -> TestPortal {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path());
         let db = Database::open(&Database::default_url(dir.path())).await.unwrap();
@@ -61,7 +76,7 @@ impl TestPortal {
             metering,
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
-            gateways: Gateways::default(),
+            gateways,
             portal_url: "http://portal.example".to_owned(),
         };
         let clock = Arc::clone(&now_ms);
@@ -98,6 +113,23 @@ impl TestPortal {
         transaction.commit().await.unwrap();
         self.user(name, Role::Customer, Some(CustomerId(id))).await;
         CustomerId(id)
+    }
+
+    /// Saves a card of a customer's, as if it had been entered.
+    pub(crate) async fn card(&self, customer: CustomerId, reference: &str) -> PaymentMethodId {
+        let saved = SavedMethod {
+            gateway_customer: "cus_x".to_owned(),
+            reference: reference.to_owned(),
+            kind: "card".to_owned(),
+            label: "visa •••• 4242".to_owned(),
+            expires: "2030-12".to_owned(),
+        };
+        let mut transaction = self.state.db().begin_write().await.unwrap();
+        let method = method::save(&mut transaction, GatewayName::Stripe, customer, &saved, 0)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        method.id
     }
 
     /// Makes a user `<name>@example.net`.

@@ -28,10 +28,12 @@ pub(crate) enum Fault {
     Decline,
     /// It is accepted, and succeeds when it is looked at next.
     Processing,
+    /// The bank wants the customer to confirm it.
+    Asks,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 10] = [
+    pub(crate) const ALL: [Fault; 11] = [
         Fault::None,
         Fault::HangBefore,
         Fault::HangAfter,
@@ -42,6 +44,7 @@ impl Fault {
         Fault::ResetAfter,
         Fault::Decline,
         Fault::Processing,
+        Fault::Asks,
     ];
 }
 
@@ -55,6 +58,8 @@ pub(crate) struct Truth {
     pub(crate) faults: VecDeque<Fault>,
     /// Bodies of webhooks, not yet sent by anybody.
     pub(crate) events: Vec<String>,
+    /// Sessions in which customers enter cards, and what they entered.
+    objects: BTreeMap<String, Value>,
     next_id: u64,
 }
 
@@ -76,16 +81,93 @@ impl Truth {
         self.refunds.iter().filter_map(|refund| refund["amount"].as_i64()).sum()
     }
 
+    /// The customer confirms a payment that waits, if one does.
+    pub(crate) fn confirm(&mut self) -> Option<String> {
+        let at = self.intents.iter().position(waits)?;
+        self.intents[at]["status"] = "succeeded".into();
+        let intent = self.intents[at].clone();
+        self.tell("payment_intent.succeeded", &intent);
+        intent["id"].as_str().map(str::to_owned)
+    }
+
+    /// Somebody refunds a charge at the gateway's own dashboard; the body of the webhook that tells of it.
+    pub(crate) fn refund_at_the_dashboard(&mut self, intent: &str, minor: i64, status: &str) -> String {
+        let refund = json!({
+            "id": self.id("re"), "object": "refund", "amount": minor, "currency": "usd", "status": status,
+            "payment_intent": intent, "metadata": {},
+        });
+        self.refunds.push(refund.clone());
+        self.tell("refund.created", &refund)
+    }
+
+    /// What became of a refund; the body of the webhook.
+    pub(crate) fn refund_becomes(&mut self, refund: &str, status: &str) -> String {
+        let at = self
+            .refunds
+            .iter()
+            .position(|one| one["id"] == refund)
+            .expect("a refund");
+        self.refunds[at]["status"] = status.into();
+        let refund = self.refunds[at].clone();
+        self.tell("refund.updated", &refund)
+    }
+
+    /// The payer's bank disputes a charge, or decided; the body of the webhook.
+    pub(crate) fn dispute(&mut self, reference: &str, intent: &str, minor: i64, status: &str) -> String {
+        let event_type = match status {
+            "needs_response" => "charge.dispute.created",
+            "won" | "lost" => "charge.dispute.closed",
+            _ => "charge.dispute.updated",
+        };
+        let dispute = json!({
+            "id": reference, "object": "dispute", "amount": minor, "currency": "usd", "status": status,
+            "payment_intent": intent, "reason": "fraudulent",
+        });
+        self.tell(event_type, &dispute)
+    }
+
+    /// A card is entered on the page of a session; the body of the webhook.
+    pub(crate) fn enter_card(&mut self, session: &str) -> String {
+        let (setup, card) = (self.id("seti"), self.id("pm"));
+        let mut session = self.objects[session].clone();
+        let customer = session["customer"].clone();
+        session["status"] = "complete".into();
+        session["setup_intent"] = setup.as_str().into();
+        self.keep(json!({
+            "id": setup, "object": "setup_intent", "status": "succeeded", "customer": customer, "payment_method": card,
+            "metadata": session["metadata"],
+        }));
+        self.keep(json!({
+            "id": card, "object": "payment_method", "type": "card", "customer": customer,
+            "card": {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2030},
+        }));
+        self.keep(session.clone());
+        self.tell("checkout.session.completed", &session)
+    }
+
+    fn keep(&mut self, object: Value) {
+        let id = object["id"].as_str().expect("an id").to_owned();
+        self.objects.insert(id, object);
+    }
+
     fn id(&mut self, prefix: &str) -> String {
         self.next_id += 1;
         format!("{prefix}_{}", self.next_id)
     }
 
-    fn tell(&mut self, event_type: &str, object: &Value) {
+    fn tell(&mut self, event_type: &str, object: &Value) -> String {
         let id = self.id("evt");
-        let event = json!({ "id": id, "type": event_type, "data": { "object": object } });
-        self.events.push(event.to_string());
+        let event = json!({ "id": id, "type": event_type, "data": { "object": object } }).to_string();
+        self.events.push(event.clone());
+        event
     }
+}
+
+/// Whether the customer can confirm it with the bank, or could if somebody asked.
+fn waits(intent: &Value) -> bool {
+    intent["status"] == "requires_action"
+        || (intent["status"] == "requires_payment_method"
+            && intent["last_payment_error"]["code"] == "authentication_required")
 }
 
 /// The gateway. It ends when dropped.
@@ -181,7 +263,13 @@ fn serve(mut stream: TcpStream, truth: &Mutex<Truth>) {
         Fault::ErrorBefore => answer(&mut stream, 500, &json!({"error": {"type": "api_error"}})),
         // An unread byte on a closed socket makes a reset; a plain end does as well.
         Fault::ResetBefore => drop(stream.shutdown(Shutdown::Both)),
-        Fault::HangAfter | Fault::ErrorAfter | Fault::ResetAfter | Fault::None | Fault::Decline | Fault::Processing => {
+        Fault::HangAfter
+        | Fault::ErrorAfter
+        | Fault::ResetAfter
+        | Fault::None
+        | Fault::Decline
+        | Fault::Processing
+        | Fault::Asks => {
             let (status, body) = act(&request, fault, &mut truth.lock().expect("not poisoned"));
             match fault {
                 Fault::HangAfter => wait_for_hangup(&mut stream),
@@ -195,6 +283,21 @@ fn serve(mut stream: TcpStream, truth: &Mutex<Truth>) {
 
 /// Charges or refunds, once per key: the same key gives the same answer.
 fn act(request: &Request, fault: Fault, truth: &mut Truth) -> (u16, Value) {
+    let words: Vec<&str> = request.path.trim_start_matches("/v1/").split('/').collect();
+    match words[..] {
+        ["payment_intents", id, "cancel"] => return cancel(id, truth),
+        ["customers"] => return (200, json!({ "id": truth.id("cus"), "object": "customer" })),
+        ["checkout", "sessions"] => return session(request, truth),
+        ["payment_intents", id, "confirm"] => {
+            let at = truth.intents.iter().position(|intent| intent["id"] == id);
+            let intent = &mut truth.intents[at.expect("an intent")];
+            intent["status"] = "requires_action".into();
+            intent["last_payment_error"] = Value::Null;
+            intent["next_action"] = json!({"redirect_to_url": {"url": format!("https://bank.example/{id}")}});
+            return (200, intent.clone());
+        }
+        _ => {}
+    }
     let key = request.key.clone().expect("who moves money sends a key");
     if let Some(before) = truth.by_key.get(&key) {
         let id = before["id"].clone();
@@ -211,21 +314,26 @@ fn act(request: &Request, fault: Fault, truth: &mut Truth) -> (u16, Value) {
     let object = match request.path.as_str() {
         "/v1/payment_intents" => {
             let status = match fault {
-                Fault::Decline => "requires_payment_method",
+                Fault::Decline | Fault::Asks => "requires_payment_method",
                 Fault::Processing => "processing",
                 _ => "succeeded",
             };
             let intent = json!({
                 "id": truth.id("pi"), "object": "payment_intent", "amount": amount, "currency": field("currency"),
                 "customer": field("customer"), "metadata": metadata, "status": status,
-                "last_payment_error": (fault == Fault::Decline).then(|| json!({"code": "card_declined", "message": "no"})),
+                "last_payment_error": match fault {
+                    Fault::Decline => json!({"code": "card_declined", "message": "no"}),
+                    Fault::Asks => json!({"code": "authentication_required", "message": "confirm it"}),
+                    _ => Value::Null,
+                },
             });
             truth.intents.push(intent.clone());
-            match fault {
-                Fault::Decline => truth.tell("payment_intent.payment_failed", &intent),
-                Fault::Processing => truth.tell("payment_intent.processing", &intent),
-                _ => truth.tell("payment_intent.succeeded", &intent),
-            }
+            let event_type = match fault {
+                Fault::Decline | Fault::Asks => "payment_intent.payment_failed",
+                Fault::Processing => "payment_intent.processing",
+                _ => "payment_intent.succeeded",
+            };
+            truth.tell(event_type, &intent);
             intent
         }
         "/v1/refunds" => {
@@ -245,16 +353,57 @@ fn act(request: &Request, fault: Fault, truth: &mut Truth) -> (u16, Value) {
 
 fn reply(object: &Value) -> (u16, Value) {
     match object["status"] == "requires_payment_method" {
-        true => (
-            402,
-            json!({"error": {"type": "card_error", "code": "card_declined", "message": "no", "payment_intent": object}}),
-        ),
+        true => {
+            let mut error = object["last_payment_error"].clone();
+            error["type"] = "card_error".into();
+            error["payment_intent"] = object.clone();
+            (402, json!({ "error": error }))
+        }
         false => (200, object.clone()),
     }
 }
 
+/// Gives a charge up, unless it is over already.
+fn cancel(id: &str, truth: &mut Truth) -> (u16, Value) {
+    let at = truth.intents.iter().position(|intent| intent["id"] == id);
+    let intent = &mut truth.intents[at.expect("an intent")];
+    if !["requires_action", "requires_payment_method", "canceled"].contains(&intent["status"].as_str().expect("text")) {
+        let error = json!({"code": "payment_intent_unexpected_state", "message": "it is over"});
+        return (400, json!({ "error": error }));
+    }
+    let was_open = intent["status"] != "canceled";
+    intent["status"] = "canceled".into();
+    let intent = intent.clone();
+    if was_open {
+        truth.tell("payment_intent.canceled", &intent);
+    }
+    (200, intent)
+}
+
+/// Opens a page on which a customer enters a card.
+fn session(request: &Request, truth: &mut Truth) -> (u16, Value) {
+    let field = |name: &str| request.fields.get(name).cloned().unwrap_or_default();
+    let id = truth.id("cs_test");
+    let session = json!({
+        "id": id, "object": "checkout.session", "mode": field("mode"), "status": "open", "customer": field("customer"),
+        "metadata": {"ezscale_customer": field("metadata[ezscale_customer]")}, "setup_intent": null,
+        "url": format!("https://checkout.example/{id}"), "success_url": field("success_url"),
+    });
+    truth.keep(session.clone());
+    (200, session)
+}
+
 fn look(request: &Request, truth: &mut Truth) -> (u16, Value) {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    if let Some(object) = truth.objects.get(path.rsplit('/').next().unwrap_or("")) {
+        return (200, object.clone());
+    }
+    if ["/v1/checkout/", "/v1/setup_intents/", "/v1/payment_methods/"]
+        .iter()
+        .any(|kept| path.starts_with(kept))
+    {
+        return (404, json!({"error": {"code": "resource_missing"}}));
+    }
     let query = fields(query);
     if let Some(id) = path.strip_prefix("/v1/payment_intents/") {
         let Some(at) = truth.intents.iter().position(|intent| intent["id"] == id) else {

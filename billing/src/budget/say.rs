@@ -1,7 +1,9 @@
 //! What is said of a budget, each once per cycle: the row in `budget_alerts` and the event are one transaction.
 
+use schemas::ids::CustomerId;
+use schemas::money::{Currency, Money};
 use serde_json::json;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{BudgetError, EXCEEDED_PERCENT, Status, reaches};
 use crate::event::EventType;
@@ -96,6 +98,47 @@ pub(super) async fn say_reset(connection: &mut AnyConnection, status: &Status, n
         return Ok(());
     }
     tell(connection, status, EventType::BudgetReset, json!({}), now_ms).await
+}
+
+/// Something that was said of a budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Alert {
+    pub at_ms: i64,
+    pub threshold_percent: i64,
+    /// That the forecast reaches it, not what is spent.
+    pub is_forecast: bool,
+    /// What was spent then.
+    pub spent: Money,
+    /// Of the cycle that it was said in.
+    pub cycle_start_ms: i64,
+}
+
+/// What was said of a customer's budgets, the latest first, `limit` at most.
+///
+/// # Errors
+/// As the database answers.
+pub async fn alerts(db: impl AnyExecutor<'_>, customer: CustomerId, limit: i64) -> Result<Vec<Alert>, BudgetError> {
+    let rows = sqlx::query(
+        "SELECT a.said_at_ms, a.threshold, a.basis, a.spent_minor, a.cycle_start_ms, c.currency FROM budget_alerts a \
+         JOIN customers c ON c.id = a.customer_id WHERE a.customer_id = $1 AND a.basis <> 'reset' \
+         ORDER BY a.said_at_ms DESC, a.cycle_start_ms DESC, a.threshold DESC, a.basis LIMIT $2",
+    )
+    .bind(customer.0)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let mut alerts = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+        alerts.push(Alert {
+            at_ms: row.try_get("said_at_ms")?,
+            threshold_percent: row.try_get("threshold")?,
+            is_forecast: row.try_get::<String, _>("basis")? == "forecast",
+            spent: Money::new(row.try_get("spent_minor")?, currency),
+            cycle_start_ms: row.try_get("cycle_start_ms")?,
+        });
+    }
+    Ok(alerts)
 }
 
 async fn tell(

@@ -8,7 +8,7 @@ use schemas::money::Money;
 use sqlx::{AnyConnection, Row as _};
 use tracing::{error, warn};
 
-use super::gateway::{ChargeOutcome, ChargeRequest, ChargeState, GatewayError};
+use super::gateway::{ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError};
 use super::method::{self, PaymentMethod};
 use super::store::{self, Payment, Purpose};
 use super::{PaymentError, PaymentGateway, State, random_hex};
@@ -26,6 +26,7 @@ const LAST_LOOK_MS: i64 = 24 * 3_600_000;
 /// Characters of an error that are kept.
 const MAX_ERROR_CHARS: usize = 500;
 const MAX_NOTE_CHARS: usize = 500;
+const MAX_REQUEST_CHARS: usize = 128;
 
 const _: () = assert!(CHECK_AFTER_MS >= 2 * super::gateway::CALL_TIMEOUT_MS as i64);
 
@@ -54,17 +55,62 @@ pub async fn start(
     new: &NewPayment<'_>,
     now_ms: i64,
 ) -> Result<Payment, PaymentError> {
+    begin(database, gateway, new, None, now_ms).await
+}
+
+/// As [`start`], once for each `request`, such as the token of a form: who sends the same again, at the same time or days
+/// later, gets the payment that it began, wherever that is, and nothing is charged for it. The request is a part of the
+/// payment's key, and the customer another, so that nobody meets somebody else's payment.
+///
+/// # Errors
+/// As [`start`], or when `request` is not of 1 to 128 letters, digits and hyphens.
+pub async fn start_once(
+    database: &Database,
+    gateway: &dyn PaymentGateway,
+    new: &NewPayment<'_>,
+    request: &str,
+    now_ms: i64,
+) -> Result<Payment, PaymentError> {
+    let is_plain = request.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !is_plain || request.is_empty() || request.len() > MAX_REQUEST_CHARS {
+        return Err(PaymentError::Text {
+            field: "request",
+            max: MAX_REQUEST_CHARS,
+            text: cut(request, MAX_REQUEST_CHARS),
+        });
+    }
+    let key = format!("ezscale-{}-{request}", new.customer);
+    begin(database, gateway, new, Some(&key), now_ms).await
+}
+
+async fn begin(
+    database: &Database,
+    gateway: &dyn PaymentGateway,
+    new: &NewPayment<'_>,
+    key: Option<&str>,
+    now_ms: i64,
+) -> Result<Payment, PaymentError> {
     if !gateway.capabilities().charges {
         return Err(PaymentError::NotCapable {
             gateway: gateway.name(),
             what: "charge",
         });
     }
-    let (payment, method) = intend(database, gateway, new, now_ms).await?;
+    let (payment, method) = match intend(database, gateway, new, key, now_ms).await? {
+        Intended::Now(payment, method) => (payment, method),
+        Intended::Before(payment) => return Ok(*payment),
+    };
     fault::at("payment.intended");
     let answer = ask(gateway, &payment, &method, new.return_url).await;
     fault::at("payment.answered");
     record_answer(database, payment.id, answer, now_ms).await
+}
+
+/// What is meant.
+enum Intended {
+    Now(Box<Payment>, Box<PaymentMethod>),
+    /// The same request meant it before.
+    Before(Box<Payment>),
 }
 
 /// Gives up a payment that waits for the customer.
@@ -91,6 +137,38 @@ pub async fn cancel(
     record_in_transaction(database, id, &outcome, now_ms).await
 }
 
+/// Asks the gateway about a payment that waits for the customer, for the moment in which they come back from the bank's page:
+/// nobody has to wait for the webhook or the next look. Nothing is charged by it.
+///
+/// # Errors
+/// When the gateway does not answer; then it is looked at later, as before.
+pub async fn look_now(
+    database: &Database,
+    gateway: &dyn PaymentGateway,
+    id: PaymentId,
+    now_ms: i64,
+) -> Result<Payment, PaymentError> {
+    let payment = store::payment(database.pool(), id).await?;
+    if payment.state != State::RequiresAction || payment.reference.is_none() {
+        return Ok(payment);
+    }
+    let request = FindRequest {
+        payment: payment.id,
+        idempotency_key: &payment.idempotency_key,
+        reference: payment.reference.as_deref(),
+        gateway_customer: "",
+        created_at_ms: payment.created_at_ms,
+    };
+    let found = gateway.find(&request).await.map_err(|source| PaymentError::Gateway {
+        gateway: gateway.name(),
+        source,
+    })?;
+    match found {
+        Some(outcome) => record_in_transaction(database, id, &outcome, now_ms).await,
+        None => Ok(payment),
+    }
+}
+
 pub(crate) async fn ask(
     gateway: &dyn PaymentGateway,
     payment: &Payment,
@@ -114,10 +192,16 @@ async fn intend(
     database: &Database,
     gateway: &dyn PaymentGateway,
     new: &NewPayment<'_>,
+    key: Option<&str>,
     now_ms: i64,
-) -> Result<(Payment, PaymentMethod), PaymentError> {
+) -> Result<Intended, PaymentError> {
     let mut transaction = database.begin_write().await?;
     settlement::lock_customer(&mut transaction, new.customer).await?;
+    if let Some(key) = key
+        && let Some(before) = store::by_key(&mut transaction, key).await?
+    {
+        return Ok(Intended::Before(Box::new(before)));
+    }
     let method = method::of_customer(&mut transaction, new.customer, new.method).await?;
     if method.gateway != gateway.name() {
         return Err(PaymentError::OtherGateway {
@@ -145,7 +229,7 @@ async fn intend(
     .bind(new.method.0)
     .bind(amount.currency.code())
     .bind(amount.minor)
-    .bind(format!("ezscale-{id}-{}", random_hex()))
+    .bind(key.map_or_else(|| format!("ezscale-{id}-{}", random_hex()), str::to_owned))
     .bind(State::Intent.name())
     .bind(cut(new.note, MAX_NOTE_CHARS))
     .bind(now_ms)
@@ -156,7 +240,7 @@ async fn intend(
     fault::at("payment.intending");
     let payment = store::payment(&mut *transaction, id).await?;
     transaction.commit().await?;
-    Ok((payment, method))
+    Ok(Intended::Now(Box::new(payment), Box::new(method)))
 }
 
 /// What a payment may be of: at most what its invoice leaves open, in the customer's currency.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 use schemas::ids::{CustomerId, PaymentId, RefundId};
-use schemas::money::Money;
+use schemas::money::{Currency, Money};
 
 use super::PaymentError;
 
@@ -145,15 +145,19 @@ pub struct SetupRequest<'a> {
     pub email: &'a str,
     /// The gateway's id of the customer, when there is one.
     pub gateway_customer: Option<&'a str>,
+    /// What the customer pays in: which methods are offered depends on it.
+    pub currency: Currency,
+    /// Where the customer comes back to when it is entered; the gateway adds which setup it was.
     pub return_url: &'a str,
+    /// And where to without having entered it.
+    pub cancel_url: &'a str,
 }
 
-/// Where the customer enters it: with the gateway's script and this secret, or at this address.
+/// A setup, and the gateway's page on which the customer enters it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetupStarted {
     pub reference: String,
     pub gateway_customer: String,
-    pub client_secret: String,
     pub url: String,
 }
 
@@ -206,6 +210,8 @@ pub enum GatewayNews {
         status: DisputeStatus,
         reason: String,
     },
+    /// A customer has entered a payment method on the gateway's page.
+    Setup { customer: CustomerId, reference: String },
     /// Nothing that changes money.
     Other,
 }
@@ -293,6 +299,9 @@ pub trait PaymentGateway: Send + Sync + std::fmt::Debug {
     fn name(&self) -> GatewayName;
 
     fn capabilities(&self) -> Capabilities;
+
+    /// Where its own pages are, as `https://host`: what a form may lead to.
+    fn page_origins(&self) -> Vec<String>;
 
     async fn charge(&self, request: &ChargeRequest<'_>) -> Result<ChargeOutcome, GatewayError>;
 

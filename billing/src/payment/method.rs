@@ -50,6 +50,7 @@ pub async fn start_setup(
     gateway: &dyn PaymentGateway,
     customer: CustomerId,
     return_url: &str,
+    cancel_url: &str,
 ) -> Result<SetupStarted, PaymentError> {
     if !gateway.capabilities().saves_methods {
         return Err(PaymentError::NotCapable {
@@ -78,7 +79,9 @@ pub async fn start_setup(
         name: &owner.name,
         email: &owner.email,
         gateway_customer: gateway_customer.as_deref(),
+        currency: owner.currency,
         return_url,
+        cancel_url,
     };
     gateway
         .start_setup(&request)
@@ -123,10 +126,10 @@ pub async fn finish_setup(
     Ok(method)
 }
 
-/// Saves a method that a gateway has saved.
+/// Saves a method that a gateway has saved, once. One that was removed since stays so: word of it may come late.
 ///
 /// # Errors
-/// As the database answers.
+/// [`PaymentError::NoMethod`] when it is another customer's (S1).
 pub async fn save(
     connection: &mut AnyConnection,
     gateway: GatewayName,
@@ -135,11 +138,16 @@ pub async fn save(
     now_ms: i64,
 ) -> Result<PaymentMethod, PaymentError> {
     settlement::lock_customer(connection, customer).await?;
-    let known = methods(&mut *connection, customer).await?;
-    let same = |method: &&PaymentMethod| method.gateway == gateway && method.reference == saved.reference;
-    if let Some(method) = known.iter().find(same) {
-        return Ok(method.clone());
+    if let Some(before) = by_reference(connection, gateway, &saved.reference).await? {
+        return match before.customer == customer {
+            true => Ok(before),
+            false => Err(PaymentError::NoMethod {
+                customer,
+                method: before.id,
+            }),
+        };
     }
+    let known = methods(&mut *connection, customer).await?;
     let id = PaymentMethodId(next_id(connection, "payment_method").await?);
     sqlx::query(
         "INSERT INTO payment_methods (id, customer_id, gateway, gateway_customer, reference, kind, label, expires, is_default, \
@@ -252,6 +260,21 @@ pub(crate) async fn any_of_customer(
 ) -> Result<Option<PaymentMethod>, PaymentError> {
     let mut connection = database.pool().acquire().await?;
     find(&mut connection, customer, id).await
+}
+
+/// A method as its gateway names it, removed or not, whoever's it is.
+async fn by_reference(
+    connection: &mut AnyConnection,
+    gateway: GatewayName,
+    reference: &str,
+) -> Result<Option<PaymentMethod>, PaymentError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE gateway = $1 AND reference = $2"));
+    let row = sqlx::query(sql)
+        .bind(gateway.name())
+        .bind(reference)
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(read).transpose()
 }
 
 async fn find(

@@ -34,16 +34,20 @@ mod refund;
 mod state;
 mod store;
 pub mod stripe;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 pub use charges::GatewayCharger;
-pub use engine::{NewPayment, cancel, start};
+pub use engine::{NewPayment, cancel, look_now, start, start_once};
 pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
     PaymentGateway, WebhookError,
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
-pub use reconcile::{Reconciled, next_check_ms, reconcile};
+pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, refund, refunds_of};
 pub use state::State;
 pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};

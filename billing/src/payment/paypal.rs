@@ -24,6 +24,10 @@ use wire::{link, order_outcome, paypal_amount, refund_outcome, text};
 
 /// Where PayPal answers.
 pub const BASE_URL: &str = "https://api-m.paypal.com";
+const SANDBOX_URL: &str = "https://api-m.sandbox.paypal.com";
+/// Where its customers approve what is asked of them.
+const PAGES: &str = "https://www.paypal.com";
+const SANDBOX_PAGES: &str = "https://www.sandbox.paypal.com";
 /// PayPal keeps the keys of orders for six hours; with an hour to spare.
 const REMEMBERS_KEYS_MS: i64 = 5 * 3_600_000;
 /// A token is renewed so long before it expires.
@@ -222,6 +226,15 @@ impl PaymentGateway for Paypal {
         }
     }
 
+    fn page_origins(&self) -> Vec<String> {
+        let pages = match self.config.base_url.trim_end_matches('/') {
+            BASE_URL => PAGES,
+            SANDBOX_URL => SANDBOX_PAGES,
+            other => other,
+        };
+        vec![pages.to_owned()]
+    }
+
     async fn charge(&self, request: &ChargeRequest<'_>) -> Result<ChargeOutcome, GatewayError> {
         let order = json!({
             "intent": "CAPTURE",
@@ -300,7 +313,7 @@ impl PaymentGateway for Paypal {
             "customer": customer,
             "payment_source": { "paypal": {
                 "usage_type": "MERCHANT",
-                "experience_context": { "return_url": request.return_url, "cancel_url": request.return_url },
+                "experience_context": { "return_url": request.return_url, "cancel_url": request.cancel_url },
             } },
         });
         let body = self.post("/v3/vault/setup-tokens", setup.to_string(), None).await?.body;
@@ -311,7 +324,6 @@ impl PaymentGateway for Paypal {
         Ok(SetupStarted {
             reference,
             gateway_customer: text(&body["customer"]["id"]).to_owned(),
-            client_secret: String::new(),
             url: link(&body, "approve"),
         })
     }
@@ -324,7 +336,12 @@ impl PaymentGateway for Paypal {
         if reference.is_empty() || reference.len() > 255 || !is_id {
             return unfinished("it is no setup token");
         }
-        let setup = self.get(&format!("/v3/vault/setup-tokens/{reference}")).await?.body;
+        let setup = match self.get(&format!("/v3/vault/setup-tokens/{reference}")).await {
+            Err(GatewayError::Refused { code, .. }) if code == "RESOURCE_NOT_FOUND" => {
+                return unfinished("PayPal does not know it");
+            }
+            reply => reply?.body,
+        };
         // S1: another customer's is not theirs.
         if text(&setup["customer"]["merchant_customer_id"]) != customer.to_string() {
             return unfinished("it is not this customer's");

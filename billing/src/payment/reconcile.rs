@@ -23,8 +23,9 @@ pub(crate) const LEASE_MS: i64 = 180_000;
 pub(crate) const WORK_LIMIT: Duration = Duration::from_secs(120);
 /// A gateway is asked to charge so often at most.
 const MAX_CALLS: i64 = 8;
-/// What the customer has not confirmed by then is given up.
-const ACTION_LIMIT_MS: i64 = 23 * 3_600_000;
+/// What the customer has not confirmed by then is given up: before a gateway forgets keys (Stripe after 24 hours), so that
+/// whatever comes of it can still be told apart by its key.
+pub const ACTION_LIMIT_MS: i64 = 23 * 3_600_000;
 
 const _: () = assert!(LEASE_MS > WORK_LIMIT.as_millis() as i64 + CHECK_AFTER_MS / 2);
 
@@ -183,6 +184,17 @@ async fn not_found(
 ) -> Result<(), PaymentError> {
     let age_ms = now_ms - payment.created_at_ms;
     let capabilities = gateway.capabilities();
+    if payment.state == State::RequiresAction && age_ms >= ACTION_LIMIT_MS {
+        // PayPal forgets orders that nobody approved: what is not there cannot be confirmed any more. Should money turn up
+        // all the same, it counts.
+        let outcome = ChargeOutcome {
+            reference: None,
+            amount: None,
+            state: ChargeState::Cancelled,
+        };
+        engine::record_in_transaction(database, payment.id, &outcome, now_ms).await?;
+        return Ok(());
+    }
     if !matches!(payment.state, State::Intent | State::Unknown) {
         let why = "the gateway had it and does not know it any more";
         return note(database, payment.id, why, now_ms).await;

@@ -392,7 +392,8 @@ pub(super) async fn heard(
     if payment.state != State::Succeeded {
         return Ok(false);
     }
-    if outcome.state != RefundProgress::Succeeded {
+    let state = RefundState::of(&outcome.state);
+    if state.is_open() {
         // Nothing has moved yet; it is told again when it has.
         return Ok(true);
     }
@@ -401,13 +402,17 @@ pub(super) async fn heard(
         payment: payment.id,
         amount,
         key: Some(format!("{gateway}:{}", reference.unwrap_or(payment_reference))),
-        state: RefundState::Succeeded,
+        state,
         reference,
         reason: "made at the gateway",
         created_by: gateway.name(),
         check_at_ms: None,
     };
     let id = insert(connection, row, now_ms).await?;
+    if state == RefundState::Failed {
+        // The row stays: that it had succeeded before may be told after this, and nothing has moved in the end.
+        return Ok(true);
+    }
     settlement::take_back(connection, payment.id, id, amount, now_ms).await?;
     announce(connection, EventType::RefundSucceeded, &payment, id, amount, "", now_ms).await?;
     Ok(true)

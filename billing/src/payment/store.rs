@@ -68,6 +68,8 @@ pub struct PaymentFilter {
     pub customer: Option<CustomerId>,
     pub invoice: Option<InvoiceId>,
     pub state: Option<State>,
+    /// Those for credit only.
+    pub top_ups: bool,
     /// Older than this one: the last of the page before.
     pub before: Option<PaymentId>,
 }
@@ -79,13 +81,14 @@ pub struct PaymentFilter {
 pub async fn list(db: impl AnyExecutor<'_>, filter: PaymentFilter, limit: i64) -> Result<Vec<Payment>, PaymentError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "{SELECT} WHERE id < $1 AND ($2 = 0 OR customer_id = $2) AND ($3 = 0 OR invoice_id = $3) \
-         AND ($4 = '' OR state = $4) ORDER BY id DESC LIMIT $5"
+         AND ($4 = '' OR state = $4) AND ($5 = 0 OR purpose = 'top_up') ORDER BY id DESC LIMIT $6"
     ));
     let rows = sqlx::query(sql)
         .bind(filter.before.map_or(i64::MAX, |before| before.0))
         .bind(filter.customer.map_or(0, |customer| customer.0))
         .bind(filter.invoice.map_or(0, |invoice| invoice.0))
         .bind(filter.state.map_or("", State::name))
+        .bind(i64::from(filter.top_ups))
         .bind(limit.clamp(1, MAX_PAGE))
         .fetch_all(db)
         .await?;

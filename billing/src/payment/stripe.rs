@@ -1,4 +1,5 @@
-//! Stripe: PaymentIntents of saved cards while the customer is away, SetupIntents, refunds, webhooks.
+//! Stripe: PaymentIntents of saved cards while the customer is away, cards saved on Stripe's own page (Checkout in setup
+//! mode), refunds, webhooks.
 //!
 //! * Each POST that moves money carries our key as `Idempotency-Key`; Stripe keeps keys for at least 24 hours.
 //! * Our key is also metadata of the object (`ezscale_key`), so that a charge whose answer was lost is found by listing the
@@ -26,6 +27,8 @@ use wire::{charge_outcome, object_event, refund_outcome, stripe_amount, text};
 
 /// Where Stripe answers.
 pub const BASE_URL: &str = "https://api.stripe.com";
+/// Where its customers enter their cards.
+const PAGES: &str = "https://checkout.stripe.com";
 /// The version of the interface that this module speaks.
 const API_VERSION: &str = "2024-06-20";
 /// Stripe forgets keys after 24 hours; with an hour to spare.
@@ -209,6 +212,11 @@ impl PaymentGateway for Stripe {
         }
     }
 
+    fn page_origins(&self) -> Vec<String> {
+        let base = self.config.base_url.trim_end_matches('/');
+        vec![if base == BASE_URL { PAGES } else { base }.to_owned()]
+    }
+
     async fn charge(&self, request: &ChargeRequest<'_>) -> Result<ChargeOutcome, GatewayError> {
         let amount = stripe_amount(request.amount)?.to_string();
         let currency = request.amount.currency.code().to_ascii_lowercase();
@@ -325,28 +333,66 @@ impl PaymentGateway for Stripe {
                 required(&reply.body, "id")?
             }
         };
+        let currency = request.currency.code().to_ascii_lowercase();
+        // Stripe puts the session's id in the place of the braces.
+        let separator = if request.return_url.contains('?') { '&' } else { '?' };
+        let success_url = format!("{}{separator}reference={{CHECKOUT_SESSION_ID}}", request.return_url);
         let form = [
+            ("mode", "setup"),
             ("customer", gateway_customer.as_str()),
-            ("usage", "off_session"),
+            ("currency", &currency),
+            ("success_url", &success_url),
+            ("cancel_url", request.cancel_url),
             ("metadata[ezscale_customer]", &customer),
+            ("setup_intent_data[metadata][ezscale_customer]", &customer),
         ];
-        let reply = self.post("/v1/setup_intents", &form, None).await?;
+        let reply = self.post("/v1/checkout/sessions", &form, None).await?;
         Ok(SetupStarted {
             reference: required(&reply.body, "id")?,
-            client_secret: required(&reply.body, "client_secret")?,
+            url: required(&reply.body, "url")?,
             gateway_customer,
-            url: String::new(),
         })
     }
 
+    /// Of a Checkout Session, or of a SetupIntent by itself.
     async fn finish_setup(&self, customer: CustomerId, reference: &str) -> Result<SetupOutcome, GatewayError> {
         let unfinished = |why: &str| Ok(SetupOutcome::Unfinished { why: why.to_owned() });
-        if !reference.starts_with("seti_") || !is_id(reference) {
-            return unfinished("it is no SetupIntent");
+        let is_session = reference.starts_with("cs_");
+        if !(is_session || reference.starts_with("seti_")) || !is_id(reference) {
+            return unfinished("it is no setup");
         }
-        let intent = self.get(&format!("/v1/setup_intents/{reference}"), &[]).await?.body;
+        let ours = customer.to_string();
+        let (intent, payer) = if is_session {
+            let path = format!("/v1/checkout/sessions/{reference}");
+            let session = match self.get(&path, &[]).await {
+                Err(GatewayError::Refused { code, .. }) if code == "resource_missing" => {
+                    return unfinished("Stripe does not know it");
+                }
+                reply => reply?.body,
+            };
+            if text(&session["metadata"]["ezscale_customer"]) != ours {
+                return unfinished("it is not this customer's");
+            }
+            match (text(&session["mode"]), text(&session["status"])) {
+                ("setup", "complete") => {}
+                (_, status) => return unfinished(status),
+            }
+            (
+                required(&session, "setup_intent")?,
+                Some(required(&session, "customer")?),
+            )
+        } else {
+            (reference.to_owned(), None)
+        };
+        let intent = match self.get(&format!("/v1/setup_intents/{intent}"), &[]).await {
+            Err(GatewayError::Refused { code, .. }) if code == "resource_missing" => {
+                return unfinished("Stripe does not know it");
+            }
+            reply => reply?.body,
+        };
         // S1: another customer's is not theirs.
-        if text(&intent["metadata"]["ezscale_customer"]) != customer.to_string() {
+        let is_theirs = payer.is_none_or(|payer| text(&intent["customer"]) == payer);
+        if text(&intent["metadata"]["ezscale_customer"]) != ours || !is_theirs {
             return unfinished("it is not this customer's");
         }
         match text(&intent["status"]) {

@@ -6,9 +6,9 @@ use sqlx::{AnyConnection, Row as _};
 use tracing::warn;
 
 use super::engine::{cut, locked, record};
-use super::gateway::{DisputeStatus, GatewayEvent, GatewayNews, PaymentGateway};
-use super::store;
+use super::gateway::{DisputeStatus, GatewayEvent, GatewayNews, PaymentGateway, SetupOutcome};
 use super::{GatewayName, Gateways, PaymentError, State, refund};
+use super::{method, store};
 use crate::event::EventType;
 use crate::settlement;
 
@@ -53,11 +53,12 @@ pub async fn receive_webhook(
         .verify_webhook(headers, body, now_ms)
         .await
         .map_err(not_believed)?;
+    let setup = entered(gateway, &event).await;
     let mut transaction = database.begin_write().await?;
     if !insert(&mut transaction, gateway.name(), &event, body, now_ms).await? {
         return Ok(Received::Repeated);
     }
-    match count(&mut transaction, gateway.name(), &event, now_ms).await {
+    match count(&mut transaction, gateway.name(), &event, setup.as_ref(), now_ms).await {
         Ok(true) => {
             mark(&mut transaction, gateway.name(), &event.id, now_ms, "").await?;
             transaction.commit().await?;
@@ -104,8 +105,9 @@ pub(super) async fn again(database: &Database, gateways: &Gateways, now_ms: i64)
         let Ok(event) = gateway.parse_event(payload.as_bytes()) else {
             continue;
         };
+        let setup = entered(gateway, &event).await;
         let mut transaction = database.begin_write().await?;
-        let is_counted = match count(&mut transaction, name, &event, now_ms).await {
+        let is_counted = match count(&mut transaction, name, &event, setup.as_ref(), now_ms).await {
             Ok(is_counted) => is_counted,
             Err(error @ PaymentError::Database(_)) => return Err(error),
             Err(_) => {
@@ -168,15 +170,40 @@ async fn mark(
     Ok(())
 }
 
+/// What a customer has entered on the gateway's page, when the event is about that: the event says which setup it was, and the
+/// gateway is asked for the rest, outside any transaction. Without an answer the event is tried again.
+async fn entered(gateway: &dyn PaymentGateway, event: &GatewayEvent) -> Option<SetupOutcome> {
+    let GatewayNews::Setup { customer, reference } = &event.what else {
+        return None;
+    };
+    match gateway.finish_setup(*customer, reference).await {
+        Ok(outcome) => Some(outcome),
+        Err(error) => {
+            warn!(gateway = %gateway.name(), event = event.id, error = %error, "a payment method was not saved yet");
+            None
+        }
+    }
+}
+
 /// Lets an event change what it is about; `false` when that is not known.
 async fn count(
     connection: &mut AnyConnection,
     gateway: GatewayName,
     event: &GatewayEvent,
+    setup: Option<&SetupOutcome>,
     now_ms: i64,
 ) -> Result<bool, PaymentError> {
     match &event.what {
         GatewayNews::Other => Ok(true),
+        GatewayNews::Setup { customer, .. } => {
+            let known = sqlx::query("SELECT 1 FROM customers WHERE id = $1").bind(customer.0);
+            let is_known = known.fetch_optional(&mut *connection).await?.is_some();
+            let Some(SetupOutcome::Saved(saved)) = setup.filter(|_| is_known) else {
+                return Ok(false);
+            };
+            method::save(connection, gateway, *customer, saved, now_ms).await?;
+            Ok(true)
+        }
         GatewayNews::Charge {
             idempotency_key,
             outcome,

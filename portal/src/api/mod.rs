@@ -1,5 +1,6 @@
 //! The JSON API beneath the pages, under `/api/v1`. Errors are `application/problem+json` (RFC 9457).
 
+mod credit;
 pub(crate) mod exporters;
 mod finance;
 mod invoices;
@@ -20,6 +21,7 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .merge(invoices::routes())
         .merge(subscriptions::routes())
+        .merge(credit::routes())
         .merge(finance::routes())
         .merge(usage::routes())
         .merge(overview::routes())

@@ -8,7 +8,7 @@ use askama::Template;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use billing::document;
 use billing::document::ubl::UblError;
@@ -22,6 +22,7 @@ use crate::auth::Customer;
 use crate::customer::{self, invoice_of, metered_usage};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::pages::paying;
 use crate::shell::Shell;
 use crate::state::AppState;
 use lines::{LineAddresses, LineRow, TaxRow, tax_rows};
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/invoices/invoices.csv", get(download))
         .route("/invoices/{invoice}", get(one))
         .route("/invoices/{invoice}/pay", post(pay::pay))
+        .route("/invoices/{invoice}/pay-from-credit", post(pay::pay_from_credit))
         .route("/invoices/{invoice}/pdf", get(pdf))
         .route("/invoices/{invoice}/xml", get(xml))
         .route("/invoices/{invoice}/lines/{line}", get(line))
@@ -203,6 +205,25 @@ struct SettledRow {
 struct Shown {
     #[serde(default)]
     done: String,
+    /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
+    #[serde(default)]
+    payment_intent: String,
+}
+
+/// What the page says beside what it shows.
+#[derive(Default)]
+struct Told {
+    notice: Option<&'static str>,
+    problem: Option<&'static str>,
+}
+
+impl Told {
+    fn problem(text: &'static str) -> Told {
+        Told {
+            problem: Some(text),
+            ..Told::default()
+        }
+    }
 }
 
 /// What has settled an invoice of the customer, in its order.
@@ -256,20 +277,27 @@ async fn one(
     Query(shown): Query<Shown>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
-    let notice = match shown.done.as_str() {
-        "ordered" => Some("Your order is in. This is its invoice; the service is being set up."),
-        "changed" => Some("The change is made. This is what it charged or gave back."),
-        _ => None,
+    if let Some(payment) = paying::returned(&state, customer.id, Some(found.invoice.id), &shown.payment_intent).await? {
+        let page = format!("{PATH}/{}?done={}", found.invoice.id, paying::outcome_name(&payment));
+        return Ok(Redirect::to(&page).into_response());
+    }
+    let (notice, problem) = match shown.done.as_str() {
+        "ordered" => (
+            Some("Your order is in. This is its invoice; the service is being set up."),
+            None,
+        ),
+        "changed" => (Some("The change is made. This is what it charged or gave back."), None),
+        "credit" => (Some("Your credit was used. What it paid is listed below."), None),
+        done => paying::outcome_words(done),
     };
-    invoice_page(&state, &customer, found, notice, None).await
+    invoice_page(&state, &customer, found, Told { notice, problem }).await
 }
 
 async fn invoice_page(
     state: &AppState,
     customer: &Customer,
     found: InvoiceWithLines,
-    notice: Option<&'static str>,
-    problem: Option<&'static str>,
+    told: Told,
 ) -> Result<Response, PageError> {
     let zone = zone_of(&found.invoice.time_zone);
     let now_ms = state.now_ms();
@@ -302,8 +330,8 @@ async fn invoice_page(
         reason: found.invoice.reason.clone(),
         credit_notes: notes.map(|note| invoice_row(note, now_ms)).collect(),
         pay,
-        notice,
-        problem,
+        notice: told.notice,
+        problem: told.problem,
         invoice: invoice_row(&found.invoice, now_ms),
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),

@@ -2,11 +2,14 @@
 
 pub(crate) mod account;
 mod admin;
+mod budget;
+pub(crate) mod credit;
 mod exporters;
 mod finance;
 pub(crate) mod invoices;
 mod notifications;
 mod overview;
+pub(crate) mod paying;
 mod payment_methods;
 mod peers;
 mod plans;
@@ -31,6 +34,9 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(notifications::routes())
         .merge(webhooks::routes())
         .merge(payment_methods::routes())
+        .merge(paying::routes())
+        .merge(credit::routes())
+        .merge(budget::routes())
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(finance::routes())

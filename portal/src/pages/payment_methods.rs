@@ -1,9 +1,19 @@
 //! What a customer pays with: saved with the gateway, on its own page; card numbers never come here.
+//!
+//! ```text
+//! add ──▶ the gateway's page ──▶ return: the gateway is asked what was entered ──▶ saved
+//!                            └─▶ webhook: the same, should the customer never come back
+//! ```
+//!
+//! Whichever comes first saves it, and the other finds it saved. Whose it is the gateway says, not the address (S1).
+
+#[cfg(test)]
+mod tests;
 
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use billing::payment::method::{self, PaymentMethod};
@@ -12,6 +22,7 @@ use schemas::ids::{CustomerId, PaymentMethodId};
 
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
+use crate::server::policy_with_form_targets;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -22,6 +33,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(list))
         .route("/payment-methods/add", post(add))
         .route("/payment-methods/finish", post(finish))
+        .route("/payment-methods/return", get(returned))
         .route("/payment-methods/{method}/default", post(make_default))
         .route("/payment-methods/{method}/remove", post(remove))
 }
@@ -89,7 +101,7 @@ async fn methods_page(
         .gateways()
         .iter()
         .filter(|gateway| gateway.capabilities().saves_methods);
-    page(&MethodsPage {
+    let mut response = page(&MethodsPage {
         shell: Shell::new(&customer.who, "Payment methods", PATH),
         methods: methods.into_iter().map(row).collect(),
         gateways: gateways
@@ -101,7 +113,17 @@ async fn methods_page(
         waiting,
         notice,
         problem,
-    })
+    })?;
+    // Its forms lead to the gateways' pages.
+    let origins: Vec<String> = state
+        .gateways()
+        .iter()
+        .flat_map(|gateway| gateway.page_origins())
+        .collect();
+    if let Some(policy) = policy_with_form_targets(&origins) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    Ok(response)
 }
 
 #[derive(serde::Deserialize)]
@@ -121,7 +143,14 @@ async fn list(
         "removed" => Some("The payment method was removed."),
         _ => None,
     };
-    methods_page(&state, &customer, None, notice, None).await
+    let problem = match shown.done.as_str() {
+        "unfinished" => Some("It was not entered to the end, so nothing was saved. Start again when you like."),
+        "silent" => Some(
+            "The payment provider does not answer at present. What you entered there appears here as soon as it does.",
+        ),
+        _ => None,
+    };
+    methods_page(&state, &customer, None, notice, problem.map(str::to_owned)).await
 }
 
 async fn refused(
@@ -152,8 +181,9 @@ async fn add(
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
-    let back = format!("{}{PATH}", state.portal_url());
-    let started = match method::start_setup(state.db(), gateway, customer.id, &back).await {
+    let cancelled = format!("{}{PATH}", state.portal_url());
+    let back = format!("{cancelled}/return?gateway={name}");
+    let started = match method::start_setup(state.db(), gateway, customer.id, &back, &cancelled).await {
         Ok(started) => started,
         Err(PaymentError::Gateway { gateway, source }) => {
             log(gateway, &source);
@@ -170,6 +200,11 @@ async fn add(
         )
         .await;
     }
+    let leads_there = |origin: &String| started.url.starts_with(&format!("{origin}/"));
+    if gateway.page_origins().iter().any(leads_there) {
+        return Ok(Redirect::to(&started.url).into_response());
+    }
+    // A page at another address, such as a domain of one's own: browsers follow a link there, and no form.
     let waiting = Waiting {
         gateway: name.name(),
         words: gateway_words(name),
@@ -182,6 +217,42 @@ async fn add(
 fn log(gateway: GatewayName, error: &GatewayError) {
     let error: &(dyn std::error::Error + 'static) = error;
     tracing::warn!(error, %gateway, "a payment method was not set up");
+}
+
+/// What a gateway adds to the address that the customer comes back to.
+#[derive(serde::Deserialize)]
+struct Back {
+    gateway: String,
+    #[serde(default)]
+    reference: String,
+    /// PayPal's name for it.
+    #[serde(default)]
+    approval_token_id: String,
+}
+
+async fn returned(
+    State(state): State<AppState>,
+    customer: Customer,
+    Query(back): Query<Back>,
+) -> Result<Response, PageError> {
+    let name: GatewayName = back.gateway.parse()?;
+    let gateway = state.gateways().get(name)?;
+    let reference = match back.reference.as_str() {
+        "" => &back.approval_token_id,
+        reference => reference,
+    };
+    let done = match method::finish_setup(state.db(), gateway, customer.id, reference, state.now_ms()).await {
+        // An old address, opened again after the method was removed, says nothing.
+        Ok(method) if method.removed_at_ms.is_some() => "known",
+        Ok(_) => "added",
+        Err(PaymentError::SetupUnfinished { .. }) => "unfinished",
+        Err(PaymentError::Gateway { gateway, source }) => {
+            log(gateway, &source);
+            "silent"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response())
 }
 
 async fn finish(

@@ -118,6 +118,13 @@ pub(super) fn refund_outcome(refund: &Value) -> Result<RefundOutcome, GatewayErr
     })
 }
 
+fn id_of(object: &Value) -> Result<String, WebhookError> {
+    match text(&object["id"]) {
+        "" => Err(WebhookError::Body("an object without an id".to_owned())),
+        id => Ok(id.to_owned()),
+    }
+}
+
 /// What an Event says.
 pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> {
     let (id, event_type) = (text(&event["id"]), text(&event["type"]));
@@ -143,6 +150,16 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
             idempotency_key: key.map(str::to_owned),
             outcome: charge_outcome(object).map_err(body)?,
         },
+        ("checkout.session.completed", "checkout.session") if text(&object["mode"]) == "setup" => {
+            // One that names none of our customers is not from here.
+            match text(&object["metadata"]["ezscale_customer"]).parse() {
+                Ok(customer) => GatewayNews::Setup {
+                    customer,
+                    reference: id_of(object)?,
+                },
+                Err(_) => GatewayNews::Other,
+            }
+        }
         (_, "refund") if !text(&object["payment_intent"]).is_empty() => GatewayNews::Refund {
             idempotency_key: key.map(str::to_owned),
             payment_reference: text(&object["payment_intent"]).to_owned(),

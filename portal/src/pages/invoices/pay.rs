@@ -2,21 +2,27 @@
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
+use billing::invoice::InvoiceKind;
 use billing::payment::{self, NewPayment, PaymentError, PaymentFilter, State as Stand};
+use billing::settlement::{self, SettlementError};
 use schemas::ids::CustomerId;
+use schemas::money::Money;
 
-use super::{PATH, invoice_page};
+use super::{PATH, Told, invoice_page, zone_of};
 use crate::auth::{CsrfForm, Customer};
 use crate::customer::invoice_of;
 use crate::error::{Failure, PageError};
 use crate::once::{self, form_token};
+use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::pages::payment_methods::method_of;
 use crate::state::AppState;
 
 /// How an open invoice can be paid.
 pub(super) struct PayView {
     pub(super) methods: Vec<MethodChoice>,
+    /// What the customer's credit pays of it; absent where there is none.
+    pub(super) credit: Option<Money>,
     pub(super) under_way: Option<UnderWay>,
     /// Why the last payment failed.
     pub(super) failed: Option<String>,
@@ -24,16 +30,8 @@ pub(super) struct PayView {
     pub(super) form_token: String,
 }
 
-pub(super) struct MethodChoice {
-    pub(super) id: String,
-    pub(super) label: String,
-}
-
-/// A payment that is not decided yet.
-pub(super) struct UnderWay {
-    pub(super) words: &'static str,
-    /// Where the customer confirms it with the bank.
-    pub(super) action_url: Option<String>,
+fn ask(error: SettlementError) -> Failure {
+    Failure::internal("settle an invoice")(error.into())
 }
 
 pub(super) async fn pay_view(
@@ -47,28 +45,20 @@ pub(super) async fn pay_view(
         ..PaymentFilter::default()
     };
     let last = payment::list(state.db().pool(), filter, 1).await?.into_iter().next();
-    let under_way = last.as_ref().filter(|last| last.state.is_open()).map(|last| UnderWay {
-        words: match last.state {
-            Stand::RequiresAction => "Your bank wants you to confirm the payment.",
-            Stand::Processing => "The payment is being processed. With some banks that takes days.",
-            _ => "The payment is under way: we are asking the payment provider how it stands.",
-        },
-        action_url: Some(last.action_url.clone())
-            .filter(|url| url.starts_with("https://") || url.starts_with("http://")),
-    });
-    let failed = last.filter(|last| last.state == Stand::Failed).map(|last| last.error);
-    let methods = payment::method::methods(state.db().pool(), customer).await?;
-    let methods = methods
-        .into_iter()
-        .filter(|method| state.gateways().get(method.gateway).is_ok())
-        .map(|method| MethodChoice {
-            id: method.id.to_string(),
-            label: method.label,
-        });
+    let zone = zone_of(&invoice.time_zone);
+    let mut connection = state.db().pool().acquire().await?;
+    let credit = settlement::available_credit(&mut connection, customer, invoice.currency)
+        .await
+        .map_err(ask)?;
+    drop(connection);
+    let from_credit = credit.minor.min(invoice.outstanding().minor);
     Ok(PayView {
-        methods: methods.collect(),
-        under_way,
-        failed,
+        methods: paying::choices(state, customer).await?,
+        credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),
+        under_way: last.as_ref().and_then(|last| UnderWay::of(last, &zone)),
+        failed: last
+            .filter(|last| last.state == Stand::Failed)
+            .map(|last| paying::error_words(&last.error)),
         instructions: invoice.seller.payment_instructions.clone(),
         form_token: form_token(),
     })
@@ -89,13 +79,9 @@ pub(super) async fn pay(
     let found = invoice_of(&state, customer.id, &id).await?;
     let method = method_of(&state, customer.id, &form.method).await?;
     let gateway = state.gateways().get(method.gateway)?;
-    let now_ms = state.now_ms();
     let page = format!("{PATH}/{}", found.invoice.id);
-    let mut transaction = state.db().begin_write().await?;
-    let is_new = once::take(&mut transaction, &form.form_token, now_ms).await?;
-    transaction.commit().await?;
-    if !is_new {
-        return Ok(Redirect::to(&page).into_response());
+    if !once::is_token(&form.form_token) {
+        return Err(Failure::BadRequest("The form is not complete. Load the page again and retry.".to_owned()).into());
     }
     let back = format!("{}{page}", state.portal_url());
     let note = format!("invoice {}", found.invoice.number);
@@ -107,16 +93,47 @@ pub(super) async fn pay(
         note: &note,
         return_url: Some(&back),
     };
-    match payment::start(state.db(), gateway, &new, now_ms).await {
-        Ok(_) => Ok(Redirect::to(&page).into_response()),
+    match payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms()).await {
+        Ok(payment) => {
+            paying::after_payment(&state, &payment).await;
+            Ok(Redirect::to(&page).into_response())
+        }
         Err(error) => {
             let problem = match &error {
                 PaymentError::UnderWay { .. } => "A payment of this invoice is under way already: wait for it.",
                 PaymentError::NotOpen { .. } | PaymentError::NotPositive(_) => "Nothing is open on this invoice.",
                 _ => return Err(error.into()),
             };
-            let body = invoice_page(&state, &customer, found, None, Some(problem)).await?;
+            let body = invoice_page(&state, &customer, found, Told::problem(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
     }
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct FromCredit {
+    form_token: String,
+}
+
+/// Pays as much of an invoice as there is credit for, once for each form. Nothing is asked of a gateway.
+pub(super) async fn pay_from_credit(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, form): CsrfForm<FromCredit>,
+) -> Result<Response, PageError> {
+    let found = invoice_of(&state, customer.id, &id).await?;
+    let page = format!("{PATH}/{}", found.invoice.id);
+    if found.invoice.kind != InvoiceKind::Invoice {
+        return Err(Failure::NotFound.into());
+    }
+    let now_ms = state.now_ms();
+    let mut transaction = state.db().begin_write().await?;
+    if once::take(&mut transaction, &form.form_token, now_ms).await? {
+        settlement::apply_credit(&mut transaction, found.invoice.id, now_ms)
+            .await
+            .map_err(ask)?;
+        transaction.commit().await?;
+    }
+    Ok(Redirect::to(&format!("{page}?done=credit")).into_response())
 }

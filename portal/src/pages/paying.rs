@@ -1,0 +1,239 @@
+//! What pages on which something is paid share: ways to pay, a payment that waits for the customer, giving it up, and coming
+//! back from the bank.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::post;
+use billing::budget;
+use billing::payment::{self, ACTION_LIMIT_MS, Payment, PaymentError, PaymentFilter, State as Stand};
+use jiff::tz::TimeZone;
+use schemas::ids::{CustomerId, InvoiceId, PaymentId};
+use schemas::money::Money;
+
+use crate::auth::{CsrfForm, Customer};
+use crate::customer::metered_usage;
+use crate::error::{Failure, PageError};
+use crate::format;
+use crate::state::AppState;
+
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route("/payments/{payment}/give-up", post(give_up))
+}
+
+/// A way to pay that can be charged here.
+pub(crate) struct MethodChoice {
+    pub(crate) id: String,
+    pub(crate) label: String,
+}
+
+/// What a customer can pay with now, the default first.
+pub(crate) async fn choices(state: &AppState, customer: CustomerId) -> Result<Vec<MethodChoice>, Failure> {
+    let methods = payment::method::methods(state.db().pool(), customer).await?;
+    let usable = methods
+        .into_iter()
+        .filter(|method| state.gateways().get(method.gateway).is_ok());
+    let choice = |method: payment::method::PaymentMethod| MethodChoice {
+        id: method.id.to_string(),
+        label: method.label,
+    };
+    Ok(usable.map(choice).collect())
+}
+
+/// A payment that is not decided yet.
+pub(crate) struct UnderWay {
+    pub(crate) id: String,
+    pub(crate) amount: Money,
+    pub(crate) words: &'static str,
+    /// Where the customer confirms it with the bank.
+    pub(crate) action_url: Option<String>,
+    /// When it is given up by itself; absent where the customer has nothing to do.
+    pub(crate) expires: Option<String>,
+}
+
+impl UnderWay {
+    /// `None` for one that is decided.
+    pub(crate) fn of(payment: &Payment, zone: &TimeZone) -> Option<UnderWay> {
+        let url = Some(payment.action_url.clone());
+        let action_url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+        let words = match payment.state {
+            Stand::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
+            // It was charged while the customer was away, so there is no page of the bank's to go to.
+            Stand::RequiresAction => {
+                "Your bank wants you to confirm the payment, and could not ask you. Give it up and pay anew: then it asks."
+            }
+            Stand::Processing => "The payment is being processed. With some banks that takes days.",
+            Stand::Intent | Stand::Unknown => {
+                "The payment is under way: we are asking the payment provider how it stands."
+            }
+            Stand::Succeeded | Stand::Failed | Stand::Cancelled => return None,
+        };
+        Some(UnderWay {
+            id: payment.id.to_string(),
+            amount: payment.amount,
+            words,
+            expires: (payment.state == Stand::RequiresAction)
+                .then(|| format::minute(payment.created_at_ms + ACTION_LIMIT_MS, zone)),
+            action_url,
+        })
+    }
+}
+
+/// Why a payment failed, for who made it: what the gateway says, without its code.
+pub(crate) fn error_words(error: &str) -> String {
+    match error.split_once(": ") {
+        Some(("not_sent", _)) => "The payment provider could not be reached.".to_owned(),
+        Some((_, message)) if !message.trim().is_empty() => message.trim().to_owned(),
+        _ => error.trim_end_matches([':', ' ']).replace('_', " "),
+    }
+}
+
+/// Where a payment is shown.
+fn page_of(payment: &Payment) -> String {
+    match payment.purpose.invoice() {
+        Some(invoice) => format!("/invoices/{invoice}"),
+        None => "/credit".to_owned(),
+    }
+}
+
+/// What became of a payment, as the pages' notices name it.
+pub(crate) fn outcome_name(payment: &Payment) -> &'static str {
+    match payment.state {
+        Stand::Succeeded => "paid",
+        Stand::Failed => "declined",
+        Stand::Cancelled => "given-up",
+        Stand::RequiresAction => "confirm",
+        Stand::Intent | Stand::Unknown | Stand::Processing => "under-way",
+    }
+}
+
+/// What a page says after something was paid or given up: a notice, or a problem.
+pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'static str>) {
+    match name {
+        "paid" => (Some("The payment went through. Thank you."), None),
+        "given-up" => (Some("The payment was given up. Nothing was charged."), None),
+        "declined" => (
+            None,
+            Some("The payment did not go through, and nothing was charged. Try again, or pay with another method."),
+        ),
+        "kept" => (
+            None,
+            Some(
+                "The payment provider ends this payment by itself within a day. Until then it can still be confirmed.",
+            ),
+        ),
+        "silent" => (
+            None,
+            Some("The payment provider does not answer at present. Nothing was changed: try again in a moment."),
+        ),
+        _ => (None, None),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Nothing {}
+
+/// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
+/// counts, and that may be that the money came.
+async fn give_up(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+) -> Result<Response, PageError> {
+    let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
+    let before = payment::payment(state.db().pool(), id).await?;
+    // S1: another customer's is not found.
+    if before.customer != customer.id {
+        return Err(Failure::NotFound.into());
+    }
+    let page = page_of(&before);
+    let gateway = state.gateways().get(before.gateway)?;
+    let done = match payment::cancel(state.db(), gateway, id, state.now_ms()).await {
+        Ok(after) => {
+            after_payment(&state, &after).await;
+            match after.state {
+                Stand::RequiresAction => "kept",
+                _ => outcome_name(&after),
+            }
+        }
+        Err(error @ PaymentError::Gateway { .. }) => {
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(error, payment = %id, "a payment was not given up");
+            "silent"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Redirect::to(&format!("{page}?done={done}")).into_response())
+}
+
+/// The customer is back from the bank's page, whose address names the payment as the gateway does. Asked at once, nobody waits
+/// for the webhook. `None` when no payment of theirs waits under this name, or nobody answers.
+pub(crate) async fn returned(
+    state: &AppState,
+    customer: CustomerId,
+    invoice: Option<InvoiceId>,
+    reference: &str,
+) -> Result<Option<Payment>, Failure> {
+    if reference.is_empty() {
+        return Ok(None);
+    }
+    let filter = PaymentFilter {
+        customer: Some(customer),
+        invoice,
+        top_ups: invoice.is_none(),
+        ..PaymentFilter::default()
+    };
+    let last = payment::list(state.db().pool(), filter, 1).await?.into_iter().next();
+    let Some(waits) = last.filter(|last| last.reference.as_deref() == Some(reference)) else {
+        return Ok(None);
+    };
+    let gateway = state.gateways().get(waits.gateway)?;
+    match payment::look_now(state.db(), gateway, waits.id, state.now_ms()).await {
+        Ok(payment) => {
+            after_payment(state, &payment).await;
+            Ok(Some(payment))
+        }
+        Err(error @ PaymentError::Gateway { .. }) => {
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(error, payment = %waits.id, "the gateway did not say how a confirmed payment stands");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the customer gets for a payment at once: a budget that it unlocks. What fails here is done by the next look at budgets.
+pub(crate) async fn after_payment(state: &AppState, payment: &Payment) {
+    if payment.state != Stand::Succeeded {
+        return;
+    }
+    let usage = metered_usage(state);
+    if let Err(error) = budget::unlock_by_payment(state.db(), &usage, payment.customer, state.now_ms()).await {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(error, customer = %payment.customer, "a budget was not looked at after a payment");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_without_the_gateway_s_codes() {
+        for (error, words) in [
+            (
+                "insufficient_funds: Your card has insufficient funds.",
+                "Your card has insufficient funds.",
+            ),
+            (
+                "not_sent: the request was not sent: no connection",
+                "The payment provider could not be reached.",
+            ),
+            ("card_declined: ", "card declined"),
+            ("", ""),
+        ] {
+            assert_eq!(error_words(error), words);
+        }
+    }
+}
