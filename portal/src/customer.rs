@@ -7,9 +7,9 @@
 use analytics::period::{PeriodQuery, project, windows_of_period};
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
-use billing::evidence::{Measured, UsageCharge};
+use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::exclusion;
-use billing::invoice::{Explanation, InvoiceWithLines};
+use billing::invoice::{Explanation, InvoiceLine, InvoiceWithLines};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
 use billing::usage::MeteredUsage;
@@ -276,5 +276,26 @@ pub(crate) async fn explanation(
     match billing::invoice::explain(state.db(), &metered_usage(state), line).await {
         Err(BillingError::NoUsage(_)) => Err(Failure::NotFound),
         explained => Ok(explained?),
+    }
+}
+
+/// Why a line says what it says.
+#[derive(Debug)]
+pub(crate) enum Explained {
+    /// A line from usage, with what was measured.
+    Usage(Box<Explanation>),
+    /// Any other line: all there is to say is kept with it.
+    Line(Box<InvoiceLine>),
+}
+
+/// Any line of an invoice that was found, explained; whatever else the address names is not found (S1).
+pub(crate) async fn explained(state: &AppState, found: &InvoiceWithLines, line: &str) -> Result<Explained, Failure> {
+    let id: InvoiceLineId = line.parse().map_err(|_| Failure::NotFound)?;
+    let own = found.lines.iter().find(|own| own.id == id).ok_or(Failure::NotFound)?;
+    match &own.evidence {
+        Evidence::Usage { .. } | Evidence::Adjustment { .. } => {
+            Ok(Explained::Usage(Box::new(explanation(state, found, line).await?)))
+        }
+        _ => Ok(Explained::Line(Box::new(own.clone()))),
     }
 }
