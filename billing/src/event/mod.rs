@@ -22,6 +22,7 @@
 
 mod deliver;
 mod dispatch;
+mod facts;
 pub mod guard;
 mod kind;
 pub mod mail;
@@ -136,7 +137,7 @@ pub async fn publish(connection: &mut AnyConnection, new: NewEvent, now_ms: i64)
         event_type,
         customer,
         subject,
-        payload,
+        mut payload,
     } = new;
     let is_id = (1..=MAX_SUBJECT_CHARS).contains(&subject.len())
         && subject
@@ -145,10 +146,11 @@ pub async fn publish(connection: &mut AnyConnection, new: NewEvent, now_ms: i64)
     if !is_id {
         return Err(EventError::Subject { event_type, subject });
     }
-    let serde_json::Value::Object(facts) = &payload else {
+    let serde_json::Value::Object(facts) = &mut payload else {
         return Err(EventError::NotAnObject { event_type });
     };
-    for (name, value) in facts {
+    facts::complete(connection, event_type, &subject, facts).await?;
+    for (name, value) in facts.iter() {
         if let Some(value) = float_in(value) {
             return Err(EventError::Float {
                 event_type,
