@@ -5,6 +5,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
+use billing::approval::{self, NewApproval};
 use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
 use billing::settlement;
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::auth::{Admin, ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -71,6 +72,8 @@ struct CustomerPage {
     items: Vec<ItemRow>,
     statement: Vec<StatementRow>,
     older_href: Option<String>,
+    /// May ask for the account's deletion.
+    is_admin: bool,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -182,6 +185,7 @@ async fn render(
             .collect(),
         statement: statement.collect(),
         older_href,
+        is_admin: finance.0.user.role == Role::Admin,
         customer,
         draft: draft.clone(),
     })?;
@@ -195,6 +199,7 @@ fn notice(done: &str) -> Option<&'static str> {
         "grant" => Some("The credit was granted."),
         "close" => Some("What was due has been charged."),
         "nothing" => Some("Nothing is due to be charged yet."),
+        "deletion" => Some("Asked for. Nothing happens until another admin approves it."),
         _ => None,
     }
 }
@@ -349,4 +354,45 @@ pub(super) async fn close(
     }
     .await;
     answer(&state, &finance, customer, "close", fields, done).await
+}
+
+/// Asks for the account's deletion, which a second admin decides on (F-60).
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let reason = fields.text("reason");
+        if reason.is_empty() {
+            return Err(said("Say why the account is deleted: the other admin reads it."));
+        }
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok("deletion");
+        };
+        let contracts = contracts_of(action.connection(), customer.id).await?;
+        let running = contracts
+            .iter()
+            .filter(|contract| contract.subscription.ended_at_ms.is_none())
+            .count();
+        let summary = format!(
+            "Delete the account of {}: {running} subscriptions end at once, nobody signs in any more. Reason: {reason}",
+            customer.name
+        );
+        let summary: String = summary.chars().take(approval::MAX_REASON_CHARS).collect();
+        let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
+        let new = NewApproval {
+            action: approval::Action::AccountDeletion { customer: customer.id },
+            subject: &customer.id.to_string(),
+            summary: &summary,
+        };
+        approval::request(action.connection(), new, approval::Admin { user, ip: &ip }, now_ms).await?;
+        action.commit().await?;
+        Ok("deletion")
+    }
+    .await;
+    answer(&state, &Finance(admin.0), customer, "delete", fields, done).await
 }
