@@ -35,7 +35,7 @@ enum Command {
     Serve(commands::serve::Args),
     /// Run the collector and the usage job, without the portal
     Collect(commands::collect::Args),
-    /// Try it: a fleet with 35 days of history, live exporters and the portal, in one command
+    /// Try it: a fleet with 36 days of history, live exporters and the portal, in one command
     Demo(commands::demo::Args),
     /// Send real flow datagrams of known sums to a collector
     Simulate(commands::simulate::Args),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! fleet ─▶ customers, services, plans, users        (setup)
-//!       ─▶ 35 days of flows ─▶ datagrams ─▶ decode ─▶ tables ─▶ usage ─▶ last month's invoices   (history)
+//!       ─▶ 36 days of flows ─▶ datagrams ─▶ decode ─▶ tables ─▶ usage ─▶ last month's invoices   (history)
 //!       ─▶ live exporters ──UDP──▶ collector, portal (live)
 //! ```
 //!
@@ -32,8 +32,9 @@ use crate::config::Config;
 const SEED: u64 = 7;
 /// Written last into a demo's folder: what is there is complete.
 const MARKER: &str = "DEMO";
-/// Days of history that reach back over one whole billing month, whatever the month.
-const MIN_DAYS: i64 = 35;
+/// Days of history that reach back over one whole billing month, whatever the month: 31 days that ended up to three days and
+/// the rest of a local day ago, which is an hour longer where the clocks were changed since.
+const MIN_DAYS: i64 = 36;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
