@@ -107,7 +107,10 @@ async fn shown(client: &Client, css: &str) -> Element {
 async fn press(client: &Client, element: &Element) {
     let script = "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})";
     let argument = serde_json::to_value(element).expect("an element can be named");
-    client.execute(script, vec![argument]).await.expect("scripts can be run");
+    client
+        .execute(script, vec![argument])
+        .await
+        .expect("scripts can be run");
     element.click().await.expect("it can be clicked");
 }
 
@@ -132,14 +135,15 @@ async fn fill(client: &Client, action: &str, fields: &[(&str, &str)]) {
         .await
         .expect("scripts can be run");
     let css = format!("form[action$='/{action}']");
-    let form = client
-        .form(Locator::Css(&css))
-        .await
-        .unwrap_or_else(|error| panic!("a form to {action}: {error}"));
+    let form = shown(client, &css).await;
     for (name, value) in fields {
-        form.set_by_name(name, value).await.expect("a field of the form");
+        let css = format!("[name='{name}']");
+        let field = form.find(Locator::Css(&css)).await.expect("a field of the form");
+        field.clear().await.expect("a field can be emptied");
+        field.send_keys(value).await.expect("a field can be filled");
     }
-    form.submit().await.expect("the form can be sent");
+    let button = form.find(Locator::Css("button[type=submit]")).await;
+    press(client, &button.expect("a button to send it")).await;
     let said = text(&shown(client, "[role=status]").await).await;
     assert!(!said.is_empty(), "{action} says that it was done");
 }
@@ -207,6 +211,7 @@ fn make_events(data: &DataDir, of: &Customer<'_>) {
         ],
         "sub_",
     );
+    data.run(&["invoice", "close", "--customer", of.customer]);
     data.run(&["subscription", "change", &rack, "--price", &large]);
 
     // Its addresses were another service's for the last days of what was charged already.
