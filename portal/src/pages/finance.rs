@@ -5,6 +5,7 @@
 
 mod aging;
 mod customer;
+mod customer_end;
 mod customers;
 mod document;
 mod export;
@@ -68,7 +69,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/customers/{customer}/charge", post(customer::charge))
         .route("/finance/customers/{customer}/grant", post(customer::grant))
         .route("/finance/customers/{customer}/close", post(customer::close))
-        .route("/finance/customers/{customer}/delete", post(customer::delete))
+        .route("/finance/customers/{customer}/terminate", post(customer_end::terminate))
+        .route("/finance/customers/{customer}/delete", post(customer_end::delete))
         .route("/finance/payments", get(payments::list))
         .route("/finance/payments/{payment}", get(payments::show))
         .route("/finance/payments/{payment}/refund", post(payments::refund))

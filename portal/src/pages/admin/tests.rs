@@ -538,12 +538,7 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
     let refused = send(&mut admin, &page, &delete, &[("reason", " ")]).await;
     assert_eq!(refused.status, 422);
     let asked = send(&mut admin, &page, &delete, &reason).await;
-    assert_eq!(
-        asked.header("location"),
-        format!("{page}?done=deletion"),
-        "{}",
-        asked.body
-    );
+    assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
     let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
     assert_eq!(count(&world, running).await, 2, "nothing happens before it is approved");
 
@@ -617,4 +612,63 @@ async fn money_that_came_by_bank_transfer_is_recorded_as_sent_back_once() {
         trial.contains("credit of 1 customer<") && trial.contains(">21.00<"),
         "{trial}"
     );
+}
+
+#[tokio::test]
+async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approves() {
+    let world = World::new().await;
+    let (mut admin, mut second) = admins(&world).await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let page = format!("/finance/customers/{}", world.ada);
+    let terminate = format!("{page}/terminate");
+    let reason = [("reason", "the contract was given notice of")];
+    let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
+    assert_eq!(send(&mut finance, &page, &terminate, &reason).await.status, 403);
+    assert_eq!(send(&mut admin, &page, &terminate, &[]).await.status, 422);
+    assert_eq!(count(&world, running).await, 2);
+    let done = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(
+        done.header("location"),
+        format!("{page}?done=terminated"),
+        "{}",
+        done.body
+    );
+    assert_eq!(count(&world, running).await, 0);
+    let nothing = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(nothing.status, 422, "there is nothing left to end");
+
+    // Six of them are many.
+    let mut transaction = world.portal.state.db().begin_write().await.unwrap();
+    for number in 2000..2006i64 {
+        for sql in [
+            "INSERT INTO services (id, customer_id, name, service_type, status, created_at_ms) \
+             SELECT $1, 1, name, service_type, status, 0 FROM services WHERE id = 1",
+            "INSERT INTO subscriptions (id, customer_id, service_id, status, time_zone, started_at_ms, created_at_ms) \
+             SELECT $1, 1, $1, 'active', time_zone, started_at_ms, 0 FROM subscriptions WHERE service_id = 1",
+            "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
+             SELECT $1, $1, plan_id, price_id, 1, anchor_day, cycle_from, from_date, 0 FROM phases WHERE plan_id = 1 AND id < 1000 LIMIT 1",
+        ] {
+            sqlx::query(sql).bind(number).execute(&mut *transaction).await.unwrap();
+        }
+    }
+    transaction.commit().await.unwrap();
+    let asked = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
+    assert_eq!(count(&world, running).await, 6);
+    assert!(
+        second
+            .get("/admin/approvals")
+            .await
+            .body
+            .contains("End all 6 subscriptions")
+    );
+    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    assert_eq!(
+        approved.header("location"),
+        "/admin/approvals?done=approved",
+        "{}",
+        approved.body
+    );
+    assert_eq!(count(&world, running).await, 0);
 }

@@ -5,7 +5,6 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
-use billing::approval::{self, NewApproval};
 use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
 use billing::settlement;
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::{Admin, ClientIp, CsrfForm, Finance, Role};
+use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -72,7 +71,7 @@ struct CustomerPage {
     items: Vec<ItemRow>,
     statement: Vec<StatementRow>,
     older_href: Option<String>,
-    /// May ask for the account's deletion.
+    /// May end all of it: `customer_end.rs`.
     is_admin: bool,
 }
 
@@ -85,7 +84,7 @@ pub(super) struct Shown {
     before: String,
 }
 
-async fn find(state: &AppState, id: &str) -> Result<Customer, Failure> {
+pub(super) async fn find(state: &AppState, id: &str) -> Result<Customer, Failure> {
     let id: CustomerId = id.parse().map_err(|_| Failure::NotFound)?;
     match inventory::customer(state.db().pool(), id).await {
         Err(InventoryError::NoCustomer(_)) => Err(Failure::NotFound),
@@ -199,12 +198,13 @@ fn notice(done: &str) -> Option<&'static str> {
         "grant" => Some("The credit was granted."),
         "close" => Some("What was due has been charged."),
         "nothing" => Some("Nothing is due to be charged yet."),
-        "deletion" => Some("Asked for. Nothing happens until another admin approves it."),
+        "terminated" => Some("The subscriptions have ended; what was used until now is on the last invoice."),
+        "asked" => Some("Asked for. Nothing happens until another admin approves it."),
         _ => None,
     }
 }
 
-async fn answer(
+pub(super) async fn answer(
     state: &AppState,
     finance: &Finance,
     customer: Customer,
@@ -354,45 +354,4 @@ pub(super) async fn close(
     }
     .await;
     answer(&state, &finance, customer, "close", fields, done).await
-}
-
-/// Asks for the account's deletion, which a second admin decides on (F-60).
-pub(super) async fn delete(
-    State(state): State<AppState>,
-    admin: Admin,
-    Path(id): Path<String>,
-    ClientIp(ip): ClientIp,
-    CsrfForm(_, fields): CsrfForm<Fields>,
-) -> Result<Response, PageError> {
-    let customer = find(&state, &id).await?;
-    let done = async {
-        let reason = fields.text("reason");
-        if reason.is_empty() {
-            return Err(said("Say why the account is deleted: the other admin reads it."));
-        }
-        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
-            return Ok("deletion");
-        };
-        let contracts = contracts_of(action.connection(), customer.id).await?;
-        let running = contracts
-            .iter()
-            .filter(|contract| contract.subscription.ended_at_ms.is_none())
-            .count();
-        let summary = format!(
-            "Delete the account of {}: {running} subscriptions end at once, nobody signs in any more. Reason: {reason}",
-            customer.name
-        );
-        let summary: String = summary.chars().take(approval::MAX_REASON_CHARS).collect();
-        let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
-        let new = NewApproval {
-            action: approval::Action::AccountDeletion { customer: customer.id },
-            subject: &customer.id.to_string(),
-            summary: &summary,
-        };
-        approval::request(action.connection(), new, approval::Admin { user, ip: &ip }, now_ms).await?;
-        action.commit().await?;
-        Ok("deletion")
-    }
-    .await;
-    answer(&state, &Finance(admin.0), customer, "delete", fields, done).await
 }
