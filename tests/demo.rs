@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fantoccini::{Client, Locator};
 use serde_json::Value;
-use support::browser::Browser;
+use support::browser::{Browser, sign_in};
 use support::ezscale::{DataDir, Start};
 
 /// As the demo prints them.
@@ -26,35 +26,6 @@ const PAGES: [(&str, &[(&str, &str)]); 4] = [
     ),
     ("finance@demo.example", &[("/finance", "Invoices")]),
 ];
-
-async fn sign_in(client: &Client, base: &str, email: &str) {
-    client.delete_all_cookies().await.expect("cookies can be deleted");
-    client
-        .goto(&format!("{base}/signin"))
-        .await
-        .expect("the sign-in page opens");
-    let form = client.form(Locator::Css("form")).await.expect("a form to sign in");
-    form.set_by_name("email", email).await.expect("a field for the email");
-    form.set_by_name("password", PASSWORD)
-        .await
-        .expect("a field for the password");
-    form.submit().await.expect("the form can be sent");
-    // The answer takes as long as the password's check.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let at = client.current_url().await.expect("an address");
-        if !at.path().contains("signin") {
-            return;
-        }
-        let late = tokio::time::Instant::now() >= deadline;
-        assert!(
-            !late,
-            "{email} is signed in, and not at {at}:\n{}",
-            client.source().await.unwrap_or_default()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 async fn visit(client: &Client, base: &str, path: &str) -> String {
     client
@@ -87,7 +58,7 @@ async fn check_pages(base: &str) {
     let browser = Browser::start().await;
     let client = &browser.client;
     for (email, pages) in PAGES {
-        sign_in(client, base, email).await;
+        sign_in(client, base, email, PASSWORD).await;
         for (path, text) in pages {
             for (width, height) in [(1440, 1000), (390, 844)] {
                 client
@@ -103,7 +74,7 @@ async fn check_pages(base: &str) {
         }
     }
     // S1: a customer who asks for staff pages or for somebody else's service gets nothing.
-    sign_in(client, base, "customer@demo.example").await;
+    sign_in(client, base, "customer@demo.example", PASSWORD).await;
     for path in ["/ops", "/exporters", "/finance"] {
         let source = client.goto(&format!("{base}{path}")).await.map(|()| client.source());
         let source = source.expect("an answer").await.expect("a page");

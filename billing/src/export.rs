@@ -1,15 +1,18 @@
 //! What finance takes into other books: documents, taxes by rate, lines, payments and postings of a time, as CSV and as one
-//! XLSX workbook. Months and days are those of UTC, as document numbers are.
+//! XLSX workbook. Months and instants are those of UTC, as document numbers are; the days on which a document was issued and is
+//! due are those printed on it.
 //!
 //! Amounts are exact: decimals in major units with all digits of their currency. A workbook stores numbers as text that
 //! spreadsheets read as floating point, so an amount with more digits than those keep is stored as text. Nothing that a
 //! user typed is ever a formula: text cells of a workbook are typed as text, and in CSV such text is marked.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use rust_xlsxwriter::{Format, FormatAlign, Workbook, Worksheet, XlsxError};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, ServiceId, SubscriptionId, TransactionId};
+use schemas::inventory::zone_named;
 use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -84,8 +87,9 @@ impl SheetKind {
                 "country",
                 "vat_id",
                 "currency",
+                "issued_on",
+                "due_on",
                 "finalised_at",
-                "due_at",
                 "subtotal",
                 "tax",
                 "total",
@@ -157,7 +161,7 @@ impl SheetKind {
         match self {
             SheetKind::Documents => {
                 "SELECT i.number, i.kind, i.status, i.customer_id, i.customer_name, i.buyer, i.currency, i.finalised_at_ms, \
-                 i.due_at_ms, i.subtotal_minor, i.tax_minor, i.total_minor, c.number AS corrects, i.reason FROM invoices i \
+                 i.due_at_ms, i.time_zone, i.subtotal_minor, i.tax_minor, i.total_minor, c.number AS corrects, i.reason FROM invoices i \
                  LEFT JOIN invoices c ON c.id = i.corrects_invoice_id \
                  WHERE i.finalised_at_ms >= $1 AND i.finalised_at_ms < $2 ORDER BY i.id LIMIT $3"
             }
@@ -266,6 +270,7 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
     let customer = || Ok::<_, BillingError>(named(id("customer_id")?.map(|id| CustomerId(id).to_string())));
     Ok(match kind {
         SheetKind::Documents => {
+            let zone = zone_named(&row.try_get::<String, _>("time_zone")?)?;
             let buyer: crate::invoice::Buyer = serde_json::from_str(&row.try_get::<String, _>("buyer")?)?;
             vec![
                 plain("number")?,
@@ -276,8 +281,13 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
                 Cell::Typed(buyer.country),
                 Cell::Typed(buyer.vat_id),
                 Cell::Plain(currency.to_string()),
+                printed(row.try_get("finalised_at_ms")?, &zone),
+                // A credit note is not due.
+                match row.try_get::<String, _>("kind")?.as_str() {
+                    "invoice" => printed(row.try_get("due_at_ms")?, &zone),
+                    _ => Cell::Empty,
+                },
                 at("finalised_at_ms")?,
-                at("due_at_ms")?,
                 amount("subtotal_minor")?,
                 amount("tax_minor")?,
                 amount("total_minor")?,
@@ -352,6 +362,12 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
             ]
         }
     })
+}
+
+/// The day of an instant as a document prints it, in the document's own time zone.
+fn printed(at_ms: i64, zone: &TimeZone) -> Cell {
+    let date = schemas::period::local_date(at_ms, zone);
+    date.map_or(Cell::Empty, |date| Cell::Plain(date.to_string()))
 }
 
 fn instant(at_ms: i64) -> Cell {

@@ -54,6 +54,23 @@ pub struct Tier {
     pub rate: Decimal,
 }
 
+/// Usage that is charged at one rate: of tiers each tier that holds some of it, of a price per unit all of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PricePart {
+    /// Units below it, and up to where it goes; `None` for no end.
+    pub over_units: i64,
+    pub up_to_units: Option<i64>,
+    /// Units in it, or packages begun; rounded for people to read.
+    pub quantity: Decimal,
+    /// Of a unit or a package.
+    pub rate: Decimal,
+    /// Major units, exact.
+    pub amount: Ratio,
+}
+
+/// Decimal places of a quantity that people read.
+const PART_PLACES: u32 = 9;
+
 impl UsagePrice {
     /// No charge for usage.
     pub const FREE: UsagePrice = UsagePrice::PerUnit { rate: Decimal::ZERO };
@@ -110,6 +127,58 @@ impl UsagePrice {
             UsagePrice::Package { units: size, rate } => {
                 let packages = Ratio::integer(units.over((*size).into())?.ceil());
                 packages.times(Ratio::decimal(*rate)?)
+            }
+        }
+    }
+
+    /// How [`UsagePrice::amount`] comes about; nothing for no usage. The parts sum to the amount.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn parts(&self, units: Ratio) -> Result<Vec<PricePart>, MoneyError> {
+        if !units.is_positive() {
+            return Ok(Vec::new());
+        }
+        let part = |over_units: i64, up_to_units: Option<i64>, quantity: Ratio, rate: Decimal| {
+            Ok(PricePart {
+                over_units,
+                up_to_units,
+                quantity: quantity.to_decimal(PART_PLACES)?,
+                rate,
+                amount: quantity.times(Ratio::decimal(rate)?)?,
+            })
+        };
+        let mut over_units = 0;
+        match self {
+            UsagePrice::PerUnit { rate } => Ok(vec![part(0, None, units, *rate)?]),
+            UsagePrice::Package { units: size, rate } => {
+                let packages = Ratio::integer(units.over((*size).into())?.ceil());
+                Ok(vec![part(0, None, packages, *rate)?])
+            }
+            UsagePrice::Graduated { tiers } => {
+                let mut parts = Vec::new();
+                for tier in tiers {
+                    let below = Ratio::integer(over_units.into());
+                    let inside = match tier.up_to_units {
+                        Some(up_to) => units.min(Ratio::integer(up_to.into()))?.minus(below)?,
+                        None => units.minus(below)?,
+                    };
+                    if !inside.is_positive() {
+                        break;
+                    }
+                    parts.push(part(over_units, tier.up_to_units, inside, tier.rate)?);
+                    over_units = tier.up_to_units.unwrap_or(over_units);
+                }
+                Ok(parts)
+            }
+            UsagePrice::Volume { tiers } => {
+                for tier in tiers {
+                    match tier.up_to_units {
+                        Some(up_to) if units.minus(Ratio::integer(up_to.into()))?.is_positive() => over_units = up_to,
+                        end => return Ok(vec![part(over_units, end, units, tier.rate)?]),
+                    }
+                }
+                Err(MoneyError::Overflow)
             }
         }
     }
@@ -277,6 +346,38 @@ mod tests {
         ] {
             assert_eq!(cents(price, units), minor, "{units} units at {price}");
         }
+    }
+
+    #[test]
+    fn an_amount_is_taken_apart_into_what_each_rate_charges() {
+        let parts = |text: &str, units: Ratio| {
+            let price: UsagePrice = text.parse().unwrap();
+            let parts = price.parts(units).unwrap();
+            let sum = parts
+                .iter()
+                .try_fold(Ratio::integer(0), |sum, part| sum.plus(part.amount));
+            let difference = sum.unwrap().minus(price.amount(units).unwrap()).unwrap();
+            assert!(difference.is_zero(), "{text}");
+            let said = parts.iter().map(|part| {
+                format!(
+                    "{}-{:?}: {} at {}",
+                    part.over_units, part.up_to_units, part.quantity, part.rate
+                )
+            });
+            said.collect::<Vec<String>>().join("; ")
+        };
+        let units = |units: i128| Ratio::integer(units).over(2).unwrap();
+        let graduated = format!("graduated:{TIERS}");
+        assert_eq!(
+            parts(&graduated, units(223)),
+            "0-Some(10): 10 at 1.5; 10-Some(110): 100 at 1; 110-None: 1.5 at 0.5"
+        );
+        assert_eq!(parts(&graduated, units(20)), "0-Some(10): 10 at 1.5");
+        assert_eq!(parts(&format!("volume:{TIERS}"), units(220)), "10-Some(110): 110 at 1");
+        assert_eq!(parts(&format!("volume:{TIERS}"), units(221)), "110-None: 110.5 at 0.5");
+        assert_eq!(parts("package:10=100", units(21)), "0-None: 2 at 100");
+        assert_eq!(parts("0.05", units(3)), "0-None: 1.5 at 0.05");
+        assert_eq!(parts("0.05", units(0)), "");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use schemas::period::Period;
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
 use crate::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
+use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
@@ -122,7 +123,10 @@ pub struct RatedUsage {
 }
 
 /// A base price for its days, exact, in major units.
-fn base_amount(charge: &BaseCharge, currency: Currency) -> Result<Ratio, BillingError> {
+///
+/// # Errors
+/// When it does not fit.
+pub fn base_amount(charge: &BaseCharge, currency: Currency) -> Result<Ratio, BillingError> {
     let base = Ratio::money(Money::new(charge.base_minor, currency))?;
     let share = Ratio::integer(charge.days.into()).over(charge.nominal_days.into())?;
     Ok(base.times(Ratio::integer(charge.quantity.into()))?.times(share)?)
@@ -339,12 +343,9 @@ fn out_of_range(field: &'static str) -> BillingError {
     BillingError::corrupt(field, "out of range")
 }
 
-/// Rates measured usage.
-///
-/// # Errors
-/// When the amount does not fit.
-pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency) -> Result<RatedUsage, BillingError> {
-    let (quantity, share) = match *charge {
+/// Units over what is included or committed, and the share of the month that they are charged for; exact.
+fn units_over(charge: &UsageCharge, measured: &Measured) -> Result<(Ratio, Ratio), BillingError> {
+    Ok(match *charge {
         UsageCharge::Transfer {
             unit,
             included_bytes,
@@ -372,12 +373,41 @@ pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency)
                 Ratio::integer(days.into()).over(nominal_days.into())?,
             )
         }
-    };
+    })
+}
+
+/// Rates measured usage.
+///
+/// # Errors
+/// When the amount does not fit.
+pub fn rate_usage(charge: &UsageCharge, measured: &Measured, currency: Currency) -> Result<RatedUsage, BillingError> {
+    let (quantity, share) = units_over(charge, measured)?;
     let amount = charge.price().amount(quantity)?.times(share)?;
     Ok(RatedUsage {
         quantity: quantity.to_decimal(QUANTITY_PLACES)?,
         unit_price: charge.price().shown_rate(quantity)?,
         amount: amount.to_money(currency)?,
+    })
+}
+
+/// What rated usage comes to before it is rounded, part by part: nothing is stored of it, it follows from the evidence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsageParts {
+    /// By the rates of the price, for a whole month.
+    pub parts: Vec<PricePart>,
+    /// Of the parts' sum, with the month's share taken; in major units.
+    pub exact: Ratio,
+}
+
+/// Takes apart what [`rate_usage`] charges.
+///
+/// # Errors
+/// When the amount does not fit.
+pub fn usage_parts(charge: &UsageCharge, measured: &Measured) -> Result<UsageParts, BillingError> {
+    let (quantity, share) = units_over(charge, measured)?;
+    Ok(UsageParts {
+        parts: charge.price().parts(quantity)?,
+        exact: charge.price().amount(quantity)?.times(share)?,
     })
 }
 

@@ -22,6 +22,12 @@
     show();
   });
 
+  // The current one of a row of tabs is in sight, also where the row is wider than the screen.
+  document.querySelectorAll(".ez-seg [aria-current]").forEach(function (tab) {
+    var row = tab.closest(".ez-seg");
+    row.scrollLeft = tab.offsetLeft - row.offsetLeft - (row.clientWidth - tab.offsetWidth) / 2;
+  });
+
   // Forms marked so submit when a choice changes.
   document.querySelectorAll("form[data-auto-submit]").forEach(function (form) {
     form.addEventListener("change", function () {

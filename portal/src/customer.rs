@@ -4,12 +4,14 @@
 //! (S1). Those that end in `_for_staff` find anybody's; each takes the extractor of the role that may ask, so that no
 //! handler can call it for anybody else.
 
+use std::collections::HashMap;
+
 use analytics::period::{PeriodQuery, project, windows_of_period};
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
-use billing::evidence::{Measured, UsageCharge};
+use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::exclusion;
-use billing::invoice::{Explanation, InvoiceWithLines};
+use billing::invoice::{Explanation, InvoiceLine, InvoiceWithLines, Share, pool_grants};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
 use billing::usage::MeteredUsage;
@@ -28,6 +30,8 @@ use crate::state::AppState;
 pub(crate) struct OwnService {
     pub(crate) service: Service,
     pub(crate) contract: Option<Contract>,
+    /// What was measured before is not for who asks (S1): to its customer since it is theirs, to staff since ever.
+    pub(crate) visible_from_ms: i64,
 }
 
 impl OwnService {
@@ -51,7 +55,11 @@ pub(crate) async fn services_of(state: &AppState, id: CustomerId) -> Result<(Cus
             let current =
                 |contract: &&Contract| contract.service.id == service.id && contract.subscription.ended_at_ms.is_none();
             let contract = contracts.iter().find(current).cloned();
-            OwnService { service, contract }
+            OwnService {
+                visible_from_ms: service.owned_from_ms,
+                service,
+                contract,
+            }
         });
     Ok((customer, own.collect()))
 }
@@ -62,7 +70,9 @@ pub(crate) async fn service_of(
     id: CustomerId,
     service: &str,
 ) -> Result<(Customer, OwnService), Failure> {
-    service_where(state, service, |service| service.customer == id).await
+    let (customer, mut own) = service_where(state, service, |service| service.customer == id).await?;
+    own.visible_from_ms = own.service.owned_from_ms;
+    Ok((customer, own))
 }
 
 /// One service, whoever's it is.
@@ -93,7 +103,12 @@ async fn service_where(
         Some(subscription) => Some(contract(&mut connection, subscription.id).await?),
         None => None,
     };
-    Ok((customer, OwnService { service, contract }))
+    let own = OwnService {
+        service,
+        contract,
+        visible_from_ms: 0,
+    };
+    Ok((customer, own))
 }
 
 /// Usage as billing asks for it, by the metering exporters of the current configuration.
@@ -143,37 +158,128 @@ pub(crate) fn current_period(
 pub(crate) struct PeriodToDate {
     pub(crate) mode: UsageMode,
     pub(crate) usage: PeriodUsage,
+    /// With what other services leave of theirs so far, where usage is pooled.
     pub(crate) charge: Option<UsageCharge>,
+    /// The same if all of them go on as they did.
+    charge_projected: Option<UsageCharge>,
     /// Bytes that count, if the rest of the period goes on as the measured part did.
     pub(crate) projected_bytes: u64,
     /// What usage costs on top of the base price, by what was measured so far and by the projection; `None` where usage
     /// is not charged.
     pub(crate) cost_so_far: Option<Money>,
     pub(crate) cost_projected: Option<Money>,
+    /// Whether services of the customer share what is included.
+    pub(crate) is_pooled: bool,
+}
+
+/// Included bytes, those from other services among them.
+fn free_bytes(charge: Option<&UsageCharge>) -> Option<u64> {
+    match charge {
+        Some(UsageCharge::Transfer {
+            included_bytes,
+            from_pool_bytes,
+            ..
+        }) => Some(included_bytes.saturating_add(*from_pool_bytes)),
+        _ => None,
+    }
 }
 
 impl PeriodToDate {
+    /// So far.
     pub(crate) fn included_bytes(&self) -> Option<u64> {
-        match &self.charge {
-            Some(UsageCharge::Transfer { included_bytes, .. }) => Some(*included_bytes),
-            _ => None,
-        }
+        free_bytes(self.charge.as_ref())
+    }
+
+    /// At the period's end.
+    pub(crate) fn included_bytes_projected(&self) -> Option<u64> {
+        free_bytes(self.charge_projected.as_ref())
     }
 
     pub(crate) fn commit_bps(&self) -> Option<u64> {
         match &self.charge {
-            Some(UsageCharge::Percentile { commit_bps, .. }) => Some(*commit_bps),
+            Some(UsageCharge::Percentile {
+                commit_bps,
+                from_pool_bps,
+                ..
+            }) => Some(commit_bps.saturating_add(*from_pool_bps)),
             _ => None,
         }
     }
 }
 
-/// The periods to date of several services, with one scan of the stored usage.
+/// A period that was measured, before it is rated.
+struct MeasuredPeriod {
+    current: CurrentPeriod,
+    query: PeriodQuery,
+    usage: PeriodUsage,
+}
+
+impl MeasuredPeriod {
+    fn projected_bytes(&self) -> u64 {
+        let windows = windows_of_period(self.usage.from_ms, self.usage.to_ms);
+        project(self.usage.billed_bytes, self.usage.windows_measured, windows)
+    }
+
+    fn charge(&self) -> Result<Option<UsageCharge>, Failure> {
+        match &self.current.charged {
+            Some((phase, charged)) => Ok(usage_charge(phase, charged)?),
+            None => Ok(None),
+        }
+    }
+
+    /// What it gives or takes where usage is pooled, when so many bytes count.
+    fn share(&self, key: usize, billed_bytes: u64) -> Result<Option<Share>, Failure> {
+        let (Some((phase, charged)), Some(charge)) = (&self.current.charged, self.charge()?) else {
+            return Ok(None);
+        };
+        let used = match &charge {
+            UsageCharge::Transfer { .. } => Some(billed_bytes),
+            UsageCharge::Percentile { .. } => self.usage.percentile_95_bps,
+        };
+        Ok(Some(Share::new(key.to_string(), phase, charged.period, charge, used)))
+    }
+}
+
+/// The periods to date of several services of a customer, with one scan of the stored usage.
+///
+/// Where the customer's usage is pooled, what the others leave is known only from all of them: then all are measured.
 pub(crate) async fn periods_to_date(
     state: &AppState,
     customer: &Customer,
     services: &[OwnService],
 ) -> Result<Vec<PeriodToDate>, Failure> {
+    if !customer.billing.pools_usage {
+        let found = measure(state, customer, services).await?;
+        return found.into_iter().map(|found| rated(found, None)).collect();
+    }
+    let (_, mut all) = services_of(state, customer.id).await?;
+    all.retain(|own| services.iter().all(|asked| asked.service.id != own.service.id));
+    all.extend_from_slice(services);
+    // The order of the lines of an invoice.
+    all.sort_by_key(|own| own.contract.as_ref().map(|contract| contract.subscription.id));
+    let found = measure(state, customer, &all).await?;
+    let (mut now, mut projected) = (Vec::new(), Vec::new());
+    for (key, one) in found.iter().enumerate() {
+        now.extend(one.share(key, one.usage.billed_bytes)?);
+        projected.extend(one.share(key, one.projected_bytes())?);
+    }
+    let (now, projected) = (pool_grants(&now)?, pool_grants(&projected)?);
+    let mut by_service = HashMap::new();
+    for (key, (own, one)) in all.iter().zip(found).enumerate() {
+        let grant = |grants: &HashMap<String, u64>| grants.get(&key.to_string()).copied().unwrap_or(0);
+        by_service.insert(own.service.id, rated(one, Some((grant(&now), grant(&projected))))?);
+    }
+    let asked = services
+        .iter()
+        .map(|own| by_service.get(&own.service.id).cloned().ok_or(Failure::NotFound));
+    asked.collect()
+}
+
+async fn measure(
+    state: &AppState,
+    customer: &Customer,
+    services: &[OwnService],
+) -> Result<Vec<MeasuredPeriod>, Failure> {
     let metered = metered_usage(state);
     let exclusions = exclusion::in_force(state.db().pool()).await?;
     let mut periods = Vec::with_capacity(services.len());
@@ -181,25 +287,24 @@ pub(crate) async fn periods_to_date(
     for own in services {
         let current = current_period(state, customer, own)?;
         let terms = current.charged.as_ref().and_then(|(phase, _)| phase.plan.terms.mode());
+        let from_ms = current.period.start_ms.max(own.visible_from_ms);
         queries.push(PeriodQuery {
             service: metered.metered(&own.service),
-            from_ms: current.period.start_ms,
+            from_ms,
             to_ms: current.period.end_ms,
             mode: terms.unwrap_or(UsageMode::Sum),
             excluded: exclusion::touching(
                 exclusions.get(&own.service.id).map_or(&[][..], Vec::as_slice),
-                current.period.start_ms,
+                from_ms,
                 current.period.end_ms,
             ),
         });
         periods.push(current);
     }
     let used = state.analytics().period_usage_batch(&queries, state.now_ms()).await?;
-    let mut to_date = Vec::with_capacity(services.len());
-    for ((current, query), usage) in periods.into_iter().zip(queries).zip(used) {
-        to_date.push(rated(&current, &query, usage)?);
-    }
-    Ok(to_date)
+    let found = periods.into_iter().zip(queries).zip(used);
+    let found = found.map(|((current, query), usage)| MeasuredPeriod { current, query, usage });
+    Ok(found.collect())
 }
 
 /// The period to date of one service.
@@ -212,21 +317,21 @@ pub(crate) async fn period_to_date(
     one.pop().ok_or(Failure::NotFound)
 }
 
-fn rated(current: &CurrentPeriod, query: &PeriodQuery, usage: PeriodUsage) -> Result<PeriodToDate, Failure> {
-    let windows = windows_of_period(usage.from_ms, usage.to_ms);
-    let projected_bytes = project(usage.billed_bytes, usage.windows_measured, windows);
+/// `pooled`: what it gets from other services so far and at the end; `None` where usage is not pooled.
+fn rated(found: MeasuredPeriod, pooled: Option<(u64, u64)>) -> Result<PeriodToDate, Failure> {
+    let (projected_bytes, charge) = (found.projected_bytes(), found.charge()?);
+    let MeasuredPeriod { current, query, usage } = found;
     let mut to_date = PeriodToDate {
         mode: query.mode,
         usage,
         charge: None,
+        charge_projected: None,
         projected_bytes,
         cost_so_far: None,
         cost_projected: None,
+        is_pooled: pooled.is_some(),
     };
-    let Some((phase, charged)) = &current.charged else {
-        return Ok(to_date);
-    };
-    let Some(charge) = usage_charge(phase, charged)? else {
+    let (Some((phase, _)), Some(charge)) = (&current.charged, charge) else {
         return Ok(to_date);
     };
     let currency = phase.price.currency();
@@ -235,9 +340,13 @@ fn rated(current: &CurrentPeriod, query: &PeriodQuery, usage: PeriodUsage) -> Re
         billed_bytes: projected_bytes,
         ..measured.clone()
     };
+    let (from_pool, from_pool_projected) = pooled.unwrap_or_default();
+    let charge_projected = charge.clone().with_pool(from_pool_projected);
+    let charge = charge.with_pool(from_pool);
     to_date.cost_so_far = Some(rate_usage(&charge, &measured, currency)?.amount);
-    to_date.cost_projected = Some(rate_usage(&charge, &projected, currency)?.amount);
+    to_date.cost_projected = Some(rate_usage(&charge_projected, &projected, currency)?.amount);
     to_date.charge = Some(charge);
+    to_date.charge_projected = Some(charge_projected);
     Ok(to_date)
 }
 
@@ -276,5 +385,26 @@ pub(crate) async fn explanation(
     match billing::invoice::explain(state.db(), &metered_usage(state), line).await {
         Err(BillingError::NoUsage(_)) => Err(Failure::NotFound),
         explained => Ok(explained?),
+    }
+}
+
+/// Why a line says what it says.
+#[derive(Debug)]
+pub(crate) enum Explained {
+    /// A line from usage, with what was measured.
+    Usage(Box<Explanation>),
+    /// Any other line: all there is to say is kept with it.
+    Line(Box<InvoiceLine>),
+}
+
+/// Any line of an invoice that was found, explained; whatever else the address names is not found (S1).
+pub(crate) async fn explained(state: &AppState, found: &InvoiceWithLines, line: &str) -> Result<Explained, Failure> {
+    let id: InvoiceLineId = line.parse().map_err(|_| Failure::NotFound)?;
+    let own = found.lines.iter().find(|own| own.id == id).ok_or(Failure::NotFound)?;
+    match &own.evidence {
+        Evidence::Usage { .. } | Evidence::Adjustment { .. } => {
+            Ok(Explained::Usage(Box::new(explanation(state, found, line).await?)))
+        }
+        _ => Ok(Explained::Line(Box::new(own.clone()))),
     }
 }

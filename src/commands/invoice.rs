@@ -291,10 +291,11 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
         invoice.number, invoice.id, invoice.customer, invoice.customer_name
     );
     println!(
-        "period {} – {} ({}), due {}",
+        "period {} – {} ({}), issued {}, due {}",
         date(invoice.period_start_ms, &invoice.time_zone),
         last_day(invoice.period_end_ms, &invoice.time_zone),
         invoice.time_zone,
+        date(invoice.finalised_at_ms, &invoice.time_zone),
         date(invoice.due_at_ms, &invoice.time_zone)
     );
     print_lines(with_lines.lines.iter().map(|line| Shown {

@@ -3,12 +3,15 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fantoccini::{Client, ClientBuilder};
+use fantoccini::{Client, ClientBuilder, Locator};
 
 use super::command::Background;
 
 /// Until the driver listens.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Until somebody is signed in: as long as the password's check takes.
+const SIGN_IN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Chromium with a profile of its own, which goes with it.
 #[derive(Debug)]
@@ -66,5 +69,34 @@ impl Browser {
 
     pub(crate) async fn close(self) {
         self.client.close().await.expect("the browser closes");
+    }
+}
+
+/// Signs somebody in, and whoever was before out.
+pub(crate) async fn sign_in(client: &Client, base: &str, email: &str, password: &str) {
+    client.delete_all_cookies().await.expect("cookies can be deleted");
+    client
+        .goto(&format!("{base}/signin"))
+        .await
+        .expect("the sign-in page opens");
+    let form = client.form(Locator::Css("form")).await.expect("a form to sign in");
+    form.set_by_name("email", email).await.expect("a field for the email");
+    form.set_by_name("password", password)
+        .await
+        .expect("a field for the password");
+    form.submit().await.expect("the form can be sent");
+    let deadline = tokio::time::Instant::now() + SIGN_IN_LIMIT;
+    loop {
+        let at = client.current_url().await.expect("an address");
+        if !at.path().contains("signin") {
+            return;
+        }
+        let late = tokio::time::Instant::now() >= deadline;
+        assert!(
+            !late,
+            "{email} is signed in, and not at {at}:\n{}",
+            client.source().await.unwrap_or_default()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,5 +1,7 @@
 //! Doing what was approved, in the transaction of the approval.
 
+use schemas::ids::{CustomerId, UserId};
+use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::AnyConnection;
 
@@ -9,6 +11,7 @@ use crate::catalog::{NewPrice, add_price};
 use crate::price::UsagePrice;
 use crate::subscription::change::{End, cancel};
 use crate::subscription::reprice::reprice;
+use crate::subscription::{State, contracts_of, subscription};
 
 /// Why an approved action was not done; then it is not approved either.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +33,41 @@ pub enum ExecuteError {
 pub enum Done {
     /// It was done; what exactly, in a sentence.
     Executed(String),
-    /// Only somebody at the machine can do it.
-    ByHand,
+    /// It is not billing's to do: who does what, in a sentence.
+    ByHand(String),
 }
 
-/// Does an approved action.
+impl Action {
+    /// What is left for a person once it is approved, and for whom; `None` where approving it does all there is to do.
+    ///
+    /// Billing keeps no gateway keys, no passwords of others and no way to change its own database at will: what needs those
+    /// is approved here and done by whoever has them.
+    pub fn by_hand(&self) -> Option<String> {
+        match self {
+            Action::BulkTermination { .. } | Action::PriceChange { .. } | Action::AdminDeleted { .. } => None,
+            Action::AccountDeletion { customer } => Some(format!(
+                "Finance: once the last invoice of {customer} is paid, delete what is saved to pay with at the gateway."
+            )),
+            Action::GatewaySettings { gateway, settings } => Some(format!(
+                "Whoever runs the machine: set in the section [{gateway}] of the configuration file {settings}, and start \
+                 `ezscale serve` anew."
+            )),
+            Action::AdminCreated { email, name } => Some(format!(
+                "Whoever runs the machine: run `ezscale user add --role admin --email {email} --name \"{name}\"`, with a \
+                 password that {name} chooses."
+            )),
+            Action::ResellerBilling { customer, change } => Some(format!(
+                "Finance: enter it at {customer}, in the billing profile or as a charge on the next invoice: {change}."
+            )),
+            Action::DatabaseChange { description } => Some(format!(
+                "Whoever runs the database: make a backup, then do what was approved and nothing else: {description}."
+            )),
+        }
+    }
+}
+
+/// Does an approved action, in the transaction of its approval: what cannot be done is not approved either. Nothing is done
+/// twice, since an approval is handed out once; what was done meanwhile by somebody else is left as it is.
 ///
 /// # Errors
 /// As what is to be done answers.
@@ -46,10 +79,15 @@ pub async fn execute(
 ) -> Result<Done, ExecuteError> {
     match action {
         Action::BulkTermination { subscriptions, reason } => {
+            let mut ended = 0;
             for id in subscriptions {
+                if subscription(&mut *connection, *id).await?.state == State::Ended {
+                    continue;
+                }
                 cancel(&mut *connection, *id, End::Now, reason, actor, now_ms).await?;
+                ended += 1;
             }
-            Ok(Done::Executed(format!("{} subscriptions ended", subscriptions.len())))
+            Ok(Done::Executed(format!("{ended} subscriptions ended")))
         }
         Action::PriceChange {
             plan,
@@ -79,11 +117,84 @@ pub async fn execute(
                 repriced.left.len()
             )))
         }
-        Action::AccountDeletion { .. }
-        | Action::GatewaySettings { .. }
+        Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await,
+        Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await,
+        Action::GatewaySettings { .. }
         | Action::AdminCreated { .. }
-        | Action::AdminDeleted { .. }
         | Action::ResellerBilling { .. }
-        | Action::DatabaseChange { .. } => Ok(Done::ByHand),
+        | Action::DatabaseChange { .. } => Ok(Done::ByHand(action.by_hand().unwrap_or_default())),
     }
+}
+
+/// Ends what an account is charged for and lets nobody sign in for it any more. Documents and postings stay, as the law wants
+/// them; what is due for the days up to now is charged once more, so ways to pay stay until that is settled.
+async fn delete_account(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    actor: &str,
+    now_ms: i64,
+) -> Result<Done, ExecuteError> {
+    inventory::customer(&mut *connection, customer)
+        .await
+        .map_err(BillingError::from)?;
+    let contracts = contracts_of(connection, customer).await?;
+    // Add-ons end with what they are beside.
+    let running = contracts
+        .iter()
+        .map(|contract| &contract.subscription)
+        .filter(|subscription| subscription.state != State::Ended && subscription.parent.is_none());
+    let mut ended = 0;
+    for subscription in running {
+        cancel(
+            &mut *connection,
+            subscription.id,
+            End::Now,
+            "account deleted",
+            actor,
+            now_ms,
+        )
+        .await?;
+        ended += 1;
+    }
+    for sql in [
+        "UPDATE top_ups SET is_enabled = 0, updated_at_ms = $1 WHERE customer_id = $2 AND is_enabled <> 0",
+        "UPDATE webhook_endpoints SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL",
+    ] {
+        sqlx::query(sql)
+            .bind(now_ms)
+            .bind(customer.0)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query("DELETE FROM sessions WHERE user_id IN (SELECT id FROM users WHERE customer_id = $1)")
+        .bind(customer.0)
+        .execute(&mut *connection)
+        .await?;
+    let users = sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL")
+        .bind(now_ms)
+        .bind(customer.0)
+        .execute(connection)
+        .await?;
+    Ok(Done::Executed(format!(
+        "{customer} deleted: {ended} subscriptions ended, {} users cannot sign in any more; documents and postings are kept",
+        users.rows_affected()
+    )))
+}
+
+/// Signs an admin out for good. Whoever asked and whoever approves are two, so there is an admin left.
+async fn delete_admin(connection: &mut AnyConnection, user: UserId, now_ms: i64) -> Result<Done, ExecuteError> {
+    sqlx::query("DELETE FROM sessions WHERE user_id = $1")
+        .bind(user.0)
+        .execute(&mut *connection)
+        .await?;
+    let disabled =
+        sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE id = $2 AND role = 'admin' AND disabled_at_ms IS NULL")
+            .bind(now_ms)
+            .bind(user.0)
+            .execute(connection)
+            .await?;
+    Ok(Done::Executed(match disabled.rows_affected() {
+        0 => format!("{user} was no admin who could sign in any more"),
+        _ => format!("{user} cannot sign in any more"),
+    }))
 }

@@ -2,6 +2,7 @@ use schemas::db::Database;
 
 use super::*;
 use crate::audit::AuditFilter;
+use crate::testing::{DEAL, ms};
 
 const ADA: UserId = UserId(1);
 const BEN: UserId = UserId(2);
@@ -218,5 +219,145 @@ fn f60_thresholds_are_those_of_the_rules() {
     for kind in HighRisk::ALL {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         assert_eq!(kind.needs_second_admin(), kind != HighRisk::ResellerBilling);
+    }
+}
+
+/// Asks as ada, approves as ben, and does it.
+async fn approved(database: &Database, action: Action) -> Done {
+    let mut transaction = database.begin_write().await.unwrap();
+    let new = NewApproval {
+        action,
+        subject: "x",
+        summary: "what it does",
+    };
+    let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
+    let action = approve(&mut transaction, id, admin(BEN), 20).await.unwrap();
+    let done = execute(
+        &mut transaction,
+        &action,
+        "user2@example.net",
+        ms("2026-01-20T12:00:00Z"),
+    )
+    .await;
+    let done = done.unwrap();
+    transaction.commit().await.unwrap();
+    done
+}
+
+async fn count(database: &Database, sql: &'static str) -> i64 {
+    let row = sqlx::query(sql).fetch_one(database.pool()).await.unwrap();
+    row.try_get(0).unwrap()
+}
+
+#[tokio::test]
+async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it() {
+    let admins = world().await;
+    let world = crate::testing::World::new().await;
+    // The same admins, in the world that has customers.
+    for (id, role) in [(ADA, "admin"), (BEN, "admin")] {
+        insert_user(&world.database, id, role, None).await;
+    }
+    let customer = world.customer("USD", "UTC", "0").await;
+    let other = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, DEAL).await;
+    let stays = world.subscribe(other, DEAL).await;
+    insert_user(&world.database, UserId(10), "customer", Some(customer)).await;
+    insert_user(&world.database, UserId(11), "customer", Some(other)).await;
+    for user in [10, 11] {
+        sqlx::query("INSERT INTO sessions (token_hash, user_id, csrf_token, created_at_ms, last_seen_at_ms, expires_at_ms, user_agent, ip) VALUES ($1, $2, 'x', 0, 0, 9, '', '')")
+            .bind(format!("t{user}"))
+            .bind(user)
+            .execute(world.database.pool())
+            .await
+            .unwrap();
+    }
+    let done = approved(&world.database, Action::AccountDeletion { customer }).await;
+    let Done::Executed(said) = done else {
+        panic!("billing does it: {done:?}")
+    };
+    assert!(said.contains("1 subscriptions ended, 1 users cannot sign in"), "{said}");
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    let ended = crate::subscription::subscription(&mut *connection, contract.subscription.id).await;
+    assert_eq!(ended.unwrap().state, crate::subscription::State::Ended);
+    let goes_on = crate::subscription::subscription(&mut *connection, stays.subscription.id).await;
+    assert_eq!(goes_on.unwrap().state, crate::subscription::State::Active);
+    drop(connection);
+    let users = "SELECT count(*) FROM users WHERE disabled_at_ms IS NOT NULL";
+    assert_eq!(count(&world.database, users).await, 1);
+    assert_eq!(count(&world.database, "SELECT min(user_id) FROM sessions").await, 11);
+
+    // What it used until then is charged, and asked for and done once more nothing changes.
+    crate::invoice::close(&world.database, &world.usage, customer, ms("2026-01-21T12:00:00Z"))
+        .await
+        .unwrap();
+    assert_eq!(count(&world.database, "SELECT count(*) FROM invoices").await, 1);
+    let again = approved(&world.database, Action::AccountDeletion { customer }).await;
+    assert!(
+        matches!(&again, Done::Executed(said) if said.contains("0 subscriptions ended, 0 users")),
+        "{again:?}"
+    );
+    // An account that there is not is not approved.
+    let mut transaction = admins.database.begin_write().await.unwrap();
+    let nobody = Action::AccountDeletion {
+        customer: CustomerId(99),
+    };
+    assert!(execute(&mut transaction, &nobody, "x", 30).await.is_err());
+}
+
+async fn insert_user(database: &Database, id: UserId, role: &str, customer: Option<CustomerId>) {
+    sqlx::query(
+        "INSERT INTO users (id, email, name, role, customer_id, password_hash, created_at_ms) \
+         VALUES ($1, $2, 'x', $3, $4, 'x', 0)",
+    )
+    .bind(id.0)
+    .bind(format!("user{}@example.net", id.0))
+    .bind(role)
+    .bind(customer.map(|customer| customer.0))
+    .execute(database.pool())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn f60_an_admin_who_was_deleted_decides_nothing_any_more() {
+    let world = world().await;
+    insert_user(&world.database, UserId(7), "admin", None).await;
+    let done = approved(&world.database, Action::AdminDeleted { user: UserId(7) }).await;
+    assert_eq!(done, Done::Executed("usr_7 cannot sign in any more".to_owned()));
+    let id = asked(&world).await;
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    let refused = approve(&mut connection, id, admin(UserId(7)), 40).await.unwrap_err();
+    assert!(matches!(refused, ApprovalError::NotAdmin(_)), "{refused}");
+    drop(connection);
+    // Finance is no admin: that is not what was approved.
+    let done = approved(&world.database, Action::AdminDeleted { user: FAY }).await;
+    assert!(matches!(done, Done::Executed(said) if said.contains("was no admin")));
+    let enabled = "SELECT count(*) FROM users WHERE id = 3 AND disabled_at_ms IS NULL";
+    assert_eq!(count(&world.database, enabled).await, 1);
+}
+
+#[tokio::test]
+async fn f60_what_billing_cannot_do_says_who_does_what() {
+    let world = world().await;
+    let settings = Action::GatewaySettings {
+        gateway: "stripe".to_owned(),
+        settings: serde_json::json!({"api_key": "sk_live"}),
+    };
+    let admin = Action::AdminCreated {
+        email: "eve@example.net".to_owned(),
+        name: "Eve".to_owned(),
+    };
+    let change = Action::DatabaseChange {
+        description: "drop the index".to_owned(),
+    };
+    for (action, who, what) in [
+        (settings, "Whoever runs the machine", "[stripe]"),
+        (admin, "Whoever runs the machine", "--email eve@example.net"),
+        (change, "Whoever runs the database", "drop the index"),
+    ] {
+        let Done::ByHand(said) = approved(&world.database, action).await else {
+            panic!("{what} is done by hand")
+        };
+        assert!(said.starts_with(who) && said.contains(what), "{said}");
     }
 }

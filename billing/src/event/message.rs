@@ -105,10 +105,6 @@ impl Facts<'_> {
             .unwrap_or_else(|| "your service".to_owned())
     }
 
-    fn plan(&self) -> String {
-        self.or("plan_name", "the plan")
-    }
-
     fn number(&self) -> String {
         self.text("number").or_else(|| self.text("invoice")).unwrap_or_default()
     }

@@ -22,6 +22,7 @@
 
 mod deliver;
 mod dispatch;
+mod facts;
 pub mod guard;
 mod kind;
 pub mod mail;
@@ -148,7 +149,7 @@ pub async fn publish_all(
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
     let mut events = Vec::with_capacity(new.len());
     for event in new {
-        let facts = checked_facts(&event)?;
+        let facts = facts_of(connection, &event).await?;
         events.push((event, facts));
     }
     let first = next_ids(connection, "event", count).await?;
@@ -167,15 +168,9 @@ pub async fn publish_all(
     Ok(EventId(first))
 }
 
-/// The facts of an event as they are stored.
-fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
-    let NewEvent {
-        event_type,
-        subject,
-        payload,
-        ..
-    } = new;
-    let event_type = *event_type;
+/// The facts of an event, checked and completed, as they are stored.
+async fn facts_of(connection: &mut AnyConnection, new: &NewEvent) -> Result<String, EventError> {
+    let (event_type, subject) = (new.event_type, &new.subject);
     let is_id = (1..=MAX_SUBJECT_CHARS).contains(&subject.len())
         && subject
             .bytes()
@@ -186,10 +181,12 @@ fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
             subject: subject.clone(),
         });
     }
-    let serde_json::Value::Object(facts) = payload else {
+    let serde_json::Value::Object(facts) = &new.payload else {
         return Err(EventError::NotAnObject { event_type });
     };
-    for (name, value) in facts {
+    let mut facts = facts.clone();
+    facts::complete(connection, event_type, subject, &mut facts).await?;
+    for (name, value) in &facts {
         if let Some(value) = float_in(value) {
             return Err(EventError::Float {
                 event_type,
@@ -198,7 +195,7 @@ fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
             });
         }
     }
-    let text = payload.to_string();
+    let text = serde_json::Value::Object(facts).to_string();
     if text.len() > MAX_PAYLOAD_BYTES {
         return Err(EventError::TooLarge {
             event_type,

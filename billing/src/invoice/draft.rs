@@ -24,7 +24,6 @@ use super::items::{ChargeItem, open_items};
 use super::pool::{self, Share};
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
-use crate::catalog;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::exclusion::{self, Exclusion};
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
@@ -396,17 +395,11 @@ fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Sha
         let (Some((usage, _)), Some(charge)) = (used, rating::usage_charge(phase, &due.charged)?) else {
             continue;
         };
-        shares.push(Share {
-            key: due.key.clone(),
-            from_ms: period.start_ms,
-            to_ms: period.end_ms,
-            mode: phase.plan.terms.mode().map_or("", catalog::mode_name),
-            used: match &charge {
-                UsageCharge::Transfer { .. } => Some(usage.billed_bytes),
-                UsageCharge::Percentile { .. } => usage.percentile_95_bps,
-            },
-            charge,
-        });
+        let used = match &charge {
+            UsageCharge::Transfer { .. } => Some(usage.billed_bytes),
+            UsageCharge::Percentile { .. } => usage.percentile_95_bps,
+        };
+        shares.push(Share::new(due.key.clone(), phase, period, charge, used));
     }
     Ok(shares)
 }

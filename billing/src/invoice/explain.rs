@@ -8,6 +8,7 @@ use schemas::inventory::{self, Service};
 use schemas::money::Money;
 use schemas::window::WINDOW_MS;
 
+use super::read::time_zone_of;
 use super::{InvoiceLine, get, line};
 use crate::evidence::{Evidence, Measured, MeasuredGap, UsageCharge};
 use crate::rating;
@@ -119,9 +120,10 @@ pub async fn explain<U: UsageSource>(
         _ => return Err(BillingError::NoUsage(line_id)),
     };
     let service = service_of(database, &line).await?;
-    let customer = inventory::customer(database.pool(), service.customer).await?;
+    // The document's zone: the service may be another customer's by now.
+    let zone = inventory::zone_named(&time_zone_of(database.pool(), line.invoice).await?)?;
     let (from_ms, to_ms) = (line.period_start_ms, line.period_end_ms);
-    let points = usage.days(&service, from_ms, to_ms, &customer.time_zone).await?;
+    let points = usage.days(&service, from_ms, to_ms, &zone).await?;
     let days = points.iter().map(|point| DayUsage {
         start_ms: point.start_ms,
         end_ms: point.end_ms,

@@ -32,6 +32,7 @@ pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recomput
 pub use export::export_csv;
 pub(crate) use export::inert;
 pub use items::{ChargeItem, add_item, items_of};
+pub use pool::{Share, grants as pool_grants};
 pub use prospect::{Horizon, Prospect, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 

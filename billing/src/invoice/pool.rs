@@ -7,19 +7,36 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::BillingError;
+use schemas::period::Period;
+
 use crate::evidence::UsageCharge;
+use crate::subscription::Phase;
+use crate::{BillingError, catalog};
 
 /// A usage line that may give or take.
-pub(super) struct Share {
-    /// Its charge's key.
-    pub(super) key: String,
-    pub(super) from_ms: i64,
-    pub(super) to_ms: i64,
-    pub(super) mode: &'static str,
-    pub(super) charge: UsageCharge,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Names it among the others; of an invoice its charge's key.
+    key: String,
+    from_ms: i64,
+    to_ms: i64,
+    mode: &'static str,
+    charge: UsageCharge,
     /// Bytes, or bits per second; `None` where nothing was measured: that takes no part.
-    pub(super) used: Option<u64>,
+    used: Option<u64>,
+}
+
+impl Share {
+    pub fn new(key: String, phase: &Phase, period: Period, charge: UsageCharge, used: Option<u64>) -> Share {
+        Share {
+            key,
+            from_ms: period.start_ms,
+            to_ms: period.end_ms,
+            mode: phase.plan.terms.mode().map_or("", catalog::mode_name),
+            charge,
+            used,
+        }
+    }
 }
 
 /// What services must have in common: months, directions, unit and price.
@@ -27,11 +44,11 @@ type PoolKey = (i64, i64, &'static str, String);
 /// A line's key, what it has and what it used.
 type Member<'a> = (&'a str, u64, u64);
 
-/// What each line gets from the pool, by key; nothing for those that need none.
+/// What each line gets from the pool, by key, in the order of the lines; nothing for those that need none.
 ///
 /// # Errors
 /// When a price cannot be written.
-pub(super) fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
+pub fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
     let mut pools: BTreeMap<PoolKey, Vec<Member<'_>>> = BTreeMap::new();
     for share in shares {
         let Some(used) = share.used else { continue };

@@ -132,6 +132,18 @@ pub async fn line_of(
     read_line(&row.ok_or(BillingError::NoInvoiceLine(id))?)
 }
 
+/// The IANA name of the zone of one invoice.
+///
+/// # Errors
+/// [`BillingError::NoInvoice`] when there is none of this id.
+pub(super) async fn time_zone_of(db: impl AnyExecutor<'_>, id: InvoiceId) -> Result<String, BillingError> {
+    let row = sqlx::query("SELECT time_zone FROM invoices WHERE id = $1")
+        .bind(id.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.ok_or(BillingError::NoInvoice(id))?.try_get(0)?)
+}
+
 async fn with_lines(connection: &mut AnyConnection, invoice: Invoice) -> Result<InvoiceWithLines, BillingError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "SELECT {LINE_COLUMNS} {FROM_LINES} WHERE l.invoice_id = $1 ORDER BY l.position"

@@ -48,7 +48,7 @@ pub use gateway::{
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
-pub use refund::{NewRefund, Refund, RefundState, refund, refunds_of};
+pub use refund::{NewRefund, Refund, RefundState, record_sent_back, refund, refunds_of};
 pub use state::State;
 pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};
 pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};

@@ -169,29 +169,8 @@ async fn intend(
     new: &NewRefund<'_>,
     now_ms: i64,
 ) -> Result<(Refund, Payment), PaymentError> {
-    let reason = checked_text("reason", new.reason, MAX_REASON_CHARS)?;
     let mut transaction = database.begin_write().await?;
-    let payment = locked(&mut transaction, new.payment).await?;
-    if payment.gateway != gateway {
-        return Err(PaymentError::NotCapable {
-            gateway,
-            what: "refund what another gateway was paid",
-        });
-    }
-    if payment.state != State::Succeeded {
-        return Err(PaymentError::NotPaid(new.payment));
-    }
-    if new.amount.minor <= 0 {
-        return Err(PaymentError::NotPositive(new.amount));
-    }
-    let refundable = settlement::refundable(&mut transaction, new.payment).await?;
-    if new.amount.currency != refundable.currency || new.amount.minor > refundable.minor {
-        return Err(PaymentError::NotRefundable {
-            payment: new.payment,
-            refundable,
-            asked: new.amount,
-        });
-    }
+    let (payment, reason) = checked(&mut transaction, gateway, new).await?;
     let row = NewRow {
         payment: payment.id,
         amount: new.amount,
@@ -206,6 +185,75 @@ async fn intend(
     let refund = get(&mut *transaction, id).await?;
     transaction.commit().await?;
     Ok((refund, payment))
+}
+
+/// The payment, locked, and the reason as it is kept, when so much of it can be refunded.
+async fn checked(
+    connection: &mut AnyConnection,
+    gateway: GatewayName,
+    new: &NewRefund<'_>,
+) -> Result<(Payment, String), PaymentError> {
+    let reason = checked_text("reason", new.reason, MAX_REASON_CHARS)?;
+    let payment = locked(&mut *connection, new.payment).await?;
+    if payment.gateway != gateway {
+        return Err(PaymentError::NotCapable {
+            gateway,
+            what: "refund what another gateway was paid",
+        });
+    }
+    if payment.state != State::Succeeded {
+        return Err(PaymentError::NotPaid(new.payment));
+    }
+    if new.amount.minor <= 0 {
+        return Err(PaymentError::NotPositive(new.amount));
+    }
+    let refundable = settlement::refundable(connection, new.payment).await?;
+    if new.amount.currency != refundable.currency || new.amount.minor > refundable.minor {
+        return Err(PaymentError::NotRefundable {
+            payment: new.payment,
+            refundable,
+            asked: new.amount,
+        });
+    }
+    Ok((payment, reason))
+}
+
+/// Records that money of a bank transfer was sent back at the bank: succeeded at once, and once for a reference.
+///
+/// # Errors
+/// When not so much of the payment can be refunded, it was no bank transfer, or the reference was recorded for it before.
+pub async fn record_sent_back(
+    connection: &mut AnyConnection,
+    new: &NewRefund<'_>,
+    reference: &str,
+    now_ms: i64,
+) -> Result<RefundId, PaymentError> {
+    let reference = checked_text("reference", reference, MAX_REASON_CHARS)?;
+    let (payment, reason) = checked(&mut *connection, GatewayName::Manual, new).await?;
+    let before = refunds_of(&mut *connection, payment.id).await?;
+    if before.iter().any(|one| one.reference.as_deref() == Some(&reference)) {
+        return Err(PaymentError::RecordedBefore {
+            reference,
+            payment: payment.id,
+        });
+    }
+    let row = NewRow {
+        payment: payment.id,
+        amount: new.amount,
+        key: Some(format!("manual:{}:{reference}", payment.id)),
+        state: RefundState::Intent,
+        reference: Some(&reference),
+        reason: &reason,
+        created_by: new.created_by,
+        check_at_ms: None,
+    };
+    let id = insert(&mut *connection, row, now_ms).await?;
+    let outcome = RefundOutcome {
+        reference: None,
+        state: RefundProgress::Succeeded,
+    };
+    record(connection, id, &outcome, now_ms).await?;
+    Ok(id)
 }
 
 struct NewRow<'a> {

@@ -2,8 +2,11 @@
 //! completed on a day with prorated billing on both sides.
 //!
 //! The old owner's subscription ends with the day before, so that unused days come back as credit; the new owner's begins
-//! on that day, in their currency and time zone. What was measured before stays the old owner's to see (S1).
+//! on that day, in their currency and time zone, or on the next where their midnight comes before the old owner's: an hour is
+//! charged to one of them at most. What was measured before is not the new owner's to see, and nothing from then on the old
+//! owner's (S1).
 
+use jiff::tz::TimeZone;
 use schemas::db::next_id;
 use schemas::ids::{CustomerId, ServiceId, SubscriptionId, TransferId};
 use schemas::inventory;
@@ -65,7 +68,7 @@ pub async fn request(
 ) -> Result<TransferId, BillingError> {
     let ticket = catalog::checked_text("ticket", ticket, MAX_REASON_CHARS)?;
     let moved = inventory::service(&mut *connection, service).await?;
-    let recipient = inventory::customer(&mut *connection, to).await?;
+    inventory::customer(&mut *connection, to).await?;
     let refuse = |why| BillingError::TransferRefused { service, why };
     if moved.customer == to {
         return Err(refuse("it is theirs already"));
@@ -97,7 +100,7 @@ pub async fn request(
     .execute(&mut *connection)
     .await?;
     let transfer = transfer(&mut *connection, id).await?;
-    let facts = json!({ "service": moved.name, "ticket": ticket, "to": recipient.name });
+    let facts = json!({ "ticket": ticket });
     tell_both(connection, &transfer, EventType::TransferRequested, &facts, now_ms).await?;
     Ok(id)
 }
@@ -121,10 +124,12 @@ pub async fn approve(
     .bind(id.0)
     .execute(&mut *connection)
     .await?;
-    match done.rows_affected() {
-        0 => Err(not_in(connection, id, "approved").await),
-        _ => Ok(()),
+    if done.rows_affected() == 0 {
+        return Err(not_in(connection, id, "approved").await);
     }
+    let transfer = transfer(&mut *connection, id).await?;
+    let facts = json!({ "ticket": transfer.ticket });
+    tell_both(connection, &transfer, EventType::TransferApproved, &facts, now_ms).await
 }
 
 /// Gives a move up.
@@ -147,10 +152,12 @@ pub async fn cancel(
     .bind(id.0)
     .execute(&mut *connection)
     .await?;
-    match done.rows_affected() {
-        0 => Err(not_in(connection, id, "cancelled").await),
-        _ => Ok(()),
+    if done.rows_affected() == 0 {
+        return Err(not_in(connection, id, "cancelled").await);
     }
+    let transfer = transfer(&mut *connection, id).await?;
+    let facts = json!({ "ticket": transfer.ticket, "reason": reason });
+    tell_both(connection, &transfer, EventType::TransferCancelled, &facts, now_ms).await
 }
 
 /// Moves an approved service on the old owner's local day of `now_ms`. The new owner's subscription, if the service had
@@ -176,7 +183,6 @@ pub async fn complete(
         return Err(not_in(connection, id, "completed").await);
     }
     let recipient = inventory::customer(&mut *connection, transfer.to).await?;
-    let service = inventory::service(&mut *connection, transfer.service).await?;
     let reason = format!("transferred to {} ({id})", recipient.id);
     let mut owned_from_ms = midnight_ms(local_date(now_ms, &recipient.time_zone)?, &recipient.time_zone)?;
     let mut begun = None;
@@ -188,6 +194,7 @@ pub async fn complete(
         owned_from_ms = midnight_ms(local_date(now_ms, &old.time_zone)?, &old.time_zone)?;
         change::cancel_and(connection, old.id, End::Now, Afterwards::Keep, &reason, actor, now_ms).await?;
         inventory::hand_over(connection, transfer.service, recipient.id, owned_from_ms).await?;
+        let started_at_ms = first_day_ms(now_ms, owned_from_ms, &recipient.time_zone)?;
         for contract in wanted {
             let phase = contract.last_phase();
             let price = catalog::price_at(
@@ -204,7 +211,7 @@ pub async fn complete(
             let new = NewSubscription {
                 quantity: phase.quantity,
                 parent: contract.subscription.parent.and(begun),
-                ..NewSubscription::new(transfer.service, price.id, now_ms)
+                ..NewSubscription::new(transfer.service, price.id, started_at_ms)
             };
             let made = subscribe(connection, new, actor, now_ms).await?;
             begun = begun.or(Some(made.id));
@@ -212,9 +219,19 @@ pub async fn complete(
     } else {
         inventory::hand_over(connection, transfer.service, recipient.id, owned_from_ms).await?;
     }
-    let facts = json!({ "service": service.name, "ticket": transfer.ticket, "to": recipient.name });
+    let facts = json!({ "ticket": transfer.ticket });
     tell_both(connection, &transfer, EventType::TransferCompleted, &facts, now_ms).await?;
     Ok(begun)
+}
+
+/// `now_ms`, or the next midnight of the new owner where their day of it began before the service was theirs.
+fn first_day_ms(now_ms: i64, owned_from_ms: i64, zone: &TimeZone) -> Result<i64, BillingError> {
+    let today = local_date(now_ms, zone)?;
+    if midnight_ms(today, zone)? >= owned_from_ms {
+        return Ok(now_ms);
+    }
+    let tomorrow = today.tomorrow().map_err(|error| BillingError::Period(error.into()))?;
+    Ok(midnight_ms(tomorrow, zone)?)
 }
 
 async fn tell_both(
@@ -224,10 +241,15 @@ async fn tell_both(
     facts: &serde_json::Value,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    for (customer, side) in [(transfer.from, "from"), (transfer.to, "to")] {
+    for (customer, side, other) in [
+        (transfer.from, "giver", transfer.to),
+        (transfer.to, "receiver", transfer.from),
+    ] {
         let mut payload = facts.clone();
         payload["side"] = json!(side);
-        payload["service_id"] = json!(transfer.service);
+        payload["other_name"] = json!(inventory::customer(&mut *connection, other).await?.name);
+        payload["service"] = json!(transfer.service);
+        payload["at_ms"] = json!(now_ms);
         let new = NewEvent {
             event_type,
             customer: Some(customer),
@@ -283,3 +305,6 @@ fn read(row: &AnyRow) -> Result<Transfer, BillingError> {
         settled_at_ms: row.try_get("settled_at_ms")?,
     })
 }
+
+#[cfg(test)]
+mod tests;

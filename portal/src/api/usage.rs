@@ -15,7 +15,7 @@ use super::ApiQuery;
 use crate::auth::{Customer, Ops};
 use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
 use crate::error::{ApiError, Failure};
-use crate::format::VolumeUnits;
+use crate::format::{self, VolumeUnits};
 use crate::range::{Asked, Range, step_name};
 use crate::state::AppState;
 
@@ -89,7 +89,16 @@ pub(crate) fn resolve(
     let previous = period
         .previous(anchor, &customer.time_zone)
         .map_err(billing::BillingError::from)?;
-    asked.resolve(state.now_ms(), &customer.time_zone, &period, &previous)
+    let mut range = asked.resolve(state.now_ms(), &customer.time_zone, &period, &previous)?;
+    // What was measured before it was theirs is not theirs to see (S1); the series begins there, whatever its steps.
+    if range.to_ms <= own.visible_from_ms {
+        return Err(Failure::BadRequest(format!(
+            "This service is yours since {}: what was measured before is not yours to see.",
+            format::date(own.visible_from_ms, &customer.time_zone)
+        )));
+    }
+    range.from_ms = range.from_ms.max(own.visible_from_ms);
+    Ok(range)
 }
 
 /// The series of one service over a checked range.

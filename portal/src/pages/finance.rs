@@ -1,10 +1,11 @@
 //! Pages of finance: the invoices of all customers, one invoice with its postings, and the trial balance.
 //!
-//! Amounts of different currencies are never added: every sum is one per currency. Months are those of finalisation, in
-//! UTC, as the numbers of the invoices are.
+//! Amounts of different currencies are never added: every sum is one per currency. What is selected by month or day is selected
+//! by finalisation in UTC, as the years in the numbers are; the dates of a document are those printed on it, in its own zone.
 
 mod aging;
 mod customer;
+mod customer_end;
 mod customers;
 mod document;
 mod export;
@@ -68,6 +69,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/customers/{customer}/charge", post(customer::charge))
         .route("/finance/customers/{customer}/grant", post(customer::grant))
         .route("/finance/customers/{customer}/close", post(customer::close))
+        .route("/finance/customers/{customer}/terminate", post(customer_end::terminate))
+        .route("/finance/customers/{customer}/delete", post(customer_end::delete))
         .route("/finance/payments", get(payments::list))
         .route("/finance/payments/{payment}", get(payments::show))
         .route("/finance/payments/{payment}/refund", post(payments::refund))
@@ -140,8 +143,8 @@ impl InvoiceRow {
             id: invoice.id,
             customer: invoice.customer,
             period: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
-            finalised: format::day(invoice.finalised_at_ms, &TimeZone::UTC),
-            due: format::day(invoice.due_at_ms, &zone),
+            finalised: format::date(invoice.finalised_at_ms, &zone),
+            due: format::date(invoice.due_at_ms, &zone),
             status,
             badge,
             is_credit_note: invoice.kind == InvoiceKind::CreditNote,

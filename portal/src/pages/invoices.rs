@@ -1,8 +1,9 @@
-//! A customer's invoices and credit notes, on the page, as PDF and as XML, with what settled them, and each usage line
-//! explained: what was measured, day by day, and with whom (B5).
+//! A customer's invoices and credit notes, on the page, as PDF and as XML, with what settled them, and each line
+//! explained (`steps.rs`); of usage what was measured, day by day, and with whom (B5).
 
 pub(crate) mod lines;
 mod pay;
+mod steps;
 
 use askama::Template;
 use axum::Router;
@@ -25,7 +26,7 @@ use crate::format;
 use crate::pages::paying;
 use crate::shell::Shell;
 use crate::state::AppState;
-use lines::{LineAddresses, LineRow, TaxRow, tax_rows};
+use lines::{LineAddresses, LineRow, TaxRow, explained_taxes};
 use pay::PayView;
 
 /// Address of the list, and the navigation entry of all pages here.
@@ -336,8 +337,8 @@ async fn invoice_page(
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),
         subtotal: found.invoice.subtotal,
-        taxes: tax_rows(&found.taxes),
-        lines: found.lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
+        taxes: explained_taxes(&found.taxes, &found.invoice),
+        lines: found.lines.iter().map(|line| LineRow::new(line, &zone, PATH)).collect(),
     })
 }
 
@@ -396,10 +397,10 @@ async fn line(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &invoice).await?;
-    let explanation = customer::explanation(&state, &found, &line).await?;
+    let explained = customer::explained(&state, &found, &line).await?;
     let addresses = LineAddresses {
         list: PATH,
-        invoice: format!("{PATH}/{}", found.invoice.id),
+        documents: PATH,
     };
-    lines::show(&state, &customer.who, &found.invoice, &explanation, addresses, &headers)
+    lines::show(&state, &customer.who, &found.invoice, &explained, &addresses, &headers)
 }

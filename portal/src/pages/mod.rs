@@ -46,3 +46,5 @@ pub(crate) fn routes() -> Router<AppState> {
 
 #[cfg(test)]
 mod staff_tests;
+#[cfg(test)]
+mod transfer_tests;

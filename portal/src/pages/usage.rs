@@ -64,6 +64,8 @@ struct PeriodView {
     will_cost: bool,
     coverage: String,
     is_complete: bool,
+    /// What is included has what other services leave of theirs in it.
+    is_pooled: bool,
 }
 
 struct QuotaView {
@@ -97,12 +99,13 @@ impl PeriodView {
             Some(UsageCharge::Transfer { unit, .. }) => format::in_unit(bytes, unit.bytes(), unit.name()),
             _ => units.bytes(bytes),
         };
+        let included_projected = to_date.included_bytes_projected().unwrap_or_default();
         let quota = to_date.included_bytes().map(|included| QuotaView {
             included: volume(included),
             percent: percent_of(usage.billed_bytes, included),
-            projected_percent: percent_of(to_date.projected_bytes, included),
+            projected_percent: percent_of(to_date.projected_bytes, included_projected),
             is_over: usage.billed_bytes > included,
-            will_be_over: to_date.projected_bytes > included,
+            will_be_over: to_date.projected_bytes > included_projected,
         });
         PeriodView {
             dates: format::dates(usage.from_ms, usage.to_ms - 1, zone),
@@ -124,6 +127,7 @@ impl PeriodView {
             will_cost: to_date.cost_projected.is_some_and(|cost| cost.minor > 0),
             coverage: coverage_words(usage.windows_measured, usage.windows_expected),
             is_complete: usage.windows_measured == usage.windows_expected,
+            is_pooled: to_date.is_pooled && to_date.charge.is_some(),
         }
     }
 }
@@ -162,6 +166,7 @@ struct UsageList {
     received: String,
     sent: String,
     extra: Option<Money>,
+    is_pooled: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -244,6 +249,7 @@ async fn list(
         received: units.bytes(sum(|to_date| to_date.usage.bytes_in)),
         sent: units.bytes(sum(|to_date| to_date.usage.bytes_out)),
         extra,
+        is_pooled: account.billing.pools_usage,
     })
 }
 

@@ -7,6 +7,7 @@ use billing::catalog::{self, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Quota
 use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use portal::{NewUser, Role};
@@ -186,15 +187,21 @@ async fn subscribe(
     zone: &TimeZone,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let ended_on = now.to_zoned(zone.clone()).date().checked_sub(days_ago.days())?;
-    let started_on = ended_on.checked_sub(1.month())?;
-    let started_at_ms = started_on.to_zoned(zone.clone())?.timestamp().as_millisecond();
+    let (ended_on, started_at_ms) = billing_month(now, zone, days_ago)?;
     let new = NewSubscription {
         anchor_day: Some(i64::from(ended_on.day())),
         ..NewSubscription::new(service, price, started_at_ms)
     };
     subscription::subscribe(transaction, new, "demo", started_at_ms).await?;
     Ok(())
+}
+
+/// The day after the billing month that ended `days_ago` days ago, and the month's first instant.
+fn billing_month(now: Timestamp, zone: &TimeZone, days_ago: i64) -> anyhow::Result<(Date, i64)> {
+    let ended_on = now.to_zoned(zone.clone()).date().checked_sub(days_ago.days())?;
+    let started_on = ended_on.checked_sub(1.month())?;
+    let started_at_ms = started_on.to_zoned(zone.clone())?.timestamp().as_millisecond();
+    Ok((ended_on, started_at_ms))
 }
 
 fn terms(plan: &FleetPlan) -> Terms {
@@ -247,4 +254,35 @@ fn showcase(fleet: &Fleet) -> usize {
     (0..fleet.customers.len())
         .max_by_key(|customer| score(*customer))
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::window::{DAY_MS, HOUR_MS, WindowStart};
+
+    use super::super::MIN_DAYS;
+    use super::*;
+
+    #[test]
+    fn a_billing_month_lies_inside_the_history_at_every_hour_of_the_year() {
+        let days_ago = ANCHOR_DAYS_AGO.into_iter().max().unwrap();
+        // 2026-01-01T00:55:00Z, and every hour from then on: the last minutes of local days where clocks changed are the worst.
+        let first_ms = 1_767_228_900_000;
+        for name in [
+            "America/New_York",
+            "America/Los_Angeles",
+            "Europe/Madrid",
+            "Asia/Kolkata",
+            "Australia/Sydney",
+        ] {
+            let zone = TimeZone::get(name).unwrap();
+            for hour in 0..366 * 24 {
+                let now_ms = first_ms + hour * HOUR_MS;
+                let history_ms = WindowStart::containing(now_ms).start_ms() - MIN_DAYS * DAY_MS;
+                let now = Timestamp::from_millisecond(now_ms).unwrap();
+                let (_, started_at_ms) = billing_month(now, &zone, days_ago).unwrap();
+                assert!(started_at_ms >= history_ms, "{name} at {now}");
+            }
+        }
+    }
 }

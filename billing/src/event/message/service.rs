@@ -120,7 +120,7 @@ fn transfer(kind: EventType, service: &str, facts: &Facts<'_>) -> Message {
         )),
     };
     message
-        .fact("Service", facts.text("service"))
+        .fact("Service", facts.text("service_name"))
         .fact("Transfer", facts.text("transfer"))
         .fact("Takes effect", facts.day("at_ms"))
         .page("See your services", "/usage")

@@ -6,27 +6,42 @@ use super::{Facts, Message, Tone};
 use crate::event::{Event, EventType};
 
 pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
-    let (plan, service, reason) = (facts.plan(), facts.service(), facts.text("reason"));
+    let (plan, service, reason) = (facts.text("plan_name"), facts.service(), facts.text("reason"));
+    // Without a plan the service alone.
+    let plan_for = match &plan {
+        Some(plan) => format!("{plan} for {service}"),
+        None => service.clone(),
+    };
     let at = facts.instant("at_ms");
     let on = at.as_ref().map_or(String::new(), |at| format!(" on {at}"));
     let page = format!("/subscriptions/{}", facts.or("subscription", &event.subject));
     let change = match event.payload.get("kind").and_then(Value::as_str) {
         Some("cancel") => format!("The cancellation of {service}"),
-        Some("addon") => format!("Adding {plan} to {service}"),
-        _ => format!("The change of {service} to {plan}"),
+        Some("addon") => match &plan {
+            Some(plan) => format!("Adding {plan} to {service}"),
+            None => format!("The add-on to {service}"),
+        },
+        _ => match &plan {
+            Some(plan) => format!("The change of {service} to {plan}"),
+            None => format!("The change of {service}"),
+        },
     };
     let message = match event.event_type {
         EventType::SubscriptionCreated => {
-            Message::new(Tone::Plain, format!("{service}: {plan} ordered"), "Thank you for your order")
-                .say(format!("{plan} for {service} is ordered."))
+            Message::new(Tone::Plain, format!("{plan_for} is ordered"), "Thank you for your order")
+                .say(format!("{plan_for} is ordered."))
         }
         EventType::SubscriptionActivated => {
             Message::new(Tone::Good, format!("{service} is active"), format!("{service} is active"))
-                .say(format!("{plan} for {service} is active from now on."))
+                .say(format!("{plan_for} is active from now on."))
         }
         EventType::SubscriptionChanged => {
-            Message::new(Tone::Plain, format!("{service} is now {plan}"), "Your plan was changed")
-                .say(format!("{service} has {plan} from now on. What is left of the plan before is credited by the day."))
+            let now = plan.map_or_else(
+                || format!("The plan of {service} was changed"),
+                |plan| format!("{service} has {plan} from now on"),
+            );
+            Message::new(Tone::Plain, now.clone(), "Your plan was changed")
+                .say(format!("{now}. What is left of the plan before is credited by the day."))
         }
         EventType::SubscriptionCancelled => {
             Message::new(Tone::Plain, format!("{service} is cancelled"), format!("{service} is cancelled"))
@@ -39,7 +54,7 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
         }
         EventType::SubscriptionEnded => {
             Message::new(Tone::Plain, format!("{service} has ended"), format!("{service} has ended"))
-                .say(format!("{plan} for {service} has ended. Usage up to the end is on the last invoice."))
+                .say(format!("{plan_for} has ended. Usage up to the end is on the last invoice."))
         }
         EventType::SubscriptionPastDue => {
             Message::new(Tone::Alert, format!("{service}: an invoice is overdue"), "An invoice is overdue")

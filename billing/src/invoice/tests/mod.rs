@@ -642,9 +642,10 @@ async fn csv_has_exact_amounts_and_no_formulas() {
     let invoices = list_of(world.database.pool(), customer).await.unwrap();
     assert_eq!(
         export_csv(&invoices).unwrap(),
-        "kind,number,customer,customer_name,currency,period_start,period_end,finalised_at,due_on,status,subtotal,tax,total,\
-         settled,outstanding\n\
-         invoice,INV-2026-000001,cus_1,\"'=1+1, \"\"Ltd\"\"\",USD,2026-01-01,2026-02-01,2026-02-01T00:10:00Z,2026-02-15,\
+        "kind,number,customer,customer_name,currency,period_start,period_end,issued_on,finalised_at,\
+         due_on,status,subtotal,tax,total,settled,outstanding\n\
+         invoice,INV-2026-000001,cus_1,\"'=1+1, \"\"Ltd\"\"\",USD,2026-01-01,2026-02-01,2026-02-01,\
+         2026-02-01T00:10:00Z,2026-02-15,\
          finalised,20.00,3.80,23.80,0.00,23.80\n"
     );
     let owner = inventory::customer(world.database.pool(), customer).await.unwrap();
@@ -706,4 +707,69 @@ proptest! {
             assert_books_are_right(&world).await;
         });
     }
+}
+
+/// Every fact that docs/events.md promises of what happened, by the event's type.
+async fn facts_of(world: &World, event_type: &str) -> Vec<serde_json::Value> {
+    use sqlx::Row as _;
+    let rows = sqlx::query("SELECT payload FROM events WHERE event_type = $1 ORDER BY id")
+        .bind(event_type)
+        .fetch_all(world.database.pool())
+        .await
+        .unwrap();
+    let facts = rows
+        .iter()
+        .map(|row| serde_json::from_str(&row.get::<String, _>(0)).unwrap());
+    facts.collect()
+}
+
+#[tokio::test]
+async fn events_of_a_customer_s_month_carry_the_facts_that_are_promised() {
+    let world = World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, DEAL).await;
+    let now_ms = ms("2026-02-01T00:10:00Z");
+    close(&world.database, &world.usage, customer, now_ms).await.unwrap();
+    let invoice = list_of(world.database.pool(), customer).await.unwrap()[0].clone();
+    let mut transaction = world.database.begin_write().await.unwrap();
+    credit(&mut transaction, invoice.id, Credited::Whole, "goodwill", now_ms)
+        .await
+        .unwrap();
+    let id = contract.subscription.id;
+    crate::subscription::change::cancel(
+        &mut transaction,
+        id,
+        crate::subscription::change::End::Now,
+        "moves",
+        "x",
+        now_ms,
+    )
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+
+    let created = &facts_of(&world, "subscription.created").await[0];
+    assert_eq!(created["service"], contract.service.id.to_string(), "{created}");
+    assert_eq!(created["service_name"], "web-1");
+    assert_eq!(
+        (&created["plan_name"], &created["subscription"]),
+        (&"VPS Pro".into(), &id.to_string().into())
+    );
+    let issued = &facts_of(&world, "invoice.finalised").await[0];
+    assert_eq!(issued["invoice"], invoice.id.to_string());
+    assert_eq!(issued["amount_minor"], invoice.total.minor);
+    let note = &facts_of(&world, "credit_note.issued").await[0];
+    assert_eq!(note["invoice_number"], invoice.number, "{note}");
+    assert_eq!(note["amount_minor"], -invoice.total.minor);
+    assert_eq!(
+        facts_of(&world, "invoice.paid").await[0]["amount_minor"],
+        invoice.total.minor
+    );
+    let ended = &facts_of(&world, "subscription.ended").await[0];
+    assert_eq!(
+        (&ended["service_name"], &ended["at_ms"]),
+        (&"web-1".into(), &ended["ended_at_ms"])
+    );
+    let removed = &facts_of(&world, "service.terminate_requested").await[0];
+    assert_eq!(removed["service"], contract.service.id.to_string(), "{removed}");
 }

@@ -31,6 +31,8 @@ struct Row {
     asked: String,
     decided: String,
     reason: String,
+    /// What is left for a person once it is approved.
+    by_hand: Option<String>,
     is_pending: bool,
     /// Whoever asked does not decide.
     is_own: bool,
@@ -69,7 +71,7 @@ pub(super) async fn show(
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "approved" => Some("Approved, and done."),
-        "by_hand" => Some("Approved. Only somebody at the machine can do it: tell them."),
+        "by_hand" => Some("Approved. It is not done yet: who does what stands below."),
         "rejected" => Some("Rejected."),
         _ => None,
     };
@@ -122,6 +124,9 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
         asked: format::minute(approval.requested_at_ms, &TimeZone::UTC),
         decided,
         is_pending: approval.status == Status::Pending,
+        by_hand: Some(&approval)
+            .filter(|approval| approval.status != Status::Rejected)
+            .and_then(|approval| approval.action.by_hand()),
         is_own: approval.requested_by == user,
         subject: approval.subject,
         summary: approval.summary,
@@ -157,7 +162,7 @@ pub(super) async fn approve(
                 action.record("approval.execute", &found.subject, change).await?;
                 "approved"
             }
-            Done::ByHand => "by_hand",
+            Done::ByHand(_) => "by_hand",
         };
         action.commit().await?;
         Ok(said)

@@ -90,6 +90,8 @@ fn changes(change: &Value) -> Vec<Changed> {
     let mut found: Vec<Changed> = names
         .into_iter()
         .filter(|name| before.get(*name) != after.get(*name))
+        // What was empty and is, or was not asked for at all, says nothing.
+        .filter(|name| before.contains_key(*name) || after.get(*name).is_none_or(|value| value.as_str() != Some("")))
         .map(|name| Changed {
             name: name.replace('_', " "),
             before: before.get(name).map(text),
@@ -97,7 +99,8 @@ fn changes(change: &Value) -> Vec<Changed> {
         })
         .collect();
     let others = fields.iter().filter(|(name, value)| {
-        !(["before", "after"].contains(&name.as_str()) && (value.is_object() || value.is_null()))
+        let is_side = ["before", "after"].contains(&name.as_str()) && (value.is_object() || value.is_null());
+        !is_side && value.as_str() != Some("")
     });
     found.extend(others.map(|(name, value)| Changed {
         name: name.replace('_', " "),

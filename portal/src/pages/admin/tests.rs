@@ -522,3 +522,153 @@ async fn a_changed_price_leaves_alone_who_has_moved_on() {
     assert_eq!(planned[0].status.name(), "cancelled");
     assert_eq!(planned[0].reason, "its terms were changed before");
 }
+
+#[tokio::test]
+async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
+    let world = World::new().await;
+    let (mut admin, mut second) = admins(&world).await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let page = format!("/finance/customers/{}", world.ada);
+    let delete = format!("{page}/delete");
+    let reason = [("reason", "asked for by letter")];
+    // Finance sees the customer, and neither the form nor its address is theirs.
+    assert!(!finance.get(&page).await.body.contains("Delete the account"));
+    assert_eq!(send(&mut finance, &page, &delete, &reason).await.status, 403);
+    let refused = send(&mut admin, &page, &delete, &[("reason", " ")]).await;
+    assert_eq!(refused.status, 422);
+    let asked = send(&mut admin, &page, &delete, &reason).await;
+    assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
+    let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
+    assert_eq!(count(&world, running).await, 2, "nothing happens before it is approved");
+
+    let waiting = second.get("/admin/approvals").await.body;
+    assert!(
+        waiting.contains("asked for by letter") && waiting.contains("2 subscriptions end"),
+        "{waiting}"
+    );
+    assert!(
+        waiting.contains("Then by hand") && waiting.contains("at the gateway"),
+        "{waiting}"
+    );
+    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    assert_eq!(
+        approved.header("location"),
+        "/admin/approvals?done=approved",
+        "{}",
+        approved.body
+    );
+    assert_eq!(count(&world, running).await, 0);
+    let mut ada = world.portal.browser();
+    let answer = ada.sign_in("ada@example.net", crate::testing::PASSWORD).await;
+    assert_ne!(answer.status, 303, "nobody signs in for a deleted account");
+    let audit = admin.get(&format!("/admin/audit?subject={}", world.ada)).await.body;
+    assert!(
+        audit.contains("approval.execute") && audit.contains("documents and postings are kept"),
+        "{audit}"
+    );
+}
+
+#[tokio::test]
+async fn money_that_came_by_bank_transfer_is_recorded_as_sent_back_once() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let invoice = format!("/finance/invoices/{}", world.invoice_of_bob);
+    let paid = [("amount", "100.00"), ("reference", "MT-1")];
+    let done = send(&mut finance, &invoice, &format!("{invoice}/transfer"), &paid).await;
+    assert_eq!(done.status, 303, "{}", done.body);
+    // 49.00 settled the invoice, 51.00 became credit, which can go back.
+    let page = "/finance/payments/pay_1";
+    assert!(finance.get(page).await.body.contains("send it at the bank first"));
+    let refund = format!("{page}/refund");
+    let too_much = [("amount", "51.01"), ("reason", "paid twice"), ("reference", "MT-2")];
+    assert_eq!(send(&mut finance, page, &refund, &too_much).await.status, 422);
+    let nameless = [("amount", "30.00"), ("reason", "paid twice")];
+    assert_eq!(send(&mut finance, page, &refund, &nameless).await.status, 422);
+    let back = [("amount", "30.00"), ("reason", "paid twice"), ("reference", "MT-2")];
+    let done = send(&mut finance, page, &refund, &back).await;
+    assert_eq!(done.status, 303, "{}", done.body);
+    let again = [("amount", "10.00"), ("reason", "paid twice"), ("reference", "MT-2")];
+    let again = send(&mut finance, page, &refund, &again).await;
+    assert_eq!(again.status, 422, "a reference is recorded once");
+    assert_eq!(
+        count(
+            &world,
+            "SELECT CAST(sum(amount_minor) AS BIGINT) FROM refunds WHERE state = 'succeeded'"
+        )
+        .await,
+        3000
+    );
+    let cash = "SELECT CAST(sum(p.amount_minor) AS BIGINT) FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
+                WHERE a.name = 'cash:manual:USD'";
+    assert_eq!(count(&world, cash).await, 7000);
+    let report = ledger::check(world.portal.state.db()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.violations);
+    // Ada owes, bob has 21.00 ahead: two lines of the trial balance, not one.
+    let trial = finance.get("/finance/ledger").await.body;
+    assert!(trial.contains("receivables of 1 customer<"), "{trial}");
+    assert!(
+        trial.contains("credit of 1 customer<") && trial.contains(">21.00<"),
+        "{trial}"
+    );
+}
+
+#[tokio::test]
+async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approves() {
+    let world = World::new().await;
+    let (mut admin, mut second) = admins(&world).await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let page = format!("/finance/customers/{}", world.ada);
+    let terminate = format!("{page}/terminate");
+    let reason = [("reason", "the contract was given notice of")];
+    let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
+    assert_eq!(send(&mut finance, &page, &terminate, &reason).await.status, 403);
+    assert_eq!(send(&mut admin, &page, &terminate, &[]).await.status, 422);
+    assert_eq!(count(&world, running).await, 2);
+    let done = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(
+        done.header("location"),
+        format!("{page}?done=terminated"),
+        "{}",
+        done.body
+    );
+    assert_eq!(count(&world, running).await, 0);
+    let nothing = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(nothing.status, 422, "there is nothing left to end");
+
+    // Six of them are many.
+    let mut transaction = world.portal.state.db().begin_write().await.unwrap();
+    for number in 2000..2006i64 {
+        for sql in [
+            "INSERT INTO services (id, customer_id, name, service_type, status, created_at_ms) \
+             SELECT $1, 1, name, service_type, status, 0 FROM services WHERE id = 1",
+            "INSERT INTO subscriptions (id, customer_id, service_id, status, time_zone, started_at_ms, created_at_ms) \
+             SELECT $1, 1, $1, 'active', time_zone, started_at_ms, 0 FROM subscriptions WHERE service_id = 1",
+            "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
+             SELECT $1, $1, plan_id, price_id, 1, anchor_day, cycle_from, from_date, 0 FROM phases WHERE plan_id = 1 AND id < 1000 LIMIT 1",
+        ] {
+            sqlx::query(sql).bind(number).execute(&mut *transaction).await.unwrap();
+        }
+    }
+    transaction.commit().await.unwrap();
+    let asked = send(&mut admin, &page, &terminate, &reason).await;
+    assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
+    assert_eq!(count(&world, running).await, 6);
+    assert!(
+        second
+            .get("/admin/approvals")
+            .await
+            .body
+            .contains("End all 6 subscriptions")
+    );
+    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    assert_eq!(
+        approved.header("location"),
+        "/admin/approvals?done=approved",
+        "{}",
+        approved.body
+    );
+    assert_eq!(count(&world, running).await, 0);
+}

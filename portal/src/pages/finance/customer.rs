@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -71,6 +71,8 @@ struct CustomerPage {
     items: Vec<ItemRow>,
     statement: Vec<StatementRow>,
     older_href: Option<String>,
+    /// May end all of it: `customer_end.rs`.
+    is_admin: bool,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -82,7 +84,7 @@ pub(super) struct Shown {
     before: String,
 }
 
-async fn find(state: &AppState, id: &str) -> Result<Customer, Failure> {
+pub(super) async fn find(state: &AppState, id: &str) -> Result<Customer, Failure> {
     let id: CustomerId = id.parse().map_err(|_| Failure::NotFound)?;
     match inventory::customer(state.db().pool(), id).await {
         Err(InventoryError::NoCustomer(_)) => Err(Failure::NotFound),
@@ -182,6 +184,7 @@ async fn render(
             .collect(),
         statement: statement.collect(),
         older_href,
+        is_admin: finance.0.user.role == Role::Admin,
         customer,
         draft: draft.clone(),
     })?;
@@ -195,11 +198,13 @@ fn notice(done: &str) -> Option<&'static str> {
         "grant" => Some("The credit was granted."),
         "close" => Some("What was due has been charged."),
         "nothing" => Some("Nothing is due to be charged yet."),
+        "terminated" => Some("The subscriptions have ended; what was used until now is on the last invoice."),
+        "asked" => Some("Asked for. Nothing happens until another admin approves it."),
         _ => None,
     }
 }
 
-async fn answer(
+pub(super) async fn answer(
     state: &AppState,
     finance: &Finance,
     customer: Customer,

@@ -16,10 +16,13 @@ use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, tax_rows};
+use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, explained_taxes};
 use crate::pages::invoices::zone_of;
 use crate::shell::Shell;
 use crate::state::AppState;
+
+/// Where invoices lie.
+const DOCUMENTS: &str = "/finance/invoices";
 
 struct PostingRow {
     account: String,
@@ -121,9 +124,9 @@ async fn render(
     };
     let body = page(&InvoicePage {
         shell: Shell::new(&finance.0, invoice.number.clone(), PATH),
-        taxes: tax_rows(&taxes),
+        taxes: explained_taxes(&taxes, &invoice),
         time_zone: invoice.time_zone.clone(),
-        lines: lines.iter().map(|line| LineRow::new(line, &zone)).collect(),
+        lines: lines.iter().map(|line| LineRow::new(line, &zone, DOCUMENTS)).collect(),
         lines_href: format!("{}/lines", href(invoice.id)),
         subtotal: invoice.subtotal,
         total: invoice.total,
@@ -144,7 +147,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-/// A usage line taken apart, as its customer sees it (B5).
+/// Why a line says what it says, as its customer sees it (B5).
 pub(super) async fn line(
     State(state): State<AppState>,
     finance: Finance,
@@ -152,16 +155,16 @@ pub(super) async fn line(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
-    let explanation = customer::explanation(&state, &found, &line).await?;
+    let explained = customer::explained(&state, &found, &line).await?;
     let addresses = LineAddresses {
         list: PATH,
-        invoice: href(found.invoice.id),
+        documents: DOCUMENTS,
     };
-    lines::show(&state, &finance.0, &found.invoice, &explanation, addresses, &headers)
+    lines::show(&state, &finance.0, &found.invoice, &explained, &addresses, &headers)
 }
 
 pub(super) fn href(invoice: InvoiceId) -> String {
-    format!("{PATH}/invoices/{invoice}")
+    format!("{DOCUMENTS}/{invoice}")
 }
 
 /// Documents by a condition on one id.

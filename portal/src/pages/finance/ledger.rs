@@ -1,13 +1,15 @@
 //! The trial balance: every account, debits against credits, one table per currency (B1), and what a check of the books
 //! found.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::ledger::{self, Balance, LedgerReport, TrialBalance};
+use billing::ledger::{self, AccountKind, Balance, LedgerReport, TrialBalance};
 use schemas::ids::CustomerId;
-use schemas::money::Money;
+use schemas::money::{Currency, Money, MoneyError};
 use sqlx::Row as _;
 
 use super::PATH;
@@ -29,7 +31,57 @@ struct AccountRow {
 struct CustomerRow {
     customer: CustomerId,
     name: String,
-    balance: Money,
+    owes: Money,
+    credit: Money,
+}
+
+/// The accounts of one kind that each customer has one of.
+struct Side {
+    what: &'static str,
+    kind: &'static str,
+    /// With a balance that is not zero.
+    customers: usize,
+    debit: Money,
+    credit: Money,
+}
+
+impl Side {
+    fn new(what: &'static str, currency: Currency) -> Side {
+        let zero = Money::zero(currency);
+        Side {
+            what,
+            kind: "",
+            customers: 0,
+            debit: zero,
+            credit: zero,
+        }
+    }
+
+    fn add(&mut self, kind: &'static str, balance: Money) -> Result<(), MoneyError> {
+        self.kind = kind;
+        self.customers += usize::from(balance.minor != 0);
+        if balance.minor >= 0 {
+            self.debit = self.debit.checked_add(balance)?;
+        } else {
+            self.credit = self.credit.checked_add(balance.checked_neg()?)?;
+        }
+        Ok(())
+    }
+
+    fn row(&self) -> AccountRow {
+        let shown = |sum: Money| (sum.minor != 0).then(|| format::amount(sum));
+        AccountRow {
+            name: format!(
+                "{} of {} customer{}",
+                self.what,
+                self.customers,
+                if self.customers == 1 { "" } else { "s" }
+            ),
+            kind: self.kind,
+            debit: shown(self.debit),
+            credit: shown(self.credit),
+        }
+    }
 }
 
 /// One currency.
@@ -73,7 +125,7 @@ pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -
 }
 
 async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Failure> {
-    let overflow = |error: schemas::money::MoneyError| Failure::internal("add balances")(error.into());
+    let overflow = |error: MoneyError| Failure::internal("add balances")(error.into());
     let difference = trial
         .credits
         .checked_neg()
@@ -81,40 +133,51 @@ async fn read_trial(state: &AppState, trial: TrialBalance) -> Result<Trial, Fail
         .map_err(overflow)?;
     let is_balanced = trial.is_balanced();
     let mut accounts = Vec::new();
-    let mut customers = Vec::new();
-    let (mut owed, mut owing) = (Money::zero(trial.currency), Money::zero(trial.currency));
+    // What customers owe and what they have ahead are two sides: each is one line, whoever's accounts they are.
+    let mut sides = [
+        Side::new("receivables", trial.currency),
+        Side::new("credit", trial.currency),
+    ];
+    let mut customers: BTreeMap<CustomerId, (Money, Money)> = BTreeMap::new();
     for Balance { account, balance } in trial.balances {
         let Some(customer) = account.customer else {
             accounts.push(account_row(account.name, account.kind.name(), balance)?);
             continue;
         };
-        if balance.minor >= 0 {
-            owed = owed.checked_add(balance).map_err(overflow)?;
-        } else {
-            owing = owing
-                .checked_add(balance.checked_neg().map_err(overflow)?)
+        let is_credit = account.kind != AccountKind::Asset;
+        sides[usize::from(is_credit)]
+            .add(account.kind.name(), balance)
+            .map_err(overflow)?;
+        let zero = Money::zero(trial.currency);
+        let (owes, credit) = customers.entry(customer).or_insert((zero, zero));
+        if is_credit {
+            *credit = balance
+                .checked_neg()
+                .and_then(|ahead| credit.checked_add(ahead))
                 .map_err(overflow)?;
+        } else {
+            *owes = owes.checked_add(balance).map_err(overflow)?;
         }
-        customers.push(CustomerRow {
-            customer,
-            name: customer_name(state, customer).await?,
-            balance,
-        });
     }
-    customers.sort_by(|a, b| b.balance.minor.cmp(&a.balance.minor).then_with(|| a.name.cmp(&b.name)));
-    if !customers.is_empty() {
-        let row = AccountRow {
-            name: format!("receivables of {} customers", customers.len()),
-            kind: "asset",
-            debit: (owed.minor != 0).then(|| format::amount(owed)),
-            credit: (owing.minor != 0).then(|| format::amount(owing)),
-        };
-        accounts.insert(0, row);
+    for side in sides.into_iter().rev().filter(|side| side.customers > 0) {
+        accounts.insert(0, side.row());
     }
+    let mut rows = Vec::new();
+    for (customer, (owes, credit)) in customers {
+        if owes.minor != 0 || credit.minor != 0 {
+            rows.push(CustomerRow {
+                customer,
+                name: customer_name(state, customer).await?,
+                owes,
+                credit,
+            });
+        }
+    }
+    rows.sort_by(|a, b| b.owes.minor.cmp(&a.owes.minor).then_with(|| a.name.cmp(&b.name)));
     Ok(Trial {
         currency: trial.currency.to_string(),
         accounts,
-        customers,
+        customers: rows,
         debits: format::amount(trial.debits),
         credits: format::amount(trial.credits),
         difference,

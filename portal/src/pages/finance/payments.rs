@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
-use billing::payment::{self, NewRefund, Payment, PaymentFilter, Refund, State as PaymentState};
+use billing::payment::{self, GatewayName, NewRefund, Payment, PaymentFilter, Refund, State as PaymentState};
 use billing::settlement;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, PaymentId};
@@ -172,6 +172,8 @@ struct PaymentPage {
     made: String,
     paid: String,
     refundable: Money,
+    /// Came by bank transfer.
+    is_transfer: bool,
     proposed: String,
     refunds: Vec<RefundRow>,
     disputes: Vec<DisputeRow>,
@@ -262,6 +264,7 @@ async fn render(
         paid: payment.paid_at_ms.map(minute).unwrap_or_default(),
         proposed: refundable.to_major().to_string(),
         refundable,
+        is_transfer: payment.gateway == GatewayName::Manual,
         refunds: refunds.collect(),
         disputes,
         transactions: transaction_rows(&transactions)?,
@@ -271,7 +274,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-/// Gives money back through the gateway. The form's token and the entry in the audit log are kept before the gateway is
+/// Gives money back through the gateway, or records what was sent back at the bank. The form's token and the entry in the audit log are kept before the gateway is
 /// asked, so that a form that is sent twice refunds once.
 pub(super) async fn refund(
     State(state): State<AppState>,
@@ -287,20 +290,30 @@ pub(super) async fn refund(
         if reason.is_empty() {
             return Err(said("Say why it is refunded."));
         }
-        let gateway = state.gateways().get(payment.gateway)?;
+        let is_transfer = payment.gateway == GatewayName::Manual;
+        // What came by bank transfer goes back at the bank: there is no gateway to ask.
+        let gateway = match is_transfer {
+            true => None,
+            false => Some(state.gateways().get(payment.gateway)?),
+        };
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
         let (actor, now_ms) = (action.actor.clone(), action.now_ms);
         let change = json!({"after": {"refund": amount.to_string(), "reason": reason}});
         action.record("payment.refund", payment.id, change).await?;
-        action.commit().await?;
         let new = NewRefund {
             payment: payment.id,
             amount,
             reason,
             created_by: &actor,
         };
+        let Some(gateway) = gateway else {
+            let reference = fields.text("reference");
+            payment::record_sent_back(action.connection(), &new, reference, now_ms).await?;
+            return action.commit().await;
+        };
+        action.commit().await?;
         payment::refund(state.db(), gateway, &new, now_ms).await?;
         Ok(())
     }

@@ -116,3 +116,83 @@ async fn books_that_do_not_balance_are_told() {
     assert!(ledger.body.contains("The books are not consistent"));
     assert!(ledger.body.contains("Out of balance by 0.0"));
 }
+
+#[tokio::test]
+async fn a_document_has_the_dates_that_are_printed_on_it_everywhere() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let db = world.portal.state.db();
+    // Issued at noon of 15 June UTC, when it is the 16th on Kiritimati; due 14 days later.
+    sqlx::query("UPDATE invoices SET time_zone = 'Pacific/Kiritimati'")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    let printed = billing::invoice::document(db, world.invoice_of_ada).await.unwrap();
+    assert_eq!(printed.issued_on.to_string(), "2025-06-16");
+    assert_eq!(printed.due_on.unwrap().to_string(), "2025-06-30");
+    let mut finance = world.portal.signed_in("fin").await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let id = world.invoice_of_ada;
+    for path in [
+        "/finance?month=2025-06".to_owned(),
+        format!("/finance/invoices/{id}"),
+        format!("/finance/customers/{}", world.ada),
+        "/invoices".to_owned(),
+        format!("/invoices/{id}"),
+    ] {
+        let is_staff = path.starts_with("/finance");
+        let browser = if is_staff { &mut finance } else { &mut ada };
+        let page = browser.get(&path).await.body;
+        assert!(
+            page.contains("16 Jun 2025") && page.contains("30 Jun 2025"),
+            "{path}: {page}"
+        );
+        assert!(!page.contains("15 Jun 2025"), "{path}: {page}");
+    }
+    for path in [
+        "/finance/export/documents.csv?month=2025-06",
+        "/finance/invoices.csv?month=all",
+        "/invoices/invoices.csv",
+    ] {
+        let is_staff = path.starts_with("/finance");
+        let browser = if is_staff { &mut finance } else { &mut ada };
+        let csv = browser.get(path).await.body;
+        assert!(
+            csv.contains(",2025-06-16,") && csv.contains(",2025-06-30,"),
+            "{path}: {csv}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_line_has_a_page_that_says_why_for_its_customer_and_for_finance_alone() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let mut bob = world.portal.signed_in("bob").await;
+    let invoice = world.invoice_of_ada;
+    let found = billing::invoice::get(world.portal.state.db(), invoice).await.unwrap();
+    assert!(found.lines.iter().any(|line| !line.kind.is_usage()));
+    for line in &found.lines {
+        let (own, staff) = (
+            format!("/invoices/{invoice}/lines/{}", line.id),
+            format!("/finance/invoices/{invoice}/lines/{}", line.id),
+        );
+        for page in [ada.get(&own).await, finance.get(&staff).await] {
+            assert_eq!(page.status, 200, "{}", line.description);
+            assert!(page.body.contains("How this was computed"), "{}", page.body);
+            assert!(page.body.contains(&line.amount.to_string()), "{}", page.body);
+        }
+        assert_eq!(bob.get(&own).await.status, 404, "S1: {}", line.description);
+        assert_eq!(bob.get(&staff).await.status, 403, "S1: {}", line.description);
+        let mixed = format!("/invoices/{}/lines/{}", world.invoice_of_bob, line.id);
+        assert_eq!(bob.get(&mixed).await.status, 404, "S1: {}", line.description);
+    }
+    // The tax is explained beside the lines.
+    let page = finance.get(&format!("/finance/invoices/{invoice}")).await.body;
+    assert!(
+        page.contains("Why ") && page.contains("Seller in") && page.contains("Charged on"),
+        "{page}"
+    );
+}

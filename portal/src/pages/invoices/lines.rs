@@ -4,16 +4,17 @@
 use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use billing::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
+use billing::evidence::Evidence;
 use billing::invoice::{Explanation, Invoice, InvoiceLine};
 use billing::rating::LineKind;
 use billing::tax::TaxAmount;
 use jiff::tz::TimeZone;
-use rust_decimal::Decimal;
 use schemas::money::Money;
 
+use super::steps::{self, Step};
 use super::zone_of;
 use crate::auth::SignedIn;
+use crate::customer::Explained;
 use crate::error::{PageError, page};
 use crate::format::{self, VolumeUnits};
 use crate::pages::peers::{PeerRow, peer_rows};
@@ -35,291 +36,31 @@ pub(crate) struct LineRow {
     pub(crate) unit: String,
     pub(crate) unit_price: String,
     pub(crate) amount: Money,
-    /// How the amount came about, for lines from usage.
+    /// How the amount came about.
     pub(crate) steps: Vec<Step>,
     pub(crate) is_usage: bool,
     pub(crate) is_adjustment: bool,
 }
 
-/// A line of a calculation: what, how much, and a remark.
-pub(crate) struct Step {
-    pub(crate) what: String,
-    pub(crate) value: String,
-    pub(crate) note: String,
-}
-
-fn step(what: impl Into<String>, value: impl Into<String>, note: impl Into<String>) -> Step {
-    Step {
-        what: what.into(),
-        value: value.into(),
-        note: note.into(),
-    }
-}
-
-fn exact_bytes(value: u64) -> String {
-    format!("{} bytes", format::grouped(value))
-}
-
-/// The calculation behind a usage line, from its evidence alone.
-fn calculation(charge: &UsageCharge, measured: &Measured, line: &LineRowFacts<'_>) -> Vec<Step> {
-    let mode = mode_words(measured.mode);
-    let units = VolumeUnits::of_charge(charge);
-    let mut steps = vec![
-        step(
-            "Received",
-            units.bytes(measured.bytes_in),
-            exact_bytes(measured.bytes_in),
-        ),
-        step("Sent", units.bytes(measured.bytes_out), exact_bytes(measured.bytes_out)),
-    ];
-    match charge {
-        UsageCharge::Transfer {
-            unit,
-            included_bytes,
-            from_pool_bytes,
-            ..
-        } => {
-            let free = included_bytes.saturating_add(*from_pool_bytes);
-            let over = measured.billed_bytes.saturating_sub(free);
-            let volume = |bytes: u64| format::in_unit(bytes, unit.bytes(), unit.name());
-            steps.push(step(
-                format!("What counts: {mode}"),
-                volume(measured.billed_bytes),
-                exact_bytes(measured.billed_bytes),
-            ));
-            steps.push(step(
-                "Included in the plan",
-                volume(*included_bytes),
-                exact_bytes(*included_bytes),
-            ));
-            if *from_pool_bytes > 0 {
-                steps.push(step(
-                    "Left by other services",
-                    volume(*from_pool_bytes),
-                    exact_bytes(*from_pool_bytes),
-                ));
-            }
-            steps.push(step(
-                "Over what is included",
-                volume(over),
-                format!(
-                    "{} ÷ {} bytes per {unit}",
-                    exact_bytes(over),
-                    format::grouped(unit.bytes())
-                ),
-            ));
-        }
-        UsageCharge::Percentile {
-            commit_bps,
-            from_pool_bps,
-            days,
-            nominal_days,
-            ..
-        } => {
-            let percentile = measured.percentile_95_bps.unwrap_or(0);
-            let note = match measured.percentile_95_bps {
-                Some(_) => format!(
-                    "value {} of {} measured 5-minute windows, ascending",
-                    format::grouped(measured.percentile_rank),
-                    format::grouped(measured.windows_measured)
-                ),
-                None => "no window was measured".to_owned(),
-            };
-            steps.push(step(
-                format!("95th percentile of {mode}"),
-                format::bits_per_second(percentile),
-                note,
-            ));
-            steps.push(step(
-                "Commit",
-                format::bits_per_second(*commit_bps),
-                format!("{} bit/s", format::grouped(*commit_bps)),
-            ));
-            if *from_pool_bps > 0 {
-                steps.push(step(
-                    "Left by other services",
-                    format::bits_per_second(*from_pool_bps),
-                    format!("{} bit/s", format::grouped(*from_pool_bps)),
-                ));
-            }
-            steps.push(step(
-                "Over the commit",
-                format::bits_per_second(percentile.saturating_sub(commit_bps.saturating_add(*from_pool_bps))),
-                if days == nominal_days {
-                    String::new()
-                } else {
-                    format!("for {days} of {nominal_days} days")
-                },
-            ));
-        }
-    }
-    steps.push(step(
-        "Charged",
-        line.amount.to_string(),
-        format!(
-            "{} {} × {} {}",
-            line.quantity, line.unit, line.unit_price, line.amount.currency
-        ),
-    ));
-    steps
-}
-
-/// The calculation behind a base price.
-fn base_steps(charge: &BaseCharge, line: &InvoiceLine) -> Vec<Step> {
-    let money = |minor: i64| Money::new(minor, line.priced.currency).to_string();
-    let mut steps = vec![step("Price", money(charge.base_minor), format!("per {}", line.unit))];
-    if charge.quantity != 1 {
-        steps.push(step("Quantity", charge.quantity.to_string(), ""));
-    }
-    if charge.days != charge.nominal_days {
-        steps.push(step(
-            "Days",
-            format!("{} of {}", charge.days, charge.nominal_days),
-            "calendar days of the cycle",
-        ));
-    }
-    steps.push(step("Charged", line.priced.to_string(), ""));
-    steps
-}
-
-/// The calculation behind a discount, a credit or a charge by hand.
-fn other_steps(evidence: &Evidence, line: &InvoiceLine) -> Vec<Step> {
-    let money = |minor: i64| Money::new(minor, line.priced.currency).to_string();
-    match evidence {
-        Evidence::Discount {
-            code,
-            off_minor,
-            percent,
-            amount_minor,
-        } => {
-            let rate = match (percent, amount_minor) {
-                (Some(percent), _) => format!("{percent} %"),
-                (None, Some(minor)) => money(*minor),
-                (None, None) => String::new(),
-            };
-            vec![
-                step("Coupon", code.as_str(), rate),
-                step("Off", money(*off_minor), "the line above"),
-                step("Discount", line.priced.to_string(), ""),
-            ]
-        }
-        Evidence::Unused {
-            corrects_number,
-            charged,
-            discount_minor,
-            unused_days,
-            ..
-        } => {
-            let mut steps = vec![
-                step("Charged on", corrects_number.as_str(), "in advance"),
-                step(
-                    "Price",
-                    money(charged.base_minor),
-                    format!("for {} days, {} of them charged", charged.nominal_days, charged.days),
-                ),
-            ];
-            if charged.quantity != 1 {
-                steps.push(step("Quantity", charged.quantity.to_string(), ""));
-            }
-            if *discount_minor != 0 {
-                steps.push(step("Discount then", money(*discount_minor), ""));
-            }
-            steps.push(step(
-                "Not used",
-                format!("{unused_days} days"),
-                "counted from the day of the change",
-            ));
-            steps.push(step("Given back", line.priced.to_string(), ""));
-            steps
-        }
-        Evidence::Item { item, created_by } => vec![step("Entered by", created_by.as_str(), item.to_string())],
-        Evidence::Reversal { corrects_number, .. } => vec![step("Takes back", corrects_number.as_str(), "")],
-        Evidence::Base(_) | Evidence::Usage { .. } | Evidence::Adjustment { .. } => Vec::new(),
-    }
-}
-
-/// What a calculation ends with.
-struct LineRowFacts<'a> {
-    quantity: &'a str,
-    unit: &'a str,
-    unit_price: &'a str,
-    amount: Money,
-}
-
-/// A decimal with its thousands apart and no needless zeros.
-fn decimal(value: Decimal) -> String {
-    value.normalize().to_string()
-}
-
-/// A price: at least the currency's digits, more where it has more.
-fn price(value: Decimal, currency: schemas::money::Currency) -> String {
-    let mut shown = value.normalize();
-    if shown.scale() < currency.minor_digits() {
-        shown.rescale(currency.minor_digits());
-    }
-    shown.to_string()
-}
-
 impl LineRow {
-    pub(crate) fn new(line: &InvoiceLine, zone: &TimeZone) -> LineRow {
-        let (quantity, unit_price) = (decimal(line.quantity), price(line.unit_price, line.amount.currency));
-        let facts = LineRowFacts {
-            quantity: &quantity,
-            unit: &line.unit,
-            unit_price: &unit_price,
-            amount: line.amount,
-        };
-        let steps = match &line.evidence {
-            Evidence::Usage { charge, measured } => calculation(charge, measured, &facts),
-            Evidence::Base(charge) => base_steps(charge, line),
-            Evidence::Discount { .. } | Evidence::Unused { .. } | Evidence::Item { .. } | Evidence::Reversal { .. } => {
-                other_steps(&line.evidence, line)
-            }
-            Evidence::Adjustment {
-                corrects_number,
-                charged,
-                charged_minor,
-                due_minor,
-                charge,
-                measured,
-                ..
-            } => {
-                let units = VolumeUnits::of_charge(charge);
-                let money = |minor: i64| Money::new(minor, line.amount.currency).to_string();
-                vec![
-                    step(
-                        "Corrects",
-                        corrects_number.as_str(),
-                        "flows of that period arrived later",
-                    ),
-                    step(
-                        "Counted then",
-                        units.bytes(charged.billed_bytes),
-                        exact_bytes(charged.billed_bytes),
-                    ),
-                    step(
-                        "Counted now",
-                        units.bytes(measured.billed_bytes),
-                        exact_bytes(measured.billed_bytes),
-                    ),
-                    step("The period costs", money(*due_minor), ""),
-                    step("Charged already", money(*charged_minor), ""),
-                    step("Difference", line.amount.to_string(), ""),
-                ]
-            }
-        };
+    /// `documents` is where invoices lie, such as `/invoices`.
+    pub(crate) fn new(line: &InvoiceLine, zone: &TimeZone, documents: &str) -> LineRow {
         LineRow {
             id: line.id.to_string(),
             position: line.position,
             service: line.service.map_or_else(String::new, |service| service.to_string()),
             description: line.description.clone(),
-            period: format::dates(line.period_start_ms, line.period_end_ms - 1, zone),
-            quantity,
+            period: format::dates(
+                line.period_start_ms,
+                line.period_start_ms.max(line.period_end_ms - 1),
+                zone,
+            ),
+            quantity: steps::decimal(line.quantity),
             unit: line.unit.clone(),
-            unit_price,
+            unit_price: steps::price(line.unit_price, line.amount.currency),
             amount: line.amount,
-            steps,
-            is_usage: line.kind.is_usage(),
+            steps: steps::of_line(line, documents),
+            is_usage: line.kind.is_usage() && !matches!(line.evidence, Evidence::Reversal { .. }),
             is_adjustment: line.kind == LineKind::Adjustment,
         }
     }
@@ -347,15 +88,28 @@ pub(crate) struct TaxRow {
     pub(crate) name: String,
     pub(crate) note: String,
     pub(crate) amount: Money,
+    /// Why it is charged, and how its amount came about; empty on what is no invoice yet.
+    pub(crate) steps: Vec<Step>,
 }
 
+/// The taxes of a quote.
 pub(crate) fn tax_rows(taxes: &[TaxAmount]) -> Vec<TaxRow> {
     let row = |tax: &TaxAmount| TaxRow {
         name: tax.rule.name.clone(),
         note: tax.rule.note.clone(),
         amount: tax.tax,
+        steps: Vec::new(),
     };
     taxes.iter().map(row).collect()
+}
+
+/// The taxes of an invoice, each explained.
+pub(crate) fn explained_taxes(taxes: &[TaxAmount], invoice: &Invoice) -> Vec<TaxRow> {
+    let mut rows = tax_rows(taxes);
+    for (row, tax) in rows.iter_mut().zip(taxes) {
+        row.steps = steps::of_tax(tax, taxes, invoice);
+    }
+    rows
 }
 
 /// The explanation of a line: in the page of the invoice (htmx asks for it alone) or on a page of its own.
@@ -376,7 +130,8 @@ struct ExplanationView {
 pub(crate) struct LineAddresses {
     /// The list of invoices, which is the navigation entry too.
     pub(crate) list: &'static str,
-    pub(crate) invoice: String,
+    /// Where invoices lie.
+    pub(crate) documents: &'static str,
 }
 
 #[derive(Template)]
@@ -389,10 +144,12 @@ struct ExplanationFragment {
 #[template(path = "invoice_line.html")]
 struct LinePage {
     shell: Shell,
-    addresses: LineAddresses,
+    list: &'static str,
+    invoice_href: String,
     number: String,
     line: LineRow,
-    view: ExplanationView,
+    /// What was measured, of a line from usage.
+    view: Option<ExplanationView>,
 }
 
 fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone) -> ExplanationView {
@@ -439,45 +196,33 @@ fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone
     }
 }
 
-/// The explanation alone where htmx asks, else its own page.
+/// Why a line says what it says: on a page of its own or, of a usage line, what was measured alone where htmx asks.
 pub(crate) fn show(
     state: &AppState,
     who: &SignedIn,
     invoice: &Invoice,
-    explanation: &Explanation,
-    addresses: LineAddresses,
+    explained: &Explained,
+    addresses: &LineAddresses,
     headers: &HeaderMap,
 ) -> Result<Response, PageError> {
     let zone = zone_of(&invoice.time_zone);
-    let view = explanation_view(state, explanation, &zone);
-    let mut response = if headers.contains_key("hx-request") {
-        page(&ExplanationFragment { view })?
-    } else {
-        page(&LinePage {
-            shell: Shell::new(who, explanation.service.name.clone(), addresses.list),
-            addresses,
+    let (line, view) = match explained {
+        Explained::Usage(explanation) => (&explanation.line, Some(explanation_view(state, explanation, &zone))),
+        Explained::Line(line) => (line.as_ref(), None),
+    };
+    let mut response = match view {
+        Some(view) if headers.contains_key("hx-request") => page(&ExplanationFragment { view })?,
+        view => page(&LinePage {
+            shell: Shell::new(who, format!("Line {}", line.position), addresses.list),
+            list: addresses.list,
+            invoice_href: format!("{}/{}", addresses.documents, invoice.id),
             number: invoice.number.clone(),
-            line: LineRow::new(&explanation.line, &zone),
+            line: LineRow::new(line, &zone, addresses.documents),
             view,
-        })?
+        })?,
     };
     response
         .headers_mut()
         .insert(header::VARY, HeaderValue::from_static("HX-Request"));
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prices_keep_their_digits_and_never_lose_one() {
-        let usd = schemas::money::Currency::USD;
-        for (text, shown) in [("5", "5.00"), ("0.0125000", "0.0125"), ("0.5", "0.50")] {
-            assert_eq!(price(text.parse().unwrap(), usd), shown);
-        }
-        assert_eq!(price("120.0".parse().unwrap(), "JPY".parse().unwrap()), "120");
-        assert_eq!(decimal("12.340000".parse().unwrap()), "12.34");
-    }
 }

@@ -1,0 +1,337 @@
+//! How each amount on an invoice came about, in the order in which it was computed, from what is kept with it (B5): nothing is
+//! measured or looked up anew, so an explanation says the same in ten years.
+//!
+//! Every kind of line and every tax has one. The last step is the amount as it was charged; the note beside it is the whole
+//! calculation, with what it came to before it was rounded.
+
+mod usage;
+
+use billing::evidence::{BaseCharge, Evidence};
+use billing::invoice::{Invoice, InvoiceLine};
+use billing::rating::base_amount;
+use billing::ratio::Ratio;
+use billing::tax::{TaxAmount, TaxCategory};
+use rust_decimal::Decimal;
+use schemas::ids::InvoiceId;
+use schemas::money::{Currency, Money, MoneyError};
+
+use crate::format;
+
+/// Decimal places of an amount before it is rounded.
+const EXACT_PLACES: u32 = 6;
+
+/// A step of a calculation: what, how much, and a remark.
+pub(crate) struct Step {
+    pub(crate) what: String,
+    pub(crate) value: String,
+    pub(crate) note: String,
+    /// Of the document that the value names.
+    pub(crate) href: Option<String>,
+}
+
+fn step(what: impl Into<String>, value: impl Into<String>, note: impl Into<String>) -> Step {
+    Step {
+        what: what.into(),
+        value: value.into(),
+        note: note.into(),
+        href: None,
+    }
+}
+
+/// A decimal with its thousands apart and no needless zeros.
+pub(super) fn decimal(value: Decimal) -> String {
+    value.normalize().to_string()
+}
+
+/// A price: at least the currency's digits, more where it has more.
+pub(super) fn price(value: Decimal, currency: Currency) -> String {
+    let mut shown = value.normalize();
+    if shown.scale() < currency.minor_digits() {
+        shown.rescale(currency.minor_digits());
+    }
+    shown.to_string()
+}
+
+/// `100.00 × 16 ÷ 31 = 51.612903 USD, rounded once`; without the end where nothing was rounded.
+fn rounded(formula: &str, exact: Result<Ratio, MoneyError>, charged: Money) -> String {
+    let Ok(exact) = exact.and_then(|exact| exact.to_decimal(EXACT_PLACES)) else {
+        return formula.to_owned();
+    };
+    let is_exact = exact == charged.to_major().normalize();
+    match (formula, is_exact) {
+        (formula, true) => formula.to_owned(),
+        ("", false) => format!("{exact} {}, rounded once", charged.currency),
+        (formula, false) => format!("{formula} = {exact} {}, rounded once", charged.currency),
+    }
+}
+
+/// The steps of one line; `documents` is where invoices lie, such as `/finance/invoices`.
+pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
+    let link = |id: &InvoiceId| Some(format!("{documents}/{id}"));
+    let mut steps = match &line.evidence {
+        Evidence::Base(charge) => base(charge, line),
+        Evidence::Usage { charge, measured } => usage::usage(charge, measured, line),
+        Evidence::Discount {
+            code,
+            off_minor,
+            percent,
+            amount_minor,
+        } => discount(line, code, *off_minor, percent.as_deref(), *amount_minor),
+        Evidence::Unused {
+            corrects_invoice,
+            corrects_number,
+            charged,
+            discount_minor,
+            unused_days,
+            ..
+        } => {
+            let mut steps = vec![Step {
+                href: link(corrects_invoice),
+                ..step(
+                    "Charged on",
+                    corrects_number.as_str(),
+                    "in advance, for the whole period",
+                )
+            }];
+            steps.extend(unused(charged, *discount_minor, *unused_days, line));
+            steps
+        }
+        Evidence::Adjustment {
+            corrects_invoice,
+            corrects_number,
+            charged,
+            charged_minor,
+            due_minor,
+            charge,
+            measured,
+            ..
+        } => {
+            let why = match charged.excluded == measured.excluded {
+                true => "its traffic was stored or assigned after that invoice was issued",
+                false => "attack traffic of its period was left out after that invoice was issued",
+            };
+            let mut steps = vec![Step {
+                href: link(corrects_invoice),
+                ..step("Corrects", corrects_number.as_str(), why)
+            }];
+            steps.extend(usage::adjustment(
+                charge,
+                (charged, *charged_minor),
+                (measured, *due_minor),
+                line,
+            ));
+            steps
+        }
+        Evidence::Item { item, created_by } => vec![
+            step(
+                "Entered by",
+                created_by.as_str(),
+                format!("{item}, by hand: the audit log says when"),
+            ),
+            step("Amount", line.priced.to_string(), "as entered"),
+        ],
+        Evidence::Reversal {
+            corrects_invoice,
+            corrects_number,
+            corrects_line,
+        } => {
+            let (what, line_href) = match corrects_line {
+                Some(line) => (
+                    "this line of it, as a whole",
+                    Some(format!("{documents}/{corrects_invoice}/lines/{line}")),
+                ),
+                None => ("an amount of it", link(corrects_invoice)),
+            };
+            vec![
+                Step {
+                    href: line_href,
+                    ..step("Takes back", corrects_number.as_str(), what)
+                },
+                step("Given back", line.priced.to_string(), "by the taxes of that invoice"),
+            ]
+        }
+    };
+    if line.priced != line.amount {
+        let what = "the price includes tax; this is what counts for the subtotal";
+        steps.push(step("Without tax", line.amount.to_string(), what));
+    }
+    steps
+}
+
+fn money(minor: i64, line: &InvoiceLine) -> String {
+    Money::new(minor, line.priced.currency).to_string()
+}
+
+/// Quantity and days, where they are not one and all; and as a formula.
+fn base_share(charge: &BaseCharge, currency: Currency) -> (Vec<Step>, String) {
+    let mut steps = Vec::new();
+    let mut formula = format::amount(Money::new(charge.base_minor, currency));
+    if charge.quantity != 1 {
+        steps.push(step("Quantity", charge.quantity.to_string(), ""));
+        formula.push_str(&format!(" × {}", charge.quantity));
+    }
+    if charge.days != charge.nominal_days {
+        steps.push(step(
+            "Days",
+            format!("{} of {}", charge.days, charge.nominal_days),
+            "the calendar days it ran, of those of the whole period",
+        ));
+        formula.push_str(&format!(" × {} ÷ {}", charge.days, charge.nominal_days));
+    }
+    (steps, formula)
+}
+
+fn base(charge: &BaseCharge, line: &InvoiceLine) -> Vec<Step> {
+    let currency = line.priced.currency;
+    let (share, formula) = base_share(charge, currency);
+    let mut steps = vec![step(
+        "Price",
+        money(charge.base_minor, line),
+        format!("per {}, as agreed when these terms began", line.unit),
+    )];
+    let is_plain = share.is_empty();
+    steps.extend(share);
+    let exact = base_amount(charge, currency).map_err(|_| MoneyError::Overflow);
+    let formula = if is_plain { "the whole price" } else { formula.as_str() };
+    steps.push(step(
+        "Charged",
+        line.priced.to_string(),
+        rounded(formula, exact, line.priced),
+    ));
+    steps
+}
+
+fn discount(
+    line: &InvoiceLine,
+    code: &str,
+    off_minor: i64,
+    percent: Option<&str>,
+    amount_minor: Option<i64>,
+) -> Vec<Step> {
+    let off = format::amount(Money::new(off_minor, line.priced.currency));
+    let (worth, note) = match (percent, amount_minor) {
+        (Some(percent), _) => {
+            let exact = percent
+                .parse::<Decimal>()
+                .map_err(|_| MoneyError::Overflow)
+                .and_then(Ratio::decimal)
+                .and_then(|percent| {
+                    Ratio::money(Money::new(-off_minor, line.priced.currency))?
+                        .times(percent)?
+                        .over(100)
+                });
+            let formula = format!("−{off} × {percent} ÷ 100");
+            (format!("{percent} %"), rounded(&formula, exact, line.priced))
+        }
+        (None, Some(minor)) => (
+            money(minor, line),
+            "of a whole period; of a part of one its days' share, and never more than the price".to_owned(),
+        ),
+        (None, None) => (String::new(), String::new()),
+    };
+    vec![
+        step("Coupon", code, "redeemed with the subscription"),
+        step("Worth", worth, ""),
+        step("Taken off", money(off_minor, line), "the base price above"),
+        step("Discount", line.priced.to_string(), note),
+    ]
+}
+
+fn unused(charged: &BaseCharge, discount_minor: i64, unused_days: i64, line: &InvoiceLine) -> Vec<Step> {
+    let currency = line.priced.currency;
+    let (share, mut formula) = base_share(charged, currency);
+    let mut steps = vec![step("Price then", money(charged.base_minor, line), "")];
+    steps.extend(share);
+    if discount_minor != 0 {
+        steps.push(step(
+            "Discount then",
+            money(discount_minor, line),
+            "so only what was paid is given back",
+        ));
+        let off = format::amount(Money::new(-discount_minor, currency));
+        formula = format!("({formula} − {off})");
+    }
+    steps.push(step(
+        "Not used",
+        format!("{unused_days} of {} days", charged.days),
+        "from the day of the change or the end",
+    ));
+    let exact = base_amount(charged, currency)
+        .map_err(|_| MoneyError::Overflow)
+        .and_then(|base| base.plus(Ratio::money(Money::new(discount_minor, currency))?))
+        .and_then(|paid| {
+            paid.times(Ratio::integer(unused_days.into()).over(charged.days.into())?)?
+                .negated()
+        });
+    let formula = format!("−{formula} × {unused_days} ÷ {}", charged.days);
+    steps.push(step(
+        "Given back",
+        line.priced.to_string(),
+        rounded(&formula, exact, line.priced),
+    ));
+    steps
+}
+
+/// Why a tax is charged or not, and how its amount came about.
+pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> Vec<Step> {
+    let place = |country: &str, region: &str, vat_id: &str| {
+        let place = [country, region].into_iter().filter(|part| !part.is_empty());
+        let place = place.collect::<Vec<&str>>().join(", ");
+        let note = match vat_id {
+            "" => "no VAT id".to_owned(),
+            id => format!("VAT id {id}"),
+        };
+        (place, note)
+    };
+    let (seller, seller_id) = place(&invoice.seller.country, &invoice.seller.region, &invoice.seller.vat_id);
+    let (buyer, buyer_id) = place(&invoice.buyer.country, &invoice.buyer.region, &invoice.buyer.vat_id);
+    let why = match tax.rule.category {
+        TaxCategory::Standard => "the rate of the customer’s place on that day, or agreed with the customer",
+        TaxCategory::ZeroRated => "no rate is entered for the customer’s place",
+        TaxCategory::Exempt => "the customer is exempt",
+        TaxCategory::ReverseCharge => "the customer owes it: a business of another member state",
+        TaxCategory::Export => "exported",
+        TaxCategory::OutOfScope => "not subject to the seller’s tax",
+    };
+    let (seller, buyer) = (
+        step("Seller in", seller, seller_id),
+        step("Customer in", buyer, buyer_id),
+    );
+    let percent = decimal(tax.rule.rate.value());
+    let subtotal = format::amount(tax.net);
+    let (formula, exact) = if invoice.prices_include_tax {
+        let sum: Decimal = all.iter().map(|tax| tax.rule.rate.value()).sum();
+        let gross = Decimal::ONE_HUNDRED + sum;
+        let exact = Ratio::money(invoice.total).and_then(|total| {
+            total
+                .times(Ratio::decimal(tax.rule.rate.value())?)?
+                .divided_by(Ratio::decimal(gross)?)
+        });
+        let total = format::amount(invoice.total);
+        (
+            format!("contained in the total: {total} × {percent} ÷ {}", decimal(gross)),
+            exact,
+        )
+    } else {
+        let exact = Ratio::money(tax.net).and_then(|net| net.times(Ratio::decimal(tax.rule.rate.value())?)?.over(100));
+        (format!("{subtotal} × {percent} ÷ 100"), exact)
+    };
+    let note = match tax.rule.rate.value().is_zero() {
+        true => tax.rule.note.clone(),
+        false => rounded(&formula, exact, tax.tax),
+    };
+    vec![
+        seller,
+        buyer,
+        step("Rate", format!("{percent} %"), why),
+        step(
+            "Charged on",
+            tax.net.to_string(),
+            "the subtotal: all lines, once for the whole document",
+        ),
+        step("Tax", tax.tax.to_string(), note),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

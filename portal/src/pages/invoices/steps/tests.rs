@@ -1,0 +1,104 @@
+use billing::catalog::QuotaUnit;
+use billing::evidence::{Measured, UsageCharge};
+
+use super::usage::{charged_note, counted, coverage, priced};
+use super::*;
+use crate::format::VolumeUnits;
+
+#[test]
+fn prices_keep_their_digits_and_never_lose_one() {
+    let usd = Currency::USD;
+    for (text, shown) in [("5", "5.00"), ("0.0125000", "0.0125"), ("0.5", "0.50")] {
+        assert_eq!(price(text.parse().unwrap(), usd), shown);
+    }
+    assert_eq!(price("120.0".parse().unwrap(), "JPY".parse().unwrap()), "120");
+    assert_eq!(decimal("12.340000".parse().unwrap()), "12.34");
+}
+
+fn measured(billed_bytes: u64, percentile_95_bps: Option<u64>) -> Measured {
+    Measured {
+        mode: analytics::UsageMode::Max,
+        bytes_in: billed_bytes,
+        bytes_out: 0,
+        billed_bytes,
+        percentile_95_bps,
+        percentile_rank: 8_197,
+        windows_measured: 8_628,
+        windows_expected: 8_640,
+        gaps: Vec::new(),
+        excluded: Vec::new(),
+        windows_excluded: 2,
+        excluded_bytes_in: 3_000_000_000,
+        excluded_bytes_out: 0,
+    }
+}
+
+fn said(steps: &[Step]) -> Vec<String> {
+    let said = steps
+        .iter()
+        .map(|step| format!("{}: {} ({})", step.what, step.value, step.note));
+    said.collect()
+}
+
+#[test]
+fn tiers_packages_and_days_are_told_one_by_one() {
+    let usd = Currency::USD;
+    let transfer = |price: &str| UsageCharge::Transfer {
+        unit: QuotaUnit::Gb,
+        included_bytes: 1_000_000_000,
+        from_pool_bytes: 0,
+        price: price.parse().unwrap(),
+    };
+    let used = measured(112_500_000_000, None);
+    let tiers = "10=1.5,110=1,*=0.5";
+    assert_eq!(
+        said(&priced(&transfer(&format!("graduated:{tiers}")), &used, usd)),
+        [
+            "Tier up to 10 GB: 15.00 USD (10 GB × 1.50)",
+            "Tier over 10 up to 110 GB: 100.00 USD (100 GB × 1.00)",
+            "Tier over 110 GB: 0.75 USD (1.5 GB × 0.50)",
+        ]
+    );
+    assert_eq!(
+        said(&priced(&transfer(&format!("volume:{tiers}")), &used, usd)),
+        ["All at the rate over 110 GB: 55.75 USD (111.5 GB × 0.50: the last one falls into this tier)"]
+    );
+    assert_eq!(
+        said(&priced(&transfer("package:10=100"), &used, usd)),
+        ["Packages of 10 GB: 12 (begun ones count; 100.00 USD each)"]
+    );
+    let percentile = UsageCharge::Percentile {
+        commit_bps: 5_000_000,
+        from_pool_bps: 0,
+        price: "1.20".parse().unwrap(),
+        days: 16,
+        nominal_days: 31,
+    };
+    let used = measured(0, Some(12_345_678));
+    assert_eq!(
+        said(&priced(&percentile, &used, usd)),
+        [
+            "Price: 1.20 USD (per Mbps over it)",
+            "Days: 16 of 31 (the price is for a whole month)"
+        ]
+    );
+    // 7.345678 × 1.2 × 16 ÷ 31.
+    assert_eq!(
+        charged_note(&percentile, &used, Money::new(455, usd)),
+        "7.345678 Mbps × 1.20 × 16 ÷ 31 = 4.549581 USD, rounded once"
+    );
+    let steps = said(&counted(&percentile, &used));
+    assert!(
+        steps[0].contains("value 8,197 of 8,628 measured windows, smallest first: the 431 busiest"),
+        "{steps:?}"
+    );
+    let steps = said(&coverage(&used, VolumeUnits::Decimal));
+    assert_eq!(
+        steps[0],
+        "5-minute windows: 8,628 of 8,640 (10 not measured, in 0 gaps: never estimated, never charged)"
+    );
+    assert!(
+        steps[1].starts_with("Attack traffic left out: 3.00 GB (2 windows"),
+        "{steps:?}"
+    );
+}
