@@ -39,6 +39,7 @@ struct Cli {
 }
 
 #[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made by the command line")]
 enum Command {
     /// Flows a second without loss, flows per CPU-second, memory and bytes on disk, by protocol and collector
     Collect {

@@ -132,7 +132,7 @@ fn batch(rows: std::ops::Range<u64>, per_service: u64, from_ms: i64) -> RecordBa
 /// 3, windows by 2.
 fn samples(service: u64, at_ms: i64) -> (u64, u64) {
     let level = 1 << (mix(service) % 10);
-    let hour = at_ms.div_euclid(3_600_000).rem_euclid(24).abs_diff(3).min(12) as u64;
+    let hour = at_ms.div_euclid(3_600_000).rem_euclid(24).abs_diff(3).min(12);
     let noise = mix((service << 32) ^ (at_ms / WINDOW_MS) as u64);
     let amount = level * (6 + hour) * (64 + noise % 64) / 512;
     (1 + amount / 4 + noise % 3, 1 + amount)
