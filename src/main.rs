@@ -59,6 +59,8 @@ enum Command {
     Service(commands::service::Args),
     /// Show what the stored tables hold; merge, vacuum and limit them
     Storage(commands::storage::Args),
+    /// Flag attack traffic, which is told on invoices and not charged
+    Attack(commands::attack::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
     /// Manage the companies that issue invoices
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
             Command::Customer(args) => commands::customer::run(args).await,
             Command::Service(args) => commands::service::run(args).await,
             Command::Storage(args) => commands::storage::run(args).await,
+            Command::Attack(args) => commands::attack::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,
             Command::Entity(args) => commands::entity::run(args).await,
             Command::Tax(args) => commands::tax::run(args).await,

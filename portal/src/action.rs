@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use billing::audit::{self, Actor, Entry, Risk};
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::ids::UserId;
@@ -93,6 +93,15 @@ impl Fields {
             .map_err(|_| said(format!("A day is like 2026-11-30, not {text:?}.")))?;
         let start = date.to_zoned(zone.clone()).map_err(Refused::from)?;
         Ok(Some(start.timestamp().as_millisecond()))
+    }
+
+    /// An instant in UTC, as a field of type `datetime-local` sends it.
+    pub(crate) fn utc_ms(&self, name: &str) -> Result<i64, Refused> {
+        let text = self.text(name);
+        let at: DateTime = text
+            .parse()
+            .map_err(|_| said(format!("A time is like 2026-11-30T04:05, not {text:?}.")))?;
+        Ok(at.to_zoned(TimeZone::UTC)?.timestamp().as_millisecond())
     }
 }
 

@@ -184,10 +184,18 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// The value of the first hidden field `csrf_token`.
     pub(crate) fn csrf_token(&self) -> String {
-        let marker = "name=\"csrf_token\" value=\"";
-        let start = self.body.find(marker).unwrap() + marker.len();
+        self.hidden("csrf_token")
+    }
+
+    pub(crate) fn form_token(&self) -> String {
+        self.hidden("form_token")
+    }
+
+    /// The value of the first hidden field of a name.
+    fn hidden(&self, name: &str) -> String {
+        let marker = format!("name=\"{name}\" value=\"");
+        let start = self.body.find(&marker).unwrap() + marker.len();
         self.body[start..].split('"').next().unwrap().to_owned()
     }
 }
@@ -240,6 +248,16 @@ impl Browser {
             .join("&");
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(request, body).await
+    }
+
+    /// Opens a page and sends one of its forms.
+    pub(crate) async fn send_form(&mut self, page: &str, action: &str, fields: &[(&str, &str)]) -> Answer {
+        let shown = self.get(page).await;
+        assert_eq!(shown.status, 200, "{page}: {}", shown.body);
+        let (csrf, token) = (shown.csrf_token(), shown.form_token());
+        let mut form = vec![("csrf_token", csrf.as_str()), ("form_token", token.as_str())];
+        form.extend_from_slice(fields);
+        self.post(action, &form).await
     }
 
     pub(crate) async fn sign_in(&mut self, email: &str, password: &str) -> Answer {

@@ -156,7 +156,13 @@ fn plain_reading(record: &Record) -> Option<Flow> {
         dst_addr: address(record, [12, 28]),
         ip_protocol: plain(4) as u8,
         tos: plain(5) as u8,
-        tcp_flags: plain(6) as u8,
+        // Of its two bytes the lower one is kept, and a repetition counts where what is kept of the first is zero.
+        tcp_flags: record
+            .iter()
+            .filter(|(element, _)| *element == 6)
+            .map(|(_, value)| number(value) as u8)
+            .find(|flags| *flags != 0)
+            .unwrap_or(0),
         src_port: plain(7) as u16,
         dst_port: plain(11) as u16,
         in_if: by_presence(record, &[&[10], &[252]]) as u32,

@@ -3,6 +3,7 @@
 //! The server renders the table and puts the chart's figures beside it; `overview.js` draws and refreshes. A query that
 //! cannot be answered shows the last 24 hours and says why. From a service's row it is one click to the service alone.
 
+mod attacks;
 mod service;
 
 use analytics::Dimension;
@@ -10,7 +11,7 @@ use askama::Template;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 
 use crate::api::exporters::truth;
@@ -31,6 +32,11 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route(PATH, get(show))
         .route("/ops/services/{service}", get(service::show))
+        .route("/ops/services/{service}/attacks", post(attacks::flag))
+        .route(
+            "/ops/services/{service}/attacks/{exclusion}/revoke",
+            post(attacks::revoke),
+        )
         .route("/ops/services/{service}/usage.csv", get(service::download))
 }
 

@@ -6,25 +6,8 @@ use schemas::money::{Currency, Money};
 use sqlx::Row as _;
 
 use crate::auth::Role;
+use crate::testing::Browser;
 use crate::testing::world::World;
-use crate::testing::{Answer, Browser};
-
-/// The value of the first hidden field `form_token`.
-fn form_token(page: &Answer) -> String {
-    let marker = "name=\"form_token\" value=\"";
-    let start = page.body.find(marker).unwrap() + marker.len();
-    page.body[start..].split('"').next().unwrap().to_owned()
-}
-
-/// Opens a page and sends one of its forms.
-async fn send(browser: &mut Browser, page: &str, action: &str, fields: &[(&str, &str)]) -> Answer {
-    let shown = browser.get(page).await;
-    assert_eq!(shown.status, 200, "{page}: {}", shown.body);
-    let (csrf, token) = (shown.csrf_token(), form_token(&shown));
-    let mut form = vec![("csrf_token", csrf.as_str()), ("form_token", token.as_str())];
-    form.extend_from_slice(fields);
-    browser.post(action, &form).await
-}
 
 async fn count(world: &World, sql: &'static str) -> i64 {
     let row = sqlx::query(sql)
@@ -87,7 +70,7 @@ async fn a_plan_is_made_with_a_price_for_each_cycle_and_once_however_often_it_is
     let world = World::new().await;
     let (mut admin, _) = admins(&world).await;
     let shown = admin.get("/admin/plans").await;
-    let (csrf, token) = (shown.csrf_token(), form_token(&shown));
+    let (csrf, token) = (shown.csrf_token(), shown.form_token());
     let form = [
         ("csrf_token", csrf.as_str()),
         ("form_token", token.as_str()),
@@ -118,7 +101,7 @@ async fn a_plan_is_made_with_a_price_for_each_cycle_and_once_however_often_it_is
         ("usage", "0.05"),
         ("who", "new"),
     ];
-    let done = send(&mut admin, &page, &format!("{page}/price"), &price).await;
+    let done = admin.send_form(&page, &format!("{page}/price"), &price).await;
     assert_eq!(done.status, 303, "{}", done.body);
     let bases: Vec<(i64, i64)> = prices_of(pool, made[0].id)
         .await
@@ -129,7 +112,7 @@ async fn a_plan_is_made_with_a_price_for_each_cycle_and_once_however_often_it_is
     assert_eq!(bases, [(1, 1000), (3, 2850), (6, 5400), (12, 10_200), (24, 19_200)]);
 
     let wrong = [("currency", "USD"), ("base", "ten"), ("cycle", "1"), ("who", "new")];
-    let refused = send(&mut admin, &page, &format!("{page}/price"), &wrong).await;
+    let refused = admin.send_form(&page, &format!("{page}/price"), &wrong).await;
     assert_eq!(refused.status, 422);
     assert!(refused.body.contains("An amount is like 123.45"), "{}", refused.body);
     assert!(refused.body.contains("value=\"ten\""));
@@ -157,7 +140,7 @@ async fn a_new_price_waits_for_the_renewal_of_who_pays_the_one_before() {
         ("usage", "0.05"),
         ("who", "renewal"),
     ];
-    let done = send(&mut admin, &page, &format!("{page}/price"), &price).await;
+    let done = admin.send_form(&page, &format!("{page}/price"), &price).await;
     assert_eq!(done.header("location"), format!("{page}?done=reprice"));
     let planned = scheduled_of(pool, world.ada).await.unwrap();
     assert_eq!(planned.len(), 1);
@@ -182,11 +165,13 @@ async fn a_price_for_more_than_a_hundred_customers_needs_a_second_admin() {
         ("usage", "0.05"),
         ("who", "renewal"),
     ];
-    let done = send(&mut admin, &page, &format!("{page}/price"), &price).await;
+    let done = admin.send_form(&page, &format!("{page}/price"), &price).await;
     assert_eq!(done.header("location"), format!("{page}?done=approval"));
     assert_eq!(prices_of(pool, plan).await.unwrap().len(), before);
 
-    let own = send(&mut admin, "/admin/plans", "/admin/approvals/apr_1/approve", &[]).await;
+    let own = admin
+        .send_form("/admin/plans", "/admin/approvals/apr_1/approve", &[])
+        .await;
     assert_eq!(own.status, 422);
     assert!(
         admin
@@ -195,7 +180,9 @@ async fn a_price_for_more_than_a_hundred_customers_needs_a_second_admin() {
             .body
             .contains("another admin decides")
     );
-    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    let approved = second
+        .send_form("/admin/approvals", "/admin/approvals/apr_1/approve", &[])
+        .await;
     assert_eq!(
         approved.header("location"),
         "/admin/approvals?done=approved",
@@ -253,7 +240,7 @@ async fn a_deal_makes_what_bills_it() {
         ("quantity_2", "3"),
         ("price_2", "400.00"),
     ];
-    let done = send(&mut admin, "/admin/deals", "/admin/deals", &fields).await;
+    let done = admin.send_form("/admin/deals", "/admin/deals", &fields).await;
     assert_eq!(done.status, 303, "{}", done.body);
     let page = admin.get("/admin/deals").await;
     assert!(page.body.contains("1,300.00 USD"), "{}", page.body);
@@ -276,25 +263,19 @@ async fn taxes_coupons_and_transfers_are_made_and_ended_by_forms() {
         ("rate", "19"),
         ("from", "2025-01-01"),
     ];
-    assert_eq!(
-        send(&mut admin, "/admin/taxes", "/admin/taxes", &rate).await.status,
-        303
-    );
-    let again = send(&mut admin, "/admin/taxes", "/admin/taxes", &rate).await;
+    assert_eq!(admin.send_form("/admin/taxes", "/admin/taxes", &rate).await.status, 303);
+    let again = admin.send_form("/admin/taxes", "/admin/taxes", &rate).await;
     assert_eq!(again.status, 422);
     assert!(again.body.contains("end it first"), "{}", again.body);
-    let end = send(
-        &mut admin,
-        "/admin/taxes",
-        "/admin/taxes/tax_1/end",
-        &[("to", "2026-01-01")],
-    )
-    .await;
+    let end = admin
+        .send_form("/admin/taxes", "/admin/taxes/tax_1/end", &[("to", "2026-01-01")])
+        .await;
     assert_eq!(end.status, 303, "{}", end.body);
 
     let coupon = [("code", "summer"), ("off", "15"), ("cycles", "3")];
     assert_eq!(
-        send(&mut admin, "/admin/coupons", "/admin/coupons", &coupon)
+        admin
+            .send_form("/admin/coupons", "/admin/coupons", &coupon)
             .await
             .status,
         303
@@ -303,19 +284,16 @@ async fn taxes_coupons_and_transfers_are_made_and_ended_by_forms() {
 
     let wanted = [("service", "svc_3"), ("to", "cus_1"), ("ticket", "T-9")];
     assert_eq!(
-        send(&mut admin, "/admin/transfers", "/admin/transfers", &wanted)
+        admin
+            .send_form("/admin/transfers", "/admin/transfers", &wanted)
             .await
             .status,
         303
     );
     for step in ["approve", "complete"] {
-        let done = send(
-            &mut admin,
-            "/admin/transfers",
-            &format!("/admin/transfers/trf_1/{step}"),
-            &[],
-        )
-        .await;
+        let done = admin
+            .send_form("/admin/transfers", &format!("/admin/transfers/trf_1/{step}"), &[])
+            .await;
         assert_eq!(done.status, 303, "{step}: {}", done.body);
     }
     assert_eq!(
@@ -339,62 +317,64 @@ async fn books_stay_consistent_through_what_finance_does() {
     let (ada, bob) = (world.invoice_of_ada, world.invoice_of_bob);
     let page = format!("/finance/invoices/{ada}");
     let transfer = [("amount", "10.00"), ("reference", "bank 4711"), ("note", "")];
-    let done = send(&mut browser, &page, &format!("{page}/transfer"), &transfer).await;
+    let done = browser.send_form(&page, &format!("{page}/transfer"), &transfer).await;
     assert_eq!(
         done.header("location"),
         format!("{page}?done=transfer"),
         "{}",
         done.body
     );
-    let repeated = send(&mut browser, &page, &format!("{page}/transfer"), &transfer).await;
+    let repeated = browser.send_form(&page, &format!("{page}/transfer"), &transfer).await;
     assert_eq!(repeated.status, 422);
     assert!(repeated.body.contains("was recorded before"), "{}", repeated.body);
     let credit = [("amount", "5.00"), ("reason", "an outage")];
-    let done = send(&mut browser, &page, &format!("{page}/credit"), &credit).await;
+    let done = browser.send_form(&page, &format!("{page}/credit"), &credit).await;
     assert_eq!(done.status, 303, "{}", done.body);
-    let void = send(
-        &mut browser,
-        &page,
-        &format!("{page}/credit"),
-        &[("amount", "999999"), ("reason", "x")],
-    )
-    .await;
+    let void = browser
+        .send_form(
+            &page,
+            &format!("{page}/credit"),
+            &[("amount", "999999"), ("reason", "x")],
+        )
+        .await;
     assert_eq!(void.status, 422);
     assert!(
         void.body.contains("more would be taken back than was charged"),
         "{}",
         void.body
     );
-    let off = send(&mut browser, &page, &format!("{page}/write-off"), &[("reason", "gone")]).await;
+    let off = browser
+        .send_form(&page, &format!("{page}/write-off"), &[("reason", "gone")])
+        .await;
     assert_eq!(off.status, 303, "{}", off.body);
     let page = format!("/finance/invoices/{bob}");
-    let void = send(
-        &mut browser,
-        &page,
-        &format!("{page}/void"),
-        &[("reason", "wrong"), ("rebill", "on")],
-    )
-    .await;
+    let void = browser
+        .send_form(&page, &format!("{page}/void"), &[("reason", "wrong"), ("rebill", "on")])
+        .await;
     assert_eq!(void.header("location"), format!("{page}?done=void"), "{}", void.body);
     assert!(browser.get(&page).await.body.contains(">void<"));
 
     let customer = "/finance/customers/cus_1";
     let charge = [("description", "Remote hands"), ("amount", "25.00")];
     assert_eq!(
-        send(&mut browser, customer, &format!("{customer}/charge"), &charge)
+        browser
+            .send_form(customer, &format!("{customer}/charge"), &charge)
             .await
             .status,
         303
     );
     let grant = [("amount", "7.50"), ("reason", "sorry")];
     assert_eq!(
-        send(&mut browser, customer, &format!("{customer}/grant"), &grant)
+        browser
+            .send_form(customer, &format!("{customer}/grant"), &grant)
             .await
             .status,
         303
     );
     let profile = [("entity", "ent_1"), ("city", "Ulm"), ("vat_id", "?")];
-    let refused = send(&mut browser, customer, &format!("{customer}/profile"), &profile).await;
+    let refused = browser
+        .send_form(customer, &format!("{customer}/profile"), &profile)
+        .await;
     assert_eq!(refused.status, 422);
     assert!(refused.body.contains("value=\"Ulm\""));
     let profile = [
@@ -404,13 +384,15 @@ async fn books_stay_consistent_through_what_finance_does() {
         ("pools_usage", "on"),
     ];
     assert_eq!(
-        send(&mut browser, customer, &format!("{customer}/profile"), &profile)
+        browser
+            .send_form(customer, &format!("{customer}/profile"), &profile)
             .await
             .status,
         303
     );
     assert_eq!(
-        send(&mut browser, customer, &format!("{customer}/close"), &[])
+        browser
+            .send_form(customer, &format!("{customer}/close"), &[])
             .await
             .status,
         303
@@ -534,10 +516,10 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
     let reason = [("reason", "asked for by letter")];
     // Finance sees the customer, and neither the form nor its address is theirs.
     assert!(!finance.get(&page).await.body.contains("Delete the account"));
-    assert_eq!(send(&mut finance, &page, &delete, &reason).await.status, 403);
-    let refused = send(&mut admin, &page, &delete, &[("reason", " ")]).await;
+    assert_eq!(finance.send_form(&page, &delete, &reason).await.status, 403);
+    let refused = admin.send_form(&page, &delete, &[("reason", " ")]).await;
     assert_eq!(refused.status, 422);
-    let asked = send(&mut admin, &page, &delete, &reason).await;
+    let asked = admin.send_form(&page, &delete, &reason).await;
     assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
     let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
     assert_eq!(count(&world, running).await, 2, "nothing happens before it is approved");
@@ -551,7 +533,9 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         waiting.contains("Then by hand") && waiting.contains("at the gateway"),
         "{waiting}"
     );
-    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    let approved = second
+        .send_form("/admin/approvals", "/admin/approvals/apr_1/approve", &[])
+        .await;
     assert_eq!(
         approved.header("location"),
         "/admin/approvals?done=approved",
@@ -576,21 +560,21 @@ async fn money_that_came_by_bank_transfer_is_recorded_as_sent_back_once() {
     let mut finance = world.portal.signed_in("fin").await;
     let invoice = format!("/finance/invoices/{}", world.invoice_of_bob);
     let paid = [("amount", "100.00"), ("reference", "MT-1")];
-    let done = send(&mut finance, &invoice, &format!("{invoice}/transfer"), &paid).await;
+    let done = finance.send_form(&invoice, &format!("{invoice}/transfer"), &paid).await;
     assert_eq!(done.status, 303, "{}", done.body);
     // 49.00 settled the invoice, 51.00 became credit, which can go back.
     let page = "/finance/payments/pay_1";
     assert!(finance.get(page).await.body.contains("send it at the bank first"));
     let refund = format!("{page}/refund");
     let too_much = [("amount", "51.01"), ("reason", "paid twice"), ("reference", "MT-2")];
-    assert_eq!(send(&mut finance, page, &refund, &too_much).await.status, 422);
+    assert_eq!(finance.send_form(page, &refund, &too_much).await.status, 422);
     let nameless = [("amount", "30.00"), ("reason", "paid twice")];
-    assert_eq!(send(&mut finance, page, &refund, &nameless).await.status, 422);
+    assert_eq!(finance.send_form(page, &refund, &nameless).await.status, 422);
     let back = [("amount", "30.00"), ("reason", "paid twice"), ("reference", "MT-2")];
-    let done = send(&mut finance, page, &refund, &back).await;
+    let done = finance.send_form(page, &refund, &back).await;
     assert_eq!(done.status, 303, "{}", done.body);
     let again = [("amount", "10.00"), ("reason", "paid twice"), ("reference", "MT-2")];
-    let again = send(&mut finance, page, &refund, &again).await;
+    let again = finance.send_form(page, &refund, &again).await;
     assert_eq!(again.status, 422, "a reference is recorded once");
     assert_eq!(
         count(
@@ -624,10 +608,10 @@ async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approv
     let terminate = format!("{page}/terminate");
     let reason = [("reason", "the contract was given notice of")];
     let running = "SELECT count(*) FROM subscriptions WHERE customer_id = 1 AND status <> 'ended'";
-    assert_eq!(send(&mut finance, &page, &terminate, &reason).await.status, 403);
-    assert_eq!(send(&mut admin, &page, &terminate, &[]).await.status, 422);
+    assert_eq!(finance.send_form(&page, &terminate, &reason).await.status, 403);
+    assert_eq!(admin.send_form(&page, &terminate, &[]).await.status, 422);
     assert_eq!(count(&world, running).await, 2);
-    let done = send(&mut admin, &page, &terminate, &reason).await;
+    let done = admin.send_form(&page, &terminate, &reason).await;
     assert_eq!(
         done.header("location"),
         format!("{page}?done=terminated"),
@@ -635,7 +619,7 @@ async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approv
         done.body
     );
     assert_eq!(count(&world, running).await, 0);
-    let nothing = send(&mut admin, &page, &terminate, &reason).await;
+    let nothing = admin.send_form(&page, &terminate, &reason).await;
     assert_eq!(nothing.status, 422, "there is nothing left to end");
 
     // Six of them are many.
@@ -653,7 +637,7 @@ async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approv
         }
     }
     transaction.commit().await.unwrap();
-    let asked = send(&mut admin, &page, &terminate, &reason).await;
+    let asked = admin.send_form(&page, &terminate, &reason).await;
     assert_eq!(asked.header("location"), format!("{page}?done=asked"), "{}", asked.body);
     assert_eq!(count(&world, running).await, 6);
     assert!(
@@ -663,7 +647,9 @@ async fn f60_a_few_subscriptions_end_at_once_and_many_when_a_second_admin_approv
             .body
             .contains("End all 6 subscriptions")
     );
-    let approved = send(&mut second, "/admin/approvals", "/admin/approvals/apr_1/approve", &[]).await;
+    let approved = second
+        .send_form("/admin/approvals", "/admin/approvals/apr_1/approve", &[])
+        .await;
     assert_eq!(
         approved.header("location"),
         "/admin/approvals?done=approved",

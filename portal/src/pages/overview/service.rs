@@ -9,6 +9,7 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory::assignments_of;
 
 use super::PATH;
+use super::attacks::{Attacks, Shown};
 use crate::auth::Ops;
 use crate::customer;
 use crate::error::{PageError, page};
@@ -47,6 +48,7 @@ struct ServicePage {
     meters: Vec<String>,
     traffic: TrafficView,
     peers: Vec<PeerRow>,
+    attacks: Attacks,
 }
 
 /// Where the page of a service lies.
@@ -59,14 +61,25 @@ pub(super) async fn show(
     ops: Ops,
     Path(service): Path<String>,
     Query(asked): Query<Asked>,
+    Query(shown): Query<Shown>,
 ) -> Result<Response, PageError> {
-    let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    render(&state, &ops, &service, &asked, shown).await
+}
+
+pub(super) async fn render(
+    state: &AppState,
+    ops: &Ops,
+    service: &str,
+    asked: &Asked,
+    shown: Shown,
+) -> Result<Response, PageError> {
+    let (account, own) = customer::service_for_staff(state, ops, service).await?;
     let id = own.service.id;
     let addresses = Addresses {
         csv: format!("{}/usage.csv", href(id)),
         json: format!("/api/v1/ops/services/{id}/usage"),
     };
-    let traffic = traffic::view(&state, &account, &own, &asked, &addresses).await?;
+    let traffic = traffic::view(state, &account, &own, asked, &addresses).await?;
     let (from_ms, to_ms) = (traffic.range.from_ms, traffic.range.to_ms);
     let peers = state
         .analytics()
@@ -80,10 +93,12 @@ pub(super) async fn show(
         target: row.target.to_string(),
         since: format::day(row.valid_from_ms, &TimeZone::UTC),
     });
-    let metered = customer::metered(&state, &own.service);
-    let meters = metered.exporters.iter().map(|address| exporter_name(&state, *address));
+    let metered = customer::metered(state, &own.service);
+    let meters = metered.exporters.iter().map(|address| exporter_name(state, *address));
     let (bytes_in, bytes_out) = (traffic.totals.bytes_in, traffic.totals.bytes_out);
-    page(&ServicePage {
+    let attacks = Attacks::of(state, id, &traffic.range, shown).await?;
+    let draft = attacks.draft.clone();
+    let body = page(&ServicePage {
         shell: Shell::new(&ops.0, own.service.name.clone(), PATH),
         path: PATH,
         id,
@@ -99,7 +114,9 @@ pub(super) async fn show(
         meters: meters.collect(),
         peers: peer_rows(&peers, bytes_in, bytes_out, own.volume_units()),
         traffic,
-    })
+        attacks,
+    })?;
+    Ok(draft.answer(body))
 }
 
 pub(super) async fn download(

@@ -1,0 +1,175 @@
+//! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged.
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::exclusion;
+use jiff::tz::TimeZone;
+use schemas::ids::{ExclusionId, ServiceId};
+use schemas::window::WINDOW_MS;
+use serde_json::json;
+
+use super::service::{href, render};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Ops};
+use crate::customer;
+use crate::error::{Failure, PageError};
+use crate::format;
+use crate::range::{Asked, Range};
+use crate::state::AppState;
+
+/// The form that flags.
+const FLAG: &str = "flag";
+/// Flagged times shown, the latest first.
+const MAX_ROWS: usize = 50;
+
+/// A time that was flagged.
+pub(super) struct AttackRow {
+    pub(super) id: ExclusionId,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) reason: String,
+    pub(super) by: String,
+    /// When that was taken back.
+    pub(super) revoked: Option<String>,
+}
+
+/// What the page of a service shows of its attacks.
+pub(super) struct Attacks {
+    pub(super) rows: Vec<AttackRow>,
+    pub(super) total: usize,
+    pub(super) draft: Draft,
+    pub(super) notice: Option<&'static str>,
+    /// What the form suggests: the time that the page shows.
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+impl Attacks {
+    pub(super) async fn of(
+        state: &AppState,
+        service: ServiceId,
+        range: &Range,
+        shown: Shown,
+    ) -> Result<Attacks, PageError> {
+        let all = exclusion::exclusions_of(state.db().pool(), service).await?;
+        let time = |at_ms: i64| format::minute(at_ms, &TimeZone::UTC);
+        let rows = all.iter().take(MAX_ROWS).map(|exclusion| AttackRow {
+            id: exclusion.id,
+            from: time(exclusion.from_ms),
+            to: time(exclusion.to_ms),
+            reason: exclusion.reason.clone(),
+            by: exclusion.created_by.clone(),
+            revoked: exclusion.revoked_at_ms.map(time),
+        });
+        // As a field of type `datetime-local` has it.
+        let field = |at_ms: i64| time(at_ms).replace(' ', "T");
+        Ok(Attacks {
+            rows: rows.collect(),
+            total: all.len(),
+            draft: shown.draft,
+            notice: match shown.done.as_str() {
+                "flag" => Some("The windows are flagged: they are told on the invoice and not charged."),
+                "revoke" => Some("That is taken back: the windows are charged again."),
+                _ => None,
+            },
+            from: field(range.from_ms),
+            to: field(range.to_ms),
+        })
+    }
+}
+
+/// What the page is shown after.
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct Shown {
+    #[serde(default)]
+    done: String,
+    #[serde(skip)]
+    draft: Draft,
+}
+
+pub(super) async fn flag(
+    State(state): State<AppState>,
+    ops: Ops,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    let id = own.service.id;
+    let done: Result<(), Refused> = async {
+        let (from_ms, to_ms) = (fields.utc_ms("from")?, fields.utc_ms("to")?);
+        if to_ms <= from_ms {
+            return Err(said("The end must be after the start."));
+        }
+        if to_ms.div_euclid(WINDOW_MS) == (from_ms - 1).div_euclid(WINDOW_MS) {
+            return Err(said(
+                "No 5-minute window starts in that time: say from 04:00 until 04:05, or longer.",
+            ));
+        }
+        let Some(mut action) = Action::begin(&state, &ops.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let reason = fields.text("reason");
+        let made = exclusion::exclude(action.connection(), id, (from_ms, to_ms), reason, &actor, now_ms).await?;
+        let change = json!({"after": {"service": id, "from": format::rfc3339(from_ms), "to": format::rfc3339(to_ms),
+            "reason": made.reason}});
+        action.record("usage.exclude", made.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(after(id, "flag")),
+        Err(refused) => {
+            let shown = Shown {
+                done: String::new(),
+                draft: Draft::refused(FLAG, refused, fields)?,
+            };
+            render(&state, &ops, &service, &asked, shown).await
+        }
+    }
+}
+
+pub(super) async fn revoke(
+    State(state): State<AppState>,
+    ops: Ops,
+    Path((service, exclusion)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
+    let id: ExclusionId = exclusion.parse().map_err(|_| Failure::NotFound)?;
+    let all = exclusion::exclusions_of(state.db().pool(), own.service.id).await?;
+    let found = all.iter().find(|known| known.id == id).ok_or(Failure::NotFound)?;
+    let done: Result<(), Refused> = async {
+        let Some(mut action) = Action::begin(&state, &ops.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let now_ms = action.now_ms;
+        exclusion::revoke(action.connection(), id, now_ms).await?;
+        let change = json!({"before": {"service": own.service.id, "from": format::rfc3339(found.from_ms),
+            "to": format::rfc3339(found.to_ms), "reason": found.reason}});
+        action.record("usage.include", id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(after(own.service.id, "revoke")),
+        Err(refused) => {
+            let shown = Shown {
+                done: String::new(),
+                draft: Draft::refused(id.to_string(), refused, fields)?,
+            };
+            render(&state, &ops, &service, &asked, shown).await
+        }
+    }
+}
+
+fn after(service: ServiceId, what: &str) -> Response {
+    Redirect::to(&format!("{}?done={what}#attacks", href(service))).into_response()
+}
+
+#[cfg(test)]
+mod tests;
