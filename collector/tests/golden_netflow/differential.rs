@@ -171,12 +171,13 @@ fn plain_reading(record: &Record) -> Option<Flow> {
         dst_as: plain(17) as u32,
         src_mask: by_presence(record, &[&[9, 29]]) as u8,
         dst_mask: by_presence(record, &[&[13, 30]]) as u8,
+        // Priority bits alone are no VLAN: the next that has one counts.
         vlan: [58, 243, 59, 254]
-            .map(plain)
             .into_iter()
+            .flat_map(|vlan| record.iter().filter(move |(element, _)| *element == vlan))
+            .map(|(_, value)| number(value) as u16 & 0xfff)
             .find(|vlan| *vlan != 0)
-            .unwrap_or(0) as u16
-            & 0xfff,
+            .unwrap_or(0),
         ..Flow::default()
     })
 }

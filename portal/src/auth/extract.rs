@@ -7,6 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
+use billing::audit::Actor;
 use schemas::ids::CustomerId;
 
 use super::users::{Role, User};
@@ -22,6 +23,17 @@ pub struct SignedIn {
     pub csrf_token: String,
     /// Notifications of the user's customer that nobody has read.
     pub unread: i64,
+}
+
+impl SignedIn {
+    /// As the audit log names them.
+    pub(crate) fn actor<'a>(&'a self, ip: &'a str) -> Actor<'a> {
+        Actor {
+            name: &self.user.email,
+            user: Some(self.user.id),
+            ip,
+        }
+    }
 }
 
 /// A customer: every query takes its id from here (S1).

@@ -9,7 +9,6 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use billing::audit::Actor;
 use billing::budget::{self, Alert, Budget, BudgetError, NewBudget, Status, Thresholds};
 use billing::invoice::{self, InvoiceFilter, InvoiceKind};
 use billing::top_up;
@@ -380,11 +379,7 @@ async fn set(
             reset_day: day.map(AnchorDay::new).transpose()?,
         };
         let ip = ip.to_string();
-        let actor = Actor {
-            name: &who.user.email,
-            user: Some(who.user.id),
-            ip: &ip,
-        };
+        let actor = who.actor(&ip);
         let mut transaction = state.db().begin_write().await?;
         budget::set(&mut transaction, customer.id, &new, actor, state.now_ms()).await?;
         transaction.commit().await?;
@@ -402,11 +397,7 @@ async fn clear(
     CsrfForm(who, _): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let ip = ip.to_string();
-    let actor = Actor {
-        name: &who.user.email,
-        user: Some(who.user.id),
-        ip: &ip,
-    };
+    let actor = who.actor(&ip);
     let mut transaction = state.db().begin_write().await?;
     match budget::clear(&mut transaction, customer.id, actor, state.now_ms()).await {
         // There is none, as it was asked for.
@@ -431,11 +422,7 @@ async fn exclude(
         return Err(Failure::NotFound.into());
     }
     let ip = ip.to_string();
-    let actor = Actor {
-        name: &who.user.email,
-        user: Some(who.user.id),
-        ip: &ip,
-    };
+    let actor = who.actor(&ip);
     let is_excluded = fields.text("counts") == "no";
     let mut transaction = state.db().begin_write().await?;
     budget::exclude(

@@ -9,7 +9,6 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use billing::audit::Actor;
 use billing::payment::{self, Payment, PaymentError, PaymentFilter, State as Stand};
 use billing::settlement;
 use billing::top_up::{self, AUTOMATIC_NOTE, BOUGHT_NOTE, Cause, Limits, Movement, Purchase, TopUp, TopUpError};
@@ -461,11 +460,7 @@ async fn set(
         let threshold = chosen(&fields, "threshold", currency)?;
         let amount = chosen(&fields, "amount", currency)?;
         let ip = ip.to_string();
-        let actor = Actor {
-            name: &who.user.email,
-            user: Some(who.user.id),
-            ip: &ip,
-        };
+        let actor = who.actor(&ip);
         let mut transaction = state.db().begin_write().await?;
         top_up::set(&mut transaction, customer.id, threshold, amount, actor, state.now_ms()).await?;
         transaction.commit().await?;
@@ -482,11 +477,7 @@ async fn switch_off(
     CsrfForm(who, _): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let ip = ip.to_string();
-    let actor = Actor {
-        name: &who.user.email,
-        user: Some(who.user.id),
-        ip: &ip,
-    };
+    let actor = who.actor(&ip);
     let mut transaction = state.db().begin_write().await?;
     match top_up::disable(&mut transaction, customer.id, actor, state.now_ms()).await {
         // There is nothing to switch off: as it was asked for.

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use billing::BillingError;
-use billing::audit::{self, Actor, Entry, Risk};
+use billing::audit::{self, Entry, Risk};
 use billing::verification::{self, Pending, Request};
 use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
@@ -129,12 +129,9 @@ pub(super) async fn change(
         transaction.commit().await?;
         return Ok(Redirect::to("/account?changed=asked").into_response());
     }
+    let ip = ip.to_string();
     let entry = Entry {
-        actor: Actor {
-            name: &who.user.email,
-            user: Some(who.user.id),
-            ip: &ip.to_string(),
-        },
+        actor: who.actor(&ip),
         action: "customer.email",
         subject: &customer.id.to_string(),
         change: serde_json::json!({ "before": before.email, "after": after.email }),

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::{self, Actor, Entry, Risk};
+use billing::audit::{self, Entry, Risk};
 use jiff::tz::TimeZone;
 use qrcode::{Color, QrCode};
 use schemas::inventory;
@@ -293,12 +293,9 @@ async fn record(
     action: &'static str,
     now_ms: i64,
 ) -> Result<(), Failure> {
+    let ip = ip.to_string();
     let entry = Entry {
-        actor: Actor {
-            name: &who.user.email,
-            user: Some(who.user.id),
-            ip: &ip.to_string(),
-        },
+        actor: who.actor(&ip),
         action,
         subject: &who.user.id.to_string(),
         change: serde_json::json!({}),
