@@ -51,11 +51,6 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
             "We tried to charge {amount} to top up your account, and it was declined. You have not been charged."
         ))
         .say_if(
-            facts
-                .day("next_attempt_at_ms")
-                .map(|day| format!("We try again on {day} at the earliest.")),
-        )
-        .say_if(
             (event.payload.get("is_disabled").and_then(Value::as_bool) == Some(true)).then(|| {
                 "It was declined too often, so we have switched automatic top-up off. Switch it on again once the payment method is right.".to_owned()
             }),

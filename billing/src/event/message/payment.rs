@@ -34,7 +34,6 @@ pub(super) fn payment(event: &Event, facts: &Facts<'_>) -> Message {
         )
         .say(format!("We tried to charge {amount}{of}, and it was declined. You have not been charged."))
         .say("Please check the card or account with your bank, or pay with another one.")
-        .say_if(facts.day("next_attempt_at_ms").map(|day| format!("We try again on {day}.")))
         .fact("Amount", Some(amount))
         .fact("Tried with", method)
         .fact("Reason", facts.text("reason"))
