@@ -144,8 +144,16 @@ async fn fill(client: &Client, action: &str, fields: &[(&str, &str)]) {
     }
     let button = form.find(Locator::Css("button[type=submit]")).await;
     press(client, &button.expect("a button to send it")).await;
-    let said = text(&shown(client, "[role=status]").await).await;
-    assert!(!said.is_empty(), "{action} says that it was done");
+    // The page may change while it is read: then it is read again.
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let said = shown(client, "[role=status]").await.text().await;
+        if said.is_ok_and(|said| !said.is_empty()) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{action} says that it was done");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A price that held before the demo's month, of a plan that is made for it.

@@ -7,7 +7,7 @@ mod support;
 
 use std::io::Write as _;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantoccini::{Client, Locator};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -66,19 +66,26 @@ impl Customer<'_> {
 
     /// The text of what is there soon.
     async fn text(&self, css: &str) -> String {
-        let found = self
-            .client
-            .wait()
-            .at_most(PAGE_LIMIT)
-            .for_element(Locator::Css(css))
-            .await;
-        match found {
-            Ok(element) => element.text().await.unwrap(),
-            Err(error) => panic!(
-                "{css} at {}: {error}\n{}",
-                self.client.current_url().await.unwrap(),
-                self.client.source().await.unwrap()
-            ),
+        self.text_with(css, "").await
+    }
+
+    /// The text of what is there soon and has these words. What is read while the page changes is read again.
+    async fn text_with(&self, css: &str, words: &str) -> String {
+        let deadline = Instant::now() + PAGE_LIMIT;
+        loop {
+            let read = match self.client.find(Locator::Css(css)).await {
+                Ok(element) => element.text().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(text) if text.contains(words) => return text,
+                _ if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                other => panic!(
+                    "{words:?} in {css} at {}: {other:?}\n{}",
+                    self.client.current_url().await.unwrap(),
+                    self.client.source().await.unwrap()
+                ),
+            }
         }
     }
 
@@ -131,7 +138,7 @@ async fn go_the_whole_way(data: &DataDir, mail: &MailServer, base: String, plan:
     bob.open(&link).await;
     let button = bob.client.find(Locator::Css("form button")).await.unwrap();
     button.click().await.unwrap();
-    assert!(bob.text("h1").await.contains("Thank you"));
+    bob.text_with("h1", "Thank you").await;
 
     bob.open("/account/two-factor").await;
     bob.send("/account/two-factor/begin", &[("password", PASSWORD)]).await;
