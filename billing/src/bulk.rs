@@ -27,7 +27,7 @@ pub(crate) async fn for_rows<T>(
     while !rest.is_empty() {
         let (some, others) = rest.split_at(shape(rest.len()));
         rest = others;
-        let sql = sqlx::AssertSqlSafe(sql.replace("{rows}", &placeholders(some.len(), columns)));
+        let sql = sqlx::AssertSqlSafe(sql.replace("{rows}", &parameters(some.len(), columns)));
         some.iter()
             .fold(sqlx::query(sql), &bind)
             .execute(&mut *connection)
@@ -68,7 +68,7 @@ fn shape(rows: usize) -> usize {
     1 << rows.min(ROWS_MAX).ilog2()
 }
 
-fn placeholders(rows: usize, columns: usize) -> String {
+fn parameters(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
         let values: Vec<String> = (1..=columns)
             .map(|column| format!("${}", row * columns + column))
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn there_are_few_different_statements() {
         assert_eq!([1, 2, 3, 63, 64, 65, 1000].map(shape), [1, 2, 2, 32, 64, 64, 64]);
-        assert_eq!(placeholders(2, 3), "($1, $2, $3), ($4, $5, $6)");
+        assert_eq!(parameters(2, 3), "($1, $2, $3), ($4, $5, $6)");
     }
 
     #[tokio::test]
