@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DataFusionError, exec_err};
 use datafusion::logical_expr::{
-    Aggregate, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Projection, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    Aggregate, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Projection, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
@@ -101,6 +101,15 @@ enum To {
     Address,
 }
 
+impl To {
+    fn data_type(self) -> DataType {
+        match self {
+            To::Number => NUMBER,
+            To::Address => ADDRESS,
+        }
+    }
+}
+
 /// The same 16 bytes as another type.
 #[derive(PartialEq, Eq, Hash, Debug)]
 struct Reinterpret {
@@ -134,10 +143,13 @@ impl ScalarUDFImpl for Reinterpret {
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
-        Ok(match self.to {
-            To::Number => NUMBER,
-            To::Address => ADDRESS,
-        })
+        Ok(self.to.data_type())
+    }
+
+    /// Null where the argument is.
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.to.data_type(), nullable)))
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {

@@ -10,6 +10,7 @@ mod functions;
 mod keys;
 mod lookup;
 mod provider;
+mod ranking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionContext, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
@@ -109,7 +112,14 @@ impl FlowStore {
             .with_memory_limit(QUERY_MEMORY_BYTES, 1.0)
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
             .build_arc()?;
-        let mut context = SessionContext::new_with_config_rt(config, runtime);
+        let mut rules = PhysicalOptimizer::new().rules;
+        rules.insert(0, Arc::new(ranking::RankBySum));
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_physical_optimizer_rules(rules)
+            .build();
+        let mut context = SessionContext::new_with_state(state);
         let url = ObjectStoreUrl::parse(STORE_URL)?;
         let store = storage
             .object_store()

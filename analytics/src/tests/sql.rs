@@ -161,6 +161,100 @@ async fn addresses_are_groups() {
 }
 
 #[tokio::test]
+async fn rankings_are_those_of_the_whole_list() {
+    let fixture = Fixture::new();
+    let mut state = 7_u64;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for _ in 0..3 {
+        let flows: Vec<Flow> = (0..4_000)
+            .map(|_| {
+                let host = random(300) * random(300) / 300;
+                Flow {
+                    src_addr: if host % 7 == 0 {
+                        address(&format!("2001:db8::{host}"))
+                    } else {
+                        Address::from_v4((0x0b00_0000 + host as u32).to_be_bytes())
+                    },
+                    src_as: host as u32 % 13,
+                    dst_port: host as u16,
+                    ..received(1, T0 + random(DAY as u64) as i64, random(5_000))
+                }
+            })
+            .collect();
+        fixture.add_flows(&flows);
+    }
+    for (columns, sums) in [
+        ("src_addr", "sum(bytes) AS x, count(*) AS flows"),
+        (
+            "src_addr, dst_addr, dst_port, ip_protocol",
+            "count(*) AS flows, sum(bytes * sampling_rate) AS x",
+        ),
+        ("src_as", "sum(packets) AS p, sum(bytes) AS x"),
+        ("src_addr, received_at", "sum(bytes) AS x"),
+    ] {
+        for condition in ["true", "bytes > 100", "src_as IN (1, 2)", "bytes > 1000000"] {
+            let list = format!(
+                "SELECT {columns}, {sums} FROM flows WHERE {condition} GROUP BY {columns} ORDER BY x DESC, {columns}"
+            );
+            let all = fixture.json(&list).await;
+            let all = all.as_array().unwrap();
+            for places in [1, 10, 40] {
+                let ranking = format!("{list} LIMIT {places}");
+                let plan = fixture.json(&format!("EXPLAIN {ranking}")).await.to_string();
+                assert!(plan.contains("RankingExec"), "{ranking}: {plan}");
+                assert_eq!(
+                    fixture.json(&ranking).await,
+                    json!(all[..places.min(all.len())]),
+                    "{ranking}"
+                );
+            }
+        }
+    }
+    for other in [
+        "SELECT src_addr, sum(bytes) AS x FROM flows GROUP BY 1 ORDER BY x LIMIT 5",
+        "SELECT src_addr, sum(bytes) AS x FROM flows GROUP BY 1 HAVING sum(bytes) > 7 ORDER BY x DESC LIMIT 5",
+        "SELECT src_addr, sum(bytes) AS x FROM flows GROUP BY 1 ORDER BY src_addr DESC LIMIT 5",
+        "SELECT src_addr, avg(bytes) AS x FROM flows GROUP BY 1 ORDER BY x DESC LIMIT 5",
+        "SELECT src_addr, count(DISTINCT bytes) AS x FROM flows GROUP BY 1 ORDER BY x DESC LIMIT 5",
+        "SELECT src_addr, sum(bytes) FILTER (WHERE src_as = 1) AS x FROM flows GROUP BY 1 ORDER BY x DESC LIMIT 5",
+        "SELECT src_addr, sum(bytes) AS x FROM flows GROUP BY 1 ORDER BY x DESC LIMIT 5000",
+    ] {
+        let plan = fixture.json(&format!("EXPLAIN {other}")).await.to_string();
+        assert!(!plan.contains("RankingExec"), "{other}: {plan}");
+        fixture.json(other).await;
+    }
+}
+
+#[tokio::test]
+async fn a_ranking_reads_no_more_than_it_must() {
+    let host = |host: u32, bytes: u64| Flow {
+        src_addr: Address::from_v4((0x0b00_0000 + host).to_be_bytes()),
+        ..received(1, T0, bytes)
+    };
+    let light: Vec<Flow> = (0..40_000).map(|number| host(number + 100, 1)).collect();
+    let heavy: Vec<Flow> = (0..1_000).map(|number| host(number % 10, 1_000)).collect();
+    let [first, last] = [[heavy.clone(), light.clone()].concat(), [light.clone(), heavy].concat()];
+    for (flows, passes) in [
+        (first, ["first_passes=1", "second_passes=0", "aggregations=0"]),
+        (last, ["first_passes=1", "second_passes=1", "aggregations=0"]),
+        (light, ["first_passes=1", "second_passes=0", "aggregations=1"]),
+    ] {
+        let fixture = Fixture::new();
+        fixture.add_flows(&flows);
+        let ranking = "SELECT src_addr, sum(bytes) AS x FROM flows GROUP BY src_addr ORDER BY x DESC LIMIT 10";
+        let plan = fixture.json(&format!("EXPLAIN ANALYZE {ranking}")).await.to_string();
+        for pass in passes {
+            assert!(plan.contains(pass), "{pass}: {plan}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn row_groups_without_the_address_are_left_out() {
     let fixture = Fixture::new();
     let of = |host: u32, bytes: u64| Flow {
