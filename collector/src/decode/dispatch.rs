@@ -57,7 +57,7 @@ impl Kind {
 }
 
 /// State of both decoders, as the journal's checkpoint keeps it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct DecoderCheckpoint {
     netflow: NetflowCheckpoint,
     sflow: SflowCheckpoint,

@@ -28,6 +28,8 @@ use crate::status::{self, CollectorStatus, Tracker};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The status is written after a segment, but not more often: with thousands of exporters it is long.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Nor does writing it take more than one part in so many of the worker's time.
+const STATUS_SHARE: u32 = 20;
 /// A failure that lasts is logged this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Attempts per segment when stopping.
@@ -186,6 +188,8 @@ pub(super) struct Worker {
     /// The status as last written told of a stalled journal.
     told_stalled: bool,
     status_at: Cell<Instant>,
+    /// How long the last one took.
+    status_took: Cell<Duration>,
     /// Segments were stored since.
     status_is_stale: bool,
 }
@@ -200,6 +204,7 @@ impl Worker {
             logged_at: None,
             told_stalled: false,
             status_at: Cell::new(Instant::now()),
+            status_took: Cell::new(Duration::ZERO),
             status_is_stale: false,
         }
     }
@@ -240,7 +245,8 @@ impl Worker {
             }
             self.shared.next_segment.store(number + 1, Ordering::Release);
             self.status_is_stale = true;
-            if self.status_at.get().elapsed() >= STATUS_INTERVAL {
+            let interval = STATUS_INTERVAL.max(self.status_took.get() * STATUS_SHARE);
+            if self.status_at.get().elapsed() >= interval {
                 self.write_status();
                 self.status_is_stale = false;
             }
@@ -349,5 +355,6 @@ impl Worker {
         if let Err(error) = status::write(&self.shared.data_dir, &status) {
             tracing::warn!(%error, "status not written");
         }
+        self.status_took.set(self.status_at.get().elapsed());
     }
 }

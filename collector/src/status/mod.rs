@@ -107,6 +107,7 @@ pub struct ExporterStatus {
     pub counters: BTreeMap<String, u64>,
     pub domains: Vec<DomainView>,
     /// In order of index.
+    #[serde(with = "interfaces")]
     pub interfaces: Vec<InterfaceStatus>,
     /// Newest last.
     pub minutes: Vec<MinuteStatus>,
@@ -366,27 +367,85 @@ pub(crate) fn add_import(data_dir: &Path, import: &CollectorStatus) -> std::io::
     write_file(data_dir, IMPORTS_FILE, &status)
 }
 
+mod interfaces {
+    //! Interfaces as lists of numbers in the order of their fields, a third of what their names would make it: ten thousand exporters
+    //! have half a million. Names are understood, too.
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{InterfaceStatus, boundary};
+
+    type Numbers<Word> = (u32, u64, u64, u64, u64, i64, Word);
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Numbers(Numbers<String>),
+        Named(InterfaceStatus),
+    }
+
+    pub(super) fn serialize<S: Serializer>(interfaces: &[InterfaceStatus], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(interfaces.iter().map(|interface| -> Numbers<&str> {
+            (
+                interface.if_index,
+                interface.in_flows,
+                interface.out_flows,
+                interface.in_bytes_scaled,
+                interface.out_bytes_scaled,
+                interface.last_seen_ms,
+                boundary::word(interface.boundary),
+            )
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<InterfaceStatus>, D::Error> {
+        let stored = Vec::<Stored>::deserialize(deserializer)?;
+        let interfaces = stored.into_iter().map(|stored| match stored {
+            Stored::Named(interface) => interface,
+            Stored::Numbers((if_index, in_flows, out_flows, in_bytes_scaled, out_bytes_scaled, last_seen_ms, word)) => {
+                InterfaceStatus {
+                    if_index,
+                    in_flows,
+                    out_flows,
+                    in_bytes_scaled,
+                    out_bytes_scaled,
+                    last_seen_ms,
+                    boundary: boundary::of_word(&word),
+                }
+            }
+        });
+        Ok(interfaces.collect())
+    }
+}
+
 mod boundary {
     //! A boundary as a word.
 
     use schemas::flow::Boundary;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(boundary: &Boundary, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match boundary {
+    pub(super) fn word(boundary: Boundary) -> &'static str {
+        match boundary {
             Boundary::Unknown => "unknown",
             Boundary::External => "external",
             Boundary::Internal => "internal",
-        })
+        }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Boundary, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        Ok(match word.as_str() {
+    pub(super) fn of_word(word: &str) -> Boundary {
+        match word {
             "external" => Boundary::External,
             "internal" => Boundary::Internal,
             _ => Boundary::Unknown,
-        })
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(boundary: &Boundary, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(word(*boundary))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Boundary, D::Error> {
+        Ok(of_word(&String::deserialize(deserializer)?))
     }
 }
 
@@ -410,6 +469,20 @@ mod tests {
             }],
             ..ExporterStatus::new(address.parse().unwrap())
         }
+    }
+
+    #[test]
+    fn interfaces_are_lists_and_names_are_understood() {
+        let one = exporter("192.0.2.1", 5, 10);
+        let mut json = serde_json::to_value(&one).unwrap();
+        assert_eq!(
+            json["interfaces"],
+            serde_json::json!([[513, 5, 0, 50, 0, 10, "external"]])
+        );
+        assert_eq!(serde_json::from_value::<ExporterStatus>(json.clone()).unwrap(), one);
+        json["interfaces"] = serde_json::to_value(vec![one.interfaces[0]]).unwrap();
+        assert_eq!(json["interfaces"][0]["if_index"], 513);
+        assert_eq!(serde_json::from_value::<ExporterStatus>(json).unwrap(), one);
     }
 
     #[test]

@@ -145,11 +145,7 @@ impl ExecutionPlan for RankingExec {
             return internal_err!("RankingExec has one output, not {partition}");
         }
         let counted = |name: &'static str| MetricBuilder::new(&self.metrics).counter(name, 0);
-        let passes = [
-            counted("first_passes"),
-            counted("second_passes"),
-            counted("aggregations"),
-        ];
+        let passes = [counted("second_passes"), counted("aggregations")];
         let plan = self.clone();
         let batches = futures::stream::once(async move { plan.rank(context, passes).await });
         Ok(Box::pin(RecordBatchStreamAdapter::new(
@@ -167,7 +163,7 @@ impl RankingExec {
     async fn rank(
         self,
         context: Arc<TaskContext>,
-        [first_passes, second_passes, aggregations]: [Count; 3],
+        [second_passes, aggregations]: [Count; 2],
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let Ranked {
             layout, values, race, ..
@@ -175,7 +171,6 @@ impl RankingExec {
         let Some(leaders) = leaders(layout.words, values.len(), *race) else {
             return internal_err!("no ranking of {} words and {} values", layout.words, values.len());
         };
-        first_passes.add(1);
         let (rows, mut standing) = self.count(leaders, &self.ranked.rows, &context).await?;
         if let Standing::Among(candidates) = standing {
             second_passes.add(1);
