@@ -80,7 +80,7 @@ fn conserves(protocol: &str, flows: u64) {
     let stored = data.query_numbers(
         "SELECT count(*) AS flows, sum(bytes) AS bytes, \
          sum(packets) AS packets, \
-         sum(bytes * sampling_rate) AS scaled FROM flows",
+         sum(scaled(bytes, sampling_rate, sampling_divisor)) AS scaled FROM flows",
         ["flows", "bytes", "packets", "scaled"],
     );
     let sent = [
@@ -103,7 +103,7 @@ fn conserves(protocol: &str, flows: u64) {
 
     // U2: usage of all services and of service 0 is the volume of the metered flows.
     let [metered] = data.query_numbers(
-        "SELECT sum(bytes * sampling_rate) AS n FROM flows WHERE metered > 0",
+        "SELECT sum(scaled(bytes, sampling_rate, sampling_divisor)) AS n FROM flows WHERE metered > 0",
         ["n"],
     );
     let [usage] = data.query_numbers("SELECT sum(bytes_in + bytes_out) AS n FROM usage_5m", ["n"]);

@@ -14,6 +14,7 @@ use datafusion::prelude::{col, lit};
 use schemas::address::Address;
 use schemas::flow::Metered;
 use schemas::ids::ServiceId;
+use schemas::sampling::scaled;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 
 use crate::store::{column, fold, instant};
@@ -119,7 +120,7 @@ impl Analytics {
             .not_eq(lit(Metered::No as u8))
             .and(col("end_at").gt_eq(instant(from_ms)))
             .and(col("end_at").lt(instant(to_ms)));
-        let mut names = vec!["end_at", "metered", "sampling_rate", "bytes"];
+        let mut names = vec!["end_at", "metered", "sampling_rate", "sampling_divisor", "bytes"];
         names.extend(match by {
             Dimension::Interface => &["exporter", "in_if", "out_if"][..],
             Dimension::As => &["src_as", "dst_as"][..],
@@ -145,11 +146,12 @@ fn add_flows(
     let end_at = column::<TimestampMillisecondArray>(batch, "end_at")?.values();
     let metered = column::<UInt8Array>(batch, "metered")?.values();
     let rate = column::<UInt32Array>(batch, "sampling_rate")?.values();
+    let divisor = column::<UInt32Array>(batch, "sampling_divisor")?.values();
     let bytes = column::<UInt64Array>(batch, "bytes")?.values();
     let mut add = |row: usize, key: Key| {
         let step = ((end_at[row] - first_ms) / step_ms) as u32;
         let sum = volumes.entry((key, step)).or_default();
-        *sum = sum.saturating_add(bytes[row].saturating_mul(u64::from(rate[row])));
+        *sum = sum.saturating_add(scaled(bytes[row], rate[row], divisor[row]));
     };
     // What was received came from the source's side, what was sent went to the destination's.
     let received = |row: usize| metered[row] == Metered::In as u8;

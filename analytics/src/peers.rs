@@ -7,6 +7,7 @@ use datafusion::prelude::{Expr, col, lit};
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::flow::Metered;
+use schemas::sampling::scaled;
 
 use crate::series::steps;
 use crate::store::{column, fold, instant};
@@ -88,6 +89,7 @@ impl Analytics {
         let names = [
             "metered",
             "sampling_rate",
+            "sampling_divisor",
             "bytes",
             "src_addr",
             "dst_addr",
@@ -204,13 +206,14 @@ impl Analytics {
 fn add_peers(peers: &mut Peers, batch: &RecordBatch) -> Result<(), AnalyticsError> {
     let metered = column::<UInt8Array>(batch, "metered")?.values();
     let rate = column::<UInt32Array>(batch, "sampling_rate")?.values();
+    let divisor = column::<UInt32Array>(batch, "sampling_divisor")?.values();
     let bytes = column::<UInt64Array>(batch, "bytes")?.values();
     let src_addr = column::<FixedSizeBinaryArray>(batch, "src_addr")?;
     let dst_addr = column::<FixedSizeBinaryArray>(batch, "dst_addr")?;
     let src_as = column::<UInt32Array>(batch, "src_as")?.values();
     let dst_as = column::<UInt32Array>(batch, "dst_as")?.values();
     for row in 0..batch.num_rows() {
-        let volume = bytes[row].saturating_mul(u64::from(rate[row]));
+        let volume = scaled(bytes[row], rate[row], divisor[row]);
         let (remote, sums) = if metered[row] == Metered::In as u8 {
             let sums = PeerSums {
                 autonomous_system: src_as[row],

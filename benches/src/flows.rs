@@ -92,6 +92,7 @@ impl Flows {
             (22, 16 + (remote_as % 9) as u8)
         };
         let next_hop_bytes = [203, 0, 113, 1 + (remote_as % 8) as u8];
+        let vlan = if inwards { 0 } else { 100 + internal_if as u16 };
         let mut flow = Flow {
             received_at_ms: now_ms,
             start_at_ms,
@@ -104,7 +105,8 @@ impl Flows {
                 _ => 0,
             },
             tos: *rng.pick(&[0, 0, 0, 0, 0, 0x28, 0x48, 0xb8]),
-            vlan: if inwards { 0 } else { 100 + internal_if as u16 },
+            in_vlan: vlan,
+            out_vlan: vlan,
             next_hop: if ipv6 {
                 inside_ipv6(u64::from(remote_as % 8), 0)
             } else {

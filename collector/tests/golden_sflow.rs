@@ -131,7 +131,8 @@ fn vflow_samples_with_switch_and_router_records() {
 fn goflow2_expanded_samples_on_a_vlan() {
     let decoded = decode(&mut decoder(), &golden("goflow2/sflow_TestExpandedSFlowDecode_2.bin"));
     let base = |in_if, out_if, vlan| Flow {
-        vlan,
+        in_vlan: vlan,
+        out_vlan: vlan,
         ..flow("1.2.3.4", 0, 16_383, in_if, out_if, 0)
     };
     let expected = [
@@ -177,7 +178,8 @@ fn goflow2_ping_seen_at_its_output() {
         ip_protocol: 1,
         tcp_flags: 0,
         icmp_type_code: 8 << 8,
-        vlan: 32,
+        in_vlan: 32,
+        out_vlan: 32,
         bytes: 60,
         ..flow("172.16.0.17", 1, 2_048, 1_194, 1_043, 1)
     };
@@ -203,7 +205,8 @@ fn tcpdump_expanded_sample_with_gateway_record() {
     let expected = Flow {
         tcp_flags: 0x18,
         tos: 0x08,
-        vlan: 809,
+        in_vlan: 809,
+        out_vlan: 809,
         src_as: 203_476,
         dst_as: 203_361,
         ..routed(
@@ -274,7 +277,7 @@ fn tshark_reads_the_same() {
             flags.map(|f| format!("0x{:04x}", f.tcp_flags)).collect::<Vec<_>>(),
             cells[8]
         );
-        assert_eq!(where_set(|f| u64::from(f.vlan)), cells[9]);
+        assert_eq!(where_set(|f| u64::from(f.in_vlan)), cells[9]);
         assert_eq!(where_set(|f| u64::from(f.src_mask)), cells[10]);
         assert_eq!(where_set(|f| u64::from(f.dst_mask)), cells[11]);
     }

@@ -138,7 +138,7 @@ fn our_decoder_reads_the_sflow_encoder() {
         match index % 6 {
             1 => flow.direction = 1,
             2 => (flow.out_if, flow.forwarding_status) = (0, 128),
-            3 => flow.vlan = 0,
+            3 => (flow.in_vlan, flow.out_vlan) = (0, 0),
             4 => {
                 flow.next_hop = "192.0.2.1".parse().unwrap();
                 flow.src_as = 4_200_000_000;
@@ -172,7 +172,7 @@ fn our_decoder_reads_the_sflow_encoder() {
         assert_eq!(read, expected);
     }
     let scaled_in: u64 = decoded.counters.iter().map(|counters| counters.in_bytes).sum();
-    let on_the_wire = |flow: &Flow| (flow.bytes + if flow.vlan == 0 { 18 } else { 22 }).max(64);
+    let on_the_wire = |flow: &Flow| (flow.bytes + if flow.in_vlan == 0 { 18 } else { 22 }).max(64);
     let expected_in: u64 = flows.iter().map(on_the_wire).sum::<u64>() * u64::from(RATE);
     assert_eq!(
         scaled_in, expected_in,

@@ -66,7 +66,8 @@ fn random_traffic_comes_back_field_by_field() {
                 observation_domain: 7,
                 sampling_rate: RATE,
                 direction: if v5 { DIRECTION_UNKNOWN } else { sent.direction },
-                vlan: if v5 { 0 } else { sent.vlan },
+                in_vlan: if v5 { 0 } else { sent.in_vlan },
+                out_vlan: if v5 { 0 } else { sent.out_vlan },
                 // Version 5 puts an ICMP type and code into the destination port.
                 dst_port: if v5 && icmp { read.dst_port } else { sent.dst_port },
                 ..*sent

@@ -16,14 +16,20 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 use schemas::address::Address;
-use schemas::flow::{Boundary, FLOWS, Flow, FlowColumns, Metered, batch_to_flows};
+use schemas::flow::{Boundary, FLOWS, Flow, FlowColumns, Metered, SpanBound, batch_to_flows};
 use schemas::table::{ColumnValues, Encoder, RowGroup};
 
 /// Several blocks of deltas, and more distinct values than a dictionary has room for.
 const ROWS_MAX: usize = 1_200;
-const COLUMNS: usize = 32;
+const COLUMNS: usize = 38;
 const BOUNDARIES: [Boundary; 3] = [Boundary::Unknown, Boundary::External, Boundary::Internal];
 const METERED: [Metered; 3] = [Metered::No, Metered::In, Metered::Out];
+const BOUNDS: [SpanBound; 4] = [
+    SpanBound::None,
+    SpanBound::Configured,
+    SpanBound::Options,
+    SpanBound::Learned,
+];
 
 struct Bytes8<'a>(&'a [u8]);
 
@@ -128,17 +134,23 @@ fn flows(input: &mut Bytes8<'_>, rows: usize) -> FlowColumns {
             tcp_flags: value(18) as u8,
             tos: value(19) as u8,
             icmp_type_code: value(20) as u16,
-            vlan: value(21) as u16,
-            next_hop: address(value(22)),
-            src_as: value(23) as u32,
-            dst_as: value(24) as u32,
-            src_mask: value(25) as u8,
-            dst_mask: value(26) as u8,
-            forwarding_status: value(27) as u8,
-            bytes: value(28),
-            packets: value(29),
-            src_service: value(30) as u32,
-            dst_service: value(31) as u32,
+            in_vlan: value(21) as u16,
+            out_vlan: value(22) as u16,
+            next_hop: address(value(23)),
+            src_as: value(24) as u32,
+            dst_as: value(25) as u32,
+            src_mask: value(26) as u8,
+            dst_mask: value(27) as u8,
+            forwarding_status: value(28) as u8,
+            bytes: value(29),
+            packets: value(30),
+            src_service: value(31) as u32,
+            dst_service: value(32) as u32,
+            sampling_divisor: value(33) as u32,
+            reported_start_at_ms: value(34) as i64,
+            span_bound: BOUNDS[(value(35) % 4) as usize],
+            exporter_port: value(36) as u16,
+            marks: value(37) as u16,
         }
     };
     (0..rows).map(flow).collect()

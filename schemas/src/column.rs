@@ -6,7 +6,12 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use arrow::array::{
+    Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 
 /// Value type of a column. Nothing is nullable: a value that was not reported is 0, as in the protocols themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +48,23 @@ pub struct Column {
     /// Unit of the value, or `""` for names and codes.
     pub unit: &'static str,
     pub layout: Layout,
-    /// Whether row groups keep minimum and maximum, so that queries can skip them.
+    /// Whether row groups keep minimum and maximum, so that queries can skip them. An instant with statistics lies within
+    /// the times that the manifest knows of its file.
     pub statistics: bool,
     pub doc: &'static str,
+    /// What files hold that were written before there was this column.
+    pub in_older_files: Older,
+}
+
+/// What stands for a column in files that lack it: they stay readable without being written anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Older {
+    /// There is no such file: one that lacks the column is damaged.
+    Never,
+    /// Every row has this number; of an instant, this many UTC milliseconds.
+    Number(u64),
+    /// The column of this name, of the same type, took its place.
+    Column(&'static str),
 }
 
 /// A stored table: its columns in storage order and the order its rows are sorted in for ClickHouse.
@@ -60,6 +79,24 @@ pub struct TableDef {
 }
 
 impl Column {
+    /// A column that files of earlier versions lack: they mean this number.
+    #[must_use]
+    pub(crate) const fn older_number(self, number: u64) -> Column {
+        Column {
+            in_older_files: Older::Number(number),
+            ..self
+        }
+    }
+
+    /// A column that files of earlier versions lack: they have another one of the same type that means it.
+    #[must_use]
+    pub(crate) const fn older_column(self, name: &'static str) -> Column {
+        Column {
+            in_older_files: Older::Column(name),
+            ..self
+        }
+    }
+
     /// Whether sorted files tell which values a row group holds: for the addresses that people look up.
     pub fn is_looked_up(&self) -> bool {
         self.kind == ColumnType::Address && self.layout == Layout::Plain
@@ -82,10 +119,30 @@ pub(crate) const fn column(
         layout,
         statistics,
         doc,
+        in_older_files: Older::Never,
     }
 }
 
 impl ColumnType {
+    /// A column of `rows` times the same number; of a name none, which is the empty text.
+    fn constant(self, number: u64, rows: usize) -> ArrayRef {
+        match self {
+            ColumnType::Instant => {
+                let at_ms = i64::try_from(number).unwrap_or(i64::MAX);
+                Arc::new(TimestampMillisecondArray::from_value(at_ms, rows).with_timezone("UTC"))
+            }
+            ColumnType::Address => {
+                let bytes = u128::from(number).to_be_bytes().repeat(rows);
+                Arc::new(FixedSizeBinaryArray::new(16, bytes.into(), None))
+            }
+            ColumnType::U8 => Arc::new(UInt8Array::from_value(number as u8, rows)),
+            ColumnType::U16 => Arc::new(UInt16Array::from_value(number as u16, rows)),
+            ColumnType::U32 => Arc::new(UInt32Array::from_value(number as u32, rows)),
+            ColumnType::U64 => Arc::new(UInt64Array::from_value(number, rows)),
+            ColumnType::Name => Arc::new(StringArray::from(vec![""; rows])),
+        }
+    }
+
     /// The Arrow type of the column.
     pub fn arrow(self) -> DataType {
         match self {
@@ -136,6 +193,48 @@ impl TableDef {
     /// Position of a column by name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// The column of that name in `batch`, which a file of any version gave: where the file lacks it, what stands for it.
+    ///
+    /// # Errors
+    /// When there is none and no file may lack it, or it is of another type.
+    pub fn column_of(&self, batch: &RecordBatch, index: usize) -> Result<ArrayRef, ArrowError> {
+        let column = &self.columns[index];
+        let wrong = |what: &str| ArrowError::SchemaError(format!("column {} of {} is {what}", column.name, self.name));
+        let array = match (batch.column_by_name(column.name), column.in_older_files) {
+            (Some(array), _) => array.clone(),
+            (None, Older::Number(number)) => column.kind.constant(number, batch.num_rows()),
+            (None, Older::Column(name)) => batch.column_by_name(name).ok_or_else(|| wrong("missing"))?.clone(),
+            (None, Older::Never) => return Err(wrong("missing")),
+        };
+        if *array.data_type() != column.kind.arrow() {
+            return Err(wrong(&array.data_type().to_string()));
+        }
+        Ok(array)
+    }
+
+    /// Which column of a file with the columns `held` is read for column `index`; `None` where the file lacks it and it is the
+    /// same number in every row, or the file is damaged ([`TableDef::column_of`] tells).
+    pub fn source_of(&self, index: usize, held: &Schema) -> Option<usize> {
+        let column = &self.columns[index];
+        held.index_of(column.name).ok().or(match column.in_older_files {
+            Older::Column(name) => held.index_of(name).ok(),
+            Older::Number(_) | Older::Never => None,
+        })
+    }
+
+    /// The rows of a batch that a file of any version gave, with the columns of this one.
+    ///
+    /// # Errors
+    /// As [`TableDef::column_of`].
+    pub fn complete(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let schema = self.arrow_schema();
+        if batch.schema() == schema {
+            return Ok(batch.clone());
+        }
+        let columns = (0..self.columns.len()).map(|index| self.column_of(batch, index));
+        RecordBatch::try_new(schema, columns.collect::<Result<_, _>>()?)
     }
 
     /// `CREATE TABLE` for ClickHouse with deduplicating inserts (F1).

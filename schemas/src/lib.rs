@@ -4,6 +4,7 @@
 //!   and the documentation table are derived from it.
 //! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).
 //! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
+//! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
 //! * [`names`]: what people call exporters and interfaces.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
@@ -25,6 +26,7 @@ pub mod money;
 pub mod names;
 pub mod percent;
 pub mod period;
+pub mod sampling;
 pub mod table;
 pub mod tables;
 pub mod window;

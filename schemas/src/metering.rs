@@ -178,7 +178,8 @@ struct Seen {
     dst_found: Found,
     in_if: u32,
     out_if: u32,
-    vlan: u16,
+    in_vlan: u16,
+    out_vlan: u16,
     direction: u8,
     end_at_ms: i64,
     forwarding_status: u8,
@@ -246,7 +247,8 @@ impl Enricher {
             dst_found: self.assignments.find(flow.dst_addr),
             in_if: flow.in_if,
             out_if: flow.out_if,
-            vlan: flow.vlan,
+            in_vlan: flow.in_vlan,
+            out_vlan: flow.out_vlan,
             direction: flow.direction,
             end_at_ms: flow.end_at_ms,
             forwarding_status: flow.forwarding_status,
@@ -293,7 +295,8 @@ impl Enricher {
                 dst_found: *dst_found,
                 in_if: flows.in_if[row],
                 out_if: flows.out_if[row],
-                vlan: flows.vlan[row],
+                in_vlan: flows.in_vlan[row],
+                out_vlan: flows.out_vlan[row],
                 direction: flows.direction[row],
                 end_at_ms: flows.end_at_ms[row],
                 forwarding_status: flows.forwarding_status[row],
@@ -310,17 +313,17 @@ impl Enricher {
     #[inline]
     fn judge(&self, meter: Option<&Meter>, seen: &Seen) -> Judged {
         let at_ms = seen.end_at_ms;
-        let service = |found, if_index| {
+        let service = |found, if_index, vlan| {
             self.assignments
                 .service_of(found, at_ms)
                 .or_else(|| {
                     self.assignments
-                        .service_of_interface(seen.exporter, if_index, seen.vlan, at_ms)
+                        .service_of_interface(seen.exporter, if_index, vlan, at_ms)
                 })
                 .unwrap_or(0)
         };
-        let src_service = service(seen.src_found, seen.in_if);
-        let dst_service = service(seen.dst_found, seen.out_if);
+        let src_service = service(seen.src_found, seen.in_if, seen.in_vlan);
+        let dst_service = service(seen.dst_found, seen.out_if, seen.out_vlan);
         let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
         let (in_boundary, out_boundary) = match (mode, meter) {
             (MeterMode::Addresses, _) | (_, None) => (

@@ -1,34 +1,38 @@
-//! SQL functions for addresses, which are stored as 16 bytes with IPv4 mapped into IPv6.
+//! SQL functions: for addresses, which are stored as 16 bytes with IPv4 mapped into IPv6, and for volume.
 //!
 //! * `addr('192.0.2.1')`: the 16 bytes; text that is no address is an error.
 //! * `addr_text(column)`: the address as people write it.
 //! * `in_prefix(column, '192.0.2.0/24')`: whether the address lies in the prefix.
+//! * `scaled(bytes, sampling_rate, sampling_divisor)`: the volume, as everything that is billed computes it.
 //!
 //! [`AddressLiterals`] lets an address column be compared with text directly: `src_addr = '192.0.2.1'`.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, StringBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, StringBuilder, UInt64Array,
 };
-use arrow::datatypes::DataType;
+use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, UInt32Type, UInt64Type};
 use datafusion::common::{DFSchema, DataFusionError, exec_err, plan_err};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::prelude::{Expr, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use schemas::address::Address;
+use schemas::sampling::scaled;
 
 const ADDRESS: DataType = DataType::FixedSizeBinary(16);
 
-pub(super) fn all() -> [ScalarUDF; 3] {
+pub(super) fn all() -> [ScalarUDF; 4] {
     [
         ScalarUDF::from(AddressFunction::new(Kind::Parse)),
         ScalarUDF::from(AddressFunction::new(Kind::Text)),
         ScalarUDF::from(AddressFunction::new(Kind::InPrefix)),
+        ScalarUDF::from(Scaled::new()),
     ]
 }
 
@@ -96,6 +100,65 @@ impl ScalarUDFImpl for AddressFunction {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }
         Ok(ColumnarValue::Array(result))
+    }
+}
+
+/// [`schemas::sampling::scaled`] of columns.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct Scaled {
+    signature: Signature,
+}
+
+impl Scaled {
+    fn new() -> Scaled {
+        let arguments = vec![DataType::UInt64, DataType::UInt32, DataType::UInt32];
+        Scaled {
+            signature: Signature::exact(arguments, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Scaled {
+    fn name(&self) -> &str {
+        "scaled"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(DataType::UInt64)
+    }
+
+    /// Null where an argument is, and only there: rankings by volume are of numbers that are never null.
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), DataType::UInt64, nullable)))
+    }
+
+    fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        let [amount, rate, divisor] = call.args.as_slice() else {
+            return exec_err!("scaled: wrong number of arguments");
+        };
+        let rows = call.number_rows;
+        let (amount, rate, divisor) = (amount.to_array(rows)?, rate.to_array(rows)?, divisor.to_array(rows)?);
+        let nulls = NullBuffer::union(
+            NullBuffer::union(amount.nulls(), rate.nulls()).as_ref(),
+            divisor.nulls(),
+        );
+        let (amount, rate, divisor) = (
+            amount.as_primitive::<UInt64Type>().values(),
+            rate.as_primitive::<UInt32Type>().values(),
+            divisor.as_primitive::<UInt32Type>().values(),
+        );
+        let volume: ScalarBuffer<u64> = amount
+            .iter()
+            .zip(rate)
+            .zip(divisor)
+            .map(|((amount, rate), divisor)| scaled(*amount, *rate, *divisor))
+            .collect();
+        Ok(ColumnarValue::Array(Arc::new(UInt64Array::new(volume, nulls))))
     }
 }
 

@@ -27,8 +27,9 @@ use schemas::column::TableDef;
 const FILES_AT_ONCE: usize = 8;
 
 /// What a query's filters say of addresses.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lookup {
+    def: &'static TableDef,
     condition: Condition,
     /// Columns of the table that it speaks of.
     columns: Vec<usize>,
@@ -48,7 +49,7 @@ enum Condition {
 
 impl Lookup {
     /// `None` when the filters ask for no address.
-    pub(super) fn of(filters: &[Expr], def: &TableDef) -> Option<Lookup> {
+    pub(super) fn of(filters: &[Expr], def: &'static TableDef) -> Option<Lookup> {
         let parts: Vec<Condition> = filters.iter().filter_map(|filter| Condition::of(filter, def)).collect();
         if parts.is_empty() {
             return None;
@@ -56,7 +57,11 @@ impl Lookup {
         let condition = Condition::All(parts);
         let mut columns = Vec::new();
         condition.columns(&mut columns);
-        Some(Lookup { condition, columns })
+        Some(Lookup {
+            def,
+            condition,
+            columns,
+        })
     }
 
     /// The files with the row groups that may hold such rows; those with none are left out.
@@ -88,7 +93,11 @@ impl Lookup {
         for group in 0..groups {
             let mut filters = HashMap::new();
             for column in &self.columns {
-                if let Some(filter) = builder.get_row_group_column_bloom_filter(group, *column).await? {
+                // Files of earlier versions have other columns before it.
+                let Some(held) = self.def.source_of(*column, builder.schema()) else {
+                    continue;
+                };
+                if let Some(filter) = builder.get_row_group_column_bloom_filter(group, held).await? {
                     filters.insert(*column, filter);
                 }
             }

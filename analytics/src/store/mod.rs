@@ -9,6 +9,7 @@
 mod functions;
 mod keys;
 mod lookup;
+mod older;
 mod provider;
 mod ranking;
 

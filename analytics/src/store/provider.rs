@@ -32,6 +32,7 @@ use schemas::column::ColumnType;
 use schemas::table::{FileEntry, Snapshot, Table};
 
 use super::lookup::Lookup;
+use super::older::OlderFiles;
 
 /// Read from the end of a file at first: enough for the footer of a file of one row group.
 const FOOTER_BYTES: usize = 16 << 10;
@@ -184,6 +185,7 @@ impl TableProvider for StoredTable {
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(OlderFiles(self.table.def()))))
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -196,11 +198,11 @@ struct ManifestTimes<'a> {
 }
 
 impl ManifestTimes<'_> {
-    /// The bound of every instant column of a file is that of the file: it spans all of them.
+    /// The bound of every instant column with statistics is that of the file: it spans all of them.
     fn times(&self, column: &Column, bound: fn(&FileEntry) -> i64) -> Option<ArrayRef> {
         let def = self.table.def();
         let known = def.columns.get(def.index_of(&column.name)?)?;
-        if known.kind != ColumnType::Instant {
+        if known.kind != ColumnType::Instant || !known.statistics {
             return None;
         }
         let bounds = self.files.iter().map(|file| bound(file));

@@ -15,6 +15,7 @@ use arrow::array::{
 };
 use schemas::address::Address;
 use schemas::metering::{MeterDirection, MeterMode, MeteringConfig};
+use schemas::sampling::scaled;
 
 use super::counter::Followed;
 use crate::AnalyticsError;
@@ -128,15 +129,17 @@ impl Sums {
 }
 
 /// The columns that are read.
-pub(super) const COLUMNS: [&str; 10] = [
+pub(super) const COLUMNS: [&str; 12] = [
     "start_at",
     "end_at",
     "exporter",
     "sampling_rate",
+    "sampling_divisor",
     "in_if",
     "out_if",
     "direction",
-    "vlan",
+    "in_vlan",
+    "out_vlan",
     "bytes",
     "packets",
 ];
@@ -147,10 +150,12 @@ pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &Watch) -> Result
     let end_at = column::<TimestampMillisecondArray>(batch, "end_at")?.values();
     let exporters = column::<FixedSizeBinaryArray>(batch, "exporter")?;
     let rate = column::<UInt32Array>(batch, "sampling_rate")?.values();
+    let divisor = column::<UInt32Array>(batch, "sampling_divisor")?.values();
     let in_if = column::<UInt32Array>(batch, "in_if")?.values();
     let out_if = column::<UInt32Array>(batch, "out_if")?.values();
     let direction = column::<UInt8Array>(batch, "direction")?.values();
-    let vlan = column::<UInt16Array>(batch, "vlan")?.values();
+    let in_vlan = column::<UInt16Array>(batch, "in_vlan")?.values();
+    let out_vlan = column::<UInt16Array>(batch, "out_vlan")?.values();
     let bytes = column::<UInt64Array>(batch, "bytes")?.values();
     let packets = column::<UInt64Array>(batch, "packets")?.values();
     sums.0.resize(watch.interfaces.len(), [Observed::default(); 2]);
@@ -163,7 +168,11 @@ pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &Watch) -> Result
             1 => 1,
             _ => usize::from(watch.egress.contains(&exporter)),
         };
-        let if_index = if side == 0 { in_if[row] } else { out_if[row] };
+        let (if_index, vlan) = if side == 0 {
+            (in_if[row], in_vlan[row])
+        } else {
+            (out_if[row], out_vlan[row])
+        };
         let Some(position) = watch.index.get(&(exporter, if_index)) else {
             continue;
         };
@@ -176,7 +185,8 @@ pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &Watch) -> Result
             bytes: bytes[row],
             packets: packets[row],
             rate: rate[row],
-            has_vlan: vlan[row] != 0,
+            divisor: divisor[row],
+            has_vlan: vlan != 0,
         };
         let mut observed = flow.observed(overlap_ms, duration_ms);
         observed.flows_without_direction = u64::from(direction[row] > 1);
@@ -189,6 +199,7 @@ struct FlowVolume {
     bytes: u64,
     packets: u64,
     rate: u32,
+    divisor: u32,
     has_vlan: bool,
 }
 
@@ -210,10 +221,10 @@ impl FlowVolume {
                 ..Observed::default()
             };
         }
-        let rate = u64::from(self.rate);
-        let wire = self.wire_bytes().saturating_mul(rate);
+        let volume = |amount: u64| scaled(amount, self.rate, self.divisor);
+        let wire = volume(self.wire_bytes());
         let mut estimate = Estimate::default();
-        if rate == 1 {
+        if self.rate <= self.divisor.max(1) {
             estimate.add_counted(share(wire));
         } else {
             // The whole flow's variance belongs to it in the same share.
@@ -226,7 +237,7 @@ impl FlowVolume {
         }
         Observed {
             wire: estimate,
-            bytes_scaled: share(self.bytes.saturating_mul(rate)),
+            bytes_scaled: share(volume(self.bytes)),
             samples: share(self.packets),
             flows: 1,
             flows_without_rate: 0,
@@ -247,6 +258,7 @@ mod tests {
                 bytes,
                 packets,
                 rate: 1,
+                divisor: 1,
                 has_vlan,
             };
             flow.wire_bytes()
@@ -263,6 +275,7 @@ mod tests {
             bytes: 14_820,
             packets: 10,
             rate: 100,
+            divisor: 1,
             has_vlan: false,
         };
         let whole = flow.observed(60_000, 60_000);

@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::{RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array};
 use schemas::flow::Metered;
+use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart};
 
 use super::Ranges;
@@ -204,18 +205,19 @@ pub(crate) struct MeteredFlow {
     pub(crate) end_ms: i64,
     pub(crate) metered: u8,
     pub(crate) service: u32,
-    rate: u64,
+    rate: u32,
+    divisor: u32,
     bytes: u64,
     packets: u64,
 }
 
 impl MeteredFlow {
     pub(crate) fn bytes_scaled(&self) -> u64 {
-        self.bytes.saturating_mul(self.rate)
+        scaled(self.bytes, self.rate, self.divisor)
     }
 
     pub(crate) fn packets_scaled(&self) -> u64 {
-        self.packets.saturating_mul(self.rate)
+        scaled(self.packets, self.rate, self.divisor)
     }
 }
 
@@ -225,6 +227,7 @@ pub(crate) struct MeteredColumns<'a> {
     end_at: &'a [i64],
     metered: &'a [u8],
     rate: &'a [u32],
+    divisor: &'a [u32],
     bytes: &'a [u64],
     packets: &'a [u64],
     src_service: &'a [u32],
@@ -232,11 +235,12 @@ pub(crate) struct MeteredColumns<'a> {
 }
 
 impl<'a> MeteredColumns<'a> {
-    pub(crate) const NAMES: [&'static str; 8] = [
+    pub(crate) const NAMES: [&'static str; 9] = [
         "start_at",
         "end_at",
         "metered",
         "sampling_rate",
+        "sampling_divisor",
         "bytes",
         "packets",
         "src_service",
@@ -249,6 +253,7 @@ impl<'a> MeteredColumns<'a> {
             end_at: column::<TimestampMillisecondArray>(batch, "end_at")?.values(),
             metered: column::<UInt8Array>(batch, "metered")?.values(),
             rate: column::<UInt32Array>(batch, "sampling_rate")?.values(),
+            divisor: column::<UInt32Array>(batch, "sampling_divisor")?.values(),
             bytes: column::<UInt64Array>(batch, "bytes")?.values(),
             packets: column::<UInt64Array>(batch, "packets")?.values(),
             src_service: column::<UInt32Array>(batch, "src_service")?.values(),
@@ -274,7 +279,8 @@ impl<'a> MeteredColumns<'a> {
             end_ms: self.end_at[row],
             metered,
             service,
-            rate: u64::from(rate),
+            rate,
+            divisor: self.divisor[row],
             bytes: self.bytes[row],
             packets: self.packets[row],
         })

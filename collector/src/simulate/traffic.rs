@@ -85,6 +85,8 @@ impl Traffic {
         } else {
             rng.below(DURATION_MS_MAX) as i64
         };
+        let tos = *rng.pick(&[0, 0, 0, 0x28, 0xb8]);
+        let vlan = 100 + rng.below(64) as u16;
         let mut flow = Flow {
             received_at_ms: now_ms,
             start_at_ms: end_at_ms - duration_ms,
@@ -97,8 +99,9 @@ impl Traffic {
             } else {
                 0
             },
-            tos: *rng.pick(&[0, 0, 0, 0x28, 0xb8]),
-            vlan: 100 + rng.below(64) as u16,
+            tos,
+            in_vlan: vlan,
+            out_vlan: vlan,
             bytes,
             packets,
             ..Flow::default()

@@ -68,7 +68,7 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// Appends one column, batch by batch.
+    /// Appends one column of the table, batch by batch; of a file that lacks it what stands for it ([`TableDef::column_of`]).
     fn read(&self, column: usize, batches: &mut Vec<ArrayRef>) -> Result<(), StoreError> {
         let mut read = || -> Result<(), ParquetError> {
             let file = match self.memory.as_ref().and_then(FileReader::in_memory) {
@@ -78,14 +78,15 @@ impl<'a> Input<'a> {
                     .read(&self.entry.path)
                     .map_err(|error| ParquetError::External(Box::new(error)))?,
             };
+            let def = self.table.def();
             let schema = self.metadata.metadata().file_metadata().schema_descr();
-            let mask = ProjectionMask::roots(schema, [column]);
+            let mask = ProjectionMask::roots(schema, def.source_of(column, self.metadata.schema()));
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_projection(mask)
                 .with_batch_size(READ_BATCH_ROWS)
                 .build()?;
             for batch in reader {
-                batches.push(batch?.column(0).clone());
+                batches.push(def.column_of(&batch?, column)?);
             }
             Ok(())
         };
@@ -263,7 +264,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use schemas::address::Address;
-    use schemas::flow::{FLOWS, Flow, batch_to_flows, flows_to_batch};
+    use schemas::flow::older::{FLOWS_7BEF553, as_of_7bef553};
+    use schemas::flow::{FLOWS, Flow, batch_to_flows, flows_to_batch, marks};
     use schemas::table::write_parquet;
     use schemas::tables::TABLES;
 
@@ -328,6 +330,36 @@ mod tests {
             let bytes = |path: &str| std::fs::read(table.dir().join(path)).unwrap();
             prop_assert_eq!(bytes("d/sorted.parquet"), bytes("d/again.parquet"));
         }
+    }
+
+    #[test]
+    fn files_of_an_earlier_version_are_sorted_in_among_those_of_today() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        let flow = |dst_service, in_vlan, out_vlan, marks| Flow {
+            dst_service,
+            in_vlan,
+            out_vlan,
+            marks,
+            bytes: u64::from(dst_service),
+            ..Flow::default()
+        };
+        let (old, new) = (flow(3, 7, 7, 0), flow(2, 8, 9, marks::ANSWER));
+        let older = Table::open(dir.path(), &FLOWS_7BEF553).unwrap();
+        let batch = as_of_7bef553(&flows_to_batch(&[old])).unwrap();
+        let first = FileEntry {
+            path: "d/0.parquet".to_owned(),
+            rows: 1,
+            size_bytes: write_parquet(&older, "d/0.parquet", [batch]).unwrap(),
+            min_time_ms: 0,
+            max_time_ms: 0,
+            sequence: 0,
+        };
+        let second = write(&table, "d/1.parquet", &[new]);
+        write_sorted(&table, "d/sorted.parquet", &[&first, &second], ROW_GROUP_ROWS).unwrap();
+        assert_eq!(read(&table, "d/sorted.parquet"), [new, old]);
+        write_sorted(&table, "d/alone.parquet", &[&first], ROW_GROUP_ROWS).unwrap();
+        assert_eq!(read(&table, "d/alone.parquet"), [old]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use schemas::address::Address;
 use schemas::flow::{Boundary, FlowColumns};
+use schemas::sampling::scaled;
 use std::collections::HashMap;
 
 /// Interfaces are first looked for at their index modulo this.
@@ -94,7 +95,7 @@ impl ExporterSums {
         self.flows += rows.len() as u64;
         for row in rows {
             let (bytes, rate) = (flows.bytes[row], flows.sampling_rate[row]);
-            let bytes_scaled = bytes.saturating_mul(u64::from(rate));
+            let bytes_scaled = scaled(bytes, rate, flows.sampling_divisor[row]);
             self.packets = self.packets.saturating_add(flows.packets[row]);
             self.bytes = self.bytes.saturating_add(bytes);
             self.bytes_scaled = self.bytes_scaled.saturating_add(bytes_scaled);

@@ -172,14 +172,22 @@ fn plain_reading(record: &Record) -> Option<Flow> {
         src_mask: by_presence(record, &[&[9, 29]]) as u8,
         dst_mask: by_presence(record, &[&[13, 30]]) as u8,
         // Priority bits alone are no VLAN: the next that has one counts.
-        vlan: [58, 243, 59, 254]
-            .into_iter()
-            .flat_map(|vlan| record.iter().filter(move |(element, _)| *element == vlan))
-            .map(|(_, value)| number(value) as u16 & 0xfff)
-            .find(|vlan| *vlan != 0)
-            .unwrap_or(0),
+        in_vlan: vlan_of(record, [58, 243], [59, 254]),
+        out_vlan: vlan_of(record, [59, 254], [58, 243]),
         ..Flow::default()
     })
+}
+
+/// The first of a side's VLAN elements that is not 0; the other side's where the record has none of this one.
+fn vlan_of(record: &Record, side: [u16; 2], other: [u16; 2]) -> u16 {
+    let has = |elements: [u16; 2]| record.iter().any(|(element, _)| elements.contains(element));
+    let elements = if has(side) { side } else { other };
+    elements
+        .into_iter()
+        .flat_map(|vlan| record.iter().filter(move |(element, _)| *element == vlan))
+        .map(|(_, value)| number(value) as u16 & 0xfff)
+        .find(|vlan| *vlan != 0)
+        .unwrap_or(0)
 }
 
 /// Only what [`plain_reading`] reads.
@@ -200,7 +208,8 @@ fn compared(flow: &Flow) -> Flow {
         dst_as: flow.dst_as,
         src_mask: flow.src_mask,
         dst_mask: flow.dst_mask,
-        vlan: flow.vlan,
+        in_vlan: flow.in_vlan,
+        out_vlan: flow.out_vlan,
         ..Flow::default()
     }
 }

@@ -138,7 +138,7 @@ fn compare(name: &str, value: &Value, flow: &Flow) -> bool {
         "dst_as" => (u64::from(flow.dst_as), number()),
         "src_mask" => (u64::from(flow.src_mask), number()),
         "dst_mask" => (u64::from(flow.dst_mask), number()),
-        "vlanId" | "src_vlan" => (u64::from(flow.vlan), number()),
+        "vlanId" | "src_vlan" => (u64::from(flow.in_vlan), number()),
         "flowDirection" | "direction" => (u64::from(flow.direction), number()),
         "version" => (u64::from(flow.protocol_version), number()),
         "forwarding_status" => {

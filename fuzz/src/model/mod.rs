@@ -564,7 +564,8 @@ impl Model {
             src_as: values.kept(&[&[16]], 32) as u32,
             dst_as: values.kept(&[&[17]], 32) as u32,
             icmp_type_code,
-            vlan: values.first(&[&[58], &[243], &[59], &[254]], 12) as u16,
+            in_vlan: values.vlan(&[&[58], &[243]], &[&[59], &[254]]),
+            out_vlan: values.vlan(&[&[59], &[254]], &[&[58], &[243]]),
             direction: match values.number(&[&[61]]) {
                 value @ 0..=1 if values.has(&[&[61]]) => value as u8,
                 _ => DIRECTION_UNKNOWN,

@@ -56,6 +56,11 @@ impl<'a> Values<'a> {
             .unwrap_or(0)
     }
 
+    /// The VLAN of one side; of the other side where the record has no element of this one.
+    pub(super) fn vlan(&self, side: Ranks<'_>, other: Ranks<'_>) -> u16 {
+        self.first(if self.has(side) { side } else { other }, 12) as u16
+    }
+
     /// The first value that is not 0, best elements first.
     pub(super) fn number_by_value(&self, ranks: Ranks<'_>) -> u64 {
         ranks

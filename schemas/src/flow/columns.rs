@@ -6,7 +6,7 @@ use arrow::array::{
     ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 
-use super::{Boundary, FLOWS, Flow, Metered, address_bytes_array};
+use super::{Boundary, FLOWS, Flow, Metered, SpanBound, address_bytes_array};
 use crate::address::Address;
 use crate::table::ColumnValues;
 
@@ -70,6 +70,18 @@ impl Kept for Metered {
     #[inline]
     fn give(kept: u8) -> Metered {
         Metered::from_code(kept).unwrap_or_default()
+    }
+}
+
+impl Kept for SpanBound {
+    type As = u8;
+    #[inline]
+    fn keep(self) -> u8 {
+        self as u8
+    }
+    #[inline]
+    fn give(kept: u8) -> SpanBound {
+        SpanBound::from_code(kept).unwrap_or_default()
     }
 }
 
@@ -137,6 +149,7 @@ macro_rules! flow_columns {
     (@values u8, $column:expr) => { ColumnValues::U8($column) };
     (@values Boundary, $column:expr) => { ColumnValues::U8($column) };
     (@values Metered, $column:expr) => { ColumnValues::U8($column) };
+    (@values SpanBound, $column:expr) => { ColumnValues::U8($column) };
     (@values Address, $column:expr) => { ColumnValues::Address($column) };
     (@array i64, $column:expr, $field:ident) => { Arc::new(TimestampMillisecondArray::from($column).with_timezone("UTC")) };
     (@array u64, $column:expr, $field:ident) => { Arc::new(UInt64Array::from($column)) };
@@ -145,6 +158,7 @@ macro_rules! flow_columns {
     (@array u8, $column:expr, $field:ident) => { Arc::new(UInt8Array::from($column)) };
     (@array Boundary, $column:expr, $field:ident) => { Arc::new(UInt8Array::from($column)) };
     (@array Metered, $column:expr, $field:ident) => { Arc::new(UInt8Array::from($column)) };
+    (@array SpanBound, $column:expr, $field:ident) => { Arc::new(UInt8Array::from($column)) };
     (@array Address, $column:expr, $field:ident) => { address_bytes_array($column.into_flattened()) };
 }
 
@@ -170,7 +184,8 @@ flow_columns! {
     tcp_flags: u8,
     tos: u8,
     icmp_type_code: u16,
-    vlan: u16,
+    in_vlan: u16,
+    out_vlan: u16,
     next_hop: Address,
     src_as: u32,
     dst_as: u32,
@@ -181,6 +196,11 @@ flow_columns! {
     packets: u64,
     src_service: u32,
     dst_service: u32,
+    sampling_divisor: u32,
+    reported_start_at_ms: i64,
+    span_bound: SpanBound,
+    exporter_port: u16,
+    marks: u16,
 }
 
 impl FlowColumns {

@@ -1,9 +1,11 @@
 //! The flow record: the row that every exporter's report becomes.
 //!
 //! [`FLOWS`] defines the stored table; [`Flow`] is one row in memory; [`FlowColumns`] holds many of them by column.
-//! `bytes` and `packets` are as exported (unscaled) and mean layer 3; multiply by `sampling_rate` for the volume.
+//! `bytes` and `packets` are as exported (unscaled) and mean layer 3; [`scaled`] makes volume of them.
 
 mod columns;
+pub mod marks;
+pub mod older;
 
 use arrow::array::{
     ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, TimestampMillisecondArray, UInt8Array,
@@ -17,6 +19,7 @@ pub use columns::FlowColumns;
 
 use crate::address::Address;
 use crate::column::{ColumnType, Layout, TableDef, column};
+use crate::sampling::scaled;
 
 /// `protocol_version` of a flow that came by sFlow version 5 (NetFlow keeps its own numbers 5, 7, 9 and 10 = IPFIX).
 pub const PROTOCOL_SFLOW5: u8 = 105;
@@ -30,12 +33,12 @@ pub const FLOWS: TableDef = TableDef {
     sort: &["dst_service", "src_service", "received_at"],
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram arrived"),
-        column("start_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "first packet of the flow, normalised"),
+        column("start_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "first packet of the flow, normalised; no earlier than the bytes can be (`span_bound`)"),
         column("end_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "last packet of the flow, normalised"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "address the datagram came from (sFlow: agent address)"),
         column("observation_domain", ColumnType::U32, "", Layout::Dictionary, true, "IPFIX observation domain, v9 source id, v5 engine, sFlow sub-agent"),
         column("protocol_version", ColumnType::U8, "", Layout::Dictionary, true, "5, 7, 9, 10 = IPFIX, 105 = sFlow version 5"),
-        column("sampling_rate", ColumnType::U32, "packets", Layout::Dictionary, true, "one packet in so many was sampled; 0 = not known, never billed"),
+        column("sampling_rate", ColumnType::U32, "packets", Layout::Dictionary, true, "one packet in `sampling_rate / sampling_divisor` was sampled; 0 = not known, never billed"),
         column("in_if", ColumnType::U32, "", Layout::Dictionary, true, "SNMP index of the input interface, 0 = not reported"),
         column("out_if", ColumnType::U32, "", Layout::Dictionary, true, "SNMP index of the output interface, 0 = not reported"),
         column("in_boundary", ColumnType::U8, "", Layout::Dictionary, true, "input side: 0 unknown, 1 external, 2 internal"),
@@ -50,7 +53,8 @@ pub const FLOWS: TableDef = TableDef {
         column("tcp_flags", ColumnType::U8, "", Layout::Dictionary, false, "union of the TCP flags seen"),
         column("tos", ColumnType::U8, "", Layout::Dictionary, false, "IP type of service or traffic class"),
         column("icmp_type_code", ColumnType::U16, "", Layout::Dictionary, false, "ICMP type × 256 + code"),
-        column("vlan", ColumnType::U16, "", Layout::Dictionary, true, "outer VLAN id, 0 = none"),
+        column("in_vlan", ColumnType::U16, "", Layout::Dictionary, true, "outer VLAN id on the input side, 0 = none").older_column("vlan"),
+        column("out_vlan", ColumnType::U16, "", Layout::Dictionary, true, "outer VLAN id on the output side, 0 = none").older_column("vlan"),
         column("next_hop", ColumnType::Address, "", Layout::Dictionary, false, "next hop, :: = not reported"),
         column("src_as", ColumnType::U32, "", Layout::Dictionary, false, "source autonomous system"),
         column("dst_as", ColumnType::U32, "", Layout::Dictionary, false, "destination autonomous system"),
@@ -61,6 +65,11 @@ pub const FLOWS: TableDef = TableDef {
         column("packets", ColumnType::U64, "packets", Layout::Delta, false, "packets as exported, unscaled"),
         column("src_service", ColumnType::U32, "", Layout::Dictionary, true, "service of the source, 0 = none"),
         column("dst_service", ColumnType::U32, "", Layout::Dictionary, true, "service of the destination, 0 = none"),
+        column("sampling_divisor", ColumnType::U32, "packets", Layout::Dictionary, true, "what `sampling_rate` is divided by: 1 unless the rate is a fraction; the volume is `scaled(bytes, sampling_rate, sampling_divisor)`").older_number(1),
+        column("reported_start_at", ColumnType::Instant, "UTC ms", Layout::Delta, false, "the start that the exporter reported, where `start_at` is a later one (`span_bound`); otherwise 1970-01-01 00:00").older_number(0),
+        column("span_bound", ColumnType::U8, "", Layout::Dictionary, true, "what bounded the span: 0 nothing, 1 the configured active timeout, 2 the exporter's options data, 3 its own records").older_number(0),
+        column("exporter_port", ColumnType::U16, "", Layout::Dictionary, true, "UDP source port of the transport session, 0 = not known").older_number(0),
+        column("marks", ColumnType::U16, "", Layout::Dictionary, true, "what else is known of the record, as bits (docs/metering.md, Marks)").older_number(0),
     ],
 };
 
@@ -85,6 +94,21 @@ pub enum Metered {
     In = 1,
     /// Crossed the boundary outwards: sent by `src_service`.
     Out = 2,
+}
+
+/// Where the bound of a flow's span came from: its bytes cannot be older than the exporter's last report of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum SpanBound {
+    /// The flow spans what its exporter said.
+    #[default]
+    None = 0,
+    /// The configured active timeout.
+    Configured = 1,
+    /// The active timeout that the exporter announced in options data.
+    Options = 2,
+    /// The active timeout that the exporter's own records show.
+    Learned = 3,
 }
 
 /// `direction` of a flow whose exporter did not say where it was observed.
@@ -117,7 +141,8 @@ pub struct Flow {
     pub tcp_flags: u8,
     pub tos: u8,
     pub icmp_type_code: u16,
-    pub vlan: u16,
+    pub in_vlan: u16,
+    pub out_vlan: u16,
     pub next_hop: Address,
     pub src_as: u32,
     pub dst_as: u32,
@@ -128,6 +153,13 @@ pub struct Flow {
     pub packets: u64,
     pub src_service: u32,
     pub dst_service: u32,
+    pub sampling_divisor: u32,
+    /// 0 where the exporter's start is `start_at_ms`; [`Flow::reported_start`] answers it always.
+    pub reported_start_at_ms: i64,
+    pub span_bound: SpanBound,
+    pub exporter_port: u16,
+    /// [`marks`].
+    pub marks: u16,
 }
 
 impl Default for Flow {
@@ -154,7 +186,8 @@ impl Default for Flow {
             tcp_flags: 0,
             tos: 0,
             icmp_type_code: 0,
-            vlan: 0,
+            in_vlan: 0,
+            out_vlan: 0,
             next_hop: Address::UNSPECIFIED,
             src_as: 0,
             dst_as: 0,
@@ -165,14 +198,37 @@ impl Default for Flow {
             packets: 0,
             src_service: 0,
             dst_service: 0,
+            sampling_divisor: 1,
+            reported_start_at_ms: 0,
+            span_bound: SpanBound::None,
+            exporter_port: 0,
+            marks: 0,
         }
     }
 }
 
 impl Flow {
-    /// Volume after sampling: `bytes × sampling_rate`; 0 while the rate is not known.
+    /// Volume after sampling, rounded down; 0 while the rate is not known.
     pub fn bytes_scaled(&self) -> u64 {
-        self.bytes.saturating_mul(u64::from(self.sampling_rate))
+        scaled(self.bytes, self.sampling_rate, self.sampling_divisor)
+    }
+
+    /// Packets after sampling, rounded down; 0 while the rate is not known.
+    pub fn packets_scaled(&self) -> u64 {
+        scaled(self.packets, self.sampling_rate, self.sampling_divisor)
+    }
+
+    /// When the exporter said that the flow began (UTC ms), whatever bounded its span.
+    pub fn reported_start(&self) -> i64 {
+        match self.reported_start_at_ms {
+            0 => self.start_at_ms,
+            at_ms => at_ms,
+        }
+    }
+
+    /// Whether all bits of `marks` are set.
+    pub fn is_marked(&self, marks: u16) -> bool {
+        self.marks & marks == marks
     }
 
     /// The exporter says that it dropped these packets.
@@ -193,11 +249,12 @@ pub fn flows_to_batch(rows: &[Flow]) -> RecordBatch {
     rows.iter().copied().collect::<FlowColumns>().into_batch()
 }
 
-/// Reads the rows of a batch of [`FLOWS`]: what [`flows_to_batch`] made of them.
+/// Reads the rows of a batch of [`FLOWS`]: what [`flows_to_batch`] made of them, in this version or an earlier one.
 ///
 /// # Errors
-/// When a column is missing or of another type, or a code is not one of its column's.
+/// When a column is missing that no version lacked, or one is of another type, or a code is not one of its column's.
 pub fn batch_to_flows(batch: &RecordBatch) -> Result<Vec<Flow>, ArrowError> {
+    let batch = &FLOWS.complete(batch)?;
     let instant = |name| Ok::<_, ArrowError>(typed::<TimestampMillisecondArray>(batch, name)?.values());
     let u8s = |name| Ok::<_, ArrowError>(typed::<UInt8Array>(batch, name)?.values());
     let u16s = |name| Ok::<_, ArrowError>(typed::<UInt16Array>(batch, name)?.values());
@@ -215,13 +272,17 @@ pub fn batch_to_flows(batch: &RecordBatch) -> Result<Vec<Flow>, ArrowError> {
     let dst_addr = typed::<FixedSizeBinaryArray>(batch, "dst_addr")?;
     let (src_port, dst_port) = (u16s("src_port")?, u16s("dst_port")?);
     let (ip_protocol, tcp_flags, tos) = (u8s("ip_protocol")?, u8s("tcp_flags")?, u8s("tos")?);
-    let (icmp_type_code, vlan) = (u16s("icmp_type_code")?, u16s("vlan")?);
+    let icmp_type_code = u16s("icmp_type_code")?;
+    let (in_vlan, out_vlan) = (u16s("in_vlan")?, u16s("out_vlan")?);
     let next_hop = typed::<FixedSizeBinaryArray>(batch, "next_hop")?;
     let (src_as, dst_as) = (u32s("src_as")?, u32s("dst_as")?);
     let (src_mask, dst_mask) = (u8s("src_mask")?, u8s("dst_mask")?);
     let forwarding_status = u8s("forwarding_status")?;
     let (bytes, packets) = (u64s("bytes")?, u64s("packets")?);
     let (src_service, dst_service) = (u32s("src_service")?, u32s("dst_service")?);
+    let (sampling_divisor, reported_start_at) = (u32s("sampling_divisor")?, instant("reported_start_at")?);
+    let span_bound = u8s("span_bound")?;
+    let (exporter_port, marks) = (u16s("exporter_port")?, u16s("marks")?);
 
     let mut flows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
@@ -247,7 +308,8 @@ pub fn batch_to_flows(batch: &RecordBatch) -> Result<Vec<Flow>, ArrowError> {
             tcp_flags: tcp_flags[row],
             tos: tos[row],
             icmp_type_code: icmp_type_code[row],
-            vlan: vlan[row],
+            in_vlan: in_vlan[row],
+            out_vlan: out_vlan[row],
             next_hop: address_at(next_hop, row)?,
             src_as: src_as[row],
             dst_as: dst_as[row],
@@ -258,6 +320,11 @@ pub fn batch_to_flows(batch: &RecordBatch) -> Result<Vec<Flow>, ArrowError> {
             packets: packets[row],
             src_service: src_service[row],
             dst_service: dst_service[row],
+            sampling_divisor: sampling_divisor[row],
+            reported_start_at_ms: reported_start_at[row],
+            span_bound: SpanBound::from_code(span_bound[row])?,
+            exporter_port: exporter_port[row],
+            marks: marks[row],
         });
     }
     Ok(flows)
@@ -293,6 +360,18 @@ impl Metered {
             1 => Ok(Metered::In),
             2 => Ok(Metered::Out),
             _ => Err(ArrowError::CastError(format!("{code} is not a way of metering"))),
+        }
+    }
+}
+
+impl SpanBound {
+    fn from_code(code: u8) -> Result<SpanBound, ArrowError> {
+        match code {
+            0 => Ok(SpanBound::None),
+            1 => Ok(SpanBound::Configured),
+            2 => Ok(SpanBound::Options),
+            3 => Ok(SpanBound::Learned),
+            _ => Err(ArrowError::CastError(format!("{code} is not a bound of a span"))),
         }
     }
 }
@@ -355,7 +434,8 @@ mod tests {
             tcp_flags: 11,
             tos: 12,
             icmp_type_code: 13,
-            vlan: 14,
+            in_vlan: 14,
+            out_vlan: 15,
             next_hop: "192.0.2.2".parse().unwrap(),
             src_as: 15,
             dst_as: 16,
@@ -366,7 +446,13 @@ mod tests {
             packets: 20,
             src_service: 21,
             dst_service: 22,
+            sampling_divisor: 23,
+            reported_start_at_ms: 1,
+            span_bound: SpanBound::Learned,
+            exporter_port: 24,
+            marks: marks::ANSWER | marks::OF_TOTALS,
         };
+        assert!(flow.is_marked(marks::ANSWER) && !flow.is_marked(marks::ANSWER | marks::NO_ROUTE));
         let rows = [flow, Flow::default()];
         let batch = flows_to_batch(&rows);
         assert_eq!(batch_to_flows(&batch).unwrap(), rows);

@@ -98,7 +98,8 @@ pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &
             Target::SrcAs => number.to(&mut flows.src_as, |value| value as u32),
             Target::DstAs => number.to(&mut flows.dst_as, |value| value as u32),
             Target::IcmpTypeCode => number.to(&mut flows.icmp_type_code, |value| value as u16),
-            Target::Vlan => number.to(&mut flows.vlan, |value| value as u16 & 0x0fff),
+            Target::InVlan => number.to(&mut flows.in_vlan, |value| value as u16 & 0x0fff),
+            Target::OutVlan => number.to(&mut flows.out_vlan, |value| value as u16 & 0x0fff),
             Target::Direction => number.to(&mut flows.direction, |value| match value {
                 0 | 1 => value as u8,
                 _ => DIRECTION_UNKNOWN,

@@ -41,7 +41,8 @@ pub(super) enum Target {
     IcmpTypeCode,
     IcmpType,
     IcmpCode,
-    Vlan,
+    InVlan,
+    OutVlan,
     Direction,
     ForwardingStatus,
     // From here on: about sampling and the exporter, also read from options data.
@@ -68,7 +69,8 @@ impl Target {
         match self {
             Target::SrcAddr
             | Target::DstAddr
-            | Target::Vlan
+            | Target::InVlan
+            | Target::OutVlan
             | Target::Sampler
             | Target::IcmpType
             | Target::IcmpCode => Choice::ByValue,
@@ -136,10 +138,10 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
         176 | 178 => (Target::IcmpType, 0),
         177 | 179 => (Target::IcmpCode, 0),
         // vlanId, dot1qVlanId, then the same after the exporter
-        58 => (Target::Vlan, 0),
-        243 => (Target::Vlan, 1),
-        59 => (Target::Vlan, 2),
-        254 => (Target::Vlan, 3),
+        58 => (Target::InVlan, 0),
+        243 => (Target::InVlan, 1),
+        59 => (Target::OutVlan, 0),
+        254 => (Target::OutVlan, 1),
         61 => (Target::Direction, 0),
         89 => (Target::ForwardingStatus, 0),
         34 => (Target::SamplingInterval, 0),

@@ -77,8 +77,8 @@ impl PacketSection {
         flow.tcp_flags = packet.tcp_flags;
         flow.tos = packet.tos;
         flow.icmp_type_code = packet.icmp_type_code;
-        if flow.vlan == 0 {
-            flow.vlan = packet.vlan;
+        if (flow.in_vlan, flow.out_vlan) == (0, 0) {
+            (flow.in_vlan, flow.out_vlan) = (packet.vlan, packet.vlan);
         }
         flow.bytes = packet.bytes;
         flow.packets = 1;

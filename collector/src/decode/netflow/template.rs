@@ -183,6 +183,7 @@ impl Plan {
             return None;
         }
 
+        vlan_of_both_sides(&mut candidates);
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
         candidates.sort_by_key(|(target, rank, copy)| (*target, std::cmp::Reverse((*rank, copy.field))));
         let best_rank = |target: Target| candidates.iter().filter(|c| c.0 == target).map(|c| c.1).min();
@@ -249,6 +250,30 @@ impl Plan {
     }
 }
 
+/// A template with the VLAN of one side only names that of the flow.
+fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) {
+    for (told, untold) in [(Target::InVlan, Target::OutVlan), (Target::OutVlan, Target::InVlan)] {
+        if candidates.iter().any(|(target, ..)| *target == untold) {
+            continue;
+        }
+        let same: Vec<_> = candidates
+            .iter()
+            .filter(|(target, ..)| *target == told)
+            .map(|(_, rank, copy)| {
+                (
+                    untold,
+                    *rank,
+                    CopyField {
+                        target: untold,
+                        ..*copy
+                    },
+                )
+            })
+            .collect();
+        candidates.extend(same);
+    }
+}
+
 /// Finds where each field of a record with variable lengths lies; answers the record's length, or `None` when it is cut off.
 fn measure(lengths: &[u16], bytes: &[u8], spans: &mut Vec<(u32, u32)>) -> Option<usize> {
     spans.clear();
@@ -310,7 +335,7 @@ pub(super) fn kept(target: Target, value: u64) -> u64 {
         | Target::IcmpCode
         | Target::ForwardingStatus => value & 0xff,
         Target::SrcPort | Target::DstPort | Target::IcmpTypeCode => value & 0xffff,
-        Target::Vlan => value & 0x0fff,
+        Target::InVlan | Target::OutVlan => value & 0x0fff,
         Target::InIf | Target::OutIf | Target::SrcAs | Target::DstAs => value & 0xffff_ffff,
         _ => value,
     }
@@ -340,7 +365,8 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::IcmpTypeCode => flow.icmp_type_code = value as u16,
         Target::IcmpType => extras.icmp_type = value as u8,
         Target::IcmpCode => extras.icmp_code = value as u8,
-        Target::Vlan => flow.vlan = value as u16 & 0x0fff,
+        Target::InVlan => flow.in_vlan = value as u16 & 0x0fff,
+        Target::OutVlan => flow.out_vlan = value as u16 & 0x0fff,
         // Juniper sends 255 where it does not know.
         Target::Direction => flow.direction = if value <= 1 { value as u8 } else { DIRECTION_UNKNOWN },
         // Four bytes in IPFIX (RFC 7270 §4.12), reduced to the lower one.

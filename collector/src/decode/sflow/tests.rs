@@ -213,16 +213,16 @@ fn vlan_tags_802_1q_and_qinq_give_the_outer_vlan() {
     let framed = |tags: &[u8]| flow_of(&[&mac[..], tags, &[0x08, 0x00], ip].concat());
     let dot1q = framed(&[0x81, 0x00, 0x60, 0x64]);
     assert_eq!(
-        (dot1q.vlan, dot1q.bytes),
+        (dot1q.in_vlan, dot1q.bytes),
         (100, 500),
         "the priority bits are no part of it"
     );
     let qinq = framed(&[0x88, 0xa8, 0x00, 0x64, 0x81, 0x00, 0x00, 0xc8]);
-    assert_eq!((qinq.vlan, qinq.bytes), (100, 500));
+    assert_eq!((qinq.in_vlan, qinq.bytes), (100, 500));
     let stacked_8100 = framed(&[0x81, 0x00, 0x00, 0x65, 0x81, 0x00, 0x00, 0xc8]);
-    assert_eq!(stacked_8100.vlan, 101);
+    assert_eq!(stacked_8100.in_vlan, 101);
     let priority_only = framed(&[0x81, 0x00, 0xe0, 0x00, 0x81, 0x00, 0x00, 0xc8]);
-    assert_eq!(priority_only.vlan, 200, "a priority tag names no VLAN");
+    assert_eq!(priority_only.in_vlan, 200, "a priority tag names no VLAN");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_vlan_that_the_switch_tells_stands_in_for_a_stripped_tag() {
         bytes.extend(words(&[src_vlan, 0, dst_vlan, 0]));
         bytes
     };
-    let vlan = |records: &[Vec<u8>]| decode(&[sample(7, 512, 7, 8, records)]).flows.rows()[0].vlan;
+    let vlan = |records: &[Vec<u8>]| decode(&[sample(7, 512, 7, 8, records)]).flows.rows()[0].in_vlan;
     assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(300, 400)]), 300);
     assert_eq!(vlan(&[switch_record(0, 400), raw_header(&udp_frame())]), 400);
     assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(u32::MAX, u32::MAX)]), 0);

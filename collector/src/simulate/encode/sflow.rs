@@ -126,7 +126,7 @@ impl SflowEncoder {
 
     fn count(&mut self, flow: &Flow, sampling_rate: u32) {
         let packets = u64::from(sampling_rate.max(1));
-        let tag_bytes = if flow.vlan == 0 { 0 } else { VLAN_TAG_BYTES };
+        let tag_bytes = if flow.in_vlan == 0 { 0 } else { VLAN_TAG_BYTES };
         let frame_bytes = flow.bytes + (ETHERNET_BYTES + tag_bytes + FCS_BYTES) as u64;
         let bytes = frame_bytes.max(FRAME_BYTES_MIN) * packets;
         if let Some(input) = self.interface(flow.in_if) {
@@ -285,9 +285,9 @@ fn put_flow_sample(flow: &Flow, sampling_rate: u32, sequence: u32, pool: u32, bu
     put_raw_header(flow, buffer);
 
     let switch = start_framed(buffer, 1001);
-    put_u32(buffer, u32::from(flow.vlan));
+    put_u32(buffer, u32::from(flow.in_vlan));
     put_u32(buffer, 0);
-    put_u32(buffer, u32::from(flow.vlan));
+    put_u32(buffer, u32::from(flow.out_vlan));
     put_u32(buffer, 0);
     end_framed(buffer, switch);
     if has_router {
@@ -332,7 +332,7 @@ fn put_next_hop(flow: &Flow, buffer: &mut Vec<u8>) {
 }
 
 fn put_raw_header(flow: &Flow, buffer: &mut Vec<u8>) {
-    let tag_bytes = if flow.vlan == 0 { 0 } else { VLAN_TAG_BYTES };
+    let tag_bytes = if flow.in_vlan == 0 { 0 } else { VLAN_TAG_BYTES };
     let packet_bytes = flow.bytes as usize;
     let stripped_frame_bytes = ETHERNET_BYTES + tag_bytes + packet_bytes;
     let sampled_bytes = stripped_frame_bytes.min(SAMPLED_HEADER_BYTES_MAX);
@@ -344,9 +344,9 @@ fn put_raw_header(flow: &Flow, buffer: &mut Vec<u8>) {
     let start = buffer.len();
     let ipv4 = flow.src_addr.is_v4();
     buffer.extend_from_slice(&[0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2]);
-    if flow.vlan != 0 {
+    if flow.in_vlan != 0 {
         put_u16(buffer, 0x8100);
-        put_u16(buffer, flow.vlan & 0x0fff);
+        put_u16(buffer, flow.in_vlan & 0x0fff);
     }
     put_u16(buffer, if ipv4 { 0x0800 } else { 0x86dd });
     if ipv4 {

@@ -81,7 +81,10 @@ fn inline_monitoring_records_become_flows_of_one_packet() {
         (1, 1_440),
         "layer 3: without 18 bytes of Ethernet and VLAN tag"
     );
-    assert_eq!((flow.in_if, flow.out_if, flow.direction, flow.vlan), (576, 577, 0, 809));
+    assert_eq!(
+        (flow.in_if, flow.out_if, flow.direction, flow.in_vlan),
+        (576, 577, 0, 809)
+    );
     assert_eq!(flow.bytes_scaled(), 14_400, "one packet in ten, from the options");
     assert_eq!((flow.start_at_ms, flow.end_at_ms), (NOW_MS, NOW_MS));
     let counts = [
@@ -139,7 +142,7 @@ fn a_frame_section_of_fixed_length_and_an_ip_section_are_read() {
         .set(384, &[&576_u32.to_be_bytes()[..], &frame[..64]].concat());
     let out = decode_all(&mut decoder(), &[fixed.build()]);
     assert_eq!(
-        (one_flow(&out).bytes, one_flow(&out).in_if, one_flow(&out).vlan),
+        (one_flow(&out).bytes, one_flow(&out).in_if, one_flow(&out).in_vlan),
         (1_440, 576, 809)
     );
     let ip = Ipfix::new().template(384, &[(10, 4), (313, 65535)]).set(

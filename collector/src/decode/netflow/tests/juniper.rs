@@ -178,7 +178,7 @@ fn juniper_mx_inline_ipfix_ipv4_template_is_read() {
     assert_eq!((flow.src_as, flow.dst_as), (64_500, 4_200_000_001));
     assert_eq!((flow.bytes, flow.packets), (1_234_567, 1_000));
     assert_eq!((NOW_MS - flow.start_at_ms, NOW_MS - flow.end_at_ms), (60_000, 1_000));
-    assert_eq!((flow.direction, flow.forwarding_status, flow.vlan), (255, 0, 0));
+    assert_eq!((flow.direction, flow.forwarding_status, flow.in_vlan), (255, 0, 0));
     assert_eq!(out.counts.total(Counter::FlowsDiscarded), 0);
 }
 
@@ -225,10 +225,10 @@ fn juniper_mx_inline_vpls_and_bridge_templates_count_by_interface() {
         (601, 602, 64_000, 100)
     );
     assert_eq!(flow.src_addr, Address::UNSPECIFIED);
-    assert_eq!(flow.vlan, 0);
+    assert_eq!(flow.in_vlan, 0);
     let (flow, _) = decode_one(ipfix_of(260, &with(MX_VPLS, &[(243, U16(0x2064))])));
     assert_eq!(
-        flow.vlan, 100,
+        flow.in_vlan, 100,
         "the VLAN decides whose it is where addresses are missing"
     );
     assert_eq!(out.counts.total(Counter::FlowRecords), 1);

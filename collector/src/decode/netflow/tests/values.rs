@@ -147,7 +147,7 @@ fn vlan_icmp_and_direction() {
         &[0, 0, 0, 7, 0x20, 9, 1, 1],
     ));
     assert_eq!(
-        (flow.vlan, flow.direction),
+        (flow.in_vlan, flow.direction),
         (9, 1),
         "the tag's priority bits are no part of it"
     );
