@@ -16,7 +16,7 @@ use billing::payment::{Gateways, PaymentGateway};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
-use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig, SessionScope};
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
 
@@ -327,6 +327,12 @@ impl Config {
                     exporter.address
                 ));
             }
+            if exporter.sessions == SessionScope::Address {
+                lines.push(format!(
+                    "exporter {}: all UDP ports are one session, as of one router",
+                    exporter.address
+                ));
+            }
         }
         lines
     }
@@ -379,11 +385,15 @@ mod tests {
         assert_eq!(open.len(), 3);
         assert!(open[0].contains("every source") && open[1].contains("not billed") && open[2].contains("14 bits"));
         let text = "[collector]\nallowed_exporters = ['192.0.2.0/24']\ndefault_sampling_rate = 512\n\
-                    v5_sampling_mode_bits = false\n[[exporter]]\naddress = '198.51.100.1'\nv5_sampling_mode_bits = true";
+                    v5_sampling_mode_bits = false\n[[exporter]]\naddress = '198.51.100.1'\nv5_sampling_mode_bits = true\nsessions = 'address'";
         let config = Config::parse(text).unwrap();
         let closed = config.reading();
         assert!(closed[0].contains("192.0.2.0/24 only") && closed[1].contains("512") && closed[2].contains("all 16"));
         assert!(closed[3].contains("198.51.100.1 is outside") && closed[4].contains("198.51.100.1: 14 bits"));
+        assert!(closed[5].contains("198.51.100.1: all UDP ports"));
+        let sampling = collector::sampling::SamplingConfig::from(&config.metering());
+        assert!(sampling.of("198.51.100.1".parse().unwrap()).joins_ports);
+        assert!(!sampling.of("198.51.100.2".parse().unwrap()).joins_ports);
         let decoding = config.metering().decoding;
         assert_eq!(
             (decoding.default_sampling_rate, decoding.v5_sampling_mode_bits),

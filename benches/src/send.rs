@@ -220,6 +220,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: now_ms,
                 source: *source,
+                source_port: 0,
                 payload,
             };
             dispatcher.decode(&datagram, &mut decoded);

@@ -117,6 +117,7 @@ fn measure(name: &str, template: &[u8], data: &[u8]) {
         let datagram = Datagram {
             received_at_ms: RECEIVED_AT_MS,
             source: Address::from_v4([192, 0, 2, 1]),
+            source_port: 0,
             payload,
         };
         decoder.decode(&datagram, out);

@@ -65,6 +65,16 @@ counters! {
     TemplatesRejected = "templates_rejected",
     /// Templates given up for newer ones, because their exporter had not repeated them for days and their domain was full.
     TemplatesExpired = "templates_expired",
+    /// Templates that were void because their exporter started again.
+    TemplatesForgotten = "templates_forgotten.restart",
+    /// Transport sessions that went on under another UDP port.
+    SessionsMoved = "sessions_moved",
+    /// Transport sessions given up: silent for long, or their exporter had too many.
+    SessionsExpired = "sessions_expired",
+    /// Messages in a datagram behind its first one.
+    MessagesFurther = "messages.further_in_datagram",
+    /// Datagrams whose header tells a time that is more than a minute from that of their arrival.
+    DatagramsClockOff = "datagrams_clock_off",
     /// Announcements of a sampler beyond the limit of its domain.
     SamplersRejected = "samplers_rejected",
     /// Data sets that wait for their template.
@@ -79,6 +89,8 @@ counters! {
     SetsRejectedReserved = "sets_rejected.reserved_id",
     /// Records cut off by the end of their set.
     RecordsRejectedLength = "records_rejected.length",
+    /// Records that cannot be: an IP packet has at least 20 bytes.
+    RecordsRejectedSize = "records_rejected.packet_size",
     /// Data records whose template carries no byte or packet count: not flows.
     RecordsWithoutCounters = "records_ignored.no_counters",
     CounterSamples = "counter_samples",
@@ -94,6 +106,12 @@ counters! {
     SequenceReordered = "sequence_reordered",
     /// Flows kept with sampling rate 0.
     FlowsWithoutRate = "flows_without_sampling_rate",
+    /// Of those, because several announced rates hold for them and differ, or hold for what is not understood.
+    FlowsRateAmbiguous = "flows_rate_ambiguous",
+    /// Of those, because their exporter did not announce the sampler that they name.
+    FlowsSamplerNotAnnounced = "flows_sampler_not_announced",
+    /// Flows whose rate no exporter samples at, or that is orders of magnitude from what was announced before.
+    FlowsRateImplausible = "flows_rate_implausible",
     /// Flows whose packets the exporter did not forward: kept, never metered.
     FlowsDiscarded = "flows_discarded_by_exporter",
     TimesNegativeDuration = "times_normalised.negative_duration",

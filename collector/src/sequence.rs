@@ -63,6 +63,17 @@ impl SequenceTracker {
         self.gaps.drain(..).map(|gap| u64::from(gap.length)).sum()
     }
 
+    /// How many units are missing before `sequence`; `None` where the next number is not known, or where it lies behind.
+    pub fn step_to(&self, sequence: u32) -> Option<u32> {
+        let step = sequence.wrapping_sub(self.next?);
+        (step <= MAX_STEP_FORWARD).then_some(step)
+    }
+
+    /// The uptime in the last datagram that told one.
+    pub fn uptime_ms(&self) -> Option<u32> {
+        self.uptime_ms
+    }
+
     /// Takes the sequence number of a datagram that holds `units` (`None`: not known, its template has not come), and
     /// the uptime in its header where it has one.
     pub fn observe(&mut self, sequence: u32, units: Option<u32>, uptime_ms: Option<u32>) -> Observed {
@@ -114,7 +125,8 @@ impl SequenceTracker {
         observed
     }
 
-    fn restarted(&self, uptime_ms: Option<u32>) -> bool {
+    /// Whether the exporter started again since its last datagram: its uptime went back.
+    pub fn restarted(&self, uptime_ms: Option<u32>) -> bool {
         match (self.uptime_ms, uptime_ms) {
             // A wrap of the 32-bit counter looks like a step forward here.
             (Some(before), Some(now)) => (now.wrapping_sub(before) as i32) < -(UPTIME_TOLERANCE_MS as i32),

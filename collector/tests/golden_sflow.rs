@@ -26,6 +26,7 @@ fn decode(decoder: &mut SflowDecoder, payload: &[u8]) -> Decoded {
     let datagram = Datagram {
         received_at_ms: RECEIVED_AT_MS,
         source: address("198.51.100.99"),
+        source_port: 0,
         payload,
     };
     decoder.decode(&datagram, &mut decoded);
@@ -548,6 +549,7 @@ fn forged_sources_do_not_grow_the_counts() {
         let datagram = Datagram {
             received_at_ms: RECEIVED_AT_MS,
             source: Address::from_v4([10, 0, 0, host]),
+            source_port: 0,
             payload: &words(&[4, 1, 0xc000_0207]),
         };
         decoder.decode(&datagram, &mut decoded);

@@ -154,6 +154,7 @@ fn our_decoder_reads_the_sflow_encoder() {
         let datagram = Datagram {
             received_at_ms: NOW_MS,
             source: Address::UNSPECIFIED,
+            source_port: 0,
             payload,
         };
         decoder.decode(&datagram, &mut decoded);

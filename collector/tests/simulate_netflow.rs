@@ -20,6 +20,7 @@ fn decode(source: Address, received_at_ms: i64, datagrams: &[Vec<u8>]) -> Decode
         let datagram = Datagram {
             received_at_ms,
             source,
+            source_port: 0,
             payload,
         };
         decoder.decode(&datagram, &mut decoded);

@@ -75,10 +75,11 @@ pub fn run<S: Subject>(input: &Input) {
 fn feed<S: Subject>(subject: &mut S, input: &Input, range: std::ops::Range<usize>, decoded: &mut Decoded) {
     let times_ms = input.times_ms();
     for index in range {
-        let packet = &input.packets[index];
+        let (packet, settings) = (&input.packets[index], input.settings);
         let datagram = Datagram {
             received_at_ms: times_ms[index],
             source: packet.source(),
+            source_port: packet.source_port(settings),
             payload: &packet.payload,
         };
         subject.decode(&datagram, decoded);
@@ -122,7 +123,7 @@ fn check_counts(input: &Input, decoded: &Decoded) {
         "F2: flows without a rate"
     );
     for (key, counter, _) in counts.iter() {
-        let received = counts.get(key, Counter::Datagrams);
+        let received = counts.get(key, Counter::Datagrams) + counts.get(key, Counter::MessagesFurther);
         assert!(
             received > 0,
             "F2: {} counted under {key:?}, which sent nothing",

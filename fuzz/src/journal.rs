@@ -221,6 +221,7 @@ fn records(input: &mut Bytes<'_>, mut also: Option<&mut RecordBuffer>) -> (Vec<u
             let datagram = Datagram {
                 received_at_ms: CREATED_AT_MS + i64::from(kind),
                 source: Address::from_v4([192, 0, 2, kind]),
+                source_port: u16::from(kind),
                 payload,
             };
             bytes.extend_from_slice(&[1, kind, kind, 0]);
@@ -229,7 +230,7 @@ fn records(input: &mut Bytes<'_>, mut also: Option<&mut RecordBuffer>) -> (Vec<u
             bytes.extend_from_slice(&datagram.source.0);
             bytes.extend_from_slice(payload);
             if let Some(records) = also.as_mut() {
-                records.push_datagram(kind, u16::from(kind), &datagram);
+                records.push_datagram(kind, &datagram);
             }
         }
     }
@@ -293,13 +294,9 @@ enum Read<'a> {
 
 fn read_records(content: &SegmentContent) -> Vec<Read<'_>> {
     let records = content.records().map(|record| match record {
-        Record::Datagram {
+        Record::Datagram { socket, datagram } => Read::Datagram(
             socket,
-            source_port,
-            datagram,
-        } => Read::Datagram(
-            socket,
-            source_port,
+            datagram.source_port,
             datagram.received_at_ms,
             datagram.source,
             datagram.payload,

@@ -17,6 +17,8 @@ fn limits(settings: Settings) -> DecodeLimits {
     DecodeLimits {
         max_exporters: 2,
         max_domains_per_exporter: 3,
+        max_sessions_per_exporter: 2,
+        max_session_silence_ms: 60_000,
         max_templates_per_domain: 4,
         max_template_fields: 12,
         max_template_fields_per_exporter: 30,
@@ -220,14 +222,22 @@ fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits) {
     let json = serde_json::to_value(decoder.checkpoint()).expect("a checkpoint is JSON");
     let exporters = json["exporters"].as_object().expect("exporters by address");
     for exporter in exporters.values() {
-        let domains = exporter["rates"]["domains"].as_object().expect("rates by domain");
-        assert!(
-            domains.len() <= limits.max_domains_per_exporter,
-            "rates of too many domains"
-        );
-        for domain in domains.values() {
-            let samplers = domain["samplers"].as_object().expect("rates by sampler");
-            assert!(samplers.len() <= limits.max_samplers_per_domain, "too many samplers");
+        let sessions = exporter["sessions"].as_object().expect("sessions by port");
+        assert!(sessions.len() <= limits.max_sessions_per_exporter, "too many sessions");
+        for session in sessions.values() {
+            let domains = session["rates"]["domains"].as_object().expect("rates by domain");
+            assert!(
+                domains.len() <= limits.max_domains_per_exporter,
+                "rates of too many domains"
+            );
+            for domain in domains.values() {
+                let announced = domain["announced"].as_array().expect("announced rates");
+                // That of the whole domain always has a place.
+                assert!(
+                    announced.len() <= limits.max_samplers_per_domain + 1,
+                    "too many announcements"
+                );
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ fn limits(settings: Settings) -> SflowLimits {
         sub_agents_max: 2,
         agents_per_source_max: 2,
         silence_max_ms: 60_000,
+        name_silence_max_ms: 10_000,
         sources_per_agent_max: 2,
         interfaces_per_agent_max: 3,
         strangers_max: 1,

@@ -42,6 +42,17 @@ pub enum MeterDirection {
     Both,
 }
 
+/// What the templates, options and sequence numbers of a NetFlow or IPFIX exporter hold for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionScope {
+    /// The UDP port that they came from (RFC 7011): two routers behind one address stay apart.
+    #[default]
+    Port,
+    /// All ports of the address: one exporter that sends templates from one port and data from another.
+    Address,
+}
+
 /// Configuration of one exporter: `[[exporter]]` in the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +85,9 @@ pub struct ExporterConfig {
     /// Whether the upper two bits of the sampling word in its v5 headers are a mode; as for all exporters where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v5_sampling_mode_bits: Option<bool>,
+    /// What its templates, options and sequence numbers hold for.
+    #[serde(default)]
+    pub sessions: SessionScope,
 }
 
 impl ExporterConfig {
@@ -101,6 +115,7 @@ impl ExporterConfig {
             sampling_rate: None,
             default_sampling_rate: None,
             v5_sampling_mode_bits: None,
+            sessions: SessionScope::Port,
         }
     }
 }

@@ -139,25 +139,19 @@ impl Dispatcher {
         }
         let kind = Kind::of(datagram.payload);
         let (exporter, protocol_version) = match kind {
-            Kind::Netflow(version) => (datagram.source, version),
-            Kind::Sflow => (
-                sflow_agent(datagram.payload).unwrap_or(datagram.source),
-                PROTOCOL_SFLOW5,
-            ),
-            Kind::Short | Kind::Unknown => (datagram.source, 0),
+            Kind::Netflow(version) => {
+                self.netflow.decode(datagram, decoded);
+                (datagram.source, version)
+            }
+            Kind::Sflow => (self.sflow.decode(datagram, decoded), PROTOCOL_SFLOW5),
+            Kind::Short => return self.reject(datagram, Counter::DatagramsRejectedShort, decoded),
+            Kind::Unknown => return self.reject(datagram, Counter::DatagramsRejectedVersion, decoded),
         };
-        let heard = CountKey {
+        CountKey {
             exporter,
             observation_domain: 0,
             protocol_version,
-        };
-        match kind {
-            Kind::Netflow(_) => self.netflow.decode(datagram, decoded),
-            Kind::Sflow => self.sflow.decode(datagram, decoded),
-            Kind::Short => return self.reject(datagram, Counter::DatagramsRejectedShort, decoded),
-            Kind::Unknown => return self.reject(datagram, Counter::DatagramsRejectedVersion, decoded),
         }
-        heard
     }
 
     fn refuse(&mut self, datagram: &Datagram<'_>, decoded: &mut Decoded) -> CountKey {
@@ -222,9 +216,14 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         template_list: status.templates,
         pending_sets: status.pending_sets as u64,
         sampling_rate: Some(status.sampling.rate).filter(|rate| *rate > 0),
+        sampling_divisor: status.sampling.divisor,
+        sampling_implausible: status.sampling.implausible,
         sampling_source: status.sampling.source.words().to_owned(),
-        sequence_lost: 0,
+        sequence_lost: status.sequence_lost,
         sequence_waiting: status.sequence_waiting,
+        port: status.port,
+        clock_offset_ms: status.clock_offset_ms,
+        agent: None,
     };
     (status.exporter, view)
 }
@@ -247,21 +246,16 @@ fn sflow_view(status: &AgentStatus) -> (Address, DomainView) {
         template_list: Vec::new(),
         pending_sets: 0,
         sampling_rate: rate,
+        sampling_divisor: 1,
+        sampling_implausible: false,
         sampling_source: source.words().to_owned(),
-        sequence_lost: 0,
+        sequence_lost: status.lost,
         sequence_waiting: status.numbers.waiting(),
+        port: 0,
+        clock_offset_ms: None,
+        agent: Some(status.agent).filter(|agent| *agent != Address::UNSPECIFIED),
     };
     (status.exporter, view)
-}
-
-/// The agent address in an sFlow header: version, address type (1 = IPv4, 2 = IPv6), address.
-fn sflow_agent(payload: &[u8]) -> Option<Address> {
-    let (address_type, rest) = payload.get(4..)?.split_first_chunk::<4>()?;
-    match address_type {
-        [0, 0, 0, 1] => rest.first_chunk::<4>().map(|octets| Address::from_v4(*octets)),
-        [0, 0, 0, 2] => rest.first_chunk::<16>().map(|octets| Address(*octets)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -288,6 +282,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 0,
                 source: "192.0.2.1".parse().unwrap(),
+                source_port: 0,
                 payload,
             };
             let key = dispatcher.decode(&datagram, &mut decoded);
@@ -323,6 +318,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 1,
                 source,
+                source_port: 0,
                 payload: &payload,
             };
             assert_eq!(dispatcher.decode(&datagram, &mut decoded).exporter, source);
@@ -350,6 +346,7 @@ mod tests {
         let datagram = Datagram {
             received_at_ms: 1,
             source,
+            source_port: 0,
             payload: &payload,
         };
         let mut read = |metering: &MeteringConfig| {
@@ -372,6 +369,7 @@ mod tests {
         let datagram = Datagram {
             received_at_ms: 1,
             source: "198.51.100.9".parse().unwrap(),
+            source_port: 0,
             payload: &payload,
         };
         dispatcher.decode(&datagram, &mut decoded);
@@ -388,6 +386,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 1,
                 source,
+                source_port: 0,
                 payload: &payload,
             };
             dispatcher.decode(&datagram, &mut decoded);
@@ -412,6 +411,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 0,
                 source: Address::from_v4(i.to_be_bytes()),
+                source_port: 0,
                 payload: &[9, 9, 9, 9],
             };
             dispatcher.decode(&datagram, &mut decoded);
@@ -426,8 +426,21 @@ mod tests {
 
     #[test]
     fn an_sflow_datagram_counts_under_its_agent() {
-        let payload = [0, 0, 0, 5, 0, 0, 0, 1, 192, 0, 2, 9];
-        assert_eq!(sflow_agent(&payload), Some("192.0.2.9".parse().unwrap()));
-        assert_eq!(sflow_agent(&payload[..10]), None);
+        let mut dispatcher = Dispatcher::new(&MeteringConfig::default());
+        let mut heard = |payload: &[u8]| {
+            let datagram = Datagram {
+                received_at_ms: 0,
+                source: "192.0.2.1".parse().unwrap(),
+                source_port: 0,
+                payload,
+            };
+            dispatcher
+                .decode(&datagram, &mut Decoded::default())
+                .exporter
+                .to_string()
+        };
+        let payload = [5_u32, 1, 0xc000_0209, 0, 1, 1, 0].map(u32::to_be_bytes).concat();
+        assert_eq!(heard(&payload), "192.0.2.9");
+        assert_eq!(heard(&payload[..10]), "192.0.2.1", "cut off: its source");
     }
 }

@@ -19,6 +19,8 @@ pub struct Datagram<'a> {
     pub received_at_ms: i64,
     /// UDP source address.
     pub source: Address,
+    /// UDP source port; 0 = not known. With the address it names the transport session (RFC 7011 §2).
+    pub source_port: u16,
     pub payload: &'a [u8],
 }
 

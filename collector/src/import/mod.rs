@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
-use schemas::address::Address;
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
 use schemas::table::{RowGroup, Storage, Token};
@@ -135,11 +134,12 @@ impl Importer {
         })
     }
 
-    /// Takes one datagram. Times should rise, as a collector would see them; `received_at_ms` is UTC.
+    /// Takes one datagram. Times should rise, as a collector would see them.
     ///
     /// # Errors
     /// When a file could not be written: the import is over.
-    pub fn push(&mut self, received_at_ms: i64, source: Address, payload: &[u8]) -> Result<(), ImportError> {
+    pub fn push(&mut self, datagram: &Datagram<'_>) -> Result<(), ImportError> {
+        let received_at_ms = datagram.received_at_ms;
         let day = received_at_ms.div_euclid(DAY_MS);
         // Only a later day: a datagram that is late around midnight must not cut a file each time.
         if self.has_datagrams && (day > self.day || self.stage.flow_rows() >= FILE_ROWS_MAX) {
@@ -150,11 +150,7 @@ impl Importer {
             self.day = day;
             self.first_received_ms = received_at_ms;
         }
-        self.stage.push(&Datagram {
-            received_at_ms,
-            source,
-            payload,
-        });
+        self.stage.push(datagram);
         let groups = self.stage.take_row_groups();
         self.send_groups(groups)
     }
@@ -269,7 +265,13 @@ mod tests {
         for i in 0..datagrams {
             let at_ms = 1_700_000_000_000 + i64::from(i) * 3_600_000;
             let payload = v5_datagram(i * 30, &[(100, 1); 30]);
-            importer.push(at_ms, source(), &payload).unwrap();
+            let datagram = Datagram {
+                received_at_ms: at_ms,
+                source: source(),
+                source_port: 2055,
+                payload: &payload,
+            };
+            importer.push(&datagram).unwrap();
         }
         importer
     }

@@ -1,6 +1,6 @@
 //! Captured exports as if they were received: UDP payloads of a pcap or pcapng file, at the time of their capture.
 //!
-//! Ethernet, Linux cooked (v1) and raw IP captures; VLAN tags are skipped. A fragment has no whole payload: it is counted
+//! Ethernet, Linux cooked (v1, and v2 as `tcpdump -i any` writes today) and raw IP captures; VLAN tags are skipped. A fragment has no whole payload: it is counted
 //! and left out.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{EtherType, NetSlice, SlicedPacket, TransportSlice};
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
@@ -22,6 +22,8 @@ use crate::decode::dispatch::Kind;
 
 /// A pcapng file starts with a section header block.
 const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// Linux cooked capture v2: protocol (2), reserved (2), interface (4), ARPHRD type (2), packet type (1), address length (1), address (8).
+const SLL2_HEADER_BYTES: usize = 20;
 /// The last instant of the year 9999, UTC ms: folders and people have four digits for a year.
 const LAST_MS: i64 = 253_402_300_799_999;
 
@@ -114,7 +116,7 @@ pub fn replay_pcap(
     let result = read_capture(BufReader::new(file), |packet| {
         bytes_read += packet.data.len() as u64 + 16;
         if let Some(datagram) = summary.take(&packet, filter) {
-            importer.push(datagram.received_at_ms, datagram.source, datagram.payload)?;
+            importer.push(&datagram)?;
         }
         if summary.packets.is_multiple_of(1_000) {
             tell(&summary, bytes_read);
@@ -262,6 +264,16 @@ impl ReplaySummary {
         let sliced = match packet.link {
             DataLink::ETHERNET => SlicedPacket::from_ethernet(&packet.data),
             DataLink::LINUX_SLL => SlicedPacket::from_linux_sll(&packet.data),
+            DataLink::LINUX_SLL2 => match packet.data.split_first_chunk::<SLL2_HEADER_BYTES>() {
+                Some((header, rest)) => {
+                    let protocol = u16::from_be_bytes([header[0], header[1]]);
+                    SlicedPacket::from_ether_type(EtherType(protocol), rest)
+                }
+                None => {
+                    self.truncated += 1;
+                    return None;
+                }
+            },
             DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => SlicedPacket::from_ip(&packet.data),
             _ => {
                 self.link_unknown += 1;
@@ -298,6 +310,7 @@ impl ReplaySummary {
         Some(Datagram {
             received_at_ms,
             source,
+            source_port: udp.source_port(),
             payload,
         })
     }
@@ -395,6 +408,49 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         let (summary, rows) = replay(other.path(), &capture, &PortFilter::Ports(vec![9995]));
         assert_eq!((summary.datagrams, rows), (1, 2));
+    }
+
+    #[test]
+    fn case_18_a_linux_cooked_v2_capture_is_read() {
+        let datagram = v5_datagram(0, &[(100, 1)]);
+        let cooked = |ether_type: u16, rest: &[u8]| {
+            let mut packet = ether_type.to_be_bytes().to_vec();
+            packet.extend([0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 2, 0, 0]);
+            packet.extend(rest);
+            packet
+        };
+        let plain = frame(false, 2055, &datagram);
+        let tagged = frame(true, 2055, &datagram);
+        let packets = [
+            cooked(0x0800, &plain[14..]),
+            cooked(0x8100, &tagged[14..]),
+            cooked(0x0806, &[0; 28]),
+            cooked(0x0800, &plain[14..])[..19].to_vec(),
+        ];
+        let header = PcapHeader {
+            datalink: DataLink::LINUX_SLL2,
+            ..PcapHeader::default()
+        };
+        let mut capture = Vec::new();
+        let mut writer = PcapWriter::with_header(&mut capture, header).unwrap();
+        for packet in &packets {
+            let at = Duration::from_millis(1_700_000_000_000);
+            writer
+                .write_packet(&PcapPacket::new(at, packet.len() as u32, packet))
+                .unwrap();
+        }
+        let mut seen = Vec::new();
+        let (summary, error) = read_pcap_bytes(&capture, &PortFilter::FlowLike, |datagram| {
+            seen.push((datagram.source, datagram.source_port));
+        });
+        assert!(error.is_none(), "{error:?}");
+        let left_out = (summary.link_unknown, summary.truncated, summary.others);
+        assert_eq!((summary.packets, summary.datagrams, left_out), (4, 2, (0, 1, 1)));
+        assert_eq!(
+            seen,
+            [(Address::from_v4([198, 51, 100, 7]), 1), (Address([1; 16]), 1)],
+            "the source's port comes with it"
+        );
     }
 
     /// A pcapng file of one packet, captured at so many units of a time resolution.

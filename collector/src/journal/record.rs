@@ -22,15 +22,8 @@ pub struct Drops {
 /// One record of the journal.
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
-    Datagram {
-        socket: u8,
-        source_port: u16,
-        datagram: Datagram<'a>,
-    },
-    Drops {
-        socket: u8,
-        drops: Drops,
-    },
+    Datagram { socket: u8, datagram: Datagram<'a> },
+    Drops { socket: u8, drops: Drops },
 }
 
 /// Encoded records that become one block: room for the block's header, then the records, so that a batch goes from the
@@ -61,11 +54,11 @@ impl RecordBuffer {
         self.block.len().max(BLOCK_HEADER_BYTES) + RECORD_HEADER_BYTES + payload_bytes
     }
 
-    pub fn push_datagram(&mut self, socket: u8, source_port: u16, datagram: &Datagram<'_>) {
+    pub fn push_datagram(&mut self, socket: u8, datagram: &Datagram<'_>) {
         let mut header = [0; RECORD_HEADER_BYTES];
         header[0] = KIND_DATAGRAM;
         header[1] = socket;
-        header[2..4].copy_from_slice(&source_port.to_le_bytes());
+        header[2..4].copy_from_slice(&datagram.source_port.to_le_bytes());
         header[4..8].copy_from_slice(&(datagram.payload.len() as u32).to_le_bytes());
         header[8..16].copy_from_slice(&datagram.received_at_ms.to_le_bytes());
         header[16..].copy_from_slice(&datagram.source.0);
@@ -157,10 +150,10 @@ impl<'a> Iterator for Records<'a> {
                 self.rest = rest;
                 Some(Record::Datagram {
                     socket,
-                    source_port: u16::from_le_bytes([port_0, port_1]),
                     datagram: Datagram {
                         received_at_ms: at_ms,
                         source: Address(*header[16..].first_chunk()?),
+                        source_port: u16::from_le_bytes([port_0, port_1]),
                         payload,
                     },
                 })

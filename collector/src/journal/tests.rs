@@ -17,25 +17,21 @@ fn push(records: &mut RecordBuffer, name: u32, length: usize) {
     let datagram = Datagram {
         received_at_ms: i64::from(name),
         source: Address::from_v4(name.to_be_bytes()),
+        source_port: name as u16,
         payload: &payload,
     };
-    records.push_datagram(name as u8, name as u16, &datagram);
+    records.push_datagram(name as u8, &datagram);
 }
 
 /// Names of the datagrams read, each checked to be whole.
 fn names(content: &SegmentContent) -> Vec<u32> {
     let mut names = Vec::new();
     for record in content.records() {
-        let Record::Datagram {
-            socket,
-            source_port,
-            datagram,
-        } = record
-        else {
+        let Record::Datagram { socket, datagram } = record else {
             panic!("only datagrams were written: {record:?}")
         };
         let name = u32::from_le_bytes(*datagram.payload.first_chunk().unwrap());
-        assert_eq!((socket, source_port), (name as u8, name as u16));
+        assert_eq!((socket, datagram.source_port), (name as u8, name as u16));
         assert_eq!(datagram.received_at_ms, i64::from(name));
         assert_eq!(datagram.source, Address::from_v4(name.to_be_bytes()));
         assert!(datagram.payload[4..].iter().all(|byte| *byte == 0x5a));
@@ -184,10 +180,10 @@ fn a_block_inside_a_datagram_does_not_pass_for_one() {
     let mut records = RecordBuffer::default();
     records.push_datagram(
         0,
-        0,
         &Datagram {
             received_at_ms: 0,
             source: Address::UNSPECIFIED,
+            source_port: 0,
             payload: &forged,
         },
     );

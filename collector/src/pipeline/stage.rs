@@ -236,6 +236,7 @@ mod tests {
         let datagram = |received_at_ms| Datagram {
             received_at_ms,
             source: source(),
+            source_port: 0,
             payload: &payload,
         };
         let counted = |gathered: &Gathered, counter| -> u64 {

@@ -78,9 +78,10 @@ fn write_segment(journal: &Journal, number: u64, payloads: &[Vec<u8>], closed: b
         let datagram = Datagram {
             received_at_ms: NOW_MS + i as i64,
             source: source(),
+            source_port: 2055,
             payload,
         };
-        records.push_datagram(0, 2055, &datagram);
+        records.push_datagram(0, &datagram);
     }
     writer.append(records);
     if closed {
@@ -128,14 +129,14 @@ const SEGMENTS: u64 = 3;
 
 fn expected_bytes() -> Vec<u64> {
     (1..=SEGMENTS)
-        .flat_map(|segment| (0..3).map(move |i| segment * 10 + i))
+        .flat_map(|segment| (0..3).map(move |i| segment * 100 + i))
         .collect()
 }
 
 fn prepare_journal(data_dir: &Path) {
     let journal = Journal::open(data_dir).unwrap();
     for number in 1..=SEGMENTS {
-        let names = (0..3).map(|i| number as u32 * 10 + i);
+        let names = (0..3).map(|i| number as u32 * 100 + i);
         let payloads: Vec<Vec<u8>> = names.map(|name| v5_datagram(name, &[(name, 1)])).collect();
         // The last one was being written when the process died.
         write_segment(&journal, number, &payloads, number < SEGMENTS);

@@ -64,15 +64,11 @@ impl Datagrams {
     }
 
     /// Waits for a datagram as long as the socket's timeout says, takes it and those that are there already, and shows
-    /// each with its source port to `each`, in order of arrival.
+    /// each to `each`, in order of arrival.
     ///
     /// # Errors
     /// As recvmmsg(2): `WouldBlock` when nothing came in time.
-    pub(super) fn take(
-        &mut self,
-        socket: &UdpSocket,
-        mut each: impl FnMut(u16, &Datagram<'_>),
-    ) -> Result<Taken, Error> {
+    pub(super) fn take(&mut self, socket: &UdpSocket, mut each: impl FnMut(&Datagram<'_>)) -> Result<Taken, Error> {
         if self.is_cut {
             // The kernel writes into a header how much room it used, and that is all the room it has the next time. So a
             // datagram that came without a drop count leaves none for the first that has one.
@@ -112,12 +108,13 @@ impl Datagrams {
             let datagram = Datagram {
                 received_at_ms: received_at_ms(stamp_ms, now_ms),
                 source: Address::from(ip.to_canonical()),
+                source_port,
                 payload,
             };
             taken.datagrams += 1;
             taken.bytes += payload.len() as u64;
             taken.truncated += u64::from(message.flags.contains(MsgFlags::MSG_TRUNC));
-            each(source_port, &datagram);
+            each(&datagram);
         }
         Ok(taken)
     }
@@ -191,8 +188,8 @@ mod tests {
         let mut seen = Vec::new();
         // On loopback a datagram is in the receiver's buffer when the send returns.
         let taken = datagrams
-            .take(&socket, |port, datagram| {
-                assert_eq!(port, sender.local_addr().unwrap().port());
+            .take(&socket, |datagram| {
+                assert_eq!(datagram.source_port, sender.local_addr().unwrap().port());
                 assert_eq!(datagram.source, Address::from_v4([127, 0, 0, 1]));
                 assert!((from_ms..=until_ms).contains(&datagram.received_at_ms));
                 assert!(datagram.payload.iter().all(|byte| usize::from(*byte) == seen.len()));
@@ -224,7 +221,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         // Headers are used again and again, with and without a drop count in them.
         for round in 0..6 {
-            while let Ok(taken) = datagrams.take(&socket, |_, _| {}) {
+            while let Ok(taken) = datagrams.take(&socket, |_| {}) {
                 received += taken.datagrams;
                 kernel_dropped = taken.kernel_dropped.or(kernel_dropped);
             }

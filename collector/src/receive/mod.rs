@@ -208,11 +208,11 @@ impl ReceiveLoop {
         let mut called_at = Instant::now();
         loop {
             let was_empty = batch.is_empty();
-            let taken = datagrams.take(&self.socket, |source_port, datagram| {
+            let taken = datagrams.take(&self.socket, |datagram| {
                 if batch.block_bytes_with(datagram.payload.len()) > BATCH_BYTES {
                     self.hand_over(&mut batch);
                 }
-                batch.push_datagram(self.index, source_port, datagram);
+                batch.push_datagram(self.index, datagram);
             });
             let now = Instant::now();
             let waited = now - called_at;
@@ -326,12 +326,13 @@ mod tests {
         let datagram = Datagram {
             received_at_ms: 1,
             source: Address::UNSPECIFIED,
+            source_port: 1,
             payload: b"x",
         };
         let mut batch = RecordBuffer::default();
         for _ in 0..2 {
-            batch.push_datagram(0, 1, &datagram);
-            batch.push_datagram(0, 1, &datagram);
+            batch.push_datagram(0, &datagram);
+            batch.push_datagram(0, &datagram);
             receive_loop.hand_over(&mut batch);
             assert!(batch.is_empty());
         }

@@ -164,9 +164,10 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 1,
                 source: Address::UNSPECIFIED,
+                source_port: 1,
                 payload,
             };
-            batch.push_datagram(0, 1, &datagram);
+            batch.push_datagram(0, &datagram);
         }
     }
 

@@ -208,6 +208,7 @@ mod tests {
             let datagram = Datagram {
                 received_at_ms: 0,
                 source: from.ip().into(),
+                source_port: 0,
                 payload: &buffer[..length],
             };
             decoder.decode(&datagram, &mut decoded);

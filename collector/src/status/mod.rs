@@ -125,11 +125,21 @@ pub struct DomainView {
     /// Data sets that wait for their template.
     pub pending_sets: u64,
     pub sampling_rate: Option<u32>,
+    /// What it is divided by; 0 stands for 1.
+    pub sampling_divisor: u32,
+    /// No exporter samples so, or it is orders of magnitude from what it was.
+    pub sampling_implausible: bool,
     /// Where the rate came from, in words for people.
     pub sampling_source: String,
     pub sequence_lost: u64,
     /// Missing, and not yet counted as lost: they may come late.
     pub sequence_waiting: u64,
+    /// The UDP port of its transport session; 0 = all ports of the exporter, and in sFlow.
+    pub port: u16,
+    /// How far the exporter's clock is ahead of ours, as its headers tell it; negative: behind.
+    pub clock_offset_ms: Option<i64>,
+    /// The sFlow agent that it says it is, where another exporter has that address for its name.
+    pub agent: Option<Address>,
 }
 
 /// One interface that flows crossed.
@@ -295,6 +305,17 @@ impl ExporterStatus {
             }
         }
         self.interfaces = interfaces.into_values().collect();
+    }
+}
+
+/// A clock that is off by so much is shown as off: headers tell whole seconds, and datagrams travel.
+pub const CLOCK_OFF_MS: i64 = 10_000;
+
+impl DomainView {
+    /// By how much its exporter's clock is off, where that is more than a header's resolution; ahead of ours when positive.
+    pub fn clock_off_ms(&self) -> Option<i64> {
+        self.clock_offset_ms
+            .filter(|offset_ms| offset_ms.unsigned_abs() >= CLOCK_OFF_MS.unsigned_abs())
     }
 }
 

@@ -185,17 +185,20 @@ impl Tracker {
             status.interfaces = tracked.interfaces.values().copied().collect();
             status.interfaces.sort_unstable_by_key(|interface| interface.if_index);
             if let Some(mut domains) = by_exporter.remove(&status.address) {
-                for domain in &mut domains {
-                    let same = |d: &&DomainView| {
-                        d.protocol_version == domain.protocol_version
-                            && d.observation_domain == domain.observation_domain
-                    };
-                    domain.sequence_lost = status.domains.iter().find(same).map_or(0, |d| d.sequence_lost);
+                // Losses of a domain that only one session has go back farther here than in the decoder.
+                let key = |domain: &DomainView| (domain.protocol_version, domain.observation_domain);
+                let mut sessions: HashMap<(u8, u32), u32> = HashMap::new();
+                for domain in &domains {
+                    *sessions.entry(key(domain)).or_default() += 1;
+                }
+                for domain in domains.iter_mut().filter(|domain| sessions[&key(domain)] == 1) {
+                    let known = status.domains.iter().find(|known| key(known) == key(domain));
+                    domain.sequence_lost = known.map_or(domain.sequence_lost, |known| known.sequence_lost);
                 }
                 status.domains = domains;
                 status
                     .domains
-                    .sort_by_key(|d| (d.protocol_version, d.observation_domain));
+                    .sort_by_key(|domain| (domain.protocol_version, domain.observation_domain, domain.port));
             }
             let config = configured.get(&status.address);
             status.configured = config.is_some();

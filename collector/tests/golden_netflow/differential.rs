@@ -225,6 +225,7 @@ fn compare(payloads: &[Vec<u8>]) -> usize {
             &Datagram {
                 received_at_ms: 1_480_000_000_000,
                 source: Address::from_v4([192, 0, 2, 1]),
+                source_port: 0,
                 payload,
             },
             &mut out,

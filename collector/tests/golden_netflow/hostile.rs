@@ -124,6 +124,7 @@ fn attack(version: u8) {
             &Datagram {
                 received_at_ms,
                 source,
+                source_port: 0,
                 payload: &payload,
             },
             &mut out,
@@ -205,6 +206,7 @@ fn hostile_v7_is_counted_and_bounded() {
             &Datagram {
                 received_at_ms: 1_480_000_000_000,
                 source,
+                source_port: 0,
                 payload: &payload,
             },
             &mut out,

@@ -26,6 +26,7 @@ fn decode(decoder: &mut NetflowDecoder, captured: &[Captured]) -> Decoded {
         let datagram = Datagram {
             received_at_ms: datagram.received_at_ms,
             source: datagram.source,
+            source_port: 0,
             payload: &datagram.payload,
         };
         decoder.decode(&datagram, &mut out);

@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, VecDeque};
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnouncedRates, DomainKey, SamplingConfig, choose, interface_sampler, sampler_of_flow, v5_rate,
+    AnnouncedRates, ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, Selector, Told, choose, v5_rate,
 };
 use collector::times::{Clock, TimeKind, normalise, resolve};
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow};
+use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, marks};
 
 use record::{Ranks, Values, template_record};
 
@@ -44,8 +44,34 @@ struct Exporter {
 #[derive(Default)]
 struct Domain {
     templates: BTreeMap<u16, Template>,
+    /// When each was last sent.
+    sent_ms: BTreeMap<u16, i64>,
     waiting: VecDeque<Waiting>,
     boot_ms: Option<i64>,
+    uptime_ms: Option<u32>,
+    /// The rate of the last header, and since when it is one that is not believed.
+    told: Option<(u32, i64)>,
+}
+
+impl Domain {
+    /// A rate that a header says, orders of magnitude from what headers said before, is doubted for a day.
+    fn watched(&mut self, chosen: ChosenRate, now_ms: i64) -> ChosenRate {
+        if chosen.source != SamplingSource::PerRecord {
+            self.told = None;
+            return chosen;
+        }
+        let doubted_ms = match self.told {
+            Some((rate, since_ms)) if rate == chosen.rate && now_ms - since_ms >= 86_400_000 => 0,
+            Some((rate, since_ms)) if rate == chosen.rate => since_ms,
+            Some((rate, 0)) if rate.max(chosen.rate) / rate.min(chosen.rate) >= 100 => now_ms,
+            _ => 0,
+        };
+        self.told = Some((chosen.rate, doubted_ms));
+        ChosenRate {
+            implausible: chosen.implausible || doubted_ms != 0,
+            ..chosen
+        }
+    }
 }
 
 struct Waiting {
@@ -90,8 +116,15 @@ pub const COUNTERS: &[Counter] = &[
     Counter::SetsRejectedLimit,
     Counter::SetsRejectedReserved,
     Counter::RecordsRejectedLength,
+    Counter::RecordsRejectedSize,
+    Counter::MessagesFurther,
+    Counter::TemplatesForgotten,
+    Counter::DatagramsClockOff,
     Counter::RecordsWithoutCounters,
     Counter::FlowsWithoutRate,
+    Counter::FlowsRateAmbiguous,
+    Counter::FlowsSamplerNotAnnounced,
+    Counter::FlowsRateImplausible,
     Counter::FlowsDiscarded,
     Counter::TemplatesExpired,
     Counter::TimesNegativeDuration,
@@ -144,36 +177,64 @@ impl Model {
         received_at_ms: i64,
         payload: &[u8],
     ) {
+        let (outcome, mut rest) = self.message(limits, sampling, source, received_at_ms, payload);
+        self.add(outcome, 1);
+        while outcome == Counter::DatagramsDecoded && follows(payload, rest) {
+            self.add(Counter::MessagesFurther, 1);
+            rest = self.message(limits, sampling, source, received_at_ms, rest).1;
+        }
+        self.add(Counter::DatagramBytesTrailing, rest.len() as u64);
+    }
+
+    /// Takes the message at the front of a datagram; answers what became of it, and what is behind it.
+    fn message<'a>(
+        &mut self,
+        limits: &DecodeLimits,
+        sampling: &SamplingConfig,
+        source: Address,
+        received_at_ms: i64,
+        payload: &'a [u8],
+    ) -> (Counter, &'a [u8]) {
         let outcome = match be16(payload, 0) {
             Some(version @ (5 | 7)) => self.fixed(limits, sampling, source, received_at_ms, version as u8, payload),
             Some(9) => self.v9(limits, sampling, source, received_at_ms, payload),
             Some(10) => self.ipfix(limits, sampling, source, received_at_ms, payload),
-            Some(_) => Counter::DatagramsRejectedVersion,
-            None => Counter::DatagramsRejectedShort,
+            Some(_) => Err(Counter::DatagramsRejectedVersion),
+            None => Err(Counter::DatagramsRejectedShort),
         };
-        self.add(outcome, 1);
+        match outcome {
+            Ok(behind) => (Counter::DatagramsDecoded, behind),
+            Err(cause) => (cause, &[]),
+        }
     }
 
-    fn fixed(
+    fn clock_of(&mut self, clock: Clock, received_at_ms: i64, limits: &DecodeLimits) {
+        let off_ms = clock.export_ms.abs_diff(received_at_ms);
+        self.add(
+            Counter::DatagramsClockOff,
+            u64::from(off_ms > limits.max_clock_skew_ms as u64),
+        );
+    }
+
+    fn fixed<'a>(
         &mut self,
         limits: &DecodeLimits,
         sampling: &SamplingConfig,
         source: Address,
         received_at_ms: i64,
         version: u8,
-        payload: &[u8],
-    ) -> Counter {
+        payload: &'a [u8],
+    ) -> Result<&'a [u8], Counter> {
         if payload.len() < 24 {
-            return Counter::DatagramsRejectedShort;
+            return Err(Counter::DatagramsRejectedShort);
         }
         let word16 = |at| be16(payload, at).expect("within the header");
         let word32 = |at| be32(payload, at).expect("within the header");
         let record_bytes = if version == 5 { 48 } else { 52 };
         let end = 24 + usize::from(word16(2)) * record_bytes;
         if payload.len() < end {
-            return Counter::DatagramsRejectedLength;
+            return Err(Counter::DatagramsRejectedLength);
         }
-        self.add(Counter::DatagramBytesTrailing, (payload.len() - end) as u64);
         let (engine, word) = if version == 5 { (word16(20), word16(22)) } else { (0, 0) };
         let key = DomainKey {
             protocol_version: version,
@@ -183,10 +244,12 @@ impl Model {
             export_ms: i64::from(word32(8)) * 1000 + i64::from(word32(12) / 1_000_000),
             uptime_ms: Some(word32(4)),
         };
+        self.clock_of(clock, received_at_ms, limits);
         let exporter = self.exporters.entry(source).or_default();
         exporter.domains.entry(key).or_default();
         let told = v5_rate(word, sampling.of(source).v5_mode_bits.unwrap_or(true));
-        let rate = choose(sampling.of(source), told, &exporter.rates, key, 0).rate;
+        let chosen = choose(sampling.of(source), told, &exporter.rates, key, Named::template(0));
+        let chosen = exporter.domains.entry(key).or_default().watched(chosen, received_at_ms);
         for record in payload[24..end].chunks(record_bytes) {
             let word16 = |at| be16(record, at).expect("within the record");
             let word32 = |at| be32(record, at).expect("within the record");
@@ -197,7 +260,9 @@ impl Model {
                 exporter: source,
                 observation_domain: key.observation_domain,
                 protocol_version: version,
-                sampling_rate: rate,
+                sampling_rate: chosen.rate,
+                sampling_divisor: chosen.divisor,
+                marks: chosen.marks(),
                 src_addr: address(0),
                 dst_addr: address(4),
                 in_if: word16(12).into(),
@@ -216,6 +281,10 @@ impl Model {
                 icmp_type_code: if [1, 58].contains(&protocol) { word16(34) } else { 0 },
                 ..Flow::default()
             };
+            if cannot_be(&flow) {
+                self.add(Counter::RecordsRejectedSize, 1);
+                continue;
+            }
             if word32(8) != 0 {
                 flow.next_hop = address(8);
             }
@@ -223,7 +292,7 @@ impl Model {
             let at = |at| resolve(TimeKind::SysUptime, word32(at).into(), clock);
             self.push(flow, at(24), at(28), limits);
         }
-        Counter::DatagramsDecoded
+        Ok(&payload[end..])
     }
 
     fn push(&mut self, mut flow: Flow, start_ms: Option<i64>, end_ms: Option<i64>, limits: &DecodeLimits) {
@@ -235,21 +304,26 @@ impl Model {
         self.add(Counter::TimesFuture, times.future.into());
         self.add(Counter::TimesTooOld, times.too_old.into());
         self.add(Counter::FlowsWithoutRate, u64::from(flow.sampling_rate == 0));
+        let marked = |mark| u64::from(flow.marks & mark != 0);
+        let (ambiguous, not_announced) = (marked(marks::RATE_AMBIGUOUS), marked(marks::SAMPLER_NOT_ANNOUNCED));
+        self.add(Counter::FlowsRateAmbiguous, ambiguous);
+        self.add(Counter::FlowsSamplerNotAnnounced, not_announced);
+        self.add(Counter::FlowsRateImplausible, marked(marks::RATE_IMPLAUSIBLE));
         self.add(Counter::FlowsDiscarded, u64::from(flow.forwarding_status >> 6 == 2));
         self.add(Counter::FlowRecords, 1);
         self.flows.push(flow);
     }
 
-    fn v9(
+    fn v9<'a>(
         &mut self,
         limits: &DecodeLimits,
         sampling: &SamplingConfig,
         source: Address,
         received_at_ms: i64,
-        payload: &[u8],
-    ) -> Counter {
+        payload: &'a [u8],
+    ) -> Result<&'a [u8], Counter> {
         if payload.len() < 20 {
-            return Counter::DatagramsRejectedShort;
+            return Err(Counter::DatagramsRejectedShort);
         }
         let word32 = |at| be32(payload, at).expect("within the header");
         let context = Context {
@@ -266,26 +340,37 @@ impl Model {
                 uptime_ms: Some(word32(4)),
             },
         };
-        self.sets(&context, &payload[20..]);
-        Counter::DatagramsDecoded
+        let read_bytes = self.sets(&context, &payload[20..]);
+        Ok(&payload[20 + read_bytes..])
     }
 
-    fn ipfix(
+    fn ipfix<'a>(
         &mut self,
         limits: &DecodeLimits,
         sampling: &SamplingConfig,
         source: Address,
         received_at_ms: i64,
-        payload: &[u8],
-    ) -> Counter {
+        payload: &'a [u8],
+    ) -> Result<&'a [u8], Counter> {
         if payload.len() < 16 {
-            return Counter::DatagramsRejectedShort;
+            return Err(Counter::DatagramsRejectedShort);
         }
-        let length = usize::from(be16(payload, 2).expect("within the header"));
+        let mut length = usize::from(be16(payload, 2).expect("within the header"));
         if !(16..=payload.len()).contains(&length) {
-            return Counter::DatagramsRejectedLength;
+            return Err(Counter::DatagramsRejectedLength);
         }
-        self.add(Counter::DatagramBytesTrailing, (payload.len() - length) as u64);
+        // A last set that is whole though the header cuts it short.
+        let mut at = 16;
+        while at + 4 <= length {
+            let set_bytes = usize::from(be16(payload, at + 2).expect("within the datagram"));
+            if set_bytes < 4 {
+                break;
+            }
+            at += set_bytes;
+            if at > length && at <= payload.len() {
+                length = at;
+            }
+        }
         let word32 = |at| be32(payload, at).expect("within the header");
         let context = Context {
             limits,
@@ -302,7 +387,7 @@ impl Model {
             },
         };
         self.sets(&context, &payload[16..length]);
-        Counter::DatagramsDecoded
+        Ok(&payload[length..])
     }
 
     fn domain(&mut self, context: &Context<'_>) -> &mut Domain {
@@ -310,8 +395,11 @@ impl Model {
         exporter.domains.entry(context.key).or_default()
     }
 
-    fn sets(&mut self, context: &Context<'_>, body: &[u8]) {
+    /// Reads the sets of a message; answers how many bytes are of it.
+    fn sets(&mut self, context: &Context<'_>, body: &[u8]) -> usize {
         let is_v9 = context.key.protocol_version == 9;
+        self.clock_of(context.clock, context.received_at_ms, context.limits);
+        self.restart(context);
         let oldest_ms = context.received_at_ms - context.limits.pending_max_age_ms;
         let waiting = &mut self.domain(context).waiting;
         let mut expired = 0;
@@ -325,14 +413,25 @@ impl Model {
         let mut unread: Vec<(u16, &[u8])> = Vec::new();
         let mut defined: Vec<u16> = Vec::new();
         let mut rest = body;
+        let mut rest_bytes = 0;
         while let (Some(id), Some(length)) = (be16(rest, 0), be16(rest, 2)) {
+            rest_bytes = rest.len();
             let length = usize::from(length);
+            if is_v9 && id == 9 && is_v9_message(rest, context.clock) {
+                break;
+            }
             if !(4..=rest.len()).contains(&length) {
+                rest_bytes = 0;
+                if rest.iter().all(|byte| *byte == 0) {
+                    self.add(Counter::DatagramBytesTrailing, rest.len() as u64);
+                    break;
+                }
                 self.add(Counter::SetsRejectedLength, 1);
                 break;
             }
             let set = &rest[4..length];
             rest = &rest[length..];
+            rest_bytes = 0;
             match (is_v9, id) {
                 (true, 0) | (false, 2) => self.template_set(context, set, false, &mut unread, &mut defined),
                 (true, 1) | (false, 3) => self.template_set(context, set, true, &mut unread, &mut defined),
@@ -356,6 +455,35 @@ impl Model {
             };
             self.domain(context).waiting.push_back(waiting);
         }
+        body.len() - rest_bytes
+    }
+
+    /// An uptime that went back by more than a minute: templates, and what waits for them, are void.
+    fn restart(&mut self, context: &Context<'_>) {
+        let domain = self.domain(context);
+        let (before, now) = (domain.uptime_ms, context.clock.uptime_ms);
+        domain.uptime_ms = now.or(before);
+        if let (Some(before), Some(now)) = (before, now)
+            && (now.wrapping_sub(before) as i32) < -60_000
+        {
+            self.forget(context, i64::MAX);
+        }
+    }
+
+    fn forget(&mut self, context: &Context<'_>, before_ms: i64) {
+        let domain = self.domain(context);
+        let (templates, waiting) = (domain.templates.len(), domain.waiting.len());
+        let sent_ms = std::mem::take(&mut domain.sent_ms);
+        domain.templates.retain(|id, _| sent_ms[id] >= before_ms);
+        domain.sent_ms = sent_ms;
+        // Oldest first: a set that came late holds back those behind it.
+        while domain.waiting.front().is_some_and(|set| set.received_at_ms < before_ms) {
+            domain.waiting.pop_front();
+        }
+        let templates = templates - domain.templates.len();
+        let waiting = waiting - domain.waiting.len();
+        self.add(Counter::TemplatesForgotten, templates as u64);
+        self.add(Counter::SetsDroppedPending, waiting as u64);
     }
 
     /// Reads and takes out the data sets whose template is known and wanted.
@@ -368,7 +496,7 @@ impl Model {
         let sets = std::mem::take(unread);
         for (id, set) in sets {
             match self.domain(context).templates.get(&id).cloned() {
-                Some(template) if wanted(id, &template) => self.data_set(context, &template, set),
+                Some(template) if wanted(id, &template) => self.data_set(context, id, &template, set),
                 _ => unread.push((id, set)),
             }
         }
@@ -391,7 +519,7 @@ impl Model {
                 clock: set.clock,
                 ..*context
             };
-            self.data_set(&then, &template, &set.body);
+            self.data_set(&then, id, &template, &set.body);
         }
     }
 
@@ -455,28 +583,32 @@ impl Model {
             self.domain(context).templates.remove(&id);
             return self.add(Counter::TemplatesRejected, 1);
         }
+        let received_at_ms = context.received_at_ms;
         let known = self.domain(context).templates.get(&id);
         if known == Some(&template) {
+            self.domain(context).sent_ms.insert(id, received_at_ms);
             return self.add(Counter::Templates, 1);
         }
         if known.is_some() {
             self.read_now(context, unread, |set_id, _| set_id == id);
         }
-        let record_bytes = template.record_min_bytes(context.key.protocol_version == 9);
+        let record_bytes = template.record_min_bytes();
         if record_bytes == 0 || record_bytes > 65535 {
             self.domain(context).templates.remove(&id);
             return self.add(Counter::TemplatesRejected, 1);
         }
         self.add(Counter::Templates, 1);
         self.domain(context).templates.insert(id, template);
+        self.domain(context).sent_ms.insert(id, received_at_ms);
         if !defined.contains(&id) {
             defined.push(id);
         }
     }
 
-    fn data_set(&mut self, context: &Context<'_>, template: &Template, set: &[u8]) {
+    fn data_set(&mut self, context: &Context<'_>, id: u16, template: &Template, set: &[u8]) {
         let is_v9 = context.key.protocol_version == 9;
         let mut rest = set;
+        let mut restarted_at_ms = None;
         let mut announced = Vec::new();
         let exporter = self.exporters.entry(context.source).or_default();
         let boot_ms = exporter
@@ -484,50 +616,65 @@ impl Model {
             .get(&context.key)
             .and_then(|domain| domain.boot_ms)
             .or(exporter.boot_ms);
-        let by_interface = exporter.rates.by_interface(context.key);
-        while rest.len() >= template.record_min_bytes(is_v9) {
+        while rest.len() >= template.record_min_bytes() {
             let Some((values, behind)) = template.read(rest, is_v9) else {
                 break;
             };
             rest = behind;
             if template.is_options {
-                self.options_record(context, &values, &mut announced);
+                restarted_at_ms = self
+                    .options_record(context, &values, &mut announced)
+                    .or(restarted_at_ms);
             } else {
-                self.flow_record(context, &values, boot_ms, by_interface);
+                self.flow_record(context, &values, boot_ms, id);
             }
         }
         if !announced.is_empty() {
             let exporter = self.exporters.entry(context.source).or_default();
-            let refused = exporter
-                .rates
-                .announce(context.key, &announced, context.limits.max_samplers_per_domain);
+            let refused = exporter.rates.announce(
+                context.key,
+                &announced,
+                context.limits.max_samplers_per_domain,
+                0,
+                context.received_at_ms,
+            );
             self.add(Counter::SamplersRejected, refused);
         }
         let cut_off = rest.len() > 3 && rest.iter().any(|byte| *byte != 0);
         self.add(Counter::RecordsRejectedLength, cut_off.into());
+        if let Some(restarted_at_ms) = restarted_at_ms {
+            self.forget(context, restarted_at_ms.saturating_sub(60_000));
+        }
     }
 
-    fn options_record(&mut self, context: &Context<'_>, values: &Values<'_>, announced: &mut Vec<(u64, u32)>) {
+    /// Answers when the exporter started again, where the record tells a new start.
+    fn options_record(
+        &mut self,
+        context: &Context<'_>,
+        values: &Values<'_>,
+        announced: &mut Vec<(Selector, Told)>,
+    ) -> Option<i64> {
         self.add(Counter::OptionsRecords, 1);
-        let rate = values.sampling().rate();
-        if rate != 0 {
-            let interface = values.scope_interface(context.key.protocol_version == 9);
-            let sampler = match (values.sampler(), interface) {
-                (0, 1..) => interface_sampler(interface),
-                (sampler, _) => sampler,
-            };
-            announced.push((sampler, rate));
+        let told = values.sampling().told();
+        if told.rate.is_known() {
+            announced.push((values.selector(context.key.protocol_version == 9), told));
         }
         let boot_ms = values.number(&[&[160]]);
         if let (1.., Ok(boot_ms)) = (boot_ms, i64::try_from(boot_ms)) {
-            self.domain(context).boot_ms = Some(boot_ms);
+            let before_ms = self.domain(context).boot_ms.replace(boot_ms);
             self.exporters.entry(context.source).or_default().boot_ms = Some(boot_ms);
+            if before_ms.is_some_and(|before_ms| boot_ms.saturating_sub(before_ms) > 60_000) {
+                let up_ms = context.clock.export_ms.saturating_sub(boot_ms);
+                return Some(context.received_at_ms.saturating_sub(up_ms));
+            }
         }
+        None
     }
 
-    fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>, by_interface: bool) {
-        let bytes: Ranks<'_> = &[&[1], &[85], &[23], &[171], &[231]];
-        if !values.has(bytes) {
+    fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>, id: u16) {
+        let bytes: Ranks<'_> = &[&[1], &[85], &[23], &[171], &[231], &[352, 417]];
+        let of_vendor = if values.has(bytes) { None } else { values.procera() };
+        if !values.has(bytes) && of_vendor.is_none() {
             self.met_a_packet_section |= values.has_packet_section;
             return self.add(Counter::RecordsWithoutCounters, 1);
         }
@@ -547,7 +694,7 @@ impl Model {
             exporter: context.source,
             observation_domain: context.key.observation_domain,
             protocol_version: context.key.protocol_version,
-            bytes: values.number(bytes),
+            bytes: of_vendor.unwrap_or_else(|| values.number(bytes)),
             packets: values.number(&[&[2], &[86], &[24], &[172], &[298]]),
             ip_protocol: protocol,
             tos: values.kept(&[&[5]], 8) as u8,
@@ -573,13 +720,41 @@ impl Model {
             forwarding_status: values.kept(&[&[89]], 8) as u8,
             ..Flow::default()
         };
-        let sampler = match values.sampler() {
-            0 if by_interface => sampler_of_flow(&flow),
-            sampler => sampler,
+        if !values.has(&bytes[..5]) && of_vendor.is_none() && flow.packets.saturating_mul(14) <= flow.bytes {
+            flow.bytes -= flow.packets.saturating_mul(14);
+            flow.marks |= marks::LAYER2_TAKEN_OFF;
+        }
+        let station = values.address(&[366]);
+        let side = if flow.direction == 1 {
+            &mut flow.dst_addr
+        } else {
+            &mut flow.src_addr
+        };
+        if *side == Address::UNSPECIFIED {
+            *side = station;
+        }
+        let of_same_packets = [(1, 2), (85, 86), (23, 24), (171, 172), (231, 298)];
+        let counted = |elements: [u16; 5]| elements.into_iter().position(|element| values.has(&[&[element]]));
+        let (of_bytes, of_packets) = (
+            counted(of_same_packets.map(|(bytes, _)| bytes)),
+            counted(of_same_packets.map(|(_, packets)| packets)),
+        );
+        if of_bytes == of_packets && cannot_be(&flow) {
+            return self.add(Counter::RecordsRejectedSize, 1);
+        }
+        let named = Named {
+            sampler: values.sampler(),
+            in_if: flow.in_if,
+            out_if: flow.out_if,
+            direction: flow.direction,
+            template: id,
         };
         let exporter = self.exporters.entry(context.source).or_default();
         let (config, rates) = (context.sampling.of(context.source), &exporter.rates);
-        flow.sampling_rate = choose(config, values.sampling().rate(), rates, context.key, sampler).rate;
+        let chosen = choose(config, values.sampling().told(), rates, context.key, named);
+        flow.sampling_rate = chosen.rate;
+        flow.sampling_divisor = chosen.divisor;
+        flow.marks |= chosen.marks();
         if values.has(&[&[14], &[253]]) && values.has(&[&[15, 62], &[18, 63]]) {
             mark_discarded(&mut flow);
         }
@@ -591,11 +766,11 @@ impl Model {
         if let (None, Some(boot_ms)) = (clock.uptime_ms, own_boot_ms) {
             clock.uptime_ms = Some(clock.export_ms.wrapping_sub(boot_ms) as u32);
         }
-        let instant = |elements: [(u16, TimeKind); 6]| {
-            let (element, kind) = elements.into_iter().find(|(element, _)| values.has(&[&[*element]]))?;
+        let instant = |elements: &[(u16, TimeKind)]| {
+            let (element, kind) = *elements.iter().find(|(element, _)| values.has(&[&[*element]]))?;
             resolve(kind, values.number(&[&[element]]), clock)
         };
-        let (mut start_ms, mut end_ms) = (instant(START_ELEMENTS), instant(END_ELEMENTS));
+        let (mut start_ms, mut end_ms) = (instant(&START_ELEMENTS), instant(&END_ELEMENTS));
         let duration_ms = if values.has(&[&[162]]) {
             Some(values.number(&[&[162]]) / 1000)
         } else {
@@ -610,6 +785,36 @@ impl Model {
         }
         self.push(flow, start_ms, end_ms, context.limits);
     }
+}
+
+/// An IP packet has at least its header.
+fn cannot_be(flow: &Flow) -> bool {
+    flow.bytes > 0 && u128::from(flow.packets) * 20 > u128::from(flow.bytes)
+}
+
+/// Whether another message of a datagram begins at `rest`: of its version, and whole.
+fn follows(datagram: &[u8], rest: &[u8]) -> bool {
+    let (Some(version), Some(second)) = (be16(rest, 0), be16(rest, 2)) else {
+        return false;
+    };
+    let length = usize::from(second);
+    be16(datagram, 0) == Some(version)
+        && match version {
+            5 => length > 0 && rest.len() >= 24 + 48 * length,
+            7 => length > 0 && rest.len() >= 24 + 52 * length,
+            9 => rest.len() >= 20,
+            10 => (16..=rest.len()).contains(&length),
+            _ => false,
+        }
+}
+
+/// In the place of a set: the header of another v9 message, of the same minute.
+fn is_v9_message(rest: &[u8], clock: Clock) -> bool {
+    let (Some(uptime_ms), Some(seconds), Some(_)) = (be32(rest, 4), be32(rest, 8), be32(rest, 16)) else {
+        return false;
+    };
+    let same_uptime = clock.uptime_ms.is_some_and(|first| first.abs_diff(uptime_ms) <= 60_000);
+    same_uptime && (i64::from(seconds) * 1000).abs_diff(clock.export_ms) <= 60_000
 }
 
 /// Neither next hop nor output interface, though it came in somewhere, and no other word on it: dropped.
@@ -628,11 +833,15 @@ const START_ELEMENTS: [(u16, TimeKind); 6] = [
     (150, TimeKind::Seconds),
     (158, TimeKind::DeltaMicroseconds),
 ];
-const END_ELEMENTS: [(u16, TimeKind); 6] = [
+const END_ELEMENTS: [(u16, TimeKind); 10] = [
     (153, TimeKind::Milliseconds),
     (155, TimeKind::Ntp),
     (157, TimeKind::Ntp),
     (21, TimeKind::SysUptime),
     (151, TimeKind::Seconds),
     (159, TimeKind::DeltaMicroseconds),
+    (323, TimeKind::Milliseconds),
+    (322, TimeKind::Seconds),
+    (324, TimeKind::Ntp),
+    (325, TimeKind::Ntp),
 ];

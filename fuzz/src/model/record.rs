@@ -1,7 +1,8 @@
 //! Template records, and the data records that they lay out: fields by element, the plain way.
 
-use collector::sampling::SamplingElements;
+use collector::sampling::{SamplingElements, Selector};
 use schemas::address::Address;
+use schemas::flow::DIRECTION_UNKNOWN;
 
 use super::{Field, Template, VARIABLE_LENGTH, be16, be32, number};
 
@@ -11,6 +12,8 @@ pub(super) type Ranks<'a> = &'a [&'a [u16]];
 /// One record: its fields with their values, those of enterprises and of no length left out.
 pub(super) struct Values<'a> {
     fields: Vec<Value<'a>>,
+    /// All fields that have a length.
+    all: Vec<Told<'a>>,
     pub(super) has_packet_section: bool,
 }
 
@@ -19,6 +22,32 @@ struct Value<'a> {
     element: u16,
     is_scope: bool,
     bytes: &'a [u8],
+}
+
+/// A field of options data with what its template says of it.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    element: u16,
+    enterprise: u32,
+    is_scope: bool,
+    place: u16,
+    bytes: &'a [u8],
+}
+
+impl Told<'_> {
+    /// Narrows what a record of options data holds for, in a way that nobody understands.
+    fn is_not_understood(&self, is_v9: bool) -> bool {
+        const BESIDE: [u16; 13] = [58, 59, 82, 83, 138, 141, 142, 234, 235, 236, 243, 254, 301];
+        const UNDERSTOOD: [u16; 16] = [10, 14, 252, 253, 61, 145, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160];
+        const OF_THE_DOMAIN: [u16; 10] = [130, 131, 211, 212, 143, 144, 149, 403, 404, 405];
+        match (self.is_scope, is_v9) {
+            (true, true) => ![1, 2, 5].contains(&self.element),
+            (true, false) => {
+                self.enterprise != 0 || !(UNDERSTOOD.contains(&self.element) || OF_THE_DOMAIN.contains(&self.element))
+            }
+            (false, _) => self.enterprise == 0 && BESIDE.contains(&self.element),
+        }
+    }
 }
 
 impl<'a> Values<'a> {
@@ -115,16 +144,62 @@ impl<'a> Values<'a> {
         }
     }
 
-    pub(super) fn scope_interface(&self, is_v9: bool) -> u64 {
-        let elements: &[u16] = if is_v9 { &[2] } else { &[10, 14] };
-        let scopes = self
-            .fields
+    /// Octets of both directions in elements of Procera; `None` where the first is missing.
+    pub(super) fn procera(&self) -> Option<u64> {
+        let of = |element| {
+            let fields = self
+                .all
+                .iter()
+                .filter(|value| (value.enterprise, value.element) == (15_397, element));
+            let numbers: Vec<u64> = fields.map(|value| number(value.bytes)).collect();
+            (!numbers.is_empty()).then(|| {
+                (
+                    numbers.iter().copied().find(|value| *value != 0),
+                    numbers.iter().fold(0_u64, |sum, value| sum.saturating_add(*value)),
+                )
+            })
+        };
+        let incoming = of(3)?.0.unwrap_or(0);
+        Some(incoming.saturating_add(of(4).map_or(0, |(_, sum)| sum)))
+    }
+
+    /// What options data holds for: what it names, in its scopes and beside them.
+    pub(super) fn selector(&self, is_v9: bool) -> Selector {
+        let sought = |of_scope: &[u16], of_element: &[u16]| {
+            let named = self.all.iter().filter(|value| {
+                let sought = if is_v9 && value.is_scope { of_scope } else { of_element };
+                value.enterprise == 0 && sought.contains(&value.element)
+            });
+            let mut numbers = named.map(|value| number(value.bytes));
+            numbers.find(|value| *value != 0).unwrap_or(0)
+        };
+        // A value that no direction has is any; of several fields the last that is not 0 counts, as of the first.
+        let direction = self
+            .all
             .iter()
-            .filter(|value| value.is_scope && elements.contains(&value.element));
-        scopes
-            .map(|value| number(value.bytes))
-            .find(|value| *value != 0)
-            .unwrap_or(0)
+            .filter(|value| value.enterprise == 0 && value.element == 61 && !(is_v9 && value.is_scope));
+        let directions: Vec<u64> = direction.map(|value| number(value.bytes)).collect();
+        let direction = match directions.iter().copied().find(|value| *value != 0) {
+            Some(1) => 1,
+            Some(_) => DIRECTION_UNKNOWN,
+            None if directions.is_empty() => DIRECTION_UNKNOWN,
+            None => 0,
+        };
+        let mut other = 0_u64;
+        for value in self.all.iter().rev().filter(|value| value.is_not_understood(is_v9)) {
+            let mut hash = other ^ 0xcbf2_9ce4_8422_2325;
+            for byte in value.place.to_be_bytes().iter().chain(value.bytes) {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            other = hash.max(1);
+        }
+        Selector {
+            sampler: self.sampler(),
+            interface: u32::try_from(sought(&[2], &[10, 14, 252, 253])).unwrap_or(0),
+            direction,
+            template: u16::try_from(sought(&[5], &[145])).unwrap_or(0),
+            other,
+        }
     }
 }
 
@@ -137,9 +212,9 @@ pub(super) fn address(field: &[u8]) -> Option<Address> {
 }
 
 impl Template {
-    pub(super) fn record_min_bytes(&self, is_v9: bool) -> usize {
+    pub(super) fn record_min_bytes(&self) -> usize {
         let lengths = self.fields.iter().map(|field| match field.length {
-            VARIABLE_LENGTH if !is_v9 => 1,
+            VARIABLE_LENGTH => 1,
             length => usize::from(length),
         });
         lengths.sum()
@@ -149,9 +224,10 @@ impl Template {
     pub(super) fn read<'a>(&self, bytes: &'a [u8], is_v9: bool) -> Option<(Values<'a>, &'a [u8])> {
         let mut rest = bytes;
         let mut values = Vec::new();
+        let mut all = Vec::new();
         for (index, field) in self.fields.iter().enumerate() {
             let mut length = usize::from(field.length);
-            if field.length == VARIABLE_LENGTH && !is_v9 {
+            if field.length == VARIABLE_LENGTH {
                 length = usize::from(*rest.first()?);
                 rest = &rest[1..];
                 if length == 255 {
@@ -161,6 +237,15 @@ impl Template {
             }
             let (bytes, behind) = rest.split_at_checked(length)?;
             rest = behind;
+            if field.length > 0 {
+                all.push(Told {
+                    element: field.element,
+                    enterprise: field.enterprise,
+                    is_scope: index < self.scopes,
+                    place: index as u16,
+                    bytes,
+                });
+            }
             let is_interface = matches!((is_v9, field.element), (true, _) | (false, 10 | 14));
             if field.enterprise == 0 && field.length > 0 {
                 values.push(Value {
@@ -170,9 +255,10 @@ impl Template {
                 });
             }
         }
-        let section = |field: &Field| field.enterprise == 0 && [313, 315].contains(&field.element);
+        let section = |field: &Field| field.enterprise == 0 && [104, 313, 315].contains(&field.element);
         let values = Values {
             fields: values,
+            all,
             has_packet_section: self.fields.iter().any(section),
         };
         Some((values, rest))

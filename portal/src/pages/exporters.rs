@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use schemas::metering::{MeterDirection, MeterMode};
 
 use crate::api::exporters::truth::{self, TruthView};
-use crate::api::exporters::view::{ExporterView, Hearing, SocketView, weight};
+use crate::api::exporters::view::{ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
 use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
 use crate::error::{PageError, page};
@@ -58,6 +58,11 @@ struct TemplateRow {
 struct DomainRow {
     domain: u32,
     protocol: String,
+    port: u16,
+    /// Who it is apart from others of the same address.
+    session: String,
+    clock: String,
+    clock_is_off: bool,
     templates: Vec<TemplateRow>,
     templates_known: u64,
     templates_more: u64,
@@ -264,6 +269,14 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             .map(|domain| DomainRow {
                 domain: domain.observation_domain,
                 protocol: domain.protocol.clone(),
+                port: domain.port,
+                session: match (domain.port, domain.agent) {
+                    (_, Some(agent)) => format!("agent {agent}"),
+                    (0, None) => "all ports".to_owned(),
+                    (port, None) => format!("port {port}"),
+                },
+                clock: domain.clock_off_ms.map_or_else(|| "–".to_owned(), clock_words),
+                clock_is_off: domain.clock_off_ms.is_some(),
                 templates: domain
                     .templates
                     .iter()
@@ -280,7 +293,10 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                 lost: format::grouped(domain.sequence_lost),
                 lossy: domain.sequence_lost > 0,
                 sampling: match domain.sampling_rate {
-                    Some(rate) => format!("1 in {}, {}", format::grouped(u64::from(rate)), domain.sampling_source),
+                    Some(rate) => {
+                        let rate = rate_words(rate, domain.sampling_divisor);
+                        format!("1 in {rate}, {}", domain.sampling_source)
+                    }
                     None if domain.sampling_source.is_empty() => "not told".to_owned(),
                     None => domain.sampling_source.clone(),
                 },

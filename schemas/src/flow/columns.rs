@@ -123,6 +123,11 @@ macro_rules! flow_columns {
                 $(self.$field.clear();)*
             }
 
+            /// Forgets the rows from `rows` on, whole ones and begun ones.
+            pub fn truncate(&mut self, rows: usize) {
+                $(self.$field.truncate(rows);)*
+            }
+
             /// Completes rows that were begun: every column that is shorter than `rows` is filled up with the value in `flow`.
             pub fn fill_up(&mut self, rows: usize, flow: &Flow) {
                 $(if self.$field.len() < rows {

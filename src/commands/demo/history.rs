@@ -7,6 +7,7 @@ use analytics::Analytics;
 use anyhow::Context as _;
 use billing::invoice;
 use billing::usage::MeteredUsage;
+use collector::decode::Datagram;
 use collector::import::Importer;
 use collector::simulate::encode::{EncodeError, SimExporter};
 use collector::simulate::fleet::Fleet;
@@ -21,6 +22,8 @@ use crate::output::Progress;
 
 /// Windows that may wait between the encoding and the decoding thread.
 const QUEUE_WINDOWS: usize = 8;
+/// The UDP port that the demo's exporters speak from.
+const EXPORTER_PORT: u16 = 50_000;
 
 /// Datagrams of one window.
 struct Reported {
@@ -59,7 +62,12 @@ pub(crate) async fn fill(
         for (done, reported) in receiver.into_iter().enumerate() {
             for (source, payloads) in &reported.datagrams {
                 for payload in payloads {
-                    importer.push(reported.at_ms, *source, payload)?;
+                    importer.push(&Datagram {
+                        received_at_ms: reported.at_ms,
+                        source: *source,
+                        source_port: EXPORTER_PORT,
+                        payload,
+                    })?;
                 }
             }
             progress.set(done as u64 + 1);

@@ -34,7 +34,15 @@ impl RawTimes {
 pub(super) fn covers(copies: &[CopyField]) -> bool {
     copies
         .iter()
-        .all(|copy| !copy.target.speaks_of_exporter() && !matches!(copy.target, Target::IcmpType | Target::IcmpCode))
+        .all(|copy| !copy.target.speaks_of_exporter() && !is_rare(copy.target))
+}
+
+/// Read record by record, because it needs another field or adds to one.
+fn is_rare(target: Target) -> bool {
+    matches!(
+        target,
+        Target::IcmpType | Target::IcmpCode | Target::StationAddr | Target::MoreBytes
+    )
 }
 
 /// The records of a set, all of one length.

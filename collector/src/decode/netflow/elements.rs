@@ -10,15 +10,18 @@
 //!
 //! Repeated elements of one rank: the first that is not 0.
 //!
-//! v9 field types (RFC 3954 §8) and IPFIX elements (IANA) share their numbers where both exist. Enterprise elements,
-//! also reverse ones (RFC 5103), are skipped by their length.
+//! v9 field types (RFC 3954 §8) and IPFIX elements (IANA) share their numbers where both exist. Enterprise elements but the few that
+//! are named here, also reverse ones (RFC 5103), are skipped by their length.
 
+use super::template::FieldSpec;
 use crate::times::TimeKind;
 
 /// What an element fills.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Target {
     Bytes,
+    /// Added to the bytes.
+    MoreBytes,
     Packets,
     Protocol,
     Tos,
@@ -27,6 +30,8 @@ pub(super) enum Target {
     DstPort,
     SrcAddr,
     DstAddr,
+    /// Of a wireless client: the source or the destination, by the direction.
+    StationAddr,
     SrcMask,
     DstMask,
     InIf,
@@ -54,8 +59,14 @@ pub(super) enum Target {
     SamplingPopulation,
     SamplingProbability,
     Sampler,
-    /// The interface that options data is scoped to.
+    /// What options data holds for: an interface,
     ScopeInterface,
+    /// a direction,
+    ScopeDirection,
+    /// a template,
+    ScopeTemplate,
+    /// or something that is not understood.
+    ScopeOther,
     BootMs,
 }
 
@@ -69,6 +80,7 @@ impl Target {
         match self {
             Target::SrcAddr
             | Target::DstAddr
+            | Target::StationAddr
             | Target::InVlan
             | Target::OutVlan
             | Target::Sampler
@@ -87,7 +99,24 @@ pub(super) enum Choice {
 }
 
 /// The column that an element fills and its rank there (0 is best); `None` for elements that are not kept.
-pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
+pub(super) fn target_of(field: FieldSpec) -> Option<(Target, u8)> {
+    match (field.enterprise, field.element) {
+        (0, element) => iana_target_of(element),
+        // Procera counts octets of both directions of a record in elements of its own.
+        (PROCERA, 3) => Some((Target::Bytes, VENDOR_BYTES)),
+        (PROCERA, 4) => Some((Target::MoreBytes, VENDOR_BYTES)),
+        _ => None,
+    }
+}
+
+/// The private enterprise number of Procera Networks (now Sandvine).
+const PROCERA: u32 = 15_397;
+/// The rank of bytes that count layer 2, for want of others.
+pub(super) const LAYER2_BYTES: u8 = 5;
+/// The rank of bytes in elements of a vendor, for want of others.
+pub(super) const VENDOR_BYTES: u8 = 6;
+
+fn iana_target_of(element: u16) -> Option<(Target, u8)> {
     Some(match element {
         // octetDeltaCount, octetTotalCount (SRX), then what left after a middlebox, then a biflow's initiator
         1 => (Target::Bytes, 0),
@@ -95,6 +124,8 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
         23 => (Target::Bytes, 2),
         171 => (Target::Bytes, 3),
         231 => (Target::Bytes, 4),
+        // layer2OctetDeltaCount, and the same behind a middlebox
+        352 | 417 => (Target::Bytes, LAYER2_BYTES),
         2 => (Target::Packets, 0),
         86 => (Target::Packets, 1),
         24 => (Target::Packets, 2),
@@ -110,6 +141,7 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
         181 | 183 => (Target::DstPort, 1),
         8 | 27 => (Target::SrcAddr, 0),
         12 | 28 => (Target::DstAddr, 0),
+        366 => (Target::StationAddr, 0),
         9 | 29 => (Target::SrcMask, 0),
         13 | 30 => (Target::DstMask, 0),
         10 => (Target::InIf, 0),
@@ -132,6 +164,11 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
         21 => (Target::End, 3),
         151 => (Target::End, 4),
         159 => (Target::End, 5),
+        // The event's own time (NSEL) ends what has no other end.
+        323 => (Target::End, 6),
+        322 => (Target::End, 7),
+        324 => (Target::End, 8),
+        325 => (Target::End, 9),
         161 => (Target::DurationMs, 0),
         162 => (Target::DurationUs, 0),
         32 | 139 => (Target::IcmpTypeCode, 0),
@@ -158,22 +195,43 @@ pub(super) fn target_of(element: u16) -> Option<(Target, u8)> {
     })
 }
 
-/// The target of a field that is a scope of options data. Scope types of v9 (RFC 3954 §6.1) are no elements.
-pub(super) fn scope_target_of(element: u16, is_v9: bool) -> Option<(Target, u8)> {
+/// The target of a field that is a scope of options data: what is not understood narrows it, too. Scope types of v9
+/// (RFC 3954 §6.1) are no elements.
+pub(super) fn scope_target_of(field: FieldSpec, is_v9: bool) -> Option<(Target, u8)> {
+    const V9_SCOPE_SYSTEM: u16 = 1;
     const V9_SCOPE_INTERFACE: u16 = 2;
-    match (is_v9, element) {
-        (true, V9_SCOPE_INTERFACE) | (false, 10 | 14) => Some((Target::ScopeInterface, 0)),
-        (true, _) => None,
-        (false, _) => target_of(element),
+    const V9_SCOPE_TEMPLATE: u16 = 5;
+    match (is_v9, field.enterprise, field.element) {
+        (true, _, V9_SCOPE_SYSTEM) => None,
+        (true, _, V9_SCOPE_INTERFACE) => Some((Target::ScopeInterface, 0)),
+        (true, _, V9_SCOPE_TEMPLATE) => Some((Target::ScopeTemplate, 0)),
+        // Addresses of exporter and collector, metering and exporting process, observation domain, and the same of an
+        // original exporter: all of the domain.
+        (false, 0, 130 | 131 | 211 | 212 | 143 | 144 | 149 | 403..=405) => None,
+        (false, 0, element) => options_target_of(element).or(Some((Target::ScopeOther, 0))),
+        _ => Some((Target::ScopeOther, 0)),
+    }
+}
+
+/// The target of a field of options data that is no scope: what a record names beside its scope narrows it as well (interfaces beside a
+/// rate in v9), also where it is not understood: an observation point, a line card, a port, a selection sequence, a VRF, a VLAN, a
+/// name of an interface.
+pub(super) fn options_target_of(element: u16) -> Option<(Target, u8)> {
+    match element {
+        10 | 14 | 252 | 253 => Some((Target::ScopeInterface, 0)),
+        61 => Some((Target::ScopeDirection, 0)),
+        145 => Some((Target::ScopeTemplate, 0)),
+        58 | 59 | 82 | 83 | 138 | 141 | 142 | 234..=236 | 243 | 254 | 301 => Some((Target::ScopeOther, 0)),
+        element => iana_target_of(element).filter(|(target, _)| target.speaks_of_exporter()),
     }
 }
 
 /// How the times of an element that fills [`Target::Start`] or [`Target::End`] count.
 pub(super) fn time_kind_of(element: u16) -> TimeKind {
     match element {
-        150 | 151 => TimeKind::Seconds,
-        152 | 153 => TimeKind::Milliseconds,
-        154..=157 => TimeKind::Ntp,
+        150 | 151 | 322 => TimeKind::Seconds,
+        152 | 153 | 323 => TimeKind::Milliseconds,
+        154..=157 | 324 | 325 => TimeKind::Ntp,
         158 | 159 => TimeKind::DeltaMicroseconds,
         _ => TimeKind::SysUptime,
     }

@@ -13,7 +13,12 @@ pub struct DecodeLimits {
     pub max_exporters: usize,
     /// Where there are that many, those that are not listed and were not heard for so long are forgotten.
     pub max_exporter_silence_ms: i64,
+    /// In all its sessions.
     pub max_domains_per_exporter: usize,
+    /// Transport sessions (UDP ports) of one address; a further one takes the place of another.
+    pub max_sessions_per_exporter: usize,
+    /// Where an address has several, those not heard for so long are forgotten.
+    pub max_session_silence_ms: i64,
     pub max_templates_per_domain: usize,
     pub max_template_fields: usize,
     /// Of all templates of an exporter; a field costs some 20 bytes.
@@ -47,6 +52,8 @@ impl Default for DecodeLimits {
             max_exporters: 16_384,
             max_exporter_silence_ms: 24 * 60 * 60 * 1000,
             max_domains_per_exporter: 256,
+            max_sessions_per_exporter: 64,
+            max_session_silence_ms: 24 * 60 * 60 * 1000,
             max_templates_per_domain: 512,
             max_template_fields: 256,
             max_template_fields_per_exporter: 1 << 16,

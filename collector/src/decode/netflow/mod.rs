@@ -7,15 +7,17 @@
 //! * Each datagram is counted once as decoded or refused, by cause, and each record too (F2).
 //! * Nothing that a datagram holds makes it panic, and [`DecodeLimits`] bound what it keeps, exporter by exporter.
 //!
-//! Templates belong to (exporter address, protocol, observation domain, id). Each is compiled to a plan ([`template`]);
-//! [`elements`] says which information element fills which column, [`crate::sampling`] which rate a flow gets,
+//! Templates belong to (exporter address, UDP port, protocol, observation domain, id); [`sessions`] says what a port is worth. Each
+//! is compiled to a plan ([`template`]); [`message`] reads headers, [`elements`] says which information element fills which column, [`crate::sampling`] which rate a flow gets,
 //! [`crate::times`] when it was, [`session`] how a datagram is walked through, [`state`] what is remembered.
 
 mod columnar;
 mod elements;
 mod limits;
+mod message;
 mod section;
 mod session;
+mod sessions;
 mod state;
 mod status;
 mod tally;
@@ -29,26 +31,22 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns};
+use schemas::flow::Flow;
 
 pub use limits::DecodeLimits;
 pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 pub use template::TemplateKind;
 
-use self::session::{Moment, Scratch, Session, finish_times};
+use self::message::{Content, Header, Refused};
+use self::session::{Moment, Scratch, Session, finish_times, scaled_by};
+use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
 use self::state::{Domain, Exporter};
 use self::tally::Tally;
-use self::v5::{FixedDatagram, FixedError};
-use self::wire::{be16, be32};
 use crate::counts::{CountKey, Counter};
 use crate::decode::{Datagram, Decoded, discard};
-use crate::sampling::{DomainKey, SamplingConfig, choose, v5_rate};
-use crate::sequence::SequenceTracker;
-use crate::times::{Clock, TimeKind, resolve};
-
-const V9_HEADER_BYTES: usize = 20;
-const IPFIX_HEADER_BYTES: usize = 16;
+use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
+use crate::times::{TimeKind, resolve};
 
 /// Decodes the datagrams of every NetFlow and IPFIX exporter.
 #[derive(Debug)]
@@ -63,26 +61,6 @@ pub struct NetflowDecoder {
     scratch: Scratch,
 }
 
-/// A datagram's header, whatever its version.
-#[derive(Debug)]
-struct Header<'a> {
-    key: DomainKey,
-    sequence: u32,
-    clock: Clock,
-    /// Bytes behind the end that the header gives.
-    trailing_bytes: usize,
-    content: Content<'a>,
-}
-
-#[derive(Debug)]
-enum Content<'a> {
-    Records(FixedDatagram<'a>),
-    Sets(&'a [u8]),
-}
-
-/// Why a datagram was refused, and the version it gave.
-struct Refused(u8, Counter);
-
 impl NetflowDecoder {
     pub fn new(limits: DecodeLimits, sampling: SamplingConfig) -> NetflowDecoder {
         NetflowDecoder::restore(limits, sampling, NetflowCheckpoint::default())
@@ -93,8 +71,10 @@ impl NetflowDecoder {
         let mut exporters = checkpoint.exporters;
         for exporter in exporters.values_mut() {
             // Checkpoints of earlier versions do not have the counts.
-            exporter.domains.values_mut().for_each(Domain::count_template_fields);
-            exporter.template_fields = exporter.domains.values().map(|domain| domain.template_fields).sum();
+            for (_, session) in exporter.sessions.iter_mut() {
+                session.domains.values_mut().for_each(Domain::count_template_fields);
+            }
+            exporter.count();
         }
         let pending_bytes = exporters.values().map(|exporter| exporter.pending_bytes).sum();
         let template_fields = exporters.values().map(|exporter| exporter.template_fields).sum();
@@ -120,12 +100,31 @@ impl NetflowDecoder {
         self.sampling = sampling;
     }
 
-    /// Forgets exporters that are not listed and were silent for long, where there are as many as there may be. What still
-    /// waited for their templates is counted as given up, what was missing of their numbers as lost.
+    /// Forgets sessions of exporters that speak in others, and, where there are as many exporters as there may be, exporters that
+    /// are not listed, when they were silent for long. What still waited for their templates is counted as given up, what
+    /// was missing of their numbers as lost.
     pub fn forget_silent(&mut self, out: &mut Decoded) {
-        if self.exporters.len() < self.limits.max_exporters {
-            return;
+        for (source, exporter) in &mut self.exporters {
+            if exporter.sessions.len() < 2 {
+                continue;
+            }
+            let Some(heard_ms) = exporter.last_heard_ms() else {
+                continue;
+            };
+            let oldest_ms = heard_ms.saturating_sub(self.limits.max_session_silence_ms);
+            for session in exporter.sessions.take_silent(oldest_ms) {
+                count_given_up(*source, &session, out);
+            }
+            exporter.count();
         }
+        if self.exporters.len() >= self.limits.max_exporters {
+            self.forget_silent_exporters(out);
+        }
+        self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
+        self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
+    }
+
+    fn forget_silent_exporters(&mut self, out: &mut Decoded) {
         let Some(now_ms) = self.exporters.values().filter_map(Exporter::last_heard_ms).max() else {
             return;
         };
@@ -135,25 +134,23 @@ impl NetflowDecoder {
             let stays =
                 sampling.lists(*source) || exporter.last_heard_ms().is_some_and(|heard_ms| heard_ms >= oldest_ms);
             if !stays {
-                for (key, domain) in &exporter.domains {
-                    let key = count_key(*source, *key);
-                    let waiting = domain.pending.len() as u64;
-                    out.counts.add(key, Counter::SetsDroppedPending, waiting);
-                    out.counts.add(key, Counter::SequenceLost, domain.sequence.waiting());
+                for (_, key, domain) in exporter.domains() {
+                    count_waiting(*source, key, domain, out);
                 }
             }
             stays
         });
-        self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
-        self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
     }
 
     /// Counts every sequence number that is still waited for as lost.
     pub fn give_up_gaps(&mut self, out: &mut Decoded) {
         for (source, exporter) in &mut self.exporters {
-            for (key, domain) in &mut exporter.domains {
-                let lost = domain.sequence.give_up();
-                out.counts.add(count_key(*source, *key), Counter::SequenceLost, lost);
+            for (_, session) in exporter.sessions.iter_mut() {
+                for (key, domain) in &mut session.domains {
+                    let lost = domain.sequence.give_up();
+                    domain.sequence_lost += lost;
+                    out.counts.add(count_key(*source, *key), Counter::SequenceLost, lost);
+                }
             }
         }
     }
@@ -166,53 +163,110 @@ impl NetflowDecoder {
     /// Decodes one datagram; appends its flows and counts to `out`.
     pub fn decode(&mut self, datagram: &Datagram<'_>, out: &mut Decoded) {
         let mut tally = Tally::new();
-        let (key, verdict) = self.decode_counted(datagram, &mut out.flows, &mut tally);
+        let message = self.decode_message(datagram, datagram.payload, out, &mut tally);
         tally.add(Counter::Datagrams, 1);
         tally.add(Counter::DatagramBytes, datagram.payload.len() as u64);
-        tally.add(verdict, 1);
-        tally.pour(key, &mut out.counts);
+        tally.add(message.verdict, 1);
+        let trailing_bytes = self.decode_further(datagram, message.behind, out);
+        tally.add(Counter::DatagramBytesTrailing, trailing_bytes as u64);
+        tally.pour(message.key, &mut out.counts);
     }
 
-    /// Answers who the datagram's counts belong to, and the one counter that says what became of it.
-    fn decode_counted(
+    /// Decodes the messages behind the first one of a datagram; answers how many bytes are none.
+    fn decode_further(&mut self, datagram: &Datagram<'_>, mut rest: &[u8], out: &mut Decoded) -> usize {
+        while message::starts_with_message(rest, datagram.payload) {
+            let mut tally = Tally::new();
+            let message = self.decode_message(datagram, rest, out, &mut tally);
+            if message.verdict != Counter::DatagramsDecoded {
+                break;
+            }
+            tally.add(Counter::MessagesFurther, 1);
+            tally.pour(message.key, &mut out.counts);
+            rest = message.behind;
+        }
+        rest.len()
+    }
+
+    /// Decodes the message at the front of `payload`.
+    fn decode_message<'a>(
         &mut self,
         datagram: &Datagram<'_>,
-        flows: &mut FlowColumns,
+        payload: &'a [u8],
+        out: &mut Decoded,
         tally: &mut Tally,
-    ) -> (CountKey, Counter) {
+    ) -> Message<'a> {
         let source = datagram.source;
-        let count_key = |observation_domain, protocol_version| CountKey {
-            exporter: source,
-            observation_domain,
-            protocol_version,
+        let refused = |exporter, observation_domain, protocol_version, verdict| Message {
+            key: CountKey {
+                exporter,
+                observation_domain,
+                protocol_version,
+            },
+            verdict,
+            behind: &[],
         };
-        if self.exporters.len() >= self.limits.max_exporters
-            && !self.exporters.contains_key(&source)
-            && !self.sampling.lists(source)
-        {
+        let is_listed = self.sampling.lists(source);
+        if self.exporters.len() >= self.limits.max_exporters && !self.exporters.contains_key(&source) && !is_listed {
             // Counted under no address: otherwise forged sources would grow the counts without bound.
-            let nobody = CountKey {
-                exporter: Address::UNSPECIFIED,
-                ..count_key(0, 0)
-            };
-            return (nobody, Counter::DatagramsRejectedLimit);
+            return refused(Address::UNSPECIFIED, 0, 0, Counter::DatagramsRejectedLimit);
         }
         let exporter = self.exporters.entry(source).or_default();
-        let header = match Header::parse(datagram.payload) {
+        let header = match Header::parse(payload) {
             Ok(header) => header,
-            Err(Refused(protocol_version, cause)) => return (count_key(0, protocol_version), cause),
+            Err(Refused(protocol_version, cause)) => return refused(source, 0, protocol_version, cause),
         };
         let key = header.key;
-        if exporter.domains.len() >= self.limits.max_domains_per_exporter && !exporter.domains.contains_key(&key) {
-            return (count_key(0, key.protocol_version), Counter::DatagramsRejectedLimit);
-        }
-        exporter.domains.entry(key).or_default();
-        let Some(domain) = exporter.domains.get_mut(&key) else {
-            return (count_key(0, key.protocol_version), Counter::DatagramsRejectedLimit);
-        };
-        domain.last_heard_ms = datagram.received_at_ms;
-        tally.add(Counter::DatagramBytesTrailing, header.trailing_bytes as u64);
         let config = self.sampling.of(source);
+        let port = if config.joins_ports {
+            PORT_NOT_KNOWN
+        } else {
+            datagram.source_port
+        };
+        let is_known = exporter
+            .sessions
+            .get_mut(port)
+            .is_some_and(|session| session.domains.contains_key(&key));
+        if !is_known {
+            let received_at_ms = datagram.received_at_ms;
+            let max = self.limits.max_sessions_per_exporter;
+            let (admitted, evicted) =
+                exporter
+                    .sessions
+                    .admit(port, key, header.sequence, header.clock, received_at_ms, max);
+            tally.add(Counter::SessionsMoved, u64::from(admitted == Admitted::Moved));
+            if let Some(evicted) = evicted {
+                count_given_up(source, &evicted, out);
+                let (pending_bytes, template_fields) = (exporter.pending_bytes, exporter.template_fields);
+                exporter.count();
+                self.pending_bytes -= pending_bytes - exporter.pending_bytes;
+                self.template_fields -= template_fields - exporter.template_fields;
+            }
+            let session = exporter.sessions.get_mut(port);
+            let is_new = session.is_none_or(|session| !session.domains.contains_key(&key));
+            if is_new && exporter.domains().count() >= self.limits.max_domains_per_exporter {
+                return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
+            }
+        }
+        let samplers_elsewhere = match exporter.sessions.len() {
+            0 | 1 => 0,
+            _ => exporter
+                .sessions
+                .iter()
+                .filter(|(other, _)| *other != port)
+                .map(|(_, s)| s.rates.samplers())
+                .sum(),
+        };
+        let Some(session) = exporter.sessions.get_mut(port) else {
+            return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
+        };
+        let domain = session.domains.entry(key).or_default();
+        domain.last_heard_ms = datagram.received_at_ms;
+        let clock_offset_ms = header.clock.export_ms.saturating_sub(datagram.received_at_ms);
+        domain.saw_clock(clock_offset_ms);
+        let is_off = clock_offset_ms.unsigned_abs() > self.limits.max_clock_skew_ms.unsigned_abs();
+        tally.add(Counter::DatagramsClockOff, u64::from(is_off));
+        let flows = &mut out.flows;
+        let mut behind = header.behind;
         let units = match header.content {
             Content::Records(records) => {
                 let base = Flow {
@@ -220,15 +274,27 @@ impl NetflowDecoder {
                     exporter: source,
                     observation_domain: key.observation_domain,
                     protocol_version: key.protocol_version,
+                    exporter_port: datagram.source_port,
                     ..Flow::default()
                 };
                 let told = v5_rate(records.sampling_word, config.v5_mode_bits.unwrap_or(true));
-                domain.sampling = choose(config, told, &exporter.rates, key, 0);
-                let without_rate = domain.sampling.rate == 0;
+                let chosen = choose(config, told, &session.rates, key, Named::template(0));
+                // The word of a header is its exporter's only announcement.
+                let jumped =
+                    chosen.source == SamplingSource::PerRecord && domain.rate_jumped(chosen, datagram.received_at_ms);
+                domain.sampling = ChosenRate {
+                    implausible: chosen.implausible || jumped,
+                    ..chosen
+                };
                 let times = self.limits.times();
                 let mut discarded = 0;
+                let mut impossible = 0;
                 for (mut flow, first, last) in records.flows(base) {
-                    flow.sampling_rate = domain.sampling.rate;
+                    if cannot_be(flow.bytes, flow.packets) {
+                        impossible += 1;
+                        continue;
+                    }
+                    flow = scaled_by(flow, domain.sampling);
                     discard::mark(&mut flow);
                     discarded += u64::from(flow.was_discarded());
                     let at = |uptime_ms| resolve(TimeKind::SysUptime, u64::from(uptime_ms), records.clock);
@@ -237,9 +303,11 @@ impl NetflowDecoder {
                     flows.push(flow);
                 }
                 let count = records.count();
-                tally.add(Counter::FlowRecords, u64::from(count));
+                let kept = u64::from(count) - impossible;
+                tally.add(Counter::FlowRecords, kept);
+                tally.add(Counter::RecordsRejectedSize, impossible);
                 tally.add(Counter::FlowsDiscarded, discarded);
-                tally.add(Counter::FlowsWithoutRate, u64::from(without_rate) * u64::from(count));
+                tally.count_rate(domain.sampling, kept);
                 Some(count)
             }
             Content::Sets(body) => {
@@ -248,7 +316,6 @@ impl NetflowDecoder {
                     .limits
                     .max_pending_bytes_per_exporter
                     .saturating_sub(exporter.pending_bytes);
-                let is_listed = self.sampling.lists(source);
                 let (pending_max_bytes, fields_of_all_max) = if is_listed {
                     (self.limits.max_pending_bytes, usize::MAX)
                 } else {
@@ -264,13 +331,15 @@ impl NetflowDecoder {
                     .max_template_fields_per_exporter
                     .saturating_sub(exporter.template_fields);
                 let fields_free = exporter_fields_free.min(fields_of_all_max.saturating_sub(self.template_fields));
-                let mut session = Session {
+                let mut walk = Session {
                     limits: &self.limits,
                     source,
+                    source_port: datagram.source_port,
                     key,
                     config,
-                    rates: &mut exporter.rates,
-                    exporter_boot_ms: &mut exporter.boot_ms,
+                    rates: &mut session.rates,
+                    samplers_elsewhere,
+                    session_boot_ms: &mut session.boot_ms,
                     domain,
                     pending_room_bytes: exporter_room_bytes.min(room_bytes),
                     template_fields_max: fields_before.saturating_add(fields_free),
@@ -282,7 +351,12 @@ impl NetflowDecoder {
                     received_at_ms: datagram.received_at_ms,
                     clock: header.clock,
                 };
-                let records = session.decode(body, moment);
+                let (records, read_bytes) = walk.decode(body, moment);
+                behind = if read_bytes < body.len() {
+                    &body[read_bytes..]
+                } else {
+                    behind
+                };
                 let after_bytes = domain.pending.bytes();
                 exporter.pending_bytes = exporter.pending_bytes + after_bytes - before_bytes;
                 self.pending_bytes = self.pending_bytes + after_bytes - before_bytes;
@@ -292,18 +366,47 @@ impl NetflowDecoder {
                 if key.protocol_version == 9 { Some(1) } else { records }
             }
         };
-        count_sequence(
-            &mut domain.sequence,
-            header.sequence,
-            units,
-            header.clock.uptime_ms,
-            tally,
-        );
-        (
-            count_key(key.observation_domain, key.protocol_version),
-            Counter::DatagramsDecoded,
-        )
+        count_sequence(domain, header.sequence, units, header.clock.uptime_ms, tally);
+        Message {
+            key: count_key(source, key),
+            verdict: Counter::DatagramsDecoded,
+            behind,
+        }
     }
+}
+
+/// What became of one message.
+struct Message<'a> {
+    /// Who its counts belong to.
+    key: CountKey,
+    /// The one counter that says what became of it.
+    verdict: Counter,
+    /// What follows it in its datagram.
+    behind: &'a [u8],
+}
+
+/// Counts what is lost with a session.
+fn count_given_up(exporter: Address, session: &TransportSession, out: &mut Decoded) {
+    for (at, (key, domain)) in session.domains.iter().enumerate() {
+        count_waiting(exporter, *key, domain, out);
+        out.counts
+            .add(count_key(exporter, *key), Counter::SessionsExpired, u64::from(at == 0));
+    }
+}
+
+/// Counts what a domain still waited for.
+fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut Decoded) {
+    let key = count_key(exporter, key);
+    out.counts
+        .add(key, Counter::SetsDroppedPending, domain.pending.len() as u64);
+    out.counts.add(key, Counter::SequenceLost, domain.sequence.waiting());
+}
+
+/// Whether a record cannot be what it says: an IP packet has at least its header.
+#[inline]
+fn cannot_be(bytes: u64, packets: u64) -> bool {
+    const IP_HEADER_BYTES: u64 = 20;
+    bytes != 0 && bytes < packets.saturating_mul(IP_HEADER_BYTES)
 }
 
 /// Who the counts of a domain belong to.
@@ -315,85 +418,9 @@ fn count_key(exporter: Address, domain: DomainKey) -> CountKey {
     }
 }
 
-impl<'a> Header<'a> {
-    fn parse(payload: &'a [u8]) -> Result<Header<'a>, Refused> {
-        let version = be16(payload, 0).ok_or(Refused(0, Counter::DatagramsRejectedShort))?;
-        match version {
-            5 => Header::fixed(payload, 5),
-            7 => Header::fixed(payload, 7),
-            9 => Header::v9(payload).ok_or(Refused(9, Counter::DatagramsRejectedShort)),
-            10 => Header::ipfix(payload),
-            _ => Err(Refused(0, Counter::DatagramsRejectedVersion)),
-        }
-    }
-
-    fn fixed(payload: &'a [u8], version: u8) -> Result<Header<'a>, Refused> {
-        let records = FixedDatagram::parse(payload, version == 7).map_err(|error| match error {
-            FixedError::Short => Refused(version, Counter::DatagramsRejectedShort),
-            FixedError::Length => Refused(version, Counter::DatagramsRejectedLength),
-        })?;
-        Ok(Header {
-            key: DomainKey {
-                protocol_version: version,
-                observation_domain: records.engine,
-            },
-            sequence: records.sequence,
-            clock: records.clock,
-            trailing_bytes: records.trailing_bytes,
-            content: Content::Records(records),
-        })
-    }
-
-    /// RFC 3954 §5.1: version, count, uptime ms, seconds, sequence, source id.
-    fn v9(payload: &'a [u8]) -> Option<Header<'a>> {
-        Some(Header {
-            key: DomainKey {
-                protocol_version: 9,
-                observation_domain: be32(payload, 16)?,
-            },
-            sequence: be32(payload, 12)?,
-            clock: Clock {
-                export_ms: i64::from(be32(payload, 8)?) * 1000,
-                uptime_ms: Some(be32(payload, 4)?),
-            },
-            trailing_bytes: 0,
-            content: Content::Sets(payload.get(V9_HEADER_BYTES..)?),
-        })
-    }
-
-    /// RFC 7011 §3.1: version, length, export seconds, sequence, observation domain.
-    fn ipfix(payload: &'a [u8]) -> Result<Header<'a>, Refused> {
-        let short = || Refused(10, Counter::DatagramsRejectedShort);
-        let word = |offset| be32(payload, offset).ok_or_else(short);
-        let observation_domain = word(12)?;
-        let length = usize::from(be16(payload, 2).ok_or_else(short)?);
-        let body = payload
-            .get(IPFIX_HEADER_BYTES..length)
-            .ok_or(Refused(10, Counter::DatagramsRejectedLength))?;
-        Ok(Header {
-            key: DomainKey {
-                protocol_version: 10,
-                observation_domain,
-            },
-            sequence: word(8)?,
-            clock: Clock {
-                export_ms: i64::from(word(4)?) * 1000,
-                uptime_ms: None,
-            },
-            trailing_bytes: payload.len() - length,
-            content: Content::Sets(body),
-        })
-    }
-}
-
-fn count_sequence(
-    tracker: &mut SequenceTracker,
-    sequence: u32,
-    units: Option<u32>,
-    uptime_ms: Option<u32>,
-    tally: &mut Tally,
-) {
-    let observed = tracker.observe(sequence, units, uptime_ms);
+fn count_sequence(domain: &mut Domain, sequence: u32, units: Option<u32>, uptime_ms: Option<u32>, tally: &mut Tally) {
+    let observed = domain.sequence.observe(sequence, units, uptime_ms);
+    domain.sequence_lost += observed.lost;
     tally.add(Counter::SequenceLost, observed.lost);
     tally.add(Counter::SequenceReset, u64::from(observed.reset));
     tally.add(Counter::SequenceReordered, u64::from(observed.reordered));

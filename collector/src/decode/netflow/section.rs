@@ -1,6 +1,6 @@
-//! Records that carry the head of a packet instead of counters: Juniper's inline monitoring, PSAMP.
+//! Records that carry the head of a packet instead of counters: Juniper's inline monitoring, PSAMP, Cisco's NetFlow-Lite.
 //!
-//! Such a record is one sampled packet (IE 315 dataLinkFrameSection, or IE 313 ipHeaderPacketSection) with what the exporter
+//! Such a record is one sampled packet (IE 315 dataLinkFrameSection, IE 104, or IE 313 ipHeaderPacketSection) with what the exporter
 //! knows about it beside: interfaces, direction, sometimes the frame's size (IE 312). It becomes a flow of one packet. Its
 //! bytes are layer 3, from the packet's own IP header, as everywhere; the frame's size, which has the link layer in it, only
 //! stands in where that header gives no length.
@@ -14,6 +14,8 @@ use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 use super::wire::unsigned;
 use crate::decode::packet_header::{self, HeaderError, PROTOCOL_ETHERNET, PROTOCOL_IPV4};
 
+/// layer2packetSectionData, of Cisco's NetFlow-Lite; its size beside it (IE 103) is that of the section.
+const LAYER2_PACKET_SECTION: u16 = 104;
 const DATA_LINK_FRAME_SIZE: u16 = 312;
 const IP_HEADER_PACKET_SECTION: u16 = 313;
 const DATA_LINK_FRAME_SECTION: u16 = 315;
@@ -49,7 +51,9 @@ impl PacketSection {
             let at = FieldAt { index, offset, length };
             match (field.enterprise, field.element) {
                 (0, DATA_LINK_FRAME_SIZE) => frame_size = Some(at),
-                (0, DATA_LINK_FRAME_SECTION) => section = section.or(Some((at, PROTOCOL_ETHERNET))),
+                (0, DATA_LINK_FRAME_SECTION | LAYER2_PACKET_SECTION) => {
+                    section = section.or(Some((at, PROTOCOL_ETHERNET)))
+                }
                 (0, IP_HEADER_PACKET_SECTION) => section = section.or(Some((at, PROTOCOL_IPV4))),
                 _ => {}
             }

@@ -5,10 +5,11 @@
 //! whose template is not known waits in [`super::state::PendingSets`] with the times of its own header.
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns, was_discarded};
+use schemas::flow::{Flow, FlowColumns, marks, was_discarded};
 
 use super::columnar::{self, RawTimes};
 use super::limits::DecodeLimits;
+use super::message::starts_with_v9;
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
 use super::template::{
@@ -18,10 +19,14 @@ use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::discard;
 use crate::decode::packet_header::HeaderError;
-use crate::sampling::{AnnouncedRates, DomainKey, ExporterSampling, choose, interface_sampler, sampler_of_flow};
+use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey, ExporterSampling, Named, Told, choose};
 use crate::times::{Clock, TimeKind, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
+/// In the place of a set's id: another message begins.
+const V9_VERSION: u16 = 9;
+/// An exporter whose start (IE 160) moved by less told the same start again.
+const RESTART_MIN_MS: i64 = 60_000;
 /// A set may be padded to a multiple of four bytes.
 const PADDING_BYTES: usize = 3;
 
@@ -56,10 +61,13 @@ pub(super) type Records = Option<u32>;
 pub(super) struct Session<'a> {
     pub(super) limits: &'a DecodeLimits,
     pub(super) source: Address,
+    pub(super) source_port: u16,
     pub(super) key: DomainKey,
     pub(super) config: ExporterSampling,
     pub(super) rates: &'a mut AnnouncedRates,
-    pub(super) exporter_boot_ms: &'a mut Option<i64>,
+    /// Known in the exporter's other sessions.
+    pub(super) samplers_elsewhere: usize,
+    pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) domain: &'a mut Domain,
     /// What the exporter, and what all exporters, may still let wait.
     pub(super) pending_room_bytes: usize,
@@ -75,8 +83,13 @@ impl Session<'_> {
         self.key.protocol_version == 10
     }
 
-    /// Decodes the sets of a datagram; `body` is what follows its header.
-    pub(super) fn decode(&mut self, body: &[u8], moment: Moment) -> Records {
+    /// Decodes the sets of a message; `body` is what follows its header. Answers its records, and how many bytes of `body` are
+    /// of this message.
+    pub(super) fn decode(&mut self, body: &[u8], moment: Moment) -> (Records, usize) {
+        if self.domain.sequence.restarted(moment.clock.uptime_ms) {
+            let forgotten = self.domain.forget_templates();
+            self.count_forgotten(forgotten);
+        }
         let expired = self
             .domain
             .pending
@@ -84,7 +97,8 @@ impl Session<'_> {
         self.tally.add(Counter::SetsDroppedPending, expired);
 
         let mut sets = std::mem::take(&mut self.scratch.sets);
-        let mut records = if self.find_sets(body, &mut sets) { Some(0) } else { None };
+        let (is_complete, read_bytes) = self.find_sets(body, moment.clock, &mut sets);
+        let mut records = if is_complete { Some(0) } else { None };
         let mut defined: Vec<u16> = Vec::new();
         for index in 0..sets.len() {
             if let Some(kind) = self.template_kind(sets[index].id) {
@@ -102,7 +116,13 @@ impl Session<'_> {
         }
         sets.clear();
         self.scratch.sets = sets;
-        records
+        (records, read_bytes)
+    }
+
+    /// Counts templates, and sets that waited for some, which a restart made void.
+    fn count_forgotten(&mut self, (templates, sets): (u64, u64)) {
+        self.tally.add(Counter::TemplatesForgotten, templates);
+        self.tally.add(Counter::SetsDroppedPending, sets);
     }
 
     /// The kind of templates that a set holds, by its id (RFC 3954 §5.2, RFC 7011 §3.3.2).
@@ -114,8 +134,9 @@ impl Session<'_> {
         }
     }
 
-    /// Lists the sets of a datagram; false when some are missing: a length is wrong, or there are too many.
-    fn find_sets(&mut self, body: &[u8], sets: &mut Vec<SetRef>) -> bool {
+    /// Lists the sets of a message; false when some are missing: a length is wrong, or there are too many. Answers where the
+    /// message ends, too: zeros to the end of `body` are padding.
+    fn find_sets(&mut self, body: &[u8], clock: Clock, sets: &mut Vec<SetRef>) -> (bool, usize) {
         sets.clear();
         let mut complete = true;
         let mut at = 0;
@@ -124,9 +145,17 @@ impl Session<'_> {
                 break;
             };
             let end = at + usize::from(length);
+            if id == V9_VERSION && !self.is_ipfix() && starts_with_v9(&body[at..], clock) {
+                return (complete, at);
+            }
             if usize::from(length) < SET_HEADER_BYTES || end > body.len() {
+                if body[at..].iter().all(|byte| *byte == 0) {
+                    let padding_bytes = body.len() - at;
+                    self.tally.add(Counter::DatagramBytesTrailing, padding_bytes as u64);
+                    return (complete, body.len());
+                }
                 self.tally.add(Counter::SetsRejectedLength, 1);
-                return false;
+                return (false, body.len());
             }
             if id < FIRST_TEMPLATE_ID && self.template_kind(id).is_none() {
                 self.tally.add(Counter::SetsRejectedReserved, 1);
@@ -143,7 +172,7 @@ impl Session<'_> {
             }
             at = end;
         }
-        complete
+        (complete, body.len())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the walk over one datagram's sets")]
@@ -305,7 +334,7 @@ impl Session<'_> {
     fn data_set(&mut self, id: u16, body: &[u8], moment: Moment) -> u32 {
         match self.domain.templates.get(&id).map(|template| template.spec.kind) {
             Some(TemplateKind::Data) => self.flow_set(id, body, moment),
-            Some(TemplateKind::Options) => self.options_set(id, body),
+            Some(TemplateKind::Options) => self.options_set(id, body, moment),
             None => 0,
         }
     }
@@ -320,23 +349,22 @@ impl Session<'_> {
             exporter: self.source,
             observation_domain: self.key.observation_domain,
             protocol_version: self.key.protocol_version,
+            exporter_port: self.source_port,
             ..Flow::default()
         };
-        let boot_ms = self.domain.boot_ms.or(*self.exporter_boot_ms);
+        let boot_ms = self.domain.boot_ms.or(*self.session_boot_ms);
         let clock = with_boot(moment.clock, boot_ms);
         let times = self.limits.times();
-        let by_interface = self.rates.by_interface(self.key);
-        if plan.by_column && !by_interface {
-            let chosen = choose(self.config, 0, self.rates, self.key, 0);
-            let base = Flow {
-                sampling_rate: chosen.rate,
-                ..base
-            };
+        let by_flow = self.rates.by_flow(self.key);
+        let of_template = Named::template(id);
+        let mut chosen = choose(self.config, Told::default(), self.rates, self.key, of_template);
+        if plan.by_column && !by_flow {
+            let base = scaled_by(base, chosen);
             let count = body.len() / plan.record_min_bytes;
-            let (body, rest) = body.split_at(count * plan.record_min_bytes);
-            append_set(
+            let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
+            let is_sound = append_set(
                 plan,
-                body,
+                records_body,
                 count,
                 &base,
                 clock,
@@ -345,21 +373,21 @@ impl Session<'_> {
                 self.flows,
                 self.tally,
             );
-            count_rest(rest, self.tally);
-            let records = u32::try_from(count).unwrap_or(u32::MAX);
-            self.tally.add(Counter::FlowRecords, u64::from(records));
-            if records > 0 {
-                self.domain.sampling = chosen;
-                if chosen.rate == 0 {
-                    self.tally.add(Counter::FlowsWithoutRate, u64::from(records));
+            if is_sound {
+                count_rest(rest, self.tally);
+                let records = u32::try_from(count).unwrap_or(u32::MAX);
+                self.tally.add(Counter::FlowRecords, u64::from(records));
+                if records > 0 {
+                    self.domain.sampling = chosen;
+                    self.tally.count_rate(chosen, u64::from(records));
                 }
+                return records;
             }
-            return records;
+            // A record among them cannot be: it is found one by one.
         }
-        let mut chosen = choose(self.config, 0, self.rates, self.key, 0);
-        let mut chosen_for = (0_u32, 0_u64);
-        let (mut at, mut records, mut kept, mut without_rate) = (0, 0_u32, 0_u64, 0_u64);
-        let (mut discarded, mut not_ip, mut malformed) = (0_u64, 0_u64, 0_u64);
+        let mut chosen_for = (Told::default(), of_template);
+        let (mut at, mut records, mut kept) = (0, 0_u32, 0_u64);
+        let (mut discarded, mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
             let mut extras = Extras::default();
@@ -382,19 +410,34 @@ impl Session<'_> {
                     continue;
                 }
             }
-            if plan.tells_sampling || by_interface {
-                let sampler = match extras.sampler {
-                    0 if by_interface => sampler_of_flow(&flow),
-                    sampler => sampler,
+            if plan.counts_layer2 {
+                take_off_layer2(&mut flow);
+            }
+            extras.place_station(&mut flow);
+            if plan.compares_sizes && super::cannot_be(flow.bytes, flow.packets) {
+                impossible += 1;
+                continue;
+            }
+            if plan.tells_sampling || by_flow {
+                let told = if plan.tells_sampling {
+                    extras.sampling.told()
+                } else {
+                    Told::default()
                 };
-                let told = (extras.sampling.rate(), sampler);
-                if told != chosen_for {
-                    chosen = choose(self.config, told.0, self.rates, self.key, told.1);
-                    chosen_for = told;
+                let mut named = Named {
+                    sampler: extras.sampler,
+                    ..of_template
+                };
+                if by_flow {
+                    (named.in_if, named.out_if, named.direction) = (flow.in_if, flow.out_if, flow.direction);
+                }
+                if (told, named) != chosen_for {
+                    chosen = choose(self.config, told, self.rates, self.key, named);
+                    chosen_for = (told, named);
                 }
             }
-            flow.sampling_rate = chosen.rate;
-            without_rate += u64::from(chosen.rate == 0);
+            flow = scaled_by(flow, chosen);
+            self.tally.count_rate(chosen, 1);
             if plan.tells_path {
                 discard::mark(&mut flow);
             }
@@ -423,13 +466,13 @@ impl Session<'_> {
             kept += 1;
         }
         self.tally.add(Counter::FlowRecords, kept);
-        self.tally.add(Counter::FlowsWithoutRate, without_rate);
         self.tally.add(Counter::FlowsDiscarded, discarded);
         self.tally.add(Counter::SamplesNotIp, not_ip);
         self.tally.add(Counter::SamplesRejected, malformed);
+        self.tally.add(Counter::RecordsRejectedSize, impossible);
         self.tally.add(
             Counter::RecordsWithoutCounters,
-            u64::from(records) - kept - not_ip - malformed,
+            u64::from(records) - kept - not_ip - malformed - impossible,
         );
         count_rest(&body[at..], self.tally);
         if kept > 0 {
@@ -439,7 +482,7 @@ impl Session<'_> {
     }
 
     /// Options data: sampling rates and the start of the exporter's clock.
-    fn options_set(&mut self, id: u16, body: &[u8]) -> u32 {
+    fn options_set(&mut self, id: u16, body: &[u8], moment: Moment) -> u32 {
         let Some(template) = self.domain.templates.get(&id) else {
             return 0;
         };
@@ -447,6 +490,7 @@ impl Session<'_> {
         let (mut at, mut records) = (0, 0_u32);
         let mut unused = Flow::default();
         let mut announcements = Vec::new();
+        let mut restarted_at_ms = None;
         while body.len() - at >= plan.record_min_bytes {
             let mut extras = Extras::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
@@ -454,27 +498,38 @@ impl Session<'_> {
             };
             at += length;
             records += 1;
-            let rate = extras.sampling.rate();
-            if rate != 0 {
-                let sampler = match (extras.sampler, extras.scope_interface) {
-                    (0, 1..) => interface_sampler(extras.scope_interface),
-                    (sampler, _) => sampler,
-                };
-                announcements.push((sampler, rate));
+            let told = extras.sampling.told();
+            if told.rate.is_known() {
+                announcements.push((extras.selector(), told));
             }
             if let (1.., Ok(boot_ms)) = (extras.boot_ms, i64::try_from(extras.boot_ms)) {
-                self.domain.boot_ms = Some(boot_ms);
-                *self.exporter_boot_ms = Some(boot_ms);
+                let before_ms = self.domain.boot_ms.replace(boot_ms);
+                *self.session_boot_ms = Some(boot_ms);
+                if before_ms.is_some_and(|before_ms| boot_ms.saturating_sub(before_ms) > RESTART_MIN_MS) {
+                    // In our time, which its clock may be ahead of or behind.
+                    let since_ms = moment.clock.export_ms.saturating_sub(boot_ms);
+                    restarted_at_ms = Some(moment.received_at_ms.saturating_sub(since_ms));
+                }
             }
         }
         if !announcements.is_empty() {
-            let refused = self
-                .rates
-                .announce(self.key, &announcements, self.limits.max_samplers_per_domain);
+            let refused = self.rates.announce(
+                self.key,
+                &announcements,
+                self.limits.max_samplers_per_domain,
+                self.samplers_elsewhere,
+                moment.received_at_ms,
+            );
             self.tally.add(Counter::SamplersRejected, refused);
         }
         self.tally.add(Counter::OptionsRecords, u64::from(records));
         count_rest(&body[at..], self.tally);
+        if let Some(restarted_at_ms) = restarted_at_ms {
+            let forgotten = self
+                .domain
+                .forget_templates_before(restarted_at_ms.saturating_sub(RESTART_MIN_MS));
+            self.count_forgotten(forgotten);
+        }
         records
     }
 
@@ -500,7 +555,28 @@ impl Session<'_> {
     }
 }
 
-/// Appends the records of a set column by column.
+/// A flow with its rate, and what is marked because of it.
+#[inline]
+pub(super) fn scaled_by(flow: Flow, chosen: ChosenRate) -> Flow {
+    Flow {
+        sampling_rate: chosen.rate,
+        sampling_divisor: chosen.divisor,
+        marks: flow.marks | chosen.marks(),
+        ..flow
+    }
+}
+
+/// Layer 3 of bytes that count layer 2 (IE 352: headers and payload): without an Ethernet header for each packet.
+fn take_off_layer2(flow: &mut Flow) {
+    const ETHERNET_HEADER_BYTES: u64 = 14;
+    let headers = flow.packets.saturating_mul(ETHERNET_HEADER_BYTES);
+    if headers <= flow.bytes {
+        flow.bytes -= headers;
+        flow.marks |= marks::LAYER2_TAKEN_OFF;
+    }
+}
+
+/// Appends the records of a set column by column; false, and nothing is appended, when one of them cannot be.
 #[expect(
     clippy::too_many_arguments,
     reason = "everything that a set's records have in common"
@@ -515,9 +591,16 @@ fn append_set(
     raw: &mut RawTimes,
     flows: &mut FlowColumns,
     tally: &mut Tally,
-) {
+) -> bool {
     let first = flows.len();
     columnar::append(plan, body, flows, raw);
+    if plan.compares_sizes {
+        let mut sizes = flows.bytes[first..].iter().zip(&flows.packets[first..]);
+        if sizes.any(|(bytes, packets)| super::cannot_be(*bytes, *packets)) {
+            flows.truncate(first);
+            return false;
+        }
+    }
     let mut push = |(start_ms, end_ms): (Option<i64>, Option<i64>)| {
         let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, tally);
         flows.start_at_ms.push(start_ms);
@@ -560,6 +643,7 @@ fn append_set(
         discarded += u64::from(was_discarded(*status));
     }
     tally.add(Counter::FlowsDiscarded, discarded);
+    true
 }
 
 /// What is left of a set: padding is at most three bytes, or zeros; anything else is a record that was cut off.

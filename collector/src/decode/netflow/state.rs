@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
+use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
 use super::template::{Template, TemplateKind};
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;
@@ -18,23 +19,73 @@ pub struct NetflowCheckpoint {
     pub(super) exporters: BTreeMap<Address, Exporter>,
 }
 
+/// What one address is remembered by: its transport sessions, and the sums that its limits hold for.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "StoredExporter")]
 pub(super) struct Exporter {
-    pub(super) domains: BTreeMap<DomainKey, Domain>,
-    pub(super) rates: AnnouncedRates,
-    /// IE 160 of the last options record that had it, for domains that were told none.
-    pub(super) boot_ms: Option<i64>,
+    pub(super) sessions: Sessions,
     /// What waits for templates in all domains.
     pub(super) pending_bytes: usize,
     /// Of the templates of all domains.
-    #[serde(default)]
     pub(super) template_fields: usize,
+}
+
+/// As a checkpoint holds it: of version 1.0 there was one session for all ports of an address.
+#[derive(Deserialize)]
+struct StoredExporter {
+    #[serde(default)]
+    sessions: Sessions,
+    #[serde(default)]
+    pending_bytes: usize,
+    #[serde(default)]
+    template_fields: usize,
+    #[serde(default)]
+    domains: BTreeMap<DomainKey, Domain>,
+    #[serde(default)]
+    rates: AnnouncedRates,
+    #[serde(default)]
+    boot_ms: Option<i64>,
+}
+
+impl From<StoredExporter> for Exporter {
+    fn from(stored: StoredExporter) -> Exporter {
+        let mut sessions = stored.sessions;
+        if !stored.domains.is_empty() {
+            let session = TransportSession {
+                domains: stored.domains,
+                rates: stored.rates,
+                boot_ms: stored.boot_ms,
+            };
+            sessions.put(PORT_NOT_KNOWN, session);
+        }
+        Exporter {
+            sessions,
+            pending_bytes: stored.pending_bytes,
+            template_fields: stored.template_fields,
+        }
+    }
 }
 
 impl Exporter {
     /// When its last datagram was understood; `None` where none ever was.
     pub(super) fn last_heard_ms(&self) -> Option<i64> {
-        self.domains.values().map(|domain| domain.last_heard_ms).max()
+        self.sessions
+            .iter()
+            .filter_map(|(_, session)| session.last_heard_ms())
+            .max()
+    }
+
+    /// Every domain of every session, with the session's port.
+    pub(super) fn domains(&self) -> impl Iterator<Item = (u16, DomainKey, &Domain)> {
+        self.sessions
+            .iter()
+            .flat_map(|(port, session)| session.domains.iter().map(move |(key, domain)| (port, *key, domain)))
+    }
+
+    /// Makes the sums right whatever they were.
+    pub(super) fn count(&mut self) {
+        self.template_fields = self.domains().map(|(_, _, domain)| domain.template_fields).sum();
+        self.pending_bytes = self.domains().map(|(_, _, domain)| domain.pending.bytes()).sum();
     }
 }
 
@@ -49,12 +100,27 @@ pub(super) struct Domain {
     #[serde(default)]
     pub(super) no_template_expires_before_ms: i64,
     pub(super) sequence: SequenceTracker,
+    /// Known to be lost.
+    #[serde(default)]
+    pub(super) sequence_lost: u64,
     pub(super) pending: PendingSets,
     /// IE 160 systemInitTimeMilliseconds.
     pub(super) boot_ms: Option<i64>,
     /// The rate that the last flow got.
     pub(super) sampling: ChosenRate,
+    /// How far its exporter's clock is ahead of ours (negative: behind), smoothed over its datagrams.
+    #[serde(default)]
+    pub(super) clock_offset_ms: Option<i64>,
+    /// When the rate that records say changed by so much that it is not believed yet; 0 otherwise.
+    #[serde(default)]
+    pub(super) rate_jumped_at_ms: i64,
 }
+
+/// What is said for so long is meant.
+const JUMP_BELIEVED_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// A clock that is suddenly off by so much more or less was set; smaller steps are smoothed.
+const CLOCK_SET_MS: i64 = 60_000;
 
 impl Domain {
     /// Keeps a template in place of one with the same id.
@@ -74,6 +140,51 @@ impl Domain {
     pub(super) fn remove_templates_of(&mut self, kind: TemplateKind) {
         self.templates.retain(|_, template| template.spec.kind != kind);
         self.count_template_fields();
+    }
+
+    /// Forgets what a restart of the exporter makes void: its templates, and what still waits for one of them. Answers how
+    /// many templates and how many waiting sets that were.
+    pub(super) fn forget_templates(&mut self) -> (u64, u64) {
+        let templates = self.templates.len() as u64;
+        self.templates.clear();
+        self.template_fields = 0;
+        (templates, self.pending.expire(i64::MAX))
+    }
+
+    /// As [`Domain::forget_templates`] for what came before `restarted_at_ms` and was not repeated since.
+    pub(super) fn forget_templates_before(&mut self, restarted_at_ms: i64) -> (u64, u64) {
+        let templates = self.templates.len();
+        self.templates
+            .retain(|_, template| template.last_seen_ms >= restarted_at_ms);
+        self.count_template_fields();
+        let forgotten = (templates - self.templates.len()) as u64;
+        (forgotten, self.pending.expire(restarted_at_ms))
+    }
+
+    /// Whether a rate is orders of magnitude from what was said before, and was not said for a day.
+    pub(super) fn rate_jumped(&mut self, now: ChosenRate, now_ms: i64) -> bool {
+        let before = self.sampling;
+        let is_same = (before.rate, before.divisor) == (now.rate, now.divisor);
+        if is_same {
+            if now_ms.saturating_sub(self.rate_jumped_at_ms) >= JUMP_BELIEVED_AFTER_MS {
+                self.rate_jumped_at_ms = 0;
+            }
+        } else {
+            let jumped = self.rate_jumped_at_ms == 0 && now.jumps_from(before);
+            self.rate_jumped_at_ms = if jumped { now_ms.max(1) } else { 0 };
+        }
+        self.rate_jumped_at_ms != 0
+    }
+
+    /// Takes the difference of a header's clock to the time of arrival.
+    pub(super) fn saw_clock(&mut self, offset_ms: i64) {
+        let step_ms = |known_ms: i64| offset_ms.saturating_sub(known_ms);
+        self.clock_offset_ms = match self.clock_offset_ms {
+            Some(known_ms) if step_ms(known_ms).unsigned_abs() < CLOCK_SET_MS.unsigned_abs() => {
+                Some(known_ms + step_ms(known_ms) / 8)
+            }
+            _ => Some(offset_ms),
+        };
     }
 
     /// Makes the count of fields right whatever it was.

@@ -16,13 +16,19 @@ pub struct DomainStatus {
     /// 5, 7, 9 or 10 = IPFIX.
     pub protocol_version: u8,
     pub observation_domain: u32,
+    /// The UDP port of its transport session; 0 = all ports of its exporter.
+    pub port: u16,
     pub last_heard_ms: i64,
+    /// How far its exporter's clock is ahead of ours, as its headers tell it; negative: behind.
+    pub clock_offset_ms: Option<i64>,
     /// The rate that its last flow got, and who said it.
     pub sampling: ChosenRate,
     /// As many as are listed, see [`LISTED_FIELDS_MAX`].
     pub templates: Vec<TemplateStatus>,
     /// All of them.
     pub templates_known: usize,
+    /// Records or datagrams that are known to be lost.
+    pub sequence_lost: u64,
     /// Records or datagrams that are missing and may still come.
     pub sequence_waiting: u64,
     /// Data sets that wait for a template.
@@ -60,7 +66,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStat
     let mut fields_free = LISTED_FIELDS_MAX;
     for (exporter, state) in exporters {
         let mut exporter_fields_free = LISTED_FIELDS_PER_EXPORTER_MAX.min(fields_free);
-        for (key, domain) in &state.domains {
+        for (port, key, domain) in state.domains() {
             let listed = domain.templates.iter().take_while(|(_, template)| {
                 let fields = template.spec.fields.len();
                 let fits = fields <= exporter_fields_free;
@@ -97,10 +103,13 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStat
                 exporter: *exporter,
                 protocol_version: key.protocol_version,
                 observation_domain: key.observation_domain,
+                port,
                 last_heard_ms: domain.last_heard_ms,
+                clock_offset_ms: domain.clock_offset_ms,
                 sampling: domain.sampling,
                 templates: templates.collect(),
                 templates_known: domain.templates.len(),
+                sequence_lost: domain.sequence_lost,
                 sequence_waiting: domain.sequence.waiting(),
                 pending_sets: domain.pending.len(),
                 pending_bytes: domain.pending.bytes(),
@@ -243,6 +252,7 @@ fn element_name(element: u16) -> Option<&'static str> {
         299 => "responderPackets",
         302 => "selectorId",
         304 => "selectorAlgorithm",
+        104 => "layer2packetSectionData",
         305 => "samplingPacketInterval",
         306 => "samplingPacketSpace",
         309 => "samplingSize",
@@ -250,8 +260,12 @@ fn element_name(element: u16) -> Option<&'static str> {
         311 => "samplingProbability",
         312 => "dataLinkFrameSize",
         315 => "dataLinkFrameSection",
+        322 => "observationTimeSeconds",
+        323 => "observationTimeMilliseconds",
         335 => "selectorName",
         352 => "layer2OctetDeltaCount",
+        365 => "staMacAddress",
+        366 => "staIPv4Address",
         _ => return None,
     })
 }

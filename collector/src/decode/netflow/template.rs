@@ -9,10 +9,12 @@ use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
 
 use super::columnar;
-use super::elements::{Choice, Target, scope_target_of, target_of, time_kind_of};
+use super::elements::{
+    Choice, LAYER2_BYTES, Target, VENDOR_BYTES, options_target_of, scope_target_of, target_of, time_kind_of,
+};
 use super::section::PacketSection;
 use super::wire::{be16, be32, unsigned};
-use crate::sampling::SamplingElements;
+use crate::sampling::{SamplingElements, Selector};
 use crate::times::TimeKind;
 
 /// Length of a field that carries its length in front of it (IPFIX).
@@ -52,7 +54,7 @@ pub(super) struct TemplateSpec {
     pub(super) kind: TemplateKind,
     /// How many fields at the front are scopes.
     pub(super) scope_fields: u16,
-    /// Of version 9: scope fields carry scope types, not elements, and no length is variable.
+    /// Of version 9: scope fields carry scope types, not elements.
     pub(super) is_v9: bool,
     pub(super) fields: Vec<FieldSpec>,
 }
@@ -125,47 +127,109 @@ pub(super) struct Plan {
     /// Has a byte count: without one, records are not flows.
     pub(super) counts_bytes: bool,
     pub(super) has_icmp: bool,
+    /// Has bytes and packets of the same packets: one can be checked against the other.
+    pub(super) compares_sizes: bool,
     /// Records say something of their own sampling.
     pub(super) tells_sampling: bool,
     /// Sets can be read column by column ([`super::columnar`]).
     pub(super) by_column: bool,
     /// Has a next hop and an output interface: both zero mean a discarded packet.
     pub(super) tells_path: bool,
+    /// Its bytes are of layer 2.
+    pub(super) counts_layer2: bool,
     /// Carries the head of a packet.
     pub(super) section: Option<PacketSection>,
 }
 
 /// What a record says beside the columns of [`Flow`].
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Extras {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) duration_ms: Option<u64>,
+    /// IE 366.
+    pub(super) station: Address,
     pub(super) icmp_type: u8,
     pub(super) icmp_code: u8,
     pub(super) sampling: SamplingElements,
     pub(super) sampler: u64,
     pub(super) scope_interface: u64,
+    /// Of options data that names none: any.
+    pub(super) scope_direction: u8,
+    pub(super) scope_template: u64,
+    /// Of the values of what is not understood; 0 where there is nothing of the kind.
+    pub(super) scope_other: u64,
     pub(super) boot_ms: u64,
     /// The record was a sampled packet.
     pub(super) is_packet: bool,
 }
 
+impl Default for Extras {
+    fn default() -> Extras {
+        Extras {
+            start: 0,
+            end: 0,
+            duration_ms: None,
+            station: Address::UNSPECIFIED,
+            icmp_type: 0,
+            icmp_code: 0,
+            sampling: SamplingElements::default(),
+            sampler: 0,
+            scope_interface: 0,
+            scope_direction: DIRECTION_UNKNOWN,
+            scope_template: 0,
+            scope_other: 0,
+            boot_ms: 0,
+            is_packet: false,
+        }
+    }
+}
+
+impl Extras {
+    /// Gives a wireless client's address to the side of the flow that it is: what it receives goes out to it.
+    #[inline]
+    pub(super) fn place_station(&self, flow: &mut Flow) {
+        const EGRESS: u8 = 1;
+        if self.station == Address::UNSPECIFIED {
+            return;
+        }
+        let side = if flow.direction == EGRESS {
+            &mut flow.dst_addr
+        } else {
+            &mut flow.src_addr
+        };
+        if *side == Address::UNSPECIFIED {
+            *side = self.station;
+        }
+    }
+
+    /// What a record of options data holds for.
+    pub(super) fn selector(&self) -> Selector {
+        Selector {
+            sampler: self.sampler,
+            interface: u32::try_from(self.scope_interface).unwrap_or(0),
+            direction: self.scope_direction,
+            template: u16::try_from(self.scope_template).unwrap_or(0),
+            other: self.scope_other,
+        }
+    }
+}
+
 impl Plan {
     /// Compiles a template; `None` when its records would have no bytes, or more than a set can hold.
     pub(super) fn compile(spec: &TemplateSpec) -> Option<Plan> {
-        let is_variable = spec.fields.iter().any(|field| field.length == VARIABLE_LENGTH) && !spec.is_v9;
+        let is_variable = spec.fields.iter().any(|field| field.length == VARIABLE_LENGTH);
         let mut candidates: Vec<(Target, u8, CopyField)> = Vec::new();
         let mut offset = 0_usize;
         for (index, field) in spec.fields.iter().enumerate() {
-            let found = if index < usize::from(spec.scope_fields) {
-                scope_target_of(field.element, spec.is_v9)
-            } else {
-                target_of(field.element)
+            let found = match spec.kind {
+                TemplateKind::Data => target_of(*field),
+                TemplateKind::Options if index < usize::from(spec.scope_fields) => scope_target_of(*field, spec.is_v9),
+                TemplateKind::Options if field.enterprise == 0 => options_target_of(field.element),
+                TemplateKind::Options => None,
             };
-            if field.enterprise == 0 && field.length > 0 {
-                let wanted = found.filter(|(target, _)| spec.kind == TemplateKind::Data || target.speaks_of_exporter());
-                if let Some((target, rank)) = wanted {
+            if field.length > 0 {
+                if let Some((target, rank)) = found {
                     let copy = CopyField {
                         target,
                         field: u16::try_from(index).ok()?,
@@ -187,8 +251,10 @@ impl Plan {
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
         candidates.sort_by_key(|(target, rank, copy)| (*target, std::cmp::Reverse((*rank, copy.field))));
         let best_rank = |target: Target| candidates.iter().filter(|c| c.0 == target).map(|c| c.1).min();
+        let bytes_rank = best_rank(Target::Bytes);
         let mut copies: Vec<CopyField> = candidates
             .iter()
+            .filter(|(target, ..)| *target != Target::MoreBytes || bytes_rank == Some(VENDOR_BYTES))
             .filter(|(target, rank, _)| target.choice() == Choice::ByValue || best_rank(*target) == Some(*rank))
             .map(|(_, _, copy)| *copy)
             .collect();
@@ -200,22 +266,28 @@ impl Plan {
             Some(time_kind_of(spec.fields[usize::from(copy.field)].element))
         };
         let has = |target: Target| copies.iter().any(|copy| copy.target == target);
+        let counted = (best_rank(Target::Bytes), best_rank(Target::Packets));
         Some(Plan {
             start: time_kind(Target::Start),
             end: time_kind(Target::End),
             counts_bytes: has(Target::Bytes),
             has_icmp: has(Target::IcmpTypeCode) || has(Target::IcmpType),
+            compares_sizes: matches!(counted, (Some(bytes), Some(packets)) if bytes == packets),
             tells_sampling: copies
                 .iter()
                 .any(|c| c.target.speaks_of_exporter() && c.target != Target::BootMs),
             tells_path: has(Target::NextHop) && has(Target::OutIf),
+            counts_layer2: bytes_rank == Some(LAYER2_BYTES),
             section: PacketSection::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
             } else {
                 Vec::new()
             },
-            by_column: !is_variable && has(Target::Bytes) && columnar::covers(&copies),
+            by_column: !is_variable
+                && has(Target::Bytes)
+                && bytes_rank != Some(LAYER2_BYTES)
+                && columnar::covers(&copies),
             record_min_bytes: offset,
             copies,
         })
@@ -309,9 +381,11 @@ fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
     match copy.target {
         Target::SrcAddr => set_address(&mut flow.src_addr, field, copy.keep_if_zero),
         Target::DstAddr => set_address(&mut flow.dst_addr, field, copy.keep_if_zero),
+        Target::StationAddr => set_address(&mut extras.station, field, copy.keep_if_zero),
         // A next hop of zero is none: `::`.
         Target::NextHop => set_address(&mut flow.next_hop, field, true),
         Target::SamplingProbability => extras.sampling.probability = probability(field),
+        Target::ScopeOther => extras.scope_other = fingerprint(extras.scope_other, copy.field, field),
         _ => {
             let value = kept(copy.target, unsigned(field));
             if value == 0 && copy.keep_if_zero {
@@ -345,6 +419,7 @@ pub(super) fn kept(target: Target, value: u64) -> u64 {
 fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras) {
     match target {
         Target::Bytes => flow.bytes = value,
+        Target::MoreBytes => flow.bytes = flow.bytes.saturating_add(value),
         Target::Packets => flow.packets = value,
         Target::Protocol => flow.ip_protocol = value as u8,
         Target::Tos => flow.tos = value as u8,
@@ -379,9 +454,27 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::SamplingPopulation => extras.sampling.population = value,
         Target::Sampler => extras.sampler = value,
         Target::ScopeInterface => extras.scope_interface = value,
+        Target::ScopeDirection => extras.scope_direction = if value <= 1 { value as u8 } else { DIRECTION_UNKNOWN },
+        Target::ScopeTemplate => extras.scope_template = value,
         Target::BootMs => extras.boot_ms = value,
-        Target::SrcAddr | Target::DstAddr | Target::NextHop | Target::SamplingProbability => {}
+        Target::SrcAddr
+        | Target::DstAddr
+        | Target::StationAddr
+        | Target::NextHop
+        | Target::SamplingProbability
+        | Target::ScopeOther => {}
     }
+}
+
+/// Tells values apart by which options data holds for things that are not understood (FNV-1a); never 0.
+fn fingerprint(before: u64, place: u16, field: &[u8]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let bytes = place.to_be_bytes().into_iter().chain(field.iter().copied());
+    let mixed = bytes.fold(before ^ OFFSET, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    });
+    mixed.max(1)
 }
 
 #[inline]

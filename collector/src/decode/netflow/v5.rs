@@ -30,8 +30,8 @@ pub(super) struct FixedDatagram<'a> {
     pub(super) engine: u32,
     /// 0 in v7, which has none.
     pub(super) sampling_word: u16,
-    /// Bytes after the last record.
-    pub(super) trailing_bytes: usize,
+    /// What follows the last record.
+    pub(super) behind: &'a [u8],
     records: &'a [u8],
     record_bytes: usize,
 }
@@ -53,6 +53,7 @@ impl<'a> FixedDatagram<'a> {
         let record_bytes = if is_v7 { RECORD_BYTES_V7 } else { RECORD_BYTES_V5 };
         let records_end = HEADER_BYTES + usize::from(word16(2)?) * record_bytes;
         let records = payload.get(HEADER_BYTES..records_end).ok_or(FixedError::Length)?;
+        let behind = &payload[records_end..];
         let export_ms = i64::from(word32(8)?) * 1000 + i64::from(word32(12)? / 1_000_000);
         Ok(FixedDatagram {
             clock: Clock {
@@ -62,7 +63,7 @@ impl<'a> FixedDatagram<'a> {
             sequence: word32(16)?,
             engine: if is_v7 { 0 } else { u32::from(word16(20)?) },
             sampling_word: if is_v7 { 0 } else { word16(22)? },
-            trailing_bytes: payload.len() - records_end,
+            behind,
             records,
             record_bytes,
         })

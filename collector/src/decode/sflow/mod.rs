@@ -8,7 +8,8 @@
 //!   because nothing behind it can be found.
 //! * Nothing is allocated from a length field; state is bounded by [`SflowLimits`].
 //! * The exporter is the agent address, the observation domain the sub-agent id. Agents that say no address are known by
-//!   their UDP source.
+//!   their UDP source. Where two sources claim one agent and sub-agent, each has numbers of its own, and only one has the agent's
+//!   address for a name (`SflowDecoder::name_of`): the other is known by its UDP source.
 //! * A flow is one sampled packet: `packets` = 1, `bytes` = layer 3 of that packet, `sampling_rate` its sample's own unless
 //!   the configuration overrides it.
 //!
@@ -61,6 +62,8 @@ pub struct SflowLimits {
     pub agents_per_source_max: usize,
     /// Where there are `agents_max`, those that are not listed and were not heard for so long are forgotten.
     pub silence_max_ms: i64,
+    /// A source that was silent for so long gives its agent's name to another one that claims it.
+    pub name_silence_max_ms: i64,
     /// Data sources remembered per agent; further ones are decoded but not listed.
     pub sources_per_agent_max: usize,
     /// Interfaces remembered per agent; further ones are decoded but not listed.
@@ -76,6 +79,7 @@ impl Default for SflowLimits {
             sub_agents_max: 256,
             agents_per_source_max: 1_024,
             silence_max_ms: 24 * 60 * 60 * 1000,
+            name_silence_max_ms: 10 * 60 * 1000,
             sources_per_agent_max: 1_024,
             interfaces_per_agent_max: 4_096,
             strangers_max: 1_024,
@@ -87,18 +91,24 @@ impl Default for SflowLimits {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AgentStatus {
     pub exporter: Address,
+    /// The address that it claims, where that is another's name; `::` otherwise.
+    #[serde(default)]
+    pub agent: Address,
     pub sub_agent: u32,
     /// UTC ms of its latest datagram.
     pub last_heard_ms: i64,
     /// Sequence number of its latest datagram.
     pub sequence: u32,
     pub uptime_ms: u32,
-    /// The UDP source that it was first heard from.
+    /// The UDP source that it was heard from.
     #[serde(default)]
     pub source: Address,
     /// Which of its datagrams are missing.
     #[serde(default)]
     pub numbers: SequenceTracker,
+    /// Datagrams that are known to be lost.
+    #[serde(default)]
+    pub lost: u64,
     /// In order of kind and index.
     pub sources: Vec<SourceStatus>,
     /// Interfaces that samples named, ascending.
@@ -124,13 +134,23 @@ pub struct SflowCheckpoint {
     pub strangers: Vec<Address>,
 }
 
+/// Who speaks: an agent's address is only what a datagram claims.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct AgentKey {
+    agent: Address,
+    sub_agent: u32,
+    source: Address,
+}
+
 #[derive(Debug)]
 struct Agent {
+    /// Its name.
+    exporter: Address,
     last_heard_ms: i64,
     sequence: u32,
     uptime_ms: u32,
-    source: Address,
     numbers: SequenceTracker,
+    lost: u64,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
 }
@@ -148,7 +168,7 @@ pub struct SflowDecoder {
     rates: HashMap<Address, ConfiguredRate>,
     /// Of agents that neither say a rate nor have a default of their own.
     default_rate: Option<u32>,
-    agents: BTreeMap<(Address, u32), Agent>,
+    agents: BTreeMap<AgentKey, Agent>,
     /// How many of them each UDP source was first heard with.
     agents_by_source: HashMap<Address, usize>,
     strangers: BTreeSet<Address>,
@@ -201,7 +221,17 @@ impl SflowDecoder {
             (exporter.address, rate)
         });
         self.rates = rates.collect();
+        self.name_listed();
         self.default_rate = sampling.decoding.default_sampling_rate.filter(|rate| *rate > 0);
+    }
+
+    /// Calls agents by their UDP source where the configuration lists that and not their address: how a collision is put right.
+    fn name_listed(&mut self) {
+        for (key, agent) in &mut self.agents {
+            if self.rates.contains_key(&key.source) && !self.rates.contains_key(&key.agent) {
+                agent.exporter = key.source;
+            }
+        }
     }
 
     /// Forgets agents that are not listed and were silent for long, where there are as many as there may be. What was missing
@@ -215,12 +245,12 @@ impl SflowDecoder {
         };
         let oldest_ms = now_ms.saturating_sub(self.limits.silence_max_ms);
         let rates = &self.rates;
-        self.agents.retain(|(exporter, sub_agent), agent| {
-            let stays = rates.contains_key(exporter) || agent.last_heard_ms >= oldest_ms;
+        self.agents.retain(|key, agent| {
+            let stays = rates.contains_key(&agent.exporter) || agent.last_heard_ms >= oldest_ms;
             if !stays {
                 let missing = agent.numbers.waiting();
                 out.counts
-                    .add(count_key(*exporter, *sub_agent), Counter::SequenceLost, missing);
+                    .add(count_key(agent.exporter, key.sub_agent), Counter::SequenceLost, missing);
             }
             stays
         });
@@ -229,63 +259,113 @@ impl SflowDecoder {
 
     /// Counts every datagram that is still waited for as lost.
     pub fn give_up_gaps(&mut self, out: &mut Decoded) {
-        for ((exporter, sub_agent), agent) in &mut self.agents {
+        for (key, agent) in &mut self.agents {
             let lost = agent.numbers.give_up();
+            agent.lost += lost;
             out.counts
-                .add(count_key(*exporter, *sub_agent), Counter::SequenceLost, lost);
+                .add(count_key(agent.exporter, key.sub_agent), Counter::SequenceLost, lost);
         }
     }
 
     /// Whether an agent that was never heard may be remembered.
     fn has_room_for(&self, exporter: Address, source: Address) -> bool {
-        if self.agents.range((exporter, 0)..=(exporter, u32::MAX)).count() >= self.limits.sub_agents_max {
+        let of_source = self.agents_by_source.get(&source).copied().unwrap_or(0);
+        let is_full = self.agents.len() >= self.limits.agents_max || of_source >= self.limits.agents_per_source_max;
+        if is_full && !self.rates.contains_key(&exporter) {
             return false;
         }
-        if self.rates.contains_key(&exporter) {
-            return true;
-        }
-        let of_source = self.agents_by_source.get(&source).copied().unwrap_or(0);
-        self.agents.len() < self.limits.agents_max && of_source < self.limits.agents_per_source_max
+        let of_exporter = self.agents.values().filter(|agent| agent.exporter == exporter);
+        of_exporter.count() < self.limits.sub_agents_max
     }
 
-    /// Appends the flows, interface counters and counts of one datagram to `out`.
-    pub fn decode(&mut self, datagram: &Datagram<'_>, out: &mut Decoded) {
+    /// What an agent that was never heard is called, and who must give up that name for it.
+    ///
+    /// * A source that the configuration lists is called by its own address, unless it lists the agent's.
+    /// * Otherwise the agent's address is the name of the first source that claims it, as long as it is heard. A source that
+    ///   claims it after that was silent for [`SflowLimits::name_silence_max_ms`], or goes on with its numbers and its uptime, is the
+    ///   same agent with another source.
+    /// * Whoever claims an address that another speaks under is called by its source: a forged datagram cannot take a name away.
+    fn name_of(&self, key: AgentKey, head: &Head, now_ms: i64) -> (Address, Option<AgentKey>) {
+        if key.agent == key.source {
+            return (key.agent, None);
+        }
+        if self.rates.contains_key(&key.source) && !self.rates.contains_key(&key.agent) {
+            return (key.source, None);
+        }
+        let from = AgentKey {
+            source: Address([0; 16]),
+            ..key
+        };
+        let to = AgentKey {
+            source: Address([0xff; 16]),
+            ..key
+        };
+        let holder = self
+            .agents
+            .range(from..=to)
+            .find(|(_, agent)| agent.exporter == key.agent);
+        match holder {
+            None => (key.agent, None),
+            Some((holder, agent))
+                if holder.source != holder.agent
+                    && (now_ms.saturating_sub(agent.last_heard_ms) > self.limits.name_silence_max_ms
+                        || agent.goes_on_with(head, now_ms)) =>
+            {
+                (key.agent, Some(*holder))
+            }
+            Some(_) => (key.source, None),
+        }
+    }
+
+    /// Appends the flows, interface counters and counts of one datagram to `out`; answers which exporter spoke.
+    pub fn decode(&mut self, datagram: &Datagram<'_>, out: &mut Decoded) -> Address {
         let mut xdr = Xdr::new(datagram.payload);
         let head = match read_head(&mut xdr) {
             Ok(head) => head,
             Err(cause) => {
                 let key = self.stranger_key(datagram.source);
                 count_datagram(datagram, key, cause, &mut out.counts);
-                return;
+                return datagram.source;
             }
         };
-        let exporter = match head.agent {
+        let claimed = match head.agent {
             Address::UNSPECIFIED => datagram.source,
             agent => agent,
         };
-        let key = count_key(exporter, head.sub_agent);
-        let name = (exporter, head.sub_agent);
+        let name = AgentKey {
+            agent: claimed,
+            sub_agent: head.sub_agent,
+            source: datagram.source,
+        };
         if !self.agents.contains_key(&name) {
-            if !self.has_room_for(exporter, datagram.source) {
-                let nobody = count_key(Address::UNSPECIFIED, 0);
-                count_datagram(datagram, nobody, Counter::DatagramsRejectedLimit, &mut out.counts);
-                return;
+            let (exporter, former) = self.name_of(name, &head, datagram.received_at_ms);
+            if let Some(former) = former
+                && let Some(agents) = self.agents_by_source.get_mut(&former.source)
+            {
+                *agents = agents.saturating_sub(1);
             }
+            let agent = match former.and_then(|former| self.agents.remove(&former)) {
+                Some(agent) => agent,
+                None if self.has_room_for(exporter, datagram.source) => Agent::new(exporter, &head),
+                None => {
+                    let nobody = count_key(Address::UNSPECIFIED, 0);
+                    count_datagram(datagram, nobody, Counter::DatagramsRejectedLimit, &mut out.counts);
+                    return claimed;
+                }
+            };
+            self.agents.insert(name, agent);
             *self.agents_by_source.entry(datagram.source).or_default() += 1;
         }
-        let agent = self.agents.entry(name).or_insert_with(|| Agent {
-            last_heard_ms: datagram.received_at_ms,
-            sequence: head.sequence,
-            uptime_ms: head.uptime_ms,
-            source: datagram.source,
-            numbers: SequenceTracker::default(),
-            sources: BTreeMap::new(),
-            interfaces: BTreeSet::new(),
-        });
+        let Some(agent) = self.agents.get_mut(&name) else {
+            return claimed;
+        };
+        let exporter = agent.exporter;
+        let key = count_key(exporter, head.sub_agent);
         count_datagram(datagram, key, Counter::DatagramsDecoded, &mut out.counts);
         let observed = agent
             .numbers
             .observe_within(head.sequence, Some(1), Some(head.uptime_ms), SEQUENCE_LOSS_MAX);
+        agent.lost += observed.lost;
         out.counts.add(key, Counter::SequenceLost, observed.lost);
         out.counts.add(key, Counter::SequenceReset, u64::from(observed.reset));
         out.counts
@@ -350,6 +430,7 @@ impl SflowDecoder {
             }
         }
         tally.add_to(key, &mut out.counts);
+        exporter
     }
 
     /// The state as of the last datagram.
@@ -382,17 +463,27 @@ impl SflowDecoder {
                 (key, source.sampling_rate)
             });
             let agent = Agent {
+                exporter: status.exporter,
                 last_heard_ms: status.last_heard_ms,
                 sequence: status.sequence,
                 uptime_ms: status.uptime_ms,
-                source: status.source,
                 numbers: status.numbers,
+                lost: status.lost,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
             };
-            ((status.exporter, status.sub_agent), agent)
+            let agent_key = AgentKey {
+                agent: match status.agent {
+                    Address::UNSPECIFIED => status.exporter,
+                    claimed => claimed,
+                },
+                sub_agent: status.sub_agent,
+                source: status.source,
+            };
+            (agent_key, agent)
         });
         decoder.agents = agents.collect();
+        decoder.name_listed();
         decoder.agents_by_source = count_by_source(&decoder.agents);
         decoder.strangers = checkpoint.strangers.into_iter().take(limits.strangers_max).collect();
         decoder
@@ -400,29 +491,63 @@ impl SflowDecoder {
 
     /// What is known of each agent, in order of exporter and sub-agent.
     pub fn agents(&self) -> Vec<AgentStatus> {
-        let statuses = self.agents.iter().map(|((exporter, sub_agent), agent)| {
+        let statuses = self.agents.iter().map(|(key, agent)| {
             let sources = agent.sources.iter().map(|(source, rate)| SourceStatus {
                 kind: source.kind,
                 index: source.index,
                 sampling_rate: *rate,
             });
             AgentStatus {
-                exporter: *exporter,
-                sub_agent: *sub_agent,
+                exporter: agent.exporter,
+                agent: if key.agent == agent.exporter {
+                    Address::UNSPECIFIED
+                } else {
+                    key.agent
+                },
+                sub_agent: key.sub_agent,
                 last_heard_ms: agent.last_heard_ms,
                 sequence: agent.sequence,
                 uptime_ms: agent.uptime_ms,
-                source: agent.source,
+                source: key.source,
                 numbers: agent.numbers.clone(),
+                lost: agent.lost,
                 sources: sources.collect(),
                 interfaces: agent.interfaces.iter().copied().collect(),
             }
         });
-        statuses.collect()
+        let mut statuses: Vec<AgentStatus> = statuses.collect();
+        statuses.sort_by_key(|status| (status.exporter, status.sub_agent, status.agent, status.source));
+        statuses
     }
 }
 
 impl Agent {
+    fn new(exporter: Address, head: &Head) -> Agent {
+        Agent {
+            exporter,
+            last_heard_ms: i64::MIN,
+            sequence: head.sequence,
+            uptime_ms: head.uptime_ms,
+            numbers: SequenceTracker::default(),
+            lost: 0,
+            sources: BTreeMap::new(),
+            interfaces: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a datagram is the next one of this agent, whatever its source: by number and by uptime.
+    fn goes_on_with(&self, head: &Head, received_at_ms: i64) -> bool {
+        const MISSING_MAX: u32 = 64;
+        const START_TOLERANCE_MS: u64 = 5_000;
+        let passed_ms = i64::from(head.uptime_ms.wrapping_sub(self.uptime_ms) as i32);
+        let elapsed_ms = received_at_ms.saturating_sub(self.last_heard_ms);
+        passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS
+            && self
+                .numbers
+                .step_to(head.sequence)
+                .is_some_and(|step| step <= MISSING_MAX)
+    }
+
     fn saw_source(&mut self, source: DataSource, sampling_rate: u32, limits: SflowLimits) {
         let has_room = self.sources.len() < limits.sources_per_agent_max;
         match self.sources.entry(source) {
@@ -456,10 +581,10 @@ impl Tally {
     }
 }
 
-fn count_by_source(agents: &BTreeMap<(Address, u32), Agent>) -> HashMap<Address, usize> {
+fn count_by_source(agents: &BTreeMap<AgentKey, Agent>) -> HashMap<Address, usize> {
     let mut counted = HashMap::new();
-    for agent in agents.values() {
-        *counted.entry(agent.source).or_default() += 1;
+    for key in agents.keys() {
+        *counted.entry(key.source).or_default() += 1;
     }
     counted
 }

@@ -81,6 +81,7 @@ fn decode_at(decoder: &mut SflowDecoder, source: Address, received_at_ms: i64, p
     let datagram = Datagram {
         received_at_ms,
         source,
+        source_port: 0,
         payload,
     };
     decoder.decode(&datagram, &mut out);
@@ -449,4 +450,129 @@ fn a_flood_of_agents_is_over_a_day_after_it() {
     assert!(is_decoded(&mut decoder, forged(3), forged(3), 0, NOW_MS + DAY_MS + 2));
     let known: Vec<Address> = decoder.agents().iter().map(|agent| agent.exporter).collect();
     assert_eq!(known, [forged(2), forged(3), switch()]);
+}
+
+/// A datagram of an agent that started `uptime_ms` ago, with one sample.
+fn sampled(agent: Address, sequence: u32, uptime_ms: u32) -> Vec<u8> {
+    let mut payload = datagram_of(agent, 0, sequence, &[sample(7, 512, 7, 8, &[raw_header(&udp_frame())])]);
+    payload[20..24].copy_from_slice(&uptime_ms.to_be_bytes());
+    payload
+}
+
+fn private_agent() -> Address {
+    "192.168.1.1".parse().unwrap()
+}
+
+#[test]
+fn case_06d_two_sources_of_one_agent_address_are_two_exporters() {
+    let mut decoder = decoder();
+    let hosts: [Address; 2] = ["192.0.2.11".parse().unwrap(), "192.0.2.12".parse().unwrap()];
+    let mut counts = Counts::default();
+    let mut exporters = BTreeSet::new();
+    for i in 0..100_u32 {
+        for (host, sequence, uptime_ms) in [(hosts[0], 50_000 + i, 9_000_000), (hosts[1], i, 1_000)] {
+            let out = decode_at(
+                &mut decoder,
+                host,
+                NOW_MS,
+                &sampled(private_agent(), sequence, uptime_ms),
+            );
+            assert_eq!(out.flows.len(), 1);
+            exporters.insert(out.flows.rows()[0].exporter);
+            counts.merge(&out.counts);
+        }
+    }
+    // The first keeps the agent's name, the other has its source's: neither changes once it has one.
+    assert_eq!(exporters, BTreeSet::from([private_agent(), hosts[1]]));
+    for counter in [
+        Counter::SequenceLost,
+        Counter::SequenceReset,
+        Counter::SequenceReordered,
+    ] {
+        assert_eq!(counts.total(counter), 0, "{}", counter.name());
+    }
+    let shown: Vec<(Address, Address)> = decoder
+        .agents()
+        .iter()
+        .map(|agent| (agent.exporter, agent.agent))
+        .collect();
+    assert_eq!(
+        shown,
+        [(hosts[1], private_agent()), (private_agent(), Address::UNSPECIFIED)],
+        "the page says whose name it claims"
+    );
+    let restored = SflowDecoder::restore(SflowLimits::default(), &MeteringConfig::default(), decoder.checkpoint());
+    assert_eq!(restored.checkpoint(), decoder.checkpoint(), "F1");
+
+    // Both are listed by their sources: each has its own from then on.
+    let mut metering = listing(hosts[0]);
+    metering.exporters.push(ExporterConfig::unlisted(hosts[1]));
+    decoder.set_sampling(&metering);
+    for (host, sequence) in [(hosts[0], 50_100), (hosts[1], 100)] {
+        let out = decode_at(&mut decoder, host, NOW_MS, &sampled(private_agent(), sequence, 1_000));
+        assert_eq!(out.flows.rows()[0].exporter, host);
+    }
+}
+
+#[test]
+fn a_configured_agent_address_keeps_its_name_whatever_others_claim() {
+    let mut decoder = SflowDecoder::new(SflowLimits::default(), &listing(private_agent()));
+    let exporter = |decoder: &mut SflowDecoder, source, sequence, uptime_ms| {
+        let out = decode_at(decoder, source, NOW_MS, &sampled(private_agent(), sequence, uptime_ms));
+        out.flows.rows()[0].exporter
+    };
+    assert_eq!(
+        exporter(&mut decoder, switch(), 1, 5_000),
+        private_agent(),
+        "as version 1.0 had it"
+    );
+    for number in 0..50 {
+        assert_eq!(
+            exporter(&mut decoder, forged(number), 99 * number, 77_000_000),
+            forged(number)
+        );
+    }
+    assert_eq!(exporter(&mut decoder, switch(), 2, 5_000), private_agent());
+}
+
+#[test]
+fn an_agent_whose_source_changes_is_the_same_agent() {
+    let mut decoder = decoder();
+    let out = decode_at(&mut decoder, switch(), NOW_MS, &sampled(private_agent(), 7, 5_000));
+    assert_eq!(out.flows.rows()[0].exporter, private_agent());
+    // Another path, a second later: number and uptime go on.
+    let out = decode_at(
+        &mut decoder,
+        forged(1),
+        NOW_MS + 1_000,
+        &sampled(private_agent(), 9, 6_000),
+    );
+    assert_eq!(out.flows.rows()[0].exporter, private_agent());
+    assert_eq!(decoder.agents().len(), 1);
+    assert_eq!(decoder.agents()[0].numbers.waiting(), 1, "number 8 may still come");
+    // A new device under the old address, after a while.
+    let later_ms = NOW_MS + SflowLimits::default().name_silence_max_ms + 2_000;
+    let out = decode_at(&mut decoder, forged(2), later_ms, &sampled(private_agent(), 1, 100));
+    assert_eq!(out.flows.rows()[0].exporter, private_agent());
+    assert_eq!(decoder.agents().len(), 1);
+}
+
+#[test]
+fn an_agent_of_version_1_0_goes_on_from_whatever_source() {
+    // It kept the source that an agent was first heard from, and one entry for all of them.
+    let stored = serde_json::json!({ "strangers": [], "agents": [{
+        "exporter": "192.168.1.1", "sub_agent": 0, "last_heard_ms": NOW_MS, "sequence": 41, "uptime_ms": 5_000,
+        "source": "192.0.2.7", "numbers": { "next": 42, "gaps": [], "behind": null, "uptime_ms": 5_000 },
+        "sources": [], "interfaces": [],
+    }] });
+    let checkpoint = serde_json::from_value(stored).unwrap();
+    let mut decoder = SflowDecoder::restore(SflowLimits::default(), &MeteringConfig::default(), checkpoint);
+    let out = decode_at(
+        &mut decoder,
+        forged(1),
+        NOW_MS + 2_000,
+        &sampled(private_agent(), 42, 7_000),
+    );
+    assert_eq!(out.flows.rows()[0].exporter, private_agent());
+    assert_eq!(out.counts.total(Counter::SequenceLost), 0);
 }

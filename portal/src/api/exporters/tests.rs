@@ -153,6 +153,61 @@ fn the_source_of_the_rate_is_the_override_then_the_domains() {
 }
 
 #[test]
+fn sessions_clocks_agents_and_rates_that_need_somebody_are_problems() {
+    let config = configured("192.0.2.1", "mx1");
+    let problems = |domains: Vec<DomainView>| {
+        let exporter = ExporterStatus {
+            domains,
+            ..heard("192.0.2.1", 1_000)
+        };
+        let view = view::exporter(&exporter, Some(&config), 0, NOW_MS);
+        let advice: Vec<String> = view.problems.iter().map(|problem| problem.advice.clone()).collect();
+        (
+            whats(&view).iter().map(|what| (*what).to_owned()).collect::<Vec<_>>(),
+            advice.concat(),
+        )
+    };
+    let sound = DomainView {
+        protocol_version: 9,
+        port: 40_001,
+        templates: 4,
+        clock_offset_ms: Some(-900),
+        ..DomainView::default()
+    };
+    assert_eq!(problems(vec![sound.clone()]).0, [""; 0]);
+    let slow = DomainView {
+        clock_offset_ms: Some(-45 * 60_000),
+        ..sound.clone()
+    };
+    let (whats, advice) = problems(vec![slow]);
+    assert_eq!(whats, ["clock is off"]);
+    assert!(advice.contains("45 min behind"), "{advice}");
+    let waiting = DomainView {
+        port: 40_002,
+        templates: 0,
+        pending_sets: 3,
+        ..sound.clone()
+    };
+    let (whats, advice) = problems(vec![sound.clone(), waiting]);
+    assert_eq!(whats, ["templates from another port"]);
+    assert!(advice.contains("UDP port 40002") && advice.contains("sessions = \"address\""));
+    let claimed = DomainView {
+        agent: Some("192.168.1.1".parse().unwrap()),
+        ..DomainView::default()
+    };
+    assert_eq!(problems(vec![claimed]).0, ["agent address in use"]);
+    let swapped = DomainView {
+        sampling_rate: Some(3_909_288_960),
+        sampling_divisor: 16_777_216,
+        sampling_implausible: true,
+        ..sound
+    };
+    let (whats, advice) = problems(vec![swapped]);
+    assert_eq!(whats, ["implausible sampling rate"]);
+    assert!(advice.contains("3909288960/16777216"), "{advice}");
+}
+
+#[test]
 fn losses_are_a_share_of_what_was_sent() {
     let lost = |versions: &[u8], sequence_lost| {
         let exporter = ExporterStatus {

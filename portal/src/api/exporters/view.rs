@@ -69,7 +69,16 @@ pub(crate) struct Domain {
     pub(crate) pending_sets: u64,
     /// Records or datagrams that its sequence numbers miss.
     pub(crate) sequence_lost: u64,
+    /// The UDP port of its transport session; 0 where all ports are one.
+    pub(crate) port: u16,
+    /// How far its exporter's clock is ahead of the collector's, where it is off; negative: behind.
+    pub(crate) clock_off_ms: Option<i64>,
+    /// The sFlow agent address that it claims, where that is another exporter's name.
+    pub(crate) agent: Option<Address>,
     pub(crate) sampling_rate: Option<u32>,
+    /// What it is divided by: 1 unless the exporter says a fraction.
+    pub(crate) sampling_divisor: u32,
+    pub(crate) sampling_implausible: bool,
     pub(crate) sampling_source: String,
 }
 
@@ -194,7 +203,12 @@ pub(crate) fn exporter(
                 templates_known: domain.templates,
                 pending_sets: domain.pending_sets,
                 sequence_lost: domain.sequence_lost,
+                port: domain.port,
+                clock_off_ms: domain.clock_off_ms(),
+                agent: domain.agent,
                 sampling_rate: domain.sampling_rate,
+                sampling_divisor: domain.sampling_divisor.max(1),
+                sampling_implausible: domain.sampling_implausible,
                 sampling_source: domain.sampling_source.clone(),
             })
             .collect(),
@@ -262,6 +276,26 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
     }
 }
 
+/// A rate, for people: `1,000` or `3/2`.
+pub(crate) fn rate_words(rate: u32, divisor: u32) -> String {
+    match divisor {
+        0 | 1 => format::grouped(u64::from(rate)),
+        divisor => format!("{rate}/{divisor}"),
+    }
+}
+
+/// How far a clock is off, for people: `45 min behind`.
+pub(crate) fn clock_words(off_ms: i64) -> String {
+    let seconds = off_ms.unsigned_abs() / 1000;
+    let amount = match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    };
+    format!("{amount} {}", if off_ms < 0 { "behind" } else { "ahead of" })
+}
+
 fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |what, advice: String| problems.push(Problem { what, advice });
@@ -312,6 +346,52 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         add(
             "no templates",
             "Its data waits for templates. Lower the template refresh rate on the router.".to_owned(),
+        );
+    }
+    let waits = |domain: &&Domain| domain.pending_sets > 0 && domain.templates_known == 0;
+    if let Some(waiting) = view.domains.iter().find(waits)
+        && view
+            .domains
+            .iter()
+            .any(|domain| domain.templates_known > 0 && domain.port != waiting.port)
+    {
+        add(
+            "templates from another port",
+            format!(
+                "Data from UDP port {} waits for templates, which came from another port only. If one router sends both, set \
+                 sessions = \"address\" for it; if there are two behind this address, wait for the other's templates.",
+                waiting.port
+            ),
+        );
+    }
+    if let Some(domain) = view.domains.iter().find(|domain| domain.sampling_implausible) {
+        add(
+            "implausible sampling rate",
+            format!(
+                "It says that it samples one packet in {}, which no exporter does or which is orders of magnitude from what it said \
+                 before. Compare with its configuration, and set sampling_rate to what is right.",
+                rate_words(domain.sampling_rate.unwrap_or(0), domain.sampling_divisor)
+            ),
+        );
+    }
+    let clock_off_ms = view.domains.iter().filter_map(|domain| domain.clock_off_ms);
+    if let Some(off_ms) = clock_off_ms.max_by_key(|off_ms| off_ms.unsigned_abs()) {
+        add(
+            "clock is off",
+            format!(
+                "Its headers tell a time that is {} the collector's, so its flows are counted in other windows than they crossed. \
+                 Set its clock by NTP.",
+                clock_words(off_ms)
+            ),
+        );
+    }
+    if let Some(agent) = view.domains.iter().find_map(|domain| domain.agent) {
+        add(
+            "agent address in use",
+            format!(
+                "It says that it is sFlow agent {agent}, and another source does, too. It is called by its UDP source. Give each \
+                 agent an address of its own, or list both sources as exporters."
+            ),
         );
     }
     if view

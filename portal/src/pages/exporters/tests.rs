@@ -16,7 +16,8 @@ fn write_status(dir: &Path) {
             "datagrams": 1_000, "datagram_bytes": 1_400_000, "flows": 24_000, "bytes_scaled": 5_000_000_000_u64,
             "protocol_versions": [10], "sampling_rate": 1000, "sequence_lost": 240,
             "domains": [
-                {"observation_domain": 16, "protocol_version": 10, "sequence_lost": 1_240, "sampling_rate": 1000},
+                {"observation_domain": 16, "protocol_version": 10, "sequence_lost": 1_240, "sampling_rate": 1000,
+                 "port": 40_001, "clock_offset_ms": -2_700_000},
             ],
             "counters": {"datagrams_rejected.short": 7, "datagrams": 1_007},
             "interfaces": [
@@ -44,6 +45,9 @@ async fn an_exporter_is_shown_with_what_it_sends_and_what_is_missing() {
         "240 (0.99 %)",
         "datagrams rejected: short",
         "<td class=\"num ez-warn\">1,240</td>",
+        "port 40001",
+        "clock is off",
+        "45 min behind",
         "[[exporter]]",
         "address = &#34;192.0.2.1&#34;",
         "198.51.100.10:2055",

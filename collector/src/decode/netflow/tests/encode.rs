@@ -6,7 +6,7 @@ pub(super) struct Ipfix {
     pub(super) domain: u32,
     pub(super) sequence: u32,
     pub(super) export_s: u32,
-    sets: Vec<u8>,
+    pub(super) sets: Vec<u8>,
 }
 
 fn push_set(sets: &mut Vec<u8>, id: u16, body: &[u8]) {
@@ -83,7 +83,7 @@ impl Ipfix {
 pub(super) struct V9 {
     pub(super) sequence: u32,
     pub(super) uptime_ms: u32,
-    sets: Vec<u8>,
+    pub(super) sets: Vec<u8>,
 }
 
 impl V9 {

@@ -23,6 +23,7 @@ fn decode_of(decoder: &mut NetflowDecoder, source: Address, received_at_ms: i64,
     let datagram = Datagram {
         received_at_ms,
         source,
+        source_port: 0,
         payload: &message.build(),
     };
     decoder.decode(&datagram, &mut out);
@@ -91,7 +92,7 @@ fn f2_what_is_given_up_with_a_forgotten_exporter_is_counted() {
         ..DecodeLimits::default()
     };
     let mut decoder = NetflowDecoder::new(limits, SamplingConfig::default());
-    let unknown_template = |sequence| Ipfix::new().sequence(sequence).set(300, &flow_record(1, 1));
+    let unknown_template = |sequence| Ipfix::new().sequence(sequence).set(300, &flow_record(100, 1));
     let mut counts = decode_of(&mut decoder, forged(1), NOW_MS, unknown_template(0)).counts;
     // Numbers can only be missing after a datagram whose records are known.
     counts.merge(&decode_of(&mut decoder, forged(1), NOW_MS, flows_message().sequence(10)).counts);
@@ -117,6 +118,7 @@ fn exporters_that_were_never_understood_go_first() {
     let broken = Datagram {
         received_at_ms: NOW_MS,
         source: forged(2),
+        source_port: 0,
         payload: &[0, 10, 0, 99],
     };
     decoder.decode(&broken, &mut out);
@@ -129,7 +131,7 @@ fn exporters_that_were_never_understood_go_first() {
 
 #[test]
 fn waiting_data_of_strangers_leaves_room_for_that_of_listed_routers() {
-    let cost_bytes = PendingSet::cost_bytes(&flow_record(1, 1));
+    let cost_bytes = PendingSet::cost_bytes(&flow_record(100, 1));
     let limits = DecodeLimits {
         max_pending_bytes: 4 * cost_bytes,
         max_pending_bytes_unlisted: 2 * cost_bytes,
@@ -138,7 +140,7 @@ fn waiting_data_of_strangers_leaves_room_for_that_of_listed_routers() {
     let router = exporter();
     let mut decoder = NetflowDecoder::new(limits, listing(router));
     let mut waits = |source| {
-        let message = Ipfix::new().set(300, &flow_record(1, 1));
+        let message = Ipfix::new().set(300, &flow_record(100, 1));
         let out = decode_of(&mut decoder, source, NOW_MS, message);
         let counts = [Counter::SetsPending, Counter::SetsDroppedPending].map(|counter| out.counts.total(counter));
         assert_eq!(counts[0] + counts[1], 1, "each set is counted");
@@ -153,14 +155,14 @@ fn waiting_data_of_strangers_leaves_room_for_that_of_listed_routers() {
 
 #[test]
 fn waiting_data_of_one_exporter_is_bounded_over_all_its_domains() {
-    let cost_bytes = PendingSet::cost_bytes(&flow_record(1, 1));
+    let cost_bytes = PendingSet::cost_bytes(&flow_record(100, 1));
     let limits = DecodeLimits {
         max_pending_bytes_per_exporter: 2 * cost_bytes,
         ..DecodeLimits::default()
     };
     let mut decoder = NetflowDecoder::new(limits, SamplingConfig::default());
     let mut pending = |source, domain| {
-        let message = Ipfix::new().domain(domain).set(300, &flow_record(1, 1));
+        let message = Ipfix::new().domain(domain).set(300, &flow_record(100, 1));
         decode_of(&mut decoder, source, NOW_MS, message)
             .counts
             .total(Counter::SetsPending)
@@ -252,7 +254,7 @@ fn a_template_that_was_not_repeated_for_days_makes_room_in_a_full_domain() {
         .map(|template| template.id)
         .collect();
     assert_eq!(ids, [256, 258], "the one repeated longest ago went");
-    let data = Ipfix::new().set(258, &flow_record(7, 1));
+    let data = Ipfix::new().set(258, &flow_record(70, 1));
     assert_eq!(decode_of(&mut decoder, forged(1), at_ms, data).flows.len(), 1);
 }
 
@@ -265,7 +267,7 @@ fn an_old_template_is_used_while_there_is_room() {
         &mut decoder,
         forged(1),
         month_later_ms,
-        Ipfix::new().set(256, &flow_record(7, 1)),
+        Ipfix::new().set(256, &flow_record(70, 1)),
     );
     assert_eq!(out.flows.len(), 1);
 }

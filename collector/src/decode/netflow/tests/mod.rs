@@ -4,9 +4,12 @@ mod encode;
 mod inline_monitoring;
 mod juniper;
 mod limits;
+mod messages;
 mod sampling;
+mod sessions;
 mod state;
 mod values;
+mod vendors;
 
 use schemas::address::Address;
 use schemas::flow::Flow;
@@ -33,6 +36,7 @@ fn decode_at(decoder: &mut NetflowDecoder, payload: &[u8], received_at_ms: i64, 
     let datagram = Datagram {
         received_at_ms,
         source: exporter(),
+        source_port: 0,
         payload,
     };
     decoder.decode(&datagram, out);

@@ -71,7 +71,7 @@ fn options_of_another_domain_and_protocol_hold_for_the_exporter() {
 fn samplers_are_told_apart() {
     let mut sampled_fields = FLOW_FIELDS.to_vec();
     sampled_fields.push((302, 4));
-    let flow_of = |sampler: u32| [flow_record(1, 1), sampler.to_be_bytes().to_vec()].concat();
+    let flow_of = |sampler: u32| [flow_record(100, 1), sampler.to_be_bytes().to_vec()].concat();
     let samplers = [1_u32, 1, 100, 2, 1, 200].map(u32::to_be_bytes).concat();
     let message = Ipfix::new()
         .template(256, &sampled_fields)
@@ -97,7 +97,7 @@ fn v9_samplers_of_cisco() {
         .options_template(257, &[(1, 4)], &[(48, 1), (49, 1), (50, 4)])
         .template(256, &sampled_fields)
         .set(257, &options)
-        .set(256, &[flow_record(1, 1), vec![7]].concat());
+        .set(256, &[flow_record(100, 1), vec![7]].concat());
     let mut decoder = decoder();
     assert_eq!(rate_of(&decode_all(&mut decoder, &[message.build()])), 1024);
     assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::OptionsSampler);
@@ -110,7 +110,7 @@ fn a_v9_scope_is_no_element() {
         .options_template(257, &[(34, 4)], &[(35, 1)])
         .template(256, FLOW_FIELDS)
         .set(257, &[0, 0, 3, 0xe8, 1])
-        .set(256, &flow_record(1, 1));
+        .set(256, &flow_record(100, 1));
     assert_eq!(rate_of(&decode_all(&mut decoder(), &[message.build()])), 0);
 }
 
@@ -123,7 +123,7 @@ fn a_record_may_say_its_own_rate() {
     ] {
         let all = [FLOW_FIELDS, specs].concat();
         let tail: Vec<u8> = values.iter().flat_map(|value| value.to_be_bytes()).collect();
-        let message = options(Ipfix::new().template(256, &all), 1000).set(256, &[flow_record(1, 1), tail].concat());
+        let message = options(Ipfix::new().template(256, &all), 1000).set(256, &[flow_record(100, 1), tail].concat());
         assert_eq!(
             rate_of(&decode_all(&mut decoder(), &[message.build()])),
             300,
@@ -194,7 +194,7 @@ fn interfaces_that_are_sampled_differently_decide_nothing_for_others() {
             .options_template(257, &[(2, 4)], &[(34, 4)])
             .template(256, FLOW_FIELDS)
             .set(257, &options)
-            .set(256, &flow_record(1, 1));
+            .set(256, &flow_record(100, 1));
         rate_of(&decode_all(&mut decoder(), &[message.build()]))
     };
     assert_eq!((v9([100, 100]), v9([100, 200])), (100, 0));
@@ -307,4 +307,180 @@ fn the_collectors_default_rate_comes_last() {
     assert_eq!(rate(None, flows_message()), 64);
     assert_eq!(rate(Some(32), flows_message()), 32);
     assert_eq!(rate(Some(32), options(flows_message(), 1_000)), 1_000);
+}
+
+fn rates_of(out: &Decoded) -> Vec<u32> {
+    out.flows.iter().map(|flow| flow.sampling_rate).collect()
+}
+
+#[test]
+fn case_08a_rates_by_template_as_arista_announces_them() {
+    let record = |template: u32, rate: u32| [0, template, rate].map(u32::to_be_bytes).concat();
+    let message = Ipfix::new()
+        .template(1910, FLOW_FIELDS)
+        .template(1911, FLOW_FIELDS)
+        .options_template(50_710, 2, &[(149, 4), (145, 4), (34, 4)])
+        .set(50_710, &[record(1910, 1_000), record(1911, 10_000)].concat())
+        .set(1910, &flow_record(600, 1))
+        .set(1911, &flow_record(600, 1));
+    let mut decoder = decoder();
+    let out = decode_all(&mut decoder, &[message.build()]);
+    assert_eq!(rates_of(&out), [1_000, 10_000]);
+    assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::OptionsTemplate);
+    let other = Ipfix::new().template(300, FLOW_FIELDS).set(300, &flow_record(600, 1));
+    let out = decode_all(&mut decoder, &[other.build()]);
+    assert_eq!(
+        (rates_of(&out), out.counts.total(Counter::FlowsRateAmbiguous)),
+        (vec![0], 1)
+    );
+    assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_AMBIGUOUS));
+}
+
+#[test]
+fn case_08b_an_interface_beside_the_rate_is_its_interface() {
+    let fields = &[(10, 4), (14, 4), (1, 4), (2, 4)];
+    let crossing = |in_if: u32| [in_if, 600, 1_500, 1].map(u32::to_be_bytes).concat();
+    let record = |interface: u32, rate: u32| [1, interface, rate].map(u32::to_be_bytes).concat();
+    let message = V9::new()
+        .options_template(257, &[(1, 4)], &[(10, 4), (34, 4)])
+        .template(256, fields)
+        .set(257, &[record(513, 100), record(514, 10_000)].concat())
+        .set(256, &[crossing(513), crossing(514), crossing(515)].concat());
+    let out = decode_all(&mut decoder(), &[message.build()]);
+    assert_eq!(rates_of(&out), [100, 10_000, 0]);
+    assert_eq!(out.counts.total(Counter::FlowsRateAmbiguous), 1);
+}
+
+#[test]
+fn case_08e_a_sampler_that_nobody_announced() {
+    let fields = [FLOW_FIELDS, &[(48, 4)]].concat();
+    let flow_of = |sampler: u32| [flow_record(1_500, 1), sampler.to_be_bytes().to_vec()].concat();
+    let message = V9::new()
+        .options_template(257, &[(1, 4)], &[(48, 4), (50, 4)])
+        .template(256, &fields)
+        .set(257, &[1_u32, 1, 1_000].map(u32::to_be_bytes).concat())
+        .set(256, &[flow_of(1), flow_of(7)].concat());
+    let out = decode_all(&mut decoder(), &[message.build()]);
+    assert_eq!(rates_of(&out), [1_000, 0]);
+    assert_eq!(out.counts.total(Counter::FlowsSamplerNotAnnounced), 1);
+    assert!(out.flows.row(1).is_marked(schemas::flow::marks::SAMPLER_NOT_ANNOUNCED));
+}
+
+#[test]
+fn scopes_that_are_not_understood_decide_nothing() {
+    let flows = |message: Ipfix| message.template(256, FLOW_FIELDS).set(256, &flow_record(1_500, 1));
+    let record = [7_u32, 1_000].map(u32::to_be_bytes).concat();
+    // A line card, an observation point, a port, an enterprise's own; beside the scope: a name.
+    for scope in [141, 138, 142, 0x8001] {
+        let mut specs = vec![(scope, 4), (34, 4)];
+        if scope == 0x8001 {
+            // The enterprise's number follows its field.
+            specs.splice(1..1, [(0, 2636)]);
+        }
+        let mut message = flows(Ipfix::new());
+        if scope == 0x8001 {
+            let body = [&600_u16.to_be_bytes()[..], &[0, 2, 0, 1], &fields(&specs)].concat();
+            message = message.set(3, &body);
+        } else {
+            message = message.options_template(600, 1, &specs);
+        }
+        let out = decode_all(&mut decoder(), &[message.set(600, &record).build()]);
+        assert_eq!(rates_of(&out), [0], "scope {scope}");
+        assert_eq!(out.counts.total(Counter::FlowsRateAmbiguous), 1, "scope {scope}");
+    }
+    let v9 = |scope| {
+        let message = V9::new()
+            .options_template(257, &[(scope, 4)], &[(34, 4)])
+            .template(256, FLOW_FIELDS)
+            .set(257, &record)
+            .set(256, &flow_record(1_500, 1));
+        rates_of(&decode_all(&mut decoder(), &[message.build()]))
+    };
+    assert_eq!(
+        (v9(1), v9(3), v9(4)),
+        (vec![1_000], vec![0], vec![0]),
+        "system, line card, cache"
+    );
+    let named = flows(Ipfix::new())
+        .options_template(600, 1, &[(144, 4), (82, 4), (34, 4)])
+        .set(600, &[7, 0x6765_2d30, 1_000].map(u32::to_be_bytes).concat());
+    assert_eq!(rates_of(&decode_all(&mut decoder(), &[named.build()])), [0]);
+    // Those that are of the domain, and a scope of no length.
+    for scope in [130, 143, 144, 149] {
+        let message = flows(Ipfix::new())
+            .options_template(600, 1, &[(scope, 4), (34, 4)])
+            .set(600, &record);
+        assert_eq!(
+            rates_of(&decode_all(&mut decoder(), &[message.build()])),
+            [1_000],
+            "scope {scope}"
+        );
+    }
+}
+
+#[test]
+fn case_17_a_rate_of_one_in_one_and_a_half_scales_exactly() {
+    let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
+    let record = [flow_record(1_500, 1), [2_222_u32, 1_111].map(u32::to_be_bytes).concat()].concat();
+    let out = decode_all(
+        &mut decoder(),
+        &[Ipfix::new().template(256, &fields).set(256, &record).build()],
+    );
+    let flow = one_flow(&out);
+    assert_eq!(
+        (flow.sampling_rate, flow.sampling_divisor, flow.bytes_scaled()),
+        (3, 2, 2_250)
+    );
+    // Announced instead: the columns of a whole set.
+    let message = Ipfix::new()
+        .options_template(512, 1, &[(144, 0), (305, 4), (306, 4)])
+        .template(256, FLOW_FIELDS)
+        .set(512, &[2_222_u32, 1_111].map(u32::to_be_bytes).concat())
+        .set(256, &flow_record(1_500, 1));
+    assert_eq!(
+        one_flow(&decode_all(&mut decoder(), &[message.build()])).bytes_scaled(),
+        2_250
+    );
+}
+
+#[test]
+fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden() {
+    let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
+    let numbers = [1_u32, 1_000].map(u32::to_le_bytes).concat();
+    let payload = Ipfix::new()
+        .template(256, &fields)
+        .set(256, &[flow_record(1_500, 1), numbers].concat())
+        .build();
+    let mut decoder = decoder();
+    let out = decode_all(&mut decoder, &[payload.clone()]);
+    assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE));
+    assert_eq!(out.counts.total(Counter::FlowsRateImplausible), 1);
+    assert!(decoder.domains()[0].sampling.implausible, "the page says so");
+    let own = ExporterSampling {
+        override_rate: Some(1_001),
+        ..ExporterSampling::default()
+    };
+    decoder.set_sampling(SamplingConfig {
+        exporters: [(exporter(), own)].into(),
+        ..SamplingConfig::default()
+    });
+    let out = decode_all(&mut decoder, &[payload]);
+    assert_eq!((rate_of(&out), one_flow(&out).marks), (1_001, 0));
+}
+
+#[test]
+fn a_v5_header_whose_rate_jumps_is_flagged() {
+    let mut decoder = decoder();
+    let mut marked = |word, received_at_ms| {
+        let mut out = Decoded::default();
+        decode_at(&mut decoder, &encode::v5(0, word, 1), received_at_ms, &mut out);
+        one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE)
+    };
+    assert!(!marked(1_000, NOW_MS));
+    assert!(!marked(2_000, NOW_MS));
+    assert!(marked(10, NOW_MS));
+    assert!(marked(10, NOW_MS + 1_000));
+    assert!(!marked(10, NOW_MS + 86_400_000), "said for a day");
+    assert!(marked(10_000, NOW_MS + 86_400_000));
+    assert!(!marked(10, NOW_MS + 86_400_000), "it was an error");
 }

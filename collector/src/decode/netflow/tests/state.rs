@@ -90,11 +90,11 @@ fn withdrawn_templates_are_forgotten() {
             .collect();
         (ids, out)
     };
-    let (ids, out) = templates(&[known.clone(), data(0, 5).withdraw(2, 256), data(1, 6)]);
+    let (ids, out) = templates(&[known.clone(), data(0, 50).withdraw(2, 256), data(1, 60)]);
     assert_eq!(ids, [257, 258]);
     assert_eq!(
         bytes_of(&out),
-        [5],
+        [50],
         "data before the withdrawal is read, data after it waits"
     );
     assert_eq!(out.counts.total(Counter::TemplateWithdrawals), 1);
@@ -140,9 +140,9 @@ fn a_layout_that_was_refused_is_not_read_by_the_one_before() {
     for (case, refused) in refused.into_iter().enumerate() {
         let mut decoder = decoder();
         let known = Ipfix::new().template(256, FLOW_FIELDS);
-        let messages = [known, refused(data(0, 5)), data(1, 6)].map(Ipfix::build);
+        let messages = [known, refused(data(0, 50)), data(1, 60)].map(Ipfix::build);
         let out = decode_all(&mut decoder, &messages);
-        assert_eq!(bytes_of(&out), [5], "{case}");
+        assert_eq!(bytes_of(&out), [50], "{case}");
         assert_eq!(out.counts.total(Counter::TemplatesRejected), 1);
         assert_eq!(out.counts.total(Counter::SetsPending), 1, "what comes after it waits");
         assert!(decoder.domains()[0].templates.is_empty());
@@ -159,7 +159,7 @@ fn padding_is_no_record() {
         (&[0; 7], 0),
         (&[1, 2, 3, 4], 1),
     ] {
-        let body = [&[0, 0, 0, 9, 0, 0, 0, 1], padding].concat();
+        let body = [&[0, 0, 0, 90, 0, 0, 0, 1], padding].concat();
         let out = decode_all(
             &mut decoder(),
             &[Ipfix::new().template(256, &specs).set(256, &body).build()],
@@ -198,9 +198,10 @@ fn one_exporter_cannot_use_up_anothers_room() {
         let datagram = Datagram {
             received_at_ms: NOW_MS,
             source: Address::from_v4([192, 0, 2, last]),
+            source_port: 0,
             payload: &Ipfix::new()
                 .template(256, FLOW_FIELDS)
-                .set(256, &flow_record(1, 1))
+                .set(256, &flow_record(100, 1))
                 .build(),
         };
         decoder.decode(&datagram, &mut out);
@@ -221,14 +222,14 @@ fn one_exporter_cannot_use_up_anothers_room() {
 
 #[test]
 fn broken_datagrams_are_refused_by_cause() {
-    let good = data(0, 1).build();
+    let good = data(0, 100).build();
     let mut too_long = good.clone();
     too_long[3] += 1;
     let mut bad_set = Ipfix::new()
         .template(256, FLOW_FIELDS)
-        .set(256, &flow_record(1, 1))
+        .set(256, &flow_record(100, 1))
         .build();
-    let at = bad_set.len() - flow_record(1, 1).len() - 2;
+    let at = bad_set.len() - flow_record(100, 1).len() - 2;
     bad_set[at] = 0xff;
     let cases: [(&[u8], Counter); 8] = [
         (&[], Counter::DatagramsRejectedShort),
@@ -287,7 +288,7 @@ fn each_protocol_counts_what_it_numbers() {
         .sequence(2)
         .options_template(300, 1, &[(144, 4), (34, 4)])
         .set(300, &[0; 8]);
-    let two = [flow_record(1, 1), flow_record(2, 1)].concat();
+    let two = [flow_record(100, 1), flow_record(200, 1)].concat();
     let ipfix = [
         vec![
             Ipfix::new().template(256, FLOW_FIELDS).set(256, &two).build(),
@@ -315,17 +316,17 @@ fn a_restored_decoder_goes_on_to_the_same_flows() {
         .options_template(512, 1, &[(302, 4), (50, 4)])
         .set(512, &[0, 0, 0, 1, 0, 0, 3, 0xe8]);
     let mut payloads = vec![
-        data(0, 1).build(),
+        data(0, 100).build(),
         options.build(),
-        Ipfix::new().sequence(9).set(300, &flow_record(7, 7)).build(),
+        Ipfix::new().sequence(9).set(300, &flow_record(700, 7)).build(),
         Ipfix::new().sequence(2).template(256, FLOW_FIELDS).build(),
         V9::new().template(256, FLOW_FIELDS).build(),
-        V9::new().sequence(5).set(256, &flow_record(3, 3)).build(),
+        V9::new().sequence(5).set(256, &flow_record(300, 3)).build(),
         encode::v5(0, 10, 3),
         Ipfix::new()
             .sequence(10)
             .template(300, FLOW_FIELDS)
-            .set(300, &flow_record(8, 8))
+            .set(300, &flow_record(800, 8))
             .build(),
     ];
     payloads.extend((0..70).map(|i| data(20 + i, i).build()));

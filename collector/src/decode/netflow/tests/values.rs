@@ -51,14 +51,14 @@ fn decode_record(specs: &[(u16, u16)], record: &[u8]) -> Decoded {
 
 #[test]
 fn integers_may_be_shorter_than_their_type() {
-    let specs = [(1, 1), (2, 3), (10, 2), (14, 1), (16, 2), (6, 2), (89, 4)];
+    let specs = [(2, 1), (1, 3), (10, 2), (14, 1), (16, 2), (6, 2), (89, 4)];
     let flow = one_flow(&decode_record(
         &specs,
         &[200, 1, 0, 2, 1, 2, 9, 0xfd, 0xe8, 0x01, 0x12, 0, 0, 0, 64],
     ));
     assert_eq!(
         (flow.bytes, flow.packets, flow.in_if, flow.out_if),
-        (200, 65538, 258, 9)
+        (65538, 200, 258, 9)
     );
     assert_eq!((flow.src_as, flow.tcp_flags, flow.forwarding_status), (65000, 0x12, 64));
 }
@@ -112,7 +112,7 @@ fn totals_count_only_where_no_delta_is_reported() {
 
 #[test]
 fn records_without_a_byte_count_are_no_flows() {
-    let out = decode_record(&[(8, 4), (352, 4), (2, 4)], &[10, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1]);
+    let out = decode_record(&[(8, 4), (353, 4), (2, 4)], &[10, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1]);
     assert!(out.flows.is_empty());
     assert_eq!(out.counts.total(Counter::RecordsWithoutCounters), 1);
 }

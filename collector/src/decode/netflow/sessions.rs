@@ -1,0 +1,163 @@
+//! Transport sessions: an exporter's address *and* its UDP port (RFC 7011 §2, §8.4).
+//!
+//! Two routers behind one address (NAT, a relay) number their domains and templates alike. Nothing that one of them says may be used for
+//! the other: templates, announced rates, sequence numbers and the start of the clock belong to the session.
+//!
+//! A port is not a name for ever. NAT gives a session another port, and some senders open a socket for each datagram. A datagram from a new
+//! port goes on with a session that is known where its numbers do: the sequence number that is expected next, and, where
+//! the header tells the exporter's uptime, the same start. Otherwise the port begins a session of its own, whose data waits for
+//! its own templates. Sessions of one address are bounded; those without a template go first, then those silent longest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::Domain;
+use crate::sampling::{AnnouncedRates, DomainKey};
+use crate::times::Clock;
+
+/// The port of a session that all ports of its address share: by configuration, or as version 1.0 kept it.
+pub(super) const PORT_NOT_KNOWN: u16 = 0;
+/// Datagrams that may be missing where a session goes on under another port, in units of its sequence numbers.
+const MISSING_MAX: u32 = 64;
+/// How exactly two datagrams of one exporter agree on its start: headers tell whole seconds.
+const START_TOLERANCE_MS: i64 = 5_000;
+
+/// What one session is remembered by.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct TransportSession {
+    pub(super) domains: BTreeMap<DomainKey, Domain>,
+    pub(super) rates: AnnouncedRates,
+    /// IE 160 of the last options record that had it, for domains that were told none.
+    pub(super) boot_ms: Option<i64>,
+}
+
+impl TransportSession {
+    pub(super) fn last_heard_ms(&self) -> Option<i64> {
+        self.domains.values().map(|domain| domain.last_heard_ms).max()
+    }
+
+    fn has_templates(&self) -> bool {
+        self.domains.values().any(|domain| !domain.templates.is_empty())
+    }
+
+    /// Whether a datagram of this domain is the next one of the session.
+    fn goes_on_with(&self, key: DomainKey, sequence: u32, clock: Clock, received_at_ms: i64) -> bool {
+        let Some(domain) = self.domains.get(&key) else {
+            return false;
+        };
+        let Some(step) = domain.sequence.step_to(sequence) else {
+            return false;
+        };
+        match (domain.sequence.uptime_ms(), clock.uptime_ms) {
+            (Some(before), Some(now)) => {
+                let passed_ms = i64::from(now.wrapping_sub(before) as i32);
+                let elapsed_ms = received_at_ms.saturating_sub(domain.last_heard_ms);
+                step <= MISSING_MAX && passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS.unsigned_abs()
+            }
+            // Without an uptime only the number itself tells; a count that begins tells nothing.
+            _ => step == 0 && sequence != 0,
+        }
+    }
+}
+
+/// How a datagram found its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Admitted {
+    Known,
+    New,
+    /// A session that was known under another port.
+    Moved,
+}
+
+/// The sessions of one address, by port.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Sessions(BTreeMap<u16, TransportSession>);
+
+impl Sessions {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &TransportSession)> {
+        self.0.iter().map(|(port, session)| (*port, session))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut TransportSession)> {
+        self.0.iter_mut().map(|(port, session)| (*port, session))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get_mut(&mut self, port: u16) -> Option<&mut TransportSession> {
+        self.0.get_mut(&port)
+    }
+
+    pub(super) fn put(&mut self, port: u16, session: TransportSession) {
+        self.0.insert(port, session);
+    }
+
+    /// Finds or makes the session of a datagram; a new one beyond `max` takes the place of another, which is answered.
+    pub(super) fn admit(
+        &mut self,
+        port: u16,
+        key: DomainKey,
+        sequence: u32,
+        clock: Clock,
+        received_at_ms: i64,
+        max: usize,
+    ) -> (Admitted, Option<TransportSession>) {
+        if self.0.contains_key(&port) {
+            return (Admitted::Known, None);
+        }
+        let joined = if port == PORT_NOT_KNOWN {
+            self.0
+                .iter()
+                .max_by_key(|(_, session)| session.last_heard_ms())
+                .map(|(port, _)| *port)
+        } else {
+            self.0.contains_key(&PORT_NOT_KNOWN).then_some(PORT_NOT_KNOWN)
+        };
+        let mut same = self
+            .0
+            .iter()
+            .filter(|(_, session)| session.goes_on_with(key, sequence, clock, received_at_ms))
+            .map(|(port, _)| *port);
+        // Of two that it might be it is neither.
+        let only = same.next().filter(|_| same.next().is_none());
+        if let Some(session) = joined.or(only).and_then(|from| self.0.remove(&from)) {
+            self.0.insert(port, session);
+            return (Admitted::Moved, None);
+        }
+        let evicted = if self.0.len() >= max { self.evict() } else { None };
+        self.0.insert(port, TransportSession::default());
+        (Admitted::New, evicted)
+    }
+
+    /// Takes out the session that is missed least.
+    fn evict(&mut self) -> Option<TransportSession> {
+        let least = self
+            .0
+            .iter()
+            .min_by_key(|(_, session)| (session.has_templates(), session.last_heard_ms()));
+        let port = *least?.0;
+        self.0.remove(&port)
+    }
+
+    /// Takes out the sessions that were silent since before `oldest_ms`, but for the one heard last.
+    pub(super) fn take_silent(&mut self, oldest_ms: i64) -> Vec<TransportSession> {
+        let is_silent =
+            |session: &TransportSession| session.last_heard_ms().is_none_or(|heard_ms| heard_ms < oldest_ms);
+        let newest = self
+            .0
+            .iter()
+            .max_by_key(|(_, session)| session.last_heard_ms())
+            .map(|(port, _)| *port);
+        let ports: Vec<u16> = self
+            .0
+            .iter()
+            .filter(|(port, session)| Some(**port) != newest && is_silent(session))
+            .map(|(port, _)| *port)
+            .collect();
+        ports.iter().filter_map(|port| self.0.remove(port)).collect()
+    }
+}

@@ -1,0 +1,295 @@
+//! What a message is, and what a restart of its exporter means.
+
+use super::*;
+
+fn data(sequence: u32, bytes: u32) -> Ipfix {
+    Ipfix::new().sequence(sequence).set(256, &flow_record(bytes, 1))
+}
+
+fn bytes_of(out: &Decoded) -> Vec<u64> {
+    out.flows.rows().iter().map(|flow| flow.bytes).collect()
+}
+
+#[test]
+fn case_24_two_messages_in_one_datagram() {
+    let mut payload = Ipfix::new().template(256, FLOW_FIELDS).build();
+    payload.extend(data(0, 1_500).build());
+    payload.extend(data(1, 700).domain(2).build());
+    payload.extend([0, 0, 7]);
+    let mut decoder = decoder();
+    let out = decode_all(&mut decoder, &[payload.clone()]);
+    assert_eq!(bytes_of(&out), [1_500]);
+    let count = |counter| out.counts.total(counter);
+    assert_eq!(
+        (count(Counter::Datagrams), count(Counter::DatagramsDecoded)),
+        (1, 1),
+        "F2"
+    );
+    assert_eq!((count(Counter::MessagesFurther), count(Counter::SetsPending)), (2, 1));
+    assert_eq!(count(Counter::DatagramBytesTrailing), 3, "what is no message");
+    assert_eq!(count(Counter::DatagramBytes), payload.len() as u64);
+    assert_eq!(count(Counter::SequenceLost), 0);
+    assert_eq!(decoder.domains().len(), 2);
+}
+
+#[test]
+fn two_messages_of_the_other_versions_in_one_datagram() {
+    let v5 = [encode::v5(0, 0, 2), encode::v5(2, 0, 3)].concat();
+    let out = decode_all(&mut decoder(), &[v5]);
+    assert_eq!(
+        (out.flows.len(), out.counts.total(Counter::DatagramBytesTrailing)),
+        (5, 0)
+    );
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let first = V9::new().template(256, fields).build();
+    let second = V9::new()
+        .sequence(1)
+        .set(256, &[1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat())
+        .build();
+    let out = decode_all(&mut decoder(), &[[first, second].concat()]);
+    assert_eq!(bytes_of(&out), [1_500]);
+    assert_eq!(
+        out.counts.total(Counter::SetsRejectedReserved) + out.counts.total(Counter::SequenceLost),
+        0
+    );
+}
+
+#[test]
+fn case_20_a_header_whose_length_is_short_of_its_last_set() {
+    let mut payload = Ipfix::new()
+        .template(256, FLOW_FIELDS)
+        .set(256, &[flow_record(100, 1), flow_record(200, 1)].concat())
+        .build();
+    let length = u16::try_from(payload.len() - 2).unwrap();
+    payload[2..4].copy_from_slice(&length.to_be_bytes());
+    let out = decode_all(&mut decoder(), &[payload.clone()]);
+    assert_eq!(bytes_of(&out), [100, 200]);
+    assert_eq!(out.counts.total(Counter::SetsRejectedLength), 0);
+    assert_eq!(out.counts.total(Counter::DatagramBytesTrailing), 0);
+    // A length beyond the datagram is still none.
+    let length = u16::try_from(payload.len() + 1).unwrap();
+    payload[2..4].copy_from_slice(&length.to_be_bytes());
+    let out = decode_all(&mut decoder(), &[payload]);
+    assert_eq!(out.counts.total(Counter::DatagramsRejectedLength), 1);
+}
+
+#[test]
+fn case_21_zeros_to_the_end_are_padding() {
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let record = [1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat();
+    let mut v9 = V9::new().template(256, fields).set(256, &record).build();
+    v9.extend([0; 500]);
+    let mut ipfix = Ipfix::new()
+        .template(256, FLOW_FIELDS)
+        .set(256, &flow_record(1_500, 1))
+        .build();
+    ipfix.extend([0; 40]);
+    let length = u16::try_from(ipfix.len()).unwrap();
+    ipfix[2..4].copy_from_slice(&length.to_be_bytes());
+    for (payload, zeros) in [(v9, 500), (ipfix, 40)] {
+        let out = decode_all(&mut decoder(), &[payload.clone()]);
+        assert_eq!(bytes_of(&out), [1_500]);
+        assert_eq!(out.counts.total(Counter::SetsRejectedLength), 0);
+        assert_eq!(
+            out.counts.total(Counter::DatagramBytesTrailing),
+            zeros,
+            "counted all the same"
+        );
+        let mut torn = payload;
+        *torn.last_mut().unwrap() = 1;
+        let out = decode_all(&mut decoder(), &[torn]);
+        assert_eq!(
+            out.counts.total(Counter::SetsRejectedLength),
+            1,
+            "anything else is damage"
+        );
+    }
+}
+
+#[test]
+fn case_09_a_v9_template_may_have_a_variable_length() {
+    let fields = &[(2, 4), (1, 4), (8, 4), (12, 4), (236, 65535)];
+    let counters = [9_u32, 702].map(u32::to_be_bytes).concat();
+    let addresses = [20, 20, 20, 20, 20, 20, 255, 255];
+    let record = [&counters[..], &addresses, &[3], b"red"].concat();
+    let short = [&counters[..], &addresses, &[0]].concat();
+    let long = [&counters[..], &addresses, &[255, 0, 2], b"ab"].concat();
+    let messages = [
+        V9::new().template(3_281, fields).build(),
+        V9::new()
+            .sequence(1)
+            .set(3_281, &[record, short, long].concat())
+            .build(),
+    ];
+    let out = decode_all(&mut decoder(), &messages);
+    assert_eq!(out.counts.total(Counter::TemplatesRejected), 0);
+    assert_eq!(bytes_of(&out), [702, 702, 702]);
+    let flow = out.flows.rows()[0];
+    assert_eq!(
+        (flow.dst_addr.to_string(), flow.packets),
+        ("20.20.255.255".to_owned(), 9)
+    );
+}
+
+#[test]
+fn case_13_a_restart_makes_templates_void() {
+    // Bytes and packets changed places with the new software.
+    let before = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let after = &[(8, 4), (12, 4), (2, 4), (1, 4)];
+    let record = |third: u32, fourth: u32| [1, 2, third, fourth].map(u32::to_be_bytes).concat();
+    let at = |uptime_ms, sequence| V9 {
+        uptime_ms,
+        ..V9::new().sequence(sequence)
+    };
+    let mut decoder = decoder();
+    let first = at(900_000_000, 70_000)
+        .template(256, before)
+        .set(256, &record(150_000, 100));
+    let early = at(5_000, 1).set(256, &record(100, 150_000));
+    let late = at(35_000, 2).template(256, after).set(256, &record(100, 150_000));
+    let mut out = Decoded::default();
+    decode_at(&mut decoder, &first.build(), NOW_MS, &mut out);
+    decode_at(&mut decoder, &early.build(), NOW_MS + 600_000, &mut out);
+    assert_eq!(bytes_of(&out), [150_000], "the second one waits");
+    assert_eq!(out.counts.total(Counter::TemplatesForgotten), 1);
+    decode_at(&mut decoder, &late.build(), NOW_MS + 630_000, &mut out);
+    assert_eq!(bytes_of(&out), [150_000, 150_000, 150_000]);
+    assert!(out.flows.iter().all(|flow| flow.packets == 100));
+    assert_eq!(out.counts.total(Counter::SequenceReset), 1);
+    assert_eq!(out.counts.total(Counter::SetsReplayed), 1);
+}
+
+#[test]
+fn what_waited_before_a_restart_is_not_read_by_a_template_after_it() {
+    let record = [1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat();
+    let at = |uptime_ms, sequence| V9 {
+        uptime_ms,
+        ..V9::new().sequence(sequence)
+    };
+    let messages = [
+        at(900_000_000, 70_000).set(256, &record).build(),
+        at(5_000, 1).template(256, &[(8, 4), (12, 4), (1, 4), (2, 4)]).build(),
+    ];
+    let out = decode_all(&mut decoder(), &messages);
+    assert_eq!(out.flows.len(), 0);
+    assert_eq!(out.counts.total(Counter::SetsDroppedPending), 1);
+}
+
+#[test]
+fn an_uptime_that_wraps_or_a_datagram_that_is_late_is_no_restart() {
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let record = [1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat();
+    let at = |uptime_ms, sequence| V9 {
+        uptime_ms,
+        ..V9::new().sequence(sequence)
+    };
+    let messages = [
+        at(u32::MAX - 1_000, 1).template(256, fields).build(),
+        at(4_000, 3).set(256, &record).build(),
+        at(u32::MAX - 500, 2).set(256, &record).build(),
+    ];
+    let out = decode_all(&mut decoder(), &messages);
+    assert_eq!(out.flows.len(), 2);
+    assert_eq!(out.counts.total(Counter::TemplatesForgotten), 0);
+}
+
+#[test]
+fn an_ipfix_exporter_tells_its_restart_in_options() {
+    let boot = |boot_ms: i64| {
+        Ipfix::new()
+            .options_template(512, 1, &[(144, 4), (160, 8)])
+            .set(512, &[&[0, 0, 0, 1][..], &boot_ms.to_be_bytes()].concat())
+            .build()
+    };
+    let mut decoder = decoder();
+    let mut out = Decoded::default();
+    let day_ms = 86_400_000;
+    decode_at(&mut decoder, &boot(NOW_MS - 10 * day_ms), NOW_MS - day_ms, &mut out);
+    let known = Ipfix::new().template(256, FLOW_FIELDS).build();
+    decode_at(&mut decoder, &known, NOW_MS - day_ms, &mut out);
+    decode_at(&mut decoder, &boot(NOW_MS - 10 * day_ms + 500), NOW_MS, &mut out);
+    decode_at(&mut decoder, &data(0, 100).build(), NOW_MS, &mut out);
+    assert_eq!(bytes_of(&out), [100], "the same start, told again");
+    // Started five minutes ago; the template of before is void, the one that came since is not.
+    let since = Ipfix::new().template(257, FLOW_FIELDS).build();
+    decode_at(&mut decoder, &since, NOW_MS, &mut out);
+    decode_at(&mut decoder, &boot(NOW_MS - 300_000), NOW_MS, &mut out);
+    decode_at(
+        &mut decoder,
+        &data(1, 200).set(257, &flow_record(300, 1)).build(),
+        NOW_MS,
+        &mut out,
+    );
+    assert_eq!(bytes_of(&out), [100, 300]);
+    assert_eq!(out.counts.total(Counter::TemplatesForgotten), 1);
+}
+
+#[test]
+fn rows_that_cannot_be_are_rejected_and_counted() {
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let record = |bytes: u32, packets: u32| [1, 2, bytes, packets].map(u32::to_be_bytes).concat();
+    let rows = [
+        record(1_500, 1),
+        record(100, 150_000),
+        record(40, 2),
+        record(39, 2),
+        record(0, 5),
+    ];
+    // By column, and record by record: IE 34 makes the difference.
+    let by_column = Ipfix::new().template(256, fields).set(256, &rows.concat());
+    let one_by_one: Vec<u8> = rows
+        .iter()
+        .flat_map(|row| [row.clone(), 7_u32.to_be_bytes().to_vec()].concat())
+        .collect();
+    let with_rate = Ipfix::new()
+        .template(256, &[&fields[..], &[(34, 4)]].concat())
+        .set(256, &one_by_one);
+    for message in [by_column, with_rate] {
+        let out = decode_all(&mut decoder(), &[message.build()]);
+        assert_eq!(bytes_of(&out), [1_500, 40, 0]);
+        assert_eq!(out.counts.total(Counter::RecordsRejectedSize), 2);
+        assert_eq!(out.counts.total(Counter::FlowRecords), 3, "F2");
+        assert_eq!(out.counts.total(Counter::RecordsWithoutCounters), 0);
+    }
+    // A delta of bytes beside a total of packets says nothing of one packet.
+    let mixed = Ipfix::new()
+        .template(256, &[(8, 4), (12, 4), (1, 4), (86, 4)])
+        .set(256, &record(1_500, 1_000_000));
+    assert_eq!(decode_all(&mut decoder(), &[mixed.build()]).flows.len(), 1);
+    // v5: the packets of the first record of the second datagram.
+    let mut v5 = encode::v5(0, 0, 2);
+    v5[24 + 16..24 + 20].copy_from_slice(&1_000_u32.to_be_bytes());
+    let out = decode_all(&mut decoder(), &[v5]);
+    assert_eq!(
+        (out.flows.len(), out.counts.total(Counter::RecordsRejectedSize)),
+        (1, 1)
+    );
+}
+
+#[test]
+fn case_25_a_clock_that_is_off_is_told_with_its_offset() {
+    let mut decoder = decoder();
+    let mut out = Decoded::default();
+    for minute in 0..10_i64 {
+        let message = Ipfix {
+            export_s: NOW_S + minute as u32 * 60,
+            ..Ipfix::new()
+        };
+        let received_at_ms = NOW_MS + 45 * 60_000 + minute * 60_000 + minute * 90;
+        decode_at(&mut decoder, &message.build(), received_at_ms, &mut out);
+    }
+    let offset_ms = decoder.domains()[0].clock_offset_ms.unwrap();
+    assert!(
+        (-45 * 60_000 - 1_000..=-45 * 60_000).contains(&offset_ms),
+        "{offset_ms}"
+    );
+    assert_eq!(out.counts.total(Counter::DatagramsClockOff), 10);
+    // It is set right: the next header is believed at once.
+    let message = Ipfix {
+        export_s: NOW_S + 7_200,
+        ..Ipfix::new()
+    };
+    decode_at(&mut decoder, &message.build(), NOW_MS + 7_200_300, &mut out);
+    assert_eq!(decoder.domains()[0].clock_offset_ms, Some(-300));
+    assert_eq!(out.counts.total(Counter::DatagramsClockOff), 10);
+}

@@ -1,0 +1,508 @@
+//! Rates that an exporter announced in options data, and what they hold for.
+//!
+//! An announcement holds for what its record names, in its scope or beside it: a sampler, an interface, a direction, a template, or
+//! several of these together ([`Selector`]); for its whole domain where it names nothing. Exporters scope rates by other things,
+//! too (a line card, an observation point, a name): what such a thing covers is not known, so that the rate is kept for what the
+//! record names otherwise, and never becomes the domain's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::flow::DIRECTION_UNKNOWN;
+use schemas::sampling::SamplingRate;
+use serde::{Deserialize, Serialize};
+
+use super::{DomainKey, SamplingSource, Told};
+
+/// Announcements that one exporter may make, in all its domains.
+pub const MAX_SAMPLERS_PER_EXPORTER: usize = 8_192;
+/// A rate that changes by this factor is not believed at once.
+const JUMP: u64 = 100;
+/// What is announced for so long is meant.
+const JUMP_BELIEVED_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
+/// The bit by which version 1.0 told interfaces from samplers.
+const INTERFACE_SAMPLER_1_0: u64 = 1 << 63;
+
+/// What an announced rate holds for; what is not named is any.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Selector {
+    /// IE 302 or 48; 0 = any.
+    pub sampler: u64,
+    /// SNMP index; 0 = any.
+    pub interface: u32,
+    /// As in the `flows` table; 255 = any.
+    pub direction: u8,
+    /// 0 = any.
+    pub template: u16,
+    /// Stands for the values of what is not understood; 0 = there is nothing of the kind.
+    pub other: u64,
+}
+
+/// The whole domain.
+pub const WHOLE_DOMAIN: Selector = Selector {
+    sampler: 0,
+    interface: 0,
+    direction: DIRECTION_UNKNOWN,
+    template: 0,
+    other: 0,
+};
+
+/// What a flow names that a rate may be announced for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Named {
+    pub sampler: u64,
+    pub in_if: u32,
+    pub out_if: u32,
+    pub direction: u8,
+    pub template: u16,
+}
+
+impl Named {
+    /// A flow of a template that names nothing else.
+    pub fn template(template: u16) -> Named {
+        Named {
+            sampler: 0,
+            in_if: 0,
+            out_if: 0,
+            direction: DIRECTION_UNKNOWN,
+            template,
+        }
+    }
+
+    /// The interfaces it may have been observed at, the likeliest first. A flow that does not say otherwise was observed where it came
+    /// in, unless a rate is announced for its way out only.
+    fn interfaces(self) -> [u32; 2] {
+        const INGRESS: u8 = 0;
+        const EGRESS: u8 = 1;
+        match self.direction {
+            INGRESS => [self.in_if, 0],
+            EGRESS => [self.out_if, 0],
+            _ => [self.in_if, self.out_if],
+        }
+    }
+}
+
+/// Which of sampler, interface, direction and template some selectors name.
+type Shape = u8;
+const SAMPLER: Shape = 1;
+const INTERFACE: Shape = 2;
+const DIRECTION: Shape = 4;
+const TEMPLATE: Shape = 8;
+
+impl Selector {
+    fn shape(self) -> Shape {
+        let named = |is_named: bool, shape| if is_named { shape } else { 0 };
+        named(self.sampler != 0, SAMPLER)
+            | named(self.interface != 0, INTERFACE)
+            | named(self.direction != DIRECTION_UNKNOWN, DIRECTION)
+            | named(self.template != 0, TEMPLATE)
+    }
+
+    /// Without what is not understood.
+    fn understood(self) -> Selector {
+        Selector { other: 0, ..self }
+    }
+}
+
+/// An announced rate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Announced {
+    rate: SamplingRate,
+    implausible: bool,
+    /// When it changed to this by so much that it is not believed yet; 0 otherwise.
+    jumped_at_ms: i64,
+}
+
+impl Announced {
+    fn is_doubtful(self) -> bool {
+        self.implausible || self.jumped_at_ms != 0
+    }
+}
+
+/// What the announcements for one selector come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    Rate(SamplingRate, bool),
+    /// They differ by what is not understood.
+    Ambiguous,
+}
+
+impl Answer {
+    /// Of two announcements that hold for the same: what they agree on.
+    fn and(self, other: Answer) -> Answer {
+        match (self, other) {
+            (Answer::Rate(one, doubt), Answer::Rate(another, more)) if one == another => {
+                Answer::Rate(one, doubt || more)
+            }
+            _ => Answer::Ambiguous,
+        }
+    }
+}
+
+/// What was found for a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    Rate {
+        rate: SamplingRate,
+        source: SamplingSource,
+        /// Implausible, or orders of magnitude from what it was before.
+        doubtful: bool,
+    },
+    /// Several hold, and differ.
+    Ambiguous,
+    /// The flow names a sampler, and other samplers were announced.
+    SamplerNotAnnounced,
+    Nothing,
+}
+
+impl Found {
+    fn of(answer: Answer, source: SamplingSource) -> Found {
+        match answer {
+            Answer::Rate(rate, doubtful) => Found::Rate { rate, source, doubtful },
+            Answer::Ambiguous => Found::Ambiguous,
+        }
+    }
+}
+
+/// The announcements of one domain.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "StoredRates", into = "StoredRates")]
+struct DomainRates {
+    announced: BTreeMap<Selector, Announced>,
+    /// By what is understood of their selectors.
+    answers: BTreeMap<Selector, Answer>,
+    /// Of the answers, but for that of the whole domain.
+    shapes: BTreeSet<Shape>,
+    /// What all of them agree on.
+    agreed: Option<Answer>,
+}
+
+/// As a checkpoint holds it: version 1.0 kept whole rates by sampler, interfaces among them.
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredRates {
+    #[serde(default)]
+    announced: Vec<(u64, u32, u8, u16, u64, Announced)>,
+    #[serde(default, skip_serializing)]
+    plain: Option<u32>,
+    #[serde(default, skip_serializing)]
+    samplers: BTreeMap<u64, u32>,
+}
+
+impl From<DomainRates> for StoredRates {
+    fn from(rates: DomainRates) -> StoredRates {
+        let announced = rates.announced.into_iter().map(|(selector, announced)| {
+            let Selector {
+                sampler,
+                interface,
+                direction,
+                template,
+                other,
+            } = selector;
+            (sampler, interface, direction, template, other, announced)
+        });
+        StoredRates {
+            announced: announced.collect(),
+            plain: None,
+            samplers: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<StoredRates> for DomainRates {
+    fn from(stored: StoredRates) -> DomainRates {
+        let mut rates = DomainRates::default();
+        for (sampler, interface, direction, template, other, announced) in stored.announced {
+            let selector = Selector {
+                sampler,
+                interface,
+                direction,
+                template,
+                other,
+            };
+            rates.announced.insert(selector, announced);
+        }
+        let whole = |rate| Announced {
+            rate: SamplingRate::whole(rate),
+            implausible: false,
+            jumped_at_ms: 0,
+        };
+        if let Some(rate) = stored.plain {
+            rates.announced.insert(WHOLE_DOMAIN, whole(rate));
+        }
+        for (sampler, rate) in stored.samplers {
+            let selector = match sampler & INTERFACE_SAMPLER_1_0 {
+                0 => Selector {
+                    sampler,
+                    ..WHOLE_DOMAIN
+                },
+                _ => Selector {
+                    interface: u32::try_from(sampler & !INTERFACE_SAMPLER_1_0).unwrap_or(0),
+                    ..WHOLE_DOMAIN
+                },
+            };
+            rates.announced.insert(selector, whole(rate));
+        }
+        rates.sum_up();
+        rates
+    }
+}
+
+impl DomainRates {
+    /// Makes the answers from the announcements.
+    fn sum_up(&mut self) {
+        self.answers.clear();
+        self.shapes.clear();
+        for (selector, announced) in &self.announced {
+            let understood = selector.understood();
+            let answer = if understood == WHOLE_DOMAIN && selector.other != 0 {
+                Answer::Ambiguous
+            } else {
+                Answer::Rate(announced.rate, announced.is_doubtful())
+            };
+            let known = self.answers.get(&understood).copied();
+            let answer = match known {
+                // A rate of the whole domain and one of a part of it that is not understood may agree.
+                Some(Answer::Rate(rate, _)) if rate == announced.rate => Answer::Rate(rate, announced.is_doubtful()),
+                known => known.map_or(answer, |known| known.and(answer)),
+            };
+            self.answers.insert(understood, answer);
+            if understood != WHOLE_DOMAIN {
+                self.shapes.insert(understood.shape());
+            }
+        }
+        self.agreed = self.answers.values().copied().reduce(Answer::and);
+    }
+
+    fn names(&self, shape: Shape) -> bool {
+        self.shapes.iter().any(|known| known & shape != 0)
+    }
+
+    /// The most specific answer for a flow, and the shape it was found by; one of more parts is more specific.
+    fn most_specific(&self, named: Named) -> Option<(Shape, Answer)> {
+        let mut best: Option<(Shape, Answer)> = None;
+        for shape in &self.shapes {
+            let Some(answer) = self.answer(*shape, named) else {
+                continue;
+            };
+            best = Some(match best {
+                Some((known, _)) if known.count_ones() > shape.count_ones() => continue,
+                Some((known, other)) if known.count_ones() == shape.count_ones() => (known, other.and(answer)),
+                _ => (*shape, answer),
+            });
+        }
+        best
+    }
+
+    fn answer(&self, shape: Shape, named: Named) -> Option<Answer> {
+        let part = |of: Shape| shape & of != 0;
+        let unnamed =
+            (part(SAMPLER) && named.sampler == 0) || (part(DIRECTION) && named.direction == DIRECTION_UNKNOWN);
+        if unnamed {
+            return None;
+        }
+        let key = Selector {
+            sampler: if part(SAMPLER) { named.sampler } else { 0 },
+            interface: 0,
+            direction: if part(DIRECTION) {
+                named.direction
+            } else {
+                DIRECTION_UNKNOWN
+            },
+            template: if part(TEMPLATE) { named.template } else { 0 },
+            other: 0,
+        };
+        if !part(INTERFACE) {
+            return self.answers.get(&key).copied();
+        }
+        let interfaces = named.interfaces().into_iter().filter(|interface| *interface != 0);
+        interfaces
+            .filter_map(|interface| self.answers.get(&Selector { interface, ..key }).copied())
+            .next()
+    }
+
+    fn find(&self, named: Named) -> Found {
+        if let Some((shape, answer)) = self.most_specific(named) {
+            let source = match shape {
+                shape if shape & SAMPLER != 0 => SamplingSource::OptionsSampler,
+                shape if shape & INTERFACE != 0 => SamplingSource::OptionsInterface,
+                shape if shape & TEMPLATE != 0 => SamplingSource::OptionsTemplate,
+                _ => SamplingSource::OptionsDirection,
+            };
+            return Found::of(answer, source);
+        }
+        if named.sampler != 0 && self.names(SAMPLER) {
+            return Found::SamplerNotAnnounced;
+        }
+        if let Some(answer) = self.answers.get(&WHOLE_DOMAIN) {
+            return Found::of(*answer, SamplingSource::OptionsDomain);
+        }
+        let names_interface = named.interfaces() != [0, 0];
+        let is_in_play = self.names(TEMPLATE) || (self.names(INTERFACE) && names_interface);
+        match self.agreed {
+            None => Found::Nothing,
+            // It names another template or interface than those that have a rate.
+            Some(_) if is_in_play => Found::Ambiguous,
+            Some(answer) => Found::of(answer, SamplingSource::OptionsDomain),
+        }
+    }
+}
+
+/// The rates that one transport session announced in options data.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "StoredAnnouncedRates")]
+pub struct AnnouncedRates {
+    domains: BTreeMap<DomainKey, DomainRates>,
+    /// What all domains agree on.
+    #[serde(skip)]
+    agreed: Option<Answer>,
+    /// By sampler, what all domains agree on.
+    #[serde(skip)]
+    samplers: BTreeMap<u64, Answer>,
+    /// In all domains.
+    #[serde(skip)]
+    count: usize,
+}
+
+#[derive(Deserialize)]
+struct StoredAnnouncedRates {
+    domains: BTreeMap<DomainKey, DomainRates>,
+}
+
+impl From<StoredAnnouncedRates> for AnnouncedRates {
+    fn from(stored: StoredAnnouncedRates) -> AnnouncedRates {
+        let mut rates = AnnouncedRates {
+            domains: stored.domains,
+            ..AnnouncedRates::default()
+        };
+        rates.sum_up();
+        rates
+    }
+}
+
+impl AnnouncedRates {
+    fn sum_up(&mut self) {
+        self.count = self.domains.values().map(|rates| rates.announced.len()).sum();
+        self.agreed = self
+            .domains
+            .values()
+            .filter_map(|rates| rates.agreed)
+            .reduce(Answer::and);
+        self.samplers.clear();
+        for rates in self.domains.values() {
+            for (selector, answer) in rates.answers.iter().filter(|(selector, _)| selector.sampler != 0) {
+                let known = self.samplers.get(&selector.sampler);
+                let answer = known.map_or(*answer, |known| known.and(*answer));
+                self.samplers.insert(selector.sampler, answer);
+            }
+        }
+    }
+
+    /// Takes the announcements of one set of options data. Answers how many were refused because the domain already has
+    /// `max` others, or the exporter, which made `elsewhere` in other sessions, [`MAX_SAMPLERS_PER_EXPORTER`].
+    ///
+    /// The cost is bounded by the announcements and those that are kept, added up: a hostile exporter cannot make it their
+    /// product.
+    pub fn announce(
+        &mut self,
+        domain: DomainKey,
+        announcements: &[(Selector, Told)],
+        max: usize,
+        elsewhere: usize,
+        now_ms: i64,
+    ) -> u64 {
+        let rates = self.domains.entry(domain).or_default();
+        let (mut refused, mut changed) = (0, false);
+        for (selector, told) in announcements {
+            let mut announced = Announced {
+                rate: told.rate,
+                implausible: told.implausible,
+                jumped_at_ms: 0,
+            };
+            if let Some(known) = rates.announced.get_mut(selector) {
+                announced.jumped_at_ms = jumped_at_ms(*known, told.rate, now_ms);
+                changed |= *known != announced;
+                *known = announced;
+            } else if *selector == WHOLE_DOMAIN
+                || (rates.announced.len() < max && self.count + elsewhere < MAX_SAMPLERS_PER_EXPORTER)
+            {
+                rates.announced.insert(*selector, announced);
+                self.count += 1;
+                changed = true;
+            } else {
+                refused += 1;
+            }
+        }
+        if changed {
+            rates.sum_up();
+            self.sum_up();
+        }
+        refused
+    }
+
+    /// Whether the rate of a flow of this domain may depend on more than its template and what it says of its sampling: on its
+    /// interfaces or its direction.
+    pub fn by_flow(&self, domain: DomainKey) -> bool {
+        self.domains
+            .get(&domain)
+            .is_some_and(|rates| rates.names(INTERFACE | DIRECTION))
+    }
+
+    /// How many announcements are known in all domains.
+    pub fn samplers(&self) -> usize {
+        self.count
+    }
+
+    /// The rate of a flow of `domain`: of what it names, of its domain, or what all domains agree on, because options may come in
+    /// another domain than the data (Juniper).
+    pub(super) fn find(&self, domain: DomainKey, named: Named) -> Found {
+        let own = self.domains.get(&domain).filter(|rates| !rates.announced.is_empty());
+        let found = own.map_or(Found::Nothing, |rates| rates.find(named));
+        match found {
+            Found::SamplerNotAnnounced | Found::Nothing if named.sampler != 0 => {
+                match self.samplers.get(&named.sampler) {
+                    Some(answer) => Found::of(*answer, SamplingSource::OptionsSampler),
+                    None if self.samplers.is_empty() && own.is_none() => self.agreed_elsewhere(),
+                    None if self.samplers.is_empty() => found,
+                    None => Found::SamplerNotAnnounced,
+                }
+            }
+            Found::Nothing if own.is_none() => self.agreed_elsewhere(),
+            found => found,
+        }
+    }
+
+    fn agreed_elsewhere(&self) -> Found {
+        match self.agreed {
+            Some(Answer::Rate(rate, doubtful)) => Found::Rate {
+                rate,
+                source: SamplingSource::OptionsExporter,
+                doubtful,
+            },
+            // Rates of other domains that differ say nothing of this one.
+            Some(Answer::Ambiguous) | None => Found::Nothing,
+        }
+    }
+}
+
+/// Since when a rate is one that is not believed; 0 where it is believed.
+fn jumped_at_ms(before: Announced, now: SamplingRate, now_ms: i64) -> i64 {
+    if before.rate == now {
+        let is_meant = now_ms.saturating_sub(before.jumped_at_ms) >= JUMP_BELIEVED_AFTER_MS;
+        return if is_meant { 0 } else { before.jumped_at_ms };
+    }
+    // A rate that was not believed is no measure for the next one.
+    if jumps(before.rate, now) && before.jumped_at_ms == 0 && !before.implausible {
+        now_ms.max(1)
+    } else {
+        0
+    }
+}
+
+/// Whether two rates are orders of magnitude apart.
+pub(super) fn jumps(one: SamplingRate, another: SamplingRate) -> bool {
+    if !one.is_known() || !another.is_known() {
+        return false;
+    }
+    let product = |a: SamplingRate, b: SamplingRate| u64::from(a.rate()) * u64::from(b.divisor());
+    let (one, another) = (product(one, another), product(another, one));
+    one.max(another) / one.min(another) >= JUMP
+}

@@ -1,0 +1,621 @@
+//! Which sampling rate a flow is scaled by: [`choose`] is the only place that decides.
+//!
+//! A rate of `n` means that one packet in `n` was looked at, a fraction where an exporter says one; 0 means that nobody said. Most
+//! specific first:
+//!
+//! 1. the configured override of the exporter,
+//! 2. what the record itself says (IE 34, 50, 305/306, 309/310, 311; the sampling word of a v5 header),
+//! 3. options data of the same transport session and domain that hold for what the flow names: its sampler (IE 48 or 302), interface,
+//!    direction, template, or several of them together; more together are more specific. A sampler's may come in another domain,
+//! 4. options data of its domain,
+//! 5. options data of the session's other domains, where its own said nothing and they agree: Juniper's options may come in
+//!    another domain than its data,
+//! 6. the configured default of the exporter, then of the collector,
+//! 7. nothing: rate 0, stored and counted, never billed silently.
+//!
+//! A guess would be billed, so that there is none. Options of which several hold and differ, or which hold for parts of a domain that
+//! are not understood (a line card), or for other interfaces or templates than the flow's, are *ambiguous*; a sampler that the
+//! flow names and its exporter did not announce among others has no rate. In both cases the rate is 0, whatever default is
+//! configured, and the flow is marked and counted. A rate that no exporter samples at, or that is orders of magnitude from what was
+//! announced before, is used, marked and counted.
+
+mod announced;
+mod elements;
+
+use std::collections::BTreeMap;
+
+use schemas::address::Address;
+use schemas::flow::marks;
+use schemas::metering::{MeteringConfig, SessionScope};
+use schemas::sampling::SamplingRate;
+use serde::{Deserialize, Serialize};
+
+pub use announced::{AnnouncedRates, MAX_SAMPLERS_PER_EXPORTER, Named, Selector, WHOLE_DOMAIN};
+use announced::{Found, jumps};
+pub use elements::{SamplingElements, Told, v5_rate};
+
+/// An observation domain of one exporter in one protocol.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DomainKey {
+    /// As in the `flows` table: 5, 7, 9, 10.
+    pub protocol_version: u8,
+    /// IPFIX observation domain, v9 source id, v5 engine.
+    pub observation_domain: u32,
+}
+
+/// The text of a [`DomainKey`] is `protocol/domain`.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is no observation domain; expected protocol/domain")]
+pub struct DomainKeyError {
+    text: String,
+}
+
+impl From<DomainKey> for String {
+    fn from(key: DomainKey) -> String {
+        format!("{}/{}", key.protocol_version, key.observation_domain)
+    }
+}
+
+impl TryFrom<String> for DomainKey {
+    type Error = DomainKeyError;
+
+    fn try_from(text: String) -> Result<DomainKey, DomainKeyError> {
+        let parsed = text
+            .split_once('/')
+            .and_then(|(protocol, domain)| Some((protocol.parse().ok()?, domain.parse().ok()?)));
+        match parsed {
+            Some((protocol_version, observation_domain)) => Ok(DomainKey {
+                protocol_version,
+                observation_domain,
+            }),
+            None => Err(DomainKeyError { text }),
+        }
+    }
+}
+
+/// What the configuration says about one exporter's sampling.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExporterSampling {
+    /// Replaces whatever the exporter says.
+    pub override_rate: Option<u32>,
+    /// Used when the exporter says nothing.
+    pub default_rate: Option<u32>,
+    /// Says whether the sampling word of its v5 headers has mode bits, where it differs from the others.
+    pub v5_mode_bits: Option<bool>,
+    /// All UDP ports of it are one transport session.
+    pub joins_ports: bool,
+}
+
+/// Sampling as configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SamplingConfig {
+    pub exporters: BTreeMap<Address, ExporterSampling>,
+    /// For exporters that neither say a rate nor have a default of their own.
+    pub default_rate: Option<u32>,
+    /// The upper two bits of the sampling word in a v5 header are a mode (Cisco); without it all 16 bits are the interval.
+    pub v5_mode_bits: bool,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> SamplingConfig {
+        SamplingConfig {
+            exporters: BTreeMap::new(),
+            default_rate: None,
+            v5_mode_bits: true,
+        }
+    }
+}
+
+impl From<&MeteringConfig> for SamplingConfig {
+    fn from(config: &MeteringConfig) -> SamplingConfig {
+        let exporters = config.exporters.iter().map(|exporter| {
+            (
+                exporter.address,
+                ExporterSampling {
+                    override_rate: exporter.sampling_rate,
+                    default_rate: exporter.default_sampling_rate,
+                    v5_mode_bits: exporter.v5_sampling_mode_bits,
+                    joins_ports: exporter.sessions == SessionScope::Address,
+                },
+            )
+        });
+        SamplingConfig {
+            exporters: exporters.collect(),
+            default_rate: config.decoding.default_sampling_rate,
+            v5_mode_bits: config.decoding.v5_sampling_mode_bits,
+        }
+    }
+}
+
+impl SamplingConfig {
+    /// What is configured for one exporter, with the collector's default filled in. A configured 0 says nothing.
+    pub fn of(&self, exporter: Address) -> ExporterSampling {
+        let own = self.exporters.get(&exporter).copied().unwrap_or_default();
+        ExporterSampling {
+            override_rate: known(own.override_rate),
+            default_rate: known(own.default_rate).or(known(self.default_rate)),
+            v5_mode_bits: own.v5_mode_bits.or(Some(self.v5_mode_bits)),
+            joins_ports: own.joins_ports,
+        }
+    }
+
+    /// Whether the configuration names this exporter.
+    pub fn lists(&self, exporter: Address) -> bool {
+        self.exporters.contains_key(&exporter)
+    }
+}
+
+/// Where a rate came from, for the exporters page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingSource {
+    Override,
+    PerRecord,
+    OptionsSampler,
+    OptionsInterface,
+    OptionsDirection,
+    OptionsTemplate,
+    OptionsDomain,
+    OptionsExporter,
+    Default,
+    /// Several options hold for the flow and differ, or what they hold for is not understood.
+    Ambiguous,
+    /// The flow names a sampler that its exporter did not announce.
+    SamplerNotAnnounced,
+    #[default]
+    Unknown,
+}
+
+impl SamplingSource {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            SamplingSource::Override => "configured override",
+            SamplingSource::PerRecord => "the records themselves",
+            SamplingSource::OptionsSampler => "options of the sampler",
+            SamplingSource::OptionsInterface => "options of the interface",
+            SamplingSource::OptionsDirection => "options of the direction",
+            SamplingSource::OptionsTemplate => "options of the template",
+            SamplingSource::OptionsDomain => "options of the domain",
+            SamplingSource::OptionsExporter => "options of the exporter",
+            SamplingSource::Default => "configured default",
+            SamplingSource::Ambiguous => "ambiguous: options that differ, or of a scope that is not understood",
+            SamplingSource::SamplerNotAnnounced => "unknown: its sampler was not announced",
+            SamplingSource::Unknown => "unknown",
+        }
+    }
+}
+
+/// A rate and who said it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChosenRate {
+    /// One packet in so many; 0 = not known.
+    pub rate: u32,
+    /// What `rate` is divided by.
+    #[serde(default = "one")]
+    pub divisor: u32,
+    pub source: SamplingSource,
+    /// No exporter samples so, or it is orders of magnitude from what it was.
+    #[serde(default)]
+    pub implausible: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for ChosenRate {
+    fn default() -> ChosenRate {
+        ChosenRate::new(SamplingRate::UNKNOWN, SamplingSource::Unknown)
+    }
+}
+
+impl ChosenRate {
+    fn new(rate: SamplingRate, source: SamplingSource) -> ChosenRate {
+        ChosenRate {
+            rate: rate.rate(),
+            divisor: rate.divisor(),
+            source,
+            implausible: false,
+        }
+    }
+
+    /// The marks of a flow that is scaled by it.
+    pub fn marks(self) -> u16 {
+        let of_source = match self.source {
+            SamplingSource::Ambiguous => marks::RATE_AMBIGUOUS,
+            SamplingSource::SamplerNotAnnounced => marks::SAMPLER_NOT_ANNOUNCED,
+            _ => 0,
+        };
+        of_source | if self.implausible { marks::RATE_IMPLAUSIBLE } else { 0 }
+    }
+
+    /// Whether this rate is orders of magnitude from another one of the same kind of source.
+    pub fn jumps_from(self, before: ChosenRate) -> bool {
+        self.source == before.source
+            && jumps(
+                SamplingRate::of(self.rate.into(), self.divisor.into()),
+                SamplingRate::of(before.rate.into(), before.divisor.into()),
+            )
+    }
+}
+
+/// Chooses the sampling rate of a flow; the module describes the order. `told` is what its record says.
+pub fn choose(
+    config: ExporterSampling,
+    told: Told,
+    announced: &AnnouncedRates,
+    domain: DomainKey,
+    named: Named,
+) -> ChosenRate {
+    if let Some(rate) = config.override_rate {
+        return ChosenRate::new(SamplingRate::whole(rate), SamplingSource::Override);
+    }
+    if told.rate.is_known() {
+        return ChosenRate {
+            implausible: told.implausible,
+            ..ChosenRate::new(told.rate, SamplingSource::PerRecord)
+        };
+    }
+    let without_rate = |source| ChosenRate::new(SamplingRate::UNKNOWN, source);
+    match (announced.find(domain, named), config.default_rate) {
+        (Found::Rate { rate, source, doubtful }, _) => ChosenRate {
+            implausible: doubtful,
+            ..ChosenRate::new(rate, source)
+        },
+        (Found::Ambiguous, _) => without_rate(SamplingSource::Ambiguous),
+        (Found::SamplerNotAnnounced, _) => without_rate(SamplingSource::SamplerNotAnnounced),
+        (Found::Nothing, Some(rate)) => ChosenRate::new(SamplingRate::whole(rate), SamplingSource::Default),
+        (Found::Nothing, None) => ChosenRate::default(),
+    }
+}
+
+fn known(rate: Option<u32>) -> Option<u32> {
+    rate.filter(|rate| *rate != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: DomainKey = DomainKey {
+        protocol_version: 10,
+        observation_domain: 1,
+    };
+    const OTHER: DomainKey = DomainKey {
+        protocol_version: 10,
+        observation_domain: 2,
+    };
+    const NOW_MS: i64 = 1_767_225_600_000;
+    const DAY_MS: i64 = 86_400_000;
+
+    fn told(rate: u32) -> Told {
+        Told {
+            rate: SamplingRate::whole(rate),
+            implausible: false,
+        }
+    }
+
+    fn sampler(sampler: u64) -> Named {
+        Named {
+            sampler,
+            ..Named::template(256)
+        }
+    }
+
+    fn of_sampler(sampler: u64) -> Selector {
+        Selector {
+            sampler,
+            ..WHOLE_DOMAIN
+        }
+    }
+
+    fn of_interface(interface: u32) -> Selector {
+        Selector {
+            interface,
+            ..WHOLE_DOMAIN
+        }
+    }
+
+    fn of_template(template: u16) -> Selector {
+        Selector {
+            template,
+            ..WHOLE_DOMAIN
+        }
+    }
+
+    /// Of a line card, say.
+    fn of_other(other: u64) -> Selector {
+        Selector { other, ..WHOLE_DOMAIN }
+    }
+
+    fn announce(announced: &mut AnnouncedRates, domain: DomainKey, rates: &[(Selector, u32)]) -> u64 {
+        let rates: Vec<(Selector, Told)> = rates.iter().map(|(selector, rate)| (*selector, told(*rate))).collect();
+        announced.announce(domain, &rates, 9, 0, NOW_MS)
+    }
+
+    fn announced(rates: &[(Selector, u32)]) -> AnnouncedRates {
+        let mut announced = AnnouncedRates::default();
+        announce(&mut announced, DOMAIN, rates);
+        announced
+    }
+
+    fn rate(config: ExporterSampling, record: u32, announced: &AnnouncedRates, named: Named) -> (u32, SamplingSource) {
+        let chosen = choose(config, told(record), announced, DOMAIN, named);
+        (chosen.rate, chosen.source)
+    }
+
+    fn plain_rate(announced: &AnnouncedRates, named: Named) -> (u32, SamplingSource) {
+        rate(ExporterSampling::default(), 0, announced, named)
+    }
+
+    #[test]
+    fn the_most_specific_rate_is_chosen() {
+        let mut config = ExporterSampling::default();
+        let mut announced = AnnouncedRates::default();
+        let rate = |config, record, announced: &AnnouncedRates, named| rate(config, record, announced, sampler(named));
+        assert_eq!(rate(config, 0, &announced, 7), (0, SamplingSource::Unknown));
+        config.default_rate = Some(10);
+        assert_eq!(rate(config, 0, &announced, 7), (10, SamplingSource::Default));
+        announce(&mut announced, OTHER, &[(WHOLE_DOMAIN, 20)]);
+        assert_eq!(rate(config, 0, &announced, 7), (20, SamplingSource::OptionsExporter));
+        announce(&mut announced, DOMAIN, &[(WHOLE_DOMAIN, 30)]);
+        assert_eq!(rate(config, 0, &announced, 7), (30, SamplingSource::OptionsDomain));
+        announce(&mut announced, DOMAIN, &[(of_sampler(7), 40)]);
+        assert_eq!(rate(config, 0, &announced, 7), (40, SamplingSource::OptionsSampler));
+        assert_eq!(rate(config, 0, &announced, 0), (30, SamplingSource::OptionsDomain));
+        assert_eq!(rate(config, 0, &announced, 8), (0, SamplingSource::SamplerNotAnnounced));
+        assert_eq!(rate(config, 50, &announced, 7), (50, SamplingSource::PerRecord));
+        config.override_rate = Some(60);
+        assert_eq!(rate(config, 50, &announced, 7), (60, SamplingSource::Override));
+    }
+
+    #[test]
+    fn announcements_that_disagree_decide_nothing_for_others() {
+        let mut announced = announced(&[(of_sampler(1), 100)]);
+        assert_eq!(
+            plain_rate(&announced, sampler(0)),
+            (100, SamplingSource::OptionsDomain),
+            "one sampler speaks for records that name none"
+        );
+        announce(&mut announced, DOMAIN, &[(of_sampler(2), 200)]);
+        assert_eq!(plain_rate(&announced, sampler(0)), (0, SamplingSource::Ambiguous));
+        assert_eq!(
+            plain_rate(&announced, sampler(2)),
+            (200, SamplingSource::OptionsSampler)
+        );
+        let beyond = [(of_sampler(3), told(1))];
+        assert_eq!(announced.announce(DOMAIN, &beyond, 2, 0, NOW_MS), 1, "the limit holds");
+        assert_eq!(
+            announced.announce(DOMAIN, &beyond, 9, MAX_SAMPLERS_PER_EXPORTER, NOW_MS),
+            1
+        );
+        assert_eq!(
+            announce(&mut announced, DOMAIN, &[(of_sampler(2), 100)]),
+            0,
+            "a known sampler may change"
+        );
+        assert_eq!(plain_rate(&announced, sampler(0)).0, 100);
+    }
+
+    #[test]
+    fn case_08e_a_sampler_that_was_not_announced_has_no_rate() {
+        let mut announced = announced(&[(of_sampler(1), 1000)]);
+        assert_eq!(
+            plain_rate(&announced, sampler(1)),
+            (1000, SamplingSource::OptionsSampler)
+        );
+        let with_default = ExporterSampling {
+            default_rate: Some(10),
+            ..ExporterSampling::default()
+        };
+        for config in [ExporterSampling::default(), with_default] {
+            let chosen = choose(config, Told::default(), &announced, DOMAIN, sampler(7));
+            assert_eq!((chosen.rate, chosen.source), (0, SamplingSource::SamplerNotAnnounced));
+            assert_eq!(chosen.marks(), marks::SAMPLER_NOT_ANNOUNCED);
+        }
+        // Announced in another domain, it has one.
+        announce(&mut announced, OTHER, &[(of_sampler(7), 500)]);
+        assert_eq!(
+            plain_rate(&announced, sampler(7)),
+            (500, SamplingSource::OptionsSampler)
+        );
+    }
+
+    #[test]
+    fn case_08a_a_rate_of_a_template_is_not_the_domains() {
+        let announced = announced(&[(of_template(1910), 1000), (of_template(1911), 10_000)]);
+        let rate = |template| plain_rate(&announced, Named::template(template));
+        assert_eq!(rate(1910), (1000, SamplingSource::OptionsTemplate));
+        assert_eq!(rate(1911), (10_000, SamplingSource::OptionsTemplate));
+        assert_eq!(rate(1912), (0, SamplingSource::Ambiguous));
+    }
+
+    #[test]
+    fn a_scope_that_is_not_understood_never_becomes_the_domains() {
+        let with_default = ExporterSampling {
+            default_rate: Some(10),
+            ..ExporterSampling::default()
+        };
+        let named = Named::template(256);
+        let one = announced(&[(of_other(77), 1000)]);
+        assert_eq!(
+            plain_rate(&one, named),
+            (0, SamplingSource::Ambiguous),
+            "of one line card"
+        );
+        assert_eq!(rate(with_default, 0, &one, named).0, 0, "nor does the default stand in");
+        let chosen = choose(with_default, Told::default(), &one, DOMAIN, named);
+        assert_eq!(chosen.marks(), marks::RATE_AMBIGUOUS);
+        let beside = announced(&[(WHOLE_DOMAIN, 1000), (of_other(77), 1000)]);
+        assert_eq!(
+            plain_rate(&beside, named).0,
+            1000,
+            "the domain's own, which they agree on"
+        );
+        let against = announced(&[(WHOLE_DOMAIN, 1000), (of_other(77), 10)]);
+        assert_eq!(plain_rate(&against, named).0, 0);
+        let of_card = |other, rate| (Selector { other, ..of_sampler(1) }, rate);
+        let agreeing = announced(&[of_card(1, 100), of_card(2, 100)]);
+        assert_eq!(
+            plain_rate(&agreeing, sampler(1)).0,
+            100,
+            "what they name otherwise holds"
+        );
+        let differing = announced(&[of_card(1, 100), of_card(2, 200)]);
+        assert_eq!(plain_rate(&differing, sampler(1)), (0, SamplingSource::Ambiguous));
+        let elsewhere = {
+            let mut rates = AnnouncedRates::default();
+            announce(&mut rates, OTHER, &[(of_other(77), 1000)]);
+            rates
+        };
+        assert_eq!(plain_rate(&elsewhere, named), (0, SamplingSource::Unknown));
+    }
+
+    #[test]
+    fn case_08b_rates_of_interfaces_hold_where_a_flow_was_observed() {
+        let announced = announced(&[(of_interface(513), 100), (of_interface(514), 10_000)]);
+        let rate = |in_if, out_if, direction| {
+            let named = Named {
+                in_if,
+                out_if,
+                direction,
+                ..Named::template(256)
+            };
+            plain_rate(&announced, named)
+        };
+        assert_eq!(rate(513, 600, 255), (100, SamplingSource::OptionsInterface));
+        assert_eq!(
+            rate(514, 513, 255),
+            (10_000, SamplingSource::OptionsInterface),
+            "where it came in"
+        );
+        assert_eq!(rate(514, 513, 1).0, 100, "it says that it was observed on its way out");
+        assert_eq!(rate(600, 513, 255).0, 100, "only its way out has a rate");
+        assert_eq!(
+            rate(600, 513, 0),
+            (0, SamplingSource::Ambiguous),
+            "it says that it was not"
+        );
+        assert_eq!(rate(600, 601, 255), (0, SamplingSource::Ambiguous));
+        assert_eq!(rate(0, 0, 255), (0, SamplingSource::Ambiguous));
+    }
+
+    #[test]
+    fn more_that_is_named_is_more_specific_and_equals_must_agree() {
+        let both = Selector {
+            interface: 513,
+            direction: 1,
+            ..WHOLE_DOMAIN
+        };
+        let named = |direction| Named {
+            in_if: 513,
+            out_if: 513,
+            direction,
+            ..sampler(1)
+        };
+        let rates = announced(&[(of_interface(513), 100), (both, 200)]);
+        assert_eq!(plain_rate(&rates, named(1)).0, 200);
+        assert_eq!(plain_rate(&rates, named(0)).0, 100);
+        let rates = announced(&[(of_interface(513), 100), (of_sampler(1), 200)]);
+        assert_eq!(plain_rate(&rates, named(1)), (0, SamplingSource::Ambiguous));
+        let rates = announced(&[(of_interface(513), 100), (of_sampler(1), 100)]);
+        assert_eq!(plain_rate(&rates, named(1)).0, 100);
+        let direction = |direction| Selector {
+            direction,
+            ..WHOLE_DOMAIN
+        };
+        let rates = announced(&[(direction(0), 100), (direction(1), 200)]);
+        assert_eq!(plain_rate(&rates, named(1)), (200, SamplingSource::OptionsDirection));
+        assert_eq!(plain_rate(&rates, named(255)), (0, SamplingSource::Ambiguous));
+    }
+
+    #[test]
+    fn case_26_a_rate_orders_of_magnitude_from_its_history_is_marked() {
+        let mut rates = announced(&[(WHOLE_DOMAIN, 1000)]);
+        let mut marked = |rate: u32, at_ms: i64| {
+            rates.announce(DOMAIN, &[(WHOLE_DOMAIN, told(rate))], 9, 0, at_ms);
+            let chosen = choose(ExporterSampling::default(), Told::default(), &rates, DOMAIN, sampler(0));
+            assert_eq!(chosen.rate, rate, "it is used");
+            chosen.marks() == marks::RATE_IMPLAUSIBLE
+        };
+        assert!(!marked(1000, NOW_MS));
+        assert!(!marked(4096, NOW_MS + 1), "a change that people make");
+        assert!(marked(1, NOW_MS + 2));
+        assert!(marked(1, NOW_MS + 3));
+        assert!(!marked(4096, NOW_MS + 4), "it was an error, and is over");
+        assert!(marked(10, NOW_MS + 5));
+        assert!(!marked(10, NOW_MS + 5 + DAY_MS), "who says so for a day means it");
+        let told = SamplingElements {
+            packet_interval: 0x0100_0000,
+            packet_space: Some(0xe803_0000),
+            ..SamplingElements::default()
+        }
+        .told();
+        let per_record = choose(ExporterSampling::default(), told, &rates, DOMAIN, sampler(0));
+        assert_eq!(per_record.marks(), marks::RATE_IMPLAUSIBLE);
+        let repaired = ExporterSampling {
+            override_rate: Some(1001),
+            ..ExporterSampling::default()
+        };
+        let chosen = choose(repaired, told, &rates, DOMAIN, sampler(0));
+        assert_eq!((chosen.rate, chosen.marks()), (1001, 0));
+    }
+
+    #[test]
+    fn announced_rates_survive_a_checkpoint_and_those_of_version_1_0_are_read() {
+        let mut rates = announced(&[
+            (WHOLE_DOMAIN, 7),
+            (of_sampler(3), 9),
+            (of_other(5), 9),
+            (of_template(300), 1),
+        ]);
+        rates.announce(
+            OTHER,
+            &[(
+                of_interface(8),
+                Told {
+                    implausible: true,
+                    ..told(5)
+                },
+            )],
+            9,
+            0,
+            NOW_MS,
+        );
+        let json = serde_json::to_string(&rates).unwrap();
+        assert_eq!(serde_json::from_str::<AnnouncedRates>(&json).unwrap(), rates);
+        let stored = serde_json::json!({
+            "domains": { "10/1": {
+                "plain": 30, "samplers": { "7": 40, "9223372036854776321": 50 },
+                "of_samplers": { "lowest": 40, "highest": 50 },
+            } },
+            "of_exporter": { "lowest": 30, "highest": 50 }, "samplers": 2,
+        });
+        let rates: AnnouncedRates = serde_json::from_value(stored).unwrap();
+        let interface = Named {
+            in_if: 513,
+            ..Named::template(256)
+        };
+        let found = [sampler(7), interface, sampler(0)].map(|named| plain_rate(&rates, named).0);
+        assert_eq!((found, rates.samplers()), ([40, 50, 30], 3));
+    }
+
+    #[test]
+    fn a_configured_rate_of_zero_says_nothing() {
+        let mut config = SamplingConfig {
+            default_rate: Some(5),
+            ..SamplingConfig::default()
+        };
+        let exporter: Address = "192.0.2.1".parse().unwrap();
+        let zero = ExporterSampling {
+            override_rate: Some(0),
+            default_rate: Some(0),
+            ..ExporterSampling::default()
+        };
+        config.exporters.insert(exporter, zero);
+        assert_eq!(config.of(exporter).override_rate, None);
+        assert_eq!(config.of(exporter).default_rate, Some(5));
+    }
+}
