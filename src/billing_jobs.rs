@@ -11,6 +11,8 @@
 //! every 10 m    budgets                          → alerts, hard stops, resets
 //! ```
 //!
+//! A clock that moved further than it can have stops all of it but events, which tell of that ([`billing::guard`]).
+//!
 //! With a test clock all of it is done whenever the clock was set. What fails is logged and tried again: billing that cannot
 //! run now must not take the collector down with it.
 
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use analytics::Analytics;
 use billing::dunning::{self, Schedule};
+use billing::guard::{self, ClockLimits, MeasureGuards};
 use billing::payment::{self, GatewayCharger, Gateways};
 use billing::usage::MeteredUsage;
 use billing::{budget, invoice, lifecycle, top_up};
@@ -60,6 +63,8 @@ pub(crate) struct BillingJobs {
     /// Charges what is due by itself.
     pub(crate) closes: bool,
     pub(crate) outbox: Outbox,
+    pub(crate) clock_limits: ClockLimits,
+    pub(crate) guards: MeasureGuards,
 }
 
 /// When each thing is next to be done, by the clock.
@@ -71,6 +76,23 @@ struct Due {
     lifecycle_ms: i64,
     idle_ms: i64,
     close_ms: i64,
+}
+
+impl Due {
+    /// Nothing waits longer than its interval: after a clock went back it would wait until the clock is there again.
+    fn not_after(&mut self, now_ms: i64) {
+        for (at_ms, interval_ms) in [
+            (&mut self.events_ms, EVENTS_INTERVAL_MS),
+            (&mut self.reconcile_ms, RECONCILE_INTERVAL_MS),
+            (&mut self.collect_ms, COLLECT_INTERVAL_MS),
+            (&mut self.budgets_ms, BUDGETS_INTERVAL_MS),
+            (&mut self.lifecycle_ms, LIFECYCLE_INTERVAL_MS),
+            (&mut self.idle_ms, IDLE_INTERVAL_MS),
+            (&mut self.close_ms, CLOSE_INTERVAL_MS),
+        ] {
+            *at_ms = (*at_ms).min(now_ms + interval_ms);
+        }
+    }
 }
 
 impl BillingJobs {
@@ -95,6 +117,15 @@ impl BillingJobs {
             }
             let was_set = self.follow_clock().await;
             let now_ms = self.clock.now_ms();
+            // What was set for a time that the clock has left is due now.
+            due.not_after(now_ms);
+            if self.is_stopped(now_ms).await {
+                if now_ms >= due.events_ms {
+                    due.events_ms = now_ms + EVENTS_INTERVAL_MS;
+                    self.tell(now_ms).await;
+                }
+                continue;
+            }
             if was_set || now_ms >= due.lifecycle_ms {
                 due.lifecycle_ms = now_ms + LIFECYCLE_INTERVAL_MS;
                 self.advance(now_ms).await;
@@ -141,6 +172,24 @@ impl BillingJobs {
             Err(error) => {
                 warn!(%error, "the test clock cannot be read");
                 false
+            }
+        }
+    }
+
+    /// Whether billing is stopped. A clock that cannot be looked at is not believed either.
+    async fn is_stopped(&self, now_ms: i64) -> bool {
+        match guard::look(&self.database, self.clock_limits, now_ms).await {
+            Ok(None) => false,
+            Ok(Some(stopped)) => {
+                tracing::debug!(%stopped, "nothing is billed");
+                true
+            }
+            Err(error) => {
+                error!(
+                    error = causes(error),
+                    "the clock could not be looked at: nothing is billed"
+                );
+                true
             }
         }
     }
@@ -239,7 +288,7 @@ impl BillingJobs {
     }
 
     fn usage(&self) -> MeteredUsage {
-        MeteredUsage::new(self.analytics.clone(), &self.metering.borrow())
+        MeteredUsage::new(self.analytics.clone(), &self.metering.borrow()).guarded(self.guards)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::event::MailConfig;
+use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
 use billing::payment::{Gateways, PaymentGateway};
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 /// With a larger tolerance the truth check would find nothing.
 const TRUTH_TOLERANCE_PERCENT_MAX: u32 = 90;
+
+/// With a larger step a clock a year ahead would be believed.
+const MAX_CLOCK_STEP_HOURS: u32 = 24 * 31;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,6 +77,47 @@ pub(crate) struct WebhooksConfig {
 pub(crate) struct BillingConfig {
     /// `serve` closes every period that has ended, once its last window is closed.
     pub(crate) close_automatically: bool,
+    /// Usage of which less was measured waits for a person, in percent of its windows; 90 where absent, in rehearsals by a
+    /// test clock 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_coverage_percent: Option<u32>,
+    /// Usage that ends after the newest data waits for a person; so where absent, but for rehearsals by a test clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hold_beyond_measured: Option<bool>,
+    /// A clock that moved further ahead since billing last looked stops billing, in hours.
+    pub(crate) max_clock_step_hours: u32,
+}
+
+impl BillingConfig {
+    /// What is held for a person, on a database that goes by a test clock or by the machine's.
+    pub(crate) fn guards(&self, is_test_clock: bool) -> MeasureGuards {
+        let usual = match is_test_clock {
+            true => MeasureGuards::NONE,
+            false => MeasureGuards::DEFAULT,
+        };
+        MeasureGuards {
+            min_coverage_percent: self.min_coverage_percent.unwrap_or(usual.min_coverage_percent),
+            holds_beyond_measured: self.hold_beyond_measured.unwrap_or(usual.holds_beyond_measured),
+        }
+    }
+
+    /// How far the clock may move without anybody being asked.
+    pub(crate) fn clock_limits(&self) -> ClockLimits {
+        ClockLimits {
+            ahead_ms: i64::from(self.max_clock_step_hours) * schemas::window::HOUR_MS,
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(percent) = self.min_coverage_percent.filter(|&percent| percent > 100) {
+            bail!("billing.min_coverage_percent = {percent} is out of range: use 0 to 100; 0 holds nothing");
+        }
+        let hours = self.max_clock_step_hours;
+        if !(1..=MAX_CLOCK_STEP_HOURS).contains(&hours) {
+            bail!("billing.max_clock_step_hours = {hours} is out of range: use 1 to {MAX_CLOCK_STEP_HOURS}");
+        }
+        Ok(())
+    }
 }
 
 /// Which gateways take payments; bank transfers are always recorded.
@@ -209,6 +254,9 @@ impl Default for BillingConfig {
     fn default() -> BillingConfig {
         BillingConfig {
             close_automatically: true,
+            min_coverage_percent: None,
+            hold_beyond_measured: None,
+            max_clock_step_hours: 48,
         }
     }
 }
@@ -233,6 +281,7 @@ impl Config {
         self.storage.validate()?;
         self.retention.validate()?;
         self.mail.validate()?;
+        self.billing.check()?;
         if let Some(url) = &self.portal.public_url
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::options::load_assignments;
+use crate::options::{load_assignments, now_ms};
 use crate::storage::{self, Removed};
 
 /// How often the jobs look for work.
@@ -162,8 +162,8 @@ pub(crate) async fn apply_backdated(
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
-        inventory::mark_attribution_change_applied(database.pool(), change.id, Timestamp::now().as_millisecond())
-            .await?;
+        let now_ms = now_ms(database).await?;
+        inventory::mark_attribution_change_applied(database.pool(), change.id, now_ms).await?;
         info!(
             from_ms = change.from_ms,
             files = summary.files_rewritten,

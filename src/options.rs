@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use analytics::Analytics;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use billing::guard;
+use billing::usage::MeteredUsage;
 use clap::{Args, ValueEnum};
 use schemas::assignment::Assignments;
 use schemas::clock;
@@ -140,6 +142,26 @@ impl Listen {
 /// What time billing takes it for, UTC milliseconds: a database made for rehearsals has a clock of its own.
 pub(crate) async fn now_ms(database: &Database) -> anyhow::Result<i64> {
     Ok(clock::of(database).await?.now_ms())
+}
+
+/// As [`now_ms`], for what charges or decides what is charged: refused while billing is stopped, because the clock moved
+/// further than it can have.
+pub(crate) async fn billing_now_ms(config: &Config, database: &Database) -> anyhow::Result<i64> {
+    let now_ms = now_ms(database).await?;
+    match guard::look(database, config.billing.clock_limits(), now_ms).await? {
+        Some(stopped) => bail!("{stopped}"),
+        None => Ok(now_ms),
+    }
+}
+
+/// Usage for who finalises by it: what was not measured is held.
+pub(crate) async fn guarded_usage(
+    config: &Config,
+    database: &Database,
+    analytics: Analytics,
+) -> anyhow::Result<MeteredUsage> {
+    let guards = config.billing.guards(clock::of(database).await?.is_test());
+    Ok(MeteredUsage::new(analytics, &config.metering()).guarded(guards))
 }
 
 /// The snapshot of assignments that the database holds.

@@ -45,6 +45,12 @@ impl HeardWindows {
             .is_some_and(|word| word & bit != 0)
     }
 
+    /// Number of the last window; `None` of none.
+    fn last(&self) -> Option<i64> {
+        let (number, word) = self.words.last_key_value()?;
+        Some(number * WORD_WINDOWS + i64::from(word.ilog2()))
+    }
+
     /// Number of the first window; `None` of none.
     fn first(&self) -> Option<i64> {
         let (number, word) = self.words.first_key_value()?;
@@ -230,6 +236,16 @@ impl Analytics {
         Ok(known.clone())
     }
 
+    /// End of the newest window in which any exporter was heard; `None` where none ever was.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
+        let heard = self.heard().await?;
+        let newest = heard.exporters.values().filter_map(HeardWindows::last).max();
+        Ok(newest.map(|window| (window + 1) * WINDOW_MS))
+    }
+
     /// The windows of `[from_ms, to_ms)` in which a service with these metering exporters was not measured.
     ///
     /// # Errors
@@ -272,6 +288,14 @@ mod tests {
             gaps.map(|gap| (gap.exporter.to_string(), gap.from_ms / WINDOW_MS, gap.to_ms / WINDOW_MS))
                 .collect(),
         )
+    }
+
+    #[test]
+    fn the_newest_window_is_that_of_any_exporter() {
+        let heard = heard(&[(A, &[2, 63]), (B, &[5, 64, 130])]);
+        let last = |exporter: &str| heard.exporters[&at(exporter)].last();
+        assert_eq!((last(A), last(B)), (Some(63), Some(130)));
+        assert_eq!(HeardWindows::default().last(), None);
     }
 
     #[test]

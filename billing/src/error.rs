@@ -11,7 +11,9 @@ use schemas::money::{Currency, MoneyError};
 use schemas::period::PeriodError;
 use schemas::window::instant_text;
 
+use crate::audit::AuditError;
 use crate::event::EventError;
+use crate::guard::Stopped;
 use crate::ledger::LedgerError;
 use crate::settlement::SettlementError;
 use crate::subscription::State;
@@ -89,6 +91,23 @@ pub enum BillingError {
     OutOfStock(PlanId),
     #[error("{price} holds from {} on", instant_text(*valid_from_ms))]
     PriceNotYet { price: PriceId, valid_from_ms: i64 },
+    #[error("{what} cannot be dated back: {date} is before {today}, today there")]
+    DateOver {
+        what: &'static str,
+        date: Date,
+        today: Date,
+    },
+    #[error("{what} must lie ahead: {} is not after {}", instant_text(*at_ms), instant_text(*now_ms))]
+    NotAhead {
+        what: &'static str,
+        at_ms: i64,
+        now_ms: i64,
+    },
+    #[error("{addon} ends with {parent}, which is cancelled: resume that one")]
+    ParentCancelled {
+        addon: SubscriptionId,
+        parent: SubscriptionId,
+    },
     #[error("a coupon's code has between 1 and 40 letters, digits, hyphens and underscores, not {0:?}")]
     CouponCode(String),
     #[error("there is a coupon {0} already")]
@@ -112,6 +131,16 @@ pub enum BillingError {
         offers: String,
         service: String,
     },
+    #[error("{0}")]
+    Stopped(Stopped),
+    #[error("nothing of {0} waits for a confirmation of its measured usage")]
+    NothingUnmeasured(CustomerId),
+    #[error("write to the audit log")]
+    Audit(#[from] AuditError),
+    #[error("a free plan is no add-on (F-26)")]
+    FreeAddon,
+    #[error("{subscription} is free: a free plan is one unit, with nothing beside it (F-26)")]
+    FreePlanIsOne { subscription: SubscriptionId },
     #[error("{customer} cannot have a free plan: {why}")]
     FreePlanRefused { customer: CustomerId, why: &'static str },
     #[error("{0} is or would be free: a free plan is not changed into a paid one or back (F-26)")]

@@ -24,8 +24,14 @@ pub enum Evidence {
         off_minor: i64,
         /// `None` for a coupon of an amount.
         percent: Option<String>,
-        /// Per cycle; `None` for a coupon of a percentage.
+        /// For the months that it is for; `None` for a coupon of a percentage.
         amount_minor: Option<i64>,
+        /// The months that an amount is for; 0 on lines from before this was kept: for the cycle.
+        #[serde(default)]
+        amount_months: i64,
+        /// Where it does not cover the period as a whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        covered: Option<Covered>,
     },
     /// Days that were charged in advance and are not used, because the terms changed or the subscription ended.
     Unused {
@@ -34,8 +40,20 @@ pub enum Evidence {
         corrects_line: InvoiceLineId,
         /// As it was charged.
         charged: BaseCharge,
-        /// What a coupon took off it, negative.
+        /// What a coupon took off it, negative, where the line gives that back too; 0 where another line does.
         discount_minor: i64,
+        unused_days: i64,
+    },
+    /// The discount of days that were charged in advance and are not used: it is not had for them.
+    DiscountUnused {
+        corrects_invoice: InvoiceId,
+        corrects_number: String,
+        corrects_line: InvoiceLineId,
+        code: String,
+        /// What the coupon took off, negative.
+        discount_minor: i64,
+        /// Days that it covered, and those of them that are not used.
+        covered_days: i64,
         unused_days: i64,
     },
     /// Usage at the terms that held.
@@ -62,6 +80,20 @@ pub enum Evidence {
         corrects_number: String,
         corrects_line: Option<InvoiceLineId>,
     },
+}
+
+/// What a coupon covers of a charged period: whole months from its start, then days of the next.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Covered {
+    /// The first local day that is not covered, as YYYY-MM-DD.
+    pub until: String,
+    pub months: i64,
+    pub days: i64,
+    /// Of the month that the days are of.
+    pub month_days: i64,
+    /// What a percentage is taken off: a unit for so many months costs so much.
+    pub price_minor: i64,
+    pub price_months: i64,
 }
 
 /// The price of a cycle, for its days.

@@ -14,6 +14,8 @@
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
 //!
+//! * [`guard`]: what stops billing: a clock that jumped, usage that was not measured.
+//!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
 pub mod aging;
@@ -31,6 +33,7 @@ pub mod event;
 pub mod evidence;
 pub mod exclusion;
 pub mod export;
+pub mod guard;
 #[cfg(test)]
 mod histories;
 pub mod invoice;

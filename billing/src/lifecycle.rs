@@ -11,11 +11,11 @@ use schemas::ids::SubscriptionId;
 use schemas::window::DAY_MS;
 use sqlx::Row as _;
 
-use crate::BillingError;
 use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
 use crate::usage::UsageQuery;
+use crate::{BillingError, guard};
 
 /// A free plan ends after so long without anybody signing in or any traffic (F-26).
 pub const FREE_PLAN_IDLE_MS: i64 = 90 * DAY_MS;
@@ -39,6 +39,7 @@ pub struct Advanced {
 /// # Errors
 /// When the database cannot be read at all.
 pub async fn advance(database: &Database, now_ms: i64) -> Result<Advanced, BillingError> {
+    guard::check(database.pool()).await?;
     let mut done = Advanced::default();
     for id in due(database, "SELECT id FROM subscriptions WHERE status = 'trial' AND trial_ends_at_ms <= $1 ORDER BY trial_ends_at_ms, id LIMIT $2", now_ms).await? {
         let mut transaction = database.begin_write().await?;

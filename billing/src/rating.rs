@@ -1,7 +1,10 @@
 //! Plan + price + usage + period → invoice lines. Pure functions: the same input gives the same lines.
 //!
 //! * Base: the price of the cycle, for its calendar days out of the nominal period's, less what a coupon takes off.
-//! * Unused: days charged in advance that the subscription will not have in these terms, given back.
+//! * Discount: a coupon's share of the base price, for the time that the coupon lasts. Of a cycle that it covers in part it
+//!   takes its percentage off so many months at the plan's price for a month, never more than off the whole cycle.
+//! * Unused: days charged in advance that the subscription will not have in these terms, given back; the discount of those
+//!   days is a line of its own.
 //! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
 //!   than the nominal one the included transfer is prorated by days and floored to the byte.
 //! * Percentile: 95th percentile over the commit, in Mbps of 10⁶ bit/s, at the price of an Mbps; the price is for a nominal
@@ -11,6 +14,8 @@
 //! rounded to [`QUANTITY_PLACES`]; the exact bytes are in the evidence. Gaps are named in the description and not counted.
 
 use analytics::{PeriodUsage, UsageMode};
+use jiff::ToSpan as _;
+use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
@@ -18,7 +23,7 @@ use schemas::period::Period;
 
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
-use crate::evidence::{BaseCharge, Evidence, Measured, UsageCharge};
+use crate::evidence::{BaseCharge, Covered, Evidence, Measured, UsageCharge};
 use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
@@ -142,16 +147,9 @@ pub fn cycle_words(months: i64) -> String {
 
 /// The lines for the base price of a period: the price, and what the coupon takes off it.
 ///
-/// `cycle` counts the cycles of the subscription from 0, for coupons that end.
-///
 /// # Errors
 /// When an amount does not fit.
-pub fn base_lines(
-    contract: &Contract,
-    phase: &Phase,
-    charged: &ChargedPeriod,
-    cycle: i64,
-) -> Result<Vec<DraftLine>, BillingError> {
+pub fn base_lines(contract: &Contract, phase: &Phase, charged: &ChargedPeriod) -> Result<Vec<DraftLine>, BillingError> {
     let price = &phase.price;
     let currency = price.currency();
     let Proration { days, nominal_days } = charged.proration();
@@ -186,29 +184,43 @@ pub fn base_lines(
         evidence: Evidence::Base(charge),
     };
     let mut lines = vec![base];
-    lines.extend(discount_line(contract, &lines[0], charged, cycle)?);
+    lines.extend(discount_line(contract, phase, &lines[0], charged)?);
     Ok(lines)
 }
 
 fn discount_line(
     contract: &Contract,
+    phase: &Phase,
     base: &DraftLine,
     charged: &ChargedPeriod,
-    cycle: i64,
 ) -> Result<Option<DraftLine>, BillingError> {
     let currency = base.priced.currency;
-    let Some(coupon) = contract
-        .coupon
-        .as_ref()
-        .filter(|coupon| coupon.cycles.is_none_or(|cycles| cycle < cycles))
-    else {
+    let Some(redemption) = contract.coupon.as_ref().filter(|coupon| coupon.is_for(phase.plan.id)) else {
         return Ok(None);
+    };
+    let coupon = &redemption.coupon;
+    let until = redemption.until(contract.phases[0].from)?;
+    if until.is_some_and(|until| until <= charged.period.start_date) {
+        return Ok(None);
+    }
+    // Of a longer cycle it may cover a part.
+    let covered = match until.filter(|until| *until < charged.period.end_date) {
+        Some(until) => Some(covered(phase, charged.period.start_date, until)?),
+        None => None,
     };
     let (off, percent, amount_minor, words) = match coupon.discount {
         Discount::Percent(percent) => {
-            let off = Ratio::money(base.priced)?
-                .times(Ratio::decimal(percent.value())?)?
-                .over(100)?;
+            let of = match &covered {
+                Some(covered) => {
+                    let worth = Ratio::money(Money::new(covered.price_minor, currency))?
+                        .over(covered.price_months.into())?
+                        .times(Ratio::integer(phase.quantity.into()))?
+                        .times(covered_months(covered)?)?;
+                    worth.min(Ratio::money(base.priced)?)?
+                }
+                None => Ratio::money(base.priced)?,
+            };
+            let off = of.times(Ratio::decimal(percent.value())?)?.over(100)?;
             (
                 off,
                 Some(percent.value().normalize().to_string()),
@@ -217,9 +229,18 @@ fn discount_line(
             )
         }
         Discount::Amount(amount) => {
-            let Proration { days, nominal_days } = charged.proration();
-            let share = Ratio::integer(days.into()).over(nominal_days.into())?;
-            let off = Ratio::money(amount)?.times(share)?.min(Ratio::money(base.priced)?)?;
+            let months = match &covered {
+                Some(covered) => covered_months(covered)?,
+                None => {
+                    let Proration { days, nominal_days } = charged.proration();
+                    let share = Ratio::integer(days.into()).over(nominal_days.into())?;
+                    Ratio::integer(phase.price.cycle_months.into()).times(share)?
+                }
+            };
+            let off = Ratio::money(amount)?
+                .times(months)?
+                .over(redemption.cycle_months.into())?
+                .min(Ratio::money(base.priced)?)?;
             (off, None, Some(amount.minor), amount.to_string())
         }
     };
@@ -227,9 +248,13 @@ fn discount_line(
     if off.minor == 0 {
         return Ok(None);
     }
+    let until_words = match &covered {
+        Some(covered) => format!(", until {}", covered.until),
+        None => String::new(),
+    };
     Ok(Some(DraftLine {
         kind: LineKind::Discount,
-        description: format!("{}: {} off ({})", contract.service.name, words, coupon.code),
+        description: format!("{}: {words} off ({}){until_words}", contract.service.name, coupon.code),
         quantity: Decimal::ONE,
         unit: "discount".to_owned(),
         unit_price: off.to_major(),
@@ -240,9 +265,50 @@ fn discount_line(
             off_minor: base.priced.minor,
             percent,
             amount_minor,
+            amount_months: redemption.cycle_months,
+            covered,
         },
         ..base.clone()
     }))
+}
+
+/// What a coupon that is over on `until` covers from `start` on. A month of it is a month at the plan's price for one, where
+/// the plan has that, else a month's share of the cycle: three months are worth the same whatever the cycle.
+fn covered(phase: &Phase, start: Date, until: Date) -> Result<Covered, BillingError> {
+    let edge = |error: jiff::Error| BillingError::Period(error.into());
+    let mut months: i64 = 0;
+    let mut at = start;
+    let mut next = start.checked_add(1.month()).map_err(edge)?;
+    while next <= until {
+        months += 1;
+        at = next;
+        next = start.checked_add((months + 1).months()).map_err(edge)?;
+    }
+    let (price_minor, price_months) = match &phase.month {
+        Some(month) => (month.base.minor, 1),
+        None => (phase.price.base.minor, phase.price.cycle_months),
+    };
+    Ok(Covered {
+        until: until.to_string(),
+        months,
+        days: days_between(at, until),
+        month_days: days_between(at, next),
+        price_minor,
+        price_months,
+    })
+}
+
+/// Months that are covered, exact.
+///
+/// # Errors
+/// When the number does not fit.
+pub fn covered_months(covered: &Covered) -> Result<Ratio, BillingError> {
+    let days = Ratio::integer(covered.days.into()).over(covered.month_days.into())?;
+    Ok(Ratio::integer(covered.months.into()).plus(days)?)
+}
+
+fn days_between(from: Date, to: Date) -> i64 {
+    from.duration_until(to).as_hours() / 24
 }
 
 /// A base charge that was made in advance, and the line that made it.
@@ -252,30 +318,39 @@ pub struct ChargedBase {
     pub number: String,
     pub line: InvoiceLineId,
     pub charge: BaseCharge,
-    /// What a coupon took off it, negative.
-    pub discount_minor: i64,
+    /// What a coupon took off it.
+    pub discount: Option<ChargedDiscount>,
 }
 
-/// The line that gives unused days back: of what was charged for the period, discount included, the share of its days
-/// that are left.
+/// The discount of a base charge, and the line that gave it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargedDiscount {
+    pub line: InvoiceLineId,
+    pub code: String,
+    /// Negative.
+    pub minor: i64,
+    /// The first local day that it did not cover; `None`: it covered all.
+    pub until: Option<Date>,
+}
+
+/// The lines that give unused days back: of what was charged for the period the share of its days that are left, and of the
+/// discount, which is not had for them, the share of the days that it covered.
 ///
 /// # Errors
-/// When the amount does not fit.
-pub fn unused_line(
+/// When an amount does not fit.
+pub fn unused_lines(
     contract: &Contract,
     phase: &Phase,
     before: &ChargedBase,
     unused: &Period,
-) -> Result<DraftLine, BillingError> {
+) -> Result<Vec<DraftLine>, BillingError> {
     let currency = phase.price.currency();
-    let discount = Ratio::money(Money::new(before.discount_minor, currency))?;
     let unused_days = unused.days();
     let amount = base_amount(&before.charge, currency)?
-        .plus(discount)?
         .times(Ratio::integer(unused_days.into()).over(before.charge.days.into())?)?
         .negated()?
         .to_money(currency)?;
-    Ok(DraftLine {
+    let base = DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Unused,
@@ -295,10 +370,60 @@ pub fn unused_line(
             corrects_number: before.number.clone(),
             corrects_line: before.line,
             charged: before.charge,
-            discount_minor: before.discount_minor,
+            discount_minor: 0,
             unused_days,
         },
-    })
+    };
+    let mut lines = vec![base];
+    lines.extend(discount_unused(contract, before, unused, &lines[0])?);
+    Ok(lines)
+}
+
+fn discount_unused(
+    contract: &Contract,
+    before: &ChargedBase,
+    unused: &Period,
+    base: &DraftLine,
+) -> Result<Option<DraftLine>, BillingError> {
+    let Some(discount) = &before.discount else {
+        return Ok(None);
+    };
+    let until = discount.until.unwrap_or(unused.end_date).min(unused.end_date);
+    let after_days = days_between(until, unused.end_date);
+    let covered_days = before.charge.days - after_days;
+    let unused_days = days_between(unused.start_date, until).max(0);
+    if covered_days <= 0 || unused_days == 0 {
+        return Ok(None);
+    }
+    let currency = base.priced.currency;
+    let amount = Ratio::money(Money::new(discount.minor, currency))?
+        .times(Ratio::integer(unused_days.into()).over(covered_days.into())?)?
+        .negated()?
+        .to_money(currency)?;
+    if amount.minor == 0 {
+        return Ok(None);
+    }
+    Ok(Some(DraftLine {
+        kind: LineKind::Discount,
+        description: format!(
+            "{}: discount ({}) of {unused_days} days not used (given on {})",
+            contract.service.name, discount.code, before.number
+        ),
+        unit: "discount".to_owned(),
+        unit_price: amount.to_major(),
+        priced: amount,
+        amount,
+        evidence: Evidence::DiscountUnused {
+            corrects_invoice: before.invoice,
+            corrects_number: before.number.clone(),
+            corrects_line: discount.line,
+            code: discount.code.clone(),
+            discount_minor: discount.minor,
+            covered_days,
+            unused_days,
+        },
+        ..base.clone()
+    }))
 }
 
 /// How a phase charges usage in a month; `None` for flat plans.

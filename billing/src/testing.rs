@@ -18,6 +18,7 @@ use schemas::window::{WINDOW_MS, WindowStart, windows};
 
 use crate::UsageSource;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
+use crate::guard::MeasureGuards;
 use crate::subscription::{self, Contract, NewSubscription};
 use crate::usage::UsageQuery;
 use postgres::Postgres;
@@ -36,6 +37,8 @@ type Written = BTreeMap<(u32, i64), (u64, u64)>;
 pub(crate) struct FakeUsage {
     written: Mutex<Written>,
     unheard: Mutex<BTreeSet<i64>>,
+    guards: Mutex<MeasureGuards>,
+    heard_until_ms: Mutex<Option<i64>>,
 }
 
 impl FakeUsage {
@@ -50,6 +53,12 @@ impl FakeUsage {
     pub(crate) fn silence(&self, from: &str, to: &str) {
         let silent = windows(ms(from), ms(to)).map(WindowStart::start_ms);
         self.unheard.lock().unwrap().extend(silent);
+    }
+
+    /// Holds what was not measured, with data up to an instant.
+    pub(crate) fn guard(&self, guards: MeasureGuards, heard_until: &str) {
+        *self.guards.lock().unwrap() = guards;
+        *self.heard_until_ms.lock().unwrap() = Some(ms(heard_until));
     }
 
     fn measure(&self, query: &UsageQuery, now_ms: i64) -> PeriodUsage {
@@ -117,6 +126,14 @@ impl FakeUsage {
 }
 
 impl UsageSource for FakeUsage {
+    fn guards(&self) -> MeasureGuards {
+        *self.guards.lock().unwrap()
+    }
+
+    async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
+        Ok(*self.heard_until_ms.lock().unwrap())
+    }
+
     async fn settle(&self) -> Result<(), AnalyticsError> {
         Ok(())
     }

@@ -11,6 +11,8 @@ use schemas::address::Address;
 use schemas::inventory::Service;
 use schemas::metering::{MeterMode, MeteringConfig};
 
+use crate::guard::MeasureGuards;
+
 /// One question about usage: a service over `[from_ms, to_ms)`, by a mode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UsageQuery {
@@ -26,6 +28,16 @@ pub struct UsageQuery {
 pub trait UsageSource: Send + Sync {
     /// Makes sure that every flow stored before this call is in what [`UsageSource::period_usage`] answers.
     fn settle(&self) -> impl Future<Output = Result<(), AnalyticsError>> + Send;
+
+    /// How much of it must be measured before it is finalised without a person's word.
+    fn guards(&self) -> MeasureGuards {
+        MeasureGuards::NONE
+    }
+
+    /// End of the newest window in which any exporter was heard; `None` where none ever was.
+    fn heard_until(&self) -> impl Future<Output = Result<Option<i64>, AnalyticsError>> + Send {
+        async { Ok(None) }
+    }
 
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
@@ -74,6 +86,7 @@ struct MeteringExporter {
 pub struct MeteredUsage {
     analytics: Analytics,
     exporters: Vec<MeteringExporter>,
+    guards: MeasureGuards,
 }
 
 impl MeteredUsage {
@@ -90,7 +103,15 @@ impl MeteredUsage {
         MeteredUsage {
             analytics,
             exporters: exporters.collect(),
+            guards: MeasureGuards::NONE,
         }
+    }
+
+    /// For who finalises by it: what was not measured is held.
+    #[must_use]
+    pub fn guarded(mut self, guards: MeasureGuards) -> MeteredUsage {
+        self.guards = guards;
+        self
     }
 
     pub fn analytics(&self) -> &Analytics {
@@ -114,6 +135,14 @@ impl MeteredUsage {
 }
 
 impl UsageSource for MeteredUsage {
+    fn guards(&self) -> MeasureGuards {
+        self.guards
+    }
+
+    async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
+        self.analytics.heard_until().await
+    }
+
     async fn settle(&self) -> Result<(), AnalyticsError> {
         self.analytics.refresh_usage(|_| {}).await?;
         Ok(())

@@ -55,7 +55,7 @@ impl Fields {
                 "{currency} has {digits} digits after the point, not {text:?}."
             )));
         }
-        Money::round_from_major(value, currency).map_err(|_| refuse())
+        Money::exact_from_major(value, currency).map_err(|_| refuse())
     }
 
     pub(crate) fn decimal(&self, name: &str, what: &str) -> Result<Decimal, Refused> {

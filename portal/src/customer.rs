@@ -113,7 +113,7 @@ async fn service_where(
 
 /// Usage as billing asks for it, by the metering exporters of the current configuration.
 pub(crate) fn metered_usage(state: &AppState) -> MeteredUsage {
-    MeteredUsage::new(state.analytics().clone(), &state.metering())
+    MeteredUsage::new(state.analytics().clone(), &state.metering()).guarded(state.guards())
 }
 
 pub(crate) fn metered(state: &AppState, service: &Service) -> MeteredService {

@@ -9,7 +9,6 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use billing::payment::{self, GatewayName, PaymentError, Received};
-use jiff::Timestamp;
 
 use crate::state::AppState;
 
@@ -32,7 +31,7 @@ async fn receive(
     let Some(gateway) = known.and_then(|name| state.gateways().get(name).ok()) else {
         return (StatusCode::NOT_FOUND, "this gateway is not configured here\n");
     };
-    let now_ms = Timestamp::now().as_millisecond();
+    let now_ms = state.now_ms();
     match payment::receive_webhook(state.db(), gateway, &headers, &body, now_ms).await {
         Ok(Received::Counted) => (StatusCode::OK, "counted\n"),
         Ok(Received::Repeated) => (StatusCode::OK, "known\n"),

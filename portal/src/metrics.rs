@@ -107,6 +107,15 @@ pub(crate) async fn show(
         }
     }
     let mut text = state.http_metrics().text();
+    // A missing series is seen.
+    if let Ok(stopped) = billing::guard::stopped(state.db().pool()).await {
+        let _ = writeln!(
+            text,
+            "# HELP ezscale_billing_stopped 1 while billing is stopped, because the clock moved further than it can have\n\
+             # TYPE ezscale_billing_stopped gauge\nezscale_billing_stopped {}",
+            u8::from(stopped.is_some())
+        );
+    }
     let now_ms = state.now_ms();
     match state.analytics().truth_now(now_ms).await {
         Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),

@@ -175,6 +175,7 @@ mod tests {
                 badge: catalog::Badge::None,
                 stock: None,
                 is_free: false,
+                trial_repeats: false,
                 semi_annual_discount: schemas::percent::Percent::new(10.into()).unwrap(),
                 created_at_ms: 0,
                 archived_at_ms: None,

@@ -4,13 +4,13 @@
 //! be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
 //! those any more, the order is not carried out but shown anew.
 
-use billing::BillingError;
 use billing::catalog::{BaseTiming, Terms};
 use billing::invoice::{self, Draft, Horizon};
 use billing::rating::DraftLine;
 use billing::subscription::change::{self, Change, End};
 use billing::subscription::{Contract, NewSubscription, Periods, contract, subscribe};
 use billing::tax::TaxAmount;
+use billing::{BillingError, guard};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, NewService};
@@ -60,6 +60,7 @@ async fn perform(
     actor: &str,
     now_ms: i64,
 ) -> Result<SubscriptionId, BillingError> {
+    guard::check(&mut *connection).await?;
     match deed {
         Deed::Order {
             name,

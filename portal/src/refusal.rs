@@ -24,6 +24,18 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
         BillingError::FreePlanFixed(_) => {
             "A free plan cannot be changed into a paid one. Order the paid plan as a new service.".to_owned()
         }
+        BillingError::FreePlanIsOne { .. } => {
+            "A free plan is one unit, with no add-on beside it. Order a paid plan for more.".to_owned()
+        }
+        BillingError::ParentCancelled { .. } => {
+            "The plan that this add-on is beside is cancelled. Resume that one first.".to_owned()
+        }
+        BillingError::NotAhead { what, .. } => format!("Choose a time that lies ahead: {what} cannot be in the past."),
+        BillingError::DateOver { today, .. } => format!("That day is over. The earliest is {today}."),
+        BillingError::Stopped(_) => {
+            "Orders and changes wait: billing is stopped until a matter of our clock is settled. Try again later."
+                .to_owned()
+        }
         BillingError::NothingChanges(_) => "That is what you have already. Choose other terms.".to_owned(),
         BillingError::TooEarly { earliest, .. } => {
             format!("That day is charged or changed already. The earliest is {earliest}.")

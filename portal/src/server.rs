@@ -15,6 +15,8 @@ use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+use billing::guard;
+
 use crate::auth::{SignedIn, refuse_foreign_origin};
 use crate::error::{ApiError, Failure, PageError, PortalError};
 use crate::state::AppState;
@@ -112,17 +114,22 @@ async fn not_found(request: Request) -> Response {
     }
 }
 
-/// Healthy while the collector of this process does its work; otherwise 503 and what keeps it from that, a line each. It
+/// Healthy while the collector of this process does its work and billing is not stopped; otherwise 503 and what keeps it from that, a line each. It
 /// is for a monitor that calls people: a collector that cannot write goes on by itself, and a restart helps nothing.
 async fn healthy(State(state): State<AppState>) -> Response {
-    let problems = state.collector_problems();
+    let mut problems: Vec<String> = state.collector_problems().into_iter().map(str::to_owned).collect();
+    // A database that does not answer is a matter of `/readyz`.
+    if let Ok(Some(stopped)) = guard::stopped(state.db().pool()).await {
+        problems.push(stopped.to_string());
+    }
     if problems.is_empty() {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
 }
 
-/// Ready when the database and the stored tables answer.
+/// Ready when the database and the stored tables answer. It says where billing is stopped, and is ready all the same: an admin
+/// confirms the clock on a page.
 async fn ready(State(state): State<AppState>) -> Response {
     let database = sqlx::query("SELECT 1").fetch_one(state.db().pool()).await;
     if let Err(error) = database {
@@ -141,7 +148,10 @@ async fn ready(State(state): State<AppState>) -> Response {
         );
         return (StatusCode::SERVICE_UNAVAILABLE, "tables\n").into_response();
     }
-    "ready\n".into_response()
+    match guard::stopped(state.db().pool()).await {
+        Ok(Some(stopped)) => format!("ready\n{stopped}\n").into_response(),
+        _ => "ready\n".into_response(),
+    }
 }
 
 async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {

@@ -104,6 +104,8 @@ pub(crate) struct Shell {
     pub(crate) csrf_token: String,
     /// Unread notifications as the bell says them, empty for none; absent for who has no bell.
     pub(crate) unread: Option<String>,
+    /// Where to decide on billing that is stopped; `None` while it runs, and for customers.
+    pub(crate) billing_stopped: Option<&'static str>,
     pub(crate) nav: Vec<&'static NavItem>,
 }
 
@@ -121,6 +123,11 @@ impl Shell {
                 unread @ 1..=99 => unread.to_string(),
                 _ => "99+".to_owned(),
             }),
+            billing_stopped: match (who.billing_stopped, who.user.role) {
+                (false, _) | (_, Role::Customer) => None,
+                (true, Role::Admin) => Some("/admin/clock"),
+                (true, _) => Some(""),
+            },
             nav: NAVIGATION
                 .iter()
                 .filter(|item| item.roles.contains(&who.user.role))

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
 use billing::event::WebhookClient;
+use billing::guard::MeasureGuards;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -33,6 +34,8 @@ pub struct Options {
     pub webhooks: WebhookClient,
     /// How customers can pay.
     pub gateways: Gateways,
+    /// What closing at an order holds for a person.
+    pub guards: MeasureGuards,
     /// Where people reach the portal, without a slash at its end.
     pub portal_url: String,
 }
@@ -51,6 +54,7 @@ struct Inner {
     secure_cookies: bool,
     webhooks: WebhookClient,
     gateways: Gateways,
+    guards: MeasureGuards,
     portal_url: String,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
@@ -86,6 +90,7 @@ impl AppState {
                 secure_cookies: options.secure_cookies,
                 webhooks: options.webhooks,
                 gateways: options.gateways,
+                guards: options.guards,
                 portal_url: options.portal_url,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
@@ -131,6 +136,10 @@ impl AppState {
 
     pub(crate) fn webhooks(&self) -> &WebhookClient {
         &self.inner.webhooks
+    }
+
+    pub(crate) fn guards(&self) -> MeasureGuards {
+        self.inner.guards
     }
 
     pub(crate) fn portal_url(&self) -> &str {

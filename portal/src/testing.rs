@@ -77,6 +77,7 @@ impl TestPortal {
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
             gateways,
+            guards: billing::guard::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
         };
         let clock = Arc::clone(&now_ms);

@@ -11,7 +11,12 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
 
 /// Migrations in order; a released one never changes.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "schema", include_str!("../sql/001_schema.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "schema", include_str!("../sql/001_schema.sql")),
+    (45, "add-ons", include_str!("../sql/045_addons.sql")),
+    (46, "redemptions", include_str!("../sql/046_redemptions.sql")),
+    (47, "guards", include_str!("../sql/047_guards.sql")),
+];
 
 /// Connections kept open at most.
 const MAX_CONNECTIONS: u32 = 8;
@@ -149,7 +154,7 @@ impl Database {
                 return Err(DatabaseError::Unreleased { found });
             }
         }
-        for (version, name, sql) in MIGRATIONS {
+        for &(version, name, sql) in MIGRATIONS {
             let fail = || fail(version, name);
             let mut transaction = self.begin_write().await.map_err(fail())?;
             let found: i64 = sqlx::query("SELECT CAST(coalesce(max(version), 0) AS BIGINT) FROM schema_migrations")

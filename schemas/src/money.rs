@@ -22,6 +22,8 @@ pub enum MoneyError {
     Mixed(Currency, Currency),
     #[error("the amount is too large")]
     Overflow,
+    #[error("{amount} is finer than the smallest unit of {currency}")]
+    TooFine { amount: Decimal, currency: Currency },
 }
 
 impl Currency {
@@ -95,6 +97,21 @@ impl Money {
         })
     }
 
+    /// An amount of major units as somebody wrote it: to the minor unit, never rounded.
+    ///
+    /// # Errors
+    /// When it has more decimal places than the currency, or does not fit.
+    pub fn exact_from_major(major: Decimal, currency: Currency) -> Result<Money, MoneyError> {
+        let money = Money::round_from_major(major, currency)?;
+        if money.to_major() != major {
+            return Err(MoneyError::TooFine {
+                amount: major,
+                currency,
+            });
+        }
+        Ok(money)
+    }
+
     /// The amount in major units, exact.
     pub fn to_major(self) -> Decimal {
         Decimal::new(self.minor, self.currency.minor_digits())
@@ -160,6 +177,24 @@ mod tests {
             Money::round_from_major(Decimal::MAX, Currency::USD),
             Err(MoneyError::Overflow)
         );
+    }
+
+    #[test]
+    fn what_people_write_is_taken_to_the_minor_unit_or_refused() {
+        let exact = |major: &str, currency: &str| {
+            Money::exact_from_major(major.parse().unwrap(), currency.parse().unwrap()).map(|money| money.minor)
+        };
+        assert_eq!(exact("12.30", "USD"), Ok(1230));
+        assert_eq!(exact("12.300", "USD"), Ok(1230));
+        assert_eq!(exact("1.005", "KWD"), Ok(1005));
+        assert_eq!(exact("-3", "JPY"), Ok(-3));
+        for (major, currency) in [("19.995", "USD"), ("0.005", "EUR"), ("10.5", "JPY"), ("1.0005", "KWD")] {
+            let refused = exact(major, currency).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                format!("{major} is finer than the smallest unit of {currency}")
+            );
+        }
     }
 
     #[test]

@@ -4,18 +4,17 @@ use anyhow::Context as _;
 use billing::budget::{self, NewBudget, Status, Thresholds};
 use billing::usage::MeteredUsage;
 use clap::Subcommand;
-use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
+use schemas::money::Money;
 use schemas::period::AnchorDay;
 use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
-use super::credit::exact;
 use crate::config::Config;
-use crate::options::{Data, open_current};
+use crate::options::{Data, now_ms, open_current};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -84,11 +83,11 @@ struct OneService {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Show { customer, data } => {
             let (config, database) = data.open_database().await?;
             inventory::customer(database.pool(), customer).await?;
+            let now_ms = now_ms(&database).await?;
             let usage = MeteredUsage::new(open_current(&config).await?, &config.metering());
             match budget::status(&database, &usage, customer, now_ms).await? {
                 Some(status) => print(&status),
@@ -104,10 +103,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let owner = inventory::customer(&mut *transaction, customer).await?;
             let new = NewBudget {
-                amount: exact(amount, owner.currency)?,
+                amount: Money::exact_from_major(amount, owner.currency)?,
                 thresholds: match alert.is_empty() {
                     true => Thresholds::default(),
                     false => Thresholds::new(&alert).context("--alert")?,
@@ -121,14 +121,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Clear { customer, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             budget::clear(&mut transaction, customer, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
-        Command::Exclude(one) => exclude(one, true, now_ms).await?,
-        Command::Include(one) => exclude(one, false, now_ms).await?,
+        Command::Exclude(one) => exclude(one, true).await?,
+        Command::Include(one) => exclude(one, false).await?,
         Command::Unlock { customer, reason, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let budget = budget::unlock(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
@@ -140,8 +142,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn exclude(one: OneService, is_excluded: bool, now_ms: i64) -> anyhow::Result<()> {
+async fn exclude(one: OneService, is_excluded: bool) -> anyhow::Result<()> {
     let (config, database) = one.data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
     let mut transaction = database.begin_write().await?;
     budget::exclude(
         &mut transaction,

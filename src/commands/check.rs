@@ -9,7 +9,7 @@ use schemas::names::Names;
 use schemas::window::{HOUR_MS, instant_text};
 use serde_json::json;
 
-use crate::options::{Data, open_current};
+use crate::options::{Data, now_ms, open_current};
 use crate::output::{Listing, byte_count};
 
 #[derive(clap::Args, Debug)]
@@ -47,8 +47,8 @@ enum Format {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let Command::Truth { from, to, format, data } = args.command;
-    let config = data.config()?;
-    let now_ms = Timestamp::now().as_millisecond();
+    let (config, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
     let to_ms = to.map_or(now_ms, Timestamp::as_millisecond);
     let from_ms = from.map_or(to_ms - truth::LOOKBACK_MS, Timestamp::as_millisecond);
     if from_ms >= to_ms {

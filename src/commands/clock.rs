@@ -1,11 +1,14 @@
 //! `ezscale clock`: what time billing takes it for, on a database made for rehearsals.
 
 use anyhow::bail;
+use billing::guard;
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::clock;
+use schemas::window::instant_text;
 
-use crate::options::Data;
+use super::audit::COMMAND_LINE;
+use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,6 +20,11 @@ pub(crate) struct Args {
 enum Command {
     /// Show the time
     Show {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Say that the machine's clock is right, after it moved further than billing believed; billing goes on
+    Confirm {
         #[command(flatten)]
         data: Data,
     },
@@ -36,6 +44,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let clock = clock::of(&database).await?;
             let kind = if clock.is_test() { "test clock" } else { "system clock" };
             println!("{} ({kind})", clock.now());
+            if let Some(stopped) = guard::stopped(database.pool()).await? {
+                println!("{stopped}");
+            }
+        }
+        Command::Confirm { data } => {
+            let (config, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
+            guard::look(&database, config.billing.clock_limits(), now_ms).await?;
+            let mut transaction = database.begin_write().await?;
+            guard::confirm(&mut transaction, COMMAND_LINE, now_ms).await?;
+            transaction.commit().await?;
+            println!("billing goes on from {}", instant_text(now_ms));
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;

@@ -43,21 +43,24 @@ struct Add {
     /// Percent off the base price
     #[arg(long, conflicts_with = "amount", required_unless_present = "amount")]
     percent: Option<Decimal>,
-    /// Amount off the base price of each cycle, such as 5.00
+    /// Amount off the base price of each cycle as it is ordered, such as 5.00
     #[arg(long)]
     amount: Option<Decimal>,
     /// Of the amount
     #[arg(long, default_value = "USD")]
     currency: Currency,
-    /// Cycles that it lasts [default: for ever]
-    #[arg(long)]
-    cycles: Option<i64>,
+    /// Months that it lasts, whatever the cycle, from the first charged day on [default: for ever]
+    #[arg(long, alias = "cycles")]
+    months: Option<i64>,
     /// The one plan that it is for [default: any]
     #[arg(long)]
     plan: Option<PlanId>,
     /// How often it can be redeemed [default: any number of times]
     #[arg(long)]
     max_redemptions: Option<i64>,
+    /// How often one customer can redeem it; 0 for any number of times
+    #[arg(long, default_value_t = 1)]
+    per_customer: i64,
     /// From when on nobody can redeem it any more (RFC 3339)
     #[arg(long)]
     expires: Option<Timestamp>,
@@ -73,16 +76,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let discount = match (add.percent, add.amount) {
                 (Some(percent), None) => Discount::Percent(Percent::new(percent).context("--percent")?),
                 (None, Some(amount)) => {
-                    Discount::Amount(Money::round_from_major(amount, add.currency).context("--amount")?)
+                    Discount::Amount(Money::exact_from_major(amount, add.currency).context("--amount")?)
                 }
                 _ => bail!("give --percent or --amount"),
             };
             let new = NewCoupon {
                 code: &add.code,
                 discount,
-                cycles: add.cycles,
+                months: add.months,
                 plan: add.plan,
                 max_redemptions: add.max_redemptions,
+                per_customer: Some(add.per_customer).filter(|&times| times != 0),
                 expires_at_ms: add.expires.map(Timestamp::as_millisecond),
             };
             let mut transaction = database.begin_write().await?;
@@ -92,7 +96,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
-            let columns = ["id", "code", "off", "cycles", "plan", "redeemed", "expires", "archived"];
+            let columns = [
+                "id", "code", "off", "months", "plan", "redeemed", "each", "expires", "archived",
+            ];
             let mut listing = Listing::new(&columns).right(2).right(5);
             for coupon in catalog::coupons(database.pool()).await? {
                 let redeemed = match coupon.max_redemptions {
@@ -107,10 +113,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         Discount::Amount(amount) => amount.to_string(),
                     },
                     coupon
-                        .cycles
-                        .map_or_else(|| "all".to_owned(), |cycles| cycles.to_string()),
+                        .months
+                        .map_or_else(|| "all".to_owned(), |months| months.to_string()),
                     coupon.plan.map_or_else(|| "any".to_owned(), |plan| plan.to_string()),
                     redeemed,
+                    coupon
+                        .per_customer
+                        .map_or_else(|| "any".to_owned(), |times| times.to_string()),
                     coupon.expires_at_ms.map_or_else(String::new, instant_text),
                     coupon.archived_at_ms.map_or_else(String::new, instant_text),
                 ]);

@@ -1,18 +1,17 @@
 //! `ezscale credit`: what customers have paid or were given ahead, and its automatic top-up.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use billing::settlement;
 use billing::top_up::{self, TopUp};
 use clap::Subcommand;
-use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::ids::CustomerId;
 use schemas::inventory;
-use schemas::money::{Currency, Money};
+use schemas::money::Money;
 use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -63,7 +62,6 @@ enum Command {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Show { customer, data } => {
             let (_, database) = data.open_database().await?;
@@ -85,9 +83,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let owner = inventory::customer(&mut *transaction, customer).await?;
-            let amount = exact(amount, owner.currency)?;
+            let amount = Money::exact_from_major(amount, owner.currency)?;
             let granted = top_up::grant(
                 &mut transaction,
                 customer,
@@ -109,12 +108,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let owner = inventory::customer(&mut *transaction, customer).await?;
             match (threshold, amount) {
                 (Some(threshold), Some(amount)) => {
-                    let threshold = exact(threshold, owner.currency).context("--threshold")?;
-                    let amount = exact(amount, owner.currency).context("--amount")?;
+                    let threshold = Money::exact_from_major(threshold, owner.currency).context("--threshold")?;
+                    let amount = Money::exact_from_major(amount, owner.currency).context("--amount")?;
                     top_up::set(&mut transaction, customer, threshold, amount, COMMAND_LINE, now_ms).await?;
                 }
                 (None, None) if off => top_up::disable(&mut transaction, customer, COMMAND_LINE, now_ms).await?,
@@ -144,14 +144,4 @@ fn print_top_up(top_up: Option<&TopUp>) {
         (false, _) => ", off".to_owned(),
     };
     println!("top-up     {} below {}{state}", top_up.amount, top_up.threshold);
-}
-
-/// An amount as somebody wrote it: to the minor unit, never rounded.
-pub(super) fn exact(amount: Decimal, currency: Currency) -> anyhow::Result<Money> {
-    let money = Money::round_from_major(amount, currency)?;
-    ensure!(
-        money.to_major() == amount,
-        "{amount} is finer than the smallest unit of {currency}"
-    );
-    Ok(money)
 }

@@ -2,11 +2,10 @@
 
 use billing::dunning;
 use clap::Subcommand;
-use jiff::Timestamp;
 use schemas::ids::CustomerId;
 use schemas::window::instant_text;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -44,7 +43,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let filter = dunning::CollectionFilter {
         customer,
         exhausted,
-        overdue_at_ms: overdue.then(|| Timestamp::now().as_millisecond()),
+        overdue_at_ms: if overdue { Some(now_ms(&database).await?) } else { None },
     };
     let columns = [
         "invoice", "number", "customer", "name", "open", "due", "done", "declined", "next",

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context as _, bail};
-use billing::BillingError;
 use billing::invoice::{self, Draft, Invoice, InvoiceFilter, InvoiceWithLines};
 use billing::tax::TaxAmount;
 use billing::usage::MeteredUsage;
+use billing::{BillingError, lifecycle};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -14,10 +14,12 @@ use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, ServiceId};
 use schemas::money::{Currency, Money};
+use schemas::window::instant_text;
 
+use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
-use crate::options::{Data, now_ms, open_current};
+use crate::options::{Data, billing_now_ms, guarded_usage, now_ms, open_current};
 use crate::output::{Listing, Progress};
 
 /// Invoices that closing lists one by one at most.
@@ -59,6 +61,21 @@ enum Command {
         customer: Option<CustomerId>,
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List what is due and waits for a person, because too little of it was measured
+    Unmeasured {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Say that what waits for a customer is to be finalised as it was measured; the next close does
+    Confirm {
+        /// Whose (cus_N)
+        customer: CustomerId,
+        /// Why, for the audit log
+        #[arg(long)]
+        reason: String,
         #[command(flatten)]
         data: Data,
     },
@@ -105,6 +122,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             list(&all_invoices(&database, customer).await?, format)?;
         }
+        Command::Unmeasured { data } => list_unmeasured(&data).await?,
+        Command::Confirm { customer, reason, data } => {
+            let (config, database) = data.open_database().await?;
+            let now_ms = billing_now_ms(&config, &database).await?;
+            let mut transaction = database.begin_write().await?;
+            let confirmed =
+                invoice::confirm_unmeasured(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
+            transaction.commit().await?;
+            println!("{confirmed} periods of {customer} are finalised by the next close");
+        }
         Command::Check { invoice, all: _, data } => check(invoice.as_deref(), &data).await?,
     }
     Ok(())
@@ -140,10 +167,14 @@ async fn all_invoices(database: &Database, customer: Option<CustomerId>) -> Resu
 
 async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
-    let now_ms = now_ms(&database).await?;
+    let now_ms = billing_now_ms(&config, &database).await?;
     let analytics = open_current(&config).await?;
     apply_backdated(&database, &analytics, &config.metering()).await?;
-    let usage = MeteredUsage::new(analytics, &config.metering());
+    let usage = guarded_usage(&config, &database, analytics).await?;
+    // Changes and ends that were set for a time before now, so that nothing is charged by terms that do not hold any more.
+    for (subscription, error) in lifecycle::advance(&database, now_ms).await?.failed {
+        eprintln!("{subscription}: {:#}", anyhow::Error::from(error));
+    }
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
         None => {
@@ -156,7 +187,11 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     };
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
-        eprintln!("{}: not closed, {}: close again later", open.customer, open.reason);
+        let advice = match open.reason.waits_for_a_person() {
+            true => "close again when it is measured, or confirm it with `ezscale invoice confirm`",
+            false => "close again later",
+        };
+        eprintln!("{}: not closed, {}: {advice}", open.customer, open.reason);
     }
     let failed = closing.failed.len();
     for (customer, error) in closing.failed {
@@ -165,6 +200,35 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     if failed > 0 {
         bail!("{failed} customers could not be closed");
     }
+    Ok(())
+}
+
+async fn list_unmeasured(data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let columns = [
+        "customer",
+        "name",
+        "due",
+        "from",
+        "measured",
+        "why",
+        "since",
+        "confirmed by",
+    ];
+    let mut listing = Listing::new(&columns).right(4);
+    for waiting in invoice::unmeasured(database.pool()).await? {
+        listing.row([
+            waiting.customer.to_string(),
+            waiting.customer_name,
+            instant_text(waiting.due_ms),
+            instant_text(waiting.period_start_ms),
+            format!("{} %", waiting.coverage_percent),
+            waiting.reason.to_string(),
+            instant_text(waiting.held_at_ms),
+            waiting.confirmed_by.unwrap_or_default(),
+        ]);
+    }
+    listing.print("nothing that is due waits for a person");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use schemas::money::{Currency, Money};
 use schemas::window::instant_text;
 use sqlx::Row as _;
 
-use crate::options::{Data, now_ms};
+use crate::options::{Data, billing_now_ms, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -158,7 +158,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Charge { invoice, method, data } => {
             let (config, database) = data.open_database().await?;
-            let now_ms = now_ms(&database).await?;
+            let now_ms = billing_now_ms(&config, &database).await?;
             let (customer, _) = owner(&database, invoice).await?;
             let gateways = config.payments.gateways()?;
             let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
@@ -171,9 +171,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (config, database) = data.open_database().await?;
-            let now_ms = now_ms(&database).await?;
+            let now_ms = billing_now_ms(&config, &database).await?;
             let currency = inventory::customer(database.pool(), customer).await?.currency;
-            let amount = Money::round_from_major(amount, currency).context("--amount")?;
+            let amount = Money::exact_from_major(amount, currency).context("--amount")?;
             let gateways = config.payments.gateways()?;
             let payment = charge(&database, &gateways, customer, None, Some(amount), method, now_ms).await?;
             print_state(&payment);
@@ -191,7 +191,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let transfer = Transfer {
                 customer,
                 invoice: Some(invoice),
-                amount: Money::round_from_major(amount, currency).context("--amount")?,
+                amount: Money::exact_from_major(amount, currency).context("--amount")?,
                 reference: &reference,
                 note: &note,
             };
@@ -209,7 +209,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let gateways = config.payments.gateways()?;
             let new = NewRefund {
                 payment,
-                amount: Money::round_from_major(amount, paid.amount.currency).context("--amount")?,
+                amount: Money::exact_from_major(amount, paid.amount.currency).context("--amount")?,
                 reason: &reason,
                 created_by: "command line",
             };

@@ -67,7 +67,7 @@ struct PriceArgs {
 struct PriceTerms {
     /// Base price per cycle, such as 19.99; with --all-cycles per month
     #[arg(long)]
-    price: Decimal,
+    price: Option<Decimal>,
     #[arg(long, default_value = "USD")]
     currency: Currency,
     /// Months in a cycle
@@ -84,8 +84,11 @@ struct PriceTerms {
 
 #[derive(clap::Args, Debug)]
 struct Add {
-    #[arg(long)]
-    name: String,
+    /// A plan that is ready made; --name, --type, --currency and --stock are yours
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    #[arg(long, required_unless_present = "preset")]
+    name: Option<String>,
     /// Kind of service the plan is for
     #[arg(long = "type", default_value = "vps")]
     service_type: String,
@@ -114,9 +117,12 @@ struct Add {
     /// What a service has by it, such as vcpu=4; repeatable
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
-    /// Days before the first charge
+    /// Days before the first charge, of a customer's first subscription to it
     #[arg(long, default_value_t = 0)]
     trial_days: i64,
+    /// Give a customer the trial with each subscription, not only with the first
+    #[arg(long)]
+    trial_each_time: bool,
     /// How many can be sold [default: any number]
     #[arg(long)]
     stock: Option<i64>,
@@ -137,6 +143,12 @@ struct Add {
     semi_annual_discount: Decimal,
     #[command(flatten)]
     data: Data,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Preset {
+    /// The free developer tier: 1 vCPU, 512 MB RAM, 10 GB disk, 500 GiB of transfer, one for each account
+    Free,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -168,6 +180,16 @@ enum Mode {
 
 impl Add {
     fn plan(&self) -> anyhow::Result<NewPlan<'_>> {
+        if let Some(Preset::Free) = self.preset {
+            let preset = NewPlan::free_tier();
+            return Ok(NewPlan {
+                name: self.name.as_deref().unwrap_or(preset.name),
+                service_type: &self.service_type,
+                stock: self.stock,
+                ..preset
+            });
+        }
+        let name = self.name.as_deref().context("--name is needed")?;
         Ok(NewPlan {
             kind: match (self.addon, self.private) {
                 (true, _) => PlanKind::Addon,
@@ -181,6 +203,7 @@ impl Add {
                 BaseTiming::Advance
             },
             trial_days: self.trial_days,
+            trial_repeats: self.trial_each_time,
             attributes: self.attributes.iter().cloned().collect(),
             badge: match self.badge {
                 PlanBadge::None => Badge::None,
@@ -190,7 +213,7 @@ impl Add {
             stock: self.stock,
             is_free: self.free,
             semi_annual_discount: Percent::new(self.semi_annual_discount).context("--semi-annual-discount")?,
-            ..NewPlan::new(&self.name, &self.service_type, self.usage_terms())
+            ..NewPlan::new(name, &self.service_type, self.usage_terms())
         })
     }
 
@@ -223,7 +246,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let plan = catalog::create_plan(&mut transaction, add.plan()?, now_ms).await?;
-            let prices = add_prices(&mut transaction, &plan, &add.terms, now_ms).await?;
+            let terms = match (add.preset, add.terms.price) {
+                // What is free costs nothing.
+                (Some(Preset::Free), None) => PriceTerms {
+                    price: Some(Decimal::ZERO),
+                    ..add.terms
+                },
+                _ => add.terms,
+            };
+            let prices = add_prices(&mut transaction, &plan, &terms, now_ms).await?;
             transaction.commit().await?;
             println!("{} {}", plan.id, prices.join(" "));
         }
@@ -259,7 +290,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 for price in catalog::prices_of(database.pool(), plan.id).await? {
                     listing.row([
                         plan.id.to_string(),
-                        plan.name.clone(),
+                        plan.label(),
                         plan.service_type.clone(),
                         plan.terms.name().to_owned(),
                         price.id.to_string(),
@@ -282,7 +313,8 @@ async fn add_prices(
     terms: &PriceTerms,
     valid_from_ms: i64,
 ) -> anyhow::Result<Vec<String>> {
-    let base = Money::round_from_major(terms.price, terms.currency).context("--price")?;
+    let price = terms.price.context("--price is needed")?;
+    let base = Money::exact_from_major(price, terms.currency).context("--price")?;
     let cycles: &[i64] = if terms.all_cycles {
         &CYCLES_MONTHS
     } else {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use billing::event::WebhookClient;
+use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::clock::{self, Clock};
@@ -45,6 +46,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(at) => clock::begin(&database, at).await?,
         None => clock::of(&database).await?,
     };
+    // Before anybody can order anything by it.
+    if let Some(stopped) = guard::look(&database, config.billing.clock_limits(), clock.now_ms()).await? {
+        tracing::error!("{stopped}");
+    }
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.payments.gateways()?;
     let billing = start_billing(&config, &database, &running, &clock, &gateways)?;
@@ -78,6 +83,8 @@ pub(crate) fn start_billing(
         gateways: gateways.clone(),
         closes: config.billing.close_automatically,
         outbox: Outbox::new(config, database)?,
+        clock_limits: config.billing.clock_limits(),
+        guards: config.billing.guards(clock.is_test()),
     };
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),
@@ -123,6 +130,7 @@ impl Portal {
             secure_cookies: config.portal.secure_cookies,
             webhooks: WebhookClient::new(config.webhooks.allow_private)?,
             gateways,
+            guards: config.billing.guards(clock.is_test()),
             portal_url: config.portal_url().trim_end_matches('/').to_owned(),
         };
         let state = portal::AppState::with_clock(options, move || clock.now());

@@ -14,7 +14,7 @@ use schemas::ids::{AssignmentId, CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::window::instant_text;
 
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -114,8 +114,9 @@ fn target(
     }
 }
 
-async fn assign(assign: Assign, now_ms: i64) -> anyhow::Result<()> {
+async fn assign(assign: Assign) -> anyhow::Result<()> {
     let (_, database) = assign.data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
     let mut transaction = database.begin_write().await?;
     let Some(service) = assign.service else {
         let file = assign.file.context("a service or --file is needed")?;
@@ -139,7 +140,6 @@ async fn assign(assign: Assign, now_ms: i64) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
     match args.command {
         Command::Add {
             name,
@@ -160,6 +160,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 _ => bail!("a name and a customer, or --file, are needed"),
             };
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let mut ids = Vec::with_capacity(typed.len());
             for service in &typed {
@@ -171,9 +172,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 println!("{id}");
             }
         }
-        Command::Assign(args) => assign(args, now_ms).await?,
+        Command::Assign(args) => assign(args).await?,
         Command::Release { assignment, at, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             inventory::end_assignment(&mut transaction, assignment, at_ms, now_ms).await?;

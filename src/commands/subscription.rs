@@ -14,7 +14,7 @@ use schemas::db::Database;
 use schemas::ids::{ChangeId, CustomerId, PriceId, ServiceId, SubscriptionId};
 use schemas::window::instant_text;
 
-use crate::options::Data;
+use crate::options::{Data, billing_now_ms};
 use crate::output::Listing;
 
 /// Who did what the command line does.
@@ -145,7 +145,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             at,
             data,
         } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let change = Change { price, quantity };
             let mut transaction = database.begin_write().await?;
             match at.map(Timestamp::as_millisecond).filter(|&at_ms| at_ms > now_ms) {
@@ -176,7 +176,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             on,
             data,
         } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let end = match (now, on) {
                 (true, _) => End::Now,
                 (false, Some(date)) => End::On(date),
@@ -187,13 +187,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             Ok(transaction.commit().await?)
         }
         Command::Resume { subscription, data } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::resume(&mut transaction, subscription, ACTOR, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Unschedule { change, reason, data } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             schedule::cancel(&mut transaction, change, &reason, now_ms).await?;
             Ok(transaction.commit().await?)
@@ -204,7 +204,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             abuse,
             data,
         } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::hold(&mut transaction, subscription, cause(abuse), &reason, ACTOR, now_ms).await?;
             Ok(transaction.commit().await?)
@@ -214,7 +214,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             abuse,
             data,
         } => {
-            let (database, now_ms) = open(&data).await?;
+            let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::release(&mut transaction, subscription, cause(abuse), ACTOR, now_ms).await?;
             Ok(transaction.commit().await?)
@@ -232,8 +232,15 @@ async fn open(data: &Data) -> anyhow::Result<(Database, i64)> {
     Ok((database, now_ms))
 }
 
+/// For what changes something: refused while billing is stopped.
+async fn open_to_change(data: &Data) -> anyhow::Result<(Database, i64)> {
+    let (config, database) = data.open_database().await?;
+    let now_ms = billing_now_ms(&config, &database).await?;
+    Ok((database, now_ms))
+}
+
 async fn begin(add: Add) -> anyhow::Result<()> {
-    let (database, now_ms) = open(&add.data).await?;
+    let (database, now_ms) = open_to_change(&add.data).await?;
     let started_at_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
     let new = NewSubscription {
         quantity: add.quantity,
@@ -265,7 +272,7 @@ async fn list(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
             found.id.to_string(),
             found.customer.to_string(),
             format!("{} {}", found.service, contract.service.name),
-            phase.plan.name.clone(),
+            phase.plan.label(),
             price_words(phase),
             found.state.words().to_owned(),
             instant_text(found.started_at_ms),
@@ -310,7 +317,7 @@ async fn show(id: SubscriptionId, data: &Data) -> anyhow::Result<()> {
             phase.id.to_string(),
             phase.from.to_string(),
             date(phase.to),
-            phase.plan.name.clone(),
+            phase.plan.label(),
             price_words(phase),
             phase.anchor.get().to_string(),
             date(phase.base_to),
@@ -368,7 +375,7 @@ fn print_head(contract: &Contract) {
         subscription.state.words()
     );
     if let Some(coupon) = &contract.coupon {
-        println!("coupon {}", coupon.code);
+        println!("coupon {}", coupon.coupon.code);
     }
     if let Some(at_ms) = subscription.cancel_at_ms {
         println!("ends at {}", instant_text(at_ms));

@@ -10,7 +10,7 @@ use schemas::ids::ServiceId;
 use schemas::inventory;
 use schemas::window::instant_text;
 
-use crate::options::{Data, open_current};
+use crate::options::{Data, now_ms, open_current};
 use crate::output::{Listing, Progress, bits_per_second, byte_count};
 
 #[derive(clap::Args, Debug)]
@@ -50,7 +50,8 @@ enum Format {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let analytics = open_current(&config).await?;
-    let now = Timestamp::now();
+    let now_ms = now_ms(&database).await?;
+    let now = Timestamp::from_millisecond(now_ms)?;
     let to = args.to.unwrap_or(now);
     let from = match args.from {
         Some(from) => from,
@@ -74,7 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let progress = Progress::counted("reading usage", services.len() as u64);
     let metered: Vec<_> = services.iter().map(|service| usage.metered(service)).collect();
     let periods = analytics
-        .period_usage_many(&metered, from_ms, to_ms, mode, now.as_millisecond())
+        .period_usage_many(&metered, from_ms, to_ms, mode, now_ms)
         .await?;
     progress.clear();
     match args.format {

@@ -10,8 +10,10 @@ mod version;
 use std::collections::BTreeMap;
 
 use analytics::UsageMode;
-pub(crate) use coupon::redeem;
-pub use coupon::{Coupon, Discount, NewCoupon, archive_coupon, coupon, coupon_by_code, coupons, create_coupon};
+pub use coupon::{
+    Coupon, Discount, NewCoupon, Redemption, archive_coupon, coupon, coupon_by_code, coupons, create_coupon,
+};
+pub(crate) use coupon::{keep_redemption, redeem};
 use rust_decimal::Decimal;
 use schemas::db::next_id;
 use schemas::ids::PlanId;
@@ -210,6 +212,8 @@ pub struct Plan {
     pub base_timing: BaseTiming,
     /// Days before the first charge.
     pub trial_days: i64,
+    /// Each subscription has a trial; otherwise a customer's first one to the plan.
+    pub trial_repeats: bool,
     pub attributes: Attributes,
     pub badge: Badge,
     /// How many more can be sold; `None`: any number.
@@ -223,7 +227,18 @@ pub struct Plan {
     pub archived_at_ms: Option<i64>,
 }
 
+/// How a free plan is marked wherever plans are listed (F-26).
+pub const FREE_MARK: &str = "Development";
+
 impl Plan {
+    /// Its name as lists show it: of a free plan with its mark.
+    pub fn label(&self) -> String {
+        if self.is_free && !self.name.contains(FREE_MARK) {
+            return format!("{} ({FREE_MARK})", self.name);
+        }
+        self.name.clone()
+    }
+
     /// The discount of a cycle (F-20): 5 % for 3 months, 10 % or the plan's own for 6, 15 % for 12, 20 % for 24.
     pub fn cycle_discount(&self, cycle_months: i64) -> Percent {
         match cycle_months {
@@ -267,6 +282,7 @@ pub struct NewPlan<'a> {
     pub terms: Terms,
     pub base_timing: BaseTiming,
     pub trial_days: i64,
+    pub trial_repeats: bool,
     pub attributes: Attributes,
     pub badge: Badge,
     pub stock: Option<i64>,
@@ -285,6 +301,7 @@ impl<'a> NewPlan<'a> {
             terms,
             base_timing: BaseTiming::Advance,
             trial_days: 0,
+            trial_repeats: false,
             attributes: Attributes::new(),
             badge: Badge::None,
             stock: None,
@@ -292,11 +309,30 @@ impl<'a> NewPlan<'a> {
             semi_annual_discount: percent(10),
         }
     }
+
+    /// The free developer tier (F-26): 1 vCPU, 512 MB RAM, 10 GB disk and 500 GB of transfer, more of which is not charged.
+    pub fn free_tier() -> NewPlan<'static> {
+        let terms = Terms::Transfer {
+            included_units: 500,
+            unit: QuotaUnit::default(),
+            mode: UsageMode::Sum,
+        };
+        let attributes = [("vcpu", "1"), ("ram_mb", "512"), ("disk_gb", "10")];
+        NewPlan {
+            description: "For trying things out. One for each account; it ends after 90 days without use.",
+            attributes: attributes
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            is_free: true,
+            ..NewPlan::new(FREE_MARK, "vps", terms)
+        }
+    }
 }
 
 const SELECT_PLAN: &str = "SELECT id, kind, name, description, service_type, billing_model, included_transfer_units, quota_unit, \
      usage_mode, commit_mbps, base_timing, trial_days, attributes, badge, stock, is_free, semi_annual_discount_percent, \
-     created_at_ms, archived_at_ms FROM plans";
+     created_at_ms, archived_at_ms, trial_repeats FROM plans";
 
 /// Checks and stores a plan.
 ///
@@ -310,6 +346,9 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
         text => checked_text("description", text, MAX_DESCRIPTION_CHARS)?,
     };
     check_range("length of the trial in days", new.trial_days, 0, MAX_TRIAL_DAYS)?;
+    if new.is_free && new.kind == PlanKind::Addon {
+        return Err(BillingError::FreeAddon);
+    }
     if let Some(stock) = new.stock {
         check_range("stock", stock, 0, MAX_STOCK)?;
     }
@@ -339,6 +378,7 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
         terms: new.terms,
         base_timing: new.base_timing,
         trial_days: new.trial_days,
+        trial_repeats: new.trial_repeats,
         attributes: new.attributes,
         badge: new.badge,
         stock: new.stock,
@@ -350,7 +390,8 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
     sqlx::query(
         "INSERT INTO plans (id, kind, name, description, service_type, billing_model, included_transfer_units, quota_unit, \
          usage_mode, commit_mbps, base_timing, trial_days, attributes, badge, stock, is_free, semi_annual_discount_percent, \
-         created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+         created_at_ms, trial_repeats) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(plan.id.0)
     .bind(plan.kind.name())
@@ -370,6 +411,7 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
     .bind(i64::from(plan.is_free))
     .bind(plan.semi_annual_discount.value().normalize().to_string())
     .bind(now_ms)
+    .bind(i64::from(plan.trial_repeats))
     .execute(connection)
     .await?;
     Ok(plan)
@@ -546,6 +588,7 @@ fn read_plan(row: &AnyRow) -> Result<Plan, BillingError> {
         terms,
         base_timing: row.try_get::<String, _>("base_timing")?.parse()?,
         trial_days: row.try_get("trial_days")?,
+        trial_repeats: row.try_get::<i64, _>("trial_repeats")? != 0,
         attributes: serde_json::from_str(&attributes).map_err(|_| BillingError::corrupt("attributes", attributes))?,
         badge: row.try_get::<String, _>("badge")?.parse()?,
         stock: row.try_get("stock")?,

@@ -20,7 +20,7 @@ pub struct Recovered {
 
 /// Subscriptions `s` that are late or held for it and need not be any more, by `$1`.
 const PAID_UP: &str = "(s.status = 'past_due' OR (s.status = 'suspended' AND EXISTS \
-     (SELECT 1 FROM holds h WHERE h.subscription_id = s.id AND h.cause = 'unpaid' AND h.lifted_at_ms IS NULL))) \
+     (SELECT 1 FROM holds h WHERE h.subscription_id = s.id AND h.cause = 'unpaid' AND h.with_parent = 0 AND h.lifted_at_ms IS NULL))) \
      AND NOT EXISTS (SELECT 1 FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id \
      WHERE l.subscription_id = s.id AND i.kind = 'invoice' AND i.status IN ('finalised', 'partially_paid') AND i.due_at_ms <= $1) \
      AND NOT EXISTS (SELECT 1 FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id \

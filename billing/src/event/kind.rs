@@ -107,6 +107,9 @@ event_types! {
     ApprovalRequested "approval.requested" Admins,
     ApprovalDecided "approval.decided" Admins,
     HighRiskAction "admin.high_risk_action" Owner,
+    BillingStopped "billing.stopped" Admins,
+    BillingResumed "billing.resumed" Admins,
+    UsageUnmeasured "usage.unmeasured" Admins,
 }
 
 impl EventType {
@@ -199,6 +202,9 @@ mod tests {
             EventType::ApprovalRequested,
             EventType::ApprovalDecided,
             EventType::HighRiskAction,
+            EventType::BillingStopped,
+            EventType::BillingResumed,
+            EventType::UsageUnmeasured,
         ] {
             assert!(!kind.is_for_customers(), "{kind}");
         }

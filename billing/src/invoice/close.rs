@@ -15,10 +15,11 @@ use sqlx::{AnyConnection, Row as _};
 use super::draft::{Current, Drafts, Prepared, Snapshot, prepare};
 use super::due::{Due, What};
 use super::items;
+use super::unmeasured;
 use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
-use crate::{BillingError, UsageSource, bulk, settlement};
+use crate::{BillingError, UsageSource, bulk, guard, settlement};
 
 /// How often a closer that lost a race looks again for what is left.
 const MAX_CLOSE_ATTEMPTS: usize = 5;
@@ -120,6 +121,7 @@ pub async fn close<U: UsageSource>(
     now_ms: i64,
 ) -> Result<Closing, BillingError> {
     inventory::customer(database.pool(), customer).await?;
+    guard::check(database.pool()).await?;
     let mut closing = Closing::default();
     close_between(database, usage, (customer, customer), now_ms, &mut closing).await?;
     match closing.failed.pop() {
@@ -146,6 +148,7 @@ pub async fn close_all_telling<U: UsageSource>(
     now_ms: i64,
     progress: impl Fn(usize, usize),
 ) -> Result<Closing, BillingError> {
+    guard::check(database.pool()).await?;
     let rows = sqlx::query("SELECT id FROM customers ORDER BY id")
         .fetch_all(database.pool())
         .await?;
@@ -181,6 +184,11 @@ async fn close_between<U: UsageSource>(
             if let Some(waits) = waits {
                 let draft = &drafts.drafts[waits].draft;
                 if let Some(reason) = draft.open {
+                    if reason.waits_for_a_person() {
+                        let mut transaction = database.begin_write().await?;
+                        unmeasured::hold(&mut transaction, draft, reason, now_ms).await?;
+                        transaction.commit().await?;
+                    }
                     closing.refused.push(OpenPeriod {
                         reason,
                         customer: draft.customer,
@@ -326,7 +334,15 @@ async fn write_drafts(
         })
         .collect();
     mark_charged(connection, &finalised).await?;
-    for Finalised { prepared, written, .. } in &finalised {
+    for Finalised {
+        customer,
+        prepared,
+        written,
+    } in &finalised
+    {
+        if prepared.draft.coverage_percent.is_some() {
+            unmeasured::finalised(connection, customer.id, prepared.draft.due_ms).await?;
+        }
         for item in &prepared.items {
             if !items::take(connection, item.id, written.id).await? {
                 return Err(BillingError::ItemCharged(item.id));
@@ -343,9 +359,9 @@ fn corrects(draft: &Draft) -> Corrects {
         InvoiceKind::Invoice => Corrects::default(),
         InvoiceKind::CreditNote => Corrects {
             invoice: draft.lines.iter().find_map(|line| match &line.evidence {
-                Evidence::Unused { corrects_invoice, .. } | Evidence::Adjustment { corrects_invoice, .. } => {
-                    Some(*corrects_invoice)
-                }
+                Evidence::Unused { corrects_invoice, .. }
+                | Evidence::DiscountUnused { corrects_invoice, .. }
+                | Evidence::Adjustment { corrects_invoice, .. } => Some(*corrects_invoice),
                 _ => None,
             }),
             reason: "more was given back than charged".to_owned(),

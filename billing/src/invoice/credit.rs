@@ -219,6 +219,7 @@ fn draft(corrected: &InvoiceWithLines, mut lines: Vec<DraftLine>) -> Result<Draf
         line.amount = *net;
     }
     Ok(Draft {
+        coverage_percent: None,
         kind: InvoiceKind::CreditNote,
         customer: invoice.customer,
         customer_name: invoice.customer_name.clone(),

@@ -22,10 +22,12 @@ use super::due::{self, Due, What};
 use super::history::{ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
 use super::pool::{self, Share};
+use super::unmeasured;
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::exclusion::{self, Exclusion};
+use crate::price::UsagePrice;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, TaxRule};
@@ -103,6 +105,8 @@ pub(super) struct Loaded {
     pending: Vec<AttributionChange>,
     rates: Vec<TaxRate>,
     exclusions: HashMap<ServiceId, Vec<Exclusion>>,
+    /// What somebody said is to be finalised as it was measured.
+    confirmed: HashSet<(CustomerId, i64)>,
     current: Current,
     failed: Vec<(CustomerId, BillingError)>,
 }
@@ -139,7 +143,9 @@ pub(super) async fn load_all(
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
     let exclusions = exclusion::in_force(&mut *connection).await?;
+    let confirmed = unmeasured::confirmed(&mut *connection, between.0, between.1).await?;
     Ok(Loaded {
+        confirmed,
         accounts,
         pending,
         rates,
@@ -163,6 +169,7 @@ pub(super) async fn draft_all<U: UsageSource>(
         pending,
         rates,
         exclusions,
+        confirmed,
         current,
         mut failed,
     } = loaded;
@@ -209,6 +216,11 @@ pub(super) async fn draft_all<U: UsageSource>(
         usage.settle().await?;
     }
     let answers = usage.period_usage(&queries, now_ms).await?;
+    let guards = usage.guards();
+    let heard_until_ms = match guards.holds_beyond_measured && !queries.is_empty() {
+        true => usage.heard_until().await?.unwrap_or(i64::MIN),
+        false => i64::MAX,
+    };
     let left_out = queries.into_iter().map(|query| query.excluded);
     let used: HashMap<PeriodKey, Used> = keys.into_iter().zip(answers.into_iter().zip(left_out)).collect();
 
@@ -218,6 +230,9 @@ pub(super) async fn draft_all<U: UsageSource>(
             used: &used,
             pending: &pending,
             rates: &rates,
+            confirmed: &confirmed,
+            min_coverage_percent: guards.min_coverage_percent,
+            heard_until_ms,
             now_ms,
         };
         match draft(&account, &facts) {
@@ -309,6 +324,11 @@ struct Facts<'a> {
     used: &'a HashMap<PeriodKey, Used>,
     pending: &'a [AttributionChange],
     rates: &'a [TaxRate],
+    confirmed: &'a HashSet<(CustomerId, i64)>,
+    /// Usage of which less was measured waits for a person.
+    min_coverage_percent: u32,
+    /// Usage that ends later waits for a person.
+    heard_until_ms: i64,
     now_ms: i64,
 }
 
@@ -334,6 +354,7 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
         let mut measured_to_ms = facts.now_ms.min(due_ms);
         // Start of the earliest usage that this invoice depends on, corrected periods included.
         let mut usage_from_ms = None;
+        let mut coverage_percent = None;
         for due in group {
             let contract = &account.contracts[due.contract];
             let phase = &contract.phases[due.phase];
@@ -344,14 +365,20 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                         .bases
                         .get(&due.key)
                         .ok_or_else(|| BillingError::corrupt("charge in advance", due.key.clone()))?;
-                    lines.push(rating::unused_line(contract, phase, before, &due.charged.period)?);
+                    lines.extend(rating::unused_lines(contract, phase, before, &due.charged.period)?);
                 }
-                What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged, due.cycle)?),
+                What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged)?),
                 What::Usage => {
                     let usage = facts.used.get(&(phase.id, due.charged.period.start_ms));
                     if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
                         usage_from_ms = earlier(usage_from_ms, usage.from_ms);
+                        // What costs nothing is not charged wrongly.
+                        if phase.price.usage != UsagePrice::FREE {
+                            let of_line = coverage(usage);
+                            let least = coverage_percent.map_or(of_line, |least: u32| least.min(of_line));
+                            coverage_percent = Some(least);
+                        }
                         let from_pool = pooled.get(&due.key).copied().unwrap_or(0);
                         let line = rating::usage_line(contract, phase, &due.charged, usage, excluded, from_pool)?;
                         lines.extend(line);
@@ -376,7 +403,8 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
         let items = std::mem::take(&mut items);
         lines.extend(items.iter().map(|item| item.line(due_ms)));
         let mut draft = total_up(account, due_ms, lines, measured_to_ms, facts.rates)?;
-        draft.open = open_reason(&draft, usage_from_ms, facts);
+        draft.coverage_percent = coverage_percent;
+        draft.open = open_reason(&draft, usage_from_ms, facts).or_else(|| unmeasured_reason(&draft, facts));
         prepared.push(Prepared { draft, charges, items });
     }
     Ok(prepared)
@@ -484,6 +512,7 @@ fn total_up(
         period_end_ms: ends.max().unwrap_or(due_ms),
         due_ms,
         measured_to_ms,
+        coverage_percent: None,
         open: None,
         prices_include_tax: includes_tax,
         lines,
@@ -492,6 +521,27 @@ fn total_up(
         tax: taxed.tax,
         total: taxed.total,
     })
+}
+
+/// Percent of the windows that were measured, rounded down; attack traffic was measured, if not counted.
+fn coverage(usage: &PeriodUsage) -> u32 {
+    let known = usage.windows_measured.saturating_add(usage.windows_excluded);
+    match known.saturating_mul(100).checked_div(usage.windows_expected) {
+        Some(percent) => u32::try_from(percent).unwrap_or(100).min(100),
+        None => 100,
+    }
+}
+
+/// Why a draft that could be finalised waits for a person's word, if it does.
+fn unmeasured_reason(draft: &Draft, facts: &Facts<'_>) -> Option<OpenReason> {
+    let coverage_percent = draft.coverage_percent?;
+    if facts.confirmed.contains(&(draft.customer, draft.due_ms)) {
+        return None;
+    }
+    if facts.heard_until_ms < draft.due_ms {
+        return Some(OpenReason::BeyondMeasured);
+    }
+    (coverage_percent < facts.min_coverage_percent).then_some(OpenReason::LowCoverage)
 }
 
 fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {

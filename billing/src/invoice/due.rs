@@ -48,8 +48,6 @@ pub(super) struct Due {
     pub(super) phase: usize,
     pub(super) charged: ChargedPeriod,
     pub(super) due_ms: i64,
-    /// Cycles of the subscription before this one.
-    pub(super) cycle: i64,
 }
 
 /// What is due by `now_ms`, and with [`Current::Included`] what is running.
@@ -64,8 +62,6 @@ pub(super) fn find(contracts: &[Contract], now_ms: i64, current: Current) -> Res
             position,
             now_ms,
             current,
-            cycle: -1,
-            cycle_start: None,
             found: &mut found,
         };
         for index in 0..contract.phases.len() {
@@ -82,8 +78,6 @@ struct Walk<'a> {
     position: usize,
     now_ms: i64,
     current: Current,
-    cycle: i64,
-    cycle_start: Option<Date>,
     found: &'a mut Vec<Due>,
 }
 
@@ -94,11 +88,6 @@ impl Walk<'_> {
         let in_advance = phase.plan.base_timing == BaseTiming::Advance;
         let mut periods = phase.base_periods(&contract.subscription.time_zone);
         while let Some(charged) = periods.next_period()? {
-            // A phase that goes on with the cycle of the one before does not begin another.
-            if self.cycle_start != Some(charged.nominal.start_date) {
-                self.cycle_start = Some(charged.nominal.start_date);
-                self.cycle += 1;
-            }
             // A part of it may be charged: up to an end that was taken back.
             let Some(charged) = self.left_of(charged, phase.base_to)? else {
                 continue;
@@ -201,7 +190,6 @@ impl Walk<'_> {
             phase,
             charged,
             due_ms,
-            cycle: self.cycle.max(0),
         });
     }
 }

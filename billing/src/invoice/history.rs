@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jiff::civil::Date;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId, SubscriptionId};
 use schemas::money::Money;
 use sqlx::any::AnyRow;
@@ -11,7 +12,7 @@ use super::due::Due;
 use super::read::{LINE_COLUMNS, read_line};
 use crate::BillingError;
 use crate::evidence::{Evidence, Measured, UsageCharge};
-use crate::rating::{ChargedBase, LineKind};
+use crate::rating::{ChargedBase, ChargedDiscount, LineKind};
 
 /// A month of usage that was charged, with everything that was charged for it.
 pub(super) struct ChargedUsage {
@@ -110,11 +111,21 @@ pub(super) async fn charged_bases(
                         number: row.try_get("number")?,
                         line: InvoiceLineId(row.try_get("id")?),
                         charge,
-                        discount_minor: 0,
+                        discount: None,
                     });
                 }
                 // The discount follows the line that it is taken off.
-                (Evidence::Discount { .. }, Some(base)) => base.discount_minor = row.try_get("priced_minor")?,
+                (Evidence::Discount { code, covered, .. }, Some(base)) => {
+                    let until = covered.map(|covered| covered.until.parse::<Date>());
+                    base.discount = Some(ChargedDiscount {
+                        line: InvoiceLineId(row.try_get("id")?),
+                        code,
+                        minor: row.try_get("priced_minor")?,
+                        until: until
+                            .transpose()
+                            .map_err(|error| BillingError::corrupt("end of a coupon", error.to_string()))?,
+                    });
+                }
                 _ => {}
             }
         }

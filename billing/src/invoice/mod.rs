@@ -22,6 +22,7 @@ mod number;
 mod pool;
 mod prospect;
 mod read;
+mod unmeasured;
 mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
@@ -35,6 +36,7 @@ pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};
 pub use prospect::{Horizon, Prospect, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
+pub use unmeasured::{UnmeasuredPeriod, confirm as confirm_unmeasured, unmeasured};
 
 use rust_decimal::Decimal;
 use schemas::ids::{CustomerId, EntityId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
@@ -219,6 +221,20 @@ pub enum OpenReason {
     WindowsOpen,
     /// Assignments were changed in its time, and stored flows are not attributed anew yet.
     AttributionPending,
+    /// It ends after the newest data: a person must say that it is to be finalised all the same.
+    BeyondMeasured,
+    /// Too little of its usage was measured: a person must say that it is to be finalised all the same.
+    LowCoverage,
+}
+
+named!(OpenReason, "reason that a period waits", NotOver => "not_over", WindowsOpen => "windows_open",
+    AttributionPending => "attribution_pending", BeyondMeasured => "beyond_measured", LowCoverage => "low_coverage");
+
+impl OpenReason {
+    /// Whether a person's word lets it be finalised.
+    pub fn waits_for_a_person(self) -> bool {
+        matches!(self, OpenReason::BeyondMeasured | OpenReason::LowCoverage)
+    }
 }
 
 impl std::fmt::Display for OpenReason {
@@ -226,6 +242,8 @@ impl std::fmt::Display for OpenReason {
         f.write_str(match self {
             OpenReason::NotOver => "it is not over",
             OpenReason::WindowsOpen => "late flows may still change its last windows",
+            OpenReason::BeyondMeasured => "it ends after the newest measured data",
+            OpenReason::LowCoverage => "too little of its usage was measured",
             OpenReason::AttributionPending => "stored flows are not yet attributed by changed assignments",
         })
     }
@@ -245,6 +263,9 @@ pub struct Draft {
     pub due_ms: i64,
     /// Up to here usage was counted.
     pub measured_to_ms: i64,
+    /// Percent of the windows of its least measured usage that were measured, rounded down; `None` without usage that costs
+    /// anything.
+    pub coverage_percent: Option<u32>,
     /// Why it cannot be finalised yet; `None` when it can.
     pub open: Option<OpenReason>,
     pub prices_include_tax: bool,

@@ -163,7 +163,7 @@ async fn a_shorter_first_period_is_charged_for_its_days_exactly() {
         };
         let contract = world.subscribe(customer, deal).await;
         let (phase, charged) = contract.base_period_at(ms(started_at)).unwrap();
-        let lines = base_lines(&contract, phase, &charged, 0).unwrap();
+        let lines = base_lines(&contract, phase, &charged).unwrap();
         let line = &lines[0];
         assert_eq!(
             (line.quantity.to_string().as_str(), line.amount.minor),

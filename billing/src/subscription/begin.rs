@@ -3,7 +3,7 @@
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use schemas::db::next_id;
-use schemas::ids::{PriceId, ServiceId, SubscriptionId};
+use schemas::ids::{CustomerId, PlanId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory;
 use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
 use serde_json::json;
@@ -12,7 +12,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::change::{check_plan, check_price};
 use super::load::{contract, subscription_of};
 use super::write::{NewPhase, insert_phase, record_state, tell};
-use super::{Contract, MAX_QUANTITY, State, Subscription};
+use super::{Contract, MAX_QUANTITY, State, Subscription, addon};
 use crate::BillingError;
 use crate::catalog::{self, PlanKind};
 use crate::event::EventType;
@@ -30,6 +30,8 @@ pub struct NewSubscription<'a> {
     pub coupon: Option<&'a str>,
     /// Of an add-on: what it is beside.
     pub parent: Option<SubscriptionId>,
+    /// Days that are left of a trial which somebody else began; `None`: the plan's own, if the customer had none.
+    pub trial_days: Option<i64>,
 }
 
 impl NewSubscription<'_> {
@@ -43,6 +45,7 @@ impl NewSubscription<'_> {
             started_at_ms,
             coupon: None,
             parent: None,
+            trial_days: None,
         }
     }
 }
@@ -87,9 +90,12 @@ pub async fn subscribe(
     };
     if plan.is_free {
         check_free(connection, &customer).await?;
+        if new.quantity != 1 {
+            return Err(BillingError::FreePlanIsOne { subscription: id });
+        }
     }
     let coupon = match new.coupon {
-        Some(code) => Some(catalog::redeem(connection, code, plan.id, customer.currency, now_ms).await?),
+        Some(code) => Some(catalog::redeem(connection, code, customer.id, &plan, customer.currency, now_ms).await?),
         None => None,
     };
     catalog::take_from_stock(connection, &plan, new.quantity).await?;
@@ -98,10 +104,15 @@ pub async fn subscribe(
         .as_ref()
         .map_or(&customer.time_zone, |parent| &parent.subscription.time_zone);
     let start = local_date(new.started_at_ms, zone)?;
+    let trial_days = match new.trial_days.unwrap_or(plan.trial_days) {
+        0 => 0,
+        _ if !plan.trial_repeats && had_trial(connection, customer.id, plan.id).await? => 0,
+        days => days,
+    };
     let from = start
-        .checked_add(plan.trial_days.days())
+        .checked_add(trial_days.days())
         .map_err(|error| BillingError::Period(error.into()))?;
-    let trial_ends_at_ms = match plan.trial_days {
+    let trial_ends_at_ms = match trial_days {
         0 => None,
         _ => Some(midnight_ms(from, zone)?),
     };
@@ -116,11 +127,7 @@ pub async fn subscribe(
         customer: customer.id,
         service: service.id,
         parent: parent.as_ref().map(|parent| parent.subscription.id),
-        state: if plan.trial_days > 0 {
-            State::Trial
-        } else {
-            State::Active
-        },
+        state: if trial_days > 0 { State::Trial } else { State::Active },
         time_zone: zone.clone(),
         started_at_ms: new.started_at_ms,
         trial_ends_at_ms,
@@ -144,6 +151,10 @@ pub async fn subscribe(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    if let Some(coupon) = &coupon {
+        let whose = (id, subscription.customer);
+        catalog::keep_redemption(connection, coupon, whose, price.cycle_months, now_ms).await?;
+    }
     let phase = NewPhase {
         price: &price,
         quantity: new.quantity,
@@ -158,7 +169,31 @@ pub async fn subscribe(
         "service": service.name, "service_id": service.id, "starts_at_ms": new.started_at_ms,
     });
     tell(connection, &subscription, EventType::SubscriptionCreated, facts, now_ms).await?;
+    if let Some(parent) = subscription.parent {
+        addon::hold_as_parent(connection, &subscription, parent, actor, now_ms).await?;
+    }
     Ok(subscription)
+}
+
+/// Whether a customer has had a trial of a plan.
+///
+/// # Errors
+/// As the database answers.
+pub async fn had_trial(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    plan: PlanId,
+) -> Result<bool, BillingError> {
+    let had = sqlx::query(
+        "SELECT s.id FROM subscriptions s JOIN phases p ON p.subscription_id = s.id \
+         AND p.id = (SELECT min(q.id) FROM phases q WHERE q.subscription_id = s.id) \
+         WHERE s.customer_id = $1 AND s.trial_ends_at_ms IS NOT NULL AND p.plan_id = $2 LIMIT 1",
+    )
+    .bind(customer.0)
+    .bind(plan.0)
+    .fetch_optional(connection)
+    .await?;
+    Ok(had.is_some())
 }
 
 /// F-26: one free plan per account, with a verified email address and a second factor.
@@ -232,11 +267,17 @@ async fn parent_of(
             service,
         });
     }
-    if matches!(state, State::Cancelled | State::Ended) {
+    // A suspended one that is cancelled stays suspended: its end tells.
+    if matches!(state, State::Cancelled | State::Ended) || parent.subscription.cancel_at_ms.is_some() {
         return Err(BillingError::Refused {
             subscription: parent.subscription.id,
             what: "given an add-on",
             state,
+        });
+    }
+    if parent.last_phase().plan.is_free {
+        return Err(BillingError::FreePlanIsOne {
+            subscription: parent.subscription.id,
         });
     }
     Ok(parent)

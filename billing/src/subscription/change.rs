@@ -3,10 +3,11 @@
 //! Each function works in the caller's transaction and writes the event that tells of it into the same. A change takes the
 //! whole local day of `at_ms`. Usage and arrears that were charged stay charged in the terms they were charged in, so a
 //! change cannot reach back before them.
+//!
+//! Add-ons live and die with their plan ([`super::addon`]): they are cancelled, resumed, held and released with it.
 
 use jiff::civil::Date;
-use schemas::db::next_id;
-use schemas::ids::{CustomerId, HoldId, PriceId, SubscriptionId};
+use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
 use schemas::period::{AnchorDay, local_date, midnight_ms};
 use serde_json::json;
@@ -15,7 +16,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::load::{addons_of, contract};
 use super::state::{Happening, HoldCause, State};
 use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition};
-use super::{Contract, MAX_QUANTITY, Phase};
+use super::{Contract, MAX_QUANTITY, Phase, addon};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::event::EventType;
@@ -63,11 +64,48 @@ pub async fn change(
             state: subscription.state,
         });
     }
+    apply(connection, &before, change, at_ms, actor, now_ms).await
+}
+
+/// Moves a subscription to a new version of its price, from the local day of `at_ms` on; one that is cancelled too, up to
+/// its end, so that the new price holds when the cancellation is taken back.
+///
+/// # Errors
+/// As [`change`].
+pub(super) async fn reprice(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    price: PriceId,
+    at_ms: i64,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let before = contract(connection, id).await?;
+    let quantity = before.last_phase().quantity;
+    apply(connection, &before, Change { price, quantity }, at_ms, actor, now_ms).await
+}
+
+async fn apply(
+    connection: &mut AnyConnection,
+    before: &Contract,
+    change: Change,
+    at_ms: i64,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let subscription = &before.subscription;
+    let id = subscription.id;
     let price = catalog::price(&mut *connection, change.price).await?;
     let plan = catalog::plan(&mut *connection, price.plan).await?;
     check_price(&plan, &price, subscription.customer, before.customer.currency)?;
     catalog::check_range("quantity", change.quantity, 1, MAX_QUANTITY)?;
     let old = before.last_phase();
+    if plan.is_free && change.quantity != 1 {
+        return Err(BillingError::FreePlanIsOne { subscription: id });
+    }
+    if price.id != old.price.id {
+        check_valid(&price, at_ms)?;
+    }
     if plan.id != old.plan.id {
         check_plan(&plan, &price, at_ms)?;
         if old.plan.is_free || plan.is_free {
@@ -89,7 +127,7 @@ pub async fn change(
     }
     // In a trial the first day that is charged is the first that anything can change.
     let date = local_date(at_ms, &subscription.time_zone)?.max(before.phases[0].from);
-    check_reach(&before, date)?;
+    check_reach(before, date)?;
     if plan.id == old.plan.id {
         let more = change.quantity - old.quantity;
         if more > 0 {
@@ -102,7 +140,7 @@ pub async fn change(
         catalog::return_to_stock(connection, old.plan.id, old.quantity).await?;
     }
     let (anchor, cycle_from) = if price.cycle_months == old.price.cycle_months {
-        (old.anchor, cycle_start(old, &before, date)?)
+        (old.anchor, cycle_start(old, before, date)?)
     } else {
         (AnchorDay::new(i64::from(date.day()))?, date)
     };
@@ -114,7 +152,11 @@ pub async fn change(
         cycle_from,
         from: date,
     };
-    insert_phase(connection, id, &phase, now_ms).await?;
+    let made = insert_phase(connection, id, &phase, now_ms).await?;
+    // Of a cancelled one: it ends when it would have ended.
+    if let Some(to) = old.to {
+        end_phase(connection, made, to).await?;
+    }
     let facts = json!({
         "from_plan": old.plan.name, "from_price_id": old.price.id, "plan": plan.name, "plan_id": plan.id, "price_id": price.id,
         "quantity": change.quantity, "service": before.service.name, "from_date": date.to_string(), "actor": actor,
@@ -134,7 +176,36 @@ pub async fn cancel(
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    cancel_and(connection, id, end, Afterwards::Terminate, reason, actor, now_ms).await
+    let how = Cancelling {
+        end,
+        afterwards: Afterwards::Terminate,
+        as_of_ms: now_ms,
+        is_with_parent: false,
+    };
+    cancel_and(connection, id, how, reason, actor, now_ms).await
+}
+
+/// As [`cancel`] on a local day, as if it were done at `as_of_ms`: a cancellation that was set for a time takes effect at
+/// that time, however late the program gets to it.
+///
+/// # Errors
+/// As [`cancel`].
+pub(super) async fn cancel_as_of(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    date: Date,
+    as_of_ms: i64,
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let how = Cancelling {
+        end: End::On(date),
+        afterwards: Afterwards::Terminate,
+        as_of_ms,
+        is_with_parent: false,
+    };
+    cancel_and(connection, id, how, reason, actor, now_ms).await
 }
 
 /// What becomes of a service whose subscription ends.
@@ -145,42 +216,65 @@ pub(super) enum Afterwards {
     Keep,
 }
 
+/// How a subscription is cancelled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cancelling {
+    pub(super) end: End,
+    pub(super) afterwards: Afterwards,
+    /// By whose local day the end is not in the past.
+    pub(super) as_of_ms: i64,
+    /// Of an add-on: its plan is cancelled, and it with that.
+    pub(super) is_with_parent: bool,
+}
+
 pub(super) async fn cancel_and(
     connection: &mut AnyConnection,
     id: SubscriptionId,
-    end: End,
-    afterwards: Afterwards,
+    how: Cancelling,
     reason: &str,
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
+    let Cancelling { end, afterwards, .. } = how;
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
-    if subscription.cancel_at_ms.is_some() && end != End::Now {
+    if subscription.cancel_at_ms.is_some() && end != End::Now && !how.is_with_parent {
         return Err(BillingError::Refused {
             subscription: id,
             what: "cancelled again",
             state: subscription.state,
         });
     }
-    let today = local_date(now_ms, &subscription.time_zone)?;
+    let today = local_date(how.as_of_ms, &subscription.time_zone)?;
     let first = before.phases[0].from;
-    let date = match end {
-        End::Now => today.max(first),
+    // The first day on which it does not run any more, and the first that is not charged: in a trial nothing is.
+    let last_day = match end {
+        End::Now => today,
         End::CycleEnd if today < first => first,
-        End::CycleEnd => before.base_period_at(now_ms)?.1.nominal.end_date,
-        End::On(date) => date.max(today).max(first),
+        End::CycleEnd => before.base_period_at(how.as_of_ms)?.1.nominal.end_date,
+        End::On(date) if date < today => {
+            return Err(BillingError::DateOver {
+                what: "the end of a subscription",
+                date,
+                today,
+            });
+        }
+        End::On(date) => date,
     };
+    let date = last_day.max(first);
     check_reach(&before, date)?;
     for phase in before.phases.iter().filter(|phase| phase.to.is_none_or(|to| to > date)) {
         end_phase(connection, phase.id, date.max(phase.from)).await?;
     }
     let cancel_at_ms = match end {
         // In the trial too: the first charged day is not reached.
-        End::Now => now_ms,
-        _ => midnight_ms(date, &subscription.time_zone)?,
+        End::Now => how.as_of_ms,
+        _ => midnight_ms(last_day, &subscription.time_zone)?,
     };
+    if how.is_with_parent {
+        addon::note_cancelled(connection, subscription).await?;
+    }
     if subscription.cancel_at_ms.is_none() {
         transition(connection, subscription, Happening::Cancelled, &reason, actor, now_ms).await?;
     }
@@ -191,7 +285,7 @@ pub(super) async fn cancel_and(
         .await?;
     let facts = json!({
         "plan": before.last_phase().plan.name, "service": before.service.name, "reason": reason,
-        "ends_at_ms": cancel_at_ms, "last_day": date.yesterday().map_or(date, |day| day).to_string(),
+        "ends_at_ms": cancel_at_ms, "last_day": last_day.yesterday().map_or(last_day, |day| day).to_string(),
     });
     tell(
         connection,
@@ -202,12 +296,14 @@ pub(super) async fn cancel_and(
     )
     .await?;
     for addon in addons_of(&mut *connection, id).await? {
-        if addon.cancel_at_ms.is_none() || end == End::Now {
-            let end = if end == End::Now { End::Now } else { End::On(date) };
-            Box::pin(cancel_and(
-                connection, addon.id, end, afterwards, &reason, actor, now_ms,
-            ))
-            .await?;
+        // One that ends before goes its own way.
+        if end == End::Now || addon.cancel_at_ms.is_none_or(|at_ms| at_ms > cancel_at_ms) {
+            let with_parent = Cancelling {
+                end: if end == End::Now { End::Now } else { End::On(last_day) },
+                is_with_parent: true,
+                ..how
+            };
+            Box::pin(cancel_and(connection, addon.id, with_parent, &reason, actor, now_ms)).await?;
         }
     }
     if cancel_at_ms <= now_ms {
@@ -216,10 +312,10 @@ pub(super) async fn cancel_and(
     Ok(())
 }
 
-/// Takes a cancellation back before its end.
+/// Takes a cancellation back before its end, and with it that of the add-ons that were cancelled along.
 ///
 /// # Errors
-/// When it was not cancelled, or has ended.
+/// When it was not cancelled, or has ended; of an add-on, while its plan is cancelled.
 pub async fn resume(
     connection: &mut AnyConnection,
     id: SubscriptionId,
@@ -235,6 +331,7 @@ pub async fn resume(
             state: subscription.state,
         });
     }
+    addon::check_parent_goes_on(connection, subscription).await?;
     transition(connection, subscription, Happening::Resumed, "resumed", actor, now_ms).await?;
     sqlx::query("UPDATE subscriptions SET cancel_at_ms = NULL WHERE id = $1")
         .bind(id.0)
@@ -245,7 +342,13 @@ pub async fn resume(
         .execute(&mut *connection)
         .await?;
     let facts = json!({ "plan": before.last_phase().plan.name, "service": before.service.name });
-    tell(connection, subscription, EventType::SubscriptionResumed, facts, now_ms).await
+    tell(connection, subscription, EventType::SubscriptionResumed, facts, now_ms).await?;
+    for addon in addons_of(&mut *connection, id).await? {
+        if addon::take_back(connection, &addon).await? {
+            Box::pin(resume(connection, addon.id, actor, now_ms)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends a cancelled subscription whose end has come.
@@ -309,6 +412,28 @@ async fn reach_end_and(
     super::schedule::cancel_all_of(connection, id, "the subscription has ended", now_ms).await?;
     let last = before.last_phase();
     catalog::return_to_stock(connection, last.plan.id, last.quantity).await?;
+    for addon in addons_of(&mut *connection, id).await? {
+        if addon.cancel_at_ms.is_some_and(|at_ms| at_ms <= end_ms) {
+            Box::pin(reach_end_and(connection, addon.id, afterwards, actor, now_ms)).await?;
+            continue;
+        }
+        // All were cancelled along; what was not must not outlive its plan.
+        let with_parent = Cancelling {
+            end: End::Now,
+            afterwards,
+            as_of_ms: end_ms,
+            is_with_parent: true,
+        };
+        Box::pin(cancel_and(
+            connection,
+            addon.id,
+            with_parent,
+            "its plan has ended",
+            actor,
+            now_ms,
+        ))
+        .await?;
+    }
     let facts = json!({ "plan": last.plan.name, "service": before.service.name, "ended_at_ms": end_ms });
     tell(connection, subscription, EventType::SubscriptionEnded, facts, now_ms).await?;
     if subscription.parent.is_none() && afterwards == Afterwards::Terminate {
@@ -415,7 +540,7 @@ pub async fn paid_up(connection: &mut AnyConnection, id: SubscriptionId, now_ms:
     }
 }
 
-/// Places a hold: the service is to stop. A second hold of the same cause changes nothing.
+/// Places a hold on a subscription and its add-ons: the service is to stop. A second hold of the same cause changes nothing.
 ///
 /// # Errors
 /// When the subscription has ended.
@@ -429,8 +554,7 @@ pub async fn hold(
 ) -> Result<(), BillingError> {
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
-    let held = holds(connection, id).await?;
-    if held.contains(&cause) {
+    if addon::is_held(connection, id, cause, false).await? {
         return Ok(());
     }
     let was_running = before.subscription.state != State::Suspended;
@@ -443,15 +567,8 @@ pub async fn hold(
         now_ms,
     )
     .await?;
-    let hold = HoldId(next_id(connection, "hold").await?);
-    sqlx::query("INSERT INTO holds (id, subscription_id, cause, reason, placed_at_ms) VALUES ($1, $2, $3, $4, $5)")
-        .bind(hold.0)
-        .bind(id.0)
-        .bind(cause.name())
-        .bind(&reason)
-        .bind(now_ms)
-        .execute(&mut *connection)
-        .await?;
+    addon::place(connection, id, cause, false, &reason, now_ms).await?;
+    addon::hold_all(connection, id, cause, &reason, actor, now_ms).await?;
     if was_running && before.subscription.parent.is_none() {
         let facts = json!({
             "service": before.service.name, "service_id": before.service.id, "cause": cause.name(), "reason": reason,
@@ -480,15 +597,11 @@ pub async fn release(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
-    let lifted = sqlx::query(
-        "UPDATE holds SET lifted_at_ms = $1 WHERE subscription_id = $2 AND cause = $3 AND lifted_at_ms IS NULL",
-    )
-    .bind(now_ms)
-    .bind(id.0)
-    .bind(cause.name())
-    .execute(&mut *connection)
-    .await?;
-    if lifted.rows_affected() == 0 || !holds(connection, id).await?.is_empty() {
+    if !addon::lift(connection, id, cause, false, now_ms).await? {
+        return Ok(());
+    }
+    addon::release_all(connection, id, cause, actor, now_ms).await?;
+    if !holds(connection, id).await?.is_empty() {
         return Ok(());
     }
     let happening = match before.subscription.cancel_at_ms {
@@ -520,7 +633,15 @@ pub async fn holds(connection: &mut AnyConnection, id: SubscriptionId) -> Result
         .bind(id.0)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| row.try_get::<String, _>(0)?.parse()).collect()
+    let mut causes: Vec<HoldCause> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let cause = row.try_get::<String, _>(0)?.parse()?;
+        // An add-on may have one of its own beside its plan's.
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    Ok(causes)
 }
 
 /// The start of the cycle of a phase that a day lies in.
@@ -581,6 +702,11 @@ pub(super) fn check_plan(plan: &Plan, price: &Price, at_ms: i64) -> Result<(), B
     if plan.archived_at_ms.is_some_and(|since_ms| since_ms <= at_ms) {
         return Err(BillingError::PlanArchived(plan.id));
     }
+    check_valid(price, at_ms)
+}
+
+/// Whether a price can be taken at an instant: not before it is valid.
+pub(super) fn check_valid(price: &Price, at_ms: i64) -> Result<(), BillingError> {
     if price.valid_from_ms > at_ms {
         return Err(BillingError::PriceNotYet {
             price: price.id,

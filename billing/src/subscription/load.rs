@@ -12,7 +12,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{Contract, Phase, State, Subscription};
 use crate::BillingError;
-use crate::catalog::{self, Coupon, Plan, Price};
+use crate::catalog::{self, Coupon, Plan, Price, Redemption};
 
 const SELECT: &str = "SELECT s.id, s.customer_id, s.service_id, s.parent_id, s.status, s.time_zone, s.started_at_ms, \
      s.trial_ends_at_ms, s.cancel_at_ms, s.ended_at_ms, s.coupon_id FROM subscriptions s";
@@ -87,6 +87,30 @@ pub struct Catalog {
     plans: HashMap<PlanId, Arc<Plan>>,
     prices: HashMap<PriceId, Arc<Price>>,
     coupons: HashMap<CouponId, Arc<Coupon>>,
+    months: HashMap<PriceId, Option<Arc<Price>>>,
+}
+
+/// What a subscription redeemed: coupon, the months that an amount is for, and those that it lasts.
+type Redeemed = (CouponId, i64, Option<i64>);
+
+async fn redemptions(
+    connection: &mut AnyConnection,
+    first: CustomerId,
+    last: CustomerId,
+) -> Result<HashMap<SubscriptionId, Redeemed>, BillingError> {
+    let rows = sqlx::query(
+        "SELECT subscription_id, coupon_id, cycle_months, months FROM coupon_redemptions \
+         WHERE customer_id BETWEEN $1 AND $2",
+    )
+    .bind(first.0)
+    .bind(last.0)
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &AnyRow| {
+        let redeemed = (CouponId(row.try_get(1)?), row.try_get(2)?, row.try_get(3)?);
+        Ok((SubscriptionId(row.try_get(0)?), redeemed))
+    };
+    rows.iter().map(read).collect()
 }
 
 impl Catalog {
@@ -129,7 +153,19 @@ impl Catalog {
             to: row.to,
             base_to: row.base_to,
             usage_to: row.usage_to,
+            month: None,
         })
+    }
+
+    /// The price of a month that held as a longer cycle's price began to, if the plan has one.
+    async fn month(&mut self, connection: &mut AnyConnection, of: &Price) -> Result<Option<Arc<Price>>, BillingError> {
+        if let Some(month) = self.months.get(&of.id) {
+            return Ok(month.clone());
+        }
+        let found = catalog::price_at(connection, of.plan, of.currency(), 1, of.valid_from_ms).await?;
+        let month = found.map(Arc::new);
+        self.months.insert(of.id, month.clone());
+        Ok(month)
     }
 }
 
@@ -148,8 +184,22 @@ pub async fn contract(connection: &mut AnyConnection, id: SubscriptionId) -> Res
     for row in &rows {
         phases.push(catalog.phase(connection, &read_phase(row)?).await?);
     }
+    let redeemed = match subscription.coupon {
+        Some(_) => redemptions(connection, subscription.customer, subscription.customer)
+            .await?
+            .remove(&id),
+        None => None,
+    };
     let (customer, service) = (Arc::new(customer), Arc::new(service));
-    complete(connection, &mut catalog, subscription, customer, service, phases).await
+    complete(
+        connection,
+        &mut catalog,
+        subscription,
+        (customer, service),
+        phases,
+        redeemed,
+    )
+    .await
 }
 
 /// The subscriptions of one customer with everything they refer to, by id.
@@ -211,6 +261,7 @@ pub(crate) async fn contracts_between(
         let phase = catalog.phase(connection, &row).await?;
         phases.entry(row.subscription).or_default().push(phase);
     }
+    let mut redeemed = redemptions(connection, first, last).await?;
     let mut all = Vec::with_capacity(customers.len());
     for customer in customers {
         let customer = Arc::new(customer);
@@ -222,15 +273,9 @@ pub(crate) async fn contracts_between(
                 None => continue,
             };
             let phases = phases.remove(&subscription.id).unwrap_or_default();
-            let contract = complete(
-                connection,
-                catalog,
-                subscription,
-                Arc::clone(&customer),
-                service,
-                phases,
-            )
-            .await;
+            let redeemed = redeemed.remove(&subscription.id);
+            let parties = (Arc::clone(&customer), service);
+            let contract = complete(connection, catalog, subscription, parties, phases, redeemed).await;
             match (&mut contracts, contract) {
                 (Ok(contracts), Ok(contract)) => contracts.push(contract),
                 (_, Err(error)) => contracts = Err(error),
@@ -246,9 +291,9 @@ async fn complete(
     connection: &mut AnyConnection,
     catalog: &mut Catalog,
     subscription: Subscription,
-    customer: Arc<Customer>,
-    service: Arc<Service>,
-    phases: Vec<Phase>,
+    (customer, service): (Arc<Customer>, Arc<Service>),
+    mut phases: Vec<Phase>,
+    redeemed: Option<Redeemed>,
 ) -> Result<Contract, BillingError> {
     if phases.is_empty() {
         return Err(BillingError::corrupt(
@@ -265,10 +310,19 @@ async fn complete(
             price: phase.price.currency(),
         });
     }
-    let coupon = match subscription.coupon {
-        Some(id) => Some(catalog.coupon(connection, id).await?),
+    let coupon = match redeemed {
+        Some((id, cycle_months, months)) => Some(Redemption {
+            coupon: catalog.coupon(connection, id).await?,
+            cycle_months,
+            months,
+        }),
         None => None,
     };
+    if coupon.as_ref().is_some_and(|redemption| redemption.months.is_some()) {
+        for phase in phases.iter_mut().filter(|phase| phase.price.cycle_months > 1) {
+            phase.month = catalog.month(connection, &phase.price).await?;
+        }
+    }
     Ok(Contract {
         subscription,
         customer,

@@ -11,6 +11,7 @@
 //! [`change`] holds what can be done to a subscription now, [`schedule`] what is to be done at a time (F-25), [`transfer`]
 //! the move to another customer (F-27).
 
+mod addon;
 mod begin;
 pub mod change;
 mod load;
@@ -22,7 +23,7 @@ mod write;
 
 use std::sync::Arc;
 
-pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, subscribe};
+pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, had_trial, subscribe};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;
@@ -36,7 +37,7 @@ use schemas::period::{AnchorDay, Period, local_date};
 pub use state::State;
 
 use crate::BillingError;
-use crate::catalog::{Coupon, Plan, Price};
+use crate::catalog::{Plan, Price, Redemption};
 
 /// Periods of one phase that are looked at, at most: more than 40 years of months.
 pub const MAX_PERIODS: usize = 500;
@@ -87,6 +88,8 @@ pub struct Phase {
     pub base_to: Option<Date>,
     /// Usage was charged up to this day.
     pub usage_to: Option<Date>,
+    /// The plan's price for one month, where its cycle is longer and a coupon covers a part of it.
+    pub month: Option<Arc<Price>>,
 }
 
 /// A subscription with everything it refers to: what rating needs.
@@ -97,7 +100,7 @@ pub struct Contract {
     pub service: Arc<Service>,
     /// Oldest first, at least one.
     pub phases: Vec<Phase>,
-    pub coupon: Option<Arc<Coupon>>,
+    pub coupon: Option<Redemption>,
 }
 
 /// A period to be charged, and the whole period that the price is for.

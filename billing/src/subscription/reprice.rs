@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::change::Change;
 use super::schedule::{self, Planned};
-use super::{Contract, contract};
+use super::{Contract, Phase, contract};
 use crate::BillingError;
 use crate::catalog;
 
@@ -20,8 +20,10 @@ pub struct Touched {
     pub subscriptions: u64,
 }
 
-const PAYING: &str = "FROM subscriptions s JOIN phases p ON p.subscription_id = s.id AND p.to_date IS NULL \
-     JOIN prices r ON r.id = p.price_id WHERE s.status <> 'ended' AND s.cancel_at_ms IS NULL AND r.plan_id = $1 \
+/// Who has cancelled pays the new price too, if the cancellation is taken back.
+const PAYING: &str = "FROM subscriptions s JOIN phases p ON p.subscription_id = s.id \
+     AND p.id = (SELECT max(q.id) FROM phases q WHERE q.subscription_id = s.id) \
+     JOIN prices r ON r.id = p.price_id WHERE s.status <> 'ended' AND r.plan_id = $1 \
      AND r.currency = $2 AND r.cycle_months = $3";
 
 /// Who pays for a plan in one currency and cycle, by whatever version.
@@ -108,9 +110,13 @@ pub async fn reprice(
     Ok(done)
 }
 
-/// Start of the first cycle at or after an instant.
+/// Start of the first cycle at or after an instant; of a cancelled one, as if it went on.
 fn renewal_ms(contract: &Contract, from_ms: i64) -> Result<Option<i64>, BillingError> {
-    let mut periods = contract.last_phase().base_periods(&contract.subscription.time_zone);
+    let goes_on = Phase {
+        to: None,
+        ..contract.last_phase().clone()
+    };
+    let mut periods = goes_on.base_periods(&contract.subscription.time_zone);
     while let Some(charged) = periods.next_period()? {
         if charged.period.start_ms >= from_ms && charged.period.start_ms == charged.nominal.start_ms {
             return Ok(Some(charged.period.start_ms));

@@ -11,7 +11,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::begin::{NewSubscription, subscribe};
-use super::change::{self, Change, End, MAX_REASON_CHARS};
+use super::change::{self, Change, MAX_REASON_CHARS, check_plan, check_price, check_valid};
 use super::load::{contract, subscription};
 use super::write::tell;
 use super::{MAX_QUANTITY, State};
@@ -84,6 +84,13 @@ pub async fn schedule(
     now_ms: i64,
 ) -> Result<ChangeId, BillingError> {
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    if at_ms <= now_ms {
+        return Err(BillingError::NotAhead {
+            what: "the time of a change",
+            at_ms,
+            now_ms,
+        });
+    }
     catalog::check_range("time ahead in milliseconds", at_ms - now_ms, 1, MAX_AHEAD_MS)?;
     let before = contract(connection, id).await?;
     if before.subscription.state == State::Ended {
@@ -102,7 +109,22 @@ pub async fn schedule(
     if let Some(terms) = terms {
         catalog::check_range("quantity", terms.quantity, 1, MAX_QUANTITY)?;
         let price = catalog::price(&mut *connection, terms.price).await?;
-        plan = Some(catalog::plan(&mut *connection, price.plan).await?.name);
+        let to = catalog::plan(&mut *connection, price.plan).await?;
+        // What can be known to be refused then is refused now.
+        check_price(&to, &price, before.subscription.customer, before.customer.currency)?;
+        let now = &before.last_phase().plan;
+        if (now.is_free || to.is_free) && (terms.quantity != 1 || matches!(planned, Planned::Addon(_))) {
+            return Err(BillingError::FreePlanIsOne { subscription: id });
+        }
+        if (now.is_free || to.is_free) && now.id != to.id {
+            return Err(BillingError::FreePlanFixed(id));
+        }
+        if to.id == now.id {
+            check_valid(&price, at_ms)?;
+        } else {
+            check_plan(&to, &price, at_ms)?;
+        }
+        plan = Some(to.name);
     }
     let change = ChangeId(next_id(connection, "scheduled_change").await?);
     let pending =
@@ -269,15 +291,30 @@ pub(crate) async fn execute(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let id = change.subscription;
-    if let Some(from_price) = change.from_price
-        && contract(connection, id).await?.phase_at(change.at_ms)?.price.id != from_price
-    {
-        let reason = "its terms were changed before";
-        return settle(connection, change, ChangeStatus::Cancelled, reason, now_ms).await;
+    if let Some(from_price) = change.from_price {
+        let contract = contract(connection, id).await?;
+        let moot = if contract.phase_at(change.at_ms)?.price.id != from_price {
+            Some("its terms were changed before")
+        } else if contract
+            .subscription
+            .cancel_at_ms
+            .is_some_and(|end_ms| end_ms <= change.at_ms)
+        {
+            Some("the subscription ends before")
+        } else {
+            None
+        };
+        if let Some(reason) = moot {
+            return settle(connection, change, ChangeStatus::Cancelled, reason, now_ms).await;
+        }
     }
     settle(connection, change, ChangeStatus::Executed, &change.reason, now_ms).await?;
     let actor = change.requested_by.as_str();
     match change.planned {
+        // A new price of the same terms: for as many as there are then, and for who has cancelled too.
+        Planned::Change(terms) if change.from_price.is_some() => {
+            change::reprice(connection, id, terms.price, change.at_ms, actor, now_ms).await?;
+        }
         Planned::Change(terms) => change::change(connection, id, terms, change.at_ms, actor, now_ms).await?,
         Planned::Addon(terms) => {
             let parent = subscription(&mut *connection, id).await?;
@@ -291,7 +328,7 @@ pub(crate) async fn execute(
         Planned::Cancel => {
             let zone = subscription(&mut *connection, id).await?.time_zone;
             let date = schemas::period::local_date(change.at_ms, &zone)?;
-            change::cancel(connection, id, End::On(date), &change.reason, actor, now_ms).await?;
+            change::cancel_as_of(connection, id, date, change.at_ms, &change.reason, actor, now_ms).await?;
         }
     }
     let subscription = subscription(&mut *connection, id).await?;

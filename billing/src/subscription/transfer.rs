@@ -15,8 +15,9 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
+use super::Contract;
 use super::begin::{NewSubscription, subscribe};
-use super::change::{self, Afterwards, End, MAX_REASON_CHARS};
+use super::change::{self, Afterwards, Cancelling, End, MAX_REASON_CHARS};
 use super::load::{addons_of, contract, subscription_of};
 use crate::BillingError;
 use crate::catalog::{self, named};
@@ -188,11 +189,22 @@ pub async fn complete(
     let mut begun = None;
     if let Some(old) = subscription_of(&mut *connection, transfer.service).await? {
         let mut wanted = vec![contract(connection, old.id).await?];
-        for addon in addons_of(&mut *connection, old.id).await? {
+        // One that was cancelled by itself ends here.
+        let addons = addons_of(&mut *connection, old.id).await?;
+        for addon in addons
+            .into_iter()
+            .filter(|addon| addon.cancel_at_ms.is_none() || old.cancel_at_ms.is_some())
+        {
             wanted.push(contract(connection, addon.id).await?);
         }
         owned_from_ms = midnight_ms(local_date(now_ms, &old.time_zone)?, &old.time_zone)?;
-        change::cancel_and(connection, old.id, End::Now, Afterwards::Keep, &reason, actor, now_ms).await?;
+        let how = Cancelling {
+            end: End::Now,
+            afterwards: Afterwards::Keep,
+            as_of_ms: now_ms,
+            is_with_parent: false,
+        };
+        change::cancel_and(connection, old.id, how, &reason, actor, now_ms).await?;
         inventory::hand_over(connection, transfer.service, recipient.id, owned_from_ms).await?;
         let started_at_ms = first_day_ms(now_ms, owned_from_ms, &recipient.time_zone)?;
         for contract in wanted {
@@ -211,6 +223,8 @@ pub async fn complete(
             let new = NewSubscription {
                 quantity: phase.quantity,
                 parent: contract.subscription.parent.and(begun),
+                // A move begins no trial; what is left of one goes along.
+                trial_days: Some(trial_days_left(&contract, now_ms)?),
                 ..NewSubscription::new(transfer.service, price.id, started_at_ms)
             };
             let made = subscribe(connection, new, actor, now_ms).await?;
@@ -222,6 +236,17 @@ pub async fn complete(
     let facts = json!({ "ticket": transfer.ticket });
     tell_both(connection, &transfer, EventType::TransferCompleted, &facts, now_ms).await?;
     Ok(begun)
+}
+
+/// Local days until the trial of a subscription is over.
+fn trial_days_left(contract: &Contract, now_ms: i64) -> Result<i64, BillingError> {
+    let today = local_date(now_ms, &contract.subscription.time_zone)?;
+    let first_charged = contract.phases[0].from;
+    let days = match contract.subscription.trial_ends_at_ms {
+        Some(_) => today.duration_until(first_charged).as_hours() / 24,
+        None => 0,
+    };
+    Ok(days.max(0))
 }
 
 /// `now_ms`, or the next midnight of the new owner where their day of it began before the service was theirs.

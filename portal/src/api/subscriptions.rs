@@ -53,7 +53,7 @@ impl From<&Phase> for PhaseAnswer {
         PhaseAnswer {
             id: phase.id,
             plan: phase.plan.id,
-            plan_name: phase.plan.name.clone(),
+            plan_name: phase.plan.label(),
             price: phase.price.id,
             base: phase.price.base,
             cycle_months: phase.price.cycle_months,
@@ -99,7 +99,7 @@ impl SubscriptionAnswer {
             trial_ends_at_ms: subscription.trial_ends_at_ms,
             cancel_at_ms: subscription.cancel_at_ms,
             ended_at_ms: subscription.ended_at_ms,
-            coupon: contract.coupon.as_ref().map(|coupon| coupon.code.clone()),
+            coupon: contract.coupon.as_ref().map(|coupon| coupon.coupon.code.clone()),
             next_charge_ms,
             phases: contract.phases.iter().map(PhaseAnswer::from).collect(),
         })

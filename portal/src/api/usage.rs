@@ -45,7 +45,7 @@ async fn services(State(state): State<AppState>, customer: Customer) -> Result<J
     let (_, own) = customer::services_of(&state, customer.id).await?;
     let services = own.into_iter().map(|own| ServiceAnswer {
         id: own.service.id,
-        plan: own.contract.map(|contract| contract.last_phase().plan.name.clone()),
+        plan: own.contract.map(|contract| contract.last_phase().plan.label()),
         name: own.service.name,
         service_type: own.service.service_type,
         site: own.service.site,

@@ -23,6 +23,8 @@ pub struct SignedIn {
     pub csrf_token: String,
     /// Notifications of the user's customer that nobody has read.
     pub unread: i64,
+    /// Billing is stopped, because the clock moved: staff is told on every page.
+    pub billing_stopped: bool,
 }
 
 impl SignedIn {

@@ -131,7 +131,8 @@ pub(super) async fn find(state: &AppState, token: &str) -> Result<Option<SignedI
     let hash = token_hash(token);
     let row = sqlx::query(
         "SELECT s.csrf_token, s.last_seen_at_ms, u.id, u.email, u.name, u.role, u.customer_id, \
-         (SELECT count(*) FROM notifications n WHERE n.customer_id = u.customer_id AND n.read_at_ms IS NULL) AS unread \
+         (SELECT count(*) FROM notifications n WHERE n.customer_id = u.customer_id AND n.read_at_ms IS NULL) AS unread, \
+         (SELECT count(*) FROM billing_clock b WHERE b.stopped_at_ms IS NOT NULL) AS stopped \
          FROM sessions s JOIN users u ON u.id = s.user_id \
          WHERE s.token_hash = $1 AND s.expires_at_ms > $2 AND s.last_seen_at_ms > $3 AND u.disabled_at_ms IS NULL",
     )
@@ -166,5 +167,6 @@ pub(super) async fn find(state: &AppState, token: &str) -> Result<Option<SignedI
         },
         csrf_token: row.try_get("csrf_token")?,
         unread: row.try_get("unread")?,
+        billing_stopped: row.try_get::<i64, _>("stopped")? > 0,
     }))
 }

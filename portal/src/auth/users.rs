@@ -1,5 +1,6 @@
 //! Those who sign in, and their roles.
 
+use schemas::clock::{self, ClockError};
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, UserId};
 use sqlx::Row as _;
@@ -92,6 +93,8 @@ pub enum UserError {
     Password(#[from] PasswordError),
     #[error("store the user")]
     Database(#[from] sqlx::Error),
+    #[error("ask what time it is")]
+    Clock(#[from] ClockError),
 }
 
 /// A user that is signed in.
@@ -141,6 +144,7 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, Use
     }
     password::check_policy(new.password, &email)?;
     let password_hash = password::hash(new.password).await?;
+    let now_ms = clock::of(db).await?.now_ms();
     let mut transaction = db.begin_write().await?;
     if let Some(customer) = new.customer {
         let found = sqlx::query("SELECT id FROM customers WHERE id = $1")
@@ -169,7 +173,7 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, Use
     .bind(new.role.name())
     .bind(new.customer.map(|customer| customer.0))
     .bind(&password_hash)
-    .bind(jiff::Timestamp::now().as_millisecond())
+    .bind(now_ms)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;

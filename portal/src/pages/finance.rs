@@ -15,6 +15,7 @@ mod ledger;
 mod payments;
 mod select;
 mod transactions;
+mod unmeasured;
 
 use std::collections::BTreeMap;
 
@@ -77,6 +78,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/ledger", get(ledger::show))
         .route("/finance/transactions", get(transactions::show))
         .route("/finance/aging", get(aging::show))
+        .route("/finance/unmeasured", get(unmeasured::show))
+        .route("/finance/unmeasured/{customer}", post(unmeasured::confirm))
         .route("/finance/export", get(export::show))
         .route("/finance/export/month.xlsx", get(export::workbook))
         .route("/finance/export/{sheet}", get(export::sheet))

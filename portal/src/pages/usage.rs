@@ -179,14 +179,11 @@ struct ListAsked {
 
 /// Type, site and plan, as far as there are any.
 pub(crate) fn details(own: &OwnService) -> String {
-    let plan = own
-        .contract
-        .as_ref()
-        .map(|contract| contract.last_phase().plan.name.as_str());
+    let plan = own.contract.as_ref().map(|contract| contract.last_phase().plan.label());
     let parts = [
         Some(own.service.service_type.as_str()),
         own.service.site.as_deref(),
-        plan,
+        plan.as_deref(),
     ];
     parts.into_iter().flatten().collect::<Vec<&str>>().join(" · ")
 }

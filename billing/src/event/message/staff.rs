@@ -57,6 +57,42 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             .fact("Audit entry", facts.text("audit"))
             .page("See the audit log", "/admin/audit")
         }
+        EventType::BillingStopped => Message::new(
+            Tone::Alert,
+            "Billing is stopped: the clock moved",
+            "Billing is stopped: the clock moved",
+        )
+        .say(
+            "The machine's clock is not where it can be. Nothing is charged, collected, suspended or ended until the clock is \
+             right again, or an admin confirms that it is.",
+        )
+        .fact("Last believed", facts.instant("good_ms"))
+        .fact("The clock shows", facts.instant("clock_ms"))
+        .page("Decide", "/admin/clock"),
+        EventType::BillingResumed => {
+            Message::new(Tone::Good, "Billing goes on", "Billing goes on")
+                .say("Billing was stopped because the clock had moved. It goes on.")
+                .fact("Why", facts.text("reason"))
+                .fact("The clock shows", facts.instant("clock_ms"))
+                .page("See the clock", "/admin/clock")
+        }
+        EventType::UsageUnmeasured => {
+            let name = facts.or("customer_name", &event.subject);
+            Message::new(
+                Tone::Alert,
+                format!("An invoice of {name} waits: too little was measured"),
+                "An invoice waits for a person",
+            )
+            .say(
+                "What is due was not measured well enough to be charged without a person's word. It is finalised when the \
+                 missing data arrives, or when somebody confirms it.",
+            )
+            .fact("Why", facts.text("reason"))
+            .fact("Measured", facts.text("coverage_percent").map(|percent| format!("{percent} %")))
+            .fact("Period from", facts.day("period_start_ms"))
+            .fact("Amount so far", facts.money("amount_minor"))
+            .page("Decide", "/finance/unmeasured")
+        }
         other => Message::new(Tone::Plain, other.name(), other.name()).say(format!("{other}: {}", event.subject)),
     }
 }

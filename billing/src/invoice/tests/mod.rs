@@ -16,6 +16,8 @@ mod clocks;
 mod credits;
 mod many;
 mod proration;
+mod terms;
+mod unmeasured;
 
 const GIB: u64 = 1 << 30;
 /// February is over and its windows are closed.

@@ -9,14 +9,14 @@ use crate::subscription::change::{self, Change, End};
 use crate::subscription::{NewSubscription, State, subscribe, subscription};
 
 /// A world with one customer and flat plans charged in advance.
-struct Shop {
-    world: World,
-    customer: CustomerId,
-    currency: &'static str,
+pub(super) struct Shop {
+    pub(super) world: World,
+    pub(super) customer: CustomerId,
+    pub(super) currency: &'static str,
 }
 
 impl Shop {
-    async fn new(currency: &'static str, zone: &str) -> Shop {
+    pub(super) async fn new(currency: &'static str, zone: &str) -> Shop {
         let world = World::new().await;
         let customer = world.customer(currency, zone, "0").await;
         Shop {
@@ -26,13 +26,13 @@ impl Shop {
         }
     }
 
-    async fn price(&self, name: &str, cycle_months: i64, base_minor: i64) -> Price {
+    pub(super) async fn price(&self, name: &str, cycle_months: i64, base_minor: i64) -> Price {
         self.price_of(NewPlan::new(name, "vps", Terms::Flat), cycle_months, base_minor)
             .await
             .1
     }
 
-    async fn price_of(&self, plan: NewPlan<'_>, cycle_months: i64, base_minor: i64) -> (Plan, Price) {
+    pub(super) async fn price_of(&self, plan: NewPlan<'_>, cycle_months: i64, base_minor: i64) -> (Plan, Price) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         let plan = catalog::create_plan(&mut transaction, plan, 0).await.unwrap();
         let new = NewPrice {
@@ -47,21 +47,27 @@ impl Shop {
         (plan, price)
     }
 
-    async fn begin(&self, price: PriceId, at: &str) -> SubscriptionId {
+    pub(super) async fn begin(&self, price: PriceId, at: &str) -> SubscriptionId {
         let service = self.world.service(self.customer, "web-1").await;
         self.begin_with(NewSubscription::new(service.id, price, ms(at)))
             .await
             .unwrap()
     }
 
-    async fn begin_with(&self, new: NewSubscription<'_>) -> Result<SubscriptionId, BillingError> {
+    pub(super) async fn begin_with(&self, new: NewSubscription<'_>) -> Result<SubscriptionId, BillingError> {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         let made = subscribe(&mut transaction, new, "test", new.started_at_ms).await?;
         transaction.commit().await.unwrap();
         Ok(made.id)
     }
 
-    async fn change(&self, id: SubscriptionId, price: PriceId, quantity: i64, at: &str) -> Result<(), BillingError> {
+    pub(super) async fn change(
+        &self,
+        id: SubscriptionId,
+        price: PriceId,
+        quantity: i64,
+        at: &str,
+    ) -> Result<(), BillingError> {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         let change = Change { price, quantity };
         change::change(&mut transaction, id, change, ms(at), "test", ms(at)).await?;
@@ -69,7 +75,7 @@ impl Shop {
         Ok(())
     }
 
-    async fn cancel(&self, id: SubscriptionId, end: End, at: &str) -> Result<(), BillingError> {
+    pub(super) async fn cancel(&self, id: SubscriptionId, end: End, at: &str) -> Result<(), BillingError> {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         change::cancel(&mut transaction, id, end, "moved away", "test", ms(at)).await?;
         transaction.commit().await.unwrap();
@@ -77,17 +83,17 @@ impl Shop {
     }
 
     /// The documents that closing makes: kind and amounts of lines.
-    async fn close(&self, at: &str) -> Vec<(InvoiceKind, Vec<(LineKind, i64)>)> {
+    pub(super) async fn close(&self, at: &str) -> Vec<(InvoiceKind, Vec<(LineKind, i64)>)> {
         let made = closed(&self.world, self.customer, at).await.invoices;
         assert_books_are_right(&self.world).await;
         made.iter().map(|made| (made.invoice.kind, amounts(made))).collect()
     }
 
-    async fn state(&self, id: SubscriptionId) -> State {
+    pub(super) async fn state(&self, id: SubscriptionId) -> State {
         subscription(self.world.database.pool(), id).await.unwrap().state
     }
 
-    async fn credit(&self) -> i64 {
+    pub(super) async fn credit(&self) -> i64 {
         let pool = self.world.database.pool();
         let currency = self.currency.parse().unwrap();
         settlement::credit_balance(pool, self.customer, currency)
@@ -97,11 +103,11 @@ impl Shop {
     }
 }
 
-fn invoice(lines: &[(LineKind, i64)]) -> (InvoiceKind, Vec<(LineKind, i64)>) {
+pub(super) fn invoice(lines: &[(LineKind, i64)]) -> (InvoiceKind, Vec<(LineKind, i64)>) {
     (InvoiceKind::Invoice, lines.to_vec())
 }
 
-fn credit_note(lines: &[(LineKind, i64)]) -> (InvoiceKind, Vec<(LineKind, i64)>) {
+pub(super) fn credit_note(lines: &[(LineKind, i64)]) -> (InvoiceKind, Vec<(LineKind, i64)>) {
     (InvoiceKind::CreditNote, lines.to_vec())
 }
 
@@ -339,7 +345,8 @@ async fn quantity_coupons_and_their_share_of_what_is_given_back() {
     let coupon = |code, discount| NewCoupon {
         code,
         discount,
-        cycles: Some(1),
+        months: Some(1),
+        per_customer: None,
         plan: None,
         max_redemptions: Some(1),
         expires_at_ms: None,
@@ -360,12 +367,13 @@ async fn quantity_coupons_and_their_share_of_what_is_given_back() {
         shop.close("2025-01-01T00:00:00Z").await,
         [invoice(&[(LineKind::Base, 6200), (LineKind::Discount, -620)])]
     );
-    // 10 of 31 days: of 55.80 that is 18.00. The coupon is for one cycle, and this is the same one.
+    // 10 of 31 days: of 62.00 that is 20.00, and of the discount 2.00. The coupon is for one month, and this is the same one.
     shop.change(id, price.id, 1, "2025-01-22T00:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2025-01-22T00:00:00Z").await,
         [credit_note(&[
-            (LineKind::Unused, -1800),
+            (LineKind::Unused, -2000),
+            (LineKind::Discount, 200),
             (LineKind::Base, 1000),
             (LineKind::Discount, -100)
         ])]
@@ -558,6 +566,7 @@ fn cycles_cost_what_their_discounts_leave() {
         badge: catalog::Badge::None,
         stock: None,
         is_free: false,
+        trial_repeats: false,
         semi_annual_discount: schemas::percent::Percent::new(Decimal::TEN).unwrap(),
         created_at_ms: 0,
         archived_at_ms: None,

@@ -41,7 +41,7 @@ pub(super) fn paypal_amount(amount: Money) -> Result<Value, GatewayError> {
 fn our_amount(amount: &Value) -> Option<Money> {
     let currency: Currency = text(&amount["currency_code"]).parse().ok()?;
     let major: Decimal = text(&amount["value"]).parse().ok()?;
-    Money::round_from_major(major, currency).ok()
+    Money::exact_from_major(major, currency).ok()
 }
 
 /// A 422: understood, and not done for a business reason.

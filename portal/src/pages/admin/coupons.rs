@@ -22,7 +22,8 @@ struct Row {
     id: CouponId,
     code: String,
     off: String,
-    cycles: String,
+    months: String,
+    per_customer: String,
     plan: String,
     redeemed: String,
     expires: String,
@@ -71,9 +72,12 @@ async fn render(
     let coupons = catalog::coupons(pool).await?;
     let rows = coupons.into_iter().rev().map(|coupon| Row {
         off: off(coupon.discount),
-        cycles: coupon
-            .cycles
-            .map_or_else(|| "for ever".to_owned(), |cycles| cycles.to_string()),
+        months: coupon
+            .months
+            .map_or_else(|| "for ever".to_owned(), |months| months.to_string()),
+        per_customer: coupon
+            .per_customer
+            .map_or_else(|| "any number".to_owned(), |times| times.to_string()),
         plan: coupon.plan.map_or_else(
             || "any".to_owned(),
             |id| {
@@ -117,12 +121,17 @@ pub(super) async fn add(
         let new = NewCoupon {
             code: fields.text("code"),
             discount,
-            cycles: fields.optional_integer("cycles", "The number of cycles")?,
+            months: fields.optional_integer("months", "The number of months")?,
             plan: match fields.text("plan") {
                 "" => None,
                 _ => Some(fields.id("plan")?),
             },
             max_redemptions: fields.optional_integer("max_redemptions", "The number of redemptions")?,
+            per_customer: match fields.optional_integer("per_customer", "The number of redemptions by a customer")? {
+                None => Some(1),
+                Some(0) => None,
+                times => times,
+            },
             expires_at_ms: fields.day_ms("expires", &TimeZone::UTC)?,
         };
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
@@ -130,8 +139,8 @@ pub(super) async fn add(
         };
         let now_ms = action.now_ms;
         let coupon = catalog::create_coupon(action.connection(), new, now_ms).await?;
-        let change = json!({"after": {"code": coupon.code, "off": off(coupon.discount), "cycles": coupon.cycles,
-            "plan": coupon.plan, "max_redemptions": coupon.max_redemptions}});
+        let change = json!({"after": {"code": coupon.code, "off": off(coupon.discount), "months": coupon.months,
+            "plan": coupon.plan, "max_redemptions": coupon.max_redemptions, "per_customer": coupon.per_customer}});
         action.record("coupon.create", coupon.id, change).await?;
         action.commit().await
     }

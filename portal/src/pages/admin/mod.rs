@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod clock;
 mod coupons;
 mod deals;
 mod entities;
@@ -23,6 +24,7 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route(PATH, get(|| async { Redirect::to("/admin/plans") }))
         .route("/admin/plans", get(plans::show).post(plans::add))
+        .route("/admin/plans/free", post(plans::add_free))
         .route("/admin/plans/{plan}", get(plan::show))
         .route("/admin/plans/{plan}/price", post(plan::price))
         .route("/admin/plans/{plan}/stock", post(plan::stock))
@@ -39,6 +41,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/admin/taxes/{rate}/end", post(taxes::end))
         .route("/admin/entities", get(entities::show).post(entities::add))
         .route("/admin/entities/{entity}", post(entities::change))
+        .route("/admin/clock", get(clock::show))
+        .route("/admin/clock/confirm", post(clock::confirm))
         .route("/admin/audit", get(audit::show))
 }
 

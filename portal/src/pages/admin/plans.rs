@@ -4,8 +4,10 @@ use analytics::UsageMode;
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use billing::catalog::{self, Attributes, Badge, BaseTiming, NewPlan, Plan, PlanKind, Terms};
+use billing::catalog::{self, Attributes, Badge, BaseTiming, NewPlan, NewPrice, Plan, PlanKind, Terms};
+use billing::price::UsagePrice;
 use schemas::ids::PlanId;
+use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 use serde_json::json;
 use sqlx::Row as _;
@@ -71,7 +73,7 @@ async fn render(
         model: plan.terms.name(),
         stock: plan.stock.map_or_else(|| "any".to_owned(), |stock| stock.to_string()),
         is_archived: plan.archived_at_ms.is_some(),
-        name: plan.name,
+        name: plan.label(),
         service_type: plan.service_type,
     });
     let body = page(&PlansPage {
@@ -133,6 +135,7 @@ pub(super) async fn add(
             description: fields.text("description"),
             base_timing: fields.text("timing").parse::<BaseTiming>()?,
             trial_days: fields.optional_integer("trial_days", "The trial")?.unwrap_or(0),
+            trial_repeats: fields.is_ticked("trial_repeats"),
             attributes: attributes(fields.text("attributes"))?,
             badge: fields.text("badge").parse::<Badge>()?,
             stock: fields.optional_integer("stock", "The stock")?,
@@ -156,5 +159,41 @@ pub(super) async fn add(
         Ok(Some(plan)) => Ok(super::done(&format!("/admin/plans/{plan}"), "add")),
         Ok(None) => Ok(super::done("/admin/plans", "again")),
         Err(refused) => render(&state, &admin, Draft::refused("add", refused, fields)?, None).await,
+    }
+}
+
+/// The free developer tier (F-26), ready made, with its price of nothing.
+pub(super) async fn add_free(
+    State(state): State<AppState>,
+    admin: Admin,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let made: Result<Option<PlanId>, Refused> = async {
+        let currency: Currency = fields.text("currency").parse()?;
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok(None);
+        };
+        let now_ms = action.now_ms;
+        let plan = catalog::create_plan(action.connection(), NewPlan::free_tier(), now_ms).await?;
+        let price = NewPrice {
+            plan: plan.id,
+            cycle_months: 1,
+            base: Money::zero(currency),
+            usage: UsagePrice::FREE,
+            valid_from_ms: now_ms,
+        };
+        let price = catalog::add_price(action.connection(), price).await?;
+        let change = json!({"after": {"name": plan.name, "is_free": true, "service_type": plan.service_type,
+            "attributes": plan.attributes, "price": price.id, "currency": currency}});
+        action.record("plan.create", plan.id, change).await?;
+        action.commit().await?;
+        Ok(Some(plan.id))
+    }
+    .await;
+    match made {
+        Ok(Some(plan)) => Ok(super::done(&format!("/admin/plans/{plan}"), "add")),
+        Ok(None) => Ok(super::done("/admin/plans", "again")),
+        Err(refused) => render(&state, &admin, Draft::refused("free", refused, fields)?, None).await,
     }
 }

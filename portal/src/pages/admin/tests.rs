@@ -26,7 +26,7 @@ async fn admins(world: &World) -> (Browser, Browser) {
     )
 }
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "/admin/plans",
     "/admin/coupons",
     "/admin/approvals",
@@ -35,6 +35,7 @@ const PAGES: [&str; 8] = [
     "/admin/taxes",
     "/admin/entities",
     "/admin/audit",
+    "/admin/clock",
 ];
 
 #[tokio::test]
@@ -56,6 +57,8 @@ async fn s1_admin_pages_are_for_admins_alone() {
         "/admin/approvals/apr_1/approve",
         "/admin/taxes",
         "/admin/deals",
+        "/admin/plans/free",
+        "/admin/clock/confirm",
     ] {
         let refused = finance.post(action, &[("csrf_token", &token)]).await;
         assert_eq!(refused.status, 403, "{action}");
@@ -272,7 +275,7 @@ async fn taxes_coupons_and_transfers_are_made_and_ended_by_forms() {
         .await;
     assert_eq!(end.status, 303, "{}", end.body);
 
-    let coupon = [("code", "summer"), ("off", "15"), ("cycles", "3")];
+    let coupon = [("code", "summer"), ("off", "15"), ("months", "3")];
     assert_eq!(
         admin
             .send_form("/admin/coupons", "/admin/coupons", &coupon)

@@ -140,7 +140,7 @@ async fn render(
         SubscriptionRow {
             id: contract.subscription.id,
             service: contract.service.name.clone(),
-            plan: phase.plan.name.clone(),
+            plan: phase.plan.label(),
             price: format!(
                 "{} × {} / {}",
                 phase.quantity,

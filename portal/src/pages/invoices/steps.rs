@@ -6,7 +6,7 @@
 
 mod usage;
 
-use billing::evidence::{BaseCharge, Evidence};
+use billing::evidence::{BaseCharge, Covered, Evidence};
 use billing::invoice::{Invoice, InvoiceLine};
 use billing::rating::base_amount;
 use billing::ratio::Ratio;
@@ -76,7 +76,39 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             off_minor,
             percent,
             amount_minor,
-        } => discount(line, code, *off_minor, percent.as_deref(), *amount_minor),
+            amount_months,
+            covered,
+        } => {
+            let worth = Worth {
+                percent: percent.as_deref(),
+                amount_minor: *amount_minor,
+                amount_months: *amount_months,
+                covered: covered.as_ref(),
+            };
+            discount(line, code, *off_minor, &worth)
+        }
+        Evidence::DiscountUnused {
+            corrects_invoice,
+            corrects_number,
+            code,
+            discount_minor,
+            covered_days,
+            unused_days,
+            ..
+        } => {
+            let mut steps = vec![Step {
+                href: link(corrects_invoice),
+                ..step("Given on", corrects_number.as_str(), "with the price of the period")
+            }];
+            steps.extend(discount_unused(
+                line,
+                code,
+                *discount_minor,
+                *covered_days,
+                *unused_days,
+            ));
+            steps
+        }
         Evidence::Unused {
             corrects_invoice,
             corrects_number,
@@ -201,15 +233,22 @@ fn base(charge: &BaseCharge, line: &InvoiceLine) -> Vec<Step> {
     steps
 }
 
-fn discount(
-    line: &InvoiceLine,
-    code: &str,
-    off_minor: i64,
-    percent: Option<&str>,
+/// What a coupon takes off.
+struct Worth<'a> {
+    percent: Option<&'a str>,
     amount_minor: Option<i64>,
-) -> Vec<Step> {
+    /// The months that the amount is for; 0: the cycle.
+    amount_months: i64,
+    covered: Option<&'a Covered>,
+}
+
+fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) -> Vec<Step> {
     let off = format::amount(Money::new(off_minor, line.priced.currency));
-    let (worth, note) = match (percent, amount_minor) {
+    let (worth, note) = match (coupon.percent, coupon.amount_minor) {
+        (Some(percent), _) if coupon.covered.is_some() => (
+            format!("{percent} %"),
+            "of the months that it covers, at the price of a month, and never more than of the whole price".to_owned(),
+        ),
         (Some(percent), _) => {
             let exact = percent
                 .parse::<Decimal>()
@@ -224,16 +263,68 @@ fn discount(
             (format!("{percent} %"), rounded(&formula, exact, line.priced))
         }
         (None, Some(minor)) => (
-            money(minor, line),
+            match coupon.amount_months {
+                0 | 1 => money(minor, line),
+                months => format!("{} for {months} months", money(minor, line)),
+            },
             "of a whole period; of a part of one its days' share, and never more than the price".to_owned(),
         ),
         (None, None) => (String::new(), String::new()),
     };
-    vec![
+    let mut steps = vec![
         step("Coupon", code, "redeemed with the subscription"),
         step("Worth", worth, ""),
         step("Taken off", money(off_minor, line), "the base price above"),
-        step("Discount", line.priced.to_string(), note),
+    ];
+    if let Some(covered) = coupon.covered {
+        let days = match covered.days {
+            0 => String::new(),
+            days => format!(" and {days} of {} days", covered.month_days),
+        };
+        steps.push(step(
+            "Covers",
+            format!("{} months{days}", covered.months),
+            format!("it is over on {}", covered.until),
+        ));
+        let price = match covered.price_months {
+            1 => "a month".to_owned(),
+            months => format!("{months} months"),
+        };
+        steps.push(step(
+            "Price then",
+            money(covered.price_minor, line),
+            format!("for {price}, each"),
+        ));
+    }
+    steps.push(step("Discount", line.priced.to_string(), note));
+    steps
+}
+
+fn discount_unused(
+    line: &InvoiceLine,
+    code: &str,
+    discount_minor: i64,
+    covered_days: i64,
+    unused_days: i64,
+) -> Vec<Step> {
+    let currency = line.priced.currency;
+    let exact = Ratio::money(Money::new(-discount_minor, currency))
+        .and_then(|discount| discount.times(Ratio::integer(unused_days.into()).over(covered_days.into())?));
+    let off = format::amount(Money::new(-discount_minor, currency));
+    let formula = format!("{off} × {unused_days} ÷ {covered_days}");
+    vec![
+        step("Coupon", code, "redeemed with the subscription"),
+        step("Discount then", money(discount_minor, line), ""),
+        step(
+            "Not used",
+            format!("{unused_days} of {covered_days} days"),
+            "the days that it covered, from the day of the change or the end",
+        ),
+        step(
+            "Not had",
+            line.priced.to_string(),
+            rounded(&formula, exact, line.priced),
+        ),
     ]
 }
 

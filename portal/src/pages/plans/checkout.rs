@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
-use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing};
+use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing, had_trial};
 use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
 
@@ -135,6 +135,10 @@ async fn checkout_page(
     } else {
         Vec::new()
     };
+    let had_trial = {
+        let mut connection = state.db().pool().acquire().await?;
+        plan.trial_days > 0 && !plan.trial_repeats && had_trial(&mut connection, account.id, plan.id).await?
+    };
     let (mut shown, mut refused) = (None, None);
     match quote::quote(state, customer.id, deed(offer, price, form)).await? {
         Ok(quote) => shown = Some(QuoteView::new(&quote, &account.time_zone)),
@@ -160,7 +164,7 @@ async fn checkout_page(
         attributes: attributes
             .map(|(name, value)| (attribute_name(name), value.clone()))
             .collect(),
-        trial: trial_text(plan),
+        trial: if had_trial { None } else { trial_text(plan) },
         is_free: plan.is_free,
         lacking,
         cycles: cycles.collect(),

@@ -102,7 +102,8 @@ async fn an_order_charges_what_was_shown_once_and_leads_to_its_invoice() {
     let coupon = NewCoupon {
         code: "HALF",
         discount: Discount::Percent(Percent::new(50.into()).unwrap()),
-        cycles: Some(1),
+        months: Some(1),
+        per_customer: Some(1),
         plan: None,
         max_redemptions: Some(1),
         expires_at_ms: None,

@@ -1,0 +1,233 @@
+//! Add-ons live and die with the plan that they are beside.
+//!
+//! | the plan is | its add-ons are |
+//! |---|---|
+//! | cancelled | cancelled to the same end; one that ends before keeps its own |
+//! | resumed | resumed, if they were cancelled along; one that had been cancelled by itself gets its own end back |
+//! | ended | ended |
+//! | suspended, released | held for the same cause, and released with it; their own holds stay theirs |
+//! | transferred | begun again beside the new owner's plan, but for those that were cancelled |
+//!
+//! An add-on is not begun beside a plan that is cancelled, and not resumed before its plan is.
+
+use schemas::db::next_id;
+use schemas::ids::{HoldId, SubscriptionId};
+use schemas::period::local_date;
+use sqlx::{AnyConnection, Row as _};
+
+use super::load::{addons_of, contract, subscription};
+use super::state::{Happening, HoldCause, State};
+use super::write::{end_phase, transition};
+use super::{Subscription, change};
+use crate::BillingError;
+
+/// Notes that an add-on is cancelled with its plan, and the end that it had before, if any.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn note_cancelled(connection: &mut AnyConnection, addon: &Subscription) -> Result<(), BillingError> {
+    sqlx::query(
+        "UPDATE subscriptions SET cancelled_with_parent = 1, own_cancel_at_ms = cancel_at_ms \
+         WHERE id = $1 AND cancelled_with_parent = 0",
+    )
+    .bind(addon.id.0)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// After its plan was resumed: true where the add-on is to be resumed too. One that had been cancelled by itself before gets
+/// that end back.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn take_back(connection: &mut AnyConnection, addon: &Subscription) -> Result<bool, BillingError> {
+    let row = sqlx::query("SELECT own_cancel_at_ms FROM subscriptions WHERE id = $1 AND cancelled_with_parent = 1")
+        .bind(addon.id.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    let own_ms: Option<i64> = row.try_get(0)?;
+    sqlx::query(
+        "UPDATE subscriptions SET cancelled_with_parent = 0, own_cancel_at_ms = NULL, \
+         cancel_at_ms = coalesce(own_cancel_at_ms, cancel_at_ms) WHERE id = $1",
+    )
+    .bind(addon.id.0)
+    .execute(&mut *connection)
+    .await?;
+    let Some(own_ms) = own_ms else { return Ok(true) };
+    let last = contract(&mut *connection, addon.id).await?.last_phase().clone();
+    let to = local_date(own_ms, &addon.time_zone)?;
+    end_phase(connection, last.id, to.max(last.from)).await?;
+    Ok(false)
+}
+
+/// Whether an add-on can be resumed: not while its plan is cancelled. A plan always can.
+///
+/// # Errors
+/// [`BillingError::ParentCancelled`].
+pub(super) async fn check_parent_goes_on(
+    connection: &mut AnyConnection,
+    resumed: &Subscription,
+) -> Result<(), BillingError> {
+    let Some(parent) = resumed.parent else {
+        return Ok(());
+    };
+    let parent = subscription(connection, parent).await?;
+    if parent.cancel_at_ms.is_some() || parent.state == State::Ended {
+        return Err(BillingError::ParentCancelled {
+            addon: resumed.id,
+            parent: parent.id,
+        });
+    }
+    Ok(())
+}
+
+/// Holds what is beside a plan for the cause that the plan is held for.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn hold_all(
+    connection: &mut AnyConnection,
+    parent: SubscriptionId,
+    cause: HoldCause,
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    for addon in addons_of(&mut *connection, parent).await? {
+        hold(connection, &addon, cause, reason, actor, now_ms).await?;
+    }
+    Ok(())
+}
+
+/// Holds an add-on that was begun beside a plan that is held.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn hold_as_parent(
+    connection: &mut AnyConnection,
+    addon: &Subscription,
+    parent: SubscriptionId,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    for cause in change::holds(connection, parent).await? {
+        let addon = subscription(&mut *connection, addon.id).await?;
+        hold(connection, &addon, cause, "its plan is suspended", actor, now_ms).await?;
+    }
+    Ok(())
+}
+
+async fn hold(
+    connection: &mut AnyConnection,
+    addon: &Subscription,
+    cause: HoldCause,
+    reason: &str,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    if is_held(connection, addon.id, cause, true).await? {
+        return Ok(());
+    }
+    transition(connection, addon, Happening::HoldPlaced, reason, actor, now_ms).await?;
+    place(connection, addon.id, cause, true, reason, now_ms).await
+}
+
+/// Releases what was held with a plan.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn release_all(
+    connection: &mut AnyConnection,
+    parent: SubscriptionId,
+    cause: HoldCause,
+    actor: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    for addon in addons_of(&mut *connection, parent).await? {
+        if lift(connection, addon.id, cause, true, now_ms).await?
+            && change::holds(connection, addon.id).await?.is_empty()
+        {
+            let happening = match addon.cancel_at_ms {
+                Some(_) => Happening::HoldsLiftedOfCancelled,
+                None => Happening::HoldsLifted,
+            };
+            let reason = format!("{} hold of its plan lifted", cause.name());
+            transition(connection, &addon, happening, &reason, actor, now_ms).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a hold of a cause is in force: one of its own, or one that came with its plan.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn is_held(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    cause: HoldCause,
+    with_parent: bool,
+) -> Result<bool, BillingError> {
+    let held = sqlx::query(
+        "SELECT id FROM holds WHERE subscription_id = $1 AND cause = $2 AND with_parent = $3 AND lifted_at_ms IS NULL",
+    )
+    .bind(id.0)
+    .bind(cause.name())
+    .bind(i64::from(with_parent))
+    .fetch_optional(connection)
+    .await?;
+    Ok(held.is_some())
+}
+
+/// Writes a hold.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn place(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    cause: HoldCause,
+    with_parent: bool,
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let hold = HoldId(next_id(connection, "hold").await?);
+    sqlx::query(
+        "INSERT INTO holds (id, subscription_id, cause, reason, placed_at_ms, with_parent) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(hold.0)
+    .bind(id.0)
+    .bind(cause.name())
+    .bind(reason)
+    .bind(now_ms)
+    .bind(i64::from(with_parent))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Lifts holds of a cause; false where there was none.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn lift(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    cause: HoldCause,
+    with_parent: bool,
+    now_ms: i64,
+) -> Result<bool, BillingError> {
+    let lifted = sqlx::query(
+        "UPDATE holds SET lifted_at_ms = $1 WHERE subscription_id = $2 AND cause = $3 AND with_parent = $4 \
+         AND lifted_at_ms IS NULL",
+    )
+    .bind(now_ms)
+    .bind(id.0)
+    .bind(cause.name())
+    .bind(i64::from(with_parent))
+    .execute(connection)
+    .await?;
+    Ok(lifted.rows_affected() > 0)
+}
