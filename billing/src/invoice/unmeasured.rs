@@ -18,9 +18,9 @@ use crate::catalog::checked_text;
 use crate::event::{self, EventType, NewEvent};
 
 /// Characters in the note of who confirms at most.
-pub const MAX_NOTE_CHARS: usize = 500;
+pub(crate) const MAX_NOTE_CHARS: usize = 500;
 /// Held periods on a list at most.
-pub const MAX_LISTED: i64 = 1_000;
+pub(crate) const MAX_LISTED: i64 = 1_000;
 
 /// A period that is due and held.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]

@@ -279,7 +279,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
 /// A rate, for people: `1,000` or `3/2`.
 pub(crate) fn rate_words(rate: u32, divisor: u32) -> String {
     match divisor {
-        0 | 1 => format::grouped(u64::from(rate)),
+        0 | 1 => crate::format::grouped(u64::from(rate)),
         divisor => format!("{rate}/{divisor}"),
     }
 }
