@@ -18,8 +18,11 @@ use crate::times::Clock;
 
 /// The port of a session that all ports of its address share: by configuration, or as version 1.0 kept it.
 pub(super) const PORT_NOT_KNOWN: u16 = 0;
-/// Datagrams that may be missing where a session goes on under another port, in units of its sequence numbers.
-const MISSING_MAX: u32 = 64;
+/// Datagrams (v9) or records (v5, v7, IPFIX) that may be missing where a session goes on under another port.
+const MISSING_DATAGRAMS_MAX: u32 = 64;
+const MISSING_RECORDS_MAX: u32 = 2_048;
+/// Numbers that several exporters are at soon after they started tell nothing where no uptime does, unless nothing is missing.
+const SMALL_NUMBER: u32 = 1 << 16;
 /// How exactly two datagrams of one exporter agree on its start: headers tell whole seconds.
 const START_TOLERANCE_MS: i64 = 5_000;
 
@@ -49,14 +52,19 @@ impl TransportSession {
         let Some(step) = domain.sequence.step_to(sequence) else {
             return false;
         };
+        let missing_max = if key.protocol_version == 9 {
+            MISSING_DATAGRAMS_MAX
+        } else {
+            MISSING_RECORDS_MAX
+        };
         match (domain.sequence.uptime_ms(), clock.uptime_ms) {
             (Some(before), Some(now)) => {
                 let passed_ms = i64::from(now.wrapping_sub(before) as i32);
                 let elapsed_ms = received_at_ms.saturating_sub(domain.last_heard_ms);
-                step <= MISSING_MAX && passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS.unsigned_abs()
+                step <= missing_max && passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS.unsigned_abs()
             }
             // Without an uptime only the number itself tells; a count that begins tells nothing.
-            _ => step == 0 && sequence != 0,
+            _ => (step == 0 && sequence != 0) || (step <= missing_max && sequence >= SMALL_NUMBER),
         }
     }
 }

@@ -130,6 +130,14 @@ fn an_ipfix_session_goes_on_where_its_numbers_do() {
     let other = decode_from(&mut decoder, 40_003, NOW_MS, &data(0));
     assert_eq!(other.flows.len(), 0, "a count that begins is another exporter");
     assert_eq!(decode_from(&mut decoder, 40_002, NOW_MS, &data(9)).flows.len(), 1);
+    // Records may be missing where the number is one that no other exporter is likely to be at.
+    assert_eq!(decode_from(&mut decoder, 40_004, NOW_MS, &data(40)).flows.len(), 0);
+    assert_eq!(
+        decode_from(&mut decoder, 40_002, NOW_MS, &data(1_000_000)).flows.len(),
+        1
+    );
+    let out = decode_from(&mut decoder, 40_005, NOW_MS, &data(1_000_100));
+    assert_eq!((out.flows.len(), out.counts.total(Counter::SessionsMoved)), (1, 1));
 }
 
 #[test]
