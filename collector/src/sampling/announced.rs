@@ -68,15 +68,15 @@ impl Named {
         }
     }
 
-    /// The interfaces it may have been observed at, the likeliest first. A flow that does not say otherwise was observed where it came
-    /// in, unless a rate is announced for its way out only.
-    fn interfaces(self) -> [u32; 2] {
+    /// The interfaces it may have been observed at, and in which direction there; the likeliest first. A flow that does not say
+    /// otherwise was observed where it came in, unless a rate is announced for its way out only.
+    fn observed_at(self) -> [(u32, u8); 2] {
         const INGRESS: u8 = 0;
         const EGRESS: u8 = 1;
         match self.direction {
-            INGRESS => [self.in_if, 0],
-            EGRESS => [self.out_if, 0],
-            _ => [self.in_if, self.out_if],
+            INGRESS => [(self.in_if, INGRESS), (0, INGRESS)],
+            EGRESS => [(self.out_if, EGRESS), (0, EGRESS)],
+            _ => [(self.in_if, INGRESS), (self.out_if, EGRESS)],
         }
     }
 }
@@ -294,29 +294,40 @@ impl DomainRates {
 
     fn answer(&self, shape: Shape, named: Named) -> Option<Answer> {
         let part = |of: Shape| shape & of != 0;
-        let unnamed =
-            (part(SAMPLER) && named.sampler == 0) || (part(DIRECTION) && named.direction == DIRECTION_UNKNOWN);
-        if unnamed {
+        if part(SAMPLER) && named.sampler == 0 {
             return None;
         }
         let key = Selector {
             sampler: if part(SAMPLER) { named.sampler } else { 0 },
-            interface: 0,
-            direction: if part(DIRECTION) {
+            template: if part(TEMPLATE) { named.template } else { 0 },
+            ..WHOLE_DOMAIN
+        };
+        if !part(INTERFACE) {
+            let direction = if part(DIRECTION) {
                 named.direction
             } else {
                 DIRECTION_UNKNOWN
-            },
-            template: if part(TEMPLATE) { named.template } else { 0 },
-            other: 0,
-        };
-        if !part(INTERFACE) {
-            return self.answers.get(&key).copied();
+            };
+            let is_named = !part(DIRECTION) || direction != DIRECTION_UNKNOWN;
+            return self
+                .answers
+                .get(&Selector { direction, ..key })
+                .filter(|_| is_named)
+                .copied();
         }
-        let interfaces = named.interfaces().into_iter().filter(|interface| *interface != 0);
-        interfaces
-            .filter_map(|interface| self.answers.get(&Selector { interface, ..key }).copied())
-            .next()
+        named
+            .observed_at()
+            .into_iter()
+            .filter(|(interface, _)| *interface != 0)
+            .find_map(|(interface, direction)| {
+                let direction = if part(DIRECTION) { direction } else { DIRECTION_UNKNOWN };
+                let selector = Selector {
+                    interface,
+                    direction,
+                    ..key
+                };
+                self.answers.get(&selector).copied()
+            })
     }
 
     fn find(&self, named: Named) -> Found {
@@ -335,7 +346,7 @@ impl DomainRates {
         if let Some(answer) = self.answers.get(&WHOLE_DOMAIN) {
             return Found::of(*answer, SamplingSource::OptionsDomain);
         }
-        let names_interface = named.interfaces() != [0, 0];
+        let names_interface = named.observed_at().iter().any(|(interface, _)| *interface != 0);
         let is_in_play = self.names(TEMPLATE) || (self.names(INTERFACE) && names_interface);
         match self.agreed {
             None => Found::Nothing,

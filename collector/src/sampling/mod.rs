@@ -518,6 +518,26 @@ mod tests {
         let rates = announced(&[(of_interface(513), 100), (both, 200)]);
         assert_eq!(plain_rate(&rates, named(1)).0, 200);
         assert_eq!(plain_rate(&rates, named(0)).0, 100);
+        let at = |interface, direction, rate| {
+            let selector = Selector {
+                interface,
+                direction,
+                ..WHOLE_DOMAIN
+            };
+            (selector, rate)
+        };
+        let rates = announced(&[at(513, 0, 100), at(513, 1, 200), at(514, 1, 300)]);
+        let crossing = |in_if, out_if| Named {
+            in_if,
+            out_if,
+            ..Named::template(256)
+        };
+        assert_eq!(
+            plain_rate(&rates, crossing(513, 514)).0,
+            100,
+            "where it came in, for want of a direction"
+        );
+        assert_eq!(plain_rate(&rates, crossing(600, 514)).0, 300);
         let rates = announced(&[(of_interface(513), 100), (of_sampler(1), 200)]);
         assert_eq!(plain_rate(&rates, named(1)), (0, SamplingSource::Ambiguous));
         let rates = announced(&[(of_interface(513), 100), (of_sampler(1), 100)]);
