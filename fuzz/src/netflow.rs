@@ -45,6 +45,7 @@ fn sampling(settings: Settings) -> SamplingConfig {
             override_rate,
             default_rate,
             v5_mode_bits: None,
+            joins_ports: false,
         };
         let [first, second, ..] = sources();
         config.exporters.insert(first, own(Some(512), None));

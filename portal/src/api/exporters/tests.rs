@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use collector::sampling::SamplingSource;
 use collector::status::{CollectorStatus, DomainView, ExporterStatus, InterfaceStatus};
 use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
@@ -110,6 +111,20 @@ fn an_unknown_rate_is_a_problem_of_the_last_hour_only() {
     assert_eq!(whats(&now.exporters[0]), ["unknown sampling rate"]);
     assert!(now.exporters[0].problems[0].advice.starts_with("12 flows"));
     assert!(now.missing_configuration.unwrap().replaces);
+    let ambiguous = {
+        let mut exporter = exporter.clone();
+        exporter.domains = vec![DomainView {
+            sampling_source: SamplingSource::Ambiguous.words().to_owned(),
+            ..DomainView::default()
+        }];
+        let recent = HashMap::from([(address, 12)]);
+        judge(Some(status(vec![exporter])), &config, &recent, NOW_MS)
+    };
+    let advice = &ambiguous.exporters[0].problems[0].advice;
+    assert!(
+        advice.contains("ambiguous") && advice.contains("Set sampling_rate"),
+        "{advice}"
+    );
     let since_repaired = judged(0);
     assert_eq!(whats(&since_repaired.exporters[0]), [""; 0]);
     assert_eq!(since_repaired.exporters[0].sampling.flows_without_rate, 500);

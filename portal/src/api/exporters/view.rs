@@ -2,6 +2,7 @@
 
 use collector::counts::Counter;
 use collector::decode::netflow::{TemplateKind, TemplateStatus};
+use collector::sampling::SamplingSource;
 use collector::status::{ExporterStatus, InterfaceStatus, SocketStatus};
 use schemas::address::Address;
 use schemas::flow::Boundary;
@@ -319,14 +320,21 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         ),
     }
     if view.sampling.unknown {
-        add(
-            "unknown sampling rate",
-            format!(
-                "{} flows of the last hour have no known rate. They are kept and not billed. Export sampling options from \
-                 the router, or set default_sampling_rate as in the snippet.",
-                view.sampling.flows_without_rate_last_hour
+        let flows = view.sampling.flows_without_rate_last_hour;
+        let undecided = [SamplingSource::Ambiguous, SamplingSource::SamplerNotAnnounced].map(SamplingSource::words);
+        let domains = || view.domains.iter();
+        let advice = match domains().find(|domain| undecided.contains(&domain.sampling_source.as_str())) {
+            Some(domain) => format!(
+                "{flows} flows of the last hour have no rate: {}. They are kept and not billed, whatever default is \
+                 configured. Set sampling_rate to what the router samples at.",
+                domain.sampling_source
             ),
-        );
+            None => format!(
+                "{flows} flows of the last hour have no known rate. They are kept and not billed. Export sampling options \
+                 from the router, or set default_sampling_rate as in the snippet."
+            ),
+        };
+        add("unknown sampling rate", advice);
     }
     if config.is_none() {
         add(
