@@ -6,6 +6,7 @@
 //! every 15 s    payments without an answer    → the gateway is asked what became of them
 //! every minute  trials, scheduled changes, ends  → made, as of their own time
 //! every minute  unpaid invoices, low credit      → charged, overdue, suspended, recovered; topped up
+//! every minute  the configuration changed?       → its terms of collection hold
 //! every 10 m    what is due                      → invoices
 //! every day     free plans that nobody uses       → ended
 //! every 10 m    budgets                          → alerts, hard stops, resets
@@ -16,11 +17,12 @@
 //! With a test clock all of it is done whenever the clock was set. What fails is logged and tried again: billing that cannot
 //! run now must not take the collector down with it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use analytics::Analytics;
-use billing::dunning::{self, Schedule};
+use billing::dunning;
 use billing::guard::{self, ClockLimits, MeasureGuards};
 use billing::payment::{self, GatewayCharger, Gateways};
 use billing::usage::MeteredUsage;
@@ -32,6 +34,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::commands::serve::store_terms;
+use crate::config::Config;
 use crate::outbox::Outbox;
 
 /// How often the task looks for work.
@@ -65,6 +69,47 @@ pub(crate) struct BillingJobs {
     pub(crate) outbox: Outbox,
     pub(crate) clock_limits: ClockLimits,
     pub(crate) guards: MeasureGuards,
+    pub(crate) terms: TermsFile,
+}
+
+/// The configuration file, whose terms of collection hold from when it is seen to have changed. One that changed since the
+/// last look may be half written, and half a file can be a valid one.
+#[derive(Debug)]
+pub(crate) struct TermsFile {
+    path: Option<PathBuf>,
+    taken: Option<SystemTime>,
+    seen: Option<SystemTime>,
+}
+
+impl TermsFile {
+    /// What it says now is in force.
+    pub(crate) fn new(path: Option<PathBuf>) -> TermsFile {
+        let mut file = TermsFile {
+            path,
+            taken: None,
+            seen: None,
+        };
+        file.taken = file.modified();
+        file.seen = file.taken;
+        file
+    }
+
+    fn modified(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.path.as_ref()?)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    }
+
+    /// The configuration, when it has changed and is as it was at the last look.
+    fn changed(&mut self) -> Option<anyhow::Result<Config>> {
+        let modified = self.modified();
+        let is_settled = std::mem::replace(&mut self.seen, modified) == modified;
+        if modified == self.taken || !is_settled {
+            return None;
+        }
+        self.taken = modified;
+        self.path.as_ref().map(|path| Config::read(path))
+    }
 }
 
 /// When each thing is next to be done, by the clock.
@@ -97,7 +142,7 @@ impl Due {
 
 impl BillingJobs {
     /// Runs until cancelled.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let first_ms = self.clock.now_ms() + if self.clock.is_test() { 0 } else { START_DELAY_MS };
@@ -141,6 +186,7 @@ impl BillingJobs {
             }
             if was_set || now_ms >= due.collect_ms {
                 due.collect_ms = now_ms + COLLECT_INTERVAL_MS;
+                self.follow_terms(now_ms).await;
                 self.collect(now_ms).await;
             }
             if was_set || now_ms >= due.budgets_ms {
@@ -243,16 +289,34 @@ impl BillingJobs {
         }
     }
 
+    /// Takes over the terms of collection of a configuration that has changed.
+    async fn follow_terms(&mut self, now_ms: i64) {
+        let taken = match self.terms.changed() {
+            None => return,
+            Some(Ok(config)) => store_terms(&config, &self.database, now_ms).await,
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = taken {
+            error!(
+                error = format!("{error:#}"),
+                "the terms of collection of the changed configuration are not used"
+            );
+        }
+    }
+
     /// Collects what is owed, and tops credit up.
     async fn collect(&self, now_ms: i64) {
         let charger = GatewayCharger {
             database: &self.database,
             gateways: &self.gateways,
         };
-        match dunning::run(&self.database, &charger, &Schedule::default(), now_ms).await {
+        match dunning::run(&self.database, &charger, now_ms).await {
             Ok(collected) => {
                 for (invoice, error) in collected.failed {
                     error!(%invoice, error = causes(error), "an invoice could not be collected");
+                }
+                for (customer, error) in collected.claims_failed {
+                    error!(%customer, error = causes(error), "negative credit could not be collected");
                 }
                 for (subscription, error) in collected.stuck {
                     error!(%subscription, error = causes(error), "a subscription does not follow its invoices");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
+use billing::dunning::Terms;
 use billing::event::MailConfig;
 use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
     pub(crate) billing: BillingConfig,
+    /// What customers are given to pay, and what happens when they do not.
+    pub(crate) collection: Terms,
     /// How events are mailed.
     pub(crate) mail: MailConfig,
     pub(crate) webhooks: WebhooksConfig,
@@ -232,6 +235,7 @@ impl Default for Config {
             metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
             billing: BillingConfig::default(),
+            collection: Terms::default(),
             mail: MailConfig::default(),
             webhooks: WebhooksConfig::default(),
             payments: PaymentsConfig::default(),
@@ -282,6 +286,7 @@ impl Config {
         self.retention.validate()?;
         self.mail.validate()?;
         self.billing.check()?;
+        self.collection.validate().context("[collection]")?;
         if let Some(url) = &self.portal.public_url
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {
@@ -475,6 +480,15 @@ mod tests {
             ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
             ("[retention]\nflows = { max_age = 70 }", "max_age"),
             ("[collector]\ndefault_sampling_rate = 0", "not a rate"),
+            (
+                "[collection]\nretry_days = [5, 3]",
+                "[collection]: retry_days and suspend_day: the days of charges ascend",
+            ),
+            (
+                "[collection]\nterminate_day = 10",
+                "after they were suspended on day 14",
+            ),
+            ("[collection]\nsuspend_days = 10", "suspend_days"),
             ("[mail]\nsmtp_url = 'mx.example.net'", "smtps://name:password@host"),
             ("[mail]\nfrom = 'nobody'", "Example Hosting"),
             ("[portal]\npublic_url = 'portal.example.net'", "https://portal"),

@@ -217,6 +217,7 @@ impl Schedule {
                         amount: usd(3_000),
                         reference: &reference,
                         note: "",
+                        value_date: None,
                     };
                     payment::record_transfer(&self.database, &transfer, now_ms)
                         .await

@@ -1,4 +1,5 @@
-//! How long open invoices have been due, by customer and currency. Sums of different currencies are never added.
+//! How long what customers owe has been due, by customer and currency: open invoices, and credit below zero. Sums of different
+//! currencies are never added.
 
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money, MoneyError};
@@ -17,6 +18,7 @@ pub const BUCKETS: [&str; 5] = ["Not due", "1–30 days", "31–60 days", "61–
 pub struct Aged {
     pub customer: CustomerId,
     pub customer_name: String,
+    /// Open invoices; what is owed as negative credit is none.
     pub invoices: i64,
     /// As [`BUCKETS`].
     pub open: [Money; 5],
@@ -33,26 +35,33 @@ pub struct AgedCurrency {
     pub total: Money,
 }
 
-/// Everything that is open at `now_ms`, by currency, the largest debtor first.
+/// Everything that was open at `at_ms` as it is known now, by currency, the largest debtor first: a payment counts from its
+/// value date on, whenever it was recorded, everything else from when it was.
 ///
 /// # Errors
 /// As the database answers, or when a sum does not fit.
-pub async fn aging(db: impl AnyExecutor<'_>, now_ms: i64) -> Result<Vec<AgedCurrency>, BillingError> {
-    let [first, second, third] = BUCKET_DAYS.map(|days| now_ms.saturating_sub(days * DAY_MS));
+pub async fn aging(db: impl AnyExecutor<'_>, at_ms: i64) -> Result<Vec<AgedCurrency>, BillingError> {
+    let [first, second, third] = BUCKET_DAYS.map(|days| at_ms.saturating_sub(days * DAY_MS));
     let rows = sqlx::query(
-        "SELECT o.currency, o.customer_id, c.name, count(*), \
+        "SELECT o.currency, o.customer_id, c.name, CAST(sum(o.invoices) AS BIGINT), \
          CAST(sum(CASE WHEN o.due_at_ms > $1 THEN o.open ELSE 0 END) AS BIGINT), \
          CAST(sum(CASE WHEN o.due_at_ms <= $1 AND o.due_at_ms > $2 THEN o.open ELSE 0 END) AS BIGINT), \
          CAST(sum(CASE WHEN o.due_at_ms <= $2 AND o.due_at_ms > $3 THEN o.open ELSE 0 END) AS BIGINT), \
          CAST(sum(CASE WHEN o.due_at_ms <= $3 AND o.due_at_ms > $4 THEN o.open ELSE 0 END) AS BIGINT), \
          CAST(sum(CASE WHEN o.due_at_ms <= $4 THEN o.open ELSE 0 END) AS BIGINT), CAST(sum(o.open) AS BIGINT) \
-         FROM (SELECT i.currency, i.customer_id, i.due_at_ms, i.total_minor - coalesce(( \
-             SELECT CAST(sum(l.amount_minor) AS BIGINT) FROM allocations l WHERE l.invoice_id = i.id), 0) AS open \
-           FROM invoices i WHERE i.kind = 'invoice' AND i.status IN ('finalised', 'partially_paid')) o \
-         JOIN customers c ON c.id = o.customer_id GROUP BY o.currency, o.customer_id, c.name \
+         FROM (SELECT i.currency, i.customer_id, i.due_at_ms, 1 AS invoices, i.total_minor - coalesce(( \
+             SELECT CAST(sum(l.amount_minor) AS BIGINT) FROM allocations l WHERE l.invoice_id = i.id AND l.value_at_ms <= $1), 0) AS open \
+           FROM invoices i WHERE i.kind = 'invoice' AND i.finalised_at_ms <= $1 \
+             AND i.id IN (SELECT y.id FROM invoices y WHERE y.status IN ('finalised', 'partially_paid') \
+               UNION SELECT x.invoice_id FROM allocations x WHERE x.value_at_ms > $1) \
+           UNION ALL SELECT q.currency, q.customer_id, q.due_at_ms, 0, coalesce(( \
+             SELECT CAST(sum(p.amount_minor) AS BIGINT) FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
+             WHERE a.name = 'credit:cus_' || CAST(q.customer_id AS TEXT) || ':' || q.currency), 0) FROM credit_claims q \
+             WHERE q.since_ms <= $1) o \
+         JOIN customers c ON c.id = o.customer_id WHERE o.open > 0 GROUP BY o.currency, o.customer_id, c.name \
          ORDER BY o.currency, 10 DESC, o.customer_id",
     )
-    .bind(now_ms)
+    .bind(at_ms)
     .bind(first)
     .bind(second)
     .bind(third)

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! finalised     charge                                   what is there as credit is used first
+//! days before   reminded, where the terms say so             (`notices.rs`, of cards that expire too)
 //! due, day 0    invoice.overdue, subscriptions past due, charge
 //! day 3, 5, 7   charge                                   (the days of the `Schedule`)
 //! day 14        subscriptions on the invoice held for `unpaid`
-//! then          listed: to write off or to terminate is a person's decision
+//! then          listed: to write off or to terminate is a person's decision; or ended on the day that the terms name
 //!
+//! at any time   credit that has come pays it, a new payment method is charged     (`anytime.rs`)
 //! paid          past due → active, hold lifted, for each subscription with nothing else overdue
 //! ```
 //!
@@ -17,14 +19,22 @@
 //!   anything is suspended for it.
 //! * While the outcome of a payment is awaited nothing else is done; the customer's confirmation is not waited for.
 //! * Paid, void, written off or disputed invoices are left alone. What was paid and taken back (a chargeback, a refund by
-//!   the gateway) starts anew on that day, and is not charged by itself any more.
+//!   the gateway) starts anew on that day, and is not charged by itself any more. So does what credit paid that came from such
+//!   a payment; what is owed on no invoice is collected like one (`claims.rs`).
 //! * Who may go on follows from what is open, not from what was noted: [`recover`] can be run at any time.
 
+mod anytime;
+mod claims;
+mod notices;
+mod outlook;
 mod recovery;
 mod schedule;
+mod terms;
 
+pub use outlook::{Outlook, outlook};
 pub use recovery::{Recovered, recover, recover_customer};
 pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
+pub use terms::{MAX_NOTICE_DAYS, MAX_NOTICES, MAX_TERM_DAYS, MAX_TERMINATE_DAY, Terms, TermsError, set_terms, terms};
 
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId};
@@ -36,10 +46,11 @@ use tracing::{info, warn};
 
 use self::schedule::Dates;
 use crate::BillingError;
+use crate::audit::AuditError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
 use crate::event::{EventError, EventType};
 use crate::settlement::{self, SettlementError};
-use crate::subscription::change;
+use crate::subscription::change::{self, End};
 use crate::subscription::state::HoldCause;
 
 /// Invoices that one call looks at; the next call takes the rest.
@@ -48,8 +59,8 @@ const AT_ONCE: i64 = 1_000;
 const WAIT_MS: i64 = HOUR_MS;
 /// What its charges say in `payments.note`: nobody asked for them at that moment.
 pub const COLLECTION_NOTE: &str = "collection";
-/// Steps of one invoice in one call: a charge, and a suspension that was due too.
-const STEPS_AT_ONCE: usize = 2;
+/// Steps of one invoice in one call: a charge, a suspension that was due too, and an end.
+const STEPS_AT_ONCE: usize = 3;
 /// Invoices on a page at most.
 pub const MAX_PAGE: i64 = 1_000;
 
@@ -68,6 +79,10 @@ pub enum DunningError {
     Money(#[from] MoneyError),
     #[error("charge the payment method")]
     Charge(#[from] charger::ChargerError),
+    #[error("take over the terms of collection")]
+    Terms(#[from] TermsError),
+    #[error("record who did it")]
+    Audit(#[from] AuditError),
 }
 
 /// What one call did.
@@ -79,29 +94,35 @@ pub struct Collected {
     pub left: u64,
     pub overdue: Vec<InvoiceId>,
     pub charged: Vec<(InvoiceId, Charge)>,
+    /// What credit has paid that came since the last call.
+    pub from_credit: Vec<(InvoiceId, Money)>,
     pub suspended: Vec<InvoiceId>,
+    /// Invoices whose subscriptions have ended for them.
+    pub terminated: Vec<InvoiceId>,
+    /// Reminders of invoices before they are due, and of cards before they expire.
+    pub reminders: u64,
     pub recovered: Vec<SubscriptionId>,
     /// What could not be done, and why; the rest was.
     pub failed: Vec<(InvoiceId, DunningError)>,
+    /// Customers whose negative credit could not be collected.
+    pub claims_failed: Vec<(CustomerId, DunningError)>,
     /// Subscriptions whose state could not be put right.
     pub stuck: Vec<(SubscriptionId, DunningError)>,
 }
 
-/// Does what is due about unpaid invoices, and lets go on who has paid. Doing it again does nothing.
+/// Does what is due about unpaid invoices by the terms in force, and lets go on who has paid. Doing it again does nothing.
 ///
 /// # Errors
 /// When the database cannot be read at all; what fails for one invoice is in [`Collected::failed`].
-pub async fn run<C: Charger>(
-    database: &Database,
-    charger: &C,
-    schedule: &Schedule,
-    now_ms: i64,
-) -> Result<Collected, DunningError> {
+pub async fn run<C: Charger>(database: &Database, charger: &C, now_ms: i64) -> Result<Collected, DunningError> {
+    let terms = terms(database.pool()).await?;
+    let schedule = &terms.schedule().map_err(TermsError::from)?;
     let mut collected = Collected {
         left: leave(database).await?,
         begun: begin(database, now_ms).await?,
         ..Collected::default()
     };
+    anytime::use_credit(database, now_ms, &mut collected).await?;
     let rows = sqlx::query(
         "SELECT d.invoice_id FROM dunning d WHERE d.next_at_ms <= $1 ORDER BY d.next_at_ms, d.invoice_id LIMIT $2",
     )
@@ -115,6 +136,9 @@ pub async fn run<C: Charger>(
             collected.failed.push((invoice, error));
         }
     }
+    anytime::charge_new_methods(database, charger, now_ms, &mut collected).await?;
+    claims::run(database, schedule, now_ms, &mut collected).await?;
+    collected.reminders = notices::run(database, &terms, now_ms).await?;
     // What was settled meanwhile, by these charges or by others.
     collected.left += leave(database).await?;
     let recovered = recover(database, now_ms).await?;
@@ -129,6 +153,10 @@ pub async fn run<C: Charger>(
 /// What collection leaves alone.
 const IS_LEFT_ALONE: &str = "(i.kind <> 'invoice' OR i.status NOT IN ('finalised', 'partially_paid') \
      OR EXISTS (SELECT 1 FROM payments p JOIN disputes x ON x.payment_id = p.id WHERE p.invoice_id = i.id AND x.status = 'open'))";
+
+/// It was paid, and what it was paid with was taken back: a payment, or credit that came from one.
+const WAS_REOPENED: &str = "EXISTS (SELECT 1 FROM allocations b WHERE b.invoice_id = i.id AND b.source IN ('payment', 'credit') \
+     AND b.amount_minor < 0)";
 
 async fn leave(database: &Database) -> Result<u64, DunningError> {
     let sql = sqlx::AssertSqlSafe(format!(
@@ -145,8 +173,7 @@ async fn leave(database: &Database) -> Result<u64, DunningError> {
 async fn begin(database: &Database, now_ms: i64) -> Result<u64, DunningError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "INSERT INTO dunning (invoice_id, step, next_at_ms, updated_at_ms) \
-         SELECT i.id, CASE WHEN EXISTS (SELECT 1 FROM allocations a WHERE a.invoice_id = i.id AND a.source = 'payment' \
-         AND a.amount_minor < 0) THEN {} ELSE {} END, i.finalised_at_ms, $1 \
+         SELECT i.id, CASE WHEN {WAS_REOPENED} THEN {} ELSE {} END, i.finalised_at_ms, $1 \
          FROM invoices i WHERE i.finalised_at_ms <= $1 AND i.status IN ('finalised', 'partially_paid') AND NOT {IS_LEFT_ALONE} \
          AND NOT EXISTS (SELECT 1 FROM dunning d WHERE d.invoice_id = i.id) ON CONFLICT (invoice_id) DO NOTHING",
         Progress::CHARGED_FIRST.0,
@@ -181,6 +208,10 @@ async fn collect<C: Charger>(
             info!(%invoice, "services suspended: not paid");
             collected.suspended.push(invoice);
         }
+        if done.is_terminated {
+            info!(%invoice, "subscriptions ended: not paid");
+            collected.terminated.push(invoice);
+        }
         if let Some(order) = done.order {
             let charge = charger.charge(order, now_ms).await?;
             if let Charge::Declined { payment, reason } = &charge {
@@ -196,6 +227,7 @@ async fn collect<C: Charger>(
 struct Done {
     is_overdue: bool,
     is_suspended: bool,
+    is_terminated: bool,
     order: Option<Order<'static>>,
 }
 
@@ -251,6 +283,17 @@ async fn step(
         transaction.commit().await?;
         return Ok(None);
     }
+    if due.terminates {
+        let earliest_ms = held_for_it_since(&mut transaction, &unpaid)
+            .await?
+            .map(|ms| ms + schedule.grace_ms());
+        if let Some(earliest_ms) = earliest_ms.filter(|earliest_ms| *earliest_ms > now_ms) {
+            // It was suspended late, as after days off: its time to pay is not shorter for it.
+            move_to(&mut transaction, &unpaid, unpaid.progress, Some(earliest_ms), now_ms).await?;
+            transaction.commit().await?;
+            return Ok(None);
+        }
+    }
     let next_ms = schedule.next_at_ms(due.to, unpaid.dates);
     if !move_to(&mut transaction, &unpaid, due.to, next_ms, now_ms).await? {
         return Ok(None);
@@ -285,6 +328,18 @@ async fn step(
             .await?;
         }
     }
+    if due.terminates {
+        let reason = format!("invoice {} is not paid", unpaid.number);
+        for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
+            // Whom a person has let go on is not ended.
+            if change::holds(&mut transaction, subscription)
+                .await?
+                .contains(&HoldCause::Unpaid)
+            {
+                change::cancel(&mut transaction, subscription, End::Now, &reason, "billing", now_ms).await?;
+            }
+        }
+    }
     let mut order = None;
     if due.charges && !unpaid.is_reopened {
         let method = charger::default_method(&mut *transaction, customer).await?;
@@ -299,6 +354,7 @@ async fn step(
     Ok(Some(Done {
         is_overdue: due.says_overdue,
         is_suspended: due.suspends,
+        is_terminated: due.terminates,
         order,
     }))
 }
@@ -339,6 +395,7 @@ async fn say_overdue(
         "currency": open.currency.code(),
         "due_at_ms": unpaid.dates.due_at_ms,
         "suspends_at_ms": schedule.suspends_at_ms(unpaid.dates),
+        "terminates_at_ms": schedule.terminates_at_ms(unpaid.dates),
     });
     let subject = unpaid.invoice.to_string();
     settlement::tell(
@@ -369,6 +426,20 @@ async fn subscriptions_on(
     rows.iter().map(|row| Ok(SubscriptionId(row.try_get(0)?))).collect()
 }
 
+/// Since when the last of the subscriptions on an invoice is held for being unpaid.
+async fn held_for_it_since(connection: &mut AnyConnection, unpaid: &Unpaid) -> Result<Option<i64>, DunningError> {
+    let row = sqlx::query(
+        "SELECT CAST(max(h.placed_at_ms) AS BIGINT) FROM holds h JOIN subscriptions s ON s.id = h.subscription_id \
+         WHERE h.cause = 'unpaid' AND h.lifted_at_ms IS NULL AND s.customer_id = $2 AND s.status <> 'ended' \
+         AND s.id IN (SELECT l.subscription_id FROM invoice_lines l WHERE l.invoice_id = $1)",
+    )
+    .bind(unpaid.invoice.0)
+    .bind(unpaid.customer.0)
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
 async fn customer_of(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Option<CustomerId>, DunningError> {
     let row = sqlx::query("SELECT customer_id FROM invoices WHERE id = $1")
         .bind(invoice.0)
@@ -381,8 +452,8 @@ async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
     let sql = sqlx::AssertSqlSafe(format!(
         "SELECT d.step, d.next_at_ms, i.customer_id, i.number, i.currency, i.total_minor, i.finalised_at_ms, i.due_at_ms, \
          CAST(CASE WHEN {IS_LEFT_ALONE} THEN 0 ELSE 1 END AS BIGINT) AS is_open, \
-         (SELECT CAST(max(a.created_at_ms) AS BIGINT) FROM allocations a WHERE a.invoice_id = i.id AND a.source = 'payment' \
-          AND a.amount_minor < 0) AS reopened_at_ms, \
+         (SELECT CAST(max(a.created_at_ms) AS BIGINT) FROM allocations a WHERE a.invoice_id = i.id \
+          AND a.source IN ('payment', 'credit') AND a.amount_minor < 0) AS reopened_at_ms, \
          (SELECT count(*) FROM payments p WHERE p.invoice_id = i.id AND p.state IN ('intent', 'unknown', 'processing')) AS awaited \
          FROM dunning d JOIN invoices i ON i.id = d.invoice_id WHERE i.id = $1"
     ));

@@ -139,11 +139,13 @@ impl SheetKind {
                 "amount",
                 "created_at",
                 "paid_at",
+                "value_date",
                 "refunded",
             ],
             SheetKind::Postings => &[
                 "transaction",
                 "posted_at",
+                "value_date",
                 "description",
                 "account",
                 "account_kind",
@@ -178,14 +180,15 @@ impl SheetKind {
             }
             SheetKind::Payments => {
                 "SELECT p.id, p.customer_id, c.name, i.number, p.gateway, p.reference, p.state, p.currency, p.amount_minor, \
-                 p.created_at_ms, p.paid_at_ms, coalesce((SELECT CAST(sum(r.amount_minor) AS BIGINT) FROM refunds r \
+                 p.created_at_ms, p.paid_at_ms, p.value_at_ms, coalesce((SELECT CAST(sum(r.amount_minor) AS BIGINT) FROM refunds r \
                    WHERE r.payment_id = p.id AND r.state = 'succeeded'), 0) AS refunded_minor FROM payments p \
                  JOIN customers c ON c.id = p.customer_id LEFT JOIN invoices i ON i.id = p.invoice_id \
                  WHERE coalesce(p.paid_at_ms, p.created_at_ms) >= $1 AND coalesce(p.paid_at_ms, p.created_at_ms) < $2 \
                  ORDER BY p.id LIMIT $3"
             }
             SheetKind::Postings => {
-                "SELECT t.id, t.posted_at_ms, t.description, a.name, a.kind, t.customer_id, i.number, t.payment_id, \
+                "SELECT t.id, t.posted_at_ms, coalesce((SELECT y.value_at_ms FROM payments y WHERE y.id = t.payment_id \
+                   AND t.idempotency_key = 'payment:pay_' || CAST(y.id AS TEXT)), t.posted_at_ms) AS value_at_ms, t.description, a.name, a.kind, t.customer_id, i.number, t.payment_id, \
                  p.currency, p.amount_minor FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
                  JOIN ledger_accounts a ON a.id = p.account_id LEFT JOIN invoices i ON i.id = t.invoice_id \
                  WHERE t.posted_at_ms >= $1 AND t.posted_at_ms < $2 ORDER BY t.id, p.position LIMIT $3"
@@ -213,7 +216,7 @@ pub struct Sheet {
 }
 
 /// What was in `[from_ms, to_ms)`: documents by their finalisation, payments by when they were paid, or made where they were
-/// not, postings by when they were posted.
+/// not, postings by when they were posted: a month that was exported stays what it was, and the value date is a column.
 ///
 /// # Errors
 /// [`ExportError::TooMany`] beyond [`MAX_ROWS`].
@@ -338,6 +341,7 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
             amount("amount_minor")?,
             at("created_at_ms")?,
             id("paid_at_ms")?.map_or(Cell::Empty, instant),
+            id("value_at_ms")?.map_or(Cell::Empty, |at_ms| printed(at_ms, &TimeZone::UTC)),
             amount("refunded_minor")?,
         ],
         SheetKind::Postings => {
@@ -350,6 +354,7 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
             vec![
                 Cell::Plain(TransactionId(row.try_get("id")?).to_string()),
                 at("posted_at_ms")?,
+                printed(row.try_get("value_at_ms")?, &TimeZone::UTC),
                 typed("description")?,
                 plain("name")?,
                 plain("kind")?,

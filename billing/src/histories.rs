@@ -209,6 +209,7 @@ impl Play {
                     amount: Money::new(minor, found.currency),
                     reference: &format!("transfer {}", self.count),
                     note: "",
+                    value_date: None,
                 };
                 // What is not open, or not more than zero, is refused.
                 let _ = record_transfer(&self.world.database, &transfer, now_ms).await;

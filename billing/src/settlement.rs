@@ -9,6 +9,7 @@
 //! granted       promotion +                       credit −
 //! refund        credit +                          cash −
 //! taken back    receivable + (or credit +)        cash −               (a chargeback, or a refund that we did not ask for)
+//! uncredit      receivable +                      credit −             (credit that was spent and then taken back: `claim.rs`)
 //! written off   bad debt +                        receivable −
 //! ```
 //!
@@ -24,8 +25,10 @@
 //! of the same customer at the same time waits: on SQLite the transaction has the one write lock already
 //! ([`schemas::db::Database::begin_write`]), on PostgreSQL the row is locked.
 
+mod claim;
 mod returned;
 
+pub use claim::{claim_spent_credit, credit_claim_due};
 pub use returned::{Dispute, close_dispute, open_dispute, refund_posted, refund_returned, refundable, take_back};
 
 use std::collections::HashSet;
@@ -147,7 +150,8 @@ pub async fn outstanding(db: impl AnyExecutor<'_>, invoice: InvoiceId) -> Result
     Ok(document(db, invoice).await?.open()?)
 }
 
-/// What is in a customer's wallet, promised to refunds or not. Below zero when a payment that was spent was taken back.
+/// What is in a customer's wallet, promised to refunds or not. Below zero only where money that had been refunded was taken
+/// back too: what credit had paid is open again instead ([`claim_spent_credit`]).
 ///
 /// # Errors
 /// As the database answers.
@@ -252,6 +256,15 @@ pub async fn pay_invoice(
         transaction,
         now_ms,
     )
+    .await?;
+    // From the day on which the bank had it nothing of this was open.
+    sqlx::query(
+        "UPDATE allocations SET value_at_ms = (SELECT coalesce(p.value_at_ms, allocations.created_at_ms) FROM payments p \
+         WHERE p.id = $2) WHERE transaction_id = $1",
+    )
+    .bind(transaction.0)
+    .bind(payment.0)
+    .execute(&mut *connection)
     .await?;
     recompute_status(connection, invoice, now_ms).await?;
     Ok(Split { to_invoice, to_credit })
@@ -659,8 +672,8 @@ async fn insert_allocation(
         Source::Credit | Source::WriteOff => (None, None),
     };
     sqlx::query(
-        "INSERT INTO allocations (id, invoice_id, source, payment_id, credit_note_id, amount_minor, transaction_id, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO allocations (id, invoice_id, source, payment_id, credit_note_id, amount_minor, transaction_id, created_at_ms, \
+         value_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
     )
     .bind(id.0)
     .bind(invoice.0)

@@ -95,6 +95,17 @@ impl Fields {
         Ok(Some(start.timestamp().as_millisecond()))
     }
 
+    /// A day of the calendar; nothing where none was chosen.
+    pub(crate) fn optional_date(&self, name: &str) -> Result<Option<Date>, Refused> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let date = text.parse();
+        date.map(Some)
+            .map_err(|_| said(format!("A day is like 2026-11-30, not {text:?}.")))
+    }
+
     /// An instant in UTC, as a field of type `datetime-local` sends it.
     pub(crate) fn utc_ms(&self, name: &str) -> Result<i64, Refused> {
         let text = self.text(name);

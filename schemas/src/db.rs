@@ -16,6 +16,10 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (45, "add-ons", include_str!("../sql/045_addons.sql")),
     (46, "redemptions", include_str!("../sql/046_redemptions.sql")),
     (47, "guards", include_str!("../sql/047_guards.sql")),
+    (50, "collection", include_str!("../sql/050_collection.sql")),
+    (51, "collection terms", include_str!("../sql/051_collection_terms.sql")),
+    (52, "value dates", include_str!("../sql/052_value_dates.sql")),
+    (53, "paused charges", include_str!("../sql/053_paused_charges.sql")),
 ];
 
 /// Connections kept open at most.

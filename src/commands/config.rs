@@ -39,7 +39,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 file.display(),
                 config.exporters.len()
             );
-            for line in config.reading() {
+            for line in config.reading().into_iter().chain(config.collection.words()) {
                 println!("{line}");
             }
         }

@@ -30,20 +30,35 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Say the terms of collection in force: what customers are given to pay, and what happens when they do not
+    Terms {
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let Command::List {
-        customer,
-        overdue,
-        exhausted,
-        data,
-    } = args.command;
+    let (customer, overdue, exhausted, data) = match args.command {
+        Command::List {
+            customer,
+            overdue,
+            exhausted,
+            data,
+        } => (customer, overdue, exhausted, data),
+        Command::Terms { data } => {
+            let (_, database) = data.open_database().await?;
+            for line in dunning::terms(database.pool()).await?.words() {
+                println!("{line}");
+            }
+            return Ok(());
+        }
+    };
     let (_, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
     let filter = dunning::CollectionFilter {
         customer,
         exhausted,
-        overdue_at_ms: if overdue { Some(now_ms(&database).await?) } else { None },
+        overdue_at_ms: overdue.then_some(now_ms),
     };
     let columns = [
         "invoice", "number", "customer", "name", "open", "due", "done", "declined", "next",

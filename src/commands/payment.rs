@@ -1,10 +1,12 @@
 //! `ezscale payment`: money that comes in and goes out.
 
 use anyhow::{Context as _, bail};
+use billing::audit::{self, Entry, Risk};
 use billing::payment::method;
 use billing::payment::{self, GatewayName, Gateways, NewPayment, NewRefund, Payment, PaymentFilter, Transfer};
 use clap::Subcommand;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
@@ -13,6 +15,7 @@ use schemas::money::{Currency, Money};
 use schemas::window::instant_text;
 use sqlx::Row as _;
 
+use super::audit::COMMAND_LINE;
 use crate::options::{Data, billing_now_ms, now_ms};
 use crate::output::Listing;
 
@@ -71,16 +74,21 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Record a bank transfer that has come in for an invoice; more than it leaves open becomes credit
+    /// Record a bank transfer that has come in for an invoice, or for a customer; more than the invoice leaves open becomes
+    /// credit, which pays what else is open
     Record {
-        /// The invoice (inv_N)
-        invoice: InvoiceId,
-        /// In the invoice's currency, such as 119.00
+        /// The invoice (inv_N), or the customer (cus_N) who paid for several or for none
+        #[arg(value_parser = paid_for, value_name = "INVOICE|CUSTOMER")]
+        paid_for: PaidFor,
+        /// In the invoice's or the customer's currency, such as 119.00
         #[arg(long)]
         amount: Decimal,
         /// The bank's reference; a transfer is recorded once
         #[arg(long)]
         reference: String,
+        /// The day on which the bank had it, such as 2026-11-30 [default: today]
+        #[arg(long, value_name = "DAY")]
+        value_date: Option<Date>,
         #[arg(long, default_value = "")]
         note: String,
         #[command(flatten)]
@@ -108,6 +116,21 @@ enum Command {
     },
 }
 
+/// What a bank transfer is for.
+#[derive(Clone, Copy, Debug)]
+enum PaidFor {
+    Invoice(InvoiceId),
+    Customer(CustomerId),
+}
+
+fn paid_for(text: &str) -> Result<PaidFor, String> {
+    let invoice = text.parse().map(PaidFor::Invoice);
+    let customer = || text.parse().map(PaidFor::Customer);
+    invoice
+        .or_else(|_| customer())
+        .map_err(|_| format!("{text:?} is neither an invoice, such as inv_7, nor a customer, such as cus_7"))
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List { customer, limit, data } => {
@@ -117,7 +140,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 ..PaymentFilter::default()
             };
             let mut listing = Listing::new(&[
-                "payment", "customer", "for", "gateway", "amount", "state", "created", "what",
+                "payment",
+                "customer",
+                "for",
+                "gateway",
+                "amount",
+                "state",
+                "created",
+                "value date",
+                "what",
             ])
             .right(4);
             for payment in payment::list(database.pool(), filter, limit).await? {
@@ -132,6 +163,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     payment.amount.to_string(),
                     payment.state.to_string(),
                     instant_text(payment.created_at_ms),
+                    payment.value_date().map_or(String::new(), |date| date.to_string()),
                     payment.error,
                 ]);
             }
@@ -179,23 +211,46 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             print_state(&payment);
         }
         Command::Record {
-            invoice,
+            paid_for,
             amount,
             reference,
+            value_date,
             note,
             data,
         } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let (customer, currency) = owner(&database, invoice).await?;
+            let (customer, invoice, currency) = match paid_for {
+                PaidFor::Invoice(invoice) => {
+                    let (customer, currency) = owner(&database, invoice).await?;
+                    (customer, Some(invoice), currency)
+                }
+                PaidFor::Customer(customer) => {
+                    let currency = inventory::customer(database.pool(), customer).await?.currency;
+                    (customer, None, currency)
+                }
+            };
             let transfer = Transfer {
                 customer,
-                invoice: Some(invoice),
+                invoice,
                 amount: Money::exact_from_major(amount, currency).context("--amount")?,
                 reference: &reference,
                 note: &note,
+                value_date,
             };
-            print_state(&payment::record_transfer(&database, &transfer, now_ms).await?);
+            let mut transaction = database.begin_write().await?;
+            let payment = payment::record_transfer_in(&mut transaction, &transfer, now_ms).await?;
+            let entry = Entry {
+                actor: COMMAND_LINE,
+                action: "payment.record_transfer",
+                subject: &invoice.map_or(customer.to_string(), |invoice| invoice.to_string()),
+                change: serde_json::json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
+                    "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}}),
+                risk: Risk::Normal,
+            };
+            audit::record(&mut transaction, entry, now_ms).await?;
+            transaction.commit().await?;
+            print_state(&payment);
         }
         Command::Refund {
             payment,
@@ -283,6 +338,7 @@ fn print_state(payment: &Payment) {
 async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
     let payment = payment::payment(database.pool(), id).await?;
     let optional_ms = |at_ms: Option<i64>| at_ms.map_or("-".to_owned(), instant_text);
+    let value_date = payment.value_date().map_or("-".to_owned(), |date| date.to_string());
     for (name, value) in [
         ("payment", payment.id.to_string()),
         ("customer", payment.customer.to_string()),
@@ -302,6 +358,7 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         ("asked", payment.calls.to_string()),
         ("created", instant_text(payment.created_at_ms)),
         ("paid", optional_ms(payment.paid_at_ms)),
+        ("value date", value_date),
         ("looked for at", optional_ms(payment.check_at_ms)),
         ("note", payment.note),
     ] {

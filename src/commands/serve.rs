@@ -1,8 +1,11 @@
 //! `ezscale serve`: collector, jobs, billing and portal in one process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
+use billing::audit::Actor;
+use billing::dunning;
 use billing::event::WebhookClient;
 use billing::guard;
 use billing::payment::Gateways;
@@ -13,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::collect::{Running, StopSignal};
-use crate::billing_jobs::BillingJobs;
+use crate::billing_jobs::{BillingJobs, TermsFile};
 use crate::config::Config;
 use crate::options::{Data, Listen};
 use crate::outbox::Outbox;
@@ -50,14 +53,31 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(stopped) = guard::look(&database, config.billing.clock_limits(), clock.now_ms()).await? {
         tracing::error!("{stopped}");
     }
+    store_terms(&config, &database, clock.now_ms()).await?;
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.payments.gateways()?;
-    let billing = start_billing(&config, &database, &running, &clock, &gateways)?;
+    let config_path = args.data.config_path();
+    let billing = start_billing(&config, config_path, &database, &running, &clock, &gateways)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
     println!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
     billing.stop().await?;
     running.stop().await
+}
+
+/// Takes the terms of collection over from the configuration: from here on every process on the database goes by them.
+pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
+    let actor = Actor {
+        name: "configuration",
+        user: None,
+        ip: "",
+    };
+    let mut transaction = database.begin_write().await?;
+    if dunning::set_terms(&mut transaction, &config.collection, actor, now_ms).await? {
+        transaction.commit().await?;
+        tracing::info!("the terms of collection were taken over from the configuration");
+    }
+    Ok(())
 }
 
 /// The billing task.
@@ -69,6 +89,7 @@ pub(crate) struct Billing {
 /// Starts what billing does in the background.
 pub(crate) fn start_billing(
     config: &Config,
+    config_path: Option<PathBuf>,
     database: &Database,
     running: &Running,
     clock: &Clock,
@@ -85,6 +106,7 @@ pub(crate) fn start_billing(
         outbox: Outbox::new(config, database)?,
         clock_limits: config.billing.clock_limits(),
         guards: config.billing.guards(clock.is_test()),
+        terms: TermsFile::new(config_path),
     };
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),

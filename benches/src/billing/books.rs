@@ -169,6 +169,7 @@ async fn pay(database: &Database, server: Server, number: u32, now_ms: i64) -> a
             amount: Money::new(row.try_get(2)?, currency),
             reference: &format!("bank-{}", row.try_get::<i64, _>(0)?),
             note: "",
+            value_date: None,
         };
         let mut transaction = database.begin_write().await?;
         record_transfer_in(&mut transaction, &transfer, now_ms).await?;

@@ -1,6 +1,7 @@
 //! Who may go on, and who is late: read from what is open, so that it is right whatever happened in between.
 //!
-//! A subscription is late while an invoice that charges for it is open past its due date. A hold for `unpaid` also stays
+//! A subscription is late while an invoice that charges for it is open past its due date, or its customer owes credit past
+//! the date that was set for it. A hold for `unpaid` also stays
 //! where that was written off after the hold was placed: giving up a debt is no reason to run the service again.
 
 use schemas::db::Database;
@@ -23,6 +24,7 @@ const PAID_UP: &str = "(s.status = 'past_due' OR (s.status = 'suspended' AND EXI
      (SELECT 1 FROM holds h WHERE h.subscription_id = s.id AND h.cause = 'unpaid' AND h.with_parent = 0 AND h.lifted_at_ms IS NULL))) \
      AND NOT EXISTS (SELECT 1 FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id \
      WHERE l.subscription_id = s.id AND i.kind = 'invoice' AND i.status IN ('finalised', 'partially_paid') AND i.due_at_ms <= $1) \
+     AND NOT EXISTS (SELECT 1 FROM credit_claims c WHERE c.customer_id = s.customer_id AND c.due_at_ms <= $1) \
      AND NOT EXISTS (SELECT 1 FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id \
      JOIN holds h ON h.subscription_id = l.subscription_id WHERE l.subscription_id = s.id AND h.cause = 'unpaid' \
      AND h.lifted_at_ms IS NULL AND i.status = 'uncollectible' AND i.settled_at_ms >= h.placed_at_ms)";

@@ -2,6 +2,8 @@
 
 use schemas::window::DAY_MS;
 
+use super::terms::MAX_TERMINATE_DAY;
+
 /// The latest day after the due date that a schedule can name.
 pub const MAX_DAY: i64 = 90;
 /// Charges that a schedule can have after the due date.
@@ -18,6 +20,10 @@ pub enum ScheduleError {
     Order { day: i64, next: i64 },
     #[error("services are suspended on day {suspend}, so nothing is charged by itself on day {day}")]
     AfterSuspension { day: i64, suspend: i64 },
+    #[error(
+        "subscriptions end after they were suspended on day {suspend} and by day {MAX_TERMINATE_DAY}, not on day {day}"
+    )]
+    BeforeSuspension { day: i64, suspend: i64 },
 }
 
 /// What is done about an invoice that is not paid, in days of 24 hours after it was due. When it is finalised it is charged
@@ -26,6 +32,8 @@ pub enum ScheduleError {
 pub struct Schedule {
     retry_days: Vec<i64>,
     suspend_day: i64,
+    /// When subscriptions end that are suspended for it; without a day a person decides.
+    terminate_day: Option<i64>,
 }
 
 impl Default for Schedule {
@@ -34,6 +42,7 @@ impl Default for Schedule {
         Schedule {
             retry_days: vec![0, 3, 5, 7],
             suspend_day: 14,
+            terminate_day: None,
         }
     }
 }
@@ -47,7 +56,7 @@ impl Progress {
     pub const NONE: Progress = Progress(0);
     pub const CHARGED_FIRST: Progress = Progress(1);
 
-    fn day(day: i64) -> Progress {
+    pub(super) fn day(day: i64) -> Progress {
         Progress(2 + day)
     }
 
@@ -73,6 +82,7 @@ pub(super) struct Due {
     pub(super) charges: bool,
     pub(super) says_overdue: bool,
     pub(super) suspends: bool,
+    pub(super) terminates: bool,
 }
 
 impl Schedule {
@@ -100,8 +110,26 @@ impl Schedule {
             _ => Ok(Schedule {
                 retry_days: retry_days.to_vec(),
                 suspend_day,
+                terminate_day: None,
             }),
         }
+    }
+
+    /// The same, with a day on which subscriptions end.
+    ///
+    /// # Errors
+    /// When it is not after the suspension.
+    pub fn terminating_on(self, day: i64) -> Result<Schedule, ScheduleError> {
+        if day <= self.suspend_day || day > MAX_TERMINATE_DAY {
+            return Err(ScheduleError::BeforeSuspension {
+                day,
+                suspend: self.suspend_day,
+            });
+        }
+        Ok(Schedule {
+            terminate_day: Some(day),
+            ..self
+        })
     }
 
     pub fn retry_days(&self) -> &[i64] {
@@ -110,6 +138,20 @@ impl Schedule {
 
     pub fn suspend_day(&self) -> i64 {
         self.suspend_day
+    }
+
+    pub fn terminate_day(&self) -> Option<i64> {
+        self.terminate_day
+    }
+
+    /// When subscriptions end for an invoice.
+    pub(super) fn terminates_at_ms(&self, dates: Dates) -> Option<i64> {
+        self.terminate_day.map(|day| dates.due_at_ms + day * DAY_MS)
+    }
+
+    /// How long a subscription is suspended at least before it ends.
+    pub(super) fn grace_ms(&self) -> i64 {
+        self.terminate_day.map_or(0, |day| (day - self.suspend_day) * DAY_MS)
     }
 
     /// When services are suspended for an invoice.
@@ -127,7 +169,7 @@ impl Schedule {
     }
 
     /// What is to be done by `now_ms`: of several steps that were missed one, so that days off do not end in a burst of
-    /// charges. The suspension stands alone: what can be charged is charged before it.
+    /// charges. The suspension and the end stand alone: what can be charged is charged before them.
     pub(super) fn due(&self, progress: Progress, dates: Dates, now_ms: i64) -> Option<Due> {
         let mut due: Option<Due> = None;
         if progress < Progress::CHARGED_FIRST && dates.finalised_at_ms <= now_ms {
@@ -136,6 +178,7 @@ impl Schedule {
                 charges: true,
                 says_overdue: false,
                 suspends: false,
+                terminates: false,
             });
         }
         for day in self.days() {
@@ -143,9 +186,9 @@ impl Schedule {
             if is_done || dates.due_at_ms + day * DAY_MS > now_ms {
                 continue;
             }
-            let suspends = day == self.suspend_day;
+            let (suspends, terminates) = (day == self.suspend_day, self.terminate_day == Some(day));
             // Where the due date itself is the day of the suspension, that it is overdue is said with it.
-            if suspends && due.is_some() {
+            if (suspends || terminates) && due.is_some() {
                 break;
             }
             due = Some(Due {
@@ -153,18 +196,20 @@ impl Schedule {
                 charges: due.is_some_and(|due| due.charges) || self.retry_days.contains(&day),
                 says_overdue: due.is_some_and(|due| due.says_overdue) || day == 0,
                 suspends,
+                terminates,
             });
         }
         due
     }
 
-    /// The due date, the days of charges and of the suspension, ascending.
+    /// The due date, the days of charges, of the suspension and of the end, ascending.
     fn days(&self) -> impl Iterator<Item = i64> + '_ {
         let first = (self.retry_days.first() != Some(&0) && self.suspend_day != 0).then_some(0);
         first
             .into_iter()
             .chain(self.retry_days.iter().copied())
             .chain(std::iter::once(self.suspend_day))
+            .chain(self.terminate_day)
     }
 }
 

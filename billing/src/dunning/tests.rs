@@ -1,3 +1,6 @@
+mod anytime;
+mod terms;
+
 use proptest::prelude::*;
 use schemas::ids::PaymentId;
 use schemas::window::DAY_MS;
@@ -20,7 +23,6 @@ struct Debt {
     contract: Contract,
     invoice: InvoiceId,
     script: Script,
-    schedule: Schedule,
 }
 
 impl Debt {
@@ -31,7 +33,10 @@ impl Debt {
     }
 
     async fn without_method(answers: &[Answer], otherwise: Answer) -> Debt {
-        let world = World::new().await;
+        Debt::of(World::new().await, answers, otherwise).await
+    }
+
+    async fn of(world: World, answers: &[Answer], otherwise: Answer) -> Debt {
         let customer = world.customer("USD", "UTC", "0").await;
         let contract = world.subscribe(customer, DEAL).await;
         let closing = invoice::close(&world.database, &world.usage, customer, ms(CLOSED_AT)).await;
@@ -42,7 +47,6 @@ impl Debt {
             customer,
             contract,
             invoice,
-            schedule: Schedule::default(),
         }
     }
 
@@ -52,9 +56,7 @@ impl Debt {
     }
 
     async fn run(&self, now_ms: i64) -> Collected {
-        let collected = run(&self.world.database, &self.script, &self.schedule, now_ms)
-            .await
-            .unwrap();
+        let collected = run(&self.world.database, &self.script, now_ms).await.unwrap();
         assert!(
             collected.failed.is_empty() && collected.stuck.is_empty(),
             "{collected:?}"
@@ -249,7 +251,7 @@ async fn workers_at_once_do_each_step_once() {
     let debt = Debt::new(&[], Answer::Declines).await;
     for day in [0, 14, 17, 19, 21, 28] {
         let now_ms = Debt::day(day);
-        let looks = (0..6).map(|_| run(&debt.world.database, &debt.script, &debt.schedule, now_ms));
+        let looks = (0..6).map(|_| run(&debt.world.database, &debt.script, now_ms));
         for collected in futures::future::join_all(looks).await {
             let collected = collected.unwrap();
             assert!(
@@ -327,9 +329,7 @@ async fn while_a_payment_is_awaited_nothing_else_is_done() {
 
     // What nobody knows is waited for as well.
     let debt = Debt::new(&[Answer::Breaks], Answer::Declines).await;
-    let collected = run(&debt.world.database, &debt.script, &debt.schedule, Debt::day(0))
-        .await
-        .unwrap();
+    let collected = run(&debt.world.database, &debt.script, Debt::day(0)).await.unwrap();
     assert!(
         matches!(collected.failed[..], [(_, DunningError::Charge(_))]),
         "{collected:?}"
@@ -439,9 +439,7 @@ async fn void_invoices_and_open_disputes_are_left_alone() {
     )
     .await;
     let none = async |day| {
-        let collected = run(&debt.world.database, &debt.script, &debt.schedule, Debt::day(day))
-            .await
-            .unwrap();
+        let collected = run(&debt.world.database, &debt.script, Debt::day(day)).await.unwrap();
         assert_eq!(
             (collected.begun, collected.charged.len(), collected.overdue.len()),
             (0, 0, 0)
@@ -578,7 +576,14 @@ proptest! {
                     let Purpose::Invoice(invoice) = purpose else { panic!("{purpose:?}") };
                     *by_invoice.entry(invoice).or_default() += 1;
                 }
-                assert!(by_invoice.values().all(|charges| *charges <= 5), "{by_invoice:?}");
+                // Each payment by hand saves a method, which what is open is charged with once.
+                let methods: i64 = sqlx::query("SELECT count(*) FROM payment_methods")
+                    .fetch_one(debt.world.database.pool())
+                    .await
+                    .unwrap()
+                    .get(0);
+                let most = 4 + usize::try_from(methods).unwrap();
+                assert!(by_invoice.values().all(|charges| *charges <= most), "{by_invoice:?}");
             }
         });
     }

@@ -50,7 +50,7 @@ use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
 use crate::tax::TaxAmount;
 
-/// Days that a customer has to pay, from finalisation.
+/// Days that a customer has to pay, from finalisation, where the terms of collection do not say otherwise.
 pub const PAYMENT_TERM_DAYS: i64 = 14;
 /// Invoices that one page of [`list_all`] holds at most.
 pub const MAX_PAGE: i64 = 1000;

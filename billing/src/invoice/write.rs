@@ -6,13 +6,13 @@ use schemas::db::next_ids;
 use schemas::ids::{EntityId, InvoiceId, InvoiceLineId};
 use schemas::inventory::{Customer, EntityProfile};
 use schemas::money::Money;
-use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::AnyConnection;
 
-use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, PAYMENT_TERM_DAYS, number};
+use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, number};
 use crate::BillingError;
 use crate::bulk;
+use crate::dunning::{self, Terms};
 use crate::event::{self, EventType, NewEvent};
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::{DraftLine, LineKind};
@@ -60,6 +60,7 @@ pub(super) async fn write(
 ) -> Result<Vec<Written>, BillingError> {
     let count = i64::try_from(documents.len()).unwrap_or(i64::MAX);
     let first = next_ids(connection, "invoice", count).await?;
+    let terms = dunning::terms(&mut *connection).await?;
     let numbered = documents.iter().map(|document| {
         let Parties { entity, seller, .. } = document.parties;
         (entity, seller, document.draft.kind)
@@ -73,7 +74,7 @@ pub(super) async fn write(
     let mut rows = Vec::with_capacity(documents.len());
     let mut written = Vec::with_capacity(documents.len());
     for ((document, id), number) in documents.iter().zip((first..).map(InvoiceId)).zip(numbers) {
-        rows.push(Row::of(document, id, &number, now_ms)?);
+        rows.push(Row::of(document, id, &number, &terms, now_ms)?);
         written.push(Written {
             id,
             number,
@@ -125,7 +126,13 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(document: &NewDocument<'a>, id: InvoiceId, number: &str, now_ms: i64) -> Result<Row<'a>, BillingError> {
+    fn of(
+        document: &NewDocument<'a>,
+        id: InvoiceId,
+        number: &str,
+        terms: &Terms,
+        now_ms: i64,
+    ) -> Result<Row<'a>, BillingError> {
         let draft = document.draft;
         Ok(Row {
             document: *document,
@@ -140,7 +147,7 @@ impl<'a> Row<'a> {
             },
             finalised_at_ms: now_ms,
             due_at_ms: match draft.kind {
-                InvoiceKind::Invoice => now_ms + PAYMENT_TERM_DAYS * DAY_MS,
+                InvoiceKind::Invoice => terms.due_at_ms(now_ms),
                 InvoiceKind::CreditNote => now_ms,
             },
         })

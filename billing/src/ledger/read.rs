@@ -29,6 +29,8 @@ pub struct PostedTransaction {
     pub refund: Option<RefundId>,
     pub description: String,
     pub posted_at_ms: i64,
+    /// Of a payment that came in: its value date, where it is not when it was posted.
+    pub value_at_ms: Option<i64>,
     pub postings: Vec<Posted>,
 }
 
@@ -59,7 +61,8 @@ pub async fn transactions(
 ) -> Result<Vec<PostedTransaction>, LedgerError> {
     let rows = sqlx::query(
         "SELECT t.id, t.idempotency_key, t.customer_id, t.invoice_id, t.payment_id, t.refund_id, t.description, \
-         t.posted_at_ms, a.name, p.currency, p.amount_minor FROM ( \
+         t.posted_at_ms, (SELECT y.value_at_ms FROM payments y WHERE y.id = t.payment_id \
+           AND t.idempotency_key = 'payment:pay_' || CAST(y.id AS TEXT)) AS value_at_ms, a.name, p.currency, p.amount_minor FROM ( \
            SELECT * FROM ledger_transactions x WHERE x.id < $1 AND ($2 = 0 OR x.customer_id = $2) \
              AND ($3 = 0 OR x.invoice_id = $3) AND ($4 = 0 OR x.payment_id = $4) \
              AND x.posted_at_ms >= $5 AND x.posted_at_ms < $6 AND ($7 = '' OR EXISTS ( \
@@ -98,6 +101,7 @@ pub async fn transactions(
                 refund: row.try_get::<Option<i64>, _>("refund_id")?.map(RefundId),
                 description: row.try_get("description")?,
                 posted_at_ms: row.try_get("posted_at_ms")?,
+                value_at_ms: row.try_get("value_at_ms")?,
                 postings: vec![posted],
             }),
         }
@@ -148,6 +152,8 @@ pub async fn owed(db: impl AnyExecutor<'_>, customer: Option<CustomerId>) -> Res
 pub struct StatementLine {
     pub transaction: TransactionId,
     pub posted_at_ms: i64,
+    /// Of a payment that came in: its value date.
+    pub value_at_ms: Option<i64>,
     pub description: String,
     pub invoice: Option<InvoiceId>,
     pub payment: Option<PaymentId>,
@@ -171,7 +177,9 @@ pub async fn statement(
     limit: i64,
 ) -> Result<Vec<StatementLine>, LedgerError> {
     let rows = sqlx::query(
-        "SELECT r.id, r.currency, r.owed, r.credit, r.balance, t.description, t.posted_at_ms, t.invoice_id, t.payment_id \
+        "SELECT r.id, r.currency, r.owed, r.credit, r.balance, t.description, t.posted_at_ms, t.invoice_id, t.payment_id, \
+         (SELECT y.value_at_ms FROM payments y WHERE y.id = t.payment_id \
+           AND t.idempotency_key = 'payment:pay_' || CAST(y.id AS TEXT)) AS value_at_ms \
          FROM (SELECT id, currency, owed, credit, \
              CAST(sum(owed - credit) OVER (PARTITION BY currency ORDER BY id) AS BIGINT) AS balance FROM ( \
                SELECT p.transaction_id AS id, p.currency, \
@@ -192,6 +200,7 @@ pub async fn statement(
         lines.push(StatementLine {
             transaction: TransactionId(row.try_get("id")?),
             posted_at_ms: row.try_get("posted_at_ms")?,
+            value_at_ms: row.try_get("value_at_ms")?,
             description: row.try_get("description")?,
             invoice: row.try_get::<Option<i64>, _>("invoice_id")?.map(InvoiceId),
             payment: row.try_get::<Option<i64>, _>("payment_id")?.map(PaymentId),

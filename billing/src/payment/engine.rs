@@ -449,7 +449,7 @@ pub(crate) async fn record(
     };
     sqlx::query(
         "UPDATE payments SET state = $2, reference = $3, action_url = $4, error = $5, updated_at_ms = $6, check_at_ms = $7, \
-         paid_at_ms = $8 WHERE id = $1",
+         paid_at_ms = $8, value_at_ms = $8 WHERE id = $1",
     )
     .bind(id.0)
     .bind(next.name())

@@ -55,6 +55,7 @@ pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
 
 use std::sync::Arc;
 
+use jiff::civil::Date;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId, RefundId};
 use schemas::money::{Currency, Money, MoneyError};
 
@@ -153,6 +154,10 @@ pub enum PaymentError {
     },
     #[error("{reference:?} was recorded before, as {payment}")]
     RecordedBefore { reference: String, payment: PaymentId },
+    #[error(
+        "the value date of a transfer lies between {earliest} and {latest}, not on {date}: record it once it has come in"
+    )]
+    ValueDate { date: Date, earliest: Date, latest: Date },
     #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
     Text {
         field: &'static str,

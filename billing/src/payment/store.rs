@@ -1,5 +1,8 @@
 //! Payments as rows.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
 use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
@@ -56,10 +59,20 @@ pub struct Payment {
     pub updated_at_ms: i64,
     pub check_at_ms: Option<i64>,
     pub paid_at_ms: Option<i64>,
+    /// When the bank or the gateway had it: of a transfer midnight UTC of its value date.
+    pub value_at_ms: Option<i64>,
+}
+
+impl Payment {
+    /// The day of the bank, as finance books it: days are those of UTC.
+    pub fn value_date(&self) -> Option<Date> {
+        let at = Timestamp::from_millisecond(self.value_at_ms?).ok()?;
+        Some(at.to_zoned(TimeZone::UTC).date())
+    }
 }
 
 pub(crate) const SELECT: &str = "SELECT id, customer_id, invoice_id, gateway, method_id, currency, amount_minor, idempotency_key, state, \
-     reference, action_url, error, calls, note, created_at_ms, updated_at_ms, check_at_ms, paid_at_ms FROM payments";
+     reference, action_url, error, calls, note, created_at_ms, updated_at_ms, check_at_ms, paid_at_ms, value_at_ms FROM payments";
 
 /// Which payments to list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -149,5 +162,6 @@ pub(crate) fn read(row: &AnyRow) -> Result<Payment, PaymentError> {
         updated_at_ms: row.try_get("updated_at_ms")?,
         check_at_ms: row.try_get("check_at_ms")?,
         paid_at_ms: row.try_get("paid_at_ms")?,
+        value_at_ms: row.try_get("value_at_ms")?,
     })
 }

@@ -5,8 +5,8 @@ use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    SettlementError, Source, allocate, available_credit, floor_at_zero, lock_customer, minus, nonzero, positive, post,
-    recompute_status, smaller,
+    SettlementError, Source, allocate, available_credit, claim, claim_spent_credit, floor_at_zero, lock_customer,
+    minus, nonzero, positive, post, recompute_status, smaller,
 };
 use crate::ledger::{self, Account, NewTransaction};
 
@@ -115,8 +115,8 @@ pub async fn refund_returned(
 }
 
 /// A gateway gave a payment, or a part of it, back without us. What had become credit goes first, then the invoice it paid is
-/// open again; what neither holds any more is taken from the credit, which may go below zero. `refund` is the row that
-/// records it, and its key.
+/// open again; what neither holds any more is taken from the credit. Where that was spent, what it paid is open again.
+/// `refund` is the row that records it, and its key.
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
@@ -273,8 +273,12 @@ async fn take(
         )
         .await?;
         recompute_status(connection, invoice, now_ms).await?;
+        if reopened.minor > 0 {
+            let number = super::document(&mut *connection, invoice).await?.number;
+            claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
+        }
     }
-    Ok(())
+    claim_spent_credit(connection, paid.customer, currency, now_ms).await
 }
 
 /// The balance of an account by the transactions of one payment.

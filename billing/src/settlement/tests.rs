@@ -322,12 +322,41 @@ async fn what_the_gateway_took_back_is_owed_again() {
     assert_eq!(books.status(invoice).await, "finalised");
     books.assert_clean().await;
 
-    // Credit that was spent is taken back below zero.
+    // What credit paid that is taken back is open again.
     let top_up = books.top_up(1_000).await;
     assert_eq!(books.apply_credit(invoice).await, 1_000);
     books.take_back(top_up, 1_000).await;
-    assert_eq!(books.credit().await, -1_000);
+    assert_eq!((books.credit().await, books.open(invoice).await), (0, 10_000));
     assert_eq!(books.apply_credit(invoice).await, 0);
+    books.assert_clean().await;
+
+    // What had been refunded is owed without an invoice.
+    let top_up = books.top_up(1_000).await;
+    books.refund(top_up, 600).await;
+    books.take_back(top_up, 1_000).await;
+    assert_eq!((books.credit().await, books.open(invoice).await), (-600, 10_000));
+    books.assert_clean().await;
+    let paid = books.document(2_000, None).await;
+    books.pay(paid, 2_600).await;
+    assert_eq!(books.credit().await, 0);
+    books.assert_clean().await;
+}
+
+#[tokio::test]
+async fn an_invoice_is_opened_again_for_what_its_credit_notes_left_of_it() {
+    let books = Books::new().await;
+    let top_up = books.top_up(3_000).await;
+    let (first, second) = (books.document(2_000, None).await, books.document(1_000, None).await);
+    assert_eq!(
+        (books.apply_credit(first).await, books.apply_credit(second).await),
+        (2_000, 1_000)
+    );
+    // 15.00 of the first come back as credit and are refunded; then all of the payment is taken back.
+    assert_eq!(books.credit_note(first, 1_500).await, (0, 1_500));
+    books.refund(top_up, 1_500).await;
+    books.take_back(top_up, 3_000).await;
+    assert_eq!((books.open(first).await, books.open(second).await), (500, 1_000));
+    assert_eq!(books.credit().await, -1_500);
     books.assert_clean().await;
 }
 

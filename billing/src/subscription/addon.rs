@@ -18,7 +18,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::load::{addons_of, contract, subscription};
 use super::state::{Happening, HoldCause, State};
 use super::write::{end_phase, transition};
-use super::{Subscription, change};
+use super::{Subscription, change, pause};
 use crate::BillingError;
 
 /// Notes that an add-on is cancelled with its plan, and the end that it had before, if any.
@@ -56,6 +56,10 @@ pub(super) async fn take_back(connection: &mut AnyConnection, addon: &Subscripti
     .execute(&mut *connection)
     .await?;
     let Some(own_ms) = own_ms else { return Ok(true) };
+    if pause::paused_from(&mut *connection, addon).await?.is_some() {
+        // Its phase has ended; the end holds when it goes on.
+        return Ok(false);
+    }
     let last = contract(&mut *connection, addon.id).await?.last_phase().clone();
     let to = local_date(own_ms, &addon.time_zone)?;
     end_phase(connection, last.id, to.max(last.from)).await?;
@@ -131,7 +135,8 @@ async fn hold(
         return Ok(());
     }
     transition(connection, addon, Happening::HoldPlaced, reason, actor, now_ms).await?;
-    place(connection, addon.id, cause, true, reason, now_ms).await
+    place(connection, addon.id, cause, true, reason, now_ms).await?;
+    pause::follow(connection, addon.id, now_ms).await
 }
 
 /// Releases what was held with a plan.
@@ -146,9 +151,11 @@ pub(super) async fn release_all(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     for addon in addons_of(&mut *connection, parent).await? {
-        if lift(connection, addon.id, cause, true, now_ms).await?
-            && change::holds(connection, addon.id).await?.is_empty()
-        {
+        if !lift(connection, addon.id, cause, true, now_ms).await? {
+            continue;
+        }
+        pause::follow(connection, addon.id, now_ms).await?;
+        if change::holds(connection, addon.id).await?.is_empty() {
             let happening = match addon.cancel_at_ms {
                 Some(_) => Happening::HoldsLiftedOfCancelled,
                 None => Happening::HoldsLifted,

@@ -16,7 +16,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::load::{addons_of, contract};
 use super::state::{Happening, HoldCause, State};
 use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition};
-use super::{Contract, MAX_QUANTITY, Phase, addon};
+use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::event::EventType;
@@ -57,7 +57,10 @@ pub async fn change(
 ) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
-    if matches!(subscription.state, State::Cancelled | State::Ended) || subscription.cancel_at_ms.is_some() {
+    // While nothing is charged there is no phase to change: it is changed once it is paid for.
+    let is_paused = pause::paused_from(connection, subscription).await?.is_some();
+    if is_paused || matches!(subscription.state, State::Cancelled | State::Ended) || subscription.cancel_at_ms.is_some()
+    {
         return Err(BillingError::Refused {
             subscription: id,
             what: "changed",
@@ -252,6 +255,8 @@ pub(super) async fn cancel_and(
     let last_day = match end {
         End::Now => today,
         End::CycleEnd if today < first => first,
+        // No cycle is paid for.
+        End::CycleEnd if pause::paused_from(connection, subscription).await?.is_some() => today,
         End::CycleEnd => before.base_period_at(how.as_of_ms)?.1.nominal.end_date,
         End::On(date) if date < today => {
             return Err(BillingError::DateOver {
@@ -337,8 +342,10 @@ pub async fn resume(
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE phases SET to_date = NULL WHERE id = $1")
+    let paused_from = pause::paused_from(connection, subscription).await?;
+    sqlx::query("UPDATE phases SET to_date = $2 WHERE id = $1")
         .bind(before.last_phase().id.0)
+        .bind(paused_from.map(|date| date.to_string()))
         .execute(&mut *connection)
         .await?;
     let facts = json!({ "plan": before.last_phase().plan.name, "service": before.service.name });
@@ -569,6 +576,7 @@ pub async fn hold(
     .await?;
     addon::place(connection, id, cause, false, &reason, now_ms).await?;
     addon::hold_all(connection, id, cause, &reason, actor, now_ms).await?;
+    pause::follow(connection, id, now_ms).await?;
     if was_running && before.subscription.parent.is_none() {
         let facts = json!({
             "service": before.service.name, "service_id": before.service.id, "cause": cause.name(), "reason": reason,
@@ -600,6 +608,7 @@ pub async fn release(
     if !addon::lift(connection, id, cause, false, now_ms).await? {
         return Ok(());
     }
+    pause::follow(connection, id, now_ms).await?;
     addon::release_all(connection, id, cause, actor, now_ms).await?;
     if !holds(connection, id).await?.is_empty() {
         return Ok(());
@@ -645,7 +654,7 @@ pub async fn holds(connection: &mut AnyConnection, id: SubscriptionId) -> Result
 }
 
 /// The start of the cycle of a phase that a day lies in.
-fn cycle_start(phase: &Phase, contract: &Contract, date: Date) -> Result<Date, BillingError> {
+pub(super) fn cycle_start(phase: &Phase, contract: &Contract, date: Date) -> Result<Date, BillingError> {
     let whole = Phase {
         to: None,
         ..phase.clone()

@@ -15,6 +15,7 @@ mod addon;
 mod begin;
 pub mod change;
 mod load;
+mod pause;
 pub mod reprice;
 pub mod schedule;
 pub mod state;
@@ -31,6 +32,7 @@ pub use load::{
     Catalog, StateChange, contract, contracts_of, state_history, subscription, subscription_of, subscriptions,
     subscriptions_of,
 };
+pub use pause::paused_from;
 use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{Customer, Service};
 use schemas::period::{AnchorDay, Period, local_date};

@@ -22,6 +22,8 @@ pub enum Cause {
     Overpaid,
     /// It paid for an invoice.
     Invoice,
+    /// What it had paid is to be paid again: the payment that it came from was taken back.
+    InvoiceReopened,
     CreditNote,
     /// Given by staff.
     Granted,
@@ -42,6 +44,7 @@ impl Cause {
             ("payment", false) if note == BOUGHT_NOTE => Cause::Bought,
             ("payment", false) => Cause::PaidIn,
             ("credit", _) => Cause::Invoice,
+            ("uncredit", _) => Cause::InvoiceReopened,
             ("credit_note", _) => Cause::CreditNote,
             ("grant", _) => Cause::Granted,
             ("refund", _) => Cause::Refunded,

@@ -32,8 +32,19 @@ struct AgingAnswer {
     currencies: Vec<AgedCurrency>,
 }
 
-async fn open_invoices(State(state): State<AppState>, _: Finance) -> Result<Json<AgingAnswer>, ApiError> {
-    let at_ms = state.now_ms();
+#[derive(serde::Deserialize)]
+struct AgingAsked {
+    /// An instant, UTC milliseconds; now where it is absent.
+    #[serde(default)]
+    at_ms: Option<i64>,
+}
+
+async fn open_invoices(
+    State(state): State<AppState>,
+    _: Finance,
+    ApiQuery(asked): ApiQuery<AgingAsked>,
+) -> Result<Json<AgingAnswer>, ApiError> {
+    let at_ms = asked.at_ms.unwrap_or_else(|| state.now_ms());
     let currencies = aging(state.db().pool(), at_ms).await?;
     Ok(Json(AgingAnswer { at_ms, currencies }))
 }

@@ -229,6 +229,7 @@ fn movement_row(movement: Movement, zone: &TimeZone) -> MovementRow {
         Cause::PaidIn => "Paid in".to_owned(),
         Cause::Overpaid => format!("Paid more than {number} asked"),
         Cause::Invoice => format!("Paid for {number}"),
+        Cause::InvoiceReopened => format!("{number} is to be paid again"),
         Cause::CreditNote => format!("Credit note {number}"),
         Cause::Granted => "Credit from us".to_owned(),
         Cause::Refunded => "Refunded to you".to_owned(),
@@ -257,6 +258,8 @@ struct CreditPage {
     time_zone: String,
     balance: Money,
     is_below_zero: bool,
+    /// By when a balance below zero is to be paid.
+    owed_by: Option<String>,
     /// What can be spent, where that is less.
     available: Option<Money>,
     top_up: TopUpView,
@@ -318,6 +321,9 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
     let available = settlement::available_credit(&mut connection, customer.id, currency)
         .await
         .map_err(ask)?;
+    let owed_by = settlement::credit_claim_due(&mut *connection, customer.id, currency)
+        .await
+        .map_err(ask)?;
     let top_up = top_up::settings(&mut *connection, customer.id).await?;
     let mut movements = top_up::movements(&mut connection, customer.id, before, PAGE_MOVEMENTS + 1).await?;
     drop(connection);
@@ -342,6 +348,7 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
         shell: Shell::new(&customer.who, "Credit", PATH),
         time_zone: owner.time_zone_name().to_owned(),
         is_below_zero: balance.minor < 0,
+        owed_by: owed_by.map(|at_ms| format::date(at_ms, &zone)),
         available: (available != balance && balance.minor > 0).then_some(available),
         balance,
         top_up: TopUpView::new(top_up.as_ref(), !methods.is_empty(), now_ms, &zone),

@@ -6,6 +6,7 @@
 mod aging;
 mod customer;
 mod customer_end;
+mod customer_transfer;
 mod customers;
 mod document;
 mod export;
@@ -69,6 +70,10 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/customers/{customer}/profile", post(customer::profile))
         .route("/finance/customers/{customer}/charge", post(customer::charge))
         .route("/finance/customers/{customer}/grant", post(customer::grant))
+        .route(
+            "/finance/customers/{customer}/transfer",
+            post(customer_transfer::transfer),
+        )
         .route("/finance/customers/{customer}/close", post(customer::close))
         .route("/finance/customers/{customer}/terminate", post(customer_end::terminate))
         .route("/finance/customers/{customer}/delete", post(customer_end::delete))
@@ -377,5 +382,7 @@ fn currency(code: String) -> Result<Currency, Failure> {
         .map_err(|error: schemas::money::MoneyError| Failure::internal("read a currency")(error.into()))
 }
 
+#[cfg(test)]
+mod collection_tests;
 #[cfg(test)]
 mod tests;

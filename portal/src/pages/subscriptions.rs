@@ -220,6 +220,8 @@ struct SubscriptionPage {
     coupon: Option<String>,
     state: StateView,
     held_for: Vec<&'static str>,
+    /// The first day that is not charged while the service is suspended for an unpaid invoice.
+    not_charged_from: Option<String>,
     next: Option<DraftView>,
     addons: Vec<SubscriptionRow>,
     parent: Option<String>,
@@ -354,6 +356,7 @@ async fn subscription_page(
     let subscription = &contract.subscription;
     let zone = &subscription.time_zone;
     let held = change::holds(&mut connection, subscription.id).await?;
+    let paused_from = billing::subscription::paused_from(&mut connection, subscription).await?;
     let scheduled = scheduled_rows(&mut connection, customer.id, &contract).await?;
     let events = event_rows(&mut connection, subscription.id, zone).await?;
     let mut addons = Vec::new();
@@ -387,6 +390,7 @@ async fn subscription_page(
         coupon: contract.coupon.as_ref().map(|coupon| coupon.coupon.code.clone()),
         state: StateView::new(&contract),
         held_for: held.into_iter().map(hold_words).collect(),
+        not_charged_from: paused_from.map(|day| day.strftime("%-d %b %Y").to_string()),
         next: next.map(|draft| DraftView::of(&draft, &together, zone)),
         addons,
         parent: subscription.parent.map(|parent| parent.to_string()),

@@ -25,7 +25,7 @@ use schemas::db::Database;
 use schemas::window::{DAY_MS, WindowStart};
 
 use super::collect::{Running, StopSignal};
-use super::serve::{Portal, bind, start_billing};
+use super::serve::{Portal, bind, start_billing, store_terms};
 use crate::config::Config;
 
 /// Lets the fleet be the same in every demo.
@@ -94,9 +94,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     let signal = StopSignal::watch()?;
-    let running = Running::start(&config, database.clone(), Some(config_path)).await?;
+    store_terms(&config, &database, now.as_millisecond()).await?;
+    let running = Running::start(&config, database.clone(), Some(config_path.clone())).await?;
     let clock = Clock::system();
-    let billing = start_billing(&config, &database, &running, &clock, &Gateways::default())?;
+    let billing = start_billing(
+        &config,
+        Some(config_path),
+        &database,
+        &running,
+        &clock,
+        &Gateways::default(),
+    )?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;

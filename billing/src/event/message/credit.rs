@@ -30,6 +30,27 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                 .fact("Balance", balance)
                 .page("Top up", "/credit")
         }
+        EventType::CreditOwed | EventType::CreditOverdue => {
+            let (is_late, due) = (event.event_type == EventType::CreditOverdue, facts.day("due_at_ms"));
+            let subject = match is_late {
+                true => format!("{amount} is overdue"),
+                false => format!("You owe us {amount}"),
+            };
+            Message::new(Tone::Alert, subject.clone(), subject)
+                .say(format!(
+                    "A payment that had been refunded to you was taken back as well, so your credit is {amount} below zero."
+                ))
+                .say_if(due.as_ref().map(|due| match is_late {
+                    true => format!("It was due on {due} and has not been paid."),
+                    false => format!("Please pay it by {due}: add credit in the portal, or send a bank transfer."),
+                }))
+                .say_if(facts.day("suspends_at_ms").map(|day| {
+                    format!("If it is not paid by {day}, your services are suspended.")
+                }))
+                .fact("Balance", balance)
+                .fact("Due on", due)
+                .page("Pay it", "/credit")
+        }
         EventType::TopUpSucceeded => Message::new(
             Tone::Good,
             format!("Your account was topped up by {amount}"),

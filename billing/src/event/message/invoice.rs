@@ -33,6 +33,20 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
         .say(format!("Invoice {number}{for_amount} is settled. Thank you."))
         .fact("Amount", amount)
         .page("See the invoice", invoice_page(event, facts)),
+        EventType::InvoiceDueSoon => {
+            let open = facts.money("open_minor").or(amount);
+            let when = due.as_ref().map_or(String::new(), |due| format!(" on {due}"));
+            Message::new(
+                Tone::Plain,
+                format!("Invoice {number} is due{when}{}", colon(&open)),
+                format!("Invoice {number} is due soon"),
+            )
+            .say(format!("Invoice {number} is due{when} and is still open."))
+            .say("If you have saved a way to pay, it is charged on that day. Otherwise please pay it in the portal or by bank transfer.")
+            .fact("Open", open)
+            .fact("Due on", due)
+            .page("See and pay the invoice", invoice_page(event, facts))
+        }
         EventType::InvoiceOverdue => {
             let open = facts.money("open_minor").or(amount);
             let what = match &open {
@@ -50,9 +64,26 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
             .say_if(
                 suspends.map(|day| format!("If it is not paid by {day}, the services that it bills are suspended.")),
             )
+            .say_if(facts.day("terminates_at_ms").map(|day| {
+                format!("If it is still not paid by {day}, their subscriptions end and their data is deleted.")
+            }))
             .say("If you have paid in the meantime, please disregard this message.")
             .fact("Open", open)
             .fact("Was due on", due)
+            .page("Pay now", invoice_page(event, facts))
+        }
+        EventType::InvoiceReopened => {
+            let open = facts.money("open_minor").or(amount);
+            Message::new(
+                Tone::Alert,
+                format!("Invoice {number} is open again{}", colon(&open)),
+                format!("Invoice {number} is open again"),
+            )
+            .say(format!(
+                "What invoice {number} was paid with was taken back, so it has to be paid again."
+            ))
+            .say("It is not charged by itself: please pay it in the portal or by bank transfer.")
+            .fact("Open", open)
             .page("Pay now", invoice_page(event, facts))
         }
         EventType::InvoiceVoided => Message::new(

@@ -1,13 +1,14 @@
 //! Open invoices by how long they have been due.
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use billing::aging::{AgedCurrency, BUCKETS, aging};
 use jiff::tz::TimeZone;
 use schemas::money::Money;
 
 use super::PATH;
+use super::transactions::midnight;
 use crate::auth::Finance;
 use crate::error::{PageError, page};
 use crate::format;
@@ -19,17 +20,35 @@ use crate::state::AppState;
 struct AgingPage {
     shell: Shell,
     at: String,
+    /// What was asked for.
+    day: String,
     buckets: [&'static str; 5],
     currencies: Vec<AgedCurrency>,
 }
 
-pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
-    let now_ms = state.now_ms();
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct Shown {
+    /// The end of this day, in UTC; empty for now.
+    #[serde(default)]
+    day: String,
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    Finance(who): Finance,
+    Query(shown): Query<Shown>,
+) -> Result<Response, PageError> {
+    // The whole day: its last millisecond.
+    let at_ms = match midnight(&shown.day, 1)? {
+        Some(next_ms) => next_ms - 1,
+        None => state.now_ms(),
+    };
     page(&AgingPage {
         shell: Shell::new(&who, "Aging", PATH),
-        at: format::minute(now_ms, &TimeZone::UTC),
+        at: format::minute(at_ms, &TimeZone::UTC),
+        day: shown.day.trim().to_owned(),
         buckets: BUCKETS,
-        currencies: aging(state.db().pool(), now_ms).await?,
+        currencies: aging(state.db().pool(), at_ms).await?,
     })
 }
 

@@ -15,6 +15,7 @@ use schemas::inventory::{self, BillingProfile, Customer, Entity, InventoryError}
 use schemas::money::Money;
 use serde_json::json;
 
+use super::transactions::other_day;
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance, Role};
@@ -40,6 +41,8 @@ struct SubscriptionRow {
 
 struct StatementRow {
     at: String,
+    /// Of a payment whose value date is another day.
+    value_date: Option<String>,
     description: String,
     invoice: Option<InvoiceId>,
     owed: Money,
@@ -127,6 +130,7 @@ async fn render(
         .map(|last| format!("{PATH}/customers/{id}?before={}#statement", last.transaction));
     let statement = lines.into_iter().map(|line| StatementRow {
         at: format::minute(line.posted_at_ms, &zone),
+        value_date: other_day(line.value_at_ms, line.posted_at_ms),
         description: line.description,
         invoice: line.invoice,
         owed: line.owed,
@@ -195,6 +199,7 @@ fn notice(done: &str) -> Option<&'static str> {
     match done {
         "profile" => Some("The profile was changed. It holds from the next invoice on."),
         "charge" => Some("The next invoice charges it."),
+        "transfer" => Some("The transfer was recorded. What is open is paid from it within a minute."),
         "grant" => Some("The credit was granted."),
         "close" => Some("What was due has been charged."),
         "nothing" => Some("Nothing is due to be charged yet."),

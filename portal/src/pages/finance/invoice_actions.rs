@@ -141,10 +141,12 @@ pub(super) async fn transfer(
             amount,
             reference: &reference,
             note: fields.text("note"),
+            value_date: fields.optional_date("value_date")?,
         };
         let payment = record_transfer_in(action.connection(), &transfer, now_ms).await?;
         let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
-            "after": {"payment": payment.id, "amount": amount.to_string(), "reference": reference}});
+            "after": {"payment": payment.id, "amount": amount.to_string(), "reference": reference,
+                "value_date": payment.value_date().map(|date| date.to_string())}});
         action
             .record("payment.record_transfer", found.invoice.id, change)
             .await?;

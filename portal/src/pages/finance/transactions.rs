@@ -46,10 +46,18 @@ pub(super) struct PostingRow {
 pub(super) struct TransactionRow {
     pub(super) id: String,
     pub(super) posted: String,
+    /// Of a payment whose value date is not the day on which it was posted.
+    pub(super) value_date: Option<String>,
     pub(super) description: String,
     pub(super) invoice: Option<String>,
     pub(super) payment: Option<String>,
     pub(super) postings: Vec<PostingRow>,
+}
+
+/// The value date in words, where it is another day than that of the posting.
+pub(super) fn other_day(value_at_ms: Option<i64>, posted_at_ms: i64) -> Option<String> {
+    let day = |at_ms: i64| format::date(at_ms, &TimeZone::UTC);
+    value_at_ms.map(day).filter(|value| *value != day(posted_at_ms))
 }
 
 pub(super) fn transaction_rows(found: &[PostedTransaction]) -> Result<Vec<TransactionRow>, Failure> {
@@ -72,6 +80,7 @@ pub(super) fn transaction_rows(found: &[PostedTransaction]) -> Result<Vec<Transa
         rows.push(TransactionRow {
             id: transaction.id.to_string(),
             posted: format::minute(transaction.posted_at_ms, &TimeZone::UTC),
+            value_date: other_day(transaction.value_at_ms, transaction.posted_at_ms),
             description: transaction.description.clone(),
             invoice: transaction.invoice.map(|invoice| invoice.to_string()),
             payment: transaction.payment.map(|payment| payment.to_string()),
@@ -92,7 +101,7 @@ struct TransactionsPage {
 }
 
 /// Midnight of a day in UTC, `days` later.
-fn midnight(text: &str, days: i64) -> Result<Option<i64>, Failure> {
+pub(super) fn midnight(text: &str, days: i64) -> Result<Option<i64>, Failure> {
     let wrong = || Failure::BadRequest(format!("a day is like 2026-11-30, not {text:?}"));
     if text.trim().is_empty() {
         return Ok(None);

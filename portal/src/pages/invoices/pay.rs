@@ -3,9 +3,11 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use billing::dunning::{self, Outlook};
 use billing::invoice::InvoiceKind;
 use billing::payment::{self, NewPayment, PaymentError, PaymentFilter, State as Stand};
 use billing::settlement::{self, SettlementError};
+use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;
 use schemas::money::Money;
 
@@ -13,6 +15,7 @@ use super::{PATH, Told, invoice_page, zone_of};
 use crate::auth::{CsrfForm, Customer};
 use crate::customer::invoice_of;
 use crate::error::{Failure, PageError};
+use crate::format;
 use crate::once::{self, form_token};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::pages::payment_methods::method_of;
@@ -27,7 +30,41 @@ pub(super) struct PayView {
     /// Why the last payment failed.
     pub(super) failed: Option<String>,
     pub(super) instructions: String,
+    /// What happens by itself while it is not paid, in sentences.
+    pub(super) coming: Vec<String>,
     pub(super) form_token: String,
+}
+
+/// What still comes by itself, on days of the invoice's own zone.
+fn coming_words(outlook: &Outlook, zone: &TimeZone) -> Vec<String> {
+    let day = |at_ms: i64| format::date(at_ms, zone);
+    let mut words = Vec::new();
+    let charges: Vec<String> = outlook.charges_at_ms.iter().copied().map(day).collect();
+    match &charges[..] {
+        [] => {}
+        [once] => words.push(format!("Your default way to pay is charged on {once}.")),
+        [first, rest @ ..] => words.push(format!(
+            "Your default way to pay is charged on {first} and, if that fails, again on {}.",
+            rest.join(", ")
+        )),
+    }
+    if let Some(at_ms) = outlook.suspends_at_ms {
+        let meanwhile = match outlook.bills_suspended {
+            true => "Their price is charged all the same.",
+            false => "Whole days of it are not charged.",
+        };
+        words.push(format!(
+            "If it is still open on {}, the services on it are suspended. {meanwhile}",
+            day(at_ms)
+        ));
+    }
+    if let Some(at_ms) = outlook.terminates_at_ms {
+        words.push(format!(
+            "Subscriptions that are suspended for it end on {}, and their data is deleted.",
+            day(at_ms)
+        ));
+    }
+    words
 }
 
 fn ask(error: SettlementError) -> Failure {
@@ -50,6 +87,9 @@ pub(super) async fn pay_view(
     let credit = settlement::available_credit(&mut connection, customer, invoice.currency)
         .await
         .map_err(ask)?;
+    let outlook = dunning::outlook(&mut connection, invoice.id)
+        .await
+        .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
     drop(connection);
     let from_credit = credit.minor.min(invoice.outstanding().minor);
     Ok(PayView {
@@ -60,6 +100,7 @@ pub(super) async fn pay_view(
             .filter(|last| last.state == Stand::Failed)
             .map(|last| paying::error_words(&last.error)),
         instructions: invoice.seller.payment_instructions.clone(),
+        coming: outlook.map_or(Vec::new(), |outlook| coming_words(&outlook, &zone)),
         form_token: form_token(),
     })
 }
