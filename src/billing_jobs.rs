@@ -359,3 +359,36 @@ impl BillingJobs {
 fn causes(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_of_a_changed_configuration_are_taken_once_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ezscale.toml");
+        let write = |text: &str, second: u64| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second))
+                .unwrap();
+        };
+        write("[collection]\nsuspend_day = 20\n", 1);
+        let mut file = TermsFile::new(Some(path.clone()));
+        // What it said at the start is in force.
+        assert!(file.changed().is_none());
+        write("[collection]\nsuspend_day = 30\n", 2);
+        assert!(file.changed().is_none());
+        let config = file.changed().unwrap().unwrap();
+        assert_eq!(config.collection.suspend_day, 30);
+        assert!(file.changed().is_none());
+        // One with mistakes is told once and changes nothing.
+        write("[collection]\nsuspend_day = 3\n", 3);
+        assert!(file.changed().is_none());
+        let error = format!("{:#}", file.changed().unwrap().unwrap_err());
+        assert!(error.contains("nothing is charged by itself on day 7"), "{error}");
+        assert!(file.changed().is_none());
+        assert!(TermsFile::new(None).changed().is_none());
+    }
+}

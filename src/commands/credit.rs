@@ -73,6 +73,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             if available != balance {
                 println!("to spend   {available} (the rest is promised to refunds)");
             }
+            if let Some(due_ms) = settlement::credit_claim_due(&mut *connection, customer, owner.currency).await? {
+                println!("owed by    {}", instant_text(due_ms));
+            }
             print_top_up(top_up::settings(&mut *connection, customer).await?.as_ref());
         }
         Command::Grant {

@@ -120,12 +120,28 @@ pub(super) async fn note_late(
     .bind(AT_ONCE)
     .fetch_all(database.pool())
     .await?;
-    let mut failed = Vec::new();
+    let mut late = Vec::with_capacity(rows.len());
     for row in &rows {
-        let (id, number) = (SubscriptionId(row.try_get(0)?), row.try_get::<String, _>(2)?);
+        let reason = format!("invoice {} is overdue", row.try_get::<String, _>(2)?);
+        late.push((SubscriptionId(row.try_get(0)?), CustomerId(row.try_get(1)?), reason));
+    }
+    let rows = sqlx::query(
+        "SELECT s.id, s.customer_id FROM subscriptions s WHERE s.status = 'active' AND EXISTS (SELECT 1 FROM credit_claims c \
+         WHERE c.customer_id = s.customer_id AND c.due_at_ms <= $1 AND c.step > $2) ORDER BY s.id LIMIT $3",
+    )
+    .bind(now_ms)
+    .bind(Progress::CHARGED_FIRST.0)
+    .bind(AT_ONCE)
+    .fetch_all(database.pool())
+    .await?;
+    for row in &rows {
+        let reason = "credit below zero is overdue".to_owned();
+        late.push((SubscriptionId(row.try_get(0)?), CustomerId(row.try_get(1)?), reason));
+    }
+    let mut failed = Vec::new();
+    for (id, customer, reason) in late {
         let mut transaction = database.begin_write().await?;
-        settlement::lock_customer(&mut transaction, CustomerId(row.try_get(1)?)).await?;
-        let reason = format!("invoice {number} is overdue");
+        settlement::lock_customer(&mut transaction, customer).await?;
         match change::payment_late(&mut transaction, id, &reason, now_ms).await {
             Ok(()) => transaction.commit().await?,
             Err(error) => failed.push((id, error.into())),

@@ -1,5 +1,6 @@
 mod anytime;
 mod terms;
+mod upgrade;
 
 use proptest::prelude::*;
 use schemas::ids::PaymentId;

@@ -278,6 +278,14 @@ async fn take(
             claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
         }
     }
+    if paid.invoice.is_none() {
+        // Whoever took money back that had become credit does not want it taken again by itself.
+        sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1 AND is_enabled = 1")
+            .bind(paid.customer.0)
+            .bind(now_ms)
+            .execute(&mut *connection)
+            .await?;
+    }
     claim_spent_credit(connection, paid.customer, currency, now_ms).await
 }
 

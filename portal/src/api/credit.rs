@@ -67,6 +67,8 @@ struct CreditAnswer {
     balance: Money,
     /// What can be spent: not what refunds under way will take.
     available: Money,
+    /// By when a balance below zero is to be paid.
+    owed_by_ms: Option<i64>,
     /// `null` where it was never set.
     top_up: Option<TopUp>,
     /// The latest first.
@@ -83,12 +85,16 @@ async fn credit(State(state): State<AppState>, customer: Customer) -> Result<Jso
     let available = settlement::available_credit(&mut connection, customer.id, currency)
         .await
         .map_err(ask)?;
+    let owed_by_ms = settlement::credit_claim_due(&mut *connection, customer.id, currency)
+        .await
+        .map_err(ask)?;
     let top_up = top_up::settings(&mut *connection, customer.id).await?;
     drop(connection);
     let attempts = top_ups(&state, customer.id).await?;
     Ok(Json(CreditAnswer {
         balance,
         available,
+        owed_by_ms,
         top_up,
         attempts: attempts.into_iter().map(AttemptAnswer::from).collect(),
     }))

@@ -5,6 +5,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use billing::BillingError;
 use billing::aging::{AgedCurrency, aging};
+use billing::dunning::{self, Collection, CollectionFilter, Terms};
 use billing::ledger::{self, Owed, PostedTransaction, StatementLine, TransactionFilter};
 use schemas::ids::{CustomerId, TransactionId};
 use schemas::inventory::{self, InventoryError};
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/finance/aging", get(open_invoices))
         .route("/finance/balances", get(balances))
+        .route("/finance/collection", get(collection))
         .route("/finance/transactions", get(transactions))
         .route("/finance/customers/{customer}/statement", get(statement))
 }
@@ -47,6 +49,20 @@ async fn open_invoices(
     let at_ms = asked.at_ms.unwrap_or_else(|| state.now_ms());
     let currencies = aging(state.db().pool(), at_ms).await?;
     Ok(Json(AgingAnswer { at_ms, currencies }))
+}
+
+#[derive(Serialize)]
+struct CollectionAnswer {
+    terms: Terms,
+    invoices: Vec<Collection>,
+}
+
+async fn collection(State(state): State<AppState>, _: Finance) -> Result<Json<CollectionAnswer>, ApiError> {
+    let invoices = dunning::list(state.db().pool(), CollectionFilter::default())
+        .await
+        .map_err(|error| Failure::internal("ask what is collected")(error.into()))?;
+    let terms = dunning::terms(state.db().pool()).await?;
+    Ok(Json(CollectionAnswer { terms, invoices }))
 }
 
 #[derive(Serialize)]

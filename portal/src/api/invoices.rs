@@ -5,6 +5,7 @@ use analytics::Peer;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
+use billing::dunning::{self, Outlook};
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceKind, InvoiceLine, InvoiceStatus};
 use billing::rating::LineKind;
@@ -158,6 +159,8 @@ struct OneAnswer {
     #[serde(flatten)]
     invoice: InvoiceAnswer,
     lines: Vec<LineAnswer>,
+    /// Of one that is collected: what is still to come.
+    outlook: Option<Outlook>,
 }
 
 async fn one(
@@ -166,7 +169,12 @@ async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<OneAnswer>, ApiError> {
     let found = invoice_of(&state, customer.id, &id).await?;
+    let mut connection = state.db().pool().acquire().await?;
+    let outlook = dunning::outlook(&mut connection, found.invoice.id)
+        .await
+        .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
     Ok(Json(OneAnswer {
+        outlook,
         invoice: found.invoice.into(),
         lines: found.lines.into_iter().map(LineAnswer::from).collect(),
     }))

@@ -1,7 +1,7 @@
 //! Credit and payment methods that come at any time, and money that was taken back after it was spent.
 
 use super::*;
-use crate::aging;
+use crate::{aging, top_up};
 
 impl Debt {
     async fn grant(&self, minor: i64, cause: &str, now_ms: i64) {
@@ -333,6 +333,43 @@ async fn a_top_up_that_was_spent_and_charged_back_opens_what_it_paid() {
         (debt.state().await, debt.aged(Debt::day(61)).await),
         (State::Active, [0; 5])
     );
+}
+
+#[tokio::test]
+async fn automatic_top_up_ends_with_a_top_up_that_was_taken_back() {
+    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let usd = |minor| Money::new(minor, Currency::USD);
+    let mut transaction = debt.world.database.begin_write().await.unwrap();
+    let actor = crate::audit::Actor {
+        name: "ada",
+        user: None,
+        ip: "",
+    };
+    top_up::set(
+        &mut transaction,
+        debt.customer,
+        usd(1000),
+        usd(5000),
+        actor,
+        Debt::day(0),
+    )
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+    let payment = debt.top_up(5000, Debt::day(1)).await;
+    debt.charge_back(payment, 5000, Debt::day(2)).await;
+    for day in 2..=10 {
+        let checked = top_up::check_all(&debt.world.database, &debt.script, Debt::day(day))
+            .await
+            .unwrap();
+        assert!(checked.charged.is_empty() && checked.failed.is_empty(), "{checked:?}");
+    }
+    assert_eq!((debt.script.count(), debt.events("credit.low").await), (0, 1));
+    let settings = top_up::settings(debt.world.database.pool(), debt.customer)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!settings.is_enabled);
 }
 
 #[tokio::test]

@@ -122,6 +122,10 @@ async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
         "{body}"
     );
     assert!(!body.contains("subscriptions that are suspended for it end"), "{body}");
+    let json = ada.get(&format!("/api/v1{page}")).await.json();
+    // Nothing is saved to be charged; suspended on 13 July at noon.
+    assert_eq!(json["outlook"]["suspends_at_ms"], NOW_MS + 28 * DAY_MS);
+    assert_eq!(json["outlook"]["charges_at_ms"], serde_json::json!([]));
     let terms = billing::dunning::Terms {
         suspend_day: 20,
         terminate_day: Some(40),
@@ -143,4 +147,10 @@ async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
         body.contains("Subscriptions that are suspended for it end on 8 Aug 2025"),
         "{body}"
     );
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let json = finance.get("/api/v1/finance/collection").await.json();
+    assert_eq!(json["terms"]["terminate_day"], 40);
+    assert_eq!(json["invoices"].as_array().unwrap().len(), 2);
+    assert_eq!(ada.get("/api/v1/finance/collection").await.status, 403);
 }
