@@ -118,3 +118,93 @@ fn real_books_get_no_test_clock() {
         .expect("the binary runs");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the system's clock"));
 }
+
+/// What a command says that is refused.
+fn refused(data: &DataDir, arguments: &[&str]) -> String {
+    let output = data.command(arguments).output().expect("the binary runs");
+    assert!(!output.status.success(), "{arguments:?} is refused");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn commands_go_by_the_test_clock_and_take_no_amount_that_is_too_fine() {
+    let data = DataDir::new();
+    let start = Start::new("serve")
+        .netflow("127.0.0.1:0")
+        .http("127.0.0.1:0")
+        .arguments(&["--clock", "2030-01-01T00:00:00Z"]);
+    let server = start.on(&data);
+    let customer = [
+        "customer",
+        "add",
+        "--name",
+        "Ada",
+        "--email",
+        "ada@example.net",
+        "--currency",
+        "USD",
+        "--country",
+        "US",
+    ];
+    let customer = data.add(&customer, "cus_");
+    let service = data.add(&["service", "add", "--name", "web-1", "--customer", &customer], "svc_");
+    let plan = ["plan", "add", "--name", "small", "--model", "flat", "--price", "119.00"];
+    let price = data.add(&plan, "prc_");
+    data.add(&["subscription", "add", &service, "--price", &price], "sub_");
+    data.run(&["invoice", "close"]);
+    data.run(&["credit", "grant", &customer, "5", "--for", "t:1", "--reason", "a test"]);
+    data.run(&["clock", "set", "2030-01-20T00:00:00Z"]);
+    let overdue = data.run(&["dunning", "list", "--overdue"]);
+    assert!(overdue.contains("inv_1"), "{overdue}");
+    let used = data.run(&["usage"]);
+    assert!(used.contains("2029-12-21T00:00:00Z to 2030-01-20T00:00:00Z"), "{used}");
+    let budget = data.run(&["budget", "set", &customer, "100", "--reset-day", "1"]);
+    assert!(budget.contains("2030-02-01"), "{budget}");
+
+    for arguments in [
+        &[
+            "plan",
+            "add",
+            "--name",
+            "Z",
+            "--model",
+            "flat",
+            "--price",
+            "10.5",
+            "--currency",
+            "JPY",
+        ][..],
+        &["plan", "add", "--name", "Y", "--model", "flat", "--price", "19.995"],
+        &["coupon", "add", "R", "--amount", "0.005"],
+        &["payment", "record", "inv_1", "--amount", "118.995", "--reference", "a"],
+        &["budget", "set", &customer, "99.999"],
+        &[
+            "credit", "grant", &customer, "0.001", "--for", "t:2", "--reason", "a test",
+        ],
+    ] {
+        let said = refused(&data, arguments);
+        assert!(
+            said.contains("is finer than the smallest unit of"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let past = refused(&data, &["subscription", "cancel", "sub_1", "--on", "2030-01-11"]);
+    assert!(past.contains("cannot be dated back"), "{past}");
+    let past = refused(
+        &data,
+        &[
+            "coupon",
+            "add",
+            "OLD",
+            "--percent",
+            "5",
+            "--expires",
+            "2030-01-01T00:00:00Z",
+        ],
+    );
+    assert!(past.contains("must lie ahead"), "{past}");
+    data.add(&["plan", "add", "--preset", "free"], "pln_");
+    let plans = data.run(&["plan", "list"]);
+    assert!(plans.contains("Development") && plans.contains("0.00 USD"), "{plans}");
+    server.terminate();
+}

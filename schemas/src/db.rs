@@ -252,6 +252,75 @@ mod tests {
         transaction.commit().await.unwrap();
     }
 
+    /// A database as version 7bef553 left it: the first migration, and these rows.
+    async fn of_the_first_version(url: &str, rows: &[&'static str]) {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPoolOptions::new().connect(&format!("{url}?mode=rwc")).await.unwrap();
+        let table = "CREATE TABLE schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
+        for sql in [
+            table,
+            MIGRATIONS[0].2,
+            "INSERT INTO schema_migrations VALUES (1, 'schema', 0)",
+        ]
+        .into_iter()
+        .chain(rows.iter().copied())
+        {
+            pool.execute(sqlx::raw_sql(sql)).await.unwrap();
+        }
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_agreed_before_an_upgrade_keeps_its_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = Database::default_url(dir.path());
+        let rows = [
+            "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
+             VALUES (1, 'Ada', 'ada@example.net', 'USD', 'UTC', 'US', '0', 0)",
+            "INSERT INTO services (id, customer_id, name, service_type, status, created_at_ms) VALUES (1, 1, 'web', 'vps', 'active', 0)",
+            "INSERT INTO plans (id, kind, name, description, service_type, billing_model, included_transfer_units, quota_unit, \
+             usage_mode, commit_mbps, base_timing, trial_days, attributes, badge, is_free, semi_annual_discount_percent, \
+             created_at_ms) VALUES (1, 'plan', 'P', '', 'vps', 'flat', 0, 'GiB', 'sum', '0', 'advance', 0, '{}', '', 0, '10', 0)",
+            "INSERT INTO prices VALUES (1, 1, 'USD', 12, 102000, '{}', 0)",
+            "INSERT INTO coupons (id, code, percent, cycles, redeemed, created_at_ms) VALUES (1, 'HALF', '50', 2, 1, 0)",
+            "INSERT INTO subscriptions (id, customer_id, service_id, status, time_zone, started_at_ms, cancel_at_ms, coupon_id, \
+             created_at_ms) VALUES (1, 1, 1, 'cancelled', 'UTC', 0, 9000, 1, 7)",
+            "INSERT INTO subscriptions (id, customer_id, service_id, parent_id, status, time_zone, started_at_ms, cancel_at_ms, \
+             created_at_ms) VALUES (2, 1, 1, 1, 'cancelled', 'UTC', 0, 9000, 7)",
+            "INSERT INTO subscriptions (id, customer_id, service_id, parent_id, status, time_zone, started_at_ms, cancel_at_ms, \
+             created_at_ms) VALUES (3, 1, 1, 1, 'cancelled', 'UTC', 0, 8000, 7)",
+            "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
+             VALUES (1, 1, 1, 1, 1, 1, '2026-01-01', '2026-01-01', 7)",
+        ];
+        of_the_first_version(&url, &rows).await;
+        let database = Database::open(&url).await.unwrap();
+        let pool = database.pool();
+        // Two cycles of the year that was ordered are 24 months, and the amount would be for twelve.
+        let row = sqlx::query(
+            "SELECT coupon_id, customer_id, cycle_months, months FROM coupon_redemptions WHERE subscription_id = 1",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        let redeemed: Vec<i64> = (0..4).map(|column| row.try_get(column).unwrap()).collect();
+        assert_eq!(redeemed, [1, 1, 12, 24]);
+        let row = sqlx::query("SELECT months, per_customer FROM coupons")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        assert_eq!(
+            (row.try_get::<i64, _>(0).unwrap(), row.try_get::<i64, _>(1).unwrap()),
+            (2, 1)
+        );
+        // What ends at the instant of its plan was cancelled along; what ends before was cancelled by itself.
+        let rows = sqlx::query("SELECT cancelled_with_parent FROM subscriptions ORDER BY id")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+        let along: Vec<i64> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();
+        assert_eq!(along, [0, 1, 0]);
+    }
+
     #[tokio::test]
     async fn a_url_of_another_kind_is_refused_without_its_password() {
         let error = Database::open("mysql://me:secret@host/db")

@@ -1,4 +1,7 @@
 use super::*;
+use schemas::money::{Currency, Money};
+
+use crate::catalog::{NewPlan, NewPrice, PlanKind, Terms};
 use crate::invoice;
 use crate::testing::{DEAL, World, ms};
 
@@ -123,5 +126,86 @@ async fn f27_each_side_is_told_every_step_with_the_other_s_name() {
             );
             assert_eq!(facts["other_name"], "Ada Hosting");
         }
+    }
+}
+
+#[tokio::test]
+async fn f27_a_move_begins_no_trial_brings_what_is_left_of_one_along_and_leaves_cancelled_add_ons() {
+    let world = World::new().await;
+    let (old, new) = (
+        world.customer("USD", "UTC", "0").await,
+        world.customer("USD", "UTC", "0").await,
+    );
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let mut made = Vec::new();
+    for (name, kind, trial_days) in [
+        ("tried", PlanKind::Plan, 10),
+        ("backup", PlanKind::Addon, 0),
+        ("address", PlanKind::Addon, 0),
+    ] {
+        let plan = NewPlan {
+            kind,
+            trial_days,
+            ..NewPlan::new(name, "vps", Terms::Flat)
+        };
+        let plan = catalog::create_plan(&mut transaction, plan, 0).await.unwrap();
+        let price = NewPrice {
+            plan: plan.id,
+            cycle_months: 1,
+            base: Money::new(3100, Currency::USD),
+            usage: "0".parse().unwrap(),
+            valid_from_ms: 0,
+        };
+        made.push(catalog::add_price(&mut transaction, price).await.unwrap().id);
+    }
+    transaction.commit().await.unwrap();
+    let service = world.service(old, "web-1").await.id;
+    let start_ms = ms("2026-01-01T00:00:00Z");
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let own = subscribe(
+        &mut transaction,
+        NewSubscription::new(service, made[0], start_ms),
+        "test",
+        start_ms,
+    )
+    .await
+    .unwrap();
+    let mut beside = Vec::new();
+    for price in &made[1..] {
+        let addon = NewSubscription {
+            parent: Some(own.id),
+            ..NewSubscription::new(service, *price, start_ms)
+        };
+        beside.push(subscribe(&mut transaction, addon, "test", start_ms).await.unwrap().id);
+    }
+    change::cancel(
+        &mut transaction,
+        beside[1],
+        End::CycleEnd,
+        "not needed",
+        "test",
+        start_ms,
+    )
+    .await
+    .unwrap();
+    let mut owners = (old, new);
+    for (at, ends) in [
+        // Six days of the trial are left.
+        ("2026-01-05T00:00:00Z", Some("2026-01-11T00:00:00Z")),
+        // It is over: it does not begin again, with whomever.
+        ("2026-01-20T00:00:00Z", None),
+        ("2026-01-25T00:00:00Z", None),
+    ] {
+        let id = request(&mut transaction, service, owners.1, "T-1", ms(at))
+            .await
+            .unwrap();
+        approve(&mut transaction, id, "admin", ms(at)).await.unwrap();
+        let begun = complete(&mut transaction, id, "admin", ms(at)).await.unwrap().unwrap();
+        let moved = contract(&mut transaction, begun).await.unwrap().subscription;
+        assert_eq!(moved.trial_ends_at_ms, ends.map(ms), "{at}");
+        let addons = addons_of(&mut *transaction, begun).await.unwrap();
+        assert_eq!(addons.len(), 1, "the one that was cancelled is left behind: {at}");
+        assert_eq!(addons[0].customer, owners.1);
+        owners = (owners.1, owners.0);
     }
 }

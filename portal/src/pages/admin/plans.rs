@@ -197,3 +197,38 @@ pub(super) async fn add_free(
         Err(refused) => render(&state, &admin, Draft::refused("free", refused, fields)?, None).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use billing::catalog::{plans, prices_of};
+
+    use crate::auth::Role;
+    use crate::testing::world::World;
+
+    #[tokio::test]
+    async fn the_free_developer_tier_is_added_ready_made_and_marked() {
+        let world = World::new().await;
+        world.portal.user("root", Role::Admin, None).await;
+        let mut admin = world.portal.signed_in("root").await;
+        let wrong = admin
+            .send_form("/admin/plans", "/admin/plans/free", &[("currency", "dollars")])
+            .await;
+        assert_eq!(wrong.status, 422);
+        let done = admin
+            .send_form("/admin/plans", "/admin/plans/free", &[("currency", "USD")])
+            .await;
+        assert_eq!(done.status, 303, "{}", done.body);
+        let pool = world.portal.state.db().pool();
+        let free: Vec<_> = plans(pool)
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|plan| plan.is_free)
+            .collect();
+        assert_eq!(free.len(), 1);
+        assert_eq!(free[0].attributes["ram_mb"], "512");
+        let prices = prices_of(pool, free[0].id).await.unwrap();
+        assert_eq!((prices.len(), prices[0].base.minor), (1, 0));
+        assert!(admin.get("/admin/plans").await.body.contains("Development"));
+    }
+}
