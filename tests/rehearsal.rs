@@ -188,6 +188,10 @@ fn commands_go_by_the_test_clock_and_take_no_amount_that_is_too_fine() {
             "{arguments:?}: {said}"
         );
     }
+    // Ordered again before its end, it goes on.
+    data.run(&["subscription", "cancel", "sub_1"]);
+    let again = data.add(&["subscription", "add", &service, "--price", &price], "sub_");
+    assert_eq!(again, "sub_1");
     let past = refused(&data, &["subscription", "cancel", "sub_1", "--on", "2030-01-11"]);
     assert!(past.contains("cannot be dated back"), "{past}");
     let past = refused(

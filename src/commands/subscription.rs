@@ -13,6 +13,7 @@ use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::{ChangeId, CustomerId, PriceId, ServiceId, SubscriptionId};
 use schemas::window::instant_text;
+use sqlx::AnyConnection;
 
 use crate::options::{Data, billing_now_ms};
 use crate::output::Listing;
@@ -28,7 +29,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Subscribe a service at a price and print the subscription's id
+    /// Subscribe a service at a price and print the subscription's id; where the service is subscribed to just that and
+    /// cancelled, take the cancellation back
     Add(Add),
     /// List subscriptions
     List {
@@ -250,10 +252,32 @@ async fn begin(add: Add) -> anyhow::Result<()> {
         ..NewSubscription::new(add.service, add.price, started_at_ms)
     };
     let mut transaction = database.begin_write().await?;
+    if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
+        change::resume(&mut transaction, id, ACTOR, now_ms).await?;
+        transaction.commit().await?;
+        eprintln!("{id} was cancelled and has not ended: its cancellation is taken back");
+        println!("{id}");
+        return Ok(());
+    }
     let made = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
     transaction.commit().await?;
     println!("{}", made.id);
     Ok(())
+}
+
+/// The subscription of the service, where it was cancelled, has not ended, and is what is asked for again.
+async fn cancelled_to_the_same(connection: &mut AnyConnection, add: &Add) -> anyhow::Result<Option<SubscriptionId>> {
+    let asks_more = add.beside.is_some() || add.coupon.is_some() || add.from.is_some() || add.anchor_day.is_some();
+    let Some(found) = subscription::subscription_of(&mut *connection, add.service).await? else {
+        return Ok(None);
+    };
+    if asks_more || found.cancel_at_ms.is_none() {
+        return Ok(None);
+    }
+    let contract = subscription::contract(connection, found.id).await?;
+    let phase = contract.last_phase();
+    let is_same = phase.price.id == add.price && phase.quantity == add.quantity;
+    Ok(is_same.then_some(found.id))
 }
 
 async fn list(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
