@@ -20,7 +20,8 @@
 //! * While the outcome of a payment is awaited nothing else is done; the customer's confirmation is not waited for.
 //! * Paid, void, written off or disputed invoices are left alone. What was paid and taken back (a chargeback, a refund by
 //!   the gateway) starts anew on that day, and is not charged by itself any more. So does what credit paid that came from such
-//!   a payment; what is owed on no invoice is collected like one (`claims.rs`).
+//!   a payment; what is owed on no invoice is collected like one (`claims.rs`). What a transfer that was reversed had settled
+//!   starts anew too, and is charged.
 //! * Who may go on follows from what is open, not from what was noted: [`recover`] can be run at any time.
 
 mod anytime;
@@ -158,6 +159,9 @@ const IS_LEFT_ALONE: &str = "(i.kind <> 'invoice' OR i.status NOT IN ('finalised
 const WAS_REOPENED: &str = "EXISTS (SELECT 1 FROM allocations b WHERE b.invoice_id = i.id AND b.source IN ('payment', 'credit') \
      AND b.amount_minor < 0)";
 
+/// Of allocations `a` of payments that were undone: somebody took money back, where a transfer that was reversed never came in.
+const TOOK_IT_BACK: &str = "NOT EXISTS (SELECT 1 FROM payment_reversals v WHERE v.payment_id = a.payment_id)";
+
 async fn leave(database: &Database) -> Result<u64, DunningError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "DELETE FROM dunning WHERE invoice_id IN \
@@ -173,7 +177,8 @@ async fn leave(database: &Database) -> Result<u64, DunningError> {
 async fn begin(database: &Database, now_ms: i64) -> Result<u64, DunningError> {
     let sql = sqlx::AssertSqlSafe(format!(
         "INSERT INTO dunning (invoice_id, step, next_at_ms, updated_at_ms) \
-         SELECT i.id, CASE WHEN {WAS_REOPENED} THEN {} ELSE {} END, i.finalised_at_ms, $1 \
+         SELECT i.id, CASE WHEN EXISTS (SELECT 1 FROM allocations a WHERE a.invoice_id = i.id \
+         AND a.source IN ('payment', 'credit') AND a.amount_minor < 0 AND {TOOK_IT_BACK}) THEN {} ELSE {} END, i.finalised_at_ms, $1 \
          FROM invoices i WHERE i.finalised_at_ms <= $1 AND i.status IN ('finalised', 'partially_paid') AND NOT {IS_LEFT_ALONE} \
          AND NOT EXISTS (SELECT 1 FROM dunning d WHERE d.invoice_id = i.id) ON CONFLICT (invoice_id) DO NOTHING",
         Progress::CHARGED_FIRST.0,
@@ -454,6 +459,8 @@ async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
          CAST(CASE WHEN {IS_LEFT_ALONE} THEN 0 ELSE 1 END AS BIGINT) AS is_open, \
          (SELECT CAST(max(a.created_at_ms) AS BIGINT) FROM allocations a WHERE a.invoice_id = i.id \
           AND a.source IN ('payment', 'credit') AND a.amount_minor < 0) AS reopened_at_ms, \
+         (SELECT count(*) FROM allocations a WHERE a.invoice_id = i.id AND a.source IN ('payment', 'credit') \
+          AND a.amount_minor < 0 AND {TOOK_IT_BACK}) AS taken_back, \
          (SELECT count(*) FROM payments p WHERE p.invoice_id = i.id AND p.state IN ('intent', 'unknown', 'processing')) AS awaited \
          FROM dunning d JOIN invoices i ON i.id = d.invoice_id WHERE i.id = $1"
     ));
@@ -475,7 +482,7 @@ async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
             due_at_ms: reopened_at_ms.map_or(due_at_ms, |reopened_ms| reopened_ms.max(due_at_ms)),
         },
         is_open: row.try_get::<i64, _>("is_open")? == 1,
-        is_reopened: reopened_at_ms.is_some(),
+        is_reopened: row.try_get::<i64, _>("taken_back")? > 0,
         is_awaited: row.try_get::<i64, _>("awaited")? > 0,
     }))
 }

@@ -7,7 +7,7 @@ use schemas::ids::{
     ServiceId, SubscriptionId, TransferId,
 };
 use schemas::inventory::InventoryError;
-use schemas::money::{Currency, MoneyError};
+use schemas::money::{Currency, Money, MoneyError};
 use schemas::period::PeriodError;
 use schemas::window::instant_text;
 
@@ -185,6 +185,19 @@ pub enum BillingError {
     NoExclusion(ExclusionId),
     #[error("{invoice} cannot be taken back: {why}")]
     NotCredited { invoice: InvoiceId, why: &'static str },
+    #[error("{left} of {invoice} is left to give back, not {asked}")]
+    MoreThanLeft {
+        invoice: InvoiceId,
+        left: Money,
+        asked: Money,
+    },
+    #[error("B6: {given} would be given back of {line} on {number}, which charged {charged}: look again")]
+    GivenBackTwice {
+        line: InvoiceLineId,
+        number: String,
+        charged: Money,
+        given: Money,
+    },
     #[error("{0} was charged by another invoice meanwhile")]
     ItemCharged(ChargeItemId),
     #[error("{customer} pays in {pays} and the price is in {price}")]

@@ -43,6 +43,9 @@ pub enum Evidence {
         /// What a coupon took off it, negative, where the line gives that back too; 0 where another line does.
         discount_minor: i64,
         unused_days: i64,
+        /// What of these days had been given back before, so that it is not given back again (B6).
+        #[serde(default)]
+        given_before_minor: i64,
     },
     /// The discount of days that were charged in advance and are not used: it is not had for them.
     DiscountUnused {
@@ -69,6 +72,9 @@ pub enum Evidence {
         charged_minor: i64,
         /// What the period costs by the usage known now.
         due_minor: i64,
+        /// What of the difference had been given back before or is on another line, so that it is not given back here (B6).
+        #[serde(default)]
+        given_elsewhere_minor: i64,
         charge: UsageCharge,
         measured: Measured,
     },

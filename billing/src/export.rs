@@ -179,7 +179,9 @@ impl SheetKind {
                  WHERE i.finalised_at_ms >= $1 AND i.finalised_at_ms < $2 ORDER BY i.id, l.position LIMIT $3"
             }
             SheetKind::Payments => {
-                "SELECT p.id, p.customer_id, c.name, i.number, p.gateway, p.reference, p.state, p.currency, p.amount_minor, \
+                "SELECT p.id, p.customer_id, c.name, i.number, p.gateway, p.reference, CASE WHEN EXISTS \
+                 (SELECT 1 FROM payment_reversals v WHERE v.payment_id = p.id) THEN 'reversed' ELSE p.state END AS state, \
+                 p.currency, p.amount_minor, \
                  p.created_at_ms, p.paid_at_ms, p.value_at_ms, coalesce((SELECT CAST(sum(r.amount_minor) AS BIGINT) FROM refunds r \
                    WHERE r.payment_id = p.id AND r.state = 'succeeded'), 0) AS refunded_minor FROM payments p \
                  JOIN customers c ON c.id = p.customer_id LEFT JOIN invoices i ON i.id = p.invoice_id \

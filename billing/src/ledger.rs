@@ -216,7 +216,7 @@ impl TrialBalance {
 /// Something that must never be.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Violation {
-    /// Which invariant of DESIGN.md §4: `B1`, `B2`, `B4`.
+    /// Which invariant of ARCHITECTURE.md: `B1`, `B2`, `B4`, `B6`.
     pub invariant: &'static str,
     pub what: String,
 }

@@ -320,6 +320,8 @@ pub struct ChargedBase {
     pub charge: BaseCharge,
     /// What a coupon took off it.
     pub discount: Option<ChargedDiscount>,
+    /// What of it was not given back yet, as priced: what the coupon took off is not left of it (B6).
+    pub left_minor: i64,
 }
 
 /// The discount of a base charge, and the line that gave it.
@@ -334,7 +336,8 @@ pub struct ChargedDiscount {
 }
 
 /// The lines that give unused days back: of what was charged for the period the share of its days that are left, and of the
-/// discount, which is not had for them, the share of the days that it covered.
+/// discount, which is not had for them, the share of the days that it covered; together no more than what was not given back
+/// yet of that line.
 ///
 /// # Errors
 /// When an amount does not fit.
@@ -346,16 +349,35 @@ pub fn unused_lines(
 ) -> Result<Vec<DraftLine>, BillingError> {
     let currency = phase.price.currency();
     let unused_days = unused.days();
-    let amount = base_amount(&before.charge, currency)?
+    let share = base_amount(&before.charge, currency)?
         .times(Ratio::integer(unused_days.into()).over(before.charge.days.into())?)?
         .negated()?
         .to_money(currency)?;
+    let discount = discount_unused(contract, before, unused, currency)?;
+    let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
+    let net_minor = share.minor + discount_minor;
+    let least_minor = before.left_minor.saturating_neg().min(0);
+    let given_minor = if net_minor < least_minor {
+        least_minor
+    } else {
+        net_minor
+    };
+    // Where nothing is left, nothing is said of the discount either.
+    let discount = discount.filter(|_| given_minor != 0);
+    let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
+    let amount = Money::new(given_minor - discount_minor, currency);
+    let given_before_minor = amount.minor - share.minor;
+    let already = match (given_before_minor, given_minor) {
+        (0, _) => "",
+        (_, 0) => "; given back before",
+        _ => "; a part of it was given back before",
+    };
     let base = DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Unused,
         description: format!(
-            "{}: {}, {unused_days} of {} days not used (charged on {})",
+            "{}: {}, {unused_days} of {} days not used (charged on {}{already})",
             contract.service.name, phase.plan.name, before.charge.nominal_days, before.number
         ),
         quantity: Decimal::ONE,
@@ -372,18 +394,17 @@ pub fn unused_lines(
             charged: before.charge,
             discount_minor: 0,
             unused_days,
+            given_before_minor,
         },
     };
-    let mut lines = vec![base];
-    lines.extend(discount_unused(contract, before, unused, &lines[0])?);
-    Ok(lines)
+    Ok(std::iter::once(base).chain(discount).collect())
 }
 
 fn discount_unused(
     contract: &Contract,
     before: &ChargedBase,
     unused: &Period,
-    base: &DraftLine,
+    currency: Currency,
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(discount) = &before.discount else {
         return Ok(None);
@@ -395,7 +416,6 @@ fn discount_unused(
     if covered_days <= 0 || unused_days == 0 {
         return Ok(None);
     }
-    let currency = base.priced.currency;
     let amount = Ratio::money(Money::new(discount.minor, currency))?
         .times(Ratio::integer(unused_days.into()).over(covered_days.into())?)?
         .negated()?
@@ -404,15 +424,20 @@ fn discount_unused(
         return Ok(None);
     }
     Ok(Some(DraftLine {
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
         kind: LineKind::Discount,
         description: format!(
             "{}: discount ({}) of {unused_days} days not used (given on {})",
             contract.service.name, discount.code, before.number
         ),
+        quantity: Decimal::ONE,
         unit: "discount".to_owned(),
         unit_price: amount.to_major(),
         priced: amount,
         amount,
+        period_start_ms: unused.start_ms,
+        period_end_ms: unused.end_ms,
         evidence: Evidence::DiscountUnused {
             corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
@@ -422,7 +447,6 @@ fn discount_unused(
             covered_days,
             unused_days,
         },
-        ..base.clone()
     }))
 }
 

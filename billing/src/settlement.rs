@@ -5,10 +5,12 @@
 //! payment       cash +                            receivable −, what exceeds the open amount: credit −
 //! top-up        cash +                            credit −
 //! credit        credit +                          receivable −
-//! credit note   receivable −total (the document)  the rest that its invoice does not take: receivable +, credit −
+//! credit note   receivable −total (the document)  of what was written off: receivable +, bad debt −
+//!                                                 the rest that its invoice does not take: receivable +, credit −
 //! granted       promotion +                       credit −
 //! refund        credit +                          cash −
-//! taken back    receivable + (or credit +)        cash −               (a chargeback, or a refund that we did not ask for)
+//! taken back    receivable + (or credit +)        cash −               (a chargeback, a refund that we did not ask for, or a
+//!                                                                       transfer that never came in)
 //! uncredit      receivable +                      credit −             (credit that was spent and then taken back: `claim.rs`)
 //! written off   bad debt +                        receivable −
 //! ```
@@ -20,16 +22,21 @@
 //! * Each function has a ledger key, so that the same cause moves money once, and leaves status and `settled_at_ms` of the
 //!   document as its allocations say.
 //! * Credit that was promised to a refund under way is not spent on invoices.
+//! * Only what was paid in leaves as money, never credit that was granted ([`paid_in`]).
 //!
 //! Every function writes in the caller's transaction and first takes the customer's row, so that whoever settles something
 //! of the same customer at the same time waits: on SQLite the transaction has the one write lock already
 //! ([`schemas::db::Database::begin_write`]), on PostgreSQL the row is locked.
 
 mod claim;
+mod paid_in;
 mod returned;
 
 pub use claim::{claim_spent_credit, credit_claim_due};
-pub use returned::{Dispute, close_dispute, open_dispute, refund_posted, refund_returned, refundable, take_back};
+pub use paid_in::paid_in;
+pub use returned::{
+    Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse, take_back,
+};
 
 use std::collections::HashSet;
 
@@ -174,6 +181,16 @@ pub async fn available_credit(
     currency: Currency,
 ) -> Result<Money, SettlementError> {
     let balance = credit_balance(&mut *connection, customer, currency).await?;
+    let promised = promised_to_refunds(connection, customer, currency).await?;
+    Ok(floor_at_zero(minus(balance, promised)?))
+}
+
+/// What refunds under way will take of a customer's credit.
+async fn promised_to_refunds(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    currency: Currency,
+) -> Result<Money, SettlementError> {
     let promised: i64 = sqlx::query(
         "SELECT CAST(coalesce(sum(r.amount_minor), 0) AS BIGINT) FROM payments p JOIN refunds r ON r.payment_id = p.id \
          WHERE p.customer_id = $1 AND r.currency = $2 AND r.state IN ('intent', 'unknown', 'processing')",
@@ -183,7 +200,7 @@ pub async fn available_credit(
     .fetch_one(connection)
     .await?
     .try_get(0)?;
-    Ok(floor_at_zero(minus(balance, Money::new(promised, currency))?))
+    Ok(Money::new(promised, currency))
 }
 
 /// A payment for an invoice: settles what is open, takes back what was written off, and the rest becomes credit. So a
@@ -381,7 +398,8 @@ pub async fn apply_credit(
     Ok(amount)
 }
 
-/// Settles the invoice that a finalised credit note corrects, as far as that is open; the rest becomes credit.
+/// Settles the invoice that a finalised credit note corrects, as far as that is open or was written off; the rest becomes
+/// credit. What nobody ever paid makes none.
 ///
 /// # Errors
 /// When it is no credit note, or was not posted yet.
@@ -401,8 +419,32 @@ pub async fn apply_credit_note(
     if let Some(corrected) = document.corrects
         && left.minor > 0
     {
-        let open = self::document(&mut *connection, corrected).await?.open()?;
-        to_invoice = smaller(left, floor_at_zero(open));
+        let invoice = self::document(&mut *connection, corrected).await?;
+        let to_open = smaller(left, floor_at_zero(invoice.open()?));
+        let given_up = smaller(minus(left, to_open)?, floor_at_zero(invoice.written_off));
+        to_invoice = to_open.checked_add(given_up)?;
+        if given_up.minor > 0 {
+            // It is not owed, so it was no debt to give up.
+            let transaction = post(
+                connection,
+                NewTransaction {
+                    idempotency_key: format!("not_owed:{note}"),
+                    customer: Some(customer),
+                    invoice: Some(corrected),
+                    payment: None,
+                    refund: None,
+                    description: format!("credit note {} for what was written off", document.number),
+                    posted_at_ms: now_ms,
+                    postings: nonzero([
+                        (Account::receivable(customer, currency), given_up),
+                        (Account::bad_debt(currency), given_up.checked_neg()?),
+                    ]),
+                },
+            )
+            .await?;
+            let undone = given_up.checked_neg()?;
+            allocate(connection, corrected, Source::WriteOff, undone, transaction, now_ms).await?;
+        }
         let key = format!("invoice:{note}");
         let own = ledger::posted(&mut *connection, &key).await?;
         let own = own.ok_or(SettlementError::Corrupt {
@@ -498,7 +540,7 @@ pub async fn grant_credit(
     Ok(transaction)
 }
 
-/// Gives up what is open of an invoice, and returns how much that was.
+/// Gives up what is open of an invoice and the customer's credit does not pay, and returns how much that was.
 ///
 /// # Errors
 /// When the invoice is a credit note.
@@ -508,10 +550,8 @@ pub async fn write_off(
     reason: &str,
     now_ms: i64,
 ) -> Result<Money, SettlementError> {
+    apply_credit(connection, invoice, now_ms).await?;
     let document = lock_document(connection, invoice).await?;
-    if document.is_credit_note {
-        return Err(SettlementError::IsCreditNote(invoice));
-    }
     let amount = floor_at_zero(document.open()?);
     if amount.minor == 0 {
         return Ok(amount);

@@ -13,6 +13,12 @@ use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
 /// Migrations in order; a released one never changes.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "schema", include_str!("../sql/001_schema.sql")),
+    (30, "given_back", include_str!("../sql/030_given_back.sql")),
+    (
+        31,
+        "payment_reversals",
+        include_str!("../sql/031_payment_reversals.sql"),
+    ),
     (45, "add-ons", include_str!("../sql/045_addons.sql")),
     (46, "redemptions", include_str!("../sql/046_redemptions.sql")),
     (47, "guards", include_str!("../sql/047_guards.sql")),

@@ -73,6 +73,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             if available != balance {
                 println!("to spend   {available} (the rest is promised to refunds)");
             }
+            let paid_in = settlement::paid_in(&mut connection, customer, owner.currency).await?;
+            if paid_in != balance {
+                println!("paid in    {paid_in} (only this can be refunded: credit that was granted is not paid out)");
+            }
             if let Some(due_ms) = settlement::credit_claim_due(&mut *connection, customer, owner.currency).await? {
                 println!("owed by    {}", instant_text(due_ms));
             }

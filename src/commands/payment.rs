@@ -1,9 +1,10 @@
 //! `ezscale payment`: money that comes in and goes out.
 
 use anyhow::{Context as _, bail};
-use billing::audit::{self, Entry, Risk};
 use billing::payment::method;
-use billing::payment::{self, GatewayName, Gateways, NewPayment, NewRefund, Payment, PaymentFilter, Transfer};
+use billing::payment::{
+    self, GatewayName, Gateways, NewPayment, NewRefund, NewReversal, Payment, PaymentError, PaymentFilter, Transfer,
+};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -13,9 +14,10 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
 use schemas::window::instant_text;
+use serde_json::json;
 use sqlx::Row as _;
 
-use super::audit::COMMAND_LINE;
+use super::audit::{self, COMMAND_LINE};
 use crate::options::{Data, billing_now_ms, now_ms};
 use crate::output::Listing;
 
@@ -94,6 +96,16 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Take back a bank transfer that never came in: recorded by mistake, or returned by the bank. Its invoice is open again
+    Reverse {
+        /// The payment (pay_N)
+        payment: PaymentId,
+        /// Kept in the audit log, and told to the customer
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Give a payment, or a part of it, back by the way it came, and print the refund's id and state
     Refund {
         /// The payment (pay_N)
@@ -103,6 +115,9 @@ enum Command {
         amount: Decimal,
         #[arg(long, default_value = "asked for by the customer")]
         reason: String,
+        /// Of what came by bank transfer: the bank's reference of the transfer that sent it back
+        #[arg(long)]
+        reference: Option<String>,
         #[command(flatten)]
         data: Data,
     },
@@ -161,7 +176,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
                     payment.gateway.to_string(),
                     payment.amount.to_string(),
-                    payment.state.to_string(),
+                    state_of(&payment),
                     instant_text(payment.created_at_ms),
                     payment.value_date().map_or(String::new(), |date| date.to_string()),
                     payment.error,
@@ -240,15 +255,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let mut transaction = database.begin_write().await?;
             let payment = payment::record_transfer_in(&mut transaction, &transfer, now_ms).await?;
-            let entry = Entry {
-                actor: COMMAND_LINE,
-                action: "payment.record_transfer",
-                subject: &invoice.map_or(customer.to_string(), |invoice| invoice.to_string()),
-                change: serde_json::json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
-                    "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}}),
-                risk: Risk::Normal,
-            };
-            audit::record(&mut transaction, entry, now_ms).await?;
+            let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
+                "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}});
+            let subject = invoice.map_or(customer.to_string(), |invoice| invoice.to_string());
+            audit::note(&mut transaction, "payment.record_transfer", &subject, change, now_ms).await?;
             transaction.commit().await?;
             print_state(&payment);
         }
@@ -256,20 +266,56 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             payment,
             amount,
             reason,
+            reference,
             data,
         } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let paid = payment::payment(database.pool(), payment).await?;
-            let gateways = config.payments.gateways()?;
             let new = NewRefund {
                 payment,
                 amount: Money::exact_from_major(amount, paid.amount.currency).context("--amount")?,
                 reason: &reason,
-                created_by: "command line",
+                created_by: COMMAND_LINE.name,
             };
-            let refund = payment::refund(&database, gateways.get(paid.gateway)?, &new, now_ms).await?;
+            let change = json!({"after": {"refund": new.amount.to_string(), "reason": reason}});
+            let mut transaction = database.begin_write().await?;
+            audit::note(&mut transaction, "payment.refund", &payment.to_string(), change, now_ms).await?;
+            if paid.gateway == GatewayName::Manual {
+                // There is no gateway to ask: it was sent at the bank.
+                let reference = reference.ok_or(PaymentError::SentAtTheBank { payment })?;
+                let refund = payment::record_sent_back(&mut transaction, &new, &reference, now_ms).await?;
+                transaction.commit().await?;
+                println!("{refund} succeeded");
+                return Ok(());
+            }
+            let gateways = config.payments.gateways()?;
+            let gateway = gateways.get(paid.gateway)?;
+            transaction.commit().await?;
+            let refund = payment::refund(&database, gateway, &new, now_ms).await?;
             println!("{} {}", refund.id, refund.state);
+        }
+        Command::Reverse { payment, reason, data } => {
+            let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
+            let new = NewReversal {
+                payment,
+                reason: &reason,
+                created_by: COMMAND_LINE.name,
+            };
+            let mut transaction = database.begin_write().await?;
+            let reversal = payment::reverse_transfer_in(&mut transaction, &new, now_ms).await?;
+            let change = json!({"after": {"reversed": reversal.amount.to_string(), "reason": reversal.reason}});
+            audit::note(
+                &mut transaction,
+                "payment.reverse",
+                &payment.to_string(),
+                change,
+                now_ms,
+            )
+            .await?;
+            transaction.commit().await?;
+            println!("{payment} reversed: {}", reversal.amount);
         }
         Command::Reconcile { at, data } => {
             let (config, database) = data.open_database().await?;
@@ -335,8 +381,17 @@ fn print_state(payment: &Payment) {
     }
 }
 
+/// A transfer that was reversed had succeeded before.
+fn state_of(payment: &Payment) -> String {
+    match payment.is_reversed {
+        true => "reversed".to_owned(),
+        false => payment.state.to_string(),
+    }
+}
+
 async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
     let payment = payment::payment(database.pool(), id).await?;
+    let reversal = payment::reversal_of(database.pool(), &payment).await?;
     let optional_ms = |at_ms: Option<i64>| at_ms.map_or("-".to_owned(), instant_text);
     let value_date = payment.value_date().map_or("-".to_owned(), |date| date.to_string());
     for (name, value) in [
@@ -351,8 +406,8 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         ),
         ("amount", payment.amount.to_string()),
         ("gateway", payment.gateway.to_string()),
-        ("reference", payment.reference.unwrap_or("-".to_owned())),
-        ("state", payment.state.to_string()),
+        ("reference", payment.reference.clone().unwrap_or("-".to_owned())),
+        ("state", state_of(&payment)),
         ("error", payment.error),
         ("key", payment.idempotency_key),
         ("asked", payment.calls.to_string()),
@@ -363,6 +418,16 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         ("note", payment.note),
     ] {
         println!("{name:14} {value}");
+    }
+    if let Some(reversal) = reversal {
+        println!(
+            "{:14} {} {} by {}: {}",
+            "reversed",
+            instant_text(reversal.reversed_at_ms),
+            reversal.amount,
+            reversal.created_by,
+            reversal.reason
+        );
     }
     for refund in payment::refunds_of(database.pool(), id).await? {
         println!(

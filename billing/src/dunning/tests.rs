@@ -589,3 +589,34 @@ proptest! {
         });
     }
 }
+
+/// A transfer that never came in is no money that somebody took back.
+#[tokio::test]
+async fn what_a_reversed_transfer_had_settled_is_collected_from_that_day_on() {
+    let debt = Debt::new(&[], Answer::Declines).await;
+    let transfer = crate::payment::Transfer {
+        customer: debt.customer,
+        invoice: Some(debt.invoice),
+        amount: Money::new(2_000, Currency::USD),
+        reference: "T",
+        note: "",
+        value_date: None,
+    };
+    let paid = crate::payment::record_transfer(&debt.world.database, &transfer, Debt::day(1))
+        .await
+        .unwrap();
+    assert_eq!(debt.run(Debt::day(20)).await.begun, 0);
+    let new = crate::payment::NewReversal {
+        payment: paid.id,
+        reason: "returned by the bank",
+        created_by: "ada",
+    };
+    crate::payment::reverse_transfer(&debt.world.database, &new, Debt::day(20))
+        .await
+        .unwrap();
+    let collected = debt.run(Debt::day(20)).await;
+    assert_eq!((collected.begun, collected.charged.len()), (1, 1), "{collected:?}");
+    // 14 days after the reversal, not after the day on which it was due first.
+    assert_eq!(debt.run(Debt::day(33)).await.suspended, []);
+    assert_eq!(debt.run(Debt::day(34)).await.suspended, [debt.invoice]);
+}

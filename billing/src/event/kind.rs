@@ -68,6 +68,7 @@ event_types! {
     PaymentSucceeded "payment.succeeded" Customer,
     PaymentFailed "payment.failed" Customer,
     PaymentRequiresAction "payment.requires_action" Customer,
+    PaymentReversed "payment.reversed" Customer,
     RefundSucceeded "refund.succeeded" Customer,
     RefundFailed "refund.failed" Owner,
     DisputeOpened "dispute.opened" Owner,

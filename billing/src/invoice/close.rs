@@ -14,6 +14,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::draft::{Current, Drafts, Prepared, Snapshot, prepare};
 use super::due::{Due, What};
+use super::given_back::Left;
 use super::items;
 use super::unmeasured;
 use super::write::{Corrects, NewDocument, Parties, Written, write};
@@ -273,7 +274,7 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
     let mut unchanged = Vec::with_capacity(some.len());
     for drafts in some {
         let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
-        if is == drafts.snapshot {
+        if is == drafts.snapshot && Left::is_still(&mut transaction, &drafts.left).await? {
             unchanged.push(drafts);
         } else {
             done.lost.push(drafts.customer.id);
@@ -365,6 +366,7 @@ fn corrects(draft: &Draft) -> Corrects {
                 _ => None,
             }),
             reason: "more was given back than charged".to_owned(),
+            ..Corrects::default()
         },
     }
 }

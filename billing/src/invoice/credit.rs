@@ -1,9 +1,10 @@
 //! Taking back: credit notes and voids.
 //!
 //! A finalised invoice never changes (B3). What was wrong on it is taken back by a credit note with the invoice's own tax
-//! rules, as a whole, line for line, or an amount. A credit note settles what is open of its invoice; the rest becomes the
-//! customer's credit. An invoice of which nothing was settled can be void: a credit note over the whole of it, after
-//! which its charges can be made again, if asked.
+//! rules, as a whole, line for line, or an amount, which its charges share in proportion to what is left of each. Either takes
+//! back what was not given back yet and no more (B6), whatever gave it back ([`super::given_back`]). A credit note settles
+//! what is open of its invoice; the rest becomes the customer's credit. An invoice of which nothing was settled or given back
+//! can be void: a credit note over the whole of it, after which its charges can be made again, if asked.
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -13,9 +14,10 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
+use super::given_back::{self, Cause, Left};
 use super::read::get_in;
 use super::write::{Corrects, NewDocument, Parties, write};
-use super::{Draft, Invoice, InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
 use crate::catalog::checked_text;
 use crate::event::{self, EventType, NewEvent};
 use crate::evidence::Evidence;
@@ -29,7 +31,7 @@ const MAX_REASON_CHARS: usize = 300;
 /// What of an invoice is taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Credited {
-    /// All of it, line for line.
+    /// All that was not given back yet, line for line.
     Whole,
     /// An amount as priced: with tax where the customer's prices include it.
     Amount(Money),
@@ -45,7 +47,7 @@ pub enum Rebill {
 /// Issues a credit note, and applies it.
 ///
 /// # Errors
-/// When the invoice is a credit note or void, or more would be taken back than was charged.
+/// When the invoice is a credit note or void, or more would be taken back than is left of it.
 pub async fn credit(
     connection: &mut AnyConnection,
     invoice: InvoiceId,
@@ -53,9 +55,21 @@ pub async fn credit(
     reason: &str,
     now_ms: i64,
 ) -> Result<InvoiceId, BillingError> {
-    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     // Whoever settles something of this customer takes the same lock.
     let corrected = lock(connection, invoice).await?;
+    issue(connection, &corrected, what, Cause::CreditNote, reason, now_ms).await
+}
+
+async fn issue(
+    connection: &mut AnyConnection,
+    corrected: &InvoiceWithLines,
+    what: Credited,
+    cause: Cause,
+    reason: &str,
+    now_ms: i64,
+) -> Result<InvoiceId, BillingError> {
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let invoice = corrected.invoice.id;
     let refuse = |why| BillingError::NotCredited { invoice, why };
     if corrected.invoice.kind == InvoiceKind::CreditNote {
         return Err(refuse("it is a credit note itself"));
@@ -63,23 +77,32 @@ pub async fn credit(
     if corrected.invoice.status == InvoiceStatus::Void {
         return Err(refuse("it is void"));
     }
-    let before = credited(connection, invoice).await?;
+    let left = Left::of(connection, corrected.lines.iter().map(|line| line.id)).await?;
+    let left_minor = left_of(corrected, &left);
+    if left_minor <= 0 {
+        return Err(refuse("nothing of it is left to give back"));
+    }
     let lines = match what {
-        Credited::Whole if before != 0 => return Err(refuse("a part of it was taken back already: give the amount")),
-        Credited::Whole => corrected
-            .lines
-            .iter()
-            .map(|line| reversed(&corrected.invoice, line))
-            .collect::<Result<_, _>>()?,
-        Credited::Amount(amount) => vec![one_line(&corrected.invoice, amount, &reason)?],
+        Credited::Whole => whole(corrected, &left)?,
+        Credited::Amount(amount) => {
+            let currency = corrected.invoice.currency;
+            if amount.currency != currency {
+                return Err(refuse("the amount is in another currency"));
+            }
+            if amount.minor <= 0 {
+                return Err(refuse("the amount is not more than zero"));
+            }
+            if amount.minor > left_minor {
+                return Err(BillingError::MoreThanLeft {
+                    invoice,
+                    left: Money::new(left_minor, currency),
+                    asked: amount,
+                });
+            }
+            parts(corrected, &left, amount, &reason)?
+        }
     };
-    let draft = draft(&corrected, lines)?;
-    if draft.total.minor >= 0 {
-        return Err(refuse("the amount is not more than zero"));
-    }
-    if -(before + draft.total.minor) > corrected.invoice.total.minor {
-        return Err(refuse("more would be taken back than was charged"));
-    }
+    let draft = draft(corrected, lines)?;
     let customer = inventory::customer(&mut *connection, corrected.invoice.customer).await?;
     let entity = inventory::entity(&mut *connection, corrected.invoice.entity).await?;
     let parties = Parties {
@@ -90,6 +113,7 @@ pub async fn credit(
     let corrects = Corrects {
         invoice: Some(invoice),
         reason,
+        cause,
     };
     let document = NewDocument {
         parties,
@@ -114,17 +138,28 @@ pub async fn void(
     reason: &str,
     now_ms: i64,
 ) -> Result<InvoiceId, BillingError> {
-    let found = lock(connection, invoice).await?.invoice;
+    let corrected = lock(connection, invoice).await?;
+    let found = &corrected.invoice;
     if found.settled.minor != 0 || found.status != InvoiceStatus::Finalised {
         return Err(BillingError::NotCredited {
             invoice,
             why: "something of it was settled: give it back by a credit note",
         });
     }
-    if rebill == Rebill::Yes {
-        release_charges(connection, invoice).await?;
+    if !given_back::elsewhere(connection, invoice).await?.is_empty() {
+        return Err(BillingError::NotCredited {
+            invoice,
+            why: "a later document gave a part of it back: give back what is left by a credit note",
+        });
     }
-    let note = credit(connection, invoice, Credited::Whole, reason, now_ms).await?;
+    let cause = match rebill {
+        Rebill::No => Cause::Void,
+        Rebill::Yes => {
+            release_charges(connection, invoice).await?;
+            Cause::Rebill
+        }
+    };
+    let note = issue(connection, &corrected, Credited::Whole, cause, reason, now_ms).await?;
     sqlx::query("UPDATE invoices SET status = 'void', settled_at_ms = $1 WHERE id = $2")
         .bind(now_ms)
         .bind(invoice.0)
@@ -148,29 +183,96 @@ async fn lock(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Invo
     get_in(connection, invoice).await
 }
 
-/// What credit notes have taken back of an invoice, negative.
-async fn credited(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<i64, BillingError> {
-    let row = sqlx::query(
-        "SELECT CAST(coalesce(sum(total_minor), 0) AS BIGINT) FROM invoices WHERE kind = 'credit_note' \
-         AND corrects_invoice_id = $1",
-    )
-    .bind(invoice.0)
-    .fetch_one(connection)
-    .await?;
-    Ok(row.try_get(0)?)
+/// What of an invoice was not given back, by whatever gave it back; lines that give back count against it.
+fn left_of(corrected: &InvoiceWithLines, left: &Left) -> i64 {
+    // What a discount takes off a line is not left of that line.
+    let counted = corrected.lines.iter().filter(|line| !is_discount(line));
+    counted.map(|line| left.minor(line.id)).sum()
 }
 
-fn reversed(invoice: &Invoice, line: &super::InvoiceLine) -> Result<DraftLine, BillingError> {
+/// Given with the line before it.
+fn is_discount(line: &InvoiceLine) -> bool {
+    matches!(line.evidence, Evidence::Discount { .. })
+}
+
+/// Everything that is left, line for line. A charge that nothing but its discount was given back of is taken back with it.
+fn whole(corrected: &InvoiceWithLines, left: &Left) -> Result<Vec<DraftLine>, BillingError> {
+    let invoice = &corrected.invoice;
+    let untouched = |line: &InvoiceLine| left.minor(line.id) == line.priced.minor;
+    let is_whole = left_of(corrected, left) == corrected.lines.iter().map(|line| line.priced.minor).sum::<i64>();
+    let mut lines = Vec::new();
+    let mut rest = corrected.lines.iter().peekable();
+    while let Some(line) = rest.next() {
+        let discount = rest.next_if(|next| is_discount(next));
+        let left_minor = left.minor(line.id);
+        match discount {
+            Some(discount) if left_minor == line.priced.minor + discount.priced.minor && untouched(discount) => {
+                lines.push(reversed(invoice, line)?);
+                lines.push(reversed(invoice, discount)?);
+            }
+            None if untouched(line) && (line.priced.minor != 0 || is_whole) => lines.push(reversed(invoice, line)?),
+            _ if left_minor != 0 => {
+                let back = Money::new(left_minor, invoice.currency).checked_neg()?;
+                lines.push(part(invoice, line, back, line.kind, line.description.clone()));
+            }
+            _ => {}
+        }
+    }
+    Ok(lines)
+}
+
+fn reversed(invoice: &Invoice, line: &InvoiceLine) -> Result<DraftLine, BillingError> {
+    let back = line.priced.checked_neg()?;
     Ok(DraftLine {
-        subscription: line.subscription,
-        service: line.service,
-        kind: line.kind,
-        description: line.description.clone(),
         quantity: line.quantity,
         unit: line.unit.clone(),
         unit_price: -line.unit_price,
-        priced: line.priced.checked_neg()?,
-        amount: line.priced.checked_neg()?,
+        ..part(invoice, line, back, line.kind, line.description.clone())
+    })
+}
+
+/// An amount, shared by the charges of an invoice in proportion to what is left of each.
+fn parts(
+    corrected: &InvoiceWithLines,
+    left: &Left,
+    amount: Money,
+    reason: &str,
+) -> Result<Vec<DraftLine>, BillingError> {
+    let invoice = &corrected.invoice;
+    let charges: Vec<&InvoiceLine> = corrected
+        .lines
+        .iter()
+        // What is had again of a discount is no charge.
+        .filter(|line| line.kind != LineKind::Discount && line.priced.minor > 0 && left.minor(line.id) > 0)
+        .collect();
+    let left_minor: Vec<i64> = charges.iter().map(|line| left.minor(line.id)).collect();
+    let mut lines = Vec::with_capacity(charges.len());
+    for (line, share) in charges.iter().zip(given_back::shares(amount.minor, &left_minor)) {
+        if share == 0 {
+            continue;
+        }
+        let description = match charges.len() {
+            1 => reason.to_owned(),
+            _ => format!("{reason} ({})", line.description),
+        };
+        let back = Money::new(share, amount.currency).checked_neg()?;
+        lines.push(part(invoice, line, back, LineKind::Reversal, description));
+    }
+    Ok(lines)
+}
+
+/// The line that gives back `back`, which is below zero, of a line.
+fn part(invoice: &Invoice, line: &InvoiceLine, back: Money, kind: LineKind, description: String) -> DraftLine {
+    DraftLine {
+        subscription: line.subscription,
+        service: line.service,
+        kind,
+        description,
+        quantity: Decimal::ONE,
+        unit: "credit".to_owned(),
+        unit_price: back.to_major(),
+        priced: back,
+        amount: back,
         period_start_ms: line.period_start_ms,
         period_end_ms: line.period_end_ms,
         evidence: Evidence::Reversal {
@@ -178,35 +280,7 @@ fn reversed(invoice: &Invoice, line: &super::InvoiceLine) -> Result<DraftLine, B
             corrects_number: invoice.number.clone(),
             corrects_line: Some(line.id),
         },
-    })
-}
-
-fn one_line(invoice: &Invoice, amount: Money, reason: &str) -> Result<DraftLine, BillingError> {
-    if amount.currency != invoice.currency {
-        return Err(BillingError::NotCredited {
-            invoice: invoice.id,
-            why: "the amount is in another currency",
-        });
     }
-    let back = amount.checked_neg()?;
-    Ok(DraftLine {
-        subscription: None,
-        service: None,
-        kind: LineKind::Reversal,
-        description: reason.to_owned(),
-        quantity: Decimal::ONE,
-        unit: "credit".to_owned(),
-        unit_price: back.to_major(),
-        priced: back,
-        amount: back,
-        period_start_ms: invoice.period_start_ms,
-        period_end_ms: invoice.period_end_ms,
-        evidence: Evidence::Reversal {
-            corrects_invoice: invoice.id,
-            corrects_number: invoice.number.clone(),
-            corrects_line: None,
-        },
-    })
 }
 
 /// By the tax rules of the invoice, whatever holds now.

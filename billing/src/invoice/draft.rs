@@ -13,13 +13,14 @@ use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{ChargeItemId, CustomerId, EntityId, PhaseId, ServiceId, SubscriptionId};
+use schemas::ids::{ChargeItemId, CustomerId, EntityId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
 
 use super::due::{self, Due, What};
-use super::history::{ChargedUsage, charged_bases, charged_usage};
+use super::given_back::Left;
+use super::history::{ChargedLine, ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
 use super::pool::{self, Share};
 use super::unmeasured;
@@ -63,6 +64,8 @@ pub(super) struct Drafts {
     pub(super) customer: Arc<Customer>,
     pub(super) entity: Arc<EntityProfile>,
     pub(super) snapshot: Snapshot,
+    /// The lines that the drafts give a part of back, with what was left of each: when it is less by now, they are made anew.
+    pub(super) left: BTreeMap<InvoiceLineId, i64>,
     pub(super) drafts: Vec<Prepared>,
 }
 
@@ -236,7 +239,8 @@ pub(super) async fn draft_all<U: UsageSource>(
             now_ms,
         };
         match draft(&account, &facts) {
-            Ok(prepared) => drafts.push(Drafts {
+            Ok((prepared, left)) => drafts.push(Drafts {
+                left: left.taken_from(),
                 snapshot: Snapshot {
                     phases: account
                         .contracts
@@ -332,8 +336,20 @@ struct Facts<'a> {
     now_ms: i64,
 }
 
-/// The drafts of one customer: one for each instant at which something is due.
-fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingError> {
+/// What may be given back of a customer's charges.
+fn left_of(account: &Account) -> Left {
+    let mut left = Left::default();
+    for base in account.bases.values() {
+        left.insert(base.line, base.left_minor);
+    }
+    for charge in account.charged.values().flat_map(|charged| &charged.charges) {
+        left.insert(charge.line, charge.left_minor);
+    }
+    left
+}
+
+/// The drafts of one customer, one for each instant at which something is due, and what they leave to be given back.
+fn draft(account: &Account, facts: &Facts<'_>) -> Result<(Vec<Prepared>, Left), BillingError> {
     let mut by_instant: BTreeMap<i64, Vec<Due>> = BTreeMap::new();
     for due in &account.due {
         by_instant.entry(due.due_ms).or_default().push(due.clone());
@@ -346,6 +362,7 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
     let mut prepared = Vec::with_capacity(by_instant.len());
     // A correction goes on the first invoice after the charged period.
     let mut corrected = HashSet::new();
+    let mut left = left_of(account);
     for (due_ms, group) in by_instant {
         let pooled = pool::grants(&shares(account, &group, facts)?)?;
         let mut lines = Vec::new();
@@ -365,7 +382,13 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                         .bases
                         .get(&due.key)
                         .ok_or_else(|| BillingError::corrupt("charge in advance", due.key.clone()))?;
-                    lines.extend(rating::unused_lines(contract, phase, before, &due.charged.period)?);
+                    let before = ChargedBase {
+                        left_minor: left.minor(before.line),
+                        ..before.clone()
+                    };
+                    let unused = rating::unused_lines(contract, phase, &before, &due.charged.period)?;
+                    left.take(before.line, unused.iter().map(|line| -line.priced.minor).sum());
+                    lines.extend(unused);
                 }
                 What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged)?),
                 What::Usage => {
@@ -396,10 +419,15 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
                 && let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms))
             {
                 usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                corrections.extend(correction(contract, before, usage, excluded)?);
+                corrections.extend(correction(contract, before, usage, excluded, &mut left)?);
             }
         }
         lines.extend(corrections);
+        let given_before = |line: &DraftLine| line.kind == LineKind::Unused && line.priced.minor == 0;
+        if !lines.is_empty() && items.is_empty() && lines.iter().all(given_before) {
+            // All of it was given back before: there is nothing to say.
+            continue;
+        }
         let items = std::mem::take(&mut items);
         lines.extend(items.iter().map(|item| item.line(due_ms)));
         let mut draft = total_up(account, due_ms, lines, measured_to_ms, facts.rates)?;
@@ -407,7 +435,7 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<Vec<Prepared>, BillingE
         draft.open = open_reason(&draft, usage_from_ms, facts).or_else(|| unmeasured_reason(&draft, facts));
         prepared.push(Prepared { draft, charges, items });
     }
-    Ok(prepared)
+    Ok((prepared, left))
 }
 
 /// The usage of an invoice that is pooled; none where the customer did not agree to it.
@@ -432,49 +460,62 @@ fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Sha
     Ok(shares)
 }
 
-/// The line that corrects a charged period whose usage is not what was charged any more (B3). Usage that changed without
-/// changing the amount needs no line.
+/// The lines that correct a charged period whose usage is not what was charged any more (B3). Usage that changed without
+/// changing the amount needs no line. More usage is a charge of its own; less is given back of the lines that charged for it, as
+/// far as that was not given back before (B6).
 fn correction(
     contract: &Contract,
     before: &ChargedUsage,
     usage: &PeriodUsage,
     excluded: &[(i64, i64)],
-) -> Result<Option<DraftLine>, BillingError> {
+    left: &mut Left,
+) -> Result<Vec<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
     let measured = Measured::new(usage, before.measured.mode, excluded);
     let due = rating::rate_usage(&before.charge, &measured, currency)?.amount;
     let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
-    if difference.minor == 0 {
-        return Ok(None);
+    let mut parts: Vec<(&ChargedLine, Money)> = Vec::new();
+    if difference.minor > 0 {
+        parts.extend(before.charges.first().map(|line| (line, difference)));
+    } else {
+        let mut wanted_minor = difference.checked_neg()?.minor;
+        for line in &before.charges {
+            let taken = left.take(line.line, wanted_minor);
+            wanted_minor -= taken;
+            if taken > 0 {
+                parts.push((line, Money::new(taken, currency).checked_neg()?));
+            }
+        }
     }
-    Ok(Some(DraftLine {
+    let described = rating::describe(&before.charge, &measured)?;
+    let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Adjustment,
         description: format!(
-            "{}: correction of {} after late data: {}",
-            contract.service.name,
-            before.number,
-            rating::describe(&before.charge, &measured)?
+            "{}: correction of {} after late data: {described}",
+            contract.service.name, corrects.number,
         ),
         quantity: Decimal::ONE,
         unit: "correction".to_owned(),
-        unit_price: difference.to_major(),
-        priced: difference,
-        amount: difference,
+        unit_price: amount.to_major(),
+        priced: amount,
+        amount,
         period_start_ms: before.from_ms,
         period_end_ms: before.to_ms,
         evidence: Evidence::Adjustment {
-            corrects_invoice: before.invoice,
-            corrects_number: before.number.clone(),
-            corrects_line: before.line,
+            corrects_invoice: corrects.invoice,
+            corrects_number: corrects.number.clone(),
+            corrects_line: corrects.line,
             charged: before.measured.clone(),
             charged_minor: before.charged_so_far.minor,
             due_minor: due.minor,
+            given_elsewhere_minor: amount.minor - difference.minor,
             charge: before.charge.clone(),
-            measured,
+            measured: measured.clone(),
         },
-    }))
+    });
+    Ok(lines.collect())
 }
 
 fn total_up(

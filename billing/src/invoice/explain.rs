@@ -77,8 +77,9 @@ pub async fn recompute<U: UsageSource>(
                 charge,
                 measured,
                 charged_minor,
+                given_elsewhere_minor,
                 ..
-            } => (charge, measured, *charged_minor),
+            } => (charge, measured, charged_minor - given_elsewhere_minor),
             _ => continue,
         };
         let service = service_of(database, &line).await?;

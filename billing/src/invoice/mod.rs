@@ -7,6 +7,7 @@
 //!   concurrent closers one wins (B3).
 //! * A finalised invoice never changes. When late data changes the usage of a charged period, the next invoice of that
 //!   subscription carries an adjustment line with the difference (B3).
+//! * What is given back for a line, by whatever cause, never exceeds that line (B6; `given_back.rs`).
 //! * Amounts are rounded once per line; tax is computed once per invoice, on the subtotal, and rounded once (B2).
 
 mod close;
@@ -16,6 +17,7 @@ mod draft;
 mod due;
 mod explain;
 mod export;
+mod given_back;
 mod history;
 mod items;
 mod number;

@@ -9,6 +9,7 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::AnyConnection;
 
+use super::given_back::{self, Cause};
 use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, number};
 use crate::BillingError;
 use crate::bulk;
@@ -35,10 +36,22 @@ pub(super) struct Parties<'a> {
 }
 
 /// What a credit note takes back, and why.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Corrects {
     pub(super) invoice: Option<InvoiceId>,
     pub(super) reason: String,
+    /// Why its lines take back what they take back.
+    pub(super) cause: Cause,
+}
+
+impl Default for Corrects {
+    fn default() -> Corrects {
+        Corrects {
+            invoice: None,
+            reason: String::new(),
+            cause: Cause::CreditNote,
+        }
+    }
 }
 
 /// A document to be written.
@@ -85,6 +98,7 @@ pub(super) async fn write(
     insert_documents(connection, &rows).await?;
     insert_lines(connection, documents, &written).await?;
     insert_taxes(connection, documents, &written).await?;
+    given_back::record(connection, documents, &written).await?;
     let mut transactions = Vec::with_capacity(documents.len());
     let mut events = Vec::with_capacity(documents.len());
     for (row, written) in rows.iter().zip(&written) {

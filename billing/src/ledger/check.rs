@@ -9,7 +9,7 @@ use super::{LedgerError, LedgerReport, Violation};
 
 /// Looks at everything: postings sum to zero per transaction and currency, documents and their status equal their postings
 /// and allocations, customers owe what their documents leave open (B1); lines and taxes sum to totals (B2); payments and
-/// refunds have moved money exactly if they say so (B4).
+/// refunds have moved money exactly if they say so (B4); nothing is given back twice, and credit has a cause (B6).
 ///
 /// # Errors
 /// As the database answers; a violation is not an error but a finding.
@@ -65,7 +65,7 @@ const STATUSES: &str = "SELECT number, status, expected FROM ( \
       FROM allocations GROUP BY invoice_id) s ON s.invoice_id = i.id) judged \
     WHERE status <> expected ORDER BY number";
 
-const CHECKS: [(&str, &str); 14] = [
+const CHECKS: [(&str, &str); 19] = [
     (
         "B1",
         "SELECT t.idempotency_key, CAST(sum(p.amount_minor) AS BIGINT), CAST(0 AS BIGINT) FROM ledger_transactions t \
@@ -173,5 +173,60 @@ const CHECKS: [(&str, &str); 14] = [
          LEFT JOIN ledger_postings p ON p.transaction_id = t.id AND p.account_id = a.id \
          GROUP BY d.id, d.gateway, d.reference, d.status, d.amount_minor \
          HAVING coalesce(sum(p.amount_minor), 0) <> CASE WHEN d.status = 'open' THEN d.amount_minor ELSE 0 END ORDER BY 1",
+    ),
+    // What was given back of a line is at most that line, by whatever gave it back.
+    (
+        "B6",
+        "SELECT 'given back of line ' || CAST(l.position AS TEXT) || ' of ' || i.number, CAST(sum(b.priced_minor) AS BIGINT), \
+         l.priced_minor FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id JOIN given_back b ON b.of_line_id = l.id \
+         GROUP BY l.id, l.position, l.priced_minor, i.number \
+         HAVING sum(b.priced_minor) > CASE WHEN l.priced_minor > 0 THEN l.priced_minor ELSE 0 END \
+         OR sum(b.priced_minor) < CASE WHEN l.priced_minor < 0 THEN l.priced_minor ELSE 0 END ORDER BY 1",
+    ),
+    // Whoever gives back says of which line; what was credited by hand is an item.
+    (
+        "B6",
+        "SELECT 'charges that line ' || CAST(l.position AS TEXT) || ' of ' || i.number || ' gives back', \
+         CAST(coalesce(sum(b.priced_minor), 0) AS BIGINT), -l.priced_minor FROM invoice_lines l \
+         JOIN invoices i ON i.id = l.invoice_id LEFT JOIN given_back b ON b.line_id = l.id \
+         WHERE l.priced_minor < 0 AND l.evidence NOT LIKE '{\"kind\":\"item\"%' \
+         GROUP BY l.id, l.position, l.priced_minor, i.number \
+         HAVING coalesce(sum(b.priced_minor), 0) <> -l.priced_minor ORDER BY 1",
+    ),
+    (
+        "B6",
+        "SELECT 'items of ' || i.number, CAST(sum(l.priced_minor) AS BIGINT), \
+         CAST(coalesce((SELECT sum(c.amount_minor) FROM charge_items c WHERE c.invoice_id = i.id), 0) AS BIGINT) FROM invoices i \
+         JOIN invoice_lines l ON l.invoice_id = i.id WHERE l.evidence LIKE '{\"kind\":\"item\"%' AND i.status <> 'void' \
+         GROUP BY i.id, i.number HAVING sum(l.priced_minor) <> \
+         coalesce((SELECT sum(c.amount_minor) FROM charge_items c WHERE c.invoice_id = i.id), 0) ORDER BY 1",
+    ),
+    // Credit comes from a payment, a credit note, or was granted.
+    (
+        "B6",
+        "SELECT 'credit without a cause: ' || t.idempotency_key, CAST(-sum(p.amount_minor) AS BIGINT), CAST(0 AS BIGINT) \
+         FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
+         JOIN ledger_accounts a ON a.id = p.account_id WHERE a.name LIKE 'credit:%' \
+         AND NOT EXISTS (SELECT 1 FROM payments y WHERE y.id = t.payment_id AND y.state = 'succeeded') \
+         AND NOT EXISTS (SELECT 1 FROM invoices n WHERE n.id = t.invoice_id AND n.kind = 'credit_note') \
+         AND NOT EXISTS (SELECT 1 FROM ledger_postings g JOIN ledger_accounts o ON o.id = g.account_id \
+           WHERE g.transaction_id = t.id AND o.name LIKE 'promotion:%') \
+         GROUP BY t.id, t.idempotency_key HAVING sum(p.amount_minor) < 0 ORDER BY 1",
+    ),
+    // Credit notes on an invoice make no more credit than the customer paid for it. Those that correct others too are left out, and
+    // invoices that were paid by what they gave back themselves.
+    (
+        "B6",
+        "SELECT 'credit from credit notes on ' || i.number, made.credit, CAST(coalesce(paid.settled, 0) AS BIGINT) FROM ( \
+           SELECT n.corrects_invoice_id AS invoice_id, CAST(-sum(x.amount_minor) AS BIGINT) AS credit FROM invoices n \
+             JOIN allocations x ON x.invoice_id = n.id AND x.source = 'credit' WHERE n.kind = 'credit_note' AND NOT EXISTS ( \
+               SELECT 1 FROM invoice_lines l LEFT JOIN given_back b ON b.line_id = l.id \
+               LEFT JOIN invoice_lines c ON c.id = b.of_line_id WHERE l.invoice_id = n.id AND l.priced_minor <> 0 \
+               AND (c.id IS NULL OR c.invoice_id <> n.corrects_invoice_id)) \
+             GROUP BY n.corrects_invoice_id) made JOIN invoices i ON i.id = made.invoice_id LEFT JOIN ( \
+           SELECT invoice_id, sum(amount_minor) AS settled FROM allocations \
+             WHERE source IN ('payment', 'credit') AND amount_minor > 0 GROUP BY invoice_id) paid ON paid.invoice_id = i.id \
+         WHERE made.credit > coalesce(paid.settled, 0) AND NOT EXISTS (SELECT 1 FROM invoice_lines m \
+           WHERE m.invoice_id = i.id AND m.priced_minor < 0 AND m.kind <> 'discount') ORDER BY 1",
     ),
 ];

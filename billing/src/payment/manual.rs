@@ -10,6 +10,7 @@ use schemas::window::{DAY_MS, HOUR_MS};
 use sqlx::AnyConnection;
 
 use super::engine::{announce, same_currency, settle};
+use super::reversal::reversal_of;
 use super::store::{self, Payment, Purpose};
 use super::{GatewayName, PaymentError, State, checked_text};
 use crate::settlement;
@@ -109,12 +110,19 @@ pub async fn record_transfer_in(
         }
         None => same_currency(&mut *transaction, customer, amount).await?,
     }
-    let key = format!("manual:{customer}:{reference}");
-    if let Some(before) = store::by_key(&mut *transaction, &key).await? {
-        return Err(PaymentError::RecordedBefore {
-            reference,
-            payment: before.id,
-        });
+    let first = format!("manual:{customer}:{reference}");
+    let mut key = first.clone();
+    // One that was reversed does not count: what was recorded wrongly is recorded again. No reference has a line break.
+    let mut times = 1;
+    while let Some(before) = store::by_key(&mut *transaction, &key).await? {
+        if reversal_of(&mut *transaction, &before).await?.is_none() {
+            return Err(PaymentError::RecordedBefore {
+                reference,
+                payment: before.id,
+            });
+        }
+        times += 1;
+        key = format!("{first}\n{times}");
     }
     let id = PaymentId(next_id(&mut *transaction, "payment").await?);
     let purpose = invoice.map_or(Purpose::TopUp, Purpose::Invoice);

@@ -31,6 +31,7 @@ pub mod method;
 pub mod paypal;
 mod reconcile;
 mod refund;
+mod reversal;
 mod state;
 mod store;
 pub mod stripe;
@@ -49,6 +50,7 @@ pub use gateway::{
 pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, record_sent_back, refund, refunds_of};
+pub use reversal::{NewReversal, Reversal, reversal_of, reverse_transfer, reverse_transfer_in};
 pub use state::State;
 pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};
 pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
@@ -131,13 +133,21 @@ pub enum PaymentError {
     #[error("{0} has not succeeded, so nothing can be refunded")]
     NotPaid(PaymentId),
     #[error(
-        "{refundable} of {payment} can be refunded, not {asked}: what settled an invoice becomes credit by a credit note first"
+        "{refundable} of {payment} can be refunded, not {asked}: what settled an invoice becomes credit by a credit note first, \
+         and credit that was granted is not paid out"
     )]
     NotRefundable {
         payment: PaymentId,
         refundable: Money,
         asked: Money,
     },
+    #[error(
+        "{payment} came by bank transfer and goes back by one: send it at the bank, then record it with the bank's reference \
+         (--reference); if it never came in, reverse it"
+    )]
+    SentAtTheBank { payment: PaymentId },
+    #[error("{payment} cannot be reversed: {why}")]
+    NotReversed { payment: PaymentId, why: &'static str },
     #[error("{gateway} reports {reported} for {payment}, which is of {amount}: look at it there")]
     OtherAmount {
         gateway: GatewayName,

@@ -47,6 +47,8 @@ pub struct Payment {
     pub amount: Money,
     pub idempotency_key: String,
     pub state: State,
+    /// It was recorded as a bank transfer, and never came in.
+    pub is_reversed: bool,
     /// The gateway's id, once known.
     pub reference: Option<String>,
     /// Where the customer confirms it; empty where there is nothing to confirm.
@@ -72,7 +74,7 @@ impl Payment {
 }
 
 pub(crate) const SELECT: &str = "SELECT id, customer_id, invoice_id, gateway, method_id, currency, amount_minor, idempotency_key, state, \
-     reference, action_url, error, calls, note, created_at_ms, updated_at_ms, check_at_ms, paid_at_ms, value_at_ms FROM payments";
+     reference, action_url, error, calls, note, created_at_ms, updated_at_ms, check_at_ms, paid_at_ms, value_at_ms, (SELECT count(*) FROM payment_reversals v WHERE v.payment_id = payments.id) AS reversals FROM payments";
 
 /// Which payments to list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -153,6 +155,7 @@ pub(crate) fn read(row: &AnyRow) -> Result<Payment, PaymentError> {
         amount: Money::new(row.try_get("amount_minor")?, currency),
         idempotency_key: row.try_get("idempotency_key")?,
         state: row.try_get::<String, _>("state")?.parse()?,
+        is_reversed: row.try_get::<i64, _>("reversals")? > 0,
         reference: row.try_get("reference")?,
         action_url: row.try_get("action_url")?,
         error: row.try_get("error")?,

@@ -5,8 +5,8 @@ use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    SettlementError, Source, allocate, available_credit, claim, claim_spent_credit, floor_at_zero, lock_customer,
-    minus, nonzero, positive, post, recompute_status, smaller,
+    SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus,
+    nonzero, paid_in, positive, post, promised_to_refunds, recompute_status, smaller,
 };
 use crate::ledger::{self, Account, NewTransaction};
 
@@ -26,15 +26,15 @@ pub struct Dispute<'a> {
     pub amount: Money,
 }
 
-/// How much of a payment can be refunded now: what the gateway still holds of it for us, as far as the customer has credit.
-/// To refund what settled an invoice, a credit note comes first and makes it credit.
+/// How much of a payment can be refunded now: what the gateway still holds of it for us, as far as the customer has credit that
+/// was paid in. To refund what settled an invoice, a credit note comes first and makes it credit.
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
 pub async fn refundable(connection: &mut AnyConnection, payment: PaymentId) -> Result<Money, SettlementError> {
     let paid = paid(connection, payment).await?;
     let currency = paid.amount.currency;
-    let held = balance_of(connection, payment, &Account::cash(&paid.gateway, currency)).await?;
+    let held = held(connection, payment).await?;
     let promised: i64 = sqlx::query(
         "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM refunds \
          WHERE payment_id = $1 AND state IN ('intent', 'unknown', 'processing')",
@@ -44,8 +44,9 @@ pub async fn refundable(connection: &mut AnyConnection, payment: PaymentId) -> R
     .await?
     .try_get(0)?;
     let left = floor_at_zero(minus(held, Money::new(promised, currency))?);
-    let credit = available_credit(connection, paid.customer, currency).await?;
-    Ok(smaller(left, credit))
+    let paid_in = paid_in(&mut *connection, paid.customer, currency).await?;
+    let promised = promised_to_refunds(connection, paid.customer, currency).await?;
+    Ok(smaller(left, floor_at_zero(minus(paid_in, promised)?)))
 }
 
 /// A refund that we asked for has gone out.
@@ -143,6 +144,32 @@ pub async fn take_back(
         now_ms,
     )
     .await
+}
+
+/// What we hold of a payment: what it brought, less what went back.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn held(connection: &mut AnyConnection, payment: PaymentId) -> Result<Money, SettlementError> {
+    let paid = paid(connection, payment).await?;
+    balance_of(connection, payment, &Account::cash(&paid.gateway, paid.amount.currency)).await
+}
+
+/// A payment never came in: it was recorded by mistake, or the bank returned it. As [`take_back`], by a cause of its own.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub async fn reverse(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    amount: Money,
+    now_ms: i64,
+) -> Result<(), SettlementError> {
+    let paid = paid(connection, payment).await?;
+    let from = Account::cash(&paid.gateway, amount.currency);
+    let key = format!("reversal:{payment}");
+    let description = format!("{payment} by {} reversed", paid.gateway);
+    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await
 }
 
 /// A payment is disputed: the gateway holds the money until somebody decides.
@@ -278,7 +305,7 @@ async fn take(
             claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
         }
     }
-    if paid.invoice.is_none() {
+    if paid.invoice.is_none() && refund.is_some() {
         // Whoever took money back that had become credit does not want it taken again by itself.
         sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1 AND is_enabled = 1")
             .bind(paid.customer.0)

@@ -68,6 +68,17 @@ impl Books {
             .execute(&mut *transaction)
             .await
             .unwrap();
+            if let Some(corrects) = corrects {
+                sqlx::query(
+                    "INSERT INTO given_back (line_id, of_line_id, cause, priced_minor) VALUES ($1, $2, 'credit_note', $3)",
+                )
+                .bind(id)
+                .bind(corrects.0)
+                .bind(-minor)
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            }
             let new = NewTransaction {
                 idempotency_key: format!("invoice:inv_{id}"),
                 customer: Some(self.customer),
@@ -423,6 +434,49 @@ async fn what_was_written_off_is_recovered_by_a_late_payment() {
     books.assert_clean().await;
 }
 
+/// Before, a credit note on a debt that was given up became credit that could be spent.
+#[tokio::test]
+async fn a_credit_note_on_a_written_off_invoice_makes_no_spendable_credit() {
+    let books = Books::new().await;
+    let bad_debt = async || {
+        let lost = ledger::balance(books.database.pool(), &Account::bad_debt(Currency::USD)).await;
+        lost.unwrap().minor
+    };
+    // Nobody ever paid it.
+    let invoice = books.document(10_000, None).await;
+    assert_eq!(books.write_off(invoice).await, 10_000);
+    assert_eq!(books.credit_note(invoice, 4_000).await, (4_000, 0));
+    assert_eq!((books.credit().await, bad_debt().await), (0, 6_000));
+    assert_eq!(books.status(invoice).await, "uncollectible");
+    assert_eq!(books.credit_note(invoice, 6_000).await, (6_000, 0));
+    assert_eq!((books.credit().await, bad_debt().await), (0, 0));
+    assert_eq!(books.status(invoice).await, "paid");
+    books.assert_clean().await;
+
+    // A part was paid: what is not owed any more is first what was given up, then what was paid.
+    let invoice = books.document(10_000, None).await;
+    books.pay(invoice, 7_000).await;
+    assert_eq!(books.write_off(invoice).await, 3_000);
+    assert_eq!(books.credit_note(invoice, 10_000).await, (3_000, 7_000));
+    assert_eq!((books.credit().await, bad_debt().await), (7_000, 0));
+    books.assert_clean().await;
+}
+
+#[tokio::test]
+async fn what_credit_pays_is_not_written_off() {
+    let books = Books::new().await;
+    let invoice = books.document(10_000, None).await;
+    let (payment, _) = books.pay(invoice, 10_000).await;
+    books.credit_note(invoice, 10_000).await;
+    // The customer has the credit and takes the payment back as well: one of both is owed.
+    books.take_back(payment, 10_000).await;
+    assert_eq!((books.credit().await, books.open(invoice).await), (10_000, 10_000));
+    assert_eq!(books.write_off(invoice).await, 0);
+    assert_eq!((books.credit().await, books.open(invoice).await), (0, 0));
+    assert_eq!(books.status(invoice).await, "paid");
+    books.assert_clean().await;
+}
+
 #[tokio::test]
 async fn an_invoice_of_nothing_is_paid_and_a_void_one_stays_void() {
     let books = Books::new().await;
@@ -490,7 +544,7 @@ proptest! {
         runtime.block_on(async {
             let books = Books::new().await;
             let mut invoices = vec![books.document(2_500, None).await];
-            let mut credited = vec![0];
+            let mut left = vec![2_500];
             let mut payments: Vec<(PaymentId, i64)> = Vec::new();
             for (step, index, amount) in steps {
                 let at = index % invoices.len();
@@ -498,16 +552,17 @@ proptest! {
                 match step {
                     0 => {
                         invoices.push(books.document(amount, None).await);
-                        credited.push(0);
+                        left.push(amount);
                     }
                     1 | 2 => payments.push((books.pay(invoice, amount).await.0, amount)),
                     3 => payments.push((books.top_up(amount).await, amount)),
                     4 => {
                         books.apply_credit(invoice).await;
                     }
-                    5 => {
-                        books.credit_note(invoice, amount).await;
-                        credited[at] += amount;
+                    5 if left[at] > 0 => {
+                        let part = left[at].min(amount);
+                        books.credit_note(invoice, part).await;
+                        left[at] -= part;
                     }
                     6 => {
                         books.write_off(invoice).await;

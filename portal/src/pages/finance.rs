@@ -80,6 +80,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/payments", get(payments::list))
         .route("/finance/payments/{payment}", get(payments::show))
         .route("/finance/payments/{payment}/refund", post(payments::refund))
+        .route("/finance/payments/{payment}/reverse", post(payments::reverse))
         .route("/finance/ledger", get(ledger::show))
         .route("/finance/transactions", get(transactions::show))
         .route("/finance/aging", get(aging::show))

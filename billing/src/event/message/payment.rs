@@ -63,6 +63,22 @@ pub(super) fn payment(event: &Event, facts: &Facts<'_>) -> Message {
                 _ => message.page("Confirm the payment", page),
             }
         }
+        EventType::PaymentReversed => {
+            let (open, button) = match number {
+                Some(_) => ("The invoice is open again: please pay it.", "Pay the invoice"),
+                None => ("It is no longer part of your credit.", "See your credit"),
+            };
+            Message::new(
+                Tone::Alert,
+                format!("Your transfer of {amount}{of} was reversed"),
+                "A bank transfer was reversed",
+            )
+            .say(format!("We had recorded a bank transfer of {amount}{of}, and it did not come in. {open}"))
+            .fact("Amount", Some(amount))
+            .fact("Reference", facts.text("reference"))
+            .fact("Reason", facts.text("reason"))
+            .page(button, page)
+        }
         EventType::RefundSucceeded => Message::new(Tone::Good, format!("We refunded {amount}"), "Your refund is on its way")
             .say(format!("We have returned {amount}{of} to the card or account that it was paid with. Banks take some days to show it."))
             .fact("Amount", Some(amount))

@@ -3,14 +3,14 @@
 use super::*;
 use crate::settlement;
 
-async fn taken_back(world: &World, invoice: InvoiceId, what: Credited) -> Result<InvoiceId, BillingError> {
+pub(super) async fn taken_back(world: &World, invoice: InvoiceId, what: Credited) -> Result<InvoiceId, BillingError> {
     let mut transaction = world.database.begin_write().await.unwrap();
     let note = credit(&mut transaction, invoice, what, "a mistake", ms(MARCH)).await?;
     transaction.commit().await.unwrap();
     Ok(note)
 }
 
-async fn read(world: &World, invoice: InvoiceId) -> InvoiceWithLines {
+pub(super) async fn read(world: &World, invoice: InvoiceId) -> InvoiceWithLines {
     get(&world.database, invoice).await.unwrap()
 }
 
@@ -38,9 +38,12 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
     assert_eq!(read(&world, id).await.invoice.outstanding().minor, 1791);
     assert_books_are_right(&world).await;
 
+    let error = taken_back(&world, id, eur(1506)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "15.05 EUR of inv_1 is left to give back, not 15.06 EUR"
+    );
     for (what, said) in [
-        (Credited::Whole, "a part of it was taken back already: give the amount"),
-        (eur(1506), "more would be taken back than was charged"),
         (eur(0), "the amount is not more than zero"),
         (eur(-1), "the amount is not more than zero"),
         (
@@ -51,8 +54,17 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
         let error = taken_back(&world, id, what).await.unwrap_err();
         assert_eq!(error.to_string(), format!("inv_1 cannot be taken back: {said}"));
     }
-    taken_back(&world, id, eur(1505)).await.unwrap();
+    // All that is left, without saying how much.
+    let rest = read(&world, taken_back(&world, id, Credited::Whole).await.unwrap()).await;
+    assert_eq!(rest.lines.iter().map(|line| line.priced.minor).sum::<i64>(), -1505);
     assert_eq!(read(&world, id).await.invoice.status, InvoiceStatus::Paid);
+    for what in [Credited::Whole, eur(1)] {
+        let error = taken_back(&world, id, what).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "inv_1 cannot be taken back: nothing of it is left to give back"
+        );
+    }
     let error = taken_back(&world, note.invoice.id, Credited::Whole).await.unwrap_err();
     assert_eq!(
         error.to_string(),

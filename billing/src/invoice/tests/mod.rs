@@ -14,6 +14,7 @@ use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count
 
 mod clocks;
 mod credits;
+mod given_back;
 mod many;
 mod proration;
 mod terms;

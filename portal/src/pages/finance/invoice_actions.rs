@@ -107,11 +107,14 @@ pub(super) async fn write_off(
         };
         let now_ms = action.now_ms;
         let amount = settlement::write_off(action.connection(), found.invoice.id, &reason, now_ms).await?;
-        if amount.minor == 0 {
+        let open = found.invoice.outstanding();
+        if amount.minor == 0 && open.minor <= 0 {
             return Err(said("Nothing of it is open."));
         }
-        let change = json!({"before": {"open": amount.to_string()},
-            "after": {"status": "uncollectible", "reason": reason}});
+        // The customer's credit may have paid all of it.
+        let status = if amount.minor > 0 { "uncollectible" } else { "paid" };
+        let change = json!({"before": {"open": open.to_string()},
+            "after": {"status": status, "written_off": amount.to_string(), "reason": reason}});
         action.record("invoice.write_off", found.invoice.id, change).await?;
         action.commit().await
     }

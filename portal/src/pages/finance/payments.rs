@@ -5,7 +5,9 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
-use billing::payment::{self, GatewayName, NewRefund, Payment, PaymentFilter, Refund, State as PaymentState};
+use billing::payment::{
+    self, GatewayName, NewRefund, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
+};
 use billing::settlement;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, PaymentId};
@@ -71,6 +73,14 @@ fn words(state: PaymentState) -> (&'static str, &'static str) {
     }
 }
 
+/// As [`words`]; a transfer that was reversed had succeeded before.
+fn words_of(payment: &Payment) -> (&'static str, &'static str) {
+    match payment.is_reversed {
+        true => ("reversed", "warn"),
+        false => words(payment.state),
+    }
+}
+
 async fn name_of(state: &AppState, customer: CustomerId) -> Result<String, Failure> {
     let row = sqlx::query("SELECT name FROM customers WHERE id = $1")
         .bind(customer.0)
@@ -117,7 +127,7 @@ pub(super) async fn list(
     });
     let mut rows = Vec::with_capacity(payments.len());
     for payment in payments {
-        let (words, badge) = words(payment.state);
+        let (words, badge) = words_of(&payment);
         rows.push(Row {
             id: payment.id,
             customer: payment.customer,
@@ -158,6 +168,11 @@ struct DisputeRow {
     amount: Money,
 }
 
+struct ReversalShown {
+    made: Reversal,
+    at: String,
+}
+
 #[derive(Template)]
 #[template(path = "finance_payment.html")]
 struct PaymentPage {
@@ -174,6 +189,9 @@ struct PaymentPage {
     refundable: Money,
     /// Came by bank transfer.
     is_transfer: bool,
+    reversal: Option<ReversalShown>,
+    /// It can be reversed: what is left of it.
+    reversible: Money,
     proposed: String,
     refunds: Vec<RefundRow>,
     disputes: Vec<DisputeRow>,
@@ -198,7 +216,11 @@ pub(super) async fn show(
     Query(shown): Query<Shown>,
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
-    let notice = (shown.done == "refund").then_some("The refund was asked for; its state is below.");
+    let notice = match shown.done.as_str() {
+        "refund" => Some("The refund was asked for; its state is below."),
+        "reverse" => Some("The transfer was reversed: what it had settled is open again."),
+        _ => None,
+    };
     render(&state, &finance, payment, Draft::default(), notice).await
 }
 
@@ -245,6 +267,14 @@ async fn render(
     } else {
         Money::zero(payment.amount.currency)
     };
+    let reversible = if payment.gateway == GatewayName::Manual {
+        let mut connection = pool.acquire().await?;
+        settlement::held(&mut connection, payment.id)
+            .await
+            .map_err(BillingError::from)?
+    } else {
+        Money::zero(payment.amount.currency)
+    };
     let filter = TransactionFilter {
         payment: Some(payment.id),
         ..TransactionFilter::default()
@@ -252,7 +282,8 @@ async fn render(
     let transactions: Vec<PostedTransaction> = ledger::transactions(pool, filter, TRANSACTIONS_SHOWN)
         .await
         .map_err(BillingError::from)?;
-    let (words, badge) = words(payment.state);
+    let reversal = payment::reversal_of(pool, &payment).await?;
+    let (words, badge) = words_of(&payment);
     let body = page(&PaymentPage {
         shell: Shell::new(&finance.0, payment.id.to_string(), PATH),
         notice,
@@ -265,6 +296,11 @@ async fn render(
         proposed: refundable.to_major().to_string(),
         refundable,
         is_transfer: payment.gateway == GatewayName::Manual,
+        reversal: reversal.map(|made| ReversalShown {
+            at: minute(made.reversed_at_ms),
+            made,
+        }),
+        reversible,
         refunds: refunds.collect(),
         disputes,
         transactions: transaction_rows(&transactions)?,
@@ -322,6 +358,44 @@ pub(super) async fn refund(
         Ok(()) => Ok(Redirect::to(&format!("{PATH}/payments/{}?done=refund", payment.id)).into_response()),
         Err(refused) => {
             let draft = Draft::refused("refund", refused, fields)?;
+            render(&state, &finance, payment, draft, None).await
+        }
+    }
+}
+
+/// Takes a bank transfer back that never came in.
+pub(super) async fn reverse(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let payment = find(&state, &id).await?;
+    let done: Result<(), Refused> = async {
+        let reason = fields.text("reason");
+        if reason.is_empty() {
+            return Err(said("Say why it is reversed: the customer is told."));
+        }
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok(());
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let new = NewReversal {
+            payment: payment.id,
+            reason,
+            created_by: &actor,
+        };
+        let reversal = payment::reverse_transfer_in(action.connection(), &new, now_ms).await?;
+        let change = json!({"after": {"reversed": reversal.amount.to_string(), "reason": reversal.reason}});
+        action.record("payment.reverse", payment.id, change).await?;
+        action.commit().await
+    }
+    .await;
+    match done {
+        Ok(()) => Ok(Redirect::to(&format!("{PATH}/payments/{}?done=reverse", payment.id)).into_response()),
+        Err(refused) => {
+            let draft = Draft::refused("reverse", refused, fields)?;
             render(&state, &finance, payment, draft, None).await
         }
     }

@@ -196,3 +196,55 @@ async fn every_line_has_a_page_that_says_why_for_its_customer_and_for_finance_al
         "{page}"
     );
 }
+
+#[tokio::test]
+async fn a_transfer_that_never_came_in_is_reversed_on_the_page_of_its_payment() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut browser = world.portal.signed_in("fin").await;
+    let invoice = world.invoice_of_ada;
+    let page = format!("/finance/invoices/{invoice}");
+    let open = async || {
+        let found = billing::invoice::get(world.portal.state.db(), invoice).await.unwrap();
+        found.invoice.outstanding()
+    };
+    let before = open().await;
+    let amount = before.to_major().to_string();
+    let transfer = [("amount", amount.as_str()), ("reference", "bank 1"), ("note", "")];
+    let done = browser.send_form(&page, &format!("{page}/transfer"), &transfer).await;
+    assert_eq!(done.status, 303, "{}", done.body);
+    assert_eq!(open().await.minor, 0);
+
+    let payment = "/finance/payments/pay_1";
+    let shown = browser.get(payment).await.body;
+    assert!(
+        shown.contains("Reverse transfer") && shown.contains(">succeeded<"),
+        "{shown}"
+    );
+    let reverse = format!("{payment}/reverse");
+    let refused = browser.send_form(payment, &reverse, &[("reason", " ")]).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("Say why it is reversed"), "{}", refused.body);
+    let done = browser
+        .send_form(payment, &reverse, &[("reason", "returned by the bank")])
+        .await;
+    assert_eq!(
+        done.header("location"),
+        format!("{payment}?done=reverse"),
+        "{}",
+        done.body
+    );
+    assert_eq!(open().await, before);
+    let shown = browser.get(payment).await.body;
+    for text in ["returned by the bank", ">reversed<", "pay_1 by manual reversed"] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert!(!shown.contains(&reverse), "there is nothing left to reverse");
+    assert!(browser.get("/finance/payments").await.body.contains(">reversed<"));
+    let log: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit_log WHERE action = 'payment.reverse' AND subject = 'pay_1'")
+            .fetch_one(world.portal.state.db().pool())
+            .await
+            .unwrap();
+    assert_eq!(log, 1);
+}

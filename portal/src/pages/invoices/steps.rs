@@ -115,6 +115,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             charged,
             discount_minor,
             unused_days,
+            given_before_minor,
             ..
         } => {
             let mut steps = vec![Step {
@@ -125,7 +126,13 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                     "in advance, for the whole period",
                 )
             }];
-            steps.extend(unused(charged, *discount_minor, *unused_days, line));
+            steps.extend(unused(
+                charged,
+                *discount_minor,
+                *unused_days,
+                *given_before_minor,
+                line,
+            ));
             steps
         }
         Evidence::Adjustment {
@@ -134,6 +141,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             charged,
             charged_minor,
             due_minor,
+            given_elsewhere_minor,
             charge,
             measured,
             ..
@@ -150,6 +158,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                 charge,
                 (charged, *charged_minor),
                 (measured, *due_minor),
+                *given_elsewhere_minor,
                 line,
             ));
             steps
@@ -169,7 +178,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
         } => {
             let (what, line_href) = match corrects_line {
                 Some(line) => (
-                    "this line of it, as a whole",
+                    "this line of it, as far as it was not given back before",
                     Some(format!("{documents}/{corrects_invoice}/lines/{line}")),
                 ),
                 None => ("an amount of it", link(corrects_invoice)),
@@ -328,7 +337,13 @@ fn discount_unused(
     ]
 }
 
-fn unused(charged: &BaseCharge, discount_minor: i64, unused_days: i64, line: &InvoiceLine) -> Vec<Step> {
+fn unused(
+    charged: &BaseCharge,
+    discount_minor: i64,
+    unused_days: i64,
+    given_before_minor: i64,
+    line: &InvoiceLine,
+) -> Vec<Step> {
     let currency = line.priced.currency;
     let (share, mut formula) = base_share(charged, currency);
     let mut steps = vec![step("Price then", money(charged.base_minor, line), "")];
@@ -355,10 +370,29 @@ fn unused(charged: &BaseCharge, discount_minor: i64, unused_days: i64, line: &In
                 .negated()
         });
     let formula = format!("−{formula} × {unused_days} ÷ {}", charged.days);
+    if given_before_minor == 0 {
+        steps.push(step(
+            "Given back",
+            line.priced.to_string(),
+            rounded(&formula, exact, line.priced),
+        ));
+        return steps;
+    }
+    let share = Money::new(line.priced.minor - given_before_minor, currency);
+    steps.push(step(
+        "Share of these days",
+        share.to_string(),
+        rounded(&formula, exact, share),
+    ));
+    steps.push(step(
+        "Given back before",
+        money(given_before_minor, line),
+        "nothing is given back twice",
+    ));
     steps.push(step(
         "Given back",
         line.priced.to_string(),
-        rounded(&formula, exact, line.priced),
+        "what was left of that line",
     ));
     steps
 }

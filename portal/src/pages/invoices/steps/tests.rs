@@ -102,3 +102,47 @@ fn tiers_packages_and_days_are_told_one_by_one() {
         "{steps:?}"
     );
 }
+
+#[test]
+fn what_was_given_back_before_is_told() {
+    let amount = Money::new(-11_000, Currency::USD);
+    let line = InvoiceLine {
+        id: "inl_3".parse().unwrap(),
+        invoice: "inv_2".parse().unwrap(),
+        position: 1,
+        subscription: None,
+        service: None,
+        kind: billing::rating::LineKind::Unused,
+        description: String::new(),
+        quantity: Decimal::ONE,
+        unit: "credit".to_owned(),
+        unit_price: amount.to_major(),
+        priced: amount,
+        amount,
+        period_start_ms: 0,
+        period_end_ms: 1,
+        evidence: Evidence::Unused {
+            corrects_invoice: "inv_1".parse().unwrap(),
+            corrects_number: "INV-2026-000001".to_owned(),
+            corrects_line: "inl_1".parse().unwrap(),
+            charged: BaseCharge {
+                base_minor: 31_000,
+                quantity: 1,
+                days: 31,
+                nominal_days: 31,
+            },
+            discount_minor: 0,
+            unused_days: 21,
+            given_before_minor: 10_000,
+        },
+    };
+    let steps = said(&of_line(&line, "/invoices"));
+    assert_eq!(
+        steps[3..],
+        [
+            "Share of these days: -210.00 USD (−310.00 × 21 ÷ 31)",
+            "Given back before: 100.00 USD (nothing is given back twice)",
+            "Given back: -110.00 USD (what was left of that line)",
+        ]
+    );
+}

@@ -273,6 +273,7 @@ pub(super) fn adjustment(
     charge: &UsageCharge,
     (then, charged_minor): (&Measured, i64),
     (now, due_minor): (&Measured, i64),
+    given_elsewhere_minor: i64,
     line: &InvoiceLine,
 ) -> Vec<Step> {
     let units = VolumeUnits::of_charge(charge);
@@ -317,10 +318,19 @@ pub(super) fn adjustment(
         money(charged_minor, line),
         "by that invoice and earlier corrections of it",
     ));
-    steps.push(step(
-        "Difference",
-        line.priced.to_string(),
-        "what it costs, less what was charged",
-    ));
+    let difference = money(line.priced.minor - given_elsewhere_minor, line);
+    steps.push(step("Difference", difference, "what it costs, less what was charged"));
+    if given_elsewhere_minor != 0 {
+        steps.push(step(
+            "Given back elsewhere",
+            money(given_elsewhere_minor, line),
+            "before, or by another line: nothing is given back twice",
+        ));
+        steps.push(step(
+            "Given back",
+            line.priced.to_string(),
+            "what was left of that line",
+        ));
+    }
     steps
 }

@@ -1,0 +1,668 @@
+//! B6: what is given back for a line never exceeds it, by whatever cause and in whatever order. Cases are dated; amounts are
+//! those of `cases/billing/f01`, `f02` and `f04`, and of pairs of causes around them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use analytics::{AnalyticsError, Peer, SeriesPoint, WindowUsage};
+use jiff::tz::TimeZone;
+use schemas::db::Database;
+use schemas::ids::{ExclusionId, SubscriptionId};
+use schemas::inventory::Service;
+use schemas::percent::Percent;
+
+use super::credits::{read, taken_back};
+use super::proration::{Shop, credit_note, invoice};
+use super::*;
+use crate::UsageSource;
+use crate::catalog::{self, Discount, NewCoupon};
+use crate::invoice::draft::{Current, prepare};
+use crate::invoice::write::{Corrects, NewDocument, Parties, write};
+use crate::subscription::NewSubscription;
+use crate::subscription::change::End;
+use crate::usage::UsageQuery;
+
+const JANUARY: &str = "2026-01-01T00:00:00Z";
+const DAY_11: &str = "2026-01-11T00:00:00Z";
+
+/// 310.00 for January, charged in advance.
+async fn january() -> (Shop, SubscriptionId, InvoiceWithLines) {
+    let shop = Shop::new("USD", "UTC").await;
+    let price = shop.price("month", 1, 31_000).await;
+    let id = shop.begin(price.id, JANUARY).await;
+    let made = closed(&shop.world, shop.customer, JANUARY).await.invoices.remove(0);
+    (shop, id, made)
+}
+
+fn usd(minor: i64) -> Credited {
+    Credited::Amount(Money::new(minor, Currency::USD))
+}
+
+/// f01: before, 210.00 were given back again.
+#[tokio::test]
+async fn b6_a_credited_invoice_is_not_given_back_again_by_a_cancellation() {
+    let (shop, id, made) = january().await;
+    shop.pay(&made).await;
+    taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    assert_eq!(shop.close(DAY_11).await, []);
+    assert_eq!(shop.close("2026-02-01T00:10:00Z").await, []);
+    assert_eq!(shop.credit().await, 31_000);
+}
+
+/// f02: before, 210.00 of credit came from an invoice that nobody paid.
+#[tokio::test]
+async fn b6_a_void_invoice_is_not_given_back_by_a_cancellation() {
+    let (shop, id, made) = january().await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    void(&mut transaction, made.invoice.id, Rebill::No, "wrong", ms(JANUARY))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    assert_eq!(shop.close(DAY_11).await, []);
+    assert_eq!(shop.credit().await, 0);
+}
+
+#[tokio::test]
+async fn b6_a_part_that_was_credited_limits_the_unused_days_and_they_limit_the_next_note() {
+    let (shop, id, made) = january().await;
+    shop.pay(&made).await;
+    taken_back(&shop.world, made.invoice.id, usd(20_000)).await.unwrap();
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    // 21 of 31 days are 210.00; 110.00 are left.
+    assert_eq!(shop.close(DAY_11).await, [credit_note(&[(LineKind::Unused, -11_000)])]);
+    assert_eq!(shop.credit().await, 31_000);
+    let all = list_of(shop.world.database.pool(), shop.customer).await.unwrap();
+    let unused = read(&shop.world, all[0].id).await.lines.remove(0);
+    assert_eq!(
+        unused.description,
+        "web-1: month, 21 of 31 days not used (charged on INV-2026-000001; a part of it was given back before)"
+    );
+    assert!(
+        matches!(
+            unused.evidence,
+            Evidence::Unused {
+                given_before_minor: 10_000,
+                ..
+            }
+        ),
+        "{:?}",
+        unused.evidence
+    );
+    let error = taken_back(&shop.world, made.invoice.id, usd(1)).await.unwrap_err();
+    assert!(error.to_string().contains("nothing of it is left"), "{error}");
+}
+
+#[tokio::test]
+async fn b6_a_note_after_the_cancellation_gives_the_used_days_back_and_no_more() {
+    let (shop, id, made) = january().await;
+    shop.pay(&made).await;
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    assert_eq!(shop.close(DAY_11).await, [credit_note(&[(LineKind::Unused, -21_000)])]);
+    let error = taken_back(&shop.world, made.invoice.id, usd(10_001)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "100.00 USD of inv_1 is left to give back, not 100.01 USD"
+    );
+    let note = taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
+    assert_eq!(amounts(&read(&shop.world, note).await), [(LineKind::Base, -10_000)]);
+    assert_eq!(shop.credit().await, 31_000);
+    assert_books_are_right(&shop.world).await;
+}
+
+#[tokio::test]
+async fn b6_what_a_later_invoice_gave_back_is_neither_void_nor_credited_again() {
+    let (shop, id, made) = january().await;
+    let small = shop.price("small", 1, 3_100).await;
+    shop.change(id, small.id, 1, DAY_11).await.unwrap();
+    assert_eq!(
+        shop.close(DAY_11).await,
+        [credit_note(&[(LineKind::Unused, -21_000), (LineKind::Base, 2_100)])]
+    );
+    // Nothing of it was settled by money, but 189.00 by that note; and what is left of the line is 100.00.
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    let error = void(&mut transaction, made.invoice.id, Rebill::No, "wrong", ms(DAY_11)).await;
+    assert!(error.is_err());
+    drop(transaction);
+    let note = taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
+    assert_eq!(read(&shop.world, note).await.invoice.total.minor, -10_000);
+    // 310 − 210 + 21 − 100: the days in the small plan.
+    let owed: i64 = list_of(shop.world.database.pool(), shop.customer)
+        .await
+        .unwrap()
+        .iter()
+        .map(|document| document.total.minor)
+        .sum();
+    assert_eq!(owed, 2_100);
+    assert_books_are_right(&shop.world).await;
+}
+
+#[tokio::test]
+async fn b6_an_invoice_that_a_later_one_gave_a_part_of_back_is_not_void() {
+    let (shop, id, made) = january().await;
+    let large = shop.price("large", 1, 62_000).await;
+    shop.change(id, large.id, 1, DAY_11).await.unwrap();
+    let upgraded = [invoice(&[(LineKind::Unused, -21_000), (LineKind::Base, 42_000)])];
+    assert_eq!(shop.close(DAY_11).await, upgraded);
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    let error = void(&mut transaction, made.invoice.id, Rebill::No, "wrong", ms(DAY_11))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("a later document gave a part of it back"),
+        "{error}"
+    );
+    drop(transaction);
+
+    // The invoice with the unused days is credited as a whole: they are charged again, and can be given back again.
+    let second = list_of(shop.world.database.pool(), shop.customer).await.unwrap()[0].id;
+    let note = read(
+        &shop.world,
+        taken_back(&shop.world, second, Credited::Whole).await.unwrap(),
+    )
+    .await;
+    assert_eq!(amounts(&note), [(LineKind::Unused, 21_000), (LineKind::Base, -42_000)]);
+    let note = read(
+        &shop.world,
+        taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap(),
+    )
+    .await;
+    assert_eq!(amounts(&note), [(LineKind::Base, -31_000)]);
+    for credited in [second, made.invoice.id] {
+        let error = taken_back(&shop.world, credited, Credited::Whole).await.unwrap_err();
+        assert!(error.to_string().contains("nothing of it is left"), "{error}");
+    }
+    assert_books_are_right(&shop.world).await;
+}
+
+#[tokio::test]
+async fn b6_a_discount_is_given_back_with_its_line_whatever_comes_first() {
+    for (whole_first, note, unused) in [
+        (
+            true,
+            vec![(LineKind::Base, -31_000), (LineKind::Discount, 15_500)],
+            None,
+        ),
+        (
+            false,
+            vec![(LineKind::Base, -5_000)],
+            Some([(LineKind::Unused, -21_000), (LineKind::Discount, 10_500)]),
+        ),
+    ] {
+        let shop = Shop::new("USD", "UTC").await;
+        let price = shop.price("month", 1, 31_000).await;
+        let mut transaction = shop.world.database.begin_write().await.unwrap();
+        let half = Percent::new(50.into()).unwrap();
+        let coupon = NewCoupon::new("HALF", Discount::Percent(half));
+        catalog::create_coupon(&mut transaction, coupon, 0).await.unwrap();
+        transaction.commit().await.unwrap();
+        let service = shop.world.service(shop.customer, "web-1").await;
+        let new = NewSubscription {
+            coupon: Some("HALF"),
+            ..NewSubscription::new(service.id, price.id, ms(JANUARY))
+        };
+        let id = shop.begin_with(new).await.unwrap();
+        let made = closed(&shop.world, shop.customer, JANUARY).await.invoices.remove(0);
+        assert_eq!(
+            amounts(&made),
+            [(LineKind::Base, 31_000), (LineKind::Discount, -15_500)]
+        );
+        shop.pay(&made).await;
+        let mut credited = None;
+        if whole_first {
+            credited = Some(taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap());
+        }
+        shop.cancel(id, End::Now, DAY_11).await.unwrap();
+        let expected: Vec<_> = unused.map(|lines| credit_note(&lines)).into_iter().collect();
+        assert_eq!(shop.close(DAY_11).await, expected);
+        let id = match credited {
+            Some(id) => id,
+            None => taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap(),
+        };
+        assert_eq!(amounts(&read(&shop.world, id).await), note);
+        assert_eq!(shop.credit().await, 15_500, "what was paid");
+        assert_books_are_right(&shop.world).await;
+    }
+}
+
+#[tokio::test]
+async fn b6_an_amount_is_shared_by_the_charges_of_its_invoice() {
+    let (world, service, made) = used_february(1_100).await;
+    assert_eq!(
+        amounts(&made),
+        [(LineKind::Base, 2_000), (LineKind::TransferOverage, 500)]
+    );
+    let note = read(&world, taken_back(&world, made.invoice.id, usd(1_000)).await.unwrap()).await;
+    let shared: Vec<(i64, &str)> = note
+        .lines
+        .iter()
+        .map(|line| (line.priced.minor, line.description.as_str()))
+        .collect();
+    assert_eq!(
+        shared,
+        [
+            (-800, "a mistake (web-1: VPS Pro)"),
+            (
+                -200,
+                "a mistake (web-1: transfer 1100 GiB (in + out), 1000 GiB included)"
+            ),
+        ]
+    );
+    // 3.00 are left of the usage.
+    flag(&world, service).await;
+    let march = closed(&world, made.invoice.customer, APRIL).await.invoices.remove(0);
+    assert_eq!(amounts(&march)[2], (LineKind::Adjustment, -300));
+    let checks = recompute(&world.database, &world.usage, march.invoice.id)
+        .await
+        .unwrap();
+    assert!(checks.iter().all(|check| check.equal), "{checks:?}");
+    assert_books_are_right(&world).await;
+}
+
+const APRIL: &str = "2026-04-01T00:10:00Z";
+const MAY: &str = "2026-05-01T00:10:00Z";
+const JUNE: &str = "2026-06-01T00:10:00Z";
+
+/// February's invoice with so much transfer on the tenth.
+async fn used_february(gib: u64) -> (World, ServiceId, InvoiceWithLines) {
+    let world = World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let service = contract.service.id;
+    world.usage.add(service, "2026-02-10T12:00:00Z", gib * GIB, 0);
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    (world, service, made)
+}
+
+async fn flag(world: &World, service: ServiceId) -> ExclusionId {
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let range = (ms("2026-02-10T12:00:00Z"), ms("2026-02-10T12:05:00Z"));
+    let made = exclusion::exclude(&mut transaction, service, range, "attack", "ops", ms(MARCH)).await;
+    transaction.commit().await.unwrap();
+    made.unwrap().id
+}
+
+async fn revoke(world: &World, id: ExclusionId) {
+    let mut transaction = world.database.begin_write().await.unwrap();
+    exclusion::revoke(&mut transaction, id, ms(APRIL)).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+/// The adjustments on the invoice of the month that is over.
+async fn adjustments(world: &World, customer: CustomerId, at: &str) -> Vec<i64> {
+    let made = closed(world, customer, at).await.invoices;
+    assert_books_are_right(world).await;
+    let lines = made.iter().flat_map(|made| &made.lines);
+    lines
+        .filter(|line| line.kind == LineKind::Adjustment)
+        .map(|line| line.priced.minor)
+        .collect()
+}
+
+/// f04: before, usage that was credited was given back again when it turned out to be an attack.
+#[tokio::test]
+async fn b6_credited_usage_that_is_flagged_as_an_attack_is_not_given_back_again() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    taken_back(&world, made.invoice.id, Credited::Whole).await.unwrap();
+    let id = flag(&world, service).await;
+    assert_eq!(adjustments(&world, customer, APRIL).await, [0i64; 0]);
+    // Nor is it charged again when the flag is revoked.
+    revoke(&world, id).await;
+    assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
+}
+
+#[tokio::test]
+async fn b6_flags_notes_and_late_flows_in_turn_never_give_back_more_than_was_charged() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    // Half of the usage by a note, then all of it is an attack: the other half.
+    taken_back(&world, made.invoice.id, usd(1_250)).await.unwrap();
+    let id = flag(&world, service).await;
+    assert_eq!(adjustments(&world, customer, APRIL).await, [-250]);
+    // It was none: the half that was taken off is charged again, what the note gave stays given.
+    revoke(&world, id).await;
+    assert_eq!(adjustments(&world, customer, MAY).await, [250]);
+    // It was one after all, and more came late that is none.
+    flag(&world, service).await;
+    world.usage.add(service, "2026-02-20T00:00:00Z", 1_010 * GIB, 0);
+    assert_eq!(
+        adjustments(&world, customer, JUNE).await,
+        [-250],
+        "5.00 for 0.50: 2.50 is left"
+    );
+    assert_eq!(adjustments(&world, customer, "2026-07-01T00:10:00Z").await, [0i64; 0]);
+    let error = taken_back(&world, made.invoice.id, usd(1_001)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "10.00 USD of inv_1 is left to give back, not 10.01 USD"
+    );
+}
+
+/// Before, the mirrored line of an adjustment counted as a correction, and the usage was charged again.
+#[tokio::test]
+async fn an_adjustment_that_was_credited_is_not_charged_again() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
+    let march = closed(&world, customer, APRIL).await.invoices.remove(0);
+    assert_eq!(amounts(&march)[2], (LineKind::Adjustment, 200));
+    taken_back(&world, march.invoice.id, Credited::Whole).await.unwrap();
+    assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
+    // What of both was charged and not given back can be: the 5.00 of February's own line.
+    flag(&world, service).await;
+    assert_eq!(adjustments(&world, customer, JUNE).await, [-500]);
+}
+
+#[tokio::test]
+async fn an_adjustment_on_a_void_invoice_is_charged_again_only_when_asked() {
+    for (rebill, again, flagged) in [
+        (Rebill::No, vec![], vec![-500]),
+        (Rebill::Yes, vec![200], vec![-500, -200]),
+    ] {
+        let (world, service, made) = used_february(1_100).await;
+        let customer = made.invoice.customer;
+        world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
+        let march = closed(&world, customer, APRIL).await.invoices.remove(0);
+        let mut transaction = world.database.begin_write().await.unwrap();
+        void(&mut transaction, march.invoice.id, rebill, "wrong", ms(APRIL))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(adjustments(&world, customer, "2026-04-01T00:20:00Z").await, again);
+        assert_eq!(
+            adjustments(&world, customer, MAY).await,
+            if rebill == Rebill::No { again } else { vec![] }
+        );
+        flag(&world, service).await;
+        assert_eq!(adjustments(&world, customer, JUNE).await, flagged);
+    }
+}
+
+/// A usage source during whose work somebody credits an invoice.
+struct Meanwhile<'a> {
+    world: &'a World,
+    invoice: InvoiceId,
+    is_done: AtomicBool,
+}
+
+impl UsageSource for Meanwhile<'_> {
+    async fn settle(&self) -> Result<(), AnalyticsError> {
+        if !self.is_done.swap(true, Ordering::SeqCst) {
+            taken_back(self.world, self.invoice, Credited::Whole).await.unwrap();
+        }
+        Ok(())
+    }
+
+    async fn period_usage(
+        &self,
+        queries: &[UsageQuery],
+        now_ms: i64,
+    ) -> Result<Vec<analytics::PeriodUsage>, AnalyticsError> {
+        self.world.usage.period_usage(queries, now_ms).await
+    }
+
+    async fn windows_from_flows(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+        self.world.usage.windows_from_flows(service, from_ms, to_ms).await
+    }
+
+    async fn days(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        zone: &TimeZone,
+    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+        self.world.usage.days(service, from_ms, to_ms, zone).await
+    }
+
+    async fn top_peers(
+        &self,
+        service: &Service,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Peer>, AnalyticsError> {
+        self.world.usage.top_peers(service, from_ms, to_ms, limit).await
+    }
+}
+
+#[tokio::test]
+async fn b6_a_note_that_is_issued_while_invoices_are_drafted_counts() {
+    let (world, service, made) = used_february(1_100).await;
+    flag(&world, service).await;
+    let usage = Meanwhile {
+        world: &world,
+        invoice: made.invoice.id,
+        is_done: AtomicBool::new(false),
+    };
+    let closing = close(&world.database, &usage, made.invoice.customer, ms(APRIL))
+        .await
+        .unwrap();
+    assert!(usage.is_done.load(Ordering::SeqCst));
+    let march = read(&world, closing.invoices[0]).await;
+    assert_eq!(
+        amounts(&march),
+        [(LineKind::Base, 2_000), (LineKind::TransferOverage, 0)]
+    );
+    assert_books_are_right(&world).await;
+}
+
+async fn rows(database: &Database) -> Vec<(i64, i64, String, i64)> {
+    let rows =
+        sqlx::query("SELECT line_id, of_line_id, cause, priced_minor FROM given_back ORDER BY line_id, of_line_id")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+    use sqlx::Row as _;
+    rows.iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect()
+}
+
+/// Runs the migration again on a database with documents.
+async fn migrated(database: &Database) -> Vec<(i64, i64, String, i64)> {
+    use sqlx::Executor as _;
+    let mut transaction = database.begin_write().await.unwrap();
+    transaction.execute("DROP TABLE given_back").await.unwrap();
+    let sql = include_str!("../../../../schemas/sql/030_given_back.sql");
+    transaction.execute(sqlx::raw_sql(sql)).await.unwrap();
+    transaction.commit().await.unwrap();
+    rows(database).await
+}
+
+async fn with_everything(mut world: World) -> World {
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, started_in_february()).await;
+    let service = contract.service.id;
+    world.usage.add(service, "2026-02-10T12:00:00Z", 1_100 * GIB, 0);
+    let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+    flag(&world, service).await;
+    let march = closed(&world, customer, APRIL).await.invoices.remove(0);
+    taken_back(&world, march.invoice.id, Credited::Whole).await.unwrap();
+    taken_back(&world, made.invoice.id, usd(900)).await.unwrap();
+    world.usage = FakeUsage::default();
+    let april = closed(&world, customer, MAY).await.invoices.remove(0);
+    let mut transaction = world.database.begin_write().await.unwrap();
+    void(&mut transaction, april.invoice.id, Rebill::Yes, "wrong", ms(MAY))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    closed(&world, customer, MAY).await;
+    assert_books_are_right(&world).await;
+    world
+}
+
+#[tokio::test]
+async fn a_database_of_before_gets_the_rows_that_its_lines_tell_of() {
+    for world in [World::new().await, World::on_postgres().await] {
+        let world = with_everything(world).await;
+        let written = rows(&world.database).await;
+        let causes: Vec<&str> = written.iter().map(|row| row.2.as_str()).collect();
+        for cause in ["adjustment", "credit_note", "rebill"] {
+            assert!(causes.contains(&cause), "{causes:?}");
+        }
+        assert_eq!(migrated(&world.database).await, written);
+    }
+}
+
+/// Credit notes of an amount named no line before.
+#[tokio::test]
+async fn notes_of_before_are_laid_over_the_charges_in_their_order() {
+    for world in [World::new().await, World::on_postgres().await] {
+        let customer = world.customer("USD", "UTC", "0").await;
+        let contract = world.subscribe(customer, started_in_february()).await;
+        world
+            .usage
+            .add(contract.service.id, "2026-02-10T12:00:00Z", 1_100 * GIB, 0);
+        let made = closed(&world, customer, MARCH).await.invoices.remove(0);
+        let (base, used) = (made.lines[0].id.0, made.lines[1].id.0);
+        let mut notes = Vec::new();
+        for minor in [1_500, 700, 300] {
+            let note = read(&world, taken_back(&world, made.invoice.id, usd(minor)).await.unwrap()).await;
+            // As one line, which says of what invoice and no more.
+            let line = note.lines[0].id.0;
+            for sql in [
+                format!(
+                    "DELETE FROM given_back WHERE line_id IN (SELECT id FROM invoice_lines WHERE invoice_id = {})",
+                    note.invoice.id.0
+                ),
+                format!(
+                    "DELETE FROM invoice_lines WHERE invoice_id = {} AND id <> {line}",
+                    note.invoice.id.0
+                ),
+                format!(
+                    "UPDATE invoice_lines SET priced_minor = -{minor}, amount_minor = -{minor}, evidence = \
+                     '{{\"kind\":\"reversal\",\"corrects_invoice\":\"inv_1\",\"corrects_number\":\"INV-2026-000001\",\
+                     \"corrects_line\":null}}' WHERE id = {line}"
+                ),
+            ] {
+                sqlx::query(sqlx::AssertSqlSafe(sql))
+                    .execute(world.database.pool())
+                    .await
+                    .unwrap();
+            }
+            notes.push(line);
+        }
+        let expected: Vec<(i64, i64, String, i64)> = [
+            (notes[0], base, 1_500),
+            (notes[1], base, 500),
+            (notes[1], used, 200),
+            (notes[2], used, 300),
+        ]
+        .map(|(line, of_line, minor)| (line, of_line, "credit_note".to_owned(), minor))
+        .to_vec();
+        assert_eq!(migrated(&world.database).await, expected);
+        assert_books_are_right(&world).await;
+
+        // More was given back than was charged: it is kept, so that the check finds it.
+        let sql = format!("UPDATE invoice_lines SET priced_minor = -900 WHERE id = {}", notes[2]);
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(world.database.pool())
+            .await
+            .unwrap();
+        migrated(&world.database).await;
+        let report = ledger::check(&world.database).await.unwrap();
+        let found: Vec<&str> = report.violations.iter().map(|found| found.what.as_str()).collect();
+        assert_eq!(
+            found,
+            ["given back of line 1 of INV-2026-000001: 2600 minor units instead of 2000"]
+        );
+    }
+}
+
+/// Fabricates what 7bef553 wrote in f01, f02 and f04, and what nobody should write.
+#[tokio::test]
+async fn b6_the_check_finds_what_was_given_back_twice_and_credit_without_a_cause() {
+    for (sql, found) in [
+        (
+            "UPDATE given_back SET priced_minor = priced_minor + 1 WHERE of_line_id = 1",
+            "given back of line 1 of INV-2026-000001: 31001 minor units instead of 31000",
+        ),
+        (
+            "INSERT INTO given_back (line_id, of_line_id, cause, priced_minor) VALUES (1, 1, 'unused', 21000)",
+            "given back of line 1 of INV-2026-000001: 52000 minor units instead of 31000",
+        ),
+        (
+            "DELETE FROM given_back",
+            "charges that line 1 of CN-2026-000001 gives back: 0 minor units instead of 31000",
+        ),
+        (
+            "UPDATE charge_items SET amount_minor = -400",
+            "items of CN-2026-000002: -500 minor units instead of -400",
+        ),
+        (
+            "UPDATE allocations SET source = 'write_off', payment_id = NULL WHERE source = 'payment'",
+            "credit from credit notes on INV-2026-000001: 31000 minor units instead of 0",
+        ),
+        (
+            "UPDATE ledger_transactions SET invoice_id = NULL WHERE idempotency_key = 'credit_note:inv_2'",
+            "credit without a cause: credit_note:inv_2: 31000 minor units instead of 0",
+        ),
+    ] {
+        let (shop, _, made) = january().await;
+        shop.pay(&made).await;
+        taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
+        let mut transaction = shop.world.database.begin_write().await.unwrap();
+        let goodwill = Money::new(-500, Currency::USD);
+        add_item(
+            &mut transaction,
+            shop.customer,
+            None,
+            "goodwill",
+            goodwill,
+            "ada",
+            ms(JANUARY),
+        )
+        .await
+        .unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(shop.close(DAY_11).await, [credit_note(&[(LineKind::Item, -500)])]);
+        assert_eq!(shop.credit().await, 31_500);
+        sqlx::query(sql).execute(shop.world.database.pool()).await.unwrap();
+        let report = ledger::check(&shop.world.database).await.unwrap();
+        let violations: Vec<&str> = report
+            .violations
+            .iter()
+            .filter(|violation| violation.invariant == "B6")
+            .map(|violation| violation.what.as_str())
+            .collect();
+        assert!(violations.contains(&found), "{sql}: {violations:?}");
+    }
+}
+
+/// Whatever drafted it, and whatever was written since.
+#[tokio::test]
+async fn b6_a_document_that_gives_back_too_much_is_not_written() {
+    let (shop, id, made) = january().await;
+    shop.pay(&made).await;
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    let (database, usage) = (&shop.world.database, &shop.world.usage);
+    let between = (shop.customer, shop.customer);
+    let prepared = prepare(database, usage, between, ms(DAY_11), Current::Excluded)
+        .await
+        .unwrap();
+    let drafts = &prepared.drafts[0];
+    assert_eq!(drafts.drafts[0].draft.total.minor, -21_000);
+    taken_back(&shop.world, made.invoice.id, usd(10_001)).await.unwrap();
+    let mut transaction = database.begin_write().await.unwrap();
+    let document = NewDocument {
+        parties: Parties {
+            entity: drafts.customer.billing.entity,
+            seller: &drafts.entity,
+            customer: &drafts.customer,
+        },
+        draft: &drafts.drafts[0].draft,
+        corrects: &Corrects::default(),
+    };
+    let error = write(&mut transaction, &[document], ms(DAY_11)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "B6: 310.01 USD would be given back of inl_1 on INV-2026-000001, which charged 310.00 USD: look again"
+    );
+}
