@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
@@ -15,6 +16,8 @@ use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
 use billing::payment::{Gateways, PaymentGateway};
+use billing::vat::VatRegister;
+use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
@@ -22,6 +25,8 @@ use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig, SessionScope}
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
 
+/// A register that takes longer is not there.
+const VIES_TIMEOUT_SECONDS_MAX: u64 = 120;
 /// With a larger tolerance the truth check would find nothing.
 const TRUTH_TOLERANCE_PERCENT_MAX: u32 = 90;
 
@@ -52,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) mail: MailConfig,
     pub(crate) webhooks: WebhooksConfig,
     pub(crate) payments: PaymentsConfig,
+    pub(crate) vies: ViesConfig,
     #[serde(rename = "exporter")]
     pub(crate) exporters: Vec<ExporterConfig>,
 }
@@ -129,6 +135,53 @@ impl BillingConfig {
 pub(crate) struct PaymentsConfig {
     pub(crate) stripe: Option<StripeSettings>,
     pub(crate) paypal: Option<PaypalSettings>,
+}
+
+/// Whether customers' VAT numbers are asked for in the European Union's register.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ViesConfig {
+    pub(crate) enabled: bool,
+    /// Where VIES answers.
+    pub(crate) base_url: String,
+    /// How long it may take.
+    pub(crate) timeout_seconds: u64,
+}
+
+impl Default for ViesConfig {
+    fn default() -> ViesConfig {
+        ViesConfig {
+            enabled: false,
+            base_url: vies::BASE_URL.to_owned(),
+            timeout_seconds: vies::TIMEOUT.as_secs(),
+        }
+    }
+}
+
+impl ViesConfig {
+    fn validate(&self) -> anyhow::Result<()> {
+        let url = &self.base_url;
+        if !(url.starts_with("https://") || url.starts_with("http://")) {
+            bail!("vies.base_url = {url:?} is no address: use one like {}", vies::BASE_URL);
+        }
+        if !(1..=VIES_TIMEOUT_SECONDS_MAX).contains(&self.timeout_seconds) {
+            bail!(
+                "vies.timeout_seconds = {} is out of range: use 1 to {VIES_TIMEOUT_SECONDS_MAX}",
+                self.timeout_seconds
+            );
+        }
+        Ok(())
+    }
+
+    /// The register; `None` where it is not switched on.
+    pub(crate) fn register(&self) -> anyhow::Result<Option<Arc<dyn VatRegister>>> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        let timeout = Duration::from_secs(self.timeout_seconds);
+        let register = Vies::new(&self.base_url, timeout).context("[vies]")?;
+        Ok(Some(Arc::new(register)))
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -239,6 +292,7 @@ impl Default for Config {
             mail: MailConfig::default(),
             webhooks: WebhooksConfig::default(),
             payments: PaymentsConfig::default(),
+            vies: ViesConfig::default(),
             exporters: Vec::new(),
         }
     }
@@ -287,6 +341,7 @@ impl Config {
         self.mail.validate()?;
         self.billing.check()?;
         self.collection.validate().context("[collection]")?;
+        self.vies.validate()?;
         if let Some(url) = &self.portal.public_url
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {

@@ -9,6 +9,7 @@ mod options;
 mod outbox;
 mod output;
 mod storage;
+mod vat_job;
 
 use std::process::ExitCode;
 

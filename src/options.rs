@@ -124,6 +124,7 @@ impl Data {
     pub(crate) async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
         let config = self.config()?;
         let database = Database::open(&config.database_url()).await?;
+        billing::vat::switch(&database, config.vies.enabled).await?;
         Ok((config, database))
     }
 }

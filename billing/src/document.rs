@@ -60,6 +60,8 @@ pub struct DocumentLine {
     /// Major units for one unit; with tax where the document's prices include it.
     pub unit_price: Decimal,
     pub net: Money,
+    /// Which of the document's groups of taxes it bears.
+    pub tax_group: i64,
     pub period: Option<Days>,
 }
 

@@ -181,6 +181,8 @@ pub enum BillingError {
         what: &'static str,
         status: TransferStatus,
     },
+    #[error("{0} has no VAT number")]
+    NoVatNumber(CustomerId),
     #[error("no exclusion {0}")]
     NoExclusion(ExclusionId),
     #[error("{invoice} cannot be taken back: {why}")]

@@ -10,6 +10,7 @@
 //! * [`ledger`]: double entry (B1).
 //! * [`settlement`]: what settles documents, and what opens them again.
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
+//! * [`vat`]: whether customers' VAT numbers were given out.
 //! * [`verification`]: whether mail to a customer is read.
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
@@ -50,6 +51,7 @@ pub mod tax;
 mod testing;
 pub mod top_up;
 pub mod usage;
+pub mod vat;
 pub mod verification;
 
 pub use error::BillingError;

@@ -112,6 +112,8 @@ pub struct DraftLine {
     pub priced: Money,
     /// Net. As long as no tax was taken out, what it is priced at.
     pub amount: Money,
+    /// Which of the document's groups of taxes it bears, as it is totalled up.
+    pub tax_group: i64,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
     pub evidence: Evidence,
@@ -179,6 +181,7 @@ pub fn base_lines(contract: &Contract, phase: &Phase, charged: &ChargedPeriod) -
         unit_price: price.base.to_major(),
         priced: amount,
         amount,
+        tax_group: 0,
         period_start_ms: charged.period.start_ms,
         period_end_ms: charged.period.end_ms,
         evidence: Evidence::Base(charge),
@@ -385,6 +388,7 @@ pub fn unused_lines(
         unit_price: amount.to_major(),
         priced: amount,
         amount,
+        tax_group: 0,
         period_start_ms: unused.start_ms,
         period_end_ms: unused.end_ms,
         evidence: Evidence::Unused {
@@ -436,6 +440,7 @@ fn discount_unused(
         unit_price: amount.to_major(),
         priced: amount,
         amount,
+        tax_group: 0,
         period_start_ms: unused.start_ms,
         period_end_ms: unused.end_ms,
         evidence: Evidence::DiscountUnused {
@@ -594,6 +599,7 @@ pub fn usage_line(
         unit_price: rated.unit_price,
         priced: rated.amount,
         amount: rated.amount,
+        tax_group: 0,
         period_start_ms: charged.period.start_ms,
         period_end_ms: charged.period.end_ms,
         evidence: Evidence::Usage { charge, measured },

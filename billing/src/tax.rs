@@ -1,6 +1,7 @@
 //! Taxes: which ones a customer pays, and how much they are.
 //!
-//! [`rules`] decides which taxes hold for a customer of a seller at an instant; [`apply`] computes them. Both are pure; the
+//! [`rules`] decides which taxes hold for a customer of a seller at an instant; [`apply`] computes them, and [`ChargedTax`] those of
+//! what corrects an earlier charge. All are pure; the
 //! rates they go by are kept in the table `tax_rates`, by place and time.
 //!
 //! What holds:
@@ -15,13 +16,15 @@
 //! within the scope and exempt, and is never chosen here; it can be read and printed for documents that have it.
 
 mod apply;
+mod correct;
 mod rates;
 mod rules;
 
-pub use apply::{TaxAmount, Taxed, apply};
+pub use apply::{TaxAmount, Taxed, apply, merged};
+pub use correct::{ChargedTax, TaxGroup};
 pub use rates::{MAX_TAX_NAME_CHARS, NewTaxRate, TaxError, TaxRate, add_rate, end_rate, rates};
 pub(crate) use rules::vat_territory;
-pub use rules::{TaxRule, rules};
+pub use rules::{MissingRate, TaxRule, Unsettled, VatStanding, rules};
 
 /// What kind of tax holds, by the codes of UNTDID 5305 that EN 16931 takes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

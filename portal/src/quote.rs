@@ -317,7 +317,7 @@ impl DraftView {
             },
             amount: line.amount,
         });
-        let charged: Vec<TaxAmount> = draft.taxes.clone();
+        let charged: Vec<TaxAmount> = billing::tax::merged(&draft.taxes);
         DraftView {
             on: format::date(draft.due_ms, zone),
             lines: lines.collect(),

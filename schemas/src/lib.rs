@@ -29,4 +29,5 @@ pub mod period;
 pub mod sampling;
 pub mod table;
 pub mod tables;
+pub mod vat_number;
 pub mod window;

@@ -1,9 +1,11 @@
 //! `ezscale customer`: who pays.
 
+use anyhow::Context as _;
+use billing::vat;
 use billing::verification::{self, Request};
-use clap::Subcommand;
-use schemas::ids::CustomerId;
-use schemas::inventory::{self, NewCustomer};
+use clap::{Subcommand, ValueEnum};
+use schemas::ids::{CustomerId, EntityId};
+use schemas::inventory::{self, BillingProfile, NewCustomer};
 use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms};
@@ -46,11 +48,180 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Change what invoices to a customer say and follow, from the next one on; what is not given stays
+    Profile {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        #[command(flatten)]
+        profile: Profile,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Ask VIES now whether the customer's VAT number was given out, and keep the answer
+    VatCheck {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Take the customer's VAT number although VIES has not confirmed it
+    VatAccept {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        /// Why, such as where it was looked up; kept as evidence
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List what was found out about a customer's VAT numbers, latest first
+    VatChecks {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
     /// List customers
     List {
         #[command(flatten)]
         data: Data,
     },
+}
+
+/// An empty text removes what was there.
+#[derive(clap::Args, Debug)]
+struct Profile {
+    /// Who invoices the customer (ent_N)
+    #[arg(long)]
+    entity: Option<EntityId>,
+    #[arg(long)]
+    street: Option<String>,
+    #[arg(long)]
+    postal_code: Option<String>,
+    #[arg(long)]
+    city: Option<String>,
+    /// State or province, as tax rates name it
+    #[arg(long)]
+    region: Option<String>,
+    /// VAT number with its country's prefix, such as FR40303265045
+    #[arg(long)]
+    vat_id: Option<String>,
+    /// The customer's own reference, printed on invoices
+    #[arg(long)]
+    purchase_order: Option<String>,
+    /// Why no tax is charged; empty where it is
+    #[arg(long)]
+    tax_exempt_reason: Option<String>,
+    /// Prices are what the customer pays, tax included
+    #[arg(long, value_name = "true|false")]
+    prices_include_tax: Option<bool>,
+    /// Included transfer is counted over all of the customer's services
+    #[arg(long, value_name = "true|false")]
+    pools_usage: Option<bool>,
+}
+
+impl Profile {
+    fn over(self, old: BillingProfile) -> BillingProfile {
+        BillingProfile {
+            entity: self.entity.unwrap_or(old.entity),
+            street: self.street.unwrap_or(old.street),
+            postal_code: self.postal_code.unwrap_or(old.postal_code),
+            city: self.city.unwrap_or(old.city),
+            region: self.region.unwrap_or(old.region),
+            vat_id: self.vat_id.unwrap_or(old.vat_id),
+            purchase_order: self.purchase_order.unwrap_or(old.purchase_order),
+            tax_exempt_reason: self.tax_exempt_reason.unwrap_or(old.tax_exempt_reason),
+            prices_include_tax: self.prices_include_tax.unwrap_or(old.prices_include_tax),
+            pools_usage: self.pools_usage.unwrap_or(old.pools_usage),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Findings about VAT numbers that are listed at most.
+const CHECKS_SHOWN: i64 = 100;
+
+async fn change_profile(customer: CustomerId, profile: Profile, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let mut transaction = database.begin_write().await?;
+    let before = inventory::customer(&mut *transaction, customer).await?.billing;
+    inventory::change_billing_profile(&mut transaction, customer, &profile.over(before.clone())).await?;
+    let after = inventory::customer(&mut *transaction, customer).await?.billing;
+    let change = serde_json::json!({ "before": before, "after": after });
+    let action = "customer.billing_profile";
+    super::audit::note(&mut transaction, action, &customer.to_string(), change, now_ms).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn check_vat(customer: CustomerId, data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let register = config.vies.register()?;
+    let register = register.context("VIES is not switched on: set enabled = true under [vies] in the configuration")?;
+    let check = vat::ask(&database, register.as_ref(), customer, now_ms).await?;
+    let check = check.with_context(|| format!("{customer} has no VAT number of a member state of the Union"))?;
+    let said = [&check.detail, &check.name, &check.consultation].map(String::as_str);
+    let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
+    println!("{}: {} {}", check.vat_id, check.answer.name(), said.join(", "));
+    Ok(())
+}
+
+async fn accept_vat(customer: CustomerId, reason: &str, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let mut transaction = database.begin_write().await?;
+    let actor = super::audit::COMMAND_LINE.name;
+    let check = vat::accept(&mut transaction, customer, reason, actor, now_ms).await?;
+    let change = serde_json::json!({"after": {"vat_id": check.vat_id, "reason": check.detail}});
+    let action = "customer.vat_accept";
+    super::audit::note(&mut transaction, action, &customer.to_string(), change, now_ms).await?;
+    transaction.commit().await?;
+    println!("{}: accepted", check.vat_id);
+    Ok(())
+}
+
+async fn list_vat_checks(customer: CustomerId, format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    inventory::customer(database.pool(), customer).await?;
+    let checks = vat::checks_of(database.pool(), customer, CHECKS_SHOWN).await?;
+    if let Format::Json = format {
+        println!("{}", serde_json::to_string(&checks)?);
+        return Ok(());
+    }
+    let columns = [
+        "at",
+        "VAT number",
+        "answer",
+        "consultation",
+        "name",
+        "address",
+        "detail",
+        "by",
+    ];
+    let mut listing = Listing::new(&columns);
+    for check in checks {
+        listing.row([
+            instant_text(check.checked_at_ms),
+            check.vat_id,
+            check.answer.name().to_owned(),
+            check.consultation,
+            check.name,
+            check.address.replace('\n', ", "),
+            check.detail,
+            check.source,
+        ]);
+    }
+    listing.print("nobody has asked for a VAT number of this customer");
+    Ok(())
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -105,6 +276,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 ),
             }
         }
+        Command::Profile {
+            customer,
+            profile,
+            data,
+        } => change_profile(customer, profile, &data).await?,
+        Command::VatCheck { customer, data } => check_vat(customer, &data).await?,
+        Command::VatAccept { customer, reason, data } => accept_vat(customer, &reason, &data).await?,
+        Command::VatChecks { customer, format, data } => list_vat_checks(customer, format, &data).await?,
         Command::List { data } => {
             let (_, database) = data.open_database().await?;
             let mut listing = Listing::new(&["id", "name", "email", "verified", "currency", "time zone", "country"]);

@@ -64,7 +64,7 @@ struct Profile {
     /// Country (ISO 3166, two letters)
     #[arg(long)]
     country: Option<String>,
-    /// VAT number with its country's prefix, such as DE123456789
+    /// VAT number with its country's prefix, such as DE136695976
     #[arg(long)]
     vat_id: Option<String>,
     /// Number in a register of companies
@@ -140,7 +140,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let mut transaction = database.begin_write().await?;
             let old = inventory::entity(&mut *transaction, entity).await?;
-            inventory::change_entity(&mut transaction, entity, profile.over(old.profile)).await?;
+            let now_ms = now_ms(&database).await?;
+            inventory::change_entity(&mut transaction, entity, profile.over(old.profile.clone())).await?;
+            let new = inventory::entity(&mut *transaction, entity).await?;
+            let change = serde_json::json!({"before": old.profile, "after": new.profile});
+            super::audit::note(&mut transaction, "entity.change", &entity.to_string(), change, now_ms).await?;
             transaction.commit().await?;
         }
         Command::Add { profile, data } => {
@@ -149,6 +153,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             let profile = profile.over(EntityProfile::default());
             let entity = inventory::create_entity(&mut transaction, profile, now_ms).await?;
+            let change = serde_json::json!({"after": entity.profile});
+            super::audit::note(
+                &mut transaction,
+                "entity.create",
+                &entity.id.to_string(),
+                change,
+                now_ms,
+            )
+            .await?;
             transaction.commit().await?;
             println!("{}", entity.id);
         }

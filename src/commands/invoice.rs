@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context as _, bail};
-use billing::invoice::{self, Draft, Invoice, InvoiceFilter, InvoiceWithLines};
-use billing::tax::TaxAmount;
+use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, InvoiceWithLines};
+use billing::tax::{TaxAmount, Unsettled};
 use billing::usage::MeteredUsage;
 use billing::{BillingError, lifecycle};
 use clap::{Subcommand, ValueEnum};
@@ -116,11 +116,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Close { customer, data } => close(customer, &data).await?,
         Command::Show { invoice, data } => {
             let (_, database) = data.open_database().await?;
-            print_invoice(&find(&database, &invoice).await?);
+            let held = match invoice.parse::<InvoiceId>() {
+                Ok(id) => invoice::held_invoice(database.pool(), id).await?,
+                Err(_) => None,
+            };
+            match held {
+                Some(held) => print_held(&held),
+                None => print_invoice(&find(&database, &invoice).await?),
+            }
         }
         Command::List { customer, format, data } => {
             let (_, database) = data.open_database().await?;
-            list(&all_invoices(&database, customer).await?, format)?;
+            let held = invoice::held(database.pool(), customer).await?;
+            list(&all_invoices(&database, customer).await?, &held, format)?;
         }
         Command::Unmeasured { data } => list_unmeasured(&data).await?,
         Command::Confirm { customer, reason, data } => {
@@ -187,6 +195,10 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     };
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
+        if let Some(unsettled) = &open.unsettled {
+            eprintln!("{}: held, {}", open.customer, what_to_do(open.customer, unsettled));
+            continue;
+        }
         let advice = match open.reason.waits_for_a_person() {
             true => "close again when it is measured, or confirm it with `ezscale invoice confirm`",
             false => "close again later",
@@ -314,6 +326,38 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is to be settled, and how.
+fn what_to_do(customer: CustomerId, unsettled: &Unsettled) -> String {
+    let missing = match unsettled {
+        Unsettled::Rate(missing) => missing,
+        Unsettled::VatNumber { .. } => {
+            return format!(
+                "{unsettled}: ask again with `ezscale customer vat-check {customer}`, or accept it with `ezscale customer vat-accept \
+                 {customer} --reason …`, then close again"
+            );
+        }
+    };
+    let region = match missing.region.as_str() {
+        "" => String::new(),
+        region => format!(" --region '{region}'"),
+    };
+    format!(
+        "{missing}: add it, be it 0, with `ezscale tax add --country {}{region} --rate PERCENT --from {}`, then close again",
+        missing.country,
+        instant_text(missing.at_ms)
+    )
+}
+
+fn print_held(held: &HeldInvoice) {
+    println!("{}  {}  {}", held.id, held.customer, held.customer_name);
+    println!(
+        "held since {}, due {}: no number yet",
+        instant_text(held.held_at_ms),
+        instant_text(held.due_ms)
+    );
+    println!("{}", what_to_do(held.customer, &held.reason));
+}
+
 fn date(at_ms: i64, zone: &str) -> String {
     let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
     match Timestamp::from_millisecond(at_ms) {
@@ -345,6 +389,9 @@ fn print_draft(draft: &Draft) {
         amount: line.amount,
     }));
     print_totals(draft.subtotal, &draft.taxes, draft.total);
+    if let Some(unsettled) = &draft.unsettled {
+        println!("{}", what_to_do(draft.customer, unsettled));
+    }
     println!();
 }
 
@@ -378,7 +425,7 @@ fn print_invoice(with_lines: &InvoiceWithLines) {
 
 fn print_totals(subtotal: Money, taxes: &[TaxAmount], total: Money) {
     print!("subtotal {subtotal}");
-    for tax in taxes {
+    for tax in billing::tax::merged(taxes) {
         print!(", {} {}", tax.rule.name, tax.tax);
     }
     println!(", total {total}");
@@ -411,28 +458,56 @@ fn print_lines<'a>(lines: impl Iterator<Item = Shown<'a>>) {
     listing.print("no lines");
 }
 
-fn list(invoices: &[Invoice], format: Format) -> anyhow::Result<()> {
+/// Held invoices have an id and no amounts yet: their tax is not known.
+fn list(invoices: &[Invoice], held: &[HeldInvoice], format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Table => print_list(invoices, "no invoices: close a period with `ezscale invoice close`"),
+        Format::Table => {
+            print_list(invoices, "no invoices: close a period with `ezscale invoice close`");
+            for held in held {
+                eprintln!(
+                    "{} of {} is held, {}",
+                    held.id,
+                    held.customer,
+                    what_to_do(held.customer, &held.reason)
+                );
+            }
+        }
         Format::Csv => print!("{}", invoice::export_csv(invoices)?),
         Format::Json => {
-            let rows: Vec<_> = invoices
-                .iter()
-                .map(|invoice| {
-                    serde_json::json!({
-                        "id": invoice.id,
-                        "number": invoice.number,
-                        "customer": invoice.customer,
-                        "currency": invoice.currency,
-                        "period_start": date(invoice.period_start_ms, &invoice.time_zone),
-                        "period_end": date(invoice.period_end_ms, &invoice.time_zone),
-                        "status": invoice.status,
-                        "subtotal_minor": invoice.subtotal.minor,
-                        "tax_minor": invoice.tax.minor,
-                        "total_minor": invoice.total.minor,
-                    })
-                })
-                .collect();
+            let invoiced = invoices.iter().map(|invoice| {
+                let row = serde_json::json!({
+                    "id": invoice.id,
+                    "number": invoice.number,
+                    "customer": invoice.customer,
+                    "currency": invoice.currency,
+                    "period_start": date(invoice.period_start_ms, &invoice.time_zone),
+                    "period_end": date(invoice.period_end_ms, &invoice.time_zone),
+                    "status": invoice.status,
+                    "subtotal_minor": invoice.subtotal.minor,
+                    "tax_minor": invoice.tax.minor,
+                    "total_minor": invoice.total.minor,
+                });
+                (invoice.id, row)
+            });
+            let waiting = held.iter().map(|held| {
+                let row = serde_json::json!({
+                    "id": held.id,
+                    "number": null,
+                    "customer": held.customer,
+                    "currency": null,
+                    "period_start": null,
+                    "period_end": null,
+                    "status": "held",
+                    "reason": held.reason.to_string(),
+                    "subtotal_minor": null,
+                    "tax_minor": null,
+                    "total_minor": null,
+                });
+                (held.id, row)
+            });
+            let mut rows: Vec<_> = invoiced.chain(waiting).collect();
+            rows.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+            let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
             println!("{}", serde_json::to_string(&rows)?);
         }
     }

@@ -20,6 +20,7 @@ use crate::billing_jobs::{BillingJobs, TermsFile};
 use crate::config::Config;
 use crate::options::{Data, Listen};
 use crate::outbox::Outbox;
+use crate::vat_job::VatJob;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -83,6 +84,8 @@ pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i6
 /// The billing task.
 pub(crate) struct Billing {
     task: tokio::task::JoinHandle<()>,
+    /// Asks for VAT numbers, where that is switched on.
+    vat: Option<tokio::task::JoinHandle<()>>,
     stop: CancellationToken,
 }
 
@@ -108,8 +111,17 @@ pub(crate) fn start_billing(
         guards: config.billing.guards(clock.is_test()),
         terms: TermsFile::new(config_path),
     };
+    let vat = config.vies.register()?.map(|register| {
+        let job = VatJob {
+            database: database.clone(),
+            register,
+            clock: clock.clone(),
+        };
+        tokio::spawn(job.run(stop.clone()))
+    });
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),
+        vat,
         stop,
     })
 }
@@ -118,6 +130,9 @@ impl Billing {
     /// Lets what is under way end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
+        if let Some(vat) = self.vat {
+            vat.await.context("the task that asks for VAT numbers")?;
+        }
         self.task.await.context("the billing task")
     }
 }

@@ -102,6 +102,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let mut transaction = database.begin_write().await?;
             let rate = tax::add_rate(&mut transaction, new, now_ms).await?;
+            let change = serde_json::json!({"after": {
+                "country": rate.country, "region": rate.region, "name": rate.name, "rate": rate.rate.to_string(),
+                "from_ms": rate.valid_from_ms, "to_ms": rate.valid_to_ms,
+            }});
+            super::audit::note(&mut transaction, "tax.add", &rate.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
             println!("{}", rate.id);
         }
@@ -111,6 +116,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let end_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             tax::end_rate(&mut transaction, rate, end_ms, now_ms).await?;
+            let change = serde_json::json!({"after": {"to_ms": end_ms}});
+            super::audit::note(&mut transaction, "tax.end", &rate.to_string(), change, now_ms).await?;
             transaction.commit().await?;
         }
     }

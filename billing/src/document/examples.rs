@@ -83,6 +83,7 @@ pub(crate) fn document(
             unit: unit.to_owned(),
             unit_price: price.parse::<Decimal>().unwrap(),
             net,
+            tax_group: 0,
             period: Some(MONTH),
         },
     );
@@ -138,6 +139,55 @@ pub(crate) const LINES: [LineOf<'static>; 6] = [
     ("Coupon WELCOME: 10 %", "1", "", "-3.94", -394),
     ("Setup & migration <free>", "1", "", "0", 0),
 ];
+
+/// A document with the lines of another as a group of its own, as corrections stand beside what is charged now.
+pub(crate) fn beside(mut document: Document, other: Document) -> Document {
+    let group = document.taxes.iter().map(|amount| amount.group).max().unwrap_or(0) + 1;
+    for (position, line) in (document.lines.len() + 1..).zip(other.lines) {
+        document.lines.push(DocumentLine {
+            position: u32::try_from(position).unwrap(),
+            tax_group: group,
+            ..line
+        });
+    }
+    let taxes = other.taxes.into_iter();
+    document
+        .taxes
+        .extend(taxes.map(|amount| crate::tax::TaxAmount { group, ..amount }));
+    for (sum, more) in [
+        (&mut document.subtotal, other.subtotal),
+        (&mut document.tax, other.tax),
+        (&mut document.total, other.total),
+        (&mut document.open, other.open),
+    ] {
+        *sum = sum.checked_add(more).unwrap();
+    }
+    document
+}
+
+pub(crate) fn vat_16() -> TaxRule {
+    rule("VAT 16 %", TaxCategory::Standard, "16", "")
+}
+
+/// Of a year charged at 16 % the days left given back, and of a plan at 19 % the same days charged.
+pub(crate) fn two_rates(kind: DocumentKind, german: &Party) -> Document {
+    let (unused, base) = match kind {
+        DocumentKind::Invoice => (-15_300, 30_600),
+        DocumentKind::CreditNote => (-30_600, 15_300),
+    };
+    let of = |rule: TaxRule, description: &'static str, price: &'static str, minor: i64| {
+        document(
+            kind,
+            german.clone(),
+            &[rule],
+            false,
+            "EUR",
+            &[(description, "1", "", price, minor)],
+        )
+    };
+    let given_back = of(vat_16(), "VPS Small: 153 unused days", "-153", unused);
+    beside(given_back, of(vat_19(), "VPS Large, 153 of 365 days", "306", base))
+}
 
 /// A document of each kind and category, by name.
 pub(crate) fn every_kind() -> Vec<(&'static str, Document)> {
@@ -195,7 +245,29 @@ pub(crate) fn every_kind() -> Vec<(&'static str, Document)> {
         ("サーバー VPS", "3", "month", "1500", 4500),
         ("Credit", "1", "", "-123", -123),
     ];
+    let one = |rule: TaxRule| {
+        let line = [("Setup", "1", "", "10.03", 1003)];
+        document(Invoice, german(), &[rule], false, "EUR", &line)
+    };
+    // A part of an invoice whose tax is the proportion of what was charged, a cent beside the rate.
+    let mut proportion = document(
+        CreditNote,
+        german(),
+        &[vat_19()],
+        false,
+        "EUR",
+        &[("Part 2 of 10", "1", "credit", "-10.03", -1003)],
+    );
+    for amount in [&mut proportion.tax, &mut proportion.total, &mut proportion.open] {
+        amount.minor += 1;
+    }
+    proportion.taxes[0].tax.minor += 1;
     vec![
+        ("two_rates", two_rates(Invoice, &german())),
+        ("two_rates_credit_note", two_rates(CreditNote, &german())),
+        ("one_rate_twice", beside(one(vat_19()), one(vat_19()))),
+        ("exempt_beside_rated", beside(one(exempt.clone()), one(vat_19()))),
+        ("proportion", proportion),
         ("standard", standard),
         ("partly_paid", partly_paid),
         ("without_terms", without_terms),

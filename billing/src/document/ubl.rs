@@ -5,10 +5,13 @@
 //!
 //! * A line's amount is its quantity times its price. Where that does not hold (graduated prices, prices with tax included), the
 //!   line is one piece at its amount, and says in words how the amount came about.
-//! * A line has one category of tax. Several taxes on the same net (Canada's GST and QST) are one of their summed rate,
+//! * A line has one category of tax, that of its group of lines: what corrects an earlier charge bears the rate that it was charged
+//!   with, beside what is charged now. Several taxes on the same net (Canada's GST and QST) are one of their summed rate,
 //!   and a note names the parts.
 //! * A price is never negative (BR-27): the quantity is.
 //! * Amounts have two decimals at most, so a currency of three (KWD) works only while the third is zero.
+
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use quick_xml::Writer;
@@ -18,7 +21,7 @@ use schemas::money::{Money, MoneyError};
 
 use super::{Days, Document, DocumentKind, DocumentLine, Party};
 use crate::ratio::Ratio;
-use crate::tax::{TaxCategory, TaxRule, vat_territory};
+use crate::tax::{TaxAmount, TaxCategory, TaxRule, vat_territory};
 
 const CUSTOMIZATION: &str = "urn:cen.eu:en16931:2017";
 /// Decimal places of an amount at most (BR-DEC-*).
@@ -37,7 +40,7 @@ pub enum UblError {
     NoLines,
     #[error("a document says which tax holds, be it none")]
     NoTax,
-    #[error("taxes of {0} and {1} on the same lines cannot be said in EN 16931")]
+    #[error("taxes of {0} and {1} together cannot be said in EN 16931")]
     MixedCategories(TaxCategory, TaxCategory),
     #[error("{0} does not say why no tax is charged")]
     NoReason(String),
@@ -94,49 +97,56 @@ pub fn xml(document: &Document) -> Result<String, UblError> {
     out.finish()
 }
 
-/// The one category and rate that the standard knows for all of a document's lines.
-struct DocumentTax {
+/// The one category and rate that the standard knows for the lines of a group.
+struct GroupTax {
+    group: i64,
     category: TaxCategory,
     percent: Decimal,
     reason: String,
     /// Names of the taxes that were added up, when there are several.
     parts: String,
+    net: Money,
+    tax: Money,
 }
 
-impl DocumentTax {
-    fn of(document: &Document) -> Result<DocumentTax, UblError> {
-        let rules: Vec<&TaxRule> = document.taxes.iter().map(|amount| &amount.rule).collect();
-        let first = *rules.first().ok_or(UblError::NoTax)?;
+impl GroupTax {
+    fn of(group: i64, amounts: &[&TaxAmount]) -> Result<GroupTax, UblError> {
+        let first = *amounts.first().ok_or(UblError::NoTax)?;
         let mut percent = Decimal::ZERO;
-        for rule in &rules {
+        let mut tax = Money::zero(first.net.currency);
+        for amount in amounts {
             let is_rated = |rule: &TaxRule| matches!(rule.category, TaxCategory::Standard | TaxCategory::ZeroRated);
-            if rules.len() > 1 && !(is_rated(first) && is_rated(rule)) {
-                return Err(UblError::MixedCategories(first.category, rule.category));
+            if amounts.len() > 1 && !(is_rated(&first.rule) && is_rated(&amount.rule)) {
+                return Err(UblError::MixedCategories(first.rule.category, amount.rule.category));
             }
-            percent += rule.rate.value();
+            percent += amount.rule.rate.value();
+            tax = tax.checked_add(amount.tax)?;
         }
-        let category = match first.category {
+        let category = match first.rule.category {
             TaxCategory::Standard | TaxCategory::ZeroRated if percent > Decimal::ZERO => TaxCategory::Standard,
             category => category,
         };
         let needs_reason = !matches!(category, TaxCategory::Standard | TaxCategory::ZeroRated);
-        if needs_reason && first.note.is_empty() {
-            return Err(UblError::NoReason(first.name.clone()));
+        if needs_reason && first.rule.note.is_empty() {
+            return Err(UblError::NoReason(first.rule.name.clone()));
         }
-        let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-        Ok(DocumentTax {
+        let names: Vec<&str> = amounts.iter().map(|amount| amount.rule.name.as_str()).collect();
+        Ok(GroupTax {
+            group,
             category,
             percent: percent.normalize(),
             reason: if needs_reason {
-                first.note.clone()
+                first.rule.note.clone()
             } else {
                 String::new()
             },
-            parts: if rules.len() > 1 {
+            parts: if amounts.len() > 1 {
                 names.join(" + ")
             } else {
                 String::new()
             },
+            net: first.net,
+            tax,
         })
     }
 
@@ -153,6 +163,63 @@ impl DocumentTax {
     /// What is out of scope has no rate, not even zero (BR-O-05).
     fn percent_text(&self) -> Option<String> {
         (self.category != TaxCategory::OutOfScope).then(|| self.percent.to_string())
+    }
+}
+
+/// The taxes of a document, by group of its lines. Corrections bear the taxes of what they correct, beside today's.
+struct DocumentTax {
+    groups: Vec<GroupTax>,
+}
+
+impl DocumentTax {
+    fn of(document: &Document) -> Result<DocumentTax, UblError> {
+        let mut by_group: BTreeMap<i64, Vec<&TaxAmount>> = BTreeMap::new();
+        for amount in &document.taxes {
+            by_group.entry(amount.group).or_default().push(amount);
+        }
+        let mut groups = Vec::with_capacity(by_group.len());
+        for (group, amounts) in by_group {
+            groups.push(GroupTax::of(group, &amounts)?);
+        }
+        let first = groups.first().ok_or(UblError::NoTax)?;
+        // What is out of scope stands alone (BR-O-11).
+        let is_outside = |tax: &GroupTax| tax.category == TaxCategory::OutOfScope;
+        if let Some(other) = groups.iter().find(|tax| is_outside(tax) != is_outside(first)) {
+            return Err(UblError::MixedCategories(first.category, other.category));
+        }
+        for line in &document.lines {
+            if !groups.iter().any(|tax| tax.group == line.tax_group) {
+                return Err(UblError::NoTax);
+            }
+        }
+        Ok(DocumentTax { groups })
+    }
+
+    fn has(&self, category: TaxCategory) -> bool {
+        self.groups.iter().any(|tax| tax.category == category)
+    }
+
+    fn of_line(&self, line: &DocumentLine) -> Result<&GroupTax, UblError> {
+        let tax = self.groups.iter().find(|tax| tax.group == line.tax_group);
+        tax.ok_or(UblError::NoTax)
+    }
+
+    /// Groups of the same category and rate are one of the breakdown (BG-23): first of each, with net and tax of all.
+    fn breakdown(&self) -> Result<Vec<(&GroupTax, Money, Money)>, UblError> {
+        let mut rows: Vec<(&GroupTax, Money, Money)> = Vec::new();
+        for tax in &self.groups {
+            let same = |row: &&mut (&GroupTax, Money, Money)| {
+                row.0.category == tax.category && row.0.percent == tax.percent && row.0.reason == tax.reason
+            };
+            match rows.iter_mut().find(same) {
+                Some(row) => {
+                    row.1 = row.1.checked_add(tax.net)?;
+                    row.2 = row.2.checked_add(tax.tax)?;
+                }
+                None => rows.push((tax, tax.net, tax.tax)),
+            }
+        }
+        Ok(rows)
     }
 }
 
@@ -200,16 +267,20 @@ fn require_parties(document: &Document, tax: &DocumentTax) -> Result<(), UblErro
     if buyer.country.is_empty() {
         return Err(of_buyer("country"));
     }
-    match tax.category {
+    if tax.has(TaxCategory::OutOfScope) {
         // BR-O-02 forbids VAT numbers, so that the register's number alone tells who sells (BR-CO-26).
-        TaxCategory::OutOfScope if seller.registration.is_empty() => {
-            Err(of_seller("registration number (`--registration`)"))
+        if seller.registration.is_empty() {
+            return Err(of_seller("registration number (`--registration`)"));
         }
-        TaxCategory::OutOfScope => Ok(()),
-        _ if seller.vat_id.is_empty() => Err(of_seller("VAT number (`--vat-id`)")),
-        TaxCategory::ReverseCharge if buyer.vat_id.is_empty() => Err(of_buyer("VAT number")),
-        _ => Ok(()),
+        return Ok(());
     }
+    if seller.vat_id.is_empty() {
+        return Err(of_seller("VAT number (`--vat-id`)"));
+    }
+    if tax.has(TaxCategory::ReverseCharge) && buyer.vat_id.is_empty() {
+        return Err(of_buyer("VAT number"));
+    }
+    Ok(())
 }
 
 fn head(out: &mut Out, document: &Document, tax: &DocumentTax) -> Result<(), UblError> {
@@ -228,8 +299,14 @@ fn head(out: &mut Out, document: &Document, tax: &DocumentTax) -> Result<(), Ubl
     for note in &document.notes {
         out.text("cbc:Note", note)?;
     }
-    if !tax.parts.is_empty() {
-        out.text("cbc:Note", &format!("Taxes: {}", tax.parts))?;
+    let mut parts: Vec<&str> = Vec::new();
+    for tax in tax.groups.iter().filter(|tax| !tax.parts.is_empty()) {
+        if !parts.contains(&tax.parts.as_str()) {
+            parts.push(&tax.parts);
+        }
+    }
+    for parts in parts {
+        out.text("cbc:Note", &format!("Taxes: {parts}"))?;
     }
     out.text("cbc:DocumentCurrencyCode", document.currency.code())?;
     out.text("cbc:BuyerReference", &document.purchase_order)?;
@@ -267,11 +344,7 @@ fn seller(out: &mut Out, document: &Document, tax: &DocumentTax) -> Result<(), U
     electronic_address(out, party)?;
     address(out, party)?;
     // Where no VAT number may be given, the law still wants it: as a number of another register (BT-32).
-    let scheme = if tax.category == TaxCategory::OutOfScope {
-        "FC"
-    } else {
-        "VAT"
-    };
+    let scheme = if tax.has(TaxCategory::OutOfScope) { "FC" } else { "VAT" };
     tax_number(out, &party.vat_id, scheme)?;
     legal_entity(out, party)?;
     if !party.email.is_empty() {
@@ -289,7 +362,7 @@ fn buyer(out: &mut Out, document: &Document, tax: &DocumentTax) -> Result<(), Ub
     out.open("cac:Party")?;
     electronic_address(out, party)?;
     address(out, party)?;
-    if tax.category != TaxCategory::OutOfScope {
+    if !tax.has(TaxCategory::OutOfScope) {
         tax_number(out, &party.vat_id, "VAT")?;
     }
     legal_entity(out, party)?;
@@ -351,22 +424,24 @@ fn payment_terms(out: &mut Out, document: &Document) -> Result<(), UblError> {
 fn totals(out: &mut Out, document: &Document, tax: &DocumentTax) -> Result<(), UblError> {
     out.open("cac:TaxTotal")?;
     out.amount("cbc:TaxAmount", document.said(document.tax))?;
-    out.open("cac:TaxSubtotal")?;
-    out.amount("cbc:TaxableAmount", document.said(document.subtotal))?;
-    out.amount("cbc:TaxAmount", document.said(document.tax))?;
-    out.open("cac:TaxCategory")?;
-    out.text("cbc:ID", tax.category.code())?;
-    out.text("cbc:Percent", &tax.percent_text().unwrap_or_default())?;
-    if !tax.reason.is_empty() {
-        out.text(
-            "cbc:TaxExemptionReasonCode",
-            tax.reason_code(&document.seller).unwrap_or_default(),
-        )?;
-        out.text("cbc:TaxExemptionReason", &tax.reason)?;
+    for (group, net, amount) in tax.breakdown()? {
+        out.open("cac:TaxSubtotal")?;
+        out.amount("cbc:TaxableAmount", document.said(net))?;
+        out.amount("cbc:TaxAmount", document.said(amount))?;
+        out.open("cac:TaxCategory")?;
+        out.text("cbc:ID", group.category.code())?;
+        out.text("cbc:Percent", &group.percent_text().unwrap_or_default())?;
+        if !group.reason.is_empty() {
+            out.text(
+                "cbc:TaxExemptionReasonCode",
+                group.reason_code(&document.seller).unwrap_or_default(),
+            )?;
+            out.text("cbc:TaxExemptionReason", &group.reason)?;
+        }
+        vat_scheme(out)?;
+        out.close("cac:TaxCategory")?;
+        out.close("cac:TaxSubtotal")?;
     }
-    vat_scheme(out)?;
-    out.close("cac:TaxCategory")?;
-    out.close("cac:TaxSubtotal")?;
     out.close("cac:TaxTotal")?;
 
     out.open("cac:LegalMonetaryTotal")?;
@@ -394,6 +469,7 @@ fn line(
     name: &'static str,
 ) -> Result<(), UblError> {
     let net = document.said(line.net);
+    let tax = tax.of_line(line)?;
     let priced = Priced::of(line, net)?;
     out.open(name)?;
     out.text("cbc:ID", &line.position.to_string())?;

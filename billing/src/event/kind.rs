@@ -59,6 +59,7 @@ macro_rules! event_types {
 
 event_types! {
     InvoiceFinalised "invoice.finalised" Customer,
+    InvoiceHeld "invoice.held" Admins,
     InvoicePaid "invoice.paid" Portal,
     InvoiceDueSoon "invoice.due_soon" Customer,
     InvoiceOverdue "invoice.overdue" Customer,
@@ -109,6 +110,7 @@ event_types! {
     PaymentMethodExpiring "payment_method.expiring" Customer,
     PaymentMethodRemoved "payment_method.removed" Portal,
     EmailVerificationRequested "email.verification_requested" Customer,
+    VatNumberInvalid "vat_number.invalid" Admins,
     WebhookDisabled "webhook.disabled" Customer,
     ApprovalRequested "approval.requested" Admins,
     ApprovalDecided "approval.decided" Admins,
@@ -205,6 +207,8 @@ mod tests {
     #[test]
     fn s1_what_staff_does_is_for_no_customer() {
         for kind in [
+            EventType::InvoiceHeld,
+            EventType::VatNumberInvalid,
             EventType::ApprovalRequested,
             EventType::ApprovalDecided,
             EventType::HighRiskAction,

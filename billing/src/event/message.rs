@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};
 use serde_json::Value;
 
-use super::Event;
+use super::{Event, EventType};
 
 /// Characters of a fact that are shown.
 const MAX_FACT_CHARS: usize = 200;
@@ -166,6 +166,7 @@ pub fn compose(event: &Event, zone: &TimeZone) -> Message {
     };
     let area = event.event_type.name().split('.').next().unwrap_or_default();
     match area {
+        "invoice" if event.event_type == EventType::InvoiceHeld => staff::staff(event, &facts),
         "invoice" | "credit_note" => invoice::invoice(event, &facts),
         "payment" | "refund" | "dispute" | "payment_method" => payment::payment(event, &facts),
         "subscription" => subscription::subscription(event, &facts),

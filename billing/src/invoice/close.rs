@@ -4,7 +4,7 @@
 //! first statement takes the invoice sequence's row lock: closers take turns from there on, and each looks again whether
 //! the customer's phases are what its drafts were made from. What was charged or changed meanwhile is drafted anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::civil::Date;
 use schemas::db::{Database, next_id};
@@ -15,11 +15,13 @@ use sqlx::{AnyConnection, Row as _};
 use super::draft::{Current, Drafts, Prepared, Snapshot, prepare};
 use super::due::{Due, What};
 use super::given_back::Left;
+use super::held;
 use super::items;
 use super::unmeasured;
 use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
+use crate::tax::Unsettled;
 use crate::{BillingError, UsageSource, bulk, guard, settlement};
 
 /// How often a closer that lost a race looks again for what is left.
@@ -30,7 +32,7 @@ const CUSTOMERS_AT_ONCE: usize = 2_000;
 const CUSTOMERS_PER_TRANSACTION: usize = 200;
 
 /// A period that cannot be charged yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OpenPeriod {
     pub reason: OpenReason,
     pub customer: CustomerId,
@@ -38,6 +40,8 @@ pub struct OpenPeriod {
     pub period_end_ms: i64,
     /// Windows are closed up to here.
     pub measured_to_ms: i64,
+    /// What of its taxes a person must settle, where that holds it.
+    pub unsettled: Option<Unsettled>,
 }
 
 /// What closing did.
@@ -177,7 +181,11 @@ async fn close_between<U: UsageSource>(
     let mut between = between;
     for _ in 0..MAX_CLOSE_ATTEMPTS {
         let preparation = prepare(database, usage, between, now_ms, Current::Excluded).await?;
+        let failed: HashSet<CustomerId> = preparation.failed.iter().map(|(customer, _)| *customer).collect();
         closing.failed.extend(preparation.failed);
+        let drafts = preparation.drafts.iter().flat_map(|drafts| &drafts.drafts);
+        let drafts: Vec<&Draft> = drafts.map(|prepared| &prepared.draft).collect();
+        held::note(database, between, &drafts, &failed, now_ms).await?;
         let mut complete = Vec::new();
         for mut drafts in preparation.drafts {
             // Charges are made in their order: behind one that waits the customer's later ones wait too.
@@ -196,6 +204,7 @@ async fn close_between<U: UsageSource>(
                         period_start_ms: draft.period_start_ms,
                         period_end_ms: draft.period_end_ms,
                         measured_to_ms: draft.measured_to_ms,
+                        unsettled: draft.unsettled.clone(),
                     });
                 }
                 drafts.drafts.truncate(waits);
@@ -280,7 +289,8 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
             done.lost.push(drafts.customer.id);
         }
     }
-    done.invoices = write_drafts(&mut transaction, &unchanged, now_ms).await?;
+    let reserved = held::reserved(&mut *transaction, first, last).await?;
+    done.invoices = write_drafts(&mut transaction, &unchanged, reserved, now_ms).await?;
     transaction.commit().await?;
     for invoice in &done.invoices {
         tracing::debug!(%invoice, "invoice finalised");
@@ -298,6 +308,7 @@ struct Finalised<'a> {
 async fn write_drafts(
     connection: &mut AnyConnection,
     some: &[&Drafts],
+    mut reserved: HashMap<(CustomerId, i64), InvoiceId>,
     now_ms: i64,
 ) -> Result<Vec<InvoiceId>, BillingError> {
     let drafts: Vec<(&Drafts, &Prepared, Corrects)> = some
@@ -322,6 +333,7 @@ async fn write_drafts(
             },
             draft: &prepared.draft,
             corrects,
+            id: reserved.remove(&(drafts.customer.id, prepared.draft.due_ms)),
         })
         .collect();
     let written = write(connection, &documents, now_ms).await?;

@@ -2,9 +2,12 @@
 //!
 //! A finalised invoice never changes (B3). What was wrong on it is taken back by a credit note with the invoice's own tax
 //! rules, as a whole, line for line, or an amount, which its charges share in proportion to what is left of each. Either takes
-//! back what was not given back yet and no more (B6), whatever gave it back ([`super::given_back`]). A credit note settles
+//! back what was not given back yet and no more (B6), whatever gave it back ([`super::given_back`]). What is left of net and tax
+//! is what the next one can take back: when nothing of the net is left, nothing of the tax is either. A credit note settles
 //! what is open of its invoice; the rest becomes the customer's credit. An invoice of which nothing was settled or given back
 //! can be void: a credit note over the whole of it, after which its charges can be made again, if asked.
+
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -16,13 +19,14 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::given_back::{self, Cause, Left};
 use super::read::get_in;
+use super::taxes::{Charged, Totals};
 use super::write::{Corrects, NewDocument, Parties, write};
 use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
 use crate::catalog::checked_text;
 use crate::event::{self, EventType, NewEvent};
 use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
-use crate::tax::{self, TaxRule};
+use crate::tax::{ChargedTax, TaxGroup};
 use crate::{BillingError, settlement};
 
 /// Characters in the reason of a credit note at most.
@@ -102,7 +106,8 @@ async fn issue(
             parts(corrected, &left, amount, &reason)?
         }
     };
-    let draft = draft(corrected, lines)?;
+    let taxes = Charged::of_invoice(connection, invoice).await?;
+    let draft = draft(corrected, &taxes, lines)?;
     let customer = inventory::customer(&mut *connection, corrected.invoice.customer).await?;
     let entity = inventory::entity(&mut *connection, corrected.invoice.entity).await?;
     let parties = Parties {
@@ -119,6 +124,7 @@ async fn issue(
         parties,
         draft: &draft,
         corrects: &corrects,
+        id: None,
     };
     let written = write(connection, &[document], now_ms).await?;
     // One was given, so one was written.
@@ -273,6 +279,7 @@ fn part(invoice: &Invoice, line: &InvoiceLine, back: Money, kind: LineKind, desc
         unit_price: back.to_major(),
         priced: back,
         amount: back,
+        tax_group: line.tax_group,
         period_start_ms: line.period_start_ms,
         period_end_ms: line.period_end_ms,
         evidence: Evidence::Reversal {
@@ -283,14 +290,29 @@ fn part(invoice: &Invoice, line: &InvoiceLine, back: Money, kind: LineKind, desc
     }
 }
 
-/// By the tax rules of the invoice, whatever holds now.
-fn draft(corrected: &InvoiceWithLines, mut lines: Vec<DraftLine>) -> Result<Draft, BillingError> {
+/// By the taxes that the invoice was charged with, whatever holds now: lines come with the invoice's own groups.
+fn draft(
+    corrected: &InvoiceWithLines,
+    taxes: &BTreeMap<i64, ChargedTax>,
+    mut lines: Vec<DraftLine>,
+) -> Result<Draft, BillingError> {
     let invoice = &corrected.invoice;
-    let rules: Vec<TaxRule> = corrected.taxes.iter().map(|tax| tax.rule.clone()).collect();
-    let priced: Vec<Money> = lines.iter().map(|line| line.priced).collect();
-    let taxed = tax::apply(&priced, &rules, invoice.prices_include_tax, invoice.currency)?;
-    for (line, net) in lines.iter_mut().zip(&taxed.lines_net) {
-        line.amount = *net;
+    let mut totals = Totals::zero(invoice.currency);
+    for (&group, charged) in taxes {
+        let of_group: Vec<usize> = (0..lines.len()).filter(|&at| lines[at].tax_group == group).collect();
+        if of_group.is_empty() && !lines.is_empty() {
+            continue;
+        }
+        let priced: Vec<Money> = of_group.iter().map(|&at| lines[at].priced).collect();
+        let taxed = charged.correct(&priced, invoice.prices_include_tax, invoice.currency)?;
+        for (&at, net) in of_group.iter().zip(&taxed.lines_net) {
+            lines[at].amount = *net;
+        }
+        let corrects = TaxGroup {
+            invoice: invoice.id,
+            group,
+        };
+        totals.add(group, Some(corrects), taxed)?;
     }
     Ok(Draft {
         coverage_percent: None,
@@ -305,11 +327,14 @@ fn draft(corrected: &InvoiceWithLines, mut lines: Vec<DraftLine>) -> Result<Draf
         measured_to_ms: invoice.finalised_at_ms,
         open: None,
         prices_include_tax: invoice.prices_include_tax,
+        // Who was charged is who is given back to: their VAT number may be why no tax was charged.
+        buyer: Some(invoice.buyer.clone()),
+        unsettled: None,
         lines,
-        subtotal: taxed.subtotal,
-        taxes: taxed.taxes,
-        tax: taxed.tax,
-        total: taxed.total,
+        subtotal: totals.subtotal,
+        taxes: totals.taxes,
+        tax: totals.tax,
+        total: totals.total,
     })
 }
 

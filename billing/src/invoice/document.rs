@@ -45,6 +45,7 @@ fn of(found: &InvoiceWithLines, corrected: Option<&Invoice>) -> Result<Document,
             unit: line.unit.clone(),
             unit_price: line.unit_price,
             net: line.amount,
+            tax_group: line.tax_group,
             period: days(line.period_start_ms, line.period_end_ms)?,
         });
     }

@@ -23,6 +23,7 @@ use super::given_back::Left;
 use super::history::{ChargedLine, ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
 use super::pool::{self, Share};
+use super::taxes::{Charged, Sheet, Taxation, Totals, tax_point_ms};
 use super::unmeasured;
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
@@ -31,8 +32,9 @@ use crate::exclusion::{self, Exclusion};
 use crate::price::UsagePrice;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
-use crate::tax::{self, TaxRate, TaxRule};
+use crate::tax::{self, TaxRate, Unsettled, VatStanding};
 use crate::usage::{UsageQuery, UsageSource};
+use crate::vat;
 
 /// A draft with what finalising needs beside it.
 pub(super) struct Prepared {
@@ -107,6 +109,10 @@ pub(super) struct Loaded {
     accounts: Vec<Account>,
     pending: Vec<AttributionChange>,
     rates: Vec<TaxRate>,
+    /// What is known of customers' VAT numbers.
+    vat: HashMap<CustomerId, VatStanding>,
+    /// The taxes of what may be given back or corrected.
+    taxes: Charged,
     exclusions: HashMap<ServiceId, Vec<Exclusion>>,
     /// What somebody said is to be finalised as it was measured.
     confirmed: HashSet<(CustomerId, i64)>,
@@ -145,6 +151,17 @@ pub(super) async fn load_all(
     let accounts = load(&mut *connection, between, until_ms, current, &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
+    let usage_lines = accounts.iter().flat_map(|account| account.charged.values());
+    let base_lines = accounts.iter().flat_map(|account| account.bases.values());
+    let correctable: Vec<InvoiceLineId> = usage_lines
+        .flat_map(|usage| usage.charges.iter().map(|charge| charge.line))
+        .chain(base_lines.flat_map(|base| {
+            let discount = base.discount.iter().map(|discount| discount.line);
+            discount.chain([base.line])
+        }))
+        .collect();
+    let taxes = Charged::of_lines(&mut *connection, &correctable).await?;
+    let vat = vat::standings(&mut *connection, between.0, between.1).await?;
     let exclusions = exclusion::in_force(&mut *connection).await?;
     let confirmed = unmeasured::confirmed(&mut *connection, between.0, between.1).await?;
     Ok(Loaded {
@@ -152,6 +169,8 @@ pub(super) async fn load_all(
         accounts,
         pending,
         rates,
+        vat,
+        taxes,
         exclusions,
         current,
         failed,
@@ -171,6 +190,8 @@ pub(super) async fn draft_all<U: UsageSource>(
         accounts,
         pending,
         rates,
+        vat,
+        mut taxes,
         exclusions,
         confirmed,
         current,
@@ -236,9 +257,10 @@ pub(super) async fn draft_all<U: UsageSource>(
             confirmed: &confirmed,
             min_coverage_percent: guards.min_coverage_percent,
             heard_until_ms,
+            vat: &vat,
             now_ms,
         };
-        match draft(&account, &facts) {
+        match draft(&account, &facts, &mut taxes) {
             Ok((prepared, left)) => drafts.push(Drafts {
                 left: left.taken_from(),
                 snapshot: Snapshot {
@@ -333,6 +355,7 @@ struct Facts<'a> {
     min_coverage_percent: u32,
     /// Usage that ends later waits for a person.
     heard_until_ms: i64,
+    vat: &'a HashMap<CustomerId, VatStanding>,
     now_ms: i64,
 }
 
@@ -349,7 +372,7 @@ fn left_of(account: &Account) -> Left {
 }
 
 /// The drafts of one customer, one for each instant at which something is due, and what they leave to be given back.
-fn draft(account: &Account, facts: &Facts<'_>) -> Result<(Vec<Prepared>, Left), BillingError> {
+fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(Vec<Prepared>, Left), BillingError> {
     let mut by_instant: BTreeMap<i64, Vec<Due>> = BTreeMap::new();
     for due in &account.due {
         by_instant.entry(due.due_ms).or_default().push(due.clone());
@@ -428,14 +451,90 @@ fn draft(account: &Account, facts: &Facts<'_>) -> Result<(Vec<Prepared>, Left), 
             // All of it was given back before: there is nothing to say.
             continue;
         }
-        let items = std::mem::take(&mut items);
-        lines.extend(items.iter().map(|item| item.line(due_ms)));
-        let mut draft = total_up(account, due_ms, lines, measured_to_ms, facts.rates)?;
-        draft.coverage_percent = coverage_percent;
-        draft.open = open_reason(&draft, usage_from_ms, facts).or_else(|| unmeasured_reason(&draft, facts));
-        prepared.push(Prepared { draft, charges, items });
+        let together = Together {
+            due_ms,
+            measured_to_ms,
+            usage_from_ms,
+            coverage_percent,
+            lines,
+            charges,
+            items: std::mem::take(&mut items),
+        };
+        prepared.extend(together.into_drafts(account, facts, taxes)?);
     }
     Ok((prepared, left))
+}
+
+/// What the taxes of a customer's lines are found by.
+fn taxation<'a>(account: &'a Account, facts: &Facts<'a>, taxes: &'a Charged) -> Taxation<'a> {
+    Taxation {
+        seller: &account.entity,
+        customer: &account.customer,
+        vat: facts.vat.get(&account.customer.id).copied().unwrap_or_default(),
+        rates: facts.rates,
+        charged: taxes,
+    }
+}
+
+/// What is due at one instant: mostly one document, and several where their taxes keep them apart.
+struct Together {
+    due_ms: i64,
+    measured_to_ms: i64,
+    usage_from_ms: Option<i64>,
+    coverage_percent: Option<u32>,
+    lines: Vec<DraftLine>,
+    charges: Vec<Charge>,
+    items: Vec<ChargeItem>,
+}
+
+impl Together {
+    fn into_drafts(
+        self,
+        account: &Account,
+        facts: &Facts<'_>,
+        taxes: &mut Charged,
+    ) -> Result<Vec<Prepared>, BillingError> {
+        let due_ms = self.due_ms;
+        let by_item: Vec<DraftLine> = self.items.iter().map(|item| item.line(due_ms)).collect();
+        let first_item = self.lines.len();
+        let points = self.lines.iter().map(|line| (line, tax_point_ms(line, due_ms)));
+        let item_points = by_item.iter().zip(&self.items);
+        let points: Vec<(&DraftLine, i64)> = points
+            .chain(item_points.map(|(line, item)| (line, item.created_at_ms)))
+            .collect();
+        let mut sheets = taxation(account, facts, taxes).sheets(&points, due_ms)?;
+        let mut lines: Vec<DraftLine> = self.lines.into_iter().chain(by_item).collect();
+        let mut prepared = Vec::with_capacity(sheets.len());
+        // Where a line of all is on its sheet.
+        let mut place: HashMap<usize, (usize, usize)> = HashMap::new();
+        for (number, sheet) in sheets.iter_mut().enumerate() {
+            let totals = taxation(account, facts, taxes).totals(sheet, &mut lines, account.customer.currency)?;
+            taxes.note(&totals.taxes)?;
+            let of_sheet = sheet.lines.iter().map(|&at| lines[at].clone()).collect();
+            for (position, &at) in sheet.lines.iter().enumerate() {
+                place.insert(at, (number, position));
+            }
+            let mut draft = total_up(account, due_ms, of_sheet, self.measured_to_ms, sheet, totals);
+            draft.coverage_percent = self.coverage_percent;
+            draft.open = open_reason(&draft, self.usage_from_ms, facts).or_else(|| unmeasured_reason(&draft, facts));
+            prepared.push(Prepared {
+                draft,
+                charges: Vec::new(),
+                items: Vec::new(),
+            });
+        }
+        for charge in self.charges {
+            if let Some(&(sheet, line)) = place.get(&charge.line) {
+                prepared[sheet].charges.push(Charge { line, ..charge });
+            }
+        }
+        for (at, item) in (first_item..).zip(self.items) {
+            if let Some(&(sheet, _)) = place.get(&at) {
+                prepared[sheet].items.push(item);
+            }
+        }
+        Ok(prepared)
+    }
 }
 
 /// The usage of an invoice that is pooled; none where the customer did not agree to it.
@@ -501,6 +600,7 @@ fn correction(
         unit_price: amount.to_major(),
         priced: amount,
         amount,
+        tax_group: 0,
         period_start_ms: before.from_ms,
         period_end_ms: before.to_ms,
         evidence: Evidence::Adjustment {
@@ -521,26 +621,20 @@ fn correction(
 fn total_up(
     account: &Account,
     due_ms: i64,
-    mut lines: Vec<DraftLine>,
+    lines: Vec<DraftLine>,
     measured_to_ms: i64,
-    rates: &[TaxRate],
-) -> Result<Draft, BillingError> {
+    sheet: &mut Sheet,
+    totals: Totals,
+) -> Draft {
     let customer = &account.customer;
-    let includes_tax = customer.billing.prices_include_tax;
-    let priced: Vec<Money> = lines.iter().map(|line| line.priced).collect();
-    let rules: Vec<TaxRule> = tax::rules(&account.entity, customer, rates, due_ms);
-    let taxed = tax::apply(&priced, &rules, includes_tax, customer.currency)?;
-    for (line, net) in lines.iter_mut().zip(&taxed.lines_net) {
-        line.amount = *net;
-    }
     let starts = lines.iter().map(|line| line.period_start_ms);
     let ends = lines.iter().map(|line| line.period_end_ms);
     let zone = account
         .contracts
         .first()
         .map(|contract| contract.subscription.time_zone_name());
-    Ok(Draft {
-        kind: if taxed.total.minor < 0 {
+    Draft {
+        kind: if totals.total.minor < 0 {
             InvoiceKind::CreditNote
         } else {
             InvoiceKind::Invoice
@@ -555,13 +649,15 @@ fn total_up(
         measured_to_ms,
         coverage_percent: None,
         open: None,
-        prices_include_tax: includes_tax,
+        prices_include_tax: sheet.prices_include_tax,
+        buyer: sheet.buyer.take(),
+        unsettled: sheet.unsettled.take(),
         lines,
-        subtotal: taxed.subtotal,
-        taxes: taxed.taxes,
-        tax: taxed.tax,
-        total: taxed.total,
-    })
+        subtotal: totals.subtotal,
+        taxes: totals.taxes,
+        tax: totals.tax,
+        total: totals.total,
+    }
 }
 
 /// Percent of the windows that were measured, rounded down; attack traffic was measured, if not counted.
@@ -589,11 +685,16 @@ fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {
     Some(known_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)))
 }
 
-/// Why a draft cannot be finalised yet. Usage holds it until its windows are closed; a change of assignments holds it when
+/// Why a draft cannot be finalised yet. Taxes that a person must settle hold it. Usage holds it until its windows are closed; a change of assignments holds it when
 /// it touches usage from `usage_from_ms` on; without usage nothing does.
 fn open_reason(draft: &Draft, usage_from_ms: Option<i64>, facts: &Facts<'_>) -> Option<OpenReason> {
     if facts.now_ms < draft.due_ms {
         return Some(OpenReason::NotOver);
+    }
+    match draft.unsettled {
+        Some(Unsettled::Rate(_)) => return Some(OpenReason::TaxRateMissing),
+        Some(Unsettled::VatNumber { .. }) => return Some(OpenReason::VatNumberUnconfirmed),
+        None => {}
     }
     let usage_from_ms = usage_from_ms?;
     if draft.measured_to_ms < draft.due_ms {

@@ -158,6 +158,7 @@ impl ChargeItem {
             unit_price: self.amount.to_major(),
             priced: self.amount,
             amount: self.amount,
+            tax_group: 0,
             period_start_ms: at_ms,
             period_end_ms: at_ms,
             evidence: Evidence::Item {

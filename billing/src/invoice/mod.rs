@@ -8,7 +8,8 @@
 //! * A finalised invoice never changes. When late data changes the usage of a charged period, the next invoice of that
 //!   subscription carries an adjustment line with the difference (B3).
 //! * What is given back for a line, by whatever cause, never exceeds that line (B6; `given_back.rs`).
-//! * Amounts are rounded once per line; tax is computed once per invoice, on the subtotal, and rounded once (B2).
+//! * Amounts are rounded once per line; tax is computed once for the lines of an invoice that bear the same taxes, and rounded
+//!   once (B2, [`taxes`]). An invoice whose rate of tax is not known is not finalised.
 
 mod close;
 mod credit;
@@ -18,12 +19,14 @@ mod due;
 mod explain;
 mod export;
 mod given_back;
+mod held;
 mod history;
 mod items;
 mod number;
 mod pool;
 mod prospect;
 mod read;
+mod taxes;
 mod unmeasured;
 mod write;
 
@@ -34,6 +37,7 @@ pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub(crate) use export::inert;
+pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
 pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};
 pub use prospect::{Horizon, Prospect, prospect};
@@ -50,7 +54,7 @@ use crate::BillingError;
 use crate::catalog::named;
 use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
-use crate::tax::TaxAmount;
+use crate::tax::{TaxAmount, Unsettled};
 
 /// Days that a customer has to pay, from finalisation, where the terms of collection do not say otherwise.
 pub const PAYMENT_TERM_DAYS: i64 = 14;
@@ -200,6 +204,8 @@ pub struct InvoiceLine {
     pub priced: Money,
     /// Net.
     pub amount: Money,
+    /// Which of the document's groups of taxes it bears, from 0.
+    pub tax_group: i64,
     pub period_start_ms: i64,
     pub period_end_ms: i64,
     pub evidence: Evidence,
@@ -227,10 +233,15 @@ pub enum OpenReason {
     BeyondMeasured,
     /// Too little of its usage was measured: a person must say that it is to be finalised all the same.
     LowCoverage,
+    /// No rate of tax is known for the customer's place: a person must enter it.
+    TaxRateMissing,
+    /// The customer's VAT number would make it reverse charged, and is not confirmed yet.
+    VatNumberUnconfirmed,
 }
 
 named!(OpenReason, "reason that a period waits", NotOver => "not_over", WindowsOpen => "windows_open",
-    AttributionPending => "attribution_pending", BeyondMeasured => "beyond_measured", LowCoverage => "low_coverage");
+    AttributionPending => "attribution_pending", BeyondMeasured => "beyond_measured", LowCoverage => "low_coverage",
+    TaxRateMissing => "tax_rate_missing", VatNumberUnconfirmed => "vat_number_unconfirmed");
 
 impl OpenReason {
     /// Whether a person's word lets it be finalised.
@@ -247,6 +258,8 @@ impl std::fmt::Display for OpenReason {
             OpenReason::BeyondMeasured => "it ends after the newest measured data",
             OpenReason::LowCoverage => "too little of its usage was measured",
             OpenReason::AttributionPending => "stored flows are not yet attributed by changed assignments",
+            OpenReason::TaxRateMissing => "no tax rate is known for the customer's place",
+            OpenReason::VatNumberUnconfirmed => "the customer's VAT number is not confirmed yet",
         })
     }
 }
@@ -271,6 +284,10 @@ pub struct Draft {
     /// Why it cannot be finalised yet; `None` when it can.
     pub open: Option<OpenReason>,
     pub prices_include_tax: bool,
+    /// Whom it is for, where that is not the customer as of now: what was charged before is given back to who it was charged to.
+    pub buyer: Option<Buyer>,
+    /// What of its taxes a person must settle, where that holds it.
+    pub unsettled: Option<Unsettled>,
     pub lines: Vec<DraftLine>,
     pub subtotal: Money,
     pub taxes: Vec<TaxAmount>,

@@ -10,14 +10,17 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{Invoice, InvoiceFilter, InvoiceLine, InvoiceWithLines, MAX_PAGE};
 use crate::BillingError;
 use crate::catalog::read_decimal;
-use crate::tax::{TaxAmount, TaxRule};
+use crate::tax::{TaxAmount, TaxGroup, TaxRule};
 
 const SELECT: &str = "SELECT id, kind, number, entity_id, customer_id, customer_name, seller, buyer, currency, period_start_ms, \
      period_end_ms, time_zone, status, corrects_invoice_id, reason, prices_include_tax, subtotal_minor, tax_minor, total_minor, \
      finalised_at_ms, due_at_ms, settled_at_ms, (SELECT CAST(coalesce(sum(a.amount_minor), 0) AS BIGINT) FROM allocations a \
      WHERE a.invoice_id = invoices.id) AS settled_minor FROM invoices";
 pub(super) const LINE_COLUMNS: &str = "l.id, l.invoice_id, l.position, l.subscription_id, l.service_id, l.kind, l.description, l.quantity, l.unit, \
-     l.unit_price, l.amount_minor, l.priced_minor, l.period_start_ms, l.period_end_ms, l.evidence, i.currency, i.number";
+     l.unit_price, l.amount_minor, l.priced_minor, l.tax_group, l.period_start_ms, l.period_end_ms, l.evidence, i.currency, \
+     i.number";
+pub(super) const TAX_COLUMNS: &str = "t.invoice_id, t.name, t.category, t.rate_percent, t.net_minor, t.tax_minor, t.note, t.tax_group, \
+     t.corrects_invoice_id, t.corrects_group, i.currency";
 const FROM_LINES: &str = "FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id";
 
 /// One invoice.
@@ -150,14 +153,11 @@ async fn with_lines(connection: &mut AnyConnection, invoice: Invoice) -> Result<
     ));
     let rows = sqlx::query(sql).bind(invoice.id.0).fetch_all(&mut *connection).await?;
     let lines: Result<Vec<InvoiceLine>, BillingError> = rows.iter().map(read_line).collect();
-    let rows = sqlx::query(
-        "SELECT name, category, rate_percent, net_minor, tax_minor, note FROM invoice_taxes WHERE invoice_id = $1 \
-         ORDER BY position",
-    )
-    .bind(invoice.id.0)
-    .fetch_all(connection)
-    .await?;
-    let taxes: Result<Vec<TaxAmount>, BillingError> = rows.iter().map(|row| read_tax(row, invoice.currency)).collect();
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {TAX_COLUMNS} FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id WHERE i.id = $1 ORDER BY t.position"
+    ));
+    let rows = sqlx::query(sql).bind(invoice.id.0).fetch_all(connection).await?;
+    let taxes: Result<Vec<TaxAmount>, BillingError> = rows.iter().map(read_tax).collect();
     Ok(InvoiceWithLines {
         invoice,
         lines: lines?,
@@ -165,7 +165,10 @@ async fn with_lines(connection: &mut AnyConnection, invoice: Invoice) -> Result<
     })
 }
 
-fn read_tax(row: &AnyRow, currency: Currency) -> Result<TaxAmount, BillingError> {
+pub(super) fn read_tax(row: &AnyRow) -> Result<TaxAmount, BillingError> {
+    let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
+    let corrects: Option<i64> = row.try_get("corrects_invoice_id")?;
+    let corrects_group: Option<i64> = row.try_get("corrects_group")?;
     let category: String = row.try_get("category")?;
     let rate = read_decimal("tax rate", row, "rate_percent")?;
     Ok(TaxAmount {
@@ -179,10 +182,15 @@ fn read_tax(row: &AnyRow, currency: Currency) -> Result<TaxAmount, BillingError>
         },
         net: Money::new(row.try_get("net_minor")?, currency),
         tax: Money::new(row.try_get("tax_minor")?, currency),
+        group: row.try_get("tax_group")?,
+        corrects: corrects.zip(corrects_group).map(|(invoice, group)| TaxGroup {
+            invoice: InvoiceId(invoice),
+            group,
+        }),
     })
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(
     what: &'static str,
     row: &AnyRow,
     column: &str,
@@ -235,6 +243,7 @@ pub(super) fn read_line(row: &AnyRow) -> Result<InvoiceLine, BillingError> {
         unit_price: read_decimal("unit price", row, "unit_price")?,
         priced: Money::new(row.try_get("priced_minor")?, currency),
         amount: Money::new(row.try_get("amount_minor")?, currency),
+        tax_group: row.try_get("tax_group")?,
         period_start_ms: row.try_get("period_start_ms")?,
         period_end_ms: row.try_get("period_end_ms")?,
         evidence: read_json("evidence", row, "evidence")?,

@@ -60,6 +60,8 @@ pub(super) struct NewDocument<'a> {
     pub(super) parties: Parties<'a>,
     pub(super) draft: &'a Draft,
     pub(super) corrects: &'a Corrects,
+    /// The id that was taken for it while it was held.
+    pub(super) id: Option<InvoiceId>,
 }
 
 /// Writes documents, in their order, with a few statements for all of them. One without anything to pay is paid.
@@ -71,8 +73,9 @@ pub(super) async fn write(
     documents: &[NewDocument<'_>],
     now_ms: i64,
 ) -> Result<Vec<Written>, BillingError> {
-    let count = i64::try_from(documents.len()).unwrap_or(i64::MAX);
-    let first = next_ids(connection, "invoice", count).await?;
+    let without_id = documents.iter().filter(|document| document.id.is_none()).count();
+    let count = i64::try_from(without_id).unwrap_or(i64::MAX);
+    let mut next = next_ids(connection, "invoice", count).await?;
     let terms = dunning::terms(&mut *connection).await?;
     let numbered = documents.iter().map(|document| {
         let Parties { entity, seller, .. } = document.parties;
@@ -86,7 +89,9 @@ pub(super) async fn write(
     let mut next_line = next_ids(connection, "invoice_line", i64::try_from(lines).unwrap_or(i64::MAX)).await?;
     let mut rows = Vec::with_capacity(documents.len());
     let mut written = Vec::with_capacity(documents.len());
-    for ((document, id), number) in documents.iter().zip((first..).map(InvoiceId)).zip(numbers) {
+    for (document, number) in documents.iter().zip(numbers) {
+        let id = document.id.unwrap_or(InvoiceId(next));
+        next += i64::from(document.id.is_none());
         rows.push(Row::of(document, id, &number, &terms, now_ms)?);
         written.push(Written {
             id,
@@ -106,6 +111,7 @@ pub(super) async fn write(
             draft,
             corrects,
             parties,
+            ..
         } = row.document;
         transactions.push(transaction(written.id, &written.number, draft, now_ms)?);
         let facts = json!({
@@ -153,7 +159,10 @@ impl<'a> Row<'a> {
             id,
             number: number.to_owned(),
             seller: serde_json::to_string(document.parties.seller)?,
-            buyer: serde_json::to_string(&Buyer::of(document.parties.customer))?,
+            buyer: match &draft.buyer {
+                Some(buyer) => serde_json::to_string(buyer)?,
+                None => serde_json::to_string(&Buyer::of(document.parties.customer))?,
+            },
             status: if draft.total.minor == 0 {
                 InvoiceStatus::Paid
             } else {
@@ -177,6 +186,7 @@ async fn insert_documents(connection: &mut AnyConnection, rows: &[Row<'_>]) -> R
             parties,
             draft,
             corrects,
+            ..
         } = row.document;
         query
             .bind(row.id.0)
@@ -218,11 +228,11 @@ async fn insert_lines(
         }
     }
     let sql = "INSERT INTO invoice_lines (id, invoice_id, position, subscription_id, service_id, kind, description, quantity, \
-               unit, unit_price, amount_minor, priced_minor, period_start_ms, period_end_ms, evidence) VALUES {rows}";
+               unit, unit_price, amount_minor, priced_minor, tax_group, period_start_ms, period_end_ms, evidence) VALUES {rows}";
     bulk::for_rows(
         connection,
         sql,
-        15,
+        16,
         &rows,
         |query, (written, position, line, evidence)| {
             query
@@ -238,6 +248,7 @@ async fn insert_lines(
                 .bind(line.unit_price.to_string())
                 .bind(line.amount.minor)
                 .bind(line.priced.minor)
+                .bind(line.tax_group)
                 .bind(line.period_start_ms)
                 .bind(line.period_end_ms)
                 .bind(evidence)
@@ -260,9 +271,9 @@ async fn insert_taxes(
                 .map(|(position, tax)| (written, position, tax)),
         );
     }
-    let sql = "INSERT INTO invoice_taxes (invoice_id, position, name, category, rate_percent, net_minor, tax_minor, note) \
-               VALUES {rows}";
-    bulk::for_rows(connection, sql, 8, &rows, |query, (written, position, tax)| {
+    let sql = "INSERT INTO invoice_taxes (invoice_id, position, name, category, rate_percent, net_minor, tax_minor, note, \
+               tax_group, corrects_invoice_id, corrects_group) VALUES {rows}";
+    bulk::for_rows(connection, sql, 11, &rows, |query, (written, position, tax)| {
         query
             .bind(written.id.0)
             .bind(position)
@@ -272,6 +283,9 @@ async fn insert_taxes(
             .bind(tax.net.minor)
             .bind(tax.tax.minor)
             .bind(&tax.rule.note)
+            .bind(tax.group)
+            .bind(tax.corrects.map(|corrected| corrected.invoice.0))
+            .bind(tax.corrects.map(|corrected| corrected.group))
     })
     .await?;
     Ok(())

@@ -65,7 +65,7 @@ const STATUSES: &str = "SELECT number, status, expected FROM ( \
       FROM allocations GROUP BY invoice_id) s ON s.invoice_id = i.id) judged \
     WHERE status <> expected ORDER BY number";
 
-const CHECKS: [(&str, &str); 19] = [
+const CHECKS: [(&str, &str); 20] = [
     (
         "B1",
         "SELECT t.idempotency_key, CAST(sum(p.amount_minor) AS BIGINT), CAST(0 AS BIGINT) FROM ledger_transactions t \
@@ -99,6 +99,15 @@ const CHECKS: [(&str, &str); 19] = [
         "SELECT 'taxes of ' || i.number, CAST(coalesce(sum(x.tax_minor), 0) AS BIGINT), i.tax_minor \
          FROM invoices i LEFT JOIN invoice_taxes x ON x.invoice_id = i.id GROUP BY i.id, i.number, i.tax_minor \
          HAVING coalesce(sum(x.tax_minor), 0) <> i.tax_minor ORDER BY 1",
+    ),
+    // A tax is computed from the lines that bear it, be they charged now or correct what was charged.
+    (
+        "B2",
+        "SELECT 'net of ' || x.name || ' on ' || i.number, CAST(coalesce(sum(l.amount_minor), 0) AS BIGINT), x.net_minor \
+         FROM invoice_taxes x JOIN invoices i ON i.id = x.invoice_id \
+         LEFT JOIN invoice_lines l ON l.invoice_id = x.invoice_id AND l.tax_group = x.tax_group \
+         GROUP BY i.id, i.number, x.position, x.name, x.net_minor \
+         HAVING coalesce(sum(l.amount_minor), 0) <> x.net_minor ORDER BY 1",
     ),
     // The document's own transaction, not those that settle it.
     (

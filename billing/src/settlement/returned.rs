@@ -5,8 +5,8 @@ use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus,
-    nonzero, paid_in, positive, post, promised_to_refunds, recompute_status, smaller,
+    SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus, nonzero,
+    paid_in, positive, post, promised_to_refunds, recompute_status, smaller,
 };
 use crate::ledger::{self, Account, NewTransaction};
 

@@ -2,16 +2,38 @@
 
 use schemas::money::{Currency, Money, MoneyError};
 
-use super::TaxRule;
+use super::{TaxGroup, TaxRule};
 use crate::ratio::Ratio;
 
 /// What one rule comes to on a document.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TaxAmount {
     pub rule: TaxRule,
-    /// What it is computed from: the subtotal.
+    /// What it is computed from: the net amounts of its group of lines.
     pub net: Money,
     pub tax: Money,
+    /// Of the document's lines, those that are of this group bear it; from 0.
+    pub group: i64,
+    /// What the group corrects, where it gives back or adds to what another document charged.
+    pub corrects: Option<TaxGroup>,
+}
+
+/// Taxes as one reads them: each rule once, with what it comes to over all groups of a document's lines.
+pub fn merged(taxes: &[TaxAmount]) -> Vec<TaxAmount> {
+    let mut merged: Vec<TaxAmount> = Vec::new();
+    for amount in taxes {
+        let same = merged.iter_mut().find(|other| other.rule == amount.rule);
+        // Sums of a document fit, or it would not be one; where they do not, both are shown.
+        let sums = same.as_ref().and_then(|other| {
+            let net = other.net.checked_add(amount.net).ok()?;
+            Some((net, other.tax.checked_add(amount.tax).ok()?))
+        });
+        match (same, sums) {
+            (Some(other), Some((net, tax))) => (other.net, other.tax) = (net, tax),
+            _ => merged.push(amount.clone()),
+        }
+    }
+    merged
 }
 
 /// Lines with their taxes.
@@ -53,12 +75,7 @@ pub fn apply(
     }
 
     // Remainders fall on one side of zero, so what is below zero is computed above it and turned around.
-    let leads = if sum.minor == 0 {
-        lines.iter().map(|line| line.minor).find(|&minor| minor != 0)
-    } else {
-        Some(sum.minor)
-    };
-    if leads.is_some_and(|minor| minor < 0) {
+    if is_below_zero(lines, sum) {
         let turned: Result<Vec<Money>, MoneyError> = lines.iter().map(|line| line.checked_neg()).collect();
         return turned_around(apply(&turned?, rules, true, currency)?);
     }
@@ -77,16 +94,26 @@ pub fn apply(
     taxed(net_lines(lines, &shares, subtotal)?, rules, &taxes, subtotal)
 }
 
+/// Whether amounts are more below zero than above it; where they come to nothing the first decides.
+pub(super) fn is_below_zero(lines: &[Money], sum: Money) -> bool {
+    let leads = if sum.minor == 0 {
+        lines.iter().map(|line| line.minor).find(|&minor| minor != 0)
+    } else {
+        Some(sum.minor)
+    };
+    leads.is_some_and(|minor| minor < 0)
+}
+
 /// `net` parts of every `gross` parts are net: 100 and 100 + Σr, as integers.
-struct Shares {
+pub(super) struct Shares {
     net: i128,
-    gross: i128,
+    pub(super) gross: i128,
     /// Ten to the power of the rates' decimal places: what both were multiplied by.
-    scale: i128,
+    pub(super) scale: i128,
 }
 
 impl Shares {
-    fn of(rules: &[TaxRule]) -> Result<Shares, MoneyError> {
+    pub(super) fn of(rules: &[TaxRule]) -> Result<Shares, MoneyError> {
         let mut gross = rust_decimal::Decimal::ONE_HUNDRED;
         for rule in rules {
             gross = gross.checked_add(rule.rate.value()).ok_or(MoneyError::Overflow)?;
@@ -102,7 +129,7 @@ impl Shares {
 }
 
 /// Rounds each line's net amount down, then gives the minor units that are missing to the lines that lost most.
-fn net_lines(lines: &[Money], shares: &Shares, subtotal: Money) -> Result<Vec<Money>, MoneyError> {
+pub(super) fn net_lines(lines: &[Money], shares: &Shares, subtotal: Money) -> Result<Vec<Money>, MoneyError> {
     let mut nets = Vec::with_capacity(lines.len());
     let mut remainders = Vec::with_capacity(lines.len());
     let mut missing = i128::from(subtotal.minor);
@@ -144,12 +171,19 @@ fn net_lines(lines: &[Money], shares: &Shares, subtotal: Money) -> Result<Vec<Mo
     nets.into_iter().map(money).collect()
 }
 
-fn taxed(lines_net: Vec<Money>, rules: &[TaxRule], taxes: &[Money], subtotal: Money) -> Result<Taxed, MoneyError> {
+pub(super) fn taxed(
+    lines_net: Vec<Money>,
+    rules: &[TaxRule],
+    taxes: &[Money],
+    subtotal: Money,
+) -> Result<Taxed, MoneyError> {
     let tax = added(taxes, subtotal.currency)?;
     let amounts = rules.iter().zip(taxes).map(|(rule, &tax)| TaxAmount {
         rule: rule.clone(),
         net: subtotal,
         tax,
+        group: 0,
+        corrects: None,
     });
     Ok(Taxed {
         lines_net,
@@ -179,7 +213,7 @@ fn turned_around(taxed: Taxed) -> Result<Taxed, MoneyError> {
     })
 }
 
-fn added(amounts: &[Money], currency: Currency) -> Result<Money, MoneyError> {
+pub(super) fn added(amounts: &[Money], currency: Currency) -> Result<Money, MoneyError> {
     let mut sum = Money::zero(currency);
     for &amount in amounts {
         sum = sum.checked_add(amount)?;

@@ -3,15 +3,10 @@
 use rust_decimal::Decimal;
 use schemas::inventory::{Customer, EntityProfile};
 use schemas::percent::Percent;
+use schemas::vat_number::{self, MEMBER_STATES};
+use schemas::window::instant_text;
 
 use super::{TaxCategory, TaxRate};
-
-/// The member states of the European Union (ISO 3166-1). Territories with codes of their own that are not in the VAT area
-/// (French overseas departments, the Åland Islands) are left out by that.
-const MEMBER_STATES: [&str; 27] = [
-    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV",
-    "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
-];
 
 const REVERSE_CHARGE_NOTE: &str = "Reverse charge: Article 196 of Directive 2006/112/EC";
 const OUTSIDE_UNION_NOTE: &str =
@@ -40,6 +35,16 @@ impl TaxRule {
         }
     }
 
+    /// Stands in drafts where no rate is known; never on an invoice.
+    pub(crate) fn unknown() -> TaxRule {
+        TaxRule {
+            name: "Tax (not known yet)".to_owned(),
+            category: TaxCategory::ZeroRated,
+            rate: Percent::ZERO,
+            note: "It is added on the invoice, once it is known.".to_owned(),
+        }
+    }
+
     fn rated(name: &str, rate: Percent) -> TaxRule {
         let category = if rate.value() > Decimal::ZERO {
             TaxCategory::Standard
@@ -55,70 +60,143 @@ impl TaxRule {
     }
 }
 
+/// A rate that should be known and is not: a person must say what it is, be it 0 %.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct MissingRate {
+    /// ISO 3166-1, two letters.
+    pub country: String,
+    pub region: String,
+    pub at_ms: i64,
+}
+
+/// Whether a customer's VAT number is a reason to charge no tax.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum VatStanding {
+    /// It is: confirmed, accepted by a person, or nobody is asked.
+    #[default]
+    Taken,
+    /// Nobody has answered yet whether it was given out.
+    Unconfirmed,
+    /// It was not given out.
+    Refused,
+}
+
+/// Why it cannot be said which taxes hold: a person settles it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Unsettled {
+    Rate(MissingRate),
+    /// The number would make it reverse charged, and nobody has confirmed it.
+    VatNumber {
+        number: String,
+    },
+}
+
+impl std::fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unsettled::Rate(missing) => missing.fmt(f),
+            Unsettled::VatNumber { number } => write!(f, "the VAT number {number} is not confirmed yet"),
+        }
+    }
+}
+
+impl std::fmt::Display for MissingRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let MissingRate { country, region, at_ms } = self;
+        write!(f, "no tax rate is known for {country}")?;
+        if !region.is_empty() {
+            write!(f, " ({region})")?;
+        }
+        write!(f, " at {}", instant_text(*at_ms))
+    }
+}
+
 /// The taxes of what a seller supplies to a customer at an instant; never empty. The first of these that applies:
 ///
 /// 1. The customer is exempt, for the reason that is kept with the customer.
 /// 2. A rate was agreed with the customer.
 /// 3. Seller and customer are in different member states and the customer has a VAT number of one that is not the seller's:
-///    the customer owes the tax (reverse charge).
+///    the customer owes the tax (reverse charge), unless the number turned out to be none.
 /// 4. The rates of the customer's place at that time, country-wide ones and its region's: all of them, each on the net.
 /// 5. A seller in the Union, a customer outside: not subject to the seller's VAT.
-/// 6. Nothing is charged: zero rated within the Union, where a supply is always within the scope, else out of scope.
+/// 6. Nothing is charged: out of scope, without a seller in the Union.
+///
+/// Within the Union a supply is always within the scope of VAT, so there a place without a rate is an error of who keeps the rates,
+/// and so is a place whose rates have all ended: neither is taken for 0 %, which is a rate of its own.
 ///
 /// Northern Ireland (VAT numbers that begin with XI) is in the Union's VAT area for goods, not for services, and counts as the
 /// United Kingdom here; Monaco counts as France (article 7 of the directive).
-pub fn rules(seller: &EntityProfile, customer: &Customer, rates: &[TaxRate], at_ms: i64) -> Vec<TaxRule> {
+///
+/// # Errors
+/// [`Unsettled`] where a rate should be known and is not, or a VAT number decides and is not confirmed.
+pub fn rules(
+    seller: &EntityProfile,
+    customer: &Customer,
+    vat: VatStanding,
+    rates: &[TaxRate],
+    at_ms: i64,
+) -> Result<Vec<TaxRule>, Unsettled> {
     let profile = &customer.billing;
     if !profile.tax_exempt_reason.is_empty() {
         let exempt = TaxRule::untaxed("Exempt from tax", TaxCategory::Exempt, &profile.tax_exempt_reason);
-        return vec![exempt];
+        return Ok(vec![exempt]);
     }
     let buyer_state = vat_territory(&customer.country);
     if customer.tax_rate.value() > Decimal::ZERO {
         let name = if buyer_state.is_some() { "VAT" } else { "Tax" };
-        return vec![TaxRule::rated(name, customer.tax_rate)];
+        return Ok(vec![TaxRule::rated(name, customer.tax_rate)]);
     }
     let seller_state = vat_territory(&seller.country);
     if let (Some(seller_state), Some(buyer_state), Some(number_state)) =
-        (seller_state, buyer_state, vat_number_territory(&profile.vat_id))
+        (seller_state, buyer_state, vat_number::state_of(&profile.vat_id))
         && seller_state != buyer_state
         && seller_state != number_state
+        && vat != VatStanding::Refused
     {
+        if vat == VatStanding::Unconfirmed {
+            return Err(Unsettled::VatNumber {
+                number: profile.vat_id.clone(),
+            });
+        }
         let reverse = TaxRule::untaxed("Reverse charge", TaxCategory::ReverseCharge, REVERSE_CHARGE_NOTE);
-        return vec![reverse];
+        return Ok(vec![reverse]);
     }
-    let mut holding: Vec<&TaxRate> = rates
-        .iter()
-        .filter(|rate| rate.holds_at(at_ms) && rate.holds_in(&customer.country, &profile.region))
-        .collect();
+    // Monaco's rates are France's, unless some were entered for itself.
+    let has_own = rates.iter().any(|rate| rate.country == customer.country);
+    let place = match buyer_state {
+        Some(state) if !has_own => state,
+        _ => customer.country.as_str(),
+    };
+    let there = || rates.iter().filter(|rate| rate.holds_in(place, &profile.region));
+    let mut holding: Vec<&TaxRate> = there().filter(|rate| rate.holds_at(at_ms)).collect();
     if !holding.is_empty() {
         holding.sort_by_key(|rate| (!rate.region.is_empty(), rate.id));
-        return holding
+        return Ok(holding
             .into_iter()
             .map(|rate| TaxRule::rated(&rate.name, rate.rate))
-            .collect();
+            .collect());
+    }
+    let missing = || {
+        Unsettled::Rate(MissingRate {
+            country: place.to_owned(),
+            region: profile.region.clone(),
+            at_ms,
+        })
+    };
+    if there().any(|rate| rate.valid_to_ms.is_some_and(|to_ms| to_ms <= at_ms)) {
+        return Err(missing());
     }
     let rule = match (seller_state, buyer_state) {
         (Some(_), None) => TaxRule::untaxed("Outside the scope of VAT", TaxCategory::OutOfScope, OUTSIDE_UNION_NOTE),
-        (Some(_), Some(_)) => TaxRule::rated("VAT", Percent::ZERO),
+        (Some(_), Some(_)) => return Err(missing()),
         (None, _) => TaxRule::untaxed("No tax", TaxCategory::OutOfScope, NO_TAX_NOTE),
     };
-    vec![rule]
+    Ok(vec![rule])
 }
 
 /// The member state whose VAT a country's supplies of services are under.
 pub(crate) fn vat_territory(country: &str) -> Option<&'static str> {
     let country = if country == "MC" { "FR" } else { country };
     MEMBER_STATES.into_iter().find(|&state| state == country)
-}
-
-/// The member state that gave out a VAT number.
-fn vat_number_territory(vat_id: &str) -> Option<&'static str> {
-    match vat_id.get(..2)? {
-        // Greek numbers begin with the language's code.
-        "EL" => vat_territory("GR"),
-        prefix => MEMBER_STATES
-            .into_iter()
-            .find(|&state| state == prefix && prefix != "GR"),
-    }
 }

@@ -69,10 +69,22 @@ fn known_rates() -> Vec<TaxRate> {
         rate(6, ("FR", ""), "TVA", "20", always),
         rate(7, ("CH", ""), "MWST", "8.1", ("2023-12-31T23:00:00Z", None)),
         rate(8, ("AE", ""), "VAT", "0", always),
+        rate(
+            9,
+            ("NO", ""),
+            "MVA",
+            "25",
+            ("2005-01-01T00:00:00Z", Some("2026-01-01T00:00:00Z")),
+        ),
+        rate(10, ("IS", ""), "VSK", "24", ("2026-07-01T00:00:00Z", None)),
     ]
 }
 
-fn told(rules: &[TaxRule]) -> Vec<String> {
+fn told(rules: &Result<Vec<TaxRule>, Unsettled>) -> Vec<String> {
+    let rules = match rules {
+        Ok(rules) => rules,
+        Err(missing) => return vec![missing.to_string()],
+    };
     rules
         .iter()
         .map(|rule| format!("{} {}", rule.category, rule.name))
@@ -86,12 +98,16 @@ fn the_rate_is_that_of_its_day() {
         ("2020-06-30T22:00:00Z", "S VAT 16 %"),
         ("2020-12-31T22:59:59.999Z", "S VAT 16 %"),
         ("2020-12-31T23:00:00Z", "S VAT 19 %"),
-        // Before any rate that is known: no tax, and never none of the rules.
-        ("2006-12-31T22:59:59.999Z", "Z VAT 0 %"),
+        // Before any rate that is known: nobody takes that for 0 %.
+        (
+            "2006-12-31T22:59:59.999Z",
+            "no tax rate is known for DE at 2006-12-31T22:59:59.999Z",
+        ),
     ] {
         let rules = rules(
             &seller("DE"),
             &customer("DE", "", "DE123456789"),
+            VatStanding::Taken,
             &known_rates(),
             ms(at),
         );
@@ -109,10 +125,16 @@ fn the_first_rule_that_applies_decides() {
         ("DE", "FR", "", "", &["S TVA 20 %"]),
         // Monaco is France, both for its residents and for a seller in France.
         ("DE", "MC", "", "FR12345678901", &["AE Reverse charge"]),
-        ("FR", "MC", "", "FR12345678901", &["Z VAT 0 %"]),
+        ("FR", "MC", "", "FR12345678901", &["S TVA 20 %"]),
         // Greek numbers begin with EL; GR is no prefix.
         ("DE", "GR", "", "EL123456789", &["AE Reverse charge"]),
-        ("DE", "GR", "", "GR123456789", &["Z VAT 0 %"]),
+        (
+            "DE",
+            "GR",
+            "",
+            "GR123456789",
+            &["no tax rate is known for GR at 2026-01-15T12:00:00Z"],
+        ),
         // A number of the seller's own state: the customer buys as established there.
         ("DE", "FR", "", "DE123456789", &["S TVA 20 %"]),
         // A number of a third state still makes it a business.
@@ -129,16 +151,40 @@ fn the_first_rule_that_applies_decides() {
         ("US", "FR", "", "FR12345678901", &["S TVA 20 %"]),
         ("US", "AE", "", "", &["Z VAT 0 %"]),
         ("US", "US", "TX", "", &["O No tax"]),
-        ("DE", "IT", "", "", &["Z VAT 0 %"]),
+        (
+            "DE",
+            "IT",
+            "",
+            "",
+            &["no tax rate is known for IT at 2026-01-15T12:00:00Z"],
+        ),
+        (
+            "DE",
+            "IT",
+            "TN",
+            "",
+            &["no tax rate is known for IT (TN) at 2026-01-15T12:00:00Z"],
+        ),
+        // What has ended and was not followed by another is not 0 % either, be it outside the Union.
+        (
+            "NO",
+            "NO",
+            "",
+            "",
+            &["no tax rate is known for NO at 2026-01-15T12:00:00Z"],
+        ),
+        // What is to come was not there before.
+        ("IS", "IS", "", "", &["O No tax"]),
     ] {
         let rules = rules(
             &seller(from),
             &customer(country, region, vat_id),
+            VatStanding::Taken,
             &known_rates(),
             now_ms,
         );
         assert_eq!(told(&rules), expected, "{from} to {country} {region} {vat_id}");
-        for rule in &rules {
+        for rule in rules.iter().flatten() {
             let is_taxed = rule.category == TaxCategory::Standard;
             assert_eq!(is_taxed, rule.rate > Percent::ZERO);
             let needs_reason = !matches!(rule.category, TaxCategory::Standard | TaxCategory::ZeroRated);
@@ -148,16 +194,39 @@ fn the_first_rule_that_applies_decides() {
 }
 
 #[test]
+fn only_a_number_that_is_taken_makes_it_reverse_charged() {
+    let now_ms = ms("2026-01-15T12:00:00Z");
+    let of = |vat_id: &str, vat: VatStanding| {
+        let rules = rules(&seller("DE"), &customer("FR", "", vat_id), vat, &known_rates(), now_ms);
+        told(&rules)
+    };
+    for (vat_id, vat, expected) in [
+        ("FR40303265045", VatStanding::Taken, "AE Reverse charge"),
+        ("FR40303265045", VatStanding::Refused, "S TVA 20 %"),
+        (
+            "FR40303265045",
+            VatStanding::Unconfirmed,
+            "the VAT number FR40303265045 is not confirmed yet",
+        ),
+        // A number that decides nothing need not be confirmed.
+        ("DE136695976", VatStanding::Unconfirmed, "S TVA 20 %"),
+        ("", VatStanding::Unconfirmed, "S TVA 20 %"),
+    ] {
+        assert_eq!(of(vat_id, vat), [expected], "{vat_id} {vat:?}");
+    }
+}
+
+#[test]
 fn an_exemption_goes_before_an_agreed_rate_and_that_before_the_rules() {
     let now_ms = ms("2026-01-15T12:00:00Z");
     let mut customer = customer("FR", "", "FR12345678901");
     customer.tax_rate = percent("8.875");
-    let agreed = rules(&seller("DE"), &customer, &known_rates(), now_ms);
+    let agreed = rules(&seller("DE"), &customer, VatStanding::Taken, &known_rates(), now_ms);
     assert_eq!(told(&agreed), ["S VAT 8.875 %"]);
     customer.billing.tax_exempt_reason = "Article 151 of Directive 2006/112/EC".to_owned();
-    let exempt = rules(&seller("DE"), &customer, &known_rates(), now_ms);
+    let exempt = rules(&seller("DE"), &customer, VatStanding::Taken, &known_rates(), now_ms);
     assert_eq!(told(&exempt), ["E Exempt from tax"]);
-    assert_eq!(exempt[0].note, "Article 151 of Directive 2006/112/EC");
+    assert_eq!(exempt.unwrap()[0].note, "Article 151 of Directive 2006/112/EC");
 }
 
 fn taxed_minor(lines: &[i64], rates: &[&str], inclusive: bool, currency: &str) -> (Vec<i64>, Vec<i64>, i64, i64) {
@@ -385,7 +454,13 @@ async fn a_tax_has_one_rate_at_a_time() {
         ("2020-06-30T22:00:00Z", "S VAT 16 %"),
         ("2021-01-01T00:00:00Z", "S VAT 19 %"),
     ] {
-        let found = rules(&seller("DE"), &customer("DE", "", ""), &stored, ms(at));
+        let found = rules(
+            &seller("DE"),
+            &customer("DE", "", ""),
+            VatStanding::Taken,
+            &stored,
+            ms(at),
+        );
         assert!(told(&found).contains(&expected.to_owned()), "{at}: {found:?}");
     }
 

@@ -6,6 +6,7 @@ use axum::{Json, Router};
 use billing::BillingError;
 use billing::aging::{AgedCurrency, aging};
 use billing::dunning::{self, Collection, CollectionFilter, Terms};
+use billing::invoice::{self, HeldInvoice};
 use billing::ledger::{self, Owed, PostedTransaction, StatementLine, TransactionFilter};
 use schemas::ids::{CustomerId, TransactionId};
 use schemas::inventory::{self, InventoryError};
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/finance/aging", get(open_invoices))
         .route("/finance/balances", get(balances))
         .route("/finance/collection", get(collection))
+        .route("/finance/held", get(held))
         .route("/finance/transactions", get(transactions))
         .route("/finance/customers/{customer}/statement", get(statement))
 }
@@ -63,6 +65,17 @@ async fn collection(State(state): State<AppState>, _: Finance) -> Result<Json<Co
         .map_err(|error| Failure::internal("ask what is collected")(error.into()))?;
     let terms = dunning::terms(state.db().pool()).await?;
     Ok(Json(CollectionAnswer { terms, invoices }))
+}
+
+#[derive(Serialize)]
+struct HeldAnswer {
+    invoices: Vec<HeldInvoice>,
+}
+
+/// Invoices that are due and wait for a person.
+async fn held(State(state): State<AppState>, _: Finance) -> Result<Json<HeldAnswer>, ApiError> {
+    let invoices = invoice::held(state.db().pool(), None).await?;
+    Ok(Json(HeldAnswer { invoices }))
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,7 @@ mod customer_transfer;
 mod customers;
 mod document;
 mod export;
+mod held;
 mod invoice;
 mod invoice_actions;
 mod ledger;
@@ -68,6 +69,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/customers", get(customers::show))
         .route("/finance/customers/{customer}", get(customer::show))
         .route("/finance/customers/{customer}/profile", post(customer::profile))
+        .route("/finance/customers/{customer}/vat", post(customer::vat_accept))
         .route("/finance/customers/{customer}/charge", post(customer::charge))
         .route("/finance/customers/{customer}/grant", post(customer::grant))
         .route(
@@ -81,6 +83,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/payments/{payment}", get(payments::show))
         .route("/finance/payments/{payment}/refund", post(payments::refund))
         .route("/finance/payments/{payment}/reverse", post(payments::reverse))
+        .route("/finance/held", get(held::show))
         .route("/finance/ledger", get(ledger::show))
         .route("/finance/transactions", get(transactions::show))
         .route("/finance/aging", get(aging::show))

@@ -13,6 +13,7 @@ use crate::db::{next_id, next_ids};
 use crate::ids::{CustomerId, EntityId};
 use crate::money::Currency;
 use crate::percent::Percent;
+use crate::vat_number;
 
 /// Somebody who pays.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +44,7 @@ pub struct BillingProfile {
     pub city: String,
     /// State or province, as tax rates name it: `CA`, `QC`.
     pub region: String,
-    /// With its country's prefix: `DE123456789`.
+    /// With its country's prefix: `DE136695976`; see [`vat_number`].
     pub vat_id: String,
     /// The customer's own reference, printed on invoices.
     pub purchase_order: String,
@@ -210,7 +211,7 @@ pub async fn change_billing_profile(
     .bind(optional("postal code", &profile.postal_code)?)
     .bind(optional("city", &profile.city)?)
     .bind(optional("region", &profile.region)?)
-    .bind(checked_vat_id(&profile.vat_id)?)
+    .bind(vat_number::checked(&profile.vat_id)?)
     .bind(optional("purchase order", &profile.purchase_order)?)
     .bind(optional("reason of the tax exemption", &profile.tax_exempt_reason)?)
     .bind(i64::from(profile.prices_include_tax))
@@ -276,27 +277,6 @@ pub fn zone_named(name: &str) -> Result<TimeZone, InventoryError> {
     match zone.iana_name() {
         Some(_) => Ok(zone),
         None => Err(InventoryError::TimeZone(name.to_owned())),
-    }
-}
-
-/// The shape of a VAT number, without spaces, dots and hyphens; empty where there is none.
-pub(super) fn checked_vat_id(text: &str) -> Result<String, InventoryError> {
-    let vat_id: String = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && !".-".contains(*c))
-        .map(|c| c.to_ascii_uppercase())
-        .collect();
-    if vat_id.is_empty() {
-        return Ok(vat_id);
-    }
-    let is_sound = vat_id.len() >= 4
-        && vat_id.len() <= 15
-        && vat_id.bytes().take(2).all(|byte| byte.is_ascii_uppercase())
-        && vat_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if is_sound {
-        Ok(vat_id)
-    } else {
-        Err(InventoryError::VatId(text.to_owned()))
     }
 }
 

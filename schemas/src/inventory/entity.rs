@@ -169,7 +169,7 @@ async fn checked(
         city: optional("city", &profile.city)?,
         region: optional("region", &profile.region)?,
         country: country_named(&profile.country)?,
-        vat_id: super::customer::checked_vat_id(&profile.vat_id)?,
+        vat_id: crate::vat_number::checked(&profile.vat_id)?,
         registration: optional("registration", &profile.registration)?,
         email: optional("email address", &profile.email)?,
         payment_instructions: instructions.to_owned(),

@@ -75,8 +75,8 @@ pub enum InventoryError {
     NumberPrefix(String),
     #[error("the prefix {prefix:?} of invoice numbers is that of {holder}")]
     NumberPrefixTaken { prefix: String, holder: EntityId },
-    #[error("a VAT number is a country's two letters and 2 to 13 letters and digits, such as DE123456789, not {0:?}")]
-    VatId(String),
+    #[error(transparent)]
+    VatId(#[from] crate::vat_number::VatNumberError),
     #[error("no customer {0}")]
     NoCustomer(CustomerId),
     #[error("no service {0}")]

@@ -385,13 +385,13 @@ async fn billing_profiles_and_entities_are_checked_and_kept() {
     let profile = EntityProfile {
         name: "Hosting GmbH".to_owned(),
         country: "DE".to_owned(),
-        vat_id: "de 123.456.789".to_owned(),
+        vat_id: "de 136.695.976".to_owned(),
         payment_instructions: "IBAN DE00\nBIC X".to_owned(),
         number_prefix: "DE".to_owned(),
         ..EntityProfile::default()
     };
     let made = create_entity(&mut transaction, profile.clone(), 7).await.unwrap();
-    assert_eq!((made.id, made.profile.vat_id.as_str()), (EntityId(2), "DE123456789"));
+    assert_eq!((made.id, made.profile.vat_id.as_str()), (EntityId(2), "DE136695976"));
     assert_eq!(entity(&mut *transaction, made.id).await.unwrap(), made);
     let taken = create_entity(&mut transaction, profile.clone(), 7).await.unwrap_err();
     assert_eq!(
@@ -417,7 +417,7 @@ async fn billing_profiles_and_entities_are_checked_and_kept() {
     let billing = BillingProfile {
         entity: made.id,
         city: "Paris".to_owned(),
-        vat_id: "fr 12 345678901".to_owned(),
+        vat_id: "fr 40 303265045".to_owned(),
         prices_include_tax: true,
         ..BillingProfile::default()
     };
@@ -428,7 +428,7 @@ async fn billing_profiles_and_entities_are_checked_and_kept() {
     assert_eq!(
         kept,
         BillingProfile {
-            vat_id: "FR12345678901".to_owned(),
+            vat_id: "FR40303265045".to_owned(),
             ..billing.clone()
         }
     );

@@ -7,6 +7,7 @@ use schemas::money::{Currency, Money};
 use super::page::{HEIGHT, Ink, Page, Style, WIDTH, mm};
 use super::text::{Faces, Weight};
 use crate::document::{Days, Document, DocumentKind, DocumentLine};
+use crate::tax;
 
 const TITLE: Style = Style::new(17.0, Weight::Bold, Ink::Text);
 const SELLER: Style = Style::new(13.0, Weight::Bold, Ink::Text);
@@ -390,7 +391,7 @@ impl<'a> Sheet<'a> {
         let document = self.document;
         let currency = document.currency;
         let mut rows = vec![("Subtotal".to_owned(), document.subtotal)];
-        for amount in &document.taxes {
+        for amount in &tax::merged(&document.taxes) {
             let on = if document.taxes.len() > 1 || amount.tax.minor != 0 {
                 format!("{} on {}", amount.rule.name, self.amount(amount.net))
             } else {

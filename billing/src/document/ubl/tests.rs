@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
-use crate::document::examples::{LINES, buyer, document, every_kind, reverse_charge, rule, vat_19};
+use crate::document::examples::{LINES, beside, buyer, document, every_kind, reverse_charge, rule, two_rates, vat_19};
 
 #[test]
 fn documents_as_xml() {
@@ -73,6 +73,41 @@ fn a_line_s_amount_is_its_quantity_times_its_price() {
 }
 
 #[test]
+fn corrections_bear_their_own_rate_beside_what_is_charged_now() {
+    let german = buyer("Škoda GmbH", "Köln", "DE", "DE987654321");
+    let text = xml(&two_rates(DocumentKind::Invoice, &german)).unwrap();
+    let of = |name: &str| -> Vec<String> {
+        let (open, close) = (format!("<{name}"), format!("</{name}>"));
+        text.split(&open)
+            .skip(1)
+            .map(|rest| rest.split_once('>').unwrap().1.split_once(&close).unwrap().0.to_owned())
+            .collect()
+    };
+    assert_eq!(of("cbc:TaxableAmount"), ["-153.00", "306.00"]);
+    // Of the whole, then of each rate.
+    assert_eq!(of("cbc:TaxAmount"), ["33.66", "-24.48", "58.14"]);
+    // Of the breakdown, then of the lines.
+    assert_eq!(of("cbc:Percent"), ["16", "19", "16", "19"]);
+    let once = xml(&every_kind()
+        .into_iter()
+        .find(|(name, _)| *name == "one_rate_twice")
+        .unwrap()
+        .1)
+    .unwrap();
+    assert_eq!(once.matches("<cac:TaxSubtotal>").count(), 1, "{once}");
+    let outside = rule("Outside", TaxCategory::OutOfScope, "0", "Not subject to EU VAT");
+    let one = |rule: TaxRule| {
+        let line = [("Setup", "1", "", "10", 1000)];
+        document(DocumentKind::Invoice, german.clone(), &[rule], false, "EUR", &line)
+    };
+    let error = xml(&beside(one(outside), one(vat_19()))).unwrap_err().to_string();
+    assert!(error.contains("O and S"), "{error}");
+    let mut stray = one(vat_19());
+    stray.lines[0].tax_group = 7;
+    assert!(matches!(xml(&stray), Err(UblError::NoTax)));
+}
+
+#[test]
 fn characters_that_xml_cannot_hold_are_left_out() {
     let fine = [("a\u{1}b & <c> \"d\"", "1", "", "1", 100)];
     let document = document(
@@ -116,7 +151,8 @@ fn every_kind_of_document_passes_the_official_schema_and_rules() {
         files.push(path);
     }
     // Two that must fail: one for the schema, one for the rules. Without them a validator that says nothing would pass.
-    let sound = xml(&every_kind().remove(0).1).unwrap();
+    let standard = every_kind().into_iter().find(|(name, _)| *name == "standard");
+    let sound = xml(&standard.unwrap().1).unwrap();
     let broken = dir.path().join("broken_schema.xml");
     std::fs::write(&broken, sound.replace("cbc:IssueDate", "cbc:IssuedOn")).unwrap();
     files.push(broken);

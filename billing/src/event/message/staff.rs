@@ -14,6 +14,39 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
                 .fact("Last error", facts.text("error"))
                 .page("See your endpoints", "/webhooks")
         }
+        EventType::InvoiceHeld => {
+            let customer = facts.or("customer_name", "a customer");
+            Message::new(
+                Tone::Alert,
+                format!("Invoice held: {customer}"),
+                "An invoice waits for a tax rate",
+            )
+            .say(format!(
+                "An invoice of {customer} is due and not finalised: {}. Enter the rate, be it 0 %, and the next closing finalises it.",
+                facts.or("reason", "no tax rate is known")
+            ))
+            .fact("Invoice", Some(event.subject.clone()))
+            .fact("Due", facts.instant("due_ms"))
+            .fact("Country", facts.text("country"))
+            .fact("Region", facts.text("region"))
+            .page("See held invoices", "/finance/held")
+        }
+        EventType::VatNumberInvalid => {
+            let customer = facts.or("customer_name", "a customer");
+            Message::new(
+                Tone::Alert,
+                format!("VAT number not valid: {customer}"),
+                "A VAT number is not valid",
+            )
+            .say(format!(
+                "The register of its member state says that the VAT number of {customer} was not given out. Invoices bear the tax of \
+                 the customer's place from now on."
+            ))
+            .fact("Customer", Some(event.subject.clone()))
+            .fact("VAT number", facts.text("vat_id"))
+            .fact("Consultation", facts.text("consultation"))
+            .page("See the customer", format!("/finance/customers/{}", event.subject))
+        }
         EventType::ApprovalRequested => {
             let by = facts.or("requested_by", "An admin");
             Message::new(

@@ -659,6 +659,7 @@ async fn b6_a_document_that_gives_back_too_much_is_not_written() {
         },
         draft: &drafts.drafts[0].draft,
         corrects: &Corrects::default(),
+        id: None,
     };
     let error = write(&mut transaction, &[document], ms(DAY_11)).await.unwrap_err();
     assert_eq!(

@@ -17,6 +17,7 @@ mod credits;
 mod given_back;
 mod many;
 mod proration;
+mod taxes;
 mod terms;
 mod unmeasured;
 

@@ -374,16 +374,17 @@ async fn books_stay_consistent_through_what_finance_does() {
             .status,
         303
     );
-    let profile = [("entity", "ent_1"), ("city", "Ulm"), ("vat_id", "?")];
+    let profile = [("entity", "ent_1"), ("city", "Ulm"), ("vat_id", "FRnonsense")];
     let refused = browser
         .send_form(customer, &format!("{customer}/profile"), &profile)
         .await;
     assert_eq!(refused.status, 422);
     assert!(refused.body.contains("value=\"Ulm\""));
+    assert!(refused.body.contains("not a VAT number of FR"), "{}", refused.body);
     let profile = [
         ("entity", "ent_1"),
         ("city", "Ulm"),
-        ("vat_id", "DE123456789"),
+        ("vat_id", "DE136695976"),
         ("pools_usage", "on"),
     ];
     assert_eq!(
@@ -393,6 +394,9 @@ async fn books_stay_consistent_through_what_finance_does() {
             .status,
         303
     );
+    let evidence = [("reason", "extract of the register")];
+    let accepted = browser.send_form(customer, &format!("{customer}/vat"), &evidence).await;
+    assert_eq!(accepted.status, 303);
     assert_eq!(
         browser
             .send_form(customer, &format!("{customer}/close"), &[])
@@ -402,7 +406,13 @@ async fn books_stay_consistent_through_what_finance_does() {
     );
 
     let shown = browser.get(customer).await;
-    for text in ["Ulm", "7.50 USD", "written off", "credit granted: sorry"] {
+    for text in [
+        "Ulm",
+        "7.50 USD",
+        "written off",
+        "credit granted: sorry",
+        "extract of the register",
+    ] {
         assert!(shown.body.contains(text), "{text}");
     }
     let statement = ledger::statement(pool, world.ada, None, 100).await.unwrap();
@@ -412,7 +422,7 @@ async fn books_stay_consistent_through_what_finance_does() {
     let report = ledger::check(world.portal.state.db()).await.unwrap();
     assert!(report.is_clean(), "{:?}", report.violations);
     let actions = count(&world, "SELECT count(*) FROM audit_log WHERE actor = 'fin@example.net'").await;
-    assert_eq!(actions, 8);
+    assert_eq!(actions, 9);
 }
 
 #[tokio::test]
@@ -432,11 +442,13 @@ async fn s1_finance_pages_answer_finance_and_admins_alone() {
         "/finance/payments".to_owned(),
         "/finance/transactions?account=receivable:cus_1:USD".to_owned(),
         "/finance/aging".to_owned(),
+        "/finance/held".to_owned(),
         "/finance/export".to_owned(),
         "/finance/export/month.xlsx?month=2025-06".to_owned(),
         "/finance/export/taxes.csv?month=2025-06".to_owned(),
         format!("/finance/invoices/{invoice}/pdf"),
         "/api/v1/finance/aging".to_owned(),
+        "/api/v1/finance/held".to_owned(),
         "/api/v1/finance/balances".to_owned(),
         "/api/v1/finance/transactions?account=receivable:cus_1:USD".to_owned(),
         "/api/v1/finance/customers/cus_1/statement".to_owned(),

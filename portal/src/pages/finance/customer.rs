@@ -9,6 +9,7 @@ use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
 use billing::settlement;
 use billing::subscription::contracts_of;
+use billing::vat;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId, TransactionId};
 use schemas::inventory::{self, BillingProfile, Customer, Entity, InventoryError};
@@ -29,6 +30,8 @@ use crate::state::AppState;
 const PAGE_LINES: i64 = 50;
 /// Invoices that are shown; the list has the rest.
 const INVOICES_SHOWN: i64 = 12;
+/// Findings about VAT numbers that are shown.
+const VAT_CHECKS_SHOWN: i64 = 12;
 
 struct SubscriptionRow {
     id: SubscriptionId,
@@ -57,6 +60,15 @@ struct ItemRow {
     amount: Money,
 }
 
+/// What was found out about a VAT number.
+struct VatRow {
+    at: String,
+    number: String,
+    answer: &'static str,
+    said: String,
+    by: String,
+}
+
 #[derive(Template)]
 #[template(path = "finance_customer.html")]
 struct CustomerPage {
@@ -72,6 +84,7 @@ struct CustomerPage {
     subscriptions: Vec<SubscriptionRow>,
     invoices: Vec<InvoiceRow>,
     items: Vec<ItemRow>,
+    vat_checks: Vec<VatRow>,
     statement: Vec<StatementRow>,
     older_href: Option<String>,
     /// May end all of it: `customer_end.rs`.
@@ -162,7 +175,20 @@ async fn render(
     };
     let invoices = list_all(&mut *connection, filter).await?;
     let items = invoice::items_of(&mut *connection, id).await?;
+    let checks = vat::checks_of(&mut *connection, id, VAT_CHECKS_SHOWN).await?;
+    let vat_checks = checks.into_iter().map(|check| VatRow {
+        at: format::minute(check.checked_at_ms, &zone),
+        number: check.vat_id,
+        answer: check.answer.name(),
+        said: [check.name, check.address, check.consultation, check.detail]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join(" · "),
+        by: check.source,
+    });
     let body = page(&CustomerPage {
+        vat_checks: vat_checks.collect(),
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
@@ -202,6 +228,7 @@ fn notice(done: &str) -> Option<&'static str> {
         "transfer" => Some("The transfer was recorded. What is open is paid from it within a minute."),
         "grant" => Some("The credit was granted."),
         "close" => Some("What was due has been charged."),
+        "vat" => Some("VAT number accepted: what it held is finalised by the next closing."),
         "nothing" => Some("Nothing is due to be charged yet."),
         "terminated" => Some("The subscriptions have ended; what was used until now is on the last invoice."),
         "asked" => Some("Asked for. Nothing happens until another admin approves it."),
@@ -260,6 +287,31 @@ pub(super) async fn profile(
     }
     .await;
     answer(&state, &finance, customer, "profile", fields, done).await
+}
+
+/// Takes the customer's VAT number although the register has not confirmed it.
+pub(super) async fn vat_accept(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let customer = find(&state, &id).await?;
+    let done = async {
+        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+            return Ok("vat");
+        };
+        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let reason = fields.text("reason");
+        let check = vat::accept(action.connection(), customer.id, reason, &actor, now_ms).await?;
+        let change = json!({"after": {"vat_id": check.vat_id, "reason": check.detail}});
+        action.record("customer.vat_accept", customer.id, change).await?;
+        action.commit().await?;
+        Ok("vat")
+    }
+    .await;
+    answer(&state, &finance, customer, "vat", fields, done).await
 }
 
 /// Something for the next invoice, by hand.

@@ -248,3 +248,37 @@ async fn a_transfer_that_never_came_in_is_reversed_on_the_page_of_its_payment() 
             .unwrap();
     assert_eq!(log, 1);
 }
+
+#[tokio::test]
+async fn what_waits_for_a_tax_rate_is_on_a_page_of_its_own() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut browser = world.portal.signed_in("fin").await;
+    let nothing = browser.get("/finance/held").await;
+    assert!(nothing.body.contains("Nothing is held"), "{}", nothing.body);
+
+    let db = world.portal.state.db();
+    for sql in [
+        "UPDATE entities SET country = 'DE'",
+        "UPDATE customers SET country = 'FR', tax_rate_percent = '0' WHERE id = 1",
+    ] {
+        sqlx::query(sql).execute(db.pool()).await.unwrap();
+    }
+    let customer = "/finance/customers/cus_1";
+    let item = [("amount", "5"), ("description", "set-up")];
+    let charged = browser.send_form(customer, &format!("{customer}/charge"), &item).await;
+    assert_eq!(charged.status, 303);
+    let before = list_all(db.pool(), InvoiceFilter::default()).await.unwrap().len();
+    let closed = browser.send_form(customer, &format!("{customer}/close"), &[]).await;
+    assert_eq!(closed.status, 303);
+    assert_eq!(
+        list_all(db.pool(), InvoiceFilter::default()).await.unwrap().len(),
+        before
+    );
+    let held = browser.get("/finance/held").await;
+    assert!(held.body.contains("no tax rate is known for FR"), "{}", held.body);
+    let answer = browser.get("/api/v1/finance/held").await;
+    let answer: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(answer["invoices"][0]["reason"]["country"], "FR", "{answer}");
+    assert_eq!(answer["invoices"][0]["customer"], "cus_1");
+}

@@ -411,8 +411,9 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
     let (seller, seller_id) = place(&invoice.seller.country, &invoice.seller.region, &invoice.seller.vat_id);
     let (buyer, buyer_id) = place(&invoice.buyer.country, &invoice.buyer.region, &invoice.buyer.vat_id);
     let why = match tax.rule.category {
+        _ if tax.corrects.is_some() => "as it was charged with on the invoice that it corrects",
         TaxCategory::Standard => "the rate of the customer’s place on that day, or agreed with the customer",
-        TaxCategory::ZeroRated => "no rate is entered for the customer’s place",
+        TaxCategory::ZeroRated => "the rate of the customer’s place on that day",
         TaxCategory::Exempt => "the customer is exempt",
         TaxCategory::ReverseCharge => "the customer owes it: a business of another member state",
         TaxCategory::Export => "exported",
@@ -425,14 +426,18 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
     let percent = decimal(tax.rule.rate.value());
     let subtotal = format::amount(tax.net);
     let (formula, exact) = if invoice.prices_include_tax {
-        let sum: Decimal = all.iter().map(|tax| tax.rule.rate.value()).sum();
+        let of_group = || all.iter().filter(|other| other.group == tax.group);
+        let sum: Decimal = of_group().map(|tax| tax.rule.rate.value()).sum();
         let gross = Decimal::ONE_HUNDRED + sum;
-        let exact = Ratio::money(invoice.total).and_then(|total| {
+        let total = of_group()
+            .try_fold(tax.net, |total, other| total.checked_add(other.tax))
+            .unwrap_or(invoice.total);
+        let exact = Ratio::money(total).and_then(|total| {
             total
                 .times(Ratio::decimal(tax.rule.rate.value())?)?
                 .divided_by(Ratio::decimal(gross)?)
         });
-        let total = format::amount(invoice.total);
+        let total = format::amount(total);
         (
             format!("contained in the total: {total} × {percent} ÷ {}", decimal(gross)),
             exact,
@@ -443,6 +448,9 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
     };
     let note = match tax.rule.rate.value().is_zero() {
         true => tax.rule.note.clone(),
+        false if tax.corrects.is_some() => {
+            format!("{formula}, so that what stays charged bears its proportion of the tax that was charged")
+        }
         false => rounded(&formula, exact, tax.tax),
     };
     vec![
@@ -452,7 +460,7 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
         step(
             "Charged on",
             tax.net.to_string(),
-            "the subtotal: all lines, once for the whole document",
+            "the lines that bear this tax, once for all of them",
         ),
         step("Tax", tax.tax.to_string(), note),
     ]

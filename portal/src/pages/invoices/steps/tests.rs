@@ -119,6 +119,7 @@ fn what_was_given_back_before_is_told() {
         unit_price: amount.to_major(),
         priced: amount,
         amount,
+        tax_group: 0,
         period_start_ms: 0,
         period_end_ms: 1,
         evidence: Evidence::Unused {

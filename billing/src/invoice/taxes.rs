@@ -1,0 +1,420 @@
+//! Which taxes the lines of a document bear.
+//!
+//! | line | bears |
+//! |---|---|
+//! | charged in advance | the taxes that hold as its period begins |
+//! | charged in arrears, usage | those of the last moment of its period, not of the day after, on which it is invoiced |
+//! | charged or credited by hand | those of when that was said |
+//! | gives back unused days, corrects usage | those of what it corrects, as they were charged ([`ChargedTax`]) |
+//!
+//! Lines that bear the same taxes are a group; each group's taxes are computed once, on the sum of its lines (B2). Groups
+//! share a document unless no document can say them together ([`Sheet`]): what is out of scope stands alone (EN 16931,
+//! BR-O-11), so does reverse charge, for which the document names both VAT numbers, and so do prices with and without tax.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use schemas::ids::{InvoiceId, InvoiceLineId};
+use schemas::inventory::{Customer, EntityProfile};
+use schemas::money::{Currency, Money};
+use sqlx::{AnyConnection, Row as _};
+
+use super::Buyer;
+use super::read::{TAX_COLUMNS, read_json, read_tax};
+use crate::evidence::Evidence;
+use crate::rating::DraftLine;
+use crate::tax::{self, ChargedTax, TaxAmount, TaxCategory, TaxGroup, TaxRate, TaxRule, Unsettled, VatStanding};
+use crate::{BillingError, bulk};
+
+/// What was charged, as far as drafts correct it.
+#[derive(Debug, Default)]
+pub(super) struct Charged {
+    lines: HashMap<InvoiceLineId, TaxGroup>,
+    groups: HashMap<TaxGroup, ChargedTax>,
+    invoices: HashMap<InvoiceId, ChargedInvoice>,
+}
+
+#[derive(Debug)]
+struct ChargedInvoice {
+    prices_include_tax: bool,
+    buyer: Buyer,
+}
+
+impl Charged {
+    /// Reads the taxes of the groups that some lines are of, with what corrected them since.
+    ///
+    /// # Errors
+    /// As the database answers, or when a stored value is not understood.
+    pub(super) async fn of_lines(
+        connection: &mut AnyConnection,
+        lines: &[InvoiceLineId],
+    ) -> Result<Charged, BillingError> {
+        let mut charged = Charged::default();
+        let sql = "SELECT id, invoice_id, tax_group FROM invoice_lines WHERE id IN ({values})";
+        for row in &bulk::rows_of_values(&mut *connection, sql, lines, |query, line| query.bind(line.0)).await? {
+            let group = TaxGroup {
+                invoice: InvoiceId(row.try_get("invoice_id")?),
+                group: row.try_get("tax_group")?,
+            };
+            charged.lines.insert(InvoiceLineId(row.try_get("id")?), group);
+        }
+        let mut invoices: Vec<InvoiceId> = charged.lines.values().map(|group| group.invoice).collect();
+        invoices.sort_unstable();
+        invoices.dedup();
+        charged.read_invoices(connection, &invoices).await?;
+        Ok(charged)
+    }
+
+    /// Reads the taxes of an invoice, by group, with what corrected them since.
+    ///
+    /// # Errors
+    /// As the database answers, or when a stored value is not understood.
+    pub(super) async fn of_invoice(
+        connection: &mut AnyConnection,
+        invoice: InvoiceId,
+    ) -> Result<BTreeMap<i64, ChargedTax>, BillingError> {
+        let mut charged = Charged::default();
+        charged.read_invoices(connection, &[invoice]).await?;
+        let groups = charged.groups.into_iter();
+        Ok(groups.map(|(group, charged)| (group.group, charged)).collect())
+    }
+
+    async fn read_invoices(
+        &mut self,
+        connection: &mut AnyConnection,
+        invoices: &[InvoiceId],
+    ) -> Result<(), BillingError> {
+        let sql = format!(
+            "SELECT {TAX_COLUMNS}, i.prices_include_tax, i.buyer FROM invoice_taxes t \
+             JOIN invoices i ON i.id = t.invoice_id WHERE i.id IN ({{values}}) ORDER BY i.id, t.position"
+        );
+        let rows =
+            bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
+        for row in &rows {
+            let amount = read_tax(row)?;
+            let invoice = InvoiceId(row.try_get("invoice_id")?);
+            let group = TaxGroup {
+                invoice,
+                group: amount.group,
+            };
+            let currency = amount.net.currency;
+            let charged = self.groups.entry(group).or_insert_with(|| ChargedTax::new(currency));
+            charged.charge(amount);
+            if let Entry::Vacant(entry) = self.invoices.entry(invoice) {
+                entry.insert(ChargedInvoice {
+                    prices_include_tax: row.try_get::<i64, _>("prices_include_tax")? != 0,
+                    buyer: read_json("buyer", row, "buyer")?,
+                });
+            }
+        }
+
+        // A document that is void corrects nothing: what took it back took its corrections back too.
+        let sql = format!(
+            "SELECT {TAX_COLUMNS} FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id \
+             WHERE t.corrects_invoice_id IN ({{values}}) AND i.status <> 'void' ORDER BY i.id, t.position"
+        );
+        let rows =
+            bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
+        let mut corrections: BTreeMap<(TaxGroup, InvoiceId, i64), Vec<TaxAmount>> = BTreeMap::new();
+        for row in &rows {
+            let amount = read_tax(row)?;
+            if let Some(corrected) = amount.corrects {
+                let key = (corrected, InvoiceId(row.try_get("invoice_id")?), amount.group);
+                corrections.entry(key).or_default().push(amount);
+            }
+        }
+        for ((corrected, _, _), amounts) in corrections {
+            if let Some(charged) = self.groups.get_mut(&corrected) {
+                charged.add(&amounts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a draft corrects, for the drafts after it.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    pub(super) fn note(&mut self, taxes: &[TaxAmount]) -> Result<(), BillingError> {
+        let mut by_group: BTreeMap<TaxGroup, Vec<TaxAmount>> = BTreeMap::new();
+        for amount in taxes {
+            if let Some(corrected) = amount.corrects {
+                by_group.entry(corrected).or_default().push(amount.clone());
+            }
+        }
+        for (corrected, amounts) in by_group {
+            if let Some(charged) = self.groups.get_mut(&corrected) {
+                charged.add(&amounts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&self, group: TaxGroup) -> Result<(&ChargedTax, &ChargedInvoice), BillingError> {
+        let charged = self.groups.get(&group).zip(self.invoices.get(&group.invoice));
+        charged.ok_or_else(|| {
+            BillingError::corrupt(
+                "taxes of an invoice",
+                format!("{} group {}", group.invoice, group.group),
+            )
+        })
+    }
+
+    fn group_of(&self, line: InvoiceLineId) -> Result<TaxGroup, BillingError> {
+        let group = self.lines.get(&line).copied();
+        group.ok_or_else(|| BillingError::corrupt("line that is corrected", line.to_string()))
+    }
+}
+
+/// The line whose taxes a line bears, where it corrects one.
+pub(super) fn corrected_line(line: &DraftLine) -> Option<InvoiceLineId> {
+    match &line.evidence {
+        Evidence::Unused { corrects_line, .. }
+        | Evidence::DiscountUnused { corrects_line, .. }
+        | Evidence::Adjustment { corrects_line, .. } => Some(*corrects_line),
+        Evidence::Reversal { corrects_line, .. } => *corrects_line,
+        Evidence::Base(_) | Evidence::Discount { .. } | Evidence::Usage { .. } | Evidence::Item { .. } => None,
+    }
+}
+
+/// The instant whose taxes a line bears that is due at `due_ms`: of a period that is over then, its last moment.
+pub(super) fn tax_point_ms(line: &DraftLine, due_ms: i64) -> i64 {
+    if line.period_start_ms < line.period_end_ms && line.period_end_ms <= due_ms {
+        line.period_end_ms - 1
+    } else {
+        due_ms
+    }
+}
+
+/// What the taxes of drafts are found by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taxation<'a> {
+    pub(super) seller: &'a EntityProfile,
+    pub(super) customer: &'a Customer,
+    pub(super) vat: VatStanding,
+    pub(super) rates: &'a [TaxRate],
+    pub(super) charged: &'a Charged,
+}
+
+/// What of the lines that are due together is one document.
+#[derive(Debug)]
+pub(super) struct Sheet {
+    pub(super) prices_include_tax: bool,
+    /// Its lines, by position among all.
+    pub(super) lines: Vec<usize>,
+    groups: Vec<Group>,
+    /// Where the customer is not any more who the document is about: to whom it was charged.
+    pub(super) buyer: Option<Buyer>,
+    /// What a person must settle before it is an invoice.
+    pub(super) unsettled: Option<Unsettled>,
+}
+
+#[derive(Debug)]
+struct Group {
+    basis: Basis,
+    lines: Vec<usize>,
+}
+
+/// Why lines bear the taxes that they bear.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Basis {
+    Rules(Vec<TaxRule>),
+    Charged(TaxGroup),
+}
+
+/// What keeps groups on documents of their own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct SheetKind {
+    /// The document that bears today's taxes comes last, so that what others give back is there to pay it.
+    is_current: bool,
+    prices_include_tax: bool,
+    apart: Apart,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Apart {
+    Together,
+    ReverseCharge,
+    OutOfScope,
+}
+
+impl Apart {
+    fn of(rules: &[TaxRule]) -> Apart {
+        match rules.first().map(|rule| rule.category) {
+            Some(TaxCategory::ReverseCharge) => Apart::ReverseCharge,
+            Some(TaxCategory::OutOfScope) => Apart::OutOfScope,
+            _ => Apart::Together,
+        }
+    }
+}
+
+impl Taxation<'_> {
+    /// Sorts lines into documents; each comes with the instant whose taxes it bears where it corrects nothing.
+    ///
+    /// # Errors
+    /// When a line corrects one that is not known.
+    pub(super) fn sheets(&self, lines: &[(&DraftLine, i64)], due_ms: i64) -> Result<Vec<Sheet>, BillingError> {
+        let includes_tax = self.customer.billing.prices_include_tax;
+        let now = self.rules(due_ms);
+        let current = SheetKind {
+            is_current: true,
+            prices_include_tax: includes_tax,
+            apart: Apart::of(now.as_deref().unwrap_or(&[])),
+        };
+        let mut sheets: BTreeMap<SheetKind, Sheet> = BTreeMap::new();
+        let mut at: HashMap<i64, Result<Vec<TaxRule>, Unsettled>> = HashMap::new();
+        for (position, &(line, point_ms)) in lines.iter().enumerate() {
+            let mut unsettled = None;
+            let (basis, prices_include_tax, apart) = match corrected_line(line) {
+                Some(corrected) => {
+                    let group = self.charged.group_of(corrected)?;
+                    let (charged, invoice) = self.charged.group(group)?;
+                    let rules: Vec<TaxRule> = charged.taxes.iter().map(|amount| amount.rule.clone()).collect();
+                    (Basis::Charged(group), invoice.prices_include_tax, Apart::of(&rules))
+                }
+                None => {
+                    let rules = at.entry(point_ms).or_insert_with(|| self.rules(point_ms));
+                    let rules = rules.clone().unwrap_or_else(|unknown| {
+                        unsettled = Some(unknown);
+                        vec![TaxRule::unknown()]
+                    });
+                    let apart = Apart::of(&rules);
+                    (Basis::Rules(rules), includes_tax, apart)
+                }
+            };
+            let kind = SheetKind {
+                is_current: prices_include_tax == includes_tax && apart == current.apart,
+                prices_include_tax,
+                apart,
+            };
+            let sheet = sheets.entry(kind).or_insert_with(|| Sheet::empty(prices_include_tax));
+            sheet.lines.push(position);
+            sheet.unsettled = sheet.unsettled.take().or(unsettled);
+            match sheet.groups.iter_mut().find(|group| group.basis == basis) {
+                Some(group) => group.lines.push(position),
+                None => sheet.groups.push(Group {
+                    basis,
+                    lines: vec![position],
+                }),
+            }
+        }
+        if sheets.is_empty() {
+            let mut sheet = Sheet::empty(includes_tax);
+            sheet.unsettled = now.as_ref().err().cloned();
+            sheet.groups.push(Group {
+                basis: Basis::Rules(now.unwrap_or_else(|_| vec![TaxRule::unknown()])),
+                lines: Vec::new(),
+            });
+            sheets.insert(current, sheet);
+        }
+        for (kind, sheet) in &mut sheets {
+            if !kind.is_current {
+                sheet.buyer = self.buyer_then(sheet);
+            }
+        }
+        Ok(sheets.into_values().collect())
+    }
+
+    fn rules(&self, at_ms: i64) -> Result<Vec<TaxRule>, Unsettled> {
+        tax::rules(self.seller, self.customer, self.vat, self.rates, at_ms)
+    }
+
+    /// To whom everything on a sheet was charged, as it was printed last; `None` where something on it is new.
+    fn buyer_then(&self, sheet: &Sheet) -> Option<Buyer> {
+        let mut last = None;
+        for group in &sheet.groups {
+            match group.basis {
+                Basis::Rules(_) => return None,
+                Basis::Charged(charged) => last = last.max(Some(charged.invoice)),
+            }
+        }
+        let invoice = self.charged.invoices.get(&last?)?;
+        Some(invoice.buyer.clone())
+    }
+
+    /// Computes the taxes of a sheet, and writes net amounts and groups into its lines.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    pub(super) fn totals(
+        &self,
+        sheet: &Sheet,
+        lines: &mut [DraftLine],
+        currency: Currency,
+    ) -> Result<Totals, BillingError> {
+        let mut totals = Totals::zero(currency);
+        for (number, group) in (0i64..).zip(&sheet.groups) {
+            let priced: Vec<Money> = group.lines.iter().map(|&at| lines[at].priced).collect();
+            let (taxed, corrects) = match &group.basis {
+                Basis::Rules(rules) => (tax::apply(&priced, rules, sheet.prices_include_tax, currency)?, None),
+                Basis::Charged(key) => {
+                    let (charged, _) = self.charged.group(*key)?;
+                    (
+                        charged.correct(&priced, sheet.prices_include_tax, currency)?,
+                        Some(*key),
+                    )
+                }
+            };
+            for (&at, net) in group.lines.iter().zip(&taxed.lines_net) {
+                lines[at].amount = *net;
+                lines[at].tax_group = number;
+            }
+            totals.add(number, corrects, taxed)?;
+        }
+        Ok(totals)
+    }
+}
+
+impl Sheet {
+    fn empty(prices_include_tax: bool) -> Sheet {
+        Sheet {
+            prices_include_tax,
+            lines: Vec::new(),
+            groups: Vec::new(),
+            buyer: None,
+            unsettled: None,
+        }
+    }
+}
+
+/// The sums of a document.
+#[derive(Debug)]
+pub(super) struct Totals {
+    pub(super) taxes: Vec<TaxAmount>,
+    pub(super) subtotal: Money,
+    pub(super) tax: Money,
+    pub(super) total: Money,
+}
+
+impl Totals {
+    pub(super) fn zero(currency: Currency) -> Totals {
+        let zero = Money::zero(currency);
+        Totals {
+            taxes: Vec::new(),
+            subtotal: zero,
+            tax: zero,
+            total: zero,
+        }
+    }
+
+    /// Adds a group.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    pub(super) fn add(
+        &mut self,
+        group: i64,
+        corrects: Option<TaxGroup>,
+        taxed: tax::Taxed,
+    ) -> Result<(), BillingError> {
+        self.subtotal = self.subtotal.checked_add(taxed.subtotal)?;
+        self.tax = self.tax.checked_add(taxed.tax)?;
+        self.total = self.total.checked_add(taxed.total)?;
+        self.taxes.extend(taxed.taxes.into_iter().map(|amount| TaxAmount {
+            group,
+            corrects,
+            ..amount
+        }));
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Asks VIES for customers' VAT numbers in the background, beside the billing task: an answer may take long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use billing::vat::{self, VatRegister};
+use schemas::clock::Clock;
+use schemas::db::Database;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// How often it looks for numbers that are due.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The same with a test clock, which may be set at any time.
+const TEST_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct VatJob {
+    pub(crate) database: Database,
+    pub(crate) register: Arc<dyn VatRegister>,
+    pub(crate) clock: Clock,
+}
+
+impl VatJob {
+    /// Runs until cancelled; what is asked for at that moment is asked for again after the next start.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let interval = if self.clock.is_test() { TEST_INTERVAL } else { INTERVAL };
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let asked = vat::ask_due(&self.database, self.register.as_ref(), self.clock.now_ms());
+            let answered = tokio::select! {
+                () = stop.cancelled() => return,
+                answered = asked => answered,
+            };
+            match answered {
+                Ok(0) => {}
+                Ok(answered) => info!(answered, "VAT numbers asked for"),
+                Err(error) => error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "VAT numbers could not be asked for"
+                ),
+            }
+        }
+    }
+}
