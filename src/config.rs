@@ -16,6 +16,7 @@ use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
 use billing::payment::{Gateways, PaymentGateway};
+use billing::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use billing::vat::VatRegister;
 use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
@@ -95,6 +96,8 @@ pub(crate) struct BillingConfig {
     pub(crate) hold_beyond_measured: Option<bool>,
     /// A clock that moved further ahead since billing last looked stops billing, in hours.
     pub(crate) max_clock_step_hours: u32,
+    /// How far back usage that was charged is corrected when its flows change.
+    pub(crate) correction_reach_days: u32,
 }
 
 impl BillingConfig {
@@ -315,6 +318,7 @@ impl Default for BillingConfig {
             min_coverage_percent: None,
             hold_beyond_measured: None,
             max_clock_step_hours: 48,
+            correction_reach_days: CORRECTION_REACH_DAYS,
         }
     }
 }
@@ -346,6 +350,11 @@ impl Config {
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {
             bail!("portal.public_url = {url:?} is no address: use one like https://portal.example.net");
+        }
+        let reach_days = self.billing.correction_reach_days;
+        if !CORRECTION_REACH_DAYS_RANGE.contains(&reach_days) {
+            let (least, most) = (CORRECTION_REACH_DAYS_RANGE.start(), CORRECTION_REACH_DAYS_RANGE.end());
+            bail!("billing.correction_reach_days = {reach_days} is out of range: use {least} to {most}");
         }
         let tolerance_percent = self.metering.truth_tolerance_percent;
         if tolerance_percent > TRUTH_TOLERANCE_PERCENT_MAX {
@@ -390,7 +399,29 @@ impl Config {
             own_networks: self.own_networks.clone(),
             exporters: self.exporters.clone(),
             decoding: self.collector.decoding(),
+            correction_reach_days: Some(self.billing.correction_reach_days),
         }
+    }
+
+    /// How far back what was charged is corrected, and what keeps it from reaching that far.
+    pub(crate) fn correcting(&self) -> Vec<String> {
+        let reach_days = self.billing.correction_reach_days;
+        let mut lines = vec![format!(
+            "usage that was charged is corrected when its flows change, for periods that ended in the last {reach_days} days"
+        )];
+        for (table, what) in [
+            ("flows", "late flows of older times are not counted"),
+            ("usage_5m", "older periods stay as they were charged"),
+            ("collection_5m", "older periods stay as they were charged"),
+        ] {
+            let max_age_days = self.retention.limits(table).max_age_days;
+            if let Some(days) = max_age_days.filter(|&days| days < u64::from(reach_days)) {
+                lines.push(format!(
+                    "retention.{table}.max_age_days = {days} ends corrections before: {what}"
+                ));
+            }
+        }
+        lines
     }
 
     /// The data directory and where its tables' files lie. Open it once per process: it has threads of its own for S3.
@@ -486,6 +517,29 @@ mod tests {
             toml::to_string(&config).unwrap(),
             toml::to_string(&Config::default()).unwrap()
         );
+    }
+
+    #[test]
+    fn a_check_says_how_far_back_charged_usage_is_corrected() {
+        let open = Config::parse("").unwrap();
+        assert_eq!(open.correcting().len(), 1);
+        assert!(open.correcting()[0].contains("the last 400 days"));
+        assert_eq!(open.metering().correction_reach_days, Some(400));
+        let text = "[billing]\ncorrection_reach_days = 90\n[retention.flows]\nmax_age_days = 60\n[retention.usage_5m]\nmax_age_days = 91";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.metering().correction_reach_days, Some(90));
+        let lines = config.correcting();
+        assert!(
+            lines.len() == 2 && lines[0].contains("90 days") && lines[1].contains("retention.flows"),
+            "{lines:?}"
+        );
+        for (days, is_right) in [(30, false), (31, true), (3653, true), (3654, false)] {
+            let parsed = Config::parse(&format!("[billing]\ncorrection_reach_days = {days}"));
+            match parsed {
+                Ok(_) => assert!(is_right, "{days}"),
+                Err(error) => assert!(!is_right && error.to_string().contains("use 31 to 3653"), "{error}"),
+            }
+        }
     }
 
     #[test]

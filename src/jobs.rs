@@ -118,6 +118,7 @@ impl Jobs {
                 self.config.metering = config.metering;
                 self.config.exporters = config.exporters;
                 self.config.retention = config.retention;
+                self.config.billing.correction_reach_days = config.billing.correction_reach_days;
                 self.config.collector.allowed_exporters = config.collector.allowed_exporters;
                 self.config.collector.default_sampling_rate = config.collector.default_sampling_rate;
                 self.config.collector.v5_sampling_mode_bits = config.collector.v5_sampling_mode_bits;

@@ -2,9 +2,10 @@
 //!
 //! A window without traffic and a window nobody looked at are different things: the first is a zero, the second a gap
 //! that is named. An exporter was *heard* in a window when at least one datagram of it arrived then (`collection_5m`,
-//! counter `datagrams`). From the first window in which it was ever heard it is *expected* in every window. A service's
-//! window is *measured* when all of its metering exporters that are expected were heard; before any of them is expected
-//! nothing measured it. A service without named exporters is measured by any exporter that was heard.
+//! counter `datagrams`). A service's window is *measured* when any exporter that meters the service was heard in it
+//! ([`Meters`]); it is a gap only when nobody was. An exporter that is silent while another measures takes no window away:
+//! what the other saw is traffic, and which exporters are silent is told on the exporters page. A gap names every exporter
+//! that would have measured it: those that were heard before it, or all of them where none was.
 //!
 //! Being heard never goes away, so what is known is kept in memory, one bit per exporter and window, and each call reads
 //! only the files of `collection_5m` that were committed since.
@@ -19,7 +20,7 @@ use schemas::table::Snapshot;
 use schemas::window::{WINDOW_MS, WindowStart};
 
 use crate::store::{column, fold};
-use crate::{Analytics, AnalyticsError, Gap};
+use crate::{Analytics, AnalyticsError, Gap, Meters};
 
 /// Counter of `collection_5m` that tells that an exporter was heard.
 const HEARD_COUNTER: &str = "datagrams";
@@ -94,61 +95,51 @@ impl Heard {
         Ok(())
     }
 
-    /// How the windows of `[from_ms, to_ms)` (window-aligned) of a service with these metering exporters were covered.
-    pub(crate) fn coverage(&self, exporters: &[Address], from_ms: i64, to_ms: i64) -> Coverage {
+    /// How the windows of `[from_ms, to_ms)` (window-aligned) of a service that these meter were covered.
+    pub(crate) fn coverage(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Coverage {
         let first = from_ms.div_euclid(WINDOW_MS);
         let end = to_ms.div_euclid(WINDOW_MS).max(first);
-        let mut coverage = Coverage {
-            first,
-            measured: vec![false; (end - first) as usize],
-            gaps: Vec::new(),
-        };
-        if exporters.is_empty() {
-            self.cover_by_any(&mut coverage);
-        } else {
-            self.cover_by_all(exporters, &mut coverage);
-        }
-        coverage.gaps.sort_by_key(|gap| (gap.from_ms, gap.exporter));
-        coverage
-    }
-
-    fn cover_by_any(&self, coverage: &mut Coverage) {
-        for (measured, window) in coverage.measured.iter_mut().zip(coverage.first..) {
-            *measured = self.exporters.values().any(|heard| heard.contains(window));
-        }
-        let missed = coverage.measured.iter().map(|measured| !measured);
-        coverage.gaps = runs(coverage.first, missed, Address::UNSPECIFIED);
-    }
-
-    fn cover_by_all(&self, exporters: &[Address], coverage: &mut Coverage) {
         let nothing = HeardWindows::default();
-        let heard: Vec<(Address, &HeardWindows, Option<i64>)> = exporters
-            .iter()
-            .map(|exporter| {
-                let windows = self.exporters.get(exporter).unwrap_or(&nothing);
-                (*exporter, windows, windows.first())
-            })
+        let metering: Vec<(Address, &HeardWindows)> = match meters {
+            Meters::Named(exporters) => exporters
+                .iter()
+                .map(|exporter| (*exporter, self.exporters.get(exporter).unwrap_or(&nothing)))
+                .collect(),
+            Meters::AllBut(others) => self
+                .exporters
+                .iter()
+                .filter(|(exporter, _)| !others.contains(exporter))
+                .map(|(exporter, heard)| (*exporter, heard))
+                .collect(),
+        };
+        let measured: Vec<bool> = (first..end)
+            .map(|window| metering.iter().any(|(_, heard)| heard.contains(window)))
             .collect();
-        let expected_since = heard
-            .iter()
-            .filter_map(|(_, _, first)| *first)
-            .min()
-            .unwrap_or(i64::MAX);
-        coverage.measured.fill(true);
-        for (exporter, windows, first) in heard {
-            // Before any exporter of the service was ever heard, each of them is named as the one that was missing.
-            let missed: Vec<bool> = (coverage.first..)
-                .take(coverage.measured.len())
-                .map(|window| {
-                    window < expected_since || first.is_some_and(|first| window >= first) && !windows.contains(window)
-                })
-                .collect();
-            for (measured, missed) in coverage.measured.iter_mut().zip(&missed) {
-                *measured &= !missed;
+        let mut gaps = Vec::new();
+        for gap in runs(first, measured.iter().map(|measured| !measured), Address::UNSPECIFIED) {
+            match meters {
+                Meters::Named(_) => gaps.extend(missing(&metering, &gap)),
+                Meters::AllBut(_) => gaps.push(gap),
             }
-            coverage.gaps.extend(runs(coverage.first, missed.into_iter(), exporter));
         }
+        gaps.sort_by_key(|gap| (gap.from_ms, gap.exporter));
+        Coverage { first, measured, gaps }
     }
+}
+
+/// The gap once for every exporter that was heard before it, or for all where none was.
+fn missing(metering: &[(Address, &HeardWindows)], gap: &Gap) -> Vec<Gap> {
+    let start = gap.from_ms.div_euclid(WINDOW_MS);
+    let known = |heard: &HeardWindows| heard.first().is_some_and(|first| first < start);
+    let any_known = metering.iter().any(|(_, heard)| known(heard));
+    metering
+        .iter()
+        .filter(|(_, heard)| !any_known || known(heard))
+        .map(|(exporter, _)| Gap {
+            exporter: *exporter,
+            ..gap.clone()
+        })
+        .collect()
 }
 
 fn runs(first: i64, missed: impl Iterator<Item = bool>, exporter: Address) -> Vec<Gap> {
@@ -246,14 +237,14 @@ impl Analytics {
         Ok(newest.map(|window| (window + 1) * WINDOW_MS))
     }
 
-    /// The windows of `[from_ms, to_ms)` in which a service with these metering exporters was not measured.
+    /// The windows of `[from_ms, to_ms)` in which a service that these meter was not measured.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn gaps(&self, exporters: &[Address], from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, AnalyticsError> {
+    pub async fn gaps(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, AnalyticsError> {
         let from_ms = WindowStart::containing(from_ms).start_ms();
         let to_ms = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
-        Ok(self.heard().await?.coverage(exporters, from_ms, to_ms).gaps)
+        Ok(self.heard().await?.coverage(meters, from_ms, to_ms).gaps)
     }
 }
 
@@ -263,6 +254,7 @@ mod tests {
 
     const A: &str = "192.0.2.1";
     const B: &str = "192.0.2.2";
+    const C: &str = "192.0.2.3";
 
     fn at(text: &str) -> Address {
         text.parse().unwrap()
@@ -278,9 +270,12 @@ mod tests {
         heard
     }
 
-    fn covered(heard: &Heard, exporters: &[&str], from: i64, to: i64) -> (String, Vec<(String, i64, i64)>) {
-        let exporters: Vec<Address> = exporters.iter().map(|text| at(text)).collect();
-        let coverage = heard.coverage(&exporters, from * WINDOW_MS, to * WINDOW_MS);
+    fn named(exporters: &[&str]) -> Meters {
+        Meters::Named(exporters.iter().map(|text| at(text)).collect())
+    }
+
+    fn covered(heard: &Heard, meters: &Meters, from: i64, to: i64) -> (String, Vec<(String, i64, i64)>) {
+        let coverage = heard.coverage(meters, from * WINDOW_MS, to * WINDOW_MS);
         let measured = coverage.windows().map(|(_, measured)| if measured { '#' } else { '.' });
         let gaps = coverage.gaps.iter();
         (
@@ -299,13 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn all_expected_exporters_must_be_heard() {
-        let heard = heard(&[(A, &[2, 3, 5, 6, 7]), (B, &[5, 7])]);
-        let (measured, gaps) = covered(&heard, &[A, B], 2, 9);
-        assert_eq!(measured, "##.#.#.", "B counts from window 5 on");
+    fn a_window_is_a_gap_only_when_nobody_who_meters_the_service_was_heard() {
+        let heard = heard(&[(A, &[2, 3, 5, 6, 7]), (B, &[5, 7]), (C, &[4])]);
+        let (measured, gaps) = covered(&heard, &named(&[A, B]), 2, 10);
+        assert_eq!(measured, "##.###..", "B is silent in window 6, and A measured it");
         assert_eq!(
             gaps,
-            [(A.into(), 4, 5), (B.into(), 6, 7), (A.into(), 8, 9), (B.into(), 8, 9)]
+            [(A.into(), 4, 5), (A.into(), 8, 10), (B.into(), 8, 10)],
+            "B was not known in window 4"
         );
     }
 
@@ -313,20 +309,28 @@ mod tests {
     fn nothing_is_measured_before_the_first_exporter_was_ever_heard() {
         let heard = heard(&[(A, &[2, 3])]);
         assert_eq!(
-            covered(&heard, &[A, B], 0, 4),
+            covered(&heard, &named(&[A, B]), 0, 4),
             ("..##".into(), vec![(A.into(), 0, 2), (B.into(), 0, 2)])
         );
-        assert_eq!(covered(&heard, &[B], 2, 4), ("..".into(), vec![(B.into(), 2, 4)]));
-        assert_eq!(covered(&heard, &[A], 3, 3), (String::new(), vec![]));
+        assert_eq!(
+            covered(&heard, &named(&[B]), 2, 4),
+            ("..".into(), vec![(B.into(), 2, 4)])
+        );
+        assert_eq!(covered(&heard, &named(&[A]), 3, 3), (String::new(), vec![]));
     }
 
     #[test]
-    fn without_named_exporters_any_will_do() {
+    fn without_named_exporters_any_will_do_that_meters() {
         let heard = heard(&[(A, &[2]), (B, &[3, 70])]);
         assert_eq!(
-            covered(&heard, &[], 1, 5),
+            covered(&heard, &Meters::AllBut(vec![]), 1, 5),
             (".##.".into(), vec![("::".into(), 1, 2), ("::".into(), 4, 5)])
         );
-        assert_eq!(covered(&heard, &[], 70, 71).0, "#");
+        assert_eq!(covered(&heard, &Meters::AllBut(vec![]), 70, 71).0, "#");
+        assert_eq!(
+            covered(&heard, &Meters::AllBut(vec![at(B)]), 1, 5),
+            (".#..".into(), vec![("::".into(), 1, 2), ("::".into(), 3, 5)]),
+            "what B sees counts for nobody"
+        );
     }
 }

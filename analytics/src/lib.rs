@@ -110,7 +110,7 @@ pub struct SeriesPoint {
     pub error_bound_ppm: u32,
 }
 
-/// A run of windows in which an exporter that meters the service was not heard.
+/// A run of windows in which nobody who meters the service was heard; `exporter` is one of those who were not.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Gap {
     pub from_ms: i64,
@@ -229,9 +229,18 @@ impl Analytics {
     }
 }
 
-/// A service and the exporters that meter it: those of its site, or all that meter where it has none.
+/// The exporters whose flows count for a service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Meters {
+    /// These, such as those of the service's site.
+    Named(Vec<Address>),
+    /// Every exporter that is heard but these, which are configured not to meter.
+    AllBut(Vec<Address>),
+}
+
+/// A service and who meters it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeteredService {
     pub service: u32,
-    pub exporters: Vec<Address>,
+    pub meters: Meters,
 }

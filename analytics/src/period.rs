@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use datafusion::prelude::{Expr, col, lit};
-use schemas::address::Address;
 use schemas::window::{WINDOW_MS, WindowStart};
 
 use crate::coverage::{Coverage, Heard};
@@ -19,7 +18,7 @@ use crate::error_bound::{Estimate, Z95_PPM};
 use crate::percentile::{Percentile95, rank_95};
 use crate::store::fold;
 use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
-use crate::{Analytics, AnalyticsError, MeteredService, PeriodUsage, UsageMode};
+use crate::{Analytics, AnalyticsError, MeteredService, Meters, PeriodUsage, UsageMode};
 
 /// Services up to which a scan names each of them; with more it reads those from the first to the last.
 const NAMED_SERVICES_MAX: usize = 16;
@@ -156,7 +155,7 @@ impl Covered {
         Covered {
             first_ms,
             measured_to_ms,
-            coverage: heard.coverage(&query.service.exporters, first_ms, measured_to_ms),
+            coverage: heard.coverage(&query.service.meters, first_ms, measured_to_ms),
         }
     }
 }
@@ -267,12 +266,12 @@ struct Tallies {
 
 impl Tallies {
     fn new(queries: &[PeriodQuery], heard: &Heard, now_ms: i64) -> Tallies {
-        let mut known: HashMap<(&[Address], i64, i64), Arc<Covered>> = HashMap::new();
+        let mut known: HashMap<(&Meters, i64, i64), Arc<Covered>> = HashMap::new();
         let mut by_service: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         let mut questions = Vec::with_capacity(queries.len());
         for (position, query) in queries.iter().enumerate() {
             let covered = known
-                .entry((&query.service.exporters, query.from_ms, query.to_ms))
+                .entry((&query.service.meters, query.from_ms, query.to_ms))
                 .or_insert_with(|| Arc::new(Covered::of(query, heard, now_ms)));
             let tally = Tally::new(query, covered);
             questions.push((query.clone(), Arc::clone(covered), Mutex::new(tally)));

@@ -11,7 +11,7 @@ use schemas::window::{HOUR_MS, WINDOW_MS};
 use crate::error_bound::{Estimate, Z95_PPM};
 use crate::period::aligned;
 use crate::usage::closed_until_ms;
-use crate::{Analytics, AnalyticsError, MeteredService, SeriesPoint, Step};
+use crate::{Analytics, AnalyticsError, MeteredService, Meters, SeriesPoint, Step};
 
 /// Points of one series at most: a year of windows and some; longer ranges end there.
 pub const SERIES_POINTS_MAX: usize = 120_000;
@@ -67,13 +67,12 @@ impl Analytics {
             .min(closed_until_ms(Timestamp::now().as_millisecond()))
             .max(first_ms);
         let heard = self.heard().await?;
-        let mut exporters: Vec<&[schemas::address::Address]> =
-            services.iter().map(|service| service.exporters.as_slice()).collect();
-        exporters.sort_unstable();
-        exporters.dedup();
+        let mut metering: Vec<&Meters> = services.iter().map(|service| &service.meters).collect();
+        metering.sort_unstable();
+        metering.dedup();
         let mut measured = vec![true; ((past_ms - first_ms) / WINDOW_MS) as usize];
-        for exporters in exporters {
-            let coverage = heard.coverage(exporters, first_ms, past_ms);
+        for meters in metering {
+            let coverage = heard.coverage(meters, first_ms, past_ms);
             for (all, (_, one)) in measured.iter_mut().zip(coverage.windows()) {
                 *all &= one;
             }

@@ -321,6 +321,31 @@ impl Analytics {
         .await
     }
 
+    /// For each `[from_ms, to_ms)` a mark of what its usage is measured from: the newest commits that touched its days in
+    /// `usage_5m` and `collection_5m`. As long as the mark is the same, [`Analytics::period_usage`] answers the same for every
+    /// service. `None` where retention has removed some of it: it cannot be measured any more.
+    ///
+    /// # Errors
+    /// When a manifest cannot be read.
+    pub fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+        let usage = self.store.usage.snapshot()?;
+        let collection = self.store.collection.snapshot()?;
+        let complete_from_ms = retained_from_ms(&usage).max(retained_from_ms(&collection));
+        let mark = |(from_ms, to_ms): &(i64, i64)| {
+            if *from_ms < complete_from_ms {
+                return None;
+            }
+            let newest = |snapshot: &Snapshot| {
+                let files = snapshot.files_between(*from_ms, *to_ms);
+                files.map(|file| file.sequence).max().unwrap_or(0)
+            };
+            // A day that lost its last row has no file any more, which only the number of files tells.
+            let days = usage.files_between(*from_ms, *to_ms).count();
+            Some(format!("{}.{days}.{}", newest(&usage), newest(&collection)))
+        };
+        Ok(periods.iter().map(mark).collect())
+    }
+
     /// Rows of `usage_5m` of one service in `[from_ms, to_ms)`, ascending.
     ///
     /// # Errors

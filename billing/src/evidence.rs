@@ -133,9 +133,21 @@ pub enum UsageCharge {
         from_pool_bps: u64,
         /// Of an Mbps (10⁶ bit/s) and a whole month.
         price: UsagePrice,
+        /// Paid for by the base price.
         days: i64,
         nominal_days: i64,
+        /// How long the terms held, where they began or ended within a day: then this share of the month is charged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held: Option<Held>,
     },
+}
+
+/// A part of a month that is not whole days.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    pub ms: i64,
+    /// Of the whole month.
+    pub nominal_ms: i64,
 }
 
 impl UsageCharge {

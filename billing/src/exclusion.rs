@@ -60,6 +60,7 @@ pub async fn exclude(
         MAX_LENGTH_MS,
     )?;
     inventory::service(&mut *connection, service).await?;
+    take_turns(connection).await?;
     let id = ExclusionId(next_id(connection, "usage_exclusion").await?);
     let row = sqlx::query("SELECT count(*) FROM usage_exclusions WHERE service_id = $1 AND revoked_at_ms IS NULL")
         .bind(service.0)
@@ -82,8 +83,9 @@ pub async fn exclude(
     .bind(&reason)
     .bind(actor)
     .bind(now_ms)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    mark_charged(connection, service, (from_ms, to_ms)).await?;
     Ok(Exclusion {
         id,
         service,
@@ -101,15 +103,64 @@ pub async fn exclude(
 /// # Errors
 /// [`BillingError::NoExclusion`] when there is none of this id.
 pub async fn revoke(connection: &mut AnyConnection, id: ExclusionId, now_ms: i64) -> Result<(), BillingError> {
-    let found = sqlx::query("UPDATE usage_exclusions SET revoked_at_ms = coalesce(revoked_at_ms, $1) WHERE id = $2")
+    take_turns(connection).await?;
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+    let row = sqlx::query(sql).bind(id.0).fetch_optional(&mut *connection).await?;
+    let exclusion = read(&row.ok_or(BillingError::NoExclusion(id))?)?;
+    if exclusion.revoked_at_ms.is_some() {
+        return Ok(());
+    }
+    sqlx::query("UPDATE usage_exclusions SET revoked_at_ms = $1 WHERE id = $2")
         .bind(now_ms)
         .bind(id.0)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    match found.rows_affected() {
-        0 => Err(BillingError::NoExclusion(id)),
-        _ => Ok(()),
-    }
+    mark_charged(connection, exclusion.service, (exclusion.from_ms, exclusion.to_ms)).await
+}
+
+/// The closers' row lock: an exclusion is made before a close looks whether there are new ones, or after it has charged.
+async fn take_turns(connection: &mut AnyConnection) -> Result<(), BillingError> {
+    next_id(connection, "closing").await?;
+    Ok(())
+}
+
+/// What was charged for a service's windows in `[from_ms, to_ms)` has to be looked at again.
+async fn mark_charged(
+    connection: &mut AnyConnection,
+    service: ServiceId,
+    (from_ms, to_ms): (i64, i64),
+) -> Result<(), BillingError> {
+    sqlx::query(
+        "UPDATE charged SET usage_mark = '' WHERE kind = 'usage' AND start_ms < $1 AND end_ms > $2 \
+         AND subscription_id IN (SELECT id FROM subscriptions WHERE service_id = $3)",
+    )
+    .bind(to_ms)
+    .bind(from_ms)
+    .bind(service.0)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Which exclusions there are: another after every change of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Revision {
+    made: i64,
+    revoked: i64,
+}
+
+/// The exclusions as they are now.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn revision(db: impl AnyExecutor<'_>) -> Result<Revision, BillingError> {
+    let row = sqlx::query("SELECT count(*), count(revoked_at_ms) FROM usage_exclusions")
+        .fetch_one(db)
+        .await?;
+    Ok(Revision {
+        made: row.try_get(0)?,
+        revoked: row.try_get(1)?,
+    })
 }
 
 /// The exclusions of a service, revoked ones too, latest first.

@@ -8,7 +8,10 @@
 //! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
 //!   than the nominal one the included transfer is prorated by days and floored to the byte.
 //! * Percentile: 95th percentile over the commit, in Mbps of 10⁶ bit/s, at the price of an Mbps; the price is for a nominal
-//!   month, so a shorter one is prorated by days.
+//!   month, so a shorter one is prorated by days, and where terms began or ended within a day by the time that they held.
+//! * What is included or committed is what the base price paid for: of a day on which the terms of usage ended but which was
+//!   not charged (or charged by the next terms) nothing is included, and a commit shrinks in proportion. So nothing is free by
+//!   changing shortly before midnight.
 //!
 //! Every amount is an exact fraction, rounded once ([`Ratio::to_money`], B2). Quantities on lines are for people to read,
 //! rounded to [`QUANTITY_PLACES`]; the exact bytes are in the evidence. Gaps are named in the description and not counted.
@@ -23,7 +26,7 @@ use schemas::period::Period;
 
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
-use crate::evidence::{BaseCharge, Covered, Evidence, Measured, UsageCharge};
+use crate::evidence::{BaseCharge, Covered, Evidence, Held, Measured, UsageCharge};
 use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
@@ -479,15 +482,25 @@ pub fn usage_charge(phase: &Phase, charged: &ChargedPeriod) -> Result<Option<Usa
             }))
         }
         Terms::Percentile { commit_mbps, .. } => {
-            let commit = Ratio::decimal(commit_mbps)?
+            let mut commit = Ratio::decimal(commit_mbps)?
                 .times(Ratio::integer(BPS_PER_MBPS.into()))?
                 .times(quantity)?;
+            let held = (!charged.is_whole_days).then(|| Held {
+                ms: charged.period.duration_ms(),
+                nominal_ms: charged.nominal.duration_ms(),
+            });
+            if let Some(held) = held {
+                let paid = Ratio::integer(days.into()).over(nominal_days.into())?;
+                let share = paid.divided_by(held_share(held)?)?.min(Ratio::integer(1))?;
+                commit = commit.times(share)?;
+            }
             Ok(Some(UsageCharge::Percentile {
                 commit_bps: u64::try_from(commit.floor()).map_err(|_| out_of_range("commit"))?,
                 from_pool_bps: 0,
                 price,
                 days,
                 nominal_days,
+                held,
             }))
         }
     }
@@ -518,14 +531,16 @@ fn units_over(charge: &UsageCharge, measured: &Measured) -> Result<(Ratio, Ratio
             from_pool_bps,
             days,
             nominal_days,
+            held,
             ..
         } => {
             let free_bps = commit_bps.saturating_add(from_pool_bps);
             let over_bps = measured.percentile_95_bps.unwrap_or(0).saturating_sub(free_bps);
-            (
-                Ratio::integer(over_bps.into()).over(BPS_PER_MBPS.into())?,
-                Ratio::integer(days.into()).over(nominal_days.into())?,
-            )
+            let share = match held {
+                Some(held) => held_share(held)?,
+                None => Ratio::integer(days.into()).over(nominal_days.into())?,
+            };
+            (Ratio::integer(over_bps.into()).over(BPS_PER_MBPS.into())?, share)
         }
     })
 }
@@ -647,6 +662,7 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             from_pool_bps,
             days,
             nominal_days,
+            held,
             ..
         } => {
             let committed = of(*commit_bps, BPS_PER_MBPS)?;
@@ -661,7 +677,9 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
                 let pooled = of(*from_pool_bps, BPS_PER_MBPS)?;
                 text.push_str(&format!(", {pooled} Mbps from other services"));
             }
-            if days != nominal_days {
+            if let Some(held) = held {
+                text.push_str(&format!(", {} of {nominal_days} days", held_days(held, *nominal_days)?));
+            } else if days != nominal_days {
                 text.push_str(&format!(", {days} of {nominal_days} days"));
             }
             text
@@ -690,6 +708,22 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         ));
     }
     Ok(text)
+}
+
+fn held_share(held: Held) -> Result<Ratio, BillingError> {
+    Ok(Ratio::integer(held.ms.into()).over(held.nominal_ms.into())?)
+}
+
+/// What a part of a month comes to in days, as people read it.
+///
+/// # Errors
+/// When the number does not fit.
+pub fn held_days(held: &Held, nominal_days: i64) -> Result<Decimal, BillingError> {
+    let days = i128::from(held.ms) * i128::from(nominal_days);
+    Ok(Ratio::integer(days)
+        .over(held.nominal_ms.into())?
+        .to_decimal(2)?
+        .normalize())
 }
 
 #[cfg(test)]

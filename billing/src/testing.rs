@@ -4,6 +4,7 @@ mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use analytics::percentile::{percentile_95_bps, rank_95};
 use analytics::{AnalyticsError, Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
@@ -39,7 +40,16 @@ pub(crate) struct FakeUsage {
     unheard: Mutex<BTreeSet<i64>>,
     guards: Mutex<MeasureGuards>,
     heard_until_ms: Mutex<Option<i64>>,
+    /// The number of the change that touched a window last, by window.
+    changes: Mutex<BTreeMap<i64, u64>>,
+    /// What was asked for, counted.
+    pub(crate) questions: AtomicUsize,
+    /// Nothing before this can be measured any more.
+    pub(crate) retained_from_ms: AtomicI64,
 }
+
+/// How far back a test's charged usage is corrected.
+pub(crate) const CORRECTION_REACH_MS: i64 = 400 * 86_400_000;
 
 impl FakeUsage {
     pub(crate) fn add(&self, service: ServiceId, at: &str, bytes_in: u64, bytes_out: u64) {
@@ -48,11 +58,19 @@ impl FakeUsage {
         let sums = written.entry((service.number(), window)).or_default();
         sums.0 += bytes_in;
         sums.1 += bytes_out;
+        self.change([window]);
+    }
+
+    fn change(&self, windows: impl IntoIterator<Item = i64>) {
+        let mut changes = self.changes.lock().unwrap();
+        let number = changes.values().max().unwrap_or(&0) + 1;
+        changes.extend(windows.into_iter().map(|window| (window, number)));
     }
 
     pub(crate) fn silence(&self, from: &str, to: &str) {
-        let silent = windows(ms(from), ms(to)).map(WindowStart::start_ms);
-        self.unheard.lock().unwrap().extend(silent);
+        let silent: Vec<i64> = windows(ms(from), ms(to)).map(WindowStart::start_ms).collect();
+        self.unheard.lock().unwrap().extend(silent.iter().copied());
+        self.change(silent);
     }
 
     /// Holds what was not measured, with data up to an instant.
@@ -138,7 +156,22 @@ impl UsageSource for FakeUsage {
         Ok(())
     }
 
+    fn corrected_from_ms(&self, now_ms: i64) -> i64 {
+        now_ms - CORRECTION_REACH_MS
+    }
+
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+        let changes = self.changes.lock().unwrap();
+        let retained_from_ms = self.retained_from_ms.load(Ordering::Relaxed);
+        let mark = |(from_ms, to_ms): &(i64, i64)| {
+            let newest = changes.range(*from_ms..*to_ms).map(|(_, number)| *number).max();
+            (*from_ms >= retained_from_ms).then(|| newest.unwrap_or(0).to_string())
+        };
+        Ok(periods.iter().map(mark).collect())
+    }
+
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+        self.questions.fetch_add(queries.len(), Ordering::Relaxed);
         Ok(queries.iter().map(|query| self.measure(query, now_ms)).collect())
     }
 

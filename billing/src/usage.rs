@@ -4,12 +4,13 @@ use std::future::Future;
 
 use analytics::period::PeriodQuery;
 use analytics::{
-    Analytics, AnalyticsError, MeteredService, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
+    Analytics, AnalyticsError, MeteredService, Meters, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
 };
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
 use schemas::metering::{MeterMode, MeteringConfig};
+use schemas::window::DAY_MS;
 
 use crate::guard::MeasureGuards;
 
@@ -38,6 +39,17 @@ pub trait UsageSource: Send + Sync {
     fn heard_until(&self) -> impl Future<Output = Result<Option<i64>, AnalyticsError>> + Send {
         async { Ok(None) }
     }
+
+    /// Usage that was charged is corrected where its period ended after this.
+    fn corrected_from_ms(&self, now_ms: i64) -> i64;
+
+    /// For each `[from_ms, to_ms)` a mark of what usage is measured from: as long as it is the same,
+    /// [`UsageSource::period_usage`] answers the same for it, whatever the service. `None` where it cannot be measured any
+    /// more: what was charged then stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError>;
 
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(
@@ -74,6 +86,11 @@ pub trait UsageSource: Send + Sync {
     ) -> impl Future<Output = Result<Vec<Peer>, AnalyticsError>> + Send;
 }
 
+/// How far back charged usage is corrected where nothing else is configured: a year and the month that it is noticed in.
+pub const CORRECTION_REACH_DAYS: u32 = 400;
+/// What can be configured, in days: at least the month that was charged last, at most ten years.
+pub const CORRECTION_REACH_DAYS_RANGE: std::ops::RangeInclusive<u32> = 31..=3_653;
+
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct MeteringExporter {
@@ -87,16 +104,20 @@ pub struct MeteredUsage {
     analytics: Analytics,
     exporters: Vec<MeteringExporter>,
     guards: MeasureGuards,
+    /// Configured not to meter.
+    off: Vec<Address>,
+    correction_reach_days: u32,
 }
 
 impl MeteredUsage {
     /// Usage as the configured exporters meter it; those with `meter = "off"` do not.
     pub fn new(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
-        let metering = metering
+        let correction_reach_days = metering.correction_reach_days.unwrap_or(CORRECTION_REACH_DAYS);
+        let (off, metering): (Vec<_>, Vec<_>) = metering
             .exporters
             .iter()
-            .filter(|exporter| exporter.meter != MeterMode::Off);
-        let exporters = metering.map(|exporter| MeteringExporter {
+            .partition(|exporter| exporter.meter == MeterMode::Off);
+        let exporters = metering.into_iter().map(|exporter| MeteringExporter {
             address: exporter.address,
             site: exporter.site.clone(),
         });
@@ -104,6 +125,8 @@ impl MeteredUsage {
             analytics,
             exporters: exporters.collect(),
             guards: MeasureGuards::NONE,
+            off: off.into_iter().map(|exporter| exporter.address).collect(),
+            correction_reach_days,
         }
     }
 
@@ -118,18 +141,23 @@ impl MeteredUsage {
         &self.analytics
     }
 
-    /// A service with the exporters that meter it: those of its site, or all that meter where it has none. Without any
-    /// (nothing is configured), every exporter that was heard counts.
+    /// A service with who meters it: the exporters of its site. Where it has no site, or none is configured at it, everybody
+    /// does who is not off: also an exporter that the configuration does not list is metered, by addresses.
     pub fn metered(&self, service: &Service) -> MeteredService {
-        let at_site = |exporter: &&MeteringExporter| service.site.is_none() || exporter.site == service.site;
+        let at_site = |exporter: &&MeteringExporter| service.site.is_some() && exporter.site == service.site;
+        let of_site: Vec<Address> = self
+            .exporters
+            .iter()
+            .filter(at_site)
+            .map(|exporter| exporter.address)
+            .collect();
         MeteredService {
             service: service.id.number(),
-            exporters: self
-                .exporters
-                .iter()
-                .filter(at_site)
-                .map(|exporter| exporter.address)
-                .collect(),
+            meters: if of_site.is_empty() {
+                Meters::AllBut(self.off.clone())
+            } else {
+                Meters::Named(of_site)
+            },
         }
     }
 }
@@ -146,6 +174,14 @@ impl UsageSource for MeteredUsage {
     async fn settle(&self) -> Result<(), AnalyticsError> {
         self.analytics.refresh_usage(|_| {}).await?;
         Ok(())
+    }
+
+    fn corrected_from_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(i64::from(self.correction_reach_days) * DAY_MS)
+    }
+
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+        self.analytics.usage_marks(periods)
     }
 
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
@@ -196,5 +232,53 @@ impl UsageSource for MeteredUsage {
         self.analytics
             .top_peers(service.id.number(), from_ms, to_ms, limit)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::metering::ExporterConfig;
+
+    use super::*;
+    use crate::testing::World;
+
+    #[tokio::test]
+    async fn a_service_is_metered_by_its_site_or_by_everybody_who_is_not_off() {
+        let world = World::new().await;
+        let customer = world.customer("USD", "UTC", "0").await;
+        let mut service = world.service(customer, "web").await;
+        let exporter = |address: &str, site: Option<&str>, meter| ExporterConfig {
+            site: site.map(str::to_owned),
+            meter,
+            ..ExporterConfig::unlisted(address.parse().unwrap())
+        };
+        let metering = MeteringConfig {
+            exporters: vec![
+                exporter("192.0.2.1", Some("A"), MeterMode::Addresses),
+                exporter("192.0.2.2", Some("A"), MeterMode::Off),
+                exporter("192.0.2.3", Some("B"), MeterMode::Addresses),
+                exporter("192.0.2.4", None, MeterMode::Addresses),
+            ],
+            ..MeteringConfig::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let usage = MeteredUsage::new(Analytics::open(folder.path()).unwrap(), &metering);
+        let at = |text: &str| text.parse::<Address>().unwrap();
+        for (site, meters) in [
+            (Some("A"), Meters::Named(vec![at("192.0.2.1")])),
+            (Some("B"), Meters::Named(vec![at("192.0.2.3")])),
+            (Some("C"), Meters::AllBut(vec![at("192.0.2.2")])),
+            (None, Meters::AllBut(vec![at("192.0.2.2")])),
+        ] {
+            service.site = site.map(str::to_owned);
+            assert_eq!(usage.metered(&service).meters, meters, "{site:?}");
+        }
+        assert_eq!(usage.corrected_from_ms(400 * DAY_MS), 0);
+        let metering = MeteringConfig {
+            correction_reach_days: Some(40),
+            ..metering
+        };
+        let usage = MeteredUsage::new(usage.analytics().clone(), &metering);
+        assert_eq!(usage.corrected_from_ms(400 * DAY_MS), 360 * DAY_MS);
     }
 }

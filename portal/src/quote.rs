@@ -147,9 +147,10 @@ pub(crate) async fn quote(
     };
     let after = contract(&mut transaction, subscription).await?;
     let next_ms = next_charge_ms(&after, now_ms)?;
-    let due = invoice::prospect(&mut transaction, customer, Horizon::DueBy { at_ms: now_ms }).await?;
+    let usage = metered_usage(state);
+    let due = invoice::prospect(&mut transaction, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
     let ahead = match next_ms {
-        Some(at_ms) => Some(invoice::prospect(&mut transaction, customer, Horizon::DueBy { at_ms }).await?),
+        Some(at_ms) => Some(invoice::prospect(&mut transaction, &usage, customer, Horizon::DueBy { at_ms }).await?),
         None => None,
     };
     let currency = after.customer.currency;
@@ -157,7 +158,6 @@ pub(crate) async fn quote(
         .await
         .map_err(BillingError::from)?;
     transaction.rollback().await?;
-    let usage = metered_usage(state);
     let now = due.drafts(&usage, now_ms).await?;
     let next = match ahead {
         Some(ahead) => {
@@ -276,9 +276,10 @@ pub(crate) async fn next_charge(state: &AppState, contract: &Contract) -> Result
     };
     let mut connection = state.db().pool().acquire().await?;
     let customer = contract.subscription.customer;
-    let ahead = invoice::prospect(&mut connection, customer, Horizon::DueBy { at_ms }).await?;
+    let usage = metered_usage(state);
+    let ahead = invoice::prospect(&mut connection, &usage, customer, Horizon::DueBy { at_ms }).await?;
     drop(connection);
-    let mut drafts = ahead.drafts(&metered_usage(state), now_ms).await?;
+    let mut drafts = ahead.drafts(&usage, now_ms).await?;
     drafts.retain(|draft| draft.due_ms == at_ms);
     Ok(drafts.pop())
 }

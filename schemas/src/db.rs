@@ -19,6 +19,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "payment_reversals",
         include_str!("../sql/031_payment_reversals.sql"),
     ),
+    (35, "corrections", include_str!("../sql/035_corrections.sql")),
+    (
+        36,
+        "usage_by_the_time_of_day",
+        include_str!("../sql/036_usage_by_the_time_of_day.sql"),
+    ),
     (40, "tax groups", include_str!("../sql/040_tax_groups.sql")),
     (41, "held invoices", include_str!("../sql/041_held_invoices.sql")),
     (42, "vat checks", include_str!("../sql/042_vat_checks.sql")),

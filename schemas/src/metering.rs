@@ -151,6 +151,8 @@ pub struct MeteringConfig {
     #[serde(rename = "exporter")]
     pub exporters: Vec<ExporterConfig>,
     pub decoding: DecodingConfig,
+    /// How far back usage that was charged is corrected (`billing.correction_reach_days`); billing's default where absent.
+    pub correction_reach_days: Option<u32>,
 }
 
 mod by_index {

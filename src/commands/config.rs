@@ -39,7 +39,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 file.display(),
                 config.exporters.len()
             );
-            for line in config.reading().into_iter().chain(config.collection.words()) {
+            let more = config.correcting().into_iter().chain(config.collection.words());
+            for line in config.reading().into_iter().chain(more) {
                 println!("{line}");
             }
         }

@@ -9,6 +9,7 @@ use billing::subscription::{self, Contract, NewSubscription, Phase};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::{ChangeId, CustomerId, PriceId, ServiceId, SubscriptionId};
@@ -320,6 +321,16 @@ fn price_words(phase: &Phase) -> String {
     format!("{times}{} / {cycle}", phase.price.base)
 }
 
+/// The local day that begins at an instant, or the instant itself where none does.
+fn day_or_instant(at_ms: i64, zone: &TimeZone) -> anyhow::Result<String> {
+    let date = schemas::period::local_date(at_ms, zone)?;
+    if schemas::period::midnight_ms(date, zone)? == at_ms {
+        Ok(date.to_string())
+    } else {
+        Ok(instant_text(at_ms))
+    }
+}
+
 async fn show(id: SubscriptionId, data: &Data) -> anyhow::Result<()> {
     let (database, _) = open(data).await?;
     let mut connection = database.pool().acquire().await?;
@@ -345,7 +356,10 @@ async fn show(id: SubscriptionId, data: &Data) -> anyhow::Result<()> {
             price_words(phase),
             phase.anchor.get().to_string(),
             date(phase.base_to),
-            date(phase.usage_to),
+            match phase.usage_charged_to_ms {
+                Some(at_ms) => day_or_instant(at_ms, &contract.subscription.time_zone)?,
+                None => String::new(),
+            },
         ]);
     }
     phases.print("");

@@ -5,14 +5,14 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::period::PeriodQuery;
 use crate::usage::LATENESS_MS;
-use crate::{Dimension, Gap, MeteredService, Step, UsageMode};
+use crate::{Dimension, Gap, MeteredService, Meters, Step, UsageMode};
 
 const EXPORTER: &str = "198.51.100.1";
 
 fn service(number: u32) -> MeteredService {
     MeteredService {
         service: number,
-        exporters: vec![address(EXPORTER)],
+        meters: Meters::Named(vec![address(EXPORTER)]),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod billing;
 mod correction;
+mod marks;
 mod older;
 mod sql;
 mod truth;

@@ -328,7 +328,7 @@ async fn usage_has_its_sampling_error() {
     );
     let service = crate::MeteredService {
         service: 1,
-        exporters: vec![],
+        meters: crate::Meters::AllBut(vec![]),
     };
     let period = fixture
         .analytics

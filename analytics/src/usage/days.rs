@@ -23,7 +23,8 @@ pub(super) struct DayRewrite {
 }
 
 impl DayRewrite {
-    /// Writes the day's file; answers the paths it replaces and, unless the day is now empty, the new file.
+    /// Writes the day's file; answers the paths it replaces and, unless the day is now empty, the new file. A day whose rows
+    /// are as they were keeps its file, so that whoever follows the files (billing's corrections) sees what changed only.
     pub(super) fn write(
         self,
         table: &Table,
@@ -36,12 +37,15 @@ impl DayRewrite {
             mut rows,
             old,
         } = self;
+        let mut before = Vec::new();
         for path in &old {
-            let mut kept = Vec::new();
-            read_rows(table, path, &mut kept)?;
-            rows.extend(kept.into_iter().filter(|row| !dirty.contain(row.window_start_ms)));
+            read_rows(table, path, &mut before)?;
         }
+        rows.extend(before.iter().filter(|row| !dirty.contain(row.window_start_ms)));
         rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
+        if old.len() <= 1 && rows == before {
+            return Ok((Vec::new(), None));
+        }
         let times = || rows.iter().map(|row| row.window_start_ms);
         let (Some(min_time_ms), Some(max_time_ms)) = (times().min(), times().max()) else {
             return Ok((old, None));

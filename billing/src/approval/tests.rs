@@ -286,11 +286,11 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     assert_eq!(count(&world.database, users).await, 1);
     assert_eq!(count(&world.database, "SELECT min(user_id) FROM sessions").await, 11);
 
-    // What it used until then is charged, and asked for and done once more nothing changes.
+    // Its days and what it used until then are charged, and asked for and done once more nothing changes.
     crate::invoice::close(&world.database, &world.usage, customer, ms("2026-01-21T12:00:00Z"))
         .await
         .unwrap();
-    assert_eq!(count(&world.database, "SELECT count(*) FROM invoices").await, 1);
+    assert_eq!(count(&world.database, "SELECT count(*) FROM invoices").await, 2);
     let again = approved(&world.database, Action::AccountDeletion { customer }).await;
     assert!(
         matches!(&again, Done::Executed(said) if said.contains("0 subscriptions ended, 0 users")),

@@ -12,17 +12,18 @@ use schemas::ids::{CustomerId, InvoiceId, PhaseId};
 use schemas::inventory::{self, Customer};
 use sqlx::{AnyConnection, Row as _};
 
-use super::draft::{Current, Drafts, Prepared, Snapshot, prepare};
+use super::draft::{Charge, Current, Drafts, Prepared, Snapshot, prepare};
 use super::due::{Due, What};
 use super::given_back::Left;
 use super::held;
+use super::history::ChargedKey;
 use super::items;
 use super::unmeasured;
 use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
 use crate::tax::Unsettled;
-use crate::{BillingError, UsageSource, bulk, guard, settlement};
+use crate::{BillingError, UsageSource, bulk, exclusion, guard, settlement, subscription};
 
 /// How often a closer that lost a race looks again for what is left.
 const MAX_CLOSE_ATTEMPTS: usize = 5;
@@ -81,7 +82,7 @@ pub async fn preview<U: UsageSource>(
     now_ms: i64,
 ) -> Result<Vec<Draft>, BillingError> {
     let mut connection = database.pool().acquire().await?;
-    let prospect = super::prospect(&mut connection, customer, Horizon::Current { now_ms }).await?;
+    let prospect = super::prospect(&mut connection, usage, customer, Horizon::Current { now_ms }).await?;
     drop(connection);
     prospect.drafts(usage, now_ms).await
 }
@@ -208,8 +209,12 @@ async fn close_between<U: UsageSource>(
                     });
                 }
                 drafts.drafts.truncate(waits);
+                if waits == 0 {
+                    continue;
+                }
             }
-            if !drafts.drafts.is_empty() {
+            // Without a draft it is found that charged months cost what they did.
+            if !drafts.drafts.is_empty() || !drafts.checked.is_empty() {
                 complete.push(drafts);
             }
         }
@@ -280,10 +285,14 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
         return Ok(done);
     };
     let mut now_is = snapshots(&mut transaction, first, last).await?;
+    let exclusions = exclusion::revision(&mut *transaction).await?;
+    let marks = marks_of(&mut transaction, some).await?;
     let mut unchanged = Vec::with_capacity(some.len());
     for drafts in some {
         let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
-        if is == drafts.snapshot && Left::is_still(&mut transaction, &drafts.left).await? {
+        let is_marked = |month: &ChargedKey| marks.get(&month.key) == Some(&month.mark);
+        let is_same = is == drafts.snapshot && exclusions == drafts.exclusions && drafts.checked.iter().all(is_marked);
+        if is_same && Left::is_still(&mut transaction, &drafts.left).await? {
             unchanged.push(drafts);
         } else {
             done.lost.push(drafts.customer.id);
@@ -291,6 +300,7 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
     }
     let reserved = held::reserved(&mut *transaction, first, last).await?;
     done.invoices = write_drafts(&mut transaction, &unchanged, reserved, now_ms).await?;
+    mark_checked(&mut transaction, &unchanged).await?;
     transaction.commit().await?;
     for invoice in &done.invoices {
         tracing::debug!(%invoice, "invoice finalised");
@@ -415,13 +425,14 @@ async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>
     for finalised in finalised {
         for charge in &finalised.prepared.charges {
             let line = finalised.written.first_line.0 + i64::try_from(charge.line).unwrap_or(0);
-            charged.push((&charge.due, finalised.written.id, line));
+            charged.push((charge, finalised.written.id, line));
             reached.entry(charge.due.phase_id).or_default().charge(&charge.due);
         }
     }
     let sql = "INSERT INTO charged (charge_key, kind, subscription_id, phase_id, start_date, end_date, start_ms, end_ms, invoice_id, \
-               line_id) VALUES {rows}";
-    bulk::for_rows(connection, sql, 10, &charged, |query, (due, invoice, line)| {
+               line_id, usage_mark) VALUES {rows}";
+    bulk::for_rows(connection, sql, 11, &charged, |query, (charge, invoice, line)| {
+        let Charge { due, mark, .. } = charge;
         let period = due.charged.period;
         query
             .bind(&due.key)
@@ -434,6 +445,16 @@ async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>
             .bind(period.end_ms)
             .bind(invoice.0)
             .bind(line)
+            .bind(mark)
+    })
+    .await?;
+    let usage: Vec<(PhaseId, i64)> = reached
+        .iter()
+        .filter_map(|(phase, reached)| Some((*phase, reached.usage_to_ms?)))
+        .collect();
+    let sql = "UPDATE phases SET usage_charged_to_ms = v.column2 FROM (VALUES {rows}) AS v WHERE phases.id = v.column1";
+    bulk::for_rows(connection, sql, 2, &usage, |query, (phase, to_ms)| {
+        query.bind(phase.0).bind(to_ms)
     })
     .await?;
     let column = |of: fn(&Reached) -> Option<Date>| -> Vec<(PhaseId, Date)> {
@@ -471,6 +492,7 @@ async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>
 struct Reached {
     base_to: Option<Date>,
     usage_to: Option<Date>,
+    usage_to_ms: Option<i64>,
     given_back_to: Option<Date>,
 }
 
@@ -483,7 +505,10 @@ impl Reached {
                 self.base_to = Some(period.end_date);
                 self.given_back_to = None;
             }
-            What::Usage => self.usage_to = Some(period.end_date),
+            What::Usage => {
+                self.usage_to = Some(period.end_date);
+                self.usage_to_ms = Some(period.end_ms);
+            }
             // The first of several reaches furthest back.
             What::Unused => {
                 let earlier = self.given_back_to.unwrap_or(period.start_date);
@@ -500,7 +525,8 @@ async fn snapshots(
     last: CustomerId,
 ) -> Result<HashMap<CustomerId, Snapshot>, BillingError> {
     let rows = sqlx::query(
-        "SELECT s.customer_id, p.id, p.to_date, p.base_to, p.usage_to FROM phases p \
+        "SELECT s.customer_id, s.time_zone, p.id, p.from_date, p.to_date, p.base_to, p.usage_to, p.usage_from_ms, \
+         p.usage_to_ms, p.usage_charged_to_ms FROM phases p \
          JOIN subscriptions s ON s.id = p.subscription_id WHERE s.customer_id BETWEEN $1 AND $2 ORDER BY s.id, p.id",
     )
     .bind(first.0)
@@ -509,16 +535,8 @@ async fn snapshots(
     .await?;
     let mut snapshots: HashMap<CustomerId, Snapshot> = HashMap::new();
     for row in &rows {
-        let date = |index: usize| -> Result<Option<Date>, BillingError> {
-            let text: Option<String> = row.try_get(index)?;
-            let parse = |text: String| {
-                text.parse::<Date>()
-                    .map_err(|_| BillingError::corrupt("date of a phase", text))
-            };
-            text.map(parse).transpose()
-        };
-        let phase = (PhaseId(row.try_get(1)?), date(2)?, date(3)?, date(4)?);
-        let customer = CustomerId(row.try_get(0)?);
+        let phase = subscription::reached(row)?;
+        let customer = CustomerId(row.try_get("customer_id")?);
         snapshots.entry(customer).or_default().phases.push(phase);
     }
     for (customer, items) in items::open_items(connection, first, last).await? {
@@ -526,4 +544,28 @@ async fn snapshots(
         snapshot.items = items.iter().map(|item| item.id).collect();
     }
     Ok(snapshots)
+}
+
+/// The marks, by charge, of what was measured again for some drafts.
+async fn marks_of(connection: &mut AnyConnection, some: &[Drafts]) -> Result<HashMap<String, String>, BillingError> {
+    let checked: Vec<&ChargedKey> = some.iter().flat_map(|drafts| &drafts.checked).collect();
+    let sql = "SELECT charge_key, usage_mark FROM charged WHERE charge_key IN ({values})";
+    let rows = bulk::rows_of_values(connection, sql, &checked, |query, month| query.bind(&month.key)).await?;
+    let mut marks = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        marks.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(marks)
+}
+
+/// Notes what charged months were measured from this time. One that was marked anew meanwhile stays to be looked at.
+async fn mark_checked(connection: &mut AnyConnection, some: &[&Drafts]) -> Result<(), BillingError> {
+    let checked: Vec<&ChargedKey> = some.iter().flat_map(|drafts| &drafts.checked).collect();
+    let sql = "UPDATE charged SET usage_mark = v.column3 FROM (VALUES {rows}) AS v \
+               WHERE charged.charge_key = v.column1 AND charged.usage_mark = v.column2";
+    bulk::for_rows(connection, sql, 3, &checked, |query, month| {
+        query.bind(&month.key).bind(&month.mark).bind(&month.mark_now)
+    })
+    .await?;
+    Ok(())
 }

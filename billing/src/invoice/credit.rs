@@ -129,6 +129,11 @@ async fn issue(
     let written = write(connection, &[document], now_ms).await?;
     // One was given, so one was written.
     let id = written[0].id;
+    let gave_back = |line: &InvoiceLine| line.kind == LineKind::Adjustment && line.priced.minor < 0;
+    if corrected.lines.iter().any(gave_back) {
+        // Taken back with their invoice: what was measured stays less all the same.
+        look_at_corrected_months(connection, invoice).await?;
+    }
     settlement::apply_credit_note(connection, id, now_ms).await?;
     Ok(id)
 }
@@ -341,7 +346,7 @@ fn draft(
 /// Lets the charges of an invoice be made again: its keys go, and its phases are charged up to where they were before it.
 async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
     let rows = sqlx::query(
-        "SELECT c.kind, c.phase_id, min(c.start_date) AS start_date, p.from_date, (SELECT count(*) FROM charged l \
+        "SELECT c.kind, c.phase_id, min(c.start_date) AS start_date, min(c.start_ms) AS start_ms, p.from_date, (SELECT count(*) FROM charged l \
          WHERE l.phase_id = c.phase_id AND l.kind = c.kind AND l.invoice_id <> c.invoice_id AND l.end_ms > min(c.start_ms)) \
          AS later FROM charged c JOIN phases p ON p.id = c.phase_id WHERE c.invoice_id = $1 \
          GROUP BY c.kind, c.phase_id, c.invoice_id, p.from_date ORDER BY c.phase_id",
@@ -369,14 +374,15 @@ async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> 
         let to = (start > from).then(|| start.to_string());
         let sql = match kind.as_str() {
             "base" => "UPDATE phases SET base_to = $1 WHERE id = $2",
-            _ => "UPDATE phases SET usage_to = $1 WHERE id = $2",
+            _ => "UPDATE phases SET usage_to = $1, usage_charged_to_ms = $3 WHERE id = $2",
         };
-        sqlx::query(sql)
-            .bind(to)
-            .bind(phase.0)
-            .execute(&mut *connection)
-            .await?;
+        let mut query = sqlx::query(sql).bind(to).bind(phase.0);
+        if kind != "base" {
+            query = query.bind(row.try_get::<i64, _>("start_ms")?);
+        }
+        query.execute(&mut *connection).await?;
     }
+    release_corrections(connection, invoice).await?;
     sqlx::query("DELETE FROM charged WHERE invoice_id = $1")
         .bind(invoice.0)
         .execute(&mut *connection)
@@ -385,5 +391,39 @@ async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> 
         .bind(invoice.0)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Lets the corrections on an invoice be made again: the months that they correct are looked at anew. Its own months must not
+/// have been corrected by other invoices, which would stay.
+async fn release_corrections(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
+    let row = sqlx::query(
+        "SELECT count(*) FROM charged c JOIN invoice_lines l ON l.subscription_id = c.subscription_id \
+         AND l.period_start_ms = c.start_ms AND l.kind = 'adjustment' JOIN invoices i ON i.id = l.invoice_id \
+         WHERE c.invoice_id = $1 AND c.kind = 'usage' AND i.id <> c.invoice_id AND i.status <> 'void' \
+         AND l.evidence LIKE '{\"kind\":\"adjustment\"%'",
+    )
+    .bind(invoice.0)
+    .fetch_one(&mut *connection)
+    .await?;
+    if row.try_get::<i64, _>(0)? > 0 {
+        return Err(BillingError::NotCredited {
+            invoice,
+            why: "its usage was corrected by later documents: void those first, or correct it by an item",
+        });
+    }
+    look_at_corrected_months(connection, invoice).await
+}
+
+/// The months that an invoice corrects are measured again.
+async fn look_at_corrected_months(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
+    sqlx::query(
+        "UPDATE charged SET usage_mark = '' WHERE kind = 'usage' AND EXISTS (SELECT 1 FROM invoice_lines l \
+         WHERE l.invoice_id = $1 AND l.kind = 'adjustment' AND l.subscription_id = charged.subscription_id \
+         AND l.period_start_ms = charged.start_ms)",
+    )
+    .bind(invoice.0)
+    .execute(connection)
+    .await?;
     Ok(())
 }

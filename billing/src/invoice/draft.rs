@@ -18,9 +18,10 @@ use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
 
+use super::corrections::{self, Months};
 use super::due::{self, Due, What};
 use super::given_back::Left;
-use super::history::{ChargedLine, ChargedUsage, charged_bases, charged_usage};
+use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_bases, charged_usage};
 use super::items::{ChargeItem, open_items};
 use super::pool::{self, Share};
 use super::taxes::{Charged, Sheet, Taxation, Totals, tax_point_ms};
@@ -48,6 +49,8 @@ pub(super) struct Charge {
     pub(super) due: Due,
     /// Its line, by position from 0.
     pub(super) line: usize,
+    /// What its usage was measured from ([`UsageSource::marks`]).
+    pub(super) mark: String,
 }
 
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
@@ -58,8 +61,8 @@ pub(super) struct Snapshot {
     pub(super) items: Vec<ChargeItemId>,
 }
 
-/// A phase's end, and up to where its base price and usage were charged.
-pub(super) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<Date>);
+/// A phase's end, up to where its base price was charged, and the end of its usage and up to where that was charged.
+pub(super) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {
@@ -69,6 +72,10 @@ pub(super) struct Drafts {
     /// The lines that the drafts give a part of back, with what was left of each: when it is less by now, they are made anew.
     pub(super) left: BTreeMap<InvoiceLineId, i64>,
     pub(super) drafts: Vec<Prepared>,
+    /// Charged months that were measured again. What they differ by is on the first draft; without drafts it is nothing.
+    pub(super) checked: Vec<ChargedKey>,
+    /// What was not billed as they were drafted.
+    pub(super) exclusions: exclusion::Revision,
 }
 
 /// Drafts, and the customers who could not be drafted: one who cannot does not keep the others from their invoices.
@@ -93,14 +100,16 @@ struct Account {
     contracts: Vec<Contract>,
     due: Vec<Due>,
     items: Vec<ChargeItem>,
-    /// The last charged month of usage of each contract that has something due, by position of the contract.
-    charged: HashMap<usize, ChargedUsage>,
+    /// Charged months whose usage may have changed since, with the position of their contract.
+    charged: Vec<(usize, ChargedUsage)>,
     /// What was charged in advance and is not used, by what gives it back.
     bases: HashMap<String, ChargedBase>,
 }
 
 /// Names a measured period: phase and start.
 type PeriodKey = (PhaseId, i64);
+/// What the usage of times is measured from; nothing of those that cannot be measured any more.
+type Marks = HashMap<(i64, i64), String>;
 /// What was used in it, and which parts of it are not billed.
 type Used = (PeriodUsage, Vec<(i64, i64)>);
 
@@ -116,7 +125,8 @@ pub(super) struct Loaded {
     exclusions: HashMap<ServiceId, Vec<Exclusion>>,
     /// What somebody said is to be finalised as it was measured.
     confirmed: HashSet<(CustomerId, i64)>,
-    current: Current,
+    revision: exclusion::Revision,
+    marks: Marks,
     failed: Vec<(CustomerId, BillingError)>,
 }
 
@@ -131,8 +141,12 @@ pub(super) async fn prepare<U: UsageSource>(
     now_ms: i64,
     current: Current,
 ) -> Result<Preparation, BillingError> {
+    // Before anything is read: marks say what is measured from what is stored by now.
+    if current == Current::Excluded {
+        usage.settle().await?;
+    }
     let mut connection = database.pool().acquire().await?;
-    let loaded = load_all(&mut connection, between, now_ms, current).await?;
+    let loaded = load_all(&mut connection, usage, between, now_ms, current).await?;
     drop(connection);
     draft_all(loaded, usage, now_ms).await
 }
@@ -140,21 +154,25 @@ pub(super) async fn prepare<U: UsageSource>(
 /// Reads what is due by `until_ms`, in the caller's transaction where there is one.
 ///
 /// # Errors
-/// As the database answers.
-pub(super) async fn load_all(
+/// As the database answers, or when it cannot be told what usage is measured from.
+pub(super) async fn load_all<U: UsageSource>(
     connection: &mut AnyConnection,
+    usage: &U,
     between: (CustomerId, CustomerId),
     until_ms: i64,
     current: Current,
 ) -> Result<Loaded, BillingError> {
     let mut failed = Vec::new();
-    let accounts = load(&mut *connection, between, until_ms, current, &mut failed).await?;
+    // Before the exclusions: one that is made meanwhile is found by comparing.
+    let revision = exclusion::revision(&mut *connection).await?;
+    let months = Months::changed(connection, usage, between, until_ms).await?;
+    let accounts = load(&mut *connection, between, until_ms, (current, months), &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
     let rates = tax::rates(&mut *connection).await?;
-    let usage_lines = accounts.iter().flat_map(|account| account.charged.values());
+    let usage_lines = accounts.iter().flat_map(|account| &account.charged);
     let base_lines = accounts.iter().flat_map(|account| account.bases.values());
     let correctable: Vec<InvoiceLineId> = usage_lines
-        .flat_map(|usage| usage.charges.iter().map(|charge| charge.line))
+        .flat_map(|(_, usage)| usage.charges.iter().map(|charge| charge.line))
         .chain(base_lines.flat_map(|base| {
             let discount = base.discount.iter().map(|discount| discount.line);
             discount.chain([base.line])
@@ -164,6 +182,12 @@ pub(super) async fn load_all(
     let vat = vat::standings(&mut *connection, between.0, between.1).await?;
     let exclusions = exclusion::in_force(&mut *connection).await?;
     let confirmed = unmeasured::confirmed(&mut *connection, between.0, between.1).await?;
+    let due = accounts.iter().flat_map(|account| &account.due);
+    let usages = due.filter(|due| due.what == What::Usage);
+    let marks = corrections::marks(
+        usage,
+        usages.map(|due| (due.charged.period.start_ms, due.charged.period.end_ms)),
+    )?;
     Ok(Loaded {
         confirmed,
         accounts,
@@ -172,7 +196,8 @@ pub(super) async fn load_all(
         vat,
         taxes,
         exclusions,
-        current,
+        revision,
+        marks,
         failed,
     })
 }
@@ -194,7 +219,8 @@ pub(super) async fn draft_all<U: UsageSource>(
         mut taxes,
         exclusions,
         confirmed,
-        current,
+        revision,
+        marks,
         mut failed,
     } = loaded;
     let excluded = |service: ServiceId, from_ms: i64, to_ms: i64| -> Vec<(i64, i64)> {
@@ -236,9 +262,6 @@ pub(super) async fn draft_all<U: UsageSource>(
             );
         }
     }
-    if current == Current::Excluded && !queries.is_empty() {
-        usage.settle().await?;
-    }
     let answers = usage.period_usage(&queries, now_ms).await?;
     let guards = usage.guards();
     let heard_until_ms = match guards.holds_beyond_measured && !queries.is_empty() {
@@ -252,6 +275,7 @@ pub(super) async fn draft_all<U: UsageSource>(
     for account in accounts {
         let facts = Facts {
             used: &used,
+            marks: &marks,
             pending: &pending,
             rates: &rates,
             confirmed: &confirmed,
@@ -260,6 +284,9 @@ pub(super) async fn draft_all<U: UsageSource>(
             vat: &vat,
             now_ms,
         };
+        if corrections::is_too_soon(&account.due, &account.items, &account.charged, now_ms) {
+            continue;
+        }
         match draft(&account, &facts, &mut taxes) {
             Ok((prepared, left)) => drafts.push(Drafts {
                 left: left.taken_from(),
@@ -268,13 +295,18 @@ pub(super) async fn draft_all<U: UsageSource>(
                         .contracts
                         .iter()
                         .flat_map(|contract| &contract.phases)
-                        .map(|phase| (phase.id, phase.to, phase.base_to, phase.usage_to))
+                        .map(|phase| {
+                            let usage = (phase.usage_to_ms, phase.usage_charged_to_ms);
+                            (phase.id, phase.to, phase.base_to, usage.0, usage.1)
+                        })
                         .collect(),
                     items: account.items.iter().map(|item| item.id).collect(),
                 },
                 customer: account.customer,
                 entity: account.entity,
                 drafts: prepared,
+                checked: account.charged.into_iter().map(|(_, month)| month.key).collect(),
+                exclusions: revision,
             }),
             Err(error) => failed.push((account.customer.id, error)),
         }
@@ -287,7 +319,7 @@ async fn load(
     connection: &mut AnyConnection,
     (first, last): (CustomerId, CustomerId),
     now_ms: i64,
-    current: Current,
+    (current, mut months): (Current, Months),
     failed: &mut Vec<(CustomerId, BillingError)>,
 ) -> Result<Vec<Account>, BillingError> {
     let entities: HashMap<EntityId, Arc<EntityProfile>> = inventory::entities(&mut *connection)
@@ -296,9 +328,8 @@ async fn load(
         .map(|entity| (entity.id, Arc::new(entity.profile)))
         .collect();
     let mut items = open_items(&mut *connection, first, last).await?;
-    // Mostly nothing is due, and then nobody asks what was charged before.
-    let mut charged: Option<HashMap<SubscriptionId, ChargedUsage>> = None;
     let mut accounts = Vec::new();
+    let mut again = Vec::new();
     for (customer, contracts) in contracts_between(connection, &mut Catalog::default(), first, last).await? {
         let id = customer.id;
         let found = contracts.and_then(|contracts| {
@@ -313,24 +344,15 @@ async fn load(
             }
         };
         let items = items.remove(&id).unwrap_or_default();
-        if due.is_empty() && items.is_empty() {
+        let changed = months.take(&contracts, !due.is_empty() || !items.is_empty());
+        if due.is_empty() && items.is_empty() && changed.is_empty() {
             continue;
         }
         let Some(entity) = entities.get(&customer.billing.entity) else {
             failed.push((id, inventory::InventoryError::NoEntity(customer.billing.entity).into()));
             continue;
         };
-        let charged = match &mut charged {
-            Some(charged) => charged,
-            None => charged.insert(charged_usage(&mut *connection, first, last).await?),
-        };
-        let mut before = HashMap::new();
-        for due in &due {
-            let subscription = contracts[due.contract].subscription.id;
-            if let Some(charged) = charged.remove(&subscription) {
-                before.insert(due.contract, charged);
-            }
-        }
+        again.extend(changed);
         let bases = charged_bases(connection, due.iter().filter(|due| due.what == What::Unused)).await?;
         accounts.push(Account {
             entity: Arc::clone(entity),
@@ -338,9 +360,21 @@ async fn load(
             contracts,
             due,
             items,
-            charged: before,
+            charged: Vec::new(),
             bases,
         });
+    }
+    let mut charged: HashMap<SubscriptionId, Vec<ChargedUsage>> = HashMap::new();
+    for month in charged_usage(connection, again).await? {
+        charged.entry(month.key.subscription).or_default().push(month);
+    }
+    for account in &mut accounts {
+        for (position, contract) in account.contracts.iter().enumerate() {
+            let months = charged.remove(&contract.subscription.id).unwrap_or_default();
+            account
+                .charged
+                .extend(months.into_iter().map(|month| (position, month)));
+        }
     }
     Ok(accounts)
 }
@@ -348,6 +382,7 @@ async fn load(
 /// What all drafts are made by.
 struct Facts<'a> {
     used: &'a HashMap<PeriodKey, Used>,
+    marks: &'a Marks,
     pending: &'a [AttributionChange],
     rates: &'a [TaxRate],
     confirmed: &'a HashSet<(CustomerId, i64)>,
@@ -365,7 +400,7 @@ fn left_of(account: &Account) -> Left {
     for base in account.bases.values() {
         left.insert(base.line, base.left_minor);
     }
-    for charge in account.charged.values().flat_map(|charged| &charged.charges) {
+    for charge in account.charged.iter().flat_map(|(_, charged)| &charged.charges) {
         left.insert(charge.line, charge.left_minor);
     }
     left
@@ -377,23 +412,35 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
     for due in &account.due {
         by_instant.entry(due.due_ms).or_default().push(due.clone());
     }
-    // What was charged by hand goes with the first invoice; without one it is an invoice of its own.
+    // What was charged by hand and what corrects charged months goes with the first invoice; without one it is an invoice
+    // of its own.
     let mut items = account.items.clone();
-    if by_instant.is_empty() {
+    let mut left = left_of(account);
+    let mut corrections = Vec::new();
+    let mut corrected_from_ms = None;
+    for (contract, before) in &account.charged {
+        if let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms)) {
+            corrected_from_ms = earlier(corrected_from_ms, usage.from_ms);
+            corrections.extend(correction(
+                &account.contracts[*contract],
+                before,
+                usage,
+                excluded,
+                &mut left,
+            )?);
+        }
+    }
+    if by_instant.is_empty() && !(items.is_empty() && corrections.is_empty()) {
         by_instant.insert(facts.now_ms, Vec::new());
     }
     let mut prepared = Vec::with_capacity(by_instant.len());
-    // A correction goes on the first invoice after the charged period.
-    let mut corrected = HashSet::new();
-    let mut left = left_of(account);
     for (due_ms, group) in by_instant {
         let pooled = pool::grants(&shares(account, &group, facts)?)?;
         let mut lines = Vec::new();
-        let mut corrections = Vec::new();
         let mut charges = Vec::with_capacity(group.len());
         let mut measured_to_ms = facts.now_ms.min(due_ms);
         // Start of the earliest usage that this invoice depends on, corrected periods included.
-        let mut usage_from_ms = None;
+        let mut usage_from_ms = corrected_from_ms.take();
         let mut coverage_percent = None;
         for due in group {
             let contract = &account.contracts[due.contract];
@@ -432,20 +479,15 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
                 }
             }
             if lines.len() > first_line {
+                let time = (due.charged.period.start_ms, due.charged.period.end_ms);
                 charges.push(Charge {
                     line: first_line,
-                    due: due.clone(),
+                    mark: facts.marks.get(&time).cloned().unwrap_or_default(),
+                    due,
                 });
             }
-            if corrected.insert(due.contract)
-                && let Some(before) = account.charged.get(&due.contract)
-                && let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms))
-            {
-                usage_from_ms = earlier(usage_from_ms, usage.from_ms);
-                corrections.extend(correction(contract, before, usage, excluded, &mut left)?);
-            }
         }
-        lines.extend(corrections);
+        lines.extend(std::mem::take(&mut corrections));
         let given_before = |line: &DraftLine| line.kind == LineKind::Unused && line.priced.minor == 0;
         if !lines.is_empty() && items.is_empty() && lines.iter().all(given_before) {
             // All of it was given back before: there is nothing to say.

@@ -5,7 +5,7 @@
 //! | base price in advance | at the start of the cycle | `base:phs_1:2026-01-31` |
 //! | base price in arrears | at its end | `base:phs_1:2026-01-31` |
 //! | days charged in advance that a phase does not have any more | when the phase ended | `unused:phs_1:2026-01-31:2026-02-10` |
-//! | usage of a month | at its end | `usage:phs_1:2026-01-31` |
+//! | usage of a month | at its end, or when its terms changed or ended | `usage:phs_1:2026-01-31` |
 //!
 //! Keys are local dates, so nothing that happens to clocks or zones can make one charge two.
 
@@ -113,11 +113,18 @@ impl Walk<'_> {
             return Ok(());
         }
         let mut periods = phase.usage_periods(&contract.subscription.time_zone)?;
-        while let Some(charged) = periods.next_after(phase.usage_to)? {
+        let zone = &contract.subscription.time_zone;
+        while let Some(mut charged) = periods.next_period()? {
             let due_ms = charged.period.end_ms;
-            let Some(charged) = self.left_of(charged, phase.usage_to)? else {
-                continue;
-            };
+            if let Some(done_ms) = phase.usage_charged_to_ms {
+                if charged.period.end_ms <= done_ms {
+                    continue;
+                }
+                // A part of it may be charged: up to an end that was taken back.
+                if charged.period.start_ms < done_ms {
+                    charged = charged.since(done_ms, zone)?;
+                }
+            }
             if !self.takes(due_ms, &charged) {
                 break;
             }
@@ -156,10 +163,7 @@ impl Walk<'_> {
                 ..charged.period
             };
             let key = format!("unused:{}:{}:{to}", phase.id, charged.period.start_date);
-            let charged = ChargedPeriod {
-                period: unused,
-                nominal: charged.nominal,
-            };
+            let charged = ChargedPeriod::of_days(unused, charged.nominal);
             self.push(index, What::Unused, key, charged, due_ms);
         }
         Ok(())
@@ -171,7 +175,7 @@ impl Walk<'_> {
             return Ok(Some(charged));
         };
         let left = charged.period.within(to, None, &self.contract.subscription.time_zone)?;
-        Ok(left.map(|period| ChargedPeriod { period, ..charged }))
+        Ok(left.map(|period| ChargedPeriod::of_days(period, charged.nominal)))
     }
 
     /// Whether what is due at `due_ms` takes part.

@@ -8,14 +8,31 @@ use schemas::money::Money;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use super::InvoiceLine;
 use super::due::Due;
 use super::read::{LINE_COLUMNS, read_line};
 use crate::BillingError;
+use crate::bulk;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::rating::{ChargedBase, ChargedDiscount};
 
+/// A month of usage that was charged, by its mark in table `charged`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ChargedKey {
+    pub(super) key: String,
+    pub(super) subscription: SubscriptionId,
+    pub(super) from_ms: i64,
+    pub(super) to_ms: i64,
+    /// What its usage was measured from when it was charged or last looked at.
+    pub(super) mark: String,
+    /// What it is measured from now; nothing until it is asked for.
+    pub(super) mark_now: String,
+}
+
 /// A month of usage that was charged, with everything that was charged for it.
+#[derive(Debug)]
 pub(super) struct ChargedUsage {
+    pub(super) key: ChargedKey,
     pub(super) phase: PhaseId,
     pub(super) from_ms: i64,
     pub(super) to_ms: i64,
@@ -26,6 +43,8 @@ pub(super) struct ChargedUsage {
     pub(super) charged_so_far: Money,
     /// What of it can be given back: that line, and later ones that charged more, the first first.
     pub(super) charges: Vec<ChargedLine>,
+    /// When the last adjustment was made.
+    pub(super) adjusted_at_ms: Option<i64>,
 }
 
 /// A line that charged, as far as it may be given back (B6).
@@ -41,68 +60,121 @@ pub(super) struct ChargedLine {
 const LEFT: &str = "l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM given_back b WHERE b.of_line_id = l.id), 0) \
      AS BIGINT) AS left_minor";
 
-/// The last charged month of usage of each subscription of the customers with ids from `first` to `last`.
+/// The charged months of usage that ended after `since_ms`, of the customers with ids from `first` to `last`, by
+/// subscription, oldest first. What is void was not charged.
 ///
 /// # Errors
-/// As the database answers, or when a stored value is not understood.
+/// As the database answers.
+pub(super) async fn charged_keys(
+    connection: &mut AnyConnection,
+    (first, last): (CustomerId, CustomerId),
+    since_ms: i64,
+) -> Result<HashMap<SubscriptionId, Vec<ChargedKey>>, BillingError> {
+    let rows = sqlx::query(
+        "SELECT c.charge_key, c.subscription_id, c.start_ms, c.end_ms, c.usage_mark FROM charged c \
+         JOIN subscriptions s ON s.id = c.subscription_id JOIN invoices i ON i.id = c.invoice_id \
+         WHERE s.customer_id BETWEEN $1 AND $2 AND c.kind = 'usage' AND c.end_ms > $3 AND i.status <> 'void' \
+         ORDER BY c.subscription_id, c.start_ms",
+    )
+    .bind(first.0)
+    .bind(last.0)
+    .bind(since_ms)
+    .fetch_all(connection)
+    .await?;
+    let mut found: HashMap<SubscriptionId, Vec<ChargedKey>> = HashMap::new();
+    for row in &rows {
+        let key = ChargedKey {
+            key: row.try_get(0)?,
+            subscription: SubscriptionId(row.try_get(1)?),
+            from_ms: row.try_get(2)?,
+            to_ms: row.try_get(3)?,
+            mark: row.try_get(4)?,
+            mark_now: String::new(),
+        };
+        found.entry(key.subscription).or_default().push(key);
+    }
+    Ok(found)
+}
+
+/// What was charged for some charged months, in their order.
+///
+/// # Errors
+/// When a stored value is not understood; as the database answers.
 pub(super) async fn charged_usage(
     connection: &mut AnyConnection,
-    first: CustomerId,
-    last: CustomerId,
-) -> Result<HashMap<SubscriptionId, ChargedUsage>, BillingError> {
-    // The last of each phase; of several phases the later one wins below. Adjustments come after what they adjust.
-    let sql = sqlx::AssertSqlSafe(format!(
-        "SELECT {LINE_COLUMNS}, {LEFT}, c.phase_id FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id \
-         JOIN charged c ON c.subscription_id = l.subscription_id AND c.start_ms = l.period_start_ms \
-         AND c.kind = 'usage' JOIN phases p ON p.id = c.phase_id AND p.usage_to = c.end_date \
-         JOIN subscriptions s ON s.id = c.subscription_id \
-         WHERE s.customer_id BETWEEN $1 AND $2 \
-         AND l.kind IN ('transfer_overage', 'percentile_overage', 'adjustment') \
+    keys: Vec<ChargedKey>,
+) -> Result<Vec<ChargedUsage>, BillingError> {
+    // A month's line and its adjustments, in their order; what is void was not charged, unless it was not to be made again.
+    let sql = format!(
+        "SELECT {LINE_COLUMNS}, {LEFT}, i.finalised_at_ms, c.phase_id, c.charge_key, c.line_id FROM charged c \
+         JOIN invoice_lines l ON l.subscription_id = c.subscription_id AND l.period_start_ms = c.start_ms \
+         JOIN invoices i ON i.id = l.invoice_id WHERE c.charge_key IN ({{values}}) \
+         AND (l.id = c.line_id OR l.kind = 'adjustment') \
          AND (i.status <> 'void' OR (l.kind = 'adjustment' AND NOT EXISTS \
-         (SELECT 1 FROM given_back b WHERE b.of_line_id = l.id AND b.cause = 'rebill'))) ORDER BY c.end_ms, l.id"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(first.0)
-        .bind(last.0)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut found: HashMap<SubscriptionId, ChargedUsage> = HashMap::new();
+         (SELECT 1 FROM given_back b WHERE b.of_line_id = l.id AND b.cause = 'rebill'))) ORDER BY l.id"
+    );
+    let rows = bulk::rows_of_values(connection, &sql, &keys, |query, key| query.bind(&key.key)).await?;
+    let mut lines: HashMap<String, Lines> = HashMap::new();
     for row in &rows {
         let line = read_line(row)?;
-        let Some(subscription) = line.subscription else {
-            continue;
-        };
-        let charge_made = ChargedLine {
+        let of_month = lines.entry(row.try_get("charge_key")?).or_default();
+        let charge = ChargedLine {
             invoice: line.invoice,
             number: row.try_get("number")?,
             line: line.id,
             left_minor: row.try_get("left_minor")?,
         };
-        if let Evidence::Usage { charge, measured } = line.evidence {
-            let charged = ChargedUsage {
-                phase: PhaseId(row.try_get("phase_id")?),
-                from_ms: line.period_start_ms,
-                to_ms: line.period_end_ms,
-                charge,
-                measured,
-                charged_so_far: line.priced,
-                charges: vec![charge_made],
-            };
-            found.insert(subscription, charged);
-        } else if let Some(charged) = found.get_mut(&subscription)
-            && matches!(line.evidence, Evidence::Adjustment { .. })
-            && charged.from_ms == line.period_start_ms
-        {
-            let counts = if line.priced.minor > 0 {
-                charged.charges.push(charge_made);
-                line.priced
-            } else {
-                Money::new(charge_made.left_minor, line.priced.currency)
-            };
-            charged.charged_so_far = charged.charged_so_far.checked_add(counts)?;
+        if line.id.0 == row.try_get::<i64, _>("line_id")? {
+            of_month.charged = Some((line, PhaseId(row.try_get("phase_id")?), charge));
+        } else if matches!(line.evidence, Evidence::Adjustment { .. }) {
+            // What a credit note takes back is of the same kind, and was charged all the same.
+            of_month.adjustments.push((line.priced, charge));
+            of_month.adjusted_at_ms = of_month.adjusted_at_ms.max(Some(row.try_get("finalised_at_ms")?));
         }
     }
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let of_month = lines.remove(&key.key).unwrap_or_default();
+        let (line, phase, charged) = of_month
+            .charged
+            .ok_or_else(|| BillingError::corrupt("charge of usage", key.key.clone()))?;
+        let Evidence::Usage { charge, measured } = line.evidence else {
+            return Err(BillingError::corrupt("charge of usage", key.key));
+        };
+        let mut charged_so_far = line.priced;
+        let mut charges = vec![charged];
+        for (priced, adjustment) in of_month.adjustments {
+            let counts = if priced.minor > 0 {
+                charges.push(adjustment);
+                priced
+            } else {
+                Money::new(adjustment.left_minor, priced.currency)
+            };
+            charged_so_far = charged_so_far.checked_add(counts)?;
+        }
+        found.push(ChargedUsage {
+            phase,
+            from_ms: line.period_start_ms,
+            to_ms: line.period_end_ms,
+            charge,
+            measured,
+            charged_so_far,
+            charges,
+            adjusted_at_ms: of_month.adjusted_at_ms,
+            key,
+        });
+    }
     Ok(found)
+}
+
+/// What was charged for a month of usage.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The line and its phase.
+    charged: Option<(InvoiceLine, PhaseId, ChargedLine)>,
+    /// What later corrections came to.
+    adjustments: Vec<(Money, ChargedLine)>,
+    adjusted_at_ms: Option<i64>,
 }
 
 /// The charges in advance that are given back, by the key of what gives them back.

@@ -12,6 +12,7 @@
 //!   once (B2, [`taxes`]). An invoice whose rate of tax is not known is not finalised.
 
 mod close;
+mod corrections;
 mod credit;
 mod document;
 mod draft;

@@ -33,12 +33,13 @@ impl std::fmt::Debug for Prospect {
     }
 }
 
-/// Reads what is due for a customer, in the caller's transaction.
+/// Reads what is due for a customer, in the caller's transaction; of `usage` only what it is measured from.
 ///
 /// # Errors
 /// When there is no such customer, or as the database answers.
-pub async fn prospect(
+pub async fn prospect<U: UsageSource>(
     connection: &mut AnyConnection,
+    usage: &U,
     customer: CustomerId,
     horizon: Horizon,
 ) -> Result<Prospect, BillingError> {
@@ -48,7 +49,7 @@ pub async fn prospect(
         // Nothing is finalised, so nothing need be settled either: what is measured is what is told.
         Horizon::DueBy { at_ms } => (at_ms, Current::Ahead),
     };
-    let loaded = load_all(connection, (customer, customer), until_ms, current).await?;
+    let loaded = load_all(connection, usage, (customer, customer), until_ms, current).await?;
     Ok(Prospect(loaded))
 }
 

@@ -91,6 +91,7 @@ fn percentile_is_charged_over_the_commit_in_millions_of_bits() {
         price: "2.5".parse().unwrap(),
         days,
         nominal_days,
+        held: None,
     };
     for (bps, days, quantity, minor) in [
         (Some(75_000_000), 30, "55", 13_750),
@@ -133,6 +134,7 @@ fn a_description_names_what_was_not_measured() {
         price: "1".parse().unwrap(),
         days: 23,
         nominal_days: 31,
+        held: None,
     };
     let mut usage = measured(0, Some(75_500_000));
     usage.mode = UsageMode::Max;

@@ -62,7 +62,8 @@ pub(super) async fn take_back(connection: &mut AnyConnection, addon: &Subscripti
     }
     let last = contract(&mut *connection, addon.id).await?.last_phase().clone();
     let to = local_date(own_ms, &addon.time_zone)?;
-    end_phase(connection, last.id, to.max(last.from)).await?;
+    let usage_to_ms = own_ms.max(last.usage_from_ms);
+    end_phase(connection, last.id, to.max(last.from), usage_to_ms).await?;
     Ok(false)
 }
 

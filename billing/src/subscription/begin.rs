@@ -6,6 +6,7 @@ use schemas::db::next_id;
 use schemas::ids::{CustomerId, PlanId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory;
 use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
+use schemas::window::WindowStart;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
@@ -32,6 +33,8 @@ pub struct NewSubscription<'a> {
     pub parent: Option<SubscriptionId>,
     /// Days that are left of a trial which somebody else began; `None`: the plan's own, if the customer had none.
     pub trial_days: Option<i64>,
+    /// Since when usage counts; `None`: since it starts, or since the trial is over.
+    pub usage_from_ms: Option<i64>,
 }
 
 impl NewSubscription<'_> {
@@ -46,6 +49,7 @@ impl NewSubscription<'_> {
             coupon: None,
             parent: None,
             trial_days: None,
+            usage_from_ms: None,
         }
     }
 }
@@ -161,6 +165,14 @@ pub async fn subscribe(
         anchor,
         cycle_from: Period::containing(midnight(from, zone)?, anchor, zone)?.start_date,
         from,
+        usage_from_ms: match trial_ends_at_ms {
+            Some(_) => None,
+            // The window that it starts in counts.
+            None => Some(
+                new.usage_from_ms
+                    .unwrap_or(WindowStart::containing(new.started_at_ms).start_ms()),
+            ),
+        },
     };
     insert_phase(connection, id, &phase, now_ms).await?;
     record_state(connection, id, None, subscription.state, "subscribed", actor, now_ms).await?;

@@ -1,7 +1,8 @@
 //! What can be done to a subscription that there is: changed, cancelled, resumed, held, released, ended.
 //!
-//! Each function works in the caller's transaction and writes the event that tells of it into the same. A change takes the
-//! whole local day of `at_ms`. Usage and arrears that were charged stay charged in the terms they were charged in, so a
+//! Each function works in the caller's transaction and writes the event that tells of it into the same. Of the base price a
+//! change takes the whole local day of `at_ms`; usage until then is by the old terms, and also what ends now was used until
+//! now. Usage and arrears that were charged stay charged in the terms they were charged in, so a
 //! change cannot reach back before them.
 //!
 //! Add-ons live and die with their plan ([`super::addon`]): they are cancelled, resumed, held and released with it.
@@ -15,7 +16,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::load::{addons_of, contract};
 use super::state::{Happening, HoldCause, State};
-use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition};
+use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition, usage_turn_ms};
 use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
@@ -129,8 +130,15 @@ async fn apply(
         return Err(BillingError::NothingChanges(id));
     }
     // In a trial the first day that is charged is the first that anything can change.
-    let date = local_date(at_ms, &subscription.time_zone)?.max(before.phases[0].from);
-    check_reach(before, date)?;
+    let today = local_date(at_ms, &subscription.time_zone)?;
+    let date = today.max(before.phases[0].from);
+    let turn_ms = if date == today {
+        usage_turn_ms(at_ms)
+    } else {
+        midnight_ms(date, &subscription.time_zone)?
+    };
+    let turn_ms = turn_ms.max(old.usage_from_ms);
+    check_reach(before, date, turn_ms)?;
     if plan.id == old.plan.id {
         let more = change.quantity - old.quantity;
         if more > 0 {
@@ -147,18 +155,23 @@ async fn apply(
     } else {
         (AnchorDay::new(i64::from(date.day()))?, date)
     };
-    end_phase(connection, old.id, date).await?;
+    end_phase(connection, old.id, date, turn_ms).await?;
     let phase = NewPhase {
         price: &price,
         quantity: change.quantity,
         anchor,
         cycle_from,
         from: date,
+        usage_from_ms: Some(turn_ms),
     };
     let made = insert_phase(connection, id, &phase, now_ms).await?;
     // Of a cancelled one: it ends when it would have ended.
     if let Some(to) = old.to {
-        end_phase(connection, made, to).await?;
+        let usage_to_ms = match old.usage_to_ms {
+            Some(at_ms) => at_ms,
+            None => midnight_ms(to, &subscription.time_zone)?,
+        };
+        end_phase(connection, made, to, usage_to_ms.max(turn_ms)).await?;
     }
     let facts = json!({
         "from_plan": old.plan.name, "from_price_id": old.price.id, "plan": plan.name, "plan_id": plan.id, "price_id": price.id,
@@ -268,15 +281,22 @@ pub(super) async fn cancel_and(
         End::On(date) => date,
     };
     let date = last_day.max(first);
-    check_reach(&before, date)?;
-    for phase in before.phases.iter().filter(|phase| phase.to.is_none_or(|to| to > date)) {
-        end_phase(connection, phase.id, date.max(phase.from)).await?;
-    }
     let cancel_at_ms = match end {
         // In the trial too: the first charged day is not reached.
         End::Now => how.as_of_ms,
         _ => midnight_ms(last_day, &subscription.time_zone)?,
     };
+    // What ends at once, also with a day that is over, is used until then.
+    let usage_to_ms = if cancel_at_ms <= how.as_of_ms {
+        usage_turn_ms(how.as_of_ms)
+    } else {
+        cancel_at_ms
+    };
+    check_reach(&before, date, usage_to_ms)?;
+    for phase in before.phases.iter().filter(|phase| phase.to.is_none_or(|to| to > date)) {
+        let usage_to_ms = usage_to_ms.max(phase.usage_from_ms);
+        end_phase(connection, phase.id, date.max(phase.from), usage_to_ms).await?;
+    }
     if how.is_with_parent {
         addon::note_cancelled(connection, subscription).await?;
     }
@@ -343,7 +363,7 @@ pub async fn resume(
         .execute(&mut *connection)
         .await?;
     let paused_from = pause::paused_from(connection, subscription).await?;
-    sqlx::query("UPDATE phases SET to_date = $2 WHERE id = $1")
+    sqlx::query("UPDATE phases SET to_date = $2, usage_to_ms = NULL WHERE id = $1")
         .bind(before.last_phase().id.0)
         .bind(paused_from.map(|date| date.to_string()))
         .execute(&mut *connection)
@@ -669,7 +689,7 @@ pub(super) fn cycle_start(phase: &Phase, contract: &Contract, date: Date) -> Res
 }
 
 /// Usage and arrears that were charged are done with, and phases follow one another.
-fn check_reach(contract: &Contract, date: Date) -> Result<(), BillingError> {
+fn check_reach(contract: &Contract, date: Date, usage_ms: i64) -> Result<(), BillingError> {
     let refuse = |earliest: Date| BillingError::TooEarly {
         subscription: contract.subscription.id,
         date,
@@ -677,9 +697,12 @@ fn check_reach(contract: &Contract, date: Date) -> Result<(), BillingError> {
     };
     for phase in &contract.phases {
         let in_arrears = phase.plan.base_timing == BaseTiming::Arrears;
-        let done = phase.usage_to.max(phase.base_to.filter(|_| in_arrears));
+        let done = phase.base_to.filter(|_| in_arrears);
         if let Some(earliest) = done.filter(|&done| date < done) {
             return Err(refuse(earliest));
+        }
+        if let Some(done_ms) = phase.usage_charged_to_ms.filter(|&done_ms| usage_ms < done_ms) {
+            return Err(refuse(local_date(done_ms, &contract.subscription.time_zone)?));
         }
     }
     let last = contract.last_phase();

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use schemas::ids::{CouponId, CustomerId, PhaseId, PlanId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, Customer, Service, zone_named};
-use schemas::period::AnchorDay;
+use schemas::period::{AnchorDay, midnight_ms};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -17,7 +18,7 @@ use crate::catalog::{self, Coupon, Plan, Price, Redemption};
 const SELECT: &str = "SELECT s.id, s.customer_id, s.service_id, s.parent_id, s.status, s.time_zone, s.started_at_ms, \
      s.trial_ends_at_ms, s.cancel_at_ms, s.ended_at_ms, s.coupon_id FROM subscriptions s";
 const SELECT_PHASE: &str = "SELECT p.id, p.subscription_id, p.plan_id, p.price_id, p.quantity, p.anchor_day, p.cycle_from, p.from_date, \
-     p.to_date, p.base_to, p.usage_to FROM phases p";
+     p.to_date, p.base_to, p.usage_to, p.usage_from_ms, p.usage_to_ms, p.usage_charged_to_ms FROM phases p";
 
 /// One subscription.
 ///
@@ -141,7 +142,12 @@ impl Catalog {
         Ok(coupon)
     }
 
-    async fn phase(&mut self, connection: &mut AnyConnection, row: &PhaseRow) -> Result<Phase, BillingError> {
+    async fn phase(
+        &mut self,
+        connection: &mut AnyConnection,
+        row: &PhaseRow,
+        zone: &TimeZone,
+    ) -> Result<Phase, BillingError> {
         Ok(Phase {
             id: row.id,
             plan: self.plan(connection, row.plan).await?,
@@ -150,9 +156,11 @@ impl Catalog {
             anchor: row.anchor,
             cycle_from: row.cycle_from,
             from: row.from,
-            to: row.to,
-            base_to: row.base_to,
-            usage_to: row.usage_to,
+            to: row.reach.to,
+            base_to: row.reach.base_to,
+            usage_from_ms: row.reach.usage_from_ms(row.from, zone)?,
+            usage_to_ms: row.reach.usage_to_ms(zone)?,
+            usage_charged_to_ms: row.reach.usage_charged_to_ms(zone)?,
             month: None,
         })
     }
@@ -182,7 +190,8 @@ pub async fn contract(connection: &mut AnyConnection, id: SubscriptionId) -> Res
     let mut catalog = Catalog::default();
     let mut phases = Vec::with_capacity(rows.len());
     for row in &rows {
-        phases.push(catalog.phase(connection, &read_phase(row)?).await?);
+        let row = read_phase(row)?;
+        phases.push(catalog.phase(connection, &row, &subscription.time_zone).await?);
     }
     let redeemed = match subscription.coupon {
         Some(_) => redemptions(connection, subscription.customer, subscription.customer)
@@ -239,8 +248,10 @@ pub(crate) async fn contracts_between(
         .fetch_all(&mut *connection)
         .await?;
     let mut subscriptions: HashMap<CustomerId, Vec<Subscription>> = HashMap::new();
+    let mut zones: HashMap<SubscriptionId, TimeZone> = HashMap::new();
     for row in &rows {
         let subscription = read(row)?;
+        zones.insert(subscription.id, subscription.time_zone.clone());
         subscriptions
             .entry(subscription.customer)
             .or_default()
@@ -258,7 +269,11 @@ pub(crate) async fn contracts_between(
     let mut phases: HashMap<SubscriptionId, Vec<Phase>> = HashMap::new();
     for row in &rows {
         let row = read_phase(row)?;
-        let phase = catalog.phase(connection, &row).await?;
+        // Made since the subscriptions were read; the next pass has it.
+        let Some(zone) = zones.get(&row.subscription) else {
+            continue;
+        };
+        let phase = catalog.phase(connection, &row, zone).await?;
         phases.entry(row.subscription).or_default().push(phase);
     }
     let mut redeemed = redemptions(connection, first, last).await?;
@@ -394,19 +409,82 @@ struct PhaseRow {
     anchor: AnchorDay,
     cycle_from: Date,
     from: Date,
+    reach: ReachRow,
+}
+
+/// How far a phase reaches and how far it was charged, as stored: what is nothing follows from the dates.
+struct ReachRow {
     to: Option<Date>,
     base_to: Option<Date>,
     usage_to: Option<Date>,
+    usage_from_ms: Option<i64>,
+    usage_to_ms: Option<i64>,
+    usage_charged_to_ms: Option<i64>,
+}
+
+impl ReachRow {
+    fn usage_from_ms(&self, from: Date, zone: &TimeZone) -> Result<i64, BillingError> {
+        match self.usage_from_ms {
+            Some(at_ms) => Ok(at_ms),
+            None => Ok(midnight_ms(from, zone)?),
+        }
+    }
+
+    fn usage_to_ms(&self, zone: &TimeZone) -> Result<Option<i64>, BillingError> {
+        or_midnight(self.usage_to_ms, self.to, zone)
+    }
+
+    fn usage_charged_to_ms(&self, zone: &TimeZone) -> Result<Option<i64>, BillingError> {
+        or_midnight(self.usage_charged_to_ms, self.usage_to, zone)
+    }
+}
+
+fn or_midnight(at_ms: Option<i64>, date: Option<Date>, zone: &TimeZone) -> Result<Option<i64>, BillingError> {
+    match (at_ms, date) {
+        (None, Some(date)) => Ok(Some(midnight_ms(date, zone)?)),
+        (at_ms, _) => Ok(at_ms),
+    }
+}
+
+fn read_reach(row: &AnyRow) -> Result<ReachRow, BillingError> {
+    let optional = |column: &str| -> Result<Option<Date>, BillingError> {
+        row.try_get::<Option<String>, _>(column)?.map(read_date).transpose()
+    };
+    Ok(ReachRow {
+        to: optional("to_date")?,
+        base_to: optional("base_to")?,
+        usage_to: optional("usage_to")?,
+        usage_from_ms: row.try_get("usage_from_ms")?,
+        usage_to_ms: row.try_get("usage_to_ms")?,
+        usage_charged_to_ms: row.try_get("usage_charged_to_ms")?,
+    })
+}
+
+fn read_date(text: String) -> Result<Date, BillingError> {
+    text.parse::<Date>()
+        .map_err(|_| BillingError::corrupt("date of a phase", text))
+}
+
+/// How far a phase reaches and how far it was charged: its end, up to where its base price was charged, the end of its usage
+/// and up to where that was charged. The row has the subscription's `time_zone` beside the phase's columns.
+///
+/// # Errors
+/// When a stored value is not understood.
+pub(crate) fn reached(
+    row: &AnyRow,
+) -> Result<(PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>), BillingError> {
+    let zone = zone_named(&row.try_get::<String, _>("time_zone")?)?;
+    let reach = read_reach(row)?;
+    Ok((
+        PhaseId(row.try_get("id")?),
+        reach.to,
+        reach.base_to,
+        reach.usage_to_ms(&zone)?,
+        reach.usage_charged_to_ms(&zone)?,
+    ))
 }
 
 fn read_phase(row: &AnyRow) -> Result<PhaseRow, BillingError> {
-    let date = |text: String| {
-        text.parse::<Date>()
-            .map_err(|_| BillingError::corrupt("date of a phase", text))
-    };
-    let optional = |column: &str| -> Result<Option<Date>, BillingError> {
-        row.try_get::<Option<String>, _>(column)?.map(date).transpose()
-    };
     Ok(PhaseRow {
         id: PhaseId(row.try_get("id")?),
         subscription: SubscriptionId(row.try_get("subscription_id")?),
@@ -414,10 +492,8 @@ fn read_phase(row: &AnyRow) -> Result<PhaseRow, BillingError> {
         price: PriceId(row.try_get("price_id")?),
         quantity: row.try_get("quantity")?,
         anchor: AnchorDay::new(row.try_get("anchor_day")?)?,
-        cycle_from: date(row.try_get("cycle_from")?)?,
-        from: date(row.try_get("from_date")?)?,
-        to: optional("to_date")?,
-        base_to: optional("base_to")?,
-        usage_to: optional("usage_to")?,
+        cycle_from: read_date(row.try_get("cycle_from")?)?,
+        from: read_date(row.try_get("from_date")?)?,
+        reach: read_reach(row)?,
     })
 }

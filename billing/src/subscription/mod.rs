@@ -5,7 +5,9 @@
 //! * Periods are half-open, local midnight to local midnight in the time zone that the customer had at signup, and start
 //!   on the anchor day agreed then. The base price is for a cycle of months, usage is counted by the month. What a phase
 //!   has of a period is charged for its calendar days out of the whole period's ([`Proration`]).
-//! * A change takes the whole local day on which it happens: remaining days are counted from that day.
+//! * Of the base price a change takes the whole local day on which it happens: remaining days are counted from that day.
+//! * Usage is by the terms that held at the time of day: until the 5-minute window in which they changed or ended, by the old
+//!   ones. What is included, in bytes or as a commit, is what was paid for: the days of the base price.
 //! * States and the ways between them: [`state`].
 //!
 //! [`change`] holds what can be done to a subscription now, [`schedule`] what is to be done at a time (F-25), [`transfer`]
@@ -25,9 +27,11 @@ mod write;
 use std::sync::Arc;
 
 pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, had_trial, subscribe};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;
+pub(crate) use load::reached;
 pub use load::{
     Catalog, StateChange, contract, contracts_of, state_history, subscription, subscription_of, subscriptions,
     subscriptions_of,
@@ -35,7 +39,7 @@ pub use load::{
 pub use pause::paused_from;
 use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{Customer, Service};
-use schemas::period::{AnchorDay, Period, local_date};
+use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
 pub use state::State;
 
 use crate::BillingError;
@@ -88,8 +92,12 @@ pub struct Phase {
     pub to: Option<Date>,
     /// The base price was charged up to this day.
     pub base_to: Option<Date>,
-    /// Usage was charged up to this day.
-    pub usage_to: Option<Date>,
+    /// Usage counts by these terms from here on, the start of a 5-minute window.
+    pub usage_from_ms: i64,
+    /// And until here; `None` while it lasts.
+    pub usage_to_ms: Option<i64>,
+    /// Usage was charged up to here.
+    pub usage_charged_to_ms: Option<i64>,
     /// The plan's price for one month, where its cycle is longer and a coupon covers a part of it.
     pub month: Option<Arc<Price>>,
 }
@@ -108,8 +116,14 @@ pub struct Contract {
 /// A period to be charged, and the whole period that the price is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChargedPeriod {
+    /// Of usage it may begin and end within a day.
     pub period: Period,
     pub nominal: Period,
+    /// The days that the base price is for: those of the period, but for a day on which the terms of usage change.
+    pub paid_from: Date,
+    pub paid_to: Date,
+    /// Whether the period begins and ends at local midnights.
+    pub is_whole_days: bool,
 }
 
 /// The share of a nominal period that is charged, in calendar days: never more than 1.
@@ -126,11 +140,45 @@ impl Proration {
 }
 
 impl ChargedPeriod {
+    /// A part of a nominal period in whole days, all of them paid for.
+    pub fn of_days(period: Period, nominal: Period) -> ChargedPeriod {
+        ChargedPeriod {
+            period,
+            nominal,
+            paid_from: period.start_date,
+            paid_to: period.end_date,
+            is_whole_days: true,
+        }
+    }
+
+    /// In the days that are paid for.
     pub fn proration(&self) -> Proration {
+        let paid = Period {
+            start_date: self.paid_from,
+            end_date: self.paid_to,
+            ..self.period
+        };
         Proration {
-            days: self.period.days(),
+            days: paid.days().max(0),
             nominal_days: self.nominal.days(),
         }
+    }
+
+    /// What is left of it from an instant within it on, which is a local midnight.
+    ///
+    /// # Errors
+    /// When the instant is at the edge of the calendar.
+    pub(crate) fn since(self, from_ms: i64, zone: &TimeZone) -> Result<ChargedPeriod, BillingError> {
+        let start_date = local_date(from_ms, zone)?;
+        Ok(ChargedPeriod {
+            period: Period {
+                start_ms: from_ms,
+                start_date,
+                ..self.period
+            },
+            paid_from: self.paid_from.max(start_date),
+            ..self
+        })
     }
 }
 
@@ -140,17 +188,18 @@ impl Phase {
         self.periods(self.cycle_from, self.price.cycle_months, zone)
     }
 
-    /// The months by which usage is counted, from the first.
+    /// The months by which usage is counted, from the first. The first and the last may be a part of a day.
     ///
     /// # Errors
     /// At the edge of the calendar.
     pub fn usage_periods(&self, zone: &TimeZone) -> Result<Periods, BillingError> {
-        let midnight = self
-            .from
-            .to_zoned(zone.clone())
-            .map_err(|error| BillingError::Period(error.into()))?;
-        let month = Period::containing(midnight.timestamp(), self.anchor, zone)?;
-        Ok(self.periods(month.start_date, 1, zone))
+        let first_ms = self.usage_from_ms.min(midnight_ms(self.from, zone)?);
+        let first = Timestamp::from_millisecond(first_ms).map_err(|error| BillingError::Period(error.into()))?;
+        let month = Period::containing(first, self.anchor, zone)?;
+        Ok(Periods {
+            usage: Some((self.usage_from_ms, self.usage_to_ms)),
+            ..self.periods(month.start_date, 1, zone)
+        })
     }
 
     fn periods(&self, nominal_start: Date, months: i64, zone: &TimeZone) -> Periods {
@@ -158,12 +207,18 @@ impl Phase {
             phase: self.id,
             from: self.from,
             to: self.to,
+            usage: None,
             nominal_start,
             anchor: self.anchor,
             months,
             zone: zone.clone(),
             left: MAX_PERIODS,
         }
+    }
+
+    /// Whether usage at an instant counts by these terms.
+    fn meters(&self, at_ms: i64) -> bool {
+        self.usage_from_ms <= at_ms && self.usage_to_ms.is_none_or(|to_ms| at_ms < to_ms)
     }
 
     fn holds(&self, date: Date) -> bool {
@@ -184,7 +239,7 @@ impl Contract {
             .unwrap_or_else(|| unreachable!("a contract is loaded with at least one phase"))
     }
 
-    /// The phase that an instant lies in.
+    /// The phase of the local day that an instant lies in.
     ///
     /// # Errors
     /// When the instant is at the edge of the calendar.
@@ -202,7 +257,11 @@ impl Contract {
     /// # Errors
     /// [`BillingError::NoPeriod`] before the first phase and after the last; at the edge of the calendar.
     pub fn usage_period_at(&self, at_ms: i64) -> Result<(&Phase, ChargedPeriod), BillingError> {
-        let phase = self.phase_at(at_ms)?;
+        let metering = self.phases.iter().find(|phase| phase.meters(at_ms));
+        let phase = match metering {
+            Some(phase) => phase,
+            None => self.phase_at(at_ms)?,
+        };
         let mut periods = phase.usage_periods(&self.subscription.time_zone)?;
         self.holding(phase, &mut periods, at_ms)
     }
@@ -244,6 +303,8 @@ pub struct Periods {
     phase: PhaseId,
     from: Date,
     to: Option<Date>,
+    /// Of usage: since when and until when it counts.
+    usage: Option<(i64, Option<i64>)>,
     nominal_start: Date,
     anchor: AnchorDay,
     months: i64,
@@ -258,7 +319,14 @@ impl Periods {
     /// At the edge of the calendar, or beyond [`MAX_PERIODS`].
     pub fn next_period(&mut self) -> Result<Option<ChargedPeriod>, BillingError> {
         loop {
-            if self.to.is_some_and(|to| to <= self.nominal_start.max(self.from)) {
+            let is_over = match self.usage {
+                Some((from_ms, to_ms)) => {
+                    let start_ms = midnight_ms(self.nominal_start, &self.zone)?;
+                    to_ms.is_some_and(|to_ms| to_ms <= start_ms.max(from_ms))
+                }
+                None => self.to.is_some_and(|to| to <= self.nominal_start.max(self.from)),
+            };
+            if is_over {
                 return Ok(None);
             }
             self.left = self.left.checked_sub(1).ok_or(BillingError::TooManyPeriods {
@@ -267,10 +335,49 @@ impl Periods {
             })?;
             let nominal = Period::starting(self.nominal_start, self.anchor, self.months, &self.zone)?;
             self.nominal_start = nominal.end_date;
-            if let Some(period) = nominal.within(self.from, self.to, &self.zone)? {
-                return Ok(Some(ChargedPeriod { period, nominal }));
+            let charged = match self.usage {
+                Some((from_ms, to_ms)) => self.usage_within(nominal, from_ms, to_ms)?,
+                None => {
+                    let period = nominal.within(self.from, self.to, &self.zone)?;
+                    period.map(|period| ChargedPeriod::of_days(period, nominal))
+                }
+            };
+            if charged.is_some() {
+                return Ok(charged);
             }
         }
+    }
+
+    /// The part of a month in which usage counts.
+    fn usage_within(
+        &self,
+        nominal: Period,
+        from_ms: i64,
+        to_ms: Option<i64>,
+    ) -> Result<Option<ChargedPeriod>, BillingError> {
+        let start_ms = nominal.start_ms.max(from_ms);
+        let end_ms = to_ms.map_or(nominal.end_ms, |to_ms| nominal.end_ms.min(to_ms));
+        if start_ms >= end_ms {
+            return Ok(None);
+        }
+        let start_date = local_date(start_ms, &self.zone)?;
+        let last_day = local_date(end_ms - 1, &self.zone)?;
+        let end_date = last_day
+            .tomorrow()
+            .map_err(|error| BillingError::Period(error.into()))?;
+        let is_midnight = |date, at_ms| Ok::<_, BillingError>(midnight_ms(date, &self.zone)? == at_ms);
+        Ok(Some(ChargedPeriod {
+            period: Period {
+                start_ms,
+                end_ms,
+                start_date,
+                end_date,
+            },
+            nominal,
+            paid_from: nominal.start_date.max(self.from),
+            paid_to: self.to.map_or(nominal.end_date, |to| nominal.end_date.min(to)),
+            is_whole_days: is_midnight(start_date, start_ms)? && is_midnight(end_date, end_ms)?,
+        }))
     }
 
     /// As [`Periods::next_period`], from the first one that ends after `date`.

@@ -12,7 +12,7 @@
 
 use jiff::civil::Date;
 use schemas::ids::SubscriptionId;
-use schemas::period::local_date;
+use schemas::period::{local_date, midnight_ms};
 use sqlx::{AnyConnection, Row as _};
 
 use super::change::{self, cycle_start};
@@ -68,15 +68,17 @@ async fn pause(connection: &mut AnyConnection, before: &Contract, now_ms: i64) -
         .map_err(schemas::period::PeriodError::from)?;
     // Usage and arrears that were charged are done with.
     let in_arrears = last.plan.base_timing == BaseTiming::Arrears;
-    let done = last
-        .usage_to
-        .max(last.base_to.filter(|_| in_arrears))
-        .unwrap_or(last.from);
+    let usage_to = last
+        .usage_charged_to_ms
+        .map(|to_ms| local_date(to_ms, &subscription.time_zone))
+        .transpose()?;
+    let done = usage_to.max(last.base_to.filter(|_| in_arrears)).unwrap_or(last.from);
     let from = tomorrow.max(last.from).max(done);
     if last.to.is_some_and(|to| to <= from) {
         return Ok(());
     }
-    end_phase(connection, last.id, from).await?;
+    let usage_to_ms = midnight_ms(from, &subscription.time_zone)?.max(last.usage_from_ms);
+    end_phase(connection, last.id, from, usage_to_ms).await?;
     sqlx::query("UPDATE subscriptions SET paused_from = $2 WHERE id = $1")
         .bind(subscription.id.0)
         .bind(from.to_string())
@@ -107,9 +109,11 @@ async fn go_on(connection: &mut AnyConnection, before: &Contract, now_ms: i64) -
     }
     if today <= paused_from {
         // No whole day has passed.
-        sqlx::query("UPDATE phases SET to_date = $2 WHERE id = $1")
+        let usage_to_ms = end.map(|end| midnight_ms(end, &subscription.time_zone)).transpose()?;
+        sqlx::query("UPDATE phases SET to_date = $2, usage_to_ms = $3 WHERE id = $1")
             .bind(last.id.0)
             .bind(end.map(|end| end.to_string()))
+            .bind(usage_to_ms)
             .execute(connection)
             .await?;
         return Ok(());
@@ -120,10 +124,14 @@ async fn go_on(connection: &mut AnyConnection, before: &Contract, now_ms: i64) -
         anchor: last.anchor,
         cycle_from: cycle_start(last, before, today)?,
         from: today,
+        usage_from_ms: None,
     };
     let phase = insert_phase(connection, subscription.id, &phase, now_ms).await?;
     match end {
-        Some(end) => end_phase(connection, phase, end).await,
+        Some(end) => {
+            let usage_to_ms = midnight_ms(end, &subscription.time_zone)?;
+            end_phase(connection, phase, end, usage_to_ms).await
+        }
         None => Ok(()),
     }
 }

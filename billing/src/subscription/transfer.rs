@@ -2,9 +2,10 @@
 //! completed on a day with prorated billing on both sides.
 //!
 //! The old owner's subscription ends with the day before, so that unused days come back as credit; the new owner's begins
-//! on that day, in their currency and time zone, or on the next where their midnight comes before the old owner's: an hour is
-//! charged to one of them at most. What was measured before is not the new owner's to see, and nothing from then on the old
-//! owner's (S1).
+//! on that day, in their currency and time zone, or on the next where their midnight comes before the old owner's: an hour of
+//! the base price is charged to one of them at most. Usage is the old owner's until the 5-minute window in which the service
+//! moves, and the new owner's from then on: every window is charged to one of them. What was measured before is not the new
+//! owner's to see, and nothing from then on the old owner's (S1).
 
 use jiff::tz::TimeZone;
 use schemas::db::next_id;
@@ -19,6 +20,7 @@ use super::Contract;
 use super::begin::{NewSubscription, subscribe};
 use super::change::{self, Afterwards, Cancelling, End, MAX_REASON_CHARS};
 use super::load::{addons_of, contract, subscription_of};
+use super::write::usage_turn_ms;
 use crate::BillingError;
 use crate::catalog::{self, named};
 use crate::event::{self, EventType, NewEvent};
@@ -185,7 +187,8 @@ pub async fn complete(
     }
     let recipient = inventory::customer(&mut *connection, transfer.to).await?;
     let reason = format!("transferred to {} ({id})", recipient.id);
-    let mut owned_from_ms = midnight_ms(local_date(now_ms, &recipient.time_zone)?, &recipient.time_zone)?;
+    // What is used until then is the old owner's, to see and to pay.
+    let owned_from_ms = usage_turn_ms(now_ms);
     let mut begun = None;
     if let Some(old) = subscription_of(&mut *connection, transfer.service).await? {
         let mut wanted = vec![contract(connection, old.id).await?];
@@ -197,7 +200,7 @@ pub async fn complete(
         {
             wanted.push(contract(connection, addon.id).await?);
         }
-        owned_from_ms = midnight_ms(local_date(now_ms, &old.time_zone)?, &old.time_zone)?;
+        let given_back_from_ms = midnight_ms(local_date(now_ms, &old.time_zone)?, &old.time_zone)?;
         let how = Cancelling {
             end: End::Now,
             afterwards: Afterwards::Keep,
@@ -206,7 +209,7 @@ pub async fn complete(
         };
         change::cancel_and(connection, old.id, how, &reason, actor, now_ms).await?;
         inventory::hand_over(connection, transfer.service, recipient.id, owned_from_ms).await?;
-        let started_at_ms = first_day_ms(now_ms, owned_from_ms, &recipient.time_zone)?;
+        let started_at_ms = first_day_ms(now_ms, given_back_from_ms, &recipient.time_zone)?;
         for contract in wanted {
             let phase = contract.last_phase();
             let price = catalog::price_at(
@@ -225,6 +228,7 @@ pub async fn complete(
                 parent: contract.subscription.parent.and(begun),
                 // A move begins no trial; what is left of one goes along.
                 trial_days: Some(trial_days_left(&contract, now_ms)?),
+                usage_from_ms: Some(owned_from_ms),
                 ..NewSubscription::new(transfer.service, price.id, started_at_ms)
             };
             let made = subscribe(connection, new, actor, now_ms).await?;
@@ -249,10 +253,10 @@ fn trial_days_left(contract: &Contract, now_ms: i64) -> Result<i64, BillingError
     Ok(days.max(0))
 }
 
-/// `now_ms`, or the next midnight of the new owner where their day of it began before the service was theirs.
-fn first_day_ms(now_ms: i64, owned_from_ms: i64, zone: &TimeZone) -> Result<i64, BillingError> {
+/// `now_ms`, or the next midnight of the new owner where their day of it began before the days that the old owner gets back.
+fn first_day_ms(now_ms: i64, given_back_from_ms: i64, zone: &TimeZone) -> Result<i64, BillingError> {
     let today = local_date(now_ms, zone)?;
-    if midnight_ms(today, zone)? >= owned_from_ms {
+    if midnight_ms(today, zone)? >= given_back_from_ms {
         return Ok(now_ms);
     }
     let tomorrow = today.tomorrow().map_err(|error| BillingError::Period(error.into()))?;

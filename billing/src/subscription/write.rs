@@ -4,6 +4,7 @@ use jiff::civil::Date;
 use schemas::db::next_id;
 use schemas::ids::{PhaseId, SubscriptionId};
 use schemas::period::AnchorDay;
+use schemas::window::{WINDOW_MS, WindowStart};
 use sqlx::AnyConnection;
 
 use super::Subscription;
@@ -19,6 +20,14 @@ pub(super) struct NewPhase<'a> {
     pub(super) anchor: AnchorDay,
     pub(super) cycle_from: Date,
     pub(super) from: Date,
+    /// Since when usage counts by it; `None`: from the first moment of `from`.
+    pub(super) usage_from_ms: Option<i64>,
+}
+
+/// The end of the window that holds an instant, or the instant itself where a window starts there: usage by the old terms ends
+/// there, and by the new ones begins.
+pub(super) fn usage_turn_ms(at_ms: i64) -> i64 {
+    WindowStart::containing(at_ms + WINDOW_MS - 1).start_ms()
 }
 
 pub(super) async fn insert_phase(
@@ -29,8 +38,8 @@ pub(super) async fn insert_phase(
 ) -> Result<PhaseId, BillingError> {
     let id = PhaseId(next_id(connection, "phase").await?);
     sqlx::query(
-        "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO phases (id, subscription_id, plan_id, price_id, quantity, anchor_day, cycle_from, from_date, created_at_ms, \
+         usage_from_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(id.0)
     .bind(subscription.0)
@@ -41,15 +50,23 @@ pub(super) async fn insert_phase(
     .bind(new.cycle_from.to_string())
     .bind(new.from.to_string())
     .bind(now_ms)
+    .bind(new.usage_from_ms)
     .execute(connection)
     .await?;
     Ok(id)
 }
 
-pub(super) async fn end_phase(connection: &mut AnyConnection, id: PhaseId, to: Date) -> Result<(), BillingError> {
-    sqlx::query("UPDATE phases SET to_date = $1 WHERE id = $2")
+/// Ends a phase before the local day `to`, and its usage at an instant.
+pub(super) async fn end_phase(
+    connection: &mut AnyConnection,
+    id: PhaseId,
+    to: Date,
+    usage_to_ms: i64,
+) -> Result<(), BillingError> {
+    sqlx::query("UPDATE phases SET to_date = $1, usage_to_ms = $3 WHERE id = $2")
         .bind(to.to_string())
         .bind(id.0)
+        .bind(usage_to_ms)
         .execute(connection)
         .await?;
     Ok(())

@@ -121,10 +121,7 @@ pub(crate) async fn series(
         .await?;
     let until_ms = range.to_ms.min(closed_until_ms(state.now_ms()));
     let gaps = if until_ms > range.from_ms {
-        state
-            .analytics()
-            .gaps(&metered.exporters, range.from_ms, until_ms)
-            .await?
+        state.analytics().gaps(&metered.meters, range.from_ms, until_ms).await?
     } else {
         Vec::new()
     };

@@ -11,10 +11,10 @@ use crate::auth::Role;
 use crate::testing::world::{START_MS, World};
 use crate::testing::{Browser, NOW_MS};
 
-/// Midnight of the day on which the service moves: 2025-06-15T00:00:00Z.
-const OWNED_FROM_MS: i64 = NOW_MS - 12 * HOUR_MS;
+/// When the service moves: 2025-06-15T07:00:00Z.
+const OWNED_FROM_MS: i64 = NOW_MS - 5 * HOUR_MS;
 
-/// A world in which ada's `db-primary` is bob's since this midnight; with bob's id.
+/// A world in which ada's `db-primary` is bob's since this morning; with bob's id.
 async fn moved() -> (World, CustomerId) {
     let world = World::new().await;
     let bob = billing::invoice::get(world.portal.state.db(), world.invoice_of_bob)
@@ -23,11 +23,15 @@ async fn moved() -> (World, CustomerId) {
         .invoice
         .customer;
     let mut transaction = world.portal.state.db().begin_write().await.unwrap();
-    let id = transfer::request(&mut transaction, world.transfer, bob, "T-1", NOW_MS)
+    let id = transfer::request(&mut transaction, world.transfer, bob, "T-1", OWNED_FROM_MS)
         .await
         .unwrap();
-    transfer::approve(&mut transaction, id, "admin", NOW_MS).await.unwrap();
-    transfer::complete(&mut transaction, id, "admin", NOW_MS).await.unwrap();
+    transfer::approve(&mut transaction, id, "admin", OWNED_FROM_MS)
+        .await
+        .unwrap();
+    transfer::complete(&mut transaction, id, "admin", OWNED_FROM_MS)
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     (world, bob)
 }
@@ -55,7 +59,7 @@ async fn s1_the_new_owner_sees_nothing_from_before_the_service_was_theirs() {
     let yesterday = format!("{of_ops}?from={}&to={NOW_MS}", OWNED_FROM_MS - DAY_MS);
     assert!(bytes(&ops.get(&yesterday).await.json()) > today, "staff see all of it");
 
-    // Whatever is asked for begins with the day on which it became theirs, also where the step would begin before.
+    // Whatever is asked for begins with the moment in which it became theirs, also where the step would begin before.
     for query in [
         format!("from={START_MS}&to={NOW_MS}&step=day"),
         format!("from={}&to={NOW_MS}&step=hour", OWNED_FROM_MS - 1),
@@ -75,7 +79,7 @@ async fn s1_the_new_owner_sees_nothing_from_before_the_service_was_theirs() {
         );
         let csv = bob.get(&format!("/usage/{service}/usage.csv?{query}")).await;
         let first = csv.body.lines().nth(1).unwrap();
-        assert!(first.starts_with("2025-06-15T00:00:00Z,"), "{query}: {first}");
+        assert!(first.starts_with("2025-06-15T07:00:00Z,"), "{query}: {first}");
     }
     for query in [
         "range=previous".to_owned(),
@@ -182,7 +186,7 @@ async fn s1_the_old_owner_keeps_what_it_was_charged_for_and_sees_nothing_from_th
         assert!(!ada.get(path).await.body.contains("db-primary"), "{path}");
     }
 
-    // What is still to be charged ends with the day before; both are charged their days of June.
+    // What is still to be charged ends there; both are charged their time of June.
     let usage = crate::customer::metered_usage(&world.portal.state);
     let later_ms = NOW_MS + 40 * DAY_MS;
     for customer in [world.ada, bob] {

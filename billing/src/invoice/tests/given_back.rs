@@ -387,10 +387,15 @@ struct Meanwhile<'a> {
 }
 
 impl UsageSource for Meanwhile<'_> {
+    fn corrected_from_ms(&self, now_ms: i64) -> i64 {
+        self.world.usage.corrected_from_ms(now_ms)
+    }
+
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+        self.world.usage.marks(periods)
+    }
+
     async fn settle(&self) -> Result<(), AnalyticsError> {
-        if !self.is_done.swap(true, Ordering::SeqCst) {
-            taken_back(self.world, self.invoice, Credited::Whole).await.unwrap();
-        }
         Ok(())
     }
 
@@ -399,6 +404,9 @@ impl UsageSource for Meanwhile<'_> {
         queries: &[UsageQuery],
         now_ms: i64,
     ) -> Result<Vec<analytics::PeriodUsage>, AnalyticsError> {
+        if !self.is_done.swap(true, Ordering::SeqCst) {
+            taken_back(self.world, self.invoice, Credited::Whole).await.unwrap();
+        }
         self.world.usage.period_usage(queries, now_ms).await
     }
 

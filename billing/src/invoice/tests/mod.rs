@@ -13,12 +13,14 @@ use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
 mod clocks;
+mod corrections;
 mod credits;
 mod given_back;
 mod many;
 mod proration;
 mod taxes;
 mod terms;
+mod time_of_day;
 mod unmeasured;
 
 const GIB: u64 = 1 << 30;

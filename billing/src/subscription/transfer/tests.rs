@@ -60,14 +60,20 @@ async fn f27_an_hour_is_charged_to_one_owner_at_most_whatever_their_time_zones()
             .await
             .unwrap()
             .owned_from_ms;
-        assert!(owned_from_ms <= ms(at), "{from_zone} → {to_zone}");
+        assert_eq!(
+            owned_from_ms,
+            ms(at),
+            "{from_zone} → {to_zone}: the hour is the start of a window"
+        );
         let of_old = charged(&world, old).await;
         let of_new = charged(&world, new).await;
         assert!(!of_old.is_empty() && !of_new.is_empty(), "{from_zone} → {to_zone}");
         let last = of_old.iter().map(|(_, to_ms)| *to_ms).max().unwrap();
         assert_eq!(last, owned_from_ms, "the old owner pays until it is another's");
-        assert!(of_new[0].0 >= owned_from_ms, "{from_zone} → {to_zone}");
-        assert!(of_new[0].0 - owned_from_ms <= 26 * 3_600_000, "{from_zone} → {to_zone}");
+        assert_eq!(of_new[0].0, owned_from_ms, "{from_zone} → {to_zone}: no hour is free");
+        for pair in of_old.windows(2).chain(of_new.windows(2)) {
+            assert_eq!(pair[0].1, pair[1].0, "{from_zone} → {to_zone}: nor within");
+        }
     }
 }
 

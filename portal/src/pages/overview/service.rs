@@ -1,6 +1,7 @@
 //! One service as those who watch the network see it: whose it is, what it holds, who meters it, its traffic and its peers.
 //! What it costs is for its customer and for finance.
 
+use analytics::Meters;
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -94,7 +95,11 @@ pub(super) async fn render(
         since: format::day(row.valid_from_ms, &TimeZone::UTC),
     });
     let metered = customer::metered(state, &own.service);
-    let meters = metered.exporters.iter().map(|address| exporter_name(state, *address));
+    let named = match &metered.meters {
+        Meters::Named(exporters) => exporters.as_slice(),
+        Meters::AllBut(_) => &[],
+    };
+    let meters = named.iter().map(|address| exporter_name(state, *address));
     let (bytes_in, bytes_out) = (traffic.totals.bytes_in, traffic.totals.bytes_out);
     let attacks = Attacks::of(state, id, &traffic.range, shown).await?;
     let draft = attacks.draft.clone();

@@ -73,6 +73,7 @@ fn tiers_packages_and_days_are_told_one_by_one() {
         price: "1.20".parse().unwrap(),
         days: 16,
         nominal_days: 31,
+        held: None,
     };
     let used = measured(0, Some(12_345_678));
     assert_eq!(
@@ -86,6 +87,29 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         charged_note(&percentile, &used, Money::new(455, usd)),
         "7.345678 Mbps × 1.20 × 16 ÷ 31 = 4.549581 USD, rounded once"
+    );
+    // Begun and ended within days: by the time that the terms held.
+    let held = UsageCharge::Percentile {
+        commit_bps: 5_000_000,
+        from_pool_bps: 0,
+        price: "1.20".parse().unwrap(),
+        days: 15,
+        nominal_days: 31,
+        held: Some(billing::evidence::Held {
+            ms: 16 * 86_400_000 - 600_000,
+            nominal_ms: 31 * 86_400_000,
+        }),
+    };
+    assert_eq!(
+        said(&priced(&held, &used, usd)),
+        [
+            "Price: 1.20 USD (per Mbps over it)",
+            "Days: 15.99 of 31 (the time that these terms held; the price is for a whole month)"
+        ]
+    );
+    assert_eq!(
+        charged_note(&held, &used, Money::new(455, usd)),
+        "7.345678 Mbps × 1.20 × 15.99 ÷ 31 = 4.547606 USD, rounded once"
     );
     let steps = said(&counted(&percentile, &used));
     assert!(

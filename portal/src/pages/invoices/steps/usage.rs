@@ -4,7 +4,7 @@ use billing::catalog::QuotaUnit;
 use billing::evidence::{Measured, UsageCharge};
 use billing::invoice::InvoiceLine;
 use billing::price::{PricePart, UsagePrice};
-use billing::rating::usage_parts;
+use billing::rating::{held_days, usage_parts};
 use rust_decimal::Decimal;
 use schemas::money::{Currency, Money};
 
@@ -216,16 +216,34 @@ pub(super) fn priced(charge: &UsageCharge, measured: &Measured, currency: Curren
             }
         }
     }
-    if let UsageCharge::Percentile { days, nominal_days, .. } = charge
-        && days != nominal_days
-    {
+    if let Some((days, nominal_days, is_held)) = share_of_month(charge) {
         steps.push(step(
             "Days",
             format!("{days} of {nominal_days}"),
-            "the price is for a whole month",
+            if is_held {
+                "the time that these terms held; the price is for a whole month"
+            } else {
+                "the price is for a whole month"
+            },
         ));
     }
     steps
+}
+
+/// The days of a part of a month, of how many, and whether they are the time that the terms held to the minute; nothing of a
+/// whole month, and of transfer.
+fn share_of_month(charge: &UsageCharge) -> Option<(String, i64, bool)> {
+    match charge {
+        UsageCharge::Percentile {
+            held: Some(held),
+            nominal_days,
+            ..
+        } => Some((held_days(held, *nominal_days).ok()?.to_string(), *nominal_days, true)),
+        UsageCharge::Percentile { days, nominal_days, .. } if days != nominal_days => {
+            Some((days.to_string(), *nominal_days, false))
+        }
+        _ => None,
+    }
 }
 
 /// `up to 10 GB`, `over 10 up to 110 GB`, `over 110 GB`.
@@ -260,9 +278,7 @@ pub(super) fn charged_note(charge: &UsageCharge, measured: &Measured, charged: M
         UsagePrice::Package { .. } => format!("{} × {}", decimal(part.quantity), price(part.rate, charged.currency)),
         UsagePrice::Graduated { .. } => "the sum of the tiers".to_owned(),
     };
-    if let UsageCharge::Percentile { days, nominal_days, .. } = charge
-        && days != nominal_days
-    {
+    if let Some((days, nominal_days, _)) = share_of_month(charge) {
         formula.push_str(&format!(" × {days} ÷ {nominal_days}"));
     }
     rounded(&formula, Ok(found.exact), charged)

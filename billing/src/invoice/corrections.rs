@@ -1,0 +1,103 @@
+//! Which charged months of usage are looked at again (B3).
+//!
+//! Late flows, a change of assignments, windows that were excluded, an exporter whose flows were put right: each may change
+//! what a month costs that was charged long ago. Measuring all that was ever charged at every close would cost the more the
+//! longer there are customers, so each charge keeps a mark of what it was measured from ([`UsageSource::marks`]), and only
+//! months whose mark has changed are measured again:
+//!
+//! ```text
+//! charged            usage:phs_1:2026-01-01   mark 512.31.498
+//! what is stored     2026-01-01 – 2026-02-01  mark 731.31.498     a file of that time is newer: look again
+//! ```
+//!
+//! * The customer's next document carries the difference. Where none with usage will come, because the subscription is over
+//!   or its terms know no usage any more, the difference is a document of its own, at most one a day.
+//! * Looked at is what ended within the configured reach ([`UsageSource::corrected_from_ms`]) and can be measured as a
+//!   whole: what retention has removed parts of stays as it was charged.
+//! * A mark moves in the transaction that charges the difference, or that finds there is none. An exclusion that is made or
+//!   revoked empties the marks of the months that it touches.
+
+use std::collections::{BTreeSet, HashMap};
+
+use schemas::ids::{CustomerId, SubscriptionId};
+use schemas::window::DAY_MS;
+use sqlx::AnyConnection;
+
+use super::due::Due;
+use super::history::{ChargedKey, ChargedUsage, charged_keys};
+use super::items::ChargeItem;
+use crate::catalog::Terms;
+use crate::subscription::{Contract, Phase};
+use crate::{BillingError, UsageSource};
+
+/// Documents that only correct come so far apart at least: late flows mostly come in many pieces.
+const APART_MS: i64 = DAY_MS;
+
+/// The charged months of some customers whose mark has changed.
+pub(super) struct Months(HashMap<SubscriptionId, Vec<ChargedKey>>);
+
+impl Months {
+    /// Those of the customers with ids in `between`.
+    ///
+    /// # Errors
+    /// As the database answers, or when marks cannot be read.
+    pub(super) async fn changed<U: UsageSource>(
+        connection: &mut AnyConnection,
+        usage: &U,
+        between: (CustomerId, CustomerId),
+        now_ms: i64,
+    ) -> Result<Months, BillingError> {
+        let mut months = charged_keys(connection, between, usage.corrected_from_ms(now_ms)).await?;
+        let times = months.values().flatten().map(|month| (month.from_ms, month.to_ms));
+        let marks = marks(usage, times)?;
+        for of_subscription in months.values_mut() {
+            of_subscription.retain_mut(|month| match marks.get(&(month.from_ms, month.to_ms)) {
+                Some(mark) if *mark != month.mark => {
+                    month.mark_now.clone_from(mark);
+                    true
+                }
+                _ => false,
+            });
+        }
+        Ok(Months(months))
+    }
+
+    /// Takes those of a customer that are to be looked at now: all of them where there will be a document, else those of
+    /// contracts that no document with usage will come of.
+    pub(super) fn take(&mut self, contracts: &[Contract], has_document: bool) -> Vec<ChargedKey> {
+        let looked_at = contracts
+            .iter()
+            .filter(|contract| has_document || !awaits_usage(contract));
+        let months = looked_at.filter_map(|contract| self.0.remove(&contract.subscription.id));
+        months.flatten().collect()
+    }
+}
+
+/// Whether usage of a contract is still to be charged.
+fn awaits_usage(contract: &Contract) -> bool {
+    let is_open = |phase: &Phase| {
+        let charged_to_ms = phase.usage_charged_to_ms.unwrap_or(phase.usage_from_ms);
+        phase.plan.terms != Terms::Flat && phase.usage_to_ms.is_none_or(|end_ms| charged_to_ms < end_ms)
+    };
+    contract.phases.iter().any(is_open)
+}
+
+/// What the usage of some times is measured from, each asked for once; nothing of those that cannot be measured any more.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn marks<U: UsageSource>(
+    usage: &U,
+    times: impl Iterator<Item = (i64, i64)>,
+) -> Result<HashMap<(i64, i64), String>, BillingError> {
+    let times: Vec<(i64, i64)> = times.collect::<BTreeSet<_>>().into_iter().collect();
+    let marks = usage.marks(&times)?;
+    let known = times.into_iter().zip(marks);
+    Ok(known.filter_map(|(time, mark)| Some((time, mark?))).collect())
+}
+
+/// Whether a document would only correct, and the one before that corrected the same is not a day old.
+pub(super) fn is_too_soon(due: &[Due], items: &[ChargeItem], months: &[(usize, ChargedUsage)], now_ms: i64) -> bool {
+    let adjusted_at_ms = months.iter().filter_map(|(_, month)| month.adjusted_at_ms).max();
+    due.is_empty() && items.is_empty() && adjusted_at_ms.is_some_and(|at_ms| now_ms < at_ms + APART_MS)
+}
