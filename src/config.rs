@@ -22,7 +22,9 @@ use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
-use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig, SessionScope};
+use schemas::metering::{
+    ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
+};
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
 
@@ -382,6 +384,21 @@ impl Config {
                     bail!("exporter {address}: a sampling rate of 0 is not a rate; 1 means unsampled");
                 }
             }
+            if let Some(seconds) = exporter.active_timeout_s
+                && !(1..=ACTIVE_TIMEOUT_S_MAX).contains(&seconds)
+            {
+                bail!(
+                    "exporter {address}: active_timeout_s = {seconds} is out of range: use 1 to {ACTIVE_TIMEOUT_S_MAX}, as set on \
+                     the router, or leave the key out to go by what it announces or shows"
+                );
+            }
+            if exporter.layer2_octets > LAYER2_OCTETS_MAX {
+                bail!(
+                    "exporter {address}: layer2_octets = {} is more than a frame has: use 14 for Ethernet, 18 with a VLAN tag, \
+                     at most {LAYER2_OCTETS_MAX}",
+                    exporter.layer2_octets
+                );
+            }
         }
         Ok(())
     }
@@ -588,6 +605,14 @@ mod tests {
             ("[retention]\nflows = { max_age_days = 7 }", "allow_unbilled_deletion"),
             ("[retention]\nflow = { max_age_days = 70 }", "flows, usage_5m"),
             ("[retention]\nflows = { max_age = 70 }", "max_age"),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\nactive_timeout_s = 0",
+                "active_timeout_s = 0 is out of range",
+            ),
+            (
+                "[[exporter]]\naddress = '192.0.2.1'\nlayer2_octets = 1400",
+                "use 14 for Ethernet",
+            ),
             ("[collector]\ndefault_sampling_rate = 0", "not a rate"),
             (
                 "[collection]\nretry_days = [5, 3]",

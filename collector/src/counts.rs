@@ -114,6 +114,22 @@ counters! {
     FlowsRateImplausible = "flows_rate_implausible",
     /// Flows whose packets the exporter did not forward: kept, never metered.
     FlowsDiscarded = "flows_discarded_by_exporter",
+    /// Flows with neither next hop nor output interface that are taken as forwarded: no setting says that they were discarded.
+    FlowsWithoutRoute = "flows_without_route",
+    /// Flows made of the answering half of a record.
+    FlowsOfAnswers = "flows_of_answers",
+    /// Flows whose bytes are the difference of running totals, or a total itself.
+    FlowsOfTotals = "flows_of_totals",
+    /// Totals of sessions that were forgotten: what was billed of them is not known, and nothing more is.
+    TotalsForgotten = "flow_totals.forgotten",
+    /// Second observations of the same packets by the same exporter: kept, not metered.
+    FlowsSecondObservation = "flows_second_observation",
+    /// Flows whose layer-2 octets were taken off.
+    FlowsLayer2TakenOff = "flows_layer2_taken_off",
+    /// Flows whose span was bounded by the active timeout, by what said so.
+    SpansBoundedConfigured = "spans_bounded.configured",
+    SpansBoundedOptions = "spans_bounded.options",
+    SpansBoundedLearned = "spans_bounded.learned",
     TimesNegativeDuration = "times_normalised.negative_duration",
     TimesFuture = "times_normalised.future",
     TimesTooOld = "times_normalised.too_old",

@@ -77,8 +77,11 @@ pub struct FlowTimes {
     pub negative_duration: bool,
     /// It ended later than it was received: moved to end when it was received.
     pub future: bool,
-    /// It ended too long ago, and was moved to end when it was received, or began too long ago, and was shortened.
+    /// It ended too long ago, and was moved to end when it was received.
     pub too_old: bool,
+    /// It began too long ago, and was shortened; [`FlowTimes::reported_start_ms`] is its start as it was told, moved with its end.
+    pub too_long: bool,
+    pub reported_start_ms: i64,
 }
 
 /// Makes the times of a flow plausible.
@@ -102,8 +105,9 @@ pub fn normalise(start_ms: Option<i64>, end_ms: Option<i64>, received_at_ms: i64
     } else {
         end
     };
-    let began_too_long_ago = duration_ms > limits.max_flow_duration_ms;
-    if began_too_long_ago {
+    let too_long = duration_ms > limits.max_flow_duration_ms;
+    let reported_start_ms = end_ms_plausible.saturating_sub(duration_ms);
+    if too_long {
         duration_ms = limits.max_flow_duration_ms;
     }
     FlowTimes {
@@ -112,7 +116,9 @@ pub fn normalise(start_ms: Option<i64>, end_ms: Option<i64>, received_at_ms: i64
         missing: start_ms.is_none() || end_ms.is_none(),
         negative_duration,
         future,
-        too_old: ended_too_long_ago || began_too_long_ago,
+        too_old: ended_too_long_ago,
+        too_long,
+        reported_start_ms,
     }
 }
 
@@ -195,8 +201,8 @@ mod tests {
         assert_eq!((old.start_ms, old.end_ms, old.too_old), (NOW_MS - 4_000, NOW_MS, true));
         let long = times(Some(NOW_MS - 100_000_000), Some(NOW_MS));
         assert_eq!(
-            (long.start_ms, long.end_ms, long.too_old),
-            (NOW_MS - 86_400_000, NOW_MS, true)
+            (long.start_ms, long.end_ms, long.too_old, long.too_long),
+            (NOW_MS - 86_400_000, NOW_MS, false, true)
         );
         let extreme = times(Some(i64::MIN), Some(i64::MAX));
         assert!(extreme.start_ms <= extreme.end_ms && extreme.end_ms == NOW_MS);

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Found, Target};
-use crate::flow::{Boundary, Flow, FlowColumns, Metered, was_discarded};
+use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -88,7 +88,29 @@ pub struct ExporterConfig {
     /// What its templates, options and sequence numbers hold for.
     #[serde(default)]
     pub sessions: SessionScope,
+    /// Seconds after which it reports a flow that goes on: no record holds older bytes. Where absent, what the exporter announces or
+    /// its records show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_timeout_s: Option<u32>,
+    /// Next hop and output interface both zero mean a discarded packet, as Junos says with `report-zero-oif-gw-on-discard`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_route_is_discard: bool,
+    /// Whether IE 23 and 24 beside IE 1 and 2 count the answering direction; where absent they do not, and are pointed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_bytes_are_answer: Option<bool>,
+    /// Octets of layer 2 in the bytes that it reports, per packet; they are taken off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub layer2_octets: u16,
 }
+
+fn is_zero(octets: &u16) -> bool {
+    *octets == 0
+}
+
+/// More than a frame has: an Ethernet header, two VLAN tags and a check sequence, or a label stack.
+pub const LAYER2_OCTETS_MAX: u16 = 64;
+/// Cisco's largest, a week: what is longer is no timeout.
+pub const ACTIVE_TIMEOUT_S_MAX: u32 = 604_800;
 
 impl ExporterConfig {
     /// Which observation counts. A router that samples packets where they come in and where they go out reports each
@@ -116,6 +138,10 @@ impl ExporterConfig {
             default_sampling_rate: None,
             v5_sampling_mode_bits: None,
             sessions: SessionScope::Port,
+            active_timeout_s: None,
+            zero_route_is_discard: false,
+            out_bytes_are_answer: None,
+            layer2_octets: 0,
         }
     }
 }
@@ -183,6 +209,8 @@ mod by_index {
 struct Meter {
     mode: MeterMode,
     direction: MeterDirection,
+    /// The configuration says which observation counts: marks of the decoder do not.
+    direction_is_configured: bool,
     external: HashSet<u32>,
 }
 
@@ -200,6 +228,7 @@ struct Seen {
     direction: u8,
     end_at_ms: i64,
     forwarding_status: u8,
+    marks: u16,
 }
 
 struct Judged {
@@ -233,6 +262,7 @@ impl Enricher {
                 Meter {
                     mode: exporter.meter,
                     direction: exporter.metered_direction(),
+                    direction_is_configured: exporter.direction.is_some(),
                     external,
                 },
             )
@@ -269,6 +299,7 @@ impl Enricher {
             direction: flow.direction,
             end_at_ms: flow.end_at_ms,
             forwarding_status: flow.forwarding_status,
+            marks: flow.marks,
         };
         let judged = self.judge(self.meters.get(&flow.exporter), &seen);
         flow.src_service = judged.src_service;
@@ -317,6 +348,7 @@ impl Enricher {
                 direction: flows.direction[row],
                 end_at_ms: flows.end_at_ms[row],
                 forwarding_status: flows.forwarding_status[row],
+                marks: flows.marks[row],
             };
             let judged = self.judge(meter, &seen);
             flows.src_service[row] = judged.src_service;
@@ -352,7 +384,7 @@ impl Enricher {
         let metered = match (in_boundary, out_boundary) {
             // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
             _ if was_discarded(seen.forwarding_status) => Metered::No,
-            _ if mode == MeterMode::Off || !observation_counts(meter, seen.direction) => Metered::No,
+            _ if mode == MeterMode::Off || !observation_counts(meter, seen.direction, seen.marks) => Metered::No,
             (Boundary::External, Boundary::Internal) => Metered::In,
             (Boundary::Internal, Boundary::External) => Metered::Out,
             _ => Metered::No,
@@ -385,7 +417,11 @@ fn boundary_of(meter: &Meter, if_index: u32) -> Boundary {
 
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
 /// observation that is known to be the other one is dropped.
-fn observation_counts(meter: Option<&Meter>, direction: u8) -> bool {
+/// Where nothing is configured, a second observation of packets that were metered at the exporter's other side is one, too.
+fn observation_counts(meter: Option<&Meter>, direction: u8, marked: u16) -> bool {
+    if marked & marks::SECOND_OBSERVATION != 0 && !meter.is_some_and(|m| m.direction_is_configured) {
+        return false;
+    }
     match meter.map_or(MeterDirection::Both, |m| m.direction) {
         MeterDirection::Both => true,
         MeterDirection::Ingress => direction != 1,
@@ -418,6 +454,40 @@ mod tests {
         }])
         .unwrap();
         Enricher::new(&config, Arc::new(assignments))
+    }
+
+    #[test]
+    fn a_second_observation_counts_only_where_the_configuration_says_which_one_does() {
+        let of = |direction, observed, marks| {
+            let mut flow = Flow {
+                exporter: "198.51.100.1".parse().unwrap(),
+                src_addr: "8.8.8.8".parse().unwrap(),
+                dst_addr: "192.0.2.1".parse().unwrap(),
+                direction: observed,
+                marks,
+                ..Flow::default()
+            };
+            let enricher = enricher(MeterMode::Addresses, direction);
+            enricher.enrich(&mut flow);
+            let mut columns: FlowColumns = std::iter::once(flow).collect();
+            enricher.enrich_columns(&mut columns);
+            assert_eq!(columns.row(0), flow);
+            flow.metered
+        };
+        assert_eq!(of(None, 0, 0), Metered::In);
+        assert_eq!(of(None, 1, 0), Metered::In, "an answer that is called egress");
+        assert_eq!(of(None, 1, marks::SECOND_OBSERVATION), Metered::No);
+        for (direction, metered) in [
+            (MeterDirection::Ingress, Metered::No),
+            (MeterDirection::Egress, Metered::In),
+            (MeterDirection::Both, Metered::In),
+        ] {
+            assert_eq!(
+                of(Some(direction), 1, marks::SECOND_OBSERVATION),
+                metered,
+                "{direction:?}"
+            );
+        }
     }
 
     fn judged(

@@ -76,16 +76,19 @@ pub enum Guess {
     RateAppliedTwice,
     IngressOnly,
     CountedTwice,
+    /// The exporter counts the Ethernet header with each packet.
+    Layer2Octets,
     NotSampled,
 }
 
 impl Guess {
-    pub const ALL: [Guess; 6] = [
+    pub const ALL: [Guess; 7] = [
         Guess::SamplingRate,
         Guess::RateNotApplied,
         Guess::RateAppliedTwice,
         Guess::IngressOnly,
         Guess::CountedTwice,
+        Guess::Layer2Octets,
         Guess::NotSampled,
     ];
 
@@ -97,6 +100,7 @@ impl Guess {
             Guess::RateAppliedTwice => "sampling rate applied twice?",
             Guess::IngressOnly => "ingress only?",
             Guess::CountedTwice => "counted at ingress and egress?",
+            Guess::Layer2Octets => "octets of layer 2 counted?",
             Guess::NotSampled => "not sampled?",
         }
     }
@@ -167,6 +171,16 @@ impl Case<'_> {
         u128::from(metered.abs_diff(counter)) * PPM <= allowed
     }
 
+    /// Octets of the Ethernet headers of all packets, by the largest rate.
+    fn ethernet_headers(&self) -> u64 {
+        const ETHERNET_HEADER: u64 = 14;
+        let packets = self
+            .observed
+            .samples
+            .saturating_mul(u64::from(self.observed.sampling_rate));
+        packets.saturating_mul(ETHERNET_HEADER)
+    }
+
     fn guess(&self) -> Guess {
         let (metered, counter) = (self.observed.wire.bytes, self.counter_bytes);
         let rate = u64::from(self.observed.sampling_rate);
@@ -174,6 +188,8 @@ impl Case<'_> {
             Guess::IngressOnly
         } else if self.fits(metered, counter.saturating_mul(2)) {
             Guess::CountedTwice
+        } else if metered > counter && self.fits(metered.saturating_sub(self.ethernet_headers()), counter) {
+            Guess::Layer2Octets
         } else if rate == 1 && metered.saturating_mul(RATE_FACTOR_MIN) <= counter {
             Guess::RateNotApplied
         } else if rate >= RATE_FACTOR_MIN && self.fits(metered / rate, counter) {
@@ -270,6 +286,10 @@ mod tests {
     #[test]
     fn a_clear_ratio_is_told_by_its_likely_cause() {
         let twice = Some(Guess::CountedTwice);
+        // Packets of 120 bytes on the wire, and 14 more of each.
+        let small = observed(134_000_000, 1_000_000, 1);
+        let (verdict, guess) = judge(&case(&small, 120_000_000));
+        assert_eq!((verdict, guess), (Verdict::Mismatch, Some(Guess::Layer2Octets)));
         for (metered, counter, rate, expected) in [
             (50 * GB, 100 * GB, 1_000, Some(Guess::IngressOnly)),
             (200 * GB, 100 * GB, 1_000, twice),

@@ -224,6 +224,10 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         port: status.port,
         clock_offset_ms: status.clock_offset_ms,
         agent: None,
+        active_timeout_s: status.active_timeout.map(|timeout| timeout.seconds()),
+        active_timeout_source: status.active_timeout.map_or("", |timeout| timeout.words()).to_owned(),
+        observes_twice: status.observes_twice,
+        has_out_counters: status.has_out_counters,
     };
     (status.exporter, view)
 }
@@ -254,6 +258,7 @@ fn sflow_view(status: &AgentStatus) -> (Address, DomainView) {
         port: 0,
         clock_offset_ms: None,
         agent: Some(status.agent).filter(|agent| *agent != Address::UNSPECIFIED),
+        ..DomainView::default()
     };
     (status.exporter, view)
 }

@@ -3,8 +3,10 @@
 
 mod discard;
 pub mod dispatch;
+pub mod ingress;
 pub mod netflow;
 mod packet_header;
+pub mod reading;
 pub mod sflow;
 
 use schemas::address::Address;

@@ -30,6 +30,8 @@ use schemas::metering::{MeteringConfig, SessionScope};
 use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::reading::Reading;
+
 pub use announced::{AnnouncedRates, MAX_SAMPLERS_PER_EXPORTER, Named, Selector, WHOLE_DOMAIN};
 use announced::{Found, jumps};
 pub use elements::{SamplingElements, Told, v5_rate};
@@ -85,6 +87,8 @@ pub struct ExporterSampling {
     pub v5_mode_bits: Option<bool>,
     /// All UDP ports of it are one transport session.
     pub joins_ports: bool,
+    /// What its records mean.
+    pub reading: Reading,
 }
 
 /// Sampling as configured.
@@ -117,6 +121,7 @@ impl From<&MeteringConfig> for SamplingConfig {
                     default_rate: exporter.default_sampling_rate,
                     v5_mode_bits: exporter.v5_sampling_mode_bits,
                     joins_ports: exporter.sessions == SessionScope::Address,
+                    reading: Reading::from(exporter),
                 },
             )
         });
@@ -137,6 +142,7 @@ impl SamplingConfig {
             default_rate: known(own.default_rate).or(known(self.default_rate)),
             v5_mode_bits: own.v5_mode_bits.or(Some(self.v5_mode_bits)),
             joins_ports: own.joins_ports,
+            reading: own.reading,
         }
     }
 

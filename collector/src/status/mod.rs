@@ -3,6 +3,7 @@
 //! Written whole and atomically after each segment, read by whoever shows it ([`read`]). Cumulative numbers go on across
 //! restarts, because they are kept in the journal's checkpoint. Imports keep theirs in `imports.json`; [`read`] adds both.
 
+mod layer2;
 mod summary;
 mod track;
 
@@ -15,6 +16,8 @@ use schemas::address::Address;
 use schemas::flow::Boundary;
 use schemas::metering::MeterMode;
 use serde::{Deserialize, Serialize};
+
+pub use layer2::{HeaderSizes, LAYER2_OCTETS};
 
 use crate::decode::netflow::TemplateStatus;
 use crate::receive::ListenKind;
@@ -105,6 +108,9 @@ pub struct ExporterStatus {
     pub refused_at_ms: i64,
     /// Every counter of this exporter by name, rejections among them (`datagrams_rejected.short`, …).
     pub counters: BTreeMap<String, u64>,
+    /// What packets without payload say of the bytes it counts.
+    #[serde(default)]
+    pub header_sizes: HeaderSizes,
     pub domains: Vec<DomainView>,
     /// In order of index.
     #[serde(with = "interfaces")]
@@ -140,6 +146,14 @@ pub struct DomainView {
     pub clock_offset_ms: Option<i64>,
     /// The sFlow agent that it says it is, where another exporter has that address for its name.
     pub agent: Option<Address>,
+    /// By which the spans of long flows are bounded; `None` where nobody said and nothing showed.
+    pub active_timeout_s: Option<u64>,
+    /// Where the timeout came from, in words for people.
+    pub active_timeout_source: String,
+    /// It was seen to observe packets on their way in and out.
+    pub observes_twice: bool,
+    /// Its templates have IE 23 beside IE 1.
+    pub has_out_counters: bool,
 }
 
 /// One interface that flows crossed.
@@ -201,6 +215,7 @@ impl ExporterStatus {
             bytes_scaled: 0,
             flows_without_rate: 0,
             protocol_versions: BTreeSet::new(),
+            header_sizes: HeaderSizes::default(),
             sampling_rate: 0,
             sequence_lost: 0,
             refused_at_ms: 0,
@@ -271,6 +286,7 @@ impl ExporterStatus {
         for (name, value) in &other.counters {
             *self.counters.entry(name.clone()).or_default() += value;
         }
+        self.header_sizes.add(other.header_sizes);
         if other_is_newer || self.sampling_rate == 0 {
             self.sampling_rate = other.sampling_rate;
         }

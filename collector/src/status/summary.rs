@@ -1,5 +1,6 @@
 //! What the status needs to know of many flows, summed up beside their encoding so that nobody walks over them twice.
 
+use super::layer2::HeaderSizes;
 use schemas::address::Address;
 use schemas::flow::{Boundary, FlowColumns};
 use schemas::sampling::scaled;
@@ -42,6 +43,7 @@ pub(super) struct ExporterSums {
     pub(super) flows_without_rate: u64,
     /// The last one that was known.
     pub(super) sampling_rate: Option<u32>,
+    pub(super) header_sizes: HeaderSizes,
     pub(super) minutes: Vec<MinuteSums>,
     /// In the order of first appearance.
     pub(super) interfaces: Vec<InterfaceSums>,
@@ -84,6 +86,7 @@ impl ExporterSums {
             bytes_scaled: 0,
             flows_without_rate: 0,
             sampling_rate: None,
+            header_sizes: HeaderSizes::default(),
             minutes: Vec::new(),
             interfaces: Vec::new(),
             near: [u32::MAX; NEAR_SLOTS],
@@ -97,6 +100,8 @@ impl ExporterSums {
             let (bytes, rate) = (flows.bytes[row], flows.sampling_rate[row]);
             let bytes_scaled = scaled(bytes, rate, flows.sampling_divisor[row]);
             self.packets = self.packets.saturating_add(flows.packets[row]);
+            self.header_sizes
+                .look_at(flows.ip_protocol[row], flows.tcp_flags[row], bytes, flows.packets[row]);
             self.bytes = self.bytes.saturating_add(bytes);
             self.bytes_scaled = self.bytes_scaled.saturating_add(bytes_scaled);
             if rate == 0 {

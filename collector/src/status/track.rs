@@ -244,6 +244,7 @@ impl Tracked {
         status.bytes = status.bytes.saturating_add(sums.bytes);
         status.bytes_scaled = status.bytes_scaled.saturating_add(sums.bytes_scaled);
         status.flows_without_rate += sums.flows_without_rate;
+        status.header_sizes.add(sums.header_sizes);
         if let Some(sampling_rate) = sums.sampling_rate {
             status.sampling_rate = sampling_rate;
         }

@@ -10,7 +10,7 @@ use netflow_parser::variable_versions::{ipfix, v9};
 use netflow_parser::{FieldValue, NetflowPacket, NetflowParser};
 use proptest::prelude::*;
 use schemas::address::Address;
-use schemas::flow::Flow;
+use schemas::flow::{Flow, marks};
 
 use crate::golden::{golden_dir, read, read_pcap};
 
@@ -232,7 +232,10 @@ fn compare(payloads: &[Vec<u8>]) -> usize {
         );
         expected.extend(oracle.records(payload).iter().filter_map(plain_reading));
     }
-    let ours: Vec<Flow> = out.flows.rows().iter().map(compared).collect();
+    // Of a record that counts both directions only the first is compared.
+    let rows = out.flows.rows().into_iter();
+    let first_halves = rows.filter(|flow| !flow.is_marked(marks::ANSWER));
+    let ours: Vec<Flow> = first_halves.map(|flow| compared(&flow)).collect();
     for (index, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
         assert_eq!(ours, expected, "flow {index}");
     }
@@ -295,8 +298,7 @@ fn kept_field() -> impl Strategy<Value = Field> {
     let lengths: &[(u16, &[u16])] = &[
         (1, &[1, 2, 3, 4, 8]),
         (2, &[1, 2, 4, 8]),
-        (85, &[4, 8]),
-        (86, &[4, 8]),
+        // Not 85 and 86: running totals are differenced, which the plain reading does not do.
         (23, &[4, 8]),
         (24, &[4, 8]),
         (4, &[1]),

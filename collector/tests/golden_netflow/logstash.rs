@@ -165,7 +165,7 @@ fn uptime_instant_ms(value: &Value) -> i64 {
 fn compare_times(case: &str, netflow: &Value, flow: &Flow) {
     if !netflow["flowEndMilliseconds"].is_null() {
         let times = ["flowStartMilliseconds", "flowEndMilliseconds"].map(|name| instant_ms(&netflow[name]));
-        assert_eq!([flow.start_at_ms, flow.end_at_ms], times);
+        assert_eq!([flow.reported_start(), flow.end_at_ms], times);
     }
     if netflow["last_switched"].is_null() {
         return;
@@ -201,8 +201,9 @@ fn every_capture_decodes_to_its_expected_events() {
         let mut decoder = decoder();
         let out = decode(&mut decoder, &captured);
         let count = |counter| out.counts.total(counter);
+        let answers = count(Counter::FlowsOfAnswers) as usize;
         let ours = (
-            out.flows.len(),
+            out.flows.len() - answers,
             count(Counter::OptionsRecords),
             count(Counter::RecordsWithoutCounters),
         );

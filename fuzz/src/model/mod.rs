@@ -20,7 +20,8 @@ use schemas::address::Address;
 use schemas::flow::{DIRECTION_UNKNOWN, Flow, marks};
 
 use record::{Ranks, Values, template_record};
-use rules::{END_ELEMENTS, START_ELEMENTS, be16, be32, cannot_be, follows, is_v9_message, mark_discarded, number};
+pub use rules::as_told;
+use rules::{END_ELEMENTS, START_ELEMENTS, be16, be32, cannot_be, follows, is_v9_message, mark_without_route, number};
 
 const VARIABLE_LENGTH: u16 = 65535;
 const FIRST_TEMPLATE_ID: u16 = 256;
@@ -33,6 +34,8 @@ pub struct Model {
     pub flows: Vec<Flow>,
     /// A record carried the head of a packet (IE 313, 315), which the model does not read: it cannot judge this input.
     pub met_a_packet_section: bool,
+    /// A record's counters run on (IE 85, IE 233): what it adds depends on records before, which the model does not remember.
+    pub met_totals: bool,
     counts: BTreeMap<Counter, u64>,
 }
 
@@ -128,10 +131,10 @@ pub const COUNTERS: &[Counter] = &[
     Counter::FlowsSamplerNotAnnounced,
     Counter::FlowsRateImplausible,
     Counter::FlowsDiscarded,
+    Counter::FlowsOfAnswers,
     Counter::TemplatesExpired,
     Counter::TimesNegativeDuration,
     Counter::TimesFuture,
-    Counter::TimesTooOld,
     Counter::TimesMissing,
 ];
 
@@ -274,7 +277,7 @@ impl Model {
             if word32(8) != 0 {
                 flow.next_hop = address(8);
             }
-            mark_discarded(&mut flow);
+            mark_without_route(&mut flow);
             let at = |at| resolve(TimeKind::SysUptime, word32(at).into(), clock);
             self.push(flow, at(24), at(28), limits);
         }
@@ -288,7 +291,6 @@ impl Model {
         self.add(Counter::TimesMissing, times.missing.into());
         self.add(Counter::TimesNegativeDuration, times.negative_duration.into());
         self.add(Counter::TimesFuture, times.future.into());
-        self.add(Counter::TimesTooOld, times.too_old.into());
         self.add(Counter::FlowsWithoutRate, u64::from(flow.sampling_rate == 0));
         let marked = |mark| u64::from(flow.marks & mark != 0);
         let (ambiguous, not_announced) = (marked(marks::RATE_AMBIGUOUS), marked(marks::SAMPLER_NOT_ANNOUNCED));
@@ -659,6 +661,7 @@ impl Model {
 
     fn flow_record(&mut self, context: &Context<'_>, values: &Values<'_>, boot_ms: Option<i64>, id: u16) {
         let bytes: Ranks<'_> = &[&[1], &[85], &[23], &[171], &[231], &[352, 417]];
+        self.met_totals |= values.has(&[&[233]]) || (values.has(&[&[85]]) && !values.has(&[&[1]]));
         let of_vendor = if values.has(bytes) { None } else { values.procera() };
         if !values.has(bytes) && of_vendor.is_none() {
             self.met_a_packet_section |= values.has_packet_section;
@@ -742,7 +745,7 @@ impl Model {
         flow.sampling_divisor = chosen.divisor;
         flow.marks |= chosen.marks();
         if values.has(&[&[14], &[253]]) && values.has(&[&[15, 62], &[18, 63]]) {
-            mark_discarded(&mut flow);
+            mark_without_route(&mut flow);
         }
         let own_boot_ms = match values.number(&[&[160]]) {
             0 => boot_ms,
@@ -770,5 +773,47 @@ impl Model {
             }
         }
         self.push(flow, start_ms, end_ms, context.limits);
+        self.answer(values);
+    }
+
+    /// The other direction of the record that gave the last flow.
+    fn answer(&mut self, values: &Values<'_>) {
+        let bytes = values.answer(&[(true, 1), (false, 232), (true, 85)]).unwrap_or(0);
+        let packets = values.answer(&[(true, 2), (false, 299), (true, 86)]).unwrap_or(0);
+        let Some(flow) = self.flows.last().copied().filter(|_| bytes > 0 || packets > 0) else {
+            return;
+        };
+        let answer = Flow {
+            src_addr: flow.dst_addr,
+            dst_addr: flow.src_addr,
+            src_port: flow.dst_port,
+            dst_port: flow.src_port,
+            src_as: flow.dst_as,
+            dst_as: flow.src_as,
+            src_mask: flow.dst_mask,
+            dst_mask: flow.src_mask,
+            in_if: flow.out_if,
+            out_if: flow.in_if,
+            in_vlan: flow.out_vlan,
+            out_vlan: flow.in_vlan,
+            next_hop: Address::UNSPECIFIED,
+            direction: DIRECTION_UNKNOWN,
+            tcp_flags: values.answer(&[(true, 6)]).unwrap_or(0) as u8,
+            tos: values.answer(&[(true, 5)]).map_or(flow.tos, |tos| tos as u8),
+            marks: (flow.marks & !marks::NO_ROUTE) | marks::ANSWER,
+            bytes,
+            packets,
+            ..flow
+        };
+        self.add(Counter::FlowRecords, 1);
+        self.add(Counter::FlowsOfAnswers, 1);
+        self.add(Counter::FlowsWithoutRate, u64::from(answer.sampling_rate == 0));
+        let marked = |mark| u64::from(answer.marks & mark != 0);
+        let (ambiguous, not_announced) = (marked(marks::RATE_AMBIGUOUS), marked(marks::SAMPLER_NOT_ANNOUNCED));
+        self.add(Counter::FlowsRateAmbiguous, ambiguous);
+        self.add(Counter::FlowsSamplerNotAnnounced, not_announced);
+        self.add(Counter::FlowsRateImplausible, marked(marks::RATE_IMPLAUSIBLE));
+        self.add(Counter::FlowsDiscarded, u64::from(answer.forwarding_status >> 6 == 2));
+        self.flows.push(answer);
     }
 }

@@ -9,7 +9,7 @@ use super::{Field, Template, VARIABLE_LENGTH, be16, be32, number};
 /// Elements that speak of one column, best first; those of one rank are alike.
 pub(super) type Ranks<'a> = &'a [&'a [u16]];
 
-/// One record: its fields with their values, those of enterprises and of no length left out.
+/// One record: its fields with their values, those of no length and of enterprises left out, but for reverse ones (RFC 5103).
 pub(super) struct Values<'a> {
     fields: Vec<Value<'a>>,
     /// All fields that have a length.
@@ -21,6 +21,7 @@ pub(super) struct Values<'a> {
 struct Value<'a> {
     element: u16,
     is_scope: bool,
+    is_reverse: bool,
     bytes: &'a [u8],
 }
 
@@ -55,8 +56,20 @@ impl<'a> Values<'a> {
     pub(super) fn of(&self, elements: &[u16]) -> impl Iterator<Item = &'a [u8]> {
         self.fields
             .iter()
-            .filter(|value| !value.is_scope && elements.contains(&value.element))
+            .filter(|value| !value.is_scope && !value.is_reverse && elements.contains(&value.element))
             .map(|value| value.bytes)
+    }
+
+    /// Of the answering direction: the first value that is not 0 of the best of (is reverse, element) that the record has.
+    pub(super) fn answer(&self, ranks: &[(bool, u16)]) -> Option<u64> {
+        let of = |(is_reverse, element): (bool, u16)| {
+            self.fields
+                .iter()
+                .filter(move |value| !value.is_scope && (value.is_reverse, value.element) == (is_reverse, element))
+                .map(|value| number(value.bytes))
+        };
+        let best = ranks.iter().find(|rank| of(**rank).next().is_some())?;
+        Some(of(*best).find(|value| *value != 0).unwrap_or(0))
     }
 
     pub(super) fn has(&self, ranks: Ranks<'_>) -> bool {
@@ -247,8 +260,11 @@ impl Template {
                 });
             }
             let is_interface = matches!((is_v9, field.element), (true, _) | (false, 10 | 14));
-            if field.enterprise == 0 && field.length > 0 {
+            const REVERSE: u32 = 29305;
+            let is_reverse = field.enterprise == REVERSE;
+            if (field.enterprise == 0 || is_reverse) && field.length > 0 {
                 values.push(Value {
+                    is_reverse,
                     element: field.element,
                     is_scope: index < self.scopes && is_interface,
                     bytes,

@@ -1,8 +1,9 @@
 //! What the model and the decoder must agree on, rule by rule.
 
+use collector::decode::netflow::DecodeLimits;
 use collector::times::{Clock, TimeKind};
 use schemas::address::Address;
-use schemas::flow::{FORWARDING_DROPPED, Flow};
+use schemas::flow::{Flow, SpanBound, marks};
 
 pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
@@ -50,14 +51,6 @@ pub(super) fn is_v9_message(rest: &[u8], clock: Clock) -> bool {
     same_uptime && (i64::from(seconds) * 1000).abs_diff(clock.export_ms) <= 60_000
 }
 
-/// Neither next hop nor output interface, though it came in somewhere, and no other word on it: dropped.
-pub(super) fn mark_discarded(flow: &mut Flow) {
-    let goes_nowhere = flow.out_if == 0 && flow.next_hop == Address::UNSPECIFIED;
-    if goes_nowhere && flow.in_if != 0 && flow.forwarding_status == 0 {
-        flow.forwarding_status = FORWARDING_DROPPED;
-    }
-}
-
 pub(super) const START_ELEMENTS: [(u16, TimeKind); 6] = [
     (152, TimeKind::Milliseconds),
     (154, TimeKind::Ntp),
@@ -78,3 +71,22 @@ pub(super) const END_ELEMENTS: [(u16, TimeKind); 10] = [
     (324, TimeKind::Ntp),
     (325, TimeKind::Ntp),
 ];
+
+/// A flow of the decoder as its record told it: without what the decoder knows of other records.
+pub fn as_told(flow: &Flow, limits: &DecodeLimits) -> Flow {
+    Flow {
+        start_at_ms: flow.reported_start().max(flow.end_at_ms - limits.max_flow_duration_ms),
+        reported_start_at_ms: 0,
+        span_bound: SpanBound::None,
+        marks: flow.marks & !marks::SECOND_OBSERVATION,
+        ..*flow
+    }
+}
+
+/// Neither next hop nor output interface, though it came in somewhere: marked, and dropped only where that is configured.
+pub(super) fn mark_without_route(flow: &mut Flow) {
+    let goes_nowhere = flow.out_if == 0 && flow.next_hop == Address::UNSPECIFIED;
+    if goes_nowhere && flow.in_if != 0 {
+        flow.marks |= marks::NO_ROUTE;
+    }
+}

@@ -7,6 +7,7 @@
 //! * [`snippet`]: the configuration that is missing.
 //! * [`truth`]: what the counters of its interfaces say of it.
 
+mod records;
 pub(crate) mod snippet;
 pub(crate) mod truth;
 pub(crate) mod view;

@@ -4,8 +4,8 @@
 //! offset and one vector, four times as fast as record by record. What it gives is the same, row for row, as
 //! [`Plan::read`] would: a test runs both over random templates and records.
 //!
-//! Templates whose records say something of their own sampling, of their exporter's start or of ICMP type and code apart
-//! are rare and read record by record.
+//! Templates whose records say something of their own sampling, of their exporter's start, of an answering direction or of ICMP
+//! type and code apart are rare and read record by record.
 
 use schemas::flow::{DIRECTION_UNKNOWN, FlowColumns};
 
@@ -37,11 +37,19 @@ pub(super) fn covers(copies: &[CopyField]) -> bool {
         .all(|copy| !copy.target.speaks_of_exporter() && !is_rare(copy.target))
 }
 
-/// Read record by record, because it needs another field or adds to one.
+/// Read record by record, because it needs another field, adds to one or says something of other records.
 fn is_rare(target: Target) -> bool {
     matches!(
         target,
-        Target::IcmpType | Target::IcmpCode | Target::StationAddr | Target::MoreBytes
+        Target::IcmpType
+            | Target::IcmpCode
+            | Target::StationAddr
+            | Target::MoreBytes
+            | Target::AnswerBytes
+            | Target::AnswerPackets
+            | Target::AnswerTcpFlags
+            | Target::AnswerTos
+            | Target::FirewallEvent
     )
 }
 
@@ -117,7 +125,7 @@ pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &
             Target::End => number.alone().to(&mut times.end, |value| value),
             Target::DurationMs => number.alone().to(&mut times.duration, |value| value),
             Target::DurationUs => number.alone().to(&mut times.duration, |value| value / 1000),
-            // Not covered.
+            // Not covered, or only wanted where it is configured.
             _ => {}
         }
     }

@@ -10,8 +10,9 @@
 //!
 //! Repeated elements of one rank: the first that is not 0.
 //!
-//! v9 field types (RFC 3954 §8) and IPFIX elements (IANA) share their numbers where both exist. Enterprise elements but the few that
-//! are named here, also reverse ones (RFC 5103), are skipped by their length.
+//! v9 field types (RFC 3954 §8) and IPFIX elements (IANA) share their numbers where both exist. Of enterprise elements the reverse
+//! ones (RFC 5103) tell what the answer carried, Junos' common properties what was not forwarded ([`super::exception`]), and the few
+//! that are named here fill columns; all others are skipped by their length.
 
 use super::template::FieldSpec;
 use crate::times::TimeKind;
@@ -50,6 +51,15 @@ pub(super) enum Target {
     OutVlan,
     Direction,
     ForwardingStatus,
+    // What the answering direction carried ([`super::biflow`]).
+    AnswerBytes,
+    AnswerPackets,
+    AnswerTcpFlags,
+    AnswerTos,
+    /// IE 23 and 24 beside IE 1 or 85.
+    OutBytes,
+    OutPackets,
+    FirewallEvent,
     // From here on: about sampling and the exporter, also read from options data.
     SamplingInterval,
     RandomInterval,
@@ -68,6 +78,8 @@ pub(super) enum Target {
     /// or something that is not understood.
     ScopeOther,
     BootMs,
+    /// IE 36, read from options data only.
+    ActiveTimeout,
 }
 
 impl Target {
@@ -131,6 +143,9 @@ fn iana_target_of(element: u16) -> Option<(Target, u8)> {
         24 => (Target::Packets, 2),
         172 => (Target::Packets, 3),
         298 => (Target::Packets, 4),
+        232 => (Target::AnswerBytes, 1),
+        299 => (Target::AnswerPackets, 1),
+        233 => (Target::FirewallEvent, 0),
         4 => (Target::Protocol, 0),
         5 => (Target::Tos, 0),
         6 => (Target::TcpFlags, 0),
@@ -191,8 +206,31 @@ fn iana_target_of(element: u16) -> Option<(Target, u8)> {
         302 => (Target::Sampler, 0),
         48 => (Target::Sampler, 1),
         160 => (Target::BootMs, 0),
+        36 => (Target::ActiveTimeout, 0),
         _ => return None,
     })
+}
+
+/// What the reverse of an element fills (RFC 5103): the same of the answering direction.
+pub(super) fn reverse_target_of(element: u16) -> Option<(Target, u8)> {
+    Some(match element {
+        1 => (Target::AnswerBytes, 0),
+        85 => (Target::AnswerBytes, 2),
+        2 => (Target::AnswerPackets, 0),
+        86 => (Target::AnswerPackets, 2),
+        6 => (Target::AnswerTcpFlags, 0),
+        5 => (Target::AnswerTos, 0),
+        _ => return None,
+    })
+}
+
+/// The second meaning of an element that stands beside a better one for its column.
+pub(super) fn beside_target_of(element: u16) -> Option<Target> {
+    match element {
+        23 => Some(Target::OutBytes),
+        24 => Some(Target::OutPackets),
+        _ => None,
+    }
 }
 
 /// The target of a field that is a scope of options data: what is not understood narrows it, too. Scope types of v9

@@ -38,6 +38,10 @@ pub struct DecodeLimits {
     pub max_pending_bytes_unlisted: usize,
     pub pending_max_age_ms: i64,
     pub max_samplers_per_domain: usize,
+    /// Flows that are remembered because of what their next record will mean, of one kind in a domain.
+    pub max_remembered_flows_per_domain: usize,
+    /// Of all exporters.
+    pub max_remembered_flows: usize,
     /// A flow that ended longer before it was received is moved to that moment.
     pub max_flow_age_ms: i64,
     /// A flow that lasted longer is shortened.
@@ -67,6 +71,8 @@ impl Default for DecodeLimits {
             // Cisco sends v9 templates every 30 minutes unless told otherwise.
             pending_max_age_ms: 35 * 60 * 1000,
             max_samplers_per_domain: 1024,
+            max_remembered_flows_per_domain: 1 << 13,
+            max_remembered_flows: 1 << 20,
             max_flow_age_ms: 60 * 60 * 1000,
             max_flow_duration_ms: 24 * 60 * 60 * 1000,
             max_clock_skew_ms: 60 * 1000,

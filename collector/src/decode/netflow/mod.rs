@@ -11,17 +11,24 @@
 //! is compiled to a plan ([`template`]); [`message`] reads headers, [`elements`] says which information element fills which column, [`crate::sampling`] which rate a flow gets,
 //! [`crate::times`] when it was, [`session`] how a datagram is walked through, [`state`] what is remembered.
 
+mod biflow;
 mod columnar;
 mod elements;
+mod exception;
 mod limits;
+mod meaning;
+mod memory;
 mod message;
 mod section;
 mod session;
 mod sessions;
+mod span;
 mod state;
 mod status;
 mod tally;
 mod template;
+mod totals;
+mod twice;
 mod v5;
 mod wire;
 
@@ -34,17 +41,19 @@ use schemas::address::Address;
 use schemas::flow::Flow;
 
 pub use limits::DecodeLimits;
+pub use span::ActiveTimeout;
 pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 pub use template::TemplateKind;
 
+use self::meaning::{Room, RowFacts};
 use self::message::{Content, Header, Refused};
 use self::session::{Moment, Scratch, Session, finish_times, scaled_by};
 use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
 use self::state::{Domain, Exporter};
 use self::tally::Tally;
 use crate::counts::{CountKey, Counter};
-use crate::decode::{Datagram, Decoded, discard};
+use crate::decode::{Datagram, Decoded};
 use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
 use crate::times::{TimeKind, resolve};
 
@@ -58,6 +67,8 @@ pub struct NetflowDecoder {
     pending_bytes: usize,
     /// Of the templates of all exporters.
     template_fields: usize,
+    /// Flows of all exporters.
+    remembered_flows: usize,
     scratch: Scratch,
 }
 
@@ -78,12 +89,14 @@ impl NetflowDecoder {
         }
         let pending_bytes = exporters.values().map(|exporter| exporter.pending_bytes).sum();
         let template_fields = exporters.values().map(|exporter| exporter.template_fields).sum();
+        let remembered_flows = exporters.values().map(Exporter::remembered_flows).sum();
         NetflowDecoder {
             limits,
             sampling,
             exporters,
             pending_bytes,
             template_fields,
+            remembered_flows,
             scratch: Scratch::default(),
         }
     }
@@ -122,6 +135,7 @@ impl NetflowDecoder {
         }
         self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
         self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
+        self.remembered_flows = self.exporters.values().map(Exporter::remembered_flows).sum();
     }
 
     fn forget_silent_exporters(&mut self, out: &mut Decoded) {
@@ -157,7 +171,7 @@ impl NetflowDecoder {
 
     /// What is known of every exporter and domain, in their order.
     pub fn domains(&self) -> Vec<DomainStatus> {
-        status::domains(&self.exporters)
+        status::domains(&self.exporters, &self.sampling)
     }
 
     /// Decodes one datagram; appends its flows and counts to `out`.
@@ -238,6 +252,7 @@ impl NetflowDecoder {
                 count_given_up(source, &evicted, out);
                 let (pending_bytes, template_fields) = (exporter.pending_bytes, exporter.template_fields);
                 exporter.count();
+                self.remembered_flows -= evicted.remembered_flows();
                 self.pending_bytes -= pending_bytes - exporter.pending_bytes;
                 self.template_fields -= template_fields - exporter.template_fields;
             }
@@ -267,6 +282,11 @@ impl NetflowDecoder {
         tally.add(Counter::DatagramsClockOff, u64::from(is_off));
         let flows = &mut out.flows;
         let mut behind = header.behind;
+        let remembered_before = domain.meaning.remembered();
+        let room = Room {
+            left: self.limits.max_remembered_flows.saturating_sub(self.remembered_flows),
+            max_of_kind: self.limits.max_remembered_flows_per_domain,
+        };
         let units = match header.content {
             Content::Records(records) => {
                 let base = Flow {
@@ -287,26 +307,36 @@ impl NetflowDecoder {
                     ..chosen
                 };
                 let times = self.limits.times();
-                let mut discarded = 0;
                 let mut impossible = 0;
+                let (first_row, received_at_ms) = (flows.len(), datagram.received_at_ms);
+                let long_rows = &mut self.scratch.long_rows;
                 for (mut flow, first, last) in records.flows(base) {
                     if cannot_be(flow.bytes, flow.packets) {
                         impossible += 1;
                         continue;
                     }
                     flow = scaled_by(flow, domain.sampling);
-                    discard::mark(&mut flow);
-                    discarded += u64::from(flow.was_discarded());
                     let at = |uptime_ms| resolve(TimeKind::SysUptime, u64::from(uptime_ms), records.clock);
+                    let row = flows.len();
                     (flow.start_at_ms, flow.end_at_ms) =
-                        finish_times(at(first), at(last), datagram.received_at_ms, &times, tally);
+                        finish_times(at(first), at(last), received_at_ms, &times, row, long_rows, tally);
                     flows.push(flow);
                 }
+                let facts = RowFacts {
+                    reading: config.reading,
+                    received_at_ms,
+                    export_ms: records.clock.export_ms,
+                    tells_path: true,
+                    tells_direction: false,
+                    is_junos: false,
+                    of_session_s: session.active_timeout_s,
+                    room,
+                };
+                domain.meaning.finish(flows, first_row, facts, long_rows, tally);
                 let count = records.count();
                 let kept = u64::from(count) - impossible;
                 tally.add(Counter::FlowRecords, kept);
                 tally.add(Counter::RecordsRejectedSize, impossible);
-                tally.add(Counter::FlowsDiscarded, discarded);
                 tally.count_rate(domain.sampling, kept);
                 Some(count)
             }
@@ -340,9 +370,11 @@ impl NetflowDecoder {
                     rates: &mut session.rates,
                     samplers_elsewhere,
                     session_boot_ms: &mut session.boot_ms,
+                    session_active_timeout_s: &mut session.active_timeout_s,
                     domain,
                     pending_room_bytes: exporter_room_bytes.min(room_bytes),
                     template_fields_max: fields_before.saturating_add(fields_free),
+                    room,
                     scratch: &mut self.scratch,
                     tally,
                     flows,
@@ -366,6 +398,7 @@ impl NetflowDecoder {
                 if key.protocol_version == 9 { Some(1) } else { records }
             }
         };
+        self.remembered_flows = self.remembered_flows + domain.meaning.remembered() - remembered_before;
         count_sequence(domain, header.sequence, units, header.clock.uptime_ms, tally);
         Message {
             key: count_key(source, key),

@@ -5,19 +5,21 @@
 //! whose template is not known waits in [`super::state::PendingSets`] with the times of its own header.
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns, marks, was_discarded};
+use schemas::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
+use super::biflow::answer_of;
 use super::columnar::{self, RawTimes};
 use super::limits::DecodeLimits;
+use super::meaning::{LongRow, Room, RowFacts};
 use super::message::starts_with_v9;
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
 use super::template::{
     Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
 };
+use super::totals::{CountKind, Counted};
 use super::wire::be16;
 use crate::counts::Counter;
-use crate::decode::discard;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey, ExporterSampling, Named, Told, choose};
 use crate::times::{Clock, TimeKind, TimeLimits, normalise, resolve};
@@ -36,6 +38,7 @@ pub(super) struct Scratch {
     sets: Vec<SetRef>,
     spans: Vec<(u32, u32)>,
     times: RawTimes,
+    pub(super) long_rows: Vec<LongRow>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,11 +71,14 @@ pub(super) struct Session<'a> {
     /// Known in the exporter's other sessions.
     pub(super) samplers_elsewhere: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
+    pub(super) session_active_timeout_s: &'a mut Option<u32>,
     pub(super) domain: &'a mut Domain,
     /// What the exporter, and what all exporters, may still let wait.
     pub(super) pending_room_bytes: usize,
     /// Fields that the templates of this domain may have together.
     pub(super) template_fields_max: usize,
+    /// Flows that may be remembered.
+    pub(super) room: Room,
     pub(super) scratch: &'a mut Scratch,
     pub(super) tally: &'a mut Tally,
     pub(super) flows: &'a mut FlowColumns,
@@ -355,10 +361,24 @@ impl Session<'_> {
         let boot_ms = self.domain.boot_ms.or(*self.session_boot_ms);
         let clock = with_boot(moment.clock, boot_ms);
         let times = self.limits.times();
+        let reading = self.config.reading;
+        let facts = RowFacts {
+            reading,
+            received_at_ms: moment.received_at_ms,
+            export_ms: moment.clock.export_ms,
+            tells_path: plan.tells_path,
+            tells_direction: plan.tells_direction,
+            is_junos: plan.is_junos,
+            of_session_s: *self.session_active_timeout_s,
+            room: self.room,
+        };
+        let first = self.flows.len();
+        let counts_out = plan.counts_out && reading.out_bytes_are_answer;
+        self.domain.meaning.has_out_counters |= plan.counts_out;
         let by_flow = self.rates.by_flow(self.key);
         let of_template = Named::template(id);
         let mut chosen = choose(self.config, Told::default(), self.rates, self.key, of_template);
-        if plan.by_column && !by_flow {
+        if plan.by_column && !by_flow && !counts_out {
             let base = scaled_by(base, chosen);
             let count = body.len() / plan.record_min_bytes;
             let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
@@ -370,10 +390,14 @@ impl Session<'_> {
                 clock,
                 &times,
                 &mut self.scratch.times,
+                &mut self.scratch.long_rows,
                 self.flows,
                 self.tally,
             );
             if is_sound {
+                self.domain
+                    .meaning
+                    .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
                 count_rest(rest, self.tally);
                 let records = u32::try_from(count).unwrap_or(u32::MAX);
                 self.tally.add(Counter::FlowRecords, u64::from(records));
@@ -386,8 +410,8 @@ impl Session<'_> {
             // A record among them cannot be: it is found one by one.
         }
         let mut chosen_for = (Told::default(), of_template);
-        let (mut at, mut records, mut kept) = (0, 0_u32, 0_u64);
-        let (mut discarded, mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64, 0_u64);
+        let (mut at, mut records, mut kept, mut answers) = (0, 0_u32, 0_u64, 0_u64);
+        let (mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
             let mut extras = Extras::default();
@@ -438,10 +462,9 @@ impl Session<'_> {
             }
             flow = scaled_by(flow, chosen);
             self.tally.count_rate(chosen, 1);
-            if plan.tells_path {
-                discard::mark(&mut flow);
+            if flow.forwarding_status == 0 && plan.common_properties.tell_exception(record, &self.scratch.spans) {
+                flow.forwarding_status = FORWARDING_DROPPED;
             }
-            discarded += u64::from(flow.was_discarded());
             if extras.is_packet {
                 // The packet itself told.
             } else if !plan.has_icmp {
@@ -459,14 +482,48 @@ impl Session<'_> {
                 flow.end_at_ms = flow.received_at_ms;
             } else {
                 let (start_ms, end_ms) = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
-                (flow.start_at_ms, flow.end_at_ms) =
-                    finish_times(start_ms, end_ms, moment.received_at_ms, &times, self.tally);
+                let long_row = &mut self.scratch.long_rows;
+                let row = self.flows.len();
+                (flow.start_at_ms, flow.end_at_ms) = finish_times(
+                    start_ms,
+                    end_ms,
+                    moment.received_at_ms,
+                    &times,
+                    row,
+                    long_row,
+                    self.tally,
+                );
+            }
+            let mut counted = Counted {
+                bytes: flow.bytes,
+                packets: flow.packets,
+                answer_bytes: extras.answer_bytes,
+                answer_packets: extras.answer_packets,
+            };
+            if counts_out {
+                counted.answer_bytes = counted.answer_bytes.saturating_add(extras.out_bytes);
+                counted.answer_packets = counted.answer_packets.saturating_add(extras.out_packets);
+            }
+            if plan.counts_totals || plan.tells_event {
+                let kind = CountKind::of(extras.event, plan.counts_totals);
+                let totals = &mut self.domain.meaning.totals;
+                let sessions_max = self.room.max(totals.remembered());
+                counted = totals.difference(&mut flow, counted, kind, sessions_max, self.tally);
+                (flow.bytes, flow.packets) = (counted.bytes, counted.packets);
             }
             self.flows.push(flow);
             kept += 1;
+            if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
+                self.tally.count_rate(chosen, 1);
+                self.flows.push(answer);
+                answers += 1;
+            }
         }
-        self.tally.add(Counter::FlowRecords, kept);
-        self.tally.add(Counter::FlowsDiscarded, discarded);
+        self.domain
+            .meaning
+            .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
+        self.tally.add(Counter::FlowRecords, kept + answers);
+        self.tally.add(Counter::FlowsOfAnswers, answers);
         self.tally.add(Counter::SamplesNotIp, not_ip);
         self.tally.add(Counter::SamplesRejected, malformed);
         self.tally.add(Counter::RecordsRejectedSize, impossible);
@@ -491,6 +548,7 @@ impl Session<'_> {
         let mut unused = Flow::default();
         let mut announcements = Vec::new();
         let mut restarted_at_ms = None;
+        let mut active_timeout_s: Option<u32> = None;
         while body.len() - at >= plan.record_min_bytes {
             let mut extras = Extras::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
@@ -498,6 +556,7 @@ impl Session<'_> {
             };
             at += length;
             records += 1;
+            active_timeout_s = active_timeout_s.max(extras.active_timeout_s);
             let told = extras.sampling.told();
             if told.rate.is_known() {
                 announcements.push((extras.selector(), told));
@@ -511,6 +570,10 @@ impl Session<'_> {
                     restarted_at_ms = Some(moment.received_at_ms.saturating_sub(since_ms));
                 }
             }
+        }
+        if let Some(seconds) = active_timeout_s {
+            self.domain.meaning.spans.announce(id, seconds);
+            *self.session_active_timeout_s = Some(seconds).filter(|seconds| *seconds > 0);
         }
         if !announcements.is_empty() {
             let refused = self.rates.announce(
@@ -589,6 +652,7 @@ fn append_set(
     clock: Clock,
     limits: &TimeLimits,
     raw: &mut RawTimes,
+    long_rows: &mut Vec<LongRow>,
     flows: &mut FlowColumns,
     tally: &mut Tally,
 ) -> bool {
@@ -602,7 +666,8 @@ fn append_set(
         }
     }
     let mut push = |(start_ms, end_ms): (Option<i64>, Option<i64>)| {
-        let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, tally);
+        let row = flows.start_at_ms.len();
+        let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, row, long_rows, tally);
         flows.start_at_ms.push(start_ms);
         flows.end_at_ms.push(end_ms);
     };
@@ -633,16 +698,6 @@ fn append_set(
         }
     }
     flows.fill_up(first + count, base);
-    let mut discarded = 0;
-    for row in first..first + count {
-        let status = &mut flows.forwarding_status[row];
-        if plan.tells_path {
-            let is_nowhere = flows.out_if[row] == 0 && flows.next_hop[row] == Address::UNSPECIFIED.0;
-            *status = discard::status(*status, is_nowhere, flows.in_if[row]);
-        }
-        discarded += u64::from(was_discarded(*status));
-    }
-    tally.add(Counter::FlowsDiscarded, discarded);
     true
 }
 
@@ -680,17 +735,23 @@ fn times_of(plan: &Plan, start: u64, end: u64, duration_ms: Option<u64>, clock: 
     (start_ms, end_ms)
 }
 
-/// A flow's plausible start and end from what was reported; counts what had to be changed.
+/// A flow's plausible start and end from what was reported; counts what had to be changed. That of `row` is noted where it was
+/// shortened: whether that is counted depends on what else bounds it.
 #[inline]
 pub(super) fn finish_times(
     start_ms: Option<i64>,
     end_ms: Option<i64>,
     received_at_ms: i64,
     limits: &TimeLimits,
+    row: usize,
+    long_rows: &mut Vec<LongRow>,
     tally: &mut Tally,
 ) -> (i64, i64) {
     let times = normalise(start_ms, end_ms, received_at_ms, limits);
-    if times.missing || times.negative_duration || times.future || times.too_old {
+    if times.missing || times.negative_duration || times.future || times.too_old || times.too_long {
+        if times.too_long {
+            long_rows.push((row, times.reported_start_ms));
+        }
         tally.add(Counter::TimesMissing, u64::from(times.missing));
         tally.add(Counter::TimesNegativeDuration, u64::from(times.negative_duration));
         tally.add(Counter::TimesFuture, u64::from(times.future));

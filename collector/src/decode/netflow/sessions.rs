@@ -33,9 +33,17 @@ pub(super) struct TransportSession {
     pub(super) rates: AnnouncedRates,
     /// IE 160 of the last options record that had it, for domains that were told none.
     pub(super) boot_ms: Option<i64>,
+    /// IE 36 of the last options record that had it, for domains that were told none.
+    #[serde(default)]
+    pub(super) active_timeout_s: Option<u32>,
 }
 
 impl TransportSession {
+    /// How many flows are remembered in all its domains.
+    pub(super) fn remembered_flows(&self) -> usize {
+        self.domains.values().map(|domain| domain.meaning.remembered()).sum()
+    }
+
     pub(super) fn last_heard_ms(&self) -> Option<i64> {
         self.domains.values().map(|domain| domain.last_heard_ms).max()
     }

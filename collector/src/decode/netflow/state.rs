@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
+use super::meaning::Meaning;
 use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
 use super::template::{Template, TemplateKind};
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
@@ -55,6 +56,7 @@ impl From<StoredExporter> for Exporter {
                 domains: stored.domains,
                 rates: stored.rates,
                 boot_ms: stored.boot_ms,
+                active_timeout_s: None,
             };
             sessions.put(PORT_NOT_KNOWN, session);
         }
@@ -67,12 +69,26 @@ impl From<StoredExporter> for Exporter {
 }
 
 impl Exporter {
+    /// How many flows are remembered in all its domains.
+    pub(super) fn remembered_flows(&self) -> usize {
+        self.sessions
+            .iter()
+            .map(|(_, session)| session.remembered_flows())
+            .sum()
+    }
+
     /// When its last datagram was understood; `None` where none ever was.
     pub(super) fn last_heard_ms(&self) -> Option<i64> {
         self.sessions
             .iter()
             .filter_map(|(_, session)| session.last_heard_ms())
             .max()
+    }
+
+    /// What the options data of the session at that port said.
+    pub(super) fn active_timeout_s(&self, port: u16) -> Option<u32> {
+        let mut sessions = self.sessions.iter();
+        sessions.find(|(other, _)| *other == port)?.1.active_timeout_s
     }
 
     /// Every domain of every session, with the session's port.
@@ -114,6 +130,8 @@ pub(super) struct Domain {
     /// When the rate that records say changed by so much that it is not believed yet; 0 otherwise.
     #[serde(default)]
     pub(super) rate_jumped_at_ms: i64,
+    #[serde(default)]
+    pub(super) meaning: Meaning,
 }
 
 /// What is said for so long is meant.

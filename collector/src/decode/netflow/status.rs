@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
+use super::span::ActiveTimeout;
 use super::state::Exporter;
 use super::template::{FieldSpec, TemplateKind};
-use crate::sampling::ChosenRate;
+use crate::sampling::{ChosenRate, SamplingConfig};
 
 /// One observation domain of one exporter in one protocol.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct DomainStatus {
     pub exporter: Address,
     /// 5, 7, 9 or 10 = IPFIX.
@@ -34,6 +35,12 @@ pub struct DomainStatus {
     /// Data sets that wait for a template.
     pub pending_sets: usize,
     pub pending_bytes: usize,
+    /// By which long flows are bounded; `None` where nobody said and nothing showed.
+    pub active_timeout: Option<ActiveTimeout>,
+    /// It was seen to observe packets on their way in and out.
+    pub observes_twice: bool,
+    /// Its templates have IE 23 beside IE 1.
+    pub has_out_counters: bool,
 }
 
 /// Fields of templates that are told by name, of all exporters together: the status is written every few seconds, and
@@ -61,10 +68,11 @@ pub struct FieldStatus {
     pub is_scope: bool,
 }
 
-pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStatus> {
+pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &SamplingConfig) -> Vec<DomainStatus> {
     let mut statuses = Vec::new();
     let mut fields_free = LISTED_FIELDS_MAX;
     for (exporter, state) in exporters {
+        let reading = config.of(*exporter).reading;
         let mut exporter_fields_free = LISTED_FIELDS_PER_EXPORTER_MAX.min(fields_free);
         for (port, key, domain) in state.domains() {
             let listed = domain.templates.iter().take_while(|(_, template)| {
@@ -113,6 +121,9 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>) -> Vec<DomainStat
                 sequence_waiting: domain.sequence.waiting(),
                 pending_sets: domain.pending.len(),
                 pending_bytes: domain.pending.bytes(),
+                active_timeout: domain.meaning.active_timeout(reading, state.active_timeout_s(port)),
+                observes_twice: domain.meaning.twice.since_ms().is_some(),
+                has_out_counters: domain.meaning.has_out_counters,
             });
         }
     }

@@ -8,10 +8,13 @@ use schemas::address::Address;
 use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
 
+use super::biflow::REVERSE_ENTERPRISE;
 use super::columnar;
 use super::elements::{
-    Choice, LAYER2_BYTES, Target, VENDOR_BYTES, options_target_of, scope_target_of, target_of, time_kind_of,
+    Choice, LAYER2_BYTES, Target, VENDOR_BYTES, beside_target_of, options_target_of, reverse_target_of,
+    scope_target_of, target_of, time_kind_of,
 };
+use super::exception::CommonProperties;
 use super::section::PacketSection;
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::{SamplingElements, Selector};
@@ -133,10 +136,21 @@ pub(super) struct Plan {
     pub(super) tells_sampling: bool,
     /// Sets can be read column by column ([`super::columnar`]).
     pub(super) by_column: bool,
-    /// Has a next hop and an output interface: both zero mean a discarded packet.
+    /// Has a next hop and an output interface: both zero say something where it is configured.
     pub(super) tells_path: bool,
     /// Its bytes are of layer 2.
     pub(super) counts_layer2: bool,
+    /// Says where packets were observed.
+    pub(super) tells_direction: bool,
+    /// Bytes are running totals.
+    pub(super) counts_totals: bool,
+    /// Events of a firewall's connections.
+    pub(super) tells_event: bool,
+    /// Has IE 23 beside IE 1: the answer's bytes where that is configured.
+    pub(super) counts_out: bool,
+    /// Begins as Junos' templates do.
+    pub(super) is_junos: bool,
+    pub(super) common_properties: CommonProperties,
     /// Carries the head of a packet.
     pub(super) section: Option<PacketSection>,
 }
@@ -162,6 +176,23 @@ pub(super) struct Extras {
     pub(super) boot_ms: u64,
     /// The record was a sampled packet.
     pub(super) is_packet: bool,
+    pub(super) answer_bytes: u64,
+    pub(super) answer_packets: u64,
+    pub(super) answer_tcp_flags: u8,
+    pub(super) answer_tos: Option<u8>,
+    pub(super) out_bytes: u64,
+    pub(super) out_packets: u64,
+    pub(super) event: Option<u8>,
+    pub(super) active_timeout_s: Option<u32>,
+}
+
+/// How every template of Junos' flow monitoring begins: addresses, traffic class, protocol, ports, ICMP, input interface.
+const JUNOS_FIELDS: [&[u16]; 8] = [&[8, 27], &[12, 28], &[5], &[4], &[7], &[11], &[32, 139], &[10]];
+
+fn is_junos(spec: &TemplateSpec) -> bool {
+    let begins_so =
+        |(field, elements): (&FieldSpec, &&[u16])| field.enterprise == 0 && elements.contains(&field.element);
+    spec.fields.len() > JUNOS_FIELDS.len() && spec.fields.iter().zip(&JUNOS_FIELDS).all(begins_so)
 }
 
 impl Default for Extras {
@@ -181,6 +212,14 @@ impl Default for Extras {
             scope_other: 0,
             boot_ms: 0,
             is_packet: false,
+            answer_bytes: 0,
+            answer_packets: 0,
+            answer_tcp_flags: 0,
+            answer_tos: None,
+            out_bytes: 0,
+            out_packets: 0,
+            event: None,
+            active_timeout_s: None,
         }
     }
 }
@@ -223,7 +262,8 @@ impl Plan {
         let mut offset = 0_usize;
         for (index, field) in spec.fields.iter().enumerate() {
             let found = match spec.kind {
-                TemplateKind::Data => target_of(*field),
+                TemplateKind::Data if field.enterprise == REVERSE_ENTERPRISE => reverse_target_of(field.element),
+                TemplateKind::Data => target_of(*field).filter(|(target, _)| *target != Target::ActiveTimeout),
                 TemplateKind::Options if index < usize::from(spec.scope_fields) => scope_target_of(*field, spec.is_v9),
                 TemplateKind::Options if field.enterprise == 0 => options_target_of(field.element),
                 TemplateKind::Options => None,
@@ -248,6 +288,8 @@ impl Plan {
         }
 
         vlan_of_both_sides(&mut candidates);
+        let counters_beside = counters_beside(spec, &candidates);
+        candidates.extend(counters_beside);
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
         candidates.sort_by_key(|(target, rank, copy)| (*target, std::cmp::Reverse((*rank, copy.field))));
         let best_rank = |target: Target| candidates.iter().filter(|c| c.0 == target).map(|c| c.1).min();
@@ -267,6 +309,9 @@ impl Plan {
         };
         let has = |target: Target| copies.iter().any(|copy| copy.target == target);
         let counted = (best_rank(Target::Bytes), best_rank(Target::Packets));
+        let counts_totals = copies.iter().any(|copy| {
+            copy.target == Target::Bytes && spec.fields[usize::from(copy.field)].element == OCTET_TOTAL_COUNT
+        });
         Some(Plan {
             start: time_kind(Target::Start),
             end: time_kind(Target::End),
@@ -278,6 +323,12 @@ impl Plan {
                 .any(|c| c.target.speaks_of_exporter() && c.target != Target::BootMs),
             tells_path: has(Target::NextHop) && has(Target::OutIf),
             counts_layer2: bytes_rank == Some(LAYER2_BYTES),
+            tells_direction: has(Target::Direction),
+            counts_totals,
+            tells_event: has(Target::FirewallEvent),
+            counts_out: has(Target::OutBytes),
+            is_junos: is_junos(spec),
+            common_properties: CommonProperties::find(spec),
             section: PacketSection::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
@@ -287,6 +338,7 @@ impl Plan {
             by_column: !is_variable
                 && has(Target::Bytes)
                 && bytes_rank != Some(LAYER2_BYTES)
+                && !counts_totals
                 && columnar::covers(&copies),
             record_min_bytes: offset,
             copies,
@@ -320,6 +372,35 @@ impl Plan {
         }
         Some(length)
     }
+}
+
+/// octetTotalCount.
+const OCTET_TOTAL_COUNT: u16 = 85;
+
+/// Counters of what left the exporter, where the template has better ones of what came in.
+fn counters_beside(spec: &TemplateSpec, candidates: &[(Target, u8, CopyField)]) -> Vec<(Target, u8, CopyField)> {
+    let best = |wanted: Target| {
+        candidates
+            .iter()
+            .filter(|(target, ..)| *target == wanted)
+            .map(|c| c.1)
+            .min()
+    };
+    let mut found = Vec::new();
+    for (target, rank, copy) in candidates {
+        let beside = beside_target_of(spec.fields[usize::from(copy.field)].element);
+        if let Some(beside) = beside
+            && matches!(target, Target::Bytes | Target::Packets)
+            && best(*target).is_some_and(|best| best < *rank)
+        {
+            let copy = CopyField {
+                target: beside,
+                ..*copy
+            };
+            found.push((beside, 0, copy));
+        }
+    }
+    found
 }
 
 /// A template with the VLAN of one side only names that of the flow.
@@ -407,6 +488,9 @@ pub(super) fn kept(target: Target, value: u64) -> u64 {
         | Target::DstMask
         | Target::IcmpType
         | Target::IcmpCode
+        | Target::AnswerTcpFlags
+        | Target::AnswerTos
+        | Target::FirewallEvent
         | Target::ForwardingStatus => value & 0xff,
         Target::SrcPort | Target::DstPort | Target::IcmpTypeCode => value & 0xffff,
         Target::InVlan | Target::OutVlan => value & 0x0fff,
@@ -457,6 +541,14 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::ScopeDirection => extras.scope_direction = if value <= 1 { value as u8 } else { DIRECTION_UNKNOWN },
         Target::ScopeTemplate => extras.scope_template = value,
         Target::BootMs => extras.boot_ms = value,
+        Target::ActiveTimeout => extras.active_timeout_s = Some(u32::try_from(value).unwrap_or(u32::MAX)),
+        Target::AnswerBytes => extras.answer_bytes = value,
+        Target::AnswerPackets => extras.answer_packets = value,
+        Target::AnswerTcpFlags => extras.answer_tcp_flags = value as u8,
+        Target::AnswerTos => extras.answer_tos = Some(value as u8),
+        Target::OutBytes => extras.out_bytes = value,
+        Target::OutPackets => extras.out_packets = value,
+        Target::FirewallEvent => extras.event = Some(value as u8),
         Target::SrcAddr
         | Target::DstAddr
         | Target::StationAddr

@@ -30,12 +30,13 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::address::Address;
-use schemas::flow::PROTOCOL_SFLOW5;
+use schemas::flow::{Flow, PROTOCOL_SFLOW5, marks};
 use schemas::metering::MeteringConfig;
 use serde::{Deserialize, Serialize};
 
 use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};
+use super::ingress::IngressInterfaces;
 use super::{Datagram, Decoded, InterfaceCounters};
 use crate::counts::{CountKey, Counter, Counts};
 use crate::sequence::SequenceTracker;
@@ -113,6 +114,9 @@ pub struct AgentStatus {
     pub sources: Vec<SourceStatus>,
     /// Interfaces that samples named, ascending.
     pub interfaces: Vec<u32>,
+    /// Where it samples packets on their way in.
+    #[serde(default)]
+    pub ingress: IngressInterfaces,
 }
 
 /// A data source and the rate its latest flow sample named.
@@ -153,6 +157,7 @@ struct Agent {
     lost: u64,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
+    ingress: IngressInterfaces,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +194,7 @@ struct Tally {
     flow_records: u64,
     without_rate: u64,
     discarded: u64,
+    second_observations: u64,
     not_ip: u64,
     counter_samples: u64,
     counter_records_ignored: u64,
@@ -402,6 +408,10 @@ impl SflowDecoder {
                     flow.exporter = exporter;
                     flow.observation_domain = head.sub_agent;
                     flow.sampling_rate = chosen_rate(rate, self.default_rate, sample.sampling_rate);
+                    if agent.is_second_observation(&flow) {
+                        flow.marks |= marks::SECOND_OBSERVATION;
+                        tally.second_observations += 1;
+                    }
                     tally.flow_records += 1;
                     tally.discarded += u64::from(flow.was_discarded());
                     tally.without_rate += u64::from(flow.sampling_rate == 0);
@@ -471,6 +481,7 @@ impl SflowDecoder {
                 lost: status.lost,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
+                ingress: status.ingress,
             };
             let agent_key = AgentKey {
                 agent: match status.agent {
@@ -513,6 +524,7 @@ impl SflowDecoder {
                 lost: agent.lost,
                 sources: sources.collect(),
                 interfaces: agent.interfaces.iter().copied().collect(),
+                ingress: agent.ingress.clone(),
             }
         });
         let mut statuses: Vec<AgentStatus> = statuses.collect();
@@ -532,6 +544,7 @@ impl Agent {
             lost: 0,
             sources: BTreeMap::new(),
             interfaces: BTreeSet::new(),
+            ingress: IngressInterfaces::default(),
         }
     }
 
@@ -561,6 +574,19 @@ impl Agent {
         }
     }
 
+    /// A packet is sampled where its data source is: one sampled on its way out, whose input interface is sampled too, had its chance
+    /// there, and both samples together would count it twice.
+    fn is_second_observation(&mut self, flow: &Flow) -> bool {
+        const INGRESS: u8 = 0;
+        const EGRESS: u8 = 1;
+        match flow.direction {
+            INGRESS => self.ingress.note(flow.in_if, flow.received_at_ms),
+            EGRESS => return flow.in_if != 0 && self.ingress.observes(flow.in_if, flow.received_at_ms),
+            _ => {}
+        }
+        false
+    }
+
     fn saw_interface(&mut self, if_index: u32, limits: SflowLimits) {
         if if_index != 0 && self.interfaces.len() < limits.interfaces_per_agent_max {
             self.interfaces.insert(if_index);
@@ -573,6 +599,7 @@ impl Tally {
         counts.add(key, Counter::FlowRecords, self.flow_records);
         counts.add(key, Counter::FlowsWithoutRate, self.without_rate);
         counts.add(key, Counter::FlowsDiscarded, self.discarded);
+        counts.add(key, Counter::FlowsSecondObservation, self.second_observations);
         counts.add(key, Counter::SamplesNotIp, self.not_ip);
         counts.add(key, Counter::CounterSamples, self.counter_samples);
         counts.add(key, Counter::CounterRecordsIgnored, self.counter_records_ignored);

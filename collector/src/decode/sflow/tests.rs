@@ -208,6 +208,21 @@ fn a_packet_sampled_at_ingress_and_at_egress_is_metered_once() {
 }
 
 #[test]
+fn without_configuration_a_packet_sampled_on_its_way_in_and_out_counts_once() {
+    let header = raw_header(&udp_frame());
+    let at = |source, input, output| sample(source, 512, input, output, std::slice::from_ref(&header));
+    // At ingress and egress of one way, at the egress of another that is not sampled where it comes in, and at a host's own interface.
+    let out = decode(&[at(1, 1, 2), at(2, 1, 2), at(2, 3, 2), at(5, 0, 5)]);
+    let is_second: Vec<bool> = out
+        .flows
+        .iter()
+        .map(|flow| flow.is_marked(marks::SECOND_OBSERVATION))
+        .collect();
+    assert_eq!(is_second, [false, true, false, false]);
+    assert_eq!(out.counts.total(Counter::FlowsSecondObservation), 1);
+}
+
+#[test]
 fn vlan_tags_802_1q_and_qinq_give_the_outer_vlan() {
     let mac = [2_u8; 12];
     let ip = &udp_frame()[14..];

@@ -147,6 +147,18 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     if let Some(mode_bits) = config.v5_sampling_mode_bits {
         lines.push(format!("v5_sampling_mode_bits = {mode_bits}"));
     }
+    if let Some(seconds) = config.active_timeout_s {
+        lines.push(format!("active_timeout_s = {seconds}"));
+    }
+    if config.zero_route_is_discard {
+        lines.push("zero_route_is_discard = true".to_owned());
+    }
+    if let Some(out_bytes_are_answer) = config.out_bytes_are_answer {
+        lines.push(format!("out_bytes_are_answer = {out_bytes_are_answer}"));
+    }
+    if config.layer2_octets > 0 {
+        lines.push(format!("layer2_octets = {}", config.layer2_octets));
+    }
     if reasons.contains(&Reason::SamplingRateUnknown) {
         lines.push(
             "# It does not say its sampling rate, and its flows are not billed: write the rate that is set on the"

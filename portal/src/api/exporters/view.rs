@@ -9,6 +9,7 @@ use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
 
+use super::records::{self, RecordFact};
 use super::truth::TruthView;
 
 /// An exporter is late after this, and silent after that. Template refresh and active timeouts are about a minute.
@@ -154,6 +155,8 @@ pub(crate) struct ExporterView {
     pub(crate) interfaces: Vec<Interface>,
     /// Flows against counters in the last whole hour; empty where no counters are reported.
     pub(crate) truth: Vec<TruthView>,
+    /// What its records mean.
+    pub(crate) records: Vec<RecordFact>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -214,12 +217,15 @@ pub(crate) fn exporter(
             })
             .collect(),
         interfaces: status.interfaces.iter().map(interface).collect(),
+        records: records::facts(status),
         ..from_config(status.address, config)
     };
     view.problems = if status.is_refused() {
         vec![refused(status.address)]
     } else {
-        problems(&view, config)
+        let mut problems = problems(&view, config);
+        problems.extend(records::problems(status, config));
+        problems
     };
     view
 }
@@ -273,6 +279,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         domains: Vec::new(),
         interfaces: Vec::new(),
         truth: Vec::new(),
+        records: Vec::new(),
         problems: Vec::new(),
     }
 }

@@ -31,7 +31,16 @@ fn clipped(frame: &[u8], clip: usize) -> Vec<u8> {
 }
 
 fn record(in_if: u32, out_if: u32, frame: &[u8], clip: usize) -> Vec<u8> {
-    let mut record = vec![0x0a; 22];
+    record_with(&NO_EXCEPTION, in_if, out_if, frame, clip)
+}
+
+/// Common properties: egress interface, forwarding class, exception, next hop, underlying and ingress interface.
+const NO_EXCEPTION: [u8; 22] = [
+    0x10, 0, 2, 0x41, 0x04, 0x0a, 0x08, 0, 0, 0, 0x0c, 0, 2, 0x0a, 0x14, 0, 0, 0, 0x18, 0, 2, 0x40,
+];
+
+fn record_with(properties: &[u8; 22], in_if: u32, out_if: u32, frame: &[u8], clip: usize) -> Vec<u8> {
+    let mut record = properties.to_vec();
     record.extend(in_if.to_be_bytes());
     record.extend(out_if.to_be_bytes());
     record.push(0);
@@ -123,6 +132,10 @@ fn a_discard_route_exception_of_an_mpls_echo_is_read() {
         10, 0, 0x24, 1, 127, 0, 0, 1, 0x94, 4, 0, 0, 0xd7, 0xb1, 0x0d, 0xaf, 0, 0x34, 0x68, 0x6f,
     ]);
     frame.resize(94, 0);
+    let mut properties = NO_EXCEPTION;
+    properties[9] = 0x42;
+    let dropped = one_flow(&decode_records(&[record_with(&properties, 576, 0, &frame, 94)]));
+    assert_eq!(dropped.forwarding_status, 128, "the exception says it");
     let out = decode_records(&[record(576, 0, &frame, 94)]);
     let flow = one_flow(&out);
     assert_eq!((flow.src_addr.to_string(), flow.bytes), ("10.0.36.1".into(), 76));

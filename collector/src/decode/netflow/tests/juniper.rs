@@ -65,6 +65,20 @@ fn decode_one(payload: Vec<u8>) -> (Flow, Decoded) {
     (one_flow(&out), out)
 }
 
+/// The same from a router with `report-zero-oif-gw-on-discard`.
+fn decode_with_zero_route(payload: Vec<u8>) -> (Flow, Decoded) {
+    let metering = schemas::metering::MeteringConfig {
+        exporters: vec![schemas::metering::ExporterConfig {
+            zero_route_is_discard: true,
+            ..schemas::metering::ExporterConfig::unlisted(exporter())
+        }],
+        ..schemas::metering::MeteringConfig::default()
+    };
+    let mut decoder = NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::from(&metering));
+    let out = decode_all(&mut decoder, &[payload]);
+    (one_flow(&out), out)
+}
+
 const START_MS: u64 = NOW_MS as u64 - 60_000;
 const END_MS: u64 = NOW_MS as u64 - 1_000;
 
@@ -415,7 +429,7 @@ fn a_direction_of_255_is_not_reported() {
 #[test]
 fn a_discarded_packet_has_no_next_hop_and_no_output_interface_and_is_counted() {
     let discard = with(MX_IPV4, &[(15, V4([0; 4])), (14, U32(0))]);
-    let (flow, out) = decode_one(ipfix_of(256, &discard));
+    let (flow, out) = decode_with_zero_route(ipfix_of(256, &discard));
     assert_eq!(
         (flow.next_hop, flow.out_if),
         (Address::UNSPECIFIED, 0),
@@ -432,7 +446,7 @@ fn a_discarded_packet_has_no_next_hop_and_no_output_interface_and_is_counted() {
         with(&discard, &[(10, U32(0))]),
     ];
     for fields in one_is_known {
-        let (flow, out) = decode_one(ipfix_of(256, &fields));
+        let (flow, out) = decode_with_zero_route(ipfix_of(256, &fields));
         assert!(!flow.was_discarded());
         assert_eq!(out.counts.total(Counter::FlowsDiscarded), 0);
     }
@@ -443,7 +457,11 @@ fn a_discard_in_version_5_is_counted_too() {
     let mut payload = encode::v5(0, 0, 1);
     payload[24 + 8..24 + 12].fill(0);
     payload[24 + 14..24 + 16].fill(0);
-    let (flow, out) = decode_one(payload);
+    assert!(
+        !decode_one(payload.clone()).0.was_discarded(),
+        "only where it is configured"
+    );
+    let (flow, out) = decode_with_zero_route(payload);
     assert!(flow.was_discarded() && flow.in_if == 7);
     assert_eq!(out.counts.total(Counter::FlowsDiscarded), 1);
     assert!(!decode_one(encode::v5(0, 0, 1)).0.was_discarded());
@@ -460,7 +478,7 @@ fn a_forwarding_status_says_it_better_than_a_missing_next_hop() {
         (fields(0x8b), 0x8b, true),
         (fields(64), 64, false),
     ] {
-        let (flow, out) = decode_one(ipfix_of(256, &fields));
+        let (flow, out) = decode_with_zero_route(ipfix_of(256, &fields));
         assert_eq!((flow.forwarding_status, flow.was_discarded()), (status, discarded));
         assert_eq!(out.counts.total(Counter::FlowsDiscarded), u64::from(discarded));
     }

@@ -4,6 +4,7 @@ mod encode;
 mod inline_monitoring;
 mod juniper;
 mod limits;
+mod meaning;
 mod messages;
 mod sampling;
 mod sessions;

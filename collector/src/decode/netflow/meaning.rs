@@ -1,0 +1,150 @@
+//! What records mean beyond their fields: learned from the exporter's own records, kept with the rest of the decoder's state.
+//!
+//! The rows of a set are read first, column by column or record by record, and finished here ([`Meaning::finish`]): whether they
+//! were forwarded, whether their bytes have layer-2 octets in them, from which time they are ([`super::span`]), and whether they were
+//! observed twice ([`super::twice`]). What needs the record itself, running totals and answers ([`super::totals`],
+//! [`super::biflow`]), is done while it is read.
+
+use schemas::address::Address;
+use schemas::flow::{FlowColumns, SpanBound, marks, was_discarded};
+use serde::{Deserialize, Serialize};
+
+use super::span::{ActiveTimeout, SpanContext, Spans};
+use super::tally::Tally;
+use super::totals::Totals;
+use super::twice::{OBSERVATIONS_MAX, Twice};
+use crate::counts::Counter;
+use crate::decode::discard;
+use crate::decode::reading::Reading;
+
+/// Of one observation domain.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Meaning {
+    pub(super) spans: Spans,
+    pub(super) totals: Totals,
+    pub(super) twice: Twice,
+    /// Its templates carry IE 23 beside IE 1, and it is not configured what that counts.
+    pub(super) has_out_counters: bool,
+}
+
+/// What the rows of a set have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowFacts {
+    pub(super) reading: Reading,
+    pub(super) received_at_ms: i64,
+    pub(super) export_ms: i64,
+    pub(super) tells_path: bool,
+    pub(super) tells_direction: bool,
+    pub(super) is_junos: bool,
+    /// The active timeout that another domain of the session announced.
+    pub(super) of_session_s: Option<u32>,
+    pub(super) room: Room,
+}
+
+/// How many flows may be remembered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// More than now, of all kinds and exporters.
+    pub(super) left: usize,
+    /// Of one kind in one domain.
+    pub(super) max_of_kind: usize,
+}
+
+impl Room {
+    /// The bound of a kind of which `now` are remembered.
+    pub(super) fn max(self, now: usize) -> usize {
+        now.saturating_add(self.left).min(self.max_of_kind)
+    }
+}
+
+/// A row that lasted longer than any flow is believed to, with its start as it was told.
+pub(super) type LongRow = (usize, i64);
+
+impl Meaning {
+    /// How many flows are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.spans.remembered() + self.totals.remembered() + self.twice.remembered()
+    }
+
+    /// The active timeout in force.
+    pub(super) fn active_timeout(&self, reading: Reading, of_session_s: Option<u32>) -> Option<ActiveTimeout> {
+        self.spans.timeout(reading.active_timeout_ms, of_session_s)
+    }
+
+    /// Completes the rows from `first` on, whose fields and times are set; `long_rows` are those among them that were shortened.
+    pub(super) fn finish(
+        &mut self,
+        flows: &mut FlowColumns,
+        first: usize,
+        facts: RowFacts,
+        long_rows: &mut Vec<LongRow>,
+        tally: &mut Tally,
+    ) {
+        judge_forwarding(flows, first, facts, tally);
+        if facts.reading.layer2_octets > 0 {
+            take_off_layer2(flows, first, u64::from(facts.reading.layer2_octets), tally);
+        }
+        for (row, start_ms) in long_rows.iter() {
+            flows.reported_start_at_ms[*row] = *start_ms;
+        }
+        let context = SpanContext {
+            export_ms: facts.export_ms,
+            configured_ms: facts.reading.active_timeout_ms,
+            of_session_s: facts.of_session_s,
+            is_junos: facts.is_junos,
+            reports_max: facts.room.max(self.spans.remembered()),
+        };
+        self.spans.bound(flows, first, context, tally);
+        let unbounded = |(row, _): &LongRow| flows.span_bound[*row] == SpanBound::None as u8;
+        let too_old = long_rows.drain(..).filter(unbounded).count();
+        tally.add(Counter::TimesTooOld, too_old as u64);
+        if facts.tells_direction {
+            let observations_max = facts.room.max(self.twice.remembered()).min(OBSERVATIONS_MAX);
+            self.twice
+                .mark(flows, first, facts.received_at_ms, observations_max, tally);
+        }
+    }
+}
+
+/// Marks flows that have no route, and counts those that were not forwarded.
+fn judge_forwarding(flows: &mut FlowColumns, first: usize, facts: RowFacts, tally: &mut Tally) {
+    let (mut discarded, mut without_route) = (0, 0);
+    for row in first..flows.len() {
+        let is_nowhere = facts.tells_path
+            && flows.out_if[row] == 0
+            && flows.in_if[row] != 0
+            && flows.next_hop[row] == Address::UNSPECIFIED.0
+            && flows.marks[row] & marks::ANSWER == 0;
+        if is_nowhere {
+            flows.marks[row] |= marks::NO_ROUTE;
+            let status = &mut flows.forwarding_status[row];
+            if discard::by_rule(*status, facts.reading.zero_route_is_discard) {
+                *status = schemas::flow::FORWARDING_DROPPED;
+                flows.marks[row] |= marks::DROPPED_BY_RULE;
+            }
+        }
+        let is_discarded = was_discarded(flows.forwarding_status[row]);
+        discarded += u64::from(is_discarded);
+        without_route += u64::from(is_nowhere && !is_discarded);
+    }
+    tally.add(Counter::FlowsDiscarded, discarded);
+    tally.add(Counter::FlowsWithoutRoute, without_route);
+}
+
+/// Takes so many octets of each packet off the bytes.
+fn take_off_layer2(flows: &mut FlowColumns, first: usize, octets: u64, tally: &mut Tally) {
+    let rows = first..flows.len();
+    let mut taken_off = 0;
+    for row in rows {
+        // Off bytes that are of layer 2 by their element they are taken already.
+        if flows.marks[row] & marks::LAYER2_TAKEN_OFF != 0 {
+            continue;
+        }
+        let overhead = flows.packets[row].saturating_mul(octets);
+        flows.bytes[row] = flows.bytes[row].saturating_sub(overhead);
+        flows.marks[row] |= marks::LAYER2_TAKEN_OFF;
+        taken_off += 1;
+    }
+    tally.add(Counter::FlowsLayer2TakenOff, taken_off);
+}
