@@ -3,6 +3,8 @@
 //! Every setting has a default, so that no file is needed. Unknown keys are errors that name the line: a misspelt key
 //! must not silently leave a default in force.
 
+mod advice;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
+use schemas::interfaces::KnownInterfaces;
 use schemas::metering::{
     ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
 };
@@ -63,6 +66,9 @@ pub(crate) struct Config {
     pub(crate) vies: ViesConfig,
     #[serde(rename = "exporter")]
     pub(crate) exporters: Vec<ExporterConfig>,
+    /// What the exporters say of their interfaces, as the data directory keeps it.
+    #[serde(skip)]
+    pub(crate) interfaces: Arc<KnownInterfaces>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -299,6 +305,7 @@ impl Default for Config {
             payments: PaymentsConfig::default(),
             vies: ViesConfig::default(),
             exporters: Vec::new(),
+            interfaces: Arc::default(),
         }
     }
 }
@@ -367,14 +374,26 @@ impl Config {
         let mut seen = std::collections::HashSet::new();
         for exporter in &self.exporters {
             let address = exporter.address;
-            if !seen.insert(address) {
-                bail!("exporter {address} is listed twice: keep one [[exporter]] section for it");
+            if exporter.port == Some(0) {
+                bail!("exporter {address}: port = 0 is no UDP port; leave it out where the port does not matter");
             }
-            if exporter.meter == MeterMode::Boundary && exporter.external_interfaces.is_empty() {
+            if !seen.insert((address, exporter.port)) {
+                match exporter.port {
+                    None => bail!("exporter {address} is listed twice: keep one [[exporter]] section for it"),
+                    Some(port) => bail!(
+                        "exporter {address} with port {port} is listed twice: keep one [[exporter]] section for it"
+                    ),
+                }
+            }
+            if exporter.meter == MeterMode::Boundary && exporter.names_no_external_interface() {
                 bail!(
                     "exporter {address} meters by boundary but names no external_interfaces: \
-                     list the SNMP indexes of its uplinks, or set meter = \"addresses\" or \"off\""
+                     list the SNMP indexes of its uplinks, give external_interfaces_matching an expression for their \
+                     descriptions, or set meter = \"addresses\" or \"off\""
                 );
+            }
+            if let Some(snmp) = &exporter.snmp {
+                snmp.validate().with_context(|| format!("exporter {address}"))?;
             }
             for rate in [exporter.sampling_rate, exporter.default_sampling_rate]
                 .into_iter()
@@ -417,6 +436,7 @@ impl Config {
             exporters: self.exporters.clone(),
             decoding: self.collector.decoding(),
             correction_reach_days: Some(self.billing.correction_reach_days),
+            interfaces: self.interfaces.clone(),
         }
     }
 
@@ -466,9 +486,10 @@ impl Config {
             "NetFlow v5: all 16 bits of the sampling word are the interval"
         };
         let mut lines = vec![who, rate, word.to_owned()];
+        lines.extend(advice::without_effect(self));
         let allowed = AllowList::new(allowed);
         for exporter in &self.exporters {
-            if !allowed.allows(exporter.address) {
+            if !allowed.allows(exporter.address.first()) {
                 lines.push(format!(
                     "exporter {} is outside collector.allowed_exporters: it is read only if it sends from an address that is \
                      listed, as an sFlow agent may",
@@ -492,6 +513,11 @@ impl Config {
             }
         }
         lines
+    }
+
+    /// What of `new` a running process does not take over, in sentences.
+    pub(crate) fn changes_that_need_a_restart(&self, new: &Config) -> Vec<String> {
+        advice::changes_that_need_a_restart(self, new)
     }
 
     /// Where people reach the portal.

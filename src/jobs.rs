@@ -15,11 +15,14 @@ use std::time::Duration;
 use analytics::Analytics;
 use analytics::truth::{self, TruthSettings};
 use collector::Collector;
+use collector::decode::netflow::ToldInterface;
 use jiff::Timestamp;
 use schemas::db::Database;
+use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
-use schemas::metering::{Enricher, MeteringConfig};
-use tokio::sync::watch;
+use schemas::metering::{Enricher, ExporterConfig, MeteringConfig};
+use schemas::window::DAY_MS;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,10 +35,15 @@ const TICK: Duration = Duration::from_secs(5);
 /// How often limits of the tables are applied.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How far back flows are judged again when the interfaces they crossed get their first names.
+const UNNAMED_LOOKBACK_MS: i64 = 7 * DAY_MS;
+
 /// Everything the jobs work on.
 pub(crate) struct Jobs {
     pub(crate) config_path: Option<PathBuf>,
     pub(crate) config: Config,
+    /// The file as it was at the start, without what the command line says.
+    pub(crate) started_with: Option<Config>,
     pub(crate) database: Database,
     pub(crate) analytics: Analytics,
     pub(crate) collector: Arc<Collector>,
@@ -47,6 +55,10 @@ pub(crate) struct Jobs {
     pub(crate) hangup: Option<tokio::signal::unix::Signal>,
     /// Shared with the metrics.
     pub(crate) removed: Removed,
+    /// What the exporters say of their interfaces.
+    pub(crate) interfaces: watch::Receiver<Arc<KnownInterfaces>>,
+    /// To whoever keeps that: what comes in options data.
+    pub(crate) told: mpsc::Sender<Vec<ToldInterface>>,
 }
 
 impl Jobs {
@@ -74,6 +86,18 @@ impl Jobs {
                 config_modified = modified;
                 self.reload_config();
                 assignments = None;
+            }
+            let told = self.collector.take_interfaces();
+            if !told.is_empty() && self.told.try_send(told).is_err() {
+                warn!("names of interfaces in options data are not kept now: exporters will repeat them");
+            }
+            if self.interfaces.has_changed().unwrap_or(false)
+                && let Err(error) = self.follow_interfaces(&mut assignments).await
+            {
+                error!(
+                    error = format!("{error:#}"),
+                    "stored flows could not be judged by the names of their interfaces"
+                );
             }
             if let Err(error) = self.follow_assignments(&mut assignments).await {
                 error!(error = format!("{error:#}"), "assignments could not be applied");
@@ -114,6 +138,7 @@ impl Jobs {
         let Some(path) = &self.config_path else { return };
         match Config::read(path) {
             Ok(config) => {
+                self.say_what_needs_a_restart(&config);
                 self.config.own_networks = config.own_networks;
                 self.config.metering = config.metering;
                 self.config.exporters = config.exporters;
@@ -127,6 +152,46 @@ impl Jobs {
             }
             Err(error) => error!(error = format!("{error:#}"), "the changed configuration is not used"),
         }
+    }
+
+    /// A changed setting that a running process cannot take over is named: otherwise it looks as if it were in force.
+    fn say_what_needs_a_restart(&self, new: &Config) {
+        let Some(started_with) = &self.started_with else { return };
+        for change in started_with.changes_that_need_a_restart(new) {
+            warn!("{change}");
+        }
+    }
+
+    /// Takes over what the exporters now say of their interfaces. Flows that came before an exporter's interfaces had names were
+    /// on neither side of its boundary and not metered: where the boundary is told by name they are judged again.
+    async fn follow_interfaces(&mut self, assignments: &mut Option<i64>) -> anyhow::Result<()> {
+        let before = std::mem::replace(&mut self.config.interfaces, self.interfaces.borrow_and_update().clone());
+        let metering = self.config.metering();
+        self.metering.send_replace(Arc::new(metering.clone()));
+        *assignments = None;
+        let became_known = metering.interfaces.iter().any(|(exporter, port, interfaces)| {
+            let by_name = metering
+                .exporter(exporter, port)
+                .is_some_and(ExporterConfig::judges_by_name);
+            let old = before.of(exporter, port);
+            by_name
+                && interfaces
+                    .keys()
+                    .any(|if_index| !old.is_some_and(|old| old.contains_key(if_index)))
+        });
+        if became_known {
+            let now_ms = Timestamp::now().as_millisecond();
+            let enricher = Enricher::new(&metering, load_assignments(&self.database).await?);
+            let summary = self
+                .analytics
+                .reattribute(&enricher, now_ms - UNNAMED_LOOKBACK_MS, i64::MAX)
+                .await?;
+            info!(
+                flows = summary.flows_changed,
+                "interfaces have names now: flows that waited for them were judged again"
+            );
+        }
+        Ok(())
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.

@@ -1,7 +1,7 @@
 //! Options that several commands share, and how they override the configuration file.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use analytics::Analytics;
@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use schemas::assignment::Assignments;
 use schemas::clock;
 use schemas::db::Database;
+use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
 
 use crate::config::Config;
@@ -102,6 +103,7 @@ impl Data {
         }
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("make the data folder {}", config.data_dir.display()))?;
+        config.interfaces = known_interfaces(&config.data_dir);
         Ok(config)
     }
 
@@ -138,6 +140,16 @@ impl Listen {
         config.collector.netflow.clone_from(&self.netflow);
         config.collector.sflow.clone_from(&self.sflow);
     }
+}
+
+/// What the exporters said of their interfaces. A file that cannot be read is no reason not to run: names are missing, and
+/// interfaces that are judged by name are not metered until the exporters are asked again.
+pub(crate) fn known_interfaces(data_dir: &Path) -> Arc<KnownInterfaces> {
+    let read = KnownInterfaces::read(data_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the names of interfaces in collector/interfaces.json cannot be read");
+        KnownInterfaces::default()
+    });
+    Arc::new(read)
 }
 
 /// What time billing takes it for, UTC milliseconds: a database made for rehearsals has a clock of its own.

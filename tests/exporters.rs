@@ -17,7 +17,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::exporters::{Exporter, Program, Protocol, Setup, Stopped};
+use support::exporters::{Exporter, Program, Protocol, Setup, Stopped, Timeouts};
 use support::ezscale::{DataDir, Ezscale, Start};
 use support::lab::{COLLECTOR, Lab, NEIGHBOUR_V4, ROUTER_TO_COLLECTOR, SERVER_V4, SERVER_V6, SNIFFED};
 use support::net::UdpSocketState;
@@ -151,6 +151,7 @@ impl Case {
             agent: ROUTER_TO_COLLECTOR,
             collector: address,
             sampling_rate: self.sampling_rate,
+            timeouts: Timeouts::Usual,
             dir: data.scratch(),
         });
 

@@ -117,9 +117,11 @@ impl MeteredUsage {
             .exporters
             .iter()
             .partition(|exporter| exporter.meter == MeterMode::Off);
-        let exporters = metering.into_iter().map(|exporter| MeteringExporter {
-            address: exporter.address,
-            site: exporter.site.clone(),
+        let exporters = metering.into_iter().filter_map(|exporter| {
+            Some(MeteringExporter {
+                address: exporter.address.host()?,
+                site: exporter.site.clone(),
+            })
         });
         MeteredUsage {
             analytics,

@@ -101,6 +101,8 @@ counters! {
     SamplesRejected = "samples_rejected",
     /// sFlow flow samples and IPFIX packet sections without a sampled IP packet.
     SamplesNotIp = "samples_not_ip",
+    /// Sampled tunnel packets whose inner packet was asked for and is not in the sampled header: kept under the tunnel's ends.
+    TunnelsCut = "tunnels_cut",
     SequenceLost = "sequence_lost",
     SequenceReset = "sequence_reset",
     SequenceReordered = "sequence_reordered",

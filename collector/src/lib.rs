@@ -7,6 +7,7 @@
 //! * [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
 //! * [`simulate`]: exporters that encode real datagrams.
 //! * `sink`: flows to Parquet to commits; [`compact`].
+//! * [`snmp`]: what exporters' interfaces are called and what they counted.
 //! * [`status`], [`metrics`]: what people and monitoring see.
 
 pub mod allow;
@@ -23,6 +24,7 @@ pub mod sampling;
 pub mod sequence;
 pub mod simulate;
 mod sink;
+pub mod snmp;
 pub mod status;
 #[cfg(test)]
 mod test_support;

@@ -92,7 +92,7 @@ fn the_fleets_routers_come_back_field_by_field() {
         let mut datagrams = Vec::new();
         let mut sim = SimExporter::new(exporter.sim_config(from_ms - 86_400_000));
         sim.encode(to_ms, &flows, &mut datagrams).unwrap();
-        let decoded = decode(exporter.config.address, to_ms, &datagrams);
+        let decoded = decode(exporter.config.address.first(), to_ms, &datagrams);
         nothing_was_lost(&decoded, exporter.name());
         assert_eq!(decoded.flows.len(), flows.len());
         for (sent, read) in flows.iter().zip(decoded.flows.rows()) {

@@ -44,12 +44,11 @@ fn sampling(settings: Settings) -> SamplingConfig {
         let own = |override_rate, default_rate| ExporterSampling {
             override_rate,
             default_rate,
-            v5_mode_bits: None,
-            joins_ports: false,
+            ..ExporterSampling::default()
         };
         let [first, second, ..] = sources();
-        config.exporters.insert(first, own(Some(512), None));
-        config.exporters.insert(second, own(None, Some(256)));
+        config.exporters.insert(first, None, own(Some(512), None));
+        config.exporters.insert(second, None, own(None, Some(256)));
     }
     config
 }
@@ -143,7 +142,7 @@ impl Subject for NetflowDecoder {
         );
         // Exporters that the configuration lists always have a place.
         assert!(
-            exporters <= limits.max_exporters + config.exporters.len(),
+            exporters <= limits.max_exporters + config.exporters.listed().len(),
             "too many exporters"
         );
         if settings.tight_limits() {

@@ -71,7 +71,7 @@ impl Subject for SflowDecoder {
         let listed: Vec<_> = metering(settings)
             .exporters
             .into_iter()
-            .map(|exporter| exporter.address)
+            .filter_map(|exporter| exporter.address.host())
             .collect();
         let unlisted = agents.iter().filter(|agent| !listed.contains(&agent.exporter)).count();
         assert!(unlisted <= limits.agents_max, "too many agents");

@@ -5,7 +5,7 @@
 //! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).
 //! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
 //! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
-//! * [`names`]: what people call exporters and interfaces.
+//! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
@@ -20,6 +20,7 @@ pub mod db;
 pub mod fault;
 pub mod flow;
 pub mod ids;
+pub mod interfaces;
 pub mod inventory;
 pub mod metering;
 pub mod money;

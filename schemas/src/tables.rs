@@ -27,17 +27,17 @@ pub const USAGE_5M: TableDef = TableDef {
     ],
 };
 
-/// Interface counters as exporters report them in sFlow counter samples.
+/// Interface counters as exporters report them in sFlow counter samples, and as they answer by SNMP.
 #[rustfmt::skip] // a row of the table is a line
 pub const COUNTERS: TableDef = TableDef {
     name: "counters",
-    doc: "Interface counters as the exporter reported them (sFlow generic interface counters, RFC 2863 meaning). Counters wrap and restart.",
+    doc: "Interface counters as the exporter reported them (sFlow generic interface counters, or read by SNMP; RFC 2863 meaning). Counters wrap and restart.",
     time_column: "received_at",
     sort: &["exporter", "if_index", "received_at"],
     columns: &[
-        column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram arrived"),
-        column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "agent address"),
-        column("observation_domain", ColumnType::U32, "", Layout::Dictionary, true, "sFlow sub-agent"),
+        column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram or the answer arrived"),
+        column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "agent address; by SNMP the exporter's"),
+        column("observation_domain", ColumnType::U32, "", Layout::Dictionary, true, "sFlow sub-agent; 4294967295 = read by SNMP"),
         column("if_index", ColumnType::U32, "", Layout::Dictionary, true, "SNMP index of the interface"),
         column("if_type", ColumnType::U32, "", Layout::Dictionary, false, "IANA interface type"),
         column("speed_bps", ColumnType::U64, "bit/s", Layout::Dictionary, false, "interface speed"),

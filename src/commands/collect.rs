@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use analytics::Analytics;
 use anyhow::Context as _;
+use collector::snmp::{self, SnmpPoller};
 use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::inventory;
 use schemas::metering::MeteringConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,12 +37,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     running.stop().await
 }
 
+/// Lists of interfaces that wait to be kept; further ones are dropped, as exporters repeat them.
+const TOLD_WAITING: usize = 16;
+
 /// A collector with its jobs.
 pub(crate) struct Running {
     pub(crate) analytics: Analytics,
     pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
     collector: Arc<Collector>,
     jobs: tokio::task::JoinHandle<()>,
+    polling: tokio::task::JoinHandle<()>,
     cancel: CancellationToken,
     config: Config,
     database: Database,
@@ -73,8 +78,13 @@ impl Running {
         let removed = Removed::default();
         let (metering_sender, metering) = watch::channel(Arc::new(config.metering()));
         let cancel = CancellationToken::new();
+        let (told, told_interfaces) = mpsc::channel(TOLD_WAITING);
+        let (poller, interfaces) = SnmpPoller::open(&storage, metering.clone(), told_interfaces)?;
+        let polling = tokio::spawn(poller.run(cancel.clone().cancelled_owned()));
+        let started_with = config_path.as_deref().and_then(|path| Config::read(path).ok());
         let jobs = Jobs {
             config_path,
+            started_with,
             config: config.clone(),
             database: database.clone(),
             analytics: analytics.clone(),
@@ -83,6 +93,8 @@ impl Running {
             metering: metering_sender,
             hangup,
             removed: removed.clone(),
+            interfaces,
+            told,
         };
         let jobs = tokio::spawn(jobs.run(cancel.clone()));
         Ok(Running {
@@ -90,6 +102,7 @@ impl Running {
             metering,
             collector,
             jobs,
+            polling,
             cancel,
             config: config.clone(),
             database,
@@ -122,6 +135,10 @@ impl Running {
             });
             let mut text = collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live());
             text.push_str(&storage::metrics(&analytics, &removed));
+            match snmp::read(&data_dir) {
+                Ok(statuses) => text.push_str(&snmp::metrics(&statuses)),
+                Err(error) => warn!(%error, "the status of snmp cannot be read"),
+            }
             text
         }
     }
@@ -140,6 +157,7 @@ impl Running {
         info!("stopping: storing what was received");
         self.cancel.cancel();
         self.jobs.await.context("background jobs")?;
+        self.polling.await.context("asking exporters by snmp")?;
         let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
         tokio::task::spawn_blocking(move || collector.stop())
             .await?

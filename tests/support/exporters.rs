@@ -76,8 +76,18 @@ pub(crate) struct Setup<'a> {
     pub(crate) collector: SocketAddr,
     /// One packet in so many; 1 takes all.
     pub(crate) sampling_rate: u32,
+    pub(crate) timeouts: Timeouts,
     /// For configuration files, control sockets and logs. Its path must be short: sockets' paths are.
     pub(crate) dir: &'a Path,
+}
+
+/// After how long a flow that goes on is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timeouts {
+    /// As the program has it.
+    Usual,
+    /// After so many seconds, whatever its kind.
+    Active(u32),
 }
 
 /// A running exporter.
@@ -124,6 +134,9 @@ impl Exporter {
         if setup.sampling_rate > 1 {
             command.args(["-s", &setup.sampling_rate.to_string()]);
         }
+        if let Timeouts::Active(seconds) = setup.timeouts {
+            command.args(["-t", &format!("maxlife={seconds}"), "-t", "expint=1"]);
+        }
         let process = Background::start("softflowd", &mut command, setup.dir);
         Self {
             program: Program::Softflowd,
@@ -150,6 +163,10 @@ impl Exporter {
                 netflow.netflow_version()
             ),
         };
+        let timeouts = match (setup.protocol, setup.timeouts) {
+            (Protocol::Sflow, _) | (_, Timeouts::Usual) => String::new(),
+            (_, Timeouts::Active(seconds)) => format!("nfprobe_timeouts[export]: maxlife={seconds}:expint=1\n"),
+        };
         let sampling = match setup.sampling_rate {
             1 => String::new(),
             rate => format!("sampling_rate: {rate}\n"),
@@ -163,7 +180,7 @@ impl Exporter {
              plugin_buffer_size: 65536\n\
              imt_path[seen]: {}\n\
              aggregate[seen]: dst_host\n\
-             {export}{sampling}",
+             {export}{timeouts}{sampling}",
             setup.interface,
             table.display()
         );

@@ -7,6 +7,8 @@
 //! - [`golden`]: captures and datagrams of others' routers.
 //! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
+//! - [`ovs`]: Open vSwitch, a real switch.
+//! - [`snmpd`]: an SNMP agent.
 //! - [`smtp`], [`hooks`]: a mail server and a program that hears of events.
 //! - [`stripe`]: a payment gateway that fails in every way it can, and remembers what it really charged.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
@@ -28,8 +30,10 @@ pub(crate) mod hooks;
 pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod numbered;
+pub(crate) mod ovs;
 pub(crate) mod pcap;
 pub(crate) mod smtp;
+pub(crate) mod snmpd;
 pub(crate) mod stripe;
 pub(crate) mod traffic;
 pub(crate) mod tshark;

@@ -8,13 +8,13 @@
 //! a flow counts IP packets. To each packet belong 14 bytes of Ethernet header, 4 of a VLAN tag where the flow has a VLAN, and
 //! 4 of the check sequence; a frame has at least 64 bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use arrow::array::{
     FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use schemas::address::Address;
-use schemas::metering::{MeterDirection, MeterMode, MeteringConfig};
+use schemas::metering::{Boundaries, ExporterTable, MeterDirection, MeterMode, MeteringConfig};
 use schemas::sampling::scaled;
 
 use super::counter::Followed;
@@ -42,40 +42,42 @@ pub(super) struct Watched {
 pub(super) struct Watch {
     pub(super) interfaces: Vec<Watched>,
     index: HashMap<(Address, u32), usize>,
-    /// Exporters whose observations of unknown direction are those of the output.
-    egress: HashSet<Address>,
-    /// Interfaces at which every packet that comes in must be observed for it to be metered.
-    external: HashMap<(Address, u32), MeterDirection>,
+    /// How each exporter meters, and in which direction.
+    meters: ExporterTable<(MeterMode, MeterDirection)>,
+    /// External interfaces of exporters that meter by boundary: every packet that comes in must be observed there for it to
+    /// be metered.
+    boundaries: Boundaries,
 }
 
 impl Watch {
     pub(super) fn new(interfaces: Vec<Watched>, config: &MeteringConfig) -> Watch {
         let key = |watched: &Watched| (watched.exporter, watched.if_index);
-        let mut watch = Watch {
+        Watch {
             index: interfaces.iter().map(key).zip(0..).collect(),
             interfaces,
-            ..Watch::default()
-        };
-        for exporter in &config.exporters {
-            if exporter.metered_direction() == MeterDirection::Egress {
-                watch.egress.insert(exporter.address);
-            }
-            if exporter.meter == MeterMode::Boundary {
-                for if_index in &exporter.external_interfaces {
-                    let direction = exporter.metered_direction();
-                    watch.external.insert((exporter.address, *if_index), direction);
-                }
-            }
+            meters: ExporterTable::of(config, |exporter| (exporter.meter, exporter.metered_direction())),
+            boundaries: Boundaries::new(config),
         }
-        watch
+    }
+
+    /// Whether observations of unknown direction are those of the output.
+    fn observes_output(&self, exporter: Address) -> bool {
+        let meter = self.meters.get(exporter, 0);
+        meter.is_some_and(|(_, direction)| *direction == MeterDirection::Egress)
     }
 
     /// Whether metering rests on this direction (0 received, 1 sent) of the interface being observed.
     pub(super) fn is_metered(&self, exporter: Address, if_index: u32, direction: usize) -> bool {
-        match self.external.get(&(exporter, if_index)) {
-            Some(MeterDirection::Ingress) => direction == 0,
-            Some(MeterDirection::Egress) => direction == 1,
-            Some(MeterDirection::Both) | None => false,
+        let Some((MeterMode::Boundary, metered)) = self.meters.get(exporter, 0) else {
+            return false;
+        };
+        if !self.boundaries.of(exporter, 0).is_external(if_index) {
+            return false;
+        }
+        match metered {
+            MeterDirection::Ingress => direction == 0,
+            MeterDirection::Egress => direction == 1,
+            MeterDirection::Both => false,
         }
     }
 }
@@ -166,7 +168,7 @@ pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &Watch) -> Result
         let side = match direction[row] {
             0 => 0,
             1 => 1,
-            _ => usize::from(watch.egress.contains(&exporter)),
+            _ => usize::from(watch.observes_output(exporter)),
         };
         let (if_index, vlan) = if side == 0 {
             (in_if[row], in_vlan[row])

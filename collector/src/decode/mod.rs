@@ -57,5 +57,7 @@ pub struct InterfaceCounters {
 pub struct Decoded {
     pub flows: FlowColumns,
     pub counters: Vec<InterfaceCounters>,
+    /// What options data said of interfaces, in the order it came.
+    pub interfaces: Vec<netflow::ToldInterface>,
     pub counts: Counts,
 }

@@ -2,7 +2,8 @@
 //! and of IPFIX's packet sections (IE 313, 315).
 //!
 //! What is read is the outermost IP header: a packet inside GRE, VXLAN, IP-in-IP or MPLS-over-UDP counts for the tunnel's ends,
-//! which are the addresses it crossed the interface with.
+//! which are the addresses it crossed the interface with. Where the exporter is configured for it ([`TunnelMode::Inner`]) the
+//! packet inside is the flow ([`tunnel`]); the VLAN stays that of the outer frame, because it is the interface's.
 //!
 //! Exporters cut the sampled header at 64 or 128 bytes: everything up to a complete IP header is needed, everything after
 //! it is a bonus (a TCP header may end after its ports). That rules out etherparse here: its slices want whole headers, so
@@ -13,12 +14,19 @@
 //! PPP, PPP in HDLC ────────┘                       └───────────────┘               └─ IPv6 + ext. ──┘
 //! ```
 
+mod tunnel;
+
 use schemas::address::Address;
+use schemas::metering::TunnelMode;
+
+use self::tunnel::Inside;
 
 /// More tags or labels than this are taken for damage.
 const VLAN_TAGS_MAX: usize = 4;
 const MPLS_LABELS_MAX: usize = 16;
 const IPV6_EXTENSIONS_MAX: usize = 8;
+/// Tunnels in tunnels that are opened.
+const TUNNELS_MAX: u8 = 3;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -49,6 +57,10 @@ pub(in crate::decode) struct Packet {
     pub(in crate::decode) dst_port: u16,
     pub(in crate::decode) tcp_flags: u8,
     pub(in crate::decode) icmp_type_code: u16,
+    /// It travelled inside another one.
+    pub(in crate::decode) is_inner: bool,
+    /// It is a tunnel's, and the header was cut before the packet inside: asked for that, this is all there is.
+    pub(in crate::decode) tunnel_is_cut: bool,
 }
 
 /// Why a header gives no flow.
@@ -62,10 +74,19 @@ pub(in crate::decode) enum HeaderError {
 
 /// Reads a sampled header. `frame_bytes` is the frame's length less what the exporter stripped; it stands in for the IP
 /// length where that is zero (segmentation offload on hosts, IPv6 jumbograms).
-pub(in crate::decode) fn parse(protocol: u32, header: &[u8], frame_bytes: u32) -> Result<Packet, HeaderError> {
+pub(in crate::decode) fn parse(
+    protocol: u32,
+    header: &[u8],
+    frame_bytes: u32,
+    tunnels: TunnelMode,
+) -> Result<Packet, HeaderError> {
     let frame = Frame {
         start: header.len(),
         frame_bytes,
+        tunnels_left: match tunnels {
+            TunnelMode::Outer => 0,
+            TunnelMode::Inner => TUNNELS_MAX,
+        },
     };
     match protocol {
         PROTOCOL_ETHERNET => ethernet(frame, header),
@@ -81,9 +102,43 @@ struct Frame {
     /// Length of the sampled header before anything was taken off.
     start: usize,
     frame_bytes: u32,
+    /// So many tunnels may still be opened.
+    tunnels_left: u8,
 }
 
 impl Frame {
+    /// The packet that travels inside `outer`; `outer` itself where it is of no use.
+    fn open(self, outer: Packet, inside: Result<Inside<'_>, HeaderError>) -> Packet {
+        match inside.and_then(|inside| self.read(inside)) {
+            Ok(inner) => Packet {
+                vlan: outer.vlan,
+                ..inner
+            },
+            Err(HeaderError::NotIp) => outer,
+            Err(HeaderError::Malformed) => Packet {
+                tunnel_is_cut: true,
+                ..outer
+            },
+        }
+    }
+
+    fn read(self, inside: Inside<'_>) -> Result<Packet, HeaderError> {
+        let frame = Frame {
+            tunnels_left: self.tunnels_left - 1,
+            ..self
+        };
+        let inner = match inside {
+            Inside::Ip(bytes) => ip(frame, bytes, 0),
+            Inside::Ethernet(bytes) => ethernet(frame, bytes),
+            Inside::Mpls(bytes) => mpls(frame, bytes, 0),
+            Inside::Ppp(bytes) => ppp(frame, bytes, 0),
+        }?;
+        Ok(Packet {
+            is_inner: true,
+            ..inner
+        })
+    }
+
     /// Length of the packet from where `rest` begins to the end of the frame.
     fn bytes_from(self, rest: &[u8]) -> u64 {
         let taken = self.start - rest.len();
@@ -155,6 +210,10 @@ fn mpls(frame: Frame, mut bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError
         if label[2] & 1 == 1 {
             return match bytes.first().map(|first| first >> 4) {
                 Some(4 | 6) => ip(frame, bytes, vlan),
+                Some(_) if frame.tunnels_left > 0 => {
+                    let inner = frame.read(Inside::Ethernet(tunnel::pseudowire(bytes)?))?;
+                    Ok(Packet { vlan, ..inner })
+                }
                 Some(_) => Err(HeaderError::NotIp),
                 None => Err(HeaderError::Malformed),
             };
@@ -164,14 +223,24 @@ fn mpls(frame: Frame, mut bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError
 }
 
 fn ip(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
-    match bytes.first().map(|first| first >> 4) {
-        Some(4) => ipv4(frame, bytes, vlan),
-        Some(6) => ipv6(frame, bytes, vlan),
-        _ => Err(HeaderError::Malformed),
+    let (packet, payload) = match bytes.first().map(|first| first >> 4) {
+        Some(4) => ipv4(frame, bytes, vlan)?,
+        Some(6) => ipv6(frame, bytes, vlan)?,
+        _ => return Err(HeaderError::Malformed),
+    };
+    if frame.tunnels_left == 0 {
+        return Ok(packet);
     }
+    Ok(match payload.and_then(|payload| tunnel::inside(&packet, payload)) {
+        Some(inside) => frame.open(packet, inside),
+        None => packet,
+    })
 }
 
-fn ipv4(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
+/// A packet, and what its header carries unless it is a later fragment.
+type PacketAndPayload<'a> = (Packet, Option<&'a [u8]>);
+
+fn ipv4(frame: Frame, bytes: &[u8], vlan: u16) -> Result<PacketAndPayload<'_>, HeaderError> {
     let header = bytes.first_chunk::<20>().ok_or(HeaderError::Malformed)?;
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
     let total_bytes = match u16::from_be_bytes([header[2], header[3]]) {
@@ -191,13 +260,15 @@ fn ipv4(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
         tos: header[1],
         ..Packet::default()
     };
-    if fragment_offset == 0 {
-        transport(&mut packet, bytes.get(header_bytes..).unwrap_or_default());
+    if fragment_offset != 0 {
+        return Ok((packet, None));
     }
-    Ok(packet)
+    let payload = bytes.get(header_bytes..).unwrap_or_default();
+    transport(&mut packet, payload);
+    Ok((packet, Some(payload)))
 }
 
-fn ipv6(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
+fn ipv6(frame: Frame, bytes: &[u8], vlan: u16) -> Result<PacketAndPayload<'_>, HeaderError> {
     let header = bytes.first_chunk::<40>().ok_or(HeaderError::Malformed)?;
     let total_bytes = match u16::from_be_bytes([header[4], header[5]]) {
         0 => frame.bytes_from(bytes).max(40),
@@ -215,7 +286,7 @@ fn ipv6(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
     let mut rest = &bytes[40..];
     for _ in 0..IPV6_EXTENSIONS_MAX {
         let (Some(&next), Some(&length)) = (rest.first(), rest.get(1)) else {
-            return Ok(packet);
+            return Ok((packet, Some(rest)));
         };
         let extension_bytes = match packet.ip_protocol {
             0 | 43 | 60 | 135 | 139 | 140 => 8 + usize::from(length) * 8,
@@ -223,17 +294,17 @@ fn ipv6(frame: Frame, bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError> {
             51 => (usize::from(length) + 2) * 4,
             _ => {
                 transport(&mut packet, rest);
-                return Ok(packet);
+                return Ok((packet, Some(rest)));
             }
         };
         let is_later_fragment = packet.ip_protocol == 44 && u16_at(rest, 2).is_none_or(|word| word & 0xfff8 != 0);
         packet.ip_protocol = next;
         if is_later_fragment {
-            return Ok(packet);
+            return Ok((packet, None));
         }
         rest = rest.get(extension_bytes..).unwrap_or_default();
     }
-    Ok(packet)
+    Ok((packet, None))
 }
 
 /// Ports, flags or ICMP type and code, as far as the bytes go.
@@ -253,8 +324,12 @@ fn transport(packet: &mut Packet, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{parse as parse_by, *};
     use etherparse::{LaxSlicedPacket, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+
+    fn parse(protocol: u32, header: &[u8], frame_bytes: u32) -> Result<Packet, HeaderError> {
+        parse_by(protocol, header, frame_bytes, TunnelMode::Outer)
+    }
 
     fn tcp_over_vlan() -> Vec<u8> {
         let builder = PacketBuilder::ethernet2([2; 6], [4; 6])

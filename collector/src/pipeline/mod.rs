@@ -33,6 +33,7 @@ use schemas::metering::MeteringConfig;
 use schemas::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
+use crate::decode::netflow::ToldInterface;
 use crate::journal::{Journal, JournalError};
 use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, SocketOptions, SocketStats};
 use crate::sink::{StoreError, Tables};
@@ -132,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) store_stalled: AtomicBool,
     /// A configuration that takes effect with the next segment.
     pub(crate) new_metering: Mutex<Option<(MeteringConfig, Arc<Assignments>)>>,
+    /// What exporters said of their interfaces in options data, until it is asked for.
+    pub(crate) interfaces: Mutex<Vec<ToldInterface>>,
 }
 
 impl Shared {
@@ -232,6 +235,7 @@ impl Collector {
             journal_stalled: AtomicBool::new(false),
             store_stalled: AtomicBool::new(false),
             new_metering: Mutex::new(None),
+            interfaces: Mutex::new(Vec::new()),
         });
         let mut collector = Collector {
             shared: shared.clone(),
@@ -279,6 +283,12 @@ impl Collector {
     pub fn set_metering(&self, metering: MeteringConfig, assignments: Arc<Assignments>) {
         let mut new = self.shared.new_metering.lock().unwrap_or_else(PoisonError::into_inner);
         *new = Some((metering, assignments));
+    }
+
+    /// What exporters said of their interfaces in options data since this was last asked.
+    pub fn take_interfaces(&self) -> Vec<ToldInterface> {
+        let mut waiting = self.shared.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *waiting)
     }
 
     /// What is in flight now.

@@ -11,6 +11,7 @@ use schemas::window::WindowStart;
 use super::encode::{EncodePool, EncodedFlows};
 use crate::counts::{CountKey, Counter, Counts};
 use crate::decode::dispatch::{DecoderCheckpoint, Dispatcher};
+use crate::decode::netflow::ToldInterface;
 use crate::decode::{Datagram, Decoded, InterfaceCounters};
 use crate::status::{ExporterStatus, Tracker};
 
@@ -199,6 +200,11 @@ impl Stage {
     /// Counts as lost what sequence numbers still wait for; call at the end of a capture, after which nothing follows.
     pub(crate) fn give_up_gaps(&mut self) {
         self.dispatcher.give_up_gaps(&mut self.decoded);
+    }
+
+    /// What exporters said of their interfaces since the last time.
+    pub(crate) fn take_interfaces(&mut self) -> Vec<ToldInterface> {
+        std::mem::take(&mut self.decoded.interfaces)
     }
 
     /// Takes everything gathered; the state of the decoders stays.

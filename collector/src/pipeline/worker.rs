@@ -35,6 +35,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Attempts per segment when stopping.
 const STOP_ATTEMPTS: u32 = 5;
 
+/// What exporters said of interfaces and nobody has asked for yet.
+const INTERFACES_WAITING_MAX: usize = 100_000;
+
 /// Counts that belong to no exporter.
 const NOBODY: CountKey = CountKey {
     exporter: Address::UNSPECIFIED,
@@ -267,6 +270,7 @@ impl Worker {
             if stored.is_none() {
                 return false;
             }
+            self.tell_interfaces();
             tracing::debug!(segment = number, flows = prepared.flow_rows(), "segment stored");
         } else {
             tracing::error!(segment = %path.display(), "journal segment is missing");
@@ -323,6 +327,14 @@ impl Worker {
             self.told_stalled = stalled;
             self.write_status();
         }
+    }
+
+    /// Passes on what exporters said of their interfaces, as far as there is room: they say it again.
+    fn tell_interfaces(&mut self) {
+        let told = self.stage.take_interfaces();
+        let mut waiting = self.shared.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = INTERFACES_WAITING_MAX.saturating_sub(waiting.len());
+        waiting.extend(told.into_iter().take(room));
     }
 
     fn take_new_metering(&mut self) {

@@ -22,11 +22,9 @@
 mod announced;
 mod elements;
 
-use std::collections::BTreeMap;
-
 use schemas::address::Address;
 use schemas::flow::marks;
-use schemas::metering::{MeteringConfig, SessionScope};
+use schemas::metering::{ExporterTable, MeteringConfig, SessionScope, TunnelMode};
 use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
 
@@ -89,12 +87,14 @@ pub struct ExporterSampling {
     pub joins_ports: bool,
     /// What its records mean.
     pub reading: Reading,
+    /// Which packet of a sampled tunnel is the flow.
+    pub tunnels: TunnelMode,
 }
 
 /// Sampling as configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SamplingConfig {
-    pub exporters: BTreeMap<Address, ExporterSampling>,
+    pub exporters: ExporterTable<ExporterSampling>,
     /// For exporters that neither say a rate nor have a default of their own.
     pub default_rate: Option<u32>,
     /// The upper two bits of the sampling word in a v5 header are a mode (Cisco); without it all 16 bits are the interval.
@@ -104,7 +104,7 @@ pub struct SamplingConfig {
 impl Default for SamplingConfig {
     fn default() -> SamplingConfig {
         SamplingConfig {
-            exporters: BTreeMap::new(),
+            exporters: ExporterTable::default(),
             default_rate: None,
             v5_mode_bits: true,
         }
@@ -113,20 +113,16 @@ impl Default for SamplingConfig {
 
 impl From<&MeteringConfig> for SamplingConfig {
     fn from(config: &MeteringConfig) -> SamplingConfig {
-        let exporters = config.exporters.iter().map(|exporter| {
-            (
-                exporter.address,
-                ExporterSampling {
-                    override_rate: exporter.sampling_rate,
-                    default_rate: exporter.default_sampling_rate,
-                    v5_mode_bits: exporter.v5_sampling_mode_bits,
-                    joins_ports: exporter.sessions == SessionScope::Address,
-                    reading: Reading::from(exporter),
-                },
-            )
+        let exporters = ExporterTable::of(config, |exporter| ExporterSampling {
+            override_rate: exporter.sampling_rate,
+            default_rate: exporter.default_sampling_rate,
+            v5_mode_bits: exporter.v5_sampling_mode_bits,
+            joins_ports: exporter.sessions == SessionScope::Address,
+            reading: Reading::from(exporter),
+            tunnels: exporter.tunnels,
         });
         SamplingConfig {
-            exporters: exporters.collect(),
+            exporters,
             default_rate: config.decoding.default_sampling_rate,
             v5_mode_bits: config.decoding.v5_sampling_mode_bits,
         }
@@ -136,19 +132,25 @@ impl From<&MeteringConfig> for SamplingConfig {
 impl SamplingConfig {
     /// What is configured for one exporter, with the collector's default filled in. A configured 0 says nothing.
     pub fn of(&self, exporter: Address) -> ExporterSampling {
-        let own = self.exporters.get(&exporter).copied().unwrap_or_default();
+        self.of_session(exporter, 0)
+    }
+
+    /// The same of one transport session: the section of its UDP port where there is one; 0 = the port is not known.
+    pub fn of_session(&self, exporter: Address, port: u16) -> ExporterSampling {
+        let own = self.exporters.get(exporter, port).copied().unwrap_or_default();
         ExporterSampling {
             override_rate: known(own.override_rate),
             default_rate: known(own.default_rate).or(known(self.default_rate)),
             v5_mode_bits: own.v5_mode_bits.or(Some(self.v5_mode_bits)),
             joins_ports: own.joins_ports,
             reading: own.reading,
+            tunnels: own.tunnels,
         }
     }
 
     /// Whether the configuration names this exporter.
     pub fn lists(&self, exporter: Address) -> bool {
-        self.exporters.contains_key(&exporter)
+        self.exporters.lists(exporter)
     }
 }
 
@@ -640,7 +642,7 @@ mod tests {
             default_rate: Some(0),
             ..ExporterSampling::default()
         };
-        config.exporters.insert(exporter, zero);
+        config.exporters.insert(exporter, None, zero);
         assert_eq!(config.of(exporter).override_rate, None);
         assert_eq!(config.of(exporter).default_rate, Some(5));
     }

@@ -102,7 +102,7 @@ impl FleetExporter {
     /// For encoding what this exporter reports.
     pub fn sim_config(&self, boot_at_ms: i64) -> SimExporterConfig {
         SimExporterConfig::new(
-            self.config.address,
+            self.config.address.first(),
             self.observation_domain,
             self.protocol,
             self.sampling_rate,

@@ -197,7 +197,10 @@ pub(super) fn window_flows(
     // Volumes are the service's; what a certain exporter samples of them is its own.
     let mut volume_rng = Rng::keyed(seed, [3, window_ms as u64, 0]);
     let (bytes_in, bytes_out, attack) = profile.volumes(seed, window_ms, &mut volume_rng);
-    let mut rng = Rng::keyed(seed, [4, window_ms as u64, exporter.config.address.to_u128() as u64]);
+    let mut rng = Rng::keyed(
+        seed,
+        [4, window_ms as u64, exporter.config.address.first().to_u128() as u64],
+    );
     let density = u64::from(density.max(2));
     let flows_out = ((density as f64 * profile.out_share).round() as u64).clamp(1, density - 1);
     for (inwards, bytes, flow_count) in [(true, bytes_in, density - flows_out), (false, bytes_out, flows_out)] {
@@ -318,7 +321,7 @@ impl Direction<'_> {
             received_at_ms: end_at_ms,
             start_at_ms: (end_at_ms - duration_ms).max(self.window_ms),
             end_at_ms,
-            exporter: self.exporter.config.address,
+            exporter: self.exporter.config.address.first(),
             observation_domain: self.exporter.observation_domain,
             protocol_version: self.exporter.protocol.protocol_version(),
             sampling_rate: self.exporter.sampling_rate,

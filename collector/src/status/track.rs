@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::address::Address;
-use schemas::metering::{ExporterConfig, MeteringConfig};
+use schemas::metering::{ExporterTable, MeteringConfig};
 
 use super::summary::{ExporterSums, FlowSummary, InterfaceSums};
 use super::{
@@ -57,7 +57,8 @@ impl Tracker {
 
     /// Takes over which exporters the configuration lists.
     pub(crate) fn set_listed(&mut self, metering: &MeteringConfig) {
-        self.listed = metering.exporters.iter().map(|exporter| exporter.address).collect();
+        let hosts = metering.exporters.iter().filter_map(|exporter| exporter.address.host());
+        self.listed = hosts.collect();
     }
 
     /// The entry of an exporter that spoke this protocol, 0 for none of ours; made where there is room.
@@ -174,11 +175,7 @@ impl Tracker {
                 listed.push(domain);
             }
         }
-        let configured: HashMap<Address, &ExporterConfig> = metering
-            .exporters
-            .iter()
-            .map(|config| (config.address, config))
-            .collect();
+        let configured = ExporterTable::of(metering, |config| config);
         let mut exporters: Vec<ExporterStatus> = Vec::with_capacity(self.exporters.len());
         for tracked in &self.exporters {
             let mut status = tracked.status.clone();
@@ -200,9 +197,10 @@ impl Tracker {
                     .domains
                     .sort_by_key(|domain| (domain.protocol_version, domain.observation_domain, domain.port));
             }
-            let config = configured.get(&status.address);
+            let config = configured.get(status.address, 0);
             status.configured = config.is_some();
-            status.name = config.and_then(|config| config.name.clone());
+            let named = config.filter(|config| config.name.is_some());
+            status.name = named.map(|config| config.name_of(status.address));
             status.site = config.and_then(|config| config.site.clone());
             status.meter = config.map(|config| config.meter).unwrap_or_default();
             exporters.push(status);
@@ -352,7 +350,7 @@ mod tests {
         tracker.heard(late, 9, 99_000, 10);
         assert!(!tracker.index.contains_key(&late), "the list is full");
         let metering = MeteringConfig {
-            exporters: vec![ExporterConfig::unlisted(late)],
+            exporters: vec![schemas::metering::ExporterConfig::unlisted(late)],
             ..MeteringConfig::default()
         };
         tracker.set_listed(&metering);

@@ -113,9 +113,11 @@ impl<'a> Values<'a> {
             .unwrap_or(0)
     }
 
-    /// The first address that is not zero; else the last field's, which may be the zero of either family.
+    /// The last address that is not zero, of the innermost header; else the first field's, which may be the zero of either
+    /// family.
     pub(super) fn address(&self, elements: &[u16]) -> Address {
-        let fields: Vec<&[u8]> = self.of(elements).collect();
+        let mut fields: Vec<&[u8]> = self.of(elements).collect();
+        fields.reverse();
         let found = fields
             .iter()
             .find_map(|field| address(field).filter(|_| field.iter().any(|byte| *byte != 0)));

@@ -5,8 +5,10 @@
 //!
 //! * [`view`]: what is known of one exporter, judged.
 //! * [`snippet`]: the configuration that is missing.
+//! * [`interfaces`]: what they say of their interfaces, and how asking them goes.
 //! * [`truth`]: what the counters of its interfaces say of it.
 
+pub(crate) mod interfaces;
 mod records;
 pub(crate) mod snippet;
 pub(crate) mod truth;
@@ -19,8 +21,10 @@ use arrow::datatypes::Int64Type;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use collector::snmp::SnmpStatus;
 use collector::status::CollectorStatus;
 use schemas::address::Address;
+use schemas::metering::ExporterTable;
 use serde::Serialize;
 
 use crate::auth::Network;
@@ -72,10 +76,12 @@ pub(crate) async fn exporters(state: &AppState) -> Result<Exporters, Failure> {
     let now_ms = state.now_ms();
     let status = status(state).await?;
     let recent = flows_without_rate(state, now_ms - RECENT_MS).await?;
+    let asked = asked_by_snmp(state).await?;
     let checked = state.analytics().truth_now(now_ms).await?;
     let metering = state.metering();
     let mut exporters = judge(status, &metering, &recent, now_ms);
     truth::attach(&mut exporters.exporters, &checked, &metering);
+    interfaces::attach(&mut exporters.exporters, &asked, &metering);
     sort(&mut exporters.exporters);
     Ok(exporters)
 }
@@ -105,25 +111,22 @@ fn judge(
         .map(|status| status.written_at_ms)
         .filter(|at_ms| *at_ms > 0);
     let status = status.unwrap_or_default();
-    let configs: HashMap<Address, _> = metering
-        .exporters
-        .iter()
-        .map(|config| (config.address, config))
-        .collect();
+    let configs = ExporterTable::of(metering, |config| config);
     let mut exporters: Vec<ExporterView> = status
         .exporters
         .iter()
         .map(|exporter| {
             let recent = recent_without_rate.get(&exporter.address).copied().unwrap_or(0);
-            view::exporter(exporter, configs.get(&exporter.address).copied(), recent, now_ms)
+            view::exporter(exporter, configs.get(exporter.address, 0).copied(), recent, now_ms)
         })
         .collect();
     let heard: std::collections::HashSet<Address> = status.exporters.iter().map(|exporter| exporter.address).collect();
     let never_heard = metering
         .exporters
         .iter()
-        .filter(|config| !heard.contains(&config.address));
-    exporters.extend(never_heard.map(view::never_heard));
+        .filter_map(|config| Some((config.address.host()?, config)))
+        .filter(|(address, _)| !heard.contains(address));
+    exporters.extend(never_heard.map(|(address, config)| view::never_heard(address, config)));
     sort(&mut exporters);
 
     let seen: Vec<snippet::Seen> = exporters
@@ -131,7 +134,7 @@ fn judge(
         .filter(|exporter| exporter.last_heard_ms.is_some())
         .map(|exporter| snippet::Seen {
             address: exporter.address,
-            config: configs.get(&exporter.address).map(|config| (*config).clone()),
+            config: configs.get(exporter.address, 0).map(|config| (*config).clone()),
             rate_unknown: exporter.sampling.unknown,
             interfaces: view::busiest(&exporter.interfaces),
         })
@@ -158,6 +161,15 @@ async fn status(state: &AppState) -> Result<Option<CollectorStatus>, Failure> {
     let data_dir = state.data_dir().to_owned();
     let read = tokio::task::spawn_blocking(move || collector::status::read(&data_dir)).await;
     let failed = Failure::internal("read the collector's status");
+    read.map_err(|error| failed(error.into()))?
+        .map_err(|error| failed(error.into()))
+}
+
+/// How asking exporters by SNMP goes, as the collector writes it.
+async fn asked_by_snmp(state: &AppState) -> Result<Vec<SnmpStatus>, Failure> {
+    let data_dir = state.data_dir().to_owned();
+    let read = tokio::task::spawn_blocking(move || collector::snmp::read(&data_dir)).await;
+    let failed = Failure::internal("read the status of snmp");
     read.map_err(|error| failed(error.into()))?
         .map_err(|error| failed(error.into()))
 }

@@ -93,11 +93,7 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
 /// Names of the services among the keys, and of all configured exporters.
 async fn names(state: &AppState, keys: impl Iterator<Item = &str>) -> Result<Names, Failure> {
     let mut names = Names::default();
-    for exporter in &state.metering().exporters {
-        if let Some(name) = &exporter.name {
-            names.exporters.insert(exporter.address, name.clone());
-        }
-    }
+    names.metering = state.metering();
     // At most `MAX_KEYS` keys, each found by its primary key.
     for id in keys.filter_map(|key| key.parse::<ServiceId>().ok()) {
         let row = sqlx::query(

@@ -14,6 +14,7 @@ use axum::routing::get;
 use jiff::tz::TimeZone;
 use schemas::metering::{MeterDirection, MeterMode};
 
+use crate::api::exporters::interfaces::SnmpView;
 use crate::api::exporters::truth::{self, TruthView};
 use crate::api::exporters::view::{ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
 use crate::api::exporters::{self, Exporters, Presence};
@@ -40,6 +41,9 @@ pub(crate) fn routes() -> Router<AppState> {
 /// One interface as it is printed.
 struct InterfaceRow {
     if_index: u32,
+    name: String,
+    description: String,
+    speed: String,
     boundary: &'static str,
     in_flows: String,
     out_flows: String,
@@ -104,6 +108,8 @@ struct Card {
     findings: usize,
     truth: Vec<TruthRow>,
     truth_more: usize,
+    /// How asking it by SNMP goes: a fact and its explanation.
+    snmp: Option<(String, String)>,
 }
 
 /// One direction of one interface beside its counter.
@@ -306,6 +312,7 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
         check_note,
         findings,
         truth: view.truth.iter().take(MAX_INTERFACES).map(truth_row).collect(),
+        snmp: view.snmp.as_ref().map(|snmp| asked(snmp, now_ms)),
         truth_more: view.truth.len().saturating_sub(MAX_INTERFACES),
         interfaces_more: interfaces.len().saturating_sub(MAX_INTERFACES),
         interfaces: interfaces
@@ -313,6 +320,12 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             .take(MAX_INTERFACES)
             .map(|interface| InterfaceRow {
                 if_index: interface.if_index,
+                name: interface.name.clone().unwrap_or_else(|| "–".to_owned()),
+                description: interface.description.clone(),
+                speed: match interface.speed_bps {
+                    0 => String::new(),
+                    speed_bps => format::bits_per_second(speed_bps),
+                },
                 boundary: interface.boundary,
                 in_flows: format::grouped(interface.in_flows),
                 out_flows: format::grouped(interface.out_flows),
@@ -323,6 +336,22 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             .collect(),
         view,
     }
+}
+
+/// How asking an exporter goes.
+fn asked(snmp: &SnmpView, now_ms: i64) -> (String, String) {
+    let answered = match snmp.answered_at_ms {
+        Some(at_ms) => format!("answered {}", format::ago(at_ms, now_ms)),
+        None => "no answer yet".to_owned(),
+    };
+    let note = match &snmp.error {
+        Some(error) => format!("{}: {error}", snmp.asked),
+        None => format!(
+            "{}, every {} s, {} interfaces in {} ms",
+            snmp.asked, snmp.interval_seconds, snmp.interfaces, snmp.took_ms
+        ),
+    };
+    (answered, note)
 }
 
 /// The truth check as a fact with its explanation.

@@ -8,7 +8,8 @@
 //! * by value: the first value that is not 0, in the order of rank, then of the template. Cisco's MPLS templates carry IPv4
 //!   and IPv6 addresses side by side with one of them zero.
 //!
-//! Repeated elements of one rank: the first that is not 0.
+//! Repeated elements of one rank: the first that is not 0. But of several addresses that are not 0 the last one counts: a record
+//! of a packet in a tunnel has the outer header's fields first (RFC 7011 §8), and the flow is the inner packet, as pmacct reads it.
 //!
 //! v9 field types (RFC 3954 §8) and IPFIX elements (IANA) share their numbers where both exist. Of enterprise elements the reverse
 //! ones (RFC 5103) tell what the answer carried, Junos' common properties what was not forwarded ([`super::exception`]), and the few
@@ -86,6 +87,11 @@ impl Target {
     /// Whether options data is read for it.
     pub(super) fn speaks_of_exporter(self) -> bool {
         self >= Target::SamplingInterval
+    }
+
+    /// Headers in headers repeat it, the outermost first.
+    pub(super) fn is_layered(self) -> bool {
+        matches!(self, Target::SrcAddr | Target::DstAddr)
     }
 
     pub(super) fn choice(self) -> Choice {

@@ -19,6 +19,7 @@ mod limits;
 mod meaning;
 mod memory;
 mod message;
+mod names;
 mod section;
 mod session;
 mod sessions;
@@ -42,6 +43,7 @@ use schemas::flow::Flow;
 
 pub use limits::DecodeLimits;
 pub use span::ActiveTimeout;
+pub use names::ToldInterface;
 pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 pub use template::TemplateKind;
@@ -230,7 +232,7 @@ impl NetflowDecoder {
             Err(Refused(protocol_version, cause)) => return refused(source, 0, protocol_version, cause),
         };
         let key = header.key;
-        let config = self.sampling.of(source);
+        let config = self.sampling.of_session(source, datagram.source_port);
         let port = if config.joins_ports {
             PORT_NOT_KNOWN
         } else {
@@ -378,6 +380,7 @@ impl NetflowDecoder {
                     scratch: &mut self.scratch,
                     tally,
                     flows,
+                    interfaces: &mut out.interfaces,
                 };
                 let moment = Moment {
                     received_at_ms: datagram.received_at_ms,

@@ -8,7 +8,8 @@
 //! Juniper's private common properties (enterprise 2636, IE 137, several in one record) repeat interfaces and forwarding
 //! details in an encoding of its own; they are passed over by their length.
 
-use schemas::flow::Flow;
+use schemas::flow::{Flow, marks};
+use schemas::metering::TunnelMode;
 
 use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 use super::wire::unsigned;
@@ -69,10 +70,18 @@ impl PacketSection {
     }
 
     /// Fills the columns that the sampled packet tells. `spans` are those of this record where lengths are variable.
-    pub(super) fn read(self, record: &[u8], spans: &[(u32, u32)], flow: &mut Flow) -> Result<(), HeaderError> {
+    /// Answers whether it is a tunnel's packet that was cut before the packet inside, which `tunnels` asks for.
+    pub(super) fn read(
+        self,
+        record: &[u8],
+        spans: &[(u32, u32)],
+        tunnels: TunnelMode,
+        flow: &mut Flow,
+    ) -> Result<bool, HeaderError> {
         let bytes = self.field(self.section, record, spans);
         let frame_bytes = self.frame_size.map_or(0, |at| unsigned(self.field(at, record, spans)));
-        let packet = packet_header::parse(self.protocol, bytes, u32::try_from(frame_bytes).unwrap_or(0))?;
+        let frame_bytes = u32::try_from(frame_bytes).unwrap_or(0);
+        let packet = packet_header::parse(self.protocol, bytes, frame_bytes, tunnels)?;
         flow.src_addr = packet.src_addr;
         flow.dst_addr = packet.dst_addr;
         flow.src_port = packet.src_port;
@@ -86,7 +95,10 @@ impl PacketSection {
         }
         flow.bytes = packet.bytes;
         flow.packets = 1;
-        Ok(())
+        if packet.is_inner {
+            flow.marks |= marks::INNER_PACKET;
+        }
+        Ok(packet.tunnel_is_cut)
     }
 
     fn field<'a>(self, at: FieldAt, record: &'a [u8], spans: &[(u32, u32)]) -> &'a [u8] {

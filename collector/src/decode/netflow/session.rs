@@ -12,6 +12,7 @@ use super::columnar::{self, RawTimes};
 use super::limits::DecodeLimits;
 use super::meaning::{LongRow, Room, RowFacts};
 use super::message::starts_with_v9;
+use super::names::ToldInterface;
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
 use super::template::{
@@ -29,6 +30,9 @@ const SET_HEADER_BYTES: usize = 4;
 const V9_VERSION: u16 = 9;
 /// An exporter whose start (IE 160) moved by less told the same start again.
 const RESTART_MIN_MS: i64 = 60_000;
+/// Interfaces that options data may name until somebody takes what was said.
+const INTERFACES_TOLD_MAX: usize = 65_536;
+
 /// A set may be padded to a multiple of four bytes.
 const PADDING_BYTES: usize = 3;
 
@@ -82,6 +86,8 @@ pub(super) struct Session<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) tally: &'a mut Tally,
     pub(super) flows: &'a mut FlowColumns,
+    /// What options data says of interfaces.
+    pub(super) interfaces: &'a mut Vec<ToldInterface>,
 }
 
 impl Session<'_> {
@@ -425,8 +431,11 @@ impl Session<'_> {
                 let Some(section) = plan.section else {
                     continue;
                 };
-                match section.read(record, &self.scratch.spans, &mut flow) {
-                    Ok(()) => extras.is_packet = true,
+                match section.read(record, &self.scratch.spans, self.config.tunnels, &mut flow) {
+                    Ok(tunnel_is_cut) => {
+                        extras.is_packet = true;
+                        self.tally.add(Counter::TunnelsCut, u64::from(tunnel_is_cut));
+                    }
                     Err(HeaderError::NotIp) => not_ip += 1,
                     Err(HeaderError::Malformed) => malformed += 1,
                 }
@@ -554,9 +563,20 @@ impl Session<'_> {
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
                 break;
             };
+            let record = &body[at..at + length];
             at += length;
             records += 1;
             active_timeout_s = active_timeout_s.max(extras.active_timeout_s);
+            if let Some(names) = plan.names
+                && self.interfaces.len() < INTERFACES_TOLD_MAX
+                && let Some((if_index, interface)) = names.read(record, &self.scratch.spans)
+            {
+                self.interfaces.push(ToldInterface {
+                    exporter: self.source,
+                    if_index,
+                    interface,
+                });
+            }
             let told = extras.sampling.told();
             if told.rate.is_known() {
                 announcements.push((extras.selector(), told));

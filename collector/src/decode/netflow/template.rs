@@ -15,6 +15,7 @@ use super::elements::{
     scope_target_of, target_of, time_kind_of,
 };
 use super::exception::CommonProperties;
+use super::names::InterfaceNames;
 use super::section::PacketSection;
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::{SamplingElements, Selector};
@@ -153,6 +154,8 @@ pub(super) struct Plan {
     pub(super) common_properties: CommonProperties,
     /// Carries the head of a packet.
     pub(super) section: Option<PacketSection>,
+    /// Names interfaces.
+    pub(super) names: Option<InterfaceNames>,
 }
 
 /// What a record says beside the columns of [`Flow`].
@@ -291,7 +294,12 @@ impl Plan {
         let counters_beside = counters_beside(spec, &candidates);
         candidates.extend(counters_beside);
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
-        candidates.sort_by_key(|(target, rank, copy)| (*target, std::cmp::Reverse((*rank, copy.field))));
+        // Of several addresses the last one is the innermost.
+        let place = |target: Target, field: u16| if target.is_layered() { u16::MAX - field } else { field };
+        candidates.sort_by_key(|(target, rank, copy)| {
+            let place = place(*target, copy.field);
+            (*target, std::cmp::Reverse((*rank, place)))
+        });
         let best_rank = |target: Target| candidates.iter().filter(|c| c.0 == target).map(|c| c.1).min();
         let bytes_rank = best_rank(Target::Bytes);
         let mut copies: Vec<CopyField> = candidates
@@ -330,6 +338,7 @@ impl Plan {
             is_junos: is_junos(spec),
             common_properties: CommonProperties::find(spec),
             section: PacketSection::find(spec),
+            names: InterfaceNames::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
             } else {

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::address::Address;
 use schemas::flow::{Flow, PROTOCOL_SFLOW5, marks};
-use schemas::metering::MeteringConfig;
+use schemas::metering::{ExporterTable, MeteringConfig, TunnelMode};
 use serde::{Deserialize, Serialize};
 
 use self::sample::DataSource;
@@ -46,6 +46,9 @@ const FORMAT_FLOW_SAMPLE: u32 = 1;
 const FORMAT_COUNTER_SAMPLE: u32 = 2;
 const FORMAT_FLOW_SAMPLE_EXPANDED: u32 = 3;
 const FORMAT_COUNTER_SAMPLE_EXPANDED: u32 = 4;
+
+/// An agent is known by its address: the port it sends from plays no part.
+const PORT_OF_NO_PART: u16 = 0;
 
 /// A sequence number farther ahead than this is a restart, not a loss: it counts datagrams.
 const SEQUENCE_LOSS_MAX: u32 = 1_000_000;
@@ -160,17 +163,19 @@ struct Agent {
     ingress: IngressInterfaces,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct ConfiguredRate {
+/// What the configuration says of one agent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Configured {
     fixed: Option<u32>,
     default: Option<u32>,
+    tunnels: TunnelMode,
 }
 
 /// Decodes sFlow datagrams.
 #[derive(Debug)]
 pub struct SflowDecoder {
     limits: SflowLimits,
-    rates: HashMap<Address, ConfiguredRate>,
+    configured: ExporterTable<Configured>,
     /// Of agents that neither say a rate nor have a default of their own.
     default_rate: Option<u32>,
     agents: BTreeMap<AgentKey, Agent>,
@@ -196,6 +201,7 @@ struct Tally {
     discarded: u64,
     second_observations: u64,
     not_ip: u64,
+    tunnels_cut: u64,
     counter_samples: u64,
     counter_records_ignored: u64,
     ignored: u64,
@@ -207,7 +213,7 @@ impl SflowDecoder {
     pub fn new(limits: SflowLimits, sampling: &MeteringConfig) -> SflowDecoder {
         let mut decoder = SflowDecoder {
             limits,
-            rates: HashMap::new(),
+            configured: ExporterTable::default(),
             default_rate: None,
             agents: BTreeMap::new(),
             agents_by_source: HashMap::new(),
@@ -219,14 +225,11 @@ impl SflowDecoder {
 
     /// Replaces the configured sampling rates, for the datagrams decoded from here on.
     pub fn set_sampling(&mut self, sampling: &MeteringConfig) {
-        let rates = sampling.exporters.iter().map(|exporter| {
-            let rate = ConfiguredRate {
-                fixed: exporter.sampling_rate.filter(|rate| *rate > 0),
-                default: exporter.default_sampling_rate.filter(|rate| *rate > 0),
-            };
-            (exporter.address, rate)
+        self.configured = ExporterTable::of(sampling, |exporter| Configured {
+            fixed: exporter.sampling_rate.filter(|rate| *rate > 0),
+            default: exporter.default_sampling_rate.filter(|rate| *rate > 0),
+            tunnels: exporter.tunnels,
         });
-        self.rates = rates.collect();
         self.name_listed();
         self.default_rate = sampling.decoding.default_sampling_rate.filter(|rate| *rate > 0);
     }
@@ -234,7 +237,7 @@ impl SflowDecoder {
     /// Calls agents by their UDP source where the configuration lists that and not their address: how a collision is put right.
     fn name_listed(&mut self) {
         for (key, agent) in &mut self.agents {
-            if self.rates.contains_key(&key.source) && !self.rates.contains_key(&key.agent) {
+            if self.configured.lists(key.source) && !self.configured.lists(key.agent) {
                 agent.exporter = key.source;
             }
         }
@@ -250,9 +253,9 @@ impl SflowDecoder {
             return;
         };
         let oldest_ms = now_ms.saturating_sub(self.limits.silence_max_ms);
-        let rates = &self.rates;
+        let configured = &self.configured;
         self.agents.retain(|key, agent| {
-            let stays = rates.contains_key(&agent.exporter) || agent.last_heard_ms >= oldest_ms;
+            let stays = configured.lists(agent.exporter) || agent.last_heard_ms >= oldest_ms;
             if !stays {
                 let missing = agent.numbers.waiting();
                 out.counts
@@ -277,7 +280,7 @@ impl SflowDecoder {
     fn has_room_for(&self, exporter: Address, source: Address) -> bool {
         let of_source = self.agents_by_source.get(&source).copied().unwrap_or(0);
         let is_full = self.agents.len() >= self.limits.agents_max || of_source >= self.limits.agents_per_source_max;
-        if is_full && !self.rates.contains_key(&exporter) {
+        if is_full && !self.configured.lists(exporter) {
             return false;
         }
         let of_exporter = self.agents.values().filter(|agent| agent.exporter == exporter);
@@ -295,7 +298,7 @@ impl SflowDecoder {
         if key.agent == key.source {
             return (key.agent, None);
         }
-        if self.rates.contains_key(&key.source) && !self.rates.contains_key(&key.agent) {
+        if self.configured.lists(key.source) && !self.configured.lists(key.agent) {
             return (key.source, None);
         }
         let from = AgentKey {
@@ -382,7 +385,11 @@ impl SflowDecoder {
         }
         agent.last_heard_ms = agent.last_heard_ms.max(datagram.received_at_ms);
 
-        let rate = self.rates.get(&exporter).copied();
+        let configured = self
+            .configured
+            .get(exporter, PORT_OF_NO_PART)
+            .copied()
+            .unwrap_or_default();
         let mut tally = Tally::default();
         for _ in 0..head.sample_count {
             let (Ok(format), Ok(body)) = (xdr.u32(), xdr.opaque()) else {
@@ -391,7 +398,9 @@ impl SflowDecoder {
             };
             match format {
                 FORMAT_FLOW_SAMPLE | FORMAT_FLOW_SAMPLE_EXPANDED => {
-                    let Ok(sample) = sample::flow_sample(body, format == FORMAT_FLOW_SAMPLE_EXPANDED) else {
+                    let Ok(sample) =
+                        sample::flow_sample(body, format == FORMAT_FLOW_SAMPLE_EXPANDED, configured.tunnels)
+                    else {
                         tally.rejected += 1;
                         continue;
                     };
@@ -407,12 +416,13 @@ impl SflowDecoder {
                     flow.end_at_ms = datagram.received_at_ms;
                     flow.exporter = exporter;
                     flow.observation_domain = head.sub_agent;
-                    flow.sampling_rate = chosen_rate(rate, self.default_rate, sample.sampling_rate);
+                    flow.sampling_rate = chosen_rate(configured, self.default_rate, sample.sampling_rate);
                     if agent.is_second_observation(&flow) {
                         flow.marks |= marks::SECOND_OBSERVATION;
                         tally.second_observations += 1;
                     }
                     tally.flow_records += 1;
+                    tally.tunnels_cut += u64::from(sample.tunnel_is_cut);
                     tally.discarded += u64::from(flow.was_discarded());
                     tally.without_rate += u64::from(flow.sampling_rate == 0);
                     out.flows.push(flow);
@@ -601,6 +611,7 @@ impl Tally {
         counts.add(key, Counter::FlowsDiscarded, self.discarded);
         counts.add(key, Counter::FlowsSecondObservation, self.second_observations);
         counts.add(key, Counter::SamplesNotIp, self.not_ip);
+        counts.add(key, Counter::TunnelsCut, self.tunnels_cut);
         counts.add(key, Counter::CounterSamples, self.counter_samples);
         counts.add(key, Counter::CounterRecordsIgnored, self.counter_records_ignored);
         counts.add(key, Counter::SamplesIgnored, self.ignored);
@@ -618,10 +629,9 @@ fn count_by_source(agents: &BTreeMap<AgentKey, Agent>) -> HashMap<Address, usize
 
 /// Most specific first: configured override, the sample's own, configured default of the agent, then of the collector;
 /// 0 = not known.
-fn chosen_rate(configured: Option<ConfiguredRate>, default_rate: Option<u32>, of_sample: u32) -> u32 {
-    let fixed = configured.and_then(|rate| rate.fixed);
-    let default = configured.and_then(|rate| rate.default).or(default_rate);
-    match (fixed, of_sample) {
+fn chosen_rate(configured: Configured, default_rate: Option<u32>, of_sample: u32) -> u32 {
+    let default = configured.default.or(default_rate);
+    match (configured.fixed, of_sample) {
         (Some(rate), _) => rate,
         (None, 0) => default.unwrap_or(0),
         (None, rate) => rate,

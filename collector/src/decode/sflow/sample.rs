@@ -10,7 +10,8 @@
 //! ```
 
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5};
+use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5, marks};
+use schemas::metering::TunnelMode;
 
 use super::xdr::{Xdr, XdrError};
 use crate::decode::InterfaceCounters;
@@ -115,10 +116,12 @@ pub(super) struct FlowSample {
     pub(super) sampling_rate: u32,
     /// Without exporter, domain, times and the chosen rate; `None` when no IP packet was sampled.
     pub(super) flow: Option<Flow>,
+    /// It is a tunnel's packet, cut before the packet inside that was asked for.
+    pub(super) tunnel_is_cut: bool,
 }
 
 /// Reads the body of a flow sample, plain (format 1) or expanded (format 3).
-pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, XdrError> {
+pub(super) fn flow_sample(body: &[u8], expanded: bool, tunnels: TunnelMode) -> Result<FlowSample, XdrError> {
     let mut xdr = Xdr::new(body);
     let _sequence = xdr.u32()?;
     let source = read_source(&mut xdr, expanded)?;
@@ -133,7 +136,7 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
     for _ in 0..record_count {
         let format = xdr.u32()?;
         let body = xdr.opaque()?;
-        records.read(format, body);
+        records.read(format, body, tunnels);
     }
     let packet = match (records.header, records.sampled_ip) {
         (Some(Ok(packet)), _) | (_, Some(packet)) => packet,
@@ -143,6 +146,7 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
                 source,
                 sampling_rate,
                 flow: None,
+                tunnel_is_cut: false,
             });
         }
     };
@@ -152,10 +156,7 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
         (false, true) => 1,
         (false, false) => DIRECTION_UNKNOWN,
     };
-    let vlan = [packet.vlan, records.switch_vlans.0, records.switch_vlans.1]
-        .into_iter()
-        .find(|vlan| *vlan != 0)
-        .unwrap_or(0);
+    let (in_vlan, out_vlan) = records.vlans(packet.vlan, direction);
     let flow = Flow {
         protocol_version: PROTOCOL_SFLOW5,
         in_if: input.if_index,
@@ -169,8 +170,8 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
         tcp_flags: packet.tcp_flags,
         tos: packet.tos,
         icmp_type_code: packet.icmp_type_code,
-        in_vlan: vlan,
-        out_vlan: vlan,
+        in_vlan,
+        out_vlan,
         next_hop: records.next_hop,
         src_as: records.src_as,
         dst_as: records.dst_as,
@@ -179,12 +180,14 @@ pub(super) fn flow_sample(body: &[u8], expanded: bool) -> Result<FlowSample, Xdr
         forwarding_status: output.dropped_status,
         bytes: packet.bytes,
         packets: 1,
+        marks: if packet.is_inner { marks::INNER_PACKET } else { 0 },
         ..Flow::default()
     };
     Ok(FlowSample {
         source,
         sampling_rate,
         flow: Some(flow),
+        tunnel_is_cut: packet.tunnel_is_cut,
     })
 }
 
@@ -202,11 +205,22 @@ struct FlowRecords {
 }
 
 impl FlowRecords {
+    /// The VLAN on the input and on the output side. The tag of the sampled packet is that of the side where it was sampled, and
+    /// of the other one unless the switch says better: a routed or translated packet leaves under another VLAN.
+    fn vlans(&self, tag: u16, direction: u8) -> (u16, u16) {
+        let first = |vlans: [u16; 2]| vlans.into_iter().find(|vlan| *vlan != 0).unwrap_or(0);
+        let (src, dst) = self.switch_vlans;
+        match direction {
+            1 => (first([src, tag]), first([tag, dst])),
+            _ => (first([tag, src]), first([dst, tag])),
+        }
+    }
+
     /// Takes what a record says. One that ends early says nothing: the sample's other records still hold.
-    fn read(&mut self, format: u32, body: &[u8]) {
+    fn read(&mut self, format: u32, body: &[u8], tunnels: TunnelMode) {
         let xdr = Xdr::new(body);
         let read = match format {
-            RECORD_RAW_HEADER => self.raw_header(xdr),
+            RECORD_RAW_HEADER => self.raw_header(xdr, tunnels),
             RECORD_SAMPLED_IPV4 => self.sampled_ip(xdr, false),
             RECORD_SAMPLED_IPV6 => self.sampled_ip(xdr, true),
             RECORD_EXTENDED_SWITCH => self.extended_switch(xdr),
@@ -219,7 +233,7 @@ impl FlowRecords {
         }
     }
 
-    fn raw_header(&mut self, mut xdr: Xdr<'_>) -> Result<(), XdrError> {
+    fn raw_header(&mut self, mut xdr: Xdr<'_>, tunnels: TunnelMode) -> Result<(), XdrError> {
         let protocol = xdr.u32()?;
         let frame_bytes = xdr.u32()?;
         let stripped_bytes = xdr.u32()?;
@@ -228,6 +242,7 @@ impl FlowRecords {
             protocol,
             sampled,
             frame_bytes.saturating_sub(stripped_bytes),
+            tunnels,
         ));
         Ok(())
     }
@@ -256,7 +271,7 @@ impl FlowRecords {
             src_port: low_u16(src_port),
             dst_port: low_u16(dst_port),
             tcp_flags,
-            icmp_type_code: 0,
+            ..Packet::default()
         });
         Ok(())
     }
@@ -280,13 +295,14 @@ impl FlowRecords {
         Ok(())
     }
 
-    /// The destination's AS is the last of the path; an empty path stays inside the exporter's own AS and reads 0.
+    /// The destination's AS is the last of the path; an empty path stays inside the exporter's own AS. A source without an AS
+    /// is one of its own, too.
     fn extended_gateway(&mut self, mut xdr: Xdr<'_>) -> Result<(), XdrError> {
         let next_hop = xdr.address()?.or_unspecified();
-        let _own_as = xdr.u32()?;
+        let own_as = xdr.u32()?;
         let src_as = xdr.u32()?;
         let _src_peer_as = xdr.u32()?;
-        let mut dst_as = 0;
+        let mut dst_as = own_as;
         for _ in 0..xdr.u32()?.min(AS_PATH_SEGMENTS_MAX) {
             let _segment_type = xdr.u32()?;
             let length = xdr.u32()?;
@@ -295,7 +311,7 @@ impl FlowRecords {
                 dst_as = xdr.u32()?;
             }
         }
-        self.src_as = src_as;
+        self.src_as = if src_as == 0 { own_as } else { src_as };
         self.dst_as = dst_as;
         if self.next_hop == Address::UNSPECIFIED {
             self.next_hop = next_hop;

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use etherparse::PacketBuilder;
-use schemas::assignment::Assignments;
+use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::flow::{Flow, Metered};
-use schemas::metering::{Enricher, ExporterConfig, MeterMode};
+use schemas::metering::{Enricher, ExporterConfig, MeterDirection, MeterMode};
 
 use super::*;
 
@@ -243,14 +243,13 @@ fn vlan_tags_802_1q_and_qinq_give_the_outer_vlan() {
 
 #[test]
 fn a_vlan_that_the_switch_tells_stands_in_for_a_stripped_tag() {
-    let switch_record = |src_vlan, dst_vlan| {
-        let mut bytes = words(&[1001, 16]);
-        bytes.extend(words(&[src_vlan, 0, dst_vlan, 0]));
-        bytes
-    };
     let vlan = |records: &[Vec<u8>]| decode(&[sample(7, 512, 7, 8, records)]).flows.rows()[0].in_vlan;
     assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(300, 400)]), 300);
-    assert_eq!(vlan(&[switch_record(0, 400), raw_header(&udp_frame())]), 400);
+    assert_eq!(
+        vlan(&[switch_record(0, 400), raw_header(&udp_frame())]),
+        0,
+        "400 is the other side's"
+    );
     assert_eq!(vlan(&[raw_header(&udp_frame()), switch_record(u32::MAX, u32::MAX)]), 0);
 }
 
@@ -319,6 +318,154 @@ fn tunnels_count_by_their_outer_addresses() {
             (ip_protocol, dst_port, bytes)
         );
     }
+}
+
+fn switch_record(src_vlan: u32, dst_vlan: u32) -> Vec<u8> {
+    let mut bytes = words(&[1001, 16]);
+    bytes.extend(words(&[src_vlan, 0, dst_vlan, 0]));
+    bytes
+}
+
+/// Case 10a: a packet that came in tagged 10 and is routed to VLAN 100 belongs to the service of VLAN 100 on its way out.
+#[test]
+fn case_10a_each_direction_is_attributed_by_its_own_sides_vlan() {
+    let mac = [2_u8; 12];
+    let tagged = |vlan: u8| [&mac[..], &[0x81, 0x00, 0x00, vlan, 0x08, 0x00], &udp_frame()[14..]].concat();
+    let metering = MeteringConfig {
+        exporters: vec![ExporterConfig {
+            meter: MeterMode::Boundary,
+            direction: Some(MeterDirection::Both),
+            external_interfaces: vec![1],
+            ..ExporterConfig::unlisted(switch())
+        }],
+        ..MeteringConfig::default()
+    };
+    let of_vlan = |service, vlan| Assignment {
+        service,
+        target: Target::Vlan {
+            exporter: switch(),
+            vlan,
+        },
+        valid_from_ms: 0,
+        valid_to_ms: None,
+    };
+    let assignments = Assignments::new([of_vlan(10, 10), of_vlan(100, 100)]).unwrap();
+    let enricher = Enricher::new(&metering, Arc::new(assignments));
+    let judged = |source, input, output, vlan, records: &[Vec<u8>]| {
+        let all = [&[raw_header(&tagged(vlan))], records].concat();
+        let mut out = decode(&[sample(source, 1_000, input, output, &all)]);
+        enricher.enrich_columns(&mut out.flows);
+        let flow = out.flows.rows()[0];
+        (
+            flow.in_vlan,
+            flow.out_vlan,
+            flow.src_service,
+            flow.dst_service,
+            flow.metered,
+        )
+    };
+    let routed = [switch_record(10, 100)];
+    assert_eq!(judged(1, 1, 2, 10, &routed), (10, 100, 10, 100, Metered::In));
+    assert_eq!(
+        judged(2, 1, 2, 100, &routed),
+        (10, 100, 10, 100, Metered::In),
+        "sampled on its way out"
+    );
+    let back = [switch_record(100, 10)];
+    assert_eq!(judged(2, 2, 1, 100, &back), (100, 10, 100, 10, Metered::Out));
+    assert_eq!(
+        judged(1, 1, 2, 100, &[]),
+        (100, 100, 100, 100, Metered::In),
+        "bridged, nothing else is told"
+    );
+}
+
+/// Case 16 of the telemetry cases: VXLAN, by setting the packet inside.
+#[test]
+fn case_16_a_sampled_tunnel_counts_for_the_packet_inside_where_its_exporter_is_set_so() {
+    let mut inner = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([198, 51, 100, 10], [203, 0, 113, 7], 64)
+        .tcp(443, 50_000, 1, 64)
+        .write(&mut inner, &[7; 1_460])
+        .unwrap();
+    let mut frame = Vec::new();
+    let vxlan = [&[8, 0, 0, 0, 0, 0x27, 0x10, 0][..], &inner].concat();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([10, 255, 0, 1], [10, 255, 0, 2], 64)
+        .udp(55_555, 4_789)
+        .write(&mut frame, &vxlan)
+        .unwrap();
+    let read = |network: &str, tunnels, frame: &[u8]| {
+        let config = MeteringConfig {
+            exporters: vec![ExporterConfig {
+                address: network.parse().unwrap(),
+                tunnels,
+                ..ExporterConfig::unlisted(switch())
+            }],
+            ..MeteringConfig::default()
+        };
+        let mut decoder = SflowDecoder::new(SflowLimits::default(), &config);
+        let payload = datagram_of(switch(), 0, 1, &[sample(1, 1_000, 1, 2, &[raw_header(frame)])]);
+        let out = decode_at(&mut decoder, switch(), NOW_MS, &payload);
+        let flow = out.flows.rows()[0];
+        let cut = out.counts.total(Counter::TunnelsCut);
+        (flow.src_addr.to_string(), flow.dst_addr.to_string(), flow.bytes, cut)
+    };
+    let told = |src: &str, dst: &str, bytes, cut| (src.to_owned(), dst.to_owned(), bytes, cut);
+    let outer = told("10.255.0.1", "10.255.0.2", 1_550, 0);
+    let inside = told("198.51.100.10", "203.0.113.7", 1_500, 0);
+    assert_eq!(read("192.0.2.7", TunnelMode::Outer, &frame), outer);
+    assert_eq!(read("192.0.2.7", TunnelMode::Inner, &frame), inside);
+    assert_eq!(
+        read("192.0.2.0/24", TunnelMode::Inner, &frame),
+        inside,
+        "by its network's section"
+    );
+    assert_eq!(
+        read("198.51.100.0/24", TunnelMode::Inner, &frame),
+        outer,
+        "another network's section"
+    );
+    let cut_short = told("10.255.0.1", "10.255.0.2", 1_550, 1);
+    assert_eq!(
+        read("192.0.2.7", TunnelMode::Inner, &frame[..80]),
+        cut_short,
+        "counted, and kept"
+    );
+}
+
+/// Case 27: a gateway record with an empty path leads into the exporter's own AS.
+#[test]
+fn case_27_an_empty_as_path_is_the_exporters_own_as() {
+    let gateway = |src_as: u32, path: &[u32]| {
+        let mut body = words(&[1]);
+        body.extend([192, 0, 2, 254]);
+        body.extend(words(&[65_000, src_as, 64_501]));
+        body.extend(words(path));
+        body.extend(words(&[0, 100]));
+        let mut bytes = words(&[1003, body.len() as u32]);
+        bytes.extend(body);
+        bytes
+    };
+    let both = |src_as, path: &[u32]| {
+        let out = decode(&[sample(7, 512, 7, 8, &[raw_header(&udp_frame()), gateway(src_as, path)])]);
+        let flow = out.flows.rows()[0];
+        (flow.src_as, flow.dst_as)
+    };
+    assert_eq!(both(64_500, &[0]), (64_500, 65_000), "no segment at all");
+    assert_eq!(both(64_500, &[1, 2, 0]), (64_500, 65_000), "a segment without an AS");
+    assert_eq!(
+        both(64_500, &[1, 2, 2, 64_510, 64_511]),
+        (64_500, 64_511),
+        "the last of the path"
+    );
+    assert_eq!(
+        both(64_500, &[2, 2, 1, 64_510, 1, 2, 64_600, 64_601]),
+        (64_500, 64_601),
+        "a set at its end"
+    );
+    assert_eq!(both(0, &[1, 2, 1, 64_510]), (65_000, 64_510), "a source of its own");
 }
 
 #[test]

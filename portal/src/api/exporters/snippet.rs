@@ -12,7 +12,7 @@
 use std::fmt::Write as _;
 
 use schemas::address::Address;
-use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
+use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, TunnelMode};
 use serde::Serialize;
 
 /// Interfaces named in a comment at most.
@@ -58,7 +58,7 @@ pub(crate) fn reasons(seen: &Seen) -> Vec<Reason> {
     if seen.rate_unknown {
         reasons.push(Reason::SamplingRateUnknown);
     }
-    let blind = |config: &ExporterConfig| config.meter == MeterMode::Boundary && config.external_interfaces.is_empty();
+    let blind = |config: &ExporterConfig| config.meter == MeterMode::Boundary && config.names_no_external_interface();
     if seen.config.as_ref().is_some_and(blind) {
         reasons.push(Reason::NoExternalInterface);
     }
@@ -95,10 +95,13 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     let listed = seen.config.is_some();
     let mut lines: Vec<String> = Vec::new();
     if listed {
-        lines.push(format!("# Replaces the block of {}.", seen.address));
+        lines.push(format!("# Replaces the block of {}.", config.address));
     }
     lines.push("[[exporter]]".to_owned());
-    lines.push(format!("address = {}", quoted(&seen.address.to_string())));
+    lines.push(format!("address = {}", quoted(&config.address.to_string())));
+    if let Some(port) = config.port {
+        lines.push(format!("port = {port}"));
+    }
     match &config.name {
         Some(name) => lines.push(format!("name = {}", quoted(name))),
         None => lines.push(r#"# name = "mx1.nyc1"               # what people call it"#.to_owned()),
@@ -112,6 +115,9 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     lines.push(format!("meter = {}", quoted(meter_name(config.meter))));
     if let Some(direction) = config.direction {
         lines.push(format!("direction = {}", quoted(direction_name(direction))));
+    }
+    if let Some(pattern) = &config.external_interfaces_matching {
+        lines.push(format!("external_interfaces_matching = {}", quoted(pattern.as_str())));
     }
     if !config.external_interfaces.is_empty() {
         lines.push(format!("external_interfaces = {:?}", config.external_interfaces));
@@ -158,6 +164,12 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     }
     if config.layer2_octets > 0 {
         lines.push(format!("layer2_octets = {}", config.layer2_octets));
+    }
+    if config.tunnels == TunnelMode::Inner {
+        lines.push("tunnels = \"inner\"".to_owned());
+    }
+    if config.snmp.is_some() {
+        lines.push("# Keep your line snmp = { … } here: its secrets are not shown.".to_owned());
     }
     if reasons.contains(&Reason::SamplingRateUnknown) {
         lines.push(
@@ -273,10 +285,13 @@ mod tests {
             v5_sampling_mode_bits: Some(false),
             interface_names: [(1, "ae0.0".to_owned()), (2, "xe-0/0/1 \"b\"".to_owned())].into(),
             default_sampling_rate: None,
+            port: Some(40_001),
+            external_interfaces_matching: Some("^transit|\"x\"".parse().unwrap()),
+            tunnels: TunnelMode::Inner,
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
         let seen = Seen {
-            address: config.address,
+            address: config.address.host().unwrap(),
             config: Some(config.clone()),
             rate_unknown: true,
             interfaces: vec![1, 2, 3],
@@ -294,7 +309,7 @@ mod tests {
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
         let seen = Seen {
-            address: config.address,
+            address: config.address.host().unwrap(),
             config: Some(config.clone()),
             rate_unknown: false,
             interfaces: (1..=40).collect(),
@@ -324,7 +339,7 @@ mod tests {
         let addresses: Vec<Address> = parsed(&both)
             .exporters
             .iter()
-            .map(|exporter| exporter.address)
+            .filter_map(|exporter| exporter.address.host())
             .collect();
         assert_eq!(addresses, [address("192.0.2.1"), address("192.0.2.2")]);
     }

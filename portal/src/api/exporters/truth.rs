@@ -153,7 +153,7 @@ mod tests {
             exporters: vec![config.clone()],
             ..MeteringConfig::default()
         };
-        let mut exporters = [super::super::view::never_heard(&config)];
+        let mut exporters = [super::super::view::never_heard("192.0.2.1".parse().unwrap(), &config)];
         exporters[0].problems.clear();
         attach(&mut exporters, rows, &metering);
         let [exporter] = exporters;

@@ -9,6 +9,7 @@ use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
 
+use super::interfaces::SnmpView;
 use super::records::{self, RecordFact};
 use super::truth::TruthView;
 
@@ -99,6 +100,12 @@ pub(crate) struct Template {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Interface {
     pub(crate) if_index: u32,
+    /// As configured, else as the exporter says.
+    pub(crate) name: Option<String>,
+    /// What its operators wrote about it; empty where nobody said.
+    pub(crate) description: String,
+    /// 0 = not known.
+    pub(crate) speed_bps: u64,
     pub(crate) boundary: &'static str,
     pub(crate) in_flows: u64,
     pub(crate) out_flows: u64,
@@ -157,6 +164,8 @@ pub(crate) struct ExporterView {
     pub(crate) truth: Vec<TruthView>,
     /// What its records mean.
     pub(crate) records: Vec<RecordFact>,
+    /// How asking it for names and counters goes; `None` where it is not asked.
+    pub(crate) snmp: Option<SnmpView>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -242,8 +251,8 @@ fn refused(address: Address) -> Problem {
 }
 
 /// An exporter that is configured and was never heard.
-pub(crate) fn never_heard(config: &ExporterConfig) -> ExporterView {
-    let mut view = from_config(config.address, Some(config));
+pub(crate) fn never_heard(address: Address, config: &ExporterConfig) -> ExporterView {
+    let mut view = from_config(address, Some(config));
     view.problems = problems(&view, Some(config));
     view
 }
@@ -253,7 +262,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
     let effective = config.unwrap_or(&unlisted);
     ExporterView {
         address,
-        name: effective.name.clone().unwrap_or_else(|| address.to_string()),
+        name: effective.name_of(address),
         site: effective.site.clone(),
         configured: config.is_some(),
         meter: effective.meter,
@@ -280,6 +289,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         interfaces: Vec::new(),
         truth: Vec::new(),
         records: Vec::new(),
+        snmp: None,
         problems: Vec::new(),
     }
 }
@@ -350,7 +360,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
                 .to_owned(),
         );
     }
-    if view.meter == MeterMode::Boundary && config.is_some_and(|config| config.external_interfaces.is_empty()) {
+    if view.meter == MeterMode::Boundary && config.is_some_and(ExporterConfig::names_no_external_interface) {
         add(
             "nothing metered",
             "It meters by boundary, and no interface is external. List the interfaces that face other networks."
@@ -506,6 +516,9 @@ fn template(template: &TemplateStatus) -> Template {
 fn interface(interface: &InterfaceStatus) -> Interface {
     Interface {
         if_index: interface.if_index,
+        name: None,
+        description: String::new(),
+        speed_bps: 0,
         boundary: match interface.boundary {
             Boundary::External => "external",
             Boundary::Internal => "internal",

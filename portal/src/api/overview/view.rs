@@ -6,11 +6,13 @@
 //!   renamed service shows its new name over its whole history.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use analytics::{Dimension, Overview, OverviewSeries};
 use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::ids::ServiceId;
+use schemas::metering::MeteringConfig;
 use serde::Serialize;
 
 use super::query::OverviewRequest;
@@ -23,8 +25,8 @@ const COLOURS: usize = 10;
 pub(crate) struct Names {
     /// Service number → (service name, customer name).
     pub(crate) services: HashMap<u32, (String, String)>,
-    /// Exporters that have a configured name.
-    pub(crate) exporters: HashMap<Address, String>,
+    /// What exporters and their interfaces are called.
+    pub(crate) metering: Arc<MeteringConfig>,
 }
 
 /// What a series stands for.
@@ -310,14 +312,25 @@ fn interface_label(key: &str, names: &Names) -> Option<Label> {
     let (exporter, if_index) = key.split_once(' ')?;
     let exporter: Address = exporter.parse().ok()?;
     let if_index: u32 = if_index.parse().ok()?;
-    let port = if if_index == 0 {
-        "no interface".to_owned()
-    } else {
-        format!("if {if_index}")
+    let configured = names.metering.exporter(exporter, 0);
+    let known = names.metering.interfaces.interface(exporter, 0, if_index);
+    let name_of_interface = configured
+        .and_then(|config| config.interface_names.get(&if_index).map(String::as_str))
+        .or_else(|| known?.best_name());
+    let interface = match name_of_interface {
+        _ if if_index == 0 => "no interface".to_owned(),
+        Some(name) => name.to_owned(),
+        None => format!("if {if_index}"),
     };
-    Some(match names.exporters.get(&exporter) {
-        Some(name) => Label::key(format!("{name} {port}"), exporter.to_string()),
-        None => Label::key(format!("{exporter} {port}"), ""),
+    Some(match configured.filter(|config| config.name.is_some()) {
+        Some(config) => Label::key(
+            format!("{} {interface}", config.name_of(exporter)),
+            match name_of_interface {
+                Some(_) => format!("{exporter} if {if_index}"),
+                None => exporter.to_string(),
+            },
+        ),
+        None => Label::key(format!("{exporter} {interface}"), ""),
     })
 }
 
@@ -334,6 +347,8 @@ fn as_label(number: u32) -> Label {
 mod tests {
     use super::*;
     use crate::api::overview::query::OverviewQuery;
+    use schemas::interfaces::{KnownInterface, KnownInterfaces};
+    use schemas::metering::ExporterConfig;
 
     /// 2026-11-22T14:03:00Z, 3 min into a window.
     const NOW_MS: i64 = 1_795_356_180_000;
@@ -407,9 +422,21 @@ mod tests {
     fn keys_become_names() {
         let mut names = Names::default();
         names.services.insert(7, ("web-7".to_owned(), "Acme".to_owned()));
-        names
-            .exporters
-            .insert("192.0.2.1".parse().unwrap(), "mx1.nyc1".to_owned());
+        let exporter: Address = "192.0.2.1".parse().unwrap();
+        let mut interfaces = KnownInterfaces::default();
+        let ae0 = KnownInterface {
+            name: "ae0.0".to_owned(),
+            ..KnownInterface::default()
+        };
+        interfaces.set(exporter, 0, 514, ae0);
+        names.metering = Arc::new(MeteringConfig {
+            exporters: vec![ExporterConfig {
+                name: Some("mx1.nyc1".to_owned()),
+                ..ExporterConfig::unlisted(exporter)
+            }],
+            interfaces: Arc::new(interfaces),
+            ..MeteringConfig::default()
+        });
         let named = |key, by| {
             let label = label(key, by, &names);
             (label.name, label.detail)
@@ -427,6 +454,11 @@ mod tests {
         assert_eq!(
             named("192.0.2.1 513", Dimension::Interface),
             pair("mx1.nyc1 if 513", "192.0.2.1")
+        );
+        assert_eq!(
+            named("192.0.2.1 514", Dimension::Interface),
+            pair("mx1.nyc1 ae0.0", "192.0.2.1 if 514"),
+            "as the exporter calls it"
         );
         assert_eq!(
             named("2001:db8::1 5", Dimension::Interface),

@@ -215,10 +215,8 @@ pub(crate) fn exporter_name(state: &AppState, address: Address) -> String {
         return "any exporter".to_owned();
     }
     let metering = state.metering();
-    let configured = metering.exporters.iter().find(|exporter| exporter.address == address);
-    configured
-        .and_then(|exporter| exporter.name.clone())
-        .unwrap_or_else(|| address.to_string())
+    let configured = metering.exporter(address, 0);
+    configured.map_or_else(|| address.to_string(), |exporter| exporter.name_of(address))
 }
 
 /// The chart's numbers as CSV: exact bytes, RFC 3339 times.

@@ -51,6 +51,10 @@ impl Default for StorageConfig {
 pub struct Secret(String);
 
 impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
     /// For the one who needs it to sign in somewhere.
     pub fn reveal(&self) -> &str {
         &self.0

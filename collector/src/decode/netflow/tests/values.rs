@@ -77,6 +77,41 @@ fn variable_lengths_have_a_short_and_a_long_form() {
 }
 
 #[test]
+fn of_both_address_families_in_one_record_the_inner_one_is_the_flow() {
+    let (v4, v6) = ([198, 51, 100, 10], [0xfd; 16]);
+    let (other_v4, other_v6) = ([203, 0, 113, 7], [0xfe; 16]);
+    let counters = [0, 0, 5, 220, 0, 0, 0, 1];
+    let read = |specs: &[(u16, u16)], parts: &[&[u8]]| {
+        let flow = one_flow(&decode_record(specs, &[&parts.concat()[..], &counters].concat()));
+        (flow.src_addr, flow.dst_addr)
+    };
+    let as_v4 = (Address::from_v4(v4), Address::from_v4(other_v4));
+    let as_v6 = (Address(v6), Address(other_v6));
+    // The outer header's fields come first (RFC 7011 §8).
+    let outer_v6 = [(27, 16), (28, 16), (8, 4), (12, 4), (1, 4), (2, 4)];
+    let outer_v4 = [(8, 4), (12, 4), (27, 16), (28, 16), (1, 4), (2, 4)];
+    assert_eq!(
+        read(&outer_v6, &[&v6, &other_v6, &v4, &other_v4]),
+        as_v4,
+        "IPv4 over SRv6"
+    );
+    assert_eq!(
+        read(&outer_v4, &[&v4, &other_v4, &v6, &other_v6]),
+        as_v6,
+        "IPv6 in IPv4"
+    );
+    // Templates for either family, such as Cisco's for MPLS, have one of them zero.
+    assert_eq!(read(&outer_v6, &[&v6, &other_v6, &[0; 4], &[0; 4]]), as_v6);
+    assert_eq!(read(&outer_v4, &[&v4, &other_v4, &[0; 16], &[0; 16]]), as_v4);
+    let twice = [(8, 4), (12, 4), (8, 4), (12, 4), (1, 4), (2, 4)];
+    assert_eq!(
+        read(&twice, &[&[10, 0, 0, 1], &[10, 0, 0, 2], &v4, &other_v4]),
+        as_v4,
+        "IP in IP"
+    );
+}
+
+#[test]
 fn enterprise_and_reverse_fields_are_skipped_by_their_length() {
     let mut body = [256_u16.to_be_bytes(), 4_u16.to_be_bytes()].concat();
     for (element, length, enterprise) in [(137_u16, 4_u16, 2636_u32), (1, 4, 29305)] {
@@ -225,4 +260,48 @@ fn v9_uptimes_and_outgoing_counters() {
     let flow = one_flow(&out);
     assert_eq!((flow.bytes, flow.packets), (1500, 3));
     assert_eq!((flow.start_at_ms, flow.end_at_ms), (NOW_MS - 5000, NOW_MS - 1000));
+}
+
+/// What options data says of interfaces: index, name, description.
+fn told(out: &Decoded) -> Vec<(u32, &str, &str)> {
+    out.interfaces
+        .iter()
+        .map(|told| {
+            let interface = &told.interface;
+            (told.if_index, interface.name.as_str(), interface.description.as_str())
+        })
+        .collect()
+}
+
+#[test]
+fn options_data_names_interfaces() {
+    let ipfix = |scopes, specs: &[(u16, u16)], body: &[u8]| {
+        let message = Ipfix::new().options_template(257, scopes, specs).set(257, body).build();
+        decode_all(&mut decoder(), &[message])
+    };
+    let fixed = [
+        &[0, 0, 2, 1][..],
+        b"ae0.0\0\0\0",
+        b"Transit ",
+        &[0, 0, 0, 0],
+        b"none\0\0\0\0",
+        &[0; 8],
+    ]
+    .concat();
+    let out = ipfix(1, &[(10, 4), (82, 8), (83, 8)], &fixed);
+    assert_eq!(told(&out), [(513, "ae0.0", "Transit")], "interface 0 is none");
+    assert_eq!(out.counts.total(Counter::OptionsRecords), 2);
+    assert_eq!(out.interfaces[0].exporter, exporter());
+    // Not as a scope, and of variable length.
+    let variable = [
+        &[0, 0, 0, 1, 0, 0, 0, 7, 3][..],
+        b"xe7",
+        &[0, 0, 0, 1, 0, 0, 0, 8, 2],
+        b"ge",
+    ]
+    .concat();
+    let out = ipfix(1, &[(149, 4), (14, 4), (82, 65_535)], &variable);
+    assert_eq!(told(&out), [(7, "xe7", ""), (8, "ge", "")]);
+    let out = ipfix(1, &[(149, 4), (82, 8)], &[&[0, 0, 0, 1][..], b"nowhere\0"].concat());
+    assert!(told(&out).is_empty(), "it says not of which interface");
 }

@@ -7,7 +7,11 @@
 //! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1): applied again to a
 //! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod boundary;
+mod exporters;
+mod snmp;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Found, Target};
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};
+use crate::interfaces::KnownInterfaces;
+
+pub use boundary::{Boundaries, BoundaryOf, InterfacePattern};
+pub use exporters::{ExporterNet, ExporterNetError, ExporterTable};
+pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -53,12 +62,32 @@ pub enum SessionScope {
     Address,
 }
 
+/// Which packet of a sampled tunnel is the flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelMode {
+    /// The packet that crossed the interface: its addresses are the tunnel's ends.
+    #[default]
+    Outer,
+    /// The packet inside, as deep as the sampled header shows one: its addresses are the customers'.
+    Inner,
+}
+
+impl TunnelMode {
+    fn is_outer(&self) -> bool {
+        *self == TunnelMode::Outer
+    }
+}
+
 /// Configuration of one exporter: `[[exporter]]` in the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExporterConfig {
-    /// Source address of its datagrams (sFlow: the agent address).
-    pub address: Address,
+    /// Source address of its datagrams (sFlow: the agent address), or a network of such.
+    pub address: ExporterNet,
+    /// UDP source port of its datagrams, for devices that share an address; where absent, whatever port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Name for people; the address where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -73,6 +102,9 @@ pub struct ExporterConfig {
     /// SNMP indexes of the interfaces that face other networks; every other interface is internal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_interfaces: Vec<u32>,
+    /// Interfaces whose name or description this expression finds are external, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_interfaces_matching: Option<InterfacePattern>,
     /// What people call its interfaces, by SNMP index; `interface 17` where absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "by_index")]
     pub interface_names: BTreeMap<u32, String>,
@@ -101,6 +133,12 @@ pub struct ExporterConfig {
     /// Octets of layer 2 in the bytes that it reports, per packet; they are taken off.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub layer2_octets: u16,
+    /// Which packet counts where it samples tunnels: VXLAN, GRE, IP in IP, SRv6, Ethernet over MPLS.
+    #[serde(default, skip_serializing_if = "TunnelMode::is_outer")]
+    pub tunnels: TunnelMode,
+    /// How its interfaces are asked for names, speeds and counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snmp: Option<SnmpConfig>,
 }
 
 fn is_zero(octets: &u16) -> bool {
@@ -127,12 +165,14 @@ impl ExporterConfig {
     /// An exporter as it is treated while the configuration does not list it.
     pub fn unlisted(address: Address) -> ExporterConfig {
         ExporterConfig {
-            address,
+            address: address.into(),
+            port: None,
             name: None,
             site: None,
             meter: MeterMode::Addresses,
             direction: None,
             external_interfaces: Vec::new(),
+            external_interfaces_matching: None,
             interface_names: BTreeMap::new(),
             sampling_rate: None,
             default_sampling_rate: None,
@@ -142,7 +182,14 @@ impl ExporterConfig {
             zero_route_is_discard: false,
             out_bytes_are_answer: None,
             layer2_octets: 0,
+            tunnels: TunnelMode::Outer,
+            snmp: None,
         }
+    }
+
+    /// Whether no interface of it can be external, which makes metering by boundary count nothing.
+    pub fn names_no_external_interface(&self) -> bool {
+        self.external_interfaces.is_empty() && self.external_interfaces_matching.is_none()
     }
 }
 
@@ -179,6 +226,9 @@ pub struct MeteringConfig {
     pub decoding: DecodingConfig,
     /// How far back usage that was charged is corrected (`billing.correction_reach_days`); billing's default where absent.
     pub correction_reach_days: Option<u32>,
+    /// What is known of the exporters' interfaces, as far as they say it themselves.
+    #[serde(skip)]
+    pub interfaces: Arc<KnownInterfaces>,
 }
 
 mod by_index {
@@ -205,14 +255,16 @@ mod by_index {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Meter {
     mode: MeterMode,
     direction: MeterDirection,
     /// The configuration says which observation counts: marks of the decoder do not.
     direction_is_configured: bool,
-    external: HashSet<u32>,
 }
+
+/// How one exporter's flows are judged: its section and its interfaces.
+type MeterOf<'a> = (Option<Meter>, BoundaryOf<'a>);
 
 /// What of a flow decides how it is judged.
 struct Seen {
@@ -242,7 +294,8 @@ struct Judged {
 /// Applies boundaries, metering points and attribution to flows.
 #[derive(Debug)]
 pub struct Enricher {
-    meters: HashMap<Address, Meter>,
+    meters: ExporterTable<Meter>,
+    boundaries: Boundaries,
     own: Assignments,
     assignments: Arc<Assignments>,
 }
@@ -255,17 +308,10 @@ const OWN_NETWORK: u32 = u32::MAX;
 
 impl Enricher {
     pub fn new(config: &MeteringConfig, assignments: Arc<Assignments>) -> Enricher {
-        let meters = config.exporters.iter().map(|exporter| {
-            let external = exporter.external_interfaces.iter().copied().collect();
-            (
-                exporter.address,
-                Meter {
-                    mode: exporter.meter,
-                    direction: exporter.metered_direction(),
-                    direction_is_configured: exporter.direction.is_some(),
-                    external,
-                },
-            )
+        let meters = ExporterTable::of(config, |exporter| Meter {
+            mode: exporter.meter,
+            direction: exporter.metered_direction(),
+            direction_is_configured: exporter.direction.is_some(),
         });
         let mut nets: Vec<IpNet> = config.own_networks.iter().map(IpNet::trunc).collect();
         nets.sort_unstable();
@@ -278,7 +324,8 @@ impl Enricher {
         }))
         .expect("each own network is listed once");
         Enricher {
-            meters: meters.collect(),
+            meters,
+            boundaries: Boundaries::new(config),
             own,
             assignments,
         }
@@ -301,12 +348,19 @@ impl Enricher {
             forwarding_status: flow.forwarding_status,
             marks: flow.marks,
         };
-        let judged = self.judge(self.meters.get(&flow.exporter), &seen);
+        let judged = self.judge(&self.meter_of(flow.exporter, flow.exporter_port), &seen);
         flow.src_service = judged.src_service;
         flow.dst_service = judged.dst_service;
         flow.in_boundary = judged.in_boundary;
         flow.out_boundary = judged.out_boundary;
         flow.metered = judged.metered;
+    }
+
+    fn meter_of(&self, exporter: Address, port: u16) -> MeterOf<'_> {
+        (
+            self.meters.get(exporter, port).copied(),
+            self.boundaries.of(exporter, port),
+        )
     }
 
     /// The same for many flows by column.
@@ -323,15 +377,15 @@ impl Enricher {
     }
 
     fn judge_rows(&self, flows: &mut FlowColumns, rows: Range<usize>, found: &[(Found, Found)]) {
-        let mut known: Option<([u8; 16], Option<&Meter>)> = None;
+        let mut known: Option<(([u8; 16], u16), MeterOf<'_>)> = None;
         for (row, (src_found, dst_found)) in rows.zip(found) {
             // Flows of one datagram follow each other: the exporter is looked up once per run.
-            let exporter = flows.exporter[row];
+            let (exporter, port) = (flows.exporter[row], flows.exporter_port[row]);
             let meter = match known {
-                Some((last, meter)) if last == exporter => meter,
+                Some((last, meter)) if last == (exporter, port) => meter,
                 _ => {
-                    let meter = self.meters.get(&Address(exporter));
-                    known = Some((exporter, meter));
+                    let meter = self.meter_of(Address(exporter), port);
+                    known = Some(((exporter, port), meter));
                     meter
                 }
             };
@@ -350,7 +404,7 @@ impl Enricher {
                 forwarding_status: flows.forwarding_status[row],
                 marks: flows.marks[row],
             };
-            let judged = self.judge(meter, &seen);
+            let judged = self.judge(&meter, &seen);
             flows.src_service[row] = judged.src_service;
             flows.dst_service[row] = judged.dst_service;
             flows.in_boundary[row] = judged.in_boundary as u8;
@@ -360,7 +414,7 @@ impl Enricher {
     }
 
     #[inline]
-    fn judge(&self, meter: Option<&Meter>, seen: &Seen) -> Judged {
+    fn judge(&self, (meter, boundary): &MeterOf<'_>, seen: &Seen) -> Judged {
         let at_ms = seen.end_at_ms;
         let service = |found, if_index, vlan| {
             self.assignments
@@ -374,17 +428,17 @@ impl Enricher {
         let src_service = service(seen.src_found, seen.in_if, seen.in_vlan);
         let dst_service = service(seen.dst_found, seen.out_if, seen.out_vlan);
         let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
-        let (in_boundary, out_boundary) = match (mode, meter) {
-            (MeterMode::Addresses, _) | (_, None) => (
+        let (in_boundary, out_boundary) = match mode {
+            MeterMode::Addresses => (
                 self.side_of(seen.src_addr, src_service),
                 self.side_of(seen.dst_addr, dst_service),
             ),
-            (_, Some(meter)) => (boundary_of(meter, seen.in_if), boundary_of(meter, seen.out_if)),
+            MeterMode::Boundary | MeterMode::Off => (boundary.interface(seen.in_if), boundary.interface(seen.out_if)),
         };
         let metered = match (in_boundary, out_boundary) {
             // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
             _ if was_discarded(seen.forwarding_status) => Metered::No,
-            _ if mode == MeterMode::Off || !observation_counts(meter, seen.direction, seen.marks) => Metered::No,
+            _ if mode == MeterMode::Off || !observation_counts(*meter, seen.direction, seen.marks) => Metered::No,
             (Boundary::External, Boundary::Internal) => Metered::In,
             (Boundary::Internal, Boundary::External) => Metered::Out,
             _ => Metered::No,
@@ -407,18 +461,10 @@ impl Enricher {
     }
 }
 
-fn boundary_of(meter: &Meter, if_index: u32) -> Boundary {
-    match if_index {
-        0 => Boundary::Unknown,
-        index if meter.external.contains(&index) => Boundary::External,
-        _ => Boundary::Internal,
-    }
-}
-
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
 /// observation that is known to be the other one is dropped.
 /// Where nothing is configured, a second observation of packets that were metered at the exporter's other side is one, too.
-fn observation_counts(meter: Option<&Meter>, direction: u8, marked: u16) -> bool {
+fn observation_counts(meter: Option<Meter>, direction: u8, marked: u16) -> bool {
     if marked & marks::SECOND_OBSERVATION != 0 && !meter.is_some_and(|m| m.direction_is_configured) {
         return false;
     }
