@@ -94,7 +94,8 @@ pub const CORRECTION_REACH_DAYS_RANGE: std::ops::RangeInclusive<u32> = 31..=3_65
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct MeteringExporter {
-    address: Address,
+    /// `None`: every exporter of a network.
+    address: Option<Address>,
     site: Option<String>,
 }
 
@@ -117,17 +118,15 @@ impl MeteredUsage {
             .exporters
             .iter()
             .partition(|exporter| exporter.meter == MeterMode::Off);
-        let exporters = metering.into_iter().filter_map(|exporter| {
-            Some(MeteringExporter {
-                address: exporter.address.host()?,
-                site: exporter.site.clone(),
-            })
+        let exporters = metering.into_iter().map(|exporter| MeteringExporter {
+            address: exporter.address.host(),
+            site: exporter.site.clone(),
         });
         MeteredUsage {
             analytics,
             exporters: exporters.collect(),
             guards: MeasureGuards::NONE,
-            off: off.into_iter().map(|exporter| exporter.address).collect(),
+            off: off.into_iter().filter_map(|exporter| exporter.address.host()).collect(),
             correction_reach_days,
         }
     }
@@ -144,10 +143,11 @@ impl MeteredUsage {
     }
 
     /// A service with who meters it: the exporters of its site. Where it has no site, or none is configured at it, everybody
-    /// does who is not off: also an exporter that the configuration does not list is metered, by addresses.
+    /// does who is not off: also an exporter that the configuration does not list is metered, by addresses. So it is where a
+    /// section for a network meters the service, because nobody knows which of its addresses are exporters.
     pub fn metered(&self, service: &Service) -> MeteredService {
         let at_site = |exporter: &&MeteringExporter| service.site.is_some() && exporter.site == service.site;
-        let of_site: Vec<Address> = self
+        let of_site: Option<Vec<Address>> = self
             .exporters
             .iter()
             .filter(at_site)
@@ -155,10 +155,9 @@ impl MeteredUsage {
             .collect();
         MeteredService {
             service: service.id.number(),
-            meters: if of_site.is_empty() {
-                Meters::AllBut(self.off.clone())
-            } else {
-                Meters::Named(of_site)
+            meters: match of_site {
+                Some(of_site) if !of_site.is_empty() => Meters::Named(of_site),
+                _ => Meters::AllBut(self.off.clone()),
             },
         }
     }
@@ -239,6 +238,8 @@ impl UsageSource for MeteredUsage {
 
 #[cfg(test)]
 mod tests {
+    use schemas::ids::{CustomerId, ServiceId};
+    use schemas::inventory::ServiceStatus;
     use schemas::metering::ExporterConfig;
 
     use super::*;
@@ -282,5 +283,40 @@ mod tests {
         };
         let usage = MeteredUsage::new(usage.analytics().clone(), &metering);
         assert_eq!(usage.corrected_from_ms(400 * DAY_MS), 360 * DAY_MS);
+    }
+
+    #[test]
+    fn any_exporter_measures_a_service_that_a_section_for_a_network_meters() {
+        let dir = tempfile::tempdir().unwrap();
+        let section = |net: &str, site: &str| ExporterConfig {
+            address: net.parse().unwrap(),
+            site: Some(site.to_owned()),
+            ..ExporterConfig::unlisted(Address::UNSPECIFIED)
+        };
+        let metering = MeteringConfig {
+            exporters: vec![
+                section("192.0.2.1", "NYC1"),
+                section("192.0.2.2", "FRA1"),
+                section("198.51.100.0/24", "FRA1"),
+            ],
+            ..MeteringConfig::default()
+        };
+        let usage = MeteredUsage::new(Analytics::open(dir.path()).unwrap(), &metering);
+        let at = |site: &str| {
+            let service = Service {
+                id: ServiceId(1),
+                customer: CustomerId(1),
+                name: "server".to_owned(),
+                service_type: "dedicated".to_owned(),
+                site: Some(site.to_owned()),
+                status: ServiceStatus::Active,
+                created_at_ms: 0,
+                archived_at_ms: None,
+                owned_from_ms: 0,
+            };
+            usage.metered(&service).meters
+        };
+        assert_eq!(at("NYC1"), Meters::Named(vec!["192.0.2.1".parse().unwrap()]));
+        assert_eq!(at("FRA1"), Meters::AllBut(Vec::new()), "whichever was heard");
     }
 }
