@@ -437,6 +437,7 @@ impl Config {
             decoding: self.collector.decoding(),
             correction_reach_days: Some(self.billing.correction_reach_days),
             interfaces: self.interfaces.clone(),
+            corrections: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every 5 s   assignments and configuration changed?  → the collector attributes new flows by them
-//!             backdated changes?                      → stored flows attributed anew, windows marked dirty
+//!             backdated changes or corrections?       → stored flows judged anew, windows marked dirty
 //!             new flow files?                         → dirty windows of usage_5m recomputed
 //! every hour  an hour closed?                        → flows compared with interface counters (truth_1h)
 //! every 10 m  tables beyond their limits             → files removed; files that nobody names removed
@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
+use analytics::rewrite::{RewriteProgress, RewriteSummary};
 use analytics::truth::{self, TruthSettings};
 use collector::Collector;
 use collector::decode::netflow::ToldInterface;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
-use schemas::inventory;
+use schemas::inventory::{self, CorrectionRow};
 use schemas::metering::{Enricher, ExporterConfig, MeteringConfig};
 use schemas::window::DAY_MS;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::options::{load_assignments, now_ms};
+use crate::options::{load_assignments, load_metering, now_ms};
 use crate::storage::{self, Removed};
 
 /// How often the jobs look for work.
@@ -198,7 +199,7 @@ impl Jobs {
     async fn follow_assignments(&self, known: &mut Option<i64>) -> anyhow::Result<()> {
         // Asked before the rows: what changes between the two is read again at the next tick.
         let revision = inventory::assignments_revision(self.database.pool()).await?;
-        let metering = self.config.metering();
+        let metering = load_metering(&self.config, &self.database).await?;
         if *known != Some(revision) {
             let assignments = load_assignments(&self.database).await?;
             self.collector.set_metering(metering.clone(), assignments);
@@ -214,17 +215,28 @@ impl Jobs {
     }
 }
 
-/// Attributes stored flows anew for every assignment that was changed in the past.
+/// Brings stored flows up to what was said about the past: corrections of exporters that were not finished, and every
+/// assignment that was changed in the past. `metering` holds all corrections.
 pub(crate) async fn apply_backdated(
     database: &Database,
     analytics: &Analytics,
     metering: &MeteringConfig,
 ) -> anyhow::Result<()> {
+    for row in inventory::pending_corrections(database.pool()).await? {
+        let summary = apply_correction(database, analytics, metering, &row, |_| {}).await?;
+        info!(
+            correction = %row.id,
+            exporter = %row.correction.exporter,
+            files = summary.files_rewritten,
+            flows = summary.flows_changed,
+            "stored flows corrected"
+        );
+    }
     let pending = inventory::pending_attribution_changes(database.pool()).await?;
     if pending.is_empty() {
         return Ok(());
     }
-    let enricher = Enricher::new(metering, load_assignments(database).await?);
+    let enricher = Arc::new(Enricher::new(metering, load_assignments(database).await?));
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
@@ -237,6 +249,21 @@ pub(crate) async fn apply_backdated(
         );
     }
     Ok(())
+}
+
+/// Writes a correction into the stored flows and notes that they show it.
+pub(crate) async fn apply_correction(
+    database: &Database,
+    analytics: &Analytics,
+    metering: &MeteringConfig,
+    row: &CorrectionRow,
+    progress: impl Fn(RewriteProgress) + Send + Sync,
+) -> anyhow::Result<RewriteSummary> {
+    let enricher = Arc::new(Enricher::new(metering, load_assignments(database).await?));
+    let effect = analytics.apply_correction(&row.correction, &enricher, progress).await?;
+    let written = (effect.summary.files_rewritten, effect.summary.flows_changed);
+    inventory::mark_correction_applied(database.pool(), row.id, written, Timestamp::now().as_millisecond()).await?;
+    Ok(effect.summary)
 }
 
 /// The truth check, once for every hour that closes. It reads an hour of flows, so it runs beside the other jobs.

@@ -58,6 +58,8 @@ enum Command {
     Customer(commands::customer::Args),
     /// Manage services and the addresses, interfaces and VLANs they hold
     Service(commands::service::Args),
+    /// Correct what exporters said in the past
+    Exporter(commands::exporter::Args),
     /// Show what the stored tables hold; merge, vacuum and limit them
     Storage(commands::storage::Args),
     /// Flag attack traffic, which is told on invoices and not charged
@@ -123,6 +125,7 @@ fn main() -> ExitCode {
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,
             Command::Service(args) => commands::service::run(args).await,
+            Command::Exporter(args) => commands::exporter::run(args).await,
             Command::Storage(args) => commands::storage::run(args).await,
             Command::Attack(args) => commands::attack::run(args).await,
             Command::Plan(args) => commands::plan::run(args).await,

@@ -14,6 +14,7 @@ use schemas::clock;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
+use schemas::metering::MeteringConfig;
 
 use crate::config::Config;
 
@@ -183,6 +184,17 @@ pub(crate) async fn load_assignments(database: &Database) -> anyhow::Result<Arc<
         .await
         .context("read assignments")?;
     Ok(Arc::new(Assignments::new(rows)?))
+}
+
+/// The configuration of metering with what was said about exporters' past.
+pub(crate) async fn load_metering(config: &Config, database: &Database) -> anyhow::Result<MeteringConfig> {
+    let rows = inventory::corrections(database.pool())
+        .await
+        .context("read corrections of exporters")?;
+    Ok(MeteringConfig {
+        corrections: rows.into_iter().map(|row| row.correction).collect(),
+        ..config.metering()
+    })
 }
 
 /// Makes usage current: a reader then sees what was collected up to now.

@@ -6,8 +6,10 @@
 //! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
 //! * [`error_bound`]: how far sampled volumes may be from the true ones.
 //! * [`truth`]: flows against the interfaces' own counters.
-//! * [`reattribute`]: stored flows after a backdated change of assignments. [`retention`]: what age and size limits remove.
+//! * [`reattribute`], [`correct`]: stored flows after a backdated change of assignments, or read under other settings of their
+//!   exporter; [`rewrite`] is how. [`retention`]: what age and size limits remove.
 
+pub mod correct;
 pub mod coverage;
 pub mod error_bound;
 pub mod output;
@@ -17,6 +19,7 @@ pub mod percentile;
 pub mod period;
 pub mod reattribute;
 pub mod retention;
+pub mod rewrite;
 pub mod series;
 mod store;
 #[cfg(test)]

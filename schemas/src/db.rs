@@ -13,6 +13,11 @@ use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
 /// Migrations in order; a released one never changes.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "schema", include_str!("../sql/001_schema.sql")),
+    (
+        25,
+        "exporter corrections",
+        include_str!("../sql/025_exporter_corrections.sql"),
+    ),
     (30, "given_back", include_str!("../sql/030_given_back.sql")),
     (
         31,

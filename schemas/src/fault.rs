@@ -40,6 +40,8 @@ pub const POINTS: &[&str] = &[
     "compact.committed",
 ];
 
+/// The points of stored flows that are rewritten: a file's successor is written; it has replaced the file.
+pub const REWRITE_POINTS: &[&str] = &["rewrite.written", "rewrite.committed"];
 /// The points of the outbox: an event's deliveries are written but not committed; a delivery is claimed; it is sent, and
 /// nobody noted it.
 pub const OUTBOX_POINTS: &[&str] = &["event.dispatched", "event.claimed", "event.sent"];
@@ -75,17 +77,19 @@ pub fn at(point: &'static str) {
             .iter()
             .chain(OUTBOX_POINTS)
             .chain(PAYMENT_POINTS)
+            .chain(REWRITE_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
         assert!(
             wanted.is_some(),
-            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?} {PAYMENT_POINTS:?}"
+            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?} {PAYMENT_POINTS:?} {REWRITE_POINTS:?}"
         );
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
 
-    let mut listed = POINTS.iter().chain(OUTBOX_POINTS).chain(PAYMENT_POINTS);
+    let all = [POINTS, OUTBOX_POINTS, PAYMENT_POINTS, REWRITE_POINTS];
+    let mut listed = all.into_iter().flatten();
     debug_assert!(listed.any(|listed| *listed == point), "{point} is listed");
     let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {
         return;

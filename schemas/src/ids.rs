@@ -110,6 +110,8 @@ id_type!(/// An action that waits for a second admin.
     ApprovalId, "apr");
 id_type!(/// Traffic that is not billed.
     ExclusionId, "exc");
+id_type!(/// A correction of what an exporter said.
+    CorrectionId, "cor");
 
 impl ServiceId {
     /// The number that flows and usage carry.

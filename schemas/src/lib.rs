@@ -16,6 +16,7 @@ pub mod address;
 pub mod assignment;
 pub mod clock;
 pub mod column;
+pub mod correction;
 pub mod db;
 pub mod fault;
 pub mod flow;

@@ -94,6 +94,26 @@ impl std::fmt::Display for SamplingRate {
     }
 }
 
+/// The text is no sampling rate.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "a sampling rate is a whole number of packets such as 1000, or a fraction of at least 1 such as 3/2, not {0:?}"
+)]
+pub struct RateText(String);
+
+impl std::str::FromStr for SamplingRate {
+    type Err = RateText;
+
+    /// `1000` or `3/2`; never the rate that is not known.
+    fn from_str(text: &str) -> Result<SamplingRate, RateText> {
+        let error = || RateText(text.to_owned());
+        let (population, sampled) = text.split_once('/').unwrap_or((text, "1"));
+        let number = |digits: &str| digits.trim().parse::<u32>().map_err(|_| error());
+        let rate = SamplingRate::of(number(population)?.into(), number(sampled)?.into());
+        if rate.is_known() { Ok(rate) } else { Err(error()) }
+    }
+}
+
 impl TryFrom<(u32, u32)> for SamplingRate {
     type Error = NotARate;
 
@@ -122,6 +142,16 @@ fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_read_as_people_write_it() {
+        assert_eq!("1000".parse(), Ok(SamplingRate::whole(1000)));
+        assert_eq!("3/2".parse(), Ok(SamplingRate::of(3, 2)));
+        assert_eq!("2222/1111".parse(), Ok(SamplingRate::whole(2)));
+        for wrong in ["", "0", "1/2", "1/0", "-5", "1.5", "x"] {
+            assert!(wrong.parse::<SamplingRate>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_rate_is_kept_as_the_exporter_says_it() {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::jobs::{Jobs, apply_backdated};
-use crate::options::{Data, Listen, load_assignments};
+use crate::options::{Data, Listen, load_assignments, load_metering};
 use crate::storage::{self, Removed};
 
 #[derive(clap::Args, Debug)]
@@ -68,7 +68,8 @@ impl Running {
         let assignments_revision = inventory::assignments_revision(database.pool()).await?;
         let assignments = load_assignments(&database).await?;
         let storage = config.open_storage()?;
-        let collector = Collector::start(&storage, config.collector.clone(), config.metering(), assignments)
+        let judged_by = load_metering(config, &database).await?;
+        let collector = Collector::start(&storage, config.collector.clone(), judged_by, assignments)
             .context("start the collector")?;
         for listening in collector.listening() {
             println!("{} listening on {}", listening.kind, listening.address);
@@ -162,7 +163,8 @@ impl Running {
         tokio::task::spawn_blocking(move || collector.stop())
             .await?
             .context("stop the collector")?;
-        apply_backdated(&self.database, &self.analytics, &self.config.metering()).await?;
+        let metering = load_metering(&self.config, &self.database).await?;
+        apply_backdated(&self.database, &self.analytics, &metering).await?;
         self.analytics.refresh_usage(|_| {}).await?;
         info!("stopped");
         Ok(())

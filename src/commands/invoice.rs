@@ -19,7 +19,7 @@ use schemas::window::instant_text;
 use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
-use crate::options::{Data, billing_now_ms, guarded_usage, now_ms, open_current};
+use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current};
 use crate::output::{Listing, Progress};
 
 /// Invoices that closing lists one by one at most.
@@ -177,7 +177,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     let (config, database) = data.open_database().await?;
     let now_ms = billing_now_ms(&config, &database).await?;
     let analytics = open_current(&config).await?;
-    apply_backdated(&database, &analytics, &config.metering()).await?;
+    apply_backdated(&database, &analytics, &load_metering(&config, &database).await?).await?;
     let usage = guarded_usage(&config, &database, analytics).await?;
     // Changes and ends that were set for a time before now, so that nothing is charged by terms that do not hold any more.
     for (subscription, error) in lifecycle::advance(&database, now_ms).await?.failed {

@@ -14,6 +14,7 @@ pub(crate) mod demo;
 pub(crate) mod dunning;
 pub(crate) mod entity;
 pub(crate) mod event;
+pub(crate) mod exporter;
 pub(crate) mod invoice;
 pub(crate) mod ledger;
 pub(crate) mod payment;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use collector::counts::Counter;
 use collector::import::{Importer, PortFilter, import_name, replay_pcap};
 
-use crate::options::{Data, load_assignments, open_current};
+use crate::options::{Data, load_assignments, load_metering, open_current};
 use crate::output::{Listing, Progress};
 
 #[derive(clap::Args, Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
     let assignments = load_assignments(&database).await?;
-    let metering = config.metering();
+    let metering = load_metering(&config, &database).await?;
     let storage = config.open_storage()?;
     let size_bytes = std::fs::metadata(&args.file)
         .map(|metadata| metadata.len())

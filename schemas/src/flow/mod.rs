@@ -19,7 +19,7 @@ pub use columns::FlowColumns;
 
 use crate::address::Address;
 use crate::column::{ColumnType, Layout, TableDef, column};
-use crate::sampling::scaled;
+use crate::sampling::{SamplingRate, scaled};
 
 /// `protocol_version` of a flow that came by sFlow version 5 (NetFlow keeps its own numbers 5, 7, 9 and 10 = IPFIX).
 pub const PROTOCOL_SFLOW5: u8 = 105;
@@ -216,6 +216,11 @@ impl Flow {
     /// Packets after sampling, rounded down; 0 while the rate is not known.
     pub fn packets_scaled(&self) -> u64 {
         scaled(self.packets, self.sampling_rate, self.sampling_divisor)
+    }
+
+    /// One packet in so many was sampled.
+    pub fn sampling(&self) -> SamplingRate {
+        SamplingRate::of(self.sampling_rate.into(), self.sampling_divisor.max(1).into())
     }
 
     /// When the exporter said that the flow began (UTC ms), whatever bounded its span.

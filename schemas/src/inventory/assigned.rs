@@ -65,6 +65,12 @@ pub async fn assignments_revision(db: impl AnyExecutor<'_>) -> Result<i64, Inven
     Ok(row.try_get(0)?)
 }
 
+/// Tells whoever follows [`assignments_revision`] that what decides attribution has changed.
+pub(super) async fn note_attribution_changed(connection: &mut AnyConnection) -> Result<(), InventoryError> {
+    next_id(connection, CHANGES).await?;
+    Ok(())
+}
+
 /// Gives a target to a service over `[from_ms, to_ms)`. Where that reaches into the past, stored flows will be
 /// attributed anew.
 ///

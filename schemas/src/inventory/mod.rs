@@ -9,6 +9,7 @@
 //!   and the windows they touch are recomputed (U1).
 
 mod assigned;
+mod corrections;
 mod customer;
 mod entity;
 mod service;
@@ -17,6 +18,10 @@ pub use assigned::{
     AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of,
     assignments_revision, end_assignment, load_assignments, mark_attribution_change_applied,
     pending_attribution_changes,
+};
+pub use corrections::{
+    CORRECTIONS_PER_EXPORTER_MAX, CorrectionRow, MAX_CORRECTION_REASON_CHARS, add_correction, corrections,
+    mark_correction_applied, pending_corrections,
 };
 pub use customer::{
     BillingProfile, Customer, NewCustomer, change_billing_profile, change_email, create_customer, customer,
@@ -28,7 +33,9 @@ pub use service::{
     services_subscribed_by,
 };
 
+use crate::address::Address;
 use crate::assignment::Target;
+use crate::correction::CorrectionError;
 use crate::ids::{AssignmentId, CustomerId, EntityId, ServiceId};
 use crate::money::MoneyError;
 use crate::percent::PercentError;
@@ -100,6 +107,10 @@ pub enum InventoryError {
         holder_name: String,
         from_ms: i64,
     },
+    #[error("the correction cannot be made")]
+    Correction(#[from] CorrectionError),
+    #[error("{exporter} has {max} corrections already, as many as are kept for one exporter")]
+    TooManyCorrections { exporter: Address, max: i64 },
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
 }

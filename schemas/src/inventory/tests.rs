@@ -174,7 +174,7 @@ async fn what_is_not_valid_is_refused_and_leaves_nothing() {
 async fn a_target_has_one_service_at_one_time() {
     let world = world().await;
     let (web, db) = two_services(&world.database).await;
-    let exporter: crate::address::Address = "192.0.2.1".parse().unwrap();
+    let exporter: Address = "192.0.2.1".parse().unwrap();
     let port = |vlan| Target::Interface {
         exporter,
         if_index: 7,

@@ -9,6 +9,7 @@
 
 mod boundary;
 mod exporters;
+mod past;
 mod snmp;
 
 use std::collections::BTreeMap;
@@ -20,12 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Found, Target};
+use crate::correction::Correction;
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};
 use crate::interfaces::KnownInterfaces;
 
 pub use boundary::{Boundaries, BoundaryOf, InterfacePattern};
 pub use exporters::{ExporterNet, ExporterNetError, ExporterTable};
 pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};
+use past::Past;
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -38,6 +41,16 @@ pub enum MeterMode {
     Addresses,
     /// Kept and shown, never counted: another exporter meters this traffic.
     Off,
+}
+
+impl MeterMode {
+    /// The observation that counts where none is configured.
+    pub(crate) fn default_direction(self) -> MeterDirection {
+        match self {
+            MeterMode::Addresses => MeterDirection::Both,
+            MeterMode::Boundary | MeterMode::Off => MeterDirection::Ingress,
+        }
+    }
 }
 
 /// Which observation of a packet counts at an exporter that reports both.
@@ -155,11 +168,7 @@ impl ExporterConfig {
     /// twice, so that by boundary one of the two must be chosen; what meters by addresses is mostly a probe that sees each
     /// packet once.
     pub fn metered_direction(&self) -> MeterDirection {
-        match (self.direction, self.meter) {
-            (Some(direction), _) => direction,
-            (None, MeterMode::Addresses) => MeterDirection::Both,
-            (None, MeterMode::Boundary | MeterMode::Off) => MeterDirection::Ingress,
-        }
+        self.direction.unwrap_or(self.meter.default_direction())
     }
 
     /// An exporter as it is treated while the configuration does not list it.
@@ -229,6 +238,8 @@ pub struct MeteringConfig {
     /// What is known of the exporters' interfaces, as far as they say it themselves.
     #[serde(skip)]
     pub interfaces: Arc<KnownInterfaces>,
+    /// What was said about exporters' past, in the order in which it was said.
+    pub corrections: Vec<Correction>,
 }
 
 mod by_index {
@@ -296,6 +307,7 @@ struct Judged {
 pub struct Enricher {
     meters: ExporterTable<Meter>,
     boundaries: Boundaries,
+    past: Past,
     own: Assignments,
     assignments: Arc<Assignments>,
 }
@@ -326,6 +338,7 @@ impl Enricher {
         Enricher {
             meters,
             boundaries: Boundaries::new(config),
+            past: Past::new(&config.corrections),
             own,
             assignments,
         }
@@ -427,18 +440,32 @@ impl Enricher {
         };
         let src_service = service(seen.src_found, seen.in_if, seen.in_vlan);
         let dst_service = service(seen.dst_found, seen.out_if, seen.out_vlan);
-        let mode = meter.map_or(MeterMode::Addresses, |m| m.mode);
+        let past = self.past.at(seen.exporter, at_ms);
+        let mode = past
+            .and_then(|past| past.mode)
+            .or(meter.map(|m| m.mode))
+            .unwrap_or_default();
+        // Which observation counts, and whether somebody said so.
+        let observed = match (past.and_then(|past| past.direction), meter) {
+            (Some(direction), _) => (direction, true),
+            (None, Some(meter)) => (meter.direction, meter.direction_is_configured),
+            (None, None) => (MeterDirection::Both, false),
+        };
+        let side = |if_index| {
+            let corrected = past.and_then(|past| past.boundary(if_index));
+            corrected.unwrap_or_else(|| boundary.interface(if_index))
+        };
         let (in_boundary, out_boundary) = match mode {
             MeterMode::Addresses => (
                 self.side_of(seen.src_addr, src_service),
                 self.side_of(seen.dst_addr, dst_service),
             ),
-            MeterMode::Boundary | MeterMode::Off => (boundary.interface(seen.in_if), boundary.interface(seen.out_if)),
+            MeterMode::Boundary | MeterMode::Off => (side(seen.in_if), side(seen.out_if)),
         };
         let metered = match (in_boundary, out_boundary) {
             // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
             _ if was_discarded(seen.forwarding_status) => Metered::No,
-            _ if mode == MeterMode::Off || !observation_counts(*meter, seen.direction, seen.marks) => Metered::No,
+            _ if mode == MeterMode::Off || !observation_counts(observed, seen.direction, seen.marks) => Metered::No,
             (Boundary::External, Boundary::Internal) => Metered::In,
             (Boundary::Internal, Boundary::External) => Metered::Out,
             _ => Metered::No,
@@ -462,13 +489,13 @@ impl Enricher {
 }
 
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
-/// observation that is known to be the other one is dropped.
-/// Where nothing is configured, a second observation of packets that were metered at the exporter's other side is one, too.
-fn observation_counts(meter: Option<Meter>, direction: u8, marked: u16) -> bool {
-    if marked & marks::SECOND_OBSERVATION != 0 && !meter.is_some_and(|m| m.direction_is_configured) {
+/// observation that is known to be the other one is dropped. Where nothing is said of it, a second observation of packets that
+/// were metered at the exporter's other side is one, too.
+fn observation_counts((metered, is_said): (MeterDirection, bool), direction: u8, marked: u16) -> bool {
+    if marked & marks::SECOND_OBSERVATION != 0 && !is_said {
         return false;
     }
-    match meter.map_or(MeterDirection::Both, |m| m.direction) {
+    match metered {
         MeterDirection::Both => true,
         MeterDirection::Ingress => direction != 1,
         MeterDirection::Egress => direction != 0,

@@ -1,0 +1,345 @@
+//! What a person says about an exporter's past: settings under which its stored flows of a time are read anew.
+//!
+//! Two kinds of settings, kept together as one correction:
+//!
+//! * what the decoder made of a record: sampling rate, the zero rule, the active timeout. They are written into the stored
+//!   flows ([`CorrectionSettings::apply`]) from what was kept beside them: `marks`, `reported_start_at`.
+//! * how a flow is judged: metering, the metered observation, the external interfaces. They hold for every flow of that time
+//!   whenever it is judged ([`crate::metering::Enricher`]), so that a backdated assignment does not undo them (U1).
+//!
+//! A later correction of the same time comes on top of an earlier one, setting by setting.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::flow::{FORWARDING_DROPPED, Flow, SpanBound, marks};
+use crate::metering::{MeterDirection, MeterMode};
+use crate::sampling::SamplingRate;
+use crate::window::instant_text;
+
+/// External interfaces that one correction may name.
+pub const EXTERNAL_INTERFACES_MAX: usize = 1_024;
+/// The largest active timeout that may be said: flows are never longer (see `collector::times`).
+pub const ACTIVE_TIMEOUT_MAX_S: u32 = 86_400;
+
+/// What is said; absent means as it was.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorrectionSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling_rate: Option<SamplingRate>,
+    /// Whether next hop 0 and output interface 0 mean that the packets were dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero_route_is_discard: Option<bool>,
+    /// Seconds; 0 = the start is believed as the exporter said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_timeout_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meter: Option<MeterMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<MeterDirection>,
+    /// SNMP indexes of the interfaces that faced other networks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_interfaces: Option<BTreeSet<u32>>,
+}
+
+/// Why a correction is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CorrectionError {
+    #[error("nothing is corrected: name at least one setting, such as --sampling-rate 1000")]
+    Empty,
+    #[error("the range is empty: --from {} must lie before --to {}", instant_text(*from_ms), instant_text(*to_ms))]
+    EmptyRange { from_ms: i64, to_ms: i64 },
+    #[error("--to {} lies in the future: flows that are yet to come are read as the configuration says", instant_text(*to_ms))]
+    Ahead { to_ms: i64 },
+    #[error("a sampling rate is at least 1, not 0: leave it out to keep the one that is stored")]
+    NoRate,
+    #[error("an active timeout has at most {max} seconds, not {found}")]
+    ActiveTimeout { found: u32, max: u32 },
+    #[error("at most {max} external interfaces can be named, not {found}")]
+    TooManyInterfaces { found: usize, max: usize },
+    #[error("external interfaces count only where metering is by boundary: add --meter boundary")]
+    InterfacesWithoutBoundary,
+}
+
+/// A correction of one exporter over `[from_ms, to_ms)`, by the time at which a flow ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Correction {
+    pub exporter: Address,
+    pub from_ms: i64,
+    pub to_ms: i64,
+    pub settings: CorrectionSettings,
+}
+
+impl Correction {
+    /// Checks what can be checked without the exporter's flows.
+    ///
+    /// # Errors
+    /// See [`CorrectionError`].
+    pub fn check(&self, now_ms: i64) -> Result<(), CorrectionError> {
+        let (from_ms, to_ms) = (self.from_ms, self.to_ms);
+        if to_ms <= from_ms {
+            return Err(CorrectionError::EmptyRange { from_ms, to_ms });
+        }
+        if to_ms > now_ms {
+            return Err(CorrectionError::Ahead { to_ms });
+        }
+        self.settings.check()
+    }
+
+    /// Whether a flow of this exporter that ended then is of this correction.
+    #[inline]
+    pub fn covers(&self, exporter: Address, end_at_ms: i64) -> bool {
+        self.exporter == exporter && (self.from_ms..self.to_ms).contains(&end_at_ms)
+    }
+}
+
+impl CorrectionSettings {
+    /// Checks what can be checked without the exporter's flows.
+    ///
+    /// # Errors
+    /// See [`CorrectionError`].
+    pub fn check(&self) -> Result<(), CorrectionError> {
+        if *self == CorrectionSettings::default() {
+            return Err(CorrectionError::Empty);
+        }
+        if self.sampling_rate.is_some_and(|rate| !rate.is_known()) {
+            return Err(CorrectionError::NoRate);
+        }
+        if let Some(found) = self.active_timeout_s.filter(|&found| found > ACTIVE_TIMEOUT_MAX_S) {
+            return Err(CorrectionError::ActiveTimeout {
+                found,
+                max: ACTIVE_TIMEOUT_MAX_S,
+            });
+        }
+        if let Some(interfaces) = &self.external_interfaces {
+            if interfaces.len() > EXTERNAL_INTERFACES_MAX {
+                return Err(CorrectionError::TooManyInterfaces {
+                    found: interfaces.len(),
+                    max: EXTERNAL_INTERFACES_MAX,
+                });
+            }
+            if self.meter.is_some_and(|meter| meter != MeterMode::Boundary) {
+                return Err(CorrectionError::InterfacesWithoutBoundary);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it says how flows are judged, not only what they hold.
+    pub fn judges(&self) -> bool {
+        self.meter.is_some() || self.direction.is_some() || self.external_interfaces.is_some()
+    }
+
+    /// Writes what the decoder would have made of the record under these settings. Applying it again changes nothing.
+    pub fn apply(&self, flow: &mut Flow) {
+        if let Some(rate) = self.sampling_rate {
+            (flow.sampling_rate, flow.sampling_divisor) = rate.into();
+            flow.marks &= !(marks::RATE_AMBIGUOUS | marks::SAMPLER_NOT_ANNOUNCED | marks::RATE_IMPLAUSIBLE);
+        }
+        if let Some(is_discard) = self.zero_route_is_discard {
+            apply_zero_route(flow, is_discard);
+        }
+        if let Some(timeout_s) = self.active_timeout_s {
+            apply_active_timeout(flow, timeout_s);
+        }
+    }
+
+    /// What was said, for people: `sampling rate 1 in 1000, external interfaces 1, 2`.
+    pub fn text(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(rate) = self.sampling_rate {
+            parts.push(format!("sampling rate {rate}"));
+        }
+        if let Some(is_discard) = self.zero_route_is_discard {
+            let what = if is_discard { "dropped" } else { "forwarded" };
+            parts.push(format!("next hop 0 and output interface 0 mean {what}"));
+        }
+        match self.active_timeout_s {
+            Some(0) => parts.push("no active timeout".to_owned()),
+            Some(seconds) => parts.push(format!("active timeout {seconds} s")),
+            None => {}
+        }
+        if let Some(meter) = self.meter {
+            parts.push(format!("meter {}", name_of(meter)));
+        }
+        if let Some(direction) = self.direction {
+            parts.push(format!("metered observation {}", name_of(direction)));
+        }
+        if let Some(interfaces) = &self.external_interfaces {
+            let list: Vec<String> = interfaces.iter().map(u32::to_string).collect();
+            let list = if list.is_empty() {
+                "none".to_owned()
+            } else {
+                list.join(", ")
+            };
+            parts.push(format!("external interfaces {list}"));
+        }
+        parts.join(", ")
+    }
+}
+
+/// A setting as the configuration writes it.
+fn name_of(setting: impl Serialize) -> String {
+    let text = serde_json::to_value(setting).ok();
+    text.and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// A status that the exporter reported stays: the zero rule speaks only where it reported none.
+fn apply_zero_route(flow: &mut Flow, is_discard: bool) {
+    if is_discard && flow.is_marked(marks::NO_ROUTE) && flow.forwarding_status == 0 {
+        flow.forwarding_status = FORWARDING_DROPPED;
+        flow.marks |= marks::DROPPED_BY_RULE;
+    }
+    if !is_discard && (flow.is_marked(marks::DROPPED_BY_RULE) || was_dropped_by_7bef553(flow)) {
+        flow.forwarding_status = 0;
+        flow.marks = flow.marks & !marks::DROPPED_BY_RULE | marks::NO_ROUTE;
+    }
+}
+
+/// Version 7bef553 always applied the rule and kept no mark: what it dropped shows in the fields that the rule reads.
+fn was_dropped_by_7bef553(flow: &Flow) -> bool {
+    let goes_nowhere = flow.out_if == 0 && flow.next_hop == Address::UNSPECIFIED && flow.in_if != 0;
+    goes_nowhere && flow.forwarding_status == FORWARDING_DROPPED && !flow.is_marked(marks::NO_ROUTE)
+}
+
+fn apply_active_timeout(flow: &mut Flow, timeout_s: u32) {
+    let reported_ms = flow.reported_start();
+    let earliest_ms = flow.end_at_ms.saturating_sub(i64::from(timeout_s) * 1000);
+    if timeout_s > 0 && reported_ms < earliest_ms {
+        flow.reported_start_at_ms = reported_ms;
+        flow.start_at_ms = earliest_ms;
+        flow.span_bound = SpanBound::Configured;
+    } else {
+        flow.reported_start_at_ms = 0;
+        flow.start_at_ms = reported_ms;
+        flow.span_bound = SpanBound::None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corrected(settings: &CorrectionSettings, flow: Flow) -> Flow {
+        let mut once = flow;
+        settings.apply(&mut once);
+        let mut twice = once;
+        settings.apply(&mut twice);
+        assert_eq!(once, twice, "applying it again changes nothing");
+        once
+    }
+
+    #[test]
+    fn a_rate_is_set_also_where_none_was_known() {
+        let settings = CorrectionSettings {
+            sampling_rate: Some(SamplingRate::of(3, 2)),
+            ..CorrectionSettings::default()
+        };
+        let unknown = Flow {
+            bytes: 1500,
+            marks: marks::RATE_AMBIGUOUS | marks::ANSWER,
+            ..Flow::default()
+        };
+        let flow = corrected(&settings, unknown);
+        assert_eq!((flow.bytes_scaled(), flow.marks), (2250, marks::ANSWER));
+    }
+
+    #[test]
+    fn the_zero_rule_is_applied_and_taken_back_and_never_overrides_the_exporter() {
+        let rule = |is_discard| CorrectionSettings {
+            zero_route_is_discard: Some(is_discard),
+            ..CorrectionSettings::default()
+        };
+        let no_route = |forwarding_status, marks| Flow {
+            in_if: 7,
+            forwarding_status,
+            marks,
+            ..Flow::default()
+        };
+        let dropped = corrected(&rule(true), no_route(0, marks::NO_ROUTE));
+        assert!(dropped.was_discarded() && dropped.is_marked(marks::DROPPED_BY_RULE));
+        let forwarded = corrected(&rule(false), dropped);
+        assert_eq!(forwarded, no_route(0, marks::NO_ROUTE));
+        let told = no_route(64, marks::NO_ROUTE);
+        assert_eq!(
+            corrected(&rule(true), told),
+            told,
+            "forwarded, as the exporter reported"
+        );
+        let told = no_route(FORWARDING_DROPPED, marks::NO_ROUTE);
+        assert_eq!(corrected(&rule(false), told), told, "dropped, as the exporter reported");
+        let unmarked = no_route(0, 0);
+        assert_eq!(corrected(&rule(true), unmarked), unmarked, "its record had no next hop");
+        // Stored by version 7bef553.
+        let earlier = corrected(&rule(false), no_route(FORWARDING_DROPPED, 0));
+        assert_eq!(earlier, forwarded);
+        assert_eq!(corrected(&rule(true), earlier), dropped);
+    }
+
+    #[test]
+    fn a_span_is_bounded_anew_from_the_reported_start() {
+        let timeout = |seconds| CorrectionSettings {
+            active_timeout_s: Some(seconds),
+            ..CorrectionSettings::default()
+        };
+        let long = Flow {
+            start_at_ms: 1_000,
+            end_at_ms: 500_000,
+            ..Flow::default()
+        };
+        let bounded = corrected(&timeout(60), long);
+        assert_eq!((bounded.start_at_ms, bounded.reported_start()), (440_000, 1_000));
+        assert_eq!(bounded.span_bound, SpanBound::Configured);
+        let wider = corrected(&timeout(300), bounded);
+        assert_eq!((wider.start_at_ms, wider.reported_start()), (200_000, 1_000));
+        assert_eq!(corrected(&timeout(0), bounded), long);
+        assert_eq!(corrected(&timeout(600), bounded), long);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let correction = |settings| Correction {
+            exporter: Address::from_v4([192, 0, 2, 1]),
+            from_ms: 1_000,
+            to_ms: 2_000,
+            settings,
+        };
+        let none = CorrectionSettings::default();
+        assert_eq!(correction(none.clone()).check(5_000), Err(CorrectionError::Empty));
+        let rated = CorrectionSettings {
+            sampling_rate: Some(SamplingRate::whole(10)),
+            ..none.clone()
+        };
+        assert_eq!(correction(rated.clone()).check(5_000), Ok(()));
+        assert_eq!(
+            correction(rated).check(1_500),
+            Err(CorrectionError::Ahead { to_ms: 2_000 })
+        );
+        let interfaces = CorrectionSettings {
+            external_interfaces: Some(BTreeSet::from([1])),
+            meter: Some(MeterMode::Addresses),
+            ..none
+        };
+        assert_eq!(interfaces.check(), Err(CorrectionError::InterfacesWithoutBoundary));
+    }
+
+    #[test]
+    fn settings_survive_the_database() {
+        let settings = CorrectionSettings {
+            sampling_rate: Some(SamplingRate::of(3, 2)),
+            active_timeout_s: Some(60),
+            external_interfaces: Some(BTreeSet::from([1, 9])),
+            ..CorrectionSettings::default()
+        };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<CorrectionSettings>(&text).unwrap(), settings);
+        assert_eq!(
+            settings.text(),
+            "sampling rate 3/2, active timeout 60 s, external interfaces 1, 9"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+//! `ezscale exporter`: what is said about exporters' past.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use analytics::Analytics;
+use analytics::correct::{CorrectionEffect, Volume};
+use anyhow::{Context as _, bail};
+use billing::audit::Risk;
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use schemas::address::Address;
+use schemas::correction::{Correction, CorrectionSettings};
+use schemas::db::Database;
+use schemas::ids::ServiceId;
+use schemas::inventory::{self, CorrectionRow};
+use schemas::metering::{Enricher, MeterDirection, MeterMode, MeteringConfig};
+use schemas::names::Names;
+use schemas::sampling::SamplingRate;
+use schemas::window::instant_text;
+use serde_json::json;
+
+use super::audit::{COMMAND_LINE, note_risk};
+use crate::config::Config;
+use crate::jobs::apply_correction;
+use crate::options::{Data, load_assignments, load_metering, now_ms};
+use crate::output::{Listing, Progress, byte_count};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Read an exporter's stored flows of a time anew under other settings, and let billing adjust
+    ///
+    /// Without --apply nothing is written: what each service would have sent and received is printed, as stored and as
+    /// corrected. With --apply the stored flows are rewritten, their windows are computed anew, and the next invoices carry
+    /// the difference. It is audited, and the owner is alerted. What was not finished, because the machine went away, is
+    /// finished by `ezscale serve`. See docs/exporters.md, Correcting the past.
+    Correct(Box<Correct>),
+    /// List what was corrected, latest first
+    Corrections {
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Correct {
+    /// Address of the exporter as flows name it, or its configured name
+    exporter: String,
+    /// Flows that ended from this instant on (RFC 3339)
+    #[arg(long)]
+    from: Timestamp,
+    /// Flows that ended before this instant (RFC 3339)
+    #[arg(long)]
+    to: Timestamp,
+    /// One packet in so many was sampled: 1000, or 3/2; flows of unknown rate get it too
+    #[arg(long, value_name = "RATE")]
+    sampling_rate: Option<SamplingRate>,
+    /// What next hop 0 and output interface 0 mean, where the exporter said no forwarding status
+    #[arg(long, value_enum, value_name = "MEANING")]
+    zero_route: Option<ZeroRoute>,
+    /// Active timeout in seconds: no flow holds bytes older than that; 0 = believe the reported start
+    #[arg(long, value_name = "SECONDS")]
+    active_timeout: Option<u32>,
+    /// How its flows are metered
+    #[arg(long, value_enum)]
+    meter: Option<Meter>,
+    /// Which observation of a packet counts
+    #[arg(long, value_enum)]
+    direction: Option<Direction>,
+    /// SNMP indexes of the interfaces that faced other networks, separated by commas; every other one is internal
+    #[arg(long, value_delimiter = ',', value_name = "INDEX")]
+    external_interfaces: Option<Vec<u32>>,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+    /// Rewrite the flows; without it nothing is written
+    #[arg(long, requires = "reason")]
+    apply: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ZeroRoute {
+    /// The packets were dropped
+    Discard,
+    /// They were forwarded
+    Forwarded,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Meter {
+    Boundary,
+    Addresses,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Direction {
+    Ingress,
+    Egress,
+    Both,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+impl Correct {
+    fn settings(&self) -> CorrectionSettings {
+        CorrectionSettings {
+            sampling_rate: self.sampling_rate,
+            zero_route_is_discard: self.zero_route.map(|meaning| matches!(meaning, ZeroRoute::Discard)),
+            active_timeout_s: self.active_timeout,
+            meter: self.meter.map(|meter| match meter {
+                Meter::Boundary => MeterMode::Boundary,
+                Meter::Addresses => MeterMode::Addresses,
+                Meter::Off => MeterMode::Off,
+            }),
+            direction: self.direction.map(|direction| match direction {
+                Direction::Ingress => MeterDirection::Ingress,
+                Direction::Egress => MeterDirection::Egress,
+                Direction::Both => MeterDirection::Both,
+            }),
+            external_interfaces: self
+                .external_interfaces
+                .as_ref()
+                .map(|indexes| indexes.iter().copied().collect::<BTreeSet<u32>>()),
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Correct(correct) => run_correct(&correct).await,
+        Command::Corrections { format, data } => list(format, &data).await,
+    }
+}
+
+async fn run_correct(args: &Correct) -> anyhow::Result<()> {
+    let (config, database) = args.data.open_database().await?;
+    let metering = load_metering(&config, &database).await?;
+    let correction = Correction {
+        exporter: exporter_named(&args.exporter, &metering)?,
+        from_ms: args.from.as_millisecond(),
+        to_ms: args.to.as_millisecond(),
+        settings: args.settings(),
+    };
+    // A rehearsal's clock may be ahead of the wall's, and what arrives keeps its real time.
+    let now_ms = now_ms(&database).await?;
+    correction.check(now_ms.max(Timestamp::now().as_millisecond()))?;
+    let analytics = Analytics::open(&config.open_storage()?)?;
+    refuse_removed_flows(&analytics, &correction)?;
+
+    let effect = rehearse(&analytics, &database, &metering, &correction).await?;
+    if effect.summary.flows_judged == 0 {
+        bail!(
+            "no stored flow of {} ended between {} and {}: see `ezscale query \"SELECT exporter, min(end_at), max(end_at) FROM flows GROUP BY 1\"`",
+            correction.exporter,
+            instant_text(correction.from_ms),
+            instant_text(correction.to_ms)
+        );
+    }
+    print_effect(&effect, &database).await?;
+    if effect.summary.flows_changed == 0 && !correction.settings.judges() {
+        println!("Nothing changes: the stored flows are as these settings make them.");
+        return Ok(());
+    }
+    let Some(reason) = args.reason.as_deref().filter(|_| args.apply) else {
+        println!("Nothing was written: run it again with --apply --reason TEXT to correct the stored flows.");
+        return Ok(());
+    };
+    let row = keep(&database, &correction, reason, &effect, now_ms).await?;
+    apply(&config, &database, &analytics, &row).await
+}
+
+/// Rehearses with this correction on top of those there are.
+async fn rehearse(
+    analytics: &Analytics,
+    database: &Database,
+    metering: &MeteringConfig,
+    correction: &Correction,
+) -> anyhow::Result<CorrectionEffect> {
+    let mut with_it = metering.clone();
+    with_it.corrections.push(correction.clone());
+    let enricher = Arc::new(Enricher::new(&with_it, load_assignments(database).await?));
+    let progress = Progress::counted("reading flows", 0);
+    let effect = analytics
+        .rehearse_correction(correction, &enricher, |now| {
+            progress.set_of(now.files_done as u64, now.files_total as u64);
+        })
+        .await?;
+    progress.clear();
+    Ok(effect)
+}
+
+/// Keeps the correction and its audit entry: from here on it is finished by whoever looks for pending ones.
+async fn keep(
+    database: &Database,
+    correction: &Correction,
+    reason: &str,
+    effect: &CorrectionEffect,
+    now_ms: i64,
+) -> anyhow::Result<CorrectionRow> {
+    let mut transaction = database.begin_write().await?;
+    let row = inventory::add_correction(&mut transaction, correction, reason, COMMAND_LINE.name, now_ms).await?;
+    let change = json!({"after": {
+        "exporter": correction.exporter.to_string(),
+        "from": instant_text(correction.from_ms), "to": instant_text(correction.to_ms),
+        "settings": correction.settings, "reason": row.reason,
+        "flows_changed": effect.summary.flows_changed, "services": effect.services.len(),
+    }});
+    let subject = row.id.to_string();
+    note_risk(
+        &mut transaction,
+        "exporter.correct",
+        &subject,
+        change,
+        Risk::High,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+async fn apply(config: &Config, database: &Database, analytics: &Analytics, row: &CorrectionRow) -> anyhow::Result<()> {
+    let metering = load_metering(config, database).await?;
+    let progress = Progress::counted("rewriting flows", 0);
+    let summary = apply_correction(database, analytics, &metering, row, |now| {
+        progress.set_of(now.files_done as u64, now.files_total as u64);
+    })
+    .await
+    .with_context(|| {
+        format!(
+            "{} is kept and not finished: `ezscale serve` finishes it, or run the command again",
+            row.id
+        )
+    })?;
+    progress.clear();
+    let refresh = analytics.refresh_usage(|_| {}).await?;
+    println!(
+        "{}: {} flows corrected in {} files, {} windows computed anew.",
+        row.id, summary.flows_changed, summary.files_rewritten, refresh.windows_recomputed
+    );
+    println!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
+    Ok(())
+}
+
+fn exporter_named(text: &str, metering: &MeteringConfig) -> anyhow::Result<Address> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let named: Vec<Address> = metering
+        .exporters
+        .iter()
+        .filter(|exporter| exporter.name.as_deref() == Some(text))
+        .map(|exporter| exporter.address)
+        .collect();
+    match named[..] {
+        [address] => Ok(address),
+        [] => bail!("{text:?} is neither an address nor the name of a configured exporter"),
+        _ => bail!(
+            "{} configured exporters are named {text:?}: give the address",
+            named.len()
+        ),
+    }
+}
+
+fn refuse_removed_flows(analytics: &Analytics, correction: &Correction) -> anyhow::Result<()> {
+    if let Some(kept_from_ms) = analytics
+        .flows_kept_from_ms()?
+        .filter(|&kept| correction.from_ms < kept)
+    {
+        bail!(
+            "flows before {} were removed by retention and cannot be read anew: give --from {} or later",
+            instant_text(kept_from_ms),
+            instant_text(kept_from_ms)
+        );
+    }
+    Ok(())
+}
+
+async fn print_effect(effect: &CorrectionEffect, database: &Database) -> anyhow::Result<()> {
+    let services = inventory::services(database.pool()).await?;
+    let name_of = |number: u32| {
+        let id = ServiceId::from(number);
+        let name = services
+            .iter()
+            .find(|service| service.id == id)
+            .map(|service| &service.name);
+        match name {
+            _ if number == 0 => "not attributed".to_owned(),
+            Some(name) => format!("{id} {name}"),
+            None => id.to_string(),
+        }
+    };
+    let mut listing = Listing::new(&["service", "in before", "in after", "out before", "out after"]);
+    for column in 1..=4 {
+        listing = listing.right(column);
+    }
+    let is_changed = |(_, (before, after)): &(&u32, &(Volume, Volume))| before != after;
+    for (service, (before, after)) in effect.services.iter().filter(is_changed) {
+        listing.row([
+            name_of(*service),
+            byte_count(before.bytes_in),
+            byte_count(after.bytes_in),
+            byte_count(before.bytes_out),
+            byte_count(after.bytes_out),
+        ]);
+    }
+    listing.print("no service's volume changes");
+    let summary = effect.summary;
+    println!(
+        "{} of {} flows change; {} had no known sampling rate, {} have none now.",
+        summary.flows_changed, summary.flows_judged, effect.unknown_rate_before, effect.unknown_rate_after
+    );
+    Ok(())
+}
+
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let metering = config.metering();
+    let names = Names::new(&metering);
+    let mut rows = inventory::corrections(database.pool()).await?;
+    rows.reverse();
+    if format == Format::Json {
+        let rows: Vec<_> = rows.iter().map(as_json).collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    let mut listing = Listing::new(&[
+        "id", "exporter", "from", "to", "settings", "flows", "state", "by", "reason",
+    ])
+    .right(5);
+    for row in rows {
+        listing.row([
+            row.id.to_string(),
+            names.exporter(row.correction.exporter),
+            instant_text(row.correction.from_ms),
+            instant_text(row.correction.to_ms),
+            row.correction.settings.text(),
+            row.flows_changed.to_string(),
+            if row.applied_at_ms.is_some() {
+                "applied"
+            } else {
+                "pending"
+            }
+            .to_owned(),
+            row.created_by,
+            row.reason,
+        ]);
+    }
+    listing.print("nothing was corrected");
+    Ok(())
+}
+
+fn as_json(row: &CorrectionRow) -> serde_json::Value {
+    json!({
+        "id": row.id,
+        "exporter": row.correction.exporter.to_string(),
+        "from": instant_text(row.correction.from_ms),
+        "to": instant_text(row.correction.to_ms),
+        "settings": row.correction.settings,
+        "reason": row.reason,
+        "created_by": row.created_by,
+        "created_at": instant_text(row.created_at_ms),
+        "applied_at": row.applied_at_ms.map(instant_text),
+        "files_rewritten": row.files_rewritten,
+        "flows_changed": row.flows_changed,
+    })
+}
