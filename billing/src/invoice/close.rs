@@ -208,6 +208,15 @@ async fn close_between<U: UsageSource>(
                         unsettled: draft.unsettled.clone(),
                     });
                 }
+                // Months whose correction waits stay to be looked at.
+                let waiting = drafts.drafts[waits..].iter().flat_map(|prepared| &prepared.draft.lines);
+                let corrected: Vec<_> = waiting
+                    .filter(|line| matches!(line.evidence, Evidence::Adjustment { .. }))
+                    .map(|line| (line.subscription, line.period_start_ms))
+                    .collect();
+                drafts
+                    .checked
+                    .retain(|month| !corrected.contains(&(Some(month.subscription), month.from_ms)));
                 drafts.drafts.truncate(waits);
                 if waits == 0 {
                     continue;
