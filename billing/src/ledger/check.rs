@@ -210,7 +210,7 @@ const CHECKS: [(&str, &str); 20] = [
          GROUP BY i.id, i.number HAVING sum(l.priced_minor) <> \
          coalesce((SELECT sum(c.amount_minor) FROM charge_items c WHERE c.invoice_id = i.id), 0) ORDER BY 1",
     ),
-    // Credit comes from a payment, a credit note, or was granted.
+    // Credit comes from a payment, a credit note, or was granted; or it had paid an invoice that is open again.
     (
         "B6",
         "SELECT 'credit without a cause: ' || t.idempotency_key, CAST(-sum(p.amount_minor) AS BIGINT), CAST(0 AS BIGINT) \
@@ -220,6 +220,8 @@ const CHECKS: [(&str, &str); 20] = [
          AND NOT EXISTS (SELECT 1 FROM invoices n WHERE n.id = t.invoice_id AND n.kind = 'credit_note') \
          AND NOT EXISTS (SELECT 1 FROM ledger_postings g JOIN ledger_accounts o ON o.id = g.account_id \
            WHERE g.transaction_id = t.id AND o.name LIKE 'promotion:%') \
+         AND NOT EXISTS (SELECT 1 FROM allocations u WHERE u.transaction_id = t.id AND u.source = 'credit' \
+           AND u.amount_minor < 0) \
          GROUP BY t.id, t.idempotency_key HAVING sum(p.amount_minor) < 0 ORDER BY 1",
     ),
     // Credit notes on an invoice make no more credit than the customer paid for it. Those that correct others too are left out, and

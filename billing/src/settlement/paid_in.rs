@@ -142,6 +142,8 @@ pub async fn paid_in(
                     by_hand_minor: with_tax(row.try_get("by_hand_minor")?, net, total),
                 }
             }
+            // It had paid an invoice that is open again, because what was paid in was taken back (`claim.rs`).
+            (None, Some(_), Some("invoice")) if minor > 0 => Movement::Paid(minor),
             (None, Some(on), _) if minor < 0 => Movement::Spent { on, minor: -minor },
             _ => Movement::Granted(minor),
         };

@@ -9,6 +9,7 @@ use super::{
     paid_in, positive, post, promised_to_refunds, recompute_status, smaller,
 };
 use crate::ledger::{self, Account, NewTransaction};
+use crate::payment::GatewayName;
 
 /// A payment, as what goes back needs it.
 struct Paid {
@@ -305,7 +306,8 @@ async fn take(
             claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
         }
     }
-    if paid.invoice.is_none() && refund.is_some() {
+    // A transfer that is reversed was recorded wrongly or bounced: nobody took it back.
+    if paid.invoice.is_none() && paid.gateway != GatewayName::Manual.name() {
         // Whoever took money back that had become credit does not want it taken again by itself.
         sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1 AND is_enabled = 1")
             .bind(paid.customer.0)

@@ -354,6 +354,19 @@ async fn what_the_gateway_took_back_is_owed_again() {
 }
 
 #[tokio::test]
+async fn what_is_paid_in_after_credit_was_taken_back_can_be_refunded() {
+    let books = Books::new().await;
+    let invoice = books.document(1_000, None).await;
+    let taken = books.top_up(1_000).await;
+    assert_eq!(books.apply_credit(invoice).await, 1_000);
+    books.take_back(taken, 1_000).await;
+    assert_eq!((books.credit().await, books.open(invoice).await), (0, 1_000));
+    let paid = books.top_up(500).await;
+    assert_eq!(books.refundable(paid).await, 500);
+    books.assert_clean().await;
+}
+
+#[tokio::test]
 async fn an_invoice_is_opened_again_for_what_its_credit_notes_left_of_it() {
     let books = Books::new().await;
     let top_up = books.top_up(3_000).await;
