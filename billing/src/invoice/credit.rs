@@ -103,7 +103,13 @@ async fn issue(
                     asked: amount,
                 });
             }
-            parts(corrected, &left, amount, &reason)?
+            // The last part takes what is left of everything, of lines that give back too: no cent of their taxes remains.
+            let gives_back = |line: &InvoiceLine| !is_discount(line) && left.minor(line.id) < 0;
+            if amount.minor == left_minor && corrected.lines.iter().any(gives_back) {
+                whole(corrected, &left)?
+            } else {
+                parts(corrected, &left, amount, &reason)?
+            }
         }
     };
     let taxes = Charged::of_invoice(connection, invoice).await?;

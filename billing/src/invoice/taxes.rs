@@ -115,6 +115,16 @@ impl Charged {
         );
         let rows =
             bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
+        // Who takes a correction back charges again what that gave back.
+        let sql = format!(
+            "SELECT {TAX_COLUMNS}, d.corrects_invoice_id AS root_id, d.corrects_group AS root_group FROM invoice_taxes t \
+             JOIN invoices i ON i.id = t.invoice_id JOIN (SELECT DISTINCT x.invoice_id, x.tax_group, x.corrects_invoice_id, \
+             x.corrects_group FROM invoice_taxes x JOIN invoices c ON c.id = x.invoice_id \
+             WHERE x.corrects_invoice_id IN ({{values}}) AND c.status <> 'void') AS d \
+             ON d.invoice_id = t.corrects_invoice_id AND d.tax_group = t.corrects_group ORDER BY i.id, t.position"
+        );
+        let taken_back =
+            bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
         let mut corrections: BTreeMap<(TaxGroup, InvoiceId, i64), Vec<TaxAmount>> = BTreeMap::new();
         for row in &rows {
             let amount = read_tax(row)?;
@@ -122,6 +132,15 @@ impl Charged {
                 let key = (corrected, InvoiceId(row.try_get("invoice_id")?), amount.group);
                 corrections.entry(key).or_default().push(amount);
             }
+        }
+        for row in &taken_back {
+            let amount = read_tax(row)?;
+            let root = TaxGroup {
+                invoice: InvoiceId(row.try_get("root_id")?),
+                group: row.try_get("root_group")?,
+            };
+            let key = (root, InvoiceId(row.try_get("invoice_id")?), amount.group);
+            corrections.entry(key).or_default().push(amount);
         }
         for ((corrected, _, _), amounts) in corrections {
             if let Some(charged) = self.groups.get_mut(&corrected) {

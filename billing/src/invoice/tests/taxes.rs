@@ -207,6 +207,48 @@ async fn a_change_of_plan_gives_back_at_the_old_rate_and_charges_at_the_new_on_o
 }
 
 #[tokio::test]
+async fn a_correction_that_is_taken_back_leaves_the_whole_to_be_taken_back() {
+    let shop = Shop::new("DE").await;
+    let odd = Deal {
+        base_minor: 36_533,
+        ..YEARLY
+    };
+    let id = shop.subscribe(odd).await;
+    shop.close("2026-01-01T00:00:00Z").await;
+    let (_, dearer) = shop
+        .world
+        .plan_and_price(
+            "EUR",
+            Deal {
+                base_minor: 73_001,
+                ..YEARLY
+            },
+        )
+        .await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    let to = Change {
+        price: dearer.id,
+        quantity: 1,
+    };
+    let at = ms("2026-08-01T00:00:00Z");
+    change::change(&mut transaction, id, to, at, "test", at).await.unwrap();
+    transaction.commit().await.unwrap();
+    let corrected = shop.close("2026-08-01T00:00:00Z").await.remove(0).invoice.id;
+    for invoice in [corrected, InvoiceId(1)] {
+        let mut transaction = shop.world.database.begin_write().await.unwrap();
+        credit(&mut transaction, invoice, Credited::Whole, "a mistake", at)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let all = list_of(shop.world.database.pool(), shop.customer).await.unwrap();
+    assert_eq!(all.len(), 4);
+    assert_eq!(all.iter().map(|one| one.subtotal.minor).sum::<i64>(), 0);
+    assert_eq!(all.iter().map(|one| one.tax.minor).sum::<i64>(), 0);
+    assert_books_are_right(&shop.world).await;
+}
+
+#[tokio::test]
 async fn what_was_charged_with_vat_is_given_back_with_it_when_a_vat_number_came_since() {
     let shop = Shop::new("FR").await;
     shop.rate("FR", "20", "2020-01-01T00:00:00Z", None).await;
