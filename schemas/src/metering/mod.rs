@@ -27,8 +27,8 @@ use crate::interfaces::KnownInterfaces;
 
 pub use boundary::{Boundaries, BoundaryOf, InterfacePattern};
 pub use exporters::{ExporterNet, ExporterNetError, ExporterTable};
-pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};
 use past::Past;
+pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};
 
 /// How an exporter's flows are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

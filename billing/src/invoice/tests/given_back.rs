@@ -478,7 +478,7 @@ async fn migrated(database: &Database) -> Vec<(i64, i64, String, i64)> {
     use sqlx::Executor as _;
     let mut transaction = database.begin_write().await.unwrap();
     transaction.execute("DROP TABLE given_back").await.unwrap();
-    let sql = include_str!("../../../../schemas/sql/030_given_back.sql");
+    let sql = include_str!("../../../../schemas/sql/003_given_back.sql");
     transaction.execute(sqlx::raw_sql(sql)).await.unwrap();
     transaction.commit().await.unwrap();
     rows(database).await

@@ -42,8 +42,8 @@ use schemas::address::Address;
 use schemas::flow::Flow;
 
 pub use limits::DecodeLimits;
-pub use span::ActiveTimeout;
 pub use names::ToldInterface;
+pub use span::ActiveTimeout;
 pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 pub use template::TemplateKind;
