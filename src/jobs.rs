@@ -167,7 +167,7 @@ impl Jobs {
     /// on neither side of its boundary and not metered: where the boundary is told by name they are judged again.
     async fn follow_interfaces(&mut self, assignments: &mut Option<i64>) -> anyhow::Result<()> {
         let before = std::mem::replace(&mut self.config.interfaces, self.interfaces.borrow_and_update().clone());
-        let metering = self.config.metering();
+        let metering = load_metering(&self.config, &self.database).await?;
         self.metering.send_replace(Arc::new(metering.clone()));
         *assignments = None;
         let became_known = metering.interfaces.iter().any(|(exporter, port, interfaces)| {
@@ -182,7 +182,7 @@ impl Jobs {
         });
         if became_known {
             let now_ms = Timestamp::now().as_millisecond();
-            let enricher = Enricher::new(&metering, load_assignments(&self.database).await?);
+            let enricher = Arc::new(Enricher::new(&metering, load_assignments(&self.database).await?));
             let summary = self
                 .analytics
                 .reattribute(&enricher, now_ms - UNNAMED_LOOKBACK_MS, i64::MAX)

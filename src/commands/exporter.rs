@@ -265,11 +265,11 @@ fn exporter_named(text: &str, metering: &MeteringConfig) -> anyhow::Result<Addre
         .exporters
         .iter()
         .filter(|exporter| exporter.name.as_deref() == Some(text))
-        .map(|exporter| exporter.address)
+        .filter_map(|exporter| exporter.address.host())
         .collect();
     match named[..] {
         [address] => Ok(address),
-        [] => bail!("{text:?} is neither an address nor the name of a configured exporter"),
+        [] => bail!("{text:?} is neither an address nor the name of an exporter that is configured by its address"),
         _ => bail!(
             "{} configured exporters are named {text:?}: give the address",
             named.len()
