@@ -137,6 +137,8 @@ pub enum BillingError {
     NothingUnmeasured(CustomerId),
     #[error("write to the audit log")]
     Audit(#[from] AuditError),
+    #[error("{0} is not charged now: a new price waits until it is again")]
+    NotChargedNow(SubscriptionId),
     #[error("a free plan is no add-on (F-26)")]
     FreeAddon,
     #[error("{subscription} is free: a free plan is one unit, with nothing beside it (F-26)")]

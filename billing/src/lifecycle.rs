@@ -97,6 +97,8 @@ async fn execute(
         }
         // Another worker was first.
         Err(BillingError::ChangeSettled(_)) => return Ok(()),
+        // It stays pending.
+        Err(BillingError::NotChargedNow(_)) => return Ok(()),
         // The database's trouble is not the change's: it is tried again.
         Err(BillingError::Database(error)) => return Err(error.into()),
         Err(refused) => refused,

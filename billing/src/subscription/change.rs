@@ -71,8 +71,8 @@ pub async fn change(
     apply(connection, &before, change, at_ms, actor, now_ms).await
 }
 
-/// Moves a subscription to a new version of its price, from the local day of `at_ms` on; one that is cancelled too, up to
-/// its end, so that the new price holds when the cancellation is taken back.
+/// Moves a subscription to a new version of its price, from the local day of `at_ms` on, or from when it was charged again
+/// since; one that is cancelled too, up to its end, so that the new price holds when the cancellation is taken back.
 ///
 /// # Errors
 /// As [`change`].
@@ -86,6 +86,8 @@ pub(super) async fn reprice(
 ) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
     let quantity = before.last_phase().quantity;
+    let begun_ms = midnight_ms(before.last_phase().from, &before.subscription.time_zone)?;
+    let at_ms = at_ms.max(begun_ms);
     apply(connection, &before, Change { price, quantity }, at_ms, actor, now_ms).await
 }
 

@@ -5,6 +5,7 @@
 
 use schemas::db::next_id;
 use schemas::ids::{ChangeId, CustomerId, PriceId, SubscriptionId};
+use schemas::period::local_date;
 use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -284,7 +285,7 @@ pub(crate) async fn remind(
 /// its own.
 ///
 /// # Errors
-/// As what is to happen answers.
+/// As what is to happen answers; [`BillingError::NotChargedNow`] where a new price is to wait.
 pub(crate) async fn execute(
     connection: &mut AnyConnection,
     change: &ScheduledChange,
@@ -307,6 +308,10 @@ pub(crate) async fn execute(
         if let Some(reason) = moot {
             return settle(connection, change, ChangeStatus::Cancelled, reason, now_ms).await;
         }
+        let date = local_date(change.at_ms, &contract.subscription.time_zone)?;
+        if contract.last_phase().to.is_some_and(|to| to <= date) {
+            return Err(BillingError::NotChargedNow(id));
+        }
     }
     settle(connection, change, ChangeStatus::Executed, &change.reason, now_ms).await?;
     let actor = change.requested_by.as_str();
@@ -327,7 +332,7 @@ pub(crate) async fn execute(
         }
         Planned::Cancel => {
             let zone = subscription(&mut *connection, id).await?.time_zone;
-            let date = schemas::period::local_date(change.at_ms, &zone)?;
+            let date = local_date(change.at_ms, &zone)?;
             change::cancel_as_of(connection, id, date, change.at_ms, &change.reason, actor, now_ms).await?;
         }
     }

@@ -395,6 +395,36 @@ async fn a_pending_price_rise_holds_after_a_cancellation_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_price_rise_waits_while_nothing_is_charged() {
+    let shop = Shop::new("USD", "UTC").await;
+    let (plan, price) = shop.price_of(NewPlan::new("small", "vps", Terms::Flat), 1, 3000).await;
+    let id = shop.begin(price.id, "2026-01-01T00:00:00Z").await;
+    shop.close("2026-02-01T00:00:00Z").await;
+    let higher = shop.priced(plan.id, 1, 3500, "2026-03-01T00:00:00Z").await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    reprice(&mut transaction, higher.id, "test", ms("2026-02-15T00:00:00Z"))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    // As while it is suspended and not charged: its phase has ended, and it is not cancelled.
+    let pool = shop.world.database.pool();
+    let set = async |sql: &'static str| {
+        sqlx::query(sql).bind(id.0).execute(pool).await.unwrap();
+    };
+    set("UPDATE phases SET to_date = '2026-03-01' WHERE subscription_id = $1").await;
+    shop.advance("2026-03-01T00:00:00Z").await;
+    let status = async || schedule::scheduled_of(pool, shop.customer).await.unwrap()[0].status;
+    assert_eq!(status().await, ChangeStatus::Pending);
+    set("UPDATE phases SET to_date = NULL WHERE subscription_id = $1").await;
+    shop.advance("2026-03-05T00:00:00Z").await;
+    assert_eq!(status().await, ChangeStatus::Executed);
+    assert_eq!(
+        shop.close("2026-03-05T00:00:00Z").await,
+        [invoice(&[(LineKind::Base, 3500)])]
+    );
+}
+
+#[tokio::test]
 async fn add_ons_are_cancelled_and_resumed_with_their_plan() {
     let shop = Shop::new("USD", "UTC").await;
     let (id, addon) = shop.with_addon("2026-01-01T00:00:00Z").await;
