@@ -147,7 +147,7 @@ fn billed_january() -> (DataDir, [Subscriber; 4]) {
     let peak = subscriber(
         &data,
         3,
-        &["--model", "percentile", "--included", "5", "--usage-rate", "2"],
+        &["--model", "percentile", "--commit-mbps", "5", "--usage-rate", "2"],
     );
     let silent = subscriber(&data, 4, &transfer("10", "0.10"));
 

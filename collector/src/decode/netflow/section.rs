@@ -53,7 +53,7 @@ impl PacketSection {
             match (field.enterprise, field.element) {
                 (0, DATA_LINK_FRAME_SIZE) => frame_size = Some(at),
                 (0, DATA_LINK_FRAME_SECTION | LAYER2_PACKET_SECTION) => {
-                    section = section.or(Some((at, PROTOCOL_ETHERNET)))
+                    section = section.or(Some((at, PROTOCOL_ETHERNET)));
                 }
                 (0, IP_HEADER_PACKET_SECTION) => section = section.or(Some((at, PROTOCOL_IPV4))),
                 _ => {}

@@ -271,17 +271,17 @@ impl Plan {
                 TemplateKind::Options if field.enterprise == 0 => options_target_of(field.element),
                 TemplateKind::Options => None,
             };
-            if field.length > 0 {
-                if let Some((target, rank)) = found {
-                    let copy = CopyField {
-                        target,
-                        field: u16::try_from(index).ok()?,
-                        offset: u16::try_from(offset).ok()?,
-                        length: field.length,
-                        keep_if_zero: false,
-                    };
-                    candidates.push((target, rank, copy));
-                }
+            if field.length > 0
+                && let Some((target, rank)) = found
+            {
+                let copy = CopyField {
+                    target,
+                    field: u16::try_from(index).ok()?,
+                    offset: u16::try_from(offset).ok()?,
+                    length: field.length,
+                    keep_if_zero: false,
+                };
+                candidates.push((target, rank, copy));
             }
             let is_prefixed = is_variable && field.length == VARIABLE_LENGTH;
             offset += if is_prefixed { 1 } else { usize::from(field.length) };
