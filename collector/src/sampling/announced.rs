@@ -3,7 +3,8 @@
 //! An announcement holds for what its record names, in its scope or beside it: a sampler, an interface, a direction, a template, or
 //! several of these together ([`Selector`]); for its whole domain where it names nothing. Exporters scope rates by other things,
 //! too (a line card, an observation point, a name): what such a thing covers is not known, so that the rate is kept for what the
-//! record names otherwise, and never becomes the domain's.
+//! record names otherwise, and never becomes the domain's. What only the name of an interface narrows is the domain's as long as
+//! all such announcements agree: software probes name the one interface they listen on, and their flows give no index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +89,24 @@ const INTERFACE: Shape = 2;
 const DIRECTION: Shape = 4;
 const TEMPLATE: Shape = 8;
 
+/// The bit of `other` that says that nothing but names of interfaces is not understood.
+const ONLY_NAMES: u64 = 1 << 63;
+
 impl Selector {
+    /// Stands for the values of what is not understood, and of names of interfaces; 0 where there are neither.
+    pub fn other_of(not_understood: u64, names: u64) -> u64 {
+        match (not_understood, names) {
+            (0, 0) => 0,
+            (0, names) => names | ONLY_NAMES,
+            (not_understood, names) => ((not_understood ^ names.rotate_left(1)) & !ONLY_NAMES).max(1),
+        }
+    }
+
+    /// Beside what is understood it only names interfaces, as software probes do that have one and whose flows give no index.
+    fn only_names(self) -> bool {
+        self.other & ONLY_NAMES != 0
+    }
+
     fn shape(self) -> Shape {
         let named = |is_named: bool, shape| if is_named { shape } else { 0 };
         named(self.sampler != 0, SAMPLER)
@@ -253,7 +271,7 @@ impl DomainRates {
         self.shapes.clear();
         for (selector, announced) in &self.announced {
             let understood = selector.understood();
-            let answer = if understood == WHOLE_DOMAIN && selector.other != 0 {
+            let answer = if understood == WHOLE_DOMAIN && selector.other != 0 && !selector.only_names() {
                 Answer::Ambiguous
             } else {
                 Answer::Rate(announced.rate, announced.is_doubtful())

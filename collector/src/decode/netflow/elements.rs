@@ -78,6 +78,8 @@ pub(super) enum Target {
     ScopeTemplate,
     /// or something that is not understood.
     ScopeOther,
+    /// The name of an interface that options data speaks of.
+    ScopeName,
     BootMs,
     /// IE 36, read from options data only.
     ActiveTimeout,
@@ -265,7 +267,8 @@ pub(super) fn options_target_of(element: u16) -> Option<(Target, u8)> {
         10 | 14 | 252 | 253 => Some((Target::ScopeInterface, 0)),
         61 => Some((Target::ScopeDirection, 0)),
         145 => Some((Target::ScopeTemplate, 0)),
-        58 | 59 | 82 | 83 | 138 | 141 | 142 | 234..=236 | 243 | 254 | 301 => Some((Target::ScopeOther, 0)),
+        82 | 83 => Some((Target::ScopeName, 0)),
+        58 | 59 | 138 | 141 | 142 | 234..=236 | 243 | 254 | 301 => Some((Target::ScopeOther, 0)),
         element => iana_target_of(element).filter(|(target, _)| target.speaks_of_exporter()),
     }
 }

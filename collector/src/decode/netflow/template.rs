@@ -176,6 +176,7 @@ pub(super) struct Extras {
     pub(super) scope_template: u64,
     /// Of the values of what is not understood; 0 where there is nothing of the kind.
     pub(super) scope_other: u64,
+    pub(super) scope_name: u64,
     pub(super) boot_ms: u64,
     /// The record was a sampled packet.
     pub(super) is_packet: bool,
@@ -213,6 +214,7 @@ impl Default for Extras {
             scope_direction: DIRECTION_UNKNOWN,
             scope_template: 0,
             scope_other: 0,
+            scope_name: 0,
             boot_ms: 0,
             is_packet: false,
             answer_bytes: 0,
@@ -252,7 +254,7 @@ impl Extras {
             interface: u32::try_from(self.scope_interface).unwrap_or(0),
             direction: self.scope_direction,
             template: u16::try_from(self.scope_template).unwrap_or(0),
-            other: self.scope_other,
+            other: Selector::other_of(self.scope_other, self.scope_name),
         }
     }
 }
@@ -476,6 +478,7 @@ fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
         Target::NextHop => set_address(&mut flow.next_hop, field, true),
         Target::SamplingProbability => extras.sampling.probability = probability(field),
         Target::ScopeOther => extras.scope_other = fingerprint(extras.scope_other, copy.field, field),
+        Target::ScopeName => extras.scope_name = fingerprint(extras.scope_name, copy.field, field),
         _ => {
             let value = kept(copy.target, unsigned(field));
             if value == 0 && copy.keep_if_zero {
@@ -563,7 +566,8 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         | Target::StationAddr
         | Target::NextHop
         | Target::SamplingProbability
-        | Target::ScopeOther => {}
+        | Target::ScopeOther
+        | Target::ScopeName => {}
     }
 }
 

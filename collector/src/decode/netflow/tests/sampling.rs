@@ -401,10 +401,22 @@ fn scopes_that_are_not_understood_decide_nothing() {
         (vec![1_000], vec![0], vec![0]),
         "system, line card, cache"
     );
-    let named = flows(Ipfix::new())
-        .options_template(600, 1, &[(144, 4), (82, 4), (34, 4)])
-        .set(600, &[7, 0x6765_2d30, 1_000].map(u32::to_be_bytes).concat());
-    assert_eq!(rates_of(&decode_all(&mut decoder(), &[named.build()])), [0]);
+    // Beside the scope the name of an interface: of the domain as long as all that are told agree. softflowd names the one it
+    // listens on, and its flows give no index.
+    let named = |told: &[(u32, u32)]| {
+        let records: Vec<u8> = told
+            .iter()
+            .flat_map(|(name, rate)| [7, *name, *rate].map(u32::to_be_bytes).concat())
+            .collect();
+        let message = flows(Ipfix::new())
+            .options_template(600, 1, &[(144, 4), (82, 4), (34, 4)])
+            .set(600, &records);
+        rates_of(&decode_all(&mut decoder(), &[message.build()]))
+    };
+    const GE_0: u32 = 0x6765_2d30;
+    assert_eq!(named(&[(GE_0, 1_000)]), [1_000]);
+    assert_eq!(named(&[(GE_0, 1_000), (GE_0 + 1, 1_000)]), [1_000]);
+    assert_eq!(named(&[(GE_0, 1_000), (GE_0 + 1, 100)]), [0]);
     // Those that are of the domain, and a scope of no length.
     for scope in [130, 143, 144, 149] {
         let message = flows(Ipfix::new())
