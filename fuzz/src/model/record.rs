@@ -38,8 +38,10 @@ struct Told<'a> {
 impl Told<'_> {
     /// Narrows what a record of options data holds for, in a way that nobody understands.
     fn is_not_understood(&self, is_v9: bool) -> bool {
-        const BESIDE: [u16; 13] = [58, 59, 82, 83, 138, 141, 142, 234, 235, 236, 243, 254, 301];
-        const UNDERSTOOD: [u16; 16] = [10, 14, 252, 253, 61, 145, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160];
+        const BESIDE: [u16; 11] = [58, 59, 138, 141, 142, 234, 235, 236, 243, 254, 301];
+        const UNDERSTOOD: [u16; 18] = [
+            10, 14, 252, 253, 61, 145, 82, 83, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160,
+        ];
         const OF_THE_DOMAIN: [u16; 10] = [130, 131, 211, 212, 143, 144, 149, 403, 404, 405];
         match (self.is_scope, is_v9) {
             (true, true) => ![1, 2, 5].contains(&self.element),
@@ -48,6 +50,11 @@ impl Told<'_> {
             }
             (false, _) => self.enterprise == 0 && BESIDE.contains(&self.element),
         }
+    }
+
+    /// The name of an interface.
+    fn is_name(&self, is_v9: bool) -> bool {
+        self.enterprise == 0 && [82, 83].contains(&self.element) && !(is_v9 && self.is_scope)
     }
 }
 
@@ -200,14 +207,21 @@ impl<'a> Values<'a> {
             None if directions.is_empty() => DIRECTION_UNKNOWN,
             None => 0,
         };
-        let mut other = 0_u64;
-        for value in self.all.iter().rev().filter(|value| value.is_not_understood(is_v9)) {
-            let mut hash = other ^ 0xcbf2_9ce4_8422_2325;
-            for byte in value.place.to_be_bytes().iter().chain(value.bytes) {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let fingerprint = |is_sought: &dyn Fn(&Told<'_>) -> bool| {
+            let mut print = 0_u64;
+            for value in self.all.iter().rev().filter(|value| is_sought(value)) {
+                let mut hash = print ^ 0xcbf2_9ce4_8422_2325;
+                for byte in value.place.to_be_bytes().iter().chain(value.bytes) {
+                    hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+                }
+                print = hash.max(1);
             }
-            other = hash.max(1);
-        }
+            print
+        };
+        let other = Selector::other_of(
+            fingerprint(&|value| value.is_not_understood(is_v9)),
+            fingerprint(&|value| value.is_name(is_v9)),
+        );
         Selector {
             sampler: self.sampler(),
             interface: u32::try_from(sought(&[2], &[10, 14, 252, 253])).unwrap_or(0),
