@@ -220,8 +220,8 @@ const CHECKS: [(&str, &str); 20] = [
          AND NOT EXISTS (SELECT 1 FROM invoices n WHERE n.id = t.invoice_id AND n.kind = 'credit_note') \
          AND NOT EXISTS (SELECT 1 FROM ledger_postings g JOIN ledger_accounts o ON o.id = g.account_id \
            WHERE g.transaction_id = t.id AND o.name LIKE 'promotion:%') \
-         AND NOT EXISTS (SELECT 1 FROM allocations u WHERE u.transaction_id = t.id AND u.source = 'credit' \
-           AND u.amount_minor < 0) \
+         AND NOT EXISTS (SELECT 1 FROM allocations u JOIN invoices d ON d.id = u.invoice_id WHERE u.transaction_id = t.id \
+           AND u.invoice_id = t.invoice_id AND u.source = 'credit' AND u.amount_minor < 0 AND d.kind = 'invoice') \
          GROUP BY t.id, t.idempotency_key HAVING sum(p.amount_minor) < 0 ORDER BY 1",
     ),
     // Credit notes on an invoice make no more credit than the customer paid for it. Those that correct others too are left out, and

@@ -160,7 +160,7 @@ impl Books {
         (payment, split)
     }
 
-    async fn top_up(&self, minor: i64) -> PaymentId {
+    pub(crate) async fn top_up(&self, minor: i64) -> PaymentId {
         let payment = self.payment(minor, None).await;
         let mut transaction = self.database.begin_write().await.unwrap();
         for _ in 0..2 {
@@ -192,7 +192,7 @@ impl Books {
         (split.to_invoice.minor, split.to_credit.minor)
     }
 
-    async fn take_back(&self, payment: PaymentId, minor: i64) {
+    pub(crate) async fn take_back(&self, payment: PaymentId, minor: i64) {
         let refund = self.refund_row(payment, minor).await;
         let mut transaction = self.database.begin_write().await.unwrap();
         for _ in 0..2 {
@@ -241,7 +241,7 @@ impl Books {
         refundable(&mut connection, payment).await.unwrap().minor
     }
 
-    async fn refund(&self, payment: PaymentId, minor: i64) {
+    pub(crate) async fn refund(&self, payment: PaymentId, minor: i64) {
         let refund = self.refund_row(payment, minor).await;
         let mut transaction = self.database.begin_write().await.unwrap();
         for _ in 0..2 {
