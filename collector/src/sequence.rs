@@ -89,7 +89,7 @@ impl SequenceTracker {
         max_step_forward: u32,
     ) -> Observed {
         let mut observed = Observed::default();
-        if self.restarted(uptime_ms) {
+        if self.restarted(sequence, uptime_ms) {
             self.reset(&mut observed);
         }
         if uptime_ms.is_some() {
@@ -125,11 +125,15 @@ impl SequenceTracker {
         observed
     }
 
-    /// Whether the exporter started again since its last datagram: its uptime went back.
-    pub fn restarted(&self, uptime_ms: Option<u32>) -> bool {
+    /// Whether the exporter started again since its last datagram: its uptime went back. Where its numbers go on without a gap it
+    /// did not, whatever its uptime says.
+    pub fn restarted(&self, sequence: u32, uptime_ms: Option<u32>) -> bool {
         match (self.uptime_ms, uptime_ms) {
             // A wrap of the 32-bit counter looks like a step forward here.
-            (Some(before), Some(now)) => (now.wrapping_sub(before) as i32) < -(UPTIME_TOLERANCE_MS as i32),
+            (Some(before), Some(now)) => {
+                let went_back = (now.wrapping_sub(before) as i32) < -(UPTIME_TOLERANCE_MS as i32);
+                went_back && self.next != Some(sequence)
+            }
             _ => false,
         }
     }
@@ -238,7 +242,10 @@ mod tests {
         let mut tracker = SequenceTracker::default();
         tracker.observe(1000, Some(1), Some(500_000));
         assert!(tracker.observe(900, Some(1), Some(10_000)).reset, "uptime went back");
-        tracker.observe(901, Some(1), Some(u32::MAX - 10));
+        assert!(
+            !tracker.observe(901, Some(1), Some(u32::MAX - 10)).reset,
+            "the numbers go on: an uptime that went back alone is no restart"
+        );
         assert!(!tracker.observe(902, Some(1), Some(5)).reset, "uptime wrapped");
     }
 

@@ -4,13 +4,15 @@
 
 mod oracle;
 
+use std::collections::BTreeSet;
+
 use collector::decode::sflow::{SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
 use collector::simulate::encode::{DATAGRAM_BYTES_MAX, EncodeError, SimExporter, SimExporterConfig, SimProtocol, Sums};
 use collector::simulate::traffic::{Traffic, TrafficConfig};
 use oracle::tshark;
 use schemas::address::Address;
-use schemas::flow::Flow;
+use schemas::flow::{Flow, marks};
 use schemas::metering::MeteringConfig;
 
 const NOW_MS: i64 = 1_700_000_000_123;
@@ -160,8 +162,17 @@ fn our_decoder_reads_the_sflow_encoder() {
         decoder.decode(&datagram, &mut decoded);
     }
     assert_eq!(decoded.flows.len() as u64, sums.flows);
+    // A packet sampled on its way out counts there only where its input interface is not sampled: otherwise it had its chance there.
+    let mut sampled_at_ingress = BTreeSet::new();
+    let mut seconds = 0;
     for (sent, read) in flows.iter().zip(decoded.flows.rows()) {
+        let is_second = sent.direction == 1 && sampled_at_ingress.contains(&sent.in_if);
+        seconds += usize::from(is_second);
+        if sent.direction == 0 {
+            sampled_at_ingress.insert(sent.in_if);
+        }
         let expected = Flow {
+            marks: if is_second { marks::SECOND_OBSERVATION } else { 0 },
             exporter: "192.0.2.33".parse().unwrap(),
             observation_domain: 7,
             sampling_rate: RATE,
@@ -172,6 +183,7 @@ fn our_decoder_reads_the_sflow_encoder() {
         };
         assert_eq!(read, expected);
     }
+    assert!((1..500).contains(&seconds), "both kinds at the output: {seconds}");
     let scaled_in: u64 = decoded.counters.iter().map(|counters| counters.in_bytes).sum();
     let on_the_wire = |flow: &Flow| (flow.bytes + if flow.in_vlan == 0 { 18 } else { 22 }).max(64);
     let expected_in: u64 = flows.iter().map(on_the_wire).sum::<u64>() * u64::from(RATE);

@@ -197,7 +197,8 @@ fn compare_with_model(settings: Settings, input: &Input, decoded: &Decoded) {
     let (limits, sampling) = (limits(settings), sampling(settings));
     let mut model = Model::default();
     for (packet, received_at_ms) in input.packets.iter().zip(input.times_ms()) {
-        model.decode(&limits, &sampling, packet.source(), received_at_ms, &packet.payload);
+        let from = (packet.source(), packet.source_port(settings));
+        model.decode(&limits, &sampling, from, received_at_ms, &packet.payload);
     }
     if model.met_a_packet_section || model.met_totals {
         return;

@@ -280,6 +280,8 @@ impl NetflowDecoder {
         domain.last_heard_ms = datagram.received_at_ms;
         let clock_offset_ms = header.clock.export_ms.saturating_sub(datagram.received_at_ms);
         domain.saw_clock(clock_offset_ms);
+        let uptime_ms = domain.uptime_told(header.clock, datagram.received_at_ms);
+        let restarted = domain.sequence.restarted(header.sequence, uptime_ms);
         let is_off = clock_offset_ms.unsigned_abs() > self.limits.max_clock_skew_ms.unsigned_abs();
         tally.add(Counter::DatagramsClockOff, u64::from(is_off));
         let flows = &mut out.flows;
@@ -374,6 +376,7 @@ impl NetflowDecoder {
                     session_boot_ms: &mut session.boot_ms,
                     session_active_timeout_s: &mut session.active_timeout_s,
                     domain,
+                    restarted,
                     pending_room_bytes: exporter_room_bytes.min(room_bytes),
                     template_fields_max: fields_before.saturating_add(fields_free),
                     room,
@@ -402,7 +405,7 @@ impl NetflowDecoder {
             }
         };
         self.remembered_flows = self.remembered_flows + domain.meaning.remembered() - remembered_before;
-        count_sequence(domain, header.sequence, units, header.clock.uptime_ms, tally);
+        count_sequence(domain, header.sequence, units, uptime_ms, tally);
         Message {
             key: count_key(source, key),
             verdict: Counter::DatagramsDecoded,

@@ -77,6 +77,8 @@ pub(super) struct Session<'a> {
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
     pub(super) domain: &'a mut Domain,
+    /// The exporter started again before this message.
+    pub(super) restarted: bool,
     /// What the exporter, and what all exporters, may still let wait.
     pub(super) pending_room_bytes: usize,
     /// Fields that the templates of this domain may have together.
@@ -98,7 +100,7 @@ impl Session<'_> {
     /// Decodes the sets of a message; `body` is what follows its header. Answers its records, and how many bytes of `body` are
     /// of this message.
     pub(super) fn decode(&mut self, body: &[u8], moment: Moment) -> (Records, usize) {
-        if self.domain.sequence.restarted(moment.clock.uptime_ms) {
+        if self.restarted {
             let forgotten = self.domain.forget_templates();
             self.count_forgotten(forgotten);
         }

@@ -13,6 +13,7 @@ use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
 use super::template::{Template, TemplateKind};
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;
+use crate::times::Clock;
 
 /// Everything a [`super::NetflowDecoder`] remembers, to be kept at the start of a journal segment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -119,6 +120,9 @@ pub(super) struct Domain {
     /// Known to be lost.
     #[serde(default)]
     pub(super) sequence_lost: u64,
+    /// By the header that told the uptime in `sequence`.
+    #[serde(default)]
+    uptime_told_at_ms: Option<i64>,
     pub(super) pending: PendingSets,
     /// IE 160 systemInitTimeMilliseconds.
     pub(super) boot_ms: Option<i64>,
@@ -136,6 +140,11 @@ pub(super) struct Domain {
 
 /// What is said for so long is meant.
 const JUMP_BELIEVED_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// How exactly two datagrams agree on their exporter's start: headers tell whole seconds.
+const SAME_START_MS: u64 = 5_000;
+/// No datagram is on its way for longer.
+const LATE_MAX_MS: u64 = 600_000;
 
 /// A clock that is suddenly off by so much more or less was set; smaller steps are smoothed.
 const CLOCK_SET_MS: i64 = 60_000;
@@ -203,6 +212,24 @@ impl Domain {
             }
             _ => Some(offset_ms),
         };
+    }
+
+    /// The uptime in a header, to be compared with the last one; `None` where it has none, or where the datagram was on its way for
+    /// minutes: its uptime lies behind, and its clock by as much. That shows a late datagram only where the clock is right:
+    /// one that begins anew with each start goes back with the uptime.
+    pub(super) fn uptime_told(&mut self, clock: Clock, received_at_ms: i64) -> Option<u32> {
+        let uptime_ms = clock.uptime_ms?;
+        if let (Some(before_ms), Some(told_at_ms)) = (self.sequence.uptime_ms(), self.uptime_told_at_ms) {
+            let passed_ms = i64::from(uptime_ms.wrapping_sub(before_ms) as i32);
+            let by_clock_ms = clock.export_ms.saturating_sub(told_at_ms);
+            let same_start = passed_ms.abs_diff(by_clock_ms) <= SAME_START_MS;
+            let clock_is_right = clock.export_ms.abs_diff(received_at_ms) <= LATE_MAX_MS;
+            if passed_ms < 0 && same_start && clock_is_right {
+                return None;
+            }
+        }
+        self.uptime_told_at_ms = Some(clock.export_ms);
+        Some(uptime_ms)
     }
 
     /// Makes the count of fields right whatever it was.

@@ -553,8 +553,24 @@ fn srx_counters_in_ie_85_and_86_are_the_volume_of_their_record() {
         })
         .collect();
     let message = Ipfix::new().template(256, &specs(&srx)).set(256, &record(&srx)).build();
-    // A session that is reported twice counts twice: a record is taken for what was sent since the one before.
+    // The elements count the whole session (IANA: "since the Metering Process (re-)initialization for this Observation Point"): a report
+    // that says the same again adds nothing.
     let out = decode_all(&mut decoder(), &[message.clone(), message]);
+    let volumes: Vec<(u64, u64)> = out.flows.rows().iter().map(|flow| (flow.bytes, flow.packets)).collect();
+    assert_eq!(volumes, [(4_000, 10), (0, 0)]);
+    // One report for each session, at its end: the next session of the same addresses and ports counts in full.
+    let next: Vec<Field> = srx
+        .iter()
+        .map(|field| match field.0 {
+            152 => (152, U64(END_MS - 2_500)),
+            _ => *field,
+        })
+        .collect();
+    let message = Ipfix::new()
+        .template(256, &specs(&srx))
+        .set(256, &[record(&srx), record(&next)].concat())
+        .build();
+    let out = decode_all(&mut decoder(), &[message]);
     let volumes: Vec<(u64, u64)> = out.flows.rows().iter().map(|flow| (flow.bytes, flow.packets)).collect();
     assert_eq!(volumes, [(4_000, 10); 2]);
 }

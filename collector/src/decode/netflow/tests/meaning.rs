@@ -563,13 +563,19 @@ fn what_is_observed_at_its_output_only_counts_there() {
 #[test]
 fn octets_of_layer_2_are_taken_off_by_setting() {
     let template = [CONVERSATION, &[(1, 8), (2, 8)]].concat();
-    let payload = message(0, &template, &[conversation(&[1_096_933, 732]), conversation(&[5, 1])]);
+    // The second one is the least that an IP packet is: less is rejected as it came, whatever is taken off.
+    let records = [&[1_096_933, 732], &[20, 1], &[5, 1]].map(|counted| conversation(counted));
+    let payload = message(0, &template, &records);
     let mut taken_off = configured(|exporter| exporter.layer2_octets = 14);
     let out = decode_all(&mut taken_off, std::slice::from_ref(&payload));
     let flows = out.flows.rows();
     assert_eq!((flows[0].bytes, flows[0].marks), (1_086_685, marks::LAYER2_TAKEN_OFF));
-    assert_eq!(flows[1].bytes, 0, "never below nothing");
+    assert_eq!(flows.iter().map(|flow| flow.bytes).collect::<Vec<_>>(), [1_086_685, 6]);
+    assert_eq!(out.counts.total(Counter::RecordsRejectedSize), 1);
     assert_eq!(out.counts.total(Counter::FlowsLayer2TakenOff), 2);
+    let mut more = configured(|exporter| exporter.layer2_octets = 30);
+    let out = decode_all(&mut more, std::slice::from_ref(&payload));
+    assert_eq!(out.flows.rows()[1].bytes, 0, "never below nothing");
     assert_eq!(decode_all(&mut decoder(), &[payload]).flows.rows()[0].bytes, 1_096_933);
 }
 

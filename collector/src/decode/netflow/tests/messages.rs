@@ -193,6 +193,48 @@ fn an_uptime_that_wraps_or_a_datagram_that_is_late_is_no_restart() {
     assert_eq!(out.counts.total(Counter::TemplatesForgotten), 0);
 }
 
+/// Templates that arrived before data with a lower uptime; (flows, templates forgotten).
+fn after_an_uptime_that_went_back(uptime_ms: u32, sequence: u32, export_s: u32, received_at_ms: i64) -> (usize, u64) {
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let record = [1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat();
+    let mut out = Decoded::default();
+    let mut decoder = decoder();
+    let first = V9 {
+        uptime_ms: 700_000_000,
+        ..V9::new().sequence(900_000).template(256, fields)
+    };
+    decode_at(&mut decoder, &first.build(), NOW_MS, &mut out);
+    let second = V9 {
+        uptime_ms,
+        ..V9::new().sequence(sequence).set(256, &record)
+    };
+    let mut payload = second.build();
+    payload[8..12].copy_from_slice(&export_s.to_be_bytes());
+    decode_at(&mut decoder, &payload, received_at_ms, &mut out);
+    (out.flows.len(), out.counts.total(Counter::TemplatesForgotten))
+}
+
+#[test]
+fn case_06a_an_uptime_that_goes_back_while_the_numbers_go_on_is_no_restart() {
+    let later_ms = NOW_MS + 1_000;
+    assert_eq!(
+        after_an_uptime_that_went_back(100_000, 900_001, NOW_S, later_ms),
+        (1, 0)
+    );
+    assert_eq!(after_an_uptime_that_went_back(100_000, 0, NOW_S, later_ms), (0, 1));
+}
+
+#[test]
+fn case_03_a_datagram_that_is_minutes_late_is_no_restart() {
+    // Its clock went back as far as its uptime: it started when the other one says, too.
+    let late = after_an_uptime_that_went_back(699_920_000, 899_957, NOW_S - 80, NOW_MS);
+    assert_eq!(late, (1, 0));
+    // The clock of an exporter that begins with each start says so after every start.
+    let year_ms = 365 * 86_400_000;
+    let without_a_clock = after_an_uptime_that_went_back(699_920_000, 899_957, NOW_S - 80, NOW_MS + year_ms);
+    assert_eq!(without_a_clock, (0, 1));
+}
+
 #[test]
 fn an_ipfix_exporter_tells_its_restart_in_options() {
     let boot = |boot_ms: i64| {

@@ -112,9 +112,9 @@ fn of_both_address_families_in_one_record_the_inner_one_is_the_flow() {
 }
 
 #[test]
-fn enterprise_and_reverse_fields_are_skipped_by_their_length() {
+fn enterprise_fields_and_reverse_ones_without_a_column_are_skipped_by_their_length() {
     let mut body = [256_u16.to_be_bytes(), 4_u16.to_be_bytes()].concat();
-    for (element, length, enterprise) in [(137_u16, 4_u16, 2636_u32), (1, 4, 29305)] {
+    for (element, length, enterprise) in [(137_u16, 4_u16, 2636_u32), (4, 4, 29305)] {
         body.extend((element | 0x8000).to_be_bytes());
         body.extend(length.to_be_bytes());
         body.extend(enterprise.to_be_bytes());
