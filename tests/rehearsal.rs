@@ -154,8 +154,9 @@ fn commands_go_by_the_test_clock_and_take_no_amount_that_is_too_fine() {
     data.run(&["invoice", "close"]);
     data.run(&["credit", "grant", &customer, "5", "--for", "t:1", "--reason", "a test"]);
     data.run(&["clock", "set", "2030-01-20T00:00:00Z"]);
-    let overdue = data.run(&["dunning", "list", "--overdue"]);
-    assert!(overdue.contains("inv_1"), "{overdue}");
+    wait_until("the overdue invoice", LIMIT, || {
+        data.run(&["dunning", "list", "--overdue"]).contains("inv_1")
+    });
     let used = data.run(&["usage"]);
     assert!(used.contains("2029-12-21T00:00:00Z to 2030-01-20T00:00:00Z"), "{used}");
     let budget = data.run(&["budget", "set", &customer, "100", "--reset-day", "1"]);
