@@ -204,14 +204,22 @@ async fn a_card_is_saved_charged_and_refunded() {
     };
     for expected in [payment::Received::Counted, payment::Received::Repeated] {
         let gateway = world.gateway.as_ref();
-        let received = payment::receive_webhook(&world.database, gateway, &headers, &body, now_ms())
+        let received = payment::receive_webhook(&world.database, gateway, &headers, &body, now_ms(), now_ms())
             .await
             .unwrap();
         assert_eq!(received, expected);
     }
     let mut forged = body.clone();
     forged.push(b' ');
-    let refused = payment::receive_webhook(&world.database, world.gateway.as_ref(), &headers, &forged, now_ms()).await;
+    let refused = payment::receive_webhook(
+        &world.database,
+        world.gateway.as_ref(),
+        &headers,
+        &forged,
+        now_ms(),
+        now_ms(),
+    )
+    .await;
     assert!(
         matches!(refused, Err(payment::PaymentError::Webhook { .. })),
         "{refused:?}"

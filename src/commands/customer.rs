@@ -53,7 +53,7 @@ enum Command {
         /// The customer (cus_N)
         customer: CustomerId,
         #[command(flatten)]
-        profile: Profile,
+        profile: ProfileFields,
         #[command(flatten)]
         data: Data,
     },
@@ -92,7 +92,7 @@ enum Command {
 
 /// An empty text removes what was there.
 #[derive(clap::Args, Debug)]
-struct Profile {
+struct ProfileFields {
     /// Who invoices the customer (ent_N)
     #[arg(long)]
     entity: Option<EntityId>,
@@ -122,7 +122,7 @@ struct Profile {
     pools_usage: Option<bool>,
 }
 
-impl Profile {
+impl ProfileFields {
     fn over(self, old: BillingProfile) -> BillingProfile {
         BillingProfile {
             entity: self.entity.unwrap_or(old.entity),
@@ -148,7 +148,7 @@ enum Format {
 /// Findings about VAT numbers that are listed at most.
 const CHECKS_SHOWN: i64 = 100;
 
-async fn change_profile(customer: CustomerId, profile: Profile, data: &Data) -> anyhow::Result<()> {
+async fn change_profile(customer: CustomerId, profile: ProfileFields, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
     let now_ms = now_ms(&database).await?;
     let mut transaction = database.begin_write().await?;

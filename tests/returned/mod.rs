@@ -57,9 +57,16 @@ impl Schedule {
         let mut headers = reqwest::header::HeaderMap::new();
         let signature = sign(WEBHOOK_SECRET, now_ms / 1000, body.as_bytes());
         headers.insert("stripe-signature", signature.parse().unwrap());
-        payment::receive_webhook(&self.database, self.gateway.as_ref(), &headers, body.as_bytes(), now_ms)
-            .await
-            .unwrap()
+        payment::receive_webhook(
+            &self.database,
+            self.gateway.as_ref(),
+            &headers,
+            body.as_bytes(),
+            now_ms,
+            now_ms,
+        )
+        .await
+        .unwrap()
     }
 
     async fn reconcile_after(&self, pass_ms: i64) -> payment::Reconciled {

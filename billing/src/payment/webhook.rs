@@ -30,7 +30,8 @@ pub enum Received {
 }
 
 /// Takes in what was posted to a gateway's endpoint. Answer 200 to the gateway when this is `Ok`, 400 when it is an error of
-/// [`PaymentError::Webhook`], and 500 otherwise, so that it is sent again.
+/// [`PaymentError::Webhook`], and 500 otherwise, so that it is sent again. Signatures age by `real_now_ms`, the wall clock; what
+/// the event tells is recorded at `now_ms`, the clock that billing goes by.
 ///
 /// # Errors
 /// When it is not believed, or as the database answers.
@@ -39,6 +40,7 @@ pub async fn receive_webhook(
     gateway: &dyn PaymentGateway,
     headers: &HeaderMap,
     body: &[u8],
+    real_now_ms: i64,
     now_ms: i64,
 ) -> Result<Received, PaymentError> {
     let not_believed = |source| PaymentError::Webhook {
@@ -50,7 +52,7 @@ pub async fn receive_webhook(
         return Err(not_believed(source));
     }
     let event = gateway
-        .verify_webhook(headers, body, now_ms)
+        .verify_webhook(headers, body, real_now_ms)
         .await
         .map_err(not_believed)?;
     let setup = entered(gateway, &event).await;

@@ -83,7 +83,8 @@ async fn s1_the_new_owner_sees_nothing_from_before_the_service_was_theirs() {
     }
     for query in [
         "range=previous".to_owned(),
-        format!("from={START_MS}&to={OWNED_FROM_MS}"),
+        // In steps of a day the range would end with the day on which it became theirs.
+        format!("from={}&to={OWNED_FROM_MS}&step=five_minutes", OWNED_FROM_MS - DAY_MS),
         format!("from={START_MS}&to={}", OWNED_FROM_MS - DAY_MS),
     ] {
         let refused = bob.get(&format!("{api}?{query}")).await;

@@ -109,7 +109,7 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     );
     assert_eq!(
         charged_note(&held, &used, Money::new(455, usd)),
-        "7.345678 Mbps × 1.20 × 15.99 ÷ 31 = 4.547606 USD, rounded once"
+        "7.345678 Mbps × 1.20 × 15.99 ÷ 31 = 4.547607 USD, rounded once"
     );
     let steps = said(&counted(&percentile, &used));
     assert!(
