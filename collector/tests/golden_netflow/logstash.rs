@@ -6,7 +6,7 @@
 use collector::counts::Counter;
 use jiff::Timestamp;
 use schemas::address::Address;
-use schemas::flow::Flow;
+use schemas::flow::{Flow, marks};
 use serde_json::Value;
 
 use crate::{as_exported, decode, decoder, golden};
@@ -21,6 +21,8 @@ struct Case {
     before_flows: usize,
     /// Flows whose data came before their template.
     waited: u64,
+    /// Flows of further messages in the datagram: others stop behind the first one.
+    further: u64,
     checked: usize,
 }
 
@@ -32,6 +34,7 @@ const fn case(name: &'static str, flows: usize, options: u64, no_counters: u64) 
         no_counters,
         before_flows: 0,
         waited: 0,
+        further: 0,
         checked: 0,
     }
 }
@@ -61,12 +64,14 @@ const CASES: &[Case] = &[
     },
     Case {
         before_flows: 1,
+        further: 6,
         checked: 6,
-        ..case("IPFIX", 6, 1, 0)
+        ..case("IPFIX", 12, 1, 0)
     },
     Case {
+        further: 28,
         checked: 2,
-        ..case("Netflow-5-valid-01", 2, 0, 0)
+        ..case("Netflow-5-valid-01", 30, 0, 0)
     },
     case("Netflow-9-Cisco-ASR-9000-series-options-template-256", 0, 19, 0),
     Case {
@@ -216,7 +221,12 @@ fn every_capture_decodes_to_its_expected_events() {
             out.counts
         );
         if let Some(events) = expected["expected_event_count"].as_u64() {
-            assert_eq!(ours.0 as u64 + ours.1 + ours.2 - case.waited, events, "{}", case.name);
+            assert_eq!(
+                ours.0 as u64 + ours.1 + ours.2 - case.waited - case.further,
+                events,
+                "{}",
+                case.name
+            );
         }
         assert_eq!(count(Counter::Datagrams), captured.len() as u64);
         assert_eq!(count(Counter::DatagramsDecoded), captured.len() as u64, "{}", case.name);
@@ -228,6 +238,13 @@ fn every_capture_decodes_to_its_expected_events() {
             assert_eq!(count(refused), 0, "{}: {}", case.name, refused.name());
         }
 
+        // The answering half of a record's conversation is a row of its own behind it, and the golden event is the first half.
+        let first_halves: Vec<Flow> = out
+            .flows
+            .rows()
+            .into_iter()
+            .filter(|flow| !flow.is_marked(marks::ANSWER))
+            .collect();
         let mut checked = 0;
         for check in expected["checked"].as_array().unwrap() {
             let index = usize::try_from(check["event_index"].as_u64().unwrap()).unwrap();
@@ -235,7 +252,7 @@ fn every_capture_decodes_to_its_expected_events() {
             let netflow = &golden["netflow"];
             let Some(flow) = index
                 .checked_sub(case.before_flows)
-                .and_then(|index| out.flows.rows().get(index).copied())
+                .and_then(|index| first_halves.get(index).copied())
             else {
                 continue;
             };
