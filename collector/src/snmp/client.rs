@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_snmp::{
-    Auth, AuthProtocol, Client, CryptoError, Oid, PrivProtocol, Retry, UdpHandle, UsmConfig, Value, VarBind,
+    Auth, AuthProtocol, Client, CryptoError, ErrorStatus, MAX_UDP_PAYLOAD, Oid, PrivProtocol, Retry, UdpHandle,
+    UdpTransport, UsmConfig, Value, VarBind,
 };
 use jiff::Timestamp;
 use schemas::address::Address;
@@ -48,7 +49,7 @@ const IF_HC_OUT_BROADCAST: u32 = 13;
 const IF_HIGH_SPEED: u32 = 15;
 const IF_ALIAS: u32 = 18;
 
-/// Rows that one message asks for.
+/// Rows that one message asks for; less where the device says that so many are too many.
 const ROWS_PER_MESSAGE: u32 = 16;
 const RETRIES: u32 = 1;
 
@@ -165,12 +166,31 @@ fn failed(source: Box<async_snmp::Error>) -> SnmpError {
 async fn connect(target: &Target) -> Result<Client<UdpHandle>, SnmpError> {
     let auth = auth(&target.snmp).map_err(|source| SnmpError::Settings { source })?;
     let retry = Retry::fixed(RETRIES, Duration::ZERO).unwrap_or_else(|_| Retry::none());
+    let any_port = if target.socket().is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    // Version 3 tells the device how much we take. Net-SNMP answers `genErr` where its rows do not fit into that.
+    let transport = UdpTransport::builder()
+        .bind(any_port)
+        .receive_capacity(MAX_UDP_PAYLOAD)
+        .build()
+        .await
+        .map_err(failed)?;
     Client::builder(target.socket(), auth)
         .request_timeout(Duration::from_millis(target.snmp.timeout_ms))
         .retry(retry)
-        .connect()
+        .build_with(&transport)
         .await
         .map_err(failed)
+}
+
+/// Whether a device may answer fewer rows, as it could not answer so many: what RFC 3416 calls `tooBig`, some call `genErr`.
+fn is_too_much(error: &async_snmp::Error) -> bool {
+    matches!(
+        error,
+        async_snmp::Error::Snmp {
+            status: ErrorStatus::TooBig | ErrorStatus::GenErr,
+            ..
+        }
+    )
 }
 
 fn auth(snmp: &SnmpConfig) -> Result<Auth, CryptoError> {
@@ -270,10 +290,14 @@ async fn octets(client: &Client<UdpHandle>) -> Result<Table, SnmpError> {
 /// Reads columns beside each other until all have ended.
 async fn table(client: &Client<UdpHandle>, columns: &[Column]) -> Result<Table, SnmpError> {
     let mut reader = Reader::new(columns);
-    // Each message brings at least one new row, or the reader ends with an error.
+    let mut rows = ROWS_PER_MESSAGE;
+    // Each message brings at least one new row or asks for fewer, or the reader ends with an error.
     while let Some(oids) = reader.next() {
-        let bound = client.get_bulk(&oids, 0, ROWS_PER_MESSAGE).await.map_err(failed)?;
-        reader.take(&bound, Timestamp::now().as_millisecond())?;
+        match client.get_bulk(&oids, 0, rows).await {
+            Ok(bound) => reader.take(&bound, Timestamp::now().as_millisecond())?,
+            Err(error) if rows > 1 && is_too_much(&error) => rows /= 2,
+            Err(error) => return Err(failed(error)),
+        }
     }
     Ok(reader.table)
 }
