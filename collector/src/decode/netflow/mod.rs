@@ -445,7 +445,7 @@ fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut D
 #[inline]
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
-    bytes != 0 && bytes < packets.saturating_mul(IP_HEADER_BYTES)
+    bytes != 0 && packets.checked_mul(IP_HEADER_BYTES).is_none_or(|least| bytes < least)
 }
 
 /// Who the counts of a domain belong to.

@@ -293,6 +293,15 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         assert_eq!(out.counts.total(Counter::FlowRecords), 3, "F2");
         assert_eq!(out.counts.total(Counter::RecordsWithoutCounters), 0);
     }
+    // More packets than bytes can be counted for.
+    let huge = Ipfix::new()
+        .template(256, &[(8, 4), (12, 4), (1, 8), (2, 8)])
+        .set(256, &[0xff; 24]);
+    let out = decode_all(&mut decoder(), &[huge.build()]);
+    assert_eq!(
+        (out.flows.len(), out.counts.total(Counter::RecordsRejectedSize)),
+        (0, 1)
+    );
     // A delta of bytes beside a total of packets says nothing of one packet.
     let mixed = Ipfix::new()
         .template(256, &[(8, 4), (12, 4), (1, 4), (86, 4)])
