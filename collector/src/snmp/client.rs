@@ -166,7 +166,11 @@ fn failed(source: Box<async_snmp::Error>) -> SnmpError {
 async fn connect(target: &Target) -> Result<Client<UdpHandle>, SnmpError> {
     let auth = auth(&target.snmp).map_err(|source| SnmpError::Settings { source })?;
     let retry = Retry::fixed(RETRIES, Duration::ZERO).unwrap_or_else(|_| Retry::none());
-    let any_port = if target.socket().is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let any_port = if target.socket().is_ipv6() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
     // Version 3 tells the device how much we take. Net-SNMP answers `genErr` where its rows do not fit into that.
     let transport = UdpTransport::builder()
         .bind(any_port)

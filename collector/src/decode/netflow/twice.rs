@@ -49,12 +49,17 @@ struct Observation {
 }
 
 impl Observation {
-    /// Whether both are of the same packets: over the same time, and not at different input interfaces.
-    fn is_other_side_of(&self, other: &Observation) -> bool {
-        let is_same_time = (self.start_ms, self.end_ms) == (other.start_ms, other.end_ms);
-        let overlaps = self.start_ms.max(other.start_ms) < self.end_ms.min(other.end_ms);
-        let same_interface = self.in_if == other.in_if || self.in_if == 0 || other.in_if == 0;
-        self.direction != other.direction && (is_same_time || overlaps) && same_interface
+    /// Whether `later`, another record of the flow, is of packets that this one has: over the same time, and not at different
+    /// input interfaces.
+    fn has_packets_of(&self, later: &Observation) -> bool {
+        let is_same_time = (self.start_ms, self.end_ms) == (later.start_ms, later.end_ms);
+        let overlaps = self.start_ms.max(later.start_ms) < self.end_ms.min(later.end_ms);
+        // A switch that does not know yet where a host is floods the first packet of a flow: at each of its outputs there is a
+        // record of that packet alone.
+        let is_one_of_them =
+            later.start_ms == later.end_ms && self.start_ms <= later.start_ms && later.end_ms < self.end_ms;
+        let same_interface = self.in_if == later.in_if || self.in_if == 0 || later.in_if == 0;
+        self.direction != later.direction && (is_same_time || overlaps || is_one_of_them) && same_interface
     }
 }
 
@@ -99,7 +104,7 @@ impl Twice {
             let counted = self
                 .counted
                 .get(key)
-                .is_some_and(|known| known.is_other_side_of(&observed));
+                .is_some_and(|known| known.has_packets_of(&observed));
             if counted && self.observes_twice_since_ms.is_none() {
                 self.observes_twice_since_ms = Some(received_at_ms);
             }

@@ -526,6 +526,31 @@ fn packets_observed_on_their_way_in_and_out_count_once_from_the_first_record_on(
 }
 
 #[test]
+fn a_packet_that_was_flooded_does_not_hide_its_flow() {
+    // Open vSwitch does not know yet where the host is: the first packet goes out at its own port, too, in a record of its own.
+    let mut flooded = observed(false, 33_000, 1, 1, 60);
+    flooded[5] = 65_534;
+    flooded[10] = flooded[9];
+    let records = [
+        observed(false, 33_000, 0, 19, 1_501),
+        flooded,
+        observed(false, 33_000, 1, 19, 1_501),
+    ];
+    let mut decoder = decoder();
+    let out = decode_all(&mut decoder, &[message(0, OBSERVED, &records)]);
+    assert_eq!(metered_once(&out), [0, 1_501]);
+    assert_eq!(out.counts.total(Counter::FlowsSecondObservation), 2);
+
+    // Alone at the very end of another record it may be the beginning of the next one.
+    let mut next = observed(false, 33_000, 1, 1, 60);
+    next[9] = next[10];
+    let mut decoder = self::decoder();
+    let out = decode_all(&mut decoder, &[message(0, OBSERVED, &[records[0].clone(), next])]);
+    assert_eq!(metered_once(&out), [0, 1_561]);
+    assert!(!decoder.domains()[0].observes_twice);
+}
+
+#[test]
 fn an_answer_that_is_called_egress_counts() {
     // softflowd: the answering half of each conversation is egress, later conversations of the same ports may begin at the other end.
     let mut records = Vec::new();
