@@ -468,7 +468,7 @@ impl Model {
         let back_ms = domain
             .numbers
             .uptime_ms()
-            .map(|before_ms| i64::from(before_ms.wrapping_sub(uptime_ms) as i32));
+            .map(|before_ms| -i64::from(uptime_ms.wrapping_sub(before_ms) as i32));
         let is_late = back_ms.is_some_and(|back_ms| {
             let same_start = (domain.uptime_told_at_ms - export_ms).abs_diff(back_ms) <= 5_000;
             back_ms > 0 && same_start && export_ms.abs_diff(context.received_at_ms) <= 600_000
@@ -528,6 +528,11 @@ impl Model {
         let (freed, kept): (Vec<Waiting>, Vec<Waiting>) = domain.waiting.drain(..).partition(|set| set.id == id);
         domain.waiting = kept.into();
         for set in freed {
+            if !self.domain(context).templates.contains_key(&id) {
+                // One before it told a restart.
+                self.add(Counter::SetsDroppedPending, 1);
+                continue;
+            }
             self.add(Counter::SetsReplayed, 1);
             let then = Context {
                 received_at_ms: set.received_at_ms,

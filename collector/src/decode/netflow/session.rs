@@ -296,6 +296,11 @@ impl Session<'_> {
                 continue;
             }
             for set in self.domain.pending.take(*id) {
+                if !self.domain.templates.contains_key(id) {
+                    // One before it told a restart.
+                    self.tally.add(Counter::SetsDroppedPending, 1);
+                    continue;
+                }
                 self.tally.add(Counter::SetsReplayed, 1);
                 let moment = Moment {
                     received_at_ms: set.received_at_ms,
