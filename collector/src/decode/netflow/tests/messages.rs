@@ -267,6 +267,26 @@ fn an_ipfix_exporter_tells_its_restart_in_options() {
 }
 
 #[test]
+fn what_waits_behind_a_set_that_tells_a_restart_is_dropped_and_counted() {
+    let boot = |boot_ms: i64| [&[0, 0, 0, 1][..], &boot_ms.to_be_bytes()].concat();
+    // Its second start is later than when its template came: garbage, but no set may vanish by it.
+    let waiting = Ipfix::new()
+        .set(512, &boot(NOW_MS - 86_400_000))
+        .set(512, &boot(NOW_MS + 300_000))
+        .set(512, &boot(NOW_MS + 300_000));
+    let template = Ipfix::new().options_template(512, 1, &[(144, 4), (160, 8)]);
+    let out = decode_all(&mut decoder(), &[waiting.build(), template.build()]);
+    let counters = [
+        Counter::SetsPending,
+        Counter::SetsReplayed,
+        Counter::SetsDroppedPending,
+        Counter::OptionsRecords,
+        Counter::TemplatesForgotten,
+    ];
+    assert_eq!(counters.map(|counter| out.counts.total(counter)), [3, 2, 1, 2, 1]);
+}
+
+#[test]
 fn rows_that_cannot_be_are_rejected_and_counted() {
     let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
     let record = |bytes: u32, packets: u32| [1, 2, bytes, packets].map(u32::to_be_bytes).concat();
