@@ -342,9 +342,20 @@ async fn write_drafts(
     if drafts.is_empty() {
         return Ok(Vec::new());
     }
+    // Of what taxes keep apart the last is charged anew, which is what was held; the others only give back.
+    let mut last_due = HashMap::new();
+    for (at, (drafts, prepared, _)) in drafts.iter().enumerate() {
+        last_due.insert((drafts.customer.id, prepared.draft.due_ms), at);
+    }
+    let mut held_id = |at: usize, customer: CustomerId, due_ms: i64| {
+        let key = (customer, due_ms);
+        last_due.get(&key).filter(|&&last| last == at)?;
+        reserved.remove(&key)
+    };
     let documents: Vec<NewDocument<'_>> = drafts
         .iter()
-        .map(|(drafts, prepared, corrects)| NewDocument {
+        .enumerate()
+        .map(|(at, (drafts, prepared, corrects))| NewDocument {
             parties: Parties {
                 entity: drafts.customer.billing.entity,
                 seller: &drafts.entity,
@@ -352,7 +363,7 @@ async fn write_drafts(
             },
             draft: &prepared.draft,
             corrects,
-            id: reserved.remove(&(drafts.customer.id, prepared.draft.due_ms)),
+            id: held_id(at, drafts.customer.id, prepared.draft.due_ms),
         })
         .collect();
     let written = write(connection, &documents, now_ms).await?;

@@ -211,7 +211,8 @@ async fn hold_again(
     Ok(())
 }
 
-/// The ids that invoices were given when they were first held, by customer and when they were due; each is used once.
+/// The ids that invoices were given when they were first held and that wait no more, by customer and when they were due; each is
+/// used once.
 ///
 /// # Errors
 /// As the database answers.
@@ -222,7 +223,7 @@ pub(super) async fn reserved(
 ) -> Result<HashMap<(CustomerId, i64), InvoiceId>, BillingError> {
     let rows = sqlx::query(
         "SELECT h.customer_id, h.due_ms, h.id FROM held_invoices h WHERE h.customer_id BETWEEN $1 AND $2 \
-         AND NOT EXISTS (SELECT 1 FROM invoices i WHERE i.id = h.id)",
+         AND h.released_at_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM invoices i WHERE i.id = h.id)",
     )
     .bind(first.0)
     .bind(last.0)

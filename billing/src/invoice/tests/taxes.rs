@@ -570,6 +570,55 @@ async fn a_missing_rate_holds_the_invoice_until_somebody_enters_it() {
     assert_eq!(shop.close("2026-02-10T00:00:00Z").await[0].invoice.id, InvoiceId(3));
 }
 
+/// Two documents of one instant: what was reverse charged is given back at once, and the new plan waits for its rate. Before, the
+/// credit note got the id that the held invoice was listed under.
+#[tokio::test]
+async fn what_is_given_back_beside_a_held_invoice_does_not_take_its_id() {
+    let shop = Shop::new("FR").await;
+    let pool = shop.world.database.pool();
+    shop.rate("FR", "20", "2020-01-01T00:00:00Z", Some(RAISED)).await;
+    shop.profile(BillingProfile {
+        vat_id: "FR40303265045".to_owned(),
+        ..BillingProfile::default()
+    })
+    .await;
+    let id = shop.subscribe(YEARLY).await;
+    assert_eq!(sums(&shop.close("2026-01-01T00:00:00Z").await[0]), (36_500, 0, 36_500));
+    shop.profile(BillingProfile::default()).await;
+    let deal = Deal {
+        base_minor: 73_000,
+        ..YEARLY
+    };
+    let (_, dearer) = shop.world.plan_and_price("EUR", deal).await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    let to = Change {
+        price: dearer.id,
+        quantity: 1,
+    };
+    let at = ms("2026-08-01T00:00:00Z");
+    change::change(&mut transaction, id, to, at, "test", at).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    let made = shop.close("2026-08-01T00:00:00Z").await;
+    assert_eq!(made.len(), 1);
+    assert_eq!(
+        (made[0].invoice.kind, sums(&made[0])),
+        (InvoiceKind::CreditNote, (-15_300, 0, -15_300))
+    );
+    let waiting = held(pool, None).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    assert_ne!(waiting[0].id, made[0].invoice.id);
+
+    shop.rate("FR", "20", RAISED, None).await;
+    let made = shop.close("2026-08-01T00:10:00Z").await;
+    assert_eq!(made.len(), 1);
+    assert_eq!(
+        (made[0].invoice.id, sums(&made[0])),
+        (waiting[0].id, (30_600, 6120, 36_720))
+    );
+    assert_eq!(held(pool, None).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn what_is_held_and_then_not_due_any_more_waits_no_longer_and_zero_is_a_rate() {
     let shop = Shop::new("FR").await;

@@ -1,7 +1,8 @@
+use analytics::UsageMode;
 use schemas::ids::{CustomerId, SubscriptionId};
 
 use crate::audit::Actor;
-use crate::catalog::{BaseTiming, Terms};
+use crate::catalog::{BaseTiming, QuotaUnit, Terms};
 use crate::dunning;
 use crate::subscription::change::{self, Change, End};
 use crate::subscription::state::HoldCause;
@@ -228,4 +229,37 @@ async fn terms_are_changed_once_it_goes_on() {
     let mut totals = one.closed("2026-02-15T09:10:00Z").await;
     totals.extend(one.closed("2026-03-01T00:10:00Z").await);
     assert_eq!(totals.iter().sum::<i64>(), -200 + 3100 + 6200, "{totals:?}");
+}
+
+/// The terms go by days, usage by the time of day: the days of the suspension and of its end are charged as a whole.
+#[tokio::test]
+async fn usage_is_left_out_on_the_days_that_are() {
+    for (bill_suspended, expected) in [(true, 3100), (false, 2700)] {
+        let deal = Deal {
+            base_minor: 0,
+            terms: Terms::Transfer {
+                included_units: 0,
+                unit: QuotaUnit::Gb,
+                mode: UsageMode::Sum,
+            },
+            usage_price: "1",
+            ..MONTHLY
+        };
+        let one = Suspended::new(deal, bill_suspended).await;
+        let service = subscription(one.world.database.pool(), one.id).await.unwrap().service;
+        for (at, gb) in [
+            ("2026-01-10T09:00:00Z", 1),
+            ("2026-01-10T18:00:00Z", 2),
+            ("2026-01-15T12:00:00Z", 4),
+            ("2026-01-20T03:00:00Z", 8),
+            ("2026-01-20T20:00:00Z", 16),
+        ] {
+            one.world.usage.add(service, at, gb * 1_000_000_000, 0);
+        }
+        one.hold(HoldCause::Unpaid, "2026-01-10T12:00:00Z").await;
+        let mut totals = one.closed("2026-01-11T01:00:00Z").await;
+        one.release(HoldCause::Unpaid, "2026-01-20T08:00:00Z").await;
+        totals.extend(one.closed("2026-02-01T01:00:00Z").await);
+        assert_eq!(totals.iter().sum::<i64>(), expected, "{bill_suspended}: {totals:?}");
+    }
 }
