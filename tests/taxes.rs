@@ -179,7 +179,7 @@ fn a_missing_rate_holds_an_invoice_and_the_commands_say_what_to_do() {
 
 #[test]
 fn vat_numbers_are_checked_by_form_and_then_asked_of_vies() {
-    let mut data = DataDir::new();
+    let data = DataDir::new();
     let customer = french_customer(&data);
     let refused = refusal(&data, &["customer", "profile", &customer, "--vat-id", "FRnonsense"]);
     assert!(refused.contains("not a VAT number of FR"), "{refused}");
@@ -191,7 +191,9 @@ fn vat_numbers_are_checked_by_form_and_then_asked_of_vies() {
         r#"{"actionSucceed":false,"errorWrappers":[{"error":"MS_UNAVAILABLE"}]}"#,
         r#"{"valid":true,"requestIdentifier":"WAPI1","name":"SA SODIMAS","address":"---"}"#,
     ]);
-    data.set_config(&format!("[vies]\nenabled = true\nbase_url = \"{vies}\"\n"));
+    // In the data folder, where every command finds it.
+    let config = format!("[vies]\nenabled = true\nbase_url = \"{vies}\"\n");
+    std::fs::write(data.path().join("ezscale.toml"), config).expect("the data folder is writable");
     let away = data.run(&["customer", "vat-check", &customer]);
     assert!(
         away.contains("unavailable") && away.contains("MS_UNAVAILABLE"),
