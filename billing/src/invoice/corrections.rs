@@ -20,6 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use schemas::ids::{CustomerId, SubscriptionId};
+use schemas::inventory::AttributionChange;
 use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
@@ -37,7 +38,8 @@ const APART_MS: i64 = DAY_MS;
 pub(super) struct Months(HashMap<SubscriptionId, Vec<ChargedKey>>);
 
 impl Months {
-    /// Those of the customers with ids in `between`.
+    /// Those of the customers with ids in `between`, and those that a change of assignments in `pending` may touch before its
+    /// flows show it: their customers' documents wait for it.
     ///
     /// # Errors
     /// As the database answers, or when marks cannot be read.
@@ -46,13 +48,18 @@ impl Months {
         usage: &U,
         between: (CustomerId, CustomerId),
         now_ms: i64,
+        pending: &[AttributionChange],
     ) -> Result<Months, BillingError> {
         let mut months = charged_keys(connection, between, usage.corrected_from_ms(now_ms)).await?;
         let times = months.values().flatten().map(|month| (month.from_ms, month.to_ms));
         let marks = marks(usage, times)?;
+        let awaits_change = |month: &ChargedKey| {
+            let mut changes = pending.iter();
+            changes.any(|change| change.from_ms < month.to_ms && change.to_ms.is_none_or(|to_ms| to_ms > month.from_ms))
+        };
         for of_subscription in months.values_mut() {
             of_subscription.retain_mut(|month| match marks.get(&(month.from_ms, month.to_ms)) {
-                Some(mark) if *mark != month.mark => {
+                Some(mark) if *mark != month.mark || awaits_change(month) => {
                     month.mark_now.clone_from(mark);
                     true
                 }

@@ -165,9 +165,9 @@ pub(super) async fn load_all<U: UsageSource>(
     let mut failed = Vec::new();
     // Before the exclusions: one that is made meanwhile is found by comparing.
     let revision = exclusion::revision(&mut *connection).await?;
-    let months = Months::changed(connection, usage, between, until_ms).await?;
-    let accounts = load(&mut *connection, between, until_ms, (current, months), &mut failed).await?;
     let pending = inventory::pending_attribution_changes(&mut *connection).await?;
+    let months = Months::changed(connection, usage, between, until_ms, &pending).await?;
+    let accounts = load(&mut *connection, between, until_ms, (current, months), &mut failed).await?;
     let rates = tax::rates(&mut *connection).await?;
     let usage_lines = accounts.iter().flat_map(|account| &account.charged);
     let base_lines = accounts.iter().flat_map(|account| account.bases.values());
