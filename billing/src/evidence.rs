@@ -14,6 +14,10 @@ use crate::price::UsagePrice;
 /// What an invoice line was computed from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a line has one, and few lines are in memory at once"
+)]
 pub enum Evidence {
     /// The price of a cycle, for its days.
     Base(BaseCharge),

@@ -215,7 +215,7 @@ fn tshark_reads_the_sflow_encoder() {
     let ipv6: Vec<Flow> = flows.iter().copied().filter(|f| !f.src_addr.is_v4()).collect();
     assert_eq!(inner(1), texts(&ipv4, |f| f.bytes));
     assert_eq!(column(&read, 2), texts(&ipv6, |f| f.bytes - 40));
-    let interfaces: std::collections::BTreeSet<u32> = flows.iter().flat_map(|f| [f.in_if, f.out_if]).collect();
+    let interfaces: BTreeSet<u32> = flows.iter().flat_map(|f| [f.in_if, f.out_if]).collect();
     assert_eq!(
         column(&read, 3).len(),
         interfaces.len(),

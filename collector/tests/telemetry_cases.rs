@@ -3,6 +3,12 @@
 //! `CI=true` they must be there. The same facts, made by our own encoders, are tests beside the code they are about
 //! (`case_…` there).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "right values are written down where they are compared"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

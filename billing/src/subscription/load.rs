@@ -465,14 +465,15 @@ fn read_date(text: String) -> Result<Date, BillingError> {
         .map_err(|_| BillingError::corrupt("date of a phase", text))
 }
 
+/// A phase with its end, up to where its base price was charged, the end of its usage and up to where that was charged.
+pub(crate) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
+
 /// How far a phase reaches and how far it was charged: its end, up to where its base price was charged, the end of its usage
 /// and up to where that was charged. The row has the subscription's `time_zone` beside the phase's columns.
 ///
 /// # Errors
 /// When a stored value is not understood.
-pub(crate) fn reached(
-    row: &AnyRow,
-) -> Result<(PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>), BillingError> {
+pub(crate) fn reached(row: &AnyRow) -> Result<Reached, BillingError> {
     let zone = zone_named(&row.try_get::<String, _>("time_zone")?)?;
     let reach = read_reach(row)?;
     Ok((
