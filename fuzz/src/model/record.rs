@@ -39,8 +39,8 @@ impl Told<'_> {
     /// Narrows what a record of options data holds for, in a way that nobody understands.
     fn is_not_understood(&self, is_v9: bool) -> bool {
         const BESIDE: [u16; 11] = [58, 59, 138, 141, 142, 234, 235, 236, 243, 254, 301];
-        const UNDERSTOOD: [u16; 18] = [
-            10, 14, 252, 253, 61, 145, 82, 83, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160,
+        const UNDERSTOOD: [u16; 19] = [
+            10, 14, 252, 253, 61, 145, 82, 83, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160, 36,
         ];
         const OF_THE_DOMAIN: [u16; 10] = [130, 131, 211, 212, 143, 144, 149, 403, 404, 405];
         match (self.is_scope, is_v9) {
