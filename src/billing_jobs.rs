@@ -19,7 +19,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use analytics::Analytics;
 use billing::dunning;
@@ -27,6 +27,7 @@ use billing::guard::{self, ClockLimits, MeasureGuards};
 use billing::payment::{self, GatewayCharger, Gateways};
 use billing::usage::MeteredUsage;
 use billing::{budget, invoice, lifecycle, top_up};
+use jiff::Timestamp;
 use schemas::clock::{self, Clock};
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -77,8 +78,8 @@ pub(crate) struct BillingJobs {
 #[derive(Debug)]
 pub(crate) struct TermsFile {
     path: Option<PathBuf>,
-    taken: Option<SystemTime>,
-    seen: Option<SystemTime>,
+    taken: Option<Timestamp>,
+    seen: Option<Timestamp>,
 }
 
 impl TermsFile {
@@ -94,10 +95,11 @@ impl TermsFile {
         file
     }
 
-    fn modified(&self) -> Option<SystemTime> {
-        std::fs::metadata(self.path.as_ref()?)
+    fn modified(&self) -> Option<Timestamp> {
+        let modified = std::fs::metadata(self.path.as_ref()?)
             .and_then(|metadata| metadata.modified())
-            .ok()
+            .ok()?;
+        Timestamp::try_from(modified).ok()
     }
 
     /// The configuration, when it has changed and is as it was at the last look.
@@ -368,10 +370,10 @@ mod tests {
     fn terms_of_a_changed_configuration_are_taken_once_it_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ezscale.toml");
-        let write = |text: &str, second: u64| {
+        let write = |text: &str, second: i64| {
             std::fs::write(&path, text).unwrap();
             let file = std::fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second))
+            file.set_modified(Timestamp::from_second(second).unwrap().into())
                 .unwrap();
         };
         write("[collection]\nsuspend_day = 20\n", 1);

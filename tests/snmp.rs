@@ -64,8 +64,8 @@ fn names_of(data: &DataDir, exporter: &str) -> Option<Vec<(u64, String)>> {
         interfaces
             .map(|interface| {
                 (
-                    interface[0].as_u64().unwrap(),
-                    interface[1].as_str().unwrap().to_owned(),
+                    interface[0].as_u64().expect("an index"),
+                    interface[1].as_str().expect("a name").to_owned(),
                 )
             })
             .collect(),

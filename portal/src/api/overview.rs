@@ -92,8 +92,10 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
 
 /// Names of the services among the keys, and of all configured exporters.
 async fn names(state: &AppState, keys: impl Iterator<Item = &str>) -> Result<Names, Failure> {
-    let mut names = Names::default();
-    names.metering = state.metering();
+    let mut names = Names {
+        metering: state.metering(),
+        ..Names::default()
+    };
     // At most `MAX_KEYS` keys, each found by its primary key.
     for id in keys.filter_map(|key| key.parse::<ServiceId>().ok()) {
         let row = sqlx::query(

@@ -87,7 +87,7 @@ fn case_21_zeros_to_the_end_are_padding() {
     let length = u16::try_from(ipfix.len()).unwrap();
     ipfix[2..4].copy_from_slice(&length.to_be_bytes());
     for (payload, zeros) in [(v9, 500), (ipfix, 40)] {
-        let out = decode_all(&mut decoder(), &[payload.clone()]);
+        let out = decode_all(&mut decoder(), std::slice::from_ref(&payload));
         assert_eq!(bytes_of(&out), [1_500]);
         assert_eq!(out.counts.total(Counter::SetsRejectedLength), 0);
         assert_eq!(

@@ -464,7 +464,7 @@ fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden()
         .set(256, &[flow_record(1_500, 1), numbers].concat())
         .build();
     let mut decoder = decoder();
-    let out = decode_all(&mut decoder, &[payload.clone()]);
+    let out = decode_all(&mut decoder, std::slice::from_ref(&payload));
     assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE));
     assert_eq!(out.counts.total(Counter::FlowsRateImplausible), 1);
     assert!(decoder.domains()[0].sampling.implausible, "the page says so");
