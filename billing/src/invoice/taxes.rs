@@ -10,6 +10,8 @@
 //! Lines that bear the same taxes are a group; each group's taxes are computed once, on the sum of its lines (B2). Groups
 //! share a document unless no document can say them together ([`Sheet`]): what is out of scope stands alone (EN 16931,
 //! BR-O-11), so does reverse charge, for which the document names both VAT numbers, and so do prices with and without tax.
+//! What gives back of an invoice that was written off is a document of its own too: it was never paid, so it lowers what was
+//! given up, not what is charged beside it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -37,6 +39,7 @@ pub(super) struct Charged {
 #[derive(Debug)]
 struct ChargedInvoice {
     prices_include_tax: bool,
+    is_written_off: bool,
     buyer: Buyer,
 }
 
@@ -85,7 +88,8 @@ impl Charged {
         invoices: &[InvoiceId],
     ) -> Result<(), BillingError> {
         let sql = format!(
-            "SELECT {TAX_COLUMNS}, i.prices_include_tax, i.buyer FROM invoice_taxes t \
+            "SELECT {TAX_COLUMNS}, i.prices_include_tax, i.buyer, CAST(coalesce((SELECT sum(a.amount_minor) FROM allocations a \
+             WHERE a.invoice_id = i.id AND a.source = 'write_off'), 0) AS BIGINT) AS written_off_minor FROM invoice_taxes t \
              JOIN invoices i ON i.id = t.invoice_id WHERE i.id IN ({{values}}) ORDER BY i.id, t.position"
         );
         let rows =
@@ -103,6 +107,7 @@ impl Charged {
             if let Entry::Vacant(entry) = self.invoices.entry(invoice) {
                 entry.insert(ChargedInvoice {
                     prices_include_tax: row.try_get::<i64, _>("prices_include_tax")? != 0,
+                    is_written_off: row.try_get::<i64, _>("written_off_minor")? > 0,
                     buyer: read_json("buyer", row, "buyer")?,
                 });
             }
@@ -248,6 +253,8 @@ struct SheetKind {
     is_current: bool,
     prices_include_tax: bool,
     apart: Apart,
+    /// What gives back of this invoice, which was written off, stands alone.
+    written_off: Option<InvoiceId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -279,16 +286,20 @@ impl Taxation<'_> {
             is_current: true,
             prices_include_tax: includes_tax,
             apart: Apart::of(now.as_deref().unwrap_or(&[])),
+            written_off: None,
         };
         let mut sheets: BTreeMap<SheetKind, Sheet> = BTreeMap::new();
         let mut at: HashMap<i64, Result<Vec<TaxRule>, Unsettled>> = HashMap::new();
         for (position, &(line, point_ms)) in lines.iter().enumerate() {
             let mut unsettled = None;
+            let mut written_off = None;
             let (basis, prices_include_tax, apart) = match corrected_line(line) {
                 Some(corrected) => {
                     let group = self.charged.group_of(corrected)?;
                     let (charged, invoice) = self.charged.group(group)?;
                     let rules: Vec<TaxRule> = charged.taxes.iter().map(|amount| amount.rule.clone()).collect();
+                    // Nothing left to give back stays with what is charged: a document of 0 would say nothing.
+                    written_off = (invoice.is_written_off && line.priced.minor < 0).then_some(group.invoice);
                     (Basis::Charged(group), invoice.prices_include_tax, Apart::of(&rules))
                 }
                 None => {
@@ -302,9 +313,10 @@ impl Taxation<'_> {
                 }
             };
             let kind = SheetKind {
-                is_current: prices_include_tax == includes_tax && apart == current.apart,
+                is_current: prices_include_tax == includes_tax && apart == current.apart && written_off.is_none(),
                 prices_include_tax,
                 apart,
+                written_off,
             };
             let sheet = sheets.entry(kind).or_insert_with(|| Sheet::empty(prices_include_tax));
             sheet.lines.push(position);

@@ -10,6 +10,7 @@ use schemas::inventory::Service;
 use super::*;
 use crate::UsageSource;
 use crate::catalog::BaseTiming;
+use crate::settlement;
 use crate::subscription::change::{self, Change, End};
 use crate::usage::UsageQuery;
 
@@ -141,6 +142,58 @@ async fn an_attack_flagged_long_after_is_given_back_and_charged_again_when_the_f
     case.revoke(flag).await;
     let june = case.close("2026-06-01T01:00:00Z").await;
     assert_eq!(june[0][2..], [(CORRECTION, 10_000)]);
+}
+
+#[tokio::test]
+async fn what_corrects_a_written_off_invoice_lowers_what_was_given_up_and_not_what_is_charged_beside_it() {
+    let case = Case::new().await;
+    case.uses("2026-01-10T00:00:00Z", 100);
+    case.uses("2026-01-11T00:00:00Z", 3);
+    let january = closed(&case.world, case.customer, "2026-02-01T01:00:00Z")
+        .await
+        .invoices;
+    let mut transaction = case.world.database.begin_write().await.unwrap();
+    let at_ms = ms("2026-02-20T00:00:00Z");
+    settlement::write_off(&mut transaction, january[0].invoice.id, "moved away", at_ms)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+
+    case.uses("2026-02-10T00:00:00Z", 40);
+    let attack = case.flag("2026-01-10T00:00:00Z", "2026-01-10T01:00:00Z").await;
+    let made = closed(&case.world, case.customer, "2026-03-01T01:00:00Z")
+        .await
+        .invoices;
+    assert_books_are_right(&case.world).await;
+    let lines: Vec<_> = made.iter().map(amounts).collect();
+    assert_eq!(
+        lines,
+        [vec![(CORRECTION, -10_000)], vec![(LineKind::Base, 0), (USAGE, 4000)]]
+    );
+    assert_eq!(made[0].invoice.corrects, Some(january[0].invoice.id));
+    assert_eq!(
+        made[1].invoice.outstanding().minor,
+        4000,
+        "what nobody paid pays nothing"
+    );
+    let balances = ledger::balances(case.world.database.pool()).await.unwrap();
+    let of = |name: &str| {
+        balances
+            .iter()
+            .filter(|found| found.account.name.contains(name))
+            .map(|found| found.balance.minor)
+            .sum::<i64>()
+    };
+    assert_eq!((of("bad_debt"), of("credit")), (300, 0));
+
+    // Charged again, it is owed again beside what else is charged.
+    case.revoke(attack).await;
+    let april = closed(&case.world, case.customer, "2026-04-01T01:00:00Z")
+        .await
+        .invoices;
+    let lines: Vec<_> = april.iter().map(amounts).collect();
+    assert_eq!(lines, [[(LineKind::Base, 0), (USAGE, 0), (CORRECTION, 10_000)]]);
+    assert_books_are_right(&case.world).await;
 }
 
 #[tokio::test]
