@@ -1,14 +1,14 @@
 //! What a customer does to subscriptions, and what it costs before it is done.
 //!
-//! A quote does the very thing in a transaction that is rolled back and drafts the invoices that follow, so it is what will
-//! be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
+//! A quote does the very thing on trial, so that nothing of it stays and nobody waits for it ([`schemas::trial`]), and drafts
+//! the invoices that follow: it is what will be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
 //! those any more, the order is not carried out but shown anew.
 
 use billing::catalog::{BaseTiming, Terms};
 use billing::invoice::{self, Draft, Horizon};
 use billing::rating::DraftLine;
 use billing::subscription::change::{self, Change, End};
-use billing::subscription::{Contract, NewSubscription, Periods, contract, subscribe};
+use billing::subscription::{Contract, NewSubscription, Periods, begin_trial, contract, subscribe};
 use billing::tax::TaxAmount;
 use billing::{BillingError, guard};
 use jiff::tz::TimeZone;
@@ -137,27 +137,28 @@ pub(crate) async fn quote(
     deed: Deed<'_>,
 ) -> Result<Result<Quote, String>, Failure> {
     let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    let subscription = match perform(&mut transaction, customer, deed, "quote", now_ms).await {
+    let mut trial = begin_trial(state.db(), customer).await?;
+    let connection = trial.connection();
+    let subscription = match perform(connection, customer, deed, "quote", now_ms).await {
         Ok(subscription) => subscription,
         Err(error) => {
-            transaction.rollback().await?;
+            trial.end().await?;
             return refusal(error).map(Err);
         }
     };
-    let after = contract(&mut transaction, subscription).await?;
+    let after = contract(connection, subscription).await?;
     let next_ms = next_charge_ms(&after, now_ms)?;
     let usage = metered_usage(state);
-    let due = invoice::prospect(&mut transaction, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
+    let due = invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
     let ahead = match next_ms {
-        Some(at_ms) => Some(invoice::prospect(&mut transaction, &usage, customer, Horizon::DueBy { at_ms }).await?),
+        Some(at_ms) => Some(invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms }).await?),
         None => None,
     };
     let currency = after.customer.currency;
-    let credit = billing::settlement::available_credit(&mut transaction, customer, currency)
+    let credit = billing::settlement::available_credit(connection, customer, currency)
         .await
         .map_err(BillingError::from)?;
-    transaction.rollback().await?;
+    trial.end().await?;
     let now = due.drafts(&usage, now_ms).await?;
     let next = match ahead {
         Some(ahead) => {

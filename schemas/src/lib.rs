@@ -8,7 +8,8 @@
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
-//! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered.
+//! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`trial`]: what
+//!   something would do to it.
 //! * [`clock`]: what time it is; a test can say.
 //! * [`fault`]: crashes at named points, for tests.
 
@@ -31,5 +32,6 @@ pub mod period;
 pub mod sampling;
 pub mod table;
 pub mod tables;
+pub mod trial;
 pub mod vat_number;
 pub mod window;

@@ -22,6 +22,7 @@ pub mod reprice;
 pub mod schedule;
 pub mod state;
 pub mod transfer;
+mod trial;
 mod write;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{Customer, Service};
 use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
 pub use state::State;
+pub use trial::begin_trial;
 
 use crate::BillingError;
 use crate::catalog::{Plan, Price, Redemption};
