@@ -4,8 +4,8 @@
 //! must not silently leave a default in force.
 
 mod advice;
+mod portal;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,8 @@ use schemas::metering::{
 };
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use self::portal::PortalConfig;
 
 /// A register that takes longer is not there.
 const VIES_TIMEOUT_SECONDS_MAX: u64 = 120;
@@ -69,18 +71,6 @@ pub(crate) struct Config {
     /// What the exporters say of their interfaces, as the data directory keeps it.
     #[serde(skip)]
     pub(crate) interfaces: Arc<KnownInterfaces>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct PortalConfig {
-    /// Address the portal listens on.
-    pub(crate) http: SocketAddr,
-    /// Set when people reach the portal by https (a proxy in front): cookies are then sent over https only.
-    pub(crate) secure_cookies: bool,
-    /// Where people reach the portal, for links in mails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) public_url: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -310,16 +300,6 @@ impl Default for Config {
     }
 }
 
-impl Default for PortalConfig {
-    fn default() -> PortalConfig {
-        PortalConfig {
-            http: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            secure_cookies: false,
-            public_url: None,
-        }
-    }
-}
-
 impl Default for BillingConfig {
     fn default() -> BillingConfig {
         BillingConfig {
@@ -355,11 +335,7 @@ impl Config {
         self.billing.check()?;
         self.collection.validate().context("[collection]")?;
         self.vies.validate()?;
-        if let Some(url) = &self.portal.public_url
-            && !(url.starts_with("https://") || url.starts_with("http://"))
-        {
-            bail!("portal.public_url = {url:?} is no address: use one like https://portal.example.net");
-        }
+        self.portal.check()?;
         let reach_days = self.billing.correction_reach_days;
         if !CORRECTION_REACH_DAYS_RANGE.contains(&reach_days) {
             let (least, most) = (CORRECTION_REACH_DAYS_RANGE.start(), CORRECTION_REACH_DAYS_RANGE.end());

@@ -4,7 +4,9 @@ mod attachments;
 mod billing_jobs;
 mod commands;
 mod config;
+mod descriptors;
 mod jobs;
+mod log_limit;
 mod options;
 mod outbox;
 mod output;
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         "info"
     };
     options::init_logging(&cli.logging, log);
+    descriptors::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

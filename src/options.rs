@@ -17,6 +17,7 @@ use schemas::inventory;
 use schemas::metering::MeteringConfig;
 
 use crate::config::Config;
+use crate::log_limit::LogLimit;
 
 /// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
 const PROBE_BYTES: usize = 256 << 10;
@@ -40,18 +41,25 @@ enum LogFormat {
 
 pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use std::io::IsTerminal as _;
+
+    use tracing_subscriber::Layer as _;
+    use tracing_subscriber::filter::FilterExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
     let wanted = logging.log.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
         eprintln!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
         tracing_subscriber::EnvFilter::new(default)
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let filter = filter.and(LogLimit::default());
+    let registry = tracing_subscriber::registry();
     match logging.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => registry.with(lines.with_target(false).with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
     }
 }
 

@@ -10,6 +10,7 @@ mod encode;
 mod flows;
 mod measure;
 mod pool;
+mod portal;
 mod process;
 mod query;
 mod report;
@@ -76,6 +77,13 @@ enum Command {
         #[command(flatten)]
         args: billing::BillingArgs,
     },
+    /// Many people at once beside a collector that works: requests a second, times, errors, memory
+    Portal {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: portal::PortalArgs,
+    },
     /// Everything, one after the other
     All {
         #[command(flatten)]
@@ -90,7 +98,9 @@ enum Command {
         encode: encode::EncodeArgs,
         #[command(flatten)]
         billing: billing::BillingArgs,
-        /// Parts to leave out: encode, collect, scale, query, billing
+        #[command(flatten)]
+        portal: portal::PortalArgs,
+        /// Parts to leave out: encode, collect, scale, query, billing, portal
         #[arg(long, value_delimiter = ',')]
         skip: Vec<Part>,
     },
@@ -106,6 +116,7 @@ enum Part {
     Scale,
     Query,
     Billing,
+    Portal,
 }
 
 /// What every measurement is told.
@@ -144,6 +155,8 @@ struct Results {
     query: Option<query::Queries>,
     #[serde(skip_serializing_if = "Option::is_none")]
     billing: Option<billing::Billing>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    portal: Vec<portal::Row>,
 }
 
 /// The parts to be measured.
@@ -154,6 +167,7 @@ struct Parts {
     scale: Option<scale::ScaleArgs>,
     query: Option<query::QueryArgs>,
     billing: Option<billing::BillingArgs>,
+    portal: Option<portal::PortalArgs>,
 }
 
 fn main() -> ExitCode {
@@ -190,6 +204,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             parts.billing = Some(args);
             common
         }
+        Command::Portal { common, args } => {
+            parts.portal = Some(args);
+            common
+        }
         Command::All {
             common,
             collect,
@@ -197,6 +215,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             query,
             encode,
             billing,
+            portal,
             skip,
         } => {
             let wanted = |part| !skip.contains(&part);
@@ -206,6 +225,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 scale: wanted(Part::Scale).then_some(scale),
                 query: wanted(Part::Query).then_some(query),
                 billing: wanted(Part::Billing).then_some(billing),
+                portal: wanted(Part::Portal).then_some(portal),
             };
             common
         }
@@ -252,6 +272,10 @@ fn measure(common: &Common, parts: Parts) -> anyhow::Result<()> {
         results.billing = Some(billing::run(&args, common.seconds, &ezscale, &bench.dir)?);
         bench.write(&results)?;
     }
+    if let Some(args) = parts.portal {
+        results.portal = portal::run(&args, &bench.binary, &bench.dir)?;
+        bench.write(&results)?;
+    }
     progress("done");
     Ok(())
 }
@@ -294,6 +318,7 @@ impl Bench {
             scale: Vec::new(),
             query: None,
             billing: None,
+            portal: Vec::new(),
         }
     }
 

@@ -64,7 +64,8 @@ impl Outcome {
 }
 
 /// The sender's process, ended when dropped.
-struct SenderProcess {
+#[derive(Debug)]
+pub(crate) struct SenderProcess {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -72,7 +73,7 @@ struct SenderProcess {
 
 impl SenderProcess {
     /// Starts it and waits until its datagrams are made.
-    fn start(load: &Load, to: SocketAddr) -> anyhow::Result<SenderProcess> {
+    pub(crate) fn start(load: &Load, to: SocketAddr) -> anyhow::Result<SenderProcess> {
         let own = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(own);
         command.args(["send", "--to", &to.to_string(), "--protocol", load.protocol.name()]);
@@ -107,16 +108,16 @@ impl SenderProcess {
         Ok(sender)
     }
 
-    fn go(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn go(&mut self) -> anyhow::Result<()> {
         let mut input = self.input.take().context("the sender was started before")?;
         input.write_all(b"go\n").context("tell the sender to start")
     }
 
-    fn has_ended(&mut self) -> anyhow::Result<bool> {
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    fn sent(mut self) -> anyhow::Result<Sent> {
+    pub(crate) fn sent(mut self) -> anyhow::Result<Sent> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         let status = self.child.wait()?;
@@ -238,7 +239,7 @@ fn wait_for_empty_socket(port: u16, collector: &mut Measured) -> anyhow::Result<
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("find a free port")?;
     Ok(socket.local_addr()?.port())
 }

@@ -114,6 +114,11 @@ impl Measured {
         self.rss_peak_bytes = self.rss_peak_bytes.max(rss_bytes);
     }
 
+    /// Processor time since the start.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.read_cpu()
+    }
+
     fn read_cpu(&self) -> f64 {
         family(self.child.id()).iter().filter_map(|pid| cpu_seconds(*pid)).sum()
     }

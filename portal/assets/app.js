@@ -35,6 +35,14 @@
     });
   });
 
+  // Forms marked so submit when the page is shown, once: not again when somebody goes back to it.
+  document.querySelectorAll("form[data-submit-once]").forEach(function (form) {
+    var key = "ez:sent:" + window.location.href;
+    if (window.sessionStorage.getItem(key)) return;
+    window.sessionStorage.setItem(key, "1");
+    form.requestSubmit();
+  });
+
   // Copy buttons: data-copy="#id-of-the-text".
   document.querySelectorAll("[data-copy]").forEach(function (button) {
     if (!navigator.clipboard) return;

@@ -7,12 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use billing::payment::PaymentError;
 
-/// Why the portal stopped serving.
-#[derive(Debug, thiserror::Error)]
-pub enum PortalError {
-    #[error("serve HTTP")]
-    Serve(#[source] std::io::Error),
-}
+use crate::admission::{Busy, RETRY_AFTER_S};
 
 /// Why a request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +23,11 @@ pub(crate) enum Failure {
     BadRequest(String),
     #[error("too many attempts")]
     TooManyRequests { retry_after_s: u64 },
+    /// Too much is being asked at this moment.
+    #[error("busy")]
+    Busy { retry_after_s: u64 },
+    #[error("method not allowed")]
+    MethodNotAllowed,
     #[error("{context}")]
     Internal {
         context: &'static str,
@@ -48,6 +48,8 @@ impl Failure {
             Failure::Forbidden(_) => StatusCode::FORBIDDEN,
             Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
             Failure::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Failure::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -66,6 +68,14 @@ impl Failure {
                 "Too many attempts",
                 format!("Wait {retry_after_s} seconds, then try again."),
             ),
+            Failure::Busy { retry_after_s } => (
+                "Busy",
+                format!("Too many pages are being computed. Load this one again in {retry_after_s} seconds."),
+            ),
+            Failure::MethodNotAllowed => (
+                "Method not allowed",
+                "This address does not take requests of this method.".to_owned(),
+            ),
             Failure::Internal { .. } => (
                 "Something went wrong on our side",
                 "The problem has been logged. Try again in a moment.".to_owned(),
@@ -81,10 +91,18 @@ impl Failure {
     }
 
     fn add_headers(&self, response: &mut Response) {
-        if let Failure::TooManyRequests { retry_after_s } = self {
+        if let Failure::TooManyRequests { retry_after_s } | Failure::Busy { retry_after_s } = self {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+        }
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Failure {
+        Failure::Busy {
+            retry_after_s: RETRY_AFTER_S,
         }
     }
 }

@@ -13,7 +13,7 @@ use billing::payment::{self, GatewayName, PaymentError, Received};
 use crate::state::AppState;
 
 /// Largest message; what gateways send is a few kilobytes.
-const MAX_BODY_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 256 * 1024;
 
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()

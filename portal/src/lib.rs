@@ -8,13 +8,20 @@
 //! `analytics`, money from `billing`.
 
 mod action;
+mod admission;
 mod api;
 mod assets;
 pub mod auth;
+mod body;
+mod client;
 mod customer;
+mod endpoints;
 mod error;
 mod format;
 mod hooks;
+mod listen;
+#[cfg(test)]
+mod matrix_tests;
 mod metrics;
 mod offers;
 mod once;
@@ -29,6 +36,8 @@ mod state;
 mod testing;
 
 pub use auth::{NewUser, Role, UserError, create_user, reset_two_factor};
-pub use error::PortalError;
+pub use client::{ForwardedHeader, Proxies};
+pub use listen::{HttpSettings, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
+pub use metrics::MetricsAccess;
 pub use server::{router, serve};
 pub use state::{AppState, Options};

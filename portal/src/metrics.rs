@@ -1,7 +1,7 @@
 //! `/metrics` in the Prometheus text format (version 0.0.4): requests answered, and the collector's counters.
 //!
-//! It names exporters, so it is for those who run the network: a scraper on this machine that did not come through a proxy,
-//! or a signed-in operator, network engineer or administrator.
+//! It names exporters, so it is for those who run the network: a scraper whose address or token the configuration lets in
+//! ([`MetricsAccess`]), or a signed-in operator, network engineer or administrator.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -10,18 +10,53 @@ use std::time::{Duration, Instant};
 
 use analytics::truth::TruthRow;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use ipnet::IpNet;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
-use crate::auth::{ClientIp, Network};
+use crate::auth::{Network, same};
+use crate::client::{Client, is_in};
 use crate::state::AppState;
 
-/// What proxies add: a request with one of these did not start on this machine.
-const FORWARDED: [HeaderName; 2] = [header::FORWARDED, HeaderName::from_static("x-forwarded-for")];
+/// Who may read `/metrics` without signing in.
+#[derive(Clone, Default)]
+pub struct MetricsAccess {
+    /// Scrapers that come from here.
+    pub allow: Vec<IpNet>,
+    /// Scrapers on this machine, unless a proxy speaks for somebody: only where no proxy is known that would not say so.
+    pub allow_local: bool,
+    /// Scrapers that send it as a bearer token; empty for none.
+    pub token: String,
+}
+
+impl std::fmt::Debug for MetricsAccess {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetricsAccess")
+            .field("allow", &self.allow)
+            .field("allow_local", &self.allow_local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MetricsAccess {
+    fn lets_in(&self, client: Client, headers: &HeaderMap) -> bool {
+        // A proxy on this machine is this machine, and may speak for anybody.
+        let is_local = client.ip.is_loopback();
+        let may_be_somebody_else = is_local && client.came_through_proxy;
+        let is_listed = is_in(&self.allow, client.ip) || (self.allow_local && is_local);
+        if is_listed && !may_be_somebody_else {
+            return true;
+        }
+        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = sent.and_then(|sent| sent.strip_prefix("Bearer ")).unwrap_or_default();
+        !self.token.is_empty() && same(token.trim(), &self.token)
+    }
+}
 
 /// Method, route and status of a request: all from small closed sets, so that the map is bounded.
 type Key = (&'static str, String, u16);
@@ -93,20 +128,18 @@ pub(crate) async fn measure(State(state): State<AppState>, request: Request, nex
 }
 
 /// Answers `/metrics`.
-pub(crate) async fn show(
-    State(state): State<AppState>,
-    ClientIp(ip): ClientIp,
-    headers: HeaderMap,
-    request: Request,
-) -> Response {
-    let is_local = ip.to_canonical().is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(name));
-    if !is_local {
+pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Response {
+    let client = Client::of(request.extensions());
+    if !state.http().metrics.lets_in(client, &headers) {
         let (mut parts, _) = request.into_parts();
         if Network::from_request_parts(&mut parts, &state).await.is_err() {
-            return (StatusCode::FORBIDDEN, "only from this machine, or signed in as staff\n").into_response();
+            let text =
+                "not for this address: see [portal] metrics_allow and metrics_token, or sign in as network staff\n";
+            return (StatusCode::FORBIDDEN, text).into_response();
         }
     }
     let mut text = state.http_metrics().text();
+    text.push_str(&limits_text(&state));
     // A missing series is seen.
     if let Ok(stopped) = billing::guard::stopped(state.db().pool()).await {
         let _ = writeln!(
@@ -134,6 +167,38 @@ pub(crate) async fn show(
         text,
     )
         .into_response()
+}
+
+/// What the limits on connections and requests did.
+fn limits_text(state: &AppState) -> String {
+    let connections = state.connections();
+    let mut text = format!(
+        "# HELP ezscale_http_connections connections that are open\n\
+         # TYPE ezscale_http_connections gauge\nezscale_http_connections {}\n\
+         # HELP ezscale_http_connections_max connections that may be open\n\
+         # TYPE ezscale_http_connections_max gauge\nezscale_http_connections_max {}\n\
+         # HELP ezscale_http_connections_closed_total connections closed by us before their client was done, by cause\n\
+         # TYPE ezscale_http_connections_closed_total counter\n\
+         ezscale_http_connections_closed_total{{cause=\"refused\"}} {}\n",
+        connections.open(),
+        connections.max(),
+        connections.refused()
+    );
+    // Writing to a String cannot fail.
+    for (cause, count) in connections.given_up() {
+        let _ = writeln!(
+            text,
+            "ezscale_http_connections_closed_total{{cause=\"{cause}\"}} {count}"
+        );
+    }
+    text.push_str(
+        "# HELP ezscale_http_refused_total requests told to come again, by what had no place\n\
+         # TYPE ezscale_http_refused_total counter\n",
+    );
+    for (gate, count) in state.gates().refused() {
+        let _ = writeln!(text, "ezscale_http_refused_total{{limit=\"{gate}\"}} {count}");
+    }
+    text
 }
 
 /// The truth check of the last whole hour. Names that two interfaces share would make one series twice: the second one is

@@ -1,7 +1,6 @@
 //! The HTTP server: routes, limits, security headers, health and metrics.
 
-use std::future::{Future, IntoFuture as _};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,17 +16,16 @@ use tower_http::trace::TraceLayer;
 
 use billing::guard;
 
-use crate::auth::{SignedIn, refuse_foreign_origin};
-use crate::error::{ApiError, Failure, PageError, PortalError};
+use crate::auth::SignedIn;
+use crate::error::{ApiError, Failure, PageError};
+use crate::hooks::MAX_BODY_BYTES as MAX_HOOK_BYTES;
 use crate::state::AppState;
-use crate::{api, assets, metrics, pages, shell};
+use crate::{admission, api, assets, body, client, endpoints, listen, metrics, pages, shell};
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// A request that takes longer is given up with 503.
+/// A request that takes longer, from its header on, is given up with 503.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long open requests may take to finish once the server is told to stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Nothing inline, nothing from elsewhere. Images may be `data:` because the stylesheet draws its form controls so.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -45,60 +43,60 @@ pub(crate) fn policy_with_form_targets(origins: &[String]) -> Option<HeaderValue
 }
 
 /// Answers requests on `listener` until `shutdown` completes; open requests are finished first, within a limit.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve<F>(listener: tokio::net::TcpListener, state: AppState, shutdown: F) -> Result<(), PortalError>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let app = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        shutdown.await;
-        // The receiver lives as long as the server below.
-        let _ = stopping.send(());
-    });
-    let give_up = async {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(DRAIN_TIMEOUT).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = server.into_future() => served.map_err(PortalError::Serve),
-        () = give_up => {
-            tracing::warn!("requests were still open when the server stopped");
-            Ok(())
-        }
-    }
+pub async fn serve(listener: tokio::net::TcpListener, state: AppState, shutdown: impl Future<Output = ()>) {
+    let connections = Arc::clone(state.connections());
+    let router = router(state.clone());
+    listen::run(listener, router, connections, &state.http().proxies, shutdown).await;
 }
 
-/// All routes, with their limits and headers.
-pub fn router(state: AppState) -> Router {
+/// Every route, without what stands before them.
+#[cfg(test)]
+pub(crate) fn routes() -> Router<AppState> {
+    pages_and_api().merge(crate::hooks::routes()).merge(health_routes())
+}
+
+fn pages_and_api() -> Router<AppState> {
     Router::new()
         .route("/", get(home))
         .merge(pages::routes())
         .nest("/api/v1", api::routes())
         .route("/assets/{name}", get(assets::serve))
-        .fallback(not_found)
-        .layer(middleware::from_fn(refuse_foreign_origin))
-        .layer(middleware::from_fn_with_state(state.clone(), limit_requests))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            REQUEST_TIMEOUT,
-        ))
-        .merge(crate::hooks::routes())
-        // Health must answer when everything else is at its limit.
+}
+
+fn health_routes() -> Router<AppState> {
+    Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::show))
+}
+
+/// All routes, with their limits and headers. What is added last stands first before the handler's.
+pub fn router(state: AppState) -> Router {
+    let guard = || middleware::from_fn_with_state(state.clone(), endpoints::guard);
+    let timeout = || TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT);
+    let pages = pages_and_api()
+        .layer(guard())
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(state.clone(), admission::limit_requests))
+        .layer(middleware::from_fn(body::read_whole::<MAX_BODY_BYTES>))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(timeout());
+    let hooks = crate::hooks::routes()
+        .layer(guard())
+        .layer(middleware::from_fn_with_state(state.clone(), admission::limit_hooks))
+        .layer(middleware::from_fn(body::read_whole::<MAX_HOOK_BYTES>))
+        .layer(timeout());
+    // Health must answer when everything else is at its limit.
+    pages
+        .merge(hooks)
+        .merge(health_routes().layer(guard()).layer(timeout()))
+        .layer(middleware::from_fn_with_state(state.clone(), client::identify))
         .layer(middleware::from_fn_with_state(state.clone(), metrics::measure))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(state.clone(), security_headers))
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http())
+        // What fails is logged where it fails, and counted; a refusal is no failure.
+        .layer(TraceLayer::new_for_http().on_failure(()))
         .with_state(state)
 }
 
@@ -152,13 +150,6 @@ async fn ready(State(state): State<AppState>) -> Response {
         Ok(Some(stopped)) => format!("ready\n{stopped}\n").into_response(),
         _ => "ready\n".into_response(),
     }
-}
-
-async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = state.requests().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy\n").into_response();
-    };
-    next.run(request).await
 }
 
 async fn security_headers(State(state): State<AppState>, request: Request, next: Next) -> Response {

@@ -12,13 +12,13 @@ use schemas::db::Database;
 use schemas::metering::MeteringConfig;
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::Throttle;
+use crate::admission::Gates;
+use crate::auth::{LastSeen, Throttle};
+use crate::listen::{Connections, HttpSettings, Patience};
 use crate::metrics::HttpMetrics;
 
 /// Passwords hashed or checked at one time: each takes a core for some 30 ms and 19 MiB.
 const MAX_PASSWORD_CHECKS: usize = 2;
-/// Requests answered at one time; more are told to come again (503).
-const MAX_REQUESTS: usize = 256;
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Options {
     pub guards: MeasureGuards,
     /// Where people reach the portal, without a slash at its end.
     pub portal_url: String,
+    /// Connections, proxies, metrics.
+    pub http: HttpSettings,
 }
 
 /// Shared state of the portal.
@@ -56,11 +58,14 @@ struct Inner {
     gateways: Gateways,
     guards: MeasureGuards,
     portal_url: String,
+    http: HttpSettings,
+    connections: Arc<Connections>,
+    gates: Gates,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
     sign_in_throttle: Throttle,
     code_throttle: Throttle,
+    last_seen: LastSeen,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
@@ -92,11 +97,18 @@ impl AppState {
                 gateways: options.gateways,
                 guards: options.guards,
                 portal_url: options.portal_url,
+                connections: Connections::new(
+                    options.http.max_connections,
+                    options.http.max_connections_per_client,
+                    Patience::DEFAULT,
+                ),
+                http: options.http,
+                gates: Gates::default(),
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
-                requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
                 sign_in_throttle: Throttle::of_passwords(),
                 code_throttle: Throttle::of_codes(),
+                last_seen: LastSeen::default(),
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
@@ -183,8 +195,16 @@ impl AppState {
         Arc::clone(&self.inner.password_checks)
     }
 
-    pub(crate) fn requests(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.requests)
+    pub(crate) fn http(&self) -> &HttpSettings {
+        &self.inner.http
+    }
+
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.inner.connections
+    }
+
+    pub(crate) fn gates(&self) -> &Gates {
+        &self.inner.gates
     }
 
     pub(crate) fn sign_in_throttle(&self) -> &Throttle {
@@ -193,5 +213,9 @@ impl AppState {
 
     pub(crate) fn code_throttle(&self) -> &Throttle {
         &self.inner.code_throttle
+    }
+
+    pub(crate) fn last_seen(&self) -> &LastSeen {
+        &self.inner.last_seen
     }
 }

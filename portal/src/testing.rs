@@ -21,6 +21,7 @@ use schemas::metering::MeteringConfig;
 use tower::ServiceExt as _;
 
 use crate::auth::{NewUser, Role, create_user};
+use crate::listen::HttpSettings;
 use crate::state::{AppState, Options};
 
 /// The password of every user that tests make.
@@ -79,6 +80,7 @@ impl TestPortal {
             gateways,
             guards: billing::guard::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
+            http: HttpSettings::default(),
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {
@@ -259,6 +261,17 @@ impl Browser {
         let mut form = vec![("csrf_token", csrf.as_str()), ("form_token", token.as_str())];
         form.extend_from_slice(fields);
         self.post(action, &form).await
+    }
+
+    /// Comes back from a gateway's page, and sends the form that is there.
+    pub(crate) async fn come_back(&mut self, path: &str) -> Answer {
+        let shown = self.get(path).await;
+        if shown.status != StatusCode::OK {
+            return shown;
+        }
+        let hidden = ["csrf_token", "gateway", "reference"].map(|name| (name, shown.hidden(name)));
+        let form = hidden.each_ref().map(|(name, value)| (*name, value.as_str()));
+        self.post("/payment-methods/return", &form).await
     }
 
     pub(crate) async fn sign_in(&mut self, email: &str, password: &str) -> Answer {

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::collect::{Running, StopSignal};
 use crate::billing_jobs::{BillingJobs, TermsFile};
 use crate::config::Config;
+use crate::descriptors;
 use crate::options::{Data, Listen};
 use crate::outbox::Outbox;
 use crate::vat_job::VatJob;
@@ -143,13 +144,14 @@ pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("listen for http on {address}"))
 }
 
-/// The portal as a task.
+/// The portal, on threads of its own: however much it has to do, the jobs of the collector and of billing have theirs.
 pub(crate) struct Portal {
-    task: tokio::task::JoinHandle<Result<(), portal::PortalError>>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
 }
 
 impl Portal {
+    /// Starts after the collector, which has opened its sockets and files by then.
     pub(crate) fn start(
         listener: TcpListener,
         config: &Config,
@@ -164,16 +166,33 @@ impl Portal {
             analytics: running.analytics.clone(),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
-            secure_cookies: config.portal.secure_cookies,
+            secure_cookies: config.portal.secures_cookies(),
             webhooks: WebhookClient::new(config.webhooks.allow_private)?,
             gateways,
             guards: config.billing.guards(clock.is_test()),
             portal_url: config.portal_url().trim_end_matches('/').to_owned(),
+            http: config
+                .portal
+                .http_settings(descriptors::connections(config.portal.max_connections)),
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
-        let task = tokio::spawn(portal::serve(listener, state, stop.clone().cancelled_owned()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .context("start the threads of the portal")?;
+        let listener = listener.into_std().context("hand the listener over to the portal")?;
+        let stopped = stop.clone().cancelled_owned();
+        let task = runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener)?;
+            portal::serve(listener, state, stopped).await;
+            Ok(())
+        });
+        // Its threads last as long as the process: connections to the database that were opened on them are used by the
+        // jobs until the end.
+        std::mem::forget(runtime);
         Ok(Portal { task, stop })
     }
 

@@ -11,6 +11,7 @@ use super::Config;
 /// Settings that change nothing, each with the reason.
 pub(super) fn without_effect(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
+    config.portal.advice(&mut lines);
     networks(&config.own_networks, &mut lines);
     for exporter in &config.exporters {
         of_exporter(exporter, config, &mut lines);

@@ -175,6 +175,7 @@ pub(crate) struct Start<'a> {
     more: Vec<String>,
     environment: Vec<(String, String)>,
     namespace: Option<&'a Namespace>,
+    open_files: Option<u32>,
     limit: Duration,
 }
 
@@ -189,6 +190,7 @@ impl<'a> Start<'a> {
             more: Vec::new(),
             environment: Vec::new(),
             namespace: None,
+            open_files: None,
             limit: START_LIMIT,
         }
     }
@@ -233,6 +235,12 @@ impl<'a> Start<'a> {
         self
     }
 
+    /// With so many open files at most, as by `ulimit -n`.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// Starts it on a data directory and waits until all its listeners are open.
     pub(crate) fn on(&self, data: &DataDir) -> Ezscale {
         let mut process = self.spawn_on(data);
@@ -256,9 +264,14 @@ impl<'a> Start<'a> {
             .for_each(|address| arguments.extend(["--http", address]));
         arguments.extend(self.more.iter().map(String::as_str));
 
-        let mut command = match self.namespace {
-            Some(namespace) => namespace.command(BINARY),
-            None => data.program(),
+        let mut command = match (self.namespace, self.open_files) {
+            (Some(namespace), _) => namespace.command(BINARY),
+            (None, Some(limit)) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}:{limit}")).arg(BINARY);
+                command
+            }
+            (None, None) => data.program(),
         };
         command.args(&arguments).arg("--data-dir").arg(data.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -379,6 +392,10 @@ impl Ezscale {
     pub(crate) fn kill9(mut self) {
         self.child.kill().expect("a running child can be killed");
         self.child.wait().expect("a killed child can be waited for");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The most memory it has held so far, in KiB.

@@ -11,6 +11,7 @@
 //! - [`snmpd`]: an SNMP agent.
 //! - [`smtp`], [`hooks`]: a mail server and a program that hears of events.
 //! - [`stripe`]: a payment gateway that fails in every way it can, and remembers what it really charged.
+//! - [`http`]: a client that comes from an address of its own.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
 //! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
@@ -27,6 +28,7 @@ pub(crate) mod exporters;
 pub(crate) mod ezscale;
 pub(crate) mod golden;
 pub(crate) mod hooks;
+pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod net;
 pub(crate) mod numbered;

@@ -1,15 +1,13 @@
 //! Requests that change something must come from our own pages.
 //!
-//! * Any request but GET and HEAD whose `Origin` is another host, or that the browser marks as cross-site, is refused.
+//! * Any form whose `Origin` is another host, or that the browser marks as cross-site, is refused.
 //! * Every form of a signed-in user carries the CSRF token of the session ([`CsrfForm`]).
 //! * The sign-in form, which has no session yet, carries a random token that a cookie repeats ([`PreSession`]).
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Form, FromRequest, FromRequestParts as _, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use serde::de::DeserializeOwned;
@@ -21,7 +19,7 @@ use crate::state::AppState;
 const EXPIRED: &str = "This form is too old or did not come from this site. Load the page again and retry.";
 
 /// Equal, in a time that says nothing about where they differ.
-pub(super) fn same(a: &str, b: &str) -> bool {
+pub(crate) fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
 }
 
@@ -114,12 +112,11 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 /// Refuses what another site makes a browser send.
-pub(crate) async fn refuse_foreign_origin(request: Request, next: Next) -> Response {
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if changes && is_foreign(request.headers()) {
-        return PageError(Failure::Forbidden(EXPIRED)).into_response();
+pub(crate) fn refuse_foreign_origin(headers: &HeaderMap) -> Result<(), Failure> {
+    if is_foreign(headers) {
+        return Err(Failure::Forbidden(EXPIRED));
     }
-    next.run(request).await
+    Ok(())
 }
 
 #[cfg(test)]

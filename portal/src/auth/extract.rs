@@ -1,9 +1,9 @@
 //! Extractors that guard handlers: a handler that takes one is never run for anybody else.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
@@ -12,6 +12,7 @@ use schemas::ids::CustomerId;
 
 use super::users::{Role, User};
 use super::{session, token_of};
+use crate::client::Client;
 use crate::error::{ApiError, Failure, PageError};
 use crate::state::AppState;
 
@@ -57,10 +58,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(parts: &Parts, failure: Failure) -> Rejection {
+    pub(crate) fn new(parts: &Parts, failure: Failure) -> Rejection {
         Rejection {
             failure,
-            is_api: parts.extensions.get::<IsApi>().is_some(),
+            // The router of the API takes the beginning of its addresses off.
+            is_api: parts.extensions.get::<IsApi>().is_some() || parts.uri.path().starts_with("/api/"),
         }
     }
 }
@@ -85,6 +87,10 @@ impl FromRequestParts<AppState> for SignedIn {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<SignedIn, Rejection> {
+        // Whoever stands before the handler has asked already.
+        if let Some(who) = parts.extensions.get::<SignedIn>() {
+            return Ok(who.clone());
+        }
         let jar = CookieJar::from_headers(&parts.headers);
         let found = match token_of(state, &jar) {
             Some(token) => session::find(state, &token)
@@ -145,7 +151,7 @@ staff_extractors! {
     Admin: Admin;
 }
 
-/// Address of the peer: with a proxy in front, the proxy's.
+/// Address of the client, as [`crate::client`] finds it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientIp(pub(crate) IpAddr);
 
@@ -153,9 +159,6 @@ impl FromRequestParts<AppState> for ClientIp {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<ClientIp, Infallible> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Ok(ClientIp(
-            peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
-        ))
+        Ok(ClientIp(Client::of(&parts.extensions).ip))
     }
 }

@@ -11,6 +11,7 @@
 
 mod csrf;
 mod extract;
+mod last_seen;
 mod password;
 pub(crate) mod pending;
 pub(crate) mod second_factor;
@@ -21,9 +22,10 @@ mod throttle;
 mod totp;
 mod users;
 
-pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin};
+pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops};
 pub use extract::{Rejection, SignedIn};
+pub(crate) use last_seen::LastSeen;
 pub(crate) use password::verify as verify_password;
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
 pub use second_factor::{Reset, reset_two_factor};

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::extract::SignedIn;
+use super::last_seen::LastSeen;
 use super::users::{Role, User};
 use crate::state::AppState;
 
@@ -17,7 +18,7 @@ use crate::state::AppState;
 const IDLE_TIMEOUT_MS: i64 = 12 * 3_600_000;
 /// A session is over so long after sign-in.
 const ABSOLUTE_TIMEOUT_MS: i64 = 7 * 24 * 3_600_000;
-/// `last_seen_at_ms` is written at most so often.
+/// The last use of a session is noted at most so often.
 const TOUCH_INTERVAL_MS: i64 = 60_000;
 /// Sessions one user may have; the oldest end first.
 const MAX_SESSIONS_PER_USER: i64 = 20;
@@ -134,11 +135,10 @@ pub(super) async fn find(state: &AppState, token: &str) -> Result<Option<SignedI
          (SELECT count(*) FROM notifications n WHERE n.customer_id = u.customer_id AND n.read_at_ms IS NULL) AS unread, \
          (SELECT count(*) FROM billing_clock b WHERE b.stopped_at_ms IS NOT NULL) AS stopped \
          FROM sessions s JOIN users u ON u.id = s.user_id \
-         WHERE s.token_hash = $1 AND s.expires_at_ms > $2 AND s.last_seen_at_ms > $3 AND u.disabled_at_ms IS NULL",
+         WHERE s.token_hash = $1 AND s.expires_at_ms > $2 AND u.disabled_at_ms IS NULL",
     )
     .bind(&hash)
     .bind(now_ms)
-    .bind(now_ms - IDLE_TIMEOUT_MS)
     .fetch_optional(state.db().pool())
     .await?;
     let Some(row) = row else {
@@ -148,13 +148,13 @@ pub(super) async fn find(state: &AppState, token: &str) -> Result<Option<SignedI
     let Ok(role) = role.parse::<Role>() else {
         return Ok(None);
     };
-    let last_seen_at_ms: i64 = row.try_get("last_seen_at_ms")?;
+    let written_ms: i64 = row.try_get("last_seen_at_ms")?;
+    let last_seen_at_ms = state.last_seen().noted(&hash).unwrap_or(0).max(written_ms);
+    if last_seen_at_ms <= now_ms - IDLE_TIMEOUT_MS {
+        return Ok(None);
+    }
     if now_ms - last_seen_at_ms >= TOUCH_INTERVAL_MS {
-        sqlx::query("UPDATE sessions SET last_seen_at_ms = $1 WHERE token_hash = $2 AND last_seen_at_ms < $1")
-            .bind(now_ms)
-            .bind(&hash)
-            .execute(state.db().pool())
-            .await?;
+        LastSeen::note(state, &hash, now_ms);
     }
     let customer: Option<i64> = row.try_get("customer_id")?;
     Ok(Some(SignedIn {

@@ -10,6 +10,8 @@ use std::sync::Mutex;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::client::grouped;
+
 /// Failures of one email from one address in a window.
 const MAX_FAILURES_PER_PAIR: u32 = 5;
 /// Failures from one address in a window, whatever the email.
@@ -41,14 +43,6 @@ struct Failures {
 pub(crate) struct Throttle {
     max_per_email: u32,
     failures: Mutex<HashMap<Key, Failures>>,
-}
-
-/// IPv6 hosts own a /64: they are one guesser.
-fn grouped(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX)).into(),
-    }
 }
 
 fn keys(ip: IpAddr, email: &str) -> [Key; 3] {

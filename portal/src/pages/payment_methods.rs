@@ -1,7 +1,7 @@
 //! What a customer pays with: saved with the gateway, on its own page; card numbers never come here.
 //!
 //! ```text
-//! add ──▶ the gateway's page ──▶ return: the gateway is asked what was entered ──▶ saved
+//! add ──▶ the gateway's page ──▶ return: a form that sends itself ──▶ the gateway is asked what was entered ──▶ saved
 //!                            └─▶ webhook: the same, should the customer never come back
 //! ```
 //!
@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route(PATH, get(list))
         .route("/payment-methods/add", post(add))
         .route("/payment-methods/finish", post(finish))
-        .route("/payment-methods/return", get(returned))
+        .route("/payment-methods/return", get(came_back).post(returned))
         .route("/payment-methods/{method}/default", post(make_default))
         .route("/payment-methods/{method}/remove", post(remove))
 }
@@ -66,6 +66,16 @@ struct Waiting {
     words: &'static str,
     reference: String,
     url: String,
+}
+
+/// The customer came back from the gateway's page.
+#[derive(Template)]
+#[template(path = "payment_methods_return.html")]
+struct ReturnPage {
+    shell: Shell,
+    gateway: &'static str,
+    words: &'static str,
+    reference: String,
 }
 
 #[derive(Template)]
@@ -230,18 +240,33 @@ struct Back {
     approval_token_id: String,
 }
 
-async fn returned(
+/// Opening an address changes nothing: the page has a form that sends itself, or by its button.
+async fn came_back(
     State(state): State<AppState>,
     customer: Customer,
     Query(back): Query<Back>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = back.gateway.parse()?;
+    state.gateways().get(name)?;
+    page(&ReturnPage {
+        shell: Shell::new(&customer.who, "Payment methods", PATH),
+        gateway: name.name(),
+        words: gateway_words(name),
+        reference: match back.reference.as_str() {
+            "" => back.approval_token_id,
+            _ => back.reference,
+        },
+    })
+}
+
+async fn returned(
+    State(state): State<AppState>,
+    customer: Customer,
+    CsrfForm(_, form): CsrfForm<Adding>,
+) -> Result<Response, PageError> {
+    let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
-    let reference = match back.reference.as_str() {
-        "" => &back.approval_token_id,
-        reference => reference,
-    };
-    let done = match method::finish_setup(state.db(), gateway, customer.id, reference, state.now_ms()).await {
+    let done = match method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms()).await {
         // An old address, opened again after the method was removed, says nothing.
         Ok(method) if method.removed_at_ms.is_some() => "known",
         Ok(_) => "added",

@@ -95,7 +95,7 @@ async fn a_card_is_saved_on_the_way_back_once() {
         waiting.body
     );
     let (session, back) = saver.session();
-    let early = saver.browser.get(&back).await;
+    let early = saver.browser.come_back(&back).await;
     assert_eq!(early.header("location"), "/payment-methods?done=unfinished");
     assert!(
         saver
@@ -107,7 +107,7 @@ async fn a_card_is_saved_on_the_way_back_once() {
     );
     saver.desk.lock().unwrap().enter_card(&session);
     for _ in 0..2 {
-        let answer = saver.browser.get(&back).await;
+        let answer = saver.browser.come_back(&back).await;
         assert_eq!(
             answer.header("location"),
             "/payment-methods?done=added",
@@ -138,7 +138,7 @@ async fn a_card_is_saved_by_the_webhook_alone_and_after_an_outage() {
         saver.webhook("evt_1", &session).await
     };
     assert_eq!((kept.status, kept.body.as_str()), (StatusCode::OK, "kept\n"));
-    let silent = saver.browser.get(&back).await;
+    let silent = saver.browser.come_back(&back).await;
     assert_eq!(silent.header("location"), "/payment-methods?done=silent");
     assert_eq!(saver.cards(saver.ada).await, 0);
     saver.desk.lock().unwrap().is_down = false;
@@ -148,7 +148,7 @@ async fn a_card_is_saved_by_the_webhook_alone_and_after_an_outage() {
         .unwrap();
     assert_eq!(saver.cards(saver.ada).await, 1);
     assert_eq!(
-        saver.browser.get(&back).await.header("location"),
+        saver.browser.come_back(&back).await.header("location"),
         "/payment-methods?done=added"
     );
     assert_eq!(saver.cards(saver.ada).await, 1);
@@ -173,7 +173,7 @@ async fn s1_a_setup_of_another_saves_nothing() {
         "/payment-methods/return?gateway=stripe&reference=..%2Fcustomers".to_owned(),
         "/payment-methods/return?gateway=stripe".to_owned(),
     ] {
-        let answer = thief.get(&path).await;
+        let answer = thief.come_back(&path).await;
         assert_eq!(answer.header("location"), "/payment-methods?done=unfinished", "{path}");
     }
     assert_eq!((saver.cards(bob).await, saver.cards(saver.ada).await), (0, 0));
@@ -191,7 +191,7 @@ async fn s1_a_setup_of_another_saves_nothing() {
         signin.header("location")
     );
     assert_eq!(
-        saver.browser.get(&back).await.header("location"),
+        saver.browser.come_back(&back).await.header("location"),
         "/payment-methods?done=added"
     );
 }
@@ -215,21 +215,21 @@ async fn a_paypal_account_is_approved_there_and_saved_on_the_way_back() {
     );
     let back = "/payment-methods/return?gateway=paypal&approval_token_id=SETUP-0&approval_session_id=S";
     assert_eq!(
-        browser.get(back).await.header("location"),
+        browser.come_back(back).await.header("location"),
         "/payment-methods?done=unfinished"
     );
     approved.lock().unwrap().insert("SETUP-0".to_owned());
     let missing = "/payment-methods/return?gateway=paypal&approval_token_id=SETUP-9";
     for path in [back, missing] {
         assert_eq!(
-            thief.get(path).await.header("location"),
+            thief.come_back(path).await.header("location"),
             "/payment-methods?done=unfinished",
             "{path}"
         );
     }
     for _ in 0..2 {
         assert_eq!(
-            browser.get(back).await.header("location"),
+            browser.come_back(back).await.header("location"),
             "/payment-methods?done=added"
         );
     }

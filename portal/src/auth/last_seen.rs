@@ -1,0 +1,99 @@
+//! When sessions were last used: noted in memory by the request, written to the database behind its back.
+//!
+//! A page must not wait for the database's write lock to be shown, so the note is best effort: what a crash loses makes a
+//! session end a little earlier. Until it is written the note counts ([`LastSeen::noted`]), however long somebody else
+//! holds the lock.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::state::AppState;
+
+/// Sessions that wait to be written at most; further notes are dropped, and made again by the next request.
+const MAX_NOTES: usize = 10_000;
+/// Before a note that could not be written is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Tries of one run; the next request that notes something starts another.
+const MAX_TRIES: u32 = 3;
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// Hash of the session's token, and when it was used.
+    waiting: HashMap<String, i64>,
+    is_writing: bool,
+}
+
+/// The notes of one portal.
+#[derive(Debug, Default)]
+pub(crate) struct LastSeen {
+    notes: Mutex<Notes>,
+}
+
+impl LastSeen {
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// When the session of this hash was last used, if that is not written yet.
+    pub(super) fn noted(&self, token_hash: &str) -> Option<i64> {
+        self.notes().waiting.get(token_hash).copied()
+    }
+
+    /// Notes that a session was used, and has it written.
+    pub(super) fn note(state: &AppState, token_hash: &str, now_ms: i64) {
+        let mut notes = state.last_seen().notes();
+        if notes.waiting.len() >= MAX_NOTES && !notes.waiting.contains_key(token_hash) {
+            return;
+        }
+        notes.waiting.insert(token_hash.to_owned(), now_ms);
+        if !notes.is_writing {
+            notes.is_writing = true;
+            tokio::spawn(write(state.clone()));
+        }
+    }
+}
+
+/// Writes until nothing waits.
+async fn write(state: AppState) {
+    let mut tries = 0;
+    loop {
+        let waiting = {
+            let mut notes = state.last_seen().notes();
+            if notes.waiting.is_empty() || tries == MAX_TRIES {
+                notes.is_writing = false;
+                return;
+            }
+            notes.waiting.clone()
+        };
+        match write_all(&state, &waiting).await {
+            Ok(()) => {
+                tries = 0;
+                let mut notes = state.last_seen().notes();
+                // One that was noted again meanwhile is written again.
+                notes.waiting.retain(|hash, seen_ms| waiting.get(hash) != Some(seen_ms));
+            }
+            Err(error) => {
+                tries += 1;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    sessions = waiting.len(),
+                    "last use of sessions not written yet"
+                );
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn write_all(state: &AppState, waiting: &HashMap<String, i64>) -> Result<(), sqlx::Error> {
+    let mut transaction = state.db().begin_write().await?;
+    for (token_hash, seen_ms) in waiting {
+        sqlx::query("UPDATE sessions SET last_seen_at_ms = $1 WHERE token_hash = $2 AND last_seen_at_ms < $1")
+            .bind(seen_ms)
+            .bind(token_hash)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}

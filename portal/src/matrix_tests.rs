@@ -1,0 +1,410 @@
+//! Every route × every role × another tenant, over the table of endpoints, which must be the router's (S1).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use schemas::ids::CustomerId;
+use sqlx::Row as _;
+use tower::ServiceExt as _;
+
+use crate::auth::Role;
+use crate::endpoints::{Access, ENDPOINTS, Endpoint, Proof};
+use crate::testing::world::World;
+use crate::testing::{Answer, Browser, NOW_MS};
+
+/// What a form says that did not come from our page.
+const NOT_OURS: &str = "did not come from this site";
+/// Methods that a route could take.
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// A world in which everything that a customer can have is there, of two customers.
+struct Host {
+    world: World,
+    ada: Vec<(&'static str, String)>,
+    bob: Vec<(&'static str, String)>,
+}
+
+impl Host {
+    async fn new() -> Host {
+        let world = World::new().await;
+        for role in [Role::Ops, Role::Network, Role::Finance, Role::Admin] {
+            world.portal.user(role.name(), role, None).await;
+        }
+        let bob_id = CustomerId(2);
+        let ada = Host::things(&world, world.ada, 1).await;
+        let bob = Host::things(&world, bob_id, 2).await;
+        Host { world, ada, bob }
+    }
+
+    /// What stands between braces in addresses, of one customer.
+    async fn things(world: &World, customer: CustomerId, number: i64) -> Vec<(&'static str, String)> {
+        let portal = &world.portal;
+        let pool = portal.state.db().pool();
+        let method = portal.card(customer, &format!("pm_{number}")).await;
+        for sql in [
+            "INSERT INTO webhook_endpoints (id, customer_id, url, secret, event_types, created_at_ms, failures) \
+             VALUES ($1, $2, 'http://127.0.0.1:9/', 'whsec_x', 'invoice.paid', 0, 0)",
+            "INSERT INTO payments (id, customer_id, purpose, gateway, currency, amount_minor, idempotency_key, state, \
+             action_url, error, calls, note, created_at_ms, updated_at_ms) \
+             VALUES ($1, $2, 'invoice', 'stripe', 'USD', 100, 'key-' || $1, 'failed', '', '', 0, '', 0, 0)",
+        ] {
+            sqlx::query(sql)
+                .bind(number)
+                .bind(customer.0)
+                .execute(pool)
+                .await
+                .unwrap();
+        }
+        let ids = "SELECT (SELECT min(id) FROM invoices WHERE customer_id = $1), \
+                   (SELECT max(l.id) FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id WHERE i.customer_id = $1), \
+                   (SELECT min(id) FROM subscriptions WHERE customer_id = $1), \
+                   (SELECT min(id) FROM services WHERE customer_id = $1)";
+        let row = sqlx::query(ids).bind(customer.0).fetch_one(pool).await.unwrap();
+        let id = |column: usize| row.try_get::<i64, _>(column).unwrap();
+        vec![
+            ("invoice", format!("inv_{}", id(0))),
+            ("line", format!("inl_{}", id(1))),
+            ("subscription", format!("sub_{}", id(2))),
+            ("service", format!("svc_{}", id(3))),
+            ("customer", customer.to_string()),
+            ("method", method.to_string()),
+            ("payment", format!("pay_{number}")),
+            ("endpoint", format!("whk_{number}")),
+            ("plan", "pln_1".to_owned()),
+            ("sheet", "invoices.csv".to_owned()),
+            ("name", "app.css".to_owned()),
+            ("gateway", "stripe".to_owned()),
+            ("step", "approve".to_owned()),
+        ]
+    }
+
+    async fn browser(&self, role: Role) -> Browser {
+        let name = if role == Role::Customer { "ada" } else { role.name() };
+        self.world.portal.signed_in(name).await
+    }
+}
+
+/// The address with somebody's things in it. What nobody has is the first of its kind.
+fn address(endpoint: &Endpoint, things: &[(&'static str, String)]) -> String {
+    let mut address = String::new();
+    for part in endpoint.path.split_inclusive(['{', '}']) {
+        match part.strip_suffix('}') {
+            Some(name) => {
+                let thing = things.iter().find(|(of, _)| *of == name);
+                address.push_str(thing.map_or("x_1", |(_, id)| id));
+            }
+            None => address.push_str(part.trim_end_matches('{')),
+        }
+    }
+    address
+}
+
+/// Whether an address names something that belongs to one customer.
+fn names_a_tenants(endpoint: &Endpoint) -> bool {
+    [
+        "{invoice}",
+        "{line}",
+        "{subscription}",
+        "{service}",
+        "{method}",
+        "{payment}",
+        "{endpoint}",
+    ]
+    .iter()
+    .any(|name| endpoint.path.contains(name))
+}
+
+fn is_api(endpoint: &Endpoint) -> bool {
+    endpoint.path.starts_with("/api/")
+}
+
+/// Refused for want of a session.
+fn asks_to_sign_in(endpoint: &Endpoint, answer: &Answer) -> bool {
+    match is_api(endpoint) {
+        true => answer.status == StatusCode::UNAUTHORIZED,
+        false => answer.status == StatusCode::SEE_OTHER && answer.header("location").starts_with("/signin"),
+    }
+}
+
+async fn send(browser: &mut Browser, endpoint: &Endpoint, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut request = Request::builder().method(endpoint.method).uri(path);
+    if endpoint.method == "POST" {
+        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    browser.send(request, body.to_owned()).await
+}
+
+#[tokio::test]
+async fn s1_every_route_is_open_to_its_roles_and_to_nobody_else() {
+    let host = Host::new().await;
+    let mut requests = 0;
+    for role in [Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin] {
+        let mut browser = host.browser(role).await;
+        let csrf = browser.get("/account").await.csrf_token();
+        for endpoint in ENDPOINTS {
+            let Some(roles) = endpoint.access.roles() else { continue };
+            let path = address(endpoint, &host.ada);
+            let what = format!("{role} {} {path}", endpoint.method);
+            let may = roles.contains(&role);
+            match endpoint.proof {
+                Proof::None => {
+                    let answer = send(&mut browser, endpoint, &path, &[], "").await;
+                    let refused = answer.status == StatusCode::FORBIDDEN || asks_to_sign_in(endpoint, &answer);
+                    assert_eq!(refused, !may, "{what}: {} {}", answer.status, answer.body);
+                    assert!(!answer.status.is_server_error(), "{what}: {}", answer.body);
+                }
+                Proof::Csrf => {
+                    // Without the token nothing is done, not even by who may; with it, not by who may not.
+                    for (headers, body, is_told) in [
+                        (&[][..], String::new(), may),
+                        (&[], format!("csrf_token={}", "0".repeat(64)), may),
+                        (
+                            &[("origin", "https://evil.example")],
+                            format!("csrf_token={csrf}"),
+                            true,
+                        ),
+                        (&[("sec-fetch-site", "cross-site")], format!("csrf_token={csrf}"), true),
+                    ] {
+                        let answer = send(&mut browser, endpoint, &path, headers, &body).await;
+                        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what} {body}: {}", answer.body);
+                        assert_eq!(
+                            answer.body.contains(NOT_OURS),
+                            is_told,
+                            "{what} {body}: {}",
+                            answer.body
+                        );
+                        requests += 1;
+                    }
+                    if !may {
+                        let body = format!("csrf_token={csrf}");
+                        let answer = send(&mut browser, endpoint, &path, &[], &body).await;
+                        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}: {}", answer.body);
+                    }
+                }
+                Proof::PreSession | Proof::Signature => unreachable!("{what}: for these there is no session"),
+            }
+            requests += 1;
+        }
+    }
+    assert!(requests > 1_400, "only {requests} requests");
+}
+
+#[tokio::test]
+async fn s1_without_a_session_only_what_is_public_is_there() {
+    let host = Host::new().await;
+    let mut anonymous = host.world.portal.browser();
+    for endpoint in ENDPOINTS {
+        let path = address(endpoint, &host.ada);
+        let what = format!("{} {path}", endpoint.method);
+        let answer = send(&mut anonymous, endpoint, &path, &[], "").await;
+        if endpoint.access.roles().is_some() {
+            assert!(
+                asks_to_sign_in(endpoint, &answer),
+                "{what}: {} {}",
+                answer.status,
+                answer.body
+            );
+            continue;
+        }
+        match (endpoint.access, endpoint.proof) {
+            (_, Proof::PreSession) => {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
+                assert!(answer.body.contains(NOT_OURS), "{what}: {}", answer.body);
+            }
+            (Access::Metrics, _) => assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}"),
+            // The gateway is not configured here, the link is nobody's; signatures: `pages/payment_methods/tests.rs`.
+            (Access::Signature | Access::Link, _) => assert_eq!(answer.status, StatusCode::NOT_FOUND, "{what}"),
+            // Health says what is wrong, and that is no refusal.
+            _ => assert!(
+                !matches!(answer.status.as_u16(), 401 | 403) && answer.status != StatusCode::INTERNAL_SERVER_ERROR,
+                "{what}: {}",
+                answer.status
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn s1_another_tenants_things_are_not_found_by_any_route() {
+    let host = Host::new().await;
+    let mut bob = host.world.portal.signed_in("bob").await;
+    let csrf = bob.get("/account").await.csrf_token();
+    let body = format!("csrf_token={csrf}&form_token={}", "c".repeat(64));
+    let before = books(&host).await;
+    for endpoint in ENDPOINTS {
+        if endpoint.access != Access::Customer || !names_a_tenants(endpoint) {
+            continue;
+        }
+        let path = address(endpoint, &host.ada);
+        let what = format!("{} {path}", endpoint.method);
+        let answer = send(&mut bob, endpoint, &path, &[], &body).await;
+        // A form that misses a field is told so before anything is looked up.
+        let is_incomplete = answer.status == StatusCode::BAD_REQUEST && endpoint.proof == Proof::Csrf;
+        assert!(
+            answer.status == StatusCode::NOT_FOUND || is_incomplete,
+            "{what}: {} {}",
+            answer.status,
+            answer.body
+        );
+        for secret in ["db-primary", "edge-cache", "ada@example.net"] {
+            assert!(!answer.body.contains(secret), "{what} tells {secret}");
+        }
+        // His own are there, or the test would prove nothing.
+        if endpoint.proof == Proof::None {
+            let own = address(endpoint, &host.bob);
+            let answer = send(&mut bob, endpoint, &own, &[], "").await;
+            assert!(
+                answer.status.is_success() || endpoint.path.contains("{line}"),
+                "{own}: {} {}",
+                answer.status,
+                answer.body
+            );
+        }
+    }
+    assert_eq!(books(&host).await, before, "nothing of ada's changed");
+}
+
+/// What ada has, in numbers.
+async fn books(host: &Host) -> Vec<i64> {
+    let sql = "SELECT (SELECT count(*) FROM invoices WHERE customer_id = $1), \
+               (SELECT count(*) FROM subscriptions WHERE customer_id = $1 AND cancel_at_ms IS NULL), \
+               (SELECT count(*) FROM payment_methods WHERE customer_id = $1 AND removed_at_ms IS NULL), \
+               (SELECT count(*) FROM payments WHERE customer_id = $1), \
+               (SELECT count(*) FROM webhook_endpoints WHERE customer_id = $1 AND secret = 'whsec_x'), \
+               (SELECT count(*) FROM scheduled_changes), (SELECT count(*) FROM services)";
+    let pool = host.world.portal.state.db().pool();
+    let row = sqlx::query(sql).bind(host.world.ada.0).fetch_one(pool).await.unwrap();
+    (0..row.len()).map(|column| row.try_get(column).unwrap()).collect()
+}
+
+/// The paths that axum holds. It has no list of them to ask for, but prints it.
+fn paths_of_the_router() -> BTreeSet<String> {
+    let printed = format!("{:?}", crate::server::routes());
+    let mut paths = BTreeSet::new();
+    for list in printed.split("paths: {").skip(1) {
+        let list = list.split("\"}").next().unwrap();
+        for path in list.split("RouteId(").skip(1) {
+            let path = path.split(": \"").nth(1).unwrap();
+            paths.insert(path.split('"').next().unwrap().to_owned());
+        }
+    }
+    paths.retain(|path| !path.contains("__private__axum"));
+    paths
+}
+
+#[tokio::test]
+async fn the_table_of_endpoints_is_the_routers() {
+    let host = Host::new().await;
+    let paths = paths_of_the_router();
+    let in_table: BTreeSet<String> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
+    assert!(
+        paths.len() > 100,
+        "axum prints its routes otherwise than it did: {paths:?}"
+    );
+    let without_rule: Vec<&String> = paths.difference(&in_table).collect();
+    assert!(
+        without_rule.is_empty(),
+        "give these a rule in endpoints/table.rs: {without_rule:?}"
+    );
+    let without_route: Vec<&String> = in_table.difference(&paths).collect();
+    assert!(without_route.is_empty(), "no route has these: {without_route:?}");
+
+    // Which methods a route takes, it says by refusing the others.
+    let router = crate::server::routes().with_state(host.world.portal.state.clone());
+    for path in &paths {
+        for method in METHODS {
+            let endpoint = Endpoint {
+                path: path.clone().leak(),
+                ..ENDPOINTS[0]
+            };
+            let request = Request::builder().method(method).uri(address(&endpoint, &host.ada));
+            let answer = router
+                .clone()
+                .oneshot(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap();
+            let takes = answer.status() != StatusCode::METHOD_NOT_ALLOWED;
+            let has_rule = ENDPOINTS.iter().any(|row| row.path == path && row.method == method);
+            assert_eq!(
+                takes, has_rule,
+                "{method} {path}: the route and its rule in endpoints/table.rs differ"
+            );
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for row in ENDPOINTS {
+        assert!(
+            seen.insert((row.method, row.path)),
+            "{} {} has two rules",
+            row.method,
+            row.path
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_method_without_a_rule_is_refused_with_those_there_are() {
+    let host = Host::new().await;
+    let mut ada = host.browser(Role::Customer).await;
+    for (path, allowed) in [("/usage", "GET"), ("/budget", "GET, POST"), ("/budget/clear", "POST")] {
+        let answer = ada.send(Request::delete(path), String::new()).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(answer.header("allow"), allowed, "{path}");
+    }
+    let head = ada.send(Request::head("/usage"), String::new()).await;
+    assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn every_get_is_answered_while_somebody_else_holds_the_write_lock() {
+    let host = Host::new().await;
+    let mut browsers = Vec::new();
+    for role in [Role::Customer, Role::Admin] {
+        browsers.push((role, host.browser(role).await));
+    }
+    // A session that is due to be noted as used.
+    host.world.portal.advance_ms(120_000);
+    let writer = host.world.portal.state.db().begin_write().await.unwrap();
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.method == "GET") {
+        let path = address(endpoint, &host.ada);
+        let path = match endpoint.path {
+            "/plans/{plan}/checkout" => "/plans/pln_1/checkout?name=new&quantity=1&cycle=1".to_owned(),
+            _ => path,
+        };
+        let may = |role: &Role| endpoint.access.roles().is_none_or(|roles| roles.contains(role));
+        let (_, browser) = browsers.iter_mut().find(|(role, _)| may(role)).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(8), send(browser, endpoint, &path, &[], ""));
+        let answer = answer
+            .await
+            .unwrap_or_else(|_| panic!("GET {path} waits for the write lock"));
+        // Whether the database takes writes is what `/readyz` finds out.
+        let is_health = matches!(endpoint.path, "/readyz" | "/healthz");
+        assert!(
+            is_health || !answer.status.is_server_error(),
+            "GET {path}: {} {}",
+            answer.status,
+            answer.body
+        );
+    }
+    writer.rollback().await.unwrap();
+    // The note is written once the lock is free.
+    let pool = host.world.portal.state.db().pool();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let seen: i64 = sqlx::query("SELECT max(last_seen_at_ms) FROM sessions")
+            .fetch_one(pool)
+            .await
+            .unwrap()
+            .get(0);
+        if seen == NOW_MS + 120_000 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "last seen at {seen}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
