@@ -40,6 +40,8 @@ mod histories;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;
+#[cfg(test)]
+mod model;
 pub mod payment;
 pub mod price;
 pub mod rating;

@@ -3,10 +3,11 @@
 mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use analytics::percentile::{percentile_95_bps, rank_95};
+use analytics::percentile::{Percentile95, percentile_95_bps, rank_95};
 use analytics::{AnalyticsError, Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -22,7 +23,7 @@ use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit
 use crate::guard::MeasureGuards;
 use crate::subscription::{self, Contract, NewSubscription};
 use crate::usage::UsageQuery;
-use postgres::Postgres;
+pub(crate) use postgres::Postgres;
 
 /// Windows are closed so long after their end.
 pub(crate) const LATENESS_MS: i64 = 600_000;
@@ -42,6 +43,7 @@ pub(crate) struct FakeUsage {
     heard_until_ms: Mutex<Option<i64>>,
     /// The number of the change that touched a window last, by window.
     changes: Mutex<BTreeMap<i64, u64>>,
+    change_count: AtomicU64,
     /// What was asked for, counted.
     pub(crate) questions: AtomicUsize,
     /// Nothing before this can be measured any more.
@@ -53,7 +55,11 @@ pub(crate) const CORRECTION_REACH_MS: i64 = 400 * 86_400_000;
 
 impl FakeUsage {
     pub(crate) fn add(&self, service: ServiceId, at: &str, bytes_in: u64, bytes_out: u64) {
-        let window = WindowStart::containing(ms(at)).start_ms();
+        self.add_at(service, ms(at), bytes_in, bytes_out);
+    }
+
+    pub(crate) fn add_at(&self, service: ServiceId, at_ms: i64, bytes_in: u64, bytes_out: u64) {
+        let window = WindowStart::containing(at_ms).start_ms();
         let mut written = self.written.lock().unwrap();
         let sums = written.entry((service.number(), window)).or_default();
         sums.0 += bytes_in;
@@ -63,12 +69,16 @@ impl FakeUsage {
 
     fn change(&self, windows: impl IntoIterator<Item = i64>) {
         let mut changes = self.changes.lock().unwrap();
-        let number = changes.values().max().unwrap_or(&0) + 1;
+        let number = self.change_count.fetch_add(1, Ordering::Relaxed) + 1;
         changes.extend(windows.into_iter().map(|window| (window, number)));
     }
 
     pub(crate) fn silence(&self, from: &str, to: &str) {
-        let silent: Vec<i64> = windows(ms(from), ms(to)).map(WindowStart::start_ms).collect();
+        self.silence_between(ms(from), ms(to));
+    }
+
+    pub(crate) fn silence_between(&self, from_ms: i64, to_ms: i64) {
+        let silent: Vec<i64> = windows(from_ms, to_ms).map(WindowStart::start_ms).collect();
         self.unheard.lock().unwrap().extend(silent.iter().copied());
         self.change(silent);
     }
@@ -85,6 +95,39 @@ impl FakeUsage {
         let (written, unheard) = (self.written.lock().unwrap(), self.unheard.lock().unwrap());
         let (mut bytes_in, mut bytes_out, mut windows_expected) = (0, 0, 0);
         let (mut windows_excluded, mut excluded_bytes_in, mut excluded_bytes_out) = (0, 0, 0);
+        let first_ms = WindowStart::containing(query.from_ms).start_ms();
+        if query.excluded.is_empty()
+            && first_ms < measured_to_ms
+            && unheard.range(first_ms..measured_to_ms).next().is_none()
+        {
+            // All were measured: those that nothing was written of need no look.
+            windows_expected = window_count(first_ms, measured_to_ms);
+            let service = query.service.id.number();
+            let mut percentile = Percentile95::new(windows_expected, query.mode);
+            for (_, (window_in, window_out)) in written.range((service, first_ms)..(service, measured_to_ms)) {
+                bytes_in += window_in;
+                bytes_out += window_out;
+                percentile.add(*window_in, *window_out);
+            }
+            return PeriodUsage {
+                service,
+                from_ms: query.from_ms,
+                to_ms: query.to_ms,
+                measured_to_ms,
+                bytes_in,
+                bytes_out,
+                billed_bytes: billed(query.mode, bytes_in, bytes_out),
+                percentile_95_bps: percentile.bps(),
+                percentile_rank: rank_95(windows_expected),
+                windows_measured: windows_expected,
+                windows_expected,
+                windows_excluded,
+                excluded_bytes_in,
+                excluded_bytes_out,
+                error_bound_ppm: 0,
+                gaps: Vec::new(),
+            };
+        }
         let mut ranked = Vec::new();
         let mut gaps: Vec<Gap> = Vec::new();
         for window in windows(query.from_ms, measured_to_ms) {
@@ -124,12 +167,7 @@ impl FakeUsage {
             measured_to_ms,
             bytes_in,
             bytes_out,
-            billed_bytes: match query.mode {
-                UsageMode::Sum => bytes_in + bytes_out,
-                UsageMode::In => bytes_in,
-                UsageMode::Out => bytes_out,
-                UsageMode::Max => bytes_in.max(bytes_out),
-            },
+            billed_bytes: billed(query.mode, bytes_in, bytes_out),
             percentile_95_bps: percentile_95_bps(&ranked, query.mode),
             percentile_rank: rank_95(ranked.len() as u64),
             windows_measured: ranked.len() as u64,
@@ -140,6 +178,15 @@ impl FakeUsage {
             error_bound_ppm: 0,
             gaps,
         }
+    }
+}
+
+fn billed(mode: UsageMode, bytes_in: u64, bytes_out: u64) -> u64 {
+    match mode {
+        UsageMode::Sum => bytes_in + bytes_out,
+        UsageMode::In => bytes_in,
+        UsageMode::Out => bytes_out,
+        UsageMode::Max => bytes_in.max(bytes_out),
     }
 }
 
@@ -257,8 +304,24 @@ pub(crate) struct World {
 /// What a world's database lives in.
 #[derive(Debug)]
 enum Home {
-    Folder { _folder: tempfile::TempDir },
-    Server { _server: Postgres },
+    Folder {
+        _folder: tempfile::TempDir,
+    },
+    Server {
+        _server: Postgres,
+    },
+    /// Whoever made the world keeps it.
+    Elsewhere,
+}
+
+/// A temporary folder in memory where the machine has such, so that nothing waits for a disk.
+pub(crate) fn in_memory_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 /// What a subscription of a test is like.
@@ -306,6 +369,26 @@ impl World {
             database: server.database().await,
             usage: FakeUsage::default(),
             _home: Home::Server { _server: server },
+        }
+    }
+
+    /// On a copy of a SQLite database that nobody has open.
+    pub(crate) async fn on_copy(file: &Path) -> World {
+        let folder = in_memory_folder();
+        std::fs::copy(file, folder.path().join("ezscale.db")).unwrap();
+        let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+        World {
+            _home: Home::Folder { _folder: folder },
+            ..World::on(database)
+        }
+    }
+
+    /// On a database that is kept elsewhere.
+    pub(crate) fn on(database: Database) -> World {
+        World {
+            database,
+            usage: FakeUsage::default(),
+            _home: Home::Elsewhere,
         }
     }
 

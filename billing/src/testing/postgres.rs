@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use schemas::db::Database;
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 
 /// Until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -53,6 +54,11 @@ impl Postgres {
                 "",
                 "-c",
                 "max_connections=50",
+                // It is thrown away: nothing need reach a disk.
+                "-c",
+                "fsync=off",
+                "-c",
+                "full_page_writes=off",
             ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -66,7 +72,16 @@ impl Postgres {
     }
 
     pub(crate) async fn database(&self) -> Database {
-        let url = format!("postgres://ezscale@127.0.0.1:{}/postgres", self.port);
+        self.open("postgres").await
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://ezscale@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Opens a database of the server.
+    pub(crate) async fn open(&self, name: &str) -> Database {
+        let url = self.url(name);
         let deadline = Instant::now() + START_LIMIT;
         loop {
             // The port answers before the server is ready, and the server says so.
@@ -82,6 +97,38 @@ impl Postgres {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+impl Postgres {
+    /// Makes a database, as a copy of another that nobody has open.
+    pub(crate) async fn create(&self, name: &str, template: Option<&str>) {
+        let of = template.map_or(String::new(), |template| {
+            format!(" TEMPLATE {template} STRATEGY file_copy")
+        });
+        self.run(format!("CREATE DATABASE {name}{of}")).await;
+    }
+
+    /// Removes a database.
+    pub(crate) async fn remove(&self, name: &str) {
+        self.run(format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+
+    async fn run(&self, sql: String) {
+        sqlx::any::install_default_drivers();
+        let deadline = Instant::now() + START_LIMIT;
+        let mut connection = loop {
+            match AnyConnection::connect(&self.url("postgres")).await {
+                Ok(connection) => break connection,
+                Err(error) => assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        connection
+            .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql)))
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
     }
 }
 

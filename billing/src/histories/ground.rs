@@ -1,0 +1,341 @@
+//! Where histories begin: customers, plans, prices, coupons and rates of tax, once for the product and once for the model.
+//!
+//! Migrating and filling a database takes longer than a history, so it is done once and copied for each.
+
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+use schemas::db::Database;
+use schemas::money::{Currency, Money};
+
+use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, PlanKind, QuotaUnit, Terms};
+use crate::model::{Coupon, Customer, Metered, Model, Off, Offer, PlaceRate, Taxed, UnitPrice, Way};
+use crate::tax::{self, NewTaxRate};
+use crate::testing::{Postgres, World, in_memory_folder};
+
+/// Prices, by id: the offer, and its usage price as it is typed.
+pub(super) const OFFERS: [(Offer, &str); 12] = [
+    offer(0, true, 1, 1000, Metered::Not, (UnitPrice::Free, "0")),
+    offer(0, true, 12, 9999, Metered::Not, (UnitPrice::Free, "0")),
+    offer(
+        1,
+        true,
+        1,
+        2999,
+        transfer(100, Way::Sum),
+        (UnitPrice::Each(1300), "0.013"),
+    ),
+    offer(
+        1,
+        true,
+        3,
+        8547,
+        transfer(100, Way::Sum),
+        (GRADUATED, "graduated:100=0.02,*=0.01"),
+    ),
+    offer(2, false, 1, 777, transfer(50, Way::Out), (PACKAGES, "package:100=1.23")),
+    offer(3, false, 1, 333, Metered::Not, (UnitPrice::Free, "0")),
+    offer(
+        4,
+        true,
+        1,
+        4900,
+        percentile(1, Way::Sum),
+        (UnitPrice::Each(90_333), "0.90333"),
+    ),
+    offer(
+        5,
+        false,
+        3,
+        12_345,
+        percentile(2, Way::Max),
+        (VOLUME, "volume:10=1.5,*=0.8"),
+    ),
+    Offer::trial(
+        offer(
+            6,
+            true,
+            1,
+            1500,
+            transfer(10, Way::Max),
+            (UnitPrice::Each(1999), "0.01999"),
+        ),
+        14,
+    ),
+    // A plan that has no price for a month.
+    offer(7, true, 3, 2500, Metered::Not, (UnitPrice::Free, "0")),
+    Offer::addon(offer(8, true, 1, 250, Metered::Not, (UnitPrice::Free, "0"))),
+    Offer::addon(offer(
+        9,
+        false,
+        1,
+        119,
+        transfer(10, Way::Sum),
+        (UnitPrice::Each(700), "0.007"),
+    )),
+];
+/// The first of those that are beside a plan.
+pub(super) const FIRST_ADDON: usize = 10;
+
+const GRADUATED: UnitPrice = UnitPrice::Graduated(&[(100, 2000), (i64::MAX, 1000)]);
+const VOLUME: UnitPrice = UnitPrice::Volume(&[(10, 150_000), (i64::MAX, 80_000)]);
+const PACKAGES: UnitPrice = UnitPrice::Package {
+    units: 100,
+    rate: 123_000,
+};
+
+pub(super) const COUPONS: [Coupon; 5] = [
+    coupon(Off::Percent(50_000), Some(3), None),
+    coupon(Off::Cents(3000), None, None),
+    coupon(Off::Percent(33_333), None, Some(0)),
+    coupon(Off::Cents(500), Some(2), None),
+    coupon(Off::Percent(10_000), Some(7), None),
+];
+
+/// Taxes of places: country, region, name, and the first rate.
+pub(super) const PLACES: [(&str, &str, &str, i64); 3] = [
+    ("DE", "", "VAT", 19_000),
+    ("US", "", "State", 4000),
+    ("US", "NYC", "City", 4875),
+];
+/// Rates that they change to, in thousandths of a percent.
+pub(super) const RATES: [i64; 6] = [0, 7000, 16_000, 19_000, 8875, 20_000];
+
+/// Zone, country, rate that was agreed, and whether prices include tax.
+const CUSTOMERS: [(&str, &str, i64, bool); 4] = [
+    ("Europe/Berlin", "DE", 19_000, true),
+    ("America/New_York", "US", 0, false),
+    ("Asia/Tokyo", "JP", 8875, false),
+    ("Europe/Berlin", "DE", 0, true),
+];
+
+const fn offer(
+    plan: usize,
+    in_advance: bool,
+    months: i64,
+    cents: i64,
+    metered: Metered,
+    (unit_price, typed): (UnitPrice, &'static str),
+) -> (Offer, &'static str) {
+    let offer = Offer {
+        plan,
+        is_addon: false,
+        in_advance,
+        months,
+        cents,
+        metered,
+        unit_price,
+        trial_days: 0,
+    };
+    (offer, typed)
+}
+
+impl Offer {
+    const fn trial((offer, typed): (Offer, &'static str), trial_days: i64) -> (Offer, &'static str) {
+        (Offer { trial_days, ..offer }, typed)
+    }
+
+    const fn addon((offer, typed): (Offer, &'static str)) -> (Offer, &'static str) {
+        let is_addon = true;
+        (Offer { is_addon, ..offer }, typed)
+    }
+}
+
+const fn transfer(included_gib: i64, way: Way) -> Metered {
+    Metered::Transfer { included_gib, way }
+}
+
+const fn percentile(commit_mbps: i64, way: Way) -> Metered {
+    Metered::Percentile { commit_mbps, way }
+}
+
+const fn coupon(off: Off, months: Option<i64>, plan: Option<usize>) -> Coupon {
+    Coupon { off, months, plan }
+}
+
+/// A rate as people type it: 8875 is `8.875`.
+pub(super) fn percent_text(thousandths: i64) -> String {
+    rust_decimal::Decimal::new(thousandths, 3).normalize().to_string()
+}
+
+pub(super) fn taxed(customer: usize) -> Taxed {
+    let (_, _, agreed, prices_include_tax) = CUSTOMERS[customer];
+    Taxed {
+        is_exempt: false,
+        agreed,
+        prices_include_tax,
+    }
+}
+
+/// The model of it.
+pub(super) fn model() -> Model {
+    let customers = CUSTOMERS.iter().enumerate().map(|(at, (zone, country, ..))| Customer {
+        zone: TimeZone::get(zone).unwrap(),
+        country,
+        taxed: taxed(at),
+    });
+    let place_rates = PLACES.iter().map(|&(country, _, name, rate)| PlaceRate {
+        country,
+        name,
+        rate,
+        from_ms: 0,
+        to_ms: None,
+    });
+    let offers = OFFERS.iter().map(|(offer, _)| *offer);
+    Model::new(
+        customers.collect(),
+        offers.collect(),
+        COUPONS.to_vec(),
+        place_rates.collect(),
+    )
+}
+
+/// Databases with the ground on them.
+#[derive(Debug)]
+pub(super) enum Ground {
+    Sqlite { file: PathBuf, _folder: tempfile::TempDir },
+    Postgres { server: Postgres },
+}
+
+/// The database of a server that others are copied from.
+const TEMPLATE: &str = "ground";
+
+impl Ground {
+    pub(super) async fn sqlite() -> Ground {
+        let folder = in_memory_folder();
+        let url = Database::default_url(folder.path());
+        let database = Database::open(&url).await.unwrap();
+        fill(&database).await;
+        // What is in the log goes to the file.
+        database.pool().close().await;
+        Ground::Sqlite {
+            file: folder.path().join("ezscale.db"),
+            _folder: folder,
+        }
+    }
+
+    pub(super) async fn postgres() -> Ground {
+        let server = Postgres::start();
+        server.create(TEMPLATE, None).await;
+        let database = server.open(TEMPLATE).await;
+        fill(&database).await;
+        database.pool().close().await;
+        Ground::Postgres { server }
+    }
+
+    /// A world of its own, on a copy.
+    pub(super) async fn world(&self, name: &str) -> World {
+        match self {
+            Ground::Sqlite { file, .. } => World::on_copy(file).await,
+            Ground::Postgres { server } => {
+                server.create(name, Some(TEMPLATE)).await;
+                World::on(server.open(name).await)
+            }
+        }
+    }
+
+    /// The world is not needed any more.
+    pub(super) async fn leave(&self, world: World, name: &str) {
+        world.database.pool().close().await;
+        if let Ground::Postgres { server } = self {
+            server.remove(name).await;
+        }
+    }
+}
+
+async fn fill(database: &Database) {
+    let world = World::on(database.clone());
+    for (at, (zone, country, agreed, includes_tax)) in CUSTOMERS.into_iter().enumerate() {
+        world.customer("EUR", zone, &percent_text(agreed)).await;
+        let region = if country == "US" { "NYC" } else { "" };
+        sqlx::query("UPDATE customers SET country = $1, region = $2, prices_include_tax = $3 WHERE id = $4")
+            .bind(country)
+            .bind(region)
+            .bind(i64::from(includes_tax))
+            .bind(i64::try_from(at).unwrap() + 1)
+            .execute(database.pool())
+            .await
+            .unwrap();
+    }
+    let mut transaction = database.begin_write().await.unwrap();
+    let mut plans = Vec::new();
+    for (offer, typed) in &OFFERS {
+        if plans.len() == offer.plan {
+            let new = NewPlan {
+                kind: if offer.is_addon {
+                    PlanKind::Addon
+                } else {
+                    PlanKind::Plan
+                },
+                base_timing: if offer.in_advance {
+                    BaseTiming::Advance
+                } else {
+                    BaseTiming::Arrears
+                },
+                trial_days: offer.trial_days,
+                ..NewPlan::new("plan", "vps", terms(offer.metered))
+            };
+            plans.push(catalog::create_plan(&mut transaction, new, 0).await.unwrap().id);
+        }
+        let new = NewPrice {
+            plan: plans[offer.plan],
+            cycle_months: offer.months,
+            base: Money::new(offer.cents, Currency::EUR),
+            usage: typed.parse().unwrap(),
+            valid_from_ms: 0,
+        };
+        catalog::add_price(&mut transaction, new).await.unwrap();
+    }
+    for (at, coupon) in COUPONS.iter().enumerate() {
+        let code = coupon_code(at);
+        let discount = match coupon.off {
+            Off::Percent(percent) => {
+                Discount::Percent(schemas::percent::Percent::new(rust_decimal::Decimal::new(percent, 3)).unwrap())
+            }
+            Off::Cents(cents) => Discount::Amount(Money::new(cents, Currency::EUR)),
+        };
+        let new = NewCoupon {
+            months: coupon.months,
+            plan: coupon.plan.map(|plan| plans[plan]),
+            per_customer: None,
+            ..NewCoupon::new(&code, discount)
+        };
+        catalog::create_coupon(&mut transaction, new, 0).await.unwrap();
+    }
+    for (country, region, name, rate) in PLACES {
+        let new = NewTaxRate {
+            country,
+            region,
+            name,
+            rate_percent: rust_decimal::Decimal::new(rate, 3),
+            valid_from_ms: 0,
+            valid_to_ms: None,
+        };
+        tax::add_rate(&mut transaction, new, 0).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+pub(super) fn coupon_code(coupon: usize) -> String {
+    format!("OFF-{coupon}")
+}
+
+fn terms(metered: Metered) -> Terms {
+    let mode = |way| match way {
+        Way::Sum => analytics::UsageMode::Sum,
+        Way::Out => analytics::UsageMode::Out,
+        Way::Max => analytics::UsageMode::Max,
+    };
+    match metered {
+        Metered::Not => Terms::Flat,
+        Metered::Transfer { included_gib, way } => Terms::Transfer {
+            included_units: included_gib,
+            unit: QuotaUnit::Gib,
+            mode: mode(way),
+        },
+        Metered::Percentile { commit_mbps, way } => Terms::Percentile {
+            commit_mbps: commit_mbps.into(),
+            mode: mode(way),
+        },
+    }
+}

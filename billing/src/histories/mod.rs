@@ -1,0 +1,128 @@
+//! Random histories: sign-ups with coupons, add-ons, changes, cancellations, transfers, usage, late usage, silence, flags,
+//! payments, credit notes, voids, write-offs, changes of taxes, days going by, and crashes in the middle of closing.
+//!
+//! Whenever days have gone by, each document, each line and each balance is what a second, plain model says
+//! ([`crate::model`]), on SQLite and on PostgreSQL: a crash changes nothing, and both databases say the same. In the end the
+//! books are right by themselves, too (B1 to B4, B6).
+//!
+//! `EZSCALE_HISTORIES=10000 cargo test … histories` runs so many, shared by the tests; `EZSCALE_HISTORIES_SEED` begins anew
+//! with other ones.
+
+mod compare;
+mod ground;
+mod play;
+mod step;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::collection::vec;
+use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
+
+use ground::Ground;
+use play::Play;
+use step::{Step, step};
+
+use crate::model::Books;
+
+/// Tests among which the histories on SQLite are shared: each has a thread.
+const SHARES: u32 = 4;
+/// Of so many histories one is played on PostgreSQL too.
+const ONE_ON_POSTGRESQL_OF: u32 = 6;
+
+/// Histories in one run; `EZSCALE_HISTORIES` asks for more.
+fn histories() -> u32 {
+    asked("EZSCALE_HISTORIES").unwrap_or(24)
+}
+
+fn asked(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Plays histories until one goes wrong, and then a shorter one that goes wrong too.
+fn play_all(count: u32, share: u32, play: impl Fn(&[Step])) {
+    let config = Config {
+        cases: count,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    // The same histories in each run, or others where that is asked.
+    let mut seed = [0; 32];
+    seed[..4].copy_from_slice(&asked("EZSCALE_HISTORIES_SEED").unwrap_or(0).to_le_bytes());
+    seed[4..8].copy_from_slice(&share.to_le_bytes());
+    let rng = TestRng::from_seed(config.rng_algorithm, &seed);
+    let played = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..60), |steps| {
+        play(&steps);
+        Ok(())
+    });
+    match played {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, steps)) => panic!("{reason}\nafter {steps:#?}"),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Names worlds, so that databases on one server are apart.
+fn next_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("history{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+async fn play(ground: &Ground, steps: &[Step], crashes: bool) -> Books {
+    let name = next_name();
+    let mut play = Play::new(ground.world(&name).await, crashes);
+    for step in steps {
+        play.make(step).await;
+    }
+    let books = play.end().await;
+    ground.leave(play.into_world(), &name).await;
+    books
+}
+
+fn play_share(share: u32) {
+    let runtime = runtime();
+    let ground = runtime.block_on(Ground::sqlite());
+    play_all(histories().div_ceil(SHARES), share, |steps| {
+        runtime.block_on(play(&ground, steps, true));
+    });
+}
+
+#[test]
+fn no_history_is_a_cent_apart_from_the_model_1() {
+    play_share(1);
+}
+
+#[test]
+fn no_history_is_a_cent_apart_from_the_model_2() {
+    play_share(2);
+}
+
+#[test]
+fn no_history_is_a_cent_apart_from_the_model_3() {
+    play_share(3);
+}
+
+#[test]
+fn no_history_is_a_cent_apart_from_the_model_4() {
+    play_share(4);
+}
+
+#[test]
+fn a_history_gives_the_same_books_on_sqlite_and_postgresql_whatever_crashes() {
+    let runtime = runtime();
+    let (sqlite, postgres) = runtime.block_on(async { (Ground::sqlite().await, Ground::postgres().await) });
+    play_all(histories().div_ceil(ONE_ON_POSTGRESQL_OF), SHARES + 1, |steps| {
+        runtime.block_on(async {
+            let crashed = play(&postgres, steps, true).await;
+            let straight = play(&sqlite, steps, false).await;
+            assert_eq!(crashed, straight);
+        });
+    });
+}
