@@ -299,7 +299,9 @@ impl Taxation<'_> {
                     let (charged, invoice) = self.charged.group(group)?;
                     let rules: Vec<TaxRule> = charged.taxes.iter().map(|amount| amount.rule.clone()).collect();
                     // Nothing left to give back stays with what is charged: a document of 0 would say nothing.
-                    written_off = (invoice.is_written_off && line.priced.minor < 0).then_some(group.invoice);
+                    // A discount that is not had for unused days goes with them.
+                    let gives_back = line.priced.minor < 0 || matches!(line.evidence, Evidence::DiscountUnused { .. });
+                    written_off = (invoice.is_written_off && gives_back).then_some(group.invoice);
                     (Basis::Charged(group), invoice.prices_include_tax, Apart::of(&rules))
                 }
                 None => {

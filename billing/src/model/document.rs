@@ -125,8 +125,8 @@ enum Basis {
 
 /// What stands on one document.
 struct Sheet {
-    /// Order: what bears other taxes than those of today is given back first.
-    order: (bool, bool, bool),
+    /// Order: what bears other taxes than those of today, or gives back what was written off, comes first.
+    order: (bool, bool, bool, Option<usize>),
     lines: Vec<usize>,
     groups: Vec<(Basis, Vec<usize>)>,
 }
@@ -139,11 +139,16 @@ impl Model {
         let out_today = is_out(&self.rules(customer, due_ms));
         let mut sheets: Vec<Sheet> = Vec::new();
         for (at, line) in lines.iter().enumerate() {
+            let mut written_off = None;
             let (basis, with_tax, out) = match line.of.filter(|_| line.kind != Kind::Discount) {
                 Some(of) => {
                     let of = &self.lines[of];
                     let document = &self.documents[of.document];
                     let rules = &document.groups[of.group].rules;
+                    // Nobody paid it, so it pays nothing else. The discount of unused days goes with them.
+                    if document.written_off > 0 && (line.priced < 0 || line.kind == Kind::DiscountBack) {
+                        written_off = Some(of.document);
+                    }
                     (
                         Basis::Charged(of.document, of.group),
                         document.includes_tax,
@@ -159,7 +164,8 @@ impl Model {
                     (Basis::Rules(rules), includes_tax, out)
                 }
             };
-            let order = (with_tax == includes_tax && out == out_today, with_tax, out);
+            let is_of_today = with_tax == includes_tax && out == out_today && written_off.is_none();
+            let order = (is_of_today, with_tax, out, written_off);
             if !sheets.iter().any(|sheet| sheet.order == order) {
                 sheets.push(Sheet {
                     order,

@@ -33,6 +33,29 @@ async fn january() -> (Shop, SubscriptionId, InvoiceWithLines) {
     (shop, id, made)
 }
 
+/// The same, half of it off.
+async fn half_a_january() -> (Shop, SubscriptionId, InvoiceWithLines) {
+    let shop = Shop::new("USD", "UTC").await;
+    let price = shop.price("month", 1, 31_000).await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    let half = Percent::new(50.into()).unwrap();
+    let coupon = NewCoupon::new("HALF", Discount::Percent(half));
+    catalog::create_coupon(&mut transaction, coupon, 0).await.unwrap();
+    transaction.commit().await.unwrap();
+    let service = shop.world.service(shop.customer, "web-1").await;
+    let new = NewSubscription {
+        coupon: Some("HALF"),
+        ..NewSubscription::new(service.id, price.id, ms(JANUARY))
+    };
+    let id = shop.begin_with(new).await.unwrap();
+    let made = closed(&shop.world, shop.customer, JANUARY).await.invoices.remove(0);
+    assert_eq!(
+        amounts(&made),
+        [(LineKind::Base, 31_000), (LineKind::Discount, -15_500)]
+    );
+    (shop, id, made)
+}
+
 fn usd(minor: i64) -> Credited {
     Credited::Amount(Money::new(minor, Currency::USD))
 }
@@ -189,24 +212,7 @@ async fn b6_a_discount_is_given_back_with_its_line_whatever_comes_first() {
             Some([(LineKind::Unused, -21_000), (LineKind::Discount, 10_500)]),
         ),
     ] {
-        let shop = Shop::new("USD", "UTC").await;
-        let price = shop.price("month", 1, 31_000).await;
-        let mut transaction = shop.world.database.begin_write().await.unwrap();
-        let half = Percent::new(50.into()).unwrap();
-        let coupon = NewCoupon::new("HALF", Discount::Percent(half));
-        catalog::create_coupon(&mut transaction, coupon, 0).await.unwrap();
-        transaction.commit().await.unwrap();
-        let service = shop.world.service(shop.customer, "web-1").await;
-        let new = NewSubscription {
-            coupon: Some("HALF"),
-            ..NewSubscription::new(service.id, price.id, ms(JANUARY))
-        };
-        let id = shop.begin_with(new).await.unwrap();
-        let made = closed(&shop.world, shop.customer, JANUARY).await.invoices.remove(0);
-        assert_eq!(
-            amounts(&made),
-            [(LineKind::Base, 31_000), (LineKind::Discount, -15_500)]
-        );
+        let (shop, id, made) = half_a_january().await;
         shop.pay(&made).await;
         let mut credited = None;
         if whole_first {
@@ -223,6 +229,25 @@ async fn b6_a_discount_is_given_back_with_its_line_whatever_comes_first() {
         assert_eq!(shop.credit().await, 15_500, "what was paid");
         assert_books_are_right(&shop.world).await;
     }
+}
+
+/// Before, the discount was charged beside the days that it was for, to somebody who had paid neither.
+#[tokio::test]
+async fn b6_unused_days_of_a_written_off_invoice_lower_what_was_given_up_by_what_they_cost_with_their_discount() {
+    let (shop, id, made) = half_a_january().await;
+    let mut transaction = shop.world.database.begin_write().await.unwrap();
+    crate::settlement::write_off(&mut transaction, made.invoice.id, "moved away", ms(JANUARY))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    let lines = [(LineKind::Unused, -21_000), (LineKind::Discount, 10_500)];
+    assert_eq!(shop.close(DAY_11).await, [credit_note(&lines)]);
+    assert_eq!(shop.credit().await, 0);
+    let balances = crate::ledger::balances(shop.world.database.pool()).await.unwrap();
+    let bad_debt = balances.iter().find(|found| found.account.name == "bad_debt:USD");
+    assert_eq!(bad_debt.map(|found| found.balance.minor), Some(5_000));
+    assert_books_are_right(&shop.world).await;
 }
 
 #[tokio::test]
