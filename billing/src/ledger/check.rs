@@ -192,12 +192,15 @@ const CHECKS: [(&str, &str); 20] = [
          HAVING sum(b.priced_minor) > CASE WHEN l.priced_minor > 0 THEN l.priced_minor ELSE 0 END \
          OR sum(b.priced_minor) < CASE WHEN l.priced_minor < 0 THEN l.priced_minor ELSE 0 END ORDER BY 1",
     ),
-    // Whoever gives back says of which line; what was credited by hand is an item.
+    // Whoever gives back says of which line; what was credited by hand is an item. The charges behind a line that gives back
+    // itself are said beside it.
     (
         "B6",
         "SELECT 'charges that line ' || CAST(l.position AS TEXT) || ' of ' || i.number || ' gives back', \
          CAST(coalesce(sum(b.priced_minor), 0) AS BIGINT), -l.priced_minor FROM invoice_lines l \
-         JOIN invoices i ON i.id = l.invoice_id LEFT JOIN given_back b ON b.line_id = l.id \
+         JOIN invoices i ON i.id = l.invoice_id LEFT JOIN given_back b ON b.line_id = l.id AND NOT EXISTS ( \
+           SELECT 1 FROM given_back d JOIN given_back f ON f.line_id = d.of_line_id \
+           WHERE d.line_id = l.id AND f.of_line_id = b.of_line_id) \
          WHERE l.priced_minor < 0 AND l.evidence NOT LIKE '{\"kind\":\"item\"%' \
          GROUP BY l.id, l.position, l.priced_minor, i.number \
          HAVING coalesce(sum(b.priced_minor), 0) <> -l.priced_minor ORDER BY 1",
@@ -225,7 +228,7 @@ const CHECKS: [(&str, &str); 20] = [
          GROUP BY t.id, t.idempotency_key HAVING sum(p.amount_minor) < 0 ORDER BY 1",
     ),
     // Credit notes on an invoice make no more credit than the customer paid for it. Those that correct others too are left out, and
-    // invoices that were paid by what they gave back themselves.
+    // invoices that were paid by what they gave back themselves, or by notes with more than what those gave back of them.
     (
         "B6",
         "SELECT 'credit from credit notes on ' || i.number, made.credit, CAST(coalesce(paid.settled, 0) AS BIGINT) FROM ( \
@@ -238,6 +241,10 @@ const CHECKS: [(&str, &str); 20] = [
            SELECT invoice_id, sum(amount_minor) AS settled FROM allocations \
              WHERE source IN ('payment', 'credit') AND amount_minor > 0 GROUP BY invoice_id) paid ON paid.invoice_id = i.id \
          WHERE made.credit > coalesce(paid.settled, 0) AND NOT EXISTS (SELECT 1 FROM invoice_lines m \
-           WHERE m.invoice_id = i.id AND m.priced_minor < 0 AND m.kind <> 'discount') ORDER BY 1",
+           WHERE m.invoice_id = i.id AND m.priced_minor < 0 AND m.kind <> 'discount') \
+         AND NOT EXISTS (SELECT 1 FROM allocations z JOIN invoice_lines l ON l.invoice_id = z.credit_note_id \
+           LEFT JOIN given_back b ON b.line_id = l.id LEFT JOIN invoice_lines c ON c.id = b.of_line_id \
+           WHERE z.invoice_id = i.id AND z.source = 'credit_note' AND l.priced_minor <> 0 \
+           AND (c.id IS NULL OR c.invoice_id <> i.id)) ORDER BY 1",
     ),
 ];

@@ -21,11 +21,11 @@ use crate::subscription::NewSubscription;
 use crate::subscription::change::End;
 use crate::usage::UsageQuery;
 
-const JANUARY: &str = "2026-01-01T00:00:00Z";
-const DAY_11: &str = "2026-01-11T00:00:00Z";
+pub(super) const JANUARY: &str = "2026-01-01T00:00:00Z";
+pub(super) const DAY_11: &str = "2026-01-11T00:00:00Z";
 
 /// 310.00 for January, charged in advance.
-async fn january() -> (Shop, SubscriptionId, InvoiceWithLines) {
+pub(super) async fn january() -> (Shop, SubscriptionId, InvoiceWithLines) {
     let shop = Shop::new("USD", "UTC").await;
     let price = shop.price("month", 1, 31_000).await;
     let id = shop.begin(price.id, JANUARY).await;
@@ -34,7 +34,7 @@ async fn january() -> (Shop, SubscriptionId, InvoiceWithLines) {
 }
 
 /// The same, half of it off.
-async fn half_a_january() -> (Shop, SubscriptionId, InvoiceWithLines) {
+pub(super) async fn half_a_january() -> (Shop, SubscriptionId, InvoiceWithLines) {
     let shop = Shop::new("USD", "UTC").await;
     let price = shop.price("month", 1, 31_000).await;
     let mut transaction = shop.world.database.begin_write().await.unwrap();
@@ -244,7 +244,7 @@ async fn b6_unused_days_of_a_written_off_invoice_lower_what_was_given_up_by_what
     let lines = [(LineKind::Unused, -21_000), (LineKind::Discount, 10_500)];
     assert_eq!(shop.close(DAY_11).await, [credit_note(&lines)]);
     assert_eq!(shop.credit().await, 0);
-    let balances = crate::ledger::balances(shop.world.database.pool()).await.unwrap();
+    let balances = ledger::balances(shop.world.database.pool()).await.unwrap();
     let bad_debt = balances.iter().find(|found| found.account.name == "bad_debt:USD");
     assert_eq!(bad_debt.map(|found| found.balance.minor), Some(5_000));
     assert_books_are_right(&shop.world).await;

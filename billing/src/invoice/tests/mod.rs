@@ -12,6 +12,7 @@ use crate::exclusion;
 use crate::ledger;
 use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count};
 
+mod checked;
 mod clocks;
 mod corrections;
 mod credits;
