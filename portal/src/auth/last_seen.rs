@@ -14,8 +14,6 @@ use crate::state::AppState;
 const MAX_NOTES: usize = 10_000;
 /// Before a note that could not be written is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// Tries of one run; the next request that notes something starts another.
-const MAX_TRIES: u32 = 3;
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -56,11 +54,10 @@ impl LastSeen {
 
 /// Writes until nothing waits.
 async fn write(state: AppState) {
-    let mut tries = 0;
     loop {
         let waiting = {
             let mut notes = state.last_seen().notes();
-            if notes.waiting.is_empty() || tries == MAX_TRIES {
+            if notes.waiting.is_empty() {
                 notes.is_writing = false;
                 return;
             }
@@ -68,13 +65,11 @@ async fn write(state: AppState) {
         };
         match write_all(&state, &waiting).await {
             Ok(()) => {
-                tries = 0;
                 let mut notes = state.last_seen().notes();
                 // One that was noted again meanwhile is written again.
                 notes.waiting.retain(|hash, seen_ms| waiting.get(hash) != Some(seen_ms));
             }
             Err(error) => {
-                tries += 1;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     sessions = waiting.len(),
