@@ -49,8 +49,9 @@ fn metric(process: &Ezscale, series: &str) -> u64 {
     let text = scraper.get("/metrics").expect("metrics").body;
     let values = text
         .lines()
-        .filter_map(|line| line.strip_prefix(series)?.rsplit_once(' '))
-        .map(|(_, value)| value.parse::<u64>().expect("a whole number"));
+        .filter(|line| line.starts_with(series))
+        .filter_map(|line| line.rsplit(' ').next())
+        .map(|value| value.parse::<u64>().expect("a whole number"));
     values.sum()
 }
 
@@ -80,7 +81,7 @@ impl Attack {
                     });
                     counting.fetch_add(1, Ordering::Relaxed);
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(200));
             }
         });
         Attack {

@@ -314,7 +314,7 @@ fn many_clients_behind_one_proxy_have_no_common_limit() {
     ));
     let (process, address) = serve(&data);
     let nginx = Nginx::start(data.scratch(), https, address);
-    // From each of twenty addresses forty requests at a time.
+    // From each of twenty addresses twenty requests at a time.
     let clients: Vec<_> = (1..=20)
         .map(|client| {
             let mut curl = Command::new("curl");
@@ -323,7 +323,7 @@ fn many_clients_behind_one_proxy_have_no_common_limit() {
                 "--insecure",
                 "--parallel",
                 "--parallel-max",
-                "40",
+                "20",
                 "--http1.1",
             ])
             .args([
