@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::portal::auth::SessionLimits;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) collector: CollectorConfig,
     pub(crate) metering: MeteringSettings,
     pub(crate) portal: PortalConfig,
+    /// How long people stay signed in.
+    pub(crate) sessions: SessionLimits,
     pub(crate) billing: BillingConfig,
     /// What customers are given to pay, and what happens when they do not.
     pub(crate) collection: Terms,
@@ -288,6 +291,7 @@ impl Default for Config {
             collector: CollectorConfig::default(),
             metering: MeteringSettings::default(),
             portal: PortalConfig::default(),
+            sessions: SessionLimits::default(),
             billing: BillingConfig::default(),
             collection: Terms::default(),
             mail: MailConfig::default(),
@@ -332,6 +336,7 @@ impl Config {
         self.storage.validate()?;
         self.retention.validate()?;
         self.mail.validate()?;
+        self.sessions.validate()?;
         self.billing.check()?;
         self.collection.validate().context("[collection]")?;
         self.vies.validate()?;
@@ -628,6 +633,11 @@ mod tests {
             ("[collection]\nsuspend_days = 10", "suspend_days"),
             ("[mail]\nsmtp_url = 'mx.example.net'", "smtps://name:password@host"),
             ("[mail]\nfrom = 'nobody'", "Example Hosting"),
+            (
+                "[sessions]\nstaff_idle_minutes = 0",
+                "sessions.staff_idle_minutes = 0 is out of range: use 1 to 1440",
+            ),
+            ("[sessions]\nidle = 5", "idle"),
             ("[portal]\npublic_url = 'portal.example.net'", "https://portal"),
             (
                 "[collector]\nallowed_exporters = ['192.0.2.9/24']",

@@ -42,6 +42,7 @@ pub mod ledger;
 pub mod lifecycle;
 #[cfg(test)]
 mod model;
+pub mod password_reset;
 pub mod payment;
 pub mod price;
 pub mod rating;

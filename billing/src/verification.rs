@@ -93,7 +93,8 @@ pub async fn request(
     Ok(Request::Mailed)
 }
 
-/// Writes to another address from now on, which is not verified, and asks for a mail with a link to it. Where so many were
+/// Writes to another address from now on, which is not verified, and asks for a mail with a link to it. The address before is
+/// told. Where so many were
 /// asked for that none can be sent, it is for the caller to keep or to take back the change.
 ///
 /// # Errors
@@ -104,7 +105,18 @@ pub async fn change_address(
     email: &str,
     now_ms: i64,
 ) -> Result<Request, BillingError> {
+    let before = inventory::customer(&mut *connection, customer).await?.email;
     inventory::change_email(connection, customer, email).await?;
+    let after = inventory::customer(&mut *connection, customer).await?.email;
+    if after != before {
+        let notice = NewEvent {
+            event_type: EventType::EmailChanged,
+            customer: Some(customer),
+            subject: customer.to_string(),
+            payload: json!({ "customer": customer, "to": before, "email": after, "at_ms": now_ms }),
+        };
+        publish(connection, notice, now_ms).await?;
+    }
     request(connection, customer, now_ms).await
 }
 

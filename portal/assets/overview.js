@@ -216,7 +216,8 @@
   function refresh() {
     return fetch(window.location.href, {
       credentials: "same-origin",
-      headers: { Accept: "text/html" },
+      // By a timer: it must not pass for somebody who is there.
+      headers: { Accept: "text/html", "EZSCALE-Background": "1" },
       signal: AbortSignal.timeout(GIVE_UP_MS),
     })
       .then(function (response) {

@@ -128,6 +128,21 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
+impl From<crate::auth::UserError> for Failure {
+    fn from(source: crate::auth::UserError) -> Failure {
+        match source {
+            crate::auth::UserError::NoUser(_) => Failure::NotFound,
+            source => Failure::internal("look after users")(source.into()),
+        }
+    }
+}
+
+impl From<billing::event::EventError> for Failure {
+    fn from(source: billing::event::EventError) -> Failure {
+        Failure::internal("tell of an event")(source.into())
+    }
+}
+
 impl From<analytics::AnalyticsError> for Failure {
     fn from(source: analytics::AnalyticsError) -> Failure {
         Failure::Internal {

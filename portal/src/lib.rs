@@ -35,7 +35,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use auth::{NewUser, Role, UserError, create_user, reset_two_factor};
+pub use auth::{NewUser, Role, UserError, create_user};
 pub use client::{ForwardedHeader, Proxies};
 pub use listen::{HttpSettings, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
 pub use metrics::MetricsAccess;

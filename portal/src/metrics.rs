@@ -140,6 +140,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
     }
     let mut text = state.http_metrics().text();
     text.push_str(&limits_text(&state));
+    text.push_str(&state.sign_in_counts().text());
     // A missing series is seen.
     if let Ok(stopped) = billing::guard::stopped(state.db().pool()).await {
         let _ = writeln!(

@@ -13,12 +13,14 @@ use schemas::metering::MeteringConfig;
 use tokio::sync::{Semaphore, watch};
 
 use crate::admission::Gates;
-use crate::auth::{LastSeen, Throttle};
+use crate::auth::{Counts, LastSeen, SessionLimits, Throttle, prepare_passwords};
 use crate::listen::{Connections, HttpSettings, Patience};
 use crate::metrics::HttpMetrics;
 
 /// Passwords hashed or checked at one time: each takes a core for some 30 ms and 19 MiB.
 const MAX_PASSWORD_CHECKS: usize = 2;
+/// Links to set a new password that are looked after at one time.
+const MAX_LINKS: usize = 16;
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct Options {
     pub portal_url: String,
     /// Connections, proxies, metrics.
     pub http: HttpSettings,
+    /// How long sessions last.
+    pub sessions: SessionLimits,
+    /// A mail server is configured.
+    pub sends_mail: bool,
 }
 
 /// Shared state of the portal.
@@ -61,11 +67,16 @@ struct Inner {
     http: HttpSettings,
     connections: Arc<Connections>,
     gates: Gates,
+    sessions: SessionLimits,
+    sends_mail: bool,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     password_checks: Arc<Semaphore>,
     sign_in_throttle: Throttle,
     code_throttle: Throttle,
     last_seen: LastSeen,
+    link_throttle: Throttle,
+    links: Arc<Semaphore>,
+    sign_in_counts: Counts,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
@@ -86,6 +97,7 @@ impl AppState {
 
     /// With another clock than the system's; sessions, periods and projections follow it.
     pub fn with_clock(options: Options, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> AppState {
+        prepare_passwords();
         AppState {
             inner: Arc::new(Inner {
                 db: options.db,
@@ -104,11 +116,16 @@ impl AppState {
                 ),
                 http: options.http,
                 gates: Gates::default(),
+                sessions: options.sessions,
+                sends_mail: options.sends_mail,
                 clock: Box::new(clock),
                 password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
                 sign_in_throttle: Throttle::of_passwords(),
                 code_throttle: Throttle::of_codes(),
                 last_seen: LastSeen::default(),
+                link_throttle: Throttle::of_links(),
+                links: Arc::new(Semaphore::new(MAX_LINKS)),
+                sign_in_counts: Counts::default(),
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
@@ -217,5 +234,25 @@ impl AppState {
 
     pub(crate) fn last_seen(&self) -> &LastSeen {
         &self.inner.last_seen
+    }
+
+    pub(crate) fn link_throttle(&self) -> &Throttle {
+        &self.inner.link_throttle
+    }
+
+    pub(crate) fn links(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.links)
+    }
+
+    pub(crate) fn sign_in_counts(&self) -> &Counts {
+        &self.inner.sign_in_counts
+    }
+
+    pub(crate) fn session_limits(&self) -> &SessionLimits {
+        &self.inner.sessions
+    }
+
+    pub(crate) fn sends_mail(&self) -> bool {
+        self.inner.sends_mail
     }
 }

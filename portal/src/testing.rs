@@ -5,12 +5,14 @@ pub(crate) mod stripe;
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use analytics::Analytics;
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use billing::payment::gateway::SavedMethod;
 use billing::payment::{GatewayName, Gateways, method};
@@ -81,6 +83,8 @@ impl TestPortal {
             guards: billing::guard::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
             http: HttpSettings::default(),
+            sessions: crate::auth::SessionLimits::default(),
+            sends_mail: true,
         };
         let clock = Arc::clone(&now_ms);
         let state = AppState::with_clock(options, move || {
@@ -145,13 +149,27 @@ impl TestPortal {
             customer,
             password: PASSWORD,
         };
-        create_user(self.state.db(), &user).await.unwrap();
+        let actor = billing::audit::Actor {
+            name: "test",
+            user: None,
+            ip: "",
+        };
+        create_user(self.state.db(), &user, actor).await.unwrap();
     }
 
     pub(crate) fn browser(&self) -> Browser {
         Browser {
             router: self.router.clone(),
             cookies: BTreeMap::new(),
+            from: None,
+        }
+    }
+
+    /// A browser at an address.
+    pub(crate) fn browser_at(&self, ip: &str) -> Browser {
+        Browser {
+            from: Some(SocketAddr::new(ip.parse().unwrap(), 40_000)),
+            ..self.browser()
         }
     }
 
@@ -169,6 +187,8 @@ impl TestPortal {
 pub(crate) struct Browser {
     pub(crate) router: Router,
     pub(crate) cookies: BTreeMap<String, String>,
+    /// Where it connects from.
+    pub(crate) from: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -212,9 +232,12 @@ impl Browser {
             .collect();
         let request = request
             .header(header::HOST, "portal.example")
-            .header(header::COOKIE, cookies.join("; "))
-            .body(Body::from(body))
-            .unwrap();
+            .header(header::COOKIE, cookies.join("; "));
+        let request = match self.from {
+            Some(from) => request.extension(ConnectInfo(from)),
+            None => request,
+        };
+        let request = request.body(Body::from(body)).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {

@@ -36,6 +36,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (14, "collection terms", include_str!("../sql/014_collection_terms.sql")),
     (15, "value dates", include_str!("../sql/015_value_dates.sql")),
     (16, "paused charges", include_str!("../sql/016_paused_charges.sql")),
+    (17, "sign-in", include_str!("../sql/017_sign_in.sql")),
 ];
 
 /// Connections kept open at most.

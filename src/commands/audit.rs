@@ -10,7 +10,7 @@ use crate::options::Data;
 use crate::output::Listing;
 
 /// Who acts where nobody has signed in.
-pub(super) const COMMAND_LINE: Actor<'_> = Actor {
+pub(crate) const COMMAND_LINE: Actor<'_> = Actor {
     name: "command line",
     user: None,
     ip: "",

@@ -174,6 +174,8 @@ impl Portal {
             http: config
                 .portal
                 .http_settings(descriptors::connections(config.portal.max_connections)),
+            sessions: config.sessions,
+            sends_mail: config.mail.smtp_url.is_some(),
         };
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());

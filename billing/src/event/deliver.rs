@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use super::guard::Answer;
 use super::mail::{Mailer, Recipient, Rendered, Sent, render};
-use super::{Event, EventError, EventType, NewEvent, WebhookClient, event, publish, webhook};
-use crate::verification;
+use super::{Audience, Event, EventError, EventType, NewEvent, WebhookClient, event, publish, webhook};
+use crate::{password_reset, verification};
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -62,6 +62,7 @@ const MAX_ERROR_CHARS: usize = 500;
 
 /// Why one is written to, at the foot of a mail.
 const WHY_CUSTOMER: &str = "You get this mail because it is about your account. Answers go to our billing team.";
+const WHY_USER: &str = "You get this mail because it is about how you sign in. Answers go to our billing team.";
 const WHY_STAFF: &str = "You get this mail because you run this installation of EZSCALE.";
 /// Over mails that no company of ours sends.
 const STAFF_BRAND: &str = "EZSCALE";
@@ -260,7 +261,11 @@ impl Worker<'_> {
         };
         let Some(event) = self.with_link(due, event).await? else {
             return Ok(Outcome::Never(
-                "the address was verified or changed meanwhile".to_owned(),
+                match event.event_type {
+                    EventType::PasswordResetRequested => "it was asked for too long ago, or the user is disabled",
+                    _ => "the address was verified or changed meanwhile",
+                }
+                .to_owned(),
             ));
         };
         let about = About::of(self.database, &event).await?;
@@ -279,16 +284,19 @@ impl Worker<'_> {
     }
 
     /// The event as its mail needs it: a link that only its reader may have is made for this mail and kept nowhere else.
-    /// `None` where there is nothing left to verify.
+    /// `None` where there is nothing left to verify, or the time is over.
     async fn with_link(&self, due: &Due, event: &Event) -> Result<Option<Event>, EventError> {
         let mut event = event.clone();
-        if event.event_type != EventType::EmailVerificationRequested {
-            return Ok(Some(event));
-        }
-        let Some(customer) = event.customer else {
-            return Ok(None);
+        let token = match (event.event_type, event.customer) {
+            (EventType::EmailVerificationRequested, Some(customer)) => {
+                verification::issue(self.database, customer, &due.target, self.now_ms).await?
+            }
+            (EventType::EmailVerificationRequested, None) => None,
+            (EventType::PasswordResetRequested, _) => {
+                password_reset::issue(self.database, &event, &due.target, self.now_ms).await?
+            }
+            _ => return Ok(Some(event)),
         };
-        let token = verification::issue(self.database, customer, &due.target, self.now_ms).await?;
         let Some(token) = token else { return Ok(None) };
         if let serde_json::Value::Object(facts) = &mut event.payload {
             facts.insert("token".to_owned(), token.into());
@@ -471,11 +479,12 @@ struct About {
 impl About {
     /// Gives its connection back before anything is sent: a server may take its time, and others need connections.
     async fn of(database: &Database, event: &Event) -> Result<About, EventError> {
-        let is_theirs = event.event_type.is_shown_in_portal();
+        let is_of_user = event.event_type.audience() == Audience::User;
+        let is_theirs = is_of_user || event.event_type.is_shown_in_portal();
         let Some(customer) = event.customer.filter(|_| is_theirs) else {
             return Ok(About {
                 brand: STAFF_BRAND.to_owned(),
-                why: WHY_STAFF,
+                why: if is_of_user { WHY_USER } else { WHY_STAFF },
                 zone: TimeZone::UTC,
             });
         };
@@ -487,7 +496,7 @@ impl About {
             .map_err(EventError::Customer)?;
         Ok(About {
             brand: entity.profile.name,
-            why: WHY_CUSTOMER,
+            why: if is_of_user { WHY_USER } else { WHY_CUSTOMER },
             zone: customer.time_zone,
         })
     }

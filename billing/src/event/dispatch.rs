@@ -155,7 +155,7 @@ impl Hearers {
     }
 
     /// The mailboxes that hear of an event.
-    fn mailboxes(&self, event: &Event) -> Vec<&str> {
+    fn mailboxes<'a>(&'a self, event: &'a Event) -> Vec<&'a str> {
         let admins = self.admins.iter().map(String::as_str);
         match (event.event_type.audience(), event.customer) {
             (Audience::Customer, Some(customer)) => {
@@ -171,6 +171,10 @@ impl Hearers {
             (Audience::Admins, _) => {
                 let all: BTreeSet<&str> = admins.chain(self.owner.as_deref()).collect();
                 all.into_iter().collect()
+            }
+            (Audience::User, _) => {
+                let to = event.payload.get("to").and_then(serde_json::Value::as_str);
+                to.into_iter().collect()
             }
             (Audience::Portal | Audience::Nobody, _) => Vec::new(),
         }

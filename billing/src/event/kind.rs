@@ -15,6 +15,8 @@ pub enum Audience {
     Owner,
     /// Every admin.
     Admins,
+    /// The mailbox that the payload names as `to`: of somebody who signs in, or one that was left.
+    User,
     /// Programs only.
     Nobody,
 }
@@ -110,6 +112,10 @@ event_types! {
     PaymentMethodExpiring "payment_method.expiring" Customer,
     PaymentMethodRemoved "payment_method.removed" Portal,
     EmailVerificationRequested "email.verification_requested" Customer,
+    EmailChanged "email.changed" User,
+    PasswordResetRequested "user.password_reset_requested" User,
+    PasswordChanged "user.password_changed" User,
+    SecondFactorChanged "user.second_factor_changed" User,
     VatNumberInvalid "vat_number.invalid" Admins,
     WebhookDisabled "webhook.disabled" Customer,
     ApprovalRequested "approval.requested" Admins,
@@ -195,6 +201,7 @@ mod tests {
                 Audience::Portal => "portal",
                 Audience::Owner => "owner",
                 Audience::Admins => "admins",
+                Audience::User => "user",
                 Audience::Nobody => "programs",
             };
             assert!(
@@ -205,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn s1_what_staff_does_is_for_no_customer() {
+    fn s1_what_staff_does_and_how_users_sign_in_is_for_no_customer() {
         for kind in [
             EventType::InvoiceHeld,
             EventType::VatNumberInvalid,
@@ -215,6 +222,10 @@ mod tests {
             EventType::BillingStopped,
             EventType::BillingResumed,
             EventType::UsageUnmeasured,
+            EventType::EmailChanged,
+            EventType::PasswordResetRequested,
+            EventType::PasswordChanged,
+            EventType::SecondFactorChanged,
         ] {
             assert!(!kind.is_for_customers(), "{kind}");
         }

@@ -134,6 +134,11 @@ impl Message {
         }
     }
 
+    fn alert(mut self) -> Message {
+        self.tone = Tone::Alert;
+        self
+    }
+
     fn fact(mut self, name: &'static str, value: Option<String>) -> Message {
         self.facts.extend(value.map(|value| (name, value)));
         self
@@ -172,7 +177,7 @@ pub fn compose(event: &Event, zone: &TimeZone) -> Message {
         "subscription" => subscription::subscription(event, &facts),
         "service" | "free_tier" => service::service(event, &facts),
         "credit" | "top_up" | "budget" => credit::credit(event, &facts),
-        "email" => account::email(event, &facts),
+        "email" | "user" => account::account(event, &facts),
         _ => staff::staff(event, &facts),
     }
 }

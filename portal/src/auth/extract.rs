@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
@@ -22,6 +23,8 @@ pub struct SignedIn {
     pub user: User,
     /// To be repeated by every form.
     pub csrf_token: String,
+    /// The name of the session.
+    pub session: String,
     /// Notifications of the user's customer that nobody has read.
     pub unread: i64,
     /// Billing is stopped, because the clock moved: staff is told on every page.
@@ -55,6 +58,8 @@ pub(crate) struct IsApi;
 pub struct Rejection {
     failure: Failure,
     is_api: bool,
+    /// A part of a page that is open asks.
+    is_part: bool,
 }
 
 impl Rejection {
@@ -63,6 +68,7 @@ impl Rejection {
             failure,
             // The router of the API takes the beginning of its addresses off.
             is_api: parts.extensions.get::<IsApi>().is_some() || parts.uri.path().starts_with("/api/"),
+            is_part: parts.headers.contains_key("hx-request"),
         }
     }
 }
@@ -71,6 +77,9 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         if self.is_api {
             ApiError(self.failure).into_response()
+        } else if self.is_part && matches!(self.failure, Failure::Unauthenticated { .. }) {
+            // The whole page is loaded again, which leads to the sign-in page: that is no part to be shown inside of one.
+            (StatusCode::UNAUTHORIZED, [("hx-refresh", "true")]).into_response()
         } else {
             PageError(self.failure).into_response()
         }
@@ -93,7 +102,7 @@ impl FromRequestParts<AppState> for SignedIn {
         }
         let jar = CookieJar::from_headers(&parts.headers);
         let found = match token_of(state, &jar) {
-            Some(token) => session::find(state, &token)
+            Some(token) => session::find(state, &token, parts.headers.contains_key(session::BACKGROUND))
                 .await
                 .map_err(|error| Rejection::new(parts, error.into()))?,
             None => None,

@@ -6,12 +6,22 @@
 //!     └─ where a second factor is on: first the code of an app, or a recovery code
 //! ```
 //!
+//! Who guesses waits longer each time and locks out nobody ([`Throttle`], [`device`]); who signed in, and who tried, is kept for
+//! the user to see ([`attempts`]). Users are managed in one place, from the portal and the command line ([`manage`]).
+//!
 //! A handler states who may call it by the extractor it takes: [`SignedIn`], [`Customer`], or one of the staff roles.
 //! [`Customer`] carries the customer id of the session; no customer id is ever read from a request.
 
+mod agent;
+pub(crate) mod attempts;
+mod counts;
 mod csrf;
+pub(crate) mod device;
 mod extract;
+mod guessable;
 mod last_seen;
+pub(crate) mod manage;
+pub(crate) mod notice;
 mod password;
 pub(crate) mod pending;
 pub(crate) mod second_factor;
@@ -22,17 +32,25 @@ mod throttle;
 mod totp;
 mod users;
 
+pub(crate) use agent::Agent;
+pub use agent::device_name;
+pub use attempts::{Attempt, Outcome, recent as recent_attempts};
+pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use last_seen::LastSeen;
-pub(crate) use password::verify as verify_password;
+pub use manage::{
+    Account, Change, Filter, MAX_PAGE as MAX_USERS, account, accounts, disable, enable, end_sessions,
+    reset_second_factor, send_reset, set_password, set_role, user_named,
+};
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
-pub use second_factor::{Reset, reset_two_factor};
+pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verify_password};
+pub use session::{Ending, Session, SessionLimits, SessionLimitsError, sessions_of};
 pub(crate) use session::{clear_cookies, close as close_session, open as open_session, session_cookie, token_of};
-pub(crate) use throttle::Throttle;
+pub(crate) use throttle::{Guesser, Throttle};
 pub use users::{NewUser, Role, User, UserError, create_user};
-pub(crate) use users::{change_password, find_for_sign_in, password_hash_of};
+pub(crate) use users::{find_for_sign_in, password_hash_of};
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -1,15 +1,19 @@
 //! Passwords: argon2id with the library's defaults (19 MiB, 2 passes), never more than a few at one time.
 //!
-//! Checking takes the same time whether or not the user exists: an unknown email is checked against a hash that nobody's
-//! password gives.
+//! * Checking takes the same work whether or not the user exists: an unknown email is checked against a hash that nobody's
+//!   password gives.
+//! * What is taken as a password follows NIST SP 800-63B-4 §3.1.1.2: 15 characters at least, as it may be all that signs
+//!   somebody in, any characters, no rules of what it is made of, and none that is guessed first.
 
 use std::sync::{Arc, LazyLock};
 
 use argon2::{Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
 use tokio::sync::Semaphore;
 
+use super::guessable::is_guessable;
+
 /// Shortest password that is taken.
-pub const MIN_PASSWORD_CHARS: usize = 12;
+pub const MIN_PASSWORD_CHARS: usize = 15;
 /// Longest password that is hashed, in bytes.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
@@ -20,30 +24,53 @@ pub enum PasswordError {
     TooShort,
     #[error("a password has at most {MAX_PASSWORD_BYTES} bytes")]
     TooLong,
-    #[error("a password must not be the email address or one character repeated")]
+    #[error(
+        "this one is among the first that are guessed: common passwords, names, rows of keys and repetitions are, alone or in \
+         twos; three or more words that have nothing to do with each other are good"
+    )]
     Guessable,
     #[error("hash the password: {0}")]
     Hash(String),
 }
 
-/// Checks the policy.
-pub(super) fn check_policy(password: &str, email: &str) -> Result<(), PasswordError> {
+/// Checks the policy for the user with this email and name.
+fn check_policy(password: &str, email: &str, name: &str) -> Result<(), PasswordError> {
     if password.chars().count() < MIN_PASSWORD_CHARS {
         return Err(PasswordError::TooShort);
     }
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(PasswordError::TooLong);
     }
-    let mut chars = password.chars();
-    let first = chars.next();
-    if password.eq_ignore_ascii_case(email) || chars.all(|c| Some(c) == first) {
+    if is_guessable(password, email, name) {
         return Err(PasswordError::Guessable);
     }
     Ok(())
 }
 
+/// The hash of a password that the policy takes.
+#[derive(Clone)]
+pub(crate) struct NewHash(String);
+
+impl std::fmt::Debug for NewHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewHash(…)")
+    }
+}
+
+impl NewHash {
+    /// Checks and hashes the password of the user with this email and name.
+    pub(crate) async fn of(password: &str, email: &str, name: &str) -> Result<NewHash, PasswordError> {
+        check_policy(password, email, name)?;
+        Ok(NewHash(hash(password).await?))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Hashes on a thread of its own; the result is a PHC string (`$argon2id$…`).
-pub(super) async fn hash(password: &str) -> Result<String, PasswordError> {
+async fn hash(password: &str) -> Result<String, PasswordError> {
     let password = password.to_owned();
     let hashed = tokio::task::spawn_blocking(move || {
         Argon2::default()
@@ -64,6 +91,11 @@ static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| {
         .map(|hash| hash.to_string())
         .ok()
 });
+
+/// Makes the hash that stands for users that do not exist: the first of them is not to take longer than the others.
+pub(crate) fn prepare() {
+    LazyLock::force(&NOBODY);
+}
 
 /// True when `password` belongs to `stored`. Without a stored hash it takes as long and is false.
 pub(crate) async fn verify(limit: Arc<Semaphore>, password: String, stored: Option<String>) -> bool {
@@ -92,25 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_refuses_what_is_short_or_obvious() {
-        let email = "someone@example.net";
-        assert!(check_policy("correct horse", email).is_ok());
-        assert!(matches!(
-            check_policy("elevenchars", email),
-            Err(PasswordError::TooShort)
-        ));
-        assert!(matches!(
-            check_policy("aaaaaaaaaaaaaaaa", email),
-            Err(PasswordError::Guessable)
-        ));
-        assert!(matches!(
-            check_policy("Someone@example.net", email),
-            Err(PasswordError::Guessable)
-        ));
-        assert!(matches!(
-            check_policy(&"ab".repeat(600), email),
-            Err(PasswordError::TooLong)
-        ));
+    fn the_policy_refuses_what_is_short_or_guessed_first() {
+        let check = |password: &str| check_policy(password, "someone@example.net", "Someone");
+        assert!(check("correct horse battery").is_ok());
+        assert!(check("ünïcödé wörds ß").is_ok());
+        assert!(matches!(check("fourteen-chars"), Err(PasswordError::TooShort)));
+        assert!(matches!(check("aaaaaaaaaaaaaaaa"), Err(PasswordError::Guessable)));
+        assert!(matches!(check("Someone@example.net"), Err(PasswordError::Guessable)));
+        assert!(matches!(check(&"ab".repeat(600)), Err(PasswordError::TooLong)));
     }
 
     #[tokio::test]

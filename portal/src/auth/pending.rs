@@ -4,7 +4,7 @@
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use schemas::ids::UserId;
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
 use super::session::token_hash;
 use super::users::Role;
@@ -113,11 +113,15 @@ pub(crate) async fn take_attempt(state: &AppState, jar: &CookieJar) -> Result<bo
 }
 
 /// It is over: the token is dead, and the browser forgets it.
-pub(crate) async fn close(state: &AppState, jar: CookieJar) -> Result<CookieJar, sqlx::Error> {
+pub(crate) async fn close(
+    state: &AppState,
+    connection: &mut AnyConnection,
+    jar: CookieJar,
+) -> Result<CookieJar, sqlx::Error> {
     if let Some(token) = token_of(state, &jar) {
         sqlx::query("DELETE FROM sign_ins WHERE token_hash = $1")
             .bind(token_hash(&token))
-            .execute(state.db().pool())
+            .execute(connection)
             .await?;
     }
     Ok(jar.remove(cookie(state, String::new())))

@@ -19,7 +19,6 @@ use sqlx::{AnyConnection, Row as _};
 use super::hex;
 pub(crate) use super::totp::Secret;
 use super::totp::base32;
-use super::users::{Role, UserError, normalised};
 
 /// Recovery codes that a user gets.
 pub(crate) const RECOVERY_CODES: usize = 10;
@@ -205,40 +204,18 @@ pub(crate) async fn turn_off(connection: &mut AnyConnection, user: UserId) -> Re
     forget_recovery_codes(connection, user).await
 }
 
-/// Whose second factor was reset.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reset {
-    pub user: UserId,
-    pub role: Role,
-    /// Since when it was on.
-    pub since_ms: i64,
-}
-
-/// Turns off the second factor of who lost it, and ends every session of theirs.
-///
-/// # Errors
-/// When there is no such user, or no second factor is on.
-pub async fn reset_two_factor(connection: &mut AnyConnection, email: &str) -> Result<Reset, UserError> {
-    let row = sqlx::query("SELECT id, role, two_factor_at_ms FROM users WHERE email = $1")
-        .bind(normalised(email))
-        .fetch_optional(&mut *connection)
+/// Turns off the second factor of who lost it, and ends every session of theirs; since when it was on, where it was.
+pub(super) async fn reset(connection: &mut AnyConnection, user: UserId) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query("SELECT two_factor_at_ms FROM users WHERE id = $1")
+        .bind(user.0)
+        .fetch_one(&mut *connection)
         .await?;
-    let row = row.ok_or_else(|| UserError::Unknown(email.to_owned()))?;
-    let user = UserId(row.try_get("id")?);
     let since_ms: Option<i64> = row.try_get("two_factor_at_ms")?;
-    let reset = Reset {
-        user,
-        role: row.try_get::<String, _>("role")?.parse()?,
-        since_ms: since_ms.ok_or_else(|| UserError::NoSecondFactor(email.to_owned()))?,
-    };
-    turn_off(connection, user).await?;
-    for sql in [
-        "DELETE FROM sessions WHERE user_id = $1",
-        "DELETE FROM sign_ins WHERE user_id = $1",
-    ] {
-        sqlx::query(sql).bind(user.0).execute(&mut *connection).await?;
+    if since_ms.is_some() {
+        turn_off(&mut *connection, user).await?;
+        super::session::end(connection, user, super::session::Ending::All).await?;
     }
-    Ok(reset)
+    Ok(since_ms)
 }
 
 /// As typed, without what people put between the parts.

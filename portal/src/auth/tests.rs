@@ -64,47 +64,189 @@ async fn a_wrong_password_and_an_unknown_user_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn guessing_is_slowed_down() {
+async fn guessing_is_slowed_down_for_who_guesses_and_nobody_else() {
     let portal = TestPortal::new().await;
     portal.customer("ada").await;
-    let mut browser = portal.browser();
+    let mut known = portal.browser_at("203.0.113.5");
+    known.sign_in("ada@example.net", PASSWORD).await;
+    let mut stranger = portal.browser_at("192.0.2.1");
     for _ in 0..5 {
-        let answer = browser.sign_in("ada@example.net", "not the password").await;
+        let answer = stranger.sign_in("ada@example.net", "not the password").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     }
-    let held = browser.sign_in("ada@example.net", PASSWORD).await;
+    let held = stranger.sign_in("ada@example.net", PASSWORD).await;
     assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
-    assert!(held.header("retry-after").parse::<u64>().unwrap() > 60);
-    portal.advance_ms(16 * 60_000);
+    assert_eq!(held.header("retry-after"), "2");
+    assert!(held.body.contains("Wait 2 s") && held.body.contains("/forgot-password"));
+    portal.advance_ms(2_000);
+    let again = stranger.sign_in("ada@example.net", "not the password").await;
+    assert_eq!(again.status, StatusCode::UNAUTHORIZED);
+    let held = stranger.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(held.header("retry-after"), "4", "each failure doubles the wait");
+
+    // Strangers from many addresses make the account itself wait, at browsers that it does not know.
+    for n in 2..=20 {
+        let mut stranger = portal.browser_at(&format!("192.0.2.{n}"));
+        stranger.sign_in("ada@example.net", "not the password").await;
+    }
+    let mut elsewhere = portal.browser_at("198.51.100.1");
+    let held = elsewhere.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
+    let unknown = elsewhere.sign_in("bob@example.net", PASSWORD).await;
     assert_eq!(
-        browser.sign_in("ada@example.net", PASSWORD).await.status,
-        StatusCode::SEE_OTHER
+        unknown.status,
+        StatusCode::UNAUTHORIZED,
+        "another account is not held up"
     );
+    // The browser that signed her in before is not, though it was signed out and stands beside a stranger.
+    let token = known.get("/account").await.csrf_token();
+    known.post("/signout", &[("csrf_token", &token)]).await;
+    known.from = Some("192.0.2.1:5".parse().unwrap());
+    let wrong = known.sign_in("ada@example.net", "not the password").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let answer = known.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    // It is known for ada alone.
+    known.cookies.remove("ezscale_session");
+    for n in 1..=20 {
+        let mut stranger = portal.browser_at(&format!("192.0.2.{n}"));
+        stranger.sign_in("eve@example.net", "not the password").await;
+    }
+    let held = known.sign_in("eve@example.net", PASSWORD).await;
+    assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
+    portal.advance_ms(24 * HOUR_MS);
+    let mut elsewhere = portal.browser_at("198.51.100.1");
+    let answer = elsewhere.sign_in("ada@example.net", PASSWORD).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "forgotten with time");
 }
 
 #[tokio::test]
-async fn a_session_ends_when_idle_and_after_a_week() {
+async fn a_device_token_that_was_planted_is_known_for_who_planted_it_alone() {
     let portal = TestPortal::new().await;
     portal.customer("ada").await;
-    let mut browser = portal.signed_in("ada").await;
-    for _ in 0..15 {
-        portal.advance_ms(11 * HOUR_MS);
-        assert_eq!(browser.get("/account").await.status, StatusCode::OK);
-    }
-    portal.advance_ms(4 * HOUR_MS);
-    assert_eq!(
-        browser.get("/account").await.status,
-        StatusCode::SEE_OTHER,
-        "a week is over"
-    );
+    portal.customer("eve").await;
+    let eve = portal.signed_in("eve").await;
+    let planted = eve.cookies["ezscale_device"].clone();
+    let mut ada = portal.browser();
+    ada.cookies.insert("ezscale_device".to_owned(), planted.clone());
+    ada.sign_in("ada@example.net", PASSWORD).await;
+    assert_ne!(ada.cookies["ezscale_device"], planted);
+    let stored: Vec<(String, i64)> = sqlx::query("SELECT token_hash, user_id FROM known_devices ORDER BY user_id")
+        .fetch_all(portal.state.db().pool())
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert_eq!(stored.len(), 2);
+    assert_eq!(stored[0].0, stored[1].0, "the browser of both has the new token");
+    assert!(stored[0].0.len() == 64 && stored[0].0 != ada.cookies["ezscale_device"]);
+    let jar = |token: &str| {
+        let mut headers = axum::http::HeaderMap::new();
+        headers.insert(header::COOKIE, format!("ezscale_device={token}").parse().unwrap());
+        axum_extra::extract::CookieJar::from_headers(&headers)
+    };
+    let known = crate::auth::device::known(&portal.state, &jar(&planted), "ada@example.net").await;
+    assert_eq!(known.unwrap(), None);
+}
 
-    let mut browser = portal.signed_in("ada").await;
-    portal.advance_ms(12 * HOUR_MS);
+#[tokio::test]
+async fn the_same_is_done_for_a_user_that_does_not_exist() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    portal.customer("dan").await;
+    sqlx::query("UPDATE users SET disabled_at_ms = 1 WHERE email = 'dan@example.net'")
+        .execute(portal.state.db().pool())
+        .await
+        .unwrap();
+    let checks = || {
+        let text = portal.state.sign_in_counts().text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("ezscale_sign_in_password_checks_total"))
+            .unwrap()
+            .to_owned();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let rows = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM sign_in_attempts")
+            .fetch_one(portal.state.db().pool())
+            .await
+            .unwrap()
+    };
+    let mut bodies = Vec::new();
+    for (n, name) in ["ada", "dan", "bob"].into_iter().enumerate() {
+        let mut browser = portal.browser_at(&format!("192.0.2.{n}"));
+        let (checks_before, rows_before) = (checks(), rows().await);
+        let answer = browser
+            .sign_in(&format!("{name}@example.net"), "not the password")
+            .await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!((checks() - checks_before, rows().await - rows_before), (1, 1), "{name}");
+        let token = browser.cookies["ezscale_signin"].clone();
+        bodies.push(answer.body.replace(&format!("{name}@"), "").replace(&token, ""));
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+}
+
+#[tokio::test]
+async fn a_session_ends_when_idle_and_after_its_time_sooner_for_staff() {
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    portal.user("ops", Role::Ops, None).await;
+    for (name, minutes, steps) in [("ada", 7 * 24 * 60 - 1, 4), ("ops", 29, 24)] {
+        let mut browser = portal.signed_in(name).await;
+        for _ in 0..steps {
+            portal.advance_ms(minutes * 60_000);
+            assert_eq!(browser.get("/account").await.status, StatusCode::OK, "{name}");
+        }
+        let whole_minutes = if name == "ada" { 30 * 24 * 60 } else { 12 * 60 };
+        portal.advance_ms((whole_minutes - minutes * steps) * 60_000);
+        let over = browser.get("/account").await;
+        assert_eq!(over.status, StatusCode::SEE_OTHER, "{name}: its time is over");
+
+        let mut browser = portal.signed_in(name).await;
+        portal.advance_ms((minutes + 1) * 60_000);
+        let idle = browser.get("/account").await;
+        assert_eq!(idle.status, StatusCode::SEE_OTHER, "{name}: idle");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_refreshes_itself_does_not_keep_a_session_alive() {
+    let portal = TestPortal::new().await;
+    portal.user("ops", Role::Ops, None).await;
+    let mut browser = portal.signed_in("ops").await;
+    let poll = async |browser: &mut crate::testing::Browser, path: &str| {
+        let request = Request::get(path).header("EZSCALE-Background", "1");
+        browser.send(request, String::new()).await.status
+    };
+    for minute in 1..30 {
+        portal.advance_ms(60_000);
+        assert_eq!(poll(&mut browser, "/account").await, StatusCode::OK, "{minute}");
+    }
+    portal.advance_ms(60_000);
+    assert_eq!(poll(&mut browser, "/account").await, StatusCode::SEE_OTHER);
+    // A part of a page has the whole page loaded again.
+    let part = Request::get("/exporters/list").header("HX-Request", "true");
+    let answer = browser.send(part, String::new()).await;
     assert_eq!(
-        browser.get("/account").await.status,
-        StatusCode::SEE_OTHER,
-        "12 idle hours"
+        (answer.status, answer.header("hx-refresh")),
+        (StatusCode::UNAUTHORIZED, "true")
     );
+    // What refreshes by a timer says so.
+    for (file, mark) in [
+        ("charts.js", "headers[\"EZSCALE-Background\"]"),
+        ("overview.js", "\"EZSCALE-Background\": \"1\""),
+    ] {
+        let script = browser.get(&format!("/assets/{file}")).await.body;
+        assert!(script.contains(mark), "{file}");
+        assert!(script.contains("setInterval"), "{file} has a timer");
+    }
+    let mut browser = portal.signed_in("ops").await;
+    let list = browser.get("/exporters/list").await.body;
+    assert!(list.contains("hx-trigger=\"every"), "{list}");
+    assert!(list.contains("EZSCALE-Background"), "{list}");
 }
 
 #[tokio::test]
@@ -229,7 +371,8 @@ async fn a_new_password_replaces_the_old_and_ends_other_sessions() {
     };
     for (current, new, words) in [
         ("not the password", "another long one", "current password is not right"),
-        (PASSWORD, "short", "at least 12 characters"),
+        (PASSWORD, "short", "at least 15 characters"),
+        (PASSWORD, "passwordpassword", "among the first that are guessed"),
     ] {
         let form = attempt(current, new)();
         let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -260,7 +403,12 @@ async fn users_are_checked_before_they_are_made() {
         password: PASSWORD,
     };
     let db = portal.state.db();
-    let refused = async |user: NewUser<'_>| create_user(db, &user).await.unwrap_err();
+    let actor = billing::audit::Actor {
+        name: "test",
+        user: None,
+        ip: "",
+    };
+    let refused = async |user: NewUser<'_>| create_user(db, &user, actor).await.unwrap_err();
     assert!(matches!(
         refused(NewUser {
             email: "new",
@@ -301,7 +449,7 @@ async fn users_are_checked_before_they_are_made() {
         .await,
         UserError::Taken(_)
     ));
-    create_user(db, &good).await.unwrap();
+    create_user(db, &good, actor).await.unwrap();
 }
 
 #[tokio::test]

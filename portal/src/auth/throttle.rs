@@ -1,8 +1,20 @@
-//! Slows down guessing: failed passwords, and failed codes apart from them, are counted by (address, email), by address and
-//! by email, over a window.
+//! Slows down guessing: each failure makes the next try wait longer, up to a limit, and is forgotten with time. Nobody is locked
+//! out.
 //!
-//! The map is bounded. When it is full, entries whose window has passed go first, then the oldest; so the limit on
-//! addresses cannot be used to fill memory.
+//! ```text
+//! who tries                         counted by                                  a stranger's guesses count against it
+//! a browser that signed this user
+//! in before, a signed-in session    itself alone                                never
+//! anybody else                      (address, account), address, account        yes, and a link by mail leads around it
+//! ```
+//!
+//! * The account's own count bounds what strangers can guess from however many addresses. It is high, so that one of them does
+//!   not reach it, and forgets quickly, so that it does not last.
+//! * An account that does not exist is counted as one that does: nothing is learned from having to wait.
+//! * An attempt counts before it is made, so that parallel guesses count too, and is taken back when it was right.
+//! * Kept in memory: guesses are many, and each would otherwise take the database's write lock, which is what guessers could
+//!   then wear out. A restart forgets them, which gives whoever can bring it about the few free tries again; the browsers that
+//!   are known are in the database. The map is bounded; when it is full, what is nearest to being forgotten goes first.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,124 +24,270 @@ use sha2::{Digest as _, Sha256};
 
 use crate::client::grouped;
 
-/// Failures of one email from one address in a window.
-const MAX_FAILURES_PER_PAIR: u32 = 5;
-/// Failures from one address in a window, whatever the email.
-const MAX_FAILURES_PER_ADDRESS: u32 = 50;
-/// Failures of one email in a window, whatever the address.
-const MAX_FAILURES_PER_EMAIL: u32 = 100;
-/// The same for codes. There are only a million, of which three are right at a time, and who guesses them has the password.
-const MAX_FAILED_CODES_PER_EMAIL: u32 = 10;
-/// Length of the window.
-const WINDOW_MS: i64 = 15 * 60_000;
+const MINUTE_MS: i64 = 60_000;
+/// Failures beyond the free ones that are remembered: the delay has long reached its limit.
+const MAX_BEYOND_FREE: i64 = 24;
 /// Keys remembered at most.
 const MAX_KEYS: usize = 20_000;
 
+/// How failures by one key delay the next try.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Failures before there is a delay.
+    free: i64,
+    /// The first delay; each further failure doubles it.
+    base_ms: i64,
+    /// No failure makes anybody wait longer.
+    max_ms: i64,
+    /// Until one failure is forgotten.
+    forget_ms: i64,
+}
+
+/// The paces of one kind of secret.
+#[derive(Clone, Copy, Debug)]
+struct Paces {
+    own: Pace,
+    pair: Pace,
+    address: Pace,
+    account: Pace,
+}
+
+const PASSWORDS: Paces = Paces {
+    own: Pace {
+        free: 5,
+        base_ms: 2_000,
+        max_ms: 15 * MINUTE_MS,
+        forget_ms: 10 * MINUTE_MS,
+    },
+    pair: Pace {
+        free: 5,
+        base_ms: 2_000,
+        max_ms: 15 * MINUTE_MS,
+        forget_ms: 10 * MINUTE_MS,
+    },
+    address: Pace {
+        free: 30,
+        base_ms: 1_000,
+        max_ms: 15 * MINUTE_MS,
+        forget_ms: MINUTE_MS,
+    },
+    account: Pace {
+        free: 20,
+        base_ms: 1_000,
+        max_ms: 15 * MINUTE_MS,
+        forget_ms: 5 * MINUTE_MS,
+    },
+};
+
+/// There are only a million codes, of which three are right at a time, and who guesses them has the password.
+const CODES: Paces = Paces {
+    own: Pace {
+        free: 5,
+        base_ms: 10_000,
+        max_ms: 60 * MINUTE_MS,
+        forget_ms: 60 * MINUTE_MS,
+    },
+    pair: Pace {
+        free: 5,
+        base_ms: 10_000,
+        max_ms: 60 * MINUTE_MS,
+        forget_ms: 60 * MINUTE_MS,
+    },
+    address: PASSWORDS.address,
+    account: Pace {
+        free: 10,
+        base_ms: 10_000,
+        max_ms: 60 * MINUTE_MS,
+        forget_ms: 60 * MINUTE_MS,
+    },
+};
+
+/// Asking for links by mail: what one account is mailed is counted elsewhere, and not told to who asks.
+const LINKS: Paces = Paces {
+    own: PASSWORDS.own,
+    pair: Pace {
+        free: i64::MAX,
+        base_ms: 0,
+        max_ms: 0,
+        forget_ms: 1,
+    },
+    address: Pace {
+        free: 10,
+        base_ms: 5_000,
+        max_ms: 15 * MINUTE_MS,
+        forget_ms: 5 * MINUTE_MS,
+    },
+    account: Pace {
+        free: i64::MAX,
+        base_ms: 0,
+        max_ms: 0,
+        forget_ms: 1,
+    },
+};
+
+/// Who tries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Guesser<'a> {
+    Stranger(IpAddr),
+    /// A browser that has signed this user in before, or a session of theirs: what names it.
+    Known(&'a str),
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Key {
+    Own([u8; 32]),
     Pair(IpAddr, [u8; 32]),
     Address(IpAddr),
-    Email([u8; 32]),
+    Account([u8; 32]),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
-    since_ms: i64,
-    count: u32,
+    /// Failures times what it takes to forget one, as of `at_ms`: it goes down as time goes by.
+    debt_ms: i64,
+    at_ms: i64,
+    /// No try before.
+    until_ms: i64,
+}
+
+impl Failures {
+    fn debt_at(&self, now_ms: i64) -> i64 {
+        (self.debt_ms - (now_ms - self.at_ms).max(0)).max(0)
+    }
+
+    fn forgotten_at_ms(&self) -> i64 {
+        self.until_ms.max(self.at_ms + self.debt_ms)
+    }
+}
+
+impl Pace {
+    /// One failure more.
+    fn failed(self, before: Option<Failures>, now_ms: i64) -> Failures {
+        let debt_ms = before.map_or(0, |failures| failures.debt_at(now_ms)) + self.forget_ms;
+        let most_ms = self.free.saturating_add(MAX_BEYOND_FREE).saturating_mul(self.forget_ms);
+        let debt_ms = debt_ms.min(most_ms);
+        let failures = (debt_ms + self.forget_ms - 1) / self.forget_ms;
+        let beyond = failures - self.free;
+        let delay_ms = match u32::try_from(beyond) {
+            Ok(doublings) => self
+                .base_ms
+                .saturating_mul(1i64.checked_shl(doublings.min(40)).unwrap_or(i64::MAX))
+                .min(self.max_ms),
+            Err(_) => 0,
+        };
+        Failures {
+            debt_ms,
+            at_ms: now_ms,
+            until_ms: now_ms + delay_ms,
+        }
+    }
 }
 
 /// Counts failures.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    max_per_email: u32,
+    paces: Paces,
     failures: Mutex<HashMap<Key, Failures>>,
 }
 
-fn keys(ip: IpAddr, email: &str) -> [Key; 3] {
-    let ip = grouped(ip);
-    let email: [u8; 32] = Sha256::digest(email.trim().to_lowercase().as_bytes()).into();
-    [Key::Pair(ip, email), Key::Address(ip), Key::Email(email)]
+/// The keys of an attempt at an account; what is longer than an address can be is cut by hashing it.
+fn keys(guesser: Guesser<'_>, account: &str) -> Vec<Key> {
+    let account = account.trim().to_lowercase();
+    let hash = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
+    match guesser {
+        Guesser::Known(name) => vec![Key::Own(hash(&format!("{name}\n{account}")))],
+        Guesser::Stranger(ip) => {
+            let (ip, account) = (grouped(ip), hash(&account));
+            vec![Key::Pair(ip, account), Key::Address(ip), Key::Account(account)]
+        }
+    }
 }
 
 impl Throttle {
+    fn with(paces: Paces) -> Throttle {
+        Throttle {
+            paces,
+            failures: Mutex::default(),
+        }
+    }
+
     pub(crate) fn of_passwords() -> Throttle {
-        Throttle {
-            max_per_email: MAX_FAILURES_PER_EMAIL,
-            failures: Mutex::default(),
-        }
+        Throttle::with(PASSWORDS)
     }
 
-    /// Of second factors. A right password does not start these anew, or whoever has it could go on guessing.
+    /// Of second factors. A right password takes nothing back from these, or whoever has it could go on guessing.
     pub(crate) fn of_codes() -> Throttle {
-        Throttle {
-            max_per_email: MAX_FAILED_CODES_PER_EMAIL,
-            failures: Mutex::default(),
-        }
+        Throttle::with(CODES)
     }
 
-    fn limit(&self, key: &Key) -> u32 {
+    /// Of asking for links by mail, and of links that are no good.
+    pub(crate) fn of_links() -> Throttle {
+        Throttle::with(LINKS)
+    }
+
+    fn pace(&self, key: &Key) -> Pace {
         match key {
-            Key::Pair(..) => MAX_FAILURES_PER_PAIR,
-            Key::Address(_) => MAX_FAILURES_PER_ADDRESS,
-            Key::Email(_) => self.max_per_email,
+            Key::Own(_) => self.paces.own,
+            Key::Pair(..) => self.paces.pair,
+            Key::Address(_) => self.paces.address,
+            Key::Account(_) => self.paces.account,
         }
     }
 
-    /// Takes one attempt before it is made, so that parallel guesses count too. The answer is how long to wait where
-    /// there are none left.
-    pub(crate) fn take(&self, ip: IpAddr, email: &str, now_ms: i64) -> Result<(), u64> {
+    /// Takes one attempt before it is made. The answer is how many seconds to wait where it is too early; such a try does not
+    /// count.
+    pub(crate) fn take(&self, guesser: Guesser<'_>, account: &str, now_ms: i64) -> Result<(), u64> {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let keys = keys(ip, email);
-        for key in &keys {
-            if let Some(entry) = failures.get(key)
-                && entry.since_ms + WINDOW_MS > now_ms
-                && entry.count >= self.limit(key)
-            {
-                let wait_ms = entry.since_ms + WINDOW_MS - now_ms;
-                return Err(u64::try_from(wait_ms.div_euclid(1000) + 1).unwrap_or(1));
-            }
+        let keys = keys(guesser, account);
+        let until_ms = keys
+            .iter()
+            .filter_map(|key| failures.get(key))
+            .map(|entry| entry.until_ms)
+            .max();
+        if let Some(until_ms) = until_ms.filter(|until_ms| *until_ms > now_ms) {
+            return Err(u64::try_from((until_ms - now_ms + 999) / 1000).unwrap_or(1));
         }
-        if failures.len() + keys.len() > MAX_KEYS {
-            failures.retain(|_, entry| entry.since_ms + WINDOW_MS > now_ms);
-        }
-        if failures.len() + keys.len() > MAX_KEYS {
-            // A tenth at once, so that a full map costs little per attempt.
-            let mut ages: Vec<i64> = failures.values().map(|entry| entry.since_ms).collect();
-            let (_, cut, _) = ages.select_nth_unstable(MAX_KEYS / 10);
-            let cut = *cut;
-            failures.retain(|_, entry| entry.since_ms > cut);
-        }
+        make_room(&mut failures, keys.len(), now_ms);
         for key in keys {
-            let entry = failures.entry(key).or_insert(Failures {
-                since_ms: now_ms,
-                count: 0,
-            });
-            if entry.since_ms + WINDOW_MS <= now_ms {
-                *entry = Failures {
-                    since_ms: now_ms,
-                    count: 0,
-                };
-            }
-            entry.count += 1;
+            let pace = self.pace(&key);
+            let before = failures.get(&key).copied();
+            failures.insert(key, pace.failed(before, now_ms));
         }
         Ok(())
     }
 
-    /// The attempt was a success: it does not count, and the pair starts anew.
-    pub(crate) fn succeeded(&self, ip: IpAddr, email: &str) {
+    /// The attempt was right: it does not count, and who made it begins anew.
+    pub(crate) fn succeeded(&self, guesser: Guesser<'_>, account: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for key in keys(ip, email) {
+        for key in keys(guesser, account) {
+            let forget_ms = self.pace(&key).forget_ms;
             match &key {
-                Key::Pair(..) => {
+                Key::Own(_) | Key::Pair(..) => {
                     failures.remove(&key);
                 }
-                Key::Address(_) | Key::Email(_) => {
+                Key::Address(_) | Key::Account(_) => {
                     if let Some(entry) = failures.get_mut(&key) {
-                        entry.count = entry.count.saturating_sub(1);
+                        entry.debt_ms = (entry.debt_ms - forget_ms).max(0);
+                        // It was not too early, so that there was nothing to wait for before it.
+                        entry.until_ms = entry.at_ms;
                     }
                 }
             }
         }
+    }
+}
+
+fn make_room(failures: &mut HashMap<Key, Failures>, wanted: usize, now_ms: i64) {
+    if failures.len() + wanted <= MAX_KEYS {
+        return;
+    }
+    failures.retain(|_, entry| entry.forgotten_at_ms() > now_ms);
+    if failures.len() + wanted > MAX_KEYS {
+        // A tenth at once, so that a full map costs little per attempt.
+        let mut ends: Vec<i64> = failures.values().map(Failures::forgotten_at_ms).collect();
+        let (_, cut, _) = ends.select_nth_unstable(MAX_KEYS / 10);
+        let cut = *cut;
+        failures.retain(|_, entry| entry.forgotten_at_ms() > cut);
     }
 }
 
@@ -138,59 +296,141 @@ mod tests {
     use super::*;
 
     const EMAIL: &str = "a@example.net";
+    const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn from(text: &str) -> Guesser<'static> {
+        Guesser::Stranger(text.parse().unwrap())
+    }
+
+    fn numbered(n: u32) -> Guesser<'static> {
+        Guesser::Stranger(IpAddr::from(n.to_be_bytes()))
+    }
+
+    /// Guesses that get through in a time, by who take turns and try as soon as it is allowed.
+    fn guesses(throttle: &Throttle, guessers: &[Guesser<'_>], account: &str, span_ms: i64) -> usize {
+        let mut made = 0;
+        let mut now_ms = 0;
+        while now_ms < span_ms {
+            match throttle.take(guessers[made % guessers.len()], account, now_ms) {
+                Ok(()) => made += 1,
+                Err(wait_s) => now_ms += i64::try_from(wait_s).unwrap() * 1_000,
+            }
+        }
+        made
     }
 
     #[test]
-    fn the_sixth_guess_waits_until_the_window_is_over() {
+    fn each_failure_doubles_the_wait_up_to_a_limit_and_time_forgets() {
         let throttle = Throttle::of_passwords();
-        let from = ip("192.0.2.1");
-        for _ in 0..MAX_FAILURES_PER_PAIR {
-            throttle.take(from, EMAIL, 1_000).unwrap();
+        let guesser = from("192.0.2.1");
+        let mut now_ms = 0;
+        let mut waits = Vec::new();
+        for _ in 0..24 {
+            let wait_s = match throttle.take(guesser, " A@Example.NET ", now_ms) {
+                Ok(()) => 0,
+                Err(wait_s) => {
+                    now_ms += i64::try_from(wait_s).unwrap() * 1_000;
+                    throttle.take(guesser, EMAIL, now_ms).unwrap();
+                    wait_s
+                }
+            };
+            waits.push(wait_s);
         }
-        assert_eq!(throttle.take(from, " A@EXAMPLE.net ", 1_000), Err(901));
-        throttle.take(from, "b@example.net", 1_000).unwrap();
-        throttle.take(ip("192.0.2.2"), EMAIL, 1_000).unwrap();
-        throttle.take(from, EMAIL, 1_000 + WINDOW_MS).unwrap();
+        assert_eq!(waits[..8], [0, 0, 0, 0, 0, 2, 4, 8]);
+        assert!(waits.iter().all(|wait_s| *wait_s <= 900), "{waits:?}");
+        assert!(waits.contains(&512), "{waits:?}");
+        assert!(throttle.take(guesser, EMAIL, now_ms).is_err());
+        throttle.take(from("192.0.2.2"), EMAIL, now_ms).unwrap();
+        throttle.take(guesser, "b@example.net", now_ms).unwrap();
+        now_ms += 12 * HOUR_MS;
+        for _ in 0..5 {
+            throttle.take(guesser, EMAIL, now_ms).unwrap();
+        }
     }
 
     #[test]
-    fn success_forgives_and_an_address_has_its_own_limit() {
+    fn one_stranger_holds_up_nobody_else_however_long_they_try() {
         let throttle = Throttle::of_passwords();
-        let from = ip("192.0.2.1");
-        for _ in 0..1_000 {
-            throttle.take(from, EMAIL, 0).unwrap();
-            throttle.succeeded(from, EMAIL);
-        }
-        for guess in 0..MAX_FAILURES_PER_ADDRESS {
-            throttle.take(from, &format!("{guess}@example.net"), 0).unwrap();
-        }
-        assert!(throttle.take(from, "new@example.net", 0).is_err());
+        let made = guesses(&throttle, &[from("192.0.2.1")], EMAIL, 24 * HOUR_MS);
+        assert!((100..=170).contains(&made), "{made} guesses in a day");
+        throttle.take(from("198.51.100.1"), EMAIL, 24 * HOUR_MS).unwrap();
+    }
+
+    #[test]
+    fn many_strangers_together_guess_little_and_a_known_browser_does_not_wait() {
+        let throttle = Throttle::of_passwords();
+        let strangers: Vec<Guesser<'_>> = (1..=2_000).map(numbered).collect();
+        let made = guesses(&throttle, &strangers, EMAIL, 6 * HOUR_MS);
         assert!(
-            throttle.take(ip("2001:db8::1"), EMAIL, 0).is_ok(),
-            "another address is not held back"
+            made <= 20 + 6 * 12 + 20,
+            "{made} guesses of 2,000 addresses in six hours"
+        );
+        // At the pace that is left they are held up still, and so is the user at a browser that is not known.
+        while throttle.take(strangers[0], EMAIL, 6 * HOUR_MS).is_ok() {}
+        let now_ms = 6 * HOUR_MS;
+        assert!(throttle.take(from("203.0.113.1"), EMAIL, now_ms).is_err());
+        throttle.take(Guesser::Known("device"), EMAIL, now_ms).unwrap();
+        throttle.succeeded(Guesser::Known("device"), EMAIL);
+        // What is known is not for guessing either.
+        let made = guesses(&throttle, &[Guesser::Known("stolen")], EMAIL, 24 * HOUR_MS);
+        assert!(made <= 170, "{made}");
+        throttle.take(Guesser::Known("device"), EMAIL, now_ms).unwrap();
+    }
+
+    #[test]
+    fn success_takes_its_attempt_back_and_an_address_has_its_own_pace() {
+        let throttle = Throttle::of_passwords();
+        let guesser = from("192.0.2.1");
+        for _ in 0..1_000 {
+            throttle.take(guesser, EMAIL, 0).unwrap();
+            throttle.succeeded(guesser, EMAIL);
+        }
+        for guess in 0..30 {
+            throttle.take(guesser, &format!("{guess}@example.net"), 0).unwrap();
+        }
+        assert_eq!(throttle.take(guesser, "new@example.net", 0), Err(1));
+        assert!(throttle.take(from("2001:db8::1"), EMAIL, 0).is_ok());
+        for guess in 0..40u32 {
+            let host = format!("2001:db8:0:7::{guess:x}");
+            let _ = throttle.take(from(&host), &format!("{guess}@example.net"), 0);
+        }
+        assert!(
+            throttle
+                .take(from("2001:db8:0:7:ffff::1"), "new@example.net", 0)
+                .is_err(),
+            "a /64 is one guesser"
         );
     }
 
     #[test]
-    fn codes_of_one_user_are_guessed_from_few_addresses() {
+    fn codes_are_guessed_more_slowly() {
         let throttle = Throttle::of_codes();
-        for guess in 0..MAX_FAILED_CODES_PER_EMAIL {
-            throttle.take(IpAddr::from(guess.to_be_bytes()), EMAIL, 0).unwrap();
+        let strangers: Vec<Guesser<'_>> = (1..=500).map(numbered).collect();
+        let made = guesses(&throttle, &strangers, EMAIL, 24 * HOUR_MS);
+        assert!(made <= 10 + 24 + 12, "{made} codes of 500 addresses in a day");
+        throttle.take(numbered(1), "b@example.net", 24 * HOUR_MS).unwrap();
+    }
+
+    #[test]
+    fn links_are_counted_by_address_alone() {
+        let throttle = Throttle::of_links();
+        for n in 0..50 {
+            throttle.take(numbered(n), EMAIL, 0).unwrap();
         }
-        assert!(throttle.take(ip("192.0.2.99"), EMAIL, 0).is_err());
-        throttle.take(ip("192.0.2.99"), "b@example.net", 0).unwrap();
-        throttle.take(ip("192.0.2.99"), EMAIL, WINDOW_MS).unwrap();
+        for guess in 0..10 {
+            throttle
+                .take(from("192.0.2.1"), &format!("{guess}@example.net"), 0)
+                .unwrap();
+        }
+        assert_eq!(throttle.take(from("192.0.2.1"), EMAIL, 0), Err(5));
     }
 
     #[test]
     fn memory_is_bounded() {
         let throttle = Throttle::of_passwords();
         for n in 0..(MAX_KEYS as u32 / 2) {
-            let from = IpAddr::from(n.to_be_bytes());
-            throttle.take(from, &format!("{n}@example.net"), i64::from(n)).unwrap();
+            let account = format!("{n}@example.net");
+            throttle.take(numbered(n), &account, i64::from(n)).unwrap();
         }
         let kept = throttle.failures.lock().unwrap().len();
         assert!(kept <= MAX_KEYS, "{kept}");

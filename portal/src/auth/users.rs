@@ -1,11 +1,15 @@
 //! Those who sign in, and their roles.
 
+use billing::BillingError;
+use billing::audit::{Actor, AuditError, Risk};
+use billing::event::EventError;
 use schemas::clock::{self, ClockError};
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, UserId};
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
-use super::password::{self, PasswordError};
+use super::manage::{self, Change};
+use super::password::{NewHash, PasswordError};
 
 /// Longest name or email, in characters.
 const MAX_NAME_CHARS: usize = 200;
@@ -83,8 +87,24 @@ pub enum UserError {
     Customer,
     #[error("there is no customer {0}")]
     UnknownCustomer(CustomerId),
-    #[error("there is no user with the email {0}")]
+    #[error("there is no user {0}: name one by email address or id (usr_7)")]
     Unknown(String),
+    #[error("there is no user {0}")]
+    NoUser(UserId),
+    #[error("you cannot do this to yourself: ask another admin")]
+    Oneself,
+    #[error("the last admin who is not disabled is {0}: make another one first")]
+    LastAdmin(String),
+    #[error("the user {0} is disabled")]
+    IsDisabled(String),
+    #[error("the user {0} is not disabled")]
+    IsEnabled(String),
+    #[error("the user {email} has the role {role} already")]
+    SameRole { email: String, role: Role },
+    #[error("there is no session {0} of this user")]
+    NoSession(String),
+    #[error("enough links were mailed to this user for now: the next can be after {until}")]
+    EnoughMailed { until: String },
     #[error("{0} has no second factor")]
     NoSecondFactor(String),
     #[error("there is already a user with the email {0}")]
@@ -95,6 +115,12 @@ pub enum UserError {
     Database(#[from] sqlx::Error),
     #[error("ask what time it is")]
     Clock(#[from] ClockError),
+    #[error("record it in the audit log")]
+    Audit(#[from] AuditError),
+    #[error("tell the user")]
+    Event(#[from] EventError),
+    #[error("ask for a link")]
+    Billing(#[from] BillingError),
 }
 
 /// A user that is signed in.
@@ -123,11 +149,23 @@ pub(super) fn normalised(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
+/// Whether there is such a customer.
+pub(super) async fn check_customer(connection: &mut AnyConnection, customer: CustomerId) -> Result<(), UserError> {
+    let found = sqlx::query("SELECT id FROM customers WHERE id = $1")
+        .bind(customer.0)
+        .fetch_optional(connection)
+        .await?;
+    match found {
+        Some(_) => Ok(()),
+        None => Err(UserError::UnknownCustomer(customer)),
+    }
+}
+
 /// Makes a user.
 ///
 /// # Errors
 /// When the email, name, role or password is not acceptable, or the email is taken.
-pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, UserError> {
+pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> Result<UserId, UserError> {
     let email = normalised(new.email);
     let plausible = email
         .split_once('@')
@@ -142,18 +180,11 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, Use
     if (new.role == Role::Customer) != new.customer.is_some() {
         return Err(UserError::Customer);
     }
-    password::check_policy(new.password, &email)?;
-    let password_hash = password::hash(new.password).await?;
+    let password_hash = NewHash::of(new.password, &email, name).await?;
     let now_ms = clock::of(db).await?.now_ms();
     let mut transaction = db.begin_write().await?;
     if let Some(customer) = new.customer {
-        let found = sqlx::query("SELECT id FROM customers WHERE id = $1")
-            .bind(customer.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if found.is_none() {
-            return Err(UserError::UnknownCustomer(customer));
-        }
+        check_customer(&mut transaction, customer).await?;
     }
     let taken = sqlx::query("SELECT id FROM users WHERE email = $1")
         .bind(&email)
@@ -172,10 +203,24 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>) -> Result<UserId, Use
     .bind(name)
     .bind(new.role.name())
     .bind(new.customer.map(|customer| customer.0))
-    .bind(&password_hash)
+    .bind(password_hash.as_str())
     .bind(now_ms)
     .execute(&mut *transaction)
     .await?;
+    let change = serde_json::json!({
+        "after": { "email": email, "name": name, "role": new.role.name(), "customer": new.customer },
+    });
+    let admins = sqlx::query("SELECT id FROM users WHERE role = 'admin' AND id <> $1 LIMIT 1")
+        .bind(id)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    // The first admin is no news.
+    let risk = match (new.role, admins) {
+        (Role::Admin, Some(_)) => Risk::High,
+        _ => Risk::Normal,
+    };
+    let by = Change { actor, now_ms };
+    manage::record(&mut transaction, by, "user.add", UserId(id), change, risk).await?;
     transaction.commit().await?;
     Ok(UserId(id))
 }
@@ -186,18 +231,19 @@ pub(crate) struct Candidate {
     pub(crate) user: UserId,
     pub(crate) role: Role,
     pub(crate) password_hash: String,
+    /// No password signs them in.
+    pub(crate) is_disabled: bool,
     /// The password alone is not enough.
     pub(crate) has_second_factor: bool,
 }
 
-/// Who has this email, unless disabled.
+/// Who has this email.
 pub(crate) async fn find_for_sign_in(db: &Database, email: &str) -> Result<Option<Candidate>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT id, role, password_hash, two_factor_at_ms FROM users WHERE email = $1 AND disabled_at_ms IS NULL",
-    )
-    .bind(normalised(email))
-    .fetch_optional(db.pool())
-    .await?;
+    let row =
+        sqlx::query("SELECT id, role, password_hash, two_factor_at_ms, disabled_at_ms FROM users WHERE email = $1")
+            .bind(normalised(email))
+            .fetch_optional(db.pool())
+            .await?;
     let Some(row) = row else {
         return Ok(None);
     };
@@ -209,6 +255,7 @@ pub(crate) async fn find_for_sign_in(db: &Database, email: &str) -> Result<Optio
         user: UserId(row.try_get("id")?),
         role,
         password_hash: row.try_get("password_hash")?,
+        is_disabled: row.try_get::<Option<i64>, _>("disabled_at_ms")?.is_some(),
         has_second_factor: row.try_get::<Option<i64>, _>("two_factor_at_ms")?.is_some(),
     }))
 }
@@ -220,24 +267,4 @@ pub(crate) async fn password_hash_of(db: &Database, user: UserId) -> Result<Opti
         .fetch_optional(db.pool())
         .await?;
     row.map(|row| row.try_get(0)).transpose()
-}
-
-/// Sets a new password and ends every session of the user, and every sign-in that waits for a code.
-pub(crate) async fn change_password(db: &Database, user: &User, password: &str) -> Result<(), UserError> {
-    password::check_policy(password, &user.email)?;
-    let password_hash = password::hash(password).await?;
-    let mut transaction = db.begin_write().await?;
-    sqlx::query("UPDATE users SET password_hash = $1 WHERE id = $2")
-        .bind(&password_hash)
-        .bind(user.id.0)
-        .execute(&mut *transaction)
-        .await?;
-    for sql in [
-        "DELETE FROM sessions WHERE user_id = $1",
-        "DELETE FROM sign_ins WHERE user_id = $1",
-    ] {
-        sqlx::query(sql).bind(user.id.0).execute(&mut *transaction).await?;
-    }
-    transaction.commit().await?;
-    Ok(())
 }

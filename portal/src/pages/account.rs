@@ -1,27 +1,30 @@
 //! The account page: who is signed in, where their customer is written to, how they sign in.
 
 pub(crate) mod address;
+pub(crate) mod sessions;
+#[cfg(test)]
+mod sessions_tests;
 #[cfg(test)]
 mod tests;
 mod two_factor;
 #[cfg(test)]
 pub(crate) mod two_factor_tests;
 
-use std::net::IpAddr;
-
 use askama::Template;
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum_extra::extract::CookieJar;
 use schemas::inventory;
 
+use crate::auth::manage::{Change, put_password};
+use crate::auth::notice::How;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
-    ClientIp, CsrfForm, MIN_PASSWORD_CHARS, SignedIn, UserError, change_password, open_session, password_hash_of,
-    session_cookie, verify_password,
+    Agent, CsrfForm, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, open_session, password_hash_of,
+    session_cookie, sessions_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -34,12 +37,19 @@ const PATH: &str = "/account";
 pub(crate) fn routes() -> Router<AppState> {
     // Where a form was answered with a page, its address may be opened or loaded again.
     let back = || async { Redirect::to(PATH) };
+    let to_sessions = || async { Redirect::to(sessions::PATH) };
     let to_second_factor = || async { Redirect::to(two_factor::PATH) };
     Router::new()
         .route(PATH, get(show))
         .route("/account/password", get(back).post(change))
         .route("/account/address", get(back).post(address::change))
         .route("/account/address/verify", get(back).post(address::ask))
+        .route(sessions::PATH, get(sessions::show))
+        .route("/account/sessions/others", get(to_sessions).post(sessions::end_others))
+        .route(
+            "/account/sessions/{session}/end",
+            get(to_sessions).post(sessions::end_one),
+        )
         .route(two_factor::PATH, get(two_factor::show))
         .route(
             "/account/two-factor/begin",
@@ -90,6 +100,7 @@ struct AccountPage {
     min_password_chars: usize,
     address: Option<Address>,
     has_second_factor: bool,
+    sessions: usize,
     done: Option<&'static str>,
     refused: Refused,
 }
@@ -120,12 +131,14 @@ async fn account_page(
         None => None,
     };
     let second_factor = second_factor_of(state.db(), who.user.id).await?;
+    let sessions = sessions_of(state.db().pool(), who.user.id, state.session_limits(), state.now_ms()).await?;
     let is_refused = !refused.form.is_empty();
     let body = page(&AccountPage {
         shell: Shell::new(who, "Account", PATH),
         min_password_chars: MIN_PASSWORD_CHARS,
         address,
         has_second_factor: matches!(second_factor, SecondFactor::On { .. }),
+        sessions: sessions.len(),
         done,
         refused,
     })?;
@@ -154,20 +167,19 @@ async fn show(State(state): State<AppState>, who: SignedIn, Query(shown): Query<
     account_page(&state, &who, done, Refused::default()).await
 }
 
-/// Whether this is the password of who is signed in. Guesses are counted as those of the sign-in page are.
-pub(crate) async fn is_password_of(
-    state: &AppState,
-    ip: IpAddr,
-    who: &SignedIn,
-    password: String,
-) -> Result<bool, Failure> {
-    if let Err(retry_after_s) = state.sign_in_throttle().take(ip, &who.user.email, state.now_ms()) {
+/// Whether this is the password of who is signed in. Guesses are counted for the session: those of others hold up nobody who is
+/// signed in.
+pub(crate) async fn is_password_of(state: &AppState, who: &SignedIn, password: String) -> Result<bool, Failure> {
+    let guesser = Guesser::Known(&who.session);
+    if let Err(retry_after_s) = state.sign_in_throttle().take(guesser, &who.user.email, state.now_ms()) {
+        state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
     }
     let stored = password_hash_of(state.db(), who.user.id).await?;
+    state.sign_in_counts().password_check();
     let is_right = verify_password(state.password_checks(), password, stored).await;
     if is_right {
-        state.sign_in_throttle().succeeded(ip, &who.user.email);
+        state.sign_in_throttle().succeeded(guesser, &who.user.email);
     }
     Ok(is_right)
 }
@@ -181,9 +193,8 @@ struct NewPassword {
 
 async fn change(
     State(state): State<AppState>,
-    ClientIp(ip): ClientIp,
+    agent: Agent,
     jar: CookieJar,
-    headers: HeaderMap,
     CsrfForm(who, form): CsrfForm<NewPassword>,
 ) -> Result<Response, PageError> {
     let refused = async |why: String| {
@@ -194,23 +205,29 @@ async fn change(
         };
         account_page(&state, &who, None, refused).await
     };
-    if !is_password_of(&state, ip, &who, form.current).await? {
+    if !is_password_of(&state, &who, form.current).await? {
         return refused("The current password is not right.".to_owned()).await;
     }
     if form.new != form.again {
         return refused("The new password was not repeated alike.".to_owned()).await;
     }
-    match change_password(state.db(), &who.user, &form.new).await {
-        Ok(()) => {}
-        Err(UserError::Password(error)) => return refused(format!("Not changed: {error}.")).await,
-        Err(error) => return Err(Failure::internal("change a password")(error.into()).into()),
-    }
-    tracing::info!(user = %who.user.id, %ip, "password changed");
-    let user_agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    let token = open_session(&state, who.user.id, None, user_agent, &ip.to_string()).await?;
+    let hash = match NewHash::of(&form.new, &who.user.email, &who.user.name).await {
+        Ok(hash) => hash,
+        Err(error @ PasswordError::Hash(_)) => return Err(Failure::internal("hash a password")(error.into()).into()),
+        Err(error) => return refused(format!("Not changed: {error}.")).await,
+    };
+    let ip = agent.ip_text();
+    let by = Change {
+        actor: who.actor(&ip),
+        now_ms: state.now_ms(),
+    };
+    let mut transaction = state.db().begin_write().await?;
+    put_password(&mut transaction, who.user.id, &hash, How::Changed, by).await?;
+    // All sessions ended, and this browser goes on with a new one.
+    let user = (who.user.id, who.user.role);
+    let token = open_session(&state, &mut transaction, user, None, &agent).await?;
+    transaction.commit().await?;
+    tracing::info!(user = %who.user.id, ip = %agent.ip, "password changed");
     let jar = jar.add(session_cookie(&state, token));
     Ok((jar, Redirect::to("/account?changed=password")).into_response())
 }

@@ -1,23 +1,24 @@
-//! Signing in and out.
+//! Signing in and out, and a new password for who forgot theirs.
 
 mod code;
-
-use std::net::IpAddr;
+mod password;
 
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
 use schemas::ids::UserId;
+use sqlx::AnyConnection;
 
+use crate::auth::attempts::{self, Made};
 use crate::auth::{
-    ClientIp, CsrfForm, PreSession, Role, SignedIn, clear_cookies, close_session, find_for_sign_in, open_session,
-    pending, session_cookie, token_of, verify_password,
+    Agent, CsrfForm, Guesser, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
+    find_for_sign_in, open_session, pending, session_cookie, token_of, verify_password,
 };
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
 use crate::shell;
 use crate::state::AppState;
 
@@ -29,6 +30,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/signin", get(show).post(sign_in))
         .route("/signin/code", get(code::show).post(code::check))
         .route("/signout", post(sign_out))
+        .route(password::FORGOT, get(password::forgot).post(password::ask))
+        .route("/reset-password/{token}", get(password::link).post(password::set))
 }
 
 /// The address of the sign-in page that leads back to `next`.
@@ -60,6 +63,7 @@ fn local_path(next: &str) -> Option<&str> {
         && next.len() <= MAX_NEXT_BYTES
         && !next.chars().any(char::is_control)
         && !next.starts_with("/signin")
+        && !next.starts_with("/reset-password")
         && !next.starts_with("/api/");
     local.then_some(next)
 }
@@ -70,13 +74,18 @@ struct SignInPage {
     form_token: String,
     email: String,
     next: String,
+    done: Option<&'static str>,
     problem: Option<String>,
+    /// Who knows the password can do something else than to wait.
+    is_held_back: bool,
 }
 
 #[derive(serde::Deserialize)]
 struct Asked {
     #[serde(default)]
     next: String,
+    #[serde(default)]
+    done: String,
 }
 
 async fn show(
@@ -94,7 +103,9 @@ async fn show(
         form_token,
         email: String::new(),
         next: local_path(&asked.next).unwrap_or("").to_owned(),
+        done: (asked.done == "password").then_some("The new password is set. Sign in with it."),
         problem: None,
+        is_held_back: false,
     })?;
     Ok((jar, body).into_response())
 }
@@ -113,55 +124,97 @@ struct Credentials {
 
 async fn sign_in(
     State(state): State<AppState>,
-    ClientIp(ip): ClientIp,
+    agent: Agent,
     jar: CookieJar,
-    headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
-    if let Err(retry_after_s) = state.sign_in_throttle().take(ip, &form.email, state.now_ms()) {
-        tracing::warn!(%ip, "sign-in held back after too many failures");
-        return Err(Failure::TooManyRequests { retry_after_s }.into());
+    let now_ms = state.now_ms();
+    let device = device::known(&state, &jar, &form.email).await?;
+    let guesser = device.as_deref().map_or(Guesser::Stranger(agent.ip), Guesser::Known);
+    let again = |problem: String, is_held_back: bool| {
+        page(&SignInPage {
+            form_token: form.csrf_token.clone(),
+            email: form.email.clone(),
+            next: local_path(&form.next).unwrap_or("").to_owned(),
+            done: None,
+            problem: Some(problem),
+            is_held_back,
+        })
+    };
+    if let Err(retry_after_s) = state.sign_in_throttle().take(guesser, &form.email, now_ms) {
+        state.sign_in_counts().held_back();
+        tracing::warn!(ip = %agent.ip, "sign-in held back after failures");
+        let body = again(too_early(retry_after_s), true)?;
+        return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after(retry_after_s), body).into_response());
     }
     let found = find_for_sign_in(state.db(), &form.email).await?;
-    let stored = found.as_ref().map(|candidate| candidate.password_hash.clone());
-    let right = verify_password(state.password_checks(), form.password, stored).await;
-    let (true, Some(candidate)) = (right, found) else {
-        tracing::info!(%ip, "sign-in failed");
-        let body = page(&SignInPage {
-            form_token: form.csrf_token,
-            email: form.email,
-            next: local_path(&form.next).unwrap_or("").to_owned(),
-            problem: Some("That email and password do not belong together.".to_owned()),
-        })?;
+    let enabled = found.as_ref().filter(|candidate| !candidate.is_disabled);
+    let stored = enabled.map(|candidate| candidate.password_hash.clone());
+    state.sign_in_counts().password_check();
+    let is_right = verify_password(state.password_checks(), form.password.clone(), stored).await;
+    let outcome = match &found {
+        Some(candidate) if candidate.is_disabled => Outcome::Disabled,
+        Some(candidate) if is_right && candidate.has_second_factor => Outcome::CodeAsked,
+        Some(_) if is_right => Outcome::SignedIn,
+        _ => Outcome::WrongPassword,
+    };
+    state.sign_in_counts().attempt(outcome);
+    let made = Made {
+        user: found.as_ref().map(|candidate| candidate.user),
+        email: &form.email,
+        outcome,
+        means: if outcome == Outcome::SignedIn { "password" } else { "" },
+        is_known_device: device.is_some(),
+    };
+    let (true, Some(candidate)) = (is_right, &found) else {
+        // Whoever it was, and whether there is such a user: the same is done and said.
+        attempts::record(state.db(), made, &agent, now_ms).await?;
+        tracing::info!(ip = %agent.ip, "sign-in failed");
+        let body = again("That email and password do not belong together.".to_owned(), false)?;
         return Ok((StatusCode::UNAUTHORIZED, body).into_response());
     };
-    state.sign_in_throttle().succeeded(ip, &form.email);
+    state.sign_in_throttle().succeeded(guesser, &form.email);
     if candidate.has_second_factor {
+        attempts::record(state.db(), made, &agent, now_ms).await?;
         let jar = pending::open(&state, jar, candidate.user).await?;
         let next = local_path(&form.next).unwrap_or("");
         return Ok((jar, Redirect::to(&code::address(next))).into_response());
     }
-    finish(&state, jar, &headers, ip, candidate.user, candidate.role, &form.next).await
+    let mut transaction = state.db().begin_write().await?;
+    let who = (candidate.user, candidate.role);
+    let answer = finish(&state, &mut transaction, jar, &agent, who, made, &form.next).await?;
+    transaction.commit().await?;
+    Ok(answer)
 }
 
-/// Opens the session of who has proved who they are, and leads on.
+fn too_early(retry_after_s: u64) -> String {
+    let wait = match retry_after_s {
+        0..=90 => format!("{retry_after_s} s"),
+        _ => format!("{} min", retry_after_s.div_ceil(60)),
+    };
+    format!("There were too many wrong tries. Wait {wait}, then try again.")
+}
+
+fn retry_after(retry_after_s: u64) -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::RETRY_AFTER, HeaderValue::from(retry_after_s))]
+}
+
+/// Opens the session of who has proved who they are, in a transaction of the caller's, and leads on.
 async fn finish(
     state: &AppState,
+    connection: &mut AnyConnection,
     jar: CookieJar,
-    headers: &HeaderMap,
-    ip: IpAddr,
-    user: UserId,
-    role: Role,
+    agent: &Agent,
+    (user, role): (UserId, Role),
+    made: Made<'_>,
     next: &str,
 ) -> Result<Response, PageError> {
-    let user_agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
     let previous = token_of(state, &jar);
-    let token = open_session(state, user, previous.as_deref(), user_agent, &ip.to_string()).await?;
-    tracing::info!(%ip, %user, %role, "signed in");
+    let token = open_session(state, &mut *connection, (user, role), previous.as_deref(), agent).await?;
+    attempts::note(&mut *connection, made, agent, state.now_ms()).await?;
+    let jar = device::remember(state, connection, jar, user).await?;
+    tracing::info!(ip = %agent.ip, %user, %role, "signed in");
     let target = local_path(next).unwrap_or(shell::home(role)).to_owned();
     Ok((jar.add(session_cookie(state, token)), Redirect::to(&target)).into_response())
 }

@@ -19,6 +19,8 @@ use schemas::inventory::{self, NewCustomer, NewService};
 use schemas::money::{Currency, Money};
 use schemas::window::DAY_MS;
 
+use crate::commands::audit::COMMAND_LINE;
+
 /// Everybody's password in the demo.
 pub(crate) const PASSWORD: &str = "demo-ezscale-2026";
 
@@ -173,7 +175,7 @@ pub(crate) async fn fill(
             customer,
             password: PASSWORD,
         };
-        portal::create_user(database, &new).await?;
+        portal::create_user(database, &new, COMMAND_LINE).await?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ pub(super) async fn change(
         };
         account_page(&state, &who, None, refused).await
     };
-    if !is_password_of(&state, ip, &who, form.password.clone()).await? {
+    if !is_password_of(&state, &who, form.password.clone()).await? {
         return refused("The password is not right.".to_owned()).await;
     }
     let now_ms = state.now_ms();

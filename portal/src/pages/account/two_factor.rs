@@ -18,7 +18,7 @@ use sqlx::AnyConnection;
 
 use super::is_password_of;
 use crate::auth::second_factor::{self, Means, SecondFactor};
-use crate::auth::{ClientIp, CsrfForm, SignedIn, token_of};
+use crate::auth::{ClientIp, CsrfForm, Guesser, SignedIn, notice, token_of};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::shell::Shell;
@@ -107,7 +107,7 @@ fn issuer(state: &AppState) -> String {
     format!("EZSCALE {host}")
 }
 
-async fn zone_of(state: &AppState, who: &SignedIn) -> Result<TimeZone, Failure> {
+pub(super) async fn zone_of(state: &AppState, who: &SignedIn) -> Result<TimeZone, Failure> {
     match who.user.customer {
         Some(customer) => Ok(inventory::customer(state.db().pool(), customer).await?.time_zone),
         None => Ok(TimeZone::UTC),
@@ -177,10 +177,9 @@ pub(super) struct Proof {
 /// Makes a secret. It takes the password, so that who finds a browser signed in does not lock its owner out.
 pub(super) async fn begin(
     State(state): State<AppState>,
-    ClientIp(ip): ClientIp,
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
-    if !is_password_of(&state, ip, &who, proof.password).await? {
+    if !is_password_of(&state, &who, proof.password).await? {
         return two_factor_page(&state, &who, Some(("begin", WRONG_PASSWORD)), Vec::new(), false).await;
     }
     second_factor::begin(state.db(), who.user.id).await?;
@@ -228,17 +227,21 @@ async fn missing(
     who: &SignedIn,
     code: &str,
 ) -> Result<Option<&'static str>, Failure> {
-    if let Err(retry_after_s) = state.code_throttle().take(ip, &who.user.email, state.now_ms()) {
+    let guesser = Guesser::Known(&who.session);
+    if let Err(retry_after_s) = state.code_throttle().take(guesser, &who.user.email, state.now_ms()) {
+        state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
     }
-    let accepted = second_factor::accept(connection, who.user.id, code, state.now_ms()).await?;
+    let accepted = second_factor::accept(&mut *connection, who.user.id, code, state.now_ms()).await?;
     let Some(means) = accepted else {
         return Ok(Some(WRONG_CODE));
     };
     if means == Means::RecoveryCode {
         tracing::warn!(%ip, user = %who.user.id, "a recovery code was used");
+        let (user, from) = (who.user.id, ip.to_canonical().to_string());
+        notice::second_factor_changed(connection, user, "recovery_code_used", &from, state.now_ms()).await?;
     }
-    state.code_throttle().succeeded(ip, &who.user.email);
+    state.code_throttle().succeeded(guesser, &who.user.email);
     Ok(None)
 }
 
@@ -249,7 +252,7 @@ pub(super) async fn renew(
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
     let refused = async |why| two_factor_page(&state, &who, Some(("renew", why)), Vec::new(), false).await;
-    if !is_password_of(&state, ip, &who, proof.password).await? {
+    if !is_password_of(&state, &who, proof.password).await? {
         return refused(WRONG_PASSWORD).await;
     }
     let mut transaction = state.db().begin_write().await?;
@@ -270,7 +273,7 @@ pub(super) async fn turn_off(
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
     let refused = async |why| two_factor_page(&state, &who, Some(("off", why)), Vec::new(), false).await;
-    if !is_password_of(&state, ip, &who, proof.password).await? {
+    if !is_password_of(&state, &who, proof.password).await? {
         return refused(WRONG_PASSWORD).await;
     }
     let mut transaction = state.db().begin_write().await?;
@@ -285,7 +288,7 @@ pub(super) async fn turn_off(
     Ok(Redirect::to("/account?changed=two-factor-off").into_response())
 }
 
-/// Notes it in the audit log; no secret is in the entry.
+/// Notes it in the audit log and tells the user by mail; no secret is in either.
 async fn record(
     connection: &mut AnyConnection,
     who: &SignedIn,
@@ -293,7 +296,9 @@ async fn record(
     action: &'static str,
     now_ms: i64,
 ) -> Result<(), Failure> {
-    let ip = ip.to_string();
+    let ip = ip.to_canonical().to_string();
+    let change = action.strip_prefix("two_factor.").unwrap_or(action);
+    notice::second_factor_changed(&mut *connection, who.user.id, change, &ip, now_ms).await?;
     let entry = Entry {
         actor: who.actor(&ip),
         action,

@@ -1,4 +1,4 @@
-//! Pages of admins: the catalog, coupons, approvals, moves of services, deals, taxes, entities, the audit log.
+//! Pages of admins: the catalog, coupons, approvals, moves of services, deals, taxes, entities, users, the audit log.
 
 mod approvals;
 mod audit;
@@ -10,6 +10,7 @@ mod plan;
 mod plans;
 mod taxes;
 mod transfers;
+mod users;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -43,6 +44,9 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/admin/entities/{entity}", post(entities::change))
         .route("/admin/clock", get(clock::show))
         .route("/admin/clock/confirm", post(clock::confirm))
+        .route("/admin/users", get(users::list))
+        .route("/admin/users/{user}", get(users::show))
+        .route("/admin/users/{user}/{act}", post(users::act))
         .route("/admin/audit", get(audit::show))
 }
 
@@ -60,3 +64,5 @@ struct Shown {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod users_tests;

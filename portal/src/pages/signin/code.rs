@@ -2,14 +2,15 @@
 
 use askama::Template;
 use axum::extract::{Form, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
 
-use super::{Asked, SignInPage, finish, local_path};
+use super::{Asked, SignInPage, finish, local_path, retry_after, too_early};
+use crate::auth::attempts::{self, Made};
 use crate::auth::second_factor::{self, Means};
-use crate::auth::{ClientIp, PreSession, pending};
-use crate::error::{Failure, PageError, page};
+use crate::auth::{Agent, Guesser, Outcome, PreSession, device, notice, pending};
+use crate::error::{PageError, page};
 use crate::state::AppState;
 
 /// Where it is.
@@ -29,7 +30,7 @@ struct CodePage {
     form_token: String,
     email: String,
     next: String,
-    problem: Option<&'static str>,
+    problem: Option<String>,
     /// What was tried was a recovery code.
     with_recovery_code: bool,
 }
@@ -67,72 +68,104 @@ pub(super) struct Typed {
 
 pub(super) async fn check(
     State(state): State<AppState>,
-    ClientIp(ip): ClientIp,
+    agent: Agent,
     jar: CookieJar,
-    headers: HeaderMap,
     Form(form): Form<Typed>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
+    let now_ms = state.now_ms();
     let next = local_path(&form.next).unwrap_or("").to_owned();
     let Some(pending) = pending::find(&state, &jar).await? else {
         return start_again(&state, jar, next).await;
     };
-    if let Err(retry_after_s) = state.code_throttle().take(ip, &pending.email, state.now_ms()) {
-        tracing::warn!(%ip, user = %pending.user, "codes held back after too many failures");
-        return Err(Failure::TooManyRequests { retry_after_s }.into());
+    let with_recovery_code = !form.recovery_code.is_empty();
+    let again = |problem: String, email: &str, next: &str| {
+        page(&CodePage {
+            form_token: form.csrf_token.clone(),
+            email: email.to_owned(),
+            next: next.to_owned(),
+            problem: Some(problem),
+            with_recovery_code,
+        })
+    };
+    let device = device::known(&state, &jar, &pending.email).await?;
+    let guesser = device.as_deref().map_or(Guesser::Stranger(agent.ip), Guesser::Known);
+    if let Err(retry_after_s) = state.code_throttle().take(guesser, &pending.email, now_ms) {
+        state.sign_in_counts().held_back();
+        tracing::warn!(ip = %agent.ip, user = %pending.user, "codes held back after failures");
+        let body = again(too_early(retry_after_s), &pending.email, &next)?;
+        return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after(retry_after_s), body).into_response());
     }
     if !pending::take_attempt(&state, &jar).await? {
         return start_again(&state, jar, next).await;
     }
-    let with_recovery_code = !form.recovery_code.is_empty();
     let typed = if with_recovery_code {
         &form.recovery_code
     } else {
         &form.code
     };
+    let mut made = Made {
+        user: Some(pending.user),
+        email: &pending.email,
+        outcome: Outcome::WrongCode,
+        means: "",
+        is_known_device: device.is_some(),
+    };
     let mut transaction = state.db().begin_write().await?;
-    let accepted = second_factor::accept(&mut transaction, pending.user, typed, state.now_ms()).await?;
-    transaction.commit().await?;
+    let accepted = second_factor::accept(&mut transaction, pending.user, typed, now_ms).await?;
     let Some(means) = accepted else {
-        tracing::info!(%ip, user = %pending.user, "second factor refused");
+        attempts::note(&mut transaction, made, &agent, now_ms).await?;
+        transaction.commit().await?;
+        state.sign_in_counts().attempt(made.outcome);
+        tracing::info!(ip = %agent.ip, user = %pending.user, "second factor refused");
         if pending::find(&state, &jar).await?.is_none() {
             return start_again(&state, jar, next).await;
         }
-        let body = page(&CodePage {
-            form_token: form.csrf_token,
-            email: pending.email,
-            next,
-            problem: Some(if with_recovery_code {
-                "That is none of your recovery codes, or it was used already."
-            } else {
-                "That code is not right, or was used already. Wait for the next one."
-            }),
-            with_recovery_code,
-        })?;
+        let problem = if with_recovery_code {
+            "That is none of your recovery codes, or it was used already."
+        } else {
+            "That code is not right, or was used already. Wait for the next one."
+        };
+        let body = again(problem.to_owned(), &pending.email, &next)?;
         return Ok((StatusCode::UNAUTHORIZED, body).into_response());
     };
-    state.code_throttle().succeeded(ip, &pending.email);
-    let jar = pending::close(&state, jar).await?;
+    made.outcome = Outcome::SignedIn;
     // Who had to use a recovery code is shown how many are left.
     let next = match means {
-        Means::App => next,
+        Means::App => {
+            made.means = "app";
+            next
+        }
         Means::RecoveryCode => {
-            tracing::warn!(%ip, user = %pending.user, "a recovery code was used");
+            made.means = "recovery_code";
+            tracing::warn!(ip = %agent.ip, user = %pending.user, "a recovery code was used");
+            let (user, ip) = (pending.user, agent.ip_text());
+            notice::second_factor_changed(&mut transaction, user, "recovery_code_used", &ip, now_ms).await?;
             "/account/two-factor".to_owned()
         }
     };
-    finish(&state, jar, &headers, ip, pending.user, pending.role, &next).await
+    let jar = pending::close(&state, &mut transaction, jar).await?;
+    let who = (pending.user, pending.role);
+    let answer = finish(&state, &mut transaction, jar, &agent, who, made, &next).await?;
+    transaction.commit().await?;
+    state.sign_in_counts().attempt(made.outcome);
+    state.code_throttle().succeeded(guesser, &pending.email);
+    Ok(answer)
 }
 
 /// There is no time or try left: the password is asked for again.
 async fn start_again(state: &AppState, jar: CookieJar, next: String) -> Result<Response, PageError> {
-    let jar = pending::close(state, jar).await?;
+    let mut transaction = state.db().begin_write().await?;
+    let jar = pending::close(state, &mut transaction, jar).await?;
+    transaction.commit().await?;
     let (form_token, jar) = PreSession::issue(state, jar);
     let body = page(&SignInPage {
         form_token,
         email: String::new(),
         next,
+        done: None,
         problem: Some("The code was not given in time, or too many were wrong. Sign in again.".to_owned()),
+        is_held_back: false,
     })?;
     Ok((StatusCode::UNAUTHORIZED, jar, body).into_response())
 }

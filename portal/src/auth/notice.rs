@@ -1,0 +1,85 @@
+//! Mails to a user about how they sign in, sent when it changed: whoever did it, the user hears of it.
+
+use billing::event::{self, EventError, EventType, NewEvent};
+use schemas::ids::{CustomerId, UserId};
+use serde_json::json;
+use sqlx::{AnyConnection, Row as _};
+
+/// How a password came to be another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// By the user, who knew the one before.
+    Changed,
+    /// By a link that was mailed.
+    Reset,
+    /// By an operator.
+    Staff,
+}
+
+impl How {
+    fn name(self) -> &'static str {
+        match self {
+            How::Changed => "changed",
+            How::Reset => "reset",
+            How::Staff => "staff",
+        }
+    }
+
+    /// As the audit log names it.
+    pub(super) fn action(self) -> &'static str {
+        match self {
+            How::Changed => "user.password_change",
+            How::Reset => "user.password_reset",
+            How::Staff => "user.set_password",
+        }
+    }
+}
+
+/// The password is another.
+pub(super) async fn password_changed(
+    connection: &mut AnyConnection,
+    user: UserId,
+    how: How,
+    ip: &str,
+    now_ms: i64,
+) -> Result<(), EventError> {
+    let facts = json!({ "how": how.name(), "ip": ip });
+    publish(connection, EventType::PasswordChanged, user, facts, now_ms).await
+}
+
+/// The second factor is `on`, `off`, off by a `reset`, has new `recovery_codes`, or had one of them used
+/// (`recovery_code_used`).
+pub(crate) async fn second_factor_changed(
+    connection: &mut AnyConnection,
+    user: UserId,
+    change: &str,
+    ip: &str,
+    now_ms: i64,
+) -> Result<(), EventError> {
+    let facts = json!({ "change": change, "ip": ip });
+    publish(connection, EventType::SecondFactorChanged, user, facts, now_ms).await
+}
+
+async fn publish(
+    connection: &mut AnyConnection,
+    event_type: EventType,
+    user: UserId,
+    mut facts: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), EventError> {
+    let row = sqlx::query("SELECT email, customer_id FROM users WHERE id = $1")
+        .bind(user.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    facts["user"] = json!(user);
+    facts["to"] = json!(row.try_get::<String, _>("email")?);
+    facts["at_ms"] = json!(now_ms);
+    let new = NewEvent {
+        event_type,
+        customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
+        subject: user.to_string(),
+        payload: facts,
+    };
+    event::publish(connection, new, now_ms).await?;
+    Ok(())
+}

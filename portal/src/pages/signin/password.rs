@@ -1,0 +1,277 @@
+//! A new password for who forgot theirs: a page that asks for the address, a link by mail, a page that takes the password.
+//!
+//! * Whether somebody signs in with an address is not told: the answer is given before it is looked at.
+//! * The link begins with the address that the portal is configured to have, whatever a request says.
+//! * The new password signs nobody in: that is done as always, with the second factor where there is one.
+
+use std::net::IpAddr;
+
+use askama::Template;
+use axum::extract::{Form, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum_extra::extract::CookieJar;
+use billing::audit::{self, Actor, Entry, Risk};
+use billing::password_reset::{self, By, Request};
+use schemas::ids::UserId;
+use sqlx::Row as _;
+
+use super::{retry_after, too_early};
+use crate::auth::manage::{Change, put_password};
+use crate::auth::notice::How;
+use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, PreSession, device, find_for_sign_in};
+use crate::error::{Failure, PageError, page};
+use crate::state::AppState;
+
+/// The page that asks for the address.
+pub(super) const FORGOT: &str = "/forgot-password";
+
+#[derive(Template)]
+#[template(path = "forgot_password.html")]
+struct ForgotPage {
+    form_token: String,
+    /// It was asked for.
+    is_asked: bool,
+    sends_mail: bool,
+    problem: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Shown {
+    #[serde(default)]
+    asked: String,
+}
+
+/// Asks for the address.
+pub(super) async fn forgot(
+    State(state): State<AppState>,
+    Query(shown): Query<Shown>,
+    jar: CookieJar,
+) -> Result<Response, PageError> {
+    let (form_token, jar) = PreSession::issue(&state, jar);
+    let body = page(&ForgotPage {
+        form_token,
+        is_asked: !shown.asked.is_empty(),
+        sends_mail: state.sends_mail(),
+        problem: None,
+    })?;
+    Ok((jar, body).into_response())
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Address {
+    #[serde(default)]
+    csrf_token: String,
+    #[serde(default)]
+    email: String,
+}
+
+/// Mails a link, if there is whom to mail it to.
+pub(super) async fn ask(
+    State(state): State<AppState>,
+    agent: Agent,
+    jar: CookieJar,
+    Form(form): Form<Address>,
+) -> Result<Response, PageError> {
+    PreSession::check(&state, &jar, &form.csrf_token)?;
+    let taken = state
+        .link_throttle()
+        .take(Guesser::Stranger(agent.ip), "", state.now_ms());
+    if let Err(retry_after_s) = taken {
+        tracing::warn!(ip = %agent.ip, "links by mail held back");
+        let body = page(&ForgotPage {
+            form_token: form.csrf_token,
+            is_asked: false,
+            sends_mail: state.sends_mail(),
+            problem: Some(too_early(retry_after_s)),
+        })?;
+        return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after(retry_after_s), body).into_response());
+    }
+    let Ok(permit) = state.links().try_acquire_owned() else {
+        return Err(Failure::TooManyRequests { retry_after_s: 1 }.into());
+    };
+    state.sign_in_counts().link_asked();
+    let state = state.clone();
+    // The answer waits for nothing that is done about the address: it says as little as its text does. What is lost when the
+    // process ends now is asked for again.
+    tokio::spawn(async move {
+        if let Err(failure) = request(&state, &form.email, agent.ip).await {
+            let error: &(dyn std::error::Error + 'static) = &failure;
+            tracing::error!(
+                error,
+                "a link to set a new password was asked for and could not be mailed"
+            );
+        }
+        drop(permit);
+    });
+    Ok(Redirect::to("/forgot-password?asked=yes").into_response())
+}
+
+/// Asks for a mail, and notes that in the audit log.
+async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failure> {
+    let Some(candidate) = find_for_sign_in(state.db(), email).await? else {
+        tracing::info!(%ip, "a link was asked for an address that nobody signs in with");
+        return Ok(());
+    };
+    let (now_ms, ip) = (state.now_ms(), ip.to_canonical().to_string());
+    let mut transaction = state.db().begin_write().await?;
+    match password_reset::request(&mut transaction, candidate.user, By::Anybody, &ip, now_ms).await? {
+        Request::Mailed => {}
+        refused @ (Request::Nobody | Request::TooMany { .. }) => {
+            tracing::info!(%ip, user = %candidate.user, ?refused, "no link is mailed");
+            return Ok(transaction.rollback().await?);
+        }
+    }
+    let entry = Entry {
+        actor: Actor {
+            name: "somebody who is not signed in",
+            user: None,
+            ip: &ip,
+        },
+        action: "user.password_reset_request",
+        subject: &candidate.user.to_string(),
+        change: serde_json::json!({}),
+        risk: Risk::Normal,
+    };
+    audit::record(&mut transaction, entry, now_ms)
+        .await
+        .map_err(|error| Failure::internal("record that a link was asked for")(error.into()))?;
+    Ok(transaction.commit().await?)
+}
+
+/// Whose password is set.
+struct Whose {
+    user: UserId,
+    email: String,
+    name: String,
+}
+
+#[derive(Template)]
+#[template(path = "reset_password.html")]
+struct ResetPage {
+    form_token: String,
+    /// `None`: the link cannot be used.
+    whose: Option<Whose>,
+    min_password_chars: usize,
+    problem: Option<String>,
+}
+
+/// Whose password a link sets. Links that are no good are counted: one of 256 random bits is not found, and nobody is to try.
+async fn whose(state: &AppState, agent: &Agent, token: &str) -> Result<Option<Whose>, Failure> {
+    let (guesser, now_ms) = (Guesser::Stranger(agent.ip), state.now_ms());
+    if let Err(retry_after_s) = state.link_throttle().take(guesser, "", now_ms) {
+        return Err(Failure::TooManyRequests { retry_after_s });
+    }
+    let Some(user) = password_reset::pending(state.db().pool(), token, now_ms).await? else {
+        return Ok(None);
+    };
+    state.link_throttle().succeeded(guesser, "");
+    let row = sqlx::query("SELECT email, name FROM users WHERE id = $1")
+        .bind(user.0)
+        .fetch_one(state.db().pool())
+        .await?;
+    Ok(Some(Whose {
+        user,
+        email: row.try_get("email")?,
+        name: row.try_get("name")?,
+    }))
+}
+
+fn void() -> Result<Response, PageError> {
+    let body = page(&ResetPage {
+        form_token: String::new(),
+        whose: None,
+        min_password_chars: MIN_PASSWORD_CHARS,
+        problem: None,
+    })?;
+    Ok((StatusCode::NOT_FOUND, body).into_response())
+}
+
+/// What the link in the mail opens. Nothing is changed by it.
+pub(super) async fn link(
+    State(state): State<AppState>,
+    agent: Agent,
+    Path(token): Path<String>,
+    jar: CookieJar,
+) -> Result<Response, PageError> {
+    let Some(whose) = whose(&state, &agent, &token).await? else {
+        return void();
+    };
+    let (form_token, jar) = PreSession::issue(&state, jar);
+    let body = page(&ResetPage {
+        form_token,
+        whose: Some(whose),
+        min_password_chars: MIN_PASSWORD_CHARS,
+        problem: None,
+    })?;
+    Ok((jar, body).into_response())
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct NewPassword {
+    #[serde(default)]
+    csrf_token: String,
+    #[serde(default)]
+    new: String,
+    #[serde(default)]
+    again: String,
+}
+
+/// Its form: sets the password, ends every session, and leads to the page that signs in.
+pub(super) async fn set(
+    State(state): State<AppState>,
+    agent: Agent,
+    Path(token): Path<String>,
+    jar: CookieJar,
+    Form(form): Form<NewPassword>,
+) -> Result<Response, PageError> {
+    PreSession::check(&state, &jar, &form.csrf_token)?;
+    let Some(whose) = whose(&state, &agent, &token).await? else {
+        return void();
+    };
+    let hash = if form.new == form.again {
+        match NewHash::of(&form.new, &whose.email, &whose.name).await {
+            Ok(hash) => Ok(hash),
+            Err(error @ PasswordError::Hash(_)) => {
+                return Err(Failure::internal("hash a password")(error.into()).into());
+            }
+            Err(error) => Err(format!("Not set: {error}.")),
+        }
+    } else {
+        Err("The new password was not repeated alike.".to_owned())
+    };
+    let hash = match hash {
+        Ok(hash) => hash,
+        Err(problem) => {
+            let body = page(&ResetPage {
+                form_token: form.csrf_token,
+                whose: Some(whose),
+                min_password_chars: MIN_PASSWORD_CHARS,
+                problem: Some(problem),
+            })?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response());
+        }
+    };
+    let ip = agent.ip_text();
+    let by = Change {
+        actor: Actor {
+            name: &whose.email,
+            user: Some(whose.user),
+            ip: &ip,
+        },
+        now_ms: state.now_ms(),
+    };
+    let mut transaction = state.db().begin_write().await?;
+    let taken = password_reset::take(&mut transaction, &token, by.now_ms).await?;
+    if taken != Some(whose.user) {
+        transaction.rollback().await?;
+        return void();
+    }
+    put_password(&mut transaction, whose.user, &hash, How::Reset, by).await?;
+    // Who reads the user's mail is no stranger: others' guesses do not hold them up here.
+    let jar = device::remember(&state, &mut transaction, jar, whose.user).await?;
+    transaction.commit().await?;
+    state.sign_in_counts().password_reset();
+    tracing::info!(ip = %agent.ip, user = %whose.user, "password set by a link");
+    Ok((jar, Redirect::to("/signin?done=password")).into_response())
+}
