@@ -5,6 +5,7 @@
 
 mod advice;
 mod portal;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::portal::PortalConfig;
+use self::secrets::hidden;
+pub(crate) use self::secrets::{DatabaseUrl, SecretsConfig};
 
 /// A register that takes longer is not there.
 const VIES_TIMEOUT_SECONDS_MAX: u64 = 120;
@@ -49,11 +52,14 @@ pub(crate) struct Config {
     /// Where journal, tables and the default database live.
     pub(crate) data_dir: PathBuf,
     /// `sqlite://…` or `postgres://…`; the data directory's own SQLite where absent.
-    pub(crate) database: Option<String>,
+    pub(crate) database: Option<DatabaseUrl>,
+    pub(crate) secrets: SecretsConfig,
     /// Networks of ours beside the prefixes that services hold.
     pub(crate) own_networks: Vec<IpNet>,
     /// Where the files of the tables lie.
     pub(crate) storage: StorageConfig,
+    /// Where backups go.
+    pub(crate) backup: StorageConfig,
     /// How long and how much of each table is kept.
     pub(crate) retention: RetentionConfig,
     pub(crate) collector: CollectorConfig,
@@ -147,6 +153,7 @@ pub(crate) struct PaymentsConfig {
 pub(crate) struct ViesConfig {
     pub(crate) enabled: bool,
     /// Where VIES answers.
+    #[serde(serialize_with = "secrets::url")]
     pub(crate) base_url: String,
     /// How long it may take.
     pub(crate) timeout_seconds: u64,
@@ -198,7 +205,7 @@ pub(crate) struct PaypalSettings {
     #[serde(default)]
     pub(crate) webhook_id: String,
     /// Where PayPal answers.
-    #[serde(default = "paypal_base_url")]
+    #[serde(default = "paypal_base_url", serialize_with = "secrets::url")]
     pub(crate) base_url: String,
 }
 
@@ -210,7 +217,7 @@ impl std::fmt::Debug for PaypalSettings {
     /// Without the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PaypalSettings")
-            .field("base_url", &self.base_url)
+            .field("base_url", &schemas::db::without_password(&self.base_url))
             .finish_non_exhaustive()
     }
 }
@@ -225,13 +232,8 @@ pub(crate) struct StripeSettings {
     #[serde(default, serialize_with = "hidden")]
     pub(crate) webhook_secret: String,
     /// Where Stripe answers.
-    #[serde(default = "stripe_base_url")]
+    #[serde(default = "stripe_base_url", serialize_with = "secrets::url")]
     pub(crate) base_url: String,
-}
-
-/// `ezscale config show` does not show secrets.
-fn hidden<S: serde::Serializer>(secret: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(if secret.is_empty() { "" } else { "(hidden)" })
 }
 
 fn stripe_base_url() -> String {
@@ -242,7 +244,7 @@ impl std::fmt::Debug for StripeSettings {
     /// Without the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StripeSettings")
-            .field("base_url", &self.base_url)
+            .field("base_url", &schemas::db::without_password(&self.base_url))
             .finish_non_exhaustive()
     }
 }
@@ -285,8 +287,10 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("ezscale-data"),
             database: None,
+            secrets: SecretsConfig::default(),
             own_networks: Vec::new(),
             storage: StorageConfig::default(),
+            backup: StorageConfig::default(),
             retention: RetentionConfig::default(),
             collector: CollectorConfig::default(),
             metering: MeteringSettings::default(),
@@ -320,20 +324,42 @@ impl Config {
     /// Reads and checks a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
-        Config::parse(&text).with_context(|| format!("configuration {}", path.display()))
+        let config = Config::parse(&text).with_context(|| format!("configuration {}", path.display()))?;
+        if config.has_secrets() {
+            secrets::refuse_readable(path)?;
+        }
+        Ok(config)
     }
 
     /// Parses and checks a text.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Config> {
-        let config: Config = toml::from_str(text)?;
+        let config: Config = toml::from_str(text).map_err(|error| secrets::parse_error(text, error))?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether it holds what nobody else may read.
+    fn has_secrets(&self) -> bool {
+        let in_database = |url: &DatabaseUrl| schemas::db::without_password(url.reveal()) != url.reveal();
+        let in_snmp = |exporter: &ExporterConfig| {
+            let snmp = exporter.snmp.as_ref();
+            snmp.is_some_and(|snmp| snmp.community.is_some() || snmp.auth_password.is_some())
+        };
+        self.database.as_ref().is_some_and(in_database)
+            || self.storage.secret_access_key.is_some()
+            || self.backup.secret_access_key.is_some()
+            || self.mail.smtp_url.is_some()
+            || !self.portal.metrics_token.is_empty()
+            || self.payments.stripe.is_some()
+            || self.payments.paypal.is_some()
+            || self.exporters.iter().any(in_snmp)
     }
 
     /// What no type can rule out.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.collector.validate()?;
-        self.storage.validate()?;
+        self.storage.validate().context("[storage]")?;
+        self.backup.validate().context("[backup]")?;
         self.retention.validate()?;
         self.mail.validate()?;
         self.sessions.validate()?;
@@ -512,7 +538,7 @@ impl Config {
 
     pub(crate) fn database_url(&self) -> String {
         match &self.database {
-            Some(url) => url.clone(),
+            Some(url) => url.reveal().to_owned(),
             None => schemas::db::Database::default_url(&self.data_dir),
         }
     }

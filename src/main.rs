@@ -1,6 +1,7 @@
 //! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
 
 mod attachments;
+mod backup;
 mod billing_jobs;
 mod commands;
 mod config;
@@ -10,6 +11,7 @@ mod log_limit;
 mod options;
 mod outbox;
 mod output;
+mod private;
 mod storage;
 mod vat_job;
 
@@ -54,6 +56,12 @@ enum Command {
     Invoice(commands::invoice::Args),
     /// Print an example, check or show the configuration
     Config(commands::config::Args),
+    /// Back up database and tables beside a running server, to a folder or S3; list, verify and prune backups
+    Backup(commands::backup::Args),
+    /// Restore a backup into a new data folder
+    Restore(commands::restore::Args),
+    /// Show and rotate the key under which secrets are stored
+    Secrets(commands::secrets::Args),
     /// Manage people who sign in
     User(commands::user::Args),
     /// Manage customers
@@ -97,6 +105,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    private::keep_to_ourselves();
     let cli = Cli::parse();
     // The demo tells what it does in words and bars; everything else logs.
     let log = if matches!(cli.command, Command::Demo(_)) {
@@ -125,6 +134,9 @@ fn main() -> ExitCode {
             Command::Check(args) => commands::check::run(args).await,
             Command::Invoice(args) => commands::invoice::run(args).await,
             Command::Config(args) => commands::config::run(args),
+            Command::Backup(args) => commands::backup::run(args).await,
+            Command::Restore(args) => commands::restore::run(args).await,
+            Command::Secrets(args) => commands::secrets::run(args).await,
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,
             Command::Service(args) => commands::service::run(args).await,

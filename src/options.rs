@@ -15,9 +15,11 @@ use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
 use schemas::metering::MeteringConfig;
+use schemas::secret::{self, KeyFile};
 
-use crate::config::Config;
+use crate::config::{Config, DatabaseUrl};
 use crate::log_limit::LogLimit;
+use crate::private;
 
 /// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
 const PROBE_BYTES: usize = 256 << 10;
@@ -74,7 +76,7 @@ pub(crate) struct Data {
     pub(crate) data_dir: Option<PathBuf>,
     /// Relational database: sqlite:///path or postgres://user@host/name [default: SQLite in the data folder]
     #[arg(long, env = "EZSCALE_DATABASE", value_name = "URL", hide_env_values = true)]
-    pub(crate) database: Option<String>,
+    pub(crate) database: Option<DatabaseUrl>,
 }
 
 /// Where the collector listens.
@@ -100,6 +102,21 @@ impl Data {
 
     /// The configuration with the flags applied, and the data folder made.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        if self.config.is_none() {
+            // The configuration lies in the data folder: what an earlier version left is made private before it is judged.
+            let data_dir = self.data_dir.clone().unwrap_or(Config::default().data_dir);
+            if data_dir.exists() {
+                private::secure(&data_dir)?;
+            }
+        }
+        let mut config = self.read()?;
+        private::secure(&config.data_dir)?;
+        config.interfaces = known_interfaces(&config.data_dir);
+        Ok(config)
+    }
+
+    /// The configuration with the flags applied; no folder is touched.
+    pub(crate) fn read(&self) -> anyhow::Result<Config> {
         let mut config = match self.config_path() {
             Some(path) => Config::read(&path)?,
             None => Config::default(),
@@ -110,9 +127,6 @@ impl Data {
         if self.database.is_some() {
             config.database.clone_from(&self.database);
         }
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("make the data folder {}", config.data_dir.display()))?;
-        config.interfaces = known_interfaces(&config.data_dir);
         Ok(config)
     }
 
@@ -134,10 +148,42 @@ impl Data {
     /// The configuration and its open database.
     pub(crate) async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
         let config = self.config()?;
-        let database = Database::open(&config.database_url()).await?;
+        let database = open_database(&config, self.config_path().as_deref()).await?;
         billing::vat::switch(&database, config.vies.enabled).await?;
         Ok((config, database))
     }
+
+    /// The configuration and the key file of its secrets.
+    pub(crate) fn key_file(&self, config: &Config) -> KeyFile {
+        config.secrets.key_file(self.config_path().as_deref(), &config.data_dir)
+    }
+}
+
+/// A configuration's database, with its secrets. The key file is made where there is none and nothing is sealed yet; what
+/// earlier versions stored as it is gets sealed.
+pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -> anyhow::Result<Database> {
+    let file = config.secrets.key_file(config_path, &config.data_dir);
+    let database = Database::open(&config.database_url()).await?;
+    let (database, unlocked) = secret::unlock(database, &file)
+        .await
+        .context("open the secrets in the database")?;
+    let path = file.path().display();
+    if unlocked.is_new {
+        tracing::warn!(
+            key_file = %path,
+            "a key was made for the secrets in the database: keep a copy of it apart from the backups, which need it"
+        );
+    }
+    if unlocked.sealed > 0 {
+        tracing::info!(
+            values = unlocked.sealed,
+            "secrets that were stored as they are have been sealed"
+        );
+    }
+    if unlocked.remains {
+        tracing::warn!("run VACUUM on the database: its files may still hold secrets as they were stored before");
+    }
+    Ok(database)
 }
 
 impl Listen {

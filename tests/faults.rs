@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -525,7 +526,8 @@ fn f1_tables_that_are_not_mounted_are_not_begun_anew() {
     let (data, mut model) = stored();
     let (tables, away) = (data.path().join("tables"), data.scratch().join("away"));
     std::fs::rename(&tables, &away).expect("the tables can be moved");
-    std::fs::create_dir(&tables).expect("an empty mount point");
+    let mut private = std::fs::DirBuilder::new();
+    private.mode(0o700).create(&tables).expect("an empty mount point");
     let said = refusal(&data);
     assert!(said.contains("mount or restore that folder"), "{said}");
     std::fs::remove_dir_all(&tables).expect("the mount point can be removed");
@@ -574,6 +576,8 @@ fn a_lost_journal_id_is_refused_while_segments_need_it() {
         "{said}"
     );
     std::fs::write(&id, text).expect("the id can be restored");
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&id, private).expect("as it was");
     let process = collect().on(&data);
     model.send(Targets::of(&process), SETTLE_DATAGRAMS, DATAGRAM_INTERVAL);
     process.terminate();

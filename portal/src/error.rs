@@ -143,6 +143,15 @@ impl From<billing::event::EventError> for Failure {
     }
 }
 
+impl From<schemas::secret::SecretError> for Failure {
+    fn from(source: schemas::secret::SecretError) -> Failure {
+        Failure::Internal {
+            context: "seal or open a secret",
+            source: source.into(),
+        }
+    }
+}
+
 impl From<analytics::AnalyticsError> for Failure {
     fn from(source: analytics::AnalyticsError) -> Failure {
         Failure::Internal {

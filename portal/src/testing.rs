@@ -69,7 +69,10 @@ impl TestPortal {
     async fn build(fill: impl FnOnce(&std::path::Path), secure_cookies: bool, gateways: Gateways) -> TestPortal {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path());
-        let db = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        let db = Database::open(&Database::default_url(dir.path()))
+            .await
+            .unwrap()
+            .with_vault(schemas::secret::Vault::random().unwrap());
         let (_, metering) = tokio::sync::watch::channel(Arc::new(MeteringConfig::default()));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
         let options = Options {

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
 
+use crate::secret::Vault;
+
 /// Migrations in order; a released one never changes.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "schema", include_str!("../sql/001_schema.sql")),
@@ -37,6 +39,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (15, "value dates", include_str!("../sql/015_value_dates.sql")),
     (16, "paused charges", include_str!("../sql/016_paused_charges.sql")),
     (17, "sign-in", include_str!("../sql/017_sign_in.sql")),
+    (18, "secret keys", include_str!("../sql/018_secret_keys.sql")),
 ];
 
 /// Connections kept open at most.
@@ -79,6 +82,7 @@ pub enum Backend {
 pub struct Database {
     pool: AnyPool,
     backend: Backend,
+    vault: Vault,
 }
 
 impl Database {
@@ -91,7 +95,11 @@ impl Database {
         let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Backend::Sqlite,
             Some("postgres" | "postgresql") => Backend::Postgres,
-            _ => return Err(DatabaseError::UnknownScheme { url: redacted(url) }),
+            _ => {
+                return Err(DatabaseError::UnknownScheme {
+                    url: without_password(url),
+                });
+            }
         };
         let open_url = match backend {
             Backend::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
@@ -125,10 +133,14 @@ impl Database {
             .connect(&open_url)
             .await
             .map_err(|source| DatabaseError::Open {
-                url: redacted(url),
+                url: without_password(url),
                 source,
             })?;
-        let database = Database { pool, backend };
+        let database = Database {
+            pool,
+            backend,
+            vault: Vault::default(),
+        };
         database.migrate().await?;
         Ok(database)
     }
@@ -138,12 +150,28 @@ impl Database {
         format!("sqlite://{}", data_dir.join("ezscale.db").display())
     }
 
+    /// The schema version that this program knows.
+    pub fn known_version() -> i64 {
+        MIGRATIONS[MIGRATIONS.len() - 1].0
+    }
+
     pub fn pool(&self) -> &AnyPool {
         &self.pool
     }
 
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// The same with what seals and opens its secrets: see [`crate::secret::unlock`].
+    #[must_use]
+    pub fn with_vault(self, vault: Vault) -> Database {
+        Database { vault, ..self }
+    }
+
+    /// What seals and opens the secrets in it.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// Starts a transaction that will write. On SQLite it takes the write lock at once, so that it never fails half way
@@ -240,12 +268,34 @@ pub async fn next_ids(connection: &mut AnyConnection, sequence: &str, count: i64
     .try_get(0)
 }
 
-/// A URL without its password, for messages.
-fn redacted(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
+/// A URL without its passwords, for messages: neither before the host nor among the parameters.
+pub fn without_password(url: &str) -> String {
+    let (base, query) = match url.split_once('?') {
+        // A password may hold an unescaped question mark: then the @ before the host comes after it.
+        Some((base, query)) if base.contains('@') || !query.contains('@') => (base, Some(query)),
+        _ => (url, None),
+    };
+    let mut text = match (base.find("://"), base.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            let (scheme, user_info, host) = (&base[..scheme], &base[scheme + 3..at], &base[at..]);
+            match user_info.split_once(':') {
+                Some((user, _)) => format!("{scheme}://{user}:(hidden){host}"),
+                None => base.to_owned(),
+            }
+        }
+        _ => base.to_owned(),
+    };
+    for (number, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        text.push(if number == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, _)) if name.to_lowercase().contains("pass") => {
+                text.push_str(name);
+                text.push_str("=(hidden)");
+            }
+            _ => text.push_str(parameter),
+        }
     }
+    text
 }
 
 #[cfg(test)]
@@ -345,5 +395,23 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("sqlite://") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_passwords() {
+        for (url, shown) in [
+            ("sqlite:///var/lib/ezscale.db", "sqlite:///var/lib/ezscale.db"),
+            ("postgres://ez@db/x", "postgres://ez@db/x"),
+            ("postgres://ez:p@db:5432/x", "postgres://ez:(hidden)@db:5432/x"),
+            ("postgres://ez:p@s@db/x", "postgres://ez:(hidden)@db/x"),
+            ("postgres://ez:p?s@db/x", "postgres://ez:(hidden)@db/x"),
+            (
+                "postgres://ez@db/x?password=a@b&sslmode=require",
+                "postgres://ez@db/x?password=(hidden)&sslmode=require",
+            ),
+            ("https://me:p@s3.example.net", "https://me:(hidden)@s3.example.net"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
     }
 }

@@ -64,6 +64,24 @@ pub const PAYMENT_POINTS: &[&str] = &[
     "reconcile.again",
 ];
 
+/// The points of a rotation of keys: the new key is in the file; it is the one that seals; a batch is sealed under it; the
+/// database has forgotten the old one.
+pub const SECRET_POINTS: &[&str] = &[
+    "secrets.key_added",
+    "secrets.key_current",
+    "secrets.sealed",
+    "secrets.key_forgotten",
+];
+/// The points of a backup (the database is written; a file is; everything but the manifest is) and of a restore (a file is
+/// written; everything is checked, nothing is in place).
+pub const BACKUP_POINTS: &[&str] = &[
+    "backup.database",
+    "backup.file",
+    "backup.complete",
+    "restore.file",
+    "restore.checked",
+];
+
 /// Ends the process here if it was asked to.
 #[cfg(debug_assertions)]
 pub fn at(point: &'static str) {
@@ -78,17 +96,27 @@ pub fn at(point: &'static str) {
             .chain(OUTBOX_POINTS)
             .chain(PAYMENT_POINTS)
             .chain(REWRITE_POINTS)
+            .chain(SECRET_POINTS)
+            .chain(BACKUP_POINTS)
             .find(|point| **point == name)
             .zip(passes.parse().ok().filter(|passes| *passes > 0));
         assert!(
             wanted.is_some(),
-            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?} {PAYMENT_POINTS:?} {REWRITE_POINTS:?}"
+            "EZSCALE_FAULT={text} is not POINT[:N]: {POINTS:?} {OUTBOX_POINTS:?} {PAYMENT_POINTS:?} {REWRITE_POINTS:?} \
+             {SECRET_POINTS:?} {BACKUP_POINTS:?}"
         );
         wanted.map(|(point, passes)| (*point, passes))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
 
-    let all = [POINTS, OUTBOX_POINTS, PAYMENT_POINTS, REWRITE_POINTS];
+    let all = [
+        POINTS,
+        OUTBOX_POINTS,
+        PAYMENT_POINTS,
+        REWRITE_POINTS,
+        SECRET_POINTS,
+        BACKUP_POINTS,
+    ];
     let mut listed = all.into_iter().flatten();
     debug_assert!(listed.any(|listed| *listed == point), "{point} is listed");
     let Some((_, at_pass)) = WANTED.filter(|(wanted, _)| *wanted == point) else {

@@ -10,6 +10,7 @@
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`trial`]: what
 //!   something would do to it.
+//! * [`secret`]: secrets at rest, sealed under a key file.
 //! * [`clock`]: what time it is; a test can say.
 //! * [`fault`]: crashes at named points, for tests.
 
@@ -30,6 +31,7 @@ pub mod names;
 pub mod percent;
 pub mod period;
 pub mod sampling;
+pub mod secret;
 pub mod table;
 pub mod tables;
 pub mod trial;

@@ -2,6 +2,7 @@
 
 pub(crate) mod attack;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod clock;
@@ -21,6 +22,8 @@ pub(crate) mod payment;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod replay;
+pub(crate) mod restore;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod simulate;

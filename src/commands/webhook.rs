@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 url: &url,
                 event_types: &event_types,
             };
-            let (endpoint, secret) = webhook::add(&mut transaction, new, now_ms).await?;
+            let (endpoint, secret) = webhook::add(&mut transaction, database.vault(), new, now_ms).await?;
             let change = serde_json::json!({ "after": endpoint });
             note(
                 &mut transaction,
@@ -138,7 +138,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let secret = webhook::rotate(&mut transaction, endpoint, Owner::Anybody, now_ms).await?;
+            let secret = webhook::rotate(&mut transaction, database.vault(), endpoint, Owner::Anybody, now_ms).await?;
             let change = serde_json::json!({ "changed": "secret" });
             note(
                 &mut transaction,

@@ -102,7 +102,7 @@ fn of_exporter(exporter: &ExporterConfig, config: &Config, lines: &mut Vec<Strin
 
 /// What of `new` a running process goes on without.
 pub(super) fn changes_that_need_a_restart(old: &Config, new: &Config) -> Vec<String> {
-    // Compared as they are written: secrets are shown as such and compared apart.
+    // Compared as they are written, without secrets.
     let sections = |config: &Config| -> BTreeMap<String, toml::Value> {
         match toml::Value::try_from(config) {
             Ok(toml::Value::Table(table)) => table.into_iter().collect(),
@@ -133,6 +133,10 @@ pub(super) fn changes_that_need_a_restart(old: &Config, new: &Config) -> Vec<Str
             }
             _ => lines.push(line(name)),
         }
+    }
+    // Its password is not shown.
+    if old.database != new.database && before.get("database") == after.get("database") {
+        lines.push(line("database"));
     }
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
         lines.push(line(name));

@@ -15,7 +15,7 @@ const MAX_CONNECTIONS: usize = 65_536;
 /// A shorter token could be guessed.
 const MIN_TOKEN_CHARS: usize = 20;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PortalConfig {
     /// Address the portal listens on.
@@ -40,6 +40,16 @@ pub(crate) struct PortalConfig {
     /// A bearer token that opens `/metrics`.
     #[serde(serialize_with = "hidden", skip_serializing_if = "String::is_empty")]
     pub(crate) metrics_token: String,
+}
+
+impl std::fmt::Debug for PortalConfig {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortalConfig")
+            .field("http", &self.http)
+            .field("public_url", &self.public_url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for PortalConfig {

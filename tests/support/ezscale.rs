@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -40,6 +41,8 @@ impl DataDir {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("ezscale-")
+            // Configurations with secrets lie in it: they are refused where others can read them.
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .expect("a temporary directory can be made");
         Self {

@@ -317,7 +317,12 @@ impl Worker<'_> {
         if endpoint.disabled_at_ms.is_some() {
             return Ok(Outcome::Never("the endpoint is disabled".to_owned()));
         }
-        let secrets = webhook::secrets(self.database.pool(), id, self.now_ms).await?;
+        let secrets = match webhook::secrets(self.database, id, self.now_ms).await {
+            Ok(secrets) => secrets,
+            // Of this endpoint alone: the others must not wait for it.
+            Err(webhook::WebhookError::Secret(error)) => return Ok(Outcome::Later(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
         let body = webhook::body(event);
         let headers = webhook::headers(event, due.id, &secrets, &body, self.now_ms);
         Ok(match self.client.post(&endpoint.url, headers, body).await {

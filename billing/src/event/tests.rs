@@ -21,7 +21,10 @@ struct World {
 /// Two customers, Ada in Berlin and Ben in UTC, and one admin.
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+    let database = Database::open(&Database::default_url(folder.path()))
+        .await
+        .unwrap()
+        .with_vault(schemas::secret::Vault::random().unwrap());
     for (id, name, zone) in [(ADA, "ada", "Europe/Berlin"), (BEN, "ben", "UTC")] {
         sqlx::query(
             "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
@@ -75,7 +78,9 @@ impl World {
             url: &url,
             event_types: types,
         };
-        let (endpoint, secret) = webhook::add(&mut transaction, new, NOW_MS).await.unwrap();
+        let (endpoint, secret) = webhook::add(&mut transaction, self.database.vault(), new, NOW_MS)
+            .await
+            .unwrap();
         transaction.commit().await.unwrap();
         (endpoint.id, secret)
     }
@@ -484,11 +489,24 @@ async fn after_a_rotation_both_secrets_sign_for_a_day() {
     let receiver = Receiver::start(&[]).await;
     let (endpoint, old) = world.endpoint(Some(ADA), &receiver.url, &[]).await;
     let mut transaction = world.database.begin_write().await.unwrap();
-    let foreign = webhook::rotate(&mut transaction, endpoint, Owner::Customer(BEN), NOW_MS).await;
+    let foreign = webhook::rotate(
+        &mut transaction,
+        world.database.vault(),
+        endpoint,
+        Owner::Customer(BEN),
+        NOW_MS,
+    )
+    .await;
     assert!(foreign.is_err(), "S1");
-    let new = webhook::rotate(&mut transaction, endpoint, Owner::Customer(ADA), NOW_MS)
-        .await
-        .unwrap();
+    let new = webhook::rotate(
+        &mut transaction,
+        world.database.vault(),
+        endpoint,
+        Owner::Customer(ADA),
+        NOW_MS,
+    )
+    .await
+    .unwrap();
     transaction.commit().await.unwrap();
     for (at_ms, secrets) in [
         (NOW_MS + webhook::ROTATION_MS - 1, vec![&new, &old]),
@@ -745,12 +763,20 @@ async fn endpoints_are_limited_and_told_only_what_customers_may_hear() {
         url: &url,
         event_types,
     };
-    let hidden = webhook::add(&mut connection, new(&[EventType::HighRiskAction]), NOW_MS).await;
+    let hidden = webhook::add(
+        &mut connection,
+        world.database.vault(),
+        new(&[EventType::HighRiskAction]),
+        NOW_MS,
+    )
+    .await;
     assert!(hidden.unwrap_err().to_string().contains("admin.high_risk_action"));
     for _ in 0..webhook::MAX_ENDPOINTS {
-        webhook::add(&mut connection, new(&[]), NOW_MS).await.unwrap();
+        webhook::add(&mut connection, world.database.vault(), new(&[]), NOW_MS)
+            .await
+            .unwrap();
     }
-    let one_more = webhook::add(&mut connection, new(&[]), NOW_MS).await;
+    let one_more = webhook::add(&mut connection, world.database.vault(), new(&[]), NOW_MS).await;
     assert!(matches!(one_more, Err(WebhookError::TooMany)), "{one_more:?}");
     webhook::remove(&mut connection, EndpointId(3), Owner::Customer(ADA))
         .await

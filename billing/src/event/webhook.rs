@@ -18,8 +18,10 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use schemas::db::next_id;
+use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, DeliveryId, EndpointId};
+use schemas::secret::{SecretError, Vault, WEBHOOK, WEBHOOK_PREVIOUS};
+use schemas::table::Secret;
 use sha2::Sha256;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -40,6 +42,8 @@ const SECRET_BYTES: usize = 32;
 pub enum WebhookError {
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
+    #[error("seal or open its secret")]
+    Secret(#[from] SecretError),
     #[error("read its event types")]
     Event(#[from] EventError),
     #[error("{url:?} cannot be an endpoint: {why}")]
@@ -91,14 +95,8 @@ impl Endpoint {
 }
 
 /// The secrets that sign at a time. Never shown.
-#[derive(Clone)]
-pub struct Secrets(Vec<String>);
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(not shown)")
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Secrets(Vec<Secret>);
 
 /// An endpoint to be added.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,6 +112,7 @@ pub struct NewEndpoint<'a> {
 /// When the customer has too many, or asks for events that are not told to customers.
 pub async fn add(
     connection: &mut AnyConnection,
+    vault: &Vault,
     new: NewEndpoint<'_>,
     now_ms: i64,
 ) -> Result<(Endpoint, String), WebhookError> {
@@ -133,6 +132,7 @@ pub async fn add(
         return Err(WebhookError::TooMany);
     }
     let secret = new_secret();
+    let sealed = vault.seal(&mut *connection, WEBHOOK, id.0, &secret).await?;
     sqlx::query(
         "INSERT INTO webhook_endpoints (id, customer_id, url, secret, event_types, created_at_ms, failures) \
          VALUES ($1, $2, $3, $4, $5, $6, 0)",
@@ -140,7 +140,7 @@ pub async fn add(
     .bind(id.0)
     .bind(new.customer.map(|customer| customer.0))
     .bind(new.url.as_str())
-    .bind(&secret)
+    .bind(sealed)
     .bind(serde_json::json!(new.event_types).to_string())
     .bind(now_ms)
     .execute(connection)
@@ -163,20 +163,36 @@ pub async fn add(
 /// [`WebhookError::NoEndpoint`] when `of` has none of this id.
 pub async fn rotate(
     connection: &mut AnyConnection,
+    vault: &Vault,
     id: EndpointId,
     of: Owner,
     now_ms: i64,
 ) -> Result<String, WebhookError> {
     endpoint(&mut *connection, id, of).await?;
+    // The first to change it: another rotation waits for this one.
+    let stored: String =
+        sqlx::query_scalar("UPDATE webhook_endpoints SET secret = secret WHERE id = $1 RETURNING secret")
+            .bind(id.0)
+            .fetch_one(&mut *connection)
+            .await?;
+    let previous = match vault.open(WEBHOOK, id.0, &stored) {
+        Ok(before) => {
+            let sealed = vault.seal(&mut *connection, WEBHOOK_PREVIOUS, id.0, before.reveal());
+            Some(sealed.await?)
+        }
+        // What does not open signs nothing: this is how an endpoint gets out of that.
+        Err(SecretError::NotOpened { .. } | SecretError::NotSealed { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     let secret = new_secret();
-    sqlx::query(
-        "UPDATE webhook_endpoints SET previous_secret = secret, previous_until_ms = $1, secret = $2 WHERE id = $3",
-    )
-    .bind(now_ms + ROTATION_MS)
-    .bind(&secret)
-    .bind(id.0)
-    .execute(connection)
-    .await?;
+    let sealed = vault.seal(&mut *connection, WEBHOOK, id.0, &secret).await?;
+    sqlx::query("UPDATE webhook_endpoints SET previous_secret = $1, previous_until_ms = $2, secret = $3 WHERE id = $4")
+        .bind(previous)
+        .bind(now_ms + ROTATION_MS)
+        .bind(sealed)
+        .bind(id.0)
+        .execute(connection)
+        .await?;
     Ok(secret)
 }
 
@@ -270,16 +286,20 @@ pub(super) async fn listeners(
 }
 
 /// What signs for an endpoint now.
-pub(super) async fn secrets(db: impl AnyExecutor<'_>, id: EndpointId, now_ms: i64) -> Result<Secrets, WebhookError> {
+pub(super) async fn secrets(database: &Database, id: EndpointId, now_ms: i64) -> Result<Secrets, WebhookError> {
+    let vault = database.vault();
     let row = sqlx::query("SELECT secret, previous_secret, previous_until_ms FROM webhook_endpoints WHERE id = $1")
         .bind(id.0)
-        .fetch_optional(db)
+        .fetch_optional(database.pool())
         .await?
         .ok_or(WebhookError::NoEndpoint(id))?;
-    let mut secrets = vec![row.try_get("secret")?];
+    let stored: String = row.try_get("secret")?;
+    let mut secrets = vec![vault.open(WEBHOOK, id.0, &stored)?];
     let until_ms: Option<i64> = row.try_get("previous_until_ms")?;
-    if until_ms.is_some_and(|until_ms| now_ms < until_ms) {
-        secrets.extend(row.try_get::<Option<String>, _>("previous_secret")?);
+    if until_ms.is_some_and(|until_ms| now_ms < until_ms)
+        && let Some(previous) = row.try_get::<Option<String>, _>("previous_secret")?
+    {
+        secrets.push(vault.open(WEBHOOK_PREVIOUS, id.0, &previous)?);
     }
     Ok(Secrets(secrets))
 }
@@ -336,7 +356,11 @@ pub(super) fn headers(
 fn signature(secrets: &Secrets, body: &str, at_s: i64) -> String {
     let mut header = format!("t={at_s}");
     for secret in &secrets.0 {
-        let _ = write!(header, ",v1={}", hmac_hex(secret.as_bytes(), &format!("{at_s}.{body}")));
+        let _ = write!(
+            header,
+            ",v1={}",
+            hmac_hex(secret.reveal().as_bytes(), &format!("{at_s}.{body}"))
+        );
     }
     header
 }
@@ -372,14 +396,14 @@ mod tests {
             hmac_hex(b"Jefe", "what do ya want for nothing?"),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
-        let both = Secrets(vec!["whsec_new".to_owned(), "whsec_old".to_owned()]);
+        let both = Secrets(vec![Secret::new("whsec_new"), Secret::new("whsec_old")]);
         let header = signature(&both, "{}", 1_732_320_000);
         let parts: Vec<&str> = header.split(',').collect();
         assert_eq!(parts[0], "t=1732320000");
         assert_eq!(parts[1], format!("v1={}", hmac_hex(b"whsec_new", "1732320000.{}")));
         assert_eq!(parts[2], format!("v1={}", hmac_hex(b"whsec_old", "1732320000.{}")));
         assert_eq!(parts.len(), 3);
-        assert_eq!(format!("{both:?}"), "(not shown)");
+        assert!(!format!("{both:?}").contains("whsec"));
     }
 
     #[test]

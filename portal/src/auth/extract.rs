@@ -18,7 +18,7 @@ use crate::error::{ApiError, Failure, PageError};
 use crate::state::AppState;
 
 /// Anybody with a session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SignedIn {
     pub user: User,
     /// To be repeated by every form.
@@ -29,6 +29,15 @@ pub struct SignedIn {
     pub unread: i64,
     /// Billing is stopped, because the clock moved: staff is told on every page.
     pub billing_stopped: bool,
+}
+
+impl std::fmt::Debug for SignedIn {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignedIn")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SignedIn {

@@ -6,13 +6,14 @@
 //!     ◀──cancel──
 //! ```
 //!
-//! * The secret is stored as it is: whoever checks a code needs it, and the program has no key beside the database that it
-//!   could be kept under. Recovery codes are stored as hashes and shown once.
+//! * The secret is stored sealed, under the key file's key ([`schemas::secret`]): whoever checks a code needs it, whoever has
+//!   the database alone does not get it. Recovery codes are stored as hashes and shown once.
 //! * A code is accepted once: the step it belongs to must be later than the last one accepted, by compare-and-set. A recovery
 //!   code is deleted as it is used.
 
 use schemas::db::{Database, next_ids};
 use schemas::ids::UserId;
+use schemas::secret::{SecretError, TWO_FACTOR, Vault};
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, Row as _};
 
@@ -47,7 +48,7 @@ pub(crate) enum Means {
 }
 
 /// How far a user is.
-pub(crate) async fn second_factor_of(db: &Database, user: UserId) -> Result<SecondFactor, sqlx::Error> {
+pub(crate) async fn second_factor_of(db: &Database, user: UserId) -> Result<SecondFactor, SecretError> {
     let row = sqlx::query(
         "SELECT two_factor_at_ms, two_factor_secret, \
          (SELECT count(*) FROM recovery_codes r WHERE r.user_id = u.id) AS recovery_codes FROM users u WHERE id = $1",
@@ -56,26 +57,42 @@ pub(crate) async fn second_factor_of(db: &Database, user: UserId) -> Result<Seco
     .fetch_one(db.pool())
     .await?;
     let since_ms: Option<i64> = row.try_get("two_factor_at_ms")?;
-    let secret: Option<String> = row.try_get("two_factor_secret")?;
-    Ok(match (since_ms, secret.as_deref().and_then(Secret::stored)) {
+    let stored: Option<String> = row.try_get("two_factor_secret")?;
+    Ok(match (since_ms, stored) {
         (Some(since_ms), _) => SecondFactor::On {
             since_ms,
             recovery_codes: row.try_get("recovery_codes")?,
         },
-        (None, Some(secret)) => SecondFactor::Pending(secret),
+        (None, Some(stored)) => match opened(db.vault(), user, &stored)? {
+            Some(secret) => SecondFactor::Pending(secret),
+            None => SecondFactor::Off,
+        },
         (None, None) => SecondFactor::Off,
     })
 }
 
+/// The secret of a user, as stored.
+fn opened(vault: &Vault, user: UserId, stored: &str) -> Result<Option<Secret>, SecretError> {
+    let plain = vault.open(TWO_FACTOR, user.0, stored)?;
+    Ok(Secret::stored(plain.reveal()))
+}
+
 /// Makes a new secret, to be confirmed; nothing where the second factor is on.
-pub(crate) async fn begin(db: &Database, user: UserId) -> Result<(), sqlx::Error> {
+pub(crate) async fn begin(db: &Database, user: UserId) -> Result<(), SecretError> {
+    let secret = Secret::random();
+    let mut transaction = db.begin_write().await?;
+    let sealed = db
+        .vault()
+        .seal(&mut transaction, TWO_FACTOR, user.0, &secret.text())
+        .await?;
     sqlx::query(
         "UPDATE users SET two_factor_secret = $1, two_factor_step = 0 WHERE id = $2 AND two_factor_at_ms IS NULL",
     )
-    .bind(Secret::random().text())
+    .bind(sealed)
     .bind(user.0)
-    .execute(db.pool())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(())
 }
 
@@ -92,18 +109,20 @@ pub(crate) async fn cancel(db: &Database, user: UserId) -> Result<(), sqlx::Erro
 /// that were opened without a second factor end, but for the one with this token.
 pub(crate) async fn confirm(
     connection: &mut AnyConnection,
+    vault: &Vault,
     user: UserId,
     typed: &str,
     session_token: &str,
     now_ms: i64,
-) -> Result<Option<Vec<String>>, sqlx::Error> {
+) -> Result<Option<Vec<String>>, SecretError> {
     let row = sqlx::query("SELECT two_factor_secret FROM users WHERE id = $1 AND two_factor_at_ms IS NULL")
         .bind(user.0)
         .fetch_optional(&mut *connection)
         .await?;
     let stored: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
     let Some(stored) = stored else { return Ok(None) };
-    let step = Secret::stored(&stored).and_then(|secret| secret.step_of(&compact(typed), now_ms));
+    let secret = opened(vault, user, &stored)?;
+    let step = secret.and_then(|secret| secret.step_of(&compact(typed), now_ms));
     let Some(step) = step else { return Ok(None) };
     let turned_on = sqlx::query(
         "UPDATE users SET two_factor_at_ms = $1, two_factor_step = $2 \
@@ -129,10 +148,11 @@ pub(crate) async fn confirm(
 /// Accepts a code of the app or a recovery code, once; `None` where it is neither, or was used.
 pub(crate) async fn accept(
     connection: &mut AnyConnection,
+    vault: &Vault,
     user: UserId,
     typed: &str,
     now_ms: i64,
-) -> Result<Option<Means>, sqlx::Error> {
+) -> Result<Option<Means>, SecretError> {
     let code = compact(typed);
     if code.len() == RECOVERY_CHARS {
         let used = sqlx::query(
@@ -150,7 +170,8 @@ pub(crate) async fn accept(
         .fetch_optional(&mut *connection)
         .await?;
     let stored: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-    let secret = stored.as_deref().and_then(Secret::stored);
+    let Some(stored) = stored else { return Ok(None) };
+    let secret = opened(vault, user, &stored)?;
     let Some(step) = secret.and_then(|secret| secret.step_of(&code, now_ms)) else {
         return Ok(None);
     };

@@ -135,13 +135,23 @@ pub struct User {
 }
 
 /// A user to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewUser<'a> {
     pub email: &'a str,
     pub name: &'a str,
     pub role: Role,
     pub customer: Option<CustomerId>,
     pub password: &'a str,
+}
+
+impl std::fmt::Debug for NewUser<'_> {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewUser")
+            .field("email", &self.email)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Emails are compared without case and surrounding space.
@@ -226,7 +236,7 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> 
 }
 
 /// Somebody who wants to sign in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Candidate {
     pub(crate) user: UserId,
     pub(crate) role: Role,
@@ -235,6 +245,16 @@ pub(crate) struct Candidate {
     pub(crate) is_disabled: bool,
     /// The password alone is not enough.
     pub(crate) has_second_factor: bool,
+}
+
+impl std::fmt::Debug for Candidate {
+    /// Without the hash of the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidate")
+            .field("user", &self.user)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who has this email.

@@ -211,7 +211,7 @@ async fn add(
         url: &vetted,
         event_types: &chosen,
     };
-    let (endpoint, secret) = match webhook::add(&mut transaction, new, state.now_ms()).await {
+    let (endpoint, secret) = match webhook::add(&mut transaction, state.db().vault(), new, state.now_ms()).await {
         Ok(added) => added,
         Err(error) => {
             transaction.rollback().await?;
@@ -334,7 +334,7 @@ async fn rotate(
         transaction.rollback().await?;
         return Ok(Redirect::to(&href(id)).into_response());
     }
-    let secret = webhook::rotate(&mut transaction, id, owner, now_ms).await?;
+    let secret = webhook::rotate(&mut transaction, state.db().vault(), id, owner, now_ms).await?;
     transaction.commit().await?;
     let shown = ShownSecret {
         url: endpoint.url,

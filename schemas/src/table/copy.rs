@@ -188,6 +188,34 @@ impl Table {
     }
 }
 
+/// A snapshot as a text for a backup: what a manifest would say that had come to it by one commit.
+pub fn snapshot_text(snapshot: &Snapshot) -> String {
+    manifest::encode_copy(snapshot, "backup")
+}
+
+/// What [`snapshot_text`] wrote; `None` when it is damaged.
+pub fn snapshot_of_text(text: &[u8]) -> Option<Snapshot> {
+    manifest::decode_copy(text)
+}
+
+impl Table {
+    /// Begins a table that has no commit yet with a snapshot, whose files lie where they belong already.
+    ///
+    /// # Errors
+    /// When the table has commits; when the manifest cannot be written.
+    pub fn begin_with(&self, snapshot: Snapshot) -> Result<(), ManifestError> {
+        {
+            let _lock = manifest::lock(&self.dir.join("LOCK"))?;
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(path) = cache.refresh(&self.dir)?.files.keys().next() {
+                return Err(ManifestError::Exists { path: path.clone() });
+            }
+            cache.start(&self.dir, Some(snapshot))?;
+        }
+        self.write_copy(|_, _| Ok(()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

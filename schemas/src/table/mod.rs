@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+pub use copy::{snapshot_of_text, snapshot_text};
 pub use encode::{ColumnValues, EncodedColumn, Encoder, ROW_GROUP_ROWS, RowGroup, file_of};
 pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
 pub use retain::{

@@ -21,12 +21,13 @@ use billing::payment::Gateways;
 use collector::simulate::fleet::Fleet;
 use jiff::Timestamp;
 use schemas::clock::Clock;
-use schemas::db::Database;
 use schemas::window::{DAY_MS, WindowStart};
 
 use super::collect::{Running, StopSignal};
 use super::serve::{Portal, bind, start_billing, store_terms};
 use crate::config::Config;
+use crate::options::open_database;
+use crate::private;
 
 /// Lets the fleet be the same in every demo.
 const SEED: u64 = 7;
@@ -64,9 +65,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         std::fs::write(&config_path, config_text(&fleet)?)
             .with_context(|| format!("write {}", config_path.display()))?;
     }
+    private::secure(&args.data_dir)?;
     let mut config = Config::read(&config_path)?;
     config.data_dir.clone_from(&args.data_dir);
-    let database = Database::open(&config.database_url()).await?;
+    let database = open_database(&config, Some(&config_path)).await?;
     let now = Timestamp::now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
     let mut exporters = live::exporters(&fleet, history_end_ms - (args.days + 1) * DAY_MS);

@@ -208,7 +208,8 @@ pub(super) async fn confirm(
     let session = token_of(&state, &jar).unwrap_or_default();
     let now_ms = state.now_ms();
     let mut transaction = state.db().begin_write().await?;
-    let confirmed = second_factor::confirm(&mut transaction, who.user.id, &proof.code, &session, now_ms).await?;
+    let vault = state.db().vault();
+    let confirmed = second_factor::confirm(&mut transaction, vault, who.user.id, &proof.code, &session, now_ms).await?;
     let Some(codes) = confirmed else {
         transaction.rollback().await?;
         return two_factor_page(&state, &who, Some(("confirm", WRONG_CODE)), Vec::new(), false).await;
@@ -232,7 +233,8 @@ async fn missing(
         state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
     }
-    let accepted = second_factor::accept(&mut *connection, who.user.id, code, state.now_ms()).await?;
+    let vault = state.db().vault();
+    let accepted = second_factor::accept(&mut *connection, vault, who.user.id, code, state.now_ms()).await?;
     let Some(means) = accepted else {
         return Ok(Some(WRONG_CODE));
     };

@@ -112,7 +112,8 @@ pub(super) async fn check(
         is_known_device: device.is_some(),
     };
     let mut transaction = state.db().begin_write().await?;
-    let accepted = second_factor::accept(&mut transaction, pending.user, typed, now_ms).await?;
+    let vault = state.db().vault();
+    let accepted = second_factor::accept(&mut transaction, vault, pending.user, typed, now_ms).await?;
     let Some(means) = accepted else {
         attempts::note(&mut transaction, made, &agent, now_ms).await?;
         transaction.commit().await?;

@@ -6,7 +6,7 @@
 //! * Everything is bounded: connecting, each request, its retries, and the parts in flight. What fails is told to the
 //!   caller, who keeps what it has (the journal) and tries again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -150,12 +150,29 @@ impl Bucket {
 
     /// The first bytes of an object, at most `length`.
     pub(super) fn get_start(&self, name: &str, length: u64) -> io::Result<Bytes> {
+        self.get_range(name, 0..length)
+    }
+
+    /// A part of an object, as much of it as there is.
+    pub(super) fn get_range(&self, name: &str, range: std::ops::Range<u64>) -> io::Result<Bytes> {
         let (store, path) = (self.store.clone(), ObjectPath::from(name));
         let options = GetOptions {
-            range: Some(GetRange::Bounded(0..length)),
+            range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
         self.wait(async move { store.get_opts(&path, options).await?.bytes().await })
+    }
+
+    /// Objects below a folder with their sizes.
+    pub(super) fn list(&self, folder: &str) -> io::Result<BTreeMap<String, u64>> {
+        let (store, prefix) = (self.store.clone(), ObjectPath::from(folder));
+        self.wait(async move {
+            store
+                .list(Some(&prefix))
+                .map_ok(|object| (object.location.to_string(), object.size))
+                .try_collect()
+                .await
+        })
     }
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {

@@ -9,14 +9,14 @@ use url::Url;
 const REQUEST_TIMEOUT_SECONDS: std::ops::RangeInclusive<u64> = 1..=600;
 
 /// Settings of the storage. Without a URL the files lie in the data directory.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageConfig {
     /// `file:///folder` or `s3://bucket/prefix`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Of an S3 service that is not Amazon's, for example `https://s3.example.net`. `http://` is taken as it is said.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "without_password")]
     pub endpoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
@@ -42,6 +42,23 @@ impl Default for StorageConfig {
             secret_access_key: None,
             request_timeout_seconds: 60,
         }
+    }
+}
+
+fn without_password<S: serde::Serializer>(endpoint: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    endpoint
+        .as_deref()
+        .map(crate::db::without_password)
+        .serialize(serializer)
+}
+
+impl std::fmt::Debug for StorageConfig {
+    /// Without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageConfig")
+            .field("url", &self.url)
+            .field("endpoint", &self.endpoint.as_deref().map(crate::db::without_password))
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,13 +93,13 @@ impl Serialize for Secret {
 /// Why a storage cannot be used, and what to write instead.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    #[error("storage.url {url:?} is not understood: use file:///folder or s3://bucket/prefix")]
+    #[error("url {url:?} is not understood: use file:///folder or s3://bucket/prefix")]
     Url { url: String },
-    #[error("storage.{field} is for s3:// alone: remove it, or set storage.url")]
+    #[error("{field} is for s3:// alone: remove it, or set url")]
     NotS3 { field: &'static str },
-    #[error("storage.access_key_id and storage.secret_access_key go together: set both or neither")]
+    #[error("access_key_id and secret_access_key go together: set both or neither")]
     HalfKey,
-    #[error("storage.request_timeout_seconds = {value} is out of range: use 1 to 600")]
+    #[error("request_timeout_seconds = {value} is out of range: use 1 to 600")]
     Timeout { value: u64 },
     #[error("storage {url} cannot be set up")]
     Setup { url: String, source: object_store::Error },

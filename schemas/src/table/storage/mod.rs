@@ -14,6 +14,7 @@
 mod bucket;
 mod config;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ impl Storage {
     }
 
     /// The files lie elsewhere than the manifests: then a copy of each manifest is kept beside them.
-    pub(super) fn is_apart(&self) -> bool {
+    pub fn is_apart(&self) -> bool {
         match &self.0.files {
             Files::Folder(folder) => *folder != self.tables_dir(),
             Files::Bucket(_) => true,
@@ -125,7 +126,7 @@ impl Storage {
     }
 
     /// Where a file is, for messages.
-    pub(super) fn location(&self, name: &str) -> PathBuf {
+    pub fn location(&self, name: &str) -> PathBuf {
         match &self.0.files {
             Files::Folder(folder) => folder.join(name),
             Files::Bucket(bucket) => bucket.location(name),
@@ -140,7 +141,11 @@ impl Storage {
         }
     }
 
-    pub(super) fn create(&self, name: &str) -> io::Result<FileWriter> {
+    /// Starts a file; it exists under its name once [`FileWriter::finish`] has returned.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self, name: &str) -> io::Result<FileWriter> {
         let target = match &self.0.files {
             Files::Folder(folder) => Target::File(LocalFile::create(&folder.join(name))?),
             Files::Bucket(bucket) => Target::Object(bucket.upload(name)),
@@ -148,7 +153,11 @@ impl Storage {
         Ok(FileWriter { target, size_bytes: 0 })
     }
 
-    pub(super) fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    /// Writes a small file in one go.
+    ///
+    /// # Errors
+    /// When it cannot be written: then it is not there, or as it was.
+    pub fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
         match &self.0.files {
             Files::Folder(_) => {
                 let mut writer = self.create(name)?;
@@ -159,7 +168,11 @@ impl Storage {
         }
     }
 
-    pub(super) fn open_file(&self, name: &str) -> io::Result<FileReader> {
+    /// A file, for who reads all of it or parts.
+    ///
+    /// # Errors
+    /// When it cannot be read; of kind `NotFound` when there is none.
+    pub fn open_file(&self, name: &str) -> io::Result<FileReader> {
         Ok(match &self.0.files {
             Files::Folder(folder) => FileReader(Source::File(File::open(folder.join(name))?)),
             Files::Bucket(bucket) => FileReader(Source::Memory(bucket.get(name)?)),
@@ -167,7 +180,10 @@ impl Storage {
     }
 
     /// A small file's content.
-    pub(super) fn get(&self, name: &str) -> io::Result<Bytes> {
+    ///
+    /// # Errors
+    /// When it cannot be read; of kind `NotFound` when there is none.
+    pub fn get(&self, name: &str) -> io::Result<Bytes> {
         match &self.0.files {
             Files::Folder(folder) => std::fs::read(folder.join(name)).map(Bytes::from),
             Files::Bucket(bucket) => bucket.get(name),
@@ -182,7 +198,52 @@ impl Storage {
         }
     }
 
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    /// A part of a file: at most `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When it cannot be read; of kind `NotFound` when there is none.
+    pub fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
+        match &self.0.files {
+            Files::Folder(folder) => {
+                use std::io::{Read as _, Seek as _};
+                let mut file = File::open(folder.join(name))?;
+                file.seek(io::SeekFrom::Start(offset))?;
+                let mut bytes = Vec::with_capacity(length);
+                file.take(length as u64).read_to_end(&mut bytes)?;
+                Ok(Bytes::from(bytes))
+            }
+            Files::Bucket(bucket) => bucket.get_range(name, offset..offset + length as u64),
+        }
+    }
+
+    /// Every file below a folder with its size in bytes; none where there is no such folder.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list(&self, folder: &str) -> io::Result<BTreeMap<String, u64>> {
+        match &self.0.files {
+            Files::Folder(root) => {
+                let mut found = BTreeMap::new();
+                list_folder(root, &root.join(folder), &mut found)?;
+                Ok(found)
+            }
+            Files::Bucket(bucket) => bucket.list(folder),
+        }
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.0.files {
+            Files::Folder(folder) => Some(folder),
+            Files::Bucket(_) => None,
+        }
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// When it cannot be removed; of kind `NotFound` when there is none.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
         match &self.0.files {
             Files::Folder(folder) => std::fs::remove_file(folder.join(name)),
             Files::Bucket(bucket) => bucket.remove(name),
@@ -191,7 +252,10 @@ impl Storage {
 
     /// Files in the folders below `folder` that were written before `before_ms`. Files of the folder itself are left
     /// out: they are the manifest and its locks.
-    pub(super) fn list_before(&self, folder: &str, before_ms: i64) -> io::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list_before(&self, folder: &str, before_ms: i64) -> io::Result<Vec<String>> {
         match &self.0.files {
             Files::Folder(root) => list_before(root, folder, before_ms),
             Files::Bucket(bucket) => {
@@ -201,6 +265,24 @@ impl Storage {
             }
         }
     }
+}
+
+fn list_folder(root: &Path, folder: &Path, found: &mut BTreeMap<String, u64>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (path, metadata) = (entry.path(), entry.metadata()?);
+        if metadata.is_dir() {
+            list_folder(root, &path, found)?;
+        } else if let Ok(name) = path.strip_prefix(root) {
+            found.insert(name.to_string_lossy().into_owned(), metadata.len());
+        }
+    }
+    Ok(())
 }
 
 fn list_before(root: &Path, folder: &str, before_ms: i64) -> io::Result<Vec<String>> {
@@ -335,6 +417,14 @@ enum Source {
 }
 
 impl FileReader {
+    /// All of it, from its first byte on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn from_start(&self) -> io::Result<Box<dyn io::Read + Send>> {
+        self.get_read(0).map_err(io::Error::other)
+    }
+
     /// The content, when it was read already.
     pub fn in_memory(&self) -> Option<FileReader> {
         match &self.0 {

@@ -1,0 +1,193 @@
+//! `ezscale backup`: database and tables, to a folder or a bucket.
+
+use anyhow::{Context as _, bail};
+use billing::audit::Risk;
+use clap::Subcommand;
+use jiff::Timestamp;
+use schemas::table::Storage;
+
+use super::audit::note_risk;
+use crate::backup;
+use crate::options::{Data, now_ms};
+use crate::output::{Listing, byte_count};
+
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    to: Place,
+    /// Put the key file in too: then who has the backup can read the secrets
+    #[arg(long)]
+    with_key: bool,
+    /// Leave the tables' files out, because what keeps them is backed up otherwise
+    #[arg(long)]
+    without_tables: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// Where backups are.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Place {
+    /// s3://bucket/prefix or a folder [default: url of the [backup] section]
+    #[arg(long, value_name = "PLACE")]
+    to: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the backups
+    List {
+        #[command(flatten)]
+        to: Place,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Read every byte of the backups and compare it with its checksum; fails when one is damaged
+    Verify {
+        /// Only this one
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        to: Place,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Remove old backups, and the files of tables that no other backup needs
+    Prune {
+        /// How many of the newest stay
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        #[command(flatten)]
+        to: Place,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+impl Place {
+    fn open(&self, data: &Data) -> anyhow::Result<Storage> {
+        let config = data.read()?.backup;
+        let to = self.to.as_ref().or(config.url.as_ref());
+        let to = to.context("where to? Name it with --to, or set url in the [backup] section of the configuration")?;
+        backup::open_place(to, &config)
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        None => write(&args).await,
+        Some(Command::List { to, data }) => list(&to.open(&data)?),
+        Some(Command::Verify { name, to, data }) => {
+            let place = to.open(&data)?;
+            tokio::task::spawn_blocking(move || verify(&place, name.as_deref())).await?
+        }
+        Some(Command::Prune { keep, to, data }) => {
+            let place = to.open(&data)?;
+            let now_ms = Timestamp::now().as_millisecond();
+            let keep = usize::try_from(keep)?;
+            let (backups, files) = tokio::task::spawn_blocking(move || backup::prune(&place, keep, now_ms)).await??;
+            println!("{backups} backups removed, with {files} files of tables");
+            Ok(())
+        }
+    }
+}
+
+async fn write(args: &Args) -> anyhow::Result<()> {
+    let place = args.to.open(&args.data)?;
+    let (config, database) = args.data.open_database().await?;
+    let key_file = args.data.key_file(&config);
+    let options = backup::Options {
+        key_file: args.with_key.then_some(&key_file),
+        with_tables: !args.without_tables,
+    };
+    let done = backup::write(&config, &database, &place, options, Timestamp::now())
+        .await
+        .with_context(|| format!("back up to {}", place.url()))?;
+    let made = &done.backup;
+    let database_bytes = made.parts.get("database").map_or(0, |part| part.size_bytes);
+    let now_ms = now_ms(&database).await?;
+    let mut transaction = database.begin_write().await?;
+    let change = serde_json::json!({
+        "to": place.url(),
+        "files": made.table_files().count(),
+        "bytes": database_bytes + made.table_bytes(),
+        "with_key": args.with_key,
+        "without_tables": args.without_tables,
+    });
+    let risk = if args.with_key { Risk::High } else { Risk::Normal };
+    note_risk(&mut transaction, "backup.create", &made.name, change, risk, now_ms).await?;
+    transaction.commit().await?;
+    println!("backup {} in {}, read back and compared", made.name, place.url());
+    println!("  database  {}", byte_count(database_bytes));
+    if args.without_tables {
+        println!("  tables    left out");
+    } else {
+        println!(
+            "  tables    {} files, {}; {} of them new, {}",
+            made.table_files().count(),
+            byte_count(made.table_bytes()),
+            done.copied_files,
+            byte_count(done.copied_bytes)
+        );
+    }
+    if made.has_key() {
+        println!(
+            "  key       {} is in it: who has this backup can read the secrets",
+            key_file.path().display()
+        );
+    } else {
+        println!(
+            "  key       not in it: keep a copy of {} elsewhere (key {})",
+            key_file.path().display(),
+            made.secret_keys.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn list(place: &Storage) -> anyhow::Result<()> {
+    let columns = ["backup", "version", "database", "files", "tables", "key"];
+    let mut listing = Listing::new(&columns).right(2).right(3).right(4);
+    for name in backup::list(place)? {
+        match backup::read(place, Some(&name)) {
+            Ok(made) => listing.row([
+                name,
+                made.product_version.clone(),
+                byte_count(made.parts.get("database").map_or(0, |part| part.size_bytes)),
+                made.table_files().count().to_string(),
+                byte_count(made.table_bytes()),
+                if made.has_key() { "in it" } else { "apart" }.to_owned(),
+            ]),
+            Err(error) => {
+                let none = String::new;
+                listing.row([name, format!("DAMAGED: {error:#}"), none(), none(), none(), none()]);
+            }
+        }
+    }
+    listing.print(&format!("no backups in {}", place.url()));
+    Ok(())
+}
+
+fn verify(place: &Storage, name: Option<&str>) -> anyhow::Result<()> {
+    let found = backup::verify(place, name)?;
+    for problem in &found.problems {
+        println!("{problem}");
+    }
+    if found.backups == 0 {
+        bail!("there is no backup in {}", place.url());
+    }
+    println!(
+        "{} backups, {} files, {}: {} problems",
+        found.backups,
+        found.files,
+        byte_count(found.bytes),
+        found.problems.len()
+    );
+    match found.problems.len() {
+        0 => Ok(()),
+        problems => bail!("{problems} problems: what they name cannot be restored"),
+    }
+}

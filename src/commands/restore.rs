@@ -1,0 +1,76 @@
+//! `ezscale restore`: a backup into a new data folder.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::backup::{self, Restore};
+use crate::options::Data;
+use crate::output::byte_count;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// s3://bucket/prefix or the folder where the backups are
+    #[arg(long, value_name = "PLACE")]
+    from: String,
+    /// Which backup [default: the newest]
+    #[arg(long)]
+    name: Option<String>,
+    /// Copy of the key file, to be put into the data folder
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Restore the database alone: the tables' files lie where the [storage] section says
+    #[arg(long)]
+    without_tables: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let config = args.data.read()?;
+    let kept_key = args.data.key_file(&config);
+    let place = backup::open_place(&args.from, &config.backup)?;
+    let asked = Restore {
+        place: &place,
+        name: args.name.as_deref(),
+        config: &config,
+        kept_key: &kept_key,
+        key_file: args.key_file.as_deref(),
+        without_tables: args.without_tables,
+        now_ms: Timestamp::now().as_millisecond(),
+    };
+    let done = backup::restore(&asked).await?;
+    let folder = config.data_dir.display();
+    println!(
+        "restored backup {} into {folder}: the database and {} files of tables, {}",
+        done.backup.name,
+        done.files,
+        byte_count(done.bytes)
+    );
+    println!("what to check next:");
+    if let Some(key) = done.missing_keys.first() {
+        println!("  put the key file with the key {key} at {folder}/secrets.key, or name it in [secrets] key_file");
+    }
+    println!("  the configuration: the backup holds it without secrets, as configuration.toml");
+    println!("  ezscale ledger check --data-dir {folder}");
+    println!("  ezscale invoice check --all --data-dir {folder}");
+    println!(
+        "  payments since {}: what gateways were asked for after that is unknown here; {} payments were under way",
+        done.backup.created_at, done.open_payments
+    );
+    match done.last_invoices.as_slice() {
+        [] => println!("  the backup holds no invoices"),
+        numbers => println!(
+            "  invoices: the last are {}; numbers that were issued after them are issued again",
+            numbers.join(", ")
+        ),
+    }
+    println!(
+        "  {} mails and requests wait, some of which may have been sent after the backup",
+        done.waiting_deliveries
+    );
+    println!(
+        "  exporters: templates, sampling rates and sequence numbers are learned anew; what was sent since is missing"
+    );
+    Ok(())
+}

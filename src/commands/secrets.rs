@@ -1,0 +1,183 @@
+//! `ezscale secrets`: the key under which secrets are stored.
+
+use anyhow::Context as _;
+use billing::audit::Risk;
+use clap::Subcommand;
+use schemas::db::Database;
+use schemas::ids::EndpointId;
+use schemas::secret;
+
+use super::audit::note_risk;
+use crate::options::{Data, now_ms};
+use crate::output::Listing;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show where the key file is, its keys, and how many secrets each of them seals
+    Status {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Replace the key: seal every secret under a new one, then remove the old. Everything may keep running; one that was
+    /// interrupted is finished
+    Rotate {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Give up the secrets whose key is lost: their users sign in with the password alone, their endpoints need a new secret
+    Discard {
+        /// Do it; without, only show what it would cost
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Status { data } => status(&data).await,
+        Command::Rotate { data } => rotate(&data).await,
+        Command::Discard { yes, data } => discard(&data, yes).await,
+    }
+}
+
+/// Needs no key: this is where one looks when it is missing.
+async fn status(data: &Data) -> anyhow::Result<()> {
+    let config = data.config()?;
+    let file = data.key_file(&config);
+    let database = Database::open(&config.database_url()).await?;
+    let recorded = secret::recorded_keys(database.pool()).await?;
+    let in_file = file.key_ids()?;
+    println!("key file: {}", file.path().display());
+    let mut keys = in_file.clone().unwrap_or_default();
+    keys.extend(
+        recorded
+            .iter()
+            .filter(|key| !keys.contains(key))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    let mut listing = Listing::new(&["key", "in the file", "state"]);
+    for key in &keys {
+        let is_in_file = in_file.as_ref().is_some_and(|ids| ids.contains(key));
+        let state = match (recorded.last() == Some(key), recorded.contains(key)) {
+            (true, _) => "seals",
+            (false, true) => "to be replaced",
+            (false, false) => "unused",
+        };
+        listing.row([
+            key.clone(),
+            if is_in_file { "yes" } else { "NO" }.to_owned(),
+            state.to_owned(),
+        ]);
+    }
+    listing.print("no key: one is made at the next start");
+    let mut listing = Listing::new(&["column", "key", "values"]).right(2);
+    for column in database.secret_status().await? {
+        for (key, values) in &column.sealed {
+            listing.row([column.column.to_string(), key.clone(), values.to_string()]);
+        }
+        if column.plain > 0 {
+            listing.row([
+                column.column.to_string(),
+                "NOT SEALED".to_owned(),
+                column.plain.to_string(),
+            ]);
+        }
+    }
+    listing.print("no secrets are stored");
+    let missing = recorded
+        .iter()
+        .find(|key| !in_file.as_ref().is_some_and(|ids| ids.contains(key)));
+    if let Some(key) = missing {
+        anyhow::bail!(
+            "the key {key} is not in {}: put the key file back from its copy; `ezscale secrets discard` says what its loss \
+             would cost",
+            file.path().display()
+        );
+    }
+    if in_file.is_some_and(|ids| ids.len() > 1) {
+        println!("a rotation was interrupted: run `ezscale secrets rotate` to finish it");
+    }
+    Ok(())
+}
+
+async fn rotate(data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let file = data.key_file(&config);
+    let now_ms = now_ms(&database).await?;
+    let done = secret::rotate(&database, &file).await.context("rotate the key")?;
+    let mut transaction = database.begin_write().await?;
+    let change = serde_json::json!({ "removed": done.removed, "values": done.values, "resumed": done.is_resumed });
+    note_risk(
+        &mut transaction,
+        "secrets.rotate",
+        &done.key,
+        change,
+        Risk::High,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    if done.is_resumed {
+        println!("a rotation that was interrupted is finished; run it again for another key");
+    }
+    println!(
+        "{} secrets are sealed under the new key {}; removed: {}",
+        done.values,
+        done.key,
+        done.removed.join(", ")
+    );
+    println!(
+        "copy {} to where its copy is kept; backups from before need the copy that was kept with them",
+        file.path().display()
+    );
+    Ok(())
+}
+
+async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
+    let config = data.config()?;
+    let file = data.key_file(&config);
+    let database = Database::open(&config.database_url()).await?;
+    let now_ms = now_ms(&database).await?;
+    let mut transaction = database.begin_write().await?;
+    let done = secret::discard(&mut transaction, &file, now_ms, !yes).await?;
+    for email in &done.users {
+        println!("{email}: the second factor is turned off, and sessions end");
+    }
+    for endpoint in &done.endpoints {
+        println!(
+            "{}: disabled until `ezscale webhook rotate` gives it a new secret and `webhook enable` follows",
+            EndpointId(*endpoint)
+        );
+    }
+    if !yes {
+        transaction.rollback().await?;
+        println!("nothing was changed: add --yes to do it, if the key file is lost for good");
+        return Ok(());
+    }
+    let change = serde_json::json!({ "users": done.users, "endpoints": done.endpoints });
+    note_risk(
+        &mut transaction,
+        "secrets.discard",
+        &done.key,
+        change,
+        Risk::High,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    println!(
+        "the key {} seals from now on: keep a copy of {}",
+        done.key,
+        file.path().display()
+    );
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The data folder is its owner's alone: folders 0700, files 0600.
+//!
+//! * Whatever the program makes is so, because it runs with umask 0077.
+//! * `FORMAT` in the folder says that this holds. A folder without it is of an earlier version, or was made by somebody else
+//!   for this purpose: it is narrowed once, and the log says so.
+//! * From then on a wider folder or file is a mistake of somebody's, such as a copy that lost its modes: it is refused, with the
+//!   command that mends it.
+
+use std::fs::{DirBuilder, Metadata, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use nix::sys::stat::{Mode, umask};
+
+/// What group and others may do.
+const OTHERS: u32 = 0o077;
+/// Says that everything in the folder was private once.
+const FORMAT: &str = "FORMAT";
+const FORMAT_TEXT: &str = "2\n";
+/// How deep a folder is looked through at each start: `tables/<table>/MANIFEST`. What lies deeper cannot be reached.
+const CHECK_DEPTH: usize = 3;
+
+/// From here on, nothing that this process makes can be read by others.
+pub(crate) fn keep_to_ourselves() {
+    umask(Mode::from_bits_truncate(0o077));
+}
+
+/// Makes the data folder where there is none, and sees that it is private.
+///
+/// Fails when it is not, and cannot be made so or must not.
+pub(crate) fn secure(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("make the data folder {}", dir.display()))?;
+    let marker = dir.join(FORMAT);
+    if marker.exists() {
+        return check(dir);
+    }
+    let narrowed = narrow(dir)?;
+    if narrowed > 0 {
+        tracing::warn!(
+            folder = %dir.display(),
+            narrowed,
+            "the data folder could be read by others: it is its owner's alone now (folders 0700, files 0600)"
+        );
+    }
+    mark(dir)
+}
+
+/// Says of a folder that it is private.
+pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
+    let marker = dir.join(FORMAT);
+    std::fs::write(&marker, FORMAT_TEXT)
+        .and_then(|()| own_as(&marker, dir))
+        .with_context(|| format!("write {}", marker.display()))
+}
+
+/// A file that root makes in somebody's folder is that one's.
+fn own_as(path: &Path, folder: &Path) -> std::io::Result<()> {
+    let (file, folder) = (std::fs::metadata(path)?, std::fs::metadata(folder)?);
+    if file.uid() == 0 && folder.uid() != 0 {
+        std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))?;
+    }
+    Ok(())
+}
+
+fn is_wide(metadata: &Metadata) -> bool {
+    !metadata.is_symlink() && metadata.mode() & OTHERS != 0
+}
+
+/// Calls `each` for what is in a folder, down to `depth` levels; not through symbolic links.
+fn walk(dir: &Path, depth: usize, each: &mut impl FnMut(&Path, &Metadata) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let read = || format!("read {}", dir.display());
+    for entry in std::fs::read_dir(dir).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            // Another process removed it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        each(&path, &metadata)?;
+        if metadata.is_dir() && depth > 1 {
+            walk(&path, depth - 1, each)?;
+        }
+    }
+    Ok(())
+}
+
+fn narrow_one(path: &Path, metadata: &Metadata) -> anyhow::Result<()> {
+    let mode = metadata.mode() & 0o7777 & !OTHERS;
+    match std::fs::set_permissions(path, Permissions::from_mode(mode)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| {
+            format!(
+                "{} can be read by others, and only its owner can change that: run `chmod -R go-rwx` on the data folder as \
+                 its owner",
+                path.display()
+            )
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Takes from group and others what they may do; answers to how many files and folders they could.
+fn narrow(dir: &Path) -> anyhow::Result<u64> {
+    let mut narrowed = 0;
+    let of_dir = std::fs::metadata(dir).with_context(|| format!("read {}", dir.display()))?;
+    if is_wide(&of_dir) {
+        narrow_one(dir, &of_dir)?;
+        narrowed += 1;
+    }
+    walk(dir, usize::MAX, &mut |path, metadata| {
+        if is_wide(metadata) {
+            narrow_one(path, metadata)?;
+            narrowed += 1;
+        }
+        Ok(())
+    })?;
+    Ok(narrowed)
+}
+
+/// Refuses a folder that others can read.
+fn check(dir: &Path) -> anyhow::Result<()> {
+    let mut wide: Option<(PathBuf, u32)> = None;
+    let of_dir = std::fs::metadata(dir).with_context(|| format!("read {}", dir.display()))?;
+    if is_wide(&of_dir) {
+        wide = Some((dir.to_owned(), of_dir.mode() & 0o777));
+    }
+    walk(dir, CHECK_DEPTH, &mut |path, metadata| {
+        if wide.is_none() && is_wide(metadata) {
+            wide = Some((path.to_owned(), metadata.mode() & 0o777));
+        }
+        Ok(())
+    })?;
+    let Some((path, mode)) = wide else { return Ok(()) };
+    bail!(
+        "{} can be read by others (mode {mode:04o}): run `chmod -R go-rwx {}` (under systemd, set StateDirectoryMode=0700 too)",
+        path.display(),
+        dir.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_folder_of_before_is_narrowed_once_and_a_wider_one_refused_afterwards() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("data");
+        std::fs::create_dir_all(dir.join("tables/flows/2026-01-01")).unwrap();
+        let deep = dir.join("tables/flows/2026-01-01/a.parquet");
+        let manifest = dir.join("tables/flows/MANIFEST");
+        for path in [&deep, &manifest] {
+            std::fs::write(path, "x").unwrap();
+            set(path, 0o644);
+        }
+        std::os::unix::fs::symlink("/etc/hostname", dir.join("link")).unwrap();
+        set(&dir, 0o755);
+        secure(&dir).unwrap();
+        assert_eq!((mode(&dir), mode(&deep), mode(&manifest)), (0o700, 0o600, 0o600));
+        secure(&dir).unwrap();
+        for (path, wide, private) in [
+            (&dir, 0o750, 0o700),
+            (&manifest, 0o640, 0o600),
+            (&dir.join("tables"), 0o711, 0o700),
+        ] {
+            set(path, wide);
+            let error = secure(&dir).unwrap_err().to_string();
+            assert!(error.contains(&format!("chmod -R go-rwx {}", dir.display())), "{error}");
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert_eq!(mode(path), wide, "it is refused, not changed");
+            set(path, private);
+            secure(&dir).unwrap();
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! Backups of a running installation, and what a restore makes of a folder that is lost: the same books, the same usage. Killed,
+//! on a full disk and with a damaged file there is a whole backup or none, a whole folder or none.
+
+#![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
+
+#[path = "support/s3.rs"]
+mod s3;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use s3::S3Server;
+use schemas::fault::BACKUP_POINTS;
+use support::command::output_of;
+use support::disk::Disk;
+use support::ezscale::{DataDir, Start};
+use support::wait::wait_until;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
+const LIMIT: Duration = Duration::from_secs(60);
+/// Until a demo is filled, on a busy machine.
+const DEMO_LIMIT: Duration = Duration::from_secs(400);
+
+fn ezscale(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> String {
+    output_of(&mut ezscale(arguments))
+}
+
+fn fails(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    assert!(!status.success(), "{command:?} went well");
+    String::from_utf8(stderr).unwrap()
+}
+
+/// Commands on the data that answer what must be the same after a restore. Usage is that of windows that were closed before.
+fn books(data_dir: &str, until: &str) -> Vec<String> {
+    let usage = format!(
+        "SELECT service, count(*) AS windows, sum(bytes_in) AS i, sum(bytes_out) AS o FROM usage_5m \
+         WHERE window_start < '{until}' GROUP BY service ORDER BY service"
+    );
+    let flows = format!("SELECT count(*) AS n, sum(bytes * sampling_rate) AS b FROM flows WHERE end_at < '{until}'");
+    let on = |arguments: &[&str]| run(&[arguments, &["--data-dir", data_dir]].concat());
+    vec![
+        on(&["ledger", "balance"]),
+        on(&["invoice", "list", "--format", "json"]),
+        on(&["customer", "list"]),
+        on(&["subscription", "list"]),
+        on(&["query", &usage, "--format", "csv"]),
+        on(&["query", &flows, "--format", "csv"]),
+    ]
+}
+
+#[test]
+fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
+    let data = DataDir::new();
+    let demo = Start::new("demo")
+        .http("127.0.0.1:0")
+        .arguments(&["--density", "1"])
+        .starting_within(DEMO_LIMIT);
+    let running = demo.on(&data);
+    let path = data.path().display().to_string();
+    let to = data.scratch().join("backups").display().to_string();
+    let key = data.scratch().join("kept.key");
+    std::fs::copy(data.path().join("secrets.key"), &key).unwrap();
+    // Windows that no flow can change any more.
+    let until = (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2))
+        .strftime("%Y-%m-%dT%H:00:00Z")
+        .to_string();
+
+    // Under load: live exporters send, and the collector stores, merges and counts meanwhile.
+    let first = data.run(&["backup", "--to", &to]);
+    assert!(
+        first.contains("read back and compared") && first.contains("key       not in it"),
+        "{first}"
+    );
+    let flows = || data.query_numbers("SELECT count(*) AS n FROM flows", ["n"])[0];
+    let before = flows();
+    wait_until("flows arrive", LIMIT, || flows() > before);
+    // Billing goes on meanwhile: what the backup holds is known when nothing changed while it was made.
+    let mut made = None;
+    for _ in 0..20 {
+        let before = books(&path, &until);
+        let said = data.run(&["backup", "--to", &to]);
+        if books(&path, &until) == before {
+            made = Some((said, before));
+            break;
+        }
+    }
+    let (second, expected) = made.expect("the books are at rest for once");
+    let new = second.split("; ").nth(1).unwrap().split(' ').next().unwrap();
+    let all = second
+        .split("tables")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    assert!(
+        new.parse::<u64>().unwrap() * 4 < all.parse().unwrap(),
+        "what is there is not copied again: {second}"
+    );
+    assert!(data.run(&["audit", "list"]).contains("backup.create"));
+    running.kill9();
+    std::fs::remove_dir_all(data.path()).unwrap();
+
+    let verified = run(&["backup", "verify", "--to", &to]);
+    assert!(verified.contains("0 problems"), "{verified}");
+    let told = run(&["restore", "--from", &to, "--data-dir", &path]);
+    assert!(told.contains("put the key file with the key"), "{told}");
+    let refused = fails(&mut ezscale(&["ledger", "check", "--data-dir", &path]));
+    assert!(refused.contains("is missing"), "{refused}");
+    std::fs::remove_dir_all(data.path()).unwrap();
+    let key = key.display().to_string();
+    let told = run(&["restore", "--from", &to, "--data-dir", &path, "--key-file", &key]);
+    assert!(
+        told.contains("what to check next") && told.contains("ezscale ledger check"),
+        "{told}"
+    );
+    for (before, after) in expected.iter().zip(books(&path, &until)) {
+        assert_eq!(*before, after);
+    }
+    assert!(data.run(&["ledger", "check"]).contains("no violations"));
+    let checked = data.run(&["invoice", "check", "--all"]);
+    assert!(checked.contains(", 0 differ"), "{checked}");
+    assert!(data.run(&["audit", "list"]).contains("backup.restore"));
+    // What is new has a number that nobody else had: flows of a service that the backup does not know are not its.
+    let customer = data.add(
+        &["customer", "add", "--name", "New", "--email", "new@example.net"],
+        "cus_",
+    );
+    assert!(customer["cus_".len()..].parse::<u64>().unwrap() > 10_000, "{customer}");
+    let again = fails(&mut ezscale(&["restore", "--from", &to, "--data-dir", &path]));
+    assert!(again.contains("is not empty"), "{again}");
+
+    // And it goes on.
+    let before = flows();
+    let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
+    data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "2000"]);
+    wait_until("flows are stored", LIMIT, || flows() > before);
+    collector.terminate();
+    let third = data.run(&["backup", "--to", &to]);
+    assert!(third.contains("read back"), "{third}");
+    assert!(run(&["backup", "prune", "--keep", "1", "--to", &to]).contains(" backups removed"));
+    let verified = run(&["backup", "verify", "--to", &to]);
+    assert!(
+        verified.contains("1 backups") && verified.contains("0 problems"),
+        "{verified}"
+    );
+}
+
+/// A customer, an endpoint with a secret, and some thousand stored flows.
+fn small() -> DataDir {
+    let data = DataDir::new();
+    std::fs::create_dir(data.path()).unwrap();
+    let config = "own_networks = ['198.51.100.0/24', '2001:db8::/32']\n[webhooks]\nallow_private = true\n";
+    std::fs::write(data.path().join("ezscale.toml"), config).unwrap();
+    data.run(&["customer", "add", "--name", "Ada", "--email", "ada@example.net"]);
+    data.run(&["webhook", "add", "http://127.0.0.1:1/x", "--customer", "cus_1"]);
+    for _ in 0..2 {
+        let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
+        data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "3000"]);
+        collector.terminate();
+    }
+    data
+}
+
+fn small_books(data_dir: &str) -> Vec<String> {
+    let on = |arguments: &[&str]| run(&[arguments, &["--data-dir", data_dir]].concat());
+    vec![
+        on(&[
+            "query",
+            "SELECT count(*) AS n, sum(bytes) AS b FROM flows",
+            "--format",
+            "csv",
+        ]),
+        on(&[
+            "query",
+            "SELECT count(*) AS n, sum(value) AS b FROM collection_5m",
+            "--format",
+            "csv",
+        ]),
+        on(&["customer", "list"]),
+        on(&["webhook", "list"]),
+    ]
+}
+
+#[test]
+fn a_backup_and_a_restore_that_are_killed_leave_all_or_nothing() {
+    let data = small();
+    let path = data.path().display().to_string();
+    let to = data.scratch().join("backups").display().to_string();
+    let expected = small_books(&path);
+    let of_backup = BACKUP_POINTS.iter().filter(|point| point.starts_with("backup."));
+    for (done, point) in of_backup.enumerate() {
+        let backup = ["backup", "--to", &to, "--with-key", "--data-dir", &path];
+        fails(ezscale(&backup).env("EZSCALE_FAULT", point));
+        let mut listed = ezscale(&["backup", "list", "--to", &to]);
+        let listed = String::from_utf8(listed.output().unwrap().stdout).unwrap();
+        assert_eq!(
+            listed.lines().filter(|line| line.contains("in it")).count(),
+            done,
+            "{point}: {listed}"
+        );
+        let said = run(&backup);
+        assert!(said.contains("can read the secrets"), "{said}");
+        let verified = run(&["backup", "verify", "--to", &to]);
+        assert!(verified.contains("0 problems"), "{point}: {verified}");
+        // Something new for the next one.
+        let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
+        data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "100"]);
+        collector.terminate();
+    }
+    let unfinished = std::fs::read_dir(data.scratch().join("backups/backups")).unwrap();
+    for folder in unfinished {
+        let folder = folder.unwrap().path();
+        let is_empty = std::fs::read_dir(&folder).unwrap().next().is_none();
+        assert!(
+            is_empty || folder.join("MANIFEST").exists(),
+            "{} is left",
+            folder.display()
+        );
+    }
+    let first = run(&["backup", "list", "--to", &to]);
+    let first = first.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+
+    let target = data.scratch().join("restored");
+    let into = target.display().to_string();
+    let restore = ["restore", "--from", &to, "--name", first, "--data-dir", &into];
+    for point in BACKUP_POINTS.iter().filter(|point| point.starts_with("restore.")) {
+        fails(ezscale(&restore).env("EZSCALE_FAULT", point));
+        assert!(!target.exists(), "{point}");
+    }
+    // Over an empty folder, as a package makes it.
+    std::fs::create_dir(&target).unwrap();
+    run(&restore);
+    assert_eq!(small_books(&into), expected);
+    assert!(!data.scratch().join(".restored.restoring").exists());
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_damaged_or_missing_file_is_found_and_never_restored() {
+    let data = small();
+    let backups = data.scratch().join("backups");
+    let to = backups.display().to_string();
+    data.run(&["backup", "--to", &to, "--with-key"]);
+    let into = data.scratch().join("restored");
+    let restore = ["restore", "--from", &to, "--data-dir", &into.display().to_string()];
+    let files = files_below(&backups);
+    let files: Vec<_> = files.iter().filter(|file| !file.ends_with("LOCK")).collect();
+    assert!(
+        files.len() >= 8,
+        "database, tables' manifests, files, key, manifest: {files:?}"
+    );
+    for file in files {
+        let whole = std::fs::read(file).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        for content in [Some(damaged), Some(whole[..whole.len() - 1].to_vec()), None] {
+            match &content {
+                Some(content) => std::fs::write(file, content).unwrap(),
+                None => std::fs::remove_file(file).unwrap(),
+            }
+            let mut verify = ezscale(&["backup", "verify", "--to", &to]);
+            let output = verify.output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success(), "{}: {said}", file.display());
+            let name = file.file_name().unwrap().to_str().unwrap();
+            assert!(name == "MANIFEST" || said.contains(name), "{}: {said}", file.display());
+            // What a restore does not read (the shown configuration) does not stop it.
+            if name != "configuration.toml" {
+                fails(&mut ezscale(&restore));
+                assert!(!into.exists(), "{}", file.display());
+            }
+        }
+        std::fs::write(file, whole).unwrap();
+    }
+    assert!(run(&["backup", "verify", "--to", &to]).contains("0 problems"));
+    run(&restore);
+}
+
+#[test]
+fn a_full_disk_leaves_the_backups_that_were_there_and_no_half_folder() {
+    let data = small();
+    let path = data.path().display().to_string();
+    let small_disk = data.scratch().join("disk");
+    std::fs::create_dir(&small_disk).unwrap();
+    let disk = Disk::mount(&small_disk, 8 << 10);
+    let to = small_disk.join("backups").display().to_string();
+    let on_disk = |arguments: &[&str]| {
+        let mut command = disk.command(BINARY);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    };
+    let backup = ["backup", "--to", &to, "--data-dir", &path, "--with-key"];
+    output_of(&mut on_disk(&backup));
+    // As much is free as the database needs, and then less and less: it ends at another file each time.
+    disk.fill();
+    let said = fails(&mut on_disk(&backup));
+    assert!(said.contains("full") || said.contains("No space"), "{said}");
+    disk.free();
+    let verified = output_of(&mut on_disk(&["backup", "verify", "--to", &to]));
+    assert!(
+        verified.contains("1 backups") && verified.contains("0 problems"),
+        "{verified}"
+    );
+    disk.fill();
+    let into = small_disk.join("restored");
+    let said = fails(&mut on_disk(&[
+        "restore",
+        "--from",
+        &to,
+        "--data-dir",
+        &into.display().to_string(),
+    ]));
+    assert!(
+        said.contains("full") || said.contains("No space") || said.contains("make"),
+        "{said}"
+    );
+    disk.free();
+    let there = output_of(disk.command("ls").args(["-A".as_ref(), small_disk.as_os_str()]));
+    assert!(!there.contains("restored"), "{there}");
+    output_of(&mut on_disk(&[
+        "restore",
+        "--from",
+        &to,
+        "--data-dir",
+        &into.display().to_string(),
+    ]));
+    output_of(&mut on_disk(&[
+        "ledger",
+        "check",
+        "--data-dir",
+        &into.display().to_string(),
+    ]));
+    output_of(&mut on_disk(&backup));
+}
+
+#[test]
+fn to_a_bucket_and_back_only_what_is_new_is_sent() {
+    let server = S3Server::start();
+    let data = small();
+    let section = server.config().replace(
+        "[storage]\nurl = 's3://flows/site/nyc1'",
+        "[backup]\nurl = 's3://flows/backups'",
+    );
+    assert!(section.starts_with("[backup]"), "{section}");
+    let config = data.path().join("ezscale.toml");
+    let text = std::fs::read_to_string(&config).unwrap() + &section;
+    std::fs::write(&config, &text).unwrap();
+    let path = data.path().display().to_string();
+    let expected = small_books(&path);
+    let first = data.run(&["backup", "--with-key"]);
+    assert!(first.contains("s3://flows/backups"), "{first}");
+    let second = data.run(&["backup", "--with-key"]);
+    assert!(second.contains("; 0 of them new"), "{second}");
+    assert!(data.run(&["backup", "verify"]).contains("0 problems"));
+    assert!(!data.path().join("backup-1.tmp").exists());
+    let kept = data.scratch().join("restore.toml");
+    std::fs::write(&kept, section).unwrap();
+    std::fs::remove_dir_all(data.path()).unwrap();
+    let kept = kept.display().to_string();
+    let restore = [
+        "restore",
+        "--from",
+        "s3://flows/backups",
+        "--config",
+        &kept,
+        "--data-dir",
+        &path,
+    ];
+    run(&restore);
+    assert_eq!(small_books(&path), expected);
+}
+
+/// A PostgreSQL of the test's own.
+struct Postgres {
+    server: std::process::Child,
+    port: u16,
+    programs: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start() -> Postgres {
+        let versions =
+            std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed: tests/run installs it");
+        let newest = versions.map(|entry| entry.unwrap().path()).max().unwrap();
+        let programs = newest.join("bin");
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let is_root = output_of(Command::new("id").arg("-u")).trim() == "0";
+        if is_root {
+            output_of(Command::new("chown").arg("postgres").arg(folder.path()));
+        }
+        // PostgreSQL does not run as root.
+        let unprivileged = |program: &str| {
+            let file = programs.join(program);
+            if !is_root {
+                return Command::new(file);
+            }
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+                .arg(file);
+            command
+        };
+        let initdb = [
+            "-A",
+            "trust",
+            "-U",
+            "ezscale",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ];
+        output_of(unprivileged("initdb").args(initdb).arg(&data));
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let server = unprivileged("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args(["-h", "127.0.0.1", "-k", "", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let postgres = Postgres {
+            server,
+            port,
+            programs,
+            _folder: folder,
+        };
+        wait_until("PostgreSQL answers", LIMIT, || {
+            postgres.psql("SELECT 1").status.success()
+        });
+        postgres
+    }
+
+    fn psql(&self, sql: &str) -> Output {
+        Command::new(self.programs.join("psql"))
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "ezscale",
+                "-d",
+                "postgres",
+                "-c",
+                sql,
+            ])
+            .output()
+            .unwrap()
+    }
+
+    fn database(&self, name: &str) -> String {
+        assert!(self.psql(&format!("CREATE DATABASE {name}")).status.success());
+        format!("postgres://ezscale:any@127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_postgresql_database_comes_back_into_an_empty_one() {
+    let postgres = Postgres::start();
+    let data = DataDir::new();
+    let path = data.path().display().to_string();
+    let (old, new) = (postgres.database("old"), postgres.database("new"));
+    let on = |url: &str, data_dir: &str, arguments: &[&str]| {
+        run(&[arguments, &["--database", url, "--data-dir", data_dir]].concat())
+    };
+    on(
+        &old,
+        &path,
+        &["customer", "add", "--name", "Ada", "--email", "ada@example.net"],
+    );
+    on(
+        &old,
+        &path,
+        &[
+            "credit", "grant", "cus_1", "7.50", "--for", "test:1", "--reason", "test",
+        ],
+    );
+    let to = data.scratch().join("backups").display().to_string();
+    let made = on(&old, &path, &["backup", "--to", &to, "--with-key"]);
+    assert!(made.contains("read back"), "{made}");
+    let expected = on(&old, &path, &["ledger", "balance"]);
+    let into = data.scratch().join("restored").display().to_string();
+    let mut full = ezscale(&["restore", "--from", &to, "--data-dir", &into, "--database", &old]);
+    assert!(fails(&mut full).contains("is not empty"));
+    let none = fails(&mut ezscale(&["restore", "--from", &to, "--data-dir", &into]));
+    assert!(none.contains("createdb"), "{none}");
+    on(&new, &into, &["restore", "--from", &to]);
+    assert_eq!(on(&new, &into, &["ledger", "balance"]), expected);
+    assert!(on(&new, &into, &["ledger", "check"]).contains("no violations"));
+    assert!(on(&new, &into, &["audit", "list"]).contains("backup.restore"));
+}
