@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use analytics::Analytics;
@@ -21,8 +22,9 @@ use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory::{self, CorrectionRow};
+use schemas::job::{JobBoard, RETRY_INTERVAL};
 use schemas::metering::{Enricher, ExporterConfig, MeteringConfig};
-use schemas::window::DAY_MS;
+use schemas::window::{DAY_MS, HOUR_MS};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -39,8 +41,17 @@ const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 /// How far back flows are judged again when the interfaces they crossed get their first names.
 const UNNAMED_LOOKBACK_MS: i64 = 7 * DAY_MS;
 
+/// The task of these jobs, and their names on the board. The truth check runs beside the others.
+const TASK: &str = "collector";
+const TRUTH_TASK: &str = "truth";
+const ASSIGNMENTS: &str = "assignments";
+const USAGE: &str = "usage";
+const HOUSE: &str = "house";
+const TRUTH: &str = "truth";
+
 /// Everything the jobs work on.
 pub(crate) struct Jobs {
+    pub(crate) board: JobBoard,
     pub(crate) config_path: Option<PathBuf>,
     pub(crate) config: Config,
     /// The file as it was at the start, without what the command line says.
@@ -73,6 +84,12 @@ impl Jobs {
         let mut house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
         let mut config_seen = config_modified;
         let mut truth = TruthJob::default();
+        self.board.add(TASK, ASSIGNMENTS, TICK);
+        self.board.add(TASK, USAGE, TICK);
+        self.board.add(TASK, HOUSE, HOUSE_INTERVAL);
+        self.board
+            .add(TRUTH_TASK, TRUTH, Duration::from_millis(HOUR_MS.unsigned_abs()));
+        let board = self.board.clone();
         loop {
             let mut reload = false;
             tokio::select! {
@@ -100,30 +117,22 @@ impl Jobs {
                     "stored flows could not be judged by the names of their interfaces"
                 );
             }
-            if let Err(error) = self.follow_assignments(&mut assignments).await {
-                error!(error = format!("{error:#}"), "assignments could not be applied");
-            }
-            match self.analytics.refresh_usage(|_| {}).await {
-                Ok(refresh) if refresh.windows_frozen > 0 => warn!(
-                    windows = refresh.windows_frozen,
-                    "flows arrived for windows whose other flows retention has removed: stored, but not counted as usage"
-                ),
-                Ok(_) => {}
-                Err(error) => error!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    "usage could not be refreshed"
-                ),
-            }
+            let followed = async {
+                let followed = self.follow_assignments(&mut assignments).await;
+                succeeded(followed, "assignments could not be applied")
+            };
+            board.run(ASSIGNMENTS, followed).await;
+            board.run(USAGE, self.refresh_usage()).await;
             if tokio::time::Instant::now() >= house_due {
-                house_due = tokio::time::Instant::now() + HOUSE_INTERVAL;
-                if let Err(error) = self.keep_house().await {
-                    error!(
-                        error = format!("{error:#}"),
-                        "limits of the tables could not be applied"
-                    );
-                }
+                let kept = async { succeeded(self.keep_house().await, "limits of the tables could not be applied") };
+                let wait = match board.run(HOUSE, kept).await {
+                    true => HOUSE_INTERVAL,
+                    false => RETRY_INTERVAL,
+                };
+                house_due = tokio::time::Instant::now() + wait;
             }
-            truth.follow(&self.analytics, self.config.truth(), Timestamp::now().as_millisecond());
+            let now_ms = Timestamp::now().as_millisecond();
+            truth.follow(&self.board, &self.analytics, self.config.truth(), now_ms);
         }
     }
 
@@ -208,11 +217,34 @@ impl Jobs {
         apply_backdated(&self.database, &self.analytics, &metering).await
     }
 
+    async fn refresh_usage(&self) -> bool {
+        match self.analytics.refresh_usage(|_| {}).await {
+            Ok(refresh) => {
+                if refresh.windows_frozen > 0 {
+                    warn!(
+                        windows = refresh.windows_frozen,
+                        "flows arrived for windows whose other flows retention has removed: stored, but not counted as usage"
+                    );
+                }
+                true
+            }
+            Err(error) => succeeded(Err(error.into()), "usage could not be refreshed"),
+        }
+    }
+
     async fn keep_house(&self) -> anyhow::Result<()> {
         let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
         let retention = self.config.retention.clone();
         tokio::task::spawn_blocking(move || storage::keep_house(&analytics, &retention, &removed)).await?
     }
+}
+
+/// Whether something succeeded; what did not is logged.
+fn succeeded(result: anyhow::Result<()>, failure: &'static str) -> bool {
+    if let Err(error) = &result {
+        error!(error = format!("{error:#}"), "{failure}");
+    }
+    result.is_ok()
 }
 
 /// Brings stored flows up to what was said about the past: corrections of exporters that were not finished, and every
@@ -272,37 +304,50 @@ struct TruthJob {
     /// Hours before this one were asked for.
     until_ms: i64,
     running: Option<tokio::task::JoinHandle<()>>,
+    /// The last pass failed.
+    has_failed: Arc<AtomicBool>,
+    started_at: Option<tokio::time::Instant>,
 }
 
 impl TruthJob {
-    /// Starts a pass when an hour has closed since the last one and none is under way. A pass that failed is made good by
-    /// the next one: what was not judged stays due.
-    fn follow(&mut self, analytics: &Analytics, settings: TruthSettings, now_ms: i64) {
+    /// Starts a pass when an hour has closed since the last one and none is under way. One that failed is repeated: what was
+    /// not judged stays due.
+    fn follow(&mut self, board: &JobBoard, analytics: &Analytics, settings: TruthSettings, now_ms: i64) {
         let until_ms = truth::closed_until_ms(now_ms);
         let is_running = self.running.as_ref().is_some_and(|task| !task.is_finished());
-        if until_ms <= self.until_ms || is_running {
+        let is_due = until_ms > self.until_ms
+            || (self.has_failed.load(Ordering::Relaxed)
+                && self.started_at.is_none_or(|at| at.elapsed() >= RETRY_INTERVAL));
+        if !is_due || is_running {
             return;
         }
         self.until_ms = until_ms;
-        let analytics = analytics.clone();
-        self.running = Some(tokio::spawn(async move {
+        self.started_at = Some(tokio::time::Instant::now());
+        let (analytics, board, has_failed) = (analytics.clone(), board.clone(), self.has_failed.clone());
+        let pass = async move {
             match analytics.refresh_truth(&settings, now_ms).await {
-                Ok(pass) if pass.interfaces_skipped > 0 => warn!(
-                    skipped = pass.interfaces_skipped,
-                    limit = truth::INTERFACES_MAX,
-                    "not all interfaces were compared with their counters"
-                ),
-                Ok(pass) if pass.findings > 0 => warn!(
-                    findings = pass.findings,
-                    hours = pass.hours,
-                    "flows disagree with interface counters: see `ezscale check truth`"
-                ),
-                Ok(_) => {}
-                Err(error) => error!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    "flows could not be compared with interface counters"
-                ),
+                Ok(pass) => {
+                    if pass.interfaces_skipped > 0 {
+                        warn!(
+                            skipped = pass.interfaces_skipped,
+                            limit = truth::INTERFACES_MAX,
+                            "not all interfaces were compared with their counters"
+                        );
+                    } else if pass.findings > 0 {
+                        warn!(
+                            findings = pass.findings,
+                            hours = pass.hours,
+                            "flows disagree with interface counters: see `ezscale check truth`"
+                        );
+                    }
+                    true
+                }
+                Err(error) => succeeded(Err(error.into()), "flows could not be compared with interface counters"),
             }
+        };
+        self.running = Some(tokio::spawn(async move {
+            let succeeded = board.run(TRUTH, pass).await;
+            has_failed.store(!succeeded, Ordering::Relaxed);
         }));
     }
 

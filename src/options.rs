@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use analytics::Analytics;
 use anyhow::{Context as _, bail};
@@ -23,6 +24,9 @@ use crate::private;
 
 /// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
 const PROBE_BYTES: usize = 256 << 10;
+
+/// How long the check of the database may hold up a start; what it has not read by then it reads while the program runs.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the program logs; logs go to standard error.
 #[derive(Args, Debug)]
@@ -142,7 +146,9 @@ impl Data {
             let context = format!("the data folder {folder} cannot be written: {advice}");
             return Err(anyhow::Error::new(error).context(context));
         }
-        self.open_database().await
+        let (config, database) = self.open_database().await?;
+        database.check_at_start(CHECK_LIMIT).await?;
+        Ok((config, database))
     }
 
     /// The configuration and its open database.

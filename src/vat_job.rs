@@ -6,6 +6,7 @@ use std::time::Duration;
 use billing::vat::{self, VatRegister};
 use schemas::clock::Clock;
 use schemas::db::Database;
+use schemas::job::JobBoard;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -18,7 +19,11 @@ pub(crate) struct VatJob {
     pub(crate) database: Database,
     pub(crate) register: Arc<dyn VatRegister>,
     pub(crate) clock: Clock,
+    pub(crate) board: JobBoard,
 }
+
+/// As the board names it; it is a task of its own.
+const JOB: &str = "vat_numbers";
 
 impl VatJob {
     /// Runs until cancelled; what is asked for at that moment is asked for again after the next start.
@@ -26,23 +31,31 @@ impl VatJob {
         let interval = if self.clock.is_test() { TEST_INTERVAL } else { INTERVAL };
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.board.add(JOB, JOB, interval);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let asked = vat::ask_due(&self.database, self.register.as_ref(), self.clock.now_ms());
-            let answered = tokio::select! {
-                () = stop.cancelled() => return,
-                answered = asked => answered,
+            let ask = async {
+                match vat::ask_due(&self.database, self.register.as_ref(), self.clock.now_ms()).await {
+                    Ok(0) => true,
+                    Ok(answered) => {
+                        info!(answered, "VAT numbers asked for");
+                        true
+                    }
+                    Err(error) => {
+                        error!(
+                            error = format!("{:#}", anyhow::Error::from(error)),
+                            "VAT numbers could not be asked for"
+                        );
+                        false
+                    }
+                }
             };
-            match answered {
-                Ok(0) => {}
-                Ok(answered) => info!(answered, "VAT numbers asked for"),
-                Err(error) => error!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    "VAT numbers could not be asked for"
-                ),
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = self.board.run(JOB, ask) => {}
             }
         }
     }

@@ -62,16 +62,18 @@ fn metric(process: &Ezscale, name: &str) -> u64 {
 }
 
 fn wait_until_healthy(process: &Ezscale) {
-    wait_until("the collector to be healthy by itself", LIMIT, || {
-        get(process, "/healthz") == (200, "ok\n".to_owned())
+    wait_until("the collector to be healthy and ready by itself", LIMIT, || {
+        get(process, "/healthz") == (200, "ok\n".to_owned()) && get(process, "/readyz").0 == 200
     });
 }
 
 fn wait_until_unhealthy(process: &Ezscale, what: &str) {
-    wait_until(&format!("/healthz to name {what}"), LIMIT, || {
-        let (status, text) = get(process, "/healthz");
-        status == 503 && text.contains(what)
-    });
+    for path in ["/healthz", "/readyz"] {
+        wait_until(&format!("{path} to name {what}"), LIMIT, || {
+            let (status, text) = get(process, path);
+            status == 503 && text.contains(what)
+        });
+    }
 }
 
 /// Waits until everything sent so far is stored.

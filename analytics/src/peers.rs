@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{FixedSizeBinaryArray, RecordBatch, UInt8Array, UInt32Array, UInt64Array};
+use arrow::array::{
+    FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
+};
 use datafusion::prelude::{Expr, col, lit};
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::flow::Metered;
 use schemas::sampling::scaled;
+use schemas::window::{WINDOW_MS, WindowStart, spread_within};
 
 use crate::series::steps;
-use crate::store::{column, fold, instant};
+use crate::store::{column, fold};
 use crate::usage::{Cells, MeteredColumns, Ranges, overlapping};
 use crate::{Analytics, AnalyticsError, Peer, Step, WindowUsage};
 
@@ -71,8 +74,9 @@ fn of_service(service: u32) -> Expr {
 }
 
 impl Analytics {
-    /// The remote addresses a service exchanged most with, from stored flows that ended in `[from_ms, to_ms)`; ties by
-    /// address.
+    /// The remote addresses a service exchanged most with, from stored flows; ties by address. A flow counts with what of it
+    /// [`spread`](schemas::window::spread) puts into the windows of `[from_ms, to_ms)`, as usage does: of one that went on when
+    /// the service changed hands, each owner sees its part (S1).
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -83,10 +87,12 @@ impl Analytics {
         to_ms: i64,
         limit: usize,
     ) -> Result<Vec<Peer>, AnalyticsError> {
-        let filter = of_service(service)
-            .and(col("end_at").gt_eq(instant(from_ms)))
-            .and(col("end_at").lt(instant(to_ms)));
+        let from_ms = WindowStart::containing(from_ms).start_ms();
+        let to_ms = WindowStart::containing(to_ms.saturating_add(WINDOW_MS - 1)).start_ms();
+        let filter = of_service(service).and(overlapping(from_ms, to_ms));
         let names = [
+            "start_at",
+            "end_at",
             "metered",
             "sampling_rate",
             "sampling_divisor",
@@ -106,7 +112,8 @@ impl Analytics {
                 all.entry(address).or_default().add(&sums);
             }
         };
-        let mut peers: Vec<Peer> = fold(frame, add_peers, merge)
+        let add = move |peers: &mut Peers, batch: &RecordBatch| add_peers(peers, batch, (from_ms, to_ms));
+        let mut peers: Vec<Peer> = fold(frame, add, merge)
             .await?
             .into_iter()
             .map(|(address, sums)| Peer {
@@ -203,7 +210,9 @@ impl Analytics {
     }
 }
 
-fn add_peers(peers: &mut Peers, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+fn add_peers(peers: &mut Peers, batch: &RecordBatch, range: (i64, i64)) -> Result<(), AnalyticsError> {
+    let start_at = column::<TimestampMillisecondArray>(batch, "start_at")?.values();
+    let end_at = column::<TimestampMillisecondArray>(batch, "end_at")?.values();
     let metered = column::<UInt8Array>(batch, "metered")?.values();
     let rate = column::<UInt32Array>(batch, "sampling_rate")?.values();
     let divisor = column::<UInt32Array>(batch, "sampling_divisor")?.values();
@@ -213,7 +222,8 @@ fn add_peers(peers: &mut Peers, batch: &RecordBatch) -> Result<(), AnalyticsErro
     let src_as = column::<UInt32Array>(batch, "src_as")?.values();
     let dst_as = column::<UInt32Array>(batch, "dst_as")?.values();
     for row in 0..batch.num_rows() {
-        let volume = scaled(bytes[row], rate[row], divisor[row]);
+        let whole = scaled(bytes[row], rate[row], divisor[row]);
+        let volume = spread_within(whole, (start_at[row], end_at[row]), range);
         let (remote, sums) = if metered[row] == Metered::In as u8 {
             let sums = PeerSums {
                 autonomous_system: src_as[row],

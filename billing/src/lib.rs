@@ -15,6 +15,7 @@
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
 //!
+//! * [`prune`]: old records that no money depends on are removed.
 //! * [`guard`]: what stops billing: a clock that jumped, usage that was not measured.
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
@@ -45,6 +46,7 @@ mod model;
 pub mod password_reset;
 pub mod payment;
 pub mod price;
+pub mod prune;
 pub mod rating;
 pub mod ratio;
 pub mod settlement;

@@ -26,7 +26,7 @@ pub fn prometheus(status: &CollectorStatus, live: &LiveCounts) -> String {
         );
     }
     socket_metrics(&mut text, live);
-    let gauges: [(&str, &str, u64); 7] = [
+    let gauges: [(&str, &str, u64); 9] = [
         (
             "ezscale_collector_queue_bytes",
             "received bytes that wait for the journal",
@@ -61,6 +61,16 @@ pub fn prometheus(status: &CollectorStatus, live: &LiveCounts) -> String {
             "ezscale_collector_running",
             "1 while every thread is alive",
             live.running.into(),
+        ),
+        (
+            "ezscale_collector_since_sync_seconds",
+            "time since everything due was written and synced",
+            live.since_synced.as_secs(),
+        ),
+        (
+            "ezscale_collector_since_store_seconds",
+            "time since the worker last stored a segment or found none waiting",
+            live.since_stored.as_secs(),
         ),
     ];
     for (name, help, value) in gauges {
@@ -185,6 +195,8 @@ fn line(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std:
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::status::ExporterStatus;
 
@@ -206,6 +218,9 @@ mod tests {
             journal_stalled: true,
             store_stalled: false,
             running: true,
+            ended_threads: Vec::new(),
+            since_synced: Duration::from_secs(1),
+            since_stored: Duration::from_secs(2),
         };
         let text = prometheus(&status, &live);
         assert!(text.contains("ezscale_exporter_flows_total{exporter=\"192.0.2.1\",name=\"a \\\"b\\\"\\\\\"} 7\n"));

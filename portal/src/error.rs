@@ -266,6 +266,15 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Renders a page that shows something else than what was asked for, and says why: 400. `false`: as asked, 200.
+pub(crate) fn page_beside(template: &impl Template, is_refused: bool) -> Result<Response, PageError> {
+    let mut response = page(template)?;
+    if is_refused {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(response)
+}
+
 /// Renders a template as a page.
 pub(crate) fn page(template: &impl Template) -> Result<Response, PageError> {
     Ok(Html(template.render()?).into_response())

@@ -18,6 +18,7 @@ mod customer;
 mod endpoints;
 mod error;
 mod format;
+mod health;
 mod hooks;
 mod listen;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod metrics;
 mod offers;
 mod once;
 mod pages;
+mod query;
 mod quote;
 mod range;
 mod refusal;

@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use ipnet::IpNet;
+use schemas::job::JobState;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
@@ -150,6 +151,13 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
             u8::from(stopped.is_some())
         );
     }
+    text.push_str(&jobs_text(&state.jobs().jobs()));
+    let _ = writeln!(
+        text,
+        "# HELP ezscale_database_connections_discarded_total connections closed because a transaction on them could not be ended\n\
+         # TYPE ezscale_database_connections_discarded_total counter\nezscale_database_connections_discarded_total {}",
+        state.db().discarded_connections()
+    );
     let now_ms = state.now_ms();
     match state.analytics().truth_now(now_ms).await {
         Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
@@ -199,6 +207,40 @@ fn limits_text(state: &AppState) -> String {
     for (gate, count) in state.gates().refused() {
         let _ = writeln!(text, "ezscale_http_refused_total{{limit=\"{gate}\"}} {count}");
     }
+    text
+}
+
+/// What runs by itself.
+fn jobs_text(jobs: &[JobState]) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&JobState) -> String| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for job in jobs {
+            // Names of jobs are our own literals: no character needs escaping. Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{job=\"{}\"}} {}", job.name, value(job));
+        }
+    };
+    family("ezscale_job_runs_total", "counter", "runs of a background job", |job| {
+        job.runs.to_string()
+    });
+    family(
+        "ezscale_job_failures_total",
+        "counter",
+        "runs of a background job that failed",
+        |job| job.failures.to_string(),
+    );
+    family(
+        "ezscale_job_since_success_seconds",
+        "gauge",
+        "time since a background job last succeeded, or since the start",
+        |job| job.since_success.as_secs().to_string(),
+    );
+    family(
+        "ezscale_job_late",
+        "gauge",
+        "1 while a background job has not succeeded for longer than it may",
+        |job| u8::from(job.is_late).to_string(),
+    );
     text
 }
 

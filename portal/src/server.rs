@@ -14,13 +14,11 @@ use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use billing::guard;
-
 use crate::auth::SignedIn;
 use crate::error::{ApiError, Failure, PageError};
 use crate::hooks::MAX_BODY_BYTES as MAX_HOOK_BYTES;
 use crate::state::AppState;
-use crate::{admission, api, assets, body, client, endpoints, listen, metrics, pages, shell};
+use crate::{admission, api, assets, body, client, endpoints, health, listen, metrics, pages, shell};
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -65,8 +63,8 @@ fn pages_and_api() -> Router<AppState> {
 
 fn health_routes() -> Router<AppState> {
     Router::new()
-        .route("/healthz", get(healthy))
-        .route("/readyz", get(ready))
+        .route("/healthz", get(health::healthy))
+        .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
 }
 
@@ -116,46 +114,6 @@ async fn not_found(request: Request) -> Response {
         ApiError(Failure::NotFound).into_response()
     } else {
         PageError(Failure::NotFound).into_response()
-    }
-}
-
-/// Healthy while the collector of this process does its work and billing is not stopped; otherwise 503 and what keeps it from that, a line each. It
-/// is for a monitor that calls people: a collector that cannot write goes on by itself, and a restart helps nothing.
-async fn healthy(State(state): State<AppState>) -> Response {
-    let mut problems: Vec<String> = state.collector_problems().into_iter().map(str::to_owned).collect();
-    // A database that does not answer is a matter of `/readyz`.
-    if let Ok(Some(stopped)) = guard::stopped(state.db().pool()).await {
-        problems.push(stopped.to_string());
-    }
-    if problems.is_empty() {
-        return "ok\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
-}
-
-/// Ready when the database and the stored tables answer. It says where billing is stopped, and is ready all the same: an admin
-/// confirms the clock on a page.
-async fn ready(State(state): State<AppState>) -> Response {
-    let database = sqlx::query("SELECT 1").fetch_one(state.db().pool()).await;
-    if let Err(error) = database {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "not ready: the database does not answer"
-        );
-        return (StatusCode::SERVICE_UNAVAILABLE, "database\n").into_response();
-    }
-    let now_ms = state.now_ms();
-    let tables = state.analytics().usage_windows(0, now_ms, now_ms).await;
-    if let Err(error) = tables {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "not ready: the tables cannot be read"
-        );
-        return (StatusCode::SERVICE_UNAVAILABLE, "tables\n").into_response();
-    }
-    match guard::stopped(state.db().pool()).await {
-        Ok(Some(stopped)) => format!("ready\n{stopped}\n").into_response(),
-        _ => "ready\n".into_response(),
     }
 }
 

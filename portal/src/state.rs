@@ -9,11 +9,13 @@ use billing::guard::MeasureGuards;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
+use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use tokio::sync::{Semaphore, watch};
 
 use crate::admission::Gates;
 use crate::auth::{Counts, LastSeen, SessionLimits, Throttle, prepare_passwords};
+use crate::health::Readiness;
 use crate::listen::{Connections, HttpSettings, Patience};
 use crate::metrics::HttpMetrics;
 
@@ -79,7 +81,9 @@ struct Inner {
     sign_in_counts: Counts,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
-    collector_problems: OnceLock<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
+    collector_problems: OnceLock<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
+    jobs: OnceLock<JobBoard>,
+    readiness: Readiness,
 }
 
 impl std::fmt::Debug for AppState {
@@ -129,6 +133,8 @@ impl AppState {
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
+                jobs: OnceLock::new(),
+                readiness: Readiness::default(),
             }),
         }
     }
@@ -190,18 +196,32 @@ impl AppState {
         self.inner.collector_metrics.get().map(|source| source())
     }
 
-    /// Says what keeps a collector in this process from its work, for `/healthz`. The first call holds.
-    pub fn set_collector_problems(&self, source: impl Fn() -> Vec<&'static str> + Send + Sync + 'static) {
+    /// Says what keeps a collector in this process from its work, for `/healthz` and `/readyz`. The first call holds.
+    pub fn set_collector_problems(&self, source: impl Fn() -> Vec<String> + Send + Sync + 'static) {
         // A second source is ignored, as documented.
         let _ = self.inner.collector_problems.set(Box::new(source));
     }
 
-    pub(crate) fn collector_problems(&self) -> Vec<&'static str> {
+    pub(crate) fn collector_problems(&self) -> Vec<String> {
         self.inner
             .collector_problems
             .get()
             .map(|source| source())
             .unwrap_or_default()
+    }
+
+    /// Says what runs by itself in this process, for `/readyz` and `/metrics`. The first call holds.
+    pub fn set_jobs(&self, jobs: JobBoard) {
+        // A second board is ignored, as documented.
+        let _ = self.inner.jobs.set(jobs);
+    }
+
+    pub(crate) fn jobs(&self) -> JobBoard {
+        self.inner.jobs.get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.inner.readiness
     }
 
     pub(crate) fn http_metrics(&self) -> &HttpMetrics {

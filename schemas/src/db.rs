@@ -3,12 +3,19 @@
 //! Statements are written once, with `$1` parameters, in SQL that both take, through `sqlx::Any`, which carries BIGINT,
 //! TEXT, DOUBLE PRECISION and bytes: booleans are 0/1, instants UTC milliseconds, exact decimals text.
 
+mod check;
+
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
+
+use check::CheckResult;
+pub use check::CheckState;
 
 use crate::secret::Vault;
 
@@ -40,6 +47,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (16, "paused charges", include_str!("../sql/016_paused_charges.sql")),
     (17, "sign-in", include_str!("../sql/017_sign_in.sql")),
     (18, "secret keys", include_str!("../sql/018_secret_keys.sql")),
+    (
+        19,
+        "probes and pruning",
+        include_str!("../sql/019_probes_and_pruning.sql"),
+    ),
 ];
 
 /// Connections kept open at most.
@@ -56,6 +68,11 @@ pub enum DatabaseError {
     UnknownScheme { url: String },
     #[error("open database {url}")]
     Open { url: String, source: sqlx::Error },
+    #[error(
+        "the database {url} is damaged ({findings}): stop whatever uses it, keep a copy of the file and of its -wal and -shm, \
+         look for disk errors in the kernel's log, then restore a backup (docs/durability.md says how)"
+    )]
+    Damaged { url: String, findings: String },
     #[error("apply migration {version} ({name})")]
     Migrate {
         version: i64,
@@ -83,6 +100,10 @@ pub struct Database {
     pool: AnyPool,
     backend: Backend,
     vault: Vault,
+    /// For messages: without its password.
+    url: Arc<str>,
+    discarded: Arc<AtomicU64>,
+    checked: Arc<CheckResult>,
 }
 
 impl Database {
@@ -107,6 +128,8 @@ impl Database {
         };
         // Each connection to sqlite::memory: is a database of its own.
         let connections = if url.contains(":memory:") { 1 } else { MAX_CONNECTIONS };
+        let discarded = Arc::new(AtomicU64::new(0));
+        let (discarded_idle, discarded_released) = (discarded.clone(), discarded.clone());
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -122,27 +145,43 @@ impl Database {
                     Ok(())
                 })
             })
+            .before_acquire(move |connection, _| {
+                let is_usable = !connection.is_in_transaction();
+                count_discarded(is_usable, &discarded_idle);
+                Box::pin(async move { Ok(is_usable) })
+            })
             .after_release(move |connection, _| {
+                let discarded = discarded_released.clone();
                 Box::pin(async move {
-                    match backend {
-                        Backend::Sqlite => Ok(true),
-                        Backend::Postgres => is_outside_transaction(connection).await,
-                    }
+                    let is_usable = match backend {
+                        Backend::Sqlite => has_ended_its_transaction(connection).await?,
+                        Backend::Postgres => is_outside_transaction(connection).await?,
+                    };
+                    count_discarded(is_usable, &discarded);
+                    Ok(is_usable)
                 })
             })
             .connect(&open_url)
             .await
-            .map_err(|source| DatabaseError::Open {
-                url: without_password(url),
-                source,
-            })?;
+            .map_err(|source| opening_failed(url, source))?;
         let database = Database {
             pool,
             backend,
             vault: Vault::default(),
+            url: without_password(url).into(),
+            discarded,
+            checked: Arc::default(),
         };
-        database.migrate().await?;
+        database.migrate().await.map_err(|error| match error {
+            DatabaseError::Migrate { source, .. } if check::is_damage(&source) => opening_failed(url, source),
+            other => other,
+        })?;
         Ok(database)
+    }
+
+    /// Connections that were closed because a transaction on them could not be ended, since the start.
+    pub fn discarded_connections(&self) -> u64 {
+        self.discarded.load(Ordering::Relaxed)
     }
 
     /// The URL of the default database of a data directory.
@@ -232,7 +271,36 @@ impl Database {
     }
 }
 
-/// Whether a connection that is given back has no transaction open; one that has is closed by the pool.
+fn opening_failed(url: &str, source: sqlx::Error) -> DatabaseError {
+    let url = without_password(url);
+    if check::is_damage(&source) {
+        let findings = source.to_string();
+        return DatabaseError::Damaged { url, findings };
+    }
+    DatabaseError::Open { url, source }
+}
+
+fn count_discarded(is_usable: bool, discarded: &AtomicU64) {
+    if !is_usable {
+        discarded.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("a database connection is replaced: its transaction could not be ended");
+    }
+}
+
+/// Whether a SQLite connection that is given back has no transaction open; one that has is closed by the pool, which also
+/// releases its write lock.
+///
+/// On a full disk SQLite ends the transaction itself, and the `ROLLBACK` that follows fails. sqlx 0.9 then counts that
+/// transaction for ever: every later one on this connection is refused ("begin_with at non-zero depth").
+async fn has_ended_its_transaction(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // The rollback of a transaction that was dropped is still on its way: a ping is answered after it.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
+}
+
+/// Whether a PostgreSQL connection that is given back has no transaction open; one that has is closed by the pool.
 ///
 /// sqlx 0.9 loses a transaction of PostgreSQL whose caller went away while it began, such as a request whose browser closed the
 /// connection: what others wrote on that connection would be part of it, and never be committed.
@@ -386,6 +454,85 @@ mod tests {
             .unwrap();
         let along: Vec<i64> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();
         assert_eq!(along, [0, 1, 0]);
+    }
+
+    /// Rows of `probes`, and that each connection of the pool can write.
+    async fn write_on_every_connection(database: &Database) {
+        let mut open = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            open.push(database.pool().acquire().await.unwrap());
+        }
+        for mut connection in open {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            sqlx::query("INSERT INTO probes (name, at_ms) VALUES ('x', 1) ON CONFLICT (name) DO UPDATE SET at_ms = 1")
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            transaction.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_transaction_sqlite_ended_itself_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        for round in 1..=2 * u64::from(MAX_CONNECTIONS) {
+            let mut transaction = database.begin_write().await.unwrap();
+            // As SQLite does on a full disk, unseen by sqlx.
+            transaction.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
+            match round % 3 {
+                0 => drop(transaction),
+                1 => assert!(transaction.commit().await.is_err()),
+                _ => assert!(transaction.rollback().await.is_err()),
+            }
+        }
+        write_on_every_connection(&database).await;
+        assert_eq!(database.discarded_connections(), 2 * u64::from(MAX_CONNECTIONS));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_was_full_is_written_again_when_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        let blob = "x".repeat(1 << 20);
+        for _ in 0..2 * MAX_CONNECTIONS {
+            let mut transaction = database.begin_write().await.unwrap();
+            // The limit is the connection's, and lowered to what the file has already.
+            transaction
+                .execute(sqlx::raw_sql("PRAGMA max_page_count = 1"))
+                .await
+                .unwrap();
+            let full = sqlx::query("INSERT INTO settings (name, value) VALUES ('full', $1)")
+                .bind(&blob)
+                .execute(&mut *transaction)
+                .await
+                .unwrap_err();
+            assert!(full.to_string().contains("full"), "{full}");
+            drop(transaction);
+        }
+        let mut transaction = database.begin_write().await.unwrap();
+        transaction
+            .execute(sqlx::raw_sql("PRAGMA max_page_count = 1000000"))
+            .await
+            .unwrap();
+        drop(transaction);
+        write_on_every_connection(&database).await;
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_dropped_keeps_its_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
+        for _ in 0..20 {
+            let mut transaction = database.begin_write().await.unwrap();
+            sqlx::query("INSERT INTO settings (name, value) VALUES ('dropped', '')")
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            drop(transaction);
+        }
+        write_on_every_connection(&database).await;
+        assert_eq!(database.discarded_connections(), 0);
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`trial`]: what
 //!   something would do to it.
 //! * [`secret`]: secrets at rest, sealed under a key file.
-//! * [`clock`]: what time it is; a test can say.
+//! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
+//! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
@@ -25,11 +26,13 @@ pub mod flow;
 pub mod ids;
 pub mod interfaces;
 pub mod inventory;
+pub mod job;
 pub mod metering;
 pub mod money;
 pub mod names;
 pub mod percent;
 pub mod period;
+pub mod retention;
 pub mod sampling;
 pub mod secret;
 pub mod table;

@@ -89,6 +89,21 @@ pub fn spread(amount: u64, start_ms: i64, end_ms: i64, mut part: impl FnMut(Wind
     }
 }
 
+/// What [`spread`] puts into the windows that start in `[from_ms, to_ms)`, both starts of windows.
+pub fn spread_within(amount: u64, (start_ms, end_ms): (i64, i64), (from_ms, to_ms): (i64, i64)) -> u64 {
+    let first = WindowStart::containing(start_ms);
+    if end_ms <= first.end_ms() {
+        let is_within = (from_ms..to_ms).contains(&first.start_ms());
+        return if is_within { amount } else { 0 };
+    }
+    let duration_ms = (end_ms - start_ms) as u128;
+    let until = |at_ms: i64| {
+        let elapsed_ms = (at_ms.clamp(start_ms, end_ms) - start_ms) as u128;
+        (u128::from(amount) * elapsed_ms / duration_ms) as u64
+    };
+    until(to_ms).saturating_sub(until(from_ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +140,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_lies_within_is_the_sum_of_the_parts(
+            amount: u64,
+            start_ms in 0i64..10_000_000,
+            length_ms in 0i64..10_000_000,
+            from in 0i64..40,
+            length in 0i64..40,
+        ) {
+            let (from_ms, to_ms) = (from * WINDOW_MS, (from + length) * WINDOW_MS);
+            let parts = parts(amount, start_ms, start_ms + length_ms);
+            let sum: u128 = parts
+                .iter()
+                .filter(|(at_ms, _)| (from_ms..to_ms).contains(at_ms))
+                .map(|(_, share)| u128::from(*share))
+                .sum();
+            let within = spread_within(amount, (start_ms, start_ms + length_ms), (from_ms, to_ms));
+            prop_assert_eq!(u128::from(within), sum);
+        }
+
         #[test]
         fn u2_parts_sum_to_the_whole(amount: u64, start_ms in 0i64..1_000_000_000, length_ms in 0i64..100_000_000) {
             let total: u128 = parts(amount, start_ms, start_ms + length_ms).iter().map(|p| u128::from(p.1)).sum();

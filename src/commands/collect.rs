@@ -9,12 +9,14 @@ use collector::snmp::{self, SnmpPoller};
 use collector::{Collector, ListenKind};
 use schemas::db::Database;
 use schemas::inventory;
+use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::billing_jobs::PrunedTotals;
 use crate::config::Config;
 use crate::jobs::{Jobs, apply_backdated};
 use crate::options::{Data, Listen, load_assignments, load_metering};
@@ -44,6 +46,10 @@ const TOLD_WAITING: usize = 16;
 pub(crate) struct Running {
     pub(crate) analytics: Analytics,
     pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
+    /// What runs by itself, and whether it does.
+    pub(crate) board: JobBoard,
+    /// What billing's jobs remove from the database.
+    pub(crate) pruned: PrunedTotals,
     collector: Arc<Collector>,
     jobs: tokio::task::JoinHandle<()>,
     polling: tokio::task::JoinHandle<()>,
@@ -83,7 +89,9 @@ impl Running {
         let (poller, interfaces) = SnmpPoller::open(&storage, metering.clone(), told_interfaces)?;
         let polling = tokio::spawn(poller.run(cancel.clone().cancelled_owned()));
         let started_with = config_path.as_deref().and_then(|path| Config::read(path).ok());
+        let board = JobBoard::default();
         let jobs = Jobs {
+            board: board.clone(),
             config_path,
             started_with,
             config: config.clone(),
@@ -101,6 +109,8 @@ impl Running {
         Ok(Running {
             analytics,
             metering,
+            board,
+            pruned: PrunedTotals::default(),
             collector,
             jobs,
             polling,
@@ -126,6 +136,7 @@ impl Running {
         let collector = Arc::downgrade(&self.collector);
         let data_dir = self.config.data_dir.clone();
         let (analytics, removed) = (self.analytics.clone(), self.removed.clone());
+        let pruned = self.pruned.clone();
         move || {
             let Some(collector) = collector.upgrade() else {
                 return String::new();
@@ -136,6 +147,7 @@ impl Running {
             });
             let mut text = collector::metrics::prometheus(&status.unwrap_or_default(), &collector.live());
             text.push_str(&storage::metrics(&analytics, &removed));
+            text.push_str(&pruned.metrics());
             match snmp::read(&data_dir) {
                 Ok(statuses) => text.push_str(&snmp::metrics(&statuses)),
                 Err(error) => warn!(%error, "the status of snmp cannot be read"),
@@ -145,7 +157,7 @@ impl Running {
     }
 
     /// What keeps the collector from its work, for as long as it runs.
-    pub(crate) fn problems(&self) -> impl Fn() -> Vec<&'static str> + Send + Sync + 'static {
+    pub(crate) fn problems(&self) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
         let collector = Arc::downgrade(&self.collector);
         move || {
             let live = collector.upgrade().map(|collector| collector.live());

@@ -40,6 +40,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 config.exporters.len()
             );
             let more = config.correcting().into_iter().chain(config.collection.words());
+            let more = more.chain(config.retention.records.words());
             for line in config.reading().into_iter().chain(more) {
                 println!("{line}");
             }

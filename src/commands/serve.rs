@@ -101,6 +101,9 @@ pub(crate) fn start_billing(
 ) -> anyhow::Result<Billing> {
     let stop = CancellationToken::new();
     let jobs = BillingJobs {
+        board: running.board.clone(),
+        keep: config.retention.records,
+        pruned: running.pruned.clone(),
         database: database.clone(),
         analytics: running.analytics.clone(),
         metering: running.metering.clone(),
@@ -117,6 +120,7 @@ pub(crate) fn start_billing(
             database: database.clone(),
             register,
             clock: clock.clone(),
+            board: running.board.clone(),
         };
         tokio::spawn(job.run(stop.clone()))
     });
@@ -180,6 +184,7 @@ impl Portal {
         let state = portal::AppState::with_clock(options, move || clock.now());
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
+        state.set_jobs(running.board.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .enable_all()

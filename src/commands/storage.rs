@@ -1,16 +1,21 @@
 //! `ezscale storage`: what the tables hold, and housekeeping by hand.
 
+use std::collections::BTreeMap;
+
 use analytics::Analytics;
 use anyhow::Context as _;
+use billing::prune;
 use clap::Subcommand;
 use collector::CompactLimits;
 use jiff::Timestamp;
+use schemas::db::Database;
+use schemas::retention::RecordRetention;
 use schemas::table::RetentionLimits;
 use schemas::tables::USAGE_5M;
 use schemas::window::{HOUR_MS, instant_text};
 
 use crate::config::Config;
-use crate::options::Data;
+use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
 #[derive(clap::Args, Debug)]
@@ -40,7 +45,8 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Remove what is beyond the limits of the [retention] section; `serve` and `collect` do so by themselves
+    /// Remove what is beyond the limits of the [retention] section, from the tables and from the database's records; `serve`
+    /// does so by itself, `collect` with the tables
     Retain {
         /// Only say what would be removed
         #[arg(long)]
@@ -55,6 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         None => &args.data,
         Some(Command::Compact { data, .. } | Command::Vacuum { data, .. } | Command::Retain { data, .. }) => data,
     };
+    let data = data.clone();
     let config = data.config()?;
     let analytics = Analytics::open(&config.open_storage()?)?;
     match args.command {
@@ -75,7 +82,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(Command::Retain { dry_run, .. }) => {
             // What is not counted yet must be counted before it may go.
             analytics.refresh_usage(|_| {}).await?;
+            let records = config.retention.records;
+            let (_, database) = data.open_database().await?;
             tokio::task::spawn_blocking(move || retain(&config, &analytics, dry_run)).await??;
+            retain_records(&database, &records, dry_run).await?;
         }
     }
     Ok(())
@@ -162,6 +172,37 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
         ]);
     }
     listing.print("no tables");
+    Ok(())
+}
+
+/// The same of the database's records.
+async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bool) -> anyhow::Result<()> {
+    let now_ms = now_ms(database).await?;
+    let rows: Vec<(&str, String)> = if dry_run {
+        let over = prune::preview(database, keep, now_ms).await?;
+        over.into_iter().map(|(kind, rows)| (kind, rows.to_string())).collect()
+    } else {
+        let mut removed: BTreeMap<&str, u64> = prune::KINDS.iter().map(|kind| (*kind, 0)).collect();
+        loop {
+            let pruned = prune::prune(database, keep, now_ms).await?;
+            for (kind, rows) in pruned.rows {
+                *removed.entry(kind).or_default() += rows;
+            }
+            if !pruned.is_unfinished {
+                break;
+            }
+        }
+        removed
+            .into_iter()
+            .map(|(kind, rows)| (kind, rows.to_string()))
+            .collect()
+    };
+    let mut listing = Listing::new(&["records", if dry_run { "to remove" } else { "removed" }]).right(1);
+    for (kind, rows) in rows {
+        listing.row([kind.to_owned(), rows]);
+    }
+    println!();
+    listing.print("no records");
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! `ezscale usage`: what services received and sent in a range, with their 95th percentile and coverage.
 
+use analytics::period::PeriodQuery;
 use analytics::truth::percent_text;
 use analytics::{PeriodUsage, UsageMode};
 use anyhow::{Context as _, bail};
 use billing::usage::MeteredUsage;
 use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
-use schemas::ids::ServiceId;
+use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::window::instant_text;
 
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// One service (svc_N) [default: all that were used]
     #[arg(long)]
     service: Option<ServiceId>,
+    /// What this customer (cus_N) sees: their services, each since it is theirs, as a transfer says
+    #[arg(long)]
+    customer: Option<CustomerId>,
     /// First instant (RFC 3339) [default: 30 days before the end]
     #[arg(long)]
     from: Option<Timestamp>,
@@ -60,10 +64,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if from >= to {
         bail!("--from {from} must lie before --to {to}");
     }
-    let services = match args.service {
+    let (from_ms, to_ms) = (from.as_millisecond(), to.as_millisecond());
+    let mut services = match args.service {
         Some(id) => vec![inventory::service(database.pool(), id).await?],
         None => inventory::services(database.pool()).await?,
     };
+    if let Some(id) = args.customer {
+        inventory::customer(database.pool(), id).await?;
+        if let Some(service) = args.service
+            && services.iter().any(|service| service.customer != id)
+        {
+            bail!("{service} is not {id}'s");
+        }
+        // What was measured before a service was theirs is not theirs to see (S1).
+        services.retain(|service| service.customer == id && service.owned_from_ms < to_ms);
+    }
     let mode = match args.mode {
         Mode::Sum => UsageMode::Sum,
         Mode::In => UsageMode::In,
@@ -71,12 +86,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Mode::Max => UsageMode::Max,
     };
     let usage = MeteredUsage::new(analytics.clone(), &config.metering());
-    let (from_ms, to_ms) = (from.as_millisecond(), to.as_millisecond());
     let progress = Progress::counted("reading usage", services.len() as u64);
-    let metered: Vec<_> = services.iter().map(|service| usage.metered(service)).collect();
-    let periods = analytics
-        .period_usage_many(&metered, from_ms, to_ms, mode, now_ms)
-        .await?;
+    let queries: Vec<PeriodQuery> = services
+        .iter()
+        .map(|service| PeriodQuery {
+            service: usage.metered(service),
+            from_ms: match args.customer {
+                Some(_) => from_ms.max(service.owned_from_ms),
+                None => from_ms,
+            },
+            to_ms,
+            mode,
+            excluded: Vec::new(),
+        })
+        .collect();
+    let periods = analytics.period_usage_batch(&queries, now_ms).await?;
     progress.clear();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string(&periods)?),

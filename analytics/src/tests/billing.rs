@@ -233,6 +233,25 @@ async fn peers_are_the_remote_addresses() {
 }
 
 #[tokio::test]
+async fn s1_of_a_flow_that_goes_on_over_a_change_of_owners_each_sees_its_part() {
+    let fixture = Fixture::new();
+    let turn_ms = T0 + 600_000;
+    let long = Flow {
+        start_at_ms: T0 + 300_000,
+        end_at_ms: T0 + 1_500_000,
+        ..received(1, T0, 1_000)
+    };
+    fixture.add_flows(&[long, received(1, turn_ms, 7)]);
+    let bytes = async |from_ms, to_ms| {
+        let peers = fixture.analytics.top_peers(1, from_ms, to_ms, 10).await.unwrap();
+        peers.iter().map(|peer| peer.bytes_in).sum::<u64>()
+    };
+    assert_eq!(bytes(T0, turn_ms).await, 250);
+    assert_eq!(bytes(turn_ms, T0 + DAY).await, 757);
+    assert_eq!(bytes(T0 + 1_500_000, T0 + DAY).await, 0);
+}
+
+#[tokio::test]
 async fn the_overview_stacks_the_same_traffic_by_every_dimension() {
     let fixture = Fixture::new();
     let udp = Flow {

@@ -221,7 +221,10 @@ impl Worker<'_> {
             fault::at("event.claimed");
             let sending = tokio::time::timeout(SEND_LIMIT, self.send(&delivery)).await;
             let outcome = match sending {
-                Ok(outcome) => outcome?,
+                Ok(Err(error @ EventError::Database(_))) => return Err(error),
+                // Its event cannot be told: it is retried by the schedule as any other, and holds up none.
+                Ok(Err(error)) => Outcome::Later(causes(&error)),
+                Ok(Ok(outcome)) => outcome,
                 Err(_) => Outcome::Silent(format!("not done within {} s", SEND_LIMIT.as_secs())),
             };
             fault::at("event.sent");
@@ -471,6 +474,18 @@ impl Worker<'_> {
         publish(connection, new, self.now_ms).await?;
         Ok(())
     }
+}
+
+/// An error and its sources in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// What a mail says of its sender and reader.

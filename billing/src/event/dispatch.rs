@@ -2,6 +2,9 @@
 //!
 //! Events are marked and their deliveries are written in one transaction, by one dispatcher at a time, who looks again which
 //! are not marked yet: two workers, or one that died, cannot dispatch one twice.
+//!
+//! An event that cannot be dispatched holds up no other: a batch that fails is tried event by event, and one that fails alone
+//! is passed over and stays for the next call. `/readyz` tells how long the oldest has waited.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -38,28 +41,127 @@ pub struct Dispatched {
 /// Makes out the deliveries of every event that has none yet.
 ///
 /// # Errors
-/// As the database answers; what was dispatched before stays so.
+/// As the database answers, and [`EventError::PassedOver`] when some events could not be dispatched and all others were;
+/// what was dispatched before stays so.
 pub async fn dispatch(database: &Database, now_ms: i64) -> Result<Dispatched, EventError> {
     let mut done = Dispatched::default();
+    let mut passed_over = PassedOver::default();
+    // What was passed over in this call is not asked for again.
+    let mut after = EventId(0);
     loop {
         // Asked first without a lock: most of the time there is nothing to do.
-        if waiting(database.pool(), 1).await?.is_empty() {
-            return Ok(done);
+        let Some(&last) = waiting(database.pool(), after, BATCH).await?.last() else {
+            return passed_over.into_result(done);
+        };
+        let error = match dispatch_up_to(database, after, last, now_ms, &mut done).await {
+            Ok(()) => {
+                after = last;
+                continue;
+            }
+            Err(error) => error,
+        };
+        if matches!(error, EventError::Database(_)) {
+            return Err(error);
         }
-        let mut transaction = database.begin_write().await?;
-        take_turn(&mut transaction).await?;
-        let events = waiting(&mut *transaction, BATCH).await?;
-        dispatch_all(&mut transaction, &events, now_ms, &mut done).await?;
-        fault::at("event.dispatched");
-        transaction.commit().await?;
+        // One of them cannot be dispatched; which, is seen when each is tried alone.
+        for id in waiting(database.pool(), after, BATCH).await? {
+            if id.0 > last.0 {
+                break;
+            }
+            match dispatch_up_to(database, after, id, now_ms, &mut done).await {
+                Ok(()) => {}
+                Err(error @ EventError::Database(_)) => return Err(error),
+                Err(error) => passed_over.add(id, error),
+            }
+            after = id;
+        }
     }
 }
 
-/// The oldest events that have no deliveries yet.
-async fn waiting(db: impl AnyExecutor<'_>, limit: i64) -> Result<Vec<Event>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE dispatched_at_ms IS NULL ORDER BY id LIMIT $1"));
-    let rows = sqlx::query(sql).bind(limit).fetch_all(db).await?;
-    rows.iter().map(read).collect()
+/// Events that could not be dispatched, and why the first one could not.
+#[derive(Default)]
+struct PassedOver {
+    count: u64,
+    first: Option<(EventId, EventError)>,
+}
+
+impl PassedOver {
+    fn add(&mut self, id: EventId, error: EventError) {
+        self.count += 1;
+        self.first.get_or_insert((id, error));
+    }
+
+    fn into_result(self, done: Dispatched) -> Result<Dispatched, EventError> {
+        match self.first {
+            None => Ok(done),
+            Some((event, source)) => Err(EventError::PassedOver {
+                count: self.count,
+                event,
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+/// Dispatches the events after one and up to another in one transaction.
+async fn dispatch_up_to(
+    database: &Database,
+    after: EventId,
+    last: EventId,
+    now_ms: i64,
+    done: &mut Dispatched,
+) -> Result<(), EventError> {
+    let mut transaction = database.begin_write().await?;
+    take_turn(&mut transaction).await?;
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT} WHERE dispatched_at_ms IS NULL AND id > $1 AND id <= $2 ORDER BY id LIMIT $3"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(after.0)
+        .bind(last.0)
+        .bind(BATCH)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let events: Vec<Event> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let mut dispatched = *done;
+    dispatch_all(&mut transaction, &events, now_ms, &mut dispatched).await?;
+    fault::at("event.dispatched");
+    transaction.commit().await?;
+    *done = dispatched;
+    Ok(())
+}
+
+/// The oldest events after one that have no deliveries yet.
+async fn waiting(db: impl AnyExecutor<'_>, after: EventId, limit: i64) -> Result<Vec<EventId>, EventError> {
+    let sql = "SELECT id FROM events WHERE dispatched_at_ms IS NULL AND id > $1 ORDER BY id LIMIT $2";
+    let rows = sqlx::query(sql).bind(after.0).bind(limit).fetch_all(db).await?;
+    rows.iter().map(|row| Ok(EventId(row.try_get(0)?))).collect()
+}
+
+/// The event that has waited longest to be dispatched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OldestWaiting {
+    pub id: EventId,
+    pub created_at_ms: i64,
+    /// How many wait.
+    pub waiting: i64,
+}
+
+/// What waits to be dispatched; `None` where nothing does.
+///
+/// # Errors
+/// As the database answers.
+pub async fn oldest_waiting(db: &sqlx::AnyPool) -> Result<Option<OldestWaiting>, EventError> {
+    let oldest = "SELECT id, created_at_ms FROM events WHERE dispatched_at_ms IS NULL ORDER BY id LIMIT 1";
+    let Some(row) = sqlx::query(oldest).fetch_optional(db).await? else {
+        return Ok(None);
+    };
+    let count = sqlx::query("SELECT count(*) FROM events WHERE dispatched_at_ms IS NULL");
+    Ok(Some(OldestWaiting {
+        id: EventId(row.try_get(0)?),
+        created_at_ms: row.try_get(1)?,
+        waiting: count.fetch_one(db).await?.try_get(0)?,
+    }))
 }
 
 /// Waits until no other dispatcher is in its transaction. Each needs the sequence of deliveries beside the events it marks: two

@@ -34,7 +34,10 @@ pub use deliver::{
     Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, deliveries_to,
     outbox_counts, preview,
 };
-pub use dispatch::{Dispatched, MAX_REPLAYED, Replay, dispatch, latest, owner_email, replay, set_owner_email};
+pub use dispatch::{
+    Dispatched, MAX_REPLAYED, OldestWaiting, Replay, dispatch, latest, oldest_waiting, owner_email, replay,
+    set_owner_email,
+};
 pub use guard::WebhookClient;
 pub use kind::{Audience, EventType};
 pub use mail::{Attachment, Attachments, MailConfig, Mailer};
@@ -91,6 +94,12 @@ pub enum EventError {
     TooMany,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
+    #[error("{count} events could not be dispatched and wait, the first is {event}; all others were")]
+    PassedOver {
+        count: u64,
+        event: EventId,
+        source: Box<EventError>,
+    },
 }
 
 impl From<WebhookError> for EventError {
@@ -290,9 +299,10 @@ pub async fn run_once(
     client: &WebhookClient,
     now_ms: i64,
 ) -> Result<(Dispatched, Delivered), EventError> {
-    let dispatched = dispatch(database, now_ms).await?;
+    // What was dispatched is sent, whatever became of the rest.
+    let dispatched = dispatch(database, now_ms).await;
     let delivered = deliver(database, mailer, client, now_ms).await?;
-    Ok((dispatched, delivered))
+    Ok((dispatched?, delivered))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Postgres {
     server: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Postgres {
@@ -42,32 +42,24 @@ impl Postgres {
         ];
         run(unprivileged(&programs.join("initdb")).args(initdb).arg(&data));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = unprivileged(&programs.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "-k",
-                "",
-                "-c",
-                "max_connections=50",
-                // It is thrown away: nothing need reach a disk.
-                "-c",
-                "fsync=off",
-                "-c",
-                "full_page_writes=off",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         Postgres {
-            server,
+            server: serve(&programs, &data, port),
             port,
-            _folder: folder,
+            folder,
+        }
+    }
+
+    /// Ends the server as a crash would.
+    fn crash(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
+    /// Starts it again where it does not run, on the same data and port. It refuses to start until the last process of the
+    /// one before has noticed that it is gone.
+    fn start_again(&mut self) {
+        if self.server.try_wait().unwrap().is_some() {
+            self.server = serve(&programs(), &self.folder.path().join("data"), self.port);
         }
     }
 
@@ -138,6 +130,15 @@ impl Drop for Postgres {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+fn serve(programs: &Path, data: &Path, port: u16) -> Child {
+    let mut command = unprivileged(&programs.join("postgres"));
+    command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-k", ""]);
+    command.args(["-p", &port.to_string(), "-c", "max_connections=50"]);
+    // It is thrown away: nothing need reach a disk.
+    command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// The folder of the newest installed version.
@@ -214,4 +215,43 @@ async fn a_transaction_whose_caller_went_away_is_not_left_to_the_next() {
     let row = sqlx::query("SELECT count(*) FROM settings WHERE name LIKE 'name-%'");
     let seen: i64 = sqlx::Row::get(&row.fetch_one(others.pool()).await.unwrap(), 0);
     assert_eq!(seen, 300, "what was written is there for all");
+}
+
+#[tokio::test]
+async fn connections_that_a_crash_of_the_server_ended_are_replaced() {
+    let mut server = Postgres::start();
+    let database = server.database().await;
+    let write = async || {
+        let mut transaction = database.begin_write().await?;
+        sqlx::query("INSERT INTO probes (name, at_ms) VALUES ('x', 1) ON CONFLICT (name) DO UPDATE SET at_ms = 2")
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    };
+    // Several connections, some of them in the middle of a transaction.
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(database.begin_write().await.unwrap());
+    }
+    write().await.unwrap();
+    server.crash();
+    let patience = Duration::from_secs(2);
+    let without_server = tokio::time::timeout(patience, write()).await;
+    assert!(!matches!(without_server, Ok(Ok(()))), "nobody was there to take it");
+    for transaction in open {
+        assert!(transaction.commit().await.is_err());
+    }
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        server.start_again();
+        match tokio::time::timeout(patience, write()).await {
+            Ok(Ok(())) => break,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    }
+    // Whichever connection is taken.
+    for _ in 0..20 {
+        write().await.unwrap();
+    }
+    database.probe_write(1).await.unwrap();
 }

@@ -164,6 +164,7 @@ impl JournalThread {
                 return;
             }
         }
+        self.shared.synced.now();
         if self.shared.journal_stalled.swap(false, Ordering::Relaxed) {
             tracing::info!("journal is written again");
             self.logged_at = None;

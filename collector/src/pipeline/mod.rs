@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
@@ -89,28 +90,49 @@ pub struct LiveCounts {
     pub store_stalled: bool,
     /// Every thread is alive.
     pub running: bool,
+    /// The threads that have ended, by name: `receive-0`, `journal`, `house`, `worker`.
+    pub ended_threads: Vec<String>,
+    /// Since everything that was due was last written and synced.
+    pub since_synced: Duration,
+    /// Since every closed segment was stored, or the last one was.
+    pub since_stored: Duration,
 }
+
+/// Without a sync for so long the journal's thread hangs: a disk that answers nothing, not even an error.
+const SYNC_STUCK: Duration = Duration::from_secs(30);
+/// Without a segment stored for so long, while some wait, the worker hangs or does not keep up.
+const STORE_STUCK: Duration = Duration::from_secs(300);
 
 impl LiveCounts {
     /// What keeps the collector from doing its work at the moment, in words for people; nothing when all is well.
-    pub fn problems(&self) -> Vec<&'static str> {
-        let all = [
-            (
-                !self.running,
-                "collector: a thread has ended, restart ezscale; what reached the journal is kept",
-            ),
-            (
-                self.journal_stalled,
-                "journal: cannot be written or is full, datagrams are dropped and counted; the log says why",
-            ),
-            (
-                self.store_stalled,
-                "tables: cannot be written, what is received waits in the journal; the log says why",
-            ),
-        ];
-        all.into_iter()
-            .filter_map(|(is_so, problem)| is_so.then_some(problem))
-            .collect()
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.running {
+            let threads = self.ended_threads.join(", ");
+            problems.push(format!(
+                "collector: a thread has ended ({threads}), restart ezscale; what reached the journal is kept"
+            ));
+        }
+        if self.journal_stalled {
+            problems.push(
+                "journal: cannot be written or is full, datagrams are dropped and counted; the log says why".to_owned(),
+            );
+        } else if self.since_synced > SYNC_STUCK {
+            let seconds = self.since_synced.as_secs();
+            problems.push(format!(
+                "journal: nothing was synced for {seconds} s: the disk does not answer"
+            ));
+        }
+        if self.store_stalled {
+            problems
+                .push("tables: cannot be written, what is received waits in the journal; the log says why".to_owned());
+        } else if self.segments_waiting > 0 && self.since_stored > STORE_STUCK {
+            let (waiting, seconds) = (self.segments_waiting, self.since_stored.as_secs());
+            problems.push(format!(
+                "tables: no segment was stored for {seconds} s while {waiting} wait: the storage does not answer or is too slow"
+            ));
+        }
+        problems
     }
 }
 
@@ -131,10 +153,38 @@ pub(crate) struct Shared {
     pub(crate) backlog_bytes: AtomicU64,
     pub(crate) journal_stalled: AtomicBool,
     pub(crate) store_stalled: AtomicBool,
+    pub(crate) synced: Beat,
+    pub(crate) stored: Beat,
     /// A configuration that takes effect with the next segment.
     pub(crate) new_metering: Mutex<Option<(MeteringConfig, Arc<Assignments>)>>,
     /// What exporters said of their interfaces in options data, until it is asked for.
     pub(crate) interfaces: Mutex<Vec<ToldInterface>>,
+}
+
+/// When something last went well, by a clock that never goes back.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    started: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Beat {
+    pub(crate) fn new() -> Beat {
+        Beat {
+            started: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last)
+    }
 }
 
 impl Shared {
@@ -234,6 +284,8 @@ impl Collector {
             backlog_bytes: AtomicU64::new(recovered.backlog_bytes),
             journal_stalled: AtomicBool::new(false),
             store_stalled: AtomicBool::new(false),
+            synced: Beat::new(),
+            stored: Beat::new(),
             new_metering: Mutex::new(None),
             interfaces: Mutex::new(Vec::new()),
         });
@@ -293,6 +345,8 @@ impl Collector {
 
     /// What is in flight now.
     pub fn live(&self) -> LiveCounts {
+        let ended = self.threads.iter().filter(|(_, thread)| thread.is_finished());
+        let ended_threads: Vec<String> = ended.map(|(name, _)| name.clone()).collect();
         LiveCounts {
             sockets: self.shared.socket_statuses(),
             queue_bytes: self.queue.bytes(),
@@ -301,7 +355,10 @@ impl Collector {
             journal_bytes: self.shared.backlog_bytes.load(Ordering::Relaxed),
             journal_stalled: self.shared.journal_stalled.load(Ordering::Relaxed),
             store_stalled: self.shared.store_stalled.load(Ordering::Relaxed),
-            running: self.threads.iter().all(|(_, thread)| !thread.is_finished()),
+            running: ended_threads.is_empty(),
+            ended_threads,
+            since_synced: self.shared.synced.age(),
+            since_stored: self.shared.stored.age(),
         }
     }
 

@@ -239,6 +239,8 @@ impl Worker {
     /// Answers false when it gave up because the collector stops.
     fn store_closed_segments(&mut self) -> bool {
         loop {
+            // Here everything is stored, or everything up to this segment.
+            self.shared.stored.now();
             let number = self.shared.next_segment.load(Ordering::Acquire);
             if number > self.shared.closed_upto.load(Ordering::Acquire) {
                 return true;

@@ -18,6 +18,7 @@ use crate::auth::Customer;
 use crate::customer::metered_usage;
 use crate::error::{ApiError, Failure};
 use crate::pages::credit::top_ups;
+use crate::query::optional;
 use crate::state::AppState;
 
 /// Movements in one answer, unless fewer are asked for.
@@ -125,13 +126,7 @@ async fn movements(
     if !(1..=PAGE_MOVEMENTS).contains(&limit) {
         return Err(Failure::BadRequest(format!("“limit” is a number from 1 to {PAGE_MOVEMENTS}.")).into());
     }
-    let before: Option<TransactionId> = match asked.before.as_deref() {
-        None | Some("") => None,
-        Some(text) => {
-            let parsed = text.parse();
-            Some(parsed.map_err(|error| Failure::BadRequest(format!("“before”: {error}.")))?)
-        }
-    };
+    let before: Option<TransactionId> = optional("before", asked.before.as_deref(), "the id of a transaction")?;
     let mut connection = state.db().pool().acquire().await?;
     let mut movements = top_up::movements(&mut connection, customer.id, before, limit + 1).await?;
     let has_more = movements.len() as i64 > limit;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::ApiQuery;
 use crate::auth::Finance;
 use crate::error::{ApiError, Failure};
+use crate::query::optional;
 use crate::state::AppState;
 
 /// Lines or transactions in one answer.
@@ -101,13 +102,7 @@ struct Asked {
 
 impl Asked {
     fn before(&self) -> Result<Option<TransactionId>, Failure> {
-        match self.before.as_deref() {
-            None | Some("") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|error| Failure::BadRequest(format!("“before”: {error}."))),
-        }
+        optional("before", self.before.as_deref(), "the id of a transaction")
     }
 }
 
@@ -132,6 +127,13 @@ async fn transactions(
     Ok(Json(TransactionsAnswer { transactions }))
 }
 
+#[derive(serde::Deserialize)]
+struct StatementAsked {
+    /// The last transaction of the page before.
+    #[serde(default)]
+    before: Option<String>,
+}
+
 #[derive(Serialize)]
 struct StatementAnswer {
     customer: CustomerId,
@@ -142,14 +144,15 @@ async fn statement(
     State(state): State<AppState>,
     _: Finance,
     Path(customer): Path<String>,
-    ApiQuery(asked): ApiQuery<Asked>,
+    ApiQuery(asked): ApiQuery<StatementAsked>,
 ) -> Result<Json<StatementAnswer>, ApiError> {
     let customer: CustomerId = customer.parse().map_err(|_| Failure::NotFound)?;
     match inventory::customer(state.db().pool(), customer).await {
         Err(InventoryError::NoCustomer(_)) => return Err(Failure::NotFound.into()),
         found => found?,
     };
-    let lines = ledger::statement(state.db().pool(), customer, asked.before()?, PAGE)
+    let before = optional("before", asked.before.as_deref(), "the id of a transaction")?;
+    let lines = ledger::statement(state.db().pool(), customer, before, PAGE)
         .await
         .map_err(BillingError::from)?;
     Ok(Json(StatementAnswer { customer, lines }))

@@ -17,6 +17,7 @@ use super::ApiQuery;
 use crate::auth::Customer;
 use crate::customer::{explanation, invoice_of};
 use crate::error::{ApiError, Failure};
+use crate::query::optional;
 use crate::state::AppState;
 
 /// Invoices in one answer, unless fewer are asked for.
@@ -130,13 +131,7 @@ async fn list(
     if !(1..=PAGE_INVOICES).contains(&limit) {
         return Err(Failure::BadRequest(format!("“limit” lies between 1 and {PAGE_INVOICES}.")).into());
     }
-    let before = match asked.before.as_deref() {
-        None | Some("") => None,
-        Some(text) => Some(
-            text.parse::<InvoiceId>()
-                .map_err(|error| Failure::BadRequest(format!("“before”: {error}.")))?,
-        ),
-    };
+    let before: Option<InvoiceId> = optional("before", asked.before.as_deref(), "an id such as inv_7")?;
     let filter = InvoiceFilter {
         customer: Some(customer.id),
         before,

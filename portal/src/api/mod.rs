@@ -8,13 +8,11 @@ pub(crate) mod overview;
 mod subscriptions;
 pub(crate) mod usage;
 
-use axum::extract::{FromRequestParts, Query};
-use axum::http::request::Parts;
-use axum::{Extension, Router};
-use serde::de::DeserializeOwned;
+use axum::{Extension, Router, middleware};
 
 use crate::auth::IsApi;
-use crate::error::{ApiError, Failure};
+pub(crate) use crate::query::ApiQuery;
+use crate::query::refuse_unread_query;
 use crate::state::AppState;
 
 pub(crate) fn routes() -> Router<AppState> {
@@ -26,20 +24,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(usage::routes())
         .merge(overview::routes())
         .merge(exporters::routes())
+        .layer(middleware::from_fn(refuse_unread_query))
         .layer(Extension(IsApi))
-}
-
-/// The query of an address; what cannot be read is told as a problem.
-#[derive(Debug)]
-pub(crate) struct ApiQuery<T>(pub(crate) T);
-
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for ApiQuery<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<ApiQuery<T>, ApiError> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(query)) => Ok(ApiQuery(query)),
-            Err(error) => Err(Failure::BadRequest(error.to_string()).into()),
-        }
-    }
 }

@@ -20,6 +20,7 @@ use crate::auth::Customer;
 use crate::error::{ApiError, Failure};
 use crate::offers::offers;
 use crate::pages::subscriptions::contract_of;
+use crate::query::optional;
 use crate::quote::{next_charge, next_charge_ms};
 use crate::state::AppState;
 
@@ -241,13 +242,7 @@ async fn notifications(
     customer: Customer,
     ApiQuery(asked): ApiQuery<NotificationsAsked>,
 ) -> Result<Json<NotificationsAnswer>, ApiError> {
-    let before = match asked.before.as_deref() {
-        None | Some("") => None,
-        Some(text) => Some(
-            text.parse::<NotificationId>()
-                .map_err(|error| Failure::BadRequest(format!("“before”: {error}.")))?,
-        ),
-    };
+    let before: Option<NotificationId> = optional("before", asked.before.as_deref(), "the id of a notification")?;
     let found = notification::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
     Ok(Json(NotificationsAnswer {
         unread: customer.who.unread,

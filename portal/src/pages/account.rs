@@ -12,7 +12,7 @@ pub(crate) mod two_factor_tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -28,6 +28,7 @@ use crate::auth::{
 };
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -154,7 +155,11 @@ struct Shown {
     changed: String,
 }
 
-async fn show(State(state): State<AppState>, who: SignedIn, Query(shown): Query<Shown>) -> Result<Response, PageError> {
+async fn show(
+    State(state): State<AppState>,
+    who: SignedIn,
+    PageQuery(shown): PageQuery<Shown>,
+) -> Result<Response, PageError> {
     let done = match shown.changed.as_str() {
         "password" => Some("The password was changed. Every other session was ended."),
         "asked" => Some("A mail with a link is on its way. Open the link within 24 hours and press the button there."),

@@ -6,7 +6,7 @@ mod tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use billing::budget::{self, Alert, Budget, BudgetError, NewBudget, Status, Thresholds};
@@ -25,6 +25,7 @@ use crate::format;
 use crate::once::form_token;
 use crate::pages::credit::{Shown, bought, currency_of, top_ups};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -169,7 +170,7 @@ struct BudgetPage {
 async fn show(
     State(state): State<AppState>,
     customer: Customer,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     if let Some(payment) = paying::returned(&state, customer.id, None, &shown.payment_intent).await? {
         let page = format!("{PATH}?done={}", paying::outcome_name(&payment));

@@ -6,7 +6,7 @@ mod tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use billing::payment::{self, Payment, PaymentError, PaymentFilter, State as Stand};
@@ -24,6 +24,7 @@ use crate::format;
 use crate::once::{self, form_token};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::pages::payment_methods::{gateway_words, method_of};
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -296,7 +297,7 @@ pub(super) struct Shown {
 async fn show(
     State(state): State<AppState>,
     customer: Customer,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     if let Some(payment) = paying::returned(&state, customer.id, None, &shown.payment_intent).await? {
         let page = format!("{PATH}?done={}", paying::outcome_name(&payment));

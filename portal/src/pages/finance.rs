@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -38,6 +38,7 @@ use sqlx::Row as _;
 use crate::auth::Finance;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -201,7 +202,7 @@ struct FinancePage {
 async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
-    Query(query): Query<FinanceQuery>,
+    PageQuery(query): PageQuery<FinanceQuery>,
 ) -> Result<Response, PageError> {
     let months = months(&state).await?;
     let selection = select(&query, months.first().copied())?;
@@ -267,7 +268,7 @@ async fn show(
 async fn csv(
     State(state): State<AppState>,
     _: Finance,
-    Query(query): Query<FinanceQuery>,
+    PageQuery(query): PageQuery<FinanceQuery>,
 ) -> Result<Response, PageError> {
     let months = months(&state).await?;
     let mut selection = select(&query, months.first().copied())?;

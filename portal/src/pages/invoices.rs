@@ -7,7 +7,7 @@ mod steps;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -24,6 +24,7 @@ use crate::customer::{self, invoice_of, metered_usage};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::paying;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 use lines::{LineAddresses, LineRow, TaxRow, explained_taxes};
@@ -275,7 +276,7 @@ async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     if let Some(payment) = paying::returned(&state, customer.id, Some(found.invoice.id), &shown.payment_intent).await? {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use billing::event::notification;
@@ -12,6 +12,7 @@ use schemas::inventory;
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -55,12 +56,9 @@ struct Asked {
 async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
-    let before = match asked.before.as_str() {
-        "" => None,
-        text => Some(text.parse::<NotificationId>().map_err(|_| Failure::NotFound)?),
-    };
+    let before = filter::<NotificationId>("before", &asked.before, "the id of a notification")?;
     let now_ms = state.now_ms();
     let limit = i64::try_from(PAGE_ROWS + 1).unwrap_or(i64::MAX);
     let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;

@@ -9,7 +9,7 @@ mod service;
 use analytics::Dimension;
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::tz::TimeZone;
@@ -19,8 +19,9 @@ use crate::api::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryE
 use crate::api::overview::view::SeriesView;
 use crate::api::overview::{self, Answer};
 use crate::auth::Ops;
-use crate::error::{Failure, PageError, page};
+use crate::error::{Failure, PageError, page_beside};
 use crate::format;
+use crate::query::PageQuery;
 use crate::range::PRESETS;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -99,7 +100,7 @@ struct OverviewPage {
 async fn show(
     State(state): State<AppState>,
     Ops(who): Ops,
-    Query(query): Query<OverviewQuery>,
+    PageQuery(query): PageQuery<OverviewQuery>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let (request, problem) = match query.check(now_ms) {
@@ -112,12 +113,9 @@ async fn show(
         }
     };
     let answer = overview::answer(&state, &request).await?;
-    page(&overview_page(
-        Shell::new(&who, "Traffic", PATH),
-        &request,
-        problem,
-        answer,
-    )?)
+    let is_refused = problem.is_some();
+    let shown = overview_page(Shell::new(&who, "Traffic", PATH), &request, problem, answer)?;
+    page_beside(&shown, is_refused)
 }
 
 fn overview_page(
@@ -132,6 +130,8 @@ fn overview_page(
         .map_err(|error| Failure::internal("write the chart's figures")(error.into()))?;
     let tiles = tiles(&answer);
     let view = answer.view;
+    // What the address asks for cannot be asked for again and again.
+    let refreshes = request.preset.is_some() && problem.is_none();
     Ok(OverviewPage {
         shell,
         path: PATH,
@@ -166,7 +166,7 @@ fn overview_page(
         },
         from_input: input_time(request.from_ms),
         to_input: input_time(request.to_ms),
-        refreshes: request.preset.is_some(),
+        refreshes,
         tiles,
         sum: SumRow {
             total: format::bytes(view.total_bytes),

@@ -12,7 +12,7 @@ mod tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use schemas::ids::{CustomerId, PaymentMethodId};
 
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
+use crate::query::{PageQuery, filter};
 use crate::server::policy_with_form_targets;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -145,7 +146,7 @@ struct Shown {
 async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "added" => Some("The payment method was saved."),
@@ -244,9 +245,9 @@ struct Back {
 async fn came_back(
     State(state): State<AppState>,
     customer: Customer,
-    Query(back): Query<Back>,
+    PageQuery(back): PageQuery<Back>,
 ) -> Result<Response, PageError> {
-    let name: GatewayName = back.gateway.parse()?;
+    let name: GatewayName = filter("gateway", &back.gateway, "stripe or paypal")?.ok_or(Failure::NotFound)?;
     state.gateways().get(name)?;
     page(&ReturnPage {
         shell: Shell::new(&customer.who, "Payment methods", PATH),

@@ -6,7 +6,7 @@ pub(crate) mod tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use billing::catalog::{Badge, Plan, PlanKind};
@@ -16,6 +16,7 @@ use schemas::money::Money;
 use crate::auth::Customer;
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, cycle_unit, cycles, offers, per_month, usage_text};
+use crate::query::{PageQuery, filter, wrong};
 use crate::refusal::stock_text;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -150,7 +151,7 @@ fn saving_text(offers: &[Offer], cycle: i64) -> Option<String> {
 async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let mut connection = state.db().pool().acquire().await?;
     let currency = inventory::customer(&mut *connection, customer.id).await?.currency;
@@ -159,20 +160,21 @@ async fn list(
     let mut types: Vec<&str> = all.iter().map(|offer| offer.plan.service_type.as_str()).collect();
     types.sort_unstable();
     types.dedup();
-    let service_type = types
-        .iter()
-        .copied()
-        .find(|name| *name == asked.service_type)
-        .or(types.first().copied())
-        .unwrap_or("")
-        .to_owned();
+    let service_type = match asked.service_type.trim() {
+        "" => types.first().copied().unwrap_or(""),
+        // Nothing is sold any more: nothing is shown.
+        named if types.is_empty() || types.contains(&named) => named,
+        named => return Err(wrong("type", named, &format!("one of {}", types.join(", "))).into()),
+    }
+    .to_owned();
     let mut of_type: Vec<Offer> = all
         .iter()
         .filter(|offer| offer.plan.service_type == service_type)
         .cloned()
         .collect();
     let sold = cycles(&of_type);
-    let cycle = asked.cycle.parse().ok().filter(|cycle| sold.contains(cycle));
+    // Months that this kind is not sold for: another kind's tab was left.
+    let cycle = filter::<i64>("cycle", &asked.cycle, "a number of months")?.filter(|cycle| sold.contains(cycle));
     let cycle = cycle.or(sold.first().copied()).unwrap_or(1);
     // The cheapest first.
     of_type.sort_by_key(|offer| (offer.of_cycle(cycle).map(|price| price.base.minor), offer.plan.id));

@@ -5,7 +5,7 @@ mod password;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Form, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -19,6 +19,7 @@ use crate::auth::{
     find_for_sign_in, open_session, pending, session_cookie, token_of, verify_password,
 };
 use crate::error::{PageError, page};
+use crate::query::PageQuery;
 use crate::shell;
 use crate::state::AppState;
 
@@ -91,7 +92,7 @@ struct Asked {
 async fn show(
     State(state): State<AppState>,
     who: Result<SignedIn, crate::auth::Rejection>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     if let Ok(who) = who {

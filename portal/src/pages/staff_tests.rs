@@ -198,7 +198,7 @@ async fn a_query_that_cannot_be_answered_is_told() {
     world.portal.user("ops", Role::Ops, None).await;
     let mut browser = world.portal.signed_in("ops").await;
     let page = browser.get("/ops?range=2h").await;
-    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
     assert!(page.body.contains("Showing the last 24 hours: range is one of"));
     let api = browser.get("/api/v1/ops/overview?range=2h").await;
     assert_eq!(api.status, StatusCode::BAD_REQUEST);

@@ -7,7 +7,7 @@ mod tests;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
@@ -23,6 +23,7 @@ use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::offers::{price_text, usage_text};
+use crate::query::PageQuery;
 use crate::quote::{self, DraftView};
 use crate::refusal::refusal;
 use crate::shell::Shell;
@@ -154,7 +155,7 @@ struct Shown {
 async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let mut connection = state.db().pool().acquire().await?;
@@ -422,7 +423,7 @@ async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     subscription_page(&state, &customer, &id, notice(&shown.done), None).await
 }

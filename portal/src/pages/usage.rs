@@ -6,7 +6,7 @@ pub(crate) mod traffic;
 use analytics::UsageMode;
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use billing::evidence::UsageCharge;
@@ -17,6 +17,7 @@ use crate::auth::Customer;
 use crate::customer::{self, OwnService, PeriodToDate};
 use crate::error::{PageError, page};
 use crate::format::{self, VolumeUnits};
+use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -191,7 +192,7 @@ pub(crate) fn details(own: &OwnService) -> String {
 async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    Query(asked): Query<ListAsked>,
+    PageQuery(asked): PageQuery<ListAsked>,
 ) -> Result<Response, PageError> {
     let (account, mut services) = customer::services_of(&state, customer.id).await?;
     let total = services.len();
@@ -206,7 +207,9 @@ async fn list(
         });
     }
     let pages = services.len().div_ceil(SERVICES_PER_PAGE).max(1);
-    let page_number = asked.page.parse().unwrap_or(1).clamp(1, pages);
+    let page_number = filter::<usize>("page", &asked.page, "the number of a page")?
+        .unwrap_or(1)
+        .clamp(1, pages);
     let shown: Vec<OwnService> = services
         .into_iter()
         .skip((page_number - 1) * SERVICES_PER_PAGE)

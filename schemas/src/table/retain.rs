@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Commit, FileEntry, ManifestError, Snapshot, Table};
+use crate::retention::{RecordRetention, RecordRetentionError};
 use crate::tables::TABLES;
 use crate::window::{DAY_MS, HOUR_MS};
 
@@ -32,6 +33,8 @@ pub struct RetentionLimits {
 pub struct RetentionConfig {
     /// Tables that invoices are computed from may be cut within the last [`UNBILLED_DAYS`].
     pub allow_unbilled_deletion: bool,
+    /// Of the relational database.
+    pub records: RecordRetention,
     #[serde(flatten)]
     pub tables: BTreeMap<String, RetentionLimits>,
 }
@@ -55,6 +58,8 @@ pub enum RetentionError {
     AgeOutOfRange { table: String, days: u64 },
     #[error("retention.{table}.max_bytes = 0 would keep nothing: use at least 1")]
     NoBytes { table: String },
+    #[error(transparent)]
+    Records(#[from] RecordRetentionError),
     #[error(
         "retention.{table}.max_age_days = {days}: invoices may still need what is younger than 40 days; use at least 40, \
          or set retention.allow_unbilled_deletion = true"
@@ -68,6 +73,7 @@ impl RetentionConfig {
     /// # Errors
     /// The first one that is wrong.
     pub fn validate(&self) -> Result<(), RetentionError> {
+        self.records.validate()?;
         for (name, limits) in &self.tables {
             let table = name.clone();
             if !TABLES.iter().any(|known| known.name == name) {

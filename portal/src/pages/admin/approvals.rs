@@ -1,7 +1,7 @@
 //! What waits for a second admin, and what was decided (F-60).
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::approval::{self, Approval, ApprovalError, Done, Status};
 use jiff::tz::TimeZone;
@@ -14,6 +14,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -67,7 +68,7 @@ async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "approved" => Some("Approved, and done."),

@@ -1,7 +1,7 @@
 //! The audit log (F-60): who did what to what, from where, with the values before and after.
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::audit::{self, AuditError, AuditFilter, Risk};
 use jiff::tz::TimeZone;
@@ -12,6 +12,7 @@ use crate::auth::Admin;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::finance::url_encoded;
+use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -113,27 +114,20 @@ fn changes(change: &Value) -> Vec<Changed> {
 pub(super) async fn show(
     State(state): State<AppState>,
     Admin(who): Admin,
-    Query(query): Query<AuditQuery>,
+    PageQuery(query): PageQuery<AuditQuery>,
 ) -> Result<Response, PageError> {
     fn asked(text: &str) -> Option<&str> {
         Some(text.trim()).filter(|text| !text.is_empty())
     }
-    let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
-    let filter = AuditFilter {
+    let wanted = AuditFilter {
         actor: asked(&query.actor),
         action: asked(&query.action),
         subject: asked(&query.subject),
-        risk: match asked(&query.risk) {
-            None => None,
-            Some(text) => Some(text.parse::<Risk>().map_err(|_| wrong("risk"))?),
-        },
-        before: match asked(&query.before) {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| wrong("before"))?),
-        },
+        risk: filter("risk", &query.risk, "a risk such as high")?,
+        before: filter("before", &query.before, "the id of an entry")?,
         ..AuditFilter::default()
     };
-    let mut found = audit::list(state.db().pool(), filter, PAGE_ENTRIES + 1).await?;
+    let mut found = audit::list(state.db().pool(), wanted, PAGE_ENTRIES + 1).await?;
     let most = usize::try_from(PAGE_ENTRIES).unwrap_or(usize::MAX);
     let has_older = found.len() > most;
     found.truncate(most);

@@ -1,7 +1,7 @@
 //! The clock that billing goes by: what it shows, and an admin's word that it is right after it moved.
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::audit::Actor;
 use billing::guard;
@@ -12,6 +12,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -33,7 +34,7 @@ struct ClockPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "confirmed").then_some("Billing goes on.");
     render(&state, &admin, Draft::default(), notice).await

@@ -1,7 +1,7 @@
 //! Coupons: every one, a new one, and an end.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::catalog::{self, Discount, NewCoupon, Plan};
@@ -15,6 +15,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -43,7 +44,7 @@ struct CouponsPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("The coupon can be redeemed."),

@@ -1,7 +1,7 @@
 //! Deals (F-28): what was agreed with one customer, recorded and billed.
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::deal::{self, Component, ComponentKind, Deal, MAX_COMPONENTS, NewDeal};
 use schemas::ids::CustomerId;
@@ -14,6 +14,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -49,7 +50,7 @@ struct DealsPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice =
         (shown.done == "add").then_some("The deal is recorded, and its subscription is charged from its start on.");

@@ -1,7 +1,7 @@
 //! The companies of ours that issue invoices.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use schemas::ids::EntityId;
 use schemas::inventory::{self, Entity, EntityProfile, InventoryError};
@@ -11,6 +11,7 @@ use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -28,7 +29,7 @@ struct EntitiesPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "saved").then_some("Saved. Documents that were issued keep what they say.");
     render(&state, &admin, Draft::default(), notice).await

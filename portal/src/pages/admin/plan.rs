@@ -1,7 +1,7 @@
 //! One plan: its prices by version, whom a new version touches, its stock and its end.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::approval::{self, Action as Asked, NewApproval};
@@ -19,6 +19,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -59,7 +60,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let plan = find(&state, &id).await?;
     let notice = match shown.done.as_str() {

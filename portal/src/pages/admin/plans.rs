@@ -2,7 +2,7 @@
 
 use analytics::UsageMode;
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::catalog::{self, Attributes, Badge, BaseTiming, NewPlan, NewPrice, Plan, PlanKind, Terms};
 use billing::price::UsagePrice;
@@ -16,6 +16,7 @@ use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -42,7 +43,7 @@ struct PlansPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "archive").then_some("The plan is closed to new subscriptions.");
     render(&state, &admin, Draft::default(), notice).await

@@ -1,7 +1,7 @@
 //! Tax rates by place and time.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::tax::{self, NewTaxRate};
@@ -14,6 +14,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -40,7 +41,7 @@ struct TaxesPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("The rate was added. It holds for invoices issued in its time."),

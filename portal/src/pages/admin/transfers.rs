@@ -1,7 +1,7 @@
 //! Services that move to another customer (F-27): requested, approved by who verified both parties, completed.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::subscription::transfer::{self, TransferStatus};
@@ -15,6 +15,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -48,7 +49,7 @@ struct TransfersPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("The transfer was requested; both parties were told."),

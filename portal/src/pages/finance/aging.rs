@@ -1,7 +1,7 @@
 //! Open invoices by how long they have been due.
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::aging::{AgedCurrency, BUCKETS, aging};
 use jiff::tz::TimeZone;
@@ -12,6 +12,7 @@ use super::transactions::midnight;
 use crate::auth::Finance;
 use crate::error::{PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -36,10 +37,10 @@ pub(super) struct Shown {
 pub(super) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     // The whole day: its last millisecond.
-    let at_ms = match midnight(&shown.day, 1)? {
+    let at_ms = match midnight("day", &shown.day, 1)? {
         Some(next_ms) => next_ms - 1,
         None => state.now_ms(),
     };

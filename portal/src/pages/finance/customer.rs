@@ -2,7 +2,7 @@
 //! and what finance can do about it.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::invoice::{self, InvoiceFilter, list_all};
@@ -23,6 +23,7 @@ use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -112,7 +113,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let customer = find(&state, &id).await?;
     render(&state, &finance, customer, Draft::default(), &shown).await

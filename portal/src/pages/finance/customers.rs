@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::ledger::{self, Owed};
@@ -13,7 +13,8 @@ use sqlx::Row as _;
 
 use super::PATH;
 use crate::auth::Finance;
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
+use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -53,13 +54,10 @@ struct CustomersPage {
 pub(super) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
-    Query(query): Query<CustomersQuery>,
+    PageQuery(query): PageQuery<CustomersQuery>,
 ) -> Result<Response, PageError> {
     let search: String = query.search.trim().chars().take(MAX_SEARCH_CHARS).collect();
-    let after = match query.after.trim() {
-        "" => 0,
-        text => text.parse::<CustomerId>().map_err(|_| Failure::NotFound)?.0,
-    };
+    let after = filter::<CustomerId>("after", &query.after, "an id such as cus_7")?.map_or(0, |after| after.0);
     // Wildcards that were typed are letters; an id finds its customer alone.
     let escaped = search
         .to_lowercase()

@@ -1,7 +1,7 @@
 //! A month for other books: one workbook, or each sheet of it as CSV.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use billing::export::{self, ExportError, SheetKind};
@@ -10,6 +10,7 @@ use super::select::Month;
 use super::{PATH, months};
 use crate::auth::Finance;
 use crate::error::{Failure, PageError, page};
+use crate::query::{PageQuery, wrong};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -43,7 +44,7 @@ impl From<ExportError> for Failure {
 
 /// Half-open, UTC milliseconds.
 fn bounds(asked: &Asked) -> Result<(Month, i64, i64), Failure> {
-    let wrong = || Failure::BadRequest(format!("month is like 2026-11, not {:?}", asked.month));
+    let wrong = || wrong("month", asked.month.trim(), "a month like 2026-11");
     let month = Month::parse(asked.month.trim()).ok_or_else(wrong)?;
     let (from_ms, to_ms) = month.bounds_ms().ok_or_else(wrong)?;
     Ok((month, from_ms, to_ms))
@@ -67,7 +68,7 @@ pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -
 pub(super) async fn workbook(
     State(state): State<AppState>,
     _: Finance,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (month, from_ms, to_ms) = bounds(&asked)?;
     let sheets = export::sheets(state.db(), from_ms, to_ms).await?;
@@ -93,7 +94,7 @@ pub(super) async fn sheet(
     State(state): State<AppState>,
     _: Finance,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let kind = name.strip_suffix(".csv").and_then(SheetKind::named);
     let kind = kind.ok_or(Failure::NotFound)?;

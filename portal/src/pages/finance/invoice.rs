@@ -1,7 +1,7 @@
 //! One invoice as finance sees it: what the customer was charged and why, and how it was posted.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
@@ -18,6 +18,7 @@ use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, explained_taxes};
 use crate::pages::invoices::zone_of;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -84,7 +85,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
     render(

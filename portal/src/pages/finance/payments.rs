@@ -1,7 +1,7 @@
 //! Payments of all customers, and one with what became of it: attempts, refunds, disputes, postings.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
@@ -21,6 +21,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -99,25 +100,15 @@ fn purpose(payment: &Payment) -> String {
 pub(super) async fn list(
     State(state): State<AppState>,
     Finance(who): Finance,
-    Query(query): Query<PaymentsQuery>,
+    PageQuery(query): PageQuery<PaymentsQuery>,
 ) -> Result<Response, PageError> {
-    let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
-    let filter = PaymentFilter {
-        customer: match query.customer.trim() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| wrong("customer"))?),
-        },
-        state: match query.state.trim() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| wrong("state"))?),
-        },
-        before: match query.before.trim() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| wrong("before"))?),
-        },
+    let wanted = PaymentFilter {
+        customer: filter("customer", &query.customer, "an id such as cus_7")?,
+        state: filter("state", &query.state, "a state of a payment")?,
+        before: filter("before", &query.before, "the id of a payment")?,
         ..PaymentFilter::default()
     };
-    let mut payments = payment::list(state.db().pool(), filter, PAGE_PAYMENTS + 1).await?;
+    let mut payments = payment::list(state.db().pool(), wanted, PAGE_PAYMENTS + 1).await?;
     let most = usize::try_from(PAGE_PAYMENTS).unwrap_or(usize::MAX);
     let has_older = payments.len() > most;
     payments.truncate(most);
@@ -213,7 +204,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
     let notice = match shown.done.as_str() {

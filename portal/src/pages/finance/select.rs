@@ -7,6 +7,7 @@ use jiff::{Timestamp, ToSpan};
 use schemas::ids::{CustomerId, InvoiceId};
 
 use crate::error::Failure;
+use crate::query::{filter, wrong};
 
 /// What the URL may say; empty fields are as good as none.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -137,49 +138,17 @@ pub(super) fn select(query: &FinanceQuery, newest: Option<Month>) -> Result<Sele
     let month = match query.month.trim() {
         "" => newest,
         "all" => None,
-        text => Some(
-            Month::parse(text)
-                .ok_or_else(|| Failure::BadRequest(format!("month is like 2026-11 or all, not {text:?}")))?,
-        ),
-    };
-    let customer = match query.customer.trim() {
-        "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
-        ),
-    };
-    let before = match query.before.trim() {
-        "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|error: schemas::ids::IdError| Failure::BadRequest(error.to_string()))?,
-        ),
+        text => Some(Month::parse(text).ok_or_else(|| wrong("month", text, "a month like 2026-11, or all"))?),
     };
     Ok(Selection {
         month,
-        customer,
-        status: choice("status", &query.status)?,
-        kind: choice("kind", &query.kind)?,
-        from: day("from", &query.from)?,
-        to: day("to", &query.to)?,
-        before,
+        customer: filter("customer", &query.customer, "an id such as cus_7")?,
+        status: filter("status", &query.status, "a status of an invoice, such as open")?,
+        kind: filter("kind", &query.kind, "invoice or credit_note")?,
+        from: filter("from", &query.from, "a day like 2026-11-30")?,
+        to: filter("to", &query.to, "a day like 2026-11-30")?,
+        before: filter("before", &query.before, "an id such as inv_7")?,
     })
-}
-
-/// A value of a filter; nothing where it is empty.
-fn choice<T: std::str::FromStr>(name: &str, text: &str) -> Result<Option<T>, Failure> {
-    match text.trim() {
-        "" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|_| Failure::BadRequest(format!("{name} is not {text:?}"))),
-    }
-}
-
-fn day(name: &str, text: &str) -> Result<Option<Date>, Failure> {
-    choice(name, text).map_err(|_| Failure::BadRequest(format!("{name} is a day like 2026-11-30, not {text:?}")))
 }
 
 fn midnight_utc_ms(date: Date) -> Option<i64> {

@@ -1,7 +1,7 @@
 //! The ledger's transactions with their postings, by account, customer and day.
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
@@ -15,6 +15,7 @@ use super::customers::url_encoded;
 use crate::auth::Finance;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::{PageQuery, filter, wrong};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -100,14 +101,15 @@ struct TransactionsPage {
     older_href: Option<String>,
 }
 
-/// Midnight of a day in UTC, `days` later.
-pub(super) fn midnight(text: &str, days: i64) -> Result<Option<i64>, Failure> {
-    let wrong = || Failure::BadRequest(format!("a day is like 2026-11-30, not {text:?}"));
-    if text.trim().is_empty() {
+/// Midnight of the day that a parameter names, in UTC, `days` later.
+pub(super) fn midnight(name: &str, text: &str, days: i64) -> Result<Option<i64>, Failure> {
+    const EXPECTED: &str = "a day like 2026-11-30";
+    let Some(date) = filter::<Date>(name, text, EXPECTED)? else {
         return Ok(None);
-    }
-    let date: Date = text.trim().parse().map_err(|_| wrong())?;
-    let zoned = date.to_zoned(TimeZone::UTC).map_err(|_| wrong())?;
+    };
+    let zoned = date
+        .to_zoned(TimeZone::UTC)
+        .map_err(|_| wrong(name, text.trim(), EXPECTED))?;
     Ok(Some(
         zoned.timestamp().as_millisecond() + days * schemas::window::DAY_MS,
     ))
@@ -116,25 +118,18 @@ pub(super) fn midnight(text: &str, days: i64) -> Result<Option<i64>, Failure> {
 pub(super) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
-    Query(query): Query<TransactionsQuery>,
+    PageQuery(query): PageQuery<TransactionsQuery>,
 ) -> Result<Response, PageError> {
-    let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
     let account = query.account.trim();
-    let filter = TransactionFilter {
+    let wanted = TransactionFilter {
         account: (!account.is_empty()).then_some(account),
-        customer: match query.customer.trim() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| wrong("customer, an id such as cus_7,"))?),
-        },
-        from_ms: midnight(&query.from, 0)?,
-        to_ms: midnight(&query.to, 1)?,
-        before: match query.before.trim() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| wrong("before"))?),
-        },
+        customer: filter("customer", &query.customer, "an id such as cus_7")?,
+        from_ms: midnight("from", &query.from, 0)?,
+        to_ms: midnight("to", &query.to, 1)?,
+        before: filter("before", &query.before, "the id of a transaction")?,
         ..TransactionFilter::default()
     };
-    let mut found = ledger::transactions(state.db().pool(), filter, PAGE_TRANSACTIONS + 1)
+    let mut found = ledger::transactions(state.db().pool(), wanted, PAGE_TRANSACTIONS + 1)
         .await
         .map_err(BillingError::from)?;
     let most = usize::try_from(PAGE_TRANSACTIONS).unwrap_or(usize::MAX);

@@ -1,7 +1,7 @@
 //! What is due and waits for a person, because too little of its usage was measured.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::audit::Actor;
 use billing::invoice::{UnmeasuredPeriod, confirm_unmeasured, unmeasured};
@@ -13,6 +13,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -44,7 +45,7 @@ pub(super) struct Shown {
 pub(super) async fn show(
     State(state): State<AppState>,
     finance: Finance,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "confirmed").then_some("Confirmed: the next closing finalises it as it was measured.");
     render(&state, &finance, Draft::default(), notice).await

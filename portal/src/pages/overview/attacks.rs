@@ -1,6 +1,6 @@
 //! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::exclusion;
 use jiff::tz::TimeZone;
@@ -14,6 +14,7 @@ use crate::auth::{ClientIp, CsrfForm, Ops};
 use crate::customer;
 use crate::error::{Failure, PageError};
 use crate::format;
+use crate::query::PageQuery;
 use crate::range::{Asked, Range};
 use crate::state::AppState;
 
@@ -91,7 +92,7 @@ pub(super) async fn flag(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
@@ -135,7 +136,7 @@ pub(super) async fn revoke(
     State(state): State<AppState>,
     ops: Ops,
     Path((service, exclusion)): Path<(String, String)>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {

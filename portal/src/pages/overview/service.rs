@@ -3,7 +3,7 @@
 
 use analytics::Meters;
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, ServiceId};
@@ -13,11 +13,12 @@ use super::PATH;
 use super::attacks::{Attacks, Shown};
 use crate::auth::Ops;
 use crate::customer;
-use crate::error::{PageError, page};
+use crate::error::{PageError, page_beside};
 use crate::format;
 use crate::pages::peers::{PeerRow, peer_rows};
 use crate::pages::usage::details;
 use crate::pages::usage::traffic::{self, Addresses, TrafficView, exporter_name};
+use crate::query::PageQuery;
 use crate::range::Asked;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -61,8 +62,8 @@ pub(super) async fn show(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
-    Query(shown): Query<Shown>,
+    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     render(&state, &ops, &service, &asked, shown).await
 }
@@ -103,7 +104,8 @@ pub(super) async fn render(
     let (bytes_in, bytes_out) = (traffic.totals.bytes_in, traffic.totals.bytes_out);
     let attacks = Attacks::of(state, id, &traffic.range, shown).await?;
     let draft = attacks.draft.clone();
-    let body = page(&ServicePage {
+    let is_refused = traffic.problem.is_some();
+    let shown = ServicePage {
         shell: Shell::new(&ops.0, own.service.name.clone(), PATH),
         path: PATH,
         id,
@@ -120,7 +122,8 @@ pub(super) async fn render(
         peers: peer_rows(&peers, bytes_in, bytes_out, own.volume_units()),
         traffic,
         attacks,
-    })?;
+    };
+    let body = page_beside(&shown, is_refused)?;
     Ok(draft.answer(body))
 }
 
@@ -128,7 +131,7 @@ pub(super) async fn download(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
     Ok(traffic::csv(&state, &account, &own, &asked).await?)

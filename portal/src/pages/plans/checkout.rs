@@ -1,7 +1,7 @@
 //! An order: name the service, choose the cycle, see what is charged today and next, order.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
@@ -14,6 +14,7 @@ use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
+use crate::query::{PageQuery, filter, wrong};
 use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -116,8 +117,12 @@ async fn offer_of(state: &AppState, customer: &Customer, plan: &str) -> Result<(
 }
 
 fn price_of<'a>(offer: &'a Offer, cycle: &str) -> Result<&'a Price, Failure> {
-    let asked = cycle.parse().ok().and_then(|cycle| offer.of_cycle(cycle));
-    asked.or(offer.prices.first()).ok_or(Failure::NotFound)
+    const EXPECTED: &str = "a number of months for which this plan is sold";
+    match filter::<i64>("cycle", cycle, EXPECTED)? {
+        None => offer.prices.first().ok_or(Failure::NotFound),
+        // Never another price than the one that was asked for.
+        Some(months) => offer.of_cycle(months).ok_or_else(|| wrong("cycle", cycle, EXPECTED)),
+    }
 }
 
 async fn checkout_page(
@@ -204,7 +209,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(plan): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, offer) = offer_of(&state, &customer, &plan).await?;
     let form = Form {

@@ -1,7 +1,7 @@
 //! The second page of signing in: the code. Only who gave the right password gets here, and there is no session before it.
 
 use askama::Template;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -11,6 +11,7 @@ use crate::auth::attempts::{self, Made};
 use crate::auth::second_factor::{self, Means};
 use crate::auth::{Agent, Guesser, Outcome, PreSession, device, notice, pending};
 use crate::error::{PageError, page};
+use crate::query::PageQuery;
 use crate::state::AppState;
 
 /// Where it is.
@@ -37,7 +38,7 @@ struct CodePage {
 
 pub(super) async fn show(
     State(state): State<AppState>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     let Some(pending) = pending::find(&state, &jar).await? else {

@@ -1,7 +1,7 @@
 //! Cancelling, now or with the cycle that is paid for, with a reason; what would be given back is shown first.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use billing::subscription::Contract;
@@ -9,9 +9,10 @@ use billing::subscription::change::{End, MAX_REASON_CHARS};
 
 use super::{PATH, contract_of, done};
 use crate::auth::{CsrfForm, Customer};
-use crate::error::{PageError, page};
+use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
+use crate::query::{PageQuery, wrong};
 use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -67,6 +68,18 @@ pub(super) struct Asked {
 impl Asked {
     fn ends_now(&self) -> bool {
         self.end == "now"
+    }
+
+    /// What the address or a form says that no form of ours does.
+    fn check(&self) -> Result<(), Failure> {
+        if !["", "now", "cycle"].contains(&self.end.as_str()) {
+            return Err(wrong("end", &self.end, "now or cycle"));
+        }
+        let is_known = self.reason.is_empty() || REASONS.iter().any(|(value, _)| *value == self.reason);
+        match is_known {
+            true => Ok(()),
+            false => Err(wrong("reason", &self.reason, "one of the reasons to choose from")),
+        }
     }
 
     fn end(&self) -> End {
@@ -135,8 +148,9 @@ pub(super) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
+    asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, &id).await?;
     drop(connection);
@@ -149,6 +163,7 @@ pub(super) async fn make(
     Path(id): Path<String>,
     CsrfForm(who, asked): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
+    asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, &id).await?;
     drop(connection);

@@ -2,7 +2,7 @@
 //! and time (F-25).
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
@@ -17,6 +17,7 @@ use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
+use crate::query::{PageQuery, filter, wrong};
 use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::refusal::refusal;
 use crate::shell::Shell;
@@ -136,6 +137,17 @@ async fn choices(state: &AppState, contract: &Contract, what: What) -> Result<Ve
         }
     }
     Ok(found)
+}
+
+impl Asked {
+    /// What the address or a form says that no form of ours does: it must not count as “now”, or as the plan there is.
+    fn check(&self) -> Result<(), Failure> {
+        if !["", "now", "at"].contains(&self.when.as_str()) {
+            return Err(wrong("when", &self.when, "now or at"));
+        }
+        filter::<PriceId>("price", &self.price, "an id such as prc_7")?;
+        Ok(())
+    }
 }
 
 /// The price that was chosen, if it is offered.
@@ -292,10 +304,19 @@ async fn show(
     what: What,
     asked: Asked,
 ) -> Result<Response, PageError> {
+    asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, id).await?;
     drop(connection);
-    terms_page(state, customer, &contract, what, asked, None).await
+    let is_refused = !asked.price.is_empty() && {
+        let choices = choices(state, &contract, what).await?;
+        understand(&asked, &choices, &contract, state.now_ms()).is_err()
+    };
+    let mut response = terms_page(state, customer, &contract, what, asked, None).await?;
+    if is_refused {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(response)
 }
 
 async fn make(
@@ -306,6 +327,7 @@ async fn make(
     what: What,
     asked: Asked,
 ) -> Result<Response, PageError> {
+    asked.check()?;
     let now_ms = state.now_ms();
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, id).await?;
@@ -391,7 +413,7 @@ pub(super) async fn show_change(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     show(&state, &customer, &id, What::Change, asked).await
 }
@@ -400,7 +422,7 @@ pub(super) async fn show_addon(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     show(&state, &customer, &id, What::Addon, asked).await
 }

@@ -1,14 +1,15 @@
 //! One service of a customer: its period, its chart and its coverage.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::traffic::{self, Addresses, TrafficView};
 use super::{PeriodView, details};
 use crate::auth::Customer;
 use crate::customer;
-use crate::error::{PageError, page};
+use crate::error::{PageError, page_beside};
+use crate::query::PageQuery;
 use crate::range::Asked;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -27,7 +28,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     let id = own.service.id;
@@ -37,20 +38,22 @@ pub(super) async fn show(
     };
     let traffic = traffic::view(&state, &account, &own, &asked, &addresses).await?;
     let to_date = customer::period_to_date(&state, &account, &own).await?;
-    page(&UsageService {
+    let is_refused = traffic.problem.is_some();
+    let shown = UsageService {
         shell: Shell::new(&customer.who, own.service.name.clone(), "/usage"),
         id: id.to_string(),
         details: details(&own),
         period: PeriodView::new(&to_date, own.volume_units(), &account.time_zone),
         traffic,
-    })
+    };
+    page_beside(&shown, is_refused)
 }
 
 pub(super) async fn download(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     Ok(traffic::csv(&state, &account, &own, &asked).await?)

@@ -1,0 +1,179 @@
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::MatchedPath;
+use axum::http::StatusCode;
+
+use super::*;
+use crate::auth::Role;
+use crate::endpoints::ENDPOINTS;
+use crate::testing::Browser;
+use crate::testing::world::World;
+
+thread_local! {
+    /// Routes that were asked for on this thread, and the parameters that they take.
+    static TAKEN: RefCell<BTreeMap<String, BTreeSet<&'static str>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Notes what a route takes.
+pub(super) fn note(parts: &Parts, names: &'static [&'static str]) {
+    if let Some(path) = parts.extensions.get::<MatchedPath>() {
+        let path = path.as_str().to_owned();
+        TAKEN.with_borrow_mut(|taken| taken.entry(path).or_default().extend(names));
+    }
+}
+
+/// Parameters that select nothing (notices, texts that are searched for, what a form carries along), or that are refused
+/// beside the form once something is chosen: any text is one of theirs.
+const FREE: [&str; 20] = [
+    "account",
+    "action",
+    "actor",
+    "approval_token_id",
+    "at",
+    "changed",
+    "comment",
+    "coupon",
+    "done",
+    "error",
+    "form_token",
+    "name",
+    "next",
+    "notice",
+    "q",
+    "quantity",
+    "reference",
+    "search",
+    "shown",
+    "subject",
+];
+const BROKEN: &str = "~nonsense~";
+
+/// Every route that answers GET.
+fn routes() -> BTreeSet<&'static str> {
+    let get = ENDPOINTS.iter().filter(|endpoint| endpoint.method == "GET");
+    get.map(|endpoint| endpoint.path).collect()
+}
+
+/// An address of a route, with things of the world in it.
+fn address(route: &str, world: &World) -> String {
+    let mut address = route.to_owned();
+    for (name, value) in [
+        ("{service}", world.transfer.to_string()),
+        ("{subscription}", "sub_1".to_owned()),
+        ("{invoice}", world.invoice_of_ada.to_string()),
+        ("{line}", world.usage_line.to_string()),
+        ("{plan}", "pln_1".to_owned()),
+        ("{customer}", world.ada.to_string()),
+        ("{payment}", "pay_1".to_owned()),
+        ("{sheet}", "documents.csv".to_owned()),
+        ("{name}", "app.css".to_owned()),
+    ] {
+        address = address.replace(name, &value);
+    }
+    address
+}
+
+/// A finance page's sheet is of a month that somebody must name.
+fn needed(route: &str) -> &'static str {
+    match route {
+        "/finance/export/month.xlsx" | "/finance/export/{sheet}" => "month=2025-05",
+        "/payment-methods/return" => "gateway=stripe",
+        _ => "",
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_parsed_is_refused_by_name_on_every_route() {
+    let world = World::new().await;
+    let mut browsers: Vec<Browser> = vec![world.portal.signed_in("ada").await];
+    for (name, role) in [
+        ("adm", Role::Admin),
+        ("fin", Role::Finance),
+        ("ops", Role::Ops),
+        ("net", Role::Network),
+    ] {
+        world.portal.user(name, role, None).await;
+        browsers.push(world.portal.signed_in(name).await);
+    }
+    let routes = routes();
+    assert!(
+        routes.len() > 60 && routes.contains("/api/v1/ops/overview"),
+        "{routes:?}"
+    );
+    let mut checked = 0;
+    let mut unknown_refused = 0;
+    for route in routes {
+        let address = address(route, &world);
+        // Whoever may see it.
+        let mut reader = None;
+        for (index, browser) in browsers.iter_mut().enumerate() {
+            let answer = browser.get(&format!("{address}?{}", needed(route))).await;
+            if answer.status == StatusCode::OK {
+                reader = Some(index);
+                break;
+            }
+        }
+        let takes = TAKEN.with_borrow(|taken| taken.get(route).cloned().unwrap_or_default());
+        let mut strict: Vec<&str> = takes.iter().copied().filter(|name| !FREE.contains(name)).collect();
+        if route == "/payment-methods/return" {
+            // It leads elsewhere whoever opens it.
+            reader = Some(0);
+        }
+        if route.starts_with("/assets/") {
+            strict.clear();
+        }
+        assert!(
+            reader.is_some() || strict.is_empty(),
+            "{route} takes {strict:?} and nobody of this test may see it"
+        );
+        let Some(reader) = reader else { continue };
+        for name in strict {
+            let answer = browsers[reader].get(&format!("{address}?{name}={BROKEN}")).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{route}?{name}={BROKEN}");
+            assert!(answer.body.contains(name), "{route}?{name}: {}", answer.body);
+            checked += 1;
+        }
+        if route.starts_with("/api/") {
+            let answer = browsers[reader].get(&format!("{address}?custmer=cus_1")).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{route}?custmer=cus_1");
+            assert_eq!(answer.header("content-type"), "application/problem+json");
+            assert!(answer.body.contains("custmer"), "{}", answer.body);
+            unknown_refused += 1;
+        }
+    }
+    assert!(checked > 40, "{checked} parameters were broken");
+    assert!(unknown_refused > 15, "{unknown_refused} routes of the API were asked");
+}
+
+#[tokio::test]
+async fn a_quantity_or_a_time_that_cannot_be_understood_is_refused_beside_the_form() {
+    let world = World::new().await;
+    let mut ada = world.portal.signed_in("ada").await;
+    let form = "/subscriptions/sub_1/change";
+    for (query, words) in [
+        ("price=prc_1&quantity=many", "A quantity is a number"),
+        ("price=prc_1&quantity=1&when=at&at=soon", "Choose a date and a time"),
+        ("price=prc_99&quantity=1", "Choose one of the plans"),
+    ] {
+        let answer = ada.get(&format!("{form}?{query}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(answer.body.contains(words), "{query}: {}", answer.body);
+    }
+    assert_eq!(
+        ada.get(&format!("{form}?price=prc_1&quantity=2")).await.status,
+        StatusCode::OK
+    );
+}
+
+#[test]
+fn a_type_tells_the_names_of_its_fields() {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        #[serde(rename = "type")]
+        _kind: Option<String>,
+        _limit: Option<i64>,
+    }
+    assert_eq!(field_names::<Asked>(), ["type", "_limit"]);
+    assert_eq!(field_names::<String>(), [""; 0]);
+}
