@@ -19,6 +19,7 @@ use billing::event::MailConfig;
 use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
+use billing::payment::trial::TestGateway;
 use billing::payment::{Gateways, PaymentGateway};
 use billing::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use billing::vat::VatRegister;
@@ -26,6 +27,7 @@ use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
 use collector::config::CollectorConfig;
 use ipnet::IpNet;
+use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::metering::{
     ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
@@ -145,7 +147,14 @@ impl BillingConfig {
 pub(crate) struct PaymentsConfig {
     pub(crate) stripe: Option<StripeSettings>,
     pub(crate) paypal: Option<PaypalSettings>,
+    /// For trying out, without a live gateway beside it.
+    pub(crate) test: Option<TestSettings>,
 }
+
+/// The test gateway has nothing to set: its section alone switches it on.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TestSettings {}
 
 /// Whether customers' VAT numbers are asked for in the European Union's register.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -250,8 +259,17 @@ impl std::fmt::Debug for StripeSettings {
 }
 
 impl PaymentsConfig {
-    /// The gateways that are configured.
-    pub(crate) fn gateways(&self) -> anyhow::Result<Gateways> {
+    fn check(&self) -> anyhow::Result<()> {
+        if self.test.is_some() && (self.stripe.is_some() || self.paypal.is_some()) {
+            bail!(
+                "[payments.test] stands beside no live gateway: remove it, or [payments.stripe] and [payments.paypal]"
+            );
+        }
+        Ok(())
+    }
+
+    /// The gateways that are configured, on the books that they are used for.
+    async fn gateways(&self, database: &Database, portal_url: &str) -> anyhow::Result<Gateways> {
         let mut gateways: Vec<Arc<dyn PaymentGateway>> = Vec::new();
         if let Some(settings) = &self.stripe {
             let mut config = StripeConfig::new(&settings.secret_key, &settings.webhook_secret);
@@ -263,7 +281,12 @@ impl PaymentsConfig {
             config.base_url.clone_from(&settings.base_url);
             gateways.push(Arc::new(Paypal::new(config).context("[payments.paypal]")?));
         }
-        Ok(Gateways::new(gateways))
+        if self.test.is_some() {
+            gateways.push(Arc::new(TestGateway::new(database, portal_url)));
+        }
+        let gateways = Gateways::new(gateways);
+        gateways.check(database).await.context("[payments]")?;
+        Ok(gateways)
     }
 }
 
@@ -364,6 +387,7 @@ impl Config {
         self.mail.validate()?;
         self.sessions.validate()?;
         self.billing.check()?;
+        self.payments.check()?;
         self.collection.validate().context("[collection]")?;
         self.vies.validate()?;
         self.portal.check()?;
@@ -528,6 +552,11 @@ impl Config {
         advice::changes_that_need_a_restart(self, new)
     }
 
+    /// The gateways that are configured.
+    pub(crate) async fn gateways(&self, database: &Database) -> anyhow::Result<Gateways> {
+        self.payments.gateways(database, &self.portal_url()).await
+    }
+
     /// Where people reach the portal.
     pub(crate) fn portal_url(&self) -> String {
         match &self.portal.public_url {
@@ -664,6 +693,10 @@ mod tests {
                 "sessions.staff_idle_minutes = 0 is out of range: use 1 to 1440",
             ),
             ("[sessions]\nidle = 5", "idle"),
+            (
+                "[payments.test]\n[payments.stripe]\nsecret_key = 'sk'",
+                "stands beside no live gateway",
+            ),
             ("[portal]\npublic_url = 'portal.example.net'", "https://portal"),
             (
                 "[collector]\nallowed_exporters = ['192.0.2.9/24']",

@@ -176,12 +176,15 @@ pub struct Overview {
     pub step_ms: i64,
     /// Start of each step.
     pub starts_ms: Vec<i64>,
+    /// Keys with traffic in the range, named here or not.
+    pub keys_total: usize,
     pub series: Vec<OverviewSeries>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OverviewSeries {
-    /// `svc_12`, `6`, `192.0.2.1 513`, `64500`, `unattributed` or `other`.
+    /// `svc_12`, `6`, `192.0.2.1 513`, `64500`, `unattributed`; `larger` and `other` for the sums of those before and after
+    /// the ranks that were asked for.
     pub key: String,
     pub total_bytes: u64,
     /// Scaled bytes per step.

@@ -6,6 +6,7 @@
 //! of what was sent. Steps are aligned in UTC: 5 minutes up to a day, hours up to 32 days (any month), else days.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use arrow::array::{
     FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
@@ -64,7 +65,8 @@ fn step_of(range_ms: i64) -> i64 {
 }
 
 impl Analytics {
-    /// Metered traffic over time stacked by a dimension, largest first; at most `limit` keys beside `other`.
+    /// Metered traffic over time stacked by a dimension, largest first. The keys of these `ranks` are named, the first being
+    /// rank 0; those before are summed as `larger`, those after as `other`: whatever the ranks, the series add up to the same.
     ///
     /// # Errors
     /// When a table cannot be read.
@@ -73,7 +75,7 @@ impl Analytics {
         from_ms: i64,
         to_ms: i64,
         by: Dimension,
-        limit: usize,
+        ranks: Range<usize>,
     ) -> Result<Overview, AnalyticsError> {
         let step_ms = step_of(to_ms - from_ms);
         let first_ms = from_ms.div_euclid(step_ms) * step_ms;
@@ -83,12 +85,14 @@ impl Analytics {
             Dimension::Service => self.volume_by_service(from_ms, to_ms, first_ms, step_ms).await?,
             _ => self.volume_by_flows(from_ms, to_ms, first_ms, step_ms, by).await?,
         };
+        let (keys_total, series) = stack(volumes, starts_ms.len(), by, ranks);
         Ok(Overview {
             from_ms,
             to_ms,
             step_ms,
-            series: stack(volumes, starts_ms.len(), by, limit),
             starts_ms,
+            keys_total,
+            series,
         })
     }
 
@@ -183,8 +187,8 @@ fn add_flows(
     Ok(())
 }
 
-/// The largest keys by total, ties by key, and the sum of the rest as `other`.
-fn stack(volumes: Volumes, steps: usize, by: Dimension, limit: usize) -> Vec<OverviewSeries> {
+/// The keys of these ranks by total, ties by key, between the sums of those before and after; and how many keys there are.
+fn stack(volumes: Volumes, steps: usize, by: Dimension, ranks: Range<usize>) -> (usize, Vec<OverviewSeries>) {
     let mut totals: HashMap<Key, u64> = HashMap::new();
     for ((key, _), bytes) in &volumes {
         let total = totals.entry(*key).or_default();
@@ -193,39 +197,45 @@ fn stack(volumes: Volumes, steps: usize, by: Dimension, limit: usize) -> Vec<Ove
     let mut ranking: Vec<(Key, u64)> = totals.into_iter().filter(|(_, total)| *total > 0).collect();
     ranking.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
 
-    let shown = ranking.len().min(limit);
-    let position: HashMap<Key, usize> = ranking[..shown]
+    let first = ranks.start.min(ranking.len());
+    let last = ranks.end.clamp(first, ranking.len());
+    let summed = |key: &str, keys: &[(Key, u64)]| OverviewSeries {
+        key: key.to_owned(),
+        total_bytes: keys.iter().fold(0, |sum: u64, (_, total)| sum.saturating_add(*total)),
+        bytes: vec![0; steps],
+    };
+    let mut series = Vec::with_capacity(last - first + 2);
+    if first > 0 {
+        series.push(summed("larger", &ranking[..first]));
+    }
+    let named = ranking[first..last].iter();
+    series.extend(named.map(|(key, total)| OverviewSeries {
+        key: key.text(by),
+        total_bytes: *total,
+        bytes: vec![0; steps],
+    }));
+    if last < ranking.len() {
+        series.push(summed("other", &ranking[last..]));
+    }
+
+    // The series of each key; all that lie before or after share one.
+    let before = usize::from(first > 0);
+    let position: HashMap<Key, usize> = ranking
         .iter()
         .enumerate()
-        .map(|(position, (key, _))| (*key, position))
-        .collect();
-    let mut series: Vec<OverviewSeries> = ranking[..shown]
-        .iter()
-        .map(|(key, total)| OverviewSeries {
-            key: key.text(by),
-            total_bytes: *total,
-            bytes: vec![0; steps],
+        .map(|(rank, (key, _))| match rank {
+            rank if rank < first => (*key, 0),
+            rank => (*key, before + rank.min(last) - first),
         })
         .collect();
-    if shown < ranking.len() {
-        series.push(OverviewSeries {
-            key: "other".to_owned(),
-            total_bytes: ranking[shown..]
-                .iter()
-                .fold(0, |sum: u64, (_, total)| sum.saturating_add(*total)),
-            bytes: vec![0; steps],
-        });
-    }
     for ((key, step), bytes) in volumes {
-        let target = position.get(&key).copied().unwrap_or(shown);
-        let sum = series
-            .get_mut(target)
-            .and_then(|series| series.bytes.get_mut(step as usize));
+        let target = position.get(&key).and_then(|position| series.get_mut(*position));
+        let sum = target.and_then(|series| series.bytes.get_mut(step as usize));
         if let Some(sum) = sum {
             *sum = sum.saturating_add(bytes);
         }
     }
-    series
+    (ranking.len(), series)
 }
 
 #[cfg(test)]
@@ -237,7 +247,8 @@ mod tests {
         let volumes: Volumes = (0..5u32)
             .flat_map(|key| (0..2u32).map(move |step| ((Key::Number(key), step), u64::from(key) * 10)))
             .collect();
-        let series = stack(volumes.clone(), 2, Dimension::Service, 2);
+        let (keys, series) = stack(volumes.clone(), 2, Dimension::Service, 0..2);
+        assert_eq!(keys, 4, "without volume there is no key");
         let shown: Vec<_> = series
             .iter()
             .map(|s| (s.key.as_str(), s.total_bytes, s.bytes.clone()))
@@ -250,9 +261,43 @@ mod tests {
                 ("other", 60, vec![30, 30])
             ]
         );
-        let all = stack(volumes, 2, Dimension::Service, 10);
+        let (_, all) = stack(volumes, 2, Dimension::Service, 0..10);
         assert_eq!(all.len(), 4, "without volume there is no series");
         assert!(all.iter().all(|series| series.key != "other"));
+    }
+
+    #[test]
+    fn whatever_the_ranks_the_series_add_up_to_the_same() {
+        let volumes: Volumes = (1..24u32)
+            .flat_map(|key| (0..3u32).map(move |step| ((Key::Number(key), step), u64::from(key + step))))
+            .collect();
+        let sums = |series: &[OverviewSeries]| {
+            let total: u64 = series.iter().map(|series| series.total_bytes).sum();
+            let steps: Vec<u64> = (0..3)
+                .map(|step| series.iter().map(|one| one.bytes[step]).sum())
+                .collect();
+            (total, steps)
+        };
+        let (_, all) = stack(volumes.clone(), 3, Dimension::As, 0..100);
+        let mut named = Vec::new();
+        for first in (0..30).step_by(5) {
+            let (keys, series) = stack(volumes.clone(), 3, Dimension::As, first..first + 5);
+            assert_eq!((keys, sums(&series)), (23, sums(&all)), "from rank {first}");
+            for one in &series {
+                assert_eq!(
+                    one.total_bytes,
+                    one.bytes.iter().sum::<u64>(),
+                    "{} from rank {first}",
+                    one.key
+                );
+            }
+            named.extend(
+                series
+                    .into_iter()
+                    .filter(|one| one.key != "larger" && one.key != "other"),
+            );
+        }
+        assert_eq!(named, all, "page by page every key once, in the same order");
     }
 
     #[test]

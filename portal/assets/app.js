@@ -43,6 +43,24 @@
     form.requestSubmit();
   });
 
+  // The key / leads to the search, unless something is being typed.
+  document.addEventListener("keydown", function (event) {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    var boxes = Array.prototype.slice.call(document.querySelectorAll("[data-find]"));
+    var menu = document.querySelector(".ez-menu");
+    var isNarrow = menu && getComputedStyle(menu).display !== "none";
+    // On a narrow screen the box lies in the menu.
+    if (isNarrow) menu.open = true;
+    var box = boxes.find(function (one) {
+      return one.checkVisibility ? one.checkVisibility() : one.offsetParent !== null;
+    });
+    if (!box) return;
+    event.preventDefault();
+    box.focus();
+    box.select();
+  });
+
   // Copy buttons: data-copy="#id-of-the-text".
   document.querySelectorAll("[data-copy]").forEach(function (button) {
     if (!navigator.clipboard) return;

@@ -10,6 +10,8 @@
   var TOOLTIP_ROWS = 12;
   // The chart library leaves out points closer than 2 px, in each band others, which tears gaps between stacked bands.
   var MIN_POINT_PX = 2.5;
+  // Added to a band's key: its part that is still filling.
+  var OPEN_SUFFIX = " open";
   var STORAGE_KEY = "ezscale-overview-refresh";
 
   var canvas = document.getElementById("overview-chart");
@@ -49,18 +51,30 @@
     return Math.max(1, Math.ceil((data.starts_ms.length * MIN_POINT_PX) / Math.max(canvas.clientWidth, 1)));
   }
 
+  function isOpen(start) {
+    return data.open_from_ms !== null && start >= data.open_from_ms;
+  }
+
   // Points of all bands: start, end, and the mean rate of their steps, each weighed by its part of the range.
   function points() {
     per = stepsPerPoint();
     var made = [];
-    for (var first = 0; first < data.starts_ms.length; first += per) {
-      var last = Math.min(first + per, data.starts_ms.length);
+    var closed = data.starts_ms.findIndex(isOpen);
+    if (closed < 0) closed = data.starts_ms.length;
+    for (var first = 0; first < data.starts_ms.length; first = last) {
+      // What is still filling is never mixed with what is over.
+      var last = Math.min(first + per, first < closed ? closed : data.starts_ms.length);
       var steps = [];
       for (var i = first; i < last; i += 1) {
         var start = Math.max(data.starts_ms[i], data.from_ms);
         steps.push({ index: i, start: start, length: Math.min(data.starts_ms[i] + data.step_ms, data.to_ms) - start });
       }
-      made.push({ start: steps[0].start, end: steps[steps.length - 1].start + steps[steps.length - 1].length, steps: steps });
+      made.push({
+        start: steps[0].start,
+        end: steps[steps.length - 1].start + steps[steps.length - 1].length,
+        steps: steps,
+        isOpen: first >= closed,
+      });
     }
     return made;
   }
@@ -78,7 +92,14 @@
   function tooltip(colour, drawn) {
     return function (hits) {
       if (!hits.length || !drawn.length) return "";
-      var shown = drawn[Math.min(hits[0].dataIndex, drawn.length - 1)];
+      var at = hits[0].value[0];
+      var shown = drawn.reduce(function (found, point) {
+        return point.start <= at ? point : found;
+      }, drawn[0]);
+      // Where the two parts meet, both have a point.
+      hits = hits.filter(function (point) {
+        return point.seriesId.endsWith(OPEN_SUFFIX) === shown.isOpen;
+      });
       var largest = hits
         .filter(function (point) {
           return point.value[1] > 0;
@@ -87,14 +108,13 @@
           return b.value[1] - a.value[1];
         });
       var rows = largest.slice(0, TOOLTIP_ROWS).map(function (point) {
-        return { color: colour.get(point.seriesId), name: point.seriesName, value: window.ezCharts.bits(point.value[1]) };
+        return { color: colour.get(point.seriesId.replace(OPEN_SUFFIX, "")), name: point.seriesName, value: window.ezCharts.bits(point.value[1]) };
       });
       var sum = largest.reduce(function (total, point) {
         return total + point.value[1];
       }, 0);
       rows.push({ color: "transparent", name: "Sum", value: window.ezCharts.bits(sum) });
-      var isOpen = data.open_from_ms !== null && data.open_from_ms < shown.end;
-      var note = isOpen ? "Still filling: rated over what has passed." : "";
+      var note = shown.isOpen ? "Still filling: rated over what has passed." : "";
       return window.ezCharts.tooltip(minute(shown.start) + " – " + minute(shown.end).slice(-5) + " UTC", rows, note);
     };
   }
@@ -106,33 +126,35 @@
     var shown = data.series.filter(function (series) {
       return !hidden.has(series.key);
     });
-    var series = shown.map(function (one, position) {
-      var line = drawn.map(function (point) {
-        return [point.start, mean(one.bits_per_second, point.steps)];
+    // The part of the bands that is over, or the part that is still filling: pale, with a dashed edge, so that nobody reads
+    // it as a drop.
+    function bands(ofOpen) {
+      var points = drawn.filter(function (point) {
+        return point.isOpen === ofOpen;
       });
-      // The last point stands for its whole step: it is drawn to the end of it.
-      if (line.length) line.push([data.to_ms, line[line.length - 1][1]]);
-      return {
-        id: one.key,
-        name: one.name,
-        type: "line",
-        stack: "traffic",
-        symbol: "none",
-        lineStyle: { width: 0 },
-        itemStyle: { color: colour.get(one.key) },
-        areaStyle: { color: colour.get(one.key), opacity: 0.85 },
-        emphasis: { disabled: true },
-        data: line,
-        markArea:
-          position === 0 && data.open_from_ms !== null
-            ? {
-                silent: true,
-                itemStyle: { color: theme.gap },
-                data: [[{ xAxis: data.open_from_ms }, { xAxis: data.to_ms }]],
-              }
-            : undefined,
-      };
-    });
+      if (!points.length) return [];
+      return shown.map(function (one) {
+        var line = points.map(function (point) {
+          return [point.start, mean(one.bits_per_second, point.steps)];
+        });
+        // The last point stands for its whole step: it is drawn to the end of it.
+        line.push([points[points.length - 1].end, line[line.length - 1][1]]);
+        var hue = colour.get(one.key);
+        return {
+          id: one.key + (ofOpen ? OPEN_SUFFIX : ""),
+          name: one.name,
+          type: "line",
+          stack: ofOpen ? "filling" : "traffic",
+          symbol: "none",
+          lineStyle: ofOpen ? { width: 1, type: "dashed", color: hue } : { width: 0 },
+          itemStyle: { color: hue },
+          areaStyle: { color: hue, opacity: ofOpen ? 0.3 : 0.85 },
+          emphasis: { disabled: true },
+          data: line,
+        };
+      });
+    }
+    var series = bands(false).concat(bands(true));
     var long = data.to_ms - data.from_ms > 36 * 3600000;
     chart.setOption(
       {
@@ -187,8 +209,8 @@
     if (to <= from) return;
     var address = new URL(window.location.href);
     address.searchParams.delete("range");
-    address.searchParams.set("from", new Date(from).toISOString().slice(0, 16));
-    address.searchParams.set("to", new Date(to).toISOString().slice(0, 16));
+    address.searchParams.set("from", new Date(from).toISOString());
+    address.searchParams.set("to", new Date(to).toISOString());
     window.location.assign(address);
   });
 

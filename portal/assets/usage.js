@@ -2,25 +2,46 @@
 ezCharts.register("usage", function (data, theme) {
   "use strict";
   var WINDOW_S = 300;
+  var RATED_MIN_S = 60;
   var DATES_FROM_MS = 3.5 * 86400000;
   var zone = data.time_zone;
   var measured = data.points.filter(function (point) {
-    return point.windows_measured > 0;
+    return point.windows_measured > 0 || ratedSeconds(point) >= RATED_MIN_S;
   });
   if (!measured.length) return null;
 
-  // Drawn as a rate over what was measured of the step; a step without any measured window is a break in the line.
+  // Seconds of a step that have passed and whose windows are not closed: flows may still be on their way to them.
+  function fillingSeconds(point) {
+    var from = Math.max(point.start_ms, data.closed_until_ms);
+    return Math.max(0, (Math.min(point.end_ms, data.now_ms) - from) / 1000);
+  }
+  function ratedSeconds(point) {
+    return point.windows_measured * WINDOW_S + fillingSeconds(point);
+  }
+  // Drawn as a rate over what was measured of the step and what has passed of its open windows; a step without either is a
+  // break in the line.
   function rate(point, bytes) {
-    return point.windows_measured > 0 ? (bytes * 8) / (point.windows_measured * WINDOW_S) : null;
+    var seconds = ratedSeconds(point);
+    return seconds >= RATED_MIN_S ? (bytes * 8) / seconds : null;
   }
   // A run of measured steps is drawn to the end of its last step, so that it meets the shade of a gap.
   function line(field) {
     var drawn = [];
     data.points.forEach(function (point, i) {
-      var value = rate(point, point[field]);
+      var value = fillingSeconds(point) > 0 ? null : rate(point, point[field]);
       drawn.push([point.start_ms, value]);
       var next = data.points[i + 1];
-      if (value !== null && !(next && next.windows_measured > 0)) drawn.push([point.end_ms - 1, value]);
+      var goesOn = next && next.windows_measured > 0 && fillingSeconds(next) === 0;
+      if (value !== null && !goesOn) drawn.push([point.end_ms - 1, value]);
+    });
+    return drawn;
+  }
+  // Steps that are still filling are drawn apart, dashed, each as wide as what has passed of it.
+  function fillingLine(field) {
+    var drawn = [];
+    data.points.forEach(function (point) {
+      var value = fillingSeconds(point) > 0 ? rate(point, point[field]) : null;
+      if (value !== null) drawn.push([point.start_ms, value], [Math.min(point.end_ms, data.now_ms), value]);
     });
     return drawn;
   }
@@ -75,6 +96,20 @@ ezCharts.register("usage", function (data, theme) {
     );
   }
 
+  function filling(field, color) {
+    var drawn = fillingLine(field);
+    if (!drawn.length) return [];
+    return [
+      series("Still filling", field, color, {
+        data: drawn,
+        sampling: undefined,
+        lineStyle: { width: 1.5, type: "dashed", color: color, opacity: 0.7 },
+        areaStyle: { color: color, opacity: 0.06 },
+        itemStyle: { color: theme.muted },
+      }),
+    ];
+  }
+
   return {
     xAxis: {
       type: "time",
@@ -109,7 +144,9 @@ ezCharts.register("usage", function (data, theme) {
           return row;
         });
         var note = "";
-        if (point.windows_measured < point.windows) {
+        if (fillingSeconds(point) > 0) {
+          note = "Still filling: rated over what has passed.";
+        } else if (point.windows_measured < point.windows) {
           note = point.windows_measured + " of " + point.windows + " five-minute windows were measured.";
         }
         return ezCharts.tooltip(ezCharts.time(point.start_ms, zone), rows, note);
@@ -128,6 +165,6 @@ ezCharts.register("usage", function (data, theme) {
         },
       }),
       series("Sent", "bytes_out", theme.out),
-    ],
+    ].concat(filling("bytes_in", theme.in), filling("bytes_out", theme.out)),
   };
 });

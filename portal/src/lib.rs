@@ -17,6 +17,7 @@ mod client;
 mod customer;
 mod endpoints;
 mod error;
+mod first_steps;
 mod format;
 mod health;
 mod hooks;

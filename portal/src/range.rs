@@ -1,16 +1,18 @@
 //! The time a chart shows: from, to and step, as addresses say it, within limits.
 //!
 //! `range` names a preset (`24h`, `7d`, `30d`, `period`, `previous`); `from` and `to` give it exactly, as RFC 3339, as UTC
-//! milliseconds, or as local dates of the customer's time zone. `step` is `five_minutes`, `hour` or `day`; where it is
+//! milliseconds, or as local dates and times of the page's time zone ([`PageZone`]). `step` is `five_minutes`, `hour` or `day`; where it is
 //! left out, the finest that draws well.
 
 use analytics::Step;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Unit};
+use jiff::{Timestamp, ToSpan as _};
+use schemas::inventory::Customer;
 use schemas::period::Period;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 
 use crate::error::Failure;
+use crate::format;
 
 /// Longest time one answer covers.
 const MAX_RANGE_MS: i64 = 400 * DAY_MS;
@@ -31,6 +33,31 @@ pub(crate) struct Asked {
     pub(crate) to: String,
     #[serde(default)]
     pub(crate) step: String,
+}
+
+/// The one time zone that a page tells its times in and reads times without a zone in: a customer's own, and UTC for those who
+/// watch the network.
+#[derive(Clone, Debug)]
+pub(crate) struct PageZone {
+    pub(crate) zone: TimeZone,
+    /// As the page says it.
+    pub(crate) name: String,
+}
+
+impl PageZone {
+    pub(crate) fn of(customer: &Customer) -> PageZone {
+        PageZone {
+            zone: customer.time_zone.clone(),
+            name: customer.time_zone_name().to_owned(),
+        }
+    }
+
+    pub(crate) fn utc() -> PageZone {
+        PageZone {
+            zone: TimeZone::UTC,
+            name: "UTC".to_owned(),
+        }
+    }
 }
 
 /// A checked time and step, aligned to the step.
@@ -74,11 +101,11 @@ fn step_ms(step: Step) -> i64 {
     }
 }
 
-/// One end of the range: RFC 3339, UTC milliseconds or a local date.
+/// One end of the range: RFC 3339, UTC milliseconds, or a local date with or without a time.
 fn instant(field: &str, text: &str, zone: &TimeZone) -> Result<i64, Failure> {
     let refuse = || {
         Failure::BadRequest(format!(
-            "“{field}” is an RFC 3339 time, a date like 2026-11-01, or UTC milliseconds; {text:?} is none of them."
+            "“{field}” is an RFC 3339 time, a date like 2026-11-01, a date and time like 2026-11-01T14:05, or UTC milliseconds; {text:?} is none of them."
         ))
     };
     if let Ok(ms) = text.parse::<i64>() {
@@ -88,9 +115,10 @@ fn instant(field: &str, text: &str, zone: &TimeZone) -> Result<i64, Failure> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at.as_millisecond());
     }
-    let date: jiff::civil::Date = text.parse().map_err(|_| refuse())?;
-    let midnight = date.to_zoned(zone.clone()).map_err(|_| refuse())?;
-    Ok(midnight.timestamp().as_millisecond())
+    // A date alone is its midnight.
+    let local: jiff::civil::DateTime = text.parse().map_err(|_| refuse())?;
+    let zoned = local.to_zoned(zone.clone()).map_err(|_| refuse())?;
+    Ok(zoned.timestamp().as_millisecond())
 }
 
 impl Asked {
@@ -199,29 +227,22 @@ fn aligned(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<(i64
 impl Range {
     /// As an address says it exactly.
     pub(crate) fn query(&self) -> String {
-        format!("from={}&to={}&step={}", self.from_ms, self.to_ms, step_name(self.step))
+        format!("{}&step={}", self.time_query(), step_name(self.step))
     }
 
-    /// First and last local day, for a pair of date fields.
-    pub(crate) fn dates(&self, zone: &TimeZone) -> (String, String) {
-        let date = |ms: i64| {
-            Timestamp::from_millisecond(ms)
-                .map_or_else(|_| String::new(), |at| at.to_zoned(zone.clone()).date().to_string())
-        };
-        let end = Timestamp::from_millisecond(self.to_ms)
-            .and_then(|at| at.to_zoned(zone.clone()).round(Unit::Millisecond))
-            .map(|end| {
-                let is_midnight = end.time() == jiff::civil::Time::midnight();
-                if is_midnight {
-                    end.date()
-                } else {
-                    end.date().saturating_add(1.day())
-                }
-            });
-        (
-            date(self.from_ms),
-            end.map_or_else(|_| String::new(), |end| end.to_string()),
+    /// The time alone: RFC 3339 with its zone, so that it is the same time on every page.
+    pub(crate) fn time_query(&self) -> String {
+        format!(
+            "from={}&to={}",
+            format::rfc3339(self.from_ms),
+            format::rfc3339(self.to_ms)
         )
+    }
+
+    /// From and to as fields of type `datetime-local` hold them.
+    pub(crate) fn inputs(&self, zone: &TimeZone) -> (String, String) {
+        let field = |at_ms: i64| format::minute(at_ms, zone).replace(' ', "T");
+        (field(self.from_ms), field(self.to_ms))
     }
 }
 
@@ -295,6 +316,33 @@ mod tests {
             ),
             ok("2026-10-23T22:00:00Z", "2026-10-27T23:00:00Z", Step::Day)
         );
+    }
+
+    #[test]
+    fn a_chosen_hour_is_the_same_hour_from_a_link_and_from_a_field() {
+        let hour = ok("2026-11-20T09:00:00Z", "2026-11-20T10:00:00Z", Step::FiveMinutes);
+        let berlin = |from: &str, to: &str| resolve("", from, to, "", "Europe/Berlin");
+        assert_eq!(berlin("2026-11-20T09:00:00Z", "2026-11-20T10:00:00Z"), hour);
+        assert_eq!(berlin("2026-11-20T10:00:00+01:00", "2026-11-20T11:00:00+01:00"), hour);
+        assert_eq!(
+            berlin("2026-11-20T10:00", "2026-11-20T11:00"),
+            hour,
+            "as its field sends it"
+        );
+        assert_eq!(
+            berlin("2026-11-20T10:01", "2026-11-20T10:58"),
+            hour,
+            "any minute, widened"
+        );
+        let range = Range {
+            preset: String::new(),
+            from_ms: 1_795_165_200_000,
+            to_ms: 1_795_168_800_000,
+            step: Step::FiveMinutes,
+        };
+        assert_eq!(range.time_query(), "from=2026-11-20T09:00:00Z&to=2026-11-20T10:00:00Z");
+        let (from, to) = range.inputs(&TimeZone::get("Europe/Berlin").unwrap());
+        assert_eq!((from.as_str(), to.as_str()), ("2026-11-20T10:00", "2026-11-20T11:00"));
     }
 
     #[test]

@@ -107,6 +107,9 @@ pub(crate) struct Shell {
     /// Where to decide on billing that is stopped; `None` while it runs, and for customers.
     pub(crate) billing_stopped: Option<&'static str>,
     pub(crate) nav: Vec<&'static NavItem>,
+    /// Staff has a box to search with; what it holds.
+    pub(crate) searches: bool,
+    pub(crate) asked: String,
 }
 
 impl Shell {
@@ -132,6 +135,8 @@ impl Shell {
                 .iter()
                 .filter(|item| item.roles.contains(&who.user.role))
                 .collect(),
+            searches: who.user.role != Role::Customer,
+            asked: String::new(),
         }
     }
 }

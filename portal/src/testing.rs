@@ -15,10 +15,12 @@ use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use billing::payment::gateway::SavedMethod;
+use billing::payment::trial::TestGateway;
 use billing::payment::{GatewayName, Gateways, method};
 use jiff::Timestamp;
-use schemas::db::{Database, next_id};
+use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentMethodId};
+use schemas::inventory::{NewCustomer, create_customer};
 use schemas::metering::MeteringConfig;
 use tower::ServiceExt as _;
 
@@ -47,26 +49,36 @@ impl TestPortal {
 
     /// With stored tables that `fill` writes under the data directory first.
     pub(crate) async fn with(fill: impl FnOnce(&std::path::Path)) -> TestPortal {
-        TestPortal::build(fill, false, Gateways::default()).await
+        TestPortal::build(fill, false, |_| Gateways::default()).await
     }
 
     /// With Stripe as its gateway, whose desk the test looks at.
     pub(crate) async fn with_stripe() -> (TestPortal, stripe::SharedDesk) {
         let (desk, gateways) = stripe::open().await;
-        (TestPortal::build(|_| {}, false, gateways).await, desk)
+        (TestPortal::build(|_| {}, false, |_| gateways).await, desk)
     }
 
     /// With PayPal as its gateway; setup tokens that are approved are named to it.
     pub(crate) async fn with_paypal() -> (TestPortal, paypal::Approved) {
         let (approved, gateways) = paypal::open().await;
-        (TestPortal::build(|_| {}, false, gateways).await, approved)
+        (TestPortal::build(|_| {}, false, |_| gateways).await, approved)
     }
 
     pub(crate) async fn over_https() -> TestPortal {
-        TestPortal::build(|_| {}, true, Gateways::default()).await
+        TestPortal::build(|_| {}, true, |_| Gateways::default()).await
     }
 
-    async fn build(fill: impl FnOnce(&std::path::Path), secure_cookies: bool, gateways: Gateways) -> TestPortal {
+    /// With the test gateway, whose pages are the portal's own.
+    pub(crate) async fn with_test_gateway() -> TestPortal {
+        let gateways = |db: &Database| Gateways::new(vec![Arc::new(TestGateway::new(db, "http://portal.example"))]);
+        TestPortal::build(|_| {}, false, gateways).await
+    }
+
+    async fn build(
+        fill: impl FnOnce(&std::path::Path),
+        secure_cookies: bool,
+        gateways: impl FnOnce(&Database) -> Gateways,
+    ) -> TestPortal {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path());
         let db = Database::open(&Database::default_url(dir.path()))
@@ -76,13 +88,13 @@ impl TestPortal {
         let (_, metering) = tokio::sync::watch::channel(Arc::new(MeteringConfig::default()));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
         let options = Options {
+            gateways: gateways(&db),
             db,
             analytics: Analytics::open(dir.path()).unwrap(),
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
-            gateways,
             guards: billing::guard::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
             http: HttpSettings::default(),
@@ -108,21 +120,19 @@ impl TestPortal {
     /// Makes a customer with a user `<name>@example.net`.
     pub(crate) async fn customer(&self, name: &str) -> CustomerId {
         let mut transaction = self.state.db().begin_write().await.unwrap();
-        let id = next_id(&mut transaction, "customer").await.unwrap();
         let email = format!("{name}@example.net");
-        sqlx::query(
-            "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
-             VALUES ($1, $2, $3, 'USD', 'UTC', 'US', '0', 0)",
-        )
-        .bind(id)
-        .bind(name)
-        .bind(&email)
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
+        let new = NewCustomer {
+            name,
+            email: &email,
+            currency: "USD",
+            time_zone: "UTC",
+            country: "US",
+            tax_rate_percent: "0",
+        };
+        let customer = create_customer(&mut transaction, new, 0).await.unwrap();
         transaction.commit().await.unwrap();
-        self.user(name, Role::Customer, Some(CustomerId(id))).await;
-        CustomerId(id)
+        self.user(name, Role::Customer, Some(customer.id)).await;
+        customer.id
     }
 
     /// Saves a card of a customer's, as if it had been entered.

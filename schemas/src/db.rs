@@ -17,6 +17,7 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
 use check::CheckResult;
 pub use check::CheckState;
 
+use crate::search;
 use crate::secret::Vault;
 
 /// Migrations in order; a released one never changes.
@@ -52,7 +53,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "probes and pruning",
         include_str!("../sql/019_probes_and_pruning.sql"),
     ),
+    (SEARCH, "search", include_str!("../sql/020_search.sql")),
+    (21, "test gateway", include_str!("../sql/021_test_gateway.sql")),
 ];
+
+/// The migration that makes the search's index, which is filled from what is stored.
+const SEARCH: i64 = 20;
 
 /// Connections kept open at most.
 const MAX_CONNECTIONS: u32 = 8;
@@ -258,6 +264,9 @@ impl Database {
                 continue;
             }
             transaction.execute(sqlx::raw_sql(sql)).await.map_err(fail())?;
+            if version == SEARCH {
+                search::index_all(&mut transaction).await.map_err(fail())?;
+            }
             sqlx::query("INSERT INTO schema_migrations (version, name, applied_at_ms) VALUES ($1, $2, $3)")
                 .bind(version)
                 .bind(name)

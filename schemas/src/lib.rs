@@ -13,6 +13,7 @@
 //! * [`secret`]: secrets at rest, sealed under a key file.
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
+//! * [`search`]: what staff search for, in an index.
 //! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
@@ -34,6 +35,7 @@ pub mod percent;
 pub mod period;
 pub mod retention;
 pub mod sampling;
+pub mod search;
 pub mod secret;
 pub mod table;
 pub mod tables;

@@ -207,7 +207,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let now_ms = billing_now_ms(&config, &database).await?;
             let (customer, _) = owner(&database, invoice).await?;
-            let gateways = config.payments.gateways()?;
+            let gateways = config.gateways(&database).await?;
             let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
             print_state(&payment);
         }
@@ -221,7 +221,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = billing_now_ms(&config, &database).await?;
             let currency = inventory::customer(database.pool(), customer).await?.currency;
             let amount = Money::exact_from_major(amount, currency).context("--amount")?;
-            let gateways = config.payments.gateways()?;
+            let gateways = config.gateways(&database).await?;
             let payment = charge(&database, &gateways, customer, None, Some(amount), method, now_ms).await?;
             print_state(&payment);
         }
@@ -289,7 +289,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 println!("{refund} succeeded");
                 return Ok(());
             }
-            let gateways = config.payments.gateways()?;
+            let gateways = config.gateways(&database).await?;
             let gateway = gateways.get(paid.gateway)?;
             transaction.commit().await?;
             let refund = payment::refund(&database, gateway, &new, now_ms).await?;
@@ -320,7 +320,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Reconcile { at, data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let gateways = config.payments.gateways()?;
+            let gateways = config.gateways(&database).await?;
             let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let done = payment::reconcile(&database, &gateways, now_ms).await?;
             println!(

@@ -47,6 +47,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let signal = StopSignal::watch()?;
     let listener = bind(config.portal.http).await?;
     let address = listener.local_addr()?;
+    // Port 0 was any that is free: links name the one it became.
+    config.portal.http = address;
     let clock = match args.clock {
         Some(at) => clock::begin(&database, at).await?,
         None => clock::of(&database).await?,
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     store_terms(&config, &database, clock.now_ms()).await?;
     let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
-    let gateways = config.payments.gateways()?;
+    let gateways = config.gateways(&database).await?;
     let config_path = args.data.config_path();
     let billing = start_billing(&config, config_path, &database, &running, &clock, &gateways)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;

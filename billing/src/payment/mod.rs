@@ -39,6 +39,7 @@ pub mod stripe;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod webhook;
 
 pub use charges::GatewayCharger;
@@ -180,8 +181,10 @@ pub enum PaymentError {
         reference: String,
         why: String,
     },
-    #[error("{0:?} is no payment gateway: use stripe, paypal or manual")]
+    #[error("{0:?} is no payment gateway: use stripe, paypal, manual or test")]
     UnknownGateway(String),
+    #[error("the test gateway stands beside no live one: {why}")]
+    TestBesideLive { why: String },
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
 }

@@ -24,7 +24,7 @@ use axum::{Json, Router};
 use collector::snmp::SnmpStatus;
 use collector::status::CollectorStatus;
 use schemas::address::Address;
-use schemas::metering::ExporterTable;
+use schemas::metering::{ExporterNet, ExporterTable};
 use serde::Serialize;
 
 use crate::auth::Network;
@@ -98,6 +98,94 @@ fn sort(exporters: &mut [ExporterView]) {
 pub(crate) async fn presence(state: &AppState, now_ms: i64) -> Result<Presence, Failure> {
     let status = status(state).await?;
     Ok(judge(status, &state.metering(), &HashMap::new(), now_ms).presence)
+}
+
+/// An exporter as a search finds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    /// Absent for a configured network.
+    pub(crate) address: Option<Address>,
+    pub(crate) network: String,
+    pub(crate) name: String,
+    pub(crate) site: Option<String>,
+    pub(crate) hearing: &'static str,
+    net: Option<ExporterNet>,
+}
+
+impl Known {
+    /// Whether its configured network holds all of this one.
+    pub(crate) fn covers(&self, net: ipnet::IpNet) -> bool {
+        let asked = net.to_string().parse::<ExporterNet>();
+        self.net.is_some_and(|own| asked.is_ok_and(|asked| own.covers(asked)))
+    }
+
+    /// Whether a text in lower case is in its name or site.
+    pub(crate) fn is_named(&self, text: &str) -> bool {
+        let has = |field: &str| field.to_lowercase().contains(text);
+        has(&self.name) || self.site.as_deref().is_some_and(has)
+    }
+}
+
+/// Every exporter that was heard or is configured, by name.
+pub(crate) async fn known(state: &AppState) -> Result<Vec<Known>, Failure> {
+    let status = status(state).await?;
+    let metering = state.metering();
+    let judged = judge(status, &metering, &HashMap::new(), state.now_ms());
+    let mut known: Vec<Known> = judged
+        .exporters
+        .into_iter()
+        .map(|exporter| Known {
+            address: Some(exporter.address),
+            network: exporter.address.to_string(),
+            name: exporter.name,
+            site: exporter.site,
+            hearing: match exporter.hearing {
+                Hearing::Heard => "heard",
+                Hearing::Late => "late",
+                Hearing::Silent => "silent",
+            },
+            net: None,
+        })
+        .collect();
+    let networks = metering
+        .exporters
+        .iter()
+        .filter(|config| config.address.host().is_none());
+    known.extend(networks.map(|config| Known {
+        address: None,
+        network: config.address.to_string(),
+        name: config.name.clone().unwrap_or_else(|| config.address.to_string()),
+        site: config.site.clone(),
+        hearing: "a network of exporters",
+        net: Some(config.address),
+    }));
+    known.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(known)
+}
+
+/// Whether somebody was heard, and where flows are to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Listening {
+    pub(crate) heard: bool,
+    pub(crate) netflow_port: Option<u16>,
+    pub(crate) sflow_port: Option<u16>,
+}
+
+/// What the collector's status says of it.
+pub(crate) async fn listening(state: &AppState) -> Result<Listening, Failure> {
+    let status = status(state).await?.unwrap_or_default();
+    let sockets: Vec<SocketView> = status.sockets.iter().map(view::socket).collect();
+    let port = |kind: &str| {
+        sockets
+            .iter()
+            .find(|socket| socket.kind == kind)
+            .map(|socket| socket.port)
+    };
+    Ok(Listening {
+        heard: !status.exporters.is_empty(),
+        netflow_port: port("netflow"),
+        sflow_port: port("sflow"),
+    })
 }
 
 fn judge(

@@ -79,7 +79,12 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
     let now_ms = state.now_ms();
     let overview = state
         .analytics()
-        .overview(request.from_ms, request.to_ms, request.by, request.limit)
+        .overview(
+            request.from_ms,
+            request.to_ms,
+            request.by,
+            request.skip..request.skip + request.limit,
+        )
         .await?;
     let names = names(state, overview.series.iter().map(|series| series.key.as_str())).await?;
     Ok(Answer {

@@ -1,5 +1,6 @@
 //! `/api/v1/services…`: what a customer's services used. Times are UTC milliseconds; `from` and `to` also take RFC 3339.
-//! `/api/v1/ops/services/{service}/usage` answers the same of any service, for those who watch the network.
+//! `/api/v1/ops/services/{service}/usage` answers the same of any service, for those who watch the network: in UTC, as their
+//! pages are.
 
 use analytics::usage::closed_until_ms;
 use analytics::{Gap, SeriesPoint};
@@ -16,7 +17,7 @@ use crate::auth::{Customer, Ops};
 use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
 use crate::error::{ApiError, Failure};
 use crate::format::{self, VolumeUnits};
-use crate::range::{Asked, Range, step_name};
+use crate::range::{Asked, PageZone, Range, step_name};
 use crate::state::AppState;
 
 pub(super) fn routes() -> Router<AppState> {
@@ -72,6 +73,9 @@ pub(crate) struct UsageAnswer {
     commit_bps: Option<u64>,
     /// How the pages tell its volumes; those of this answer are bytes.
     volume_units: VolumeUnits,
+    /// When this was answered, and until when windows are closed: what lies between is still filling.
+    pub(crate) now_ms: i64,
+    pub(crate) closed_until_ms: i64,
 }
 
 /// The range that an address asks for, by the service's billing periods.
@@ -79,6 +83,7 @@ pub(crate) fn resolve(
     state: &AppState,
     customer: &schemas::inventory::Customer,
     own: &OwnService,
+    page: &PageZone,
     asked: &Asked,
 ) -> Result<Range, Failure> {
     let period = current_period(state, customer, own)?.period;
@@ -89,7 +94,7 @@ pub(crate) fn resolve(
     let previous = period
         .previous(anchor, &customer.time_zone)
         .map_err(billing::BillingError::from)?;
-    let mut range = asked.resolve(state.now_ms(), &customer.time_zone, &period, &previous)?;
+    let mut range = asked.resolve(state.now_ms(), &page.zone, &period, &previous)?;
     // What was measured before it was theirs is not theirs to see (S1); the series begins there, whatever its steps.
     if range.to_ms <= own.visible_from_ms {
         return Err(Failure::BadRequest(format!(
@@ -104,8 +109,8 @@ pub(crate) fn resolve(
 /// The series of one service over a checked range.
 pub(crate) async fn series(
     state: &AppState,
-    customer: &schemas::inventory::Customer,
     own: &OwnService,
+    page: &PageZone,
     range: &Range,
 ) -> Result<UsageAnswer, Failure> {
     let metered = metered(state, &own.service);
@@ -116,10 +121,11 @@ pub(crate) async fn series(
             range.from_ms,
             range.to_ms,
             range.step,
-            &customer.time_zone,
+            &page.zone,
         )
         .await?;
-    let until_ms = range.to_ms.min(closed_until_ms(state.now_ms()));
+    let now_ms = state.now_ms();
+    let until_ms = range.to_ms.min(closed_until_ms(now_ms));
     let gaps = if until_ms > range.from_ms {
         state.analytics().gaps(&metered.meters, range.from_ms, until_ms).await?
     } else {
@@ -128,7 +134,7 @@ pub(crate) async fn series(
     Ok(UsageAnswer {
         service: own.service.id,
         name: own.service.name.clone(),
-        time_zone: customer.time_zone_name().to_owned(),
+        time_zone: page.name.clone(),
         step: step_name(range.step),
         from_ms: range.from_ms,
         to_ms: range.to_ms,
@@ -137,6 +143,8 @@ pub(crate) async fn series(
         percentile_95_bps: None,
         commit_bps: None,
         volume_units: own.volume_units(),
+        now_ms,
+        closed_until_ms: closed_until_ms(now_ms),
     })
 }
 
@@ -145,10 +153,11 @@ async fn answer(
     state: &AppState,
     account: &schemas::inventory::Customer,
     own: &OwnService,
+    page: &PageZone,
     asked: &Asked,
 ) -> Result<UsageAnswer, Failure> {
-    let range = resolve(state, account, own, asked)?;
-    let mut answer = series(state, account, own, &range).await?;
+    let range = resolve(state, account, own, page, asked)?;
+    let mut answer = series(state, own, page, &range).await?;
     let to_date = customer::period_to_date(state, account, own).await?;
     if to_date.commit_bps().is_some() {
         answer.percentile_95_bps = to_date.usage.percentile_95_bps;
@@ -164,7 +173,8 @@ async fn usage(
     ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
-    Ok(Json(answer(&state, &account, &own, &asked).await?))
+    let page = PageZone::of(&account);
+    Ok(Json(answer(&state, &account, &own, &page, &asked).await?))
 }
 
 async fn usage_for_staff(
@@ -174,7 +184,7 @@ async fn usage_for_staff(
     ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
-    Ok(Json(answer(&state, &account, &own, &asked).await?))
+    Ok(Json(answer(&state, &account, &own, &PageZone::utc(), &asked).await?))
 }
 
 #[derive(Serialize)]

@@ -159,6 +159,8 @@ macro_rules! staff_extractors {
 }
 
 staff_extractors! {
+    /// Anybody of staff.
+    Staff: Ops | Network | Finance | Admin;
     /// Traffic of the whole network.
     Ops: Ops | Network | Admin;
     /// Exporters and their configuration.

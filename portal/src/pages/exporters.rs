@@ -7,11 +7,12 @@ mod guide;
 use analytics::truth::{Verdict, percent_text};
 use askama::Template;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
 use jiff::tz::TimeZone;
+use schemas::address::Address;
 use schemas::metering::{MeterDirection, MeterMode};
 
 use crate::api::exporters::interfaces::SnmpView;
@@ -19,7 +20,8 @@ use crate::api::exporters::truth::{self, TruthView};
 use crate::api::exporters::view::{ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
 use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
-use crate::error::{PageError, page};
+use crate::error::{Failure, PageError, page};
+use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -135,6 +137,8 @@ struct SocketRow {
 }
 
 struct List {
+    /// The one exporter that was asked for.
+    only: Option<Address>,
     presence: Presence,
     sockets: Vec<SocketRow>,
     cards: Vec<Card>,
@@ -151,6 +155,7 @@ struct List {
 #[template(path = "exporters.html")]
 struct ExportersPage {
     shell: Shell,
+    first_steps: Option<FirstSteps>,
     list: List,
 }
 
@@ -160,18 +165,50 @@ struct ExportersList {
     list: List,
 }
 
-async fn show(State(state): State<AppState>, Network(who): Network, headers: HeaderMap) -> Result<Response, PageError> {
+/// What the address may say.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+struct Chosen {
+    /// The one exporter that is shown; all where empty.
+    #[serde(default)]
+    only: String,
+}
+
+impl Chosen {
+    fn address(&self) -> Result<Option<Address>, Failure> {
+        match self.only.trim() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                Failure::BadRequest(format!("“only” is an exporter’s address like 192.0.2.1, not {text:?}."))
+            }),
+        }
+    }
+}
+
+async fn show(
+    State(state): State<AppState>,
+    Network(who): Network,
+    Query(chosen): Query<Chosen>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let only = chosen.address()?;
     let found = exporters::exporters(&state).await?;
     page(&ExportersPage {
         shell: Shell::new(&who, "Exporters", PATH),
-        list: listed(found, host(&headers)),
+        first_steps: FirstSteps::of_traffic(&state).await?,
+        list: listed(found, only, host(&headers)),
     })
 }
 
-async fn list(State(state): State<AppState>, _: Network, headers: HeaderMap) -> Result<Response, PageError> {
+async fn list(
+    State(state): State<AppState>,
+    _: Network,
+    Query(chosen): Query<Chosen>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let only = chosen.address()?;
     let found = exporters::exporters(&state).await?;
     page(&ExportersList {
-        list: listed(found, host(&headers)),
+        list: listed(found, only, host(&headers)),
     })
 }
 
@@ -179,10 +216,14 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST).and_then(|host| host.to_str().ok())
 }
 
-fn listed(found: Exporters, host: Option<&str>) -> List {
+fn listed(mut found: Exporters, only: Option<Address>, host: Option<&str>) -> List {
     let now_ms = found.now_ms;
+    if let Some(only) = only {
+        found.exporters.retain(|exporter| exporter.address == only);
+    }
     let more = found.exporters.len().saturating_sub(MAX_SHOWN);
     List {
+        only,
         presence: found.presence,
         status: match found.status_at_ms {
             Some(at_ms) => format::ago(at_ms, now_ms),

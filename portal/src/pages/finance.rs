@@ -37,6 +37,7 @@ use sqlx::Row as _;
 
 use crate::auth::Finance;
 use crate::error::{Failure, PageError, page};
+use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::query::PageQuery;
 use crate::shell::Shell;
@@ -184,6 +185,7 @@ struct Totals {
 #[template(path = "finance.html")]
 struct FinancePage {
     shell: Shell,
+    first_steps: Option<FirstSteps>,
     months: Vec<Choice>,
     customers: Vec<Choice>,
     statuses: Vec<Choice>,
@@ -249,6 +251,10 @@ async fn show(
         ),
         from: query.from.trim().to_owned(),
         to: query.to.trim().to_owned(),
+        first_steps: match months.is_empty() {
+            true => FirstSteps::of_billing(&state, who.user.role).await?,
+            false => None,
+        },
         any: !months.is_empty(),
         months: choices,
         customers: customers(&state, selection.customer).await?,

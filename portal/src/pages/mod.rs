@@ -13,8 +13,10 @@ pub(crate) mod paying;
 mod payment_methods;
 mod peers;
 mod plans;
+mod search;
 pub(crate) mod signin;
 pub(crate) mod subscriptions;
+mod test_gateway;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -42,6 +44,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(finance::routes())
         .merge(admin::routes())
         .merge(exporters::routes())
+        .merge(search::routes())
+        .merge(test_gateway::routes())
 }
 
 #[cfg(test)]

@@ -16,10 +16,11 @@ use jiff::tz::TimeZone;
 
 use crate::api::exporters::truth;
 use crate::api::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
-use crate::api::overview::view::SeriesView;
+use crate::api::overview::view::{OverviewView, SeriesKind, SeriesView};
 use crate::api::overview::{self, Answer};
 use crate::auth::Ops;
 use crate::error::{Failure, PageError, page_beside};
+use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::query::PageQuery;
 use crate::range::PRESETS;
@@ -60,7 +61,7 @@ struct Tile {
 /// A row of the table.
 struct KeyRow {
     series: SeriesView,
-    /// The page of a service, over the time shown here.
+    /// The page of a service, over the time shown here; of a sum, the page that names its keys.
     href: Option<String>,
     total: String,
     mean: String,
@@ -74,10 +75,28 @@ struct SumRow {
     peak: String,
 }
 
+/// What is still filling at the end of the range.
+struct OpenRow {
+    /// `14:00 – 14:03 UTC`.
+    span: String,
+    total: String,
+    mean: String,
+}
+
+/// Pages of keys, the largest first.
+struct Pages {
+    /// `11–20 of 37`.
+    text: String,
+    larger: Option<String>,
+    smaller: Option<String>,
+}
+
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
     shell: Shell,
+    /// What is to be done before there is something to show.
+    first_steps: Option<FirstSteps>,
     path: &'static str,
     problem: Option<QueryError>,
     presets: Vec<Choice>,
@@ -91,6 +110,9 @@ struct OverviewPage {
     tiles: Vec<Tile>,
     rows: Vec<KeyRow>,
     sum: SumRow,
+    open: Option<OpenRow>,
+    /// Absent where all keys are on one page.
+    pages: Option<Pages>,
     range_text: String,
     step_text: String,
     json_href: String,
@@ -114,12 +136,14 @@ async fn show(
     };
     let answer = overview::answer(&state, &request).await?;
     let is_refused = problem.is_some();
-    let shown = overview_page(Shell::new(&who, "Traffic", PATH), &request, problem, answer)?;
+    let first_steps = FirstSteps::of_traffic(&state).await?;
+    let shown = overview_page(Shell::new(&who, "Traffic", PATH), first_steps, &request, problem, answer)?;
     page_beside(&shown, is_refused)
 }
 
 fn overview_page(
     shell: Shell,
+    first_steps: Option<FirstSteps>,
     request: &OverviewRequest,
     problem: Option<QueryError>,
     answer: Answer,
@@ -132,8 +156,30 @@ fn overview_page(
     let view = answer.view;
     // What the address asks for cannot be asked for again and again.
     let refreshes = request.preset.is_some() && problem.is_none();
+    let base = format!("{PATH}?by={by}&{range}");
+    let pages = pages(&view, request, &base);
+    let open = open_row(&view);
+    let ranked = |kind: SeriesKind| match (&pages, kind) {
+        (Some(pages), SeriesKind::Larger) => pages.larger.clone(),
+        (Some(pages), SeriesKind::Other) => pages.smaller.clone(),
+        _ => None,
+    };
+    let rows = view.series.iter().map(|series| {
+        let counted = match series.kind {
+            SeriesKind::Larger => Some(view.keys_skipped),
+            SeriesKind::Other => Some(view.keys_total - view.keys_skipped - view.keys_named),
+            SeriesKind::Key | SeriesKind::Unattributed => None,
+        };
+        let mut row = key_row(series.clone(), request, ranked(series.kind));
+        if let Some(count) = counted {
+            row.series.detail = format!("{count} {}", counted_words(request.by, count));
+        }
+        row
+    });
+    let rows = rows.collect();
     Ok(OverviewPage {
         shell,
+        first_steps,
         path: PATH,
         problem,
         presets: Preset::ALL
@@ -179,17 +225,66 @@ fn overview_page(
             format::minute(request.to_ms, &TimeZone::UTC)
         ),
         step_text: step_text(view.step_ms),
-        json_href: format!("/api/v1/ops/overview?by={by}&{range}"),
+        json_href: format!(
+            "/api/v1/ops/overview?by={by}&{range}&limit={}&skip={}",
+            request.limit, request.skip
+        ),
         chart_json: in_script(&chart_json),
-        rows: view.series.into_iter().map(|series| key_row(series, request)).collect(),
+        rows,
+        open,
+        pages,
     })
 }
 
-fn key_row(series: SeriesView, request: &OverviewRequest) -> KeyRow {
+/// The pages before and after the keys that are named.
+fn pages(view: &OverviewView, request: &OverviewRequest, base: &str) -> Option<Pages> {
+    if view.keys_total <= request.limit && request.skip == 0 {
+        return None;
+    }
+    let page = |skip: usize| format!("{base}&limit={}&skip={skip}", request.limit);
+    let last = view.keys_skipped + view.keys_named;
+    Some(Pages {
+        text: match view.keys_named {
+            0 => format!("none after the {} there are", view.keys_total),
+            _ => format!("{}–{last} of {}", view.keys_skipped + 1, view.keys_total),
+        },
+        larger: (view.keys_skipped > 0).then(|| page(view.keys_skipped.saturating_sub(request.limit))),
+        smaller: (last < view.keys_total).then(|| page(last)),
+    })
+}
+
+fn counted_words(by: Dimension, count: usize) -> &'static str {
+    match (by, count) {
+        (Dimension::Service, 1) => "service",
+        (Dimension::Service, _) => "services",
+        (Dimension::Protocol, 1) => "protocol",
+        (Dimension::Protocol, _) => "protocols",
+        (Dimension::Interface, 1) => "interface",
+        (Dimension::Interface, _) => "interfaces",
+        (Dimension::As, 1) => "AS number",
+        (Dimension::As, _) => "AS numbers",
+    }
+}
+
+fn open_row(view: &OverviewView) -> Option<OpenRow> {
+    let from_ms = view.open_from_ms?.max(view.from_ms);
+    Some(OpenRow {
+        span: format!(
+            "{} – {} UTC",
+            format::minute(from_ms, &TimeZone::UTC),
+            clock(view.to_ms)
+        ),
+        total: format::bytes(view.open_bytes),
+        mean: format::bits_per_second(view.open_bits_per_second),
+    })
+}
+
+fn key_row(series: SeriesView, request: &OverviewRequest, page_of_sum: Option<String>) -> KeyRow {
     KeyRow {
         href: series
             .service
-            .map(|id| format!("{}?{}", service::href(id), service_range(request))),
+            .map(|id| format!("{}?{}", service::href(id), service_range(request)))
+            .or(page_of_sum),
         total: format::bytes(series.total_bytes),
         mean: format::bits_per_second(series.mean_bits_per_second),
         peak: format::bits_per_second(series.peak_bits_per_second),
@@ -233,13 +328,19 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
         },
         Tile {
             title: "Exporters heard",
-            value: format!("{} of {}", exporters.heard, exporters.heard + quiet),
-            note: if quiet == 0 {
-                "none silent".to_owned()
-            } else {
-                format!("{quiet} not heard lately")
+            value: match exporters.heard + quiet {
+                0 => "none yet".to_owned(),
+                known => format!("{} of {known}", exporters.heard),
             },
-            href: Some("/exporters"),
+            note: match (exporters.heard, quiet) {
+                (0, 0) => "how to send flows here".to_owned(),
+                (_, 0) => "none silent".to_owned(),
+                (_, quiet) => format!("{quiet} not heard lately"),
+            },
+            href: Some(match exporters.heard + quiet {
+                0 => "/exporters#guide",
+                _ => "/exporters",
+            }),
             alarming: quiet > 0,
         },
         Tile {
@@ -250,7 +351,7 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
                 (_, findings) => format!("{findings} disagree"),
             },
             note: match answer.truth.hour_start_ms {
-                None => "no interface counters".to_owned(),
+                None => "no exporter sends counters yet".to_owned(),
                 Some(start_ms) => format!("of {} compared, {}", answer.truth.compared, truth::hour_words(start_ms)),
             },
             href: Some("/exporters"),
@@ -261,14 +362,22 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             value: figures
                 .unattributed_percent
                 .map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
-            note: format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
+            note: match figures.unattributed_percent {
+                None => "nothing metered in this range".to_owned(),
+                Some(_) => format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
+            },
             href: None,
             alarming: false,
         },
         Tile {
             title: "Rate unknown",
-            value: format::grouped(figures.flows_without_rate),
-            note: if figures.flows_without_rate == 0 {
+            value: match exporters.heard + quiet {
+                0 => "–".to_owned(),
+                _ => format::grouped(figures.flows_without_rate),
+            },
+            note: if exporters.heard + quiet == 0 {
+                "no flow has come yet".to_owned()
+            } else if figures.flows_without_rate == 0 {
                 "every flow can be billed".to_owned()
             } else {
                 "flows kept, not billed: set a rate".to_owned()
@@ -283,15 +392,20 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
 fn range_query(request: &OverviewRequest) -> String {
     match request.preset {
         Some(preset) => format!("range={}", preset.name()),
-        None => format!("from={}&to={}", input_time(request.from_ms), input_time(request.to_ms)),
+        None => exact_range(request.from_ms, request.to_ms),
     }
+}
+
+/// From and to as addresses carry them: RFC 3339, with the zone.
+fn exact_range(from_ms: i64, to_ms: i64) -> String {
+    format!("from={}&to={}", format::rfc3339(from_ms), format::rfc3339(to_ms))
 }
 
 /// The same time for the page of one service, whose names of ranges are fewer.
 fn service_range(request: &OverviewRequest) -> String {
     match request.preset {
         Some(preset) if PRESETS.iter().any(|(name, _)| *name == preset.name()) => format!("range={}", preset.name()),
-        _ => format!("from={}&to={}", request.from_ms, request.to_ms),
+        _ => exact_range(request.from_ms, request.to_ms),
     }
 }
 
@@ -350,7 +464,7 @@ mod tests {
             service_range(&query.check(now_ms).unwrap())
         };
         assert_eq!(of("7d"), "range=7d");
-        assert_eq!(of("1h"), "from=1795352700000&to=1795356210000");
+        assert_eq!(of("1h"), "from=2026-11-22T13:05:00Z&to=2026-11-22T14:03:30Z");
     }
 
     #[test]

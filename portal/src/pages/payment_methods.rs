@@ -45,6 +45,7 @@ pub(super) fn gateway_words(gateway: GatewayName) -> &'static str {
         GatewayName::Stripe => "Card or bank account (Stripe)",
         GatewayName::Paypal => "PayPal",
         GatewayName::Manual => "Bank transfer",
+        GatewayName::Test => "Test card (no money moves)",
     }
 }
 
@@ -85,6 +86,8 @@ struct MethodsPage {
     shell: Shell,
     methods: Vec<MethodRow>,
     gateways: Vec<GatewayChoice>,
+    /// Nothing real is paid here.
+    is_test: bool,
     waiting: Option<Waiting>,
     notice: Option<&'static str>,
     problem: Option<String>,
@@ -121,6 +124,7 @@ async fn methods_page(
                 words: gateway_words(gateway.name()),
             })
             .collect(),
+        is_test: state.gateways().get(GatewayName::Test).is_ok(),
         waiting,
         notice,
         problem,

@@ -72,6 +72,8 @@ fn local_path(next: &str) -> Option<&str> {
 #[derive(Template)]
 #[template(path = "signin.html")]
 struct SignInPage {
+    /// Nobody can sign in yet.
+    is_new: bool,
     form_token: String,
     email: String,
     next: String,
@@ -100,7 +102,9 @@ async fn show(
         return Ok(Redirect::to(target).into_response());
     }
     let (form_token, jar) = PreSession::issue(&state, jar);
+    let user = sqlx::query("SELECT id FROM users LIMIT 1").fetch_optional(state.db().pool());
     let body = page(&SignInPage {
+        is_new: user.await?.is_none(),
         form_token,
         email: String::new(),
         next: local_path(&asked.next).unwrap_or("").to_owned(),
@@ -135,6 +139,7 @@ async fn sign_in(
     let guesser = device.as_deref().map_or(Guesser::Stranger(agent.ip), Guesser::Known);
     let again = |problem: String, is_held_back: bool| {
         page(&SignInPage {
+            is_new: false,
             form_token: form.csrf_token.clone(),
             email: form.email.clone(),
             next: local_path(&form.next).unwrap_or("").to_owned(),

@@ -12,7 +12,11 @@ const OPS: &[Role] = &[Role::Ops, Role::Network, Role::Admin];
 const FINANCE: &[Role] = &[Role::Finance, Role::Admin];
 
 /// Every route of staff with the roles that may see it.
-const ROUTES: [(&str, &[Role]); 12] = [
+const ROUTES: [(&str, &[Role]); 13] = [
+    (
+        "/search?q=edge",
+        &[Role::Ops, Role::Network, Role::Finance, Role::Admin],
+    ),
     ("/ops", OPS),
     ("/ops/services/svc_3", OPS),
     ("/ops/services/svc_3/usage.csv", OPS),

@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::assignment::{Assignment, Assignments, Target};
 use crate::db::next_id;
 use crate::ids::{AssignmentId, ServiceId};
+use crate::search;
 
 /// A stored assignment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +120,9 @@ pub async fn assign(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    if let Target::Prefix(net) = row.target {
+        search::index_prefixes(&mut *connection, &[(row.id, net)]).await?;
+    }
     next_id(&mut *connection, CHANGES).await?;
     if from_ms < now_ms {
         record_change(connection, from_ms, to_ms.filter(|&to_ms| to_ms < now_ms), now_ms).await?;

@@ -13,6 +13,7 @@ use crate::db::{next_id, next_ids};
 use crate::ids::{CustomerId, EntityId};
 use crate::money::Currency;
 use crate::percent::Percent;
+use crate::search;
 use crate::vat_number;
 
 /// Somebody who pays.
@@ -152,8 +153,9 @@ pub async fn create_customer(
     .bind(&customer.country)
     .bind(tax_rate.value().normalize().to_string())
     .bind(now_ms)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    search::index_customer(connection, id, &customer.name, &customer.email).await?;
     Ok(customer)
 }
 
@@ -185,8 +187,10 @@ pub async fn change_email(connection: &mut AnyConnection, id: CustomerId, email:
     }
     sqlx::query("DELETE FROM email_verifications WHERE customer_id = $1")
         .bind(id.0)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    let name = customer(&mut *connection, id).await?.name;
+    search::index_customer(connection, id, &name, &email).await?;
     Ok(true)
 }
 

@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{InventoryError, MAX_LABEL_CHARS, MAX_NAME_CHARS, checked_text, customer};
 use crate::db::next_id;
 use crate::ids::{CustomerId, ServiceId};
+use crate::search;
 
 /// Whether a service runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -89,8 +90,9 @@ pub async fn create_service(
     .bind(service.site.as_deref())
     .bind(service.status.name())
     .bind(now_ms)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    search::index_service(connection, service.id, &service.name, service.site.as_deref()).await?;
     Ok(service)
 }
 

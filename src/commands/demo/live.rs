@@ -7,9 +7,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use collector::simulate::encode::SimExporter;
+use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use collector::simulate::fleet::Fleet;
 use jiff::Timestamp;
+use schemas::address::Address;
+use schemas::flow::Flow;
+use schemas::metering::{ExporterConfig, MeterMode};
 use tracing::warn;
 
 /// How often the exporters report.
@@ -25,6 +28,60 @@ pub(crate) fn exporters(fleet: &Fleet, boot_at_ms: i64) -> Vec<SimExporter> {
         SimExporter::new(config)
     });
     exporters.collect()
+}
+
+/// A switch that is configured and was never heard: somebody has to look at it.
+pub(crate) fn never_heard() -> ExporterConfig {
+    ExporterConfig {
+        name: Some("ex2.sin1".to_owned()),
+        site: Some("SIN1".to_owned()),
+        meter: MeterMode::Off,
+        ..ExporterConfig::unlisted(Address::from_v4([127, 0, 0, 15]))
+    }
+}
+
+/// A router that nobody has configured yet and that says no sampling rate: its flows are of no service, kept and not billed.
+struct Unlisted {
+    exporter: SimExporter,
+    socket: UdpSocket,
+}
+
+impl Unlisted {
+    fn start(boot_at_ms: i64) -> Option<Unlisted> {
+        let address = Address::from_v4([127, 0, 0, 16]);
+        let config = SimExporterConfig::new(address, 0, SimProtocol::V5, 0, boot_at_ms);
+        // Where the machine has no such address, there is no such router.
+        let socket = UdpSocket::bind(SocketAddr::new(address.to_ip(), 0)).ok()?;
+        let exporter = SimExporter::new(config);
+        Some(Unlisted { exporter, socket })
+    }
+
+    /// One flow between two of its neighbours (RFC 5737).
+    fn send(&mut self, now_ms: i64, to: SocketAddr, payloads: &mut Vec<Vec<u8>>) {
+        let flow = Flow {
+            start_at_ms: now_ms - 1_000,
+            end_at_ms: now_ms - 1,
+            in_if: 1,
+            out_if: 2,
+            src_addr: Address::from_v4([192, 0, 2, 10]),
+            dst_addr: Address::from_v4([192, 0, 2, 20]),
+            src_port: 51_515,
+            dst_port: 443,
+            ip_protocol: 6,
+            bytes: 1_500,
+            packets: 3,
+            ..Flow::default()
+        };
+        payloads.clear();
+        if let Err(error) = self.exporter.encode(now_ms, &[flow], payloads) {
+            warn!(%error, "the unlisted exporter could not encode its flow");
+        }
+        for payload in payloads.iter() {
+            if let Err(error) = self.socket.send_to(payload, to) {
+                warn!(%error, %to, "the unlisted exporter could not send");
+            }
+        }
+    }
 }
 
 /// A running thread of exporters.
@@ -52,6 +109,7 @@ pub(crate) fn start(
     let stopped = stop.clone();
     let send = move || {
         let mut sent_to_ms = from_ms;
+        let mut unlisted = Unlisted::start(from_ms - 60_000);
         let mut flows = Vec::new();
         let mut payloads = Vec::new();
         while !stopped.load(Ordering::Relaxed) {
@@ -68,6 +126,9 @@ pub(crate) fn start(
                         warn!(%error, %to, "a live exporter could not send");
                     }
                 }
+            }
+            if let Some(unlisted) = &mut unlisted {
+                unlisted.send(now_ms, to, &mut payloads);
             }
             sent_to_ms = now_ms.max(sent_to_ms);
             std::thread::park_timeout(INTERVAL);

@@ -1,7 +1,8 @@
 //! `ezscale demo`: everything at once, on a machine where nothing else is installed.
 //!
 //! ```text
-//! fleet ─▶ customers, services, plans, users        (setup)
+//! fleet ─▶ customers, services, plans               (setup), users (people)
+//!       ─▶ 75 days of orders, payments and what staff did                                        (story)
 //!       ─▶ 36 days of flows ─▶ datagrams ─▶ decode ─▶ tables ─▶ usage ─▶ last month's invoices   (history)
 //!       ─▶ live exporters ──UDP──▶ collector, portal (live)
 //! ```
@@ -11,13 +12,16 @@
 
 mod history;
 mod live;
+mod people;
 mod setup;
+mod story;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use analytics::Analytics;
 use anyhow::{Context as _, bail};
-use billing::payment::Gateways;
+use billing::usage::MeteredUsage;
 use collector::simulate::fleet::Fleet;
 use jiff::Timestamp;
 use schemas::clock::Clock;
@@ -25,9 +29,11 @@ use schemas::window::{DAY_MS, WindowStart};
 
 use super::collect::{Running, StopSignal};
 use super::serve::{Portal, bind, start_billing, store_terms};
-use crate::config::Config;
+use crate::config::{Config, TestSettings};
 use crate::options::open_database;
 use crate::private;
+use people::People;
+use story::Story;
 
 /// Lets the fleet be the same in every demo.
 const SEED: u64 = 7;
@@ -62,12 +68,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
     let config_path = args.data_dir.join("ezscale.toml");
     if fresh {
-        std::fs::write(&config_path, config_text(&fleet)?)
+        std::fs::write(&config_path, config_text(&fleet, address)?)
             .with_context(|| format!("write {}", config_path.display()))?;
     }
     private::secure(&args.data_dir)?;
     let mut config = Config::read(&config_path)?;
     config.data_dir.clone_from(&args.data_dir);
+    config.portal.http = address;
     let database = open_database(&config, Some(&config_path)).await?;
     let now = Timestamp::now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
@@ -80,38 +87,49 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             fleet.customers.len(),
             args.data_dir.display()
         );
-        setup::fill(&database, &fleet, history_start_ms, now).await?;
-        exporters = history::fill(
-            &config,
-            &database,
-            &fleet,
-            exporters,
-            history_start_ms..history_end_ms,
-            args.density,
-        )
-        .await?;
+        let people = People::add(&database).await?;
+        let usage = MeteredUsage::new(Analytics::open(&config.open_storage()?)?, &config.metering());
+        let mut story = Story::new(&database, usage, &people, &config.portal_url(), now);
+        story.set_up().await?;
+        let filled = setup::fill(&database, &fleet, history_start_ms, now).await?;
+        let (customer, _) = filled.showcase;
+        // The story's customers have no traffic, and the fleet's nothing due before its history is there.
+        let (told, filled_up) = tokio::join!(
+            async {
+                let signed_in = story.tell().await.context("tell the demo's story")?;
+                story.cards(&filled.customers, customer).await?;
+                anyhow::Ok(signed_in)
+            },
+            history::fill(
+                &config,
+                &database,
+                &fleet,
+                exporters,
+                history_start_ms..history_end_ms,
+                args.density,
+            )
+        );
+        let (told, filled_up) = (told?, filled_up?);
+        exporters = filled_up;
+        let users = [customer, told.business, told.private, told.college];
+        people::add_customers(&database, users).await?;
         history::close_invoices(&config, &database, now).await?;
+        story.present(filled.showcase).await.context("tell the demo's story")?;
         std::fs::write(args.data_dir.join(MARKER), "made by `ezscale demo`\n")
             .context("mark the demo's folder as complete")?;
     }
 
     let signal = StopSignal::watch()?;
     store_terms(&config, &database, now.as_millisecond()).await?;
+    let gateways = config.gateways(&database).await?;
     let running = Running::start(&config, database.clone(), Some(config_path.clone())).await?;
     let clock = Clock::system();
-    let billing = start_billing(
-        &config,
-        Some(config_path),
-        &database,
-        &running,
-        &clock,
-        &Gateways::default(),
-    )?;
+    let billing = start_billing(&config, Some(config_path), &database, &running, &clock, &gateways)?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
-    let portal = Portal::start(listener, &config, database, &running, clock, Gateways::default())?;
+    let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
     println!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;
@@ -137,11 +155,14 @@ fn prepare_folder(dir: &Path) -> anyhow::Result<bool> {
 }
 
 /// The configuration a network engineer would have written for this fleet.
-fn config_text(fleet: &Fleet) -> anyhow::Result<String> {
+fn config_text(fleet: &Fleet, http: SocketAddr) -> anyhow::Result<String> {
     let mut config = Config::default();
+    config.portal.http = http;
+    config.payments.test = Some(TestSettings::default());
     config.collector.netflow = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.collector.sflow = Vec::new();
     config.exporters = fleet.exporters.iter().map(|exporter| exporter.config.clone()).collect();
+    config.exporters.push(live::never_heard());
     Ok(format!(
         "# The demo's configuration; `ezscale config example` explains every setting.\n{}",
         toml::to_string(&config)?
@@ -152,12 +173,14 @@ fn print_logins(address: SocketAddr, took: std::time::Duration, fresh: bool) {
     println!();
     println!(
         "  Open http://{address} and sign in with the password {}",
-        setup::PASSWORD
+        people::PASSWORD
     );
     println!();
-    for user in setup::USERS {
-        println!("    {:<24} {}", user.email, user.sees);
+    for user in people::CUSTOMERS.iter().chain(&people::STAFF) {
+        println!("    {:<24} {:<9} {}", user.email, user.role.name(), user.sees);
     }
+    println!();
+    println!("  Customers pay with test cards under “Payment methods”: no money moves.");
     println!();
     let made = if fresh { "made and started" } else { "started" };
     println!(

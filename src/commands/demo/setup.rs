@@ -1,8 +1,9 @@
-//! The demo's customers, services, plans, subscriptions and people.
+//! The demo's fleet: its customers, services, plans and subscriptions.
 
 use std::collections::HashMap;
 
 use analytics::UsageMode;
+use anyhow::Context as _;
 use billing::catalog::{self, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, QuotaUnit, Terms};
 use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
@@ -10,7 +11,6 @@ use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
-use portal::{NewUser, Role};
 use rust_decimal::Decimal;
 use schemas::assignment::Target;
 use schemas::db::Database;
@@ -19,51 +19,7 @@ use schemas::inventory::{self, NewCustomer, NewService};
 use schemas::money::{Currency, Money};
 use schemas::window::DAY_MS;
 
-use crate::commands::audit::COMMAND_LINE;
-
-/// Everybody's password in the demo.
-pub(crate) const PASSWORD: &str = "demo-ezscale-2026";
-
-/// Somebody who can sign in to the demo.
-pub(crate) struct DemoUser {
-    pub(crate) email: &'static str,
-    pub(crate) name: &'static str,
-    pub(crate) role: Role,
-    pub(crate) sees: &'static str,
-}
-
-pub(crate) const USERS: [DemoUser; 5] = [
-    DemoUser {
-        email: "customer@demo.example",
-        name: "Casey Customer",
-        role: Role::Customer,
-        sees: "usage and invoices of one customer",
-    },
-    DemoUser {
-        email: "ops@demo.example",
-        name: "Olu Operations",
-        role: Role::Ops,
-        sees: "traffic, live",
-    },
-    DemoUser {
-        email: "network@demo.example",
-        name: "Nia Network",
-        role: Role::Network,
-        sees: "exporters and their configuration",
-    },
-    DemoUser {
-        email: "finance@demo.example",
-        name: "Finn Finance",
-        role: Role::Finance,
-        sees: "invoices and the ledger",
-    },
-    DemoUser {
-        email: "admin@demo.example",
-        name: "Ada Admin",
-        role: Role::Admin,
-        sees: "everything",
-    },
-];
+use super::story;
 
 /// Tax of the demo's customers by country, in percent; others pay none.
 const TAX_RATES: [(&str, &str); 6] = [
@@ -78,13 +34,21 @@ const TAX_RATES: [(&str, &str); 6] = [
 /// windows are closed.
 const ANCHOR_DAYS_AGO: [i64; 3] = [1, 2, 3];
 
-/// Fills an empty database, in one transaction beside the people.
+/// What was stored of the fleet.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    pub(crate) customers: Vec<CustomerId>,
+    /// Whose pages show the most, and a service of theirs.
+    pub(crate) showcase: (CustomerId, ServiceId),
+}
+
+/// Fills an empty database, in one transaction.
 pub(crate) async fn fill(
     database: &Database,
     fleet: &Fleet,
     history_start_ms: i64,
     now: Timestamp,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Filled> {
     let mut transaction = database.begin_write().await?;
     // Everything is as if it had been entered before the history began.
     let mut customers: Vec<(CustomerId, Currency, i64)> = Vec::new();
@@ -99,6 +63,7 @@ pub(crate) async fn fill(
             tax_rate_percent: tax.map_or("0", |(_, percent)| percent),
         };
         let made = inventory::create_customer(&mut transaction, new, history_start_ms).await?;
+        story::address(&mut transaction, made.id, index).await?;
         let days_ago = ANCHOR_DAYS_AGO[index % ANCHOR_DAYS_AGO.len()];
         customers.push((made.id, made.currency, days_ago));
     }
@@ -130,6 +95,8 @@ pub(crate) async fn fill(
         }
     }
 
+    let shown = showcase(fleet);
+    let mut service_shown = None;
     for service in &fleet.services {
         let (customer, currency, days_ago) = customers[service.customer];
         let new = NewService {
@@ -151,6 +118,9 @@ pub(crate) async fn fill(
             )
             .await?;
         }
+        if service.customer == shown {
+            service_shown.get_or_insert(made.id);
+        }
         let zone = inventory::zone_named(fleet.customers[service.customer].time_zone)?;
         subscribe(
             &mut transaction,
@@ -164,20 +134,13 @@ pub(crate) async fn fill(
     }
     transaction.commit().await?;
 
-    for user in &USERS {
-        let customer = (user.role == Role::Customer)
-            .then(|| showcase(fleet))
-            .map(|index| customers[index].0);
-        let new = NewUser {
-            email: user.email,
-            name: user.name,
-            role: user.role,
-            customer,
-            password: PASSWORD,
-        };
-        portal::create_user(database, &new, COMMAND_LINE).await?;
-    }
-    Ok(())
+    Ok(Filled {
+        showcase: (
+            customers[shown].0,
+            service_shown.context("the customer that is shown has a service")?,
+        ),
+        customers: customers.into_iter().map(|(id, ..)| id).collect(),
+    })
 }
 
 /// The subscription starts with the billing month that ended `days_ago` days ago, so that one whole month can be charged.

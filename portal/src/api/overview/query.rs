@@ -1,7 +1,7 @@
 //! What may be asked of the overview, and what is refused.
 //!
-//! A range is at most [`MAX_RANGE_MS`] wide, starts with a whole window and ends no later than now; times without a zone
-//! are UTC. The window that is open now belongs to it only once it is [`OPEN_STEP_MIN_MS`] old.
+//! A range is at most [`MAX_RANGE_MS`] wide, is widened to whole windows and ends no later than now: any minute can be asked
+//! for. Times without a zone are UTC. The window that is open now belongs to it only once it is [`OPEN_STEP_MIN_MS`] old.
 
 use analytics::Dimension;
 use jiff::Timestamp;
@@ -22,6 +22,8 @@ pub(super) const OPEN_STEP_MIN_MS: i64 = MINUTE_MS;
 const DEFAULT_KEYS: usize = 10;
 /// Most keys.
 const MAX_KEYS: usize = 50;
+/// More keys than any dimension has in practice: there are some 80,000 autonomous systems.
+const MAX_SKIP: usize = 1_000_000;
 
 /// Ranges offered by name, each ending now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +73,8 @@ pub(crate) struct OverviewQuery {
     pub(crate) to: Option<String>,
     pub(crate) by: Option<String>,
     pub(crate) limit: Option<usize>,
+    /// How many of the largest keys are summed instead of named: those of the pages before.
+    pub(crate) skip: Option<usize>,
 }
 
 /// Why a query is refused; the text is for the person who typed it.
@@ -84,12 +88,16 @@ pub(crate) enum QueryError {
     Half,
     #[error("the range ends before it starts")]
     Empty,
+    #[error("nothing is measured yet after {0}: choose an earlier start")]
+    NotYet(String),
     #[error("the range is longer than {} days", MAX_RANGE_MS / DAY_MS)]
     TooLong,
     #[error("by is one of service, protocol, interface, as, not {0:?}")]
     By(String),
     #[error("limit lies between 1 and {MAX_KEYS}, not {0}")]
     Limit(usize),
+    #[error("skip is at most {MAX_SKIP}, not {0}")]
+    Skip(usize),
 }
 
 /// A checked query.
@@ -101,6 +109,7 @@ pub(crate) struct OverviewRequest {
     pub(crate) preset: Option<Preset>,
     pub(crate) by: Dimension,
     pub(crate) limit: usize,
+    pub(crate) skip: usize,
 }
 
 impl OverviewQuery {
@@ -118,6 +127,10 @@ impl OverviewQuery {
             Some(limit @ 1..=MAX_KEYS) => limit,
             Some(limit) => return Err(QueryError::Limit(limit)),
         };
+        let skip = match self.skip.unwrap_or(0) {
+            skip @ 0..=MAX_SKIP => skip,
+            skip => return Err(QueryError::Skip(skip)),
+        };
         let (from_ms, to_ms, preset) = self.range(now_ms)?;
         Ok(OverviewRequest {
             from_ms,
@@ -125,6 +138,7 @@ impl OverviewQuery {
             preset,
             by,
             limit,
+            skip,
         })
     }
 
@@ -142,11 +156,16 @@ impl OverviewQuery {
             (Some(from), Some(to)) => (parse_time("from", from)?, parse_time("to", to)?),
             _ => return Err(QueryError::Half),
         };
-        let to_ms = to_ms.min(last_useful_end_ms(now_ms));
-        // Windows are the finest there is: the range covers whole ones.
-        let from_ms = from_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
         if to_ms <= from_ms {
             return Err(QueryError::Empty);
+        }
+        // Windows are the finest there is: the range covers whole ones, whatever minutes it names, up to what has passed.
+        let from_ms = from_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
+        let to_ms = -((-to_ms).div_euclid(WINDOW_MS) * WINDOW_MS);
+        let to_ms = to_ms.min(last_useful_end_ms(now_ms));
+        if to_ms <= from_ms {
+            let useful_to = Timestamp::from_millisecond(last_useful_end_ms(now_ms)).unwrap_or(Timestamp::UNIX_EPOCH);
+            return Err(QueryError::NotYet(useful_to.to_string()));
         }
         if to_ms - from_ms > MAX_RANGE_MS {
             return Err(QueryError::TooLong);
@@ -247,6 +266,16 @@ mod tests {
         assert_eq!(instant_text(request.from_ms), "2026-11-20T10:00:00Z");
         assert_eq!(instant_text(request.to_ms), "2026-11-20T12:00:00Z");
         assert_eq!(request.preset, None);
+        assert_eq!(
+            instant_text(
+                query("", "2026-11-20T10:02", "2026-11-20T10:03")
+                    .check(NOW_MS)
+                    .unwrap()
+                    .to_ms
+            ),
+            "2026-11-20T10:05:00Z",
+            "a window counts whole, or its volume would be rated over less time than it has"
+        );
         let future = query("", "2026-11-22T10:00", "2027-01-01T00:00").check(NOW_MS).unwrap();
         assert_eq!(future.to_ms, NOW_MS, "nothing was measured in the future");
     }
@@ -262,6 +291,10 @@ mod tests {
             refused("", "yesterday", "2026-11-20T09:00"),
             QueryError::Time { field: "from", .. }
         ));
+        assert!(matches!(
+            refused("", "2026-11-22T14:10", "2026-11-22T15:00"),
+            QueryError::NotYet(_)
+        ));
         let by = OverviewQuery {
             by: Some("customer".to_owned()),
             ..OverviewQuery::default()
@@ -272,6 +305,25 @@ mod tests {
             ..OverviewQuery::default()
         };
         assert_eq!(limit.check(NOW_MS), Err(QueryError::Limit(MAX_KEYS + 1)));
+    }
+
+    #[test]
+    fn every_minute_can_be_asked_for() {
+        for minute in 0..60 {
+            for length in 1..=12 {
+                let from_ms = NOW_MS - 86_400_000 + minute * MINUTE_MS;
+                let to_ms = from_ms + length * MINUTE_MS;
+                let request = query("", &instant_text(from_ms), &instant_text(to_ms))
+                    .check(NOW_MS)
+                    .unwrap();
+                assert!(
+                    request.from_ms <= from_ms && to_ms <= request.to_ms,
+                    "{minute} {length}"
+                );
+                assert_eq!((request.to_ms - request.from_ms) % WINDOW_MS, 0);
+                assert!(request.to_ms - request.from_ms < length * MINUTE_MS + 2 * WINDOW_MS);
+            }
+        }
     }
 
     fn instant_text(ms: i64) -> String {

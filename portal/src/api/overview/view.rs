@@ -1,13 +1,15 @@
 //! Volumes to rates, keys to names.
 //!
-//! * The step at the end of a range that reaches to now is still filling. Its rate is taken over the part that has passed;
-//!   it is marked by `open_from_ms` and does not count for the peak.
+//! * Steps at the end of a range that reaches to now are still filling: one that is not over, or whose windows may still get
+//!   flows that are on their way. Their rate is taken over the part that has passed; they are marked by `open_from_ms` and do
+//!   not count for the peak.
 //! * Keys are what analytics answers (`svc_12`, `6`, `192.0.2.1 513`, `64500`); names are looked up when shown, so that a
 //!   renamed service shows its new name over its whole history.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use analytics::usage::closed_until_ms;
 use analytics::{Dimension, Overview, OverviewSeries};
 use jiff::Timestamp;
 use schemas::address::Address;
@@ -36,6 +38,8 @@ pub(crate) enum SeriesKind {
     Key,
     /// Traffic of no service.
     Unattributed,
+    /// Sum of the keys that are larger than those named.
+    Larger,
     /// Sum of the keys that were too small to be named.
     Other,
 }
@@ -71,8 +75,15 @@ pub(crate) struct OverviewView {
     pub(crate) by: Dimension,
     pub(crate) step_ms: i64,
     pub(crate) starts_ms: Vec<i64>,
-    /// Start of the step that is still filling, where the range reaches it.
+    /// Start of the first step that is still filling, where the range reaches it.
     pub(crate) open_from_ms: Option<i64>,
+    /// What was measured since then, and its mean rate over what has passed.
+    pub(crate) open_bytes: u64,
+    pub(crate) open_bits_per_second: u64,
+    /// Keys with traffic in the range, and how many of them are larger than those named.
+    pub(crate) keys_total: usize,
+    pub(crate) keys_skipped: usize,
+    pub(crate) keys_named: usize,
     pub(crate) total_bytes: u64,
     /// Sum of all series per step.
     pub(crate) total_bits_per_second: Vec<u64>,
@@ -90,17 +101,13 @@ pub(crate) fn overview_view(
 ) -> OverviewView {
     let steps = overview.starts_ms.len();
     let widths_ms = step_widths_ms(overview, request);
-    let open_from_ms = overview
-        .starts_ms
-        .last()
-        .copied()
-        .filter(|start_ms| start_ms + overview.step_ms > now_ms);
-    // One open step alone is still better than no peak at all.
-    let closed_steps = if open_from_ms.is_some() && steps > 1 {
-        steps - 1
-    } else {
-        steps
-    };
+    // Before this its windows are complete. A range that ends in a closed window is closed, whatever its last step is.
+    let closed_ms = closed_until_ms(now_ms);
+    let is_open = |start_ms: &i64| (start_ms + overview.step_ms).min(request.to_ms) > closed_ms;
+    let first_open = overview.starts_ms.iter().position(is_open);
+    let open_from_ms = first_open.map(|first| overview.starts_ms[first]);
+    // Open steps alone are still better than no peak at all.
+    let closed_steps = first_open.filter(|first| *first > 0).unwrap_or(steps);
     let range = Range {
         covered_ms: widths_ms.iter().sum(),
         widths_ms,
@@ -115,6 +122,9 @@ pub(crate) fn overview_view(
         }
     }
     let total_rates = range.rates(&total_by_step);
+    let open = first_open.unwrap_or(steps);
+    let open_bytes = total_by_step[open..].iter().copied().fold(0, u64::saturating_add);
+    let open_ms: i64 = range.widths_ms[open..].iter().sum();
     let mut next_colour = 0;
     let series = overview
         .series
@@ -123,6 +133,7 @@ pub(crate) fn overview_view(
             let label = label(&series.key, request.by, names);
             let colour = match label.kind {
                 SeriesKind::Other => "ez-s-other".to_owned(),
+                SeriesKind::Larger => "ez-s-larger".to_owned(),
                 SeriesKind::Unattributed => "ez-s-unattributed".to_owned(),
                 SeriesKind::Key => {
                     next_colour = next_colour % COLOURS + 1;
@@ -141,6 +152,11 @@ pub(crate) fn overview_view(
         step_ms: overview.step_ms,
         starts_ms: overview.starts_ms.clone(),
         open_from_ms,
+        open_bytes,
+        open_bits_per_second: rate(open_bytes, open_ms),
+        keys_total: overview.keys_total,
+        keys_skipped: request.skip.min(overview.keys_total),
+        keys_named: overview.keys_total.saturating_sub(request.skip).min(request.limit),
         total_bytes: range.total_bytes,
         total_mean_bits_per_second: rate(range.total_bytes, range.covered_ms),
         total_peak_bits_per_second: range.peak(&total_rates),
@@ -244,6 +260,12 @@ impl Label {
 
 fn label(key: &str, by: Dimension, names: &Names) -> Label {
     match key {
+        "larger" => {
+            return Label {
+                kind: SeriesKind::Larger,
+                ..Label::key("Larger", "all larger ones")
+            };
+        }
         "other" => {
             return Label {
                 kind: SeriesKind::Other,
@@ -365,6 +387,7 @@ mod tests {
             to_ms: NOW_MS,
             step_ms: 300_000,
             starts_ms: starts_ms.to_vec(),
+            keys_total: series.len(),
             series: series
                 .iter()
                 .map(|(key, bytes)| OverviewSeries {
@@ -387,6 +410,40 @@ mod tests {
         assert_eq!(view.series[0].peak_bits_per_second, 1_000_000);
         assert_eq!(view.total_peak_bits_per_second, 1_000_000);
         assert_eq!(view.total_mean_bits_per_second, 82_500_000 * 8 / 480);
+        assert_eq!((view.open_bytes, view.open_bits_per_second), (45_000_000, 2_000_000));
+    }
+
+    #[test]
+    fn a_window_that_is_over_fills_until_what_is_on_its_way_has_come() {
+        let start_ms = NOW_MS - 180_000;
+        let starts = [start_ms - 300_000, start_ms];
+        let overview = overview(&starts, &[("svc_1", &[37_500_000, 5_000_000])]);
+        let open = |now_ms: i64| {
+            let request = request(starts[0], start_ms + 300_000);
+            overview_view(&overview, &request, &Names::default(), now_ms).open_from_ms
+        };
+        let end_ms = start_ms + 300_000;
+        assert_eq!(open(end_ms + 5_000), Some(start_ms), "over for five seconds");
+        assert_eq!(open(end_ms + 119_999), Some(start_ms));
+        assert_eq!(open(end_ms + 120_000), None, "closed");
+    }
+
+    #[test]
+    fn ranks_are_told_and_what_is_before_them_has_a_colour_of_its_own() {
+        let open_ms = NOW_MS - 180_000;
+        let mut answered = overview(&[open_ms], &[("larger", &[600]), ("svc_1", &[300]), ("other", &[100])]);
+        answered.keys_total = 35;
+        let mut request = request(open_ms, NOW_MS);
+        (request.skip, request.limit) = (10, 10);
+        let view = overview_view(&answered, &request, &Names::default(), NOW_MS);
+        assert_eq!((view.keys_skipped, view.keys_named, view.keys_total), (10, 10, 35));
+        assert_eq!(view.series[0].colour, "ez-s-larger");
+        request.skip = 30;
+        let view = overview_view(&answered, &request, &Names::default(), NOW_MS);
+        assert_eq!((view.keys_skipped, view.keys_named), (30, 5));
+        request.skip = 90;
+        let view = overview_view(&answered, &request, &Names::default(), NOW_MS);
+        assert_eq!((view.keys_skipped, view.keys_named), (35, 0));
     }
 
     #[test]

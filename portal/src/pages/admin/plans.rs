@@ -16,6 +16,7 @@ use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
+use crate::first_steps::FirstSteps;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -35,6 +36,7 @@ struct Row {
 #[template(path = "admin_plans.html")]
 struct PlansPage {
     shell: Shell,
+    first_steps: Option<FirstSteps>,
     draft: Draft,
     rows: Vec<Row>,
     notice: Option<&'static str>,
@@ -67,6 +69,10 @@ async fn render(
         subscribed.insert(row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
     }
     let plans = catalog::plans(pool).await?;
+    let first_steps = match plans.is_empty() {
+        true => FirstSteps::of_billing(state, admin.0.user.role).await?,
+        false => None,
+    };
     let rows = plans.into_iter().map(|plan: Plan| Row {
         subscriptions: subscribed.get(&plan.id.0).copied().unwrap_or(0),
         id: plan.id,
@@ -79,6 +85,7 @@ async fn render(
     });
     let body = page(&PlansPage {
         shell: Shell::new(&admin.0, "Plans", PATH),
+        first_steps,
         rows: rows.collect(),
         notice,
         draft: draft.clone(),

@@ -19,7 +19,7 @@ use crate::pages::peers::{PeerRow, peer_rows};
 use crate::pages::usage::details;
 use crate::pages::usage::traffic::{self, Addresses, TrafficView, exporter_name};
 use crate::query::PageQuery;
-use crate::range::Asked;
+use crate::range::{Asked, PageZone, Range};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -38,7 +38,8 @@ struct TargetRow {
 #[template(path = "ops_service.html")]
 struct ServicePage {
     shell: Shell,
-    path: &'static str,
+    /// The overview over the same time.
+    overview: String,
     id: ServiceId,
     details: String,
     customer: CustomerId,
@@ -51,6 +52,14 @@ struct ServicePage {
     traffic: TrafficView,
     peers: Vec<PeerRow>,
     attacks: Attacks,
+}
+
+/// The overview over the time that is shown here.
+fn overview_href(range: &Range) -> String {
+    match range.preset.as_str() {
+        preset @ ("24h" | "7d" | "30d") => format!("{PATH}?range={preset}"),
+        _ => format!("{PATH}?{}", range.time_query()),
+    }
 }
 
 /// Where the page of a service lies.
@@ -81,7 +90,8 @@ pub(super) async fn render(
         csv: format!("{}/usage.csv", href(id)),
         json: format!("/api/v1/ops/services/{id}/usage"),
     };
-    let traffic = traffic::view(state, &account, &own, asked, &addresses).await?;
+    // As the overview: whoever follows an hour from there finds the same hour here.
+    let traffic = traffic::view(state, &account, &own, &PageZone::utc(), asked, &addresses).await?;
     let (from_ms, to_ms) = (traffic.range.from_ms, traffic.range.to_ms);
     let peers = state
         .analytics()
@@ -107,7 +117,7 @@ pub(super) async fn render(
     let is_refused = traffic.problem.is_some();
     let shown = ServicePage {
         shell: Shell::new(&ops.0, own.service.name.clone(), PATH),
-        path: PATH,
+        overview: overview_href(&traffic.range),
         id,
         details: details(&own),
         customer: account.id,
@@ -134,5 +144,5 @@ pub(super) async fn download(
     PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
-    Ok(traffic::csv(&state, &account, &own, &asked).await?)
+    Ok(traffic::csv(&state, &account, &own, &PageZone::utc(), &asked).await?)
 }

@@ -162,6 +162,7 @@ async fn start_again(state: &AppState, jar: CookieJar, next: String) -> Result<R
     transaction.commit().await?;
     let (form_token, jar) = PreSession::issue(state, jar);
     let body = page(&SignInPage {
+        is_new: false,
         form_token,
         email: String::new(),
         next,

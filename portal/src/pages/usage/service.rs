@@ -10,7 +10,7 @@ use crate::auth::Customer;
 use crate::customer;
 use crate::error::{PageError, page_beside};
 use crate::query::PageQuery;
-use crate::range::Asked;
+use crate::range::{Asked, PageZone};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -36,7 +36,8 @@ pub(super) async fn show(
         csv: format!("/usage/{id}/usage.csv"),
         json: format!("/api/v1/services/{id}/usage"),
     };
-    let traffic = traffic::view(&state, &account, &own, &asked, &addresses).await?;
+    let zone = PageZone::of(&account);
+    let traffic = traffic::view(&state, &account, &own, &zone, &asked, &addresses).await?;
     let to_date = customer::period_to_date(&state, &account, &own).await?;
     let is_refused = traffic.problem.is_some();
     let shown = UsageService {
@@ -56,5 +57,5 @@ pub(super) async fn download(
     PageQuery(asked): PageQuery<Asked>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
-    Ok(traffic::csv(&state, &account, &own, &asked).await?)
+    Ok(traffic::csv(&state, &account, &own, &PageZone::of(&account), &asked).await?)
 }

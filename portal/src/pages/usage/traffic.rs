@@ -13,13 +13,17 @@ use crate::api;
 use crate::customer::OwnService;
 use crate::error::Failure;
 use crate::format::{self, VolumeUnits};
-use crate::range::{Asked, PRESETS, Range, STEPS, step_name};
+use crate::range::{Asked, PRESETS, PageZone, Range, STEPS, step_name};
 use crate::state::AppState;
 
 /// Rows of the table beneath the chart; the newest are shown, the CSV file has all.
 const MAX_TABLE_ROWS: usize = 400;
 /// Gaps named on a page.
 const MAX_GAPS_SHOWN: usize = 20;
+/// Seconds of a usage window.
+const WINDOW_S: u64 = 300;
+/// Seconds that a rate is told of at least.
+const RATED_MIN_S: u64 = 60;
 
 /// A link that may be the current one.
 pub(crate) struct Choice {
@@ -56,13 +60,15 @@ pub(crate) struct Addresses {
 pub(crate) struct TrafficView {
     pub(crate) ranges: Vec<Choice>,
     pub(crate) steps: Vec<Choice>,
-    pub(crate) from_date: String,
-    pub(crate) to_date: String,
+    pub(crate) from_input: String,
+    pub(crate) to_input: String,
     pub(crate) time_zone: String,
     pub(crate) json_href: String,
     pub(crate) csv_href: String,
     pub(crate) points: Vec<PointRow>,
     pub(crate) points_total: usize,
+    /// The newest steps are still filling.
+    pub(crate) is_filling: bool,
     pub(crate) gaps: Vec<GapRow>,
     pub(crate) gaps_total: usize,
     /// Why something else is shown than what was asked for.
@@ -91,18 +97,23 @@ pub(crate) async fn view(
     state: &AppState,
     account: &Customer,
     own: &OwnService,
+    page: &PageZone,
     asked: &Asked,
     addresses: &Addresses,
 ) -> Result<TrafficView, Failure> {
-    let zone = &account.time_zone;
-    let (range, problem) = match api::usage::resolve(state, account, own, asked) {
+    let zone = &page.zone;
+    let (range, problem) = match api::usage::resolve(state, account, own, page, asked) {
         Err(Failure::BadRequest(why)) => {
-            let fallback = api::usage::resolve(state, account, own, &Asked::default())?;
+            let fallback = api::usage::resolve(state, account, own, page, &Asked::default())?;
             (fallback, Some(why))
         }
         resolved => (resolved?, None),
     };
-    let series = api::usage::series(state, account, own, &range).await?;
+    let series = api::usage::series(state, own, page, &range).await?;
+    let filling = Filling {
+        closed_until_ms: series.closed_until_ms,
+        now_ms: series.now_ms,
+    };
     let units = own.volume_units();
 
     let ranges = PRESETS.iter().map(|(name, label)| Choice {
@@ -111,7 +122,7 @@ pub(crate) async fn view(
         is_current: range.preset == *name,
     });
     let time = if range.preset.is_empty() {
-        format!("from={}&to={}", range.from_ms, range.to_ms)
+        range.time_query()
     } else {
         format!("range={}", range.preset)
     };
@@ -127,29 +138,53 @@ pub(crate) async fn view(
         exporter: exporter_name(state, gap.exporter),
     });
     let points = series.points.iter().rev().take(MAX_TABLE_ROWS);
-    let (from_date, to_date) = range.dates(zone);
+    let (from_input, to_input) = range.inputs(zone);
     Ok(TrafficView {
         ranges: ranges.collect(),
         steps: steps.collect(),
-        from_date,
-        to_date,
-        time_zone: account.time_zone_name().to_owned(),
+        from_input,
+        to_input,
+        time_zone: page.name.clone(),
         json_href: format!("{}?{}", addresses.json, range.query()),
         csv_href: format!("{}?{}", addresses.csv, range.query()),
-        points: points.map(|point| point_row(point, units, zone)).collect(),
+        points: points.map(|point| point_row(point, filling, units, zone)).collect(),
         points_total: series.points.len(),
+        is_filling: series.points.iter().any(|point| filling.seconds_of(point) > 0),
         gaps: gaps.collect(),
         gaps_total: series.gaps.len(),
         problem,
-        totals: totals(&series.points, units, zone),
+        totals: totals(&series.points, filling, units, zone),
         range,
     })
 }
 
-/// Bits per second over the measured windows.
-fn rate_bps(bytes: u64, windows_measured: u64) -> Option<u64> {
-    let seconds = u128::from(windows_measured) * 300;
-    let rate = (u128::from(bytes) * 8).checked_div(seconds)?;
+/// What has passed of windows that are not closed: flows may still be on their way to them.
+#[derive(Clone, Copy, Debug)]
+struct Filling {
+    closed_until_ms: i64,
+    now_ms: i64,
+}
+
+impl Filling {
+    /// Seconds of a step that have passed and are not closed; 0 of one that is complete, or to come.
+    fn seconds_of(self, point: &SeriesPoint) -> u64 {
+        let from_ms = point.start_ms.max(self.closed_until_ms);
+        let to_ms = point.end_ms.min(self.now_ms);
+        u64::try_from((to_ms - from_ms) / 1000).unwrap_or(0)
+    }
+
+    /// Seconds that the volume of a step is of: its measured windows, and what has passed of those that are still filling.
+    fn rated_seconds(self, point: &SeriesPoint) -> u64 {
+        u64::from(point.windows_measured) * WINDOW_S + self.seconds_of(point)
+    }
+}
+
+/// Mean bits per second. A step that began a moment ago says more about the clock than about the traffic.
+fn rate_bps(bytes: u64, seconds: u64) -> Option<u64> {
+    if seconds < RATED_MIN_S {
+        return None;
+    }
+    let rate = u128::from(bytes) * 8 / u128::from(seconds);
     Some(u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
@@ -161,31 +196,35 @@ fn both(point: &SeriesPoint) -> u64 {
     point.bytes_in.saturating_add(point.bytes_out)
 }
 
-fn totals(points: &[SeriesPoint], units: VolumeUnits, zone: &TimeZone) -> Totals {
+fn totals(points: &[SeriesPoint], filling: Filling, units: VolumeUnits, zone: &TimeZone) -> Totals {
     let sum = |of: fn(&SeriesPoint) -> u64| points.iter().map(of).fold(0u64, u64::saturating_add);
     let bytes_in = sum(|point| point.bytes_in);
     let bytes_out = sum(|point| point.bytes_out);
     let measured = sum(|point| u64::from(point.windows_measured));
     let expected = sum(|point| u64::from(point.windows));
+    let seconds = points.iter().map(|point| filling.rated_seconds(point)).sum();
+    // What is still filling is no busiest step, unless there is nothing else.
     let rated = points.iter().filter_map(|point| {
-        let rate = rate_bps(both(point), u64::from(point.windows_measured))?;
-        Some((rate, point.start_ms))
+        let rate = rate_bps(both(point), filling.rated_seconds(point))?;
+        Some((filling.seconds_of(point) == 0, rate, point.start_ms))
     });
-    let busiest = rated.max_by_key(|(rate, _)| *rate);
+    let busiest = rated.max_by_key(|(is_complete, rate, _)| (*is_complete, *rate));
     Totals {
         bytes_in,
         bytes_out,
         received: units.bytes(bytes_in),
         sent: units.bytes(bytes_out),
-        received_rate: rate_words(rate_bps(bytes_in, measured)),
-        sent_rate: rate_words(rate_bps(bytes_out, measured)),
-        busiest_rate: rate_words(busiest.map(|(rate, _)| rate)),
-        busiest_at: busiest.map_or_else(String::new, |(_, start_ms)| format::minute(start_ms, zone)),
+        received_rate: rate_words(rate_bps(bytes_in, seconds)),
+        sent_rate: rate_words(rate_bps(bytes_out, seconds)),
+        busiest_rate: rate_words(busiest.map(|(_, rate, _)| rate)),
+        busiest_at: busiest.map_or_else(String::new, |(_, _, start_ms)| format::minute(start_ms, zone)),
         coverage: coverage_percent(measured, expected).unwrap_or_else(|| "–".to_owned()),
     }
 }
 
-fn point_row(point: &SeriesPoint, units: VolumeUnits, zone: &TimeZone) -> PointRow {
+fn point_row(point: &SeriesPoint, filling: Filling, units: VolumeUnits, zone: &TimeZone) -> PointRow {
+    let filling_s = filling.seconds_of(point);
+    let rated_s = filling.rated_seconds(point);
     let unmeasured = point.windows_measured == 0;
     let volume = |bytes: u64| {
         if unmeasured && bytes == 0 {
@@ -198,9 +237,11 @@ fn point_row(point: &SeriesPoint, units: VolumeUnits, zone: &TimeZone) -> PointR
         start: format::minute(point.start_ms, zone),
         received: volume(point.bytes_in),
         sent: volume(point.bytes_out),
-        rate: rate_words(rate_bps(both(point), u64::from(point.windows_measured))),
+        rate: rate_words(rate_bps(both(point), rated_s)),
         bound: format::error_bound(point.error_bound_ppm),
         note: match (point.windows_measured, point.windows) {
+            _ if filling_s > 0 && rated_s < RATED_MIN_S => "just begun".to_owned(),
+            _ if filling_s > 0 => format!("still filling: the rate is that of {} min", rated_s / 60),
             (_, 0) => "not yet".to_owned(),
             (0, _) => "not measured".to_owned(),
             (measured, windows) if measured < windows => format!("{measured} of {windows} windows measured"),
@@ -224,15 +265,16 @@ pub(crate) async fn csv(
     state: &AppState,
     account: &Customer,
     own: &OwnService,
+    page: &PageZone,
     asked: &Asked,
 ) -> Result<Response, Failure> {
-    let range = api::usage::resolve(state, account, own, asked)?;
-    let series = api::usage::series(state, account, own, &range).await?;
+    let range = api::usage::resolve(state, account, own, page, asked)?;
+    let series = api::usage::series(state, own, page, &range).await?;
     let body = csv_of(&series.points).map_err(|error| Failure::internal("write CSV")(error.into()))?;
     let name = format!(
         "attachment; filename=\"usage-{}-{}-{}.csv\"",
         own.service.id,
-        format::day(range.from_ms, &account.time_zone),
+        format::day(range.from_ms, &page.zone),
         step_name(range.step),
     );
     let headers = [
@@ -271,6 +313,65 @@ fn csv_of(points: &[SeriesPoint]) -> Result<Vec<u8>, csv::Error> {
 mod tests {
     use super::*;
 
+    /// Long after everything.
+    const LATER: Filling = Filling {
+        closed_until_ms: i64::MAX,
+        now_ms: i64::MAX,
+    };
+
+    #[test]
+    fn a_step_that_is_still_filling_is_no_drop() {
+        let whole = SeriesPoint {
+            start_ms: 0,
+            end_ms: 300_000,
+            bytes_in: 37_500_000,
+            bytes_out: 0,
+            windows_measured: 1,
+            windows: 1,
+            error_bound_ppm: 0,
+        };
+        let begun = SeriesPoint {
+            start_ms: 300_000,
+            end_ms: 600_000,
+            bytes_in: 15_000_000,
+            windows_measured: 0,
+            windows: 0,
+            ..whole
+        };
+        let at = |now_ms| Filling {
+            closed_until_ms: 300_000,
+            now_ms,
+        };
+        let row = |now_ms| point_row(&begun, at(now_ms), VolumeUnits::Decimal, &TimeZone::UTC);
+        assert_eq!(row(420_000).rate, "1.00 Mbit/s", "15 MB in two minutes");
+        assert_eq!(row(420_000).note, "still filling: the rate is that of 2 min");
+        assert_eq!(
+            (row(330_000).rate.as_str(), row(330_000).note.as_str()),
+            ("–", "just begun")
+        );
+        assert_eq!(row(300_000).note, "not yet");
+        let sums = totals(&[whole, begun], at(420_000), VolumeUnits::Decimal, &TimeZone::UTC);
+        assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the seven minutes");
+        assert_eq!(sums.busiest_at, "1970-01-01 00:00");
+        // An hour that has six closed windows and two minutes of the seventh.
+        let hour = SeriesPoint {
+            end_ms: 3_600_000,
+            bytes_in: 240_000_000,
+            windows_measured: 6,
+            windows: 6,
+            ..whole
+        };
+        let filling = Filling {
+            closed_until_ms: 1_800_000,
+            now_ms: 1_920_000,
+        };
+        let row = point_row(&hour, filling, VolumeUnits::Decimal, &TimeZone::UTC);
+        assert_eq!(
+            row.rate, "1.00 Mbit/s",
+            "over 32 minutes, not over the 30 that are closed"
+        );
+    }
+
     #[test]
     fn a_step_that_was_not_measured_is_not_a_zero() {
         let point = SeriesPoint {
@@ -282,7 +383,7 @@ mod tests {
             windows: 1,
             error_bound_ppm: 0,
         };
-        let row = point_row(&point, VolumeUnits::Decimal, &TimeZone::UTC);
+        let row = point_row(&point, LATER, VolumeUnits::Decimal, &TimeZone::UTC);
         assert_eq!((row.received.as_str(), row.note.as_str()), ("–", "not measured"));
         let measured = SeriesPoint {
             windows_measured: 1,
@@ -290,13 +391,16 @@ mod tests {
             error_bound_ppm: 19_600,
             ..point
         };
-        let row = point_row(&measured, VolumeUnits::Binary, &TimeZone::UTC);
+        let row = point_row(&measured, LATER, VolumeUnits::Binary, &TimeZone::UTC);
         assert_eq!((row.sent.as_str(), row.rate.as_str()), ("0 B", "1.00 Mbit/s"));
         assert_eq!(row.bound, "± 1.96 %");
-        let sums = totals(&[point, measured], VolumeUnits::Binary, &TimeZone::UTC);
+        let sums = totals(&[point, measured], LATER, VolumeUnits::Binary, &TimeZone::UTC);
         assert_eq!((sums.received.as_str(), sums.sent.as_str()), ("35.8 MiB", "0 B"));
         assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the measured window alone");
         assert_eq!(sums.coverage, "50.0 %");
-        assert_eq!(totals(&[], VolumeUnits::Decimal, &TimeZone::UTC).busiest_rate, "–");
+        assert_eq!(
+            totals(&[], LATER, VolumeUnits::Decimal, &TimeZone::UTC).busiest_rate,
+            "–"
+        );
     }
 }

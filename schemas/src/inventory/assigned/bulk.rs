@@ -10,8 +10,9 @@ use sqlx::{AnyConnection, Row as _};
 use super::{CHANGES, Columns, canonical, load_assignments, record_change, refuse_overlap_in};
 use crate::assignment::{Assignment, Target};
 use crate::db::next_id;
-use crate::ids::ServiceId;
+use crate::ids::{AssignmentId, ServiceId};
 use crate::inventory::{InventoryError, service};
+use crate::search;
 
 /// Rows of one statement. Both databases allow 32,767 values in one.
 const ROWS_PER_STATEMENT: usize = 500;
@@ -58,6 +59,13 @@ pub async fn assign_all(
     for (chunk, position) in list.chunks(ROWS_PER_STATEMENT).zip((0..).step_by(ROWS_PER_STATEMENT)) {
         insert(connection, chunk, first_id + position, now_ms).await?;
     }
+    let targets = list.iter().zip(first_id..);
+    let prefixes = targets.filter_map(|(new, id)| match canonical(new.target) {
+        Target::Prefix(net) => Some((AssignmentId(id), net)),
+        Target::Interface { .. } | Target::Vlan { .. } => None,
+    });
+    let prefixes: Vec<_> = prefixes.collect();
+    search::index_prefixes(&mut *connection, &prefixes).await?;
     next_id(&mut *connection, CHANGES).await?;
     let Some(from_ms) = list
         .iter()
