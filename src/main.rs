@@ -72,7 +72,7 @@ enum Command {
     Exporter(commands::exporter::Args),
     /// Show what the stored tables hold; merge, vacuum and limit them
     Storage(commands::storage::Args),
-    /// Flag attack traffic, which is told on invoices and not charged
+    /// Flag attack traffic, which is shown on invoices but not charged
     Attack(commands::attack::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),

@@ -15,13 +15,14 @@ mod execute;
 
 pub use execute::{Done, ExecuteError, execute};
 use schemas::db::next_id;
-use schemas::ids::{ApprovalId, CustomerId, PlanId, SubscriptionId, UserId};
+use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::audit::{self, Actor, AuditError, Entry, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
+use crate::refund::REFUND_OVER_MINOR;
 
 /// More subscriptions than this ended at once are of high risk.
 pub const BULK_TERMINATION_OVER: usize = 5;
@@ -45,17 +46,17 @@ pub enum ApprovalError {
     Event(#[from] EventError),
     #[error("no approval {0}")]
     NoApproval(ApprovalId),
-    #[error("{0} is no admin who may sign in")]
+    #[error("{0} is not an active admin")]
     NotAdmin(UserId),
-    #[error("{0} cannot decide on what they asked for themselves: another admin does")]
+    #[error("{0} requested it: another admin decides")]
     OwnRequest(UserId),
-    #[error("{id} was {status} before")]
+    #[error("{id} is {status} already")]
     Decided { id: ApprovalId, status: &'static str },
-    #[error("nobody else could decide: add a second admin with `ezscale user add --role admin`")]
+    #[error("there is no second admin to decide: add one with `ezscale user add --role admin`")]
     NoSecondAdmin,
     #[error("a {field} has between 1 and {MAX_REASON_CHARS} characters")]
     Text { field: &'static str },
-    #[error("{0} needs no approval: do it at once")]
+    #[error("{0} needs no approval: execute it directly")]
     NotNeeded(&'static str),
     #[error("between 1 and {MAX_TERMINATED} subscriptions are ended at once, not {0}")]
     Terminated(usize),
@@ -77,10 +78,11 @@ pub enum HighRisk {
     AdminDeleted,
     ResellerBilling,
     DatabaseChange,
+    Refund,
 }
 
 impl HighRisk {
-    pub const ALL: [HighRisk; 8] = [
+    pub const ALL: [HighRisk; 9] = [
         HighRisk::BulkTermination,
         HighRisk::AccountDeletion,
         HighRisk::PriceChange,
@@ -89,6 +91,7 @@ impl HighRisk {
         HighRisk::AdminDeleted,
         HighRisk::ResellerBilling,
         HighRisk::DatabaseChange,
+        HighRisk::Refund,
     ];
 
     pub fn name(self) -> &'static str {
@@ -101,6 +104,7 @@ impl HighRisk {
             HighRisk::AdminDeleted => "admin_deleted",
             HighRisk::ResellerBilling => "reseller_billing",
             HighRisk::DatabaseChange => "database_change",
+            HighRisk::Refund => "refund",
         }
     }
 
@@ -151,6 +155,17 @@ pub enum Action {
     DatabaseChange {
         description: String,
     },
+    /// Money that leaves, with its credit note.
+    Refund {
+        payment: PaymentId,
+        currency: String,
+        amount_minor: i64,
+        reason: String,
+        /// Of a bank transfer: the bank's reference.
+        reference: Option<String>,
+        /// What was shown to who asked ([`crate::refund::Preview::shown`]).
+        shown: String,
+    },
 }
 
 impl Action {
@@ -164,6 +179,7 @@ impl Action {
             Action::AdminDeleted { .. } => HighRisk::AdminDeleted,
             Action::ResellerBilling { .. } => HighRisk::ResellerBilling,
             Action::DatabaseChange { .. } => HighRisk::DatabaseChange,
+            Action::Refund { .. } => HighRisk::Refund,
         }
     }
 
@@ -172,6 +188,7 @@ impl Action {
         match self {
             Action::BulkTermination { subscriptions, .. } if subscriptions.len() <= BULK_TERMINATION_OVER => None,
             Action::PriceChange { customers, .. } if *customers <= PRICE_CHANGE_CUSTOMERS_OVER => None,
+            Action::Refund { amount_minor, .. } if *amount_minor <= REFUND_OVER_MINOR => None,
             _ => Some(self.kind()),
         }
     }
@@ -272,7 +289,11 @@ pub async fn request(
     let summary = checked("summary", new.summary)?;
     // Before the look at the admins: concurrent requests take turns from here on.
     let id = ApprovalId(next_id(&mut *connection, "approval").await?);
-    let name = admin_name(&mut *connection, by.user).await?;
+    let name = match kind {
+        // Refunds are finance's; an admin decides all the same.
+        HighRisk::Refund => name_of(&mut *connection, by.user, "finance").await?,
+        _ => admin_name(&mut *connection, by.user).await?,
+    };
     if !has_other_admin(&mut *connection, by.user).await? {
         return Err(ApprovalError::NoSecondAdmin);
     }
@@ -415,10 +436,13 @@ async fn tell(
 
 /// The email address of an admin who may sign in.
 async fn admin_name(db: impl AnyExecutor<'_>, user: UserId) -> Result<String, ApprovalError> {
-    let row = sqlx::query("SELECT email FROM users WHERE id = $1 AND role = 'admin' AND disabled_at_ms IS NULL")
-        .bind(user.0)
-        .fetch_optional(db)
-        .await?;
+    name_of(db, user, "admin").await
+}
+
+/// The email address of an admin, or of somebody in another role, who may sign in.
+async fn name_of(db: impl AnyExecutor<'_>, user: UserId, role: &str) -> Result<String, ApprovalError> {
+    let sql = "SELECT email FROM users WHERE id = $1 AND role IN ('admin', $2) AND disabled_at_ms IS NULL";
+    let row = sqlx::query(sql).bind(user.0).bind(role).fetch_optional(db).await?;
     Ok(row.ok_or(ApprovalError::NotAdmin(user))?.try_get(0)?)
 }
 

@@ -139,6 +139,10 @@ pub enum BillingError {
     Audit(#[from] AuditError),
     #[error("{0} is not charged now: a new price waits until it is again")]
     NotChargedNow(SubscriptionId),
+    #[error("{name} is a number more than 0 with at most 3 decimal places, not {value:?}")]
+    Spec { name: String, value: String },
+    #[error("the plan meters transfer: how much is included is part of how it is billed, not a specification")]
+    TransferIsMetered,
     #[error("a free plan is no add-on (F-26)")]
     FreeAddon,
     #[error("{subscription} is free: a free plan is one unit, with nothing beside it (F-26)")]

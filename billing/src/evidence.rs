@@ -135,7 +135,7 @@ pub enum UsageCharge {
         /// What other services of the customer leave of theirs.
         #[serde(default)]
         from_pool_bps: u64,
-        /// Of an Mbps (10⁶ bit/s) and a whole month.
+        /// Of an Mbit/s (10⁶ bit/s) and a whole month.
         price: UsagePrice,
         /// Paid for by the base price.
         days: i64,

@@ -10,6 +10,7 @@
 //! * [`ledger`]: double entry (B1).
 //! * [`settlement`]: what settles documents, and what opens them again.
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
+//! * [`refund`]: what is given back of an invoice and the money that leaves, as one act.
 //! * [`vat`]: whether customers' VAT numbers were given out.
 //! * [`verification`]: whether mail to a customer is read.
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
@@ -49,6 +50,7 @@ pub mod price;
 pub mod prune;
 pub mod rating;
 pub mod ratio;
+pub mod refund;
 pub mod settlement;
 pub mod subscription;
 pub mod tax;

@@ -7,7 +7,7 @@
 //!   days is a line of its own.
 //! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
 //!   than the nominal one the included transfer is prorated by days and floored to the byte.
-//! * Percentile: 95th percentile over the commit, in Mbps of 10⁶ bit/s, at the price of an Mbps; the price is for a nominal
+//! * Percentile: 95th percentile over the commit, in Mbit/s of 10⁶ bit/s, at the price of an Mbit/s; the price is for a nominal
 //!   month, so a shorter one is prorated by days, and where terms began or ended within a day by the time that they held.
 //! * What is included or committed is what the base price paid for: of a day on which the terms of usage ended but which was
 //!   not charged (or charged by the next terms) nothing is included, and a commit shrinks in proportion. So nothing is free by
@@ -33,7 +33,7 @@ use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
 /// Decimal places of a quantity on a line.
 pub const QUANTITY_PLACES: u32 = 6;
-/// Bits per second in an Mbps.
+/// Bits per second in an Mbit/s.
 pub const BPS_PER_MBPS: u64 = 1_000_000;
 
 /// What a line charges for.
@@ -602,7 +602,7 @@ pub fn usage_line(
     let rated = rate_usage(&charge, &measured, phase.price.currency())?;
     let (kind, unit) = match &charge {
         UsageCharge::Transfer { unit, .. } => (LineKind::TransferOverage, unit.name()),
-        UsageCharge::Percentile { .. } => (LineKind::PercentileOverage, "Mbps"),
+        UsageCharge::Percentile { .. } => (LineKind::PercentileOverage, "Mbit/s"),
     };
     Ok(Some(DraftLine {
         subscription: Some(contract.subscription.id),
@@ -668,14 +668,14 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             let committed = of(*commit_bps, BPS_PER_MBPS)?;
             let mut text = match measured.percentile_95_bps {
                 Some(bps) => format!(
-                    "95th percentile {} Mbps ({directions}), {committed} Mbps committed",
+                    "95th percentile {} Mbit/s ({directions}), {committed} Mbit/s committed",
                     of(bps, BPS_PER_MBPS)?
                 ),
-                None => format!("95th percentile not measured, {committed} Mbps committed"),
+                None => format!("95th percentile not measured, {committed} Mbit/s committed"),
             };
             if *from_pool_bps > 0 {
                 let pooled = of(*from_pool_bps, BPS_PER_MBPS)?;
-                text.push_str(&format!(", {pooled} Mbps from other services"));
+                text.push_str(&format!(", {pooled} Mbit/s from other services"));
             }
             if let Some(held) = held {
                 text.push_str(&format!(", {} of {nominal_days} days", held_days(held, *nominal_days)?));

@@ -37,6 +37,7 @@ pub use paid_in::paid_in;
 pub use returned::{
     Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse, take_back,
 };
+pub(crate) use returned::{credit_from_invoice, free, refundable_after};
 
 use std::collections::HashSet;
 
@@ -155,6 +156,38 @@ fn floor_at_zero(amount: Money) -> Money {
 /// [`SettlementError::NoInvoice`] when there is none of this id.
 pub async fn outstanding(db: impl AnyExecutor<'_>, invoice: InvoiceId) -> Result<Money, SettlementError> {
     Ok(document(db, invoice).await?.open()?)
+}
+
+/// What a credit note over `gross` of an invoice would settle of it, open amounts and written-off ones, and what would become
+/// credit: as [`apply_credit_note`] does it.
+///
+/// # Errors
+/// [`SettlementError::NoInvoice`] when there is none of this id.
+pub(crate) async fn credit_note_split(
+    db: impl AnyExecutor<'_>,
+    invoice: InvoiceId,
+    gross: Money,
+) -> Result<NoteSplit, SettlementError> {
+    let document = document(db, invoice).await?;
+    let to_open = smaller(gross, floor_at_zero(document.open()?));
+    let to_written_off = smaller(minus(gross, to_open)?, floor_at_zero(document.written_off));
+    let to_invoice = to_open.checked_add(to_written_off)?;
+    Ok(NoteSplit {
+        to_open,
+        to_written_off,
+        to_credit: minus(gross, to_invoice)?,
+    })
+}
+
+/// Where a credit note goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct NoteSplit {
+    /// Settles what is open of its invoice.
+    pub to_open: Money,
+    /// Takes back what was written off of it.
+    pub to_written_off: Money,
+    /// Becomes the customer's credit.
+    pub to_credit: Money,
 }
 
 /// What is in a customer's wallet, promised to refunds or not. Below zero only where money that had been refunded was taken

@@ -76,4 +76,23 @@
       });
     });
   });
+
+  // What scrolls sideways can be scrolled by the keyboard too; what fits is no stop on the way.
+  var scrolls = ".ez-scroll, .ez-seg, pre";
+  function reachable(box) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else if (box.hasAttribute("tabindex")) box.removeAttribute("tabindex");
+  }
+  var watcher = new ResizeObserver(function (entries) {
+    entries.forEach(function (entry) {
+      reachable(entry.target);
+    });
+  });
+  function watch() {
+    document.querySelectorAll(scrolls).forEach(function (box) {
+      watcher.observe(box);
+    });
+  }
+  watch();
+  document.addEventListener("htmx:afterSettle", watch);
 })();

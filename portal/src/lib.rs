@@ -37,6 +37,8 @@ mod shell;
 mod state;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod words;
 
 pub use auth::{NewUser, Role, UserError, create_user};
 pub use client::{ForwardedHeader, Proxies};

@@ -45,8 +45,10 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
             State::Ended => "This subscription has ended. Order a new service instead.".to_owned(),
             state => format!("That cannot be done while the subscription is {}.", state.words()),
         },
-        BillingError::ChangedMeanwhile(_) => "Somebody else changed this just now. Look again, then retry.".to_owned(),
-        BillingError::ChangeSettled(_) => "This change was made or taken back already.".to_owned(),
+        BillingError::ChangedMeanwhile(_) => {
+            "This was changed in the meantime. Reload the page, then retry.".to_owned()
+        }
+        BillingError::ChangeSettled(_) => "This change was made or cancelled already.".to_owned(),
         BillingError::OtherServiceType { .. } | BillingError::NotAnAddon(_) | BillingError::AddonAlone(_) => {
             "This plan is for another kind of service.".to_owned()
         }

@@ -82,7 +82,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 all.extend(exclusion::exclusions_of(database.pool(), service.id).await?);
             }
             all.sort_by_key(|exclusion| std::cmp::Reverse(exclusion.from_ms));
-            let mut listing = Listing::new(&["id", "service", "from", "to", "reason", "by", "taken back"]);
+            let mut listing = Listing::new(&["id", "service", "from", "to", "reason", "by", "reversed"]);
             for exclusion in all {
                 listing.row([
                     exclusion.id.to_string(),

@@ -37,19 +37,19 @@ enum Command {
         customer: CustomerId,
         /// In the customer's currency, for a month
         amount: Decimal,
-        /// Percentages at which the customer is told, 1 to 200, at most 10 [default: 50,75,90]
+        /// Percentages at which the customer is alerted, 1 to 200, at most 10 [default: 50,75,90]
         #[arg(long, value_delimiter = ',', value_name = "PERCENT")]
         alert: Vec<i64>,
         /// Suspend services when it is spent
         #[arg(long)]
         suspend: bool,
-        /// Day of the month on which it starts anew [default: as it was, or the day on which the customer is billed]
+        /// Day of the month on which it resets [default: unchanged, or the customer's billing day]
         #[arg(long, value_name = "DAY")]
         reset_day: Option<i64>,
         #[command(flatten)]
         data: Data,
     },
-    /// Take a customer's budget away; what it suspended goes on
+    /// Remove a customer's budget; suspended services are resumed
     Clear {
         /// Whose (cus_N)
         customer: CustomerId,
@@ -60,7 +60,7 @@ enum Command {
     Exclude(OneService),
     /// Take a service in again
     Include(OneService),
-    /// Let a customer go on until the cycle ends, without a payment
+    /// Unlock a customer's services until the cycle ends, without a payment
     Unlock {
         /// Whom (cus_N)
         customer: CustomerId,
@@ -168,7 +168,7 @@ async fn follow(config: &Config, database: &Database, customer: CustomerId, now_
             println!("suspended  {subscription}");
         }
         for subscription in looked.released {
-            println!("goes on    {subscription}");
+            println!("resumed    {subscription}");
         }
     }
     Ok(())
@@ -181,7 +181,7 @@ fn print(status: &Status) {
     println!("spent      {}", status.spent);
     println!("forecast   {}", status.forecast);
     println!(
-        "cycle      {}, starts anew on day {} ({})",
+        "cycle      {}, resets on day {} ({})",
         status.cycle,
         budget.reset_day.get(),
         instant_text(status.cycle.end_ms)
@@ -192,7 +192,7 @@ fn print(status: &Status) {
         if budget.suspends {
             "services are suspended"
         } else {
-            "services go on"
+            "services keep running"
         }
     );
     if status.is_unlocked {

@@ -23,7 +23,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Say that the machine's clock is right, after it moved further than billing believed; billing goes on
+    /// Confirm the machine's clock after it jumped; billing resumes
     Confirm {
         #[command(flatten)]
         data: Data,
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             guard::confirm(&mut transaction, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            println!("billing goes on from {}", instant_text(now_ms));
+            println!("billing resumed at {}", instant_text(now_ms));
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;

@@ -49,7 +49,7 @@ struct Add {
     /// Of the amount
     #[arg(long, default_value = "USD")]
     currency: Currency,
-    /// Months that it lasts, whatever the cycle, from the first charged day on [default: for ever]
+    /// Months that it lasts, whatever the cycle, from the first charged day on [default: no end]
     #[arg(long, alias = "cycles")]
     months: Option<i64>,
     /// The one plan that it is for [default: any]
@@ -61,7 +61,7 @@ struct Add {
     /// How often one customer can redeem it; 0 for any number of times
     #[arg(long, default_value_t = 1)]
     per_customer: i64,
-    /// From when on nobody can redeem it any more (RFC 3339)
+    /// Expiry (RFC 3339): from then on it cannot be redeemed
     #[arg(long)]
     expires: Option<Timestamp>,
     #[command(flatten)]

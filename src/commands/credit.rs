@@ -53,7 +53,7 @@ enum Command {
         /// Charge so much, such as 50, 100 or 200
         #[arg(long, requires = "threshold")]
         amount: Option<Decimal>,
-        /// Charge nothing by itself any more
+        /// Switch automatic charging off
         #[arg(long, conflicts_with_all = ["threshold", "amount"])]
         off: bool,
         #[command(flatten)]

@@ -220,7 +220,7 @@ async fn list_vat_checks(customer: CustomerId, format: Format, data: &Data) -> a
             check.source,
         ]);
     }
-    listing.print("nobody has asked for a VAT number of this customer");
+    listing.print("no VAT check of this customer yet");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ enum Command {
         /// Only those past their due date
         #[arg(long)]
         overdue: bool,
-        /// Only those for which nothing more is done by itself: write off, terminate or wait
+        /// Only those with no automatic step left: write off, terminate or wait
         #[arg(long)]
         exhausted: bool,
         #[command(flatten)]

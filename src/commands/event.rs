@@ -60,7 +60,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Make out and send now what is due; `serve` does so every few seconds
+    /// Dispatch and send due events now; `serve` does so every few seconds
     Deliver {
         #[command(flatten)]
         data: Data,
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 event_type,
                 before,
             };
-            let mut listing = Listing::new(&["event", "at", "type", "customer", "about", "told"]);
+            let mut listing = Listing::new(&["event", "at", "type", "customer", "about", "deliveries"]);
             for event in event::list(database.pool(), filter, limit).await? {
                 listing.row([
                     event.id.to_string(),
@@ -150,7 +150,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = now_ms(&database).await?;
             let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
             println!(
-                "{} events made out; {} sent, {} to be tried again, {} failed",
+                "{} events dispatched; {} delivered, {} to retry, {} failed",
                 dispatched.events, delivered.sent, delivered.postponed, delivered.failed
             );
         }

@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Read an exporter's stored flows of a time anew under other settings, and let billing adjust
+    /// Re-read an exporter's stored flows of a time range under other settings, and let billing adjust
     ///
     /// Without --apply nothing is written: what each service would have sent and received is printed, as stored and as
     /// corrected. With --apply the stored flows are rewritten, their windows are computed anew, and the next invoices carry
@@ -250,7 +250,7 @@ async fn apply(config: &Config, database: &Database, analytics: &Analytics, row:
     progress.clear();
     let refresh = analytics.refresh_usage(|_| {}).await?;
     println!(
-        "{}: {} flows corrected in {} files, {} windows computed anew.",
+        "{}: {} flows corrected in {} files, {} windows recomputed.",
         row.id, summary.flows_changed, summary.files_rewritten, refresh.windows_recomputed
     );
     println!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
@@ -283,7 +283,7 @@ fn refuse_removed_flows(analytics: &Analytics, correction: &Correction) -> anyho
         .filter(|&kept| correction.from_ms < kept)
     {
         bail!(
-            "flows before {} were removed by retention and cannot be read anew: give --from {} or later",
+            "flows before {} were removed by retention and cannot be re-read: give --from {} or later",
             instant_text(kept_from_ms),
             instant_text(kept_from_ms)
         );

@@ -64,7 +64,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// List what is due and waits for a person, because too little of it was measured
+    /// List due usage that needs a confirmation, because too little of it was measured
     Unmeasured {
         #[command(flatten)]
         data: Data,

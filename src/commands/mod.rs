@@ -21,6 +21,7 @@ pub(crate) mod ledger;
 pub(crate) mod payment;
 pub(crate) mod plan;
 pub(crate) mod query;
+pub(crate) mod refund;
 pub(crate) mod replay;
 pub(crate) mod restore;
 pub(crate) mod secrets;

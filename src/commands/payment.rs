@@ -2,9 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use billing::payment::method;
-use billing::payment::{
-    self, GatewayName, Gateways, NewPayment, NewRefund, NewReversal, Payment, PaymentError, PaymentFilter, Transfer,
-};
+use billing::payment::{self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Transfer};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -96,32 +94,20 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Take back a bank transfer that never came in: recorded by mistake, or returned by the bank. Its invoice is open again
+    /// Reverse a bank transfer that was recorded by mistake or returned by the bank; its invoice is open again
     Reverse {
         /// The payment (pay_N)
         payment: PaymentId,
-        /// Kept in the audit log, and told to the customer
+        /// Kept in the audit log, and shown to the customer
         #[arg(long)]
         reason: String,
         #[command(flatten)]
         data: Data,
     },
-    /// Give a payment, or a part of it, back by the way it came, and print the refund's id and state
-    Refund {
-        /// The payment (pay_N)
-        payment: PaymentId,
-        /// In the payment's currency, such as 10.00
-        #[arg(long)]
-        amount: Decimal,
-        #[arg(long, default_value = "asked for by the customer")]
-        reason: String,
-        /// Of what came by bank transfer: the bank's reference of the transfer that sent it back
-        #[arg(long)]
-        reference: Option<String>,
-        #[command(flatten)]
-        data: Data,
-    },
-    /// Look for every payment and refund at its gateway that nobody knows the end of
+    /// Refund a payment or a part of it by the way it came, with the credit note for its invoice, and print the refund's id and
+    /// state
+    Refund(super::refund::Args),
+    /// Look up every payment and refund with an unknown outcome at its gateway
     Reconcile {
         /// As if it were this instant (RFC 3339) [default: now]
         #[arg(long)]
@@ -262,39 +248,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             transaction.commit().await?;
             print_state(&payment);
         }
-        Command::Refund {
-            payment,
-            amount,
-            reason,
-            reference,
-            data,
-        } => {
-            let (config, database) = data.open_database().await?;
-            let now_ms = now_ms(&database).await?;
-            let paid = payment::payment(database.pool(), payment).await?;
-            let new = NewRefund {
-                payment,
-                amount: Money::exact_from_major(amount, paid.amount.currency).context("--amount")?,
-                reason: &reason,
-                created_by: COMMAND_LINE.name,
-            };
-            let change = json!({"after": {"refund": new.amount.to_string(), "reason": reason}});
-            let mut transaction = database.begin_write().await?;
-            audit::note(&mut transaction, "payment.refund", &payment.to_string(), change, now_ms).await?;
-            if paid.gateway == GatewayName::Manual {
-                // There is no gateway to ask: it was sent at the bank.
-                let reference = reference.ok_or(PaymentError::SentAtTheBank { payment })?;
-                let refund = payment::record_sent_back(&mut transaction, &new, &reference, now_ms).await?;
-                transaction.commit().await?;
-                println!("{refund} succeeded");
-                return Ok(());
-            }
-            let gateways = config.gateways(&database).await?;
-            let gateway = gateways.get(paid.gateway)?;
-            transaction.commit().await?;
-            let refund = payment::refund(&database, gateway, &new, now_ms).await?;
-            println!("{} {}", refund.id, refund.state);
-        }
+        Command::Refund(args) => super::refund::run(args).await?,
         Command::Reverse { payment, reason, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
@@ -324,7 +278,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let done = payment::reconcile(&database, &gateways, now_ms).await?;
             println!(
-                "{} looked for, {} settled, {} asked for again, {} errors, {} events",
+                "{} looked up, {} settled, {} retried, {} errors, {} events",
                 done.looked_for, done.settled, done.asked_again, done.errors, done.events
             );
         }
@@ -429,6 +383,11 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
             reversal.reason
         );
     }
+    let mut connection = database.pool().acquire().await?;
+    let standing = billing::refund::standing(&mut connection, id).await?;
+    drop(connection);
+    println!("{:14} {}", "refunded", standing.refunded);
+    println!("{:14} {}", "left to refund", standing.left);
     for refund in payment::refunds_of(database.pool(), id).await? {
         println!(
             "{:14} {} {} {}",
@@ -439,7 +398,7 @@ async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
         );
     }
     if payment.gateway != GatewayName::Manual && payment.state.is_open() {
-        println!("under way: `ezscale payment reconcile` looks for it at the gateway");
+        println!("processing: `ezscale payment reconcile` looks it up at the gateway");
     }
     Ok(())
 }

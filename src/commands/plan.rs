@@ -2,7 +2,9 @@
 
 use analytics::UsageMode;
 use anyhow::Context as _;
-use billing::catalog::{self, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Plan, PlanKind, QuotaUnit, Terms};
+use billing::catalog::{
+    self, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Plan, PlanEdit, PlanKind, QuotaUnit, Spec, Terms,
+};
 use billing::price::UsagePrice;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -10,7 +12,9 @@ use rust_decimal::Decimal;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
+use serde_json::json;
 
+use crate::commands::audit;
 use crate::options::{Data, now_ms};
 use crate::output::Listing;
 
@@ -31,6 +35,8 @@ enum Command {
     },
     /// Add a price, or a new version of one; subscriptions that exist keep theirs
     Price(PriceArgs),
+    /// Change what customers read of a plan: its specifications, description and badge
+    Edit(Edit),
     /// Set how many more can be sold
     Stock {
         /// The plan (pln_N)
@@ -40,13 +46,29 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Close a plan to new subscriptions; those that exist go on
+    /// Archive a plan: new subscriptions are refused, existing ones continue
     Archive {
         /// The plan (pln_N)
         plan: PlanId,
         #[command(flatten)]
         data: Data,
     },
+}
+
+#[derive(clap::Args, Debug)]
+struct Edit {
+    /// The plan (pln_N)
+    plan: PlanId,
+    /// Set a specification, or remove it with an empty value: vcpu=8, gpu=; repeatable
+    #[arg(long = "spec", value_name = "NAME=VALUE", value_parser = spec)]
+    specs: Vec<(String, String)>,
+    #[arg(long)]
+    description: Option<String>,
+    /// What the plan page says of it
+    #[arg(long, value_enum)]
+    badge: Option<PlanBadge>,
+    #[command(flatten)]
+    data: Data,
 }
 
 #[derive(clap::Args, Debug)]
@@ -114,9 +136,10 @@ struct Add {
     in_arrears: bool,
     #[arg(long, default_value = "")]
     description: String,
-    /// What a service has by it, such as vcpu=4; repeatable
-    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
-    attributes: Vec<(String, String)>,
+    /// What a service has by it; repeatable. Known: vcpu, ram_gib, disk_gb, disk_type, port_mbps, and transfer in words
+    /// where it is not metered; any other name is shown as it is
+    #[arg(long = "spec", visible_alias = "attribute", value_name = "NAME=VALUE", value_parser = spec)]
+    specs: Vec<(String, String)>,
     /// Days before the first charge, of a customer's first subscription to it
     #[arg(long, default_value_t = 0)]
     trial_days: i64,
@@ -132,7 +155,7 @@ struct Add {
     /// Beside a plan, and ends with it
     #[arg(long, conflicts_with = "private")]
     addon: bool,
-    /// Agreed with one customer, in no list
+    /// Agreed with one customer; not listed
     #[arg(long)]
     private: bool,
     /// The free developer plan
@@ -147,7 +170,7 @@ struct Add {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Preset {
-    /// The free developer tier: 1 vCPU, 512 MB RAM, 10 GB disk, 500 GiB of transfer, one for each account
+    /// The free developer tier: 1 vCPU, 512 MiB RAM, 10 GB disk, 500 GiB transfer, one for each account
     Free,
 }
 
@@ -158,7 +181,18 @@ enum PlanBadge {
     BestValue,
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
+impl PlanBadge {
+    fn badge(self) -> Badge {
+        match self {
+            PlanBadge::None => Badge::None,
+            PlanBadge::Popular => Badge::Popular,
+            PlanBadge::BestValue => Badge::BestValue,
+        }
+    }
+}
+
+/// `vcpu=4`
+fn spec(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as vcpu=4")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
@@ -204,12 +238,8 @@ impl Add {
             },
             trial_days: self.trial_days,
             trial_repeats: self.trial_each_time,
-            attributes: self.attributes.iter().cloned().collect(),
-            badge: match self.badge {
-                PlanBadge::None => Badge::None,
-                PlanBadge::Popular => Badge::Popular,
-                PlanBadge::BestValue => Badge::BestValue,
-            },
+            attributes: self.specs.iter().cloned().collect(),
+            badge: self.badge.badge(),
             stock: self.stock,
             is_free: self.free,
             semi_annual_discount: Percent::new(self.semi_annual_discount).context("--semi-annual-discount")?,
@@ -255,6 +285,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 _ => add.terms,
             };
             let prices = add_prices(&mut transaction, &plan, &terms, now_ms).await?;
+            let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
+                "model": plan.terms.name(), "attributes": plan.attributes, "prices": prices}});
+            audit::note(&mut transaction, "plan.create", &plan.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
             println!("{} {}", plan.id, prices.join(" "));
         }
@@ -265,20 +298,53 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let plan = catalog::plan(&mut *transaction, new.plan).await?;
             let from_ms = new.from.map_or(now_ms, Timestamp::as_millisecond);
             let prices = add_prices(&mut transaction, &plan, &new.terms, from_ms).await?;
+            let change = json!({"after": {"prices": prices, "base": new.terms.price.map(|price| price.to_string()),
+                "currency": new.terms.currency, "usage": new.terms.usage_rate, "valid_from_ms": from_ms}});
+            audit::note(&mut transaction, "price.add", &plan.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
             println!("{}", prices.join(" "));
         }
+        Command::Edit(edit) => {
+            let (_, database) = edit.data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
+            let mut transaction = database.begin_write().await?;
+            let mut specs = catalog::plan(&mut *transaction, edit.plan).await?.attributes;
+            for (name, value) in edit.specs {
+                match value.as_str() {
+                    "" => drop(specs.remove(&name)),
+                    _ => drop(specs.insert(name, value)),
+                }
+            }
+            let wanted = PlanEdit {
+                description: edit.description.as_deref(),
+                badge: edit.badge.map(PlanBadge::badge),
+                specs: Some(specs),
+            };
+            let (before, after) = catalog::edit_plan(&mut transaction, edit.plan, &wanted).await?;
+            let change = catalog::edit_change(&before, &after);
+            audit::note(&mut transaction, "plan.edit", &after.id.to_string(), change, now_ms).await?;
+            transaction.commit().await?;
+            let specs: Vec<String> = after.specs().iter().map(Spec::words).collect();
+            println!("{} {}: {}", after.id, after.name, specs.join(", "));
+        }
         Command::Stock { plan, count, data } => {
             let (_, database) = data.open_database().await?;
+            let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
+            let before = catalog::plan(&mut *transaction, plan).await?.stock;
             catalog::set_stock(&mut transaction, plan, count).await?;
+            let change = json!({"before": {"stock": before}, "after": {"stock": count}});
+            audit::note(&mut transaction, "plan.stock", &plan.to_string(), change, now_ms).await?;
             transaction.commit().await?;
         }
         Command::Archive { plan, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
+            let before = catalog::plan(&mut *transaction, plan).await?.archived_at_ms.is_some();
             catalog::archive_plan(&mut transaction, plan, now_ms).await?;
+            let change = json!({"before": {"archived": before}, "after": {"archived": true}});
+            audit::note(&mut transaction, "plan.archive", &plan.to_string(), change, now_ms).await?;
             transaction.commit().await?;
         }
         Command::List { data } => {

@@ -79,7 +79,7 @@ struct Assign {
     /// VLAN: on the interface, or on any interface of the exporter
     #[arg(long, requires = "exporter")]
     vlan: Option<u16>,
-    /// From when on (RFC 3339); in the past, stored flows are attributed anew [default: now]
+    /// From when on (RFC 3339); in the past, stored flows are re-attributed [default: now]
     #[arg(long)]
     from: Option<Timestamp>,
     /// Until when (RFC 3339) [default: for good]

@@ -81,10 +81,10 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Take a scheduled change back (chg_N)
+    /// Cancel a scheduled change (chg_N)
     Unschedule {
         change: ChangeId,
-        #[arg(long, default_value = "taken back")]
+        #[arg(long, default_value = "cancelled")]
         reason: String,
         #[command(flatten)]
         data: Data,
@@ -100,7 +100,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Lift a suspension that was placed by hand
+    /// Lift a manual suspension
     Unsuspend {
         subscription: SubscriptionId,
         /// The one that was placed for abuse
@@ -256,7 +256,7 @@ async fn begin(add: Add) -> anyhow::Result<()> {
     if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
         change::resume(&mut transaction, id, ACTOR, now_ms).await?;
         transaction.commit().await?;
-        eprintln!("{id} was cancelled and has not ended: its cancellation is taken back");
+        eprintln!("{id} was cancelled and has not ended: its cancellation is reversed");
         println!("{id}");
         return Ok(());
     }

@@ -27,7 +27,7 @@ enum Command {
         /// Whose events (cus_N) [default: everybody's, for programs of your own]
         #[arg(long)]
         customer: Option<CustomerId>,
-        /// A type it hears of, such as invoice.paid; repeatable [default: all]
+        /// An event type to receive, such as invoice.paid; repeatable [default: all]
         #[arg(long = "type")]
         event_types: Vec<EventType>,
         #[command(flatten)]

@@ -1,6 +1,6 @@
 //! Doing what was approved, in the transaction of the approval.
 
-use schemas::ids::{CustomerId, UserId};
+use schemas::ids::{CustomerId, RefundId, UserId};
 use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::AnyConnection;
@@ -9,6 +9,7 @@ use super::{Action, ApprovalError};
 use crate::BillingError;
 use crate::catalog::{NewPrice, add_price};
 use crate::price::UsagePrice;
+use crate::refund::{self, Confirmed, RefundError, RefundRequest};
 use crate::subscription::change::{End, cancel};
 use crate::subscription::reprice::reprice;
 use crate::subscription::{State, contracts_of, subscription};
@@ -26,6 +27,8 @@ pub enum ExecuteError {
     Money(#[from] MoneyError),
     #[error("read a usage price")]
     Usage(#[from] serde_json::Error),
+    #[error("refund what was approved")]
+    Refund(#[from] RefundError),
 }
 
 /// What became of an approved action.
@@ -33,6 +36,8 @@ pub enum ExecuteError {
 pub enum Done {
     /// It was done; what exactly, in a sentence.
     Executed(String),
+    /// It is written down, and its gateway is asked once this is committed ([`crate::refund::ask`], or who reconciles next).
+    Refunding { refund: RefundId, what: String },
     /// It is not billing's to do: who does what, in a sentence.
     ByHand(String),
 }
@@ -44,23 +49,26 @@ impl Action {
     /// is approved here and done by whoever has them.
     pub fn by_hand(&self) -> Option<String> {
         match self {
-            Action::BulkTermination { .. } | Action::PriceChange { .. } | Action::AdminDeleted { .. } => None,
+            Action::BulkTermination { .. }
+            | Action::PriceChange { .. }
+            | Action::AdminDeleted { .. }
+            | Action::Refund { .. } => None,
             Action::AccountDeletion { customer } => Some(format!(
-                "Finance: once the last invoice of {customer} is paid, delete what is saved to pay with at the gateway."
+                "Finance: once the last invoice of {customer} is paid, delete its payment methods at the gateway."
             )),
             Action::GatewaySettings { gateway, settings } => Some(format!(
-                "Whoever runs the machine: set in the section [{gateway}] of the configuration file {settings}, and start \
-                 `ezscale serve` anew."
+                "Operator: set {settings} in the section [{gateway}] of the configuration file, then restart \
+                 `ezscale serve`."
             )),
             Action::AdminCreated { email, name } => Some(format!(
-                "Whoever runs the machine: run `ezscale user add --role admin --email {email} --name \"{name}\"`, with a \
+                "Operator: run `ezscale user add --role admin --email {email} --name \"{name}\"`, with a \
                  password that {name} chooses."
             )),
             Action::ResellerBilling { customer, change } => Some(format!(
-                "Finance: enter it at {customer}, in the billing profile or as a charge on the next invoice: {change}."
+                "Finance: enter it at {customer}, in the billing profile or as an item for the next invoice: {change}."
             )),
             Action::DatabaseChange { description } => Some(format!(
-                "Whoever runs the database: make a backup, then do what was approved and nothing else: {description}."
+                "Operator of the database: make a backup, then apply exactly the approved change: {description}."
             )),
         }
     }
@@ -118,6 +126,35 @@ pub async fn execute(
             )))
         }
         Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await,
+        Action::Refund {
+            payment,
+            currency,
+            amount_minor,
+            reason,
+            reference,
+            shown,
+        } => {
+            let request = RefundRequest {
+                payment: *payment,
+                amount: Some(Money::new(*amount_minor, currency.parse()?)),
+                reason,
+            };
+            let confirmed = Confirmed {
+                shown: Some(shown),
+                is_approved: true,
+                reference: reference.as_deref(),
+                actor,
+            };
+            let made = refund::make(connection, &request, &confirmed, now_ms).await?;
+            let note = made
+                .note
+                .map_or(String::new(), |note| format!(", with credit note {note}"));
+            let what = format!("{} of {} of {payment}{note}", made.refund, made.preview.amount);
+            Ok(Done::Refunding {
+                refund: made.refund,
+                what,
+            })
+        }
         Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await,
         Action::GatewaySettings { .. }
         | Action::AdminCreated { .. }

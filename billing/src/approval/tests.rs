@@ -89,12 +89,12 @@ async fn f60_a_second_admin_decides_and_the_action_is_handed_out_once() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("was approved before"), "{error}");
+    assert!(error.contains("is approved already"), "{error}");
     let error = reject(&mut connection, id, admin(BEN), "no", 21)
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("was approved before"), "{error}");
+    assert!(error.contains("is approved already"), "{error}");
 
     let log = audit::list(&mut *connection, AuditFilter::default(), 10).await.unwrap();
     let said: Vec<_> = log
@@ -351,9 +351,9 @@ async fn f60_what_billing_cannot_do_says_who_does_what() {
         description: "drop the index".to_owned(),
     };
     for (action, who, what) in [
-        (settings, "Whoever runs the machine", "[stripe]"),
-        (admin, "Whoever runs the machine", "--email eve@example.net"),
-        (change, "Whoever runs the database", "drop the index"),
+        (settings, "Operator: ", "[stripe]"),
+        (admin, "Operator: ", "--email eve@example.net"),
+        (change, "Operator of the database", "drop the index"),
     ] {
         let Done::ByHand(said) = approved(&world.database, action).await else {
             panic!("{what} is done by hand")

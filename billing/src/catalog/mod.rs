@@ -5,6 +5,8 @@
 //! a later `valid_from`; subscriptions keep the version that they were made with until they are moved to another.
 
 mod coupon;
+mod sold;
+mod spec;
 mod version;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,9 @@ use schemas::db::next_id;
 use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
+pub use sold::{AddonSold, Sold, VersionSold, sold};
+use spec::refuse_transfer_in_words;
+pub use spec::{KNOWN as KNOWN_SPECS, PlanEdit, Spec, checked_specs, edit_change, edit_plan};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 pub use version::{NewPrice, Price, add_price, price, price_at, prices, prices_of};
@@ -32,7 +37,7 @@ pub const MAX_PLAN_NAME_CHARS: usize = 120;
 pub const MAX_SERVICE_TYPE_CHARS: usize = 40;
 /// Quota units a plan can include at most: a million terabytes.
 pub const MAX_INCLUDED_UNITS: i64 = 1_000_000_000;
-/// Mbps a plan can commit at most: 100 Tbps.
+/// Mbit/s a plan can commit at most: 100 Tbit/s.
 pub const MAX_COMMIT_MBPS: i64 = 100_000_000;
 /// Characters in the description of a plan at most.
 pub const MAX_DESCRIPTION_CHARS: usize = 1000;
@@ -118,7 +123,7 @@ pub enum Terms {
         unit: QuotaUnit,
         mode: UsageMode,
     },
-    /// Per Mbps (10⁶ bit/s) of the 95th percentile over a commit.
+    /// Per Mbit/s (10⁶ bit/s) of the 95th percentile over a commit.
     Percentile { commit_mbps: Decimal, mode: UsageMode },
 }
 
@@ -149,7 +154,7 @@ pub enum PlanKind {
     Plan,
     /// Beside a plan, and ends with it.
     Addon,
-    /// Agreed with one customer, in no list (F-28).
+    /// Agreed with one customer; not listed (F-28).
     Private,
 }
 
@@ -197,7 +202,7 @@ named!(PlanKind, "kind of plan", Plan => "plan", Addon => "addon", Private => "p
 named!(BaseTiming, "base timing", Advance => "advance", Arrears => "arrears");
 named!(Badge, "badge", None => "", Popular => "popular", BestValue => "best_value");
 
-/// What a service has by its plan: `vcpu` → `4`, in the order of their names.
+/// What a service has by its plan: `vcpu` → `4`, in the order of their names; [`Plan::specs`] shows them.
 pub type Attributes = BTreeMap<String, String>;
 
 /// What a service can be subscribed to.
@@ -317,7 +322,7 @@ impl<'a> NewPlan<'a> {
             unit: QuotaUnit::default(),
             mode: UsageMode::Sum,
         };
-        let attributes = [("vcpu", "1"), ("ram_mb", "512"), ("disk_gb", "10")];
+        let attributes = [("vcpu", "1"), ("ram_gib", "0.5"), ("disk_gb", "10")];
         NewPlan {
             description: "For trying things out. One for each account; it ends after 90 days without use.",
             attributes: attributes
@@ -352,12 +357,8 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
     if let Some(stock) = new.stock {
         check_range("stock", stock, 0, MAX_STOCK)?;
     }
-    let attributes = i64::try_from(new.attributes.len()).unwrap_or(i64::MAX);
-    check_range("number of attributes", attributes, 0, MAX_ATTRIBUTES)?;
-    for (name, value) in &new.attributes {
-        checked_text("attribute", name, MAX_ATTRIBUTE_CHARS)?;
-        checked_text("attribute", value, MAX_ATTRIBUTE_CHARS)?;
-    }
+    let attributes = checked_specs(&new.attributes)?;
+    refuse_transfer_in_words(&new.terms, &attributes)?;
     let (included_units, unit, mode, commit_mbps) = match new.terms {
         Terms::Flat => (0, QuotaUnit::default(), UsageMode::Sum, Decimal::ZERO),
         Terms::Transfer {
@@ -379,7 +380,7 @@ pub async fn create_plan(connection: &mut AnyConnection, new: NewPlan<'_>, now_m
         base_timing: new.base_timing,
         trial_days: new.trial_days,
         trial_repeats: new.trial_repeats,
-        attributes: new.attributes,
+        attributes,
         badge: new.badge,
         stock: new.stock,
         is_free: new.is_free,

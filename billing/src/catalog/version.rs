@@ -19,7 +19,7 @@ pub struct Price {
     pub cycle_months: i64,
     /// Per cycle.
     pub base: Money,
-    /// Of a quota unit or an Mbps over what is included, per month; nothing for flat plans.
+    /// Of a quota unit or an Mbit/s over what is included, per month; nothing for flat plans.
     pub usage: UsagePrice,
     pub valid_from_ms: i64,
 }

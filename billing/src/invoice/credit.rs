@@ -64,6 +64,88 @@ pub async fn credit(
     issue(connection, &corrected, what, Cause::CreditNote, reason, now_ms).await
 }
 
+/// An invoice and what is left of it: all that a credit note is drafted from.
+pub(crate) struct Correctable {
+    corrected: InvoiceWithLines,
+    left: Left,
+    taxes: BTreeMap<i64, ChargedTax>,
+}
+
+impl Correctable {
+    /// Reads it; nothing is locked or written.
+    ///
+    /// # Errors
+    /// When there is no such invoice.
+    pub(crate) async fn read(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Correctable, BillingError> {
+        let corrected = get_in(connection, invoice).await?;
+        Correctable::of(connection, corrected).await
+    }
+
+    async fn of(connection: &mut AnyConnection, corrected: InvoiceWithLines) -> Result<Correctable, BillingError> {
+        Ok(Correctable {
+            left: Left::of(connection, corrected.lines.iter().map(|line| line.id)).await?,
+            taxes: Charged::of_invoice(connection, corrected.invoice.id).await?,
+            corrected,
+        })
+    }
+
+    pub(crate) fn invoice(&self) -> &Invoice {
+        &self.corrected.invoice
+    }
+
+    /// What of it was not given back, as priced.
+    pub(crate) fn left_priced(&self) -> Money {
+        Money::new(left_of(&self.corrected, &self.left), self.corrected.invoice.currency)
+    }
+
+    /// The credit note over a part or all of it: below zero.
+    ///
+    /// # Errors
+    /// When it is a credit note or void, or more would be given back than is left of it.
+    pub(crate) fn draft(&self, what: Credited, reason: &str) -> Result<Draft, BillingError> {
+        let (corrected, left) = (&self.corrected, &self.left);
+        let invoice = corrected.invoice.id;
+        let refuse = |why| BillingError::NotCredited { invoice, why };
+        if corrected.invoice.kind == InvoiceKind::CreditNote {
+            return Err(refuse("it is a credit note itself"));
+        }
+        if corrected.invoice.status == InvoiceStatus::Void {
+            return Err(refuse("it is void"));
+        }
+        let left_minor = left_of(corrected, left);
+        if left_minor <= 0 {
+            return Err(refuse("nothing of it is left to give back"));
+        }
+        let lines = match what {
+            Credited::Whole => whole(corrected, left)?,
+            Credited::Amount(amount) => {
+                let currency = corrected.invoice.currency;
+                if amount.currency != currency {
+                    return Err(refuse("the amount is in another currency"));
+                }
+                if amount.minor <= 0 {
+                    return Err(refuse("the amount is not more than zero"));
+                }
+                if amount.minor > left_minor {
+                    return Err(BillingError::MoreThanLeft {
+                        invoice,
+                        left: Money::new(left_minor, currency),
+                        asked: amount,
+                    });
+                }
+                // The last part takes what is left of everything, of lines that give back too: no cent of their taxes remains.
+                let gives_back = |line: &InvoiceLine| !is_discount(line) && left.minor(line.id) < 0;
+                if amount.minor == left_minor && corrected.lines.iter().any(gives_back) {
+                    whole(corrected, left)?
+                } else {
+                    parts(corrected, left, amount, reason)?
+                }
+            }
+        };
+        draft(corrected, &self.taxes, lines)
+    }
+}
+
 async fn issue(
     connection: &mut AnyConnection,
     corrected: &InvoiceWithLines,
@@ -74,46 +156,8 @@ async fn issue(
 ) -> Result<InvoiceId, BillingError> {
     let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let invoice = corrected.invoice.id;
-    let refuse = |why| BillingError::NotCredited { invoice, why };
-    if corrected.invoice.kind == InvoiceKind::CreditNote {
-        return Err(refuse("it is a credit note itself"));
-    }
-    if corrected.invoice.status == InvoiceStatus::Void {
-        return Err(refuse("it is void"));
-    }
-    let left = Left::of(connection, corrected.lines.iter().map(|line| line.id)).await?;
-    let left_minor = left_of(corrected, &left);
-    if left_minor <= 0 {
-        return Err(refuse("nothing of it is left to give back"));
-    }
-    let lines = match what {
-        Credited::Whole => whole(corrected, &left)?,
-        Credited::Amount(amount) => {
-            let currency = corrected.invoice.currency;
-            if amount.currency != currency {
-                return Err(refuse("the amount is in another currency"));
-            }
-            if amount.minor <= 0 {
-                return Err(refuse("the amount is not more than zero"));
-            }
-            if amount.minor > left_minor {
-                return Err(BillingError::MoreThanLeft {
-                    invoice,
-                    left: Money::new(left_minor, currency),
-                    asked: amount,
-                });
-            }
-            // The last part takes what is left of everything, of lines that give back too: no cent of their taxes remains.
-            let gives_back = |line: &InvoiceLine| !is_discount(line) && left.minor(line.id) < 0;
-            if amount.minor == left_minor && corrected.lines.iter().any(gives_back) {
-                whole(corrected, &left)?
-            } else {
-                parts(corrected, &left, amount, &reason)?
-            }
-        }
-    };
-    let taxes = Charged::of_invoice(connection, invoice).await?;
-    let draft = draft(corrected, &taxes, lines)?;
+    let correctable = Correctable::of(connection, corrected.clone()).await?;
+    let draft = correctable.draft(what, &reason)?;
     let customer = inventory::customer(&mut *connection, corrected.invoice.customer).await?;
     let entity = inventory::entity(&mut *connection, corrected.invoice.entity).await?;
     let parties = Parties {

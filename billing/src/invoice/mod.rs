@@ -33,6 +33,7 @@ mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
 pub(crate) use close::{Previews, preview_between};
+pub(crate) use credit::Correctable;
 pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};

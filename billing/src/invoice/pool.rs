@@ -56,7 +56,7 @@ pub fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
             UsageCharge::Transfer {
                 unit, included_bytes, ..
             } => (unit.name(), *included_bytes),
-            UsageCharge::Percentile { commit_bps, .. } => ("Mbps", *commit_bps),
+            UsageCharge::Percentile { commit_bps, .. } => ("Mbit/s", *commit_bps),
         };
         let terms = format!("{unit} {}", serde_json::to_string(share.charge.price())?);
         let pool = pools

@@ -9,7 +9,7 @@ use super::{LedgerError, LedgerReport, Violation};
 
 /// Looks at everything: postings sum to zero per transaction and currency, documents and their status equal their postings
 /// and allocations, customers owe what their documents leave open (B1); lines and taxes sum to totals (B2); payments and
-/// refunds have moved money exactly if they say so (B4); nothing is given back twice, and credit has a cause (B6).
+/// refunds have moved money exactly if they say so (B4); nothing is credited twice, and credit has a cause (B6).
 ///
 /// # Errors
 /// As the database answers; a violation is not an error but a finding.

@@ -50,7 +50,8 @@ pub use gateway::{
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
-pub use refund::{NewRefund, Refund, RefundState, record_sent_back, refund, refunds_of};
+pub use refund::{NewRefund, Refund, RefundState, ask, intend, record_sent_back, refund, refunds_of};
+pub(crate) use refund::{get as refund_by_id, intend_by};
 pub use reversal::{NewReversal, Reversal, reversal_of, reverse_transfer, reverse_transfer_in};
 pub use state::State;
 pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};

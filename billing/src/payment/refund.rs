@@ -127,13 +127,65 @@ pub async fn refund(
     new: &NewRefund<'_>,
     now_ms: i64,
 ) -> Result<Refund, PaymentError> {
+    let mut transaction = database.begin_write().await?;
+    let id = intend(&mut transaction, gateway, new, now_ms).await?;
+    transaction.commit().await?;
+    ask(database, gateway, id, now_ms).await
+}
+
+/// Writes down that a refund is to be made: in the caller's transaction, with a key of its own. What was committed is asked of
+/// the gateway by [`ask`], or by whoever reconciles next.
+///
+/// # Errors
+/// When not so much of the payment can be refunded, or the gateway cannot refund.
+pub async fn intend(
+    connection: &mut AnyConnection,
+    gateway: &dyn PaymentGateway,
+    new: &NewRefund<'_>,
+    now_ms: i64,
+) -> Result<RefundId, PaymentError> {
     if !gateway.capabilities().refunds {
         return Err(PaymentError::NotCapable {
             gateway: gateway.name(),
             what: "refund",
         });
     }
-    let (refund, payment) = intend(database, gateway.name(), new, now_ms).await?;
+    intend_by(connection, gateway.name(), new, now_ms).await
+}
+
+/// As [`intend`], where the gateway is not at hand: what it cannot do, it says when it is asked.
+pub(crate) async fn intend_by(
+    connection: &mut AnyConnection,
+    gateway: GatewayName,
+    new: &NewRefund<'_>,
+    now_ms: i64,
+) -> Result<RefundId, PaymentError> {
+    let (payment, reason) = checked(&mut *connection, gateway, new).await?;
+    let row = NewRow {
+        payment: payment.id,
+        amount: new.amount,
+        key: None,
+        state: RefundState::Intent,
+        reference: None,
+        reason: &reason,
+        created_by: new.created_by,
+        check_at_ms: Some(now_ms + CHECK_AFTER_MS),
+    };
+    insert(connection, row, now_ms).await
+}
+
+/// Asks the gateway for a refund that was committed, and records the answer.
+///
+/// # Errors
+/// When there is no such refund, or the database does not answer.
+pub async fn ask(
+    database: &Database,
+    gateway: &dyn PaymentGateway,
+    id: RefundId,
+    now_ms: i64,
+) -> Result<Refund, PaymentError> {
+    let refund = get(database.pool(), id).await?;
+    let payment = store::payment(database.pool(), refund.payment).await?;
     fault::at("refund.intended");
     let answer = match request(&refund, &payment) {
         Some(request) => gateway.refund(&request).await,
@@ -157,34 +209,14 @@ pub async fn refunds_of(db: impl AnyExecutor<'_>, payment: PaymentId) -> Result<
     rows.iter().map(read).collect()
 }
 
-async fn get(db: impl AnyExecutor<'_>, id: RefundId) -> Result<Refund, PaymentError> {
+/// One refund.
+///
+/// # Errors
+/// [`PaymentError::NoRefund`] when there is none of this id.
+pub(crate) async fn get(db: impl AnyExecutor<'_>, id: RefundId) -> Result<Refund, PaymentError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
     let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
     read(&row.ok_or(PaymentError::NoRefund(id))?)
-}
-
-async fn intend(
-    database: &Database,
-    gateway: GatewayName,
-    new: &NewRefund<'_>,
-    now_ms: i64,
-) -> Result<(Refund, Payment), PaymentError> {
-    let mut transaction = database.begin_write().await?;
-    let (payment, reason) = checked(&mut transaction, gateway, new).await?;
-    let row = NewRow {
-        payment: payment.id,
-        amount: new.amount,
-        key: None,
-        state: RefundState::Intent,
-        reference: None,
-        reason: &reason,
-        created_by: new.created_by,
-        check_at_ms: Some(now_ms + CHECK_AFTER_MS),
-    };
-    let id = insert(&mut transaction, row, now_ms).await?;
-    let refund = get(&mut *transaction, id).await?;
-    transaction.commit().await?;
-    Ok((refund, payment))
 }
 
 /// The payment, locked, and the reason as it is kept, when so much of it can be refunded.

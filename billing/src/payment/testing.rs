@@ -10,7 +10,8 @@ use schemas::ids::{CustomerId, PaymentMethodId};
 
 use super::gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
-    PaymentGateway, RefundOutcome, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted, WebhookError,
+    PaymentGateway, RefundOutcome, RefundProgress, RefundRequest, SavedMethod, SetupOutcome, SetupRequest,
+    SetupStarted, WebhookError,
 };
 use super::method;
 
@@ -25,6 +26,8 @@ pub(crate) struct ScriptedGateway {
     pub(crate) found: Mutex<Option<Option<ChargeState>>>,
     /// To every cancellation.
     pub(crate) cancelled: Mutex<Said>,
+    /// To refunds, in their order; without them it cannot refund.
+    pub(crate) refunds: Option<Mutex<VecDeque<RefundProgress>>>,
     /// Keys of the charges that were asked for.
     pub(crate) keys: Mutex<Vec<String>>,
     pub(crate) cancels: Mutex<u64>,
@@ -52,7 +55,7 @@ impl PaymentGateway for ScriptedGateway {
         Capabilities {
             charges: true,
             saves_methods: false,
-            refunds: false,
+            refunds: self.refunds.is_some(),
             finds_by_key: true,
             remembers_keys_ms: 23 * 3_600_000,
         }
@@ -80,7 +83,10 @@ impl PaymentGateway for ScriptedGateway {
     }
 
     async fn refund(&self, _: &RefundRequest<'_>) -> Result<RefundOutcome, GatewayError> {
-        Err(GatewayError::unknown("no refunds here"))
+        let scripted = self.refunds.as_ref();
+        let next = scripted.and_then(|refunds| refunds.lock().unwrap().pop_front());
+        let state = next.ok_or_else(|| GatewayError::unknown("no refunds here"))?;
+        Ok(RefundOutcome { reference: None, state })
     }
 
     async fn find_refund(&self, _: &RefundRequest<'_>) -> Result<Option<RefundOutcome>, GatewayError> {

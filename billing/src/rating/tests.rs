@@ -140,7 +140,7 @@ fn a_description_names_what_was_not_measured() {
     usage.mode = UsageMode::Max;
     assert_eq!(
         describe(&charge, &usage).unwrap(),
-        "95th percentile 75.5 Mbps (larger of in and out), 20 Mbps committed, 23 of 31 days"
+        "95th percentile 75.5 Mbit/s (larger of in and out), 20 Mbit/s committed, 23 of 31 days"
     );
     usage.percentile_95_bps = None;
     assert!(describe(&charge, &usage).unwrap().contains("not measured"));

@@ -112,6 +112,19 @@ pub async fn paid_in(
     customer: CustomerId,
     currency: Currency,
 ) -> Result<Money, SettlementError> {
+    paid_in_after(connection, customer, currency, None).await
+}
+
+/// As [`paid_in`], as if a credit note of an invoice had become so much credit.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn paid_in_after(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    currency: Currency,
+    note: Option<(InvoiceId, Money)>,
+) -> Result<Money, SettlementError> {
     let rows = sqlx::query(
         "SELECT -p.amount_minor AS minor, t.payment_id, t.invoice_id, i.kind, i.corrects_invoice_id, i.subtotal_minor, \
          i.total_minor, CASE WHEN i.kind = 'credit_note' THEN (SELECT CAST(coalesce(sum(-l.amount_minor), 0) AS BIGINT) \
@@ -148,6 +161,13 @@ pub async fn paid_in(
             _ => Movement::Granted(minor),
         };
         wallet.apply(movement);
+    }
+    if let Some((invoice, to_credit)) = note {
+        wallet.apply(Movement::Returned {
+            of: Some(invoice),
+            minor: to_credit.minor,
+            by_hand_minor: 0,
+        });
     }
     let balance = wallet.paid_in_minor + wallet.granted_minor;
     Ok(Money::new(wallet.paid_in_minor.min(balance).max(0), currency))

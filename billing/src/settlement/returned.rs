@@ -6,7 +6,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::{
     SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus, nonzero,
-    paid_in, positive, post, promised_to_refunds, recompute_status, smaller,
+    paid_in::paid_in_after, positive, post, promised_to_refunds, recompute_status, smaller,
 };
 use crate::ledger::{self, Account, NewTransaction};
 use crate::payment::GatewayName;
@@ -33,21 +33,77 @@ pub struct Dispute<'a> {
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
 pub async fn refundable(connection: &mut AnyConnection, payment: PaymentId) -> Result<Money, SettlementError> {
+    refundable_after(connection, payment, None).await
+}
+
+/// As [`refundable`], as if a credit note of an invoice had become so much credit.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub(crate) async fn refundable_after(
+    connection: &mut AnyConnection,
+    payment: PaymentId,
+    note: Option<(InvoiceId, Money)>,
+) -> Result<Money, SettlementError> {
     let paid = paid(connection, payment).await?;
     let currency = paid.amount.currency;
+    let left = free(connection, payment).await?;
+    let paid_in = paid_in_after(&mut *connection, paid.customer, currency, note).await?;
+    let promised = promised_to_refunds(connection, paid.customer, currency).await?;
+    Ok(smaller(left, floor_at_zero(minus(paid_in, promised)?)))
+}
+
+/// What we hold of a payment and no refund under way will take; never below zero.
+///
+/// # Errors
+/// [`SettlementError::NoPayment`] when there is none of this id.
+pub(crate) async fn free(connection: &mut AnyConnection, payment: PaymentId) -> Result<Money, SettlementError> {
     let held = held(connection, payment).await?;
     let promised: i64 = sqlx::query(
         "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM refunds \
          WHERE payment_id = $1 AND state IN ('intent', 'unknown', 'processing')",
     )
     .bind(payment.0)
+    .fetch_one(connection)
+    .await?
+    .try_get(0)?;
+    Ok(floor_at_zero(minus(held, Money::new(promised, held.currency))?))
+}
+
+/// What payments and credit notes of an invoice brought into its customer's wallet, less what refunds of those payments took and
+/// will take: what can be refunded without another credit note, as long as it was not spent. Never below zero.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn credit_from_invoice(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    currency: Currency,
+    invoice: InvoiceId,
+) -> Result<Money, SettlementError> {
+    let brought: i64 = sqlx::query(
+        "SELECT CAST(coalesce(sum(-p.amount_minor), 0) AS BIGINT) FROM ledger_transactions t \
+         JOIN ledger_postings p ON p.transaction_id = t.id JOIN ledger_accounts a ON a.id = p.account_id \
+         WHERE a.name = $1 AND (t.payment_id IN (SELECT id FROM payments WHERE invoice_id = $2) \
+         OR (t.payment_id IS NULL AND t.invoice_id IN (SELECT id FROM invoices WHERE corrects_invoice_id = $2)))",
+    )
+    .bind(Account::credit(customer, currency).name)
+    .bind(invoice.0)
     .fetch_one(&mut *connection)
     .await?
     .try_get(0)?;
-    let left = floor_at_zero(minus(held, Money::new(promised, currency))?);
-    let paid_in = paid_in(&mut *connection, paid.customer, currency).await?;
-    let promised = promised_to_refunds(connection, paid.customer, currency).await?;
-    Ok(smaller(left, floor_at_zero(minus(paid_in, promised)?)))
+    let promised: i64 = sqlx::query(
+        "SELECT CAST(coalesce(sum(r.amount_minor), 0) AS BIGINT) FROM payments p JOIN refunds r ON r.payment_id = p.id \
+         WHERE p.invoice_id = $1 AND r.state IN ('intent', 'unknown', 'processing')",
+    )
+    .bind(invoice.0)
+    .fetch_one(connection)
+    .await?
+    .try_get(0)?;
+    Ok(floor_at_zero(minus(
+        Money::new(brought, currency),
+        Money::new(promised, currency),
+    )?))
 }
 
 /// A refund that we asked for has gone out.

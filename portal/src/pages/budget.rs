@@ -285,10 +285,10 @@ async fn render(state: &AppState, customer: &Customer, done: &str, draft: Draft)
     let is_over = status.as_ref().is_some_and(Status::is_exceeded);
     let (notice, problem) = match done {
         "set" => (Some("The budget is set."), None),
-        "cleared" => (Some("The budget is gone. What it suspended goes on."), None),
+        "cleared" => (Some("Budget removed. Suspended services were resumed."), None),
         "services" => (Some("The budget counts as you chose."), None),
         "unlocked" => (
-            Some("Thank you. Your services go on until the budget starts anew."),
+            Some("Thank you. Your services keep running until the budget resets."),
             None,
         ),
         "paid" if is_over => (

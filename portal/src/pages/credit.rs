@@ -140,7 +140,7 @@ impl TopUpView {
             (true, _) if !has_method => (
                 "cannot charge".to_owned(),
                 "warn",
-                Some("There is nothing to charge: save a way to pay.".to_owned()),
+                Some("There is nothing to charge: save a payment method.".to_owned()),
             ),
             (true, 0) => ("on".to_owned(), "ok", None),
             (true, _) => {
@@ -154,7 +154,7 @@ impl TopUpView {
             }
             (false, _) if is_exhausted => {
                 let trouble = format!(
-                    "The charge was {declines}, so nothing is charged any more. Switch it on again once the way to pay is right."
+                    "The charge was {declines}, so automatic top-up is off. Switch it on again once the payment method works."
                 );
                 ("switched off".to_owned(), "warn", Some(trouble))
             }
@@ -235,7 +235,7 @@ fn movement_row(movement: Movement, zone: &TimeZone) -> MovementRow {
         Cause::Granted => "Credit from us".to_owned(),
         Cause::Refunded => "Refunded to you".to_owned(),
         Cause::RefundReturned => "Refund that came back".to_owned(),
-        Cause::TakenBack => "Payment taken back".to_owned(),
+        Cause::TakenBack => "Payment reversed".to_owned(),
         Cause::Other => "Correction".to_owned(),
     };
     MovementRow {
@@ -339,7 +339,7 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
     let limits = top_up::limits(currency);
     let (notice, problem) = match shown.done.as_str() {
         "set" => (Some("Automatic top-up is on."), None),
-        "off" => (Some("Automatic top-up is off. Nothing is charged by itself."), None),
+        "off" => (Some("Automatic top-up is off."), None),
         "paid" => (Some("The payment went through, and your credit is there."), None),
         done => paying::outcome_words(done),
     };

@@ -344,7 +344,7 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                         let rate = rate_words(rate, domain.sampling_divisor);
                         format!("1 in {rate}, {}", domain.sampling_source)
                     }
-                    None if domain.sampling_source.is_empty() => "not told".to_owned(),
+                    None if domain.sampling_source.is_empty() => "not announced".to_owned(),
                     None => domain.sampling_source.clone(),
                 },
             })

@@ -15,6 +15,7 @@ mod invoice;
 mod invoice_actions;
 mod ledger;
 mod payments;
+mod refund;
 mod select;
 mod transactions;
 mod unmeasured;
@@ -83,7 +84,10 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/finance/customers/{customer}/delete", post(customer_end::delete))
         .route("/finance/payments", get(payments::list))
         .route("/finance/payments/{payment}", get(payments::show))
-        .route("/finance/payments/{payment}/refund", post(payments::refund))
+        .route(
+            "/finance/payments/{payment}/refund",
+            get(refund::show).post(refund::refund),
+        )
         .route("/finance/payments/{payment}/reverse", post(payments::reverse))
         .route("/finance/held", get(held::show))
         .route("/finance/ledger", get(ledger::show))

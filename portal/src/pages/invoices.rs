@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use billing::document;
 use billing::document::ubl::UblError;
 use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use billing::payment::RefundState;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::Money;
@@ -189,10 +190,57 @@ struct InvoicePage {
     reason: String,
     /// Of an invoice: the credit notes that take something of it back.
     credit_notes: Vec<InvoiceRow>,
+    /// What went back of what was paid for it.
+    refunds: Vec<RefundRow>,
+    /// What was paid for it and not refunded; absent where nothing was refunded.
+    kept: Option<Money>,
     /// How it can be paid; absent where nothing is open.
     pay: Option<PayView>,
     notice: Option<&'static str>,
     problem: Option<&'static str>,
+}
+
+struct RefundRow {
+    on: String,
+    state: &'static str,
+    class: &'static str,
+    reason: String,
+    amount: Money,
+}
+
+/// Refunds of the payments of an invoice of the customer, and what of those payments stays paid.
+async fn refund_rows(
+    state: &AppState,
+    customer: CustomerId,
+    invoice: &Invoice,
+) -> Result<(Vec<RefundRow>, Option<Money>), Failure> {
+    let zone = zone_of(&invoice.time_zone);
+    let mut connection = state.db().pool().acquire().await?;
+    let standings = billing::refund::standings_of(&mut connection, invoice.id).await?;
+    let (mut refunds, mut kept_minor) = (Vec::new(), 0);
+    for standing in standings {
+        let payment = billing::payment::payment(&mut *connection, standing.payment).await?;
+        if payment.customer != customer {
+            continue;
+        }
+        kept_minor += standing.paid.minor - standing.refunded.minor - standing.taken.minor;
+        for refund in billing::payment::refunds_of(&mut *connection, payment.id).await? {
+            let (words, class) = match refund.state {
+                RefundState::Succeeded => ("refunded", "ok"),
+                RefundState::Failed => ("failed: it is your credit", "warn"),
+                RefundState::Intent | RefundState::Unknown | RefundState::Processing => ("under way", "info"),
+            };
+            refunds.push(RefundRow {
+                on: format::date(refund.created_at_ms, &zone),
+                state: words,
+                class,
+                reason: refund.reason,
+                amount: refund.amount,
+            });
+        }
+    }
+    let kept = (!refunds.is_empty()).then(|| Money::new(kept_minor, invoice.currency));
+    Ok((refunds, kept))
 }
 
 struct SettledRow {
@@ -247,7 +295,7 @@ async fn settled_rows(state: &AppState, customer: CustomerId, invoice: &Invoice)
         let note = row.try_get::<Option<i64>, _>(1)?.map(InvoiceId);
         let is_back = minor < 0;
         let what = match (source.as_str(), invoice.kind) {
-            ("payment", _) if is_back => "Payment taken back".to_owned(),
+            ("payment", _) if is_back => "Payment reversed".to_owned(),
             ("payment", _) => "Payment".to_owned(),
             ("credit_note", InvoiceKind::CreditNote) => "Taken off the invoice".to_owned(),
             ("credit_note", InvoiceKind::Invoice) => {
@@ -255,9 +303,9 @@ async fn settled_rows(state: &AppState, customer: CustomerId, invoice: &Invoice)
                 format!("Credit note {}", number.unwrap_or_default())
             }
             ("credit", InvoiceKind::CreditNote) => "Added to your credit".to_owned(),
-            ("credit", InvoiceKind::Invoice) if is_back => "Credit given back".to_owned(),
+            ("credit", InvoiceKind::Invoice) if is_back => "Credit reversed".to_owned(),
             ("credit", InvoiceKind::Invoice) => "Paid from your credit".to_owned(),
-            _ if is_back => "Write-off taken back".to_owned(),
+            _ if is_back => "Write-off reversed".to_owned(),
             _ => "Written off".to_owned(),
         };
         settled.push(SettledRow {
@@ -322,6 +370,7 @@ async fn invoice_page(
     };
     let notes = invoice::list_all(state.db().pool(), filter).await?;
     let notes = notes.iter().filter(|note| note.corrects == Some(found.invoice.id));
+    let (refunds, kept) = refund_rows(state, customer.id, &found.invoice).await?;
     page(&InvoicePage {
         shell: Shell::new(&customer.who, found.invoice.number.clone(), PATH),
         lines_href: format!("{PATH}/{}/lines", found.invoice.id),
@@ -331,6 +380,8 @@ async fn invoice_page(
         corrects,
         reason: found.invoice.reason.clone(),
         credit_notes: notes.map(|note| invoice_row(note, now_ms)).collect(),
+        refunds,
+        kept,
         pay,
         notice: told.notice,
         problem: told.problem,

@@ -137,7 +137,13 @@ async fn show(
     let answer = overview::answer(&state, &request).await?;
     let is_refused = problem.is_some();
     let first_steps = FirstSteps::of_traffic(&state).await?;
-    let shown = overview_page(Shell::new(&who, "Traffic", PATH), first_steps, &request, problem, answer)?;
+    let shown = overview_page(
+        Shell::new(&who, "Traffic", PATH),
+        first_steps,
+        &request,
+        problem,
+        answer,
+    )?;
     page_beside(&shown, is_refused)
 }
 

@@ -60,7 +60,7 @@ impl UnderWay {
             Stand::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
             // It was charged while the customer was away, so there is no page of the bank's to go to.
             Stand::RequiresAction => {
-                "Your bank wants you to confirm the payment, and could not ask you. Give it up and pay anew: then it asks."
+                "Your bank requires a confirmation. Cancel this payment and pay again to confirm it."
             }
             Stand::Processing => "The payment is being processed. With some banks that takes days.",
             Stand::Intent | Stand::Unknown => {
@@ -118,9 +118,7 @@ pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'stati
         ),
         "kept" => (
             None,
-            Some(
-                "The payment provider ends this payment by itself within a day. Until then it can still be confirmed.",
-            ),
+            Some("The payment provider cancels this payment within a day. Until then it can still be confirmed."),
         ),
         "silent" => (
             None,

@@ -211,7 +211,7 @@ async fn add(
             &state,
             &customer,
             None,
-            "The payment provider gave no page to enter it on. Choose another way to pay, or write to us.",
+            "The payment provider gave no page to enter it on. Choose another payment method, or contact us.",
         )
         .await;
     }

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use billing::catalog::{Badge, Plan, PlanKind};
+use billing::catalog::{Badge, Plan, PlanKind, Spec};
 use schemas::inventory;
 use schemas::money::Money;
 
@@ -55,7 +55,7 @@ struct PlanCard {
     billed: Option<String>,
     saving: Option<i64>,
     usage: String,
-    attributes: Vec<(String, String)>,
+    specs: Vec<Spec>,
     trial: Option<String>,
     order_href: String,
 }
@@ -93,11 +93,6 @@ fn type_name(service_type: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Names of attributes as people write them.
-pub(super) fn attribute_name(name: &str) -> String {
-    name.replace('_', " ")
-}
-
 pub(super) fn trial_text(plan: &Plan) -> Option<String> {
     (plan.trial_days > 0).then(|| format!("{} days free, then charged", plan.trial_days))
 }
@@ -112,7 +107,6 @@ fn card(offer: &Offer, cycle: i64) -> Result<Option<PlanCard>, Failure> {
         Badge::Popular => Some("Popular"),
         Badge::BestValue => Some("Best value"),
     };
-    let attributes = plan.attributes.iter();
     Ok(Some(PlanCard {
         name: plan.name.clone(),
         description: plan.description.clone(),
@@ -124,9 +118,7 @@ fn card(offer: &Offer, cycle: i64) -> Result<Option<PlanCard>, Failure> {
         billed: (cycle != 1).then(|| format!("{} every {}", price.base, cycle_unit(cycle))),
         saving: offer.saving_percent(price),
         usage: usage_text(plan, price),
-        attributes: attributes
-            .map(|(name, value)| (attribute_name(name), value.clone()))
-            .collect(),
+        specs: plan.specs(),
         trial: trial_text(plan),
         order_href: format!("{PATH}/{}/checkout?cycle={cycle}", plan.id),
     }))

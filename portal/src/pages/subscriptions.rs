@@ -1,6 +1,7 @@
 //! A customer's subscriptions: what each one is, costs and will cost, and what can be done with it.
 
 mod cancel;
+mod choose;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -217,7 +218,7 @@ struct SubscriptionPage {
     quantity: i64,
     price: String,
     usage: String,
-    attributes: Vec<(String, String)>,
+    specs: Vec<catalog::Spec>,
     coupon: Option<String>,
     state: StateView,
     held_for: Vec<&'static str>,
@@ -245,8 +246,8 @@ fn notice(done: &str) -> Option<&'static str> {
         "scheduled" => Some("The change is set. You can take it back until it happens."),
         "added" => Some("The add-on was added."),
         "cancelled" => Some("The subscription is cancelled."),
-        "resumed" => Some("The subscription goes on."),
-        "taken-back" => Some("The change was taken back."),
+        "resumed" => Some("Subscription resumed."),
+        "taken-back" => Some("Scheduled change cancelled."),
         "ordered" => Some("Your order is in: the service is being set up."),
         "again" => Some("That was done already: nothing was done twice."),
         _ => None,
@@ -283,7 +284,7 @@ async fn scheduled_rows(
         let (status, class) = match change.status {
             ChangeStatus::Pending => ("pending", "info"),
             ChangeStatus::Executed => ("done", "ok"),
-            ChangeStatus::Cancelled => ("taken back", ""),
+            ChangeStatus::Cancelled => ("cancelled", ""),
             ChangeStatus::Failed => ("failed", "warn"),
         };
         rows.push(ScheduledRow {
@@ -378,7 +379,6 @@ async fn subscription_page(
     let phase = phase_now(&contract, now_ms)?;
     let is_cancelled = subscription.cancel_at_ms.is_some();
     let is_free = phase.plan.is_free;
-    let attributes = phase.plan.attributes.iter();
     page(&SubscriptionPage {
         shell: Shell::new(&customer.who, contract.service.name.clone(), PATH),
         id: subscription.id.to_string(),
@@ -387,7 +387,7 @@ async fn subscription_page(
         quantity: phase.quantity,
         price: price_text(&phase.price),
         usage: usage_text(&phase.plan, &phase.price),
-        attributes: attributes.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        specs: phase.plan.specs(),
         coupon: contract.coupon.as_ref().map(|coupon| coupon.coupon.code.clone()),
         state: StateView::new(&contract),
         held_for: held.into_iter().map(hold_words).collect(),
@@ -412,10 +412,10 @@ async fn subscription_page(
 fn hold_words(cause: billing::subscription::state::HoldCause) -> &'static str {
     use billing::subscription::state::HoldCause;
     match cause {
-        HoldCause::Unpaid => "an invoice is not paid: it goes on once it is",
-        HoldCause::Budget => "your budget is used up: raise it, or pay to unlock",
-        HoldCause::Abuse => "of a complaint about it: please write to us",
-        HoldCause::Admin => "our staff stopped it: please write to us",
+        HoldCause::Unpaid => "an invoice is overdue: it resumes once the invoice is paid",
+        HoldCause::Budget => "your budget is reached: raise it, or pay to unlock",
+        HoldCause::Abuse => "of an abuse complaint: please contact us",
+        HoldCause::Admin => "our staff suspended it: please contact us",
     }
 }
 
@@ -476,7 +476,7 @@ async fn take_change_back(
     if planned.subscription != found.subscription.id {
         return Err(Failure::NotFound.into());
     }
-    let reason = format!("taken back by {}", who.user.email);
+    let reason = format!("cancelled by {}", who.user.email);
     match schedule::cancel(&mut transaction, change, &reason, state.now_ms()).await {
         Ok(()) => transaction.commit().await?,
         Err(error) => {

@@ -358,7 +358,7 @@ async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
     assert!(xml.body.contains(&number) && xml.body.contains("Invoice"));
     let page = ada.get(&address).await.body;
     assert!(
-        page.contains(">open</span>") && page.contains("Save a way to pay"),
+        page.contains(">open</span>") && page.contains("Save a payment method"),
         "{page}"
     );
     // A month later it is overdue, in the list too.
@@ -388,7 +388,12 @@ async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
         bob.post(&format!("{address}/pay"), &form).await.status,
         StatusCode::NOT_FOUND
     );
-    assert!(bob.get("/payment-methods").await.body.contains("Nothing saved yet"));
+    assert!(
+        bob.get("/payment-methods")
+            .await
+            .body
+            .contains("No payment methods yet")
+    );
     for path in ["/payment-methods/pm_1/default", "/payment-methods/pm_1/remove"] {
         assert_eq!(
             bob.post(path, &[("csrf_token", &token)]).await.status,

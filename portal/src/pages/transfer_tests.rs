@@ -275,7 +275,7 @@ async fn usage_that_is_pooled_is_told_as_the_invoice_will_charge_it() {
     assert_eq!(pooled["cost_projected"]["minor"], 0, "{pooled}");
     assert_eq!(pooled["projected_bytes"], alone["projected_bytes"]);
     let page = ada.get(&format!("/usage/{}", world.transfer)).await.body;
-    assert!(page.contains("what others leave is in these figures"), "{page}");
+    assert!(page.contains("these figures include it"), "{page}");
     assert!(ada.get("/usage").await.body.contains("others with the same terms"));
 
     // What is over so far is granted so far, to the byte that the draft of the invoice grants.

@@ -68,7 +68,7 @@ impl EndpointRow {
             id: endpoint.id.to_string(),
             url: endpoint.url.clone(),
             hears: match endpoint.event_types.as_slice() {
-                [] => "every event".to_owned(),
+                [] => "all events".to_owned(),
                 [one] => one.name().to_owned(),
                 [one, rest @ ..] => format!("{} and {} more", one.name(), rest.len()),
             },

@@ -38,7 +38,7 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
             };
             Message::new(Tone::Alert, subject.clone(), subject)
                 .say(format!(
-                    "A payment that had been refunded to you was taken back as well, so your credit is {amount} below zero."
+                    "A payment that was refunded to you was also charged back, so your credit is {amount} below zero."
                 ))
                 .say_if(due.as_ref().map(|due| match is_late {
                     true => format!("It was due on {due} and has not been paid."),
@@ -107,7 +107,7 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                 true => {
                     "As you set it, your services are suspended until the budget resets. Unlock them by paying for what was used, or raise the budget."
                 }
-                false => "Your services go on, and so do charges.",
+                false => "Your services keep running and are charged.",
             };
             Message::new(Tone::Alert, "Your budget is used up", "Your budget is used up")
                 .say("All of this cycle's budget is used.")
@@ -124,14 +124,14 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                     "/budget",
                 )
         }
-        EventType::BudgetReset => Message::new(Tone::Good, "Your budget starts anew", "Your budget starts anew")
+        EventType::BudgetReset => Message::new(Tone::Good, "Your budget was reset", "Your budget was reset")
             .say("A new cycle has begun, and with it a new budget.")
             .fact("Budget", budget)
             .fact("Resets on", resets)
             .page("See the budget", "/budget"),
         // Unlocked.
         _ => Message::new(Tone::Good, "Your services are unlocked", "Your services are unlocked")
-            .say("Thank you for your payment. Your services go on, whatever the budget says, until the cycle ends.")
+            .say("Thank you for your payment. Your services keep running over the budget until the cycle ends.")
             .fact("Paid", facts.money("amount_minor"))
             .fact("Until", facts.day("unlocked_until_ms"))
             .page("See the budget", "/budget"),

@@ -20,7 +20,7 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Your invoice {number}"),
             )
             .say(format!("We have issued invoice {number}{for_amount}{due_words}."))
-            .say("If you have saved a way to pay, it is charged automatically and there is nothing to do. Otherwise you can pay in the portal.")
+            .say("If you have saved a payment method, it is charged automatically and there is nothing to do. Otherwise you can pay in the portal.")
             .fact("Amount", amount)
             .fact("Due on", due)
             .page("See and pay the invoice", invoice_page(event, facts))
@@ -42,7 +42,7 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Invoice {number} is due soon"),
             )
             .say(format!("Invoice {number} is due{when} and is still open."))
-            .say("If you have saved a way to pay, it is charged on that day. Otherwise please pay it in the portal or by bank transfer.")
+            .say("If you have saved a payment method, it is charged on that day. Otherwise please pay it in the portal or by bank transfer.")
             .fact("Open", open)
             .fact("Due on", due)
             .page("See and pay the invoice", invoice_page(event, facts))
@@ -80,9 +80,9 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Invoice {number} is open again"),
             )
             .say(format!(
-                "What invoice {number} was paid with was taken back, so it has to be paid again."
+                "The payment of invoice {number} was reversed, so the invoice is open again."
             ))
-            .say("It is not charged by itself: please pay it in the portal or by bank transfer.")
+            .say("It is not charged automatically: please pay it in the portal or by bank transfer.")
             .fact("Open", open)
             .page("Pay now", invoice_page(event, facts))
         }

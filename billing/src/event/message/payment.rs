@@ -111,23 +111,23 @@ pub(super) fn payment(event: &Event, facts: &Facts<'_>) -> Message {
                 .fact("Payment", facts.text("payment"))
                 .page("See payments", "/finance/payments")
         }
-        EventType::PaymentMethodAdded => Message::new(Tone::Plain, "A way to pay was saved", "A way to pay was saved")
+        EventType::PaymentMethodAdded => Message::new(Tone::Plain, "Payment method saved", "Payment method saved")
             .say("From now on it can be charged for your invoices.")
-            .fact("Way to pay", method)
-            .page("See your ways to pay", "/payment-methods"),
+            .fact("Payment method", method)
+            .page("See your payment methods", "/payment-methods"),
         EventType::PaymentMethodExpiring => {
             let name = method.clone().unwrap_or_else(|| "Your card".to_owned());
             let when = facts.text("expires").map_or(String::new(), |month| format!(" at the end of {month}"));
             Message::new(Tone::Alert, format!("{name} expires{when}"), "Your card expires soon")
                 .say(format!("{name}, which your invoices are charged to, expires{when}."))
-                .say("Please save another way to pay, so that your services go on.")
-                .fact("Way to pay", method)
-                .page("Save another way to pay", "/payment-methods")
+                .say("Please save another payment method, so that your services keep running.")
+                .fact("Payment method", method)
+                .page("Save another payment method", "/payment-methods")
         }
         // Removed.
-        _ => Message::new(Tone::Plain, "A way to pay was removed", "A way to pay was removed")
+        _ => Message::new(Tone::Plain, "Payment method removed", "Payment method removed")
             .say("It is no longer charged.")
-            .fact("Way to pay", method)
-            .page("See your ways to pay", "/payment-methods"),
+            .fact("Payment method", method)
+            .page("See your payment methods", "/payment-methods"),
     }
 }

@@ -11,12 +11,12 @@ pub(super) fn service(event: &Event, facts: &Facts<'_>) -> Message {
         EventType::SuspendRequested => {
             let (what_to_do, label, page) = match event.payload.get("cause").and_then(Value::as_str) {
                 Some("unpaid") => (
-                    "It goes on as soon as the open invoices are paid. Your data is kept.",
+                    "It resumes as soon as the open invoices are paid. Your data is kept.",
                     "Pay open invoices",
                     "/invoices",
                 ),
                 Some("budget") => (
-                    "It has used up the budget that you set. Raise the budget, or unlock it by paying for what was used, and it goes on at once.",
+                    "It has used up the budget that you set. Raise the budget, or unlock it by paying for the usage, and it resumes immediately.",
                     "See the budget",
                     "/budget",
                 ),
@@ -82,11 +82,11 @@ fn transfer(kind: EventType, service: &str, facts: &Facts<'_>) -> Message {
     let message = match kind {
         EventType::TransferRequested => Message::new(
             Tone::Plain,
-            format!("Asked for: the transfer of {service}"),
-            "A transfer was asked for",
+            format!("Transfer requested: {service}"),
+            "Transfer requested",
         )
         .say(format!(
-            "The transfer of {move_words} was asked for. We check with both sides before anything changes."
+            "The transfer of {move_words} was requested. We verify it with both parties before anything changes."
         ))
         .say("If you know nothing of this, please write to us at once."),
         EventType::TransferApproved => Message::new(

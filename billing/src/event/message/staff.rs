@@ -103,8 +103,8 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
         .fact("The clock shows", facts.instant("clock_ms"))
         .page("Decide", "/admin/clock"),
         EventType::BillingResumed => {
-            Message::new(Tone::Good, "Billing goes on", "Billing goes on")
-                .say("Billing was stopped because the clock had moved. It goes on.")
+            Message::new(Tone::Good, "Billing resumed", "Billing resumed")
+                .say("Billing was stopped because the clock had jumped. It was resumed.")
                 .fact("Why", facts.text("reason"))
                 .fact("The clock shows", facts.instant("clock_ms"))
                 .page("See the clock", "/admin/clock")
@@ -117,8 +117,8 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
                 "An invoice waits for a person",
             )
             .say(
-                "What is due was not measured well enough to be charged without a person's word. It is finalised when the \
-                 missing data arrives, or when somebody confirms it.",
+                "The due usage was not measured well enough to be charged without a confirmation. It is finalised when the \
+                 missing data arrives, or when a person confirms it.",
             )
             .fact("Why", facts.text("reason"))
             .fact("Measured", facts.text("coverage_percent").map(|percent| format!("{percent} %")))

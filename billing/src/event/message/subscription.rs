@@ -49,7 +49,7 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
                 .fact("Ends", at)
         }
         EventType::SubscriptionResumed => {
-            Message::new(Tone::Good, format!("{service} goes on"), format!("{service} goes on"))
+            Message::new(Tone::Good, format!("{service} resumed"), format!("{service} resumed"))
                 .say(format!("{service} is active as before. There is nothing more to do."))
         }
         EventType::SubscriptionEnded => {
@@ -78,7 +78,7 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
             Message::new(Tone::Good, format!("Done: {change}"), "The planned change was made").say(format!("{change} was made as planned."))
         }
         EventType::ChangeFailed => Message::new(Tone::Alert, format!("Not made: {change}"), "A planned change was not made")
-            .say(format!("{change} could not be made. Everything stays as it was; please plan it anew or write to us.")),
+            .say(format!("{change} could not be made. Nothing was changed; please schedule it again or contact us.")),
         // Called off.
         _ => Message::new(Tone::Plain, format!("Called off: {change}"), "A planned change was called off")
             .say(format!("{change} was called off. Everything stays as it is.")),

@@ -109,7 +109,7 @@ async fn a_month_in_which_clocks_change_has_the_windows_that_it_has() {
             ..PERCENTILE
         };
         let service = world.subscribe(customer, deal).await.service;
-        // 75 Mbps in exactly as many windows as the percentile leaves above its rank, and in that at its rank: the first
+        // 75 Mbit/s in exactly as many windows as the percentile leaves above its rank, and in that at its rank: the first
         // and the last window of the month are among them.
         let windows = (ms(to) - ms(from)) / WINDOW_MS;
         assert_eq!(windows, case.hours * 12, "{}", case.zone);

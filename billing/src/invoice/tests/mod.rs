@@ -269,7 +269,7 @@ async fn percentile_ranks_measured_windows_and_names_the_gap() {
         ..started_in_february()
     };
     let contract = world.subscribe(customer, deal).await;
-    // 75 Mbps in, all through the month: 2,812,500,000 bytes a window.
+    // 75 Mbit/s in, all through the month: 2,812,500,000 bytes a window.
     let from_ms = ms("2026-02-01T00:00:00Z");
     for window in schemas::window::windows(from_ms, ms("2026-03-01T00:00:00Z")) {
         world
@@ -285,7 +285,7 @@ async fn percentile_ranks_measured_windows_and_names_the_gap() {
     );
     assert_eq!(
         made.lines[1].description,
-        "web-1: 95th percentile 75 Mbps (larger of in and out), 20 Mbps committed; 12 of 8064 windows not measured (1 gap)"
+        "web-1: 95th percentile 75 Mbit/s (larger of in and out), 20 Mbit/s committed; 12 of 8064 windows not measured (1 gap)"
     );
     let Evidence::Usage { measured, .. } = &made.lines[1].evidence else {
         panic!("{:?}", made.lines[1].evidence);

@@ -209,7 +209,7 @@ async fn a_percentile_is_charged_for_the_time_that_its_terms_held() {
         usage_price: "0",
         ..METERED
     };
-    // 20 Mbps all the time.
+    // 20 Mbit/s all the time.
     let busy = |case: &Case, to: &str| {
         for window in schemas::window::windows(ms("2026-01-01T00:00:00Z"), ms(to)) {
             case.world.usage.add(case.service, &window.to_string(), 750_000_000, 0);
@@ -220,7 +220,11 @@ async fn a_percentile_is_charged_for_the_time_that_its_terms_held() {
     busy(&case, "2026-01-02T00:00:00Z");
     case.cancel(End::Now, "2026-01-01T12:00:00Z").await;
     case.close("2026-01-03T01:00:00Z").await;
-    assert_eq!(case.usage().await[0].2, 31_00 * 20 / 62, "20 Mbps for half a day of 31");
+    assert_eq!(
+        case.usage().await[0].2,
+        31_00 * 20 / 62,
+        "20 Mbit/s for half a day of 31"
+    );
 
     // Changed at noon of the second day: one day and a half, of which one was paid for.
     let case = Case::new(percentile).await;

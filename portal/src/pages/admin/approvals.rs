@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::approval::{self, Approval, ApprovalError, Done, Status};
+use billing::refund;
 use jiff::tz::TimeZone;
 use schemas::ids::{ApprovalId, UserId};
 use serde_json::json;
@@ -71,8 +72,8 @@ pub(super) async fn show(
     PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
-        "approved" => Some("Approved, and done."),
-        "by_hand" => Some("Approved. It is not done yet: who does what stands below."),
+        "approved" => Some("Approved and executed."),
+        "by_hand" => Some("Approved. The manual step is listed below."),
         "rejected" => Some("Rejected."),
         _ => None,
     };
@@ -158,7 +159,7 @@ pub(super) async fn approve(
         let wanted = approval::approve(action.connection(), id, by, now_ms).await?;
         let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
         let said = match &what {
-            Done::Executed(text) => {
+            Done::Executed(text) | Done::Refunding { what: text, .. } => {
                 let change = json!({"approval": id, "after": {"done": text}});
                 action.record("approval.execute", &found.subject, change).await?;
                 "approved"
@@ -166,6 +167,9 @@ pub(super) async fn approve(
             Done::ByHand(_) => "by_hand",
         };
         action.commit().await?;
+        if let Done::Refunding { refund, .. } = what {
+            refund::ask(state.db(), state.gateways(), refund, now_ms).await?;
+        }
         Ok(said)
     }
     .await;

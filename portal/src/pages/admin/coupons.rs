@@ -47,8 +47,8 @@ pub(super) async fn show(
     PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
-        "add" => Some("The coupon can be redeemed."),
-        "archive" => Some("The coupon is over; who redeemed it keeps it."),
+        "add" => Some("Coupon added."),
+        "archive" => Some("Coupon archived; existing redemptions continue."),
         _ => None,
     };
     render(&state, &admin, Draft::default(), notice).await
@@ -75,7 +75,7 @@ async fn render(
         off: off(coupon.discount),
         months: coupon
             .months
-            .map_or_else(|| "for ever".to_owned(), |months| months.to_string()),
+            .map_or_else(|| "no end".to_owned(), |months| months.to_string()),
         per_customer: coupon
             .per_customer
             .map_or_else(|| "any number".to_owned(), |times| times.to_string()),

@@ -7,6 +7,7 @@ mod coupons;
 mod deals;
 mod entities;
 mod plan;
+mod plan_page;
 mod plans;
 mod taxes;
 mod transfers;
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/admin/plans", get(plans::show).post(plans::add))
         .route("/admin/plans/free", post(plans::add_free))
         .route("/admin/plans/{plan}", get(plan::show))
+        .route("/admin/plans/{plan}/edit", post(plan::edit))
         .route("/admin/plans/{plan}/price", post(plan::price))
         .route("/admin/plans/{plan}/stock", post(plan::stock))
         .route("/admin/plans/{plan}/archive", post(plan::archive))

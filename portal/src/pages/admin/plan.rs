@@ -1,52 +1,27 @@
-//! One plan: its prices by version, whom a new version touches, its stock and its end.
+//! What is done to one plan: a new version of a price, its description and specifications, its stock, its end.
 
-use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::approval::{self, Action as Asked, NewApproval};
-use billing::catalog::{self, CYCLES_MONTHS, NewPrice, Plan};
+use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit};
 use billing::price::UsagePrice;
 use billing::rating::cycle_words;
 use billing::subscription::reprice::{reprice, touched};
 use jiff::tz::TimeZone;
-use schemas::ids::{PlanId, PriceId};
+use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
 use serde_json::json;
 
-use super::{PATH, Shown};
+use super::Shown;
+use super::plan_page::render;
+use super::plans::specs_of;
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
-use crate::error::{Failure, PageError, page};
+use crate::error::{Failure, PageError};
 use crate::format;
 use crate::query::PageQuery;
-use crate::shell::Shell;
 use crate::state::AppState;
-
-struct PriceRow {
-    id: PriceId,
-    cycle: String,
-    base: Money,
-    usage: &'static str,
-    usage_text: String,
-    valid_from: String,
-    /// Holds for new subscriptions now.
-    is_current: bool,
-    /// Customers who pay for the plan in this currency and cycle; on the current version only.
-    touches: u64,
-}
-
-#[derive(Template)]
-#[template(path = "admin_plan.html")]
-struct PlanPage {
-    shell: Shell,
-    draft: Draft,
-    notice: Option<&'static str>,
-    plan: Plan,
-    stock: String,
-    prices: Vec<PriceRow>,
-    cycles: Vec<(i64, String)>,
-}
 
 async fn find(state: &AppState, id: &str) -> Result<Plan, Failure> {
     let id: PlanId = id.parse().map_err(|_| Failure::NotFound)?;
@@ -64,59 +39,15 @@ pub(super) async fn show(
 ) -> Result<Response, PageError> {
     let plan = find(&state, &id).await?;
     let notice = match shown.done.as_str() {
-        "add" => Some("The plan was made. Add its prices."),
-        "price" => Some("The price was added."),
-        "reprice" => Some("The price was added; who pays the one before changes to it at renewal."),
+        "add" => Some("Plan added. Add its prices."),
+        "price" => Some("Price added."),
+        "reprice" => Some("Price added; existing subscriptions change to it at renewal."),
         "approval" => Some("More than 100 customers pay this price: a second admin decides first."),
-        "stock" => Some("The stock was set."),
+        "stock" => Some("Stock set."),
+        "edit" => Some("Plan saved."),
         _ => None,
     };
     render(&state, &admin, plan, Draft::default(), notice).await
-}
-
-async fn render(
-    state: &AppState,
-    admin: &Admin,
-    plan: Plan,
-    draft: Draft,
-    notice: Option<&'static str>,
-) -> Result<Response, PageError> {
-    let pool = state.db().pool();
-    let now_ms = state.now_ms();
-    let found = catalog::prices_of(pool, plan.id).await?;
-    let mut prices = Vec::with_capacity(found.len());
-    for price in found {
-        let current = catalog::price_at(pool, plan.id, price.currency(), price.cycle_months, now_ms).await?;
-        let is_current = current.is_some_and(|current| current.id == price.id);
-        let touches = if is_current {
-            touched(pool, plan.id, price.currency(), price.cycle_months)
-                .await?
-                .customers
-        } else {
-            0
-        };
-        prices.push(PriceRow {
-            id: price.id,
-            cycle: cycle_words(price.cycle_months),
-            base: price.base,
-            usage: price.usage.name(),
-            usage_text: price.usage.to_string(),
-            valid_from: format::minute(price.valid_from_ms, &TimeZone::UTC),
-            is_current,
-            touches,
-        });
-    }
-    let cycles = CYCLES_MONTHS.map(|months| (months, cycle_words(months)));
-    let body = page(&PlanPage {
-        shell: Shell::new(&admin.0, plan.name.clone(), PATH),
-        notice,
-        stock: plan.stock.map(|stock| stock.to_string()).unwrap_or_default(),
-        prices,
-        cycles: cycles.into(),
-        plan,
-        draft: draft.clone(),
-    })?;
-    Ok(draft.answer(body))
 }
 
 async fn answer(
@@ -234,6 +165,35 @@ pub(super) async fn price(
     }
     .await;
     answer(&state, &admin, plan, "price", fields, done).await
+}
+
+/// What people read of it: description, badge and specifications.
+pub(super) async fn edit(
+    State(state): State<AppState>,
+    admin: Admin,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let plan = find(&state, &id).await?;
+    let done = async {
+        let edit = PlanEdit {
+            description: Some(fields.text("description")),
+            badge: Some(fields.text("badge").parse::<Badge>()?),
+            specs: Some(specs_of(&fields)?),
+        };
+        let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
+            return Ok("edit");
+        };
+        let (before, after) = catalog::edit_plan(action.connection(), plan.id, &edit).await?;
+        action
+            .record("plan.edit", plan.id, catalog::edit_change(&before, &after))
+            .await?;
+        action.commit().await?;
+        Ok("edit")
+    }
+    .await;
+    answer(&state, &admin, plan, "edit", fields, done).await
 }
 
 /// How many more can be sold.

@@ -4,7 +4,9 @@ use analytics::UsageMode;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use billing::catalog::{self, Attributes, Badge, BaseTiming, NewPlan, NewPrice, Plan, PlanKind, Terms};
+use billing::catalog::{
+    self, Attributes, Badge, BaseTiming, KNOWN_SPECS, NewPlan, NewPrice, Plan, PlanKind, Spec, Terms,
+};
 use billing::price::UsagePrice;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
@@ -27,6 +29,8 @@ struct Row {
     kind: &'static str,
     service_type: String,
     model: &'static str,
+    /// What a service has, in words.
+    specs: String,
     stock: String,
     subscriptions: i64,
     is_archived: bool,
@@ -47,7 +51,7 @@ pub(super) async fn show(
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
-    let notice = (shown.done == "archive").then_some("The plan is closed to new subscriptions.");
+    let notice = (shown.done == "archive").then_some("Plan archived: new subscriptions are refused.");
     render(&state, &admin, Draft::default(), notice).await
 }
 
@@ -78,6 +82,7 @@ async fn render(
         id: plan.id,
         kind: plan.kind.name(),
         model: plan.terms.name(),
+        specs: plan.specs().iter().map(Spec::words).collect::<Vec<_>>().join(", "),
         stock: plan.stock.map_or_else(|| "any".to_owned(), |stock| stock.to_string()),
         is_archived: plan.archived_at_ms.is_some(),
         name: plan.label(),
@@ -91,6 +96,18 @@ async fn render(
         draft: draft.clone(),
     })?;
     Ok(draft.answer(body))
+}
+
+/// The specifications of a form: those that have a field, and others by name.
+pub(super) fn specs_of(fields: &Fields) -> Result<Attributes, Refused> {
+    let mut specs = attributes(fields.text("attributes"))?;
+    for name in KNOWN_SPECS {
+        let value = fields.text(name);
+        if !value.is_empty() {
+            specs.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(specs)
 }
 
 /// `vcpu = 4`, a line each.
@@ -144,7 +161,7 @@ pub(super) async fn add(
             base_timing: fields.text("timing").parse::<BaseTiming>()?,
             trial_days: fields.optional_integer("trial_days", "The trial")?.unwrap_or(0),
             trial_repeats: fields.is_ticked("trial_repeats"),
-            attributes: attributes(fields.text("attributes"))?,
+            attributes: specs_of(&fields)?,
             badge: fields.text("badge").parse::<Badge>()?,
             stock: fields.optional_integer("stock", "The stock")?,
             is_free: fields.is_ticked("is_free"),
@@ -209,6 +226,7 @@ pub(super) async fn add_free(
 #[cfg(test)]
 mod tests {
     use billing::catalog::{plans, prices_of};
+    use sqlx::Row as _;
 
     use crate::auth::Role;
     use crate::testing::world::World;
@@ -234,9 +252,64 @@ mod tests {
             .filter(|plan| plan.is_free)
             .collect();
         assert_eq!(free.len(), 1);
-        assert_eq!(free[0].attributes["ram_mb"], "512");
+        assert_eq!(free[0].attributes["ram_gib"], "0.5");
         let prices = prices_of(pool, free[0].id).await.unwrap();
         assert_eq!((prices.len(), prices[0].base.minor), (1, 0));
         assert!(admin.get("/admin/plans").await.body.contains("Development"));
+    }
+
+    #[tokio::test]
+    async fn a_plan_s_page_shows_all_that_is_sold_and_its_specifications_are_edited() {
+        let world = World::new().await;
+        world.portal.user("root", Role::Admin, None).await;
+        let mut admin = world.portal.signed_in("root").await;
+        let pool = world.portal.state.db().pool();
+        let plan = plans(pool).await.unwrap()[0].clone();
+        let page = format!("/admin/plans/{}", plan.id);
+        let body = admin.get(&page).await.body;
+        for text in [
+            "Revenue per month",
+            "Coupons that apply",
+            "Add-ons",
+            "Included transfer",
+            "Subscriptions",
+        ] {
+            assert!(body.contains(text), "{text}: {body}");
+        }
+        let specs = [
+            ("vcpu", "4"),
+            ("ram_gib", "8"),
+            ("disk_gb", "160"),
+            ("disk_type", "NVMe"),
+            ("port_mbps", "1000"),
+            ("attributes", "gpu = L4"),
+            ("description", "For databases."),
+            ("badge", "popular"),
+        ];
+        let edit = format!("{page}/edit");
+        let done = admin.send_form(&page, &edit, &specs).await;
+        assert_eq!(done.header("location"), format!("{page}?done=edit"), "{}", done.body);
+        let body = admin.get(&page).await.body;
+        for text in ["160 GB NVMe", "1 Gbit/s", "8 GiB", "L4", "For databases.", "Popular"] {
+            assert!(body.contains(text), "{text}: {body}");
+        }
+        let wrong = [("vcpu", "many"), ("badge", "")];
+        let refused = admin.send_form(&page, &edit, &wrong).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.contains("Vcpu is a number"), "{}", refused.body);
+        let metered = [("transfer", "unmetered"), ("badge", "")];
+        assert_eq!(admin.send_form(&page, &edit, &metered).await.status, 422);
+        let row = sqlx::query("SELECT change FROM audit_log WHERE action = 'plan.edit'")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        let change: String = row.try_get(0).unwrap();
+        assert!(change.contains("\"before\"") && change.contains("NVMe"), "{change}");
+        // Customers see them where they choose and where they pay.
+        let mut ada = world.portal.signed_in("ada").await;
+        let plans = ada.get(&format!("/plans?type={}", plan.service_type)).await.body;
+        assert!(plans.contains("<b>8 GiB</b> RAM"), "{plans}");
+        let checkout = ada.get(&format!("/plans/{}/checkout", plan.id)).await.body;
+        assert!(checkout.contains("<b>160 GB NVMe</b> disk"), "{checkout}");
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn show(
     PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
-        "add" => Some("The transfer was requested; both parties were told."),
+        "add" => Some("Transfer requested; both parties were notified."),
         "approve" => Some("Approved: it can be completed."),
         "complete" => Some("The service is the new owner's; both sides are charged for their days."),
         "cancel" => Some("The transfer was cancelled."),

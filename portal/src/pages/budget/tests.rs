@@ -123,7 +123,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
     assert_eq!(spender.state().await, State::Suspended);
     let page = spender.browser.get("/budget").await.body;
     assert!(
-        page.contains("Your services are suspended") && page.contains("Save a way to pay"),
+        page.contains("Your services are suspended") && page.contains("Save a payment method"),
         "{page}"
     );
     let card = spender.portal.card(spender.ada, "pm_ada").await.to_string();
@@ -181,7 +181,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
     }
     assert_eq!(spender.state().await, State::Active);
     let page = spender.browser.get("/budget?done=unlocked").await.body;
-    assert!(page.contains("Unlocked: your services go on"), "{page}");
+    assert!(page.contains("Unlocked: your services keep running"), "{page}");
     assert_eq!(spender.json().await["budget"]["is_unlocked"], true);
     // Declined, 5.00 and 8.00, each once.
     assert_eq!(spender.desk.lock().unwrap().of("payment_intent").len(), 3);
@@ -210,7 +210,7 @@ async fn paying_the_open_invoice_unlocks_and_so_does_a_confirmed_payment() {
     }
     let page = spender.browser.get(&address).await.body;
     assert!(
-        page.contains("Confirm with your bank") && page.contains("Give this payment up"),
+        page.contains("Confirm with your bank") && page.contains("Cancel payment"),
         "{page}"
     );
     assert_eq!(spender.state().await, State::Suspended);
@@ -237,7 +237,7 @@ async fn a_service_that_is_left_out_does_not_count_and_goes_on() {
     let json = spender.json().await;
     assert_eq!(json["budget"]["excluded"], serde_json::json!(["svc_1"]));
     assert_eq!(json["budget"]["spent"]["minor"], 0);
-    assert!(spender.browser.get("/budget").await.body.contains("left out"));
+    assert!(spender.browser.get("/budget").await.body.contains("excluded"));
     spender
         .post("/budget/services", &[("service", "svc_1"), ("counts", "yes")])
         .await;

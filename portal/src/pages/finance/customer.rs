@@ -7,6 +7,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
+use billing::payment::{self, PaymentFilter, State as PaymentState};
+use billing::refund::{self, Standing};
 use billing::settlement;
 use billing::subscription::contracts_of;
 use billing::vat;
@@ -31,6 +33,8 @@ use crate::state::AppState;
 const PAGE_LINES: i64 = 50;
 /// Invoices that are shown; the list has the rest.
 const INVOICES_SHOWN: i64 = 12;
+/// Payments that are shown; the list has the rest.
+const PAYMENTS_SHOWN: i64 = 6;
 /// Findings about VAT numbers that are shown.
 const VAT_CHECKS_SHOWN: i64 = 12;
 
@@ -84,6 +88,7 @@ struct CustomerPage {
     entity: String,
     subscriptions: Vec<SubscriptionRow>,
     invoices: Vec<InvoiceRow>,
+    payments: Vec<Standing>,
     items: Vec<ItemRow>,
     vat_checks: Vec<VatRow>,
     statement: Vec<StatementRow>,
@@ -175,6 +180,15 @@ async fn render(
         ..InvoiceFilter::default()
     };
     let invoices = list_all(&mut *connection, filter).await?;
+    let filter = PaymentFilter {
+        customer: Some(id),
+        state: Some(PaymentState::Succeeded),
+        ..PaymentFilter::default()
+    };
+    let mut payments = Vec::new();
+    for payment in payment::list(&mut *connection, filter, PAYMENTS_SHOWN).await? {
+        payments.push(refund::standing(&mut connection, payment.id).await?);
+    }
     let items = invoice::items_of(&mut *connection, id).await?;
     let checks = vat::checks_of(&mut *connection, id, VAT_CHECKS_SHOWN).await?;
     let vat_checks = checks.into_iter().map(|check| VatRow {
@@ -190,6 +204,7 @@ async fn render(
     });
     let body = page(&CustomerPage {
         vat_checks: vat_checks.collect(),
+        payments,
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
@@ -232,7 +247,7 @@ fn notice(done: &str) -> Option<&'static str> {
         "vat" => Some("VAT number accepted: what it held is finalised by the next closing."),
         "nothing" => Some("Nothing is due to be charged yet."),
         "terminated" => Some("The subscriptions have ended; what was used until now is on the last invoice."),
-        "asked" => Some("Asked for. Nothing happens until another admin approves it."),
+        "asked" => Some("Requested. A second admin decides."),
         _ => None,
     }
 }

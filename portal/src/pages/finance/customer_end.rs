@@ -58,7 +58,7 @@ pub(super) async fn terminate(
         let subscriptions = running(&mut action, &customer).await?;
         let count = subscriptions.len();
         if count == 0 {
-            return Err(said("No subscription is running."));
+            return Err(said("No active subscription."));
         }
         let wanted = Asked::BulkTermination { subscriptions, reason };
         if wanted.needs_second_admin() {
@@ -73,7 +73,7 @@ pub(super) async fn terminate(
         }
         let (actor, now_ms) = (action.actor.clone(), action.now_ms);
         let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
-        let (Done::Executed(what) | Done::ByHand(what)) = what;
+        let (Done::Executed(what) | Done::Refunding { what, .. } | Done::ByHand(what)) = what;
         let change = json!({"after": {"done": what, "reason": fields.text("reason")}});
         action.record("customer.terminate", customer.id, change).await?;
         action.commit().await?;

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use billing::refund::{self, Standing};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
 use schemas::money::Money;
@@ -66,6 +67,8 @@ struct InvoicePage {
     reason: String,
     corrects: Option<NoteRow>,
     notes: Vec<NoteRow>,
+    /// Its payments: what went back, and what can.
+    standings: Vec<Standing>,
     allocations: Vec<AllocationRow>,
     postings: Vec<PostingRow>,
     /// What is open, as the form of a transfer proposes it.
@@ -135,6 +138,10 @@ async fn render(
         reason: invoice.reason.clone(),
         corrects,
         notes: notes(state, "WHERE corrects_invoice_id = $1", invoice.id).await?,
+        standings: {
+            let mut connection = state.db().pool().acquire().await?;
+            refund::standings_of(&mut connection, invoice.id).await?
+        },
         allocations: allocations(state, invoice.id).await?,
         postings: postings(state, invoice.id).await?,
         proposed,
@@ -206,12 +213,12 @@ async fn allocations(state: &AppState, invoice: InvoiceId) -> Result<Vec<Allocat
         let number: Option<String> = row.try_get(3)?;
         let (what, href) = match (source.as_str(), payment, note) {
             ("payment", Some(payment), _) if amount.minor < 0 => (
-                format!("{payment}, taken back"),
+                format!("{payment}, reversed"),
                 Some(format!("/finance/payments/{payment}")),
             ),
             ("payment", Some(payment), _) => (payment.to_string(), Some(format!("/finance/payments/{payment}"))),
             ("credit_note", _, Some(note)) if note != invoice => (number.unwrap_or_default(), Some(href(note))),
-            ("credit_note", ..) => ("Given back".to_owned(), None),
+            ("credit_note", ..) => ("Applied to the invoice".to_owned(), None),
             ("credit", ..) => ("Account credit".to_owned(), None),
             _ => ("Written off".to_owned(), None),
         };

@@ -100,7 +100,7 @@ pub(super) async fn write_off(
     let done = async {
         let reason = fields.text("reason").to_owned();
         if reason.is_empty() {
-            return Err(said("Say why it is written off."));
+            return Err(said("Enter a reason for the write-off."));
         }
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
@@ -162,10 +162,10 @@ pub(super) async fn transfer(
 /// What was done, for the page after it.
 pub(super) fn notice(done: &str) -> Option<&'static str> {
     match done {
-        "credit" => Some("The credit note was issued and applied."),
-        "void" => Some("The invoice is void: a credit note takes all of it back."),
-        "write_off" => Some("What was open has been written off."),
-        "transfer" => Some("The transfer was recorded."),
+        "credit" => Some("Credit note issued and applied."),
+        "void" => Some("Invoice voided: a credit note credits all of it."),
+        "write_off" => Some("Open amount written off."),
+        "transfer" => Some("Transfer recorded."),
         _ => None,
     }
 }

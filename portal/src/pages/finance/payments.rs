@@ -6,8 +6,9 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
 use billing::payment::{
-    self, GatewayName, NewRefund, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
+    self, GatewayName, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
 };
+use billing::refund::Standing;
 use billing::settlement;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, PaymentId};
@@ -15,6 +16,7 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::Row as _;
 
+use super::refund::standing_of;
 use super::transactions::{TransactionRow, transaction_rows};
 use super::{Choice, PATH, choices_of};
 use crate::action::{Action, Draft, Fields, Refused, said};
@@ -50,6 +52,8 @@ struct Row {
     badge: &'static str,
     made: String,
     amount: Money,
+    /// What of it went back; absent where nothing did.
+    refunded: Option<Money>,
 }
 
 #[derive(Template)]
@@ -82,7 +86,7 @@ fn words_of(payment: &Payment) -> (&'static str, &'static str) {
     }
 }
 
-async fn name_of(state: &AppState, customer: CustomerId) -> Result<String, Failure> {
+pub(super) async fn name_of(state: &AppState, customer: CustomerId) -> Result<String, Failure> {
     let row = sqlx::query("SELECT name FROM customers WHERE id = $1")
         .bind(customer.0)
         .fetch_one(state.db().pool())
@@ -118,6 +122,7 @@ pub(super) async fn list(
     });
     let mut rows = Vec::with_capacity(payments.len());
     for payment in payments {
+        let refunded = refunded_of(&state, &payment).await?;
         let (words, badge) = words_of(&payment);
         rows.push(Row {
             id: payment.id,
@@ -129,6 +134,7 @@ pub(super) async fn list(
             badge,
             made: format::minute(payment.created_at_ms, &TimeZone::UTC),
             amount: payment.amount,
+            refunded,
         });
     }
     let states = PaymentState::ALL.map(|state| (state.name(), words(state).0));
@@ -139,6 +145,18 @@ pub(super) async fn list(
         rows,
         older_href,
     })
+}
+
+/// What of a payment went back by refunds.
+async fn refunded_of(state: &AppState, payment: &Payment) -> Result<Option<Money>, Failure> {
+    let row = sqlx::query(
+        "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM refunds WHERE payment_id = $1 AND state = 'succeeded'",
+    )
+    .bind(payment.id.0)
+    .fetch_one(state.db().pool())
+    .await?;
+    let refunded = Money::new(row.try_get(0)?, payment.amount.currency);
+    Ok((refunded.minor > 0).then_some(refunded))
 }
 
 struct RefundRow {
@@ -177,13 +195,10 @@ struct PaymentPage {
     badge: &'static str,
     made: String,
     paid: String,
-    refundable: Money,
-    /// Came by bank transfer.
-    is_transfer: bool,
+    standing: Standing,
     reversal: Option<ReversalShown>,
     /// It can be reversed: what is left of it.
     reversible: Money,
-    proposed: String,
     refunds: Vec<RefundRow>,
     disputes: Vec<DisputeRow>,
     transactions: Vec<TransactionRow>,
@@ -195,7 +210,7 @@ pub(super) struct Shown {
     done: String,
 }
 
-async fn find(state: &AppState, id: &str) -> Result<Payment, Failure> {
+pub(super) async fn find(state: &AppState, id: &str) -> Result<Payment, Failure> {
     let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
     Ok(payment::payment(state.db().pool(), id).await?)
 }
@@ -208,8 +223,9 @@ pub(super) async fn show(
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
     let notice = match shown.done.as_str() {
-        "refund" => Some("The refund was asked for; its state is below."),
-        "reverse" => Some("The transfer was reversed: what it had settled is open again."),
+        "refund" => Some("Refund made. Its state is below."),
+        "asked" => Some("The refund waits for a second admin, under Approvals."),
+        "reverse" => Some("Transfer reversed: the amount it settled is open again."),
         _ => None,
     };
     render(&state, &finance, payment, Draft::default(), notice).await
@@ -250,14 +266,7 @@ async fn render(
             amount: Money::new(row.try_get(5)?, super::currency(row.try_get(4)?)?),
         });
     }
-    let refundable = if payment.state == PaymentState::Succeeded {
-        let mut connection = pool.acquire().await?;
-        settlement::refundable(&mut connection, payment.id)
-            .await
-            .map_err(BillingError::from)?
-    } else {
-        Money::zero(payment.amount.currency)
-    };
+    let standing = standing_of(state, &payment).await?;
     let reversible = if payment.gateway == GatewayName::Manual {
         let mut connection = pool.acquire().await?;
         settlement::held(&mut connection, payment.id)
@@ -284,9 +293,7 @@ async fn render(
         badge,
         made: minute(payment.created_at_ms),
         paid: payment.paid_at_ms.map(minute).unwrap_or_default(),
-        proposed: refundable.to_major().to_string(),
-        refundable,
-        is_transfer: payment.gateway == GatewayName::Manual,
+        standing,
         reversal: reversal.map(|made| ReversalShown {
             at: minute(made.reversed_at_ms),
             made,
@@ -301,59 +308,6 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-/// Gives money back through the gateway, or records what was sent back at the bank. The form's token and the entry in the audit log are kept before the gateway is
-/// asked, so that a form that is sent twice refunds once.
-pub(super) async fn refund(
-    State(state): State<AppState>,
-    finance: Finance,
-    Path(id): Path<String>,
-    ClientIp(ip): ClientIp,
-    CsrfForm(_, fields): CsrfForm<Fields>,
-) -> Result<Response, PageError> {
-    let payment = find(&state, &id).await?;
-    let done: Result<(), Refused> = async {
-        let amount = fields.money("amount", payment.amount.currency)?;
-        let reason = fields.text("reason");
-        if reason.is_empty() {
-            return Err(said("Say why it is refunded."));
-        }
-        let is_transfer = payment.gateway == GatewayName::Manual;
-        // What came by bank transfer goes back at the bank: there is no gateway to ask.
-        let gateway = match is_transfer {
-            true => None,
-            false => Some(state.gateways().get(payment.gateway)?),
-        };
-        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
-            return Ok(());
-        };
-        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
-        let change = json!({"after": {"refund": amount.to_string(), "reason": reason}});
-        action.record("payment.refund", payment.id, change).await?;
-        let new = NewRefund {
-            payment: payment.id,
-            amount,
-            reason,
-            created_by: &actor,
-        };
-        let Some(gateway) = gateway else {
-            let reference = fields.text("reference");
-            payment::record_sent_back(action.connection(), &new, reference, now_ms).await?;
-            return action.commit().await;
-        };
-        action.commit().await?;
-        payment::refund(state.db(), gateway, &new, now_ms).await?;
-        Ok(())
-    }
-    .await;
-    match done {
-        Ok(()) => Ok(Redirect::to(&format!("{PATH}/payments/{}?done=refund", payment.id)).into_response()),
-        Err(refused) => {
-            let draft = Draft::refused("refund", refused, fields)?;
-            render(&state, &finance, payment, draft, None).await
-        }
-    }
-}
-
 /// Takes a bank transfer back that never came in.
 pub(super) async fn reverse(
     State(state): State<AppState>,
@@ -366,7 +320,7 @@ pub(super) async fn reverse(
     let done: Result<(), Refused> = async {
         let reason = fields.text("reason");
         if reason.is_empty() {
-            return Err(said("Say why it is reversed: the customer is told."));
+            return Err(said("Enter a reason: the customer sees it."));
         }
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());

@@ -122,7 +122,13 @@ mod tests {
         let mut finance = world.portal.signed_in("fin").await;
         let mut customer = world.portal.signed_in("ada").await;
         assert_eq!(customer.get("/finance/unmeasured").await.status, 403);
-        assert!(finance.get("/finance/unmeasured").await.body.contains("Nothing waits"));
+        assert!(
+            finance
+                .get("/finance/unmeasured")
+                .await
+                .body
+                .contains("Nothing to confirm")
+        );
         let ada = world.ada;
         let pool = world.portal.state.db().pool();
         sqlx::query(

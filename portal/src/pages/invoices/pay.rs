@@ -42,9 +42,9 @@ fn coming_words(outlook: &Outlook, zone: &TimeZone) -> Vec<String> {
     let charges: Vec<String> = outlook.charges_at_ms.iter().copied().map(day).collect();
     match &charges[..] {
         [] => {}
-        [once] => words.push(format!("Your default way to pay is charged on {once}.")),
+        [once] => words.push(format!("Your default payment method is charged on {once}.")),
         [first, rest @ ..] => words.push(format!(
-            "Your default way to pay is charged on {first} and, if that fails, again on {}.",
+            "Your default payment method is charged on {first} and, if that fails, again on {}.",
             rest.join(", ")
         )),
     }

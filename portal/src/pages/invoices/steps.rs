@@ -167,7 +167,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             step(
                 "Entered by",
                 created_by.as_str(),
-                format!("{item}, by hand: the audit log says when"),
+                format!("{item}, entered manually: see the audit log"),
             ),
             step("Amount", line.priced.to_string(), "as entered"),
         ],
@@ -178,7 +178,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
         } => {
             let (what, line_href) = match corrects_line {
                 Some(line) => (
-                    "this line of it, as far as it was not given back before",
+                    "the part of this line that was not credited before",
                     Some(format!("{documents}/{corrects_invoice}/lines/{line}")),
                 ),
                 None => ("an amount of it", link(corrects_invoice)),
@@ -188,7 +188,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                     href: line_href,
                     ..step("Takes back", corrects_number.as_str(), what)
                 },
-                step("Given back", line.priced.to_string(), "by the taxes of that invoice"),
+                step("Credited", line.priced.to_string(), "by the taxes of that invoice"),
             ]
         }
     };
@@ -352,7 +352,7 @@ fn unused(
         steps.push(step(
             "Discount then",
             money(discount_minor, line),
-            "so only what was paid is given back",
+            "so only what was paid is credited",
         ));
         let off = format::amount(Money::new(-discount_minor, currency));
         formula = format!("({formula} − {off})");
@@ -372,7 +372,7 @@ fn unused(
     let formula = format!("−{formula} × {unused_days} ÷ {}", charged.days);
     if given_before_minor == 0 {
         steps.push(step(
-            "Given back",
+            "Credited",
             line.priced.to_string(),
             rounded(&formula, exact, line.priced),
         ));
@@ -385,15 +385,11 @@ fn unused(
         rounded(&formula, exact, share),
     ));
     steps.push(step(
-        "Given back before",
+        "Credited before",
         money(given_before_minor, line),
-        "nothing is given back twice",
+        "nothing is credited twice",
     ));
-    steps.push(step(
-        "Given back",
-        line.priced.to_string(),
-        "what was left of that line",
-    ));
+    steps.push(step("Credited", line.priced.to_string(), "what was left of that line"));
     steps
 }
 

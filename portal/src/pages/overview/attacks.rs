@@ -69,8 +69,8 @@ impl Attacks {
             total: all.len(),
             draft: shown.draft,
             notice: match shown.done.as_str() {
-                "flag" => Some("The windows are flagged: they are told on the invoice and not charged."),
-                "revoke" => Some("That is taken back: the windows are charged again."),
+                "flag" => Some("Windows flagged: shown on the invoice but not charged."),
+                "revoke" => Some("Flag removed: the windows are charged again."),
                 _ => None,
             },
             from: field(range.from_ms),

@@ -121,7 +121,7 @@ async fn a_card_is_saved_on_the_way_back_once() {
     }
     assert_eq!(saver.cards(saver.ada).await, 1);
     let page = saver.browser.get("/payment-methods?done=added").await.body;
-    assert!(page.contains("visa •••• 4242") && page.contains("is charged"), "{page}");
+    assert!(page.contains("visa •••• 4242") && page.contains("default"), "{page}");
 }
 
 #[tokio::test]

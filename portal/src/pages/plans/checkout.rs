@@ -4,12 +4,12 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::catalog::{PlanKind, Price};
+use billing::catalog::{PlanKind, Price, Spec};
 use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing, had_trial};
 use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
 
-use super::{PATH, attribute_name, trial_text};
+use super::{PATH, trial_text};
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
@@ -64,7 +64,7 @@ struct CheckoutPage {
     service_type: String,
     usage: String,
     price: String,
-    attributes: Vec<(String, String)>,
+    specs: Vec<Spec>,
     trial: Option<String>,
     is_free: bool,
     /// What a free plan takes and this account lacks.
@@ -98,7 +98,7 @@ fn lacking(standing: FreePlanStanding) -> Vec<Lack> {
     }
     if !standing.has_second_factor {
         lacking.push(Lack {
-            what: "Nobody of this account signs in with a second factor.",
+            what: "No user of this account has a second factor.",
             label: "Set one up",
             href: "/account/two-factor",
         });
@@ -157,7 +157,6 @@ async fn checkout_page(
         saving: offer.saving_percent(one),
         selected: one.id == price.id,
     });
-    let attributes = plan.attributes.iter();
     page(&CheckoutPage {
         shell: Shell::new(&customer.who, format!("Order {}", plan.name), PATH),
         plan_id: plan.id,
@@ -166,9 +165,7 @@ async fn checkout_page(
         service_type: plan.service_type.clone(),
         usage: usage_text(plan, price),
         price: price_text(price),
-        attributes: attributes
-            .map(|(name, value)| (attribute_name(name), value.clone()))
-            .collect(),
+        specs: plan.specs(),
         trial: if had_trial { None } else { trial_text(plan) },
         is_free: plan.is_free,
         lacking,

@@ -12,7 +12,7 @@ use billing::subscription::{Contract, MAX_QUANTITY};
 use jiff::civil::DateTime;
 use schemas::ids::PriceId;
 
-use super::{PATH, contract_of, done};
+use super::{PATH, choose, contract_of, done};
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
@@ -30,31 +30,41 @@ enum What {
     Addon,
 }
 
-impl What {
-    fn name(self) -> &'static str {
-        match self {
-            What::Change => "change",
-            What::Addon => "addon",
-        }
-    }
-}
-
 /// What the form holds; the amounts are absent until they were shown.
 #[derive(Default, serde::Deserialize)]
 pub(super) struct Asked {
     #[serde(default)]
-    price: String,
+    pub(super) price: String,
     #[serde(default)]
-    quantity: String,
+    pub(super) quantity: String,
     #[serde(default)]
-    when: String,
+    pub(super) when: String,
     /// Local date and time: `2026-12-25T00:00`.
     #[serde(default)]
-    at: String,
+    pub(super) at: String,
     #[serde(default)]
-    shown: String,
+    pub(super) shown: String,
     #[serde(default)]
-    form_token: String,
+    pub(super) form_token: String,
+}
+
+impl Asked {
+    pub(super) fn when_name(&self) -> &'static str {
+        match self.when.as_str() {
+            "at" => "at",
+            _ => "now",
+        }
+    }
+
+    /// The date and time as a part of an address: what is none is left out.
+    pub(super) fn at_encoded(&self) -> String {
+        let at: Option<DateTime> = self.at.trim().parse().ok();
+        at.map_or(String::new(), |at| at.strftime("%Y-%m-%dT%H:%M").to_string())
+    }
+
+    pub(super) fn quantity_or(&self, present: i64) -> i64 {
+        self.quantity.trim().parse().unwrap_or(present)
+    }
 }
 
 struct PriceChoice {
@@ -69,12 +79,12 @@ struct Group {
 }
 
 /// What was chosen, in words.
-struct Chosen {
-    plan: String,
-    price: String,
-    usage: String,
+pub(super) struct Chosen {
+    pub(super) plan: String,
+    pub(super) price: String,
+    pub(super) usage: String,
     /// Where it is for a time ahead.
-    at: Option<String>,
+    pub(super) at: Option<String>,
 }
 
 #[derive(Template)]
@@ -83,8 +93,6 @@ struct TermsPage {
     shell: Shell,
     id: String,
     service: String,
-    what: &'static str,
-    is_addon: bool,
     current: String,
     groups: Vec<Group>,
     asked: Asked,
@@ -151,7 +159,7 @@ impl Asked {
 }
 
 /// The price that was chosen, if it is offered.
-fn chosen<'a>(choices: &'a [Offer], price: &str) -> Option<(&'a Offer, &'a Price)> {
+pub(super) fn chosen<'a>(choices: &'a [Offer], price: &str) -> Option<(&'a Offer, &'a Price)> {
     let id: PriceId = price.parse().ok()?;
     choices
         .iter()
@@ -219,28 +227,6 @@ async fn terms_page(
     let choices = choices(state, contract, what).await?;
     let zone = &contract.subscription.time_zone;
     let phase = contract.last_phase();
-    let groups = choices.iter().map(|offer| Group {
-        plan: offer.plan.name.clone(),
-        prices: offer
-            .prices
-            .iter()
-            .map(|price| PriceChoice {
-                id: price.id.to_string(),
-                label: format!(
-                    "{}, {}, {}",
-                    offer.plan.name,
-                    cycle_name(price.cycle_months).to_lowercase(),
-                    price_text(price)
-                ),
-                selected: if asked.price.is_empty() {
-                    what == What::Change && price.id == phase.price.id
-                } else {
-                    price.id.to_string() == asked.price
-                },
-            })
-            .collect(),
-    });
-    let groups: Vec<Group> = groups.collect();
     // Nothing was chosen yet: there is nothing to show or to refuse.
     let (mut told, mut shown, mut refused) = (None, None, None);
     if !asked.price.is_empty() {
@@ -264,30 +250,54 @@ async fn terms_page(
             }
         }
     }
-    let quantity = asked.quantity.trim().parse().unwrap_or(match what {
-        What::Change => phase.quantity,
-        What::Addon => 1,
+    let problem = problem.or(refused);
+    let earliest = local_minute(now_ms, contract);
+    if what == What::Change {
+        let view = choose::View {
+            contract,
+            choices: &choices,
+            asked,
+            chosen: told,
+            quote: shown,
+            problem,
+            earliest,
+        };
+        return choose::render(state, customer, view).await;
+    }
+    let groups = choices.iter().map(|offer| Group {
+        plan: offer.plan.name.clone(),
+        prices: offer
+            .prices
+            .iter()
+            .map(|price| PriceChoice {
+                id: price.id.to_string(),
+                label: format!(
+                    "{}, {}, {}",
+                    offer.plan.name,
+                    cycle_name(price.cycle_months).to_lowercase(),
+                    price_text(price)
+                ),
+                selected: price.id.to_string() == asked.price,
+            })
+            .collect(),
     });
-    let title = match what {
-        What::Change => format!("Change {}", contract.service.name),
-        What::Addon => format!("Add to {}", contract.service.name),
-    };
+    let groups: Vec<Group> = groups.collect();
+    let quantity = asked.quantity_or(1);
+    let title = format!("Add to {}", contract.service.name);
     page(&TermsPage {
         shell: Shell::new(&customer.who, title, PATH),
         id: contract.subscription.id.to_string(),
         service: contract.service.name.clone(),
-        what: what.name(),
-        is_addon: what == What::Addon,
         current: format!("{}, {}", phase.plan.name, price_text(&phase.price)),
         groups,
         asked,
         quantity,
         max_quantity: MAX_QUANTITY,
         time_zone: contract.subscription.time_zone_name().to_owned(),
-        earliest: local_minute(now_ms, contract),
+        earliest,
         chosen: told,
         quote: shown,
-        problem: problem.or(refused),
+        problem,
         form_token: form_token(),
     })
 }
@@ -385,7 +395,7 @@ async fn set(
         transaction.rollback().await?;
         return Ok(done(subscription, "again"));
     }
-    let reason = "asked for in the portal";
+    let reason = "requested in the portal";
     match schedule::schedule(&mut transaction, subscription, planned, at_ms, reason, actor, now_ms).await {
         Ok(_) => transaction.commit().await?,
         Err(error) => {

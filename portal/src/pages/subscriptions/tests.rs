@@ -125,6 +125,49 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
 }
 
 #[tokio::test]
+async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
+    let mut shop = shop().await;
+    let prices = [(1, 60_00), (12, 612_00)];
+    let large = priced_plan(&shop.portal, NewPlan::new("VPS 2", "vps", Terms::Flat), &prices).await;
+    // 25 June: 20 of 30 days are left.
+    shop.portal.advance_ms(10 * DAY_MS);
+    shop.browser = shop.portal.signed_in("ada").await;
+    let address = format!("/subscriptions/{}/change", shop.subscription);
+    let first = shop.browser.get(&address).await.body;
+    for text in [
+        "1. Plan",
+        "2. Billing cycle of VPS 1",
+        "present",
+        "20.00 USD today, 60.00 USD on 15 Jul 2025",
+    ] {
+        assert!(first.contains(text), "{text}: {first}");
+    }
+    assert!(!first.contains("Change plan now"), "nothing is chosen yet");
+    let month = shop.price(&large, 1).await;
+    let second = shop
+        .browser
+        .get(&format!("{address}?price={month}&quantity=1&when=now"))
+        .await
+        .body;
+    assert!(second.contains("2. Billing cycle of VPS 2"), "{second}");
+    assert!(second.contains("Save 15 %") && second.contains("Annual"), "{second}");
+    assert!(second.contains("Change plan now"), "{second}");
+    // What the option says is what the quote says, which is what is charged.
+    let year = shop.price(&large, 12).await;
+    let third = shop
+        .browser
+        .get(&format!("{address}?price={year}&quantity=1&when=now"))
+        .await;
+    let shown = hidden(&third, "shown");
+    assert!(
+        third.body.contains(&format!("{shown} today")),
+        "{shown}: {}",
+        third.body
+    );
+    assert_eq!(shop.totals().await.len(), 1, "looking charges nothing");
+}
+
+#[tokio::test]
 async fn a_change_at_a_time_is_listed_and_taken_back() {
     let mut shop = shop().await;
     let large = priced_plan(&shop.portal, NewPlan::new("VPS 2", "vps", Terms::Flat), &[(1, 60_00)]).await;
@@ -188,7 +231,7 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
         "{}",
         answer.body
     );
-    assert!(shop.browser.get(&own).await.body.contains("taken back"));
+    assert!(shop.browser.get(&own).await.body.contains("cancelled by"));
     let again = shop.browser.post(&back, &[("csrf_token", &token)]).await;
     assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(shop.totals().await, [(InvoiceKind::Invoice, usd(30_00))]);

@@ -79,14 +79,14 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         said(&priced(&percentile, &used, usd)),
         [
-            "Price: 1.20 USD (per Mbps over it)",
+            "Price: 1.20 USD (per Mbit/s over it)",
             "Days: 16 of 31 (the price is for a whole month)"
         ]
     );
     // 7.345678 × 1.2 × 16 ÷ 31.
     assert_eq!(
         charged_note(&percentile, &used, Money::new(455, usd)),
-        "7.345678 Mbps × 1.20 × 16 ÷ 31 = 4.549581 USD, rounded once"
+        "7.345678 Mbit/s × 1.20 × 16 ÷ 31 = 4.549581 USD, rounded once"
     );
     // Begun and ended within days: by the time that the terms held.
     let held = UsageCharge::Percentile {
@@ -103,13 +103,13 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         said(&priced(&held, &used, usd)),
         [
-            "Price: 1.20 USD (per Mbps over it)",
+            "Price: 1.20 USD (per Mbit/s over it)",
             "Days: 15.99 of 31 (the time that these terms held; the price is for a whole month)"
         ]
     );
     assert_eq!(
         charged_note(&held, &used, Money::new(455, usd)),
-        "7.345678 Mbps × 1.20 × 15.99 ÷ 31 = 4.547607 USD, rounded once"
+        "7.345678 Mbit/s × 1.20 × 15.99 ÷ 31 = 4.547607 USD, rounded once"
     );
     let steps = said(&counted(&percentile, &used));
     assert!(
@@ -166,7 +166,7 @@ fn what_was_given_back_before_is_told() {
         steps[3..],
         [
             "Share of these days: -210.00 USD (−310.00 × 21 ÷ 31)",
-            "Given back before: 100.00 USD (nothing is given back twice)",
+            "Given back before: 100.00 USD (nothing is credited twice)",
             "Given back: -110.00 USD (what was left of that line)",
         ]
     );

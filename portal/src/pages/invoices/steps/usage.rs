@@ -166,7 +166,7 @@ fn unit_name(charge: &UsageCharge) -> &'static str {
         UsageCharge::Transfer {
             unit: QuotaUnit::Gib, ..
         } => "GiB",
-        UsageCharge::Percentile { .. } => "Mbps",
+        UsageCharge::Percentile { .. } => "Mbit/s",
     }
 }
 
@@ -340,13 +340,9 @@ pub(super) fn adjustment(
         steps.push(step(
             "Given back elsewhere",
             money(given_elsewhere_minor, line),
-            "before, or by another line: nothing is given back twice",
+            "before, or by another line: nothing is credited twice",
         ));
-        steps.push(step(
-            "Given back",
-            line.priced.to_string(),
-            "what was left of that line",
-        ));
+        steps.push(step("Credited", line.priced.to_string(), "what was left of that line"));
     }
     steps
 }

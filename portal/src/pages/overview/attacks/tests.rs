@@ -18,7 +18,7 @@ async fn ops_flags_an_attack_and_takes_it_back() {
 
     let shown = ops.get(&page).await;
     assert!(
-        shown.body.contains("Flag an attack") && !shown.body.contains("Take back"),
+        shown.body.contains("Flag an attack") && !shown.body.contains("Remove flag"),
         "{}",
         shown.body
     );
@@ -27,7 +27,12 @@ async fn ops_flags_an_attack_and_takes_it_back() {
         .await;
     assert_eq!(flagged.status, StatusCode::SEE_OTHER, "{}", flagged.body);
     let shown = ops.get(&format!("{page}?done=flag")).await;
-    for text in ["UDP &#60;flood&#62;", "ops@example.net", "Take back", "are flagged"] {
+    for text in [
+        "UDP &#60;flood&#62;",
+        "ops@example.net",
+        "Remove flag",
+        "Windows flagged",
+    ] {
         assert!(shown.body.contains(text), "{text}: {}", shown.body);
     }
     let db = world.portal.state.db();
@@ -67,7 +72,7 @@ async fn ops_flags_an_attack_and_takes_it_back() {
     assert!(billing::exclusion::in_force(db.pool()).await.unwrap().is_empty());
     let shown = ops.get(&page).await;
     assert!(
-        shown.body.contains("taken back") && !shown.body.contains("Take back"),
+        shown.body.contains("reversed") && !shown.body.contains("Remove flag"),
         "{}",
         shown.body
     );

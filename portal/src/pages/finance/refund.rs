@@ -1,0 +1,223 @@
+//! A refund, in two steps: what is asked for, then what it does to the credit note, the payment and the customer's credit, to
+//! be confirmed. Above a threshold it waits for a second admin.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::approval::{self, Action as Asked, NewApproval};
+use billing::payment::{GatewayName, Payment};
+use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
+use schemas::money::Money;
+
+use super::PATH;
+use super::payments::{find, name_of};
+use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Finance};
+use crate::error::{Failure, PageError, page};
+use crate::shell::Shell;
+use crate::state::AppState;
+
+/// Name of the form.
+const FORM: &str = "refund";
+
+#[derive(Template)]
+#[template(path = "finance_refund.html")]
+struct RefundPage {
+    shell: Shell,
+    draft: Draft,
+    payment: Payment,
+    customer_name: String,
+    standing: Standing,
+    /// Came by bank transfer.
+    is_transfer: bool,
+    proposed: String,
+    /// More than this waits for a second admin.
+    threshold: Money,
+    preview: Option<Preview>,
+    amount: String,
+    reason: String,
+    reference: String,
+}
+
+impl From<refund::RefundError> for Failure {
+    fn from(error: refund::RefundError) -> Failure {
+        Failure::internal("read what can be refunded")(error.into())
+    }
+}
+
+/// How a payment stands, for pages.
+pub(super) async fn standing_of(state: &AppState, payment: &Payment) -> Result<Standing, Failure> {
+    let mut connection = state.db().pool().acquire().await?;
+    Ok(refund::standing(&mut connection, payment.id).await?)
+}
+
+async fn render(
+    state: &AppState,
+    finance: &Finance,
+    payment: Payment,
+    draft: Draft,
+    preview: Option<Preview>,
+    fields: &Fields,
+) -> Result<Response, PageError> {
+    let standing = standing_of(state, &payment).await?;
+    let body = page(&RefundPage {
+        shell: Shell::new(&finance.0, format!("Refund {}", payment.id), PATH),
+        customer_name: name_of(state, payment.customer).await?,
+        proposed: standing.left.to_major().to_string(),
+        is_transfer: payment.gateway == GatewayName::Manual,
+        threshold: Money::new(REFUND_OVER_MINOR, payment.amount.currency),
+        standing,
+        preview,
+        amount: fields.text("amount").to_owned(),
+        reason: fields.text("reason").to_owned(),
+        reference: fields.text("reference").to_owned(),
+        payment,
+        draft: draft.clone(),
+    })?;
+    Ok(draft.answer(body))
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+) -> Result<Response, PageError> {
+    let payment = find(&state, &id).await?;
+    render(&state, &finance, payment, Draft::default(), None, &Fields::default()).await
+}
+
+/// What a form asks for.
+fn asked<'a>(payment: &Payment, fields: &'a Fields) -> Result<RefundRequest<'a>, Refused> {
+    let reason = fields.text("reason");
+    if reason.is_empty() {
+        return Err(said("Say why it is refunded: it is printed on the credit note."));
+    }
+    let amount = match fields.text("amount") {
+        "" => None,
+        _ => Some(fields.money("amount", payment.amount.currency)?),
+    };
+    if payment.gateway == GatewayName::Manual && fields.text("reference").is_empty() {
+        return Err(said("Enter the bank's reference of the transfer that sends it back."));
+    }
+    Ok(RefundRequest {
+        payment: payment.id,
+        amount,
+        reason,
+    })
+}
+
+/// Shows what it does, or does it.
+pub(super) async fn refund(
+    State(state): State<AppState>,
+    finance: Finance,
+    Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(_, fields): CsrfForm<Fields>,
+) -> Result<Response, PageError> {
+    let payment = find(&state, &id).await?;
+    if fields.text("do") != "refund" {
+        let previewed: Result<Preview, Refused> = async {
+            let request = asked(&payment, &fields)?;
+            let mut connection = state.db().pool().acquire().await?;
+            refund::check_gateway(&mut connection, state.gateways(), payment.id).await?;
+            Ok(refund::preview(&mut connection, &request).await?)
+        }
+        .await;
+        return match previewed {
+            Ok(preview) => render(&state, &finance, payment, Draft::default(), Some(preview), &fields).await,
+            Err(refused) => {
+                let draft = Draft::refused(FORM, refused, fields.clone())?;
+                render(&state, &finance, payment, draft, None, &fields).await
+            }
+        };
+    }
+    match confirm(&state, &finance, ip, &payment, &fields).await {
+        Ok(done) => Ok(Redirect::to(&format!("{PATH}/payments/{}?done={done}", payment.id)).into_response()),
+        Err(refused) => {
+            let draft = Draft::refused(FORM, refused, fields.clone())?;
+            render(&state, &finance, payment, draft, None, &fields).await
+        }
+    }
+}
+
+/// Does it, or asks a second admin for it. Credit note, refund and audit entry are kept before the gateway is asked, with the
+/// form's token, so that a form that is sent twice refunds once.
+async fn confirm(
+    state: &AppState,
+    finance: &Finance,
+    ip: std::net::IpAddr,
+    payment: &Payment,
+    fields: &Fields,
+) -> Result<&'static str, Refused> {
+    let request = asked(payment, fields)?;
+    let Some(mut action) = Action::begin(state, &finance.0, ip, fields).await? else {
+        return Ok("refund");
+    };
+    let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+    refund::check_gateway(action.connection(), state.gateways(), payment.id).await?;
+    let preview = refund::preview(action.connection(), &request).await?;
+    let shown = fields.text("shown");
+    let reference = fields.text("reference");
+    if preview.needs_second_admin {
+        if preview.shown() != shown {
+            return Err(refund::RefundError::Changed { payment: payment.id }.into());
+        }
+        ask(&mut action, &preview, &request, reference).await?;
+        action.commit().await?;
+        return Ok("asked");
+    }
+    let confirmed = Confirmed {
+        shown: Some(shown),
+        is_approved: false,
+        reference: Some(reference),
+        actor: &actor,
+    };
+    let made = refund::make(action.connection(), &request, &confirmed, now_ms).await?;
+    let mut change = serde_json::json!({"after": made.preview.change(request.reason)});
+    change["after"]["id"] = serde_json::json!(made.refund);
+    change["after"]["credit_note_id"] = serde_json::json!(made.note);
+    action.record("payment.refund", payment.id, change).await?;
+    action.commit().await?;
+    if let Err(error) = refund::ask(state.db(), state.gateways(), made.refund, now_ms).await {
+        // It is committed: whoever reconciles next asks for it.
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(error, refund = %made.refund, "a refund was not asked for yet");
+    }
+    Ok("refund")
+}
+
+/// Asks for it, with what was shown.
+async fn ask(
+    action: &mut Action,
+    preview: &Preview,
+    request: &RefundRequest<'_>,
+    reference: &str,
+) -> Result<(), Refused> {
+    let invoice = match (&preview.invoice, &preview.note) {
+        (Some((_, number)), Some(note)) => format!(", with a credit note of {} over {number}", note.gross),
+        _ => String::new(),
+    };
+    let summary = format!(
+        "Refund {} of {} to {}{invoice}. Reason: {}",
+        preview.amount, preview.payment, preview.customer, request.reason
+    );
+    let new = NewApproval {
+        action: Asked::Refund {
+            payment: preview.payment,
+            currency: preview.amount.currency.to_string(),
+            amount_minor: preview.amount.minor,
+            reason: request.reason.to_owned(),
+            reference: (!reference.is_empty()).then(|| reference.to_owned()),
+            shown: preview.shown(),
+        },
+        subject: &preview.payment.to_string(),
+        summary: &summary,
+    };
+    let (user, ip, now_ms) = (action.user, action.ip.clone(), action.now_ms);
+    let by = approval::Admin { user, ip: &ip };
+    approval::request(action.connection(), new, by, now_ms).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Plain words: what pages, mails and help texts do not say, so that one thing keeps one name.
+
+use std::path::{Path, PathBuf};
+
+/// What is not said, and what is said in its place.
+const NOT: [(&str, &str); 17] = [
+    ("way to pay", "payment method"),
+    ("ways to pay", "payment methods"),
+    ("hears of", "events, receives"),
+    ("starts anew", "resets"),
+    ("tell me at", "alert at"),
+    ("charge now what is due", "invoice now"),
+    ("you hear of it", "we alert you"),
+    ("to be had again", "return to stock"),
+    ("goes on as so far", "at the current rate"),
+    ("told on the invoice", "shown on the invoice"),
+    ("made out", "dispatched"),
+    ("to be tried again", "to retry"),
+    ("taken back", "reversed, cancelled"),
+    ("by itself", "automatically"),
+    (">what<", "description"),
+    ("what you were told", "alerts"),
+    ("mbps", "Mbit/s"),
+];
+
+/// Where people read: templates, messages, help texts.
+fn sources() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    for folder in [
+        "portal/templates",
+        "billing/templates/mail",
+        "billing/src/event/message",
+        "src/commands",
+    ] {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        found.extend(
+            entries
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.is_file() && !path.ends_with("tests.rs")),
+        );
+    }
+    assert!(found.len() > 80, "{}", found.len());
+    found
+}
+
+/// The parts of a line that people read: all of a template's, of a source strings and help texts.
+fn read_by_people(path: &Path, line: &str) -> String {
+    let is_source = path.extension().is_some_and(|extension| extension == "rs");
+    let trimmed = line.trim();
+    if !is_source {
+        // A field's name is none of a page's words.
+        return trimmed.replace("port_mbps", "");
+    }
+    if let Some(help) = trimmed.strip_prefix("///") {
+        return help.replace("_mbps", "");
+    }
+    let strings = trimmed.split('"').skip(1).step_by(2);
+    strings.collect::<Vec<_>>().join(" ").replace("_mbps", "")
+}
+
+#[test]
+fn pages_mails_and_help_texts_use_plain_words() {
+    let mut found = Vec::new();
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let read = read_by_people(&path, line).to_lowercase();
+            for (not, but) in NOT {
+                if read.contains(not) {
+                    found.push(format!("{}:{}: not {not:?} but {but:?}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

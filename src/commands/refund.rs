@@ -1,0 +1,146 @@
+//! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
+
+use anyhow::Context as _;
+use billing::approval::{self, Action, NewApproval};
+use billing::payment::{self, PaymentError};
+use billing::refund::{self, Confirmed, Preview, RefundRequest};
+use rust_decimal::Decimal;
+use schemas::ids::{PaymentId, UserId};
+use schemas::money::Money;
+use serde_json::json;
+
+use super::audit::{self, COMMAND_LINE};
+use crate::options::{Data, now_ms};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The payment (pay_N)
+    payment: PaymentId,
+    /// With tax, in the payment's currency, such as 10.00 [default: all that is left]
+    #[arg(long)]
+    amount: Option<Decimal>,
+    /// Printed on the credit note
+    #[arg(long, default_value = "requested by the customer")]
+    reason: String,
+    /// Of what came by bank transfer: the bank's reference of the transfer that sends it back
+    #[arg(long)]
+    reference: Option<String>,
+    /// Show what it would do, and do nothing
+    #[arg(long)]
+    preview: bool,
+    /// Above the threshold: the admin or finance user (usr_N) who requests it, for a second admin to approve
+    #[arg(long, value_name = "USER")]
+    requested_by: Option<UserId>,
+    #[command(flatten)]
+    data: Data,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let (config, database) = args.data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let gateways = config.gateways(&database).await?;
+    let paid = payment::payment(database.pool(), args.payment).await?;
+    let amount = match args.amount {
+        Some(amount) => Some(Money::exact_from_major(amount, paid.amount.currency).context("--amount")?),
+        None => None,
+    };
+    let request = RefundRequest {
+        payment: args.payment,
+        amount,
+        reason: &args.reason,
+    };
+    let reference = args.reference.as_deref();
+    if args.preview {
+        let mut connection = database.pool().acquire().await?;
+        print(&refund::preview(&mut connection, &request).await?);
+        return Ok(());
+    }
+    let mut transaction = database.begin_write().await?;
+    refund::check_gateway(&mut transaction, &gateways, args.payment).await?;
+    let preview = refund::preview(&mut transaction, &request).await?;
+    if preview.needs_second_admin {
+        let user = args.requested_by.with_context(|| {
+            format!(
+                "a refund of {} needs a second admin: name who requests it with --requested-by, another admin then approves it \
+                 in the portal",
+                preview.amount
+            )
+        })?;
+        if paid.gateway == payment::GatewayName::Manual && reference.is_none() {
+            return Err(PaymentError::SentAtTheBank { payment: args.payment }.into());
+        }
+        let summary = format!("Refund {} of {}. Reason: {}", preview.amount, args.payment, args.reason);
+        let new = NewApproval {
+            action: Action::Refund {
+                payment: args.payment,
+                currency: preview.amount.currency.to_string(),
+                amount_minor: preview.amount.minor,
+                reason: args.reason.clone(),
+                reference: args.reference.clone(),
+                shown: preview.shown(),
+            },
+            subject: &args.payment.to_string(),
+            summary: &summary,
+        };
+        let by = approval::Admin { user, ip: "" };
+        let id = approval::request(&mut transaction, new, by, now_ms).await?;
+        transaction.commit().await?;
+        print(&preview);
+        println!("{id} waits for a second admin");
+        return Ok(());
+    }
+    let confirmed = Confirmed {
+        shown: None,
+        is_approved: false,
+        reference,
+        actor: COMMAND_LINE.name,
+    };
+    let made = refund::make(&mut transaction, &request, &confirmed, now_ms).await?;
+    let mut change = json!({"after": made.preview.change(&args.reason)});
+    change["after"]["id"] = json!(made.refund);
+    change["after"]["credit_note_id"] = json!(made.note);
+    audit::note(
+        &mut transaction,
+        "payment.refund",
+        &args.payment.to_string(),
+        change,
+        now_ms,
+    )
+    .await?;
+    transaction.commit().await?;
+    let refund = refund::ask(&database, &gateways, made.refund, now_ms).await?;
+    println!("{} {}", refund.id, refund.state);
+    if let Some(note) = made.note {
+        println!("credit note {note}");
+    }
+    Ok(())
+}
+
+/// What it does, a line each.
+fn print(preview: &Preview) {
+    let mut lines = vec![("refund", preview.amount.to_string())];
+    if preview.from_credit.minor > 0 {
+        lines.push(("from credit", preview.from_credit.to_string()));
+    }
+    if let Some(note) = &preview.note {
+        let number = preview.invoice.as_ref().map_or("", |(_, number)| number);
+        lines.push(("credit note for", number.to_owned()));
+        lines.push(("net", note.net.to_string()));
+        lines.push(("tax", note.tax.to_string()));
+        lines.push(("gross", note.gross.to_string()));
+        if note.split.to_open.minor > 0 {
+            lines.push(("settles open", note.split.to_open.to_string()));
+        }
+        if note.split.to_written_off.minor > 0 {
+            lines.push(("not written off", note.split.to_written_off.to_string()));
+        }
+        lines.push(("becomes credit", note.split.to_credit.to_string()));
+    }
+    lines.push(("leaves by", preview.gateway.clone()));
+    lines.push(("left to refund", preview.left_after.to_string()));
+    lines.push(("credit now", preview.credit_before.to_string()));
+    lines.push(("credit after", preview.credit_after.to_string()));
+    for (name, value) in lines {
+        println!("{name:16} {value}");
+    }
+}
