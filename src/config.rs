@@ -568,7 +568,7 @@ impl Config {
     pub(crate) fn database_url(&self) -> String {
         match &self.database {
             Some(url) => url.reveal().to_owned(),
-            None => schemas::db::Database::default_url(&self.data_dir),
+            None => Database::default_url(&self.data_dir),
         }
     }
 }

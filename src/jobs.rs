@@ -131,7 +131,7 @@ impl Jobs {
                 };
                 house_due = tokio::time::Instant::now() + wait;
             }
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = schemas::clock::machine_now_ms();
             truth.follow(&self.board, &self.analytics, self.config.truth(), now_ms);
         }
     }
@@ -190,7 +190,7 @@ impl Jobs {
                     .any(|if_index| !old.is_some_and(|old| old.contains_key(if_index)))
         });
         if became_known {
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = schemas::clock::machine_now_ms();
             let enricher = Arc::new(Enricher::new(&metering, load_assignments(&self.database).await?));
             let summary = self
                 .analytics
@@ -268,10 +268,18 @@ pub(crate) async fn apply_backdated(
     if pending.is_empty() {
         return Ok(());
     }
+    // Asked before the rows.
+    let revision = inventory::assignments_revision(database.pool()).await?;
     let enricher = Arc::new(Enricher::new(metering, load_assignments(database).await?));
     for change in pending {
         let to_ms = change.to_ms.unwrap_or(i64::MAX);
         let summary = analytics.reattribute(&enricher, change.from_ms, to_ms).await?;
+        // Another process may have applied what was said meanwhile, and this one has now written over it by what held before:
+        // the change stays pending, and the next look applies it by everything that was said.
+        if !is_all_that_was_said(database, revision, metering).await? {
+            info!("assignments were changed while stored flows were attributed anew: they are attributed once more");
+            return Ok(());
+        }
         let now_ms = now_ms(database).await?;
         inventory::mark_attribution_change_applied(database.pool(), change.id, now_ms).await?;
         info!(
@@ -281,6 +289,13 @@ pub(crate) async fn apply_backdated(
         );
     }
     Ok(())
+}
+
+/// Whether assignments and corrections are what they were when the flows were judged by them.
+async fn is_all_that_was_said(database: &Database, revision: i64, metering: &MeteringConfig) -> anyhow::Result<bool> {
+    let corrections = inventory::corrections(database.pool()).await?;
+    let found = inventory::assignments_revision(database.pool()).await?;
+    Ok(found == revision && corrections.len() == metering.corrections.len())
 }
 
 /// Writes a correction into the stored flows and notes that they show it.
@@ -294,7 +309,7 @@ pub(crate) async fn apply_correction(
     let enricher = Arc::new(Enricher::new(metering, load_assignments(database).await?));
     let effect = analytics.apply_correction(&row.correction, &enricher, progress).await?;
     let written = (effect.summary.files_rewritten, effect.summary.flows_changed);
-    inventory::mark_correction_applied(database.pool(), row.id, written, Timestamp::now().as_millisecond()).await?;
+    inventory::mark_correction_applied(database.pool(), row.id, written, schemas::clock::machine_now_ms()).await?;
     Ok(effect.summary)
 }
 

@@ -1,5 +1,10 @@
 //! The command line: parses, sets up logging and dispatches. Each command is one file under `commands/`.
 
+// Everything is printed through one writer: a reader who goes away must not end a command halfway.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod output;
 mod attachments;
 mod backup;
 mod billing_jobs;
@@ -10,14 +15,13 @@ mod jobs;
 mod log_limit;
 mod options;
 mod outbox;
-mod output;
 mod private;
 mod storage;
 mod vat_job;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Flow collector, usage metering and billing for hosting companies.
 ///
@@ -38,6 +42,8 @@ struct Cli {
 enum Command {
     /// Run everything in one process: collector, usage jobs, billing and portal
     Serve(commands::serve::Args),
+    /// Make a data folder with an empty database
+    Init(commands::init::Args),
     /// Run the collector and the usage job, without the portal
     Collect(commands::collect::Args),
     /// Try it: a fleet with 36 days of history, live exporters and the portal, in one command
@@ -68,14 +74,18 @@ enum Command {
     Customer(commands::customer::Args),
     /// Manage services and the addresses, interfaces and VLANs they hold
     Service(commands::service::Args),
-    /// Correct what exporters said in the past
+    /// List exporters, show what was heard of them, correct what they said in the past
     Exporter(commands::exporter::Args),
+    /// List the interfaces of exporters
+    Interface(commands::interface::Args),
     /// Show what the stored tables hold; merge, vacuum and limit them
     Storage(commands::storage::Args),
     /// Flag attack traffic, which is shown on invoices but not charged
     Attack(commands::attack::Args),
     /// Manage the catalog of plans and prices
     Plan(commands::plan::Args),
+    /// List prices
+    Price(commands::price::Args),
     /// Manage the companies that issue invoices
     Entity(commands::entity::Args),
     /// Manage tax rates
@@ -88,6 +98,8 @@ enum Command {
     Dunning(commands::dunning::Args),
     /// Show events, send them again, name the owner who is alerted
     Event(commands::event::Args),
+    /// List mails
+    Mail(commands::mail::Args),
     /// Manage the endpoints that hear of events
     Webhook(commands::webhook::Args),
     /// Manage coupons
@@ -98,10 +110,16 @@ enum Command {
     Ledger(commands::ledger::Args),
     /// Show or set the time that billing goes by
     Clock(commands::clock::Args),
+    /// List what waits for a second admin
+    Approval(commands::approval::Args),
     /// Show who did what
     Audit(commands::audit::Args),
     /// Charge, record, refund and reconcile payments
     Payment(commands::payment::Args),
+    /// Print a shell's completion script: bash, zsh, fish, …
+    Completions(commands::shell::Completions),
+    /// Write the man pages to a folder
+    Man(commands::shell::Man),
 }
 
 fn main() -> ExitCode {
@@ -118,13 +136,20 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: start the async runtime: {error}");
+            tell!("error: start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => commands::serve::run(args).await,
+            Command::Init(args) => commands::init::run(args).await,
+            Command::Completions(args) => commands::shell::completions(&args, Cli::command()),
+            Command::Man(args) => commands::shell::man(&args, Cli::command()),
+            Command::Interface(args) => commands::interface::run(args),
+            Command::Price(args) => commands::price::run(args).await,
+            Command::Mail(args) => commands::mail::run(args).await,
+            Command::Approval(args) => commands::approval::run(args).await,
             Command::Collect(args) => commands::collect::run(args).await,
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Simulate(args) => commands::simulate::run(&args),
@@ -159,10 +184,11 @@ fn main() -> ExitCode {
             Command::Payment(args) => commands::payment::run(args).await,
         }
     });
-    match result {
+    let unwritten = output::print::failed().map(|error| anyhow::Error::new(error).context("write standard output"));
+    match result.and(unwritten.map_or(Ok(()), Err)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::causes(&error));
+            tell!("error: {}", output::causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -170,10 +196,10 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

@@ -55,11 +55,13 @@ pub(crate) fn init_logging(logging: &Logging, default: &str) {
 
     let wanted = logging.log.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
-        eprintln!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
+        tell!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
         tracing_subscriber::EnvFilter::new(default)
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // A line that nobody reads is no reason to panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let filter = filter.and(LogLimit::default());
     let registry = tracing_subscriber::registry();
@@ -104,23 +106,54 @@ impl Data {
         self.config.clone().or_else(in_data_dir)
     }
 
-    /// The configuration with the flags applied, and the data folder made.
+    /// The configuration with the flags applied. A data folder that is not there is an error: a mistyped path must not
+    /// become an empty installation.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        self.secure_default()?;
+        let config = self.read_config()?;
+        // Commands that only ask a database need no folder where that lies elsewhere.
+        if config.database.is_none() && !is_data_folder(&config.data_dir) {
+            bail!("{}", no_data(&config.data_dir));
+        }
+        if config.data_dir.exists() {
+            private::secure(&config.data_dir)?;
+        }
+        Ok(config)
+    }
+
+    /// The configuration lies in the data folder: what an earlier version left is made private before it is judged.
+    fn secure_default(&self) -> anyhow::Result<()> {
         if self.config.is_none() {
-            // The configuration lies in the data folder: what an earlier version left is made private before it is judged.
             let data_dir = self.data_dir.clone().unwrap_or(Config::default().data_dir);
-            if data_dir.exists() {
+            if is_data_folder(&data_dir) {
                 private::secure(&data_dir)?;
             }
         }
-        let mut config = self.read()?;
+        Ok(())
+    }
+
+    /// As [`Data::config`], for what reads the folder itself, wherever the database lies.
+    pub(crate) fn config_with_tables(&self) -> anyhow::Result<Config> {
+        self.secure_default()?;
+        let config = self.read_config()?;
+        if !is_data_folder(&config.data_dir) {
+            bail!("{}", no_data(&config.data_dir));
+        }
+        private::secure(&config.data_dir)?;
+        Ok(config)
+    }
+
+    /// The configuration with the flags applied, and the data folder made: for commands that begin something.
+    pub(crate) fn config_and_folder(&self) -> anyhow::Result<Config> {
+        self.secure_default()?;
+        let mut config = self.read_config()?;
         private::secure(&config.data_dir)?;
         config.interfaces = known_interfaces(&config.data_dir);
         Ok(config)
     }
 
     /// The configuration with the flags applied; no folder is touched.
-    pub(crate) fn read(&self) -> anyhow::Result<Config> {
+    pub(crate) fn read_config(&self) -> anyhow::Result<Config> {
         let mut config = match self.config_path() {
             Some(path) => Config::read(&path)?,
             None => Config::default(),
@@ -131,12 +164,13 @@ impl Data {
         if self.database.is_some() {
             config.database.clone_from(&self.database);
         }
+        config.interfaces = known_interfaces(&config.data_dir);
         Ok(config)
     }
 
     /// As [`Data::open_database`], for what collects: a disk that takes nothing is told at once, with what to do.
     pub(crate) async fn open_to_write(&self) -> anyhow::Result<(Config, Database)> {
-        let config = self.config()?;
+        let config = self.config_and_folder()?;
         let probe = config.data_dir.join(".writable");
         let written = std::fs::write(&probe, [0; PROBE_BYTES]);
         // Where it could not be made there is nothing to remove; where it could, a later start writes over it.
@@ -146,14 +180,22 @@ impl Data {
             let context = format!("the data folder {folder} cannot be written: {advice}");
             return Err(anyhow::Error::new(error).context(context));
         }
-        let (config, database) = self.open_database().await?;
+        let (config, database) = self.open(config).await?;
         database.check_at_start(CHECK_LIMIT).await?;
         Ok((config, database))
     }
 
-    /// The configuration and its open database.
+    /// The configuration and its open database, which must be there.
     pub(crate) async fn open_database(&self) -> anyhow::Result<(Config, Database)> {
-        let config = self.config()?;
+        self.open(self.config()?).await
+    }
+
+    /// As [`Data::open_database`], for commands that add something: the data folder is made where it is missing.
+    pub(crate) async fn open_or_create(&self) -> anyhow::Result<(Config, Database)> {
+        self.open(self.config_and_folder()?).await
+    }
+
+    async fn open(&self, config: Config) -> anyhow::Result<(Config, Database)> {
         let database = open_database(&config, self.config_path().as_deref()).await?;
         billing::vat::switch(&database, config.vies.enabled).await?;
         Ok((config, database))
@@ -190,6 +232,26 @@ pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -
         tracing::warn!("run VACUUM on the database: its files may still hold secrets as they were stored before");
     }
     Ok(database)
+}
+
+/// What a folder has at least one of that data were written to.
+const IN_DATA_FOLDERS: [&str; 5] = ["ezscale.db", "tables", "journal", "collector", "ezscale.toml"];
+
+fn is_data_folder(path: &Path) -> bool {
+    IN_DATA_FOLDERS.iter().any(|name| path.join(name).exists())
+}
+
+fn no_data(path: &Path) -> String {
+    let problem = if path.exists() {
+        "holds no data of ezscale"
+    } else {
+        "does not exist"
+    };
+    format!(
+        "the data folder {} {problem}: name the right one with --data-dir or --config, or make it with `ezscale init`, `ezscale serve` \
+         or `ezscale demo`",
+        path.display()
+    )
 }
 
 impl Listen {
@@ -259,6 +321,9 @@ pub(crate) async fn load_metering(config: &Config, database: &Database) -> anyho
 
 /// Makes usage current: a reader then sees what was collected up to now.
 pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
+    if !is_data_folder(&config.data_dir) {
+        bail!("{}", no_data(&config.data_dir));
+    }
     let analytics = Analytics::open(&config.open_storage()?)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)

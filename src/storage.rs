@@ -23,7 +23,7 @@ struct Amount {
 
 /// Removes what is beyond the limits and files that nobody names any more; says what it did. Blocks meanwhile.
 pub(crate) fn keep_house(analytics: &Analytics, config: &RetentionConfig, removed: &Removed) -> anyhow::Result<()> {
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = schemas::clock::machine_now_ms();
     for retention in analytics.retain(config, now_ms).context("apply retention")? {
         let (table, plan) = (retention.table, retention.plan);
         if plan.excess_bytes > 0 {

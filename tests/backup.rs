@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/s3.rs"]
 mod s3;
 mod support;
@@ -70,7 +71,7 @@ fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
     let key = data.scratch().join("kept.key");
     std::fs::copy(data.path().join("secrets.key"), &key).unwrap();
     // Windows that no flow can change any more.
-    let until = (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2))
+    let until = (schemas::clock::machine_now() - jiff::SignedDuration::from_hours(2))
         .strftime("%Y-%m-%dT%H:00:00Z")
         .to_string();
 

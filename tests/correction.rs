@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use jiff::{Timestamp, ToSpan as _};
 use serde_json::Value;
-use support::ezscale::{DataDir, Start};
+use support::ezscale::{DataDir, Start, cents};
 use support::pcap::PcapWriter;
 
 const COLLECTOR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 200), 2055);
@@ -118,9 +118,7 @@ fn totals(data: &DataDir, customer: &str) -> Vec<i64> {
     let printed = data.run(&["invoice", "list", "--customer", customer, "--format", "json"]);
     let listed: Value = serde_json::from_str(&printed).expect("an array of invoices");
     let invoices = listed.as_array().expect("an array").iter().rev();
-    invoices
-        .map(|invoice| invoice["total_minor"].as_i64().expect("a number"))
-        .collect()
+    invoices.map(|invoice| cents(&invoice["total"])).collect()
 }
 
 /// Four customers and their January, charged on 1 February.

@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::clock;
 use support::ezscale::{DataDir, Start};
 use support::net::UdpSocketState;
 use support::wait::{wait_for, wait_until};
@@ -159,7 +160,7 @@ fn octets(flow: u32) -> u32 {
 }
 
 fn unix_seconds() -> u32 {
-    u32::try_from(jiff::Timestamp::now().as_second()).expect("a time of this century")
+    u32::try_from(clock::running().as_second()).expect("a time of this century")
 }
 
 /// Uptime of the pretended exporter in milliseconds; its flows ended just now.

@@ -91,7 +91,9 @@ impl World {
     }
 
     fn deliveries(&self, event: EventId) -> Vec<Value> {
-        let shown = self.data.run(&["event", "show", &event.to_string()]);
+        let shown = self
+            .data
+            .run(&["event", "show", &event.to_string(), "--format", "json"]);
         let shown: Value = serde_json::from_str(&shown).expect("the test's own data is sound");
         shown["deliveries"]
             .as_array()

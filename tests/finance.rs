@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use fantoccini::elements::Element;
 use fantoccini::{Client, Locator};
-use jiff::{Timestamp, ToSpan as _};
+use jiff::ToSpan as _;
 use rust_decimal::Decimal;
 use support::browser::{Browser, sign_in};
+use support::clock;
 use support::command::output_of;
 use support::ezscale::{DataDir, Start};
 
@@ -159,21 +160,16 @@ async fn fill(client: &Client, action: &str, fields: &[(&str, &str)]) {
 /// A price that held before the demo's month, of a plan that is made for it.
 fn old_price(data: &DataDir, name: &str, model: &[&str], price: &[&str]) -> String {
     let plan = [
-        &["plan", "add", "--name", name, "--price", "999", "--currency", "EUR"],
-        model,
-    ]
-    .concat();
-    let plan = data.add(&plan, "pln_");
-    let from = [
         "plan",
-        "price",
-        &plan,
+        "add",
+        "--name",
+        name,
         "--currency",
         "EUR",
         "--from",
         "2020-01-01T00:00:00Z",
     ];
-    data.add(&[&from[..], price].concat(), "prc_")
+    data.add(&[&plan[..], model, price].concat(), "prc_")
 }
 
 /// What happens to a customer whose service used more than it included.
@@ -186,7 +182,7 @@ struct Customer<'a> {
 /// The month's events: every kind of line there is on invoices.
 fn make_events(data: &DataDir, of: &Customer<'_>) {
     let days_ago = |days: i64| {
-        let now = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+        let now = clock::began().to_zoned(jiff::tz::TimeZone::UTC);
         let then = now.checked_sub(days.days()).and_then(|then| then.start_of_day());
         then.expect("a day of the calendar").timestamp().to_string()
     };

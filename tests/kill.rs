@@ -12,6 +12,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use schemas::fault;
+use support::clock;
 use support::ezscale::{DataDir, Start};
 use support::numbered::{LANES, Left, Model, Targets};
 
@@ -253,8 +254,8 @@ struct Random {
 
 impl Random {
     fn new() -> Self {
-        let seed = number_from_environment("EZSCALE_KILL_SEED")
-            .unwrap_or_else(|| jiff::Timestamp::now().as_nanosecond() as u64 | 1);
+        let seed =
+            number_from_environment("EZSCALE_KILL_SEED").unwrap_or_else(|| clock::running().as_nanosecond() as u64 | 1);
         println!("EZSCALE_KILL_SEED={seed}");
         Self { seed, state: seed | 1 }
     }

@@ -51,7 +51,7 @@ struct World {
 }
 
 fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    schemas::clock::machine_now_ms()
 }
 
 fn usd(minor: i64) -> Money {

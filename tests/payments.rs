@@ -31,6 +31,7 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentMethodId};
 use schemas::inventory::{self, NewCustomer};
 use schemas::money::{Currency, Money};
 use sqlx::Row as _;
+use support::clock;
 use support::ezscale::DataDir;
 use support::stripe::{Fault, HostileStripe};
 
@@ -453,7 +454,7 @@ impl Killed {
     }
 
     fn reconcile(&self, minutes: i64) -> String {
-        let at = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();
+        let at = (clock::running() + jiff::SignedDuration::from_mins(minutes)).to_string();
         self.data.run(&["payment", "reconcile", "--at", &at])
     }
 
@@ -518,7 +519,7 @@ fn b4_holds_wherever_reconciliation_is_killed() {
     ] {
         let killed = Killed::new();
         killed.abort(&["payment", "charge", "inv_1"], before);
-        let at = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5)).to_string();
+        let at = (clock::running() + jiff::SignedDuration::from_mins(5)).to_string();
         killed.abort(&["payment", "reconcile", "--at", &at], point);
         let said = killed.reconcile(30);
         let payments = killed.payments();

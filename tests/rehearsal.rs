@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::ezscale::{DataDir, Start};
+use support::ezscale::{DataDir, Start, cents};
 use support::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -14,9 +14,7 @@ fn totals(data: &DataDir) -> Vec<i64> {
     let listed: serde_json::Value =
         serde_json::from_str(&data.run(&["invoice", "list", "--format", "json"])).expect("an array of invoices");
     let invoices = listed.as_array().expect("an array");
-    let totals = invoices
-        .iter()
-        .map(|invoice| invoice["total_minor"].as_i64().expect("a number"));
+    let totals = invoices.iter().map(|invoice| cents(&invoice["total"]));
     totals.rev().collect()
 }
 

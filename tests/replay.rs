@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use support::beside::{GOLDEN, needs};
 use support::ezscale::DataDir;
 use support::golden::golden;
 use support::pcap::PcapWriter;
@@ -23,43 +24,51 @@ const CAPTURED_AT_SECONDS: i64 = 1_767_225_600;
 
 #[test]
 fn netflow_v5_datagram() {
+    needs!(GOLDEN);
     replay_datagram("vflow/v5_top_1.bin", Dissector::Cflow, 29);
 }
 
 /// A template alone: no flows, and no complaint.
 #[test]
 fn ipfix_template_of_juniper_inline_jflow() {
+    needs!(GOLDEN);
     replay_datagram("vflow/ipfix_top_1.bin", Dissector::Cflow, 0);
 }
 
 #[test]
 fn sflow_with_extended_switch_and_router_records() {
+    needs!(GOLDEN);
     replay_datagram("vflow/sflow_top_1.bin", Dissector::Sflow, 5);
 }
 
 #[test]
 fn sflow_flow_sample() {
+    needs!(GOLDEN);
     replay_datagram("goflow2/sflow_TestSFlowDecode_1.bin", Dissector::Sflow, 1);
 }
 
 #[test]
 fn sflow_expanded_samples() {
+    needs!(GOLDEN);
     replay_datagram("goflow2/sflow_TestExpandedSFlowDecode_2.bin", Dissector::Sflow, 5);
 }
 
 #[test]
 fn sflow_expanded_sample_with_a_vlan() {
+    needs!(GOLDEN);
     replay_capture(&golden("tcpdump/sflow_expanded.pcap"), Dissector::Sflow, SFLOW_PORT, 1);
 }
 
 #[test]
 fn ipfix_of_cisco_from_two_observation_domains() {
+    needs!(GOLDEN);
     let capture = golden("netgauze/100-IPFIXv10-CISCO/traffic-00.pcap");
     replay_capture(&capture, Dissector::Cflow, 9991, 12);
 }
 
 #[test]
 fn ipfix_of_cisco_over_ipv6_with_sampling_options() {
+    needs!(GOLDEN);
     let capture = golden("netgauze/104-IPFIXv10-IPv6-CISCO-sampling_option/traffic-00.pcap");
     replay_capture(&capture, Dissector::Cflow, 9992, 3);
 }
@@ -67,6 +76,7 @@ fn ipfix_of_cisco_over_ipv6_with_sampling_options() {
 /// Records that have room for IPv4 and IPv6 addresses at once, with zeros in the unused ones.
 #[test]
 fn netflow_v9_of_labelled_packets_with_both_address_families() {
+    needs!(GOLDEN);
     let capture = golden("netgauze/110-IPFIXv10-NFv9-multiple-sources/traffic-01.pcap");
     replay_capture(&capture, Dissector::Cflow, 9991, 51);
 }
@@ -74,6 +84,7 @@ fn netflow_v9_of_labelled_packets_with_both_address_families() {
 /// The same template ids in two source ids of one exporter.
 #[test]
 fn netflow_v9_with_templates_by_source_id() {
+    needs!(GOLDEN);
     let capture = golden("netgauze/110-IPFIXv10-NFv9-multiple-sources/traffic-02.pcap");
     replay_capture(&capture, Dissector::Cflow, 9991, 35);
 }
@@ -109,6 +120,7 @@ fn replay_capture(capture: &Path, dissector: Dissector, port: u16, expected_flow
     );
 
     let data = DataDir::new();
+    data.run(&["init"]);
     data.run(&["replay", &capture.display().to_string()]);
     let rows = data.query_json("SELECT src_addr, dst_addr, bytes, packets FROM flows");
     let mut stored: Vec<ExportedFlow> = rows.iter().map(flow_of_row).collect();

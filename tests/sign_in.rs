@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use fantoccini::{Client, Locator};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use jiff::Timestamp;
 use sha1::Sha1;
 use support::browser::Browser;
+use support::clock;
 use support::ezscale::{DataDir, Start};
 use support::smtp::MailServer;
 use support::wait::wait_for;
@@ -35,7 +35,7 @@ fn code(secret: &str, steps_ahead: i64) -> String {
     let key: Vec<u8> = (0..bits.len() / 8)
         .map(|at| u8::from_str_radix(&bits[at * 8..at * 8 + 8], 2).unwrap())
         .collect();
-    let step = Timestamp::now().as_second() / 30 + steps_ahead;
+    let step = clock::running().as_second() / 30 + steps_ahead;
     let mut mac = Hmac::<Sha1>::new_from_slice(&key).unwrap();
     mac.update(&step.to_be_bytes());
     let hash = mac.finalize().into_bytes();

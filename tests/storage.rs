@@ -21,6 +21,7 @@ use s3::S3Server;
 use schemas::flow::{FLOWS, Flow, flows_to_batch};
 use schemas::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 use schemas::window::HOUR_MS;
+use support::clock;
 use support::ezscale::{DataDir, Start};
 use support::net::UdpSocketState;
 use support::pcap::PcapWriter;
@@ -89,7 +90,7 @@ fn capture(data: &DataDir, name: &str, first: u32, datagrams: u32, from: Timesta
 
 /// The start of an hour so many days ago.
 fn days_ago(days: i64) -> Timestamp {
-    let hour = (Timestamp::now() - (24 * days).hours())
+    let hour = (clock::began() - (24 * days).hours())
         .as_millisecond()
         .div_euclid(HOUR_MS);
     Timestamp::from_millisecond(hour * HOUR_MS).expect("a time of this century")
@@ -256,7 +257,7 @@ fn f1_a_storage_that_goes_away_loses_nothing() {
     let mut next = 0;
     let mut send = |datagrams: u32| {
         for _ in 0..datagrams {
-            let datagram = netflow_v5(next, Timestamp::now());
+            let datagram = netflow_v5(next, clock::running());
             socket
                 .send_to(&datagram, address)
                 .expect("the loopback takes a datagram");
@@ -442,16 +443,14 @@ fn f1_readers_see_each_flow_once_while_files_are_merged_and_removed() {
             .map(|file| file.size_bytes)
             .sum();
         let mut outputs = 0;
+        let now_ms = clock::began_ms();
         for share in (1..=8).rev() {
             for _ in 0..4 {
-                let now_ms = Timestamp::now().as_millisecond();
                 outputs += usize::from(compact(&table, now_ms, &limits).expect("compacted").files_removed > 0);
             }
             let text = format!(r#"{{"flows":{{"max_bytes":{}}}}}"#, total * share / 8);
             let config: RetentionConfig = serde_json::from_str(&text).expect("limits");
-            analytics
-                .retain(&config, Timestamp::now().as_millisecond())
-                .expect("limits applied");
+            analytics.retain(&config, now_ms).expect("limits applied");
             let seen = reads.load(Ordering::Relaxed);
             // Each step is met by readers.
             wait_until("a reader", Duration::from_secs(60), || {

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::flow::Flow;
 use serde_json::Value;
+use support::clock;
 use support::ezscale::{DataDir, Start};
 use support::pcap::PcapWriter;
 use support::wait::wait_for;
@@ -37,7 +38,7 @@ const JUDGED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The start of the last hour that is due: over for a quarter of an hour.
 fn last_hour_ms() -> i64 {
-    let due_ms = Timestamp::now().as_millisecond() - 15 * MINUTE_MS;
+    let due_ms = clock::began_ms() - 15 * MINUTE_MS;
     due_ms.div_euclid(HOUR_MS) * HOUR_MS - HOUR_MS
 }
 
@@ -90,6 +91,7 @@ fn replayed(hour_ms: i64, rate: &str) -> (DataDir, PathBuf) {
     let config = data.scratch().join("config.toml");
     let path = data.scratch().join("hour.pcap");
     capture(&path, hour_ms);
+    data.run(&["init"]);
     data.run(&["replay", &text(&path), "--config", &text(&config)]);
     (data, config)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::command::output_of;
-use support::ezscale::{DataDir, Start};
+use support::ezscale::{DataDir, Start, cents};
 
 /// A copy of the folder that version 7bef553 left.
 fn folder_of_7bef553() -> DataDir {
@@ -31,7 +31,7 @@ fn invoices(data: &DataDir) -> Vec<(String, i64, String)> {
     let invoices = listed.as_array().expect("an array").iter().rev();
     invoices
         .map(|invoice| {
-            let total = invoice["total_minor"].as_i64().expect("a number");
+            let total = cents(&invoice["total"]);
             (text(invoice, "number"), total, text(invoice, "status"))
         })
         .collect()

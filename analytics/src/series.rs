@@ -18,7 +18,7 @@ pub const SERIES_POINTS_MAX: usize = 120_000;
 
 impl Analytics {
     /// Sum over services by step, one point for every step of the range. A window is measured when it was for each of
-    /// the services.
+    /// the services; whether it is over is judged as of `now_ms`.
     ///
     /// # Errors
     /// When a table cannot be read or the range is beyond the calendar.
@@ -29,6 +29,7 @@ impl Analytics {
         to_ms: i64,
         step: Step,
         zone: &TimeZone,
+        now_ms: i64,
     ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
         let mut points: Vec<SeriesPoint> = steps(from_ms, to_ms, step, zone)?
             .into_iter()
@@ -63,9 +64,7 @@ impl Analytics {
         }
 
         let (first_ms, end_ms) = aligned(from_ms, to_ms);
-        let past_ms = end_ms
-            .min(closed_until_ms(Timestamp::now().as_millisecond()))
-            .max(first_ms);
+        let past_ms = end_ms.min(closed_until_ms(now_ms)).max(first_ms);
         let heard = self.heard().await?;
         let mut metering: Vec<&Meters> = services.iter().map(|service| &service.meters).collect();
         metering.sort_unstable();

@@ -310,7 +310,7 @@ impl Bench {
         let machine = Machine::look();
         machine.print();
         Results {
-            began_at: jiff::Timestamp::now().to_string(),
+            began_at: schemas::clock::machine_now().to_string(),
             machine,
             receive_buffer_bytes: side::RECEIVE_BUFFER_BYTES,
             encode: Vec::new(),

@@ -53,7 +53,12 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 
 /// What is being done, on standard error.
 pub(crate) fn progress(text: impl Display) {
-    eprintln!("[{}] {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
+    eprintln!(
+        "[{}] {text}",
+        schemas::clock::machine_now()
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%H:%M:%S")
+    );
 }
 
 /// Where the figures come from.

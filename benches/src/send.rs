@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use collector::simulate::encode::{SimProtocol, Sums};
-use jiff::Timestamp;
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +128,7 @@ impl Sender {
     }
 
     pub(crate) fn send_all(&mut self) -> anyhow::Result<Sent> {
-        let boot_at_ms = Timestamp::now().as_millisecond() - UPTIME_MS;
+        let boot_at_ms = schemas::clock::machine_now_ms() - UPTIME_MS;
         let started = Instant::now();
         let mut sums = Sums::default();
         let mut turn = 0;
@@ -138,7 +137,7 @@ impl Sender {
             let allowed = self.allowed(started, sums.flows);
             while sums.flows < allowed {
                 if sums.datagrams % CLOCK_DATAGRAMS == 0 {
-                    now_ms = Timestamp::now().as_millisecond();
+                    now_ms = schemas::clock::machine_now_ms();
                 }
                 let exporter = &mut self.exporters[turn];
                 let (payload, contents) = self.pool.next(
@@ -245,9 +244,9 @@ mod tests {
                 seed: 5,
                 pool: 2_000,
             };
-            let before_ms = Timestamp::now().as_millisecond();
+            let before_ms = schemas::clock::machine_now_ms();
             let sent = Sender::new(&args).unwrap().send_all().unwrap();
-            let after_ms = Timestamp::now().as_millisecond();
+            let after_ms = schemas::clock::machine_now_ms();
             assert!(
                 sent.flows >= 150 && sent.flows < 150 + V5_RECORDS as u64,
                 "{protocol}: {sent:?}"

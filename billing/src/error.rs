@@ -89,6 +89,8 @@ pub enum BillingError {
     FreePlanCosts(PlanId),
     #[error("{0} is sold out")]
     OutOfStock(PlanId),
+    #[error("a new version of a price holds from today (UTC) or a later day on, not from {}", instant_text(*valid_from_ms))]
+    PriceInThePast { valid_from_ms: i64 },
     #[error("{price} holds from {} on", instant_text(*valid_from_ms))]
     PriceNotYet { price: PriceId, valid_from_ms: i64 },
     #[error("{what} cannot be dated back: {date} is before {today}, today there")]

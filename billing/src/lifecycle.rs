@@ -9,8 +9,10 @@ use analytics::UsageMode;
 use schemas::db::Database;
 use schemas::ids::SubscriptionId;
 use schemas::window::DAY_MS;
-use sqlx::Row as _;
+use serde_json::json;
+use sqlx::{AnyConnection, Row as _};
 
+use crate::event::{self, EventType, NewEvent};
 use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
@@ -19,6 +21,8 @@ use crate::{BillingError, guard};
 
 /// A free plan ends after so long without anybody signing in or any traffic (F-26).
 pub const FREE_PLAN_IDLE_MS: i64 = 90 * DAY_MS;
+/// The customer is warned so long before.
+pub const FREE_PLAN_WARNING_MS: i64 = 14 * DAY_MS;
 /// How many things of a kind one call does at most; the next call does the rest.
 const AT_ONCE: i64 = 1_000;
 
@@ -116,8 +120,16 @@ async fn execute(
     Ok(())
 }
 
-/// Ends free plans whose customers have not signed in, and whose services have not sent or received anything, for
-/// [`FREE_PLAN_IDLE_MS`].
+/// What a look at free plans did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IdleFreePlans {
+    pub warned: usize,
+    pub ended: usize,
+}
+
+/// Warns the customers of free plans who have not signed in, and whose services have not sent or received anything, for
+/// [`FREE_PLAN_IDLE_MS`] but [`FREE_PLAN_WARNING_MS`], and ends the plan when that has passed since the warning: nobody loses
+/// one unwarned, even where billing was off meanwhile.
 ///
 /// # Errors
 /// When the database or usage cannot be read.
@@ -125,8 +137,8 @@ pub async fn end_idle_free_plans<U: crate::UsageSource>(
     database: &Database,
     usage: &U,
     now_ms: i64,
-) -> Result<usize, BillingError> {
-    let since_ms = now_ms - FREE_PLAN_IDLE_MS;
+) -> Result<IdleFreePlans, BillingError> {
+    let since_ms = now_ms - (FREE_PLAN_IDLE_MS - FREE_PLAN_WARNING_MS);
     let idle = due(
         database,
         "SELECT s.id FROM subscriptions s JOIN phases p ON p.subscription_id = s.id JOIN plans l ON l.id = p.plan_id \
@@ -135,15 +147,22 @@ pub async fn end_idle_free_plans<U: crate::UsageSource>(
          ORDER BY s.id LIMIT $2",
         since_ms,
     );
-    let mut ended = 0;
+    let mut done = IdleFreePlans::default();
     for id in idle.await? {
         let mut connection = database.pool().acquire().await?;
         let contract = crate::subscription::contract(&mut connection, id).await?;
+        // Of this idle stretch: whoever was back after a warning is idle for longer than that before the next.
+        let warned_at_ms = warned_at_ms(&mut connection, id, now_ms - FREE_PLAN_IDLE_MS).await?;
         drop(connection);
+        let is_over = warned_at_ms.is_some_and(|warned_at_ms| warned_at_ms + FREE_PLAN_WARNING_MS <= now_ms);
+        if warned_at_ms.is_some() && !is_over {
+            continue;
+        }
+        let from_ms = if is_over { now_ms - FREE_PLAN_IDLE_MS } else { since_ms };
         // Usage stays when retention has removed its flows.
         let query = UsageQuery {
             service: (*contract.service).clone(),
-            from_ms: since_ms,
+            from_ms,
             to_ms: now_ms,
             mode: UsageMode::Sum,
             excluded: Vec::new(),
@@ -153,12 +172,44 @@ pub async fn end_idle_free_plans<U: crate::UsageSource>(
             continue;
         }
         let mut transaction = database.begin_write().await?;
-        let reason = "the free plan was not used for 90 days";
-        change::cancel(&mut transaction, id, End::Now, reason, "billing", now_ms).await?;
+        if is_over {
+            let reason = "the free plan was not used for 90 days";
+            change::cancel(&mut transaction, id, End::Now, reason, "billing", now_ms).await?;
+            done.ended += 1;
+        } else {
+            let subscription = &contract.subscription;
+            let warning = NewEvent {
+                event_type: EventType::FreeTierInactive,
+                customer: Some(subscription.customer),
+                subject: id.to_string(),
+                payload: json!({
+                    "service": subscription.service, "service_name": contract.service.name,
+                    "ends_at_ms": now_ms + FREE_PLAN_WARNING_MS,
+                }),
+            };
+            event::publish(&mut transaction, warning, now_ms).await?;
+            done.warned += 1;
+        }
         transaction.commit().await?;
-        ended += 1;
     }
-    Ok(ended)
+    Ok(done)
+}
+
+/// When the customer was last warned, after `after_ms`.
+async fn warned_at_ms(
+    connection: &mut AnyConnection,
+    id: SubscriptionId,
+    after_ms: i64,
+) -> Result<Option<i64>, BillingError> {
+    let row = sqlx::query(
+        "SELECT max(created_at_ms) FROM events WHERE event_type = $1 AND subject = $2 AND created_at_ms > $3",
+    )
+    .bind(EventType::FreeTierInactive.name())
+    .bind(id.to_string())
+    .bind(after_ms)
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
 }
 
 async fn due(database: &Database, sql: &'static str, now_ms: i64) -> Result<Vec<SubscriptionId>, BillingError> {
@@ -229,19 +280,34 @@ mod tests {
         .unwrap();
         let id = begin().await.unwrap();
 
-        // Signed in on 1 February, and something was sent on 1 March: 90 days from then on it is idle.
+        // Signed in on 1 February, and something was sent on 1 March and, after a warning, on 20 May: 76 days from then on
+        // is warned again, and 14 days after that it ends.
         world.usage.add(service.id, "2026-03-01T00:00:00Z", 0, 1);
-        for (now, ended) in [
-            ("2026-04-15T00:00:00Z", 0),
-            ("2026-05-29T00:00:00Z", 0),
-            ("2026-05-31T00:00:00Z", 1),
-            ("2026-06-30T00:00:00Z", 0),
+        world.usage.add(service.id, "2026-05-20T00:00:00Z", 0, 1);
+        for (now, warned, ended) in [
+            ("2026-04-15T00:00:00Z", 0, 0),
+            ("2026-05-17T00:00:00Z", 1, 0),
+            ("2026-05-18T00:00:00Z", 0, 0),
+            ("2026-05-31T00:00:00Z", 0, 0),
+            ("2026-08-03T00:00:00Z", 0, 0),
+            // Billing was off for a while: late, but with all the days of the warning.
+            ("2026-08-25T00:00:00Z", 1, 0),
+            ("2026-09-07T23:59:00Z", 0, 0),
+            ("2026-09-08T00:00:00Z", 0, 1),
+            ("2026-10-30T00:00:00Z", 0, 0),
         ] {
             let done = end_idle_free_plans(&world.database, &world.usage, ms(now))
                 .await
                 .unwrap();
-            assert_eq!(done, ended, "{now}");
+            assert_eq!((done.warned, done.ended), (warned, ended), "{now}");
         }
+        let warnings = event::list(pool, event::EventFilter::default(), 50).await.unwrap();
+        let warnings: Vec<_> = warnings
+            .iter()
+            .filter(|event| event.event_type == EventType::FreeTierInactive)
+            .map(|event| event.payload["ends_at_ms"].as_i64().unwrap())
+            .collect();
+        assert_eq!(warnings, [ms("2026-09-08T00:00:00Z"), ms("2026-05-31T00:00:00Z")]);
         assert_eq!(subscription(pool, id).await.unwrap().state, State::Ended);
     }
 }

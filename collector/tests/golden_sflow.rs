@@ -8,6 +8,7 @@ mod oracle;
 use collector::counts::Counter;
 use collector::decode::sflow::{SflowCheckpoint, SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
+use oracle::beside::{GOLDEN, needs};
 use oracle::{golden, tshark, udp_payloads_of_pcap};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -81,6 +82,7 @@ fn routed(base: Flow, next_hop: &str, src_mask: u8, dst_mask: u8) -> Flow {
 
 #[test]
 fn vflow_samples_with_switch_and_router_records() {
+    needs!(GOLDEN);
     let decoded = decode(&mut decoder(), &golden("vflow/sflow_top_1.bin"));
     let base = |in_if, out_if| flow("24.3.64.33", 1, 4_096, in_if, out_if, 255);
     let https = |src, dst, port| Ends(src, 443, dst, port);
@@ -130,6 +132,7 @@ fn vflow_samples_with_switch_and_router_records() {
 
 #[test]
 fn goflow2_expanded_samples_on_a_vlan() {
+    needs!(GOLDEN);
     let decoded = decode(&mut decoder(), &golden("goflow2/sflow_TestExpandedSFlowDecode_2.bin"));
     let base = |in_if, out_if, vlan| Flow {
         in_vlan: vlan,
@@ -171,6 +174,7 @@ fn goflow2_expanded_samples_on_a_vlan() {
 
 #[test]
 fn goflow2_ping_seen_at_its_output() {
+    needs!(GOLDEN);
     let mut decoder = decoder();
     let decoded = decode(&mut decoder, &golden("goflow2/sflow_TestSFlowDecode_1.bin"));
     let expected = Flow {
@@ -200,6 +204,7 @@ fn goflow2_ping_seen_at_its_output() {
 
 #[test]
 fn tcpdump_expanded_sample_with_gateway_record() {
+    needs!(GOLDEN);
     let payloads = udp_payloads_of_pcap(&golden("tcpdump/sflow_expanded.pcap"));
     assert_eq!(payloads.len(), 1);
     let decoded = decode(&mut decoder(), &payloads[0]);
@@ -235,6 +240,7 @@ fn inner(cells: &[String]) -> Vec<String> {
 
 #[test]
 fn tshark_reads_the_same() {
+    needs!(GOLDEN);
     let mut datagrams = vec![
         golden("vflow/sflow_top_1.bin"),
         golden("goflow2/sflow_TestExpandedSFlowDecode_2.bin"),
@@ -286,6 +292,7 @@ fn tshark_reads_the_same() {
 
 #[test]
 fn sflow_parser_frames_the_same_samples() {
+    needs!(GOLDEN);
     for name in [
         "vflow/sflow_top_1.bin",
         "goflow2/sflow_TestExpandedSFlowDecode_2.bin",
@@ -633,6 +640,7 @@ fn seeds() -> Vec<Vec<u8>> {
 
 #[test]
 fn ten_thousand_hostile_datagrams() {
+    needs!(GOLDEN);
     let seeds = seeds();
     let words_of_evil = [
         0u32,

@@ -10,7 +10,6 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use collector::counts::Counter;
@@ -24,6 +23,11 @@ use schemas::flow::{Flow, Metered};
 use schemas::metering::{Enricher, ExporterConfig, MeterMode, MeteringConfig, TunnelMode};
 use schemas::window::{WindowStart, spread};
 
+#[path = "support/beside.rs"]
+#[allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part")]
+mod beside;
+use beside::TELEMETRY_CASES;
+
 /// The service that the captures' prefixes are assigned to.
 const SERVICE: u32 = 1;
 /// 2010-01-01T00:00:00Z.
@@ -32,20 +36,10 @@ const VALID_FROM_MS: i64 = 1_262_304_000_000;
 const NOON_MS: i64 = 1_795_953_600_000;
 
 fn capture(name: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("EZSCALE_TELEMETRY_CASES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases/telemetry"),
-        PathBuf::from,
-    );
-    if !folder.is_dir() {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "captures of telemetry cases not found at {}: set EZSCALE_TELEMETRY_CASES to their folder",
-            folder.display()
-        );
-        eprintln!("{name} LEFT OUT: no captures at {}", folder.display());
+    if TELEMETRY_CASES.leaves_out(&format!("telemetry_cases::{name}")) {
         return None;
     }
+    let folder = TELEMETRY_CASES.folder();
     let entries = std::fs::read_dir(&folder).expect("the folder of captures can be listed");
     let mut found = entries
         .map(|entry| entry.expect("an entry of the folder").path())

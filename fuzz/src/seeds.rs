@@ -2,6 +2,9 @@
 //!
 //! `seeds FOLDER` writes them to FOLDER/TARGET; `fuzz/run seeds` keeps the fewest that cover as much.
 
+#[path = "../../collector/tests/support/beside.rs"]
+#[allow(dead_code, unused_imports, unused_macros, reason = "tests use the rest")]
+mod beside;
 #[path = "../../collector/tests/support/golden.rs"]
 #[expect(dead_code, reason = "the collector's tests use more of it")]
 mod golden;

@@ -256,6 +256,16 @@ impl Action {
         &mut self.transaction
     }
 
+    /// The connection with who acts, for what records itself.
+    pub(crate) fn parts(&mut self) -> (&mut AnyConnection, Actor<'_>) {
+        let actor = Actor {
+            name: &self.actor,
+            user: Some(self.user),
+            ip: &self.ip,
+        };
+        (&mut self.transaction, actor)
+    }
+
     /// Notes what is done, to what, with the values before and after.
     pub(crate) async fn record(
         &mut self,

@@ -31,7 +31,7 @@ async fn receive(
     let Some(gateway) = known.and_then(|name| state.gateways().get(name).ok()) else {
         return (StatusCode::NOT_FOUND, "this gateway is not configured here\n");
     };
-    let real_now_ms = jiff::Timestamp::now().as_millisecond();
+    let real_now_ms = schemas::clock::machine_now_ms();
     match payment::receive_webhook(state.db(), gateway, &headers, &body, real_now_ms, state.now_ms()).await {
         Ok(Received::Counted) => (StatusCode::OK, "counted\n"),
         Ok(Received::Repeated) => (StatusCode::OK, "known\n"),

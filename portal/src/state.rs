@@ -96,7 +96,7 @@ impl std::fmt::Debug for AppState {
 
 impl AppState {
     pub fn new(options: Options) -> AppState {
-        AppState::with_clock(options, Timestamp::now)
+        AppState::with_clock(options, schemas::clock::machine_now)
     }
 
     /// With another clock than the system's; sessions, periods and projections follow it.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
 
@@ -270,7 +269,7 @@ impl Database {
             sqlx::query("INSERT INTO schema_migrations (version, name, applied_at_ms) VALUES ($1, $2, $3)")
                 .bind(version)
                 .bind(name)
-                .bind(Timestamp::now().as_millisecond())
+                .bind(crate::clock::machine_now_ms())
                 .execute(&mut *transaction)
                 .await
                 .map_err(fail())?;

@@ -1,16 +1,17 @@
 //! `ezscale attack`: windows of a service that are told on invoices and not charged.
 
+use anyhow::Context as _;
 use billing::exclusion::{self, Exclusion};
 use clap::Subcommand;
 use jiff::Timestamp;
+use schemas::db::Database;
 use schemas::ids::{ExclusionId, ServiceId};
 use schemas::inventory;
-use schemas::window::instant_text;
 use serde_json::json;
 
 use super::audit::{COMMAND_LINE, note};
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -40,6 +41,17 @@ enum Command {
     List {
         /// Of one service (svc_N) [default: all]
         service: Option<ServiceId>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a flag
+    Show {
+        /// The flag (exc_N)
+        exclusion: ExclusionId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -69,32 +81,42 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 "reason": made.reason}});
             note(&mut transaction, "usage.exclude", &made.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
-            println!("{}", made.id);
+            say!("{}", made.id);
         }
-        Command::List { service, data } => {
+        Command::List { service, format, data } => {
             let (_, database) = data.open_database().await?;
-            let mut all: Vec<Exclusion> = Vec::new();
-            let services = match service {
-                Some(service) => vec![inventory::service(database.pool(), service).await?],
-                None => inventory::services(database.pool()).await?,
-            };
-            for service in services {
-                all.extend(exclusion::exclusions_of(database.pool(), service.id).await?);
-            }
-            all.sort_by_key(|exclusion| std::cmp::Reverse(exclusion.from_ms));
-            let mut listing = Listing::new(&["id", "service", "from", "to", "reason", "by", "reversed"]);
-            for exclusion in all {
+            let columns = ["id", "service", "from", "to", "reason", "created_by", "revoked_at"];
+            let mut listing = Listing::new(columns.map(text));
+            for exclusion in all(&database, service).await? {
                 listing.row([
-                    exclusion.id.to_string(),
-                    exclusion.service.to_string(),
-                    instant_text(exclusion.from_ms),
-                    instant_text(exclusion.to_ms),
-                    exclusion.reason,
-                    exclusion.created_by,
-                    exclusion.revoked_at_ms.map(instant_text).unwrap_or_default(),
+                    shown(exclusion.id),
+                    shown(exclusion.service),
+                    at(exclusion.from_ms),
+                    at(exclusion.to_ms),
+                    exclusion.reason.into(),
+                    exclusion.created_by.into(),
+                    exclusion.revoked_at_ms.map(at).into(),
                 ]);
             }
-            listing.print("nothing is flagged");
+            listing.print(format, "nothing is flagged")?;
+        }
+        Command::Show {
+            exclusion,
+            format,
+            data,
+        } => {
+            let (_, database) = data.open_database().await?;
+            let found = all(&database, None).await?.into_iter().find(|one| one.id == exclusion);
+            let found = found.with_context(|| format!("no flag {exclusion}: `ezscale attack list` lists them"))?;
+            Record::new()
+                .field(text("id"), shown(found.id))
+                .field(text("service"), shown(found.service))
+                .field(text("from"), at(found.from_ms))
+                .field(text("to"), at(found.to_ms))
+                .field(text("reason"), found.reason)
+                .field(text("created_by"), found.created_by)
+                .field(text("revoked_at"), found.revoked_at_ms.map(at))
+                .print(format)?;
         }
         Command::Revoke { exclusion, data } => {
             let (_, database) = data.open_database().await?;
@@ -107,4 +129,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What was flagged of one service or of all, the latest time first.
+async fn all(database: &Database, service: Option<ServiceId>) -> anyhow::Result<Vec<Exclusion>> {
+    let services = match service {
+        Some(service) => vec![inventory::service(database.pool(), service).await?],
+        None => inventory::services(database.pool()).await?,
+    };
+    let mut all: Vec<Exclusion> = Vec::new();
+    for service in services {
+        all.extend(exclusion::exclusions_of(database.pool(), service.id).await?);
+    }
+    all.sort_by_key(|exclusion| std::cmp::Reverse(exclusion.from_ms));
+    Ok(all)
 }

@@ -1,13 +1,13 @@
 //! `ezscale audit`: who did what.
 
+use anyhow::Context as _;
 use billing::audit::{self, Actor, AuditFilter, Entry, Risk};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::ids::AuditId;
-use schemas::window::instant_text;
 
 use crate::options::Data;
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 /// Who acts where nobody has signed in.
 pub(crate) const COMMAND_LINE: Actor<'_> = Actor {
@@ -26,6 +26,15 @@ pub(crate) struct Args {
 enum Command {
     /// List what was done, latest first
     List(List),
+    /// Show an entry
+    Show {
+        /// The entry (aud_N)
+        entry: AuditId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 #[derive(clap::Args, Debug)]
@@ -53,20 +62,17 @@ struct List {
     before: Option<AuditId>,
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=audit::MAX_PAGE))]
     limit: i64,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     data: Data,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let Command::List(list) = args.command;
+    let list = match args.command {
+        Command::List(list) => list,
+        Command::Show { entry, format, data } => return show(entry, format, &data).await,
+    };
     let (_, database) = list.data.open_database().await?;
     let filter = AuditFilter {
         actor: list.actor.as_deref(),
@@ -78,25 +84,46 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         before: list.before,
     };
     let entries = audit::list(database.pool(), filter, list.limit).await?;
-    if list.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&entries)?);
-        return Ok(());
-    }
-    let mut listing = Listing::new(&["entry", "at", "actor", "from", "action", "subject", "risk", "change"]);
+    let columns = ["id", "at", "actor", "user", "ip", "action", "subject", "risk", "change"];
+    let mut listing = Listing::new(columns.map(text));
     for entry in entries {
         listing.row([
-            entry.id.to_string(),
-            instant_text(entry.at_ms),
-            entry.actor,
-            entry.ip,
-            entry.action,
-            entry.subject,
-            entry.risk.name().to_owned(),
-            entry.change.to_string(),
+            shown(entry.id),
+            at(entry.at_ms),
+            entry.actor.into(),
+            entry.user.map(shown).into(),
+            entry.ip.into(),
+            entry.action.into(),
+            entry.subject.into(),
+            entry.risk.name().into(),
+            entry.change.into(),
         ]);
     }
-    listing.print("nothing was recorded");
-    Ok(())
+    listing.print(list.format, "nothing was recorded")
+}
+
+async fn show(entry: AuditId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    // Entries have consecutive ids: the one before the next.
+    let filter = AuditFilter {
+        before: Some(AuditId(entry.0.saturating_add(1))),
+        ..AuditFilter::default()
+    };
+    let found = audit::list(database.pool(), filter, 1).await?.pop();
+    let found = found
+        .filter(|found| found.id == entry)
+        .with_context(|| format!("no audit entry {entry}: `ezscale audit list` lists them"))?;
+    Record::new()
+        .field(text("id"), shown(found.id))
+        .field(text("at"), at(found.at_ms))
+        .field(text("actor"), found.actor)
+        .field(text("user"), found.user.map(shown))
+        .field(text("ip"), found.ip)
+        .field(text("action"), found.action)
+        .field(text("subject"), found.subject)
+        .field(text("risk"), found.risk.name())
+        .field(text("change"), found.change)
+        .print(format)
 }
 
 /// Records what a command did.

@@ -3,13 +3,12 @@
 use anyhow::{Context as _, bail};
 use billing::audit::Risk;
 use clap::Subcommand;
-use jiff::Timestamp;
 use schemas::table::Storage;
 
 use super::audit::note_risk;
 use crate::backup;
 use crate::options::{Data, now_ms};
-use crate::output::{Listing, byte_count};
+use crate::output::{Cell, Format, Listing, byte_count, bytes, number, text};
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -40,6 +39,8 @@ pub(crate) struct Place {
 enum Command {
     /// List the backups
     List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         to: Place,
         #[command(flatten)]
@@ -69,7 +70,7 @@ enum Command {
 
 impl Place {
     fn open(&self, data: &Data) -> anyhow::Result<Storage> {
-        let config = data.read()?.backup;
+        let config = data.read_config()?.backup;
         let to = self.to.as_ref().or(config.url.as_ref());
         let to = to.context("where to? Name it with --to, or set url in the [backup] section of the configuration")?;
         backup::open_place(to, &config)
@@ -79,17 +80,17 @@ impl Place {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         None => write(&args).await,
-        Some(Command::List { to, data }) => list(&to.open(&data)?),
+        Some(Command::List { format, to, data }) => list(&to.open(&data)?, format),
         Some(Command::Verify { name, to, data }) => {
             let place = to.open(&data)?;
             tokio::task::spawn_blocking(move || verify(&place, name.as_deref())).await?
         }
         Some(Command::Prune { keep, to, data }) => {
             let place = to.open(&data)?;
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = schemas::clock::machine_now_ms();
             let keep = usize::try_from(keep)?;
             let (backups, files) = tokio::task::spawn_blocking(move || backup::prune(&place, keep, now_ms)).await??;
-            println!("{backups} backups removed, with {files} files of tables");
+            say!("{backups} backups removed, with {files} files of tables");
             Ok(())
         }
     }
@@ -103,7 +104,7 @@ async fn write(args: &Args) -> anyhow::Result<()> {
         key_file: args.with_key.then_some(&key_file),
         with_tables: !args.without_tables,
     };
-    let done = backup::write(&config, &database, &place, options, Timestamp::now())
+    let done = backup::write(&config, &database, &place, options, schemas::clock::machine_now())
         .await
         .with_context(|| format!("back up to {}", place.url()))?;
     let made = &done.backup;
@@ -120,12 +121,12 @@ async fn write(args: &Args) -> anyhow::Result<()> {
     let risk = if args.with_key { Risk::High } else { Risk::Normal };
     note_risk(&mut transaction, "backup.create", &made.name, change, risk, now_ms).await?;
     transaction.commit().await?;
-    println!("backup {} in {}, read back and compared", made.name, place.url());
-    println!("  database  {}", byte_count(database_bytes));
+    say!("backup {} in {}, read back and compared", made.name, place.url());
+    say!("  database  {}", byte_count(database_bytes));
     if args.without_tables {
-        println!("  tables    left out");
+        say!("  tables    left out");
     } else {
-        println!(
+        say!(
             "  tables    {} files, {}; {} of them new, {}",
             made.table_files().count(),
             byte_count(made.table_bytes()),
@@ -134,12 +135,12 @@ async fn write(args: &Args) -> anyhow::Result<()> {
         );
     }
     if made.has_key() {
-        println!(
+        say!(
             "  key       {} is in it: who has this backup can read the secrets",
             key_file.path().display()
         );
     } else {
-        println!(
+        say!(
             "  key       not in it: keep a copy of {} elsewhere (key {})",
             key_file.path().display(),
             made.secret_keys.join(", ")
@@ -148,38 +149,47 @@ async fn write(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(place: &Storage) -> anyhow::Result<()> {
-    let columns = ["backup", "version", "database", "files", "tables", "key"];
-    let mut listing = Listing::new(&columns).right(2).right(3).right(4);
+fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
+    let mut listing = Listing::new([
+        text("name"),
+        text("version"),
+        bytes("database_bytes"),
+        number("table_files"),
+        bytes("table_bytes"),
+        text("has_key"),
+    ]);
     for name in backup::list(place)? {
         match backup::read(place, Some(&name)) {
             Ok(made) => listing.row([
-                name,
-                made.product_version.clone(),
-                byte_count(made.parts.get("database").map_or(0, |part| part.size_bytes)),
-                made.table_files().count().to_string(),
-                byte_count(made.table_bytes()),
-                if made.has_key() { "in it" } else { "apart" }.to_owned(),
+                name.into(),
+                made.product_version.as_str().into(),
+                made.parts.get("database").map_or(0, |part| part.size_bytes).into(),
+                made.table_files().count().into(),
+                made.table_bytes().into(),
+                made.has_key().into(),
             ]),
-            Err(error) => {
-                let none = String::new;
-                listing.row([name, format!("DAMAGED: {error:#}"), none(), none(), none(), none()]);
-            }
+            Err(error) => listing.row([
+                name.into(),
+                format!("DAMAGED: {error:#}").into(),
+                Cell::Absent,
+                Cell::Absent,
+                Cell::Absent,
+                Cell::Absent,
+            ]),
         }
     }
-    listing.print(&format!("no backups in {}", place.url()));
-    Ok(())
+    listing.print(format, &format!("no backups in {}", place.url()))
 }
 
 fn verify(place: &Storage, name: Option<&str>) -> anyhow::Result<()> {
     let found = backup::verify(place, name)?;
     for problem in &found.problems {
-        println!("{problem}");
+        say!("{problem}");
     }
     if found.backups == 0 {
         bail!("there is no backup in {}", place.url());
     }
-    println!(
+    say!(
         "{} backups, {} files, {}: {} problems",
         found.backups,
         found.files,

@@ -1,6 +1,6 @@
 //! `ezscale budget`: what customers want to spend in a month at most.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use billing::budget::{self, NewBudget, Status, Thresholds};
 use billing::usage::MeteredUsage;
 use clap::Subcommand;
@@ -15,6 +15,7 @@ use schemas::window::instant_text;
 use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::options::{Data, now_ms, open_current};
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -24,10 +25,19 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// List the budgets that are set
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Show a customer's budget and what was spent of it
     Show {
         /// Whose (cus_N)
         customer: CustomerId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -84,14 +94,15 @@ struct OneService {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Show { customer, data } => {
+        Command::List { format, data } => list(format, &data).await?,
+        Command::Show { customer, format, data } => {
             let (config, database) = data.open_database().await?;
             inventory::customer(database.pool(), customer).await?;
             let now_ms = now_ms(&database).await?;
             let usage = MeteredUsage::new(open_current(&config).await?, &config.metering());
             match budget::status(&database, &usage, customer, now_ms).await? {
-                Some(status) => print(&status),
-                None => println!("{customer} has no budget: set one with `ezscale budget set`"),
+                Some(status) => record(&status)?.print(format)?,
+                None => bail!("{customer} has no budget: set one with `ezscale budget set`"),
             }
         }
         Command::Set {
@@ -135,7 +146,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let budget = budget::unlock(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
             if let Some(until_ms) = budget.unlocked_until_ms {
-                println!("unlocked until {}", instant_text(until_ms));
+                say!("unlocked until {}", instant_text(until_ms));
             }
         }
     }
@@ -163,48 +174,64 @@ async fn exclude(one: OneService, is_excluded: bool) -> anyhow::Result<()> {
 async fn follow(config: &Config, database: &Database, customer: CustomerId, now_ms: i64) -> anyhow::Result<()> {
     let usage = MeteredUsage::new(open_current(config).await?, &config.metering());
     if let Some(looked) = budget::check(database, &usage, customer, now_ms).await? {
-        print(&looked.status);
+        record(&looked.status)?.print(ShowFormat::Table)?;
         for subscription in looked.held {
-            println!("suspended  {subscription}");
+            say!("suspended: {subscription}");
         }
         for subscription in looked.released {
-            println!("resumed    {subscription}");
+            say!("resumed: {subscription}");
         }
     }
     Ok(())
 }
 
-fn print(status: &Status) {
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let mut listing = Listing::new([
+        text("customer"),
+        text("name"),
+        money("amount"),
+        text("alert_percentages"),
+        text("suspends"),
+        number("reset_day"),
+        text("unlocked_until"),
+    ]);
+    for customer in inventory::customers(database.pool()).await? {
+        let Some(budget) = budget::budget(database.pool(), customer.id).await? else {
+            continue;
+        };
+        listing.row([
+            shown(customer.id),
+            customer.name.into(),
+            budget.amount.into(),
+            Cell::json(&budget.thresholds.percentages())?,
+            budget.suspends.into(),
+            budget.reset_day.get().into(),
+            budget.unlocked_until_ms.map(at).into(),
+        ]);
+    }
+    listing.print(format, "no budgets: set one with `ezscale budget set`")
+}
+
+fn record(status: &Status) -> anyhow::Result<Record> {
     let budget = &status.budget;
-    let percentages: Vec<String> = budget.thresholds.percentages().iter().map(i64::to_string).collect();
-    println!("budget     {}", budget.amount);
-    println!("spent      {}", status.spent);
-    println!("forecast   {}", status.forecast);
-    println!(
-        "cycle      {}, resets on day {} ({})",
-        status.cycle,
-        budget.reset_day.get(),
-        instant_text(status.cycle.end_ms)
-    );
-    println!("alerts     {} %", percentages.join(", "));
-    println!(
-        "when spent {}",
-        if budget.suspends {
-            "services are suspended"
-        } else {
-            "services keep running"
-        }
-    );
-    if status.is_unlocked {
-        println!("unlocked   until {}", instant_text(status.cycle.end_ms));
-    } else if status.is_exceeded() && budget.suspends {
-        println!(
-            "to unlock  {} of credit, or all open invoices paid",
-            status.unlock_amount()
-        );
-    }
-    if !status.excluded.is_empty() {
-        let excluded: Vec<String> = status.excluded.iter().map(ToString::to_string).collect();
-        println!("left out   {}", excluded.join(", "));
-    }
+    let is_locked = status.is_exceeded() && budget.suspends && !status.is_unlocked;
+    let excluded: Vec<String> = status.excluded.iter().map(ToString::to_string).collect();
+    Ok(Record::new()
+        .field(text("customer"), shown(budget.customer))
+        .field(money("budget"), budget.amount)
+        .field(money("spent"), status.spent)
+        .field(money("forecast"), status.forecast)
+        .field(text("cycle_start"), at(status.cycle.start_ms))
+        .field(text("cycle_end"), at(status.cycle.end_ms))
+        .field(number("reset_day"), budget.reset_day.get())
+        .field(text("alert_percentages"), Cell::json(&budget.thresholds.percentages())?)
+        .field(text("suspends"), budget.suspends)
+        .field(
+            text("unlocked_until"),
+            status.is_unlocked.then(|| at(status.cycle.end_ms)),
+        )
+        // Of credit to buy; all open invoices paid unlocks too.
+        .field(money("to_unlock"), is_locked.then(|| status.unlock_amount()))
+        .field(text("excluded_services"), Cell::json(&excluded)?))
 }

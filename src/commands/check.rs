@@ -2,15 +2,14 @@
 
 use analytics::truth::{self, Guess, TruthRow, Verdict, finding_text, percent_text};
 use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 use schemas::window::{HOUR_MS, instant_text};
-use serde_json::json;
 
 use crate::options::{Data, now_ms, open_current};
-use crate::output::{Listing, byte_count};
+use crate::output::{Format, Listing, at, bytes, number, ppm, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -32,17 +31,11 @@ enum Command {
         /// First instant after the range (RFC 3339); hours that are not over are left out [default: now]
         #[arg(long)]
         to: Option<Timestamp>,
-        #[arg(long, value_enum, default_value = "table")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
         data: Data,
     },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -70,115 +63,100 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     analytics.refresh_truth(&settings, now_ms).await?;
     let pass = analytics.judge_truth(&settings, from_ms, to_ms, now_ms).await?;
     if pass.interfaces_skipped > 0 {
-        eprintln!(
+        tell!(
             "warning: {} interfaces were left out: {} are compared in an hour",
             pass.interfaces_skipped,
             truth::INTERFACES_MAX
         );
     }
     let rows = analytics.truth(from_ms, to_ms).await?;
-    match format {
-        Format::Json => print_json(&rows, &settings.metering),
-        Format::Table => print_table(&rows, &settings.metering, settings.tolerance_percent),
+    list(&rows, &settings.metering, format)?;
+    if format == Format::Table && !rows.is_empty() {
+        print_findings(&rows, &settings.metering, settings.tolerance_percent);
     }
     Ok(())
 }
 
-fn print_json(rows: &[TruthRow], metering: &MeteringConfig) {
+fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow::Result<()> {
     let names = Names::new(metering);
-    let rows: Vec<serde_json::Value> = rows
-        .iter()
-        .map(|row| {
-            let (exporter, interface) = (
-                names.exporter(row.exporter),
-                names.interface(row.exporter, row.if_index),
-            );
-            json!({
-                "hour": instant_text(row.hour_start_ms),
-                "exporter": exporter,
-                "exporter_address": row.exporter.to_string(),
-                "interface": interface,
-                "if_index": row.if_index,
-                "direction": row.direction.name(),
-                "covered_seconds": row.covered_ms / 1000,
-                "counter_bytes": row.counter_bytes,
-                "metered_bytes": row.metered_bytes,
-                "bytes_scaled": row.bytes_scaled,
-                "samples": row.samples,
-                "sampling_rate": row.sampling_rate,
-                "ratio_ppm": row.ratio_ppm,
-                "bound_ppm": row.bound_ppm,
-                "verdict": row.verdict.name(),
-                "guess": row.guess.map(Guess::question),
-                "finding": row.is_finding().then(|| finding_text(row.ratio_ppm, &exporter, &interface, row.guess)),
-            })
-        })
-        .collect();
-    println!("{}", serde_json::Value::Array(rows));
-}
-
-fn print_table(rows: &[TruthRow], metering: &MeteringConfig, tolerance_percent: u32) {
-    let names = Names::new(metering);
-    let mut listing = Listing::new(&[
-        "hour",
-        "exporter",
-        "interface",
-        "direction",
-        "counter",
-        "metered",
-        "ratio",
-        "bound",
-        "verdict",
+    let mut listing = Listing::new([
+        text("hour"),
+        text("exporter"),
+        text("exporter_address"),
+        text("interface"),
+        number("if_index"),
+        text("direction"),
+        number("covered_seconds"),
+        bytes("counter_bytes"),
+        bytes("metered_bytes"),
+        bytes("bytes_scaled"),
+        number("samples"),
+        number("sampling_rate"),
+        ppm("ratio_ppm").or("-"),
+        ppm("bound_ppm").or("-"),
+        text("verdict"),
+        text("guess"),
+        text("finding"),
     ]);
-    for column in 4..8 {
-        listing = listing.right(column);
-    }
-    let mut findings = Vec::new();
     for row in rows {
         let (exporter, interface) = (
             names.exporter(row.exporter),
             names.interface(row.exporter, row.if_index),
         );
-        let verdict = match row.guess {
-            Some(guess) => format!("{}: {}", verdict_words(row.verdict), guess.question()),
-            None => verdict_words(row.verdict).to_owned(),
+        let finding = row
+            .is_finding()
+            .then(|| finding_text(row.ratio_ppm, &exporter, &interface, row.guess));
+        let verdict = match format {
+            Format::Table => verdict_words(row.verdict),
+            Format::Json | Format::Csv => row.verdict.name(),
         };
-        if row.is_finding() {
-            let text = finding_text(row.ratio_ppm, &exporter, &interface, row.guess);
-            findings.push(format!(
-                "{}  {text} ({}, ± {} %)",
-                instant_text(row.hour_start_ms),
-                row.direction.name(),
-                percent_text(row.bound_ppm)
-            ));
-        }
-        let known = |text: String| if row.has_ratio() { text } else { "-".to_owned() };
+        let has_ratio = row.has_ratio() || format != Format::Table;
         listing.row([
-            instant_text(row.hour_start_ms),
-            exporter,
-            interface,
-            row.direction.name().to_owned(),
-            byte_count(row.counter_bytes),
-            match row.verdict {
-                Verdict::NotSampled => "-".to_owned(),
-                _ => byte_count(row.metered_bytes),
-            },
-            known(format!("{} %", percent_text(row.ratio_ppm))),
-            known(format!("± {} %", percent_text(row.bound_ppm))),
-            verdict,
+            at(row.hour_start_ms),
+            exporter.into(),
+            shown(row.exporter),
+            interface.into(),
+            row.if_index.into(),
+            row.direction.name().into(),
+            (row.covered_ms / 1000).into(),
+            row.counter_bytes.into(),
+            row.metered_bytes.into(),
+            row.bytes_scaled.into(),
+            row.samples.into(),
+            row.sampling_rate.into(),
+            Some(row.ratio_ppm).filter(|_| has_ratio).into(),
+            Some(row.bound_ppm).filter(|_| has_ratio).into(),
+            verdict.into(),
+            row.guess.map(Guess::question).into(),
+            finding.into(),
         ]);
     }
-    let is_empty = rows.is_empty();
-    listing.print("nothing to compare: no interface reported counters in an hour of this range that is over");
-    if is_empty {
-        return;
+    listing.print(
+        format,
+        "nothing to compare: no interface reported counters in an hour of this range that is over",
+    )
+}
+
+fn print_findings(rows: &[TruthRow], metering: &MeteringConfig, tolerance_percent: u32) {
+    let names = Names::new(metering);
+    say!();
+    let mut count = 0;
+    for row in rows.iter().filter(|row| row.is_finding()) {
+        let (exporter, interface) = (
+            names.exporter(row.exporter),
+            names.interface(row.exporter, row.if_index),
+        );
+        say!(
+            "{}  {} ({}, ± {} %)",
+            instant_text(row.hour_start_ms),
+            finding_text(row.ratio_ppm, &exporter, &interface, row.guess),
+            row.direction.name(),
+            percent_text(row.bound_ppm)
+        );
+        count += 1;
     }
-    println!();
-    if findings.is_empty() {
-        println!("no findings beyond the bound and {tolerance_percent} %");
-    }
-    for finding in findings {
-        println!("{finding}");
+    if count == 0 {
+        say!("no findings beyond the bound and {tolerance_percent} %");
     }
 }
 

@@ -43,9 +43,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let clock = clock::of(&database).await?;
             let kind = if clock.is_test() { "test clock" } else { "system clock" };
-            println!("{} ({kind})", clock.now());
+            say!("{} ({kind})", clock.now());
             if let Some(stopped) = guard::stopped(database.pool()).await? {
-                println!("{stopped}");
+                say!("{stopped}");
             }
         }
         Command::Confirm { data } => {
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             guard::confirm(&mut transaction, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            println!("billing resumed at {}", instant_text(now_ms));
+            say!("billing resumed at {}", instant_text(now_ms));
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 );
             }
             clock::store(&database, to).await?;
-            println!("{to}");
+            say!("{to}");
         }
     }
     Ok(())

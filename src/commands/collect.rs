@@ -78,7 +78,7 @@ impl Running {
         let collector = Collector::start(&storage, config.collector.clone(), judged_by, assignments)
             .context("start the collector")?;
         for listening in collector.listening() {
-            println!("{} listening on {}", listening.kind, listening.address);
+            say!("{} listening on {}", listening.kind, listening.address);
         }
         let collector = Arc::new(collector);
         let analytics = Analytics::open(&storage)?;

@@ -31,10 +31,10 @@ enum Command {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Example => print!("{EXAMPLE}"),
+        Command::Example => say_part!("{EXAMPLE}"),
         Command::Check { file } => {
             let config = Config::read(&file)?;
-            println!(
+            say!(
                 "{}: ok, {} exporters configured",
                 file.display(),
                 config.exporters.len()
@@ -42,10 +42,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             let more = config.correcting().into_iter().chain(config.collection.words());
             let more = more.chain(config.retention.records.words());
             for line in config.reading().into_iter().chain(more) {
-                println!("{line}");
+                say!("{line}");
             }
         }
-        Command::Show { data } => print!("{}", toml::to_string(&data.config()?)?),
+        Command::Show { data } => say_part!("{}", toml::to_string(&data.read_config()?)?),
     }
     Ok(())
 }

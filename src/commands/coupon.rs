@@ -1,17 +1,17 @@
 //! `ezscale coupon`: what is taken off base prices.
 
 use anyhow::{Context as _, bail};
-use billing::catalog::{self, Discount, NewCoupon};
+use billing::catalog::{self, Coupon, Discount, NewCoupon};
 use clap::Subcommand;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::ids::{CouponId, PlanId};
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
-use schemas::window::instant_text;
 
+use super::audit::COMMAND_LINE;
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -25,6 +25,17 @@ enum Command {
     Add(Add),
     /// List coupons
     List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a coupon
+    Show {
+        /// The coupon (cpn_N)
+        coupon: CouponId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -71,7 +82,7 @@ struct Add {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add(add) => {
-            let (_, database) = add.data.open_database().await?;
+            let (_, database) = add.data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let discount = match (add.percent, add.amount) {
                 (Some(percent), None) => Discount::Percent(Percent::new(percent).context("--percent")?),
@@ -90,49 +101,81 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 expires_at_ms: add.expires.map(Timestamp::as_millisecond),
             };
             let mut transaction = database.begin_write().await?;
-            let made = catalog::create_coupon(&mut transaction, new, now_ms).await?;
+            let made = catalog::act::add_coupon(&mut transaction, new, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            println!("{}", made.id);
+            say!("{}", made.id);
         }
-        Command::List { data } => {
-            let (_, database) = data.open_database().await?;
-            let columns = [
-                "id", "code", "off", "months", "plan", "redeemed", "each", "expires", "archived",
-            ];
-            let mut listing = Listing::new(&columns).right(2).right(5);
-            for coupon in catalog::coupons(database.pool()).await? {
-                let redeemed = match coupon.max_redemptions {
-                    Some(limit) => format!("{} of {limit}", coupon.redeemed),
-                    None => coupon.redeemed.to_string(),
-                };
-                listing.row([
-                    coupon.id.to_string(),
-                    coupon.code,
-                    match coupon.discount {
-                        Discount::Percent(percent) => percent.to_string(),
-                        Discount::Amount(amount) => amount.to_string(),
-                    },
-                    coupon
-                        .months
-                        .map_or_else(|| "all".to_owned(), |months| months.to_string()),
-                    coupon.plan.map_or_else(|| "any".to_owned(), |plan| plan.to_string()),
-                    redeemed,
-                    coupon
-                        .per_customer
-                        .map_or_else(|| "any".to_owned(), |times| times.to_string()),
-                    coupon.expires_at_ms.map_or_else(String::new, instant_text),
-                    coupon.archived_at_ms.map_or_else(String::new, instant_text),
-                ]);
-            }
-            listing.print("no coupons: add one with `ezscale coupon add`");
-        }
+        Command::List { format, data } => list(format, &data).await?,
+        Command::Show { coupon, format, data } => show(coupon, format, &data).await?,
         Command::Archive { coupon, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            catalog::archive_coupon(&mut transaction, coupon, now_ms).await?;
+            catalog::act::archive_coupon(&mut transaction, coupon, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
     }
     Ok(())
+}
+
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let mut listing = Listing::new([
+        text("id"),
+        text("code"),
+        number("off_percent"),
+        money("off_amount"),
+        number("months").or("all"),
+        text("plan").or("any"),
+        number("redeemed"),
+        number("max_redemptions").or("any"),
+        number("per_customer").or("any"),
+        text("expires_at"),
+        text("archived_at"),
+    ]);
+    for coupon in catalog::coupons(database.pool()).await? {
+        let (percent, amount) = off(&coupon);
+        listing.row([
+            shown(coupon.id),
+            coupon.code.into(),
+            percent,
+            amount,
+            coupon.months.into(),
+            coupon.plan.map(shown).into(),
+            coupon.redeemed.into(),
+            coupon.max_redemptions.into(),
+            coupon.per_customer.into(),
+            coupon.expires_at_ms.map(at).into(),
+            coupon.archived_at_ms.map(at).into(),
+        ]);
+    }
+    listing.print(format, "no coupons: add one with `ezscale coupon add`")
+}
+
+async fn show(coupon: CouponId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let coupon = catalog::coupon(database.pool(), coupon).await?;
+    let (percent, amount) = off(&coupon);
+    Record::new()
+        .field(text("id"), shown(coupon.id))
+        .field(text("code"), coupon.code)
+        .field(number("off_percent"), percent)
+        .field(money("off_amount"), amount)
+        .field(number("months").or("all"), coupon.months)
+        .field(text("plan").or("any"), coupon.plan.map(shown))
+        .field(number("redeemed"), coupon.redeemed)
+        .field(number("max_redemptions").or("any number"), coupon.max_redemptions)
+        .field(number("per_customer").or("any number"), coupon.per_customer)
+        .field(text("created_at"), at(coupon.created_at_ms))
+        .field(text("expires_at").or("never"), coupon.expires_at_ms.map(at))
+        .field(text("archived_at"), coupon.archived_at_ms.map(at))
+        .print(format)
+}
+
+/// What it takes off: a percentage or an amount.
+fn off(coupon: &Coupon) -> (Cell, Cell) {
+    match coupon.discount {
+        Discount::Percent(percent) => (percent.value().into(), Cell::Absent),
+        Discount::Amount(amount) => (Cell::Absent, amount.into()),
+    }
 }

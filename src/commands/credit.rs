@@ -12,6 +12,7 @@ use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
 use crate::options::{Data, now_ms};
+use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -21,10 +22,19 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// List the customers that have credit, owe some, or have an automatic top-up
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Show a customer's credit and how it is topped up
     Show {
         /// Whose (cus_N)
         customer: CustomerId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -63,25 +73,8 @@ enum Command {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Show { customer, data } => {
-            let (_, database) = data.open_database().await?;
-            let mut connection = database.pool().acquire().await?;
-            let owner = inventory::customer(&mut *connection, customer).await?;
-            let balance = settlement::credit_balance(&mut *connection, customer, owner.currency).await?;
-            let available = settlement::available_credit(&mut connection, customer, owner.currency).await?;
-            println!("credit     {balance}");
-            if available != balance {
-                println!("to spend   {available} (the rest is promised to refunds)");
-            }
-            let paid_in = settlement::paid_in(&mut connection, customer, owner.currency).await?;
-            if paid_in != balance {
-                println!("paid in    {paid_in} (only this can be refunded: credit that was granted is not paid out)");
-            }
-            if let Some(due_ms) = settlement::credit_claim_due(&mut *connection, customer, owner.currency).await? {
-                println!("owed by    {}", instant_text(due_ms));
-            }
-            print_top_up(top_up::settings(&mut *connection, customer).await?.as_ref());
-        }
+        Command::List { format, data } => list(format, &data).await?,
+        Command::Show { customer, format, data } => show(customer, format, &data).await?,
         Command::Grant {
             customer,
             amount,
@@ -105,7 +98,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
             .await?;
             transaction.commit().await?;
-            println!("{granted}");
+            say!("{granted}");
         }
         Command::Topup {
             customer,
@@ -136,9 +129,73 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let mut connection = database.pool().acquire().await?;
+    let mut listing = Listing::new([
+        text("customer"),
+        text("name"),
+        money("credit"),
+        money("available"),
+        money("top_up_below"),
+        money("top_up_amount"),
+        text("top_up_enabled"),
+    ]);
+    for customer in inventory::customers(&mut *connection).await? {
+        let credit = settlement::credit_balance(&mut *connection, customer.id, customer.currency).await?;
+        let available = settlement::available_credit(&mut connection, customer.id, customer.currency).await?;
+        let top_up = top_up::settings(&mut *connection, customer.id).await?;
+        if credit.minor == 0 && top_up.is_none() {
+            continue;
+        }
+        listing.row([
+            shown(customer.id),
+            customer.name.into(),
+            credit.into(),
+            available.into(),
+            top_up.map(|top_up| top_up.threshold).into(),
+            top_up.map(|top_up| top_up.amount).into(),
+            top_up.map(|top_up| top_up.is_enabled).into(),
+        ]);
+    }
+    listing.print(format, "no customer has credit or an automatic top-up")
+}
+
+async fn show(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let mut connection = database.pool().acquire().await?;
+    let owner = inventory::customer(&mut *connection, customer).await?;
+    let credit = settlement::credit_balance(&mut *connection, customer, owner.currency).await?;
+    let available = settlement::available_credit(&mut connection, customer, owner.currency).await?;
+    let paid_in = settlement::paid_in(&mut connection, customer, owner.currency).await?;
+    let due_ms = settlement::credit_claim_due(&mut *connection, customer, owner.currency).await?;
+    let top_up = top_up::settings(&mut *connection, customer).await?;
+    Record::new()
+        .field(text("customer"), shown(customer))
+        .field(text("name"), owner.name)
+        .field(money("credit"), credit)
+        // The rest is promised to refunds.
+        .field(money("available"), available)
+        // Only this can be refunded: credit that was granted is not paid out.
+        .field(money("refundable"), paid_in)
+        .field(text("owed_by"), due_ms.map(at))
+        .field(money("top_up_below").or("none"), top_up.map(|top_up| top_up.threshold))
+        .field(money("top_up_amount"), top_up.map(|top_up| top_up.amount))
+        .field(text("top_up_enabled"), top_up.map(|top_up| top_up.is_enabled))
+        .field(number("top_up_declines"), top_up.map(|top_up| top_up.declines))
+        .field(
+            text("top_up_not_before"),
+            top_up
+                .map(|top_up| top_up.not_before_ms)
+                .filter(|&at_ms| at_ms > 0)
+                .map(at),
+        )
+        .print(format)
+}
+
 fn print_top_up(top_up: Option<&TopUp>) {
     let Some(top_up) = top_up else {
-        println!("top-up     none");
+        say!("top-up     none");
         return;
     };
     let state = match (top_up.is_enabled, top_up.declines) {
@@ -150,5 +207,5 @@ fn print_top_up(top_up: Option<&TopUp>) {
         (false, declines) if declines >= top_up::MAX_DECLINES => format!(", off after {declines} declines"),
         (false, _) => ", off".to_owned(),
     };
-    println!("top-up     {} below {}{state}", top_up.amount, top_up.threshold);
+    say!("top-up     {} below {}{state}", top_up.amount, top_up.threshold);
 }

@@ -3,13 +3,13 @@
 use anyhow::Context as _;
 use billing::vat;
 use billing::verification::{self, Request};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use schemas::ids::{CustomerId, EntityId};
 use schemas::inventory::{self, BillingProfile, NewCustomer};
 use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -78,13 +78,24 @@ enum Command {
     VatChecks {
         /// The customer (cus_N)
         customer: CustomerId,
-        #[arg(long, value_enum, default_value = "table")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
         data: Data,
     },
     /// List customers
     List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a customer with what invoices say and follow, and the services
+    Show {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -139,12 +150,6 @@ impl ProfileFields {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 /// Findings about VAT numbers that are listed at most.
 const CHECKS_SHOWN: i64 = 100;
 
@@ -171,7 +176,7 @@ async fn check_vat(customer: CustomerId, data: &Data) -> anyhow::Result<()> {
     let check = check.with_context(|| format!("{customer} has no VAT number of a member state of the Union"))?;
     let said = [&check.detail, &check.name, &check.consultation].map(String::as_str);
     let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
-    println!("{}: {} {}", check.vat_id, check.answer.name(), said.join(", "));
+    say!("{}: {} {}", check.vat_id, check.answer.name(), said.join(", "));
     Ok(())
 }
 
@@ -185,7 +190,7 @@ async fn accept_vat(customer: CustomerId, reason: &str, data: &Data) -> anyhow::
     let action = "customer.vat_accept";
     super::audit::note(&mut transaction, action, &customer.to_string(), change, now_ms).await?;
     transaction.commit().await?;
-    println!("{}: accepted", check.vat_id);
+    say!("{}: accepted", check.vat_id);
     Ok(())
 }
 
@@ -193,35 +198,98 @@ async fn list_vat_checks(customer: CustomerId, format: Format, data: &Data) -> a
     let (_, database) = data.open_database().await?;
     inventory::customer(database.pool(), customer).await?;
     let checks = vat::checks_of(database.pool(), customer, CHECKS_SHOWN).await?;
-    if let Format::Json = format {
-        println!("{}", serde_json::to_string(&checks)?);
-        return Ok(());
-    }
     let columns = [
-        "at",
-        "VAT number",
+        "checked_at",
+        "vat_id",
         "answer",
         "consultation",
         "name",
         "address",
         "detail",
-        "by",
+        "source",
     ];
-    let mut listing = Listing::new(&columns);
+    let mut listing = Listing::new(columns.map(text));
     for check in checks {
         listing.row([
-            instant_text(check.checked_at_ms),
-            check.vat_id,
-            check.answer.name().to_owned(),
-            check.consultation,
-            check.name,
-            check.address.replace('\n', ", "),
-            check.detail,
-            check.source,
+            at(check.checked_at_ms),
+            check.vat_id.into(),
+            check.answer.name().into(),
+            check.consultation.into(),
+            check.name.into(),
+            check.address.replace('\n', ", ").into(),
+            check.detail.into(),
+            check.source.into(),
         ]);
     }
-    listing.print("no VAT check of this customer yet");
-    Ok(())
+    listing.print(format, "no VAT check of this customer yet")
+}
+
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let columns = [
+        "id",
+        "name",
+        "email",
+        "email_verified",
+        "currency",
+        "time_zone",
+        "country",
+    ];
+    let mut listing = Listing::new(columns.map(text));
+    for customer in inventory::customers(database.pool()).await? {
+        listing.row([
+            shown(customer.id),
+            customer.name.as_str().into(),
+            customer.email.as_str().into(),
+            customer.email_verified_at_ms.is_some().into(),
+            shown(customer.currency),
+            customer.time_zone_name().into(),
+            customer.country.as_str().into(),
+        ]);
+    }
+    listing.print(format, "no customers: add one with `ezscale customer add`")
+}
+
+async fn show(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let customer = inventory::customer(database.pool(), customer).await?;
+    let mut services = Listing::new(["id", "name", "type", "site", "status"].map(text));
+    for service in inventory::services_of(database.pool(), customer.id).await? {
+        services.row([
+            shown(service.id),
+            service.name.into(),
+            service.service_type.into(),
+            service.site.into(),
+            service.status.name().into(),
+        ]);
+    }
+    let time_zone = customer.time_zone_name().to_owned();
+    let billing = customer.billing;
+    Record::new()
+        .field(text("id"), shown(customer.id))
+        .field(text("name"), customer.name)
+        .field(text("email"), customer.email)
+        .field(
+            text("email_verified_at").or("no"),
+            customer.email_verified_at_ms.map(at),
+        )
+        .field(text("currency"), shown(customer.currency))
+        .field(text("time_zone"), time_zone)
+        .field(text("country"), customer.country)
+        .field(text("entity"), shown(billing.entity))
+        .field(text("street"), billing.street)
+        .field(text("postal_code"), billing.postal_code)
+        .field(text("city"), billing.city)
+        .field(text("region"), billing.region)
+        .field(text("vat_id"), billing.vat_id)
+        .field(text("purchase_order"), billing.purchase_order)
+        .field(text("agreed_tax_percent"), customer.tax_rate.value())
+        .field(text("tax_exempt_reason"), billing.tax_exempt_reason)
+        .field(text("prices_include_tax"), billing.prices_include_tax)
+        .field(text("pools_usage"), billing.pools_usage)
+        .field(text("created_at"), at(customer.created_at_ms))
+        .list("services", services)
+        .print(format)
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -235,7 +303,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             tax_rate,
             data,
         } => {
-            let (_, database) = data.open_database().await?;
+            let (_, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let new = NewCustomer {
                 name: &name,
@@ -248,7 +316,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
             transaction.commit().await?;
-            println!("{}", customer.id);
+            say!("{}", customer.id);
         }
         Command::Email { customer, email, data } => {
             let (_, database) = data.open_database().await?;
@@ -268,9 +336,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .await?;
             transaction.commit().await?;
             match request {
-                Request::Mailed => println!("{after}: a link to verify it is on its way"),
-                Request::Verified => println!("{after}: verified"),
-                Request::TooMany { until_ms } => println!(
+                Request::Mailed => say!("{after}: a link to verify it is on its way"),
+                Request::Verified => say!("{after}: verified"),
+                Request::TooMany { until_ms } => say!(
                     "{after}: enough links were mailed; the customer can ask for one after {}",
                     instant_text(until_ms)
                 ),
@@ -284,28 +352,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::VatCheck { customer, data } => check_vat(customer, &data).await?,
         Command::VatAccept { customer, reason, data } => accept_vat(customer, &reason, &data).await?,
         Command::VatChecks { customer, format, data } => list_vat_checks(customer, format, &data).await?,
-        Command::List { data } => {
-            let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["id", "name", "email", "verified", "currency", "time zone", "country"]);
-            for customer in inventory::customers(database.pool()).await? {
-                let time_zone = customer.time_zone_name().to_owned();
-                listing.row([
-                    customer.id.to_string(),
-                    customer.name,
-                    customer.email,
-                    if customer.email_verified_at_ms.is_some() {
-                        "yes"
-                    } else {
-                        "no"
-                    }
-                    .to_owned(),
-                    customer.currency.to_string(),
-                    time_zone,
-                    customer.country,
-                ]);
-            }
-            listing.print("no customers: add one with `ezscale customer add`");
-        }
+        Command::List { format, data } => list(format, &data).await?,
+        Command::Show { customer, format, data } => show(customer, format, &data).await?,
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! `ezscale dunning`: invoices that are not paid, and how far their collection has come.
 
+use anyhow::Context as _;
 use billing::dunning;
 use clap::Subcommand;
-use schemas::ids::CustomerId;
-use schemas::window::instant_text;
+use schemas::ids::{CustomerId, InvoiceId};
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -27,6 +27,17 @@ enum Command {
         /// Only those with no automatic step left: write off, terminate or wait
         #[arg(long)]
         exhausted: bool,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show how far the collection of an invoice has come, and what follows
+    Show {
+        /// The invoice (inv_N)
+        invoice: InvoiceId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -38,17 +49,19 @@ enum Command {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (customer, overdue, exhausted, data) = match args.command {
+    let (customer, overdue, exhausted, format, data) = match args.command {
         Command::List {
             customer,
             overdue,
             exhausted,
+            format,
             data,
-        } => (customer, overdue, exhausted, data),
+        } => (customer, overdue, exhausted, format, data),
+        Command::Show { invoice, format, data } => return show(invoice, format, &data).await,
         Command::Terms { data } => {
             let (_, database) = data.open_database().await?;
             for line in dunning::terms(database.pool()).await?.words() {
-                println!("{line}");
+                say!("{line}");
             }
             return Ok(());
         }
@@ -60,28 +73,56 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         exhausted,
         overdue_at_ms: overdue.then_some(now_ms),
     };
-    let columns = [
-        "invoice", "number", "customer", "name", "open", "due", "done", "declined", "next",
-    ];
-    let mut listing = Listing::new(&columns).right(4).right(7);
+    let mut listing = Listing::new([
+        text("invoice"),
+        text("number"),
+        text("customer"),
+        text("name"),
+        money("open"),
+        text("due_at"),
+        text("done"),
+        number("declines"),
+        text("next_at").or("decide"),
+    ]);
     for one in dunning::list(database.pool(), filter).await? {
-        let done = match (one.progress, one.progress.done_to_day()) {
-            (dunning::Progress::NONE, _) => "nothing yet".to_owned(),
-            (_, None) => "charged".to_owned(),
-            (_, Some(day)) => format!("day {day}"),
-        };
         listing.row([
-            one.invoice.to_string(),
-            one.number,
-            one.customer.to_string(),
-            one.customer_name,
-            one.open.to_string(),
-            instant_text(one.due_at_ms),
-            done,
-            one.declines.to_string(),
-            one.next_at_ms.map_or("decide".to_owned(), instant_text),
+            shown(one.invoice),
+            one.number.into(),
+            shown(one.customer),
+            one.customer_name.into(),
+            one.open.into(),
+            at(one.due_at_ms),
+            done(one.progress).into(),
+            one.declines.into(),
+            one.next_at_ms.map(at).into(),
         ]);
     }
-    listing.print("no invoice is being collected");
-    Ok(())
+    listing.print(format, "no invoice is being collected")
+}
+
+fn done(progress: dunning::Progress) -> String {
+    match (progress, progress.done_to_day()) {
+        (dunning::Progress::NONE, _) => "nothing yet".to_owned(),
+        (_, None) => "charged".to_owned(),
+        (_, Some(day)) => format!("day {day}"),
+    }
+}
+
+async fn show(invoice: InvoiceId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let all = dunning::list(database.pool(), dunning::CollectionFilter::default()).await?;
+    let found = all.into_iter().find(|one| one.invoice == invoice);
+    let found =
+        found.with_context(|| format!("{invoice} is not being collected: `ezscale dunning list` lists what is"))?;
+    Record::new()
+        .field(text("invoice"), shown(found.invoice))
+        .field(text("number"), found.number)
+        .field(text("customer"), shown(found.customer))
+        .field(text("name"), found.customer_name)
+        .field(money("open"), found.open)
+        .field(text("due_at"), at(found.due_at_ms))
+        .field(text("done"), done(found.progress))
+        .field(number("declines"), found.declines)
+        .field(text("next_at").or("decide"), found.next_at_ms.map(at))
+        .print(format)
 }

@@ -5,7 +5,7 @@ use schemas::ids::EntityId;
 use schemas::inventory::{self, EntityProfile};
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,6 +17,8 @@ pub(crate) struct Args {
 enum Command {
     /// List entities
     List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
@@ -25,6 +27,8 @@ enum Command {
         /// The entity (ent_N)
         #[arg(default_value = "ent_1")]
         entity: EntityId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -100,41 +104,38 @@ impl Profile {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::List { data } => {
+        Command::List { format, data } => {
             let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["id", "name", "country", "vat number", "number prefix"]);
+            let mut listing = Listing::new(["id", "name", "country", "vat_id", "number_prefix"].map(text));
             for entity in inventory::entities(database.pool()).await? {
                 listing.row([
-                    entity.id.to_string(),
-                    entity.profile.name,
-                    entity.profile.country,
-                    entity.profile.vat_id,
-                    entity.profile.number_prefix,
+                    shown(entity.id),
+                    entity.profile.name.into(),
+                    entity.profile.country.into(),
+                    entity.profile.vat_id.into(),
+                    entity.profile.number_prefix.into(),
                 ]);
             }
-            listing.print("no entities");
+            listing.print(format, "no entities")?;
         }
-        Command::Show { entity, data } => {
+        Command::Show { entity, format, data } => {
             let (_, database) = data.open_database().await?;
             let entity = inventory::entity(database.pool(), entity).await?;
             let profile = entity.profile;
-            let mut listing = Listing::new(&["entity", &entity.id.to_string()]);
-            for (field, value) in [
-                ("name", profile.name),
-                ("street", profile.street),
-                ("postal code", profile.postal_code),
-                ("city", profile.city),
-                ("region", profile.region),
-                ("country", profile.country),
-                ("VAT number", profile.vat_id),
-                ("registration", profile.registration),
-                ("email", profile.email),
-                ("payment instructions", profile.payment_instructions),
-                ("number prefix", profile.number_prefix),
-            ] {
-                listing.row([field.to_owned(), value]);
-            }
-            listing.print("");
+            Record::new()
+                .field(text("id"), shown(entity.id))
+                .field(text("name"), profile.name)
+                .field(text("street"), profile.street)
+                .field(text("postal_code"), profile.postal_code)
+                .field(text("city"), profile.city)
+                .field(text("region"), profile.region)
+                .field(text("country"), profile.country)
+                .field(text("vat_id"), profile.vat_id)
+                .field(text("registration"), profile.registration)
+                .field(text("email"), profile.email)
+                .field(text("payment_instructions"), profile.payment_instructions)
+                .field(text("number_prefix"), profile.number_prefix)
+                .print(format)?;
         }
         Command::Set { entity, profile, data } => {
             let (_, database) = data.open_database().await?;
@@ -148,7 +149,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             transaction.commit().await?;
         }
         Command::Add { profile, data } => {
-            let (_, database) = data.open_database().await?;
+            let (_, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let profile = profile.over(EntityProfile::default());
@@ -163,7 +164,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
             .await?;
             transaction.commit().await?;
-            println!("{}", entity.id);
+            say!("{}", entity.id);
         }
     }
     Ok(())

@@ -5,11 +5,11 @@ use billing::event::webhook::Owner;
 use billing::event::{self, EventFilter, EventType, Replay};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::{CustomerId, EndpointId, EventId};
-use schemas::window::instant_text;
 
+use super::mail;
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -32,15 +32,19 @@ enum Command {
         before: Option<EventId>,
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=event::MAX_PAGE))]
         limit: i64,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
-    /// Print an event as JSON, with its deliveries
+    /// Show an event with its deliveries
     Show {
         event: EventId,
         /// Print its mail instead
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, conflicts_with = "format")]
         mail: Option<Form>,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -86,6 +90,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             event_type,
             before,
             limit,
+            format,
             data,
         } => {
             let (_, database) = data.open_database().await?;
@@ -94,33 +99,50 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 event_type,
                 before,
             };
-            let mut listing = Listing::new(&["event", "at", "type", "customer", "about", "deliveries"]);
+            let columns = ["id", "created_at", "type", "customer", "subject", "deliveries"];
+            let mut listing = Listing::new(columns.map(text));
             for event in event::list(database.pool(), filter, limit).await? {
                 listing.row([
-                    event.id.to_string(),
-                    instant_text(event.created_at_ms),
-                    event.event_type.to_string(),
-                    event.customer.map(|customer| customer.to_string()).unwrap_or_default(),
-                    event.subject,
-                    told(&event::deliveries_of(database.pool(), event.id).await?),
+                    shown(event.id),
+                    at(event.created_at_ms),
+                    shown(event.event_type),
+                    event.customer.map(shown).into(),
+                    event.subject.into(),
+                    told(&event::deliveries_of(database.pool(), event.id).await?).into(),
                 ]);
             }
-            listing.print("no events");
+            listing.print(format, "no events")?;
         }
-        Command::Show { event, mail, data } => {
+        Command::Show {
+            event,
+            mail,
+            format,
+            data,
+        } => {
             let (config, database) = data.open_database().await?;
-            let shown = event::event(database.pool(), event).await?;
+            let event = event::event(database.pool(), event).await?;
             if let Some(form) = mail {
-                let mail = event::preview(&database, &shown, &config.portal_url()).await?;
+                let mail = event::preview(&database, &event, &config.portal_url()).await?;
                 match form {
-                    Form::Text => print!("Subject: {}\n\n{}", mail.subject, mail.text),
-                    Form::Html => println!("{}", mail.html),
+                    Form::Text => say_part!("Subject: {}\n\n{}", mail.subject, mail.text),
+                    Form::Html => say!("{}", mail.html),
                 }
                 return Ok(());
             }
-            let deliveries = event::deliveries_of(database.pool(), event).await?;
-            let shown = serde_json::json!({ "event": shown, "deliveries": deliveries });
-            println!("{}", serde_json::to_string_pretty(&shown)?);
+            let mut deliveries = mail::listing();
+            for delivery in event::deliveries_of(database.pool(), event.id).await? {
+                deliveries.row(mail::cells(&delivery));
+            }
+            Record::new()
+                .field(text("id"), shown(event.id))
+                .field(text("type"), shown(event.event_type))
+                .field(text("customer"), event.customer.map(shown))
+                .field(text("subject"), event.subject)
+                .field(text("created_at"), at(event.created_at_ms))
+                .field(text("dispatched_at").or("not yet"), event.dispatched_at_ms.map(at))
+                .field(text("payload"), event.payload)
+                .list("deliveries", deliveries)
+                .print(format)?;
         }
         Command::Replay {
             first,
@@ -143,15 +165,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             let count = event::replay(&mut transaction, replay, endpoint, Owner::Anybody, now_ms).await?;
             transaction.commit().await?;
-            println!("{count} events are on their way to {endpoint}");
+            say!("{count} events are on their way to {endpoint}");
         }
         Command::Deliver { data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
-            println!(
+            say!(
                 "{} events dispatched; {} delivered, {} to retry, {} failed",
-                dispatched.events, delivered.sent, delivered.postponed, delivered.failed
+                dispatched.events,
+                delivered.sent,
+                delivered.postponed,
+                delivered.failed
             );
         }
         Command::Owner { email, data } => {
@@ -171,8 +196,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 transaction.commit().await?;
             }
             match event::owner_email(database.pool()).await? {
-                Some(email) => println!("{email}"),
-                None => println!("every admin is alerted: name one address with `ezscale event owner EMAIL`"),
+                Some(email) => say!("{email}"),
+                None => say!("every admin is alerted: name one address with `ezscale event owner EMAIL`"),
             }
         }
     }

@@ -1,4 +1,6 @@
-//! `ezscale exporter`: what is said about exporters' past.
+//! `ezscale exporter`: what is known of exporters, and what is said about their past.
+
+mod heard;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use super::audit::{COMMAND_LINE, note_risk};
 use crate::config::Config;
 use crate::jobs::apply_correction;
 use crate::options::{Data, load_assignments, load_metering, now_ms};
-use crate::output::{Listing, Progress, byte_count};
+use crate::output::{Cell, Format, Listing, Progress, ShowFormat, at, bytes, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -34,6 +36,22 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// List exporters: those that were heard, and those that are configured
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show an exporter with its observation domains
+    Show {
+        /// Its address as flows name it, or its configured name
+        exporter: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Re-read an exporter's stored flows of a time range under other settings, and let billing adjust
     ///
     /// Without --apply nothing is written: what each service would have sent and received is printed, as stored and as
@@ -43,7 +61,7 @@ enum Command {
     Correct(Box<Correct>),
     /// List what was corrected, latest first
     Corrections {
-        #[arg(long, value_enum, default_value = "table")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
         data: Data,
@@ -110,12 +128,6 @@ enum Direction {
     Both,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 impl Correct {
     fn settings(&self) -> CorrectionSettings {
         CorrectionSettings {
@@ -143,7 +155,9 @@ impl Correct {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Correct(correct) => run_correct(&correct).await,
-        Command::Corrections { format, data } => list(format, &data).await,
+        Command::Corrections { format, data } => list_corrections(format, &data).await,
+        Command::List { format, data } => heard::list(format, &data),
+        Command::Show { exporter, format, data } => heard::show(&exporter, format, &data),
     }
 }
 
@@ -158,7 +172,7 @@ async fn run_correct(args: &Correct) -> anyhow::Result<()> {
     };
     // A rehearsal's clock may be ahead of the wall's, and what arrives keeps its real time.
     let now_ms = now_ms(&database).await?;
-    correction.check(now_ms.max(Timestamp::now().as_millisecond()))?;
+    correction.check(now_ms.max(schemas::clock::machine_now_ms()))?;
     let analytics = Analytics::open(&config.open_storage()?)?;
     refuse_removed_flows(&analytics, &correction)?;
 
@@ -173,11 +187,11 @@ async fn run_correct(args: &Correct) -> anyhow::Result<()> {
     }
     print_effect(&effect, &database).await?;
     if effect.summary.flows_changed == 0 && !correction.settings.judges() {
-        println!("Nothing changes: the stored flows are as these settings make them.");
+        say!("Nothing changes: the stored flows are as these settings make them.");
         return Ok(());
     }
     let Some(reason) = args.reason.as_deref().filter(|_| args.apply) else {
-        println!("Nothing was written: run it again with --apply --reason TEXT to correct the stored flows.");
+        say!("Nothing was written: run it again with --apply --reason TEXT to correct the stored flows.");
         return Ok(());
     };
     let row = keep(&database, &correction, reason, &effect, now_ms).await?;
@@ -249,15 +263,18 @@ async fn apply(config: &Config, database: &Database, analytics: &Analytics, row:
     })?;
     progress.clear();
     let refresh = analytics.refresh_usage(|_| {}).await?;
-    println!(
+    say!(
         "{}: {} flows corrected in {} files, {} windows recomputed.",
-        row.id, summary.flows_changed, summary.files_rewritten, refresh.windows_recomputed
+        row.id,
+        summary.flows_changed,
+        summary.files_rewritten,
+        refresh.windows_recomputed
     );
-    println!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
+    say!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
     Ok(())
 }
 
-fn exporter_named(text: &str, metering: &MeteringConfig) -> anyhow::Result<Address> {
+pub(super) fn exporter_named(text: &str, metering: &MeteringConfig) -> anyhow::Result<Address> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -305,78 +322,74 @@ async fn print_effect(effect: &CorrectionEffect, database: &Database) -> anyhow:
             None => id.to_string(),
         }
     };
-    let mut listing = Listing::new(&["service", "in before", "in after", "out before", "out after"]);
-    for column in 1..=4 {
-        listing = listing.right(column);
-    }
+    let mut listing = Listing::new([
+        text("service"),
+        bytes("in_before"),
+        bytes("in_after"),
+        bytes("out_before"),
+        bytes("out_after"),
+    ]);
     let is_changed = |(_, (before, after)): &(&u32, &(Volume, Volume))| before != after;
     for (service, (before, after)) in effect.services.iter().filter(is_changed) {
         listing.row([
-            name_of(*service),
-            byte_count(before.bytes_in),
-            byte_count(after.bytes_in),
-            byte_count(before.bytes_out),
-            byte_count(after.bytes_out),
+            name_of(*service).into(),
+            before.bytes_in.into(),
+            after.bytes_in.into(),
+            before.bytes_out.into(),
+            after.bytes_out.into(),
         ]);
     }
-    listing.print("no service's volume changes");
+    listing.print(Format::Table, "no service's volume changes")?;
     let summary = effect.summary;
-    println!(
+    say!(
         "{} of {} flows change; {} had no known sampling rate, {} have none now.",
-        summary.flows_changed, summary.flows_judged, effect.unknown_rate_before, effect.unknown_rate_after
+        summary.flows_changed,
+        summary.flows_judged,
+        effect.unknown_rate_before,
+        effect.unknown_rate_after
     );
     Ok(())
 }
 
-async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+async fn list_corrections(format: Format, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
     let metering = config.metering();
     let names = Names::new(&metering);
     let mut rows = inventory::corrections(database.pool()).await?;
     rows.reverse();
-    if format == Format::Json {
-        let rows: Vec<_> = rows.iter().map(as_json).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
-    }
-    let mut listing = Listing::new(&[
-        "id", "exporter", "from", "to", "settings", "flows", "state", "by", "reason",
-    ])
-    .right(5);
+    let mut listing = Listing::new([
+        text("id"),
+        text("exporter"),
+        text("exporter_name"),
+        text("from"),
+        text("to"),
+        text("settings"),
+        number("files_rewritten"),
+        number("flows_changed"),
+        text("created_at"),
+        text("applied_at").or("pending"),
+        text("created_by"),
+        text("reason"),
+    ]);
     for row in rows {
+        let settings = match format {
+            Format::Json => Cell::json(&row.correction.settings)?,
+            Format::Table | Format::Csv => row.correction.settings.text().into(),
+        };
         listing.row([
-            row.id.to_string(),
-            names.exporter(row.correction.exporter),
-            instant_text(row.correction.from_ms),
-            instant_text(row.correction.to_ms),
-            row.correction.settings.text(),
-            row.flows_changed.to_string(),
-            if row.applied_at_ms.is_some() {
-                "applied"
-            } else {
-                "pending"
-            }
-            .to_owned(),
-            row.created_by,
-            row.reason,
+            shown(row.id),
+            shown(row.correction.exporter),
+            names.exporter(row.correction.exporter).into(),
+            at(row.correction.from_ms),
+            at(row.correction.to_ms),
+            settings,
+            row.files_rewritten.into(),
+            row.flows_changed.into(),
+            at(row.created_at_ms),
+            row.applied_at_ms.map(at).into(),
+            row.created_by.into(),
+            row.reason.into(),
         ]);
     }
-    listing.print("nothing was corrected");
-    Ok(())
-}
-
-fn as_json(row: &CorrectionRow) -> serde_json::Value {
-    json!({
-        "id": row.id,
-        "exporter": row.correction.exporter.to_string(),
-        "from": instant_text(row.correction.from_ms),
-        "to": instant_text(row.correction.to_ms),
-        "settings": row.correction.settings,
-        "reason": row.reason,
-        "created_by": row.created_by,
-        "created_at": instant_text(row.created_at_ms),
-        "applied_at": row.applied_at_ms.map(instant_text),
-        "files_rewritten": row.files_rewritten,
-        "flows_changed": row.flows_changed,
-    })
+    listing.print(format, "nothing was corrected")
 }

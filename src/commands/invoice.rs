@@ -7,7 +7,7 @@ use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, Invoice
 use billing::tax::{TaxAmount, Unsettled};
 use billing::usage::MeteredUsage;
 use billing::{BillingError, lifecycle};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -20,7 +20,7 @@ use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
 use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current};
-use crate::output::{Listing, Progress};
+use crate::output::{Cell, Format, Listing, Progress, Record, ShowFormat, at, money, number, shown, text};
 
 /// Invoices that closing lists one by one at most.
 const LISTED_MAX: usize = 100;
@@ -37,6 +37,8 @@ enum Command {
     Preview {
         #[arg(long)]
         customer: CustomerId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -52,6 +54,8 @@ enum Command {
     Show {
         /// Its id (inv_N) or number (INV-2026-000001)
         invoice: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -59,13 +63,15 @@ enum Command {
     List {
         #[arg(long)]
         customer: Option<CustomerId>,
-        #[arg(long, value_enum, default_value = "table")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
         data: Data,
     },
     /// List due usage that needs a confirmation, because too little of it was measured
     Unmeasured {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
@@ -92,37 +98,19 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-    Csv,
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Preview { customer, data } => {
-            let (config, database) = data.open_database().await?;
-            let now_ms = now_ms(&database).await?;
-            let usage = measured(&config).await?;
-            let drafts = invoice::preview(&database, &usage, customer, now_ms).await?;
-            if drafts.is_empty() {
-                println!("{customer} has no subscriptions: nothing is due");
-            }
-            for draft in &drafts {
-                print_draft(draft);
-            }
-        }
+        Command::Preview { customer, format, data } => preview(customer, format, &data).await?,
         Command::Close { customer, data } => close(customer, &data).await?,
-        Command::Show { invoice, data } => {
+        Command::Show { invoice, format, data } => {
             let (_, database) = data.open_database().await?;
             let held = match invoice.parse::<InvoiceId>() {
                 Ok(id) => invoice::held_invoice(database.pool(), id).await?,
                 Err(_) => None,
             };
             match held {
-                Some(held) => print_held(&held),
-                None => print_invoice(&find(&database, &invoice).await?),
+                Some(held) => print_held(&held, format)?,
+                None => print_invoice(&find(&database, &invoice).await?, format)?,
             }
         }
         Command::List { customer, format, data } => {
@@ -130,7 +118,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let held = invoice::held(database.pool(), customer).await?;
             list(&all_invoices(&database, customer).await?, &held, format)?;
         }
-        Command::Unmeasured { data } => list_unmeasured(&data).await?,
+        Command::Unmeasured { format, data } => list_unmeasured(format, &data).await?,
         Command::Confirm { customer, reason, data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = billing_now_ms(&config, &database).await?;
@@ -138,7 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let confirmed =
                 invoice::confirm_unmeasured(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            println!("{confirmed} periods of {customer} are finalised by the next close");
+            say!("{confirmed} periods of {customer} are finalised by the next close");
         }
         Command::Check { invoice, all: _, data } => check(invoice.as_deref(), &data).await?,
     }
@@ -181,7 +169,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     let usage = guarded_usage(&config, &database, analytics).await?;
     // Changes and ends that were set for a time before now, so that nothing is charged by terms that do not hold any more.
     for (subscription, error) in lifecycle::advance(&database, now_ms).await?.failed {
-        eprintln!("{subscription}: {:#}", anyhow::Error::from(error));
+        tell!("{subscription}: {:#}", anyhow::Error::from(error));
     }
     let closing = match customer {
         Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
@@ -196,18 +184,18 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
         if let Some(unsettled) = &open.unsettled {
-            eprintln!("{}: held, {}", open.customer, what_to_do(open.customer, unsettled));
+            tell!("{}: held, {}", open.customer, what_to_do(open.customer, unsettled));
             continue;
         }
         let advice = match open.reason.waits_for_a_person() {
             true => "close again when it is measured, or confirm it with `ezscale invoice confirm`",
             false => "close again later",
         };
-        eprintln!("{}: not closed, {}: {advice}", open.customer, open.reason);
+        tell!("{}: not closed, {}: {advice}", open.customer, open.reason);
     }
     let failed = closing.failed.len();
     for (customer, error) in closing.failed {
-        eprintln!("{customer}: {:#}", anyhow::Error::from(error));
+        tell!("{customer}: {:#}", anyhow::Error::from(error));
     }
     if failed > 0 {
         bail!("{failed} customers could not be closed");
@@ -215,33 +203,31 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn list_unmeasured(data: &Data) -> anyhow::Result<()> {
+async fn list_unmeasured(format: Format, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
-    let columns = [
-        "customer",
-        "name",
-        "due",
-        "from",
-        "measured",
-        "why",
-        "since",
-        "confirmed by",
-    ];
-    let mut listing = Listing::new(&columns).right(4);
+    let mut listing = Listing::new([
+        text("customer"),
+        text("name"),
+        text("due_at"),
+        text("from"),
+        number("measured_percent"),
+        text("reason"),
+        text("held_at"),
+        text("confirmed_by"),
+    ]);
     for waiting in invoice::unmeasured(database.pool()).await? {
         listing.row([
-            waiting.customer.to_string(),
-            waiting.customer_name,
-            instant_text(waiting.due_ms),
-            instant_text(waiting.period_start_ms),
-            format!("{} %", waiting.coverage_percent),
-            waiting.reason.to_string(),
-            instant_text(waiting.held_at_ms),
-            waiting.confirmed_by.unwrap_or_default(),
+            shown(waiting.customer),
+            waiting.customer_name.into(),
+            at(waiting.due_ms),
+            at(waiting.period_start_ms),
+            waiting.coverage_percent.into(),
+            shown(waiting.reason),
+            at(waiting.held_at_ms),
+            waiting.confirmed_by.into(),
         ]);
     }
-    listing.print("nothing that is due waits for a person");
-    Ok(())
+    listing.print(format, "nothing that is due waits for a person")
 }
 
 /// The invoices that were made, or how many and what they come to where there are more than anybody reads.
@@ -273,15 +259,14 @@ async fn print_closed(database: &Database, ids: &[InvoiceId]) -> anyhow::Result<
     }
     if made.len() <= LISTED_MAX {
         listed.reverse();
-        print_list(&listed, "no period has ended since the last close");
-        return Ok(());
+        return rows(&listed, &[]).print(Format::Table, "no period has ended since the last close");
     }
-    let mut listing = Listing::new(&["currency", "invoices", "total"]).right(1).right(2);
+    let mut listing = Listing::new([text("currency"), number("invoices"), money("total")]);
     for (currency, (count, sum)) in sums {
-        listing.row([currency.to_string(), count.to_string(), sum.to_string()]);
+        listing.row([shown(currency), count.into(), sum.into()]);
     }
-    listing.print("");
-    eprintln!("`ezscale invoice list` lists them");
+    listing.print(Format::Table, "")?;
+    tell!("`ezscale invoice list` lists them");
     Ok(())
 }
 
@@ -308,14 +293,14 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
         progress.set(done as u64 + 1);
     }
     progress.clear();
-    println!(
+    say!(
         "{} invoices, {} usage lines recomputed from flows: {equal} equal, {} differ",
         invoices.len(),
         equal as usize + differ.len(),
         differ.len()
     );
     for line in &differ {
-        println!("{line}");
+        say!("{line}");
     }
     if !differ.is_empty() {
         bail!(
@@ -348,14 +333,17 @@ fn what_to_do(customer: CustomerId, unsettled: &Unsettled) -> String {
     )
 }
 
-fn print_held(held: &HeldInvoice) {
-    println!("{}  {}  {}", held.id, held.customer, held.customer_name);
-    println!(
-        "held since {}, due {}: no number yet",
-        instant_text(held.held_at_ms),
-        instant_text(held.due_ms)
-    );
-    println!("{}", what_to_do(held.customer, &held.reason));
+fn print_held(held: &HeldInvoice, format: ShowFormat) -> anyhow::Result<()> {
+    Record::new()
+        .field(text("id"), shown(held.id))
+        .field(text("number").or("none yet"), Cell::Absent)
+        .field(text("customer"), shown(held.customer))
+        .field(text("customer_name"), held.customer_name.as_str())
+        .field(text("status"), "held")
+        .field(text("held_at"), at(held.held_at_ms))
+        .field(text("due_at"), at(held.due_ms))
+        .field(text("to_do"), what_to_do(held.customer, &held.reason))
+        .print(format)
 }
 
 fn date(at_ms: i64, zone: &str) -> String {
@@ -371,68 +359,104 @@ fn last_day(end_ms: i64, zone: &str) -> String {
     date(end_ms - 1, zone)
 }
 
-fn print_draft(draft: &Draft) {
+async fn preview(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let usage = measured(&config).await?;
+    let drafts = invoice::preview(&database, &usage, customer, now_ms).await?;
+    if let ShowFormat::Json = format {
+        let records = drafts.iter().map(draft_record);
+        return Record::print_all_json(&records.collect::<Vec<_>>());
+    }
+    if drafts.is_empty() {
+        say!("{customer} has no subscriptions: nothing is due");
+    }
+    for draft in &drafts {
+        draft_record(draft).print(format)?;
+        say!();
+    }
+    Ok(())
+}
+
+fn draft_record(draft: &Draft) -> Record {
     let state = if draft.is_complete() { "complete" } else { "so far" };
-    println!(
-        "{} {}  {} – {}  {state}",
-        draft.customer,
-        draft.customer_name,
-        date(draft.period_start_ms, &draft.time_zone),
-        last_day(draft.period_end_ms, &draft.time_zone)
-    );
-    print_lines(draft.lines.iter().map(|line| Shown {
+    let to_do = draft
+        .unsettled
+        .as_ref()
+        .map(|unsettled| what_to_do(draft.customer, unsettled));
+    let lines = draft.lines.iter().map(|line| Line {
         service: line.service,
         description: &line.description,
         quantity: line.quantity,
         unit: &line.unit,
         unit_price: line.unit_price,
         amount: line.amount,
-    }));
-    print_totals(draft.subtotal, &draft.taxes, draft.total);
-    if let Some(unsettled) = &draft.unsettled {
-        println!("{}", what_to_do(draft.customer, unsettled));
-    }
-    println!();
+    });
+    Record::new()
+        .field(text("customer"), shown(draft.customer))
+        .field(text("customer_name"), draft.customer_name.as_str())
+        .field(text("period_start"), date(draft.period_start_ms, &draft.time_zone))
+        .field(text("period_end"), last_day(draft.period_end_ms, &draft.time_zone))
+        .field(text("time_zone"), draft.time_zone.as_str())
+        .field(text("state"), state)
+        .field(money("subtotal"), draft.subtotal)
+        .field(money("total"), draft.total)
+        .field(text("to_do"), to_do)
+        .list("taxes", tax_rows(&draft.taxes))
+        .list("lines", line_rows(lines))
 }
 
-fn print_invoice(with_lines: &InvoiceWithLines) {
+fn print_invoice(with_lines: &InvoiceWithLines, format: ShowFormat) -> anyhow::Result<()> {
     let invoice = &with_lines.invoice;
-    println!(
-        "{} ({})  {}  {}",
-        invoice.number, invoice.id, invoice.customer, invoice.customer_name
-    );
-    println!(
-        "period {} – {} ({}), issued {}, due {}",
-        date(invoice.period_start_ms, &invoice.time_zone),
-        last_day(invoice.period_end_ms, &invoice.time_zone),
-        invoice.time_zone,
-        date(invoice.finalised_at_ms, &invoice.time_zone),
-        date(invoice.due_at_ms, &invoice.time_zone)
-    );
-    print_lines(with_lines.lines.iter().map(|line| Shown {
+    let zone = &invoice.time_zone;
+    let lines = with_lines.lines.iter().map(|line| Line {
         service: line.service,
         description: &line.description,
         quantity: line.quantity,
         unit: &line.unit,
         unit_price: line.unit_price,
         amount: line.amount,
-    }));
-    print_totals(invoice.subtotal, &with_lines.taxes, invoice.total);
-    if invoice.outstanding() != invoice.total {
-        println!("settled {}, outstanding {}", invoice.settled, invoice.outstanding());
-    }
+    });
+    Record::new()
+        .field(text("id"), shown(invoice.id))
+        .field(text("number"), invoice.number.as_str())
+        .field(text("kind"), invoice.kind.name())
+        .field(text("corrects"), invoice.corrects.map(shown))
+        .field(text("reason"), invoice.reason.as_str())
+        .field(text("customer"), shown(invoice.customer))
+        .field(text("customer_name"), invoice.customer_name.as_str())
+        .field(text("entity"), shown(invoice.entity))
+        .field(text("period_start"), date(invoice.period_start_ms, zone))
+        .field(text("period_end"), last_day(invoice.period_end_ms, zone))
+        .field(text("time_zone"), zone.as_str())
+        .field(text("issued"), date(invoice.finalised_at_ms, zone))
+        .field(text("due"), date(invoice.due_at_ms, zone))
+        .field(text("status"), invoice.status.name())
+        .field(money("subtotal"), invoice.subtotal)
+        .field(money("tax"), invoice.tax)
+        .field(money("total"), invoice.total)
+        .field(money("settled"), invoice.settled)
+        .field(money("outstanding"), invoice.outstanding())
+        .list("taxes", tax_rows(&with_lines.taxes))
+        .list("lines", line_rows(lines))
+        .print(format)
 }
 
-fn print_totals(subtotal: Money, taxes: &[TaxAmount], total: Money) {
-    print!("subtotal {subtotal}");
+fn tax_rows(taxes: &[TaxAmount]) -> Listing<4> {
+    let mut listing = Listing::new([text("tax"), number("rate_percent"), money("net"), money("amount")]);
     for tax in billing::tax::merged(taxes) {
-        print!(", {} {}", tax.rule.name, tax.tax);
+        listing.row([
+            tax.rule.name.as_str().into(),
+            tax.rule.rate.value().into(),
+            tax.net.into(),
+            tax.tax.into(),
+        ]);
     }
-    println!(", total {total}");
+    listing
 }
 
 /// What is printed of a line, drafted or final.
-struct Shown<'a> {
+struct Line<'a> {
     service: Option<ServiceId>,
     description: &'a str,
     quantity: Decimal,
@@ -441,95 +465,104 @@ struct Shown<'a> {
     amount: Money,
 }
 
-fn print_lines<'a>(lines: impl Iterator<Item = Shown<'a>>) {
-    let columns = ["#", "service", "line", "quantity", "unit", "rate", "amount"];
-    let mut listing = Listing::new(&columns).right(0).right(3).right(5).right(6);
+fn line_rows<'a>(lines: impl Iterator<Item = Line<'a>>) -> Listing<7> {
+    let mut listing = Listing::new([
+        number("position"),
+        text("service"),
+        text("description"),
+        number("quantity"),
+        text("unit"),
+        number("unit_price"),
+        money("amount"),
+    ]);
     for (index, line) in lines.enumerate() {
         listing.row([
-            (index + 1).to_string(),
-            line.service.map_or_else(String::new, |service| service.to_string()),
-            line.description.to_owned(),
-            line.quantity.normalize().to_string(),
-            line.unit.to_owned(),
-            line.unit_price.normalize().to_string(),
-            line.amount.to_string(),
+            (index + 1).into(),
+            line.service.map(shown).into(),
+            line.description.into(),
+            line.quantity.into(),
+            line.unit.into(),
+            line.unit_price.into(),
+            line.amount.into(),
         ]);
     }
-    listing.print("no lines");
+    listing
 }
 
 /// Held invoices have an id and no amounts yet: their tax is not known.
 fn list(invoices: &[Invoice], held: &[HeldInvoice], format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Table => {
-            print_list(invoices, "no invoices: close a period with `ezscale invoice close`");
-            for held in held {
-                eprintln!(
-                    "{} of {} is held, {}",
-                    held.id,
-                    held.customer,
-                    what_to_do(held.customer, &held.reason)
-                );
-            }
-        }
-        Format::Csv => print!("{}", invoice::export_csv(invoices)?),
-        Format::Json => {
-            let invoiced = invoices.iter().map(|invoice| {
-                let row = serde_json::json!({
-                    "id": invoice.id,
-                    "number": invoice.number,
-                    "customer": invoice.customer,
-                    "currency": invoice.currency,
-                    "period_start": date(invoice.period_start_ms, &invoice.time_zone),
-                    "period_end": date(invoice.period_end_ms, &invoice.time_zone),
-                    "status": invoice.status,
-                    "subtotal_minor": invoice.subtotal.minor,
-                    "tax_minor": invoice.tax.minor,
-                    "total_minor": invoice.total.minor,
-                });
-                (invoice.id, row)
-            });
-            let waiting = held.iter().map(|held| {
-                let row = serde_json::json!({
-                    "id": held.id,
-                    "number": null,
-                    "customer": held.customer,
-                    "currency": null,
-                    "period_start": null,
-                    "period_end": null,
-                    "status": "held",
-                    "reason": held.reason.to_string(),
-                    "subtotal_minor": null,
-                    "tax_minor": null,
-                    "total_minor": null,
-                });
-                (held.id, row)
-            });
-            let mut rows: Vec<_> = invoiced.chain(waiting).collect();
-            rows.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-            let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-            println!("{}", serde_json::to_string(&rows)?);
-        }
+    rows(invoices, held).print(format, "no invoices: close a period with `ezscale invoice close`")?;
+    for held in held.iter().filter(|_| format == Format::Table) {
+        tell!(
+            "{} of {} is held, {}",
+            held.id,
+            held.customer,
+            what_to_do(held.customer, &held.reason)
+        );
     }
     Ok(())
 }
 
-fn print_list(invoices: &[Invoice], empty: &str) {
-    let mut listing = Listing::new(&["number", "id", "customer", "name", "period", "status", "total"]).right(6);
-    for invoice in invoices {
-        listing.row([
-            invoice.number.clone(),
-            invoice.id.to_string(),
-            invoice.customer.to_string(),
-            invoice.customer_name.clone(),
-            format!(
-                "{} – {}",
-                date(invoice.period_start_ms, &invoice.time_zone),
-                last_day(invoice.period_end_ms, &invoice.time_zone)
-            ),
-            invoice.status.name().to_owned(),
-            invoice.total.to_string(),
-        ]);
+/// The latest first, as they come.
+fn rows(invoices: &[Invoice], held: &[HeldInvoice]) -> Listing<13> {
+    let mut listing = Listing::new([
+        text("id"),
+        text("number").or("none yet"),
+        text("kind"),
+        text("customer"),
+        text("customer_name"),
+        text("period_start"),
+        text("period_end"),
+        text("status"),
+        money("subtotal"),
+        money("tax"),
+        money("total"),
+        money("outstanding"),
+        text("reason"),
+    ]);
+    let invoiced = invoices.iter().map(|invoice| {
+        let cells = [
+            shown(invoice.id),
+            invoice.number.as_str().into(),
+            invoice.kind.name().into(),
+            shown(invoice.customer),
+            invoice.customer_name.as_str().into(),
+            date(invoice.period_start_ms, &invoice.time_zone).into(),
+            last_day(invoice.period_end_ms, &invoice.time_zone).into(),
+            invoice.status.name().into(),
+            invoice.subtotal.into(),
+            invoice.tax.into(),
+            invoice.total.into(),
+            invoice.outstanding().into(),
+            invoice.reason.as_str().into(),
+        ];
+        (invoice.id, cells)
+    });
+    let waiting = held.iter().map(|held| {
+        let none = Cell::Absent;
+        let cells = [
+            shown(held.id),
+            none.clone(),
+            "invoice".into(),
+            shown(held.customer),
+            held.customer_name.as_str().into(),
+            none.clone(),
+            none.clone(),
+            "held".into(),
+            none.clone(),
+            none.clone(),
+            none.clone(),
+            none,
+            held.reason.to_string().into(),
+        ];
+        (held.id, cells)
+    });
+    let mut all: Vec<_> = invoiced.chain(waiting).collect();
+    if !held.is_empty() {
+        all.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
     }
-    listing.print(empty);
+    for (_, cells) in all {
+        listing.row(cells);
+    }
+    listing
 }

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod approval;
 pub(crate) mod attack;
 pub(crate) mod audit;
 pub(crate) mod backup;
@@ -16,10 +17,14 @@ pub(crate) mod dunning;
 pub(crate) mod entity;
 pub(crate) mod event;
 pub(crate) mod exporter;
+pub(crate) mod init;
+pub(crate) mod interface;
 pub(crate) mod invoice;
 pub(crate) mod ledger;
+pub(crate) mod mail;
 pub(crate) mod payment;
 pub(crate) mod plan;
+pub(crate) mod price;
 pub(crate) mod query;
 pub(crate) mod refund;
 pub(crate) mod replay;
@@ -27,6 +32,7 @@ pub(crate) mod restore;
 pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod service;
+pub(crate) mod shell;
 pub(crate) mod simulate;
 pub(crate) mod storage;
 pub(crate) mod subscription;

@@ -11,13 +11,12 @@ use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
-use schemas::window::instant_text;
 use serde_json::json;
 use sqlx::Row as _;
 
 use super::audit::{self, COMMAND_LINE};
 use crate::options::{Data, billing_now_ms, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -34,6 +33,8 @@ enum Command {
         customer: Option<CustomerId>,
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=500))]
         limit: i64,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
@@ -41,6 +42,8 @@ enum Command {
     Show {
         /// The payment (pay_N)
         payment: PaymentId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -48,6 +51,8 @@ enum Command {
     Methods {
         /// The customer (cus_N)
         customer: CustomerId,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
@@ -134,60 +139,31 @@ fn paid_for(text: &str) -> Result<PaidFor, String> {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::List { customer, limit, data } => {
+        Command::List {
+            customer,
+            limit,
+            format,
+            data,
+        } => list(customer, limit, format, &data).await?,
+        Command::Show { payment, format, data } => {
             let (_, database) = data.open_database().await?;
-            let filter = PaymentFilter {
-                customer,
-                ..PaymentFilter::default()
-            };
-            let mut listing = Listing::new(&[
-                "payment",
-                "customer",
-                "for",
-                "gateway",
-                "amount",
-                "state",
-                "created",
-                "value date",
-                "what",
-            ])
-            .right(4);
-            for payment in payment::list(database.pool(), filter, limit).await? {
-                listing.row([
-                    payment.id.to_string(),
-                    payment.customer.to_string(),
-                    payment
-                        .purpose
-                        .invoice()
-                        .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
-                    payment.gateway.to_string(),
-                    payment.amount.to_string(),
-                    state_of(&payment),
-                    instant_text(payment.created_at_ms),
-                    payment.value_date().map_or(String::new(), |date| date.to_string()),
-                    payment.error,
-                ]);
-            }
-            listing.print("no payments: charge an invoice with `ezscale payment charge`");
+            show(&database, payment, format).await?;
         }
-        Command::Show { payment, data } => {
+        Command::Methods { customer, format, data } => {
             let (_, database) = data.open_database().await?;
-            show(&database, payment).await?;
-        }
-        Command::Methods { customer, data } => {
-            let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["method", "gateway", "kind", "label", "expires", "default"]);
+            let columns = ["id", "gateway", "kind", "label", "expires", "is_default"];
+            let mut listing = Listing::new(columns.map(text));
             for method in method::methods(database.pool(), customer).await? {
                 listing.row([
-                    method.id.to_string(),
-                    method.gateway.to_string(),
-                    method.kind,
-                    method.label,
-                    method.expires,
-                    if method.is_default { "yes" } else { "" }.to_owned(),
+                    shown(method.id),
+                    shown(method.gateway),
+                    method.kind.into(),
+                    method.label.into(),
+                    method.expires.into(),
+                    method.is_default.into(),
                 ]);
             }
-            listing.print("no payment methods: customers save them in the portal");
+            listing.print(format, "no payment methods: customers save them in the portal")?;
         }
         Command::Charge { invoice, method, data } => {
             let (config, database) = data.open_database().await?;
@@ -269,7 +245,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
             .await?;
             transaction.commit().await?;
-            println!("{payment} reversed: {}", reversal.amount);
+            say!("{payment} reversed: {}", reversal.amount);
         }
         Command::Reconcile { at, data } => {
             let (config, database) = data.open_database().await?;
@@ -277,9 +253,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let gateways = config.gateways(&database).await?;
             let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let done = payment::reconcile(&database, &gateways, now_ms).await?;
-            println!(
+            say!(
                 "{} looked up, {} settled, {} retried, {} errors, {} events",
-                done.looked_for, done.settled, done.asked_again, done.errors, done.events
+                done.looked_for,
+                done.settled,
+                done.asked_again,
+                done.errors,
+                done.events
             );
         }
     }
@@ -329,9 +309,9 @@ async fn owner(database: &Database, invoice: InvoiceId) -> anyhow::Result<(Custo
 fn print_state(payment: &Payment) {
     let Payment { id, state, error, .. } = payment;
     match (error.is_empty(), payment.action_url.is_empty()) {
-        (true, true) => println!("{id} {state}"),
-        (true, false) => println!("{id} {state} {}", payment.action_url),
-        (false, _) => println!("{id} {state}: {error}"),
+        (true, true) => say!("{id} {state}"),
+        (true, false) => say!("{id} {state} {}", payment.action_url),
+        (false, _) => say!("{id} {state}: {error}"),
     }
 }
 
@@ -343,62 +323,87 @@ fn state_of(payment: &Payment) -> String {
     }
 }
 
-async fn show(database: &Database, id: PaymentId) -> anyhow::Result<()> {
-    let payment = payment::payment(database.pool(), id).await?;
-    let reversal = payment::reversal_of(database.pool(), &payment).await?;
-    let optional_ms = |at_ms: Option<i64>| at_ms.map_or("-".to_owned(), instant_text);
-    let value_date = payment.value_date().map_or("-".to_owned(), |date| date.to_string());
-    for (name, value) in [
-        ("payment", payment.id.to_string()),
-        ("customer", payment.customer.to_string()),
-        (
-            "for",
-            payment
-                .purpose
-                .invoice()
-                .map_or("top-up".to_owned(), |invoice| invoice.to_string()),
-        ),
-        ("amount", payment.amount.to_string()),
-        ("gateway", payment.gateway.to_string()),
-        ("reference", payment.reference.clone().unwrap_or("-".to_owned())),
-        ("state", state_of(&payment)),
-        ("error", payment.error),
-        ("key", payment.idempotency_key),
-        ("asked", payment.calls.to_string()),
-        ("created", instant_text(payment.created_at_ms)),
-        ("paid", optional_ms(payment.paid_at_ms)),
-        ("value date", value_date),
-        ("looked for at", optional_ms(payment.check_at_ms)),
-        ("note", payment.note),
-    ] {
-        println!("{name:14} {value}");
+async fn list(customer: Option<CustomerId>, limit: i64, format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let filter = PaymentFilter {
+        customer,
+        ..PaymentFilter::default()
+    };
+    let mut listing = Listing::new([
+        text("id"),
+        text("customer"),
+        text("invoice").or("top-up"),
+        text("gateway"),
+        money("amount"),
+        text("state"),
+        text("created_at"),
+        text("value_date"),
+        text("reference"),
+        text("error"),
+    ]);
+    for payment in payment::list(database.pool(), filter, limit).await? {
+        listing.row([
+            shown(payment.id),
+            shown(payment.customer),
+            payment.purpose.invoice().map(shown).into(),
+            shown(payment.gateway),
+            payment.amount.into(),
+            state_of(&payment).into(),
+            at(payment.created_at_ms),
+            payment.value_date().map(shown).into(),
+            payment.reference.into(),
+            payment.error.into(),
+        ]);
     }
-    if let Some(reversal) = reversal {
-        println!(
-            "{:14} {} {} by {}: {}",
-            "reversed",
-            instant_text(reversal.reversed_at_ms),
-            reversal.amount,
-            reversal.created_by,
-            reversal.reason
-        );
+    listing.print(format, "no payments: charge an invoice with `ezscale payment charge`")
+}
+
+async fn show(database: &Database, id: PaymentId, format: ShowFormat) -> anyhow::Result<()> {
+    let payment = payment::payment(database.pool(), id).await?;
+    let mut reversals = Listing::new([text("reversed_at"), money("amount"), text("created_by"), text("reason")]);
+    if let Some(reversal) = payment::reversal_of(database.pool(), &payment).await? {
+        reversals.row([
+            at(reversal.reversed_at_ms),
+            reversal.amount.into(),
+            reversal.created_by.into(),
+            reversal.reason.into(),
+        ]);
     }
     let mut connection = database.pool().acquire().await?;
     let standing = billing::refund::standing(&mut connection, id).await?;
     drop(connection);
-    println!("{:14} {}", "refunded", standing.refunded);
-    println!("{:14} {}", "left to refund", standing.left);
+    let mut refunds = Listing::new([text("id"), money("amount"), text("state"), text("reason")]);
     for refund in payment::refunds_of(database.pool(), id).await? {
-        println!(
-            "{:14} {} {} {}",
-            refund.id.to_string(),
-            refund.amount,
-            refund.state,
-            refund.reason
-        );
+        refunds.row([
+            shown(refund.id),
+            refund.amount.into(),
+            shown(refund.state),
+            refund.reason.into(),
+        ]);
     }
+    Record::new()
+        .field(text("id"), shown(payment.id))
+        .field(text("customer"), shown(payment.customer))
+        .field(text("invoice").or("top-up"), payment.purpose.invoice().map(shown))
+        .field(money("amount"), payment.amount)
+        .field(text("gateway"), shown(payment.gateway))
+        .field(text("reference"), payment.reference.as_deref())
+        .field(text("state"), state_of(&payment))
+        .field(text("error"), payment.error.as_str())
+        .field(text("idempotency_key"), payment.idempotency_key.as_str())
+        .field(number("calls"), payment.calls)
+        .field(text("created_at"), at(payment.created_at_ms))
+        .field(text("paid_at"), payment.paid_at_ms.map(at))
+        .field(text("value_date"), payment.value_date().map(shown))
+        .field(text("checked_at"), payment.check_at_ms.map(at))
+        .field(text("note"), payment.note.as_str())
+        .field(money("refunded"), standing.refunded)
+        .field(money("left_to_refund"), standing.left)
+        .list("reversals", reversals)
+        .list("refunds", refunds)
+        .print(format)?;
     if payment.gateway != GatewayName::Manual && payment.state.is_open() {
-        println!("processing: `ezscale payment reconcile` looks it up at the gateway");
+        tell!("processing: `ezscale payment reconcile` looks it up at the gateway");
     }
     Ok(())
 }

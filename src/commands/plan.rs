@@ -1,7 +1,7 @@
 //! `ezscale plan`: the catalog.
 
 use analytics::UsageMode;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use billing::catalog::{
     self, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Plan, PlanEdit, PlanKind, QuotaUnit, Spec, Terms,
 };
@@ -12,11 +12,12 @@ use rust_decimal::Decimal;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
-use serde_json::json;
 
+use super::audit::COMMAND_LINE;
+use super::price;
 use crate::commands::audit;
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Record, ShowFormat, at, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -30,6 +31,17 @@ enum Command {
     Add(Add),
     /// List plans and prices
     List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a plan with its prices
+    Show {
+        /// The plan (pln_N)
+        plan: PlanId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -77,7 +89,7 @@ struct PriceArgs {
     plan: PlanId,
     #[command(flatten)]
     terms: PriceTerms,
-    /// From when on (RFC 3339) [default: now]
+    /// From when on (RFC 3339), today or later where there is such a price already [default: now]
     #[arg(long)]
     from: Option<Timestamp>,
     #[command(flatten)]
@@ -107,7 +119,12 @@ struct PriceTerms {
 #[derive(clap::Args, Debug)]
 struct Add {
     /// A plan that is ready made; --name, --type, --currency and --stock are yours
-    #[arg(long, value_enum)]
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with_all = ["model", "included", "unit", "mode", "commit_mbps", "in_arrears", "description", "attributes",
+            "trial_days", "trial_each_time", "badge", "addon", "private", "free", "semi_annual_discount"]
+    )]
     preset: Option<Preset>,
     #[arg(long, required_unless_present = "preset")]
     name: Option<String>,
@@ -117,20 +134,23 @@ struct Add {
     /// How usage is charged
     #[arg(long, value_enum, default_value = "transfer")]
     model: Model,
-    /// Included transfer per cycle, in units
-    #[arg(long, default_value_t = 0)]
-    included: i64,
-    /// GB = 1000³ bytes, GiB = 1024³ bytes
-    #[arg(long, default_value = "GiB")]
-    unit: QuotaUnit,
-    /// Which directions count
-    #[arg(long, value_enum, default_value = "sum")]
-    mode: Mode,
-    /// Mbit/s that the base price covers (percentile)
-    #[arg(long, default_value = "0")]
-    commit_mbps: Decimal,
+    /// Included transfer per cycle, in units (transfer) [default: 0]
+    #[arg(long)]
+    included: Option<i64>,
+    /// GB = 1000³ bytes, GiB = 1024³ bytes (transfer) [default: GiB]
+    #[arg(long)]
+    unit: Option<QuotaUnit>,
+    /// Which directions count (transfer, percentile) [default: sum]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Mbit/s that the base price covers (percentile) [default: 0]
+    #[arg(long)]
+    commit_mbps: Option<Decimal>,
     #[command(flatten)]
     terms: PriceTerms,
+    /// From when on the prices hold (RFC 3339); in the past, for subscriptions that run already [default: now]
+    #[arg(long)]
+    from: Option<Timestamp>,
     /// Charge the base price at the end of each cycle, not at its start
     #[arg(long)]
     in_arrears: bool,
@@ -197,11 +217,21 @@ fn spec(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Model {
     Flat,
     Transfer,
     Percentile,
+}
+
+impl Model {
+    fn name(self) -> &'static str {
+        match self {
+            Model::Flat => "flat",
+            Model::Transfer => "transfer",
+            Model::Percentile => "percentile",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -243,39 +273,64 @@ impl Add {
             stock: self.stock,
             is_free: self.free,
             semi_annual_discount: Percent::new(self.semi_annual_discount).context("--semi-annual-discount")?,
-            ..NewPlan::new(name, &self.service_type, self.usage_terms())
+            ..NewPlan::new(name, &self.service_type, self.usage_terms()?)
         })
     }
 
-    fn usage_terms(&self) -> Terms {
-        let mode = match self.mode {
+    fn usage_terms(&self) -> anyhow::Result<Terms> {
+        self.refuse_what_does_not_fit()?;
+        let mode = match self.mode.unwrap_or(Mode::Sum) {
             Mode::Sum => UsageMode::Sum,
             Mode::In => UsageMode::In,
             Mode::Out => UsageMode::Out,
             Mode::Max => UsageMode::Max,
         };
-        match self.model {
+        Ok(match self.model {
             Model::Flat => Terms::Flat,
             Model::Transfer => Terms::Transfer {
-                included_units: self.included,
-                unit: self.unit,
+                included_units: self.included.unwrap_or(0),
+                unit: self.unit.unwrap_or_default(),
                 mode,
             },
             Model::Percentile => Terms::Percentile {
-                commit_mbps: self.commit_mbps,
+                commit_mbps: self.commit_mbps.unwrap_or_default(),
                 mode,
             },
+        })
+    }
+
+    /// A setting of another model would be taken and do nothing.
+    fn refuse_what_does_not_fit(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--included", self.included.is_some(), [Model::Transfer].as_slice()),
+            ("--unit", self.unit.is_some(), &[Model::Transfer]),
+            ("--mode", self.mode.is_some(), &[Model::Transfer, Model::Percentile]),
+            ("--commit-mbps", self.commit_mbps.is_some(), &[Model::Percentile]),
+        ];
+        for (flag, _, fits) in given.iter().filter(|(_, is_given, _)| *is_given) {
+            if fits.contains(&self.model) {
+                continue;
+            }
+            let instead = match self.model {
+                Model::Flat => "a flat plan charges its price alone",
+                Model::Transfer => "a transfer plan includes units with --included",
+                Model::Percentile => "a percentile plan includes Mbit/s with --commit-mbps",
+            };
+            bail!("{flag} does not fit --model {}: {instead}", self.model.name());
         }
+        Ok(())
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add(add) => {
-            let (_, database) = add.data.open_database().await?;
+            // Before a data folder is made for it.
+            let new = add.plan()?;
+            let (_, database) = add.data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let plan = catalog::create_plan(&mut transaction, add.plan()?, now_ms).await?;
+            let plan = catalog::act::add_plan(&mut transaction, new, COMMAND_LINE, now_ms).await?;
             let terms = match (add.preset, add.terms.price) {
                 // What is free costs nothing.
                 (Some(Preset::Free), None) => PriceTerms {
@@ -284,12 +339,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 },
                 _ => add.terms,
             };
-            let prices = add_prices(&mut transaction, &plan, &terms, now_ms).await?;
-            let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
-                "model": plan.terms.name(), "attributes": plan.attributes, "prices": prices}});
-            audit::note(&mut transaction, "plan.create", &plan.id.to_string(), change, now_ms).await?;
+            let from_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
+            let prices = add_prices(&mut transaction, &plan, &terms, from_ms, now_ms).await?;
             transaction.commit().await?;
-            println!("{} {}", plan.id, prices.join(" "));
+            say!("{} {}", plan.id, prices.join(" "));
         }
         Command::Price(new) => {
             let (_, database) = new.data.open_database().await?;
@@ -297,12 +350,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut transaction = database.begin_write().await?;
             let plan = catalog::plan(&mut *transaction, new.plan).await?;
             let from_ms = new.from.map_or(now_ms, Timestamp::as_millisecond);
-            let prices = add_prices(&mut transaction, &plan, &new.terms, from_ms).await?;
-            let change = json!({"after": {"prices": prices, "base": new.terms.price.map(|price| price.to_string()),
-                "currency": new.terms.currency, "usage": new.terms.usage_rate, "valid_from_ms": from_ms}});
-            audit::note(&mut transaction, "price.add", &plan.id.to_string(), change, now_ms).await?;
+            let prices = add_prices(&mut transaction, &plan, &new.terms, from_ms, now_ms).await?;
             transaction.commit().await?;
-            println!("{}", prices.join(" "));
+            say!("{}", prices.join(" "));
         }
         Command::Edit(edit) => {
             let (_, database) = edit.data.open_database().await?;
@@ -325,49 +375,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             audit::note(&mut transaction, "plan.edit", &after.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
             let specs: Vec<String> = after.specs().iter().map(Spec::words).collect();
-            println!("{} {}: {}", after.id, after.name, specs.join(", "));
+            say!("{} {}: {}", after.id, after.name, specs.join(", "));
         }
         Command::Stock { plan, count, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let before = catalog::plan(&mut *transaction, plan).await?.stock;
-            catalog::set_stock(&mut transaction, plan, count).await?;
-            let change = json!({"before": {"stock": before}, "after": {"stock": count}});
-            audit::note(&mut transaction, "plan.stock", &plan.to_string(), change, now_ms).await?;
+            catalog::act::change_stock(&mut transaction, plan, count, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
         Command::Archive { plan, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let before = catalog::plan(&mut *transaction, plan).await?.archived_at_ms.is_some();
-            catalog::archive_plan(&mut transaction, plan, now_ms).await?;
-            let change = json!({"before": {"archived": before}, "after": {"archived": true}});
-            audit::note(&mut transaction, "plan.archive", &plan.to_string(), change, now_ms).await?;
+            catalog::act::archive_plan(&mut transaction, plan, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
-        Command::List { data } => {
-            let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["plan", "name", "type", "model", "price", "months", "base", "usage rate"])
-                .right(6)
-                .right(7);
-            for plan in catalog::plans(database.pool()).await? {
-                for price in catalog::prices_of(database.pool(), plan.id).await? {
-                    listing.row([
-                        plan.id.to_string(),
-                        plan.label(),
-                        plan.service_type.clone(),
-                        plan.terms.name().to_owned(),
-                        price.id.to_string(),
-                        price.cycle_months.to_string(),
-                        price.base.to_string(),
-                        price.usage.to_string(),
-                    ]);
-                }
-            }
-            listing.print("no plans: add one with `ezscale plan add`");
-        }
+        // A plan is listed with its prices, a row for each.
+        Command::List { format, data } => price::list(None, format, &data).await?,
+        Command::Show { plan, format, data } => show(plan, format, &data).await?,
     }
     Ok(())
 }
@@ -378,6 +404,7 @@ async fn add_prices(
     plan: &Plan,
     terms: &PriceTerms,
     valid_from_ms: i64,
+    now_ms: i64,
 ) -> anyhow::Result<Vec<String>> {
     let price = terms.price.context("--price is needed")?;
     let base = Money::exact_from_major(price, terms.currency).context("--price")?;
@@ -399,7 +426,66 @@ async fn add_prices(
             usage: terms.usage_rate.clone(),
             valid_from_ms,
         };
-        made.push(catalog::add_price(connection, new).await?.id.to_string());
+        made.push(
+            catalog::act::add_price(&mut *connection, new, false, COMMAND_LINE, now_ms)
+                .await?
+                .id
+                .to_string(),
+        );
     }
     Ok(made)
+}
+
+async fn show(plan: PlanId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let plan = catalog::plan(database.pool(), plan).await?;
+    let prices = catalog::prices_of(database.pool(), plan.id).await?;
+    let attributes: Vec<String> = plan
+        .attributes
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    let (included, unit, mode) = match &plan.terms {
+        Terms::Flat => (None, None, None),
+        Terms::Transfer {
+            included_units,
+            unit,
+            mode,
+        } => (
+            Some(Decimal::from(*included_units)),
+            Some(unit.to_string()),
+            Some(catalog::mode_name(*mode)),
+        ),
+        Terms::Percentile { commit_mbps, mode } => (
+            Some(*commit_mbps),
+            Some("Mbit/s".to_owned()),
+            Some(catalog::mode_name(*mode)),
+        ),
+    };
+    let label = plan.label();
+    Record::new()
+        .field(text("id"), shown(plan.id))
+        .field(text("name"), label)
+        .field(text("kind"), plan.kind.name())
+        .field(text("description"), plan.description)
+        .field(text("type"), plan.service_type)
+        .field(text("model"), plan.terms.name())
+        .field(number("included"), included)
+        .field(text("included_unit"), unit)
+        .field(text("mode"), mode)
+        .field(text("base_timing"), plan.base_timing.name())
+        .field(number("trial_days"), plan.trial_days)
+        .field(text("trial_each_time"), plan.trial_repeats)
+        .field(text("attributes"), Some(attributes.join(", ")))
+        .field(text("badge"), plan.badge.name())
+        .field(number("stock").or("any number"), plan.stock)
+        .field(text("is_free"), plan.is_free)
+        .field(
+            number("semi_annual_discount_percent"),
+            plan.semi_annual_discount.value(),
+        )
+        .field(text("created_at"), at(plan.created_at_ms))
+        .field(text("archived_at"), plan.archived_at_ms.map(at))
+        .list("prices", price::listing(&prices))
+        .print(format)
 }

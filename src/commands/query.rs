@@ -1,11 +1,9 @@
 //! `ezscale query`: SQL over the stored tables.
 
-use std::io::Write as _;
-
 use analytics::output;
-use clap::ValueEnum;
 
 use crate::options::{Data, open_current};
+use crate::output::{Format, print};
 
 #[derive(clap::Args, Debug)]
 #[command(
@@ -20,32 +18,22 @@ pub(crate) struct Args {
     /// The question in SQL (read-only)
     sql: String,
     /// Form of the answer
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     data: Data,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// Aligned columns for people
-    Table,
-    /// One array of objects; addresses as text, times as RFC 3339
-    Json,
-    /// Comma-separated values with a header line
-    Csv,
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let config = args.data.config()?;
+    let config = args.data.config_with_tables()?;
     let analytics = open_current(&config).await?;
     let batches = analytics.sql(&args.sql).await?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match args.format {
-        Format::Table => output::to_table(&batches, &mut out)?,
-        Format::Json => output::to_json_rows(&batches, &mut out)?,
-        Format::Csv => output::to_csv(&batches, &mut out)?,
-    }
-    out.flush()?;
-    Ok(())
+    print::stream(|mut out| {
+        match args.format {
+            Format::Table => output::to_table(&batches, &mut out)?,
+            Format::Json => output::to_json_rows(&batches, &mut out)?,
+            Format::Csv => output::to_csv(&batches, &mut out)?,
+        }
+        Ok(())
+    })
 }

@@ -86,7 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let id = approval::request(&mut transaction, new, by, now_ms).await?;
         transaction.commit().await?;
         print(&preview);
-        println!("{id} waits for a second admin");
+        say!("{id} waits for a second admin");
         return Ok(());
     }
     let confirmed = Confirmed {
@@ -109,9 +109,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     .await?;
     transaction.commit().await?;
     let refund = refund::ask(&database, &gateways, made.refund, now_ms).await?;
-    println!("{} {}", refund.id, refund.state);
+    say!("{} {}", refund.id, refund.state);
     if let Some(note) = made.note {
-        println!("credit note {note}");
+        say!("credit note {note}");
     }
     Ok(())
 }
@@ -141,6 +141,6 @@ fn print(preview: &Preview) {
     lines.push(("credit now", preview.credit_before.to_string()));
     lines.push(("credit after", preview.credit_after.to_string()));
     for (name, value) in lines {
-        println!("{name:16} {value}");
+        say!("{name:16} {value}");
     }
 }

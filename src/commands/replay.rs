@@ -6,7 +6,7 @@ use collector::counts::Counter;
 use collector::import::{Importer, PortFilter, import_name, replay_pcap};
 
 use crate::options::{Data, load_assignments, load_metering, open_current};
-use crate::output::{Listing, Progress};
+use crate::output::{Format, Listing, Progress, number, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -43,9 +43,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     })
     .await??;
     open_current(&config).await?;
-    println!(
+    say!(
         "{} packets: {} flow datagrams, {} others",
-        packets.packets, packets.datagrams, packets.others
+        packets.packets,
+        packets.datagrams,
+        packets.others
     );
     let left_out = [
         ("fragments", packets.fragments),
@@ -54,18 +56,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ("of a time after the year 9999", packets.time_unknown),
     ];
     for (what, count) in left_out.into_iter().filter(|(_, count)| *count > 0) {
-        println!("{count} packets left out: {what}");
+        say!("{count} packets left out: {what}");
     }
     if summary.files > 0 && summary.files_known == summary.files {
-        println!("this capture was stored before: nothing changed");
+        say!("this capture was stored before: nothing changed");
     }
-    let mut listing = Listing::new(&["counter", "value"]).right(1);
+    let mut listing = Listing::new([text("counter"), number("value")]);
     for counter in Counter::ALL {
         let total = summary.counts.total(*counter);
         if total > 0 {
-            listing.row([counter.name().to_owned(), total.to_string()]);
+            listing.row([counter.name().into(), total.into()]);
         }
     }
-    listing.print("the capture holds no flow exports");
-    Ok(())
+    listing.print(Format::Table, "the capture holds no flow exports")
 }

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-
 use crate::backup::{self, Restore};
 use crate::options::Data;
 use crate::output::byte_count;
@@ -27,7 +25,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let config = args.data.read()?;
+    let config = args.data.read_config()?;
     let kept_key = args.data.key_file(&config);
     let place = backup::open_place(&args.from, &config.backup)?;
     let asked = Restore {
@@ -37,39 +35,40 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         kept_key: &kept_key,
         key_file: args.key_file.as_deref(),
         without_tables: args.without_tables,
-        now_ms: Timestamp::now().as_millisecond(),
+        now_ms: schemas::clock::machine_now_ms(),
     };
     let done = backup::restore(&asked).await?;
     let folder = config.data_dir.display();
-    println!(
+    say!(
         "restored backup {} into {folder}: the database and {} files of tables, {}",
         done.backup.name,
         done.files,
         byte_count(done.bytes)
     );
-    println!("what to check next:");
+    say!("what to check next:");
     if let Some(key) = done.missing_keys.first() {
-        println!("  put the key file with the key {key} at {folder}/secrets.key, or name it in [secrets] key_file");
+        say!("  put the key file with the key {key} at {folder}/secrets.key, or name it in [secrets] key_file");
     }
-    println!("  the configuration: the backup holds it without secrets, as configuration.toml");
-    println!("  ezscale ledger check --data-dir {folder}");
-    println!("  ezscale invoice check --all --data-dir {folder}");
-    println!(
+    say!("  the configuration: the backup holds it without secrets, as configuration.toml");
+    say!("  ezscale ledger check --data-dir {folder}");
+    say!("  ezscale invoice check --all --data-dir {folder}");
+    say!(
         "  payments since {}: what gateways were asked for after that is unknown here; {} payments were under way",
-        done.backup.created_at, done.open_payments
+        done.backup.created_at,
+        done.open_payments
     );
     match done.last_invoices.as_slice() {
-        [] => println!("  the backup holds no invoices"),
-        numbers => println!(
+        [] => say!("  the backup holds no invoices"),
+        numbers => say!(
             "  invoices: the last are {}; numbers that were issued after them are issued again",
             numbers.join(", ")
         ),
     }
-    println!(
+    say!(
         "  {} mails and requests wait, some of which may have been sent after the backup",
         done.waiting_deliveries
     );
-    println!(
+    say!(
         "  exporters: templates, sampling rates and sequence numbers are learned anew; what was sent since is missing"
     );
     Ok(())

@@ -9,7 +9,7 @@ use schemas::secret;
 
 use super::audit::note_risk;
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -55,7 +55,7 @@ async fn status(data: &Data) -> anyhow::Result<()> {
     let database = Database::open(&config.database_url()).await?;
     let recorded = secret::recorded_keys(database.pool()).await?;
     let in_file = file.key_ids()?;
-    println!("key file: {}", file.path().display());
+    say!("key file: {}", file.path().display());
     let mut keys = in_file.clone().unwrap_or_default();
     keys.extend(
         recorded
@@ -64,7 +64,7 @@ async fn status(data: &Data) -> anyhow::Result<()> {
             .cloned()
             .collect::<Vec<_>>(),
     );
-    let mut listing = Listing::new(&["key", "in the file", "state"]);
+    let mut listing = Listing::new(["key", "in_key_file", "state"].map(text));
     for key in &keys {
         let is_in_file = in_file.as_ref().is_some_and(|ids| ids.contains(key));
         let state = match (recorded.last() == Some(key), recorded.contains(key)) {
@@ -73,26 +73,22 @@ async fn status(data: &Data) -> anyhow::Result<()> {
             (false, false) => "unused",
         };
         listing.row([
-            key.clone(),
-            if is_in_file { "yes" } else { "NO" }.to_owned(),
-            state.to_owned(),
+            key.as_str().into(),
+            if is_in_file { "yes" } else { "NO" }.into(),
+            state.into(),
         ]);
     }
-    listing.print("no key: one is made at the next start");
-    let mut listing = Listing::new(&["column", "key", "values"]).right(2);
+    listing.print(Format::Table, "no key: one is made at the next start")?;
+    let mut listing = Listing::new([text("column"), text("key"), number("values")]);
     for column in database.secret_status().await? {
         for (key, values) in &column.sealed {
-            listing.row([column.column.to_string(), key.clone(), values.to_string()]);
+            listing.row([shown(column.column), key.as_str().into(), (*values).into()]);
         }
         if column.plain > 0 {
-            listing.row([
-                column.column.to_string(),
-                "NOT SEALED".to_owned(),
-                column.plain.to_string(),
-            ]);
+            listing.row([shown(column.column), "NOT SEALED".into(), column.plain.into()]);
         }
     }
-    listing.print("no secrets are stored");
+    listing.print(Format::Table, "no secrets are stored")?;
     let missing = recorded
         .iter()
         .find(|key| !in_file.as_ref().is_some_and(|ids| ids.contains(key)));
@@ -104,7 +100,7 @@ async fn status(data: &Data) -> anyhow::Result<()> {
         );
     }
     if in_file.is_some_and(|ids| ids.len() > 1) {
-        println!("a rotation was interrupted: run `ezscale secrets rotate` to finish it");
+        say!("a rotation was interrupted: run `ezscale secrets rotate` to finish it");
     }
     Ok(())
 }
@@ -127,15 +123,15 @@ async fn rotate(data: &Data) -> anyhow::Result<()> {
     .await?;
     transaction.commit().await?;
     if done.is_resumed {
-        println!("a rotation that was interrupted is finished; run it again for another key");
+        say!("a rotation that was interrupted is finished; run it again for another key");
     }
-    println!(
+    say!(
         "{} secrets are sealed under the new key {}; removed: {}",
         done.values,
         done.key,
         done.removed.join(", ")
     );
-    println!(
+    say!(
         "copy {} to where its copy is kept; backups from before need the copy that was kept with them",
         file.path().display()
     );
@@ -150,17 +146,17 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     let mut transaction = database.begin_write().await?;
     let done = secret::discard(&mut transaction, &file, now_ms, !yes).await?;
     for email in &done.users {
-        println!("{email}: the second factor is turned off, and sessions end");
+        say!("{email}: the second factor is turned off, and sessions end");
     }
     for endpoint in &done.endpoints {
-        println!(
+        say!(
             "{}: disabled until `ezscale webhook rotate` gives it a new secret and `webhook enable` follows",
             EndpointId(*endpoint)
         );
     }
     if !yes {
         transaction.rollback().await?;
-        println!("nothing was changed: add --yes to do it, if the key file is lost for good");
+        say!("nothing was changed: add --yes to do it, if the key file is lost for good");
         return Ok(());
     }
     let change = serde_json::json!({ "users": done.users, "endpoints": done.endpoints });
@@ -174,7 +170,7 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     )
     .await?;
     transaction.commit().await?;
-    println!(
+    say!(
         "the key {} seals from now on: keep a copy of {}",
         done.key,
         file.path().display()

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config_path = args.data.config_path();
     let billing = start_billing(&config, config_path, &database, &running, &clock, &gateways)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
-    println!("http listening on http://{address}");
+    say!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
     billing.stop().await?;
     running.stop().await

@@ -12,10 +12,9 @@ use schemas::address::Address;
 use schemas::assignment::Target;
 use schemas::ids::{AssignmentId, CustomerId, ServiceId};
 use schemas::inventory;
-use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -46,6 +45,20 @@ enum Command {
     },
     /// List services with what they hold
     List {
+        /// Of this customer (cus_N) [default: all]
+        #[arg(long)]
+        customer: Option<CustomerId>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a service with what it holds and held
+    Show {
+        /// The service (svc_N)
+        service: ServiceId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -125,7 +138,7 @@ async fn assign(assign: Assign) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("assign the {} lines of {}", list.len(), file.display()))?;
         transaction.commit().await?;
-        println!("{} assigned", list.len());
+        say!("{} assigned", list.len());
         return Ok(());
     };
     let target = target(assign.prefix, assign.exporter, assign.interface, assign.vlan)?;
@@ -135,7 +148,7 @@ async fn assign(assign: Assign) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("assign {target} to {service}"))?;
     transaction.commit().await?;
-    println!("{}", row.id);
+    say!("{}", row.id);
     Ok(())
 }
 
@@ -169,7 +182,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }
             transaction.commit().await?;
             for id in ids {
-                println!("{id}");
+                say!("{id}");
             }
         }
         Command::Assign(args) => assign(args).await?,
@@ -181,61 +194,83 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             inventory::end_assignment(&mut transaction, assignment, at_ms, now_ms).await?;
             transaction.commit().await?;
         }
-        Command::List { data } => {
-            let (_, database) = data.open_database().await?;
-            let assignments = inventory::assignments(database.pool()).await?;
-            let mut listing = Listing::new(&[
-                "id",
-                "name",
-                "customer",
-                "type",
-                "site",
-                "assignment",
-                "holds",
-                "from",
-                "to",
-            ]);
-            for service in inventory::services(database.pool()).await? {
-                let held: Vec<_> = assignments.iter().filter(|row| row.service == service.id).collect();
-                let mut first = [
-                    service.id.to_string(),
-                    service.name,
-                    service.customer.to_string(),
-                    service.service_type,
-                    service.site.unwrap_or_default(),
-                ];
-                if held.is_empty() {
-                    let [id, name, customer, kind, site] = first.clone();
-                    listing.row([
-                        id,
-                        name,
-                        customer,
-                        kind,
-                        site,
-                        String::new(),
-                        "nothing".to_owned(),
-                        String::new(),
-                        String::new(),
-                    ]);
-                }
-                for row in held {
-                    let [id, name, customer, kind, site] = std::mem::take(&mut first);
-                    let to = row.valid_to_ms.map(instant_text).unwrap_or_default();
-                    listing.row([
-                        id,
-                        name,
-                        customer,
-                        kind,
-                        site,
-                        row.id.to_string(),
-                        row.target.to_string(),
-                        instant_text(row.valid_from_ms),
-                        to,
-                    ]);
-                }
-            }
-            listing.print("no services: add one with `ezscale service add`");
-        }
+        Command::List { customer, format, data } => list_all(customer, format, &data).await?,
+        Command::Show { service, format, data } => show(service, format, &data).await?,
     }
     Ok(())
+}
+
+/// A row for each assignment; a service that holds nothing has one row.
+async fn list_all(customer: Option<CustomerId>, format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let services = match customer {
+        Some(customer) => {
+            inventory::customer(database.pool(), customer).await?;
+            inventory::services_of(database.pool(), customer).await?
+        }
+        None => inventory::services(database.pool()).await?,
+    };
+    let assignments = inventory::assignments(database.pool()).await?;
+    let mut listing = Listing::new([
+        text("id"),
+        text("name"),
+        text("customer"),
+        text("type"),
+        text("site"),
+        text("assignment"),
+        text("holds").or("nothing"),
+        text("from"),
+        text("to"),
+    ]);
+    for service in services {
+        let held: Vec<_> = assignments.iter().filter(|row| row.service == service.id).collect();
+        let rows = held.iter().copied().map(Some).chain(held.is_empty().then_some(None));
+        for row in rows {
+            listing.row([
+                shown(service.id),
+                service.name.as_str().into(),
+                shown(service.customer),
+                service.service_type.as_str().into(),
+                service.site.as_deref().into(),
+                row.map(|row| shown(row.id)).into(),
+                row.map(|row| shown(row.target)).into(),
+                row.map(|row| at(row.valid_from_ms)).into(),
+                row.and_then(|row| row.valid_to_ms).map(at).into(),
+            ]);
+        }
+    }
+    listing.print(format, "no services: add one with `ezscale service add`")
+}
+
+async fn show(service: ServiceId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let service = inventory::service(database.pool(), service).await?;
+    let subscription = billing::subscription::subscription_of(database.pool(), service.id).await?;
+    let mut assignments = Listing::new(["id", "holds", "from", "to"].map(text));
+    for row in inventory::assignments(database.pool()).await? {
+        if row.service == service.id {
+            assignments.row([
+                shown(row.id),
+                shown(row.target),
+                at(row.valid_from_ms),
+                row.valid_to_ms.map(at).into(),
+            ]);
+        }
+    }
+    Record::new()
+        .field(text("id"), shown(service.id))
+        .field(text("name"), service.name)
+        .field(text("customer"), shown(service.customer))
+        .field(text("type"), service.service_type)
+        .field(text("site"), service.site)
+        .field(text("status"), service.status.name())
+        .field(
+            text("subscription").or("none"),
+            subscription.map(|found| shown(found.id)),
+        )
+        .field(text("created_at"), at(service.created_at_ms))
+        .field(text("owned_from"), at(service.owned_from_ms))
+        .field(text("archived_at"), service.archived_at_ms.map(at))
+        .list("assignments", assignments)
+        .print(format)
 }

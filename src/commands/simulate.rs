@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let sums = send::run(&config, |sums| progress.set(sums.flows))?;
     progress.finish();
     match args.format {
-        Format::Json => println!(
+        Format::Json => say!(
             "{}",
             json!({
                 "protocol": args.protocol.name(),
@@ -80,10 +80,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             })
         ),
         Format::Text => {
-            println!("sent {} flows in {} datagrams", sums.flows, sums.datagrams);
-            println!(
+            say!("sent {} flows in {} datagrams", sums.flows, sums.datagrams);
+            say!(
                 "{} bytes, {} packets as exported; {} bytes after sampling",
-                sums.bytes, sums.packets, sums.bytes_scaled
+                sums.bytes,
+                sums.packets,
+                sums.bytes_scaled
             );
         }
     }

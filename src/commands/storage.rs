@@ -3,32 +3,51 @@
 use std::collections::BTreeMap;
 
 use analytics::Analytics;
+use analytics::retention::TableStorage;
 use anyhow::Context as _;
 use billing::prune;
 use clap::Subcommand;
 use collector::CompactLimits;
-use jiff::Timestamp;
+use rust_decimal::Decimal;
+use schemas::clock;
 use schemas::db::Database;
 use schemas::retention::RecordRetention;
-use schemas::table::RetentionLimits;
 use schemas::tables::USAGE_5M;
-use schemas::window::{HOUR_MS, instant_text};
+use schemas::window::HOUR_MS;
 
 use crate::config::Config;
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, bytes, number, text};
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     data: Data,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// List the stored tables with what they hold; so does `ezscale storage` alone
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a table
+    Show {
+        /// Its name, such as flows
+        table: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Merge the small files of past hours into sorted ones; `serve` and `collect` do so by themselves
     Compact {
         /// Also of hours that are not over or not quiet yet; what still arrives of them is merged later
@@ -59,13 +78,21 @@ enum Command {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let data = match &args.command {
         None => &args.data,
-        Some(Command::Compact { data, .. } | Command::Vacuum { data, .. } | Command::Retain { data, .. }) => data,
+        Some(
+            Command::List { data, .. }
+            | Command::Show { data, .. }
+            | Command::Compact { data, .. }
+            | Command::Vacuum { data, .. }
+            | Command::Retain { data, .. },
+        ) => data,
     };
     let data = data.clone();
-    let config = data.config()?;
+    let config = data.config_with_tables()?;
     let analytics = Analytics::open(&config.open_storage()?)?;
     match args.command {
-        None => list(&config, &analytics)?,
+        None => list(&config, &analytics, args.format)?,
+        Some(Command::List { format, .. }) => list(&config, &analytics, format)?,
+        Some(Command::Show { table, format, .. }) => show(&config, &analytics, &table, format)?,
         Some(Command::Compact { unfinished, .. }) => {
             let tables = analytics.tables().to_vec();
             tokio::task::spawn_blocking(move || compact(&config, &tables, unfinished)).await??;
@@ -73,11 +100,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(Command::Vacuum { grace_seconds, .. }) => {
             let grace = std::time::Duration::from_secs(grace_seconds);
             let removed = tokio::task::spawn_blocking(move || analytics.vacuum(grace)).await??;
-            let mut listing = Listing::new(&["table", "files removed"]).right(1);
+            let mut listing = Listing::new([text("table"), number("files_removed")]);
             for (table, files) in removed {
-                listing.row([table.to_owned(), files.to_string()]);
+                listing.row([table.into(), files.into()]);
             }
-            listing.print("no tables");
+            listing.print(Format::Table, "no tables")?;
         }
         Some(Command::Retain { dry_run, .. }) => {
             // What is not counted yet must be counted before it may go.
@@ -91,43 +118,56 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(config: &Config, analytics: &Analytics) -> anyhow::Result<()> {
-    let columns = [
-        "table",
-        "files",
-        "rows",
-        "bytes",
-        "bytes/row",
-        "oldest",
-        "newest",
-        "kept",
-    ];
-    let mut listing = Listing::new(&columns).right(1).right(2).right(3).right(4);
+fn list(config: &Config, analytics: &Analytics, format: Format) -> anyhow::Result<()> {
+    let mut listing = Listing::new([
+        text("table"),
+        number("files"),
+        number("rows"),
+        bytes("size_bytes"),
+        number("row_bytes"),
+        text("oldest_at"),
+        text("newest_at"),
+        number("max_age_days").or("all"),
+        bytes("max_bytes").or("all"),
+    ]);
     for table in analytics.storage(&config.retention)? {
-        let per_row = table.size_bytes as f64 / table.rows.max(1) as f64;
-        let at = |at_ms: Option<i64>| at_ms.map(instant_text).unwrap_or_default();
         listing.row([
-            table.table.to_owned(),
-            table.files.to_string(),
-            table.rows.to_string(),
-            table.size_bytes.to_string(),
-            format!("{per_row:.1}"),
-            at(table.oldest_ms),
-            at(table.newest_ms),
-            limits_text(table.limits),
+            table.table.into(),
+            table.files.into(),
+            table.rows.into(),
+            table.size_bytes.into(),
+            row_bytes(&table).into(),
+            table.oldest_ms.map(at).into(),
+            table.newest_ms.map(at).into(),
+            table.limits.max_age_days.into(),
+            table.limits.max_bytes.into(),
         ]);
     }
-    listing.print("no tables");
-    Ok(())
+    listing.print(format, "no tables")
 }
 
-fn limits_text(limits: RetentionLimits) -> String {
-    match (limits.max_age_days, limits.max_bytes) {
-        (None, None) => "all".to_owned(),
-        (Some(days), None) => format!("{days} days"),
-        (None, Some(bytes)) => format!("{bytes} bytes"),
-        (Some(days), Some(bytes)) => format!("{days} days, {bytes} bytes"),
-    }
+/// Bytes of a row, to a tenth.
+fn row_bytes(table: &TableStorage) -> Decimal {
+    let tenths = table.size_bytes.saturating_mul(10) / table.rows.max(1);
+    Decimal::new(i64::try_from(tenths).unwrap_or(i64::MAX), 1)
+}
+
+fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) -> anyhow::Result<()> {
+    let tables = analytics.storage(&config.retention)?;
+    let names: Vec<&str> = tables.iter().map(|table| table.table).collect();
+    let found = tables.iter().find(|table| table.table == name);
+    let table = found.with_context(|| format!("no table {name}: there are {}", names.join(", ")))?;
+    Record::new()
+        .field(text("table"), table.table)
+        .field(number("files"), table.files)
+        .field(number("rows"), table.rows)
+        .field(bytes("size_bytes"), table.size_bytes)
+        .field(number("row_bytes"), row_bytes(table))
+        .field(text("oldest_at"), table.oldest_ms.map(at))
+        .field(text("newest_at"), table.newest_ms.map(at))
+        .field(number("max_age_days").or("all"), table.limits.max_age_days)
+        .field(bytes("max_bytes").or("all"), table.limits.max_bytes)
+        .print(format)
 }
 
 fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) -> anyhow::Result<()> {
@@ -137,21 +177,21 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
         quiet_ms: if unfinished { -HOUR_MS } else { quiet_ms },
         ..CompactLimits::default()
     };
-    let columns = [
-        "table",
-        "files merged",
-        "files written",
-        "rows",
-        "bytes before",
-        "bytes after",
-    ];
-    let mut listing = Listing::new(&columns).right(1).right(2).right(3).right(4).right(5);
+    let mut listing = Listing::new([
+        text("table"),
+        number("files_merged"),
+        number("files_written"),
+        number("rows"),
+        number("bytes_before"),
+        number("bytes_after"),
+    ]);
+    // Once, so that every table is judged by the same hours.
+    let now_ms = clock::machine_now_ms();
     // Usage is one file a day and sorted as it is written.
     for table in tables.iter().filter(|table| table.def().name != USAGE_5M.name) {
         let name = table.def().name;
-        let (mut merged, mut written, mut rows, mut before, mut after) = (0, 0, 0, 0, 0);
+        let (mut merged, mut written, mut rows, mut before, mut after) = (0, 0u64, 0, 0, 0);
         loop {
-            let now_ms = Timestamp::now().as_millisecond();
             let done = collector::compact(table, now_ms, &limits).with_context(|| format!("compact {name}"))?;
             if done.files_removed == 0 {
                 break;
@@ -163,24 +203,23 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
             after += done.bytes_after;
         }
         listing.row([
-            name.to_owned(),
-            merged.to_string(),
-            written.to_string(),
-            rows.to_string(),
-            before.to_string(),
-            after.to_string(),
+            name.into(),
+            merged.into(),
+            written.into(),
+            rows.into(),
+            before.into(),
+            after.into(),
         ]);
     }
-    listing.print("no tables");
-    Ok(())
+    listing.print(Format::Table, "no tables")
 }
 
 /// The same of the database's records.
 async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bool) -> anyhow::Result<()> {
     let now_ms = now_ms(database).await?;
-    let rows: Vec<(&str, String)> = if dry_run {
+    let rows: Vec<(&str, Cell)> = if dry_run {
         let over = prune::preview(database, keep, now_ms).await?;
-        over.into_iter().map(|(kind, rows)| (kind, rows.to_string())).collect()
+        over.into_iter().map(|(kind, rows)| (kind, rows.into())).collect()
     } else {
         let mut removed: BTreeMap<&str, u64> = prune::KINDS.iter().map(|kind| (*kind, 0)).collect();
         loop {
@@ -192,46 +231,45 @@ async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bo
                 break;
             }
         }
-        removed
-            .into_iter()
-            .map(|(kind, rows)| (kind, rows.to_string()))
-            .collect()
+        removed.into_iter().map(|(kind, rows)| (kind, rows.into())).collect()
     };
-    let mut listing = Listing::new(&["records", if dry_run { "to remove" } else { "removed" }]).right(1);
+    let mut listing = Listing::new([text("records"), number(if dry_run { "to_remove" } else { "removed" })]);
     for (kind, rows) in rows {
-        listing.row([kind.to_owned(), rows]);
+        listing.row([kind.into(), rows]);
     }
-    println!();
-    listing.print("no records");
-    Ok(())
+    say!();
+    listing.print(Format::Table, "no records")
 }
 
 fn retain(config: &Config, analytics: &Analytics, dry_run: bool) -> anyhow::Result<()> {
-    let now_ms = Timestamp::now().as_millisecond();
+    let now_ms = clock::machine_now_ms();
     let done = if dry_run {
         analytics.plan_retention(&config.retention, now_ms)?
     } else {
         analytics.retain(&config.retention, now_ms)?
     };
-    let said = if dry_run { "files to remove" } else { "files removed" };
-    let columns = ["table", said, "rows", "bytes", "kept from", "bytes too many"];
-    let mut listing = Listing::new(&columns).right(1).right(2).right(3).right(5);
+    let said = if dry_run { "files_to_remove" } else { "files_removed" };
+    let mut listing = Listing::new([
+        text("table"),
+        number(said),
+        number("rows"),
+        bytes("size_bytes"),
+        text("kept_from"),
+        bytes("excess_bytes"),
+    ]);
     for retention in done {
         let plan = retention.plan;
-        let kept_from = if plan.files.is_empty() {
-            String::new()
-        } else {
-            instant_text(plan.cut_ms)
-        };
         listing.row([
-            retention.table.to_owned(),
-            plan.files.len().to_string(),
-            plan.rows.to_string(),
-            plan.size_bytes.to_string(),
-            kept_from,
-            plan.excess_bytes.to_string(),
+            retention.table.into(),
+            plan.files.len().into(),
+            plan.rows.into(),
+            plan.size_bytes.into(),
+            Some(plan.cut_ms).filter(|_| !plan.files.is_empty()).map(at).into(),
+            plan.excess_bytes.into(),
         ]);
     }
-    listing.print("everything is kept: the configuration has no [retention] limits");
-    Ok(())
+    listing.print(
+        Format::Table,
+        "everything is kept: the configuration has no [retention] limits",
+    )
 }

@@ -5,7 +5,7 @@ use billing::catalog;
 use billing::subscription::change::{self, Change, End};
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::state::HoldCause;
-use billing::subscription::{self, Contract, NewSubscription, Phase};
+use billing::subscription::{self, Contract, NewSubscription};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -17,7 +17,7 @@ use schemas::window::instant_text;
 use sqlx::AnyConnection;
 
 use crate::options::{Data, billing_now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 /// Who did what the command line does.
 const ACTOR: &str = "command line";
@@ -38,12 +38,16 @@ enum Command {
         /// Only this customer's (cus_N)
         #[arg(long)]
         customer: Option<CustomerId>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
     /// Show one with its phases, scheduled changes and history
     Show {
         subscription: SubscriptionId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -139,8 +143,12 @@ struct Add {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add(add) => begin(add).await,
-        Command::List { customer, data } => list(customer, &data).await,
-        Command::Show { subscription, data } => show(subscription, &data).await,
+        Command::List { customer, format, data } => list(customer, format, &data).await,
+        Command::Show {
+            subscription,
+            format,
+            data,
+        } => show(subscription, format, &data).await,
         Command::Change {
             subscription,
             price,
@@ -163,7 +171,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         ACTOR,
                         now_ms,
                     );
-                    println!("{}", id.await?);
+                    say!("{}", id.await?);
                 }
                 None => {
                     let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
@@ -256,13 +264,13 @@ async fn begin(add: Add) -> anyhow::Result<()> {
     if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
         change::resume(&mut transaction, id, ACTOR, now_ms).await?;
         transaction.commit().await?;
-        eprintln!("{id} was cancelled and has not ended: its cancellation is reversed");
-        println!("{id}");
+        tell!("{id} was cancelled and has not ended: its cancellation is reversed");
+        say!("{id}");
         return Ok(());
     }
     let made = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
     transaction.commit().await?;
-    println!("{}", made.id);
+    say!("{}", made.id);
     Ok(())
 }
 
@@ -281,44 +289,46 @@ async fn cancelled_to_the_same(connection: &mut AnyConnection, add: &Add) -> any
     Ok(is_same.then_some(found.id))
 }
 
-async fn list(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
+async fn list(customer: Option<CustomerId>, format: Format, data: &Data) -> anyhow::Result<()> {
     let (database, now_ms) = open(data).await?;
     let mut connection = database.pool().acquire().await?;
     let all = match customer {
         Some(customer) => subscription::subscriptions_of(&mut *connection, customer).await?,
         None => subscription::subscriptions(&mut *connection).await?,
     };
-    let columns = &["id", "customer", "service", "plan", "price", "state", "since", "ends"];
-    let mut listing = Listing::new(columns);
+    let mut listing = Listing::new([
+        text("id"),
+        text("customer"),
+        text("service"),
+        text("service_name"),
+        text("plan"),
+        text("price"),
+        number("quantity"),
+        money("base"),
+        number("cycle_months"),
+        text("state"),
+        text("started_at"),
+        text("ends_at"),
+    ]);
     for found in all {
         let contract = subscription::contract(&mut connection, found.id).await?;
         let phase = contract.phase_at(now_ms)?;
         listing.row([
-            found.id.to_string(),
-            found.customer.to_string(),
-            format!("{} {}", found.service, contract.service.name),
-            phase.plan.label(),
-            price_words(phase),
-            found.state.words().to_owned(),
-            instant_text(found.started_at_ms),
-            found
-                .ended_at_ms
-                .or(found.cancel_at_ms)
-                .map_or_else(String::new, instant_text),
+            shown(found.id),
+            shown(found.customer),
+            shown(found.service),
+            contract.service.name.as_str().into(),
+            phase.plan.label().into(),
+            shown(phase.price.id),
+            phase.quantity.into(),
+            phase.price.base.into(),
+            phase.price.cycle_months.into(),
+            found.state.words().into(),
+            at(found.started_at_ms),
+            found.ended_at_ms.or(found.cancel_at_ms).map(at).into(),
         ]);
     }
-    listing.print("there are no subscriptions");
-    Ok(())
-}
-
-fn price_words(phase: &Phase) -> String {
-    let times = if phase.quantity == 1 {
-        String::new()
-    } else {
-        format!("{} × ", phase.quantity)
-    };
-    let cycle = billing::rating::cycle_words(phase.price.cycle_months);
-    format!("{times}{} / {cycle}", phase.price.base)
+    listing.print(format, "there are no subscriptions")
 }
 
 /// The local day that begins at an instant, or the instant itself where none does.
@@ -331,44 +341,82 @@ fn day_or_instant(at_ms: i64, zone: &TimeZone) -> anyhow::Result<String> {
     }
 }
 
-async fn show(id: SubscriptionId, data: &Data) -> anyhow::Result<()> {
+async fn show(id: SubscriptionId, format: ShowFormat, data: &Data) -> anyhow::Result<()> {
     let (database, _) = open(data).await?;
     let mut connection = database.pool().acquire().await?;
     let contract = subscription::contract(&mut connection, id).await?;
-    print_head(&contract);
-    let mut phases = Listing::new(&[
-        "phase",
-        "from",
-        "to",
-        "plan",
-        "price",
-        "anchor",
-        "base charged to",
-        "usage charged to",
+    let mut phases = Listing::new([
+        text("id"),
+        text("from"),
+        text("to"),
+        text("plan"),
+        text("price"),
+        number("quantity"),
+        money("base"),
+        number("cycle_months"),
+        number("anchor_day"),
+        text("base_charged_to"),
+        text("usage_charged_to"),
     ]);
     for phase in &contract.phases {
-        let date = |date: Option<Date>| date.map_or_else(String::new, |date| date.to_string());
+        let usage_charged_to = match phase.usage_charged_to_ms {
+            Some(at_ms) => Some(day_or_instant(at_ms, &contract.subscription.time_zone)?),
+            None => None,
+        };
         phases.row([
-            phase.id.to_string(),
-            phase.from.to_string(),
-            date(phase.to),
-            phase.plan.label(),
-            price_words(phase),
-            phase.anchor.get().to_string(),
-            date(phase.base_to),
-            match phase.usage_charged_to_ms {
-                Some(at_ms) => day_or_instant(at_ms, &contract.subscription.time_zone)?,
-                None => String::new(),
-            },
+            shown(phase.id),
+            shown(phase.from),
+            phase.to.map(shown).into(),
+            phase.plan.label().into(),
+            shown(phase.price.id),
+            phase.quantity.into(),
+            phase.price.base.into(),
+            phase.price.cycle_months.into(),
+            phase.anchor.get().into(),
+            phase.base_to.map(shown).into(),
+            usage_charged_to.into(),
         ]);
     }
-    phases.print("");
-    let mut changes = Listing::new(&["change", "at", "what", "status", "reason"]);
+    let changes = scheduled(&mut connection, &contract).await?;
+    let mut history = Listing::new(["at", "from", "to", "reason", "actor"].map(text));
+    for event in subscription::state_history(&mut *connection, id).await? {
+        history.row([
+            at(event.at_ms),
+            event.from.map(|state| state.words()).into(),
+            event.to.words().into(),
+            event.reason.into(),
+            event.actor.into(),
+        ]);
+    }
+    let subscription = &contract.subscription;
+    Record::new()
+        .field(text("id"), shown(subscription.id))
+        .field(text("customer"), shown(subscription.customer))
+        .field(text("customer_name"), contract.customer.name.as_str())
+        .field(text("service"), shown(subscription.service))
+        .field(text("service_name"), contract.service.name.as_str())
+        .field(text("state"), subscription.state.words())
+        .field(
+            text("coupon"),
+            contract.coupon.as_ref().map(|coupon| coupon.coupon.code.as_str()),
+        )
+        .field(text("started_at"), at(subscription.started_at_ms))
+        .field(text("ends_at"), subscription.cancel_at_ms.map(at))
+        .field(text("ended_at"), subscription.ended_at_ms.map(at))
+        .list("phases", phases)
+        .list("changes", changes)
+        .list("history", history)
+        .print(format)
+}
+
+/// The changes that are or were scheduled.
+async fn scheduled(connection: &mut AnyConnection, contract: &Contract) -> anyhow::Result<Listing<5>> {
+    let mut changes = Listing::new(["id", "at", "change", "status", "reason"].map(text));
     for change in schedule::scheduled_of(&mut *connection, contract.subscription.customer).await? {
-        if change.subscription != id {
+        if change.subscription != contract.subscription.id {
             continue;
         }
-        let what = match change.planned {
+        let words = match change.planned {
             Planned::Cancel => "cancel".to_owned(),
             Planned::Change(terms) | Planned::Addon(terms) => {
                 let price = catalog::price(&mut *connection, terms.price).await?;
@@ -379,43 +427,12 @@ async fn show(id: SubscriptionId, data: &Data) -> anyhow::Result<()> {
             }
         };
         changes.row([
-            change.id.to_string(),
-            instant_text(change.at_ms),
-            what,
-            change.status.name().to_owned(),
-            change.reason,
+            shown(change.id),
+            at(change.at_ms),
+            words.into(),
+            change.status.name().into(),
+            change.reason.into(),
         ]);
     }
-    changes.print("");
-    let mut history = Listing::new(&["at", "from", "to", "reason", "by"]);
-    for event in subscription::state_history(&mut *connection, id).await? {
-        history.row([
-            instant_text(event.at_ms),
-            event.from.map_or("", |state| state.words()).to_owned(),
-            event.to.words().to_owned(),
-            event.reason,
-            event.actor,
-        ]);
-    }
-    history.print("");
-    Ok(())
-}
-
-fn print_head(contract: &Contract) {
-    let subscription = &contract.subscription;
-    println!(
-        "{} of {} ({}) for {} ({}): {}",
-        subscription.id,
-        subscription.customer,
-        contract.customer.name,
-        subscription.service,
-        contract.service.name,
-        subscription.state.words()
-    );
-    if let Some(coupon) = &contract.coupon {
-        println!("coupon {}", coupon.coupon.code);
-    }
-    if let Some(at_ms) = subscription.cancel_at_ms {
-        println!("ends at {}", instant_text(at_ms));
-    }
+    Ok(changes)
 }

@@ -1,14 +1,14 @@
 //! `ezscale tax`: the rates of taxes, by place and time.
 
+use anyhow::Context as _;
 use billing::tax::{self, NewTaxRate};
 use clap::Subcommand;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::ids::TaxRateId;
-use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
+use crate::output::{Format, Listing, Record, ShowFormat, at, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -23,6 +23,17 @@ enum Command {
         /// Only those of a country (ISO 3166, two letters)
         #[arg(long)]
         country: Option<String>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a rate
+    Show {
+        /// The rate (tax_N)
+        rate: TaxRateId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -63,23 +74,52 @@ enum Command {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::List { country, data } => {
+        Command::List { country, format, data } => {
             let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["id", "country", "region", "tax", "from", "to"]);
+            let mut listing = Listing::new([
+                text("id"),
+                text("country"),
+                text("region"),
+                text("tax"),
+                number("rate_percent"),
+                text("from"),
+                text("to"),
+            ]);
             for rate in tax::rates(database.pool()).await? {
                 if country.as_ref().is_some_and(|country| *country != rate.country) {
                     continue;
                 }
                 listing.row([
-                    rate.id.to_string(),
-                    rate.country,
-                    rate.region,
-                    format!("{} {}", rate.name, rate.rate),
-                    instant_text(rate.valid_from_ms),
-                    rate.valid_to_ms.map(instant_text).unwrap_or_default(),
+                    shown(rate.id),
+                    rate.country.into(),
+                    rate.region.into(),
+                    rate.name.into(),
+                    rate.rate.value().into(),
+                    at(rate.valid_from_ms),
+                    rate.valid_to_ms.map(at).into(),
                 ]);
             }
-            listing.print("no tax rates: add one with `ezscale tax add`");
+            listing.print(format, "no tax rates: add one with `ezscale tax add`")?;
+        }
+        Command::Show { rate, format, data } => {
+            let (_, database) = data.open_database().await?;
+            let found = tax::rates(database.pool())
+                .await?
+                .into_iter()
+                .find(|found| found.id == rate);
+            let found = found.with_context(|| format!("no tax rate {rate}: `ezscale tax list` lists them"))?;
+            Record::new()
+                .field(text("id"), shown(found.id))
+                .field(text("country"), found.country)
+                .field(
+                    text("region").or("all"),
+                    Some(found.region).filter(|region| !region.is_empty()),
+                )
+                .field(text("tax"), found.name)
+                .field(number("rate_percent"), found.rate.value())
+                .field(text("from"), at(found.valid_from_ms))
+                .field(text("to").or("no end"), found.valid_to_ms.map(at))
+                .print(format)?;
         }
         Command::Add {
             country,
@@ -90,7 +130,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             to,
             data,
         } => {
-            let (_, database) = data.open_database().await?;
+            let (_, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let new = NewTaxRate {
                 country: &country,
@@ -108,7 +148,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }});
             super::audit::note(&mut transaction, "tax.add", &rate.id.to_string(), change, now_ms).await?;
             transaction.commit().await?;
-            println!("{}", rate.id);
+            say!("{}", rate.id);
         }
         Command::End { rate, at, data } => {
             let (_, database) = data.open_database().await?;

@@ -1,7 +1,6 @@
 //! `ezscale usage`: what services received and sent in a range, with their 95th percentile and coverage.
 
 use analytics::period::PeriodQuery;
-use analytics::truth::percent_text;
 use analytics::{PeriodUsage, UsageMode};
 use anyhow::{Context as _, bail};
 use billing::usage::MeteredUsage;
@@ -12,7 +11,7 @@ use schemas::inventory;
 use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms, open_current};
-use crate::output::{Listing, Progress, bits_per_second, byte_count};
+use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -31,7 +30,7 @@ pub(crate) struct Args {
     /// Which directions count for the percentile and the billed volume
     #[arg(long, value_enum, default_value = "sum")]
     mode: Mode,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     data: Data,
@@ -43,12 +42,6 @@ enum Mode {
     In,
     Out,
     Max,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -102,46 +95,55 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .collect();
     let periods = analytics.period_usage_batch(&queries, now_ms).await?;
     progress.clear();
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string(&periods)?),
-        Format::Table => print_table(&services, &periods, from_ms, to_ms),
+    if args.format == Format::Table {
+        say!("{} to {}", instant_text(from_ms), instant_text(to_ms));
     }
-    Ok(())
+    list(&services, &periods, args.format)
 }
 
-fn print_table(services: &[inventory::Service], periods: &[PeriodUsage], from_ms: i64, to_ms: i64) {
-    println!("{} to {}", instant_text(from_ms), instant_text(to_ms));
-    let mut listing = Listing::new(&[
-        "service",
-        "name",
-        "in",
-        "out",
-        "billed",
-        "95th",
-        "± sampling",
-        "measured",
+fn list(services: &[inventory::Service], periods: &[PeriodUsage], format: Format) -> anyhow::Result<()> {
+    let mut listing = Listing::new([
+        text("service"),
+        text("name"),
+        text("from"),
+        text("to"),
+        text("measured_to"),
+        bytes("bytes_in"),
+        bytes("bytes_out"),
+        bytes("billed_bytes"),
+        bit_rate("percentile_95_bps").or("-"),
+        ppm("error_bound_ppm").or("-"),
+        number("windows_measured"),
+        number("windows_expected"),
+        number("windows_excluded"),
+        number("gaps"),
+        bytes("excluded_bytes_in"),
+        bytes("excluded_bytes_out"),
     ]);
-    for column in 2..8 {
-        listing = listing.right(column);
-    }
     for (service, period) in services.iter().zip(periods) {
-        let measured = match period.windows_expected {
-            0 => "-".to_owned(),
-            expected => format!("{:.1} %", 100.0 * period.windows_measured as f64 / expected as f64),
+        let error = Some(period.error_bound_ppm).filter(|&ppm| ppm > 0 || format != Format::Table);
+        let gaps = match format {
+            Format::Json => Cell::json(&period.gaps)?,
+            Format::Table | Format::Csv => period.gaps.len().into(),
         };
         listing.row([
-            service.id.to_string(),
-            service.name.clone(),
-            byte_count(period.bytes_in),
-            byte_count(period.bytes_out),
-            byte_count(period.billed_bytes),
-            period.percentile_95_bps.map_or_else(|| "-".to_owned(), bits_per_second),
-            match period.error_bound_ppm {
-                0 => "-".to_owned(),
-                ppm => format!("{} %", percent_text(ppm)),
-            },
-            measured,
+            shown(service.id),
+            service.name.as_str().into(),
+            at(period.from_ms),
+            at(period.to_ms),
+            at(period.measured_to_ms),
+            period.bytes_in.into(),
+            period.bytes_out.into(),
+            period.billed_bytes.into(),
+            period.percentile_95_bps.into(),
+            error.into(),
+            period.windows_measured.into(),
+            period.windows_expected.into(),
+            period.windows_excluded.into(),
+            gaps,
+            period.excluded_bytes_in.into(),
+            period.excluded_bytes_out.into(),
         ]);
     }
-    listing.print("no services: add one with `ezscale service add`");
+    listing.print(format, "no services: add one with `ezscale service add`")
 }

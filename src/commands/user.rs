@@ -178,7 +178,7 @@ impl Act {
 
     async fn commit(self, what: &str) -> anyhow::Result<()> {
         self.transaction.commit().await?;
-        println!("{}: {what}", self.name);
+        say!("{}: {what}", self.name);
         Ok(())
     }
 }
@@ -192,7 +192,7 @@ async fn named(database: &Database, user: &str) -> anyhow::Result<(UserId, Chang
 }
 
 async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
-    let (_, database) = data.open_database().await?;
+    let (_, database) = data.open_or_create().await?;
     let password = read_password()?;
     let new = NewUser {
         email,
@@ -202,7 +202,7 @@ async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, 
         password: &password,
     };
     let id = portal::create_user(&database, &new, COMMAND_LINE).await?;
-    println!("{id}");
+    say!("{id}");
     if let Some(customer) = customer {
         // A mail for the first user; later ones find the address verified, or ask on their account page.
         let now_ms = now_ms(&database).await?;
@@ -218,7 +218,7 @@ async fn set_password(user: &User) -> anyhow::Result<()> {
     let (id, by) = named(&database, &user.user).await?;
     let password = read_password()?;
     auth::set_password(&database, id, &password, by).await?;
-    println!("{}: the password is set; every session was ended", user.user);
+    say!("{}: the password is set; every session was ended", user.user);
     Ok(())
 }
 

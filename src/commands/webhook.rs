@@ -1,16 +1,16 @@
 //! `ezscale webhook`: the endpoints that hear of events.
 
-use billing::event::EventType;
-use billing::event::webhook::{self, NewEndpoint, Owner};
+use billing::event::webhook::{self, Endpoint, NewEndpoint, Owner};
+use billing::event::{self, EventType};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;
-use schemas::window::instant_text;
 
 use super::audit::note;
+use super::mail;
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
-use crate::output::Listing;
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -37,6 +37,17 @@ enum Command {
     List {
         #[arg(long)]
         customer: Option<CustomerId>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show an endpoint and what was sent to it last
+    Show {
+        /// The endpoint (whk_N)
+        endpoint: EndpointId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -68,7 +79,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             event_types,
             data,
         } => {
-            let (config, database) = data.open_database().await?;
+            let (config, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             // Before the transaction: names are resolved.
             let url = Outbox::new(&config, &database)?.client().vet(&url).await?;
@@ -92,30 +103,48 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
             .await?;
             transaction.commit().await?;
-            println!("{} {secret}", endpoint.id);
+            say!("{} {secret}", endpoint.id);
         }
-        Command::List { customer, data } => {
+        Command::List { customer, format, data } => {
             let (_, database) = data.open_database().await?;
-            let mut listing = Listing::new(&["endpoint", "customer", "url", "types", "failures", "disabled"]).right(4);
+            let mut listing = Listing::new([
+                text("id"),
+                text("customer").or("all"),
+                text("url"),
+                text("types").or("all"),
+                number("failures"),
+                text("disabled_at"),
+            ]);
             let of = customer.map_or(Owner::Anybody, Owner::Customer);
             for endpoint in webhook::endpoints(database.pool(), of).await? {
-                let types: Vec<&str> = endpoint.event_types.iter().map(|kind| kind.name()).collect();
                 listing.row([
-                    endpoint.id.to_string(),
-                    endpoint
-                        .customer
-                        .map_or("all".to_owned(), |customer| customer.to_string()),
-                    endpoint.url,
-                    if types.is_empty() {
-                        "all".to_owned()
-                    } else {
-                        types.join(" ")
-                    },
-                    endpoint.failures.to_string(),
-                    endpoint.disabled_at_ms.map(instant_text).unwrap_or_default(),
+                    shown(endpoint.id),
+                    endpoint.customer.map(shown).into(),
+                    endpoint.url.as_str().into(),
+                    types(&endpoint)?,
+                    endpoint.failures.into(),
+                    endpoint.disabled_at_ms.map(at).into(),
                 ]);
             }
-            listing.print("no endpoints: add one with `ezscale webhook add`");
+            listing.print(format, "no endpoints: add one with `ezscale webhook add`")?;
+        }
+        Command::Show { endpoint, format, data } => {
+            let (_, database) = data.open_database().await?;
+            let endpoint = webhook::endpoint(database.pool(), endpoint, Owner::Anybody).await?;
+            let mut deliveries = mail::listing();
+            for delivery in event::deliveries_to(database.pool(), endpoint.id, DELIVERIES_SHOWN).await? {
+                deliveries.row(mail::cells(&delivery));
+            }
+            Record::new()
+                .field(text("id"), shown(endpoint.id))
+                .field(text("customer").or("all"), endpoint.customer.map(shown))
+                .field(text("url"), endpoint.url.as_str())
+                .field(text("types").or("all"), types(&endpoint)?)
+                .field(number("failures"), endpoint.failures)
+                .field(text("created_at"), at(endpoint.created_at_ms))
+                .field(text("disabled_at"), endpoint.disabled_at_ms.map(at))
+                .list("deliveries", deliveries)
+                .print(format)?;
         }
         Command::Remove { endpoint, data } => {
             let (_, database) = data.open_database().await?;
@@ -149,7 +178,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
             .await?;
             transaction.commit().await?;
-            println!("{secret}");
+            say!("{secret}");
         }
         Command::Enable { endpoint, data } => {
             let (_, database) = data.open_database().await?;
@@ -169,4 +198,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Deliveries that are shown with an endpoint.
+const DELIVERIES_SHOWN: i64 = 20;
+
+/// What it hears of; absent: everything.
+fn types(endpoint: &Endpoint) -> anyhow::Result<Cell> {
+    if endpoint.event_types.is_empty() {
+        return Ok(Cell::Absent);
+    }
+    let names: Vec<&str> = endpoint.event_types.iter().map(|kind| kind.name()).collect();
+    Cell::json(&names)
 }

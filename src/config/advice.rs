@@ -154,7 +154,9 @@ fn line(setting: &str) -> String {
 }
 
 /// What a running process takes over.
-const TAKEN_OVER: [&str; 7] = [
+const TAKEN_OVER: [&str; 8] = [
+    // By billing, from the file itself.
+    "collection",
     "own_networks",
     "metering",
     "retention",
@@ -246,6 +248,13 @@ mod tests {
             told("[collector]\nnetflow = ['127.0.0.1:2055']\nallowed_exporters = ['192.0.2.0/24']"),
             [""; 0]
         );
+        // What asks VIES is started once; the terms of collection are taken over.
+        let listening = "[collector]\nnetflow = ['127.0.0.1:2055']\n";
+        assert_eq!(
+            told(&format!("{listening}[vies]\nenabled = true")),
+            ["vies.enabled changed: it takes effect when ezscale is restarted"]
+        );
+        assert_eq!(told(&format!("{listening}[collection]\nsuspend_day = 30")), [""; 0]);
         let database = told("database = 'sqlite://x'\n[collector]\nnetflow = ['127.0.0.1:2055']");
         assert_eq!(
             database,

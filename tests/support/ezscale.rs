@@ -29,6 +29,18 @@ pub(crate) fn run(arguments: &[&str]) -> String {
     output_of(Command::new(BINARY).args(arguments))
 }
 
+/// An amount as listings have it in JSON, `"12.50"`, in minor units of a currency with cents.
+pub(crate) fn cents(amount: &Value) -> i64 {
+    let text = amount
+        .as_str()
+        .unwrap_or_else(|| panic!("{amount} is a decimal in text"));
+    let (_, fraction) = text.split_once('.').unwrap_or_else(|| panic!("{text} has cents"));
+    assert_eq!(fraction.len(), 2, "{text} has cents");
+    text.replace('.', "")
+        .parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
 /// A data directory of the test's own, gone with its value, and the commands on it.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -304,7 +316,7 @@ pub(crate) struct Ezscale {
 
 impl Ezscale {
     fn spawn(command: &mut Command, expected_listeners: usize, data: &DataDir) -> Self {
-        let started_at = jiff::Timestamp::now().as_millisecond();
+        let started_at = super::clock::running().as_nanosecond();
         let stderr = data.scratch().join(format!("ezscale-{started_at}.stderr"));
         let stderr_file = File::create(&stderr).expect("the test's directory is writable");
         let mut child = command

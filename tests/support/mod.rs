@@ -4,7 +4,8 @@
 //! - [`net`], [`lab`]: network namespaces, and the little network in which traffic of known size is metered.
 //! - [`traffic`]: that traffic.
 //! - [`exporters`]: softflowd and pmacctd, the real exporters.
-//! - [`golden`]: captures and datagrams of others' routers.
+//! - [`clock`]: the time, taken once.
+//! - [`golden`], [`beside`]: captures and datagrams of others' routers, and leaving out by name what needs them.
 //! - [`numbered`]: flows by number, and the model of what must become of them. [`disk`]: a disk that fails on demand.
 //! - [`pcap`], [`tshark`]: captures, and the second opinion on what they say.
 //! - [`ovs`]: Open vSwitch, a real switch.
@@ -14,14 +15,19 @@
 //! - [`http`]: a client that comes from an address of its own.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
 //!
-//! Nothing here skips: what is missing on the machine fails the test with a sentence on what to do.
+//! What is missing on the machine fails the test with a sentence on what to do; only captures that lie beside the repository
+//! may be missing ([`beside`]).
 
 #![allow(
     dead_code,
     reason = "every test file compiles this module for itself and uses a part of it"
 )]
 
+#[path = "../../collector/tests/support/beside.rs"]
+#[allow(unused_imports, unused_macros, reason = "one test file uses it")]
+pub(crate) mod beside;
 pub(crate) mod browser;
+pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod disk;
 pub(crate) mod exporters;

@@ -108,7 +108,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new() -> Self {
         const HOUR_MS: i64 = 3_600_000;
-        let now_ms = Timestamp::now().as_millisecond();
+        let now_ms = super::clock::began_ms();
         let boot_at_ms = now_ms - 8 * HOUR_MS;
         let protocols = SimProtocol::ALL.into_iter().chain([SimProtocol::V5]);
         let lanes = protocols.zip(1..).map(|(protocol, domain)| Lane {
@@ -173,7 +173,7 @@ impl Model {
             }
             let lane = self.turn;
             self.turn = (lane + 1) % LANES;
-            let payload = self.next_datagram(lane, Fate::Sent, Timestamp::now().as_millisecond());
+            let payload = self.next_datagram(lane, Fate::Sent, super::clock::running().as_millisecond());
             self.socket
                 .send_to(&payload, to.of_lane(self.lanes[lane].protocol))
                 .expect("the loopback takes a datagram");
@@ -209,7 +209,7 @@ impl Model {
     pub(crate) fn lose(&mut self, datagrams: u32) {
         for lane in 0..LANES {
             for _ in 0..datagrams {
-                self.next_datagram(lane, Fate::LostOnTheWay, Timestamp::now().as_millisecond());
+                self.next_datagram(lane, Fate::LostOnTheWay, super::clock::running().as_millisecond());
             }
         }
     }

@@ -146,7 +146,7 @@ async fn a_series_has_every_step_and_sums_to_the_totals() {
         let services = [service(1), service(2)];
         let points = fixture
             .analytics
-            .usage_series(&services, T0, T0 + 2 * DAY, step, &zone)
+            .usage_series(&services, T0, T0 + 2 * DAY, step, &zone, NOW_MS)
             .await
             .unwrap();
         assert_eq!(points[0].start_ms, T0);
@@ -159,16 +159,19 @@ async fn a_series_has_every_step_and_sums_to_the_totals() {
     }
     let days = fixture
         .analytics
-        .usage_series(&[service(1)], T0, T0 + 2 * DAY, Step::Day, &zone)
+        .usage_series(&[service(1)], T0, T0 + 2 * DAY, Step::Day, &zone, NOW_MS)
         .await
         .unwrap();
     let hours: Vec<i64> = days.iter().map(|day| (day.end_ms - day.start_ms) / HOUR).collect();
     assert_eq!(hours, [22, 24, 2], "midnight in Berlin is 22:00 UTC");
 }
 
-/// Windows of the fixture that lie in the past as of now.
+/// In the middle of what the fixture holds: some of its windows are over, some are not.
+const NOW_MS: i64 = T0 + 7 * HOUR;
+
+/// Windows of the fixture that are over.
 fn expected_measured() -> u32 {
-    let past_ms = crate::usage::closed_until_ms(jiff::Timestamp::now().as_millisecond());
+    let past_ms = crate::usage::closed_until_ms(NOW_MS);
     let heard = windows(T0, T0 + 10 * HOUR).filter(|window| {
         window.end_ms() <= past_ms && (window.start_ms() < T0 + 4 * HOUR || window.start_ms() >= T0 + 5 * HOUR)
     });

@@ -347,7 +347,7 @@ async fn only_reading_is_allowed() {
 #[tokio::test]
 async fn the_documented_queries_run() {
     let fixture = Fixture::new();
-    let now = jiff::Timestamp::now().as_millisecond() - 10 * 60_000;
+    let now = schemas::clock::machine_now_ms() - 10 * 60_000;
     let unknown = Flow {
         sampling_rate: 0,
         ..received(1, now, 9)

@@ -338,7 +338,14 @@ async fn usage_has_its_sampling_error() {
     assert_eq!(period.error_bound_ppm, 69_297, "196 % / √800");
     let points = fixture
         .analytics
-        .usage_series(&[service], T0, T0 + HOUR, crate::Step::Hour, &jiff::tz::TimeZone::UTC)
+        .usage_series(
+            &[service],
+            T0,
+            T0 + HOUR,
+            crate::Step::Hour,
+            &jiff::tz::TimeZone::UTC,
+            T0 + DAY,
+        )
         .await
         .unwrap();
     assert_eq!(points[0].error_bound_ppm, 69_297);

@@ -626,6 +626,52 @@ pub async fn deliveries_to(
     rows.iter().map(read_delivery).collect()
 }
 
+/// Which deliveries to list; what is not set is not asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeliveryFilter<'a> {
+    /// `email` or `webhook`.
+    pub channel: Option<&'a str>,
+    pub target: Option<&'a str>,
+    /// `pending`, `delivered` or `failed`.
+    pub status: Option<&'a str>,
+    /// Older than this one: the last of the page before.
+    pub before: Option<DeliveryId>,
+}
+
+/// Deliveries, latest first, `limit` at most.
+///
+/// # Errors
+/// As the database answers.
+pub async fn deliveries(
+    db: impl AnyExecutor<'_>,
+    filter: DeliveryFilter<'_>,
+    limit: i64,
+) -> Result<Vec<Delivery>, EventError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{SELECT_DELIVERY} WHERE id < $1 AND ($2 = '' OR channel = $2) AND ($3 = '' OR target = $3) \
+         AND ($4 = '' OR status = $4) ORDER BY id DESC LIMIT $5"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(filter.before.map_or(i64::MAX, |before| before.0))
+        .bind(filter.channel.unwrap_or(""))
+        .bind(filter.target.unwrap_or(""))
+        .bind(filter.status.unwrap_or(""))
+        .bind(limit.clamp(1, super::MAX_PAGE))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(read_delivery).collect()
+}
+
+/// One delivery, where there is one of this id.
+///
+/// # Errors
+/// As the database answers.
+pub async fn delivery(db: impl AnyExecutor<'_>, id: DeliveryId) -> Result<Option<Delivery>, EventError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT_DELIVERY} WHERE id = $1"));
+    let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
+    row.as_ref().map(read_delivery).transpose()
+}
+
 fn read_delivery(row: &AnyRow) -> Result<Delivery, EventError> {
     Ok(Delivery {
         id: DeliveryId(row.try_get("id")?),

@@ -31,8 +31,8 @@ pub mod notification;
 pub mod webhook;
 
 pub use deliver::{
-    Delivered, Delivery, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries_of, deliveries_to,
-    outbox_counts, preview,
+    Delivered, Delivery, DeliveryFilter, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries,
+    deliveries_of, deliveries_to, delivery, outbox_counts, preview,
 };
 pub use dispatch::{
     Dispatched, MAX_REPLAYED, OldestWaiting, Replay, dispatch, latest, oldest_waiting, owner_email, replay,

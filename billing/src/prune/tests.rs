@@ -115,7 +115,9 @@ async fn what_is_young_stays_and_what_is_replayed_keeps_its_event() {
         url: &url,
         event_types: &[],
     };
-    let (endpoint, _) = webhook::add(&mut transaction, database.vault(), new, now_ms).await.unwrap();
+    let (endpoint, _) = webhook::add(&mut transaction, database.vault(), new, now_ms)
+        .await
+        .unwrap();
     let replay = event::Replay {
         first: id,
         last: id,

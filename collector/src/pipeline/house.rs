@@ -59,7 +59,7 @@ impl House {
         for table in self.shared.tables.all() {
             let name = table.def().name;
             while !self.is_stopping() {
-                let now_ms = jiff::Timestamp::now().as_millisecond();
+                let now_ms = schemas::clock::machine_now_ms();
                 match compact(table, now_ms, &limits) {
                     Ok(done) if done.files_removed == 0 => break,
                     Ok(done) => tracing::info!(

@@ -145,7 +145,7 @@ impl JournalThread {
         let current = self.current.get_or_insert_with(|| {
             let number = *next_number;
             *next_number += 1;
-            let created_at_ms = jiff::Timestamp::now().as_millisecond();
+            let created_at_ms = schemas::clock::machine_now_ms();
             let path = shared.journal.segment_path(number);
             Current {
                 segment: SegmentWriter::new(path, shared.journal.id(), number, created_at_ms),
@@ -222,7 +222,7 @@ impl JournalThread {
         let kernel = KernelDrops::read();
         self.drops_took = self.drops_at.elapsed();
         let mut records = RecordBuffer::default();
-        let at_ms = jiff::Timestamp::now().as_millisecond();
+        let at_ms = schemas::clock::machine_now_ms();
         for (index, stats) in self.shared.sockets.iter().enumerate() {
             if let Some(count) = stats.inode.and_then(|inode| kernel.of(inode)) {
                 stats.kernel_dropped.saw(count);

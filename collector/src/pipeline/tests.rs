@@ -334,7 +334,7 @@ fn an_exporter_that_sends_from_several_ports_decodes_right_with_several_sockets(
         assert_eq!(collector.listening().len(), 2, "one for each address");
         let to = collector.listening()[0].address;
 
-        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let now_ms = schemas::clock::machine_now_ms();
         // Templates and sampling rate come once, in the first datagram.
         let mut exporter = SimExporter::new(SimExporterConfig {
             refresh_datagrams: u32::MAX,
@@ -389,7 +389,7 @@ fn tables_that_cannot_be_written_keep_the_segment_in_the_journal() {
     let collector = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
     // Files where the days' folders must be.
     let table = Table::open(dir.path(), &FLOWS).unwrap();
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = schemas::clock::machine_now_ms();
     // Tomorrow's too, should it be midnight.
     let obstacles = [now_ms, now_ms + DAY_MS].map(|at_ms| {
         let file = table.dir().join(file_path(at_ms, "x"));

@@ -152,12 +152,12 @@ pub(super) fn prepare(
         }
     }
     if content.blocks_damaged > 0 {
-        let at_ms = last_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        let at_ms = last_ms.unwrap_or_else(|| schemas::clock::machine_now_ms());
         stage.count(at_ms, NOBODY, Counter::JournalBlocksDamaged, content.blocks_damaged);
         tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
     }
     if content.torn_bytes > 0 {
-        let at_ms = last_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        let at_ms = last_ms.unwrap_or_else(|| schemas::clock::machine_now_ms());
         stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
         tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
     }
@@ -203,7 +203,7 @@ impl Worker {
             shared,
             stage,
             room: Vec::new(),
-            started_at_ms: jiff::Timestamp::now().as_millisecond(),
+            started_at_ms: schemas::clock::machine_now_ms(),
             logged_at: None,
             told_stalled: false,
             status_at: Cell::new(Instant::now()),
@@ -354,7 +354,7 @@ impl Worker {
     fn write_status(&self) {
         self.status_at.set(Instant::now());
         let status = CollectorStatus {
-            written_at_ms: jiff::Timestamp::now().as_millisecond(),
+            written_at_ms: schemas::clock::machine_now_ms(),
             started_at_ms: self.started_at_ms,
             journal_id: self.shared.journal.id().to_owned(),
             next_segment: self.shared.next_segment.load(Ordering::Acquire),

@@ -87,7 +87,7 @@ impl Datagrams {
             MsgFlags::MSG_WAITFORONE,
             None,
         )?;
-        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let now_ms = schemas::clock::machine_now_ms();
         let mut taken = Taken::default();
         for message in messages {
             let payload = message.iovs().next().unwrap_or_default();
@@ -179,11 +179,11 @@ mod tests {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = socket.local_addr().unwrap();
         let lengths = [0, 1, 1_472, 65_507, 40];
-        let from_ms = jiff::Timestamp::now().as_millisecond();
+        let from_ms = schemas::clock::machine_now_ms();
         for (i, length) in lengths.into_iter().enumerate() {
             sender.send_to(&vec![i as u8; length], to).unwrap();
         }
-        let until_ms = jiff::Timestamp::now().as_millisecond();
+        let until_ms = schemas::clock::machine_now_ms();
         let mut datagrams = Datagrams::new();
         let mut seen = Vec::new();
         // On loopback a datagram is in the receiver's buffer when the send returns.

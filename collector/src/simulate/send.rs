@@ -10,7 +10,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use schemas::address::Address;
 
 use super::encode::{EncodeError, SimExporter, SimExporterConfig, SimProtocol, Sums};
@@ -67,7 +66,7 @@ pub fn run(config: &SimulateConfig, mut progress: impl FnMut(&Sums)) -> Result<S
         });
     }
     let sockets = bind_sockets(config)?;
-    let boot_at_ms = Timestamp::now().as_millisecond() - UPTIME_MS;
+    let boot_at_ms = schemas::clock::machine_now_ms() - UPTIME_MS;
     let mut exporters: Vec<SimExporter> = (0..config.exporters)
         .map(|index| {
             SimExporter::new(SimExporterConfig::new(
@@ -95,7 +94,7 @@ pub fn run(config: &SimulateConfig, mut progress: impl FnMut(&Sums)) -> Result<S
         // Every exporter gets a turn even in a short run.
         let fair_share = config.flows.div_ceil(u64::from(config.exporters));
         let count = BATCH_FLOWS.min(fair_share).min(config.flows - sums.flows);
-        let now_ms = Timestamp::now().as_millisecond();
+        let now_ms = schemas::clock::machine_now_ms();
         flows.clear();
         traffic.fill(now_ms, count as usize, &mut flows);
         let exporter_count = exporters.len();

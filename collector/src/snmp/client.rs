@@ -11,7 +11,6 @@ use async_snmp::{
     Auth, AuthProtocol, Client, CryptoError, ErrorStatus, MAX_UDP_PAYLOAD, Oid, PrivProtocol, Retry, UdpHandle,
     UdpTransport, UsmConfig, Value, VarBind,
 };
-use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::interfaces::{INTERFACES_MAX, KnownInterface};
 use schemas::metering::{SnmpAuth, SnmpConfig, SnmpPrivacy};
@@ -298,7 +297,7 @@ async fn table(client: &Client<UdpHandle>, columns: &[Column]) -> Result<Table, 
     // Each message brings at least one new row or asks for fewer, or the reader ends with an error.
     while let Some(oids) = reader.next() {
         match client.get_bulk(&oids, 0, rows).await {
-            Ok(bound) => reader.take(&bound, Timestamp::now().as_millisecond())?,
+            Ok(bound) => reader.take(&bound, schemas::clock::machine_now_ms())?,
             Err(error) if rows > 1 && is_too_much(&error) => rows /= 2,
             Err(error) => return Err(failed(error)),
         }

@@ -28,7 +28,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::interfaces::KnownInterfaces;
 use schemas::metering::MeteringConfig;
@@ -180,7 +179,7 @@ impl SnmpPoller {
             self.targets.insert(target.key(), (target, state));
         }
         self.status_changed |= !old.is_empty() || !self.targets.is_empty();
-        self.interfaces.forget_old(Timestamp::now().as_millisecond());
+        self.interfaces.forget_old(schemas::clock::machine_now_ms());
     }
 
     /// Starts the polls that are due, as far as there is room.
@@ -217,7 +216,7 @@ impl SnmpPoller {
         let Some((target, state)) = self.targets.get_mut(&key) else {
             return;
         };
-        let now_ms = Timestamp::now().as_millisecond();
+        let now_ms = schemas::clock::machine_now_ms();
         let interval = Duration::from_secs(target.snmp.interval_seconds);
         state.is_asked = false;
         state.status.asked_at_ms = now_ms;
@@ -263,7 +262,7 @@ impl SnmpPoller {
 
     /// What options data says. SNMP says more: it wins where a device is asked.
     fn take_told(&mut self, told: Vec<ToldInterface>) {
-        let now_ms = Timestamp::now().as_millisecond();
+        let now_ms = schemas::clock::machine_now_ms();
         for told in told {
             let is_asked = |state: &State| state.status.answered_at_ms > 0;
             let asked = self.targets.get(&(told.exporter, 0));

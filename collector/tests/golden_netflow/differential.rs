@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use schemas::address::Address;
 use schemas::flow::{Flow, marks};
 
+use crate::beside::{GOLDEN, needs};
 use crate::golden::{golden_dir, read, read_pcap};
 
 /// One data record: (element, value) in the order of the template, IANA's elements only.
@@ -263,6 +264,7 @@ fn compare(payloads: &[Vec<u8>]) -> usize {
 
 #[test]
 fn both_read_the_captures_alike() {
+    needs!(GOLDEN);
     let file = |name: &str| read(&format!("logstash/{name}.dat"));
     let together: &[&[&str]] = &[
         &["ipfix"],

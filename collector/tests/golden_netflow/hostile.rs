@@ -6,6 +6,7 @@ use collector::decode::{Datagram, Decoded};
 use collector::sampling::SamplingConfig;
 use schemas::address::Address;
 
+use crate::beside::{GOLDEN, needs};
 use crate::golden::{golden_dir, read, read_pcap};
 
 const DATAGRAMS: u64 = 10_000;
@@ -184,11 +185,13 @@ fn attack(version: u8) {
 
 #[test]
 fn hostile_v5_is_counted_and_bounded() {
+    needs!(GOLDEN);
     attack(5);
 }
 
 #[test]
 fn hostile_v7_is_counted_and_bounded() {
+    needs!(GOLDEN);
     // There is no capture of version 7: the ones of version 5 with another number are hostile enough.
     let limits = DecodeLimits::default();
     let mut decoder = NetflowDecoder::new(limits, SamplingConfig::default());
@@ -226,10 +229,12 @@ fn hostile_v7_is_counted_and_bounded() {
 
 #[test]
 fn hostile_v9_is_counted_and_bounded() {
+    needs!(GOLDEN);
     attack(9);
 }
 
 #[test]
 fn hostile_ipfix_is_counted_and_bounded() {
+    needs!(GOLDEN);
     attack(10);
 }

@@ -9,6 +9,7 @@ use schemas::address::Address;
 use schemas::flow::{Flow, marks};
 use serde_json::Value;
 
+use crate::beside::{GOLDEN, needs};
 use crate::{as_exported, decode, decoder, golden};
 
 /// A capture, and what its records are to us.
@@ -197,6 +198,7 @@ fn compare_times(case: &str, netflow: &Value, flow: &Flow) {
 
 #[test]
 fn every_capture_decodes_to_its_expected_events() {
+    needs!(GOLDEN);
     for case in CASES {
         let expected: Value = serde_json::from_slice(&golden::read(&format!("logstash/{}.json", case.name))).unwrap();
         let payloads = expected["packets"].as_array().unwrap().iter();
@@ -276,6 +278,7 @@ fn every_capture_decodes_to_its_expected_events() {
 
 #[test]
 fn announced_sampling_is_used() {
+    needs!(GOLDEN);
     let rates = |files: &[&str]| {
         let captured: Vec<_> = files
             .iter()

@@ -8,6 +8,9 @@ mod logstash;
 mod netgauze;
 mod vflow;
 
+#[path = "../support/beside.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod beside;
 #[path = "../support/golden.rs"]
 mod golden;
 

@@ -5,6 +5,7 @@ use schemas::address::Address;
 use schemas::flow::Flow;
 use serde_json::Value;
 
+use crate::beside::{GOLDEN, needs};
 use crate::{decode, decoder, golden};
 
 /// The data records that NetGauze read with a byte count, as (domain, fields), in order.
@@ -111,6 +112,7 @@ fn run(pcap: &str, flows: usize) -> (Vec<Flow>, Vec<collector::decode::netflow::
 
 #[test]
 fn ios_xr_sampling_options_give_the_rate() {
+    needs!(GOLDEN);
     let (flows, domains) = run("104-IPFIXv10-IPv6-CISCO-sampling_option/traffic-00", 3);
     for flow in flows {
         assert_eq!(
@@ -125,6 +127,7 @@ fn ios_xr_sampling_options_give_the_rate() {
 
 #[test]
 fn several_sources_and_domains_are_told_apart() {
+    needs!(GOLDEN);
     let (flows, domains) = run("100-IPFIXv10-CISCO/traffic-00", 12);
     assert_eq!(
         domains

@@ -2,10 +2,12 @@
 
 use collector::decode::netflow::TemplateKind;
 
+use crate::beside::{GOLDEN, needs};
 use crate::{as_exported, decode, decoder, golden};
 
 #[test]
 fn a_juniper_template_is_learned() {
+    needs!(GOLDEN);
     let mut decoder = decoder();
     let out = decode(&mut decoder, &[as_exported(golden::read("vflow/ipfix_top_1.bin"))]);
     assert!(out.flows.is_empty());
@@ -21,6 +23,7 @@ fn a_juniper_template_is_learned() {
 
 #[test]
 fn v5_flows_are_read() {
+    needs!(GOLDEN);
     let out = decode(&mut decoder(), &[as_exported(golden::read("vflow/v5_top_1.bin"))]);
     assert_eq!(out.flows.len(), 29);
     let flow = out.flows.rows()[0];

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use std::path::{Path, PathBuf};
+#[path = "../support/beside.rs"]
+#[allow(unused_imports, unused_macros, reason = "one test binary uses it")]
+pub(crate) mod beside;
+
 use std::process::Command;
 
 use etherparse::PacketBuilder;
@@ -10,19 +13,10 @@ use etherparse::PacketBuilder;
 /// Reads a golden capture.
 ///
 /// # Panics
-/// When it is missing: a test never passes by not running.
+/// When it is missing: a test that reads it begins with `needs!`.
 pub fn golden(name: &str) -> Vec<u8> {
-    let folder = match std::env::var_os("EZSCALE_GOLDEN_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-    };
-    let path = folder.join(name);
-    std::fs::read(&path).unwrap_or_else(|error| {
-        panic!(
-            "golden capture {} cannot be read ({error}): set EZSCALE_GOLDEN_DIR to the folder of golden captures",
-            path.display()
-        )
-    })
+    let path = beside::GOLDEN.folder().join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
 /// UDP payloads of a capture of Ethernet frames.

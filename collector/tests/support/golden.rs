@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use schemas::address::Address;
 
+use super::beside;
+
 /// One captured UDP payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
@@ -14,16 +16,7 @@ pub(crate) struct Captured {
 
 /// The folder of the captures: `EZSCALE_GOLDEN_DIR`, else `../shared/golden` beside the repository.
 pub(crate) fn golden_dir() -> PathBuf {
-    let dir = std::env::var_os("EZSCALE_GOLDEN_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    assert!(
-        dir.is_dir(),
-        "golden captures not found at {}: set EZSCALE_GOLDEN_DIR to their folder",
-        dir.display()
-    );
-    dir
+    beside::GOLDEN.folder()
 }
 
 /// Reads one file of the captures.

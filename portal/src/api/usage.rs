@@ -114,6 +114,7 @@ pub(crate) async fn series(
     range: &Range,
 ) -> Result<UsageAnswer, Failure> {
     let metered = metered(state, &own.service);
+    let now_ms = state.now_ms();
     let points = state
         .analytics()
         .usage_series(
@@ -122,9 +123,9 @@ pub(crate) async fn series(
             range.to_ms,
             range.step,
             &page.zone,
+            now_ms,
         )
         .await?;
-    let now_ms = state.now_ms();
     let until_ms = range.to_ms.min(closed_until_ms(now_ms));
     let gaps = if until_ms > range.from_ms {
         state.analytics().gaps(&metered.meters, range.from_ms, until_ms).await?

@@ -7,7 +7,7 @@ mod guide;
 use analytics::truth::{Verdict, percent_text};
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
@@ -23,6 +23,7 @@ use crate::auth::Network;
 use crate::error::{Failure, PageError, page};
 use crate::first_steps::FirstSteps;
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 use guide::Guide;
@@ -187,7 +188,7 @@ impl Chosen {
 async fn show(
     State(state): State<AppState>,
     Network(who): Network,
-    Query(chosen): Query<Chosen>,
+    PageQuery(chosen): PageQuery<Chosen>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let only = chosen.address()?;
@@ -202,7 +203,7 @@ async fn show(
 async fn list(
     State(state): State<AppState>,
     _: Network,
-    Query(chosen): Query<Chosen>,
+    PageQuery(chosen): PageQuery<Chosen>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let only = chosen.address()?;

@@ -8,12 +8,13 @@ mod find;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 
 use crate::auth::{Role, Staff};
 use crate::error::{PageError, page};
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -78,7 +79,7 @@ struct SearchPage {
 async fn show(
     State(state): State<AppState>,
     Staff(who): Staff,
-    Query(query): Query<SearchQuery>,
+    PageQuery(query): PageQuery<SearchQuery>,
 ) -> Result<Response, PageError> {
     let asked: String = query.q.trim().chars().take(MAX_SEARCH_CHARS).collect();
     let sight = Sight::of(who.user.role);

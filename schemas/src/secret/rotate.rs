@@ -45,7 +45,7 @@ pub(super) async fn make_current(connection: &mut AnyConnection, key: &str) -> R
          ON CONFLICT (key_id) DO UPDATE SET is_current = 1",
     )
     .bind(key)
-    .bind(jiff::Timestamp::now().as_millisecond())
+    .bind(crate::clock::machine_now_ms())
     .execute(connection)
     .await?;
     Ok(())

@@ -80,7 +80,7 @@ pub(crate) async fn fill(
     let exporters = encoding
         .join()
         .map_err(|_| anyhow::anyhow!("the encoding thread failed"))??;
-    eprintln!("{} flows decoded and stored", summary.flows);
+    tell!("{} flows decoded and stored", summary.flows);
 
     let analytics = Analytics::open(&config.open_storage()?)?;
     let progress = Progress::counted("usage: days", 0);
@@ -122,6 +122,6 @@ pub(crate) async fn close_invoices(config: &Config, database: &Database, now: Ti
     if let Some((customer, error)) = closing.failed.into_iter().next() {
         return Err(anyhow::Error::from(error).context(format!("close the period of {customer}")));
     }
-    eprintln!("{} invoices closed", closing.invoices.len());
+    tell!("{} invoices closed", closing.invoices.len());
     Ok(())
 }

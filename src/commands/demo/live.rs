@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use collector::simulate::fleet::Fleet;
-use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeterMode};
@@ -113,7 +112,7 @@ pub(crate) fn start(
         let mut flows = Vec::new();
         let mut payloads = Vec::new();
         while !stopped.load(Ordering::Relaxed) {
-            let now_ms = Timestamp::now().as_millisecond();
+            let now_ms = schemas::clock::machine_now_ms();
             for (index, (exporter, socket)) in exporters.iter_mut().zip(&sockets).enumerate() {
                 flows.clear();
                 payloads.clear();

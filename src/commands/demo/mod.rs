@@ -23,7 +23,6 @@ use analytics::Analytics;
 use anyhow::{Context as _, bail};
 use billing::usage::MeteredUsage;
 use collector::simulate::fleet::Fleet;
-use jiff::Timestamp;
 use schemas::clock::Clock;
 use schemas::window::{DAY_MS, WindowStart};
 
@@ -76,12 +75,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.data_dir.clone_from(&args.data_dir);
     config.portal.http = address;
     let database = open_database(&config, Some(&config_path)).await?;
-    let now = Timestamp::now();
+    let now = schemas::clock::machine_now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
     let mut exporters = live::exporters(&fleet, history_end_ms - (args.days + 1) * DAY_MS);
     if fresh {
         let history_start_ms = history_end_ms - args.days * DAY_MS;
-        eprintln!(
+        tell!(
             "{} services of {} customers in {}",
             fleet.services.len(),
             fleet.customers.len(),
@@ -130,7 +129,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
-    println!("http listening on http://{address}");
+    say!("http listening on http://{address}");
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;
     senders.stop();
@@ -170,20 +169,20 @@ fn config_text(fleet: &Fleet, http: SocketAddr) -> anyhow::Result<String> {
 }
 
 fn print_logins(address: SocketAddr, took: std::time::Duration, fresh: bool) {
-    println!();
-    println!(
+    say!();
+    say!(
         "  Open http://{address} and sign in with the password {}",
         people::PASSWORD
     );
-    println!();
+    say!();
     for user in people::CUSTOMERS.iter().chain(&people::STAFF) {
-        println!("    {:<24} {:<9} {}", user.email, user.role.name(), user.sees);
+        say!("    {:<24} {:<9} {}", user.email, user.role.name(), user.sees);
     }
-    println!();
-    println!("  Customers pay with test cards under “Payment methods”: no money moves.");
-    println!();
+    say!();
+    say!("  Customers pay with test cards under “Payment methods”: no money moves.");
+    say!();
     let made = if fresh { "made and started" } else { "started" };
-    println!(
+    say!(
         "  {made} in {:.1} s; live exporters are sending. Stop with Ctrl-C.",
         took.as_secs_f64()
     );

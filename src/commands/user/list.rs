@@ -4,16 +4,9 @@ use clap::ValueEnum;
 use portal::Role;
 use portal::auth::{self, Filter};
 use schemas::ids::UserId;
-use schemas::window::instant_text;
 
 use crate::options::{Data, now_ms};
-use crate::output::Listing;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
+use crate::output::{Format, Listing, Record, ShowFormat, at, number, shown, text};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum UserState {
@@ -36,14 +29,10 @@ pub(super) struct List {
     after: Option<UserId>,
     #[arg(long, default_value_t = auth::MAX_USERS, value_parser = clap::value_parser!(i64).range(1..=auth::MAX_USERS))]
     limit: i64,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     data: Data,
-}
-
-fn instant(at_ms: Option<i64>, otherwise: &str) -> String {
-    at_ms.map_or_else(|| otherwise.to_owned(), instant_text)
 }
 
 impl List {
@@ -57,37 +46,31 @@ impl List {
         };
         let now_ms = now_ms(&database).await?;
         let users = auth::accounts(database.pool(), filter, &config.sessions, now_ms, self.limit).await?;
-        if self.format == Format::Json {
-            println!("{}", serde_json::to_string_pretty(&users)?);
-            return Ok(());
-        }
-        let mut listing = Listing::new(&[
-            "id",
-            "email",
-            "name",
-            "role",
-            "customer",
-            "state",
-            "second factor",
-            "last sign-in",
-            "sessions",
-        ])
-        .right(8);
+        let mut listing = Listing::new([
+            text("id"),
+            text("email"),
+            text("name"),
+            text("role"),
+            text("customer"),
+            text("state"),
+            text("second_factor_at").or("off"),
+            text("signed_in_at").or("never"),
+            number("sessions"),
+        ]);
         for user in users {
             listing.row([
-                user.id.to_string(),
-                user.email,
-                user.name,
-                user.role.to_string(),
-                user.customer.map_or_else(String::new, |customer| customer.to_string()),
-                state(user.disabled_at_ms).to_owned(),
-                if user.two_factor_at_ms.is_some() { "on" } else { "off" }.to_owned(),
-                instant(user.signed_in_at_ms, "never"),
-                user.sessions.to_string(),
+                shown(user.id),
+                user.email.into(),
+                user.name.into(),
+                shown(user.role),
+                user.customer.map(shown).into(),
+                state(user.disabled_at_ms).into(),
+                user.two_factor_at_ms.map(at).into(),
+                user.signed_in_at_ms.map(at).into(),
+                user.sessions.into(),
             ]);
         }
-        listing.print("no users: add one with `ezscale user add`");
-        Ok(())
+        listing.print(self.format, "no users: add one with `ezscale user add`")
     }
 }
 
@@ -103,8 +86,8 @@ fn state(disabled_at_ms: Option<i64>) -> &'static str {
 pub(super) struct Show {
     /// Email address or id (usr_N)
     user: String,
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
+    #[arg(long, value_enum, default_value_t)]
+    format: ShowFormat,
     #[command(flatten)]
     data: Data,
 }
@@ -114,37 +97,24 @@ impl Show {
         let (config, database) = self.data.open_database().await?;
         let id = auth::user_named(database.pool(), &self.user).await?;
         let user = auth::account(database.pool(), id, &config.sessions, now_ms(&database).await?).await?;
-        if self.format == Format::Json {
-            println!("{}", serde_json::to_string_pretty(&user)?);
-            return Ok(());
-        }
-        let mut listing = Listing::new(&["user", &user.id.to_string()]);
-        let customer = match (user.customer, &user.customer_name) {
-            (Some(customer), Some(name)) => format!("{customer}, {name}"),
-            _ => String::new(),
-        };
-        for (name, value) in [
-            ("email", user.email),
-            ("name", user.name),
-            ("role", user.role.to_string()),
-            ("customer", customer),
-            ("state", state(user.disabled_at_ms).to_owned()),
-            ("disabled at", instant(user.disabled_at_ms, "")),
-            ("second factor since", instant(user.two_factor_at_ms, "off")),
-            ("last sign-in", instant(user.signed_in_at_ms, "never")),
-            (
-                "password changed",
-                instant(user.password_changed_at_ms, "not since it was added"),
-            ),
-            ("sessions", user.sessions.to_string()),
-            ("added", instant_text(user.created_at_ms)),
-        ] {
-            if !value.is_empty() {
-                listing.row([name.to_owned(), value]);
-            }
-        }
-        listing.print("");
-        Ok(())
+        Record::new()
+            .field(text("id"), shown(user.id))
+            .field(text("email"), user.email)
+            .field(text("name"), user.name)
+            .field(text("role"), shown(user.role))
+            .field(text("customer"), user.customer.map(shown))
+            .field(text("customer_name"), user.customer_name)
+            .field(text("state"), state(user.disabled_at_ms))
+            .field(text("disabled_at"), user.disabled_at_ms.map(at))
+            .field(text("second_factor_at").or("off"), user.two_factor_at_ms.map(at))
+            .field(text("signed_in_at").or("never"), user.signed_in_at_ms.map(at))
+            .field(
+                text("password_changed_at").or("not since it was added"),
+                user.password_changed_at_ms.map(at),
+            )
+            .field(number("sessions"), user.sessions)
+            .field(text("created_at"), at(user.created_at_ms))
+            .print(self.format)
     }
 }
 
@@ -152,7 +122,7 @@ impl Show {
 pub(super) struct Sessions {
     /// Email address or id (usr_N)
     pub(super) user: String,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     pub(super) data: Data,
@@ -163,23 +133,19 @@ impl Sessions {
         let (config, database) = self.data.open_database().await?;
         let id = auth::user_named(database.pool(), &self.user).await?;
         let sessions = auth::sessions_of(database.pool(), id, &config.sessions, now_ms(&database).await?).await?;
-        if self.format == Format::Json {
-            println!("{}", serde_json::to_string_pretty(&sessions)?);
-            return Ok(());
-        }
-        let mut listing = Listing::new(&["session", "browser", "from", "since", "last used", "ends"]);
+        let columns = ["session", "browser", "ip", "created_at", "last_seen_at", "ends_at"];
+        let mut listing = Listing::new(columns.map(text));
         for session in sessions {
             listing.row([
-                session.name,
-                auth::device_name(&session.user_agent),
-                session.ip,
-                instant_text(session.created_at_ms),
-                instant_text(session.last_seen_at_ms),
-                instant_text(session.ends_at_ms),
+                session.name.into(),
+                auth::device_name(&session.user_agent).into(),
+                session.ip.into(),
+                at(session.created_at_ms),
+                at(session.last_seen_at_ms),
+                at(session.ends_at_ms),
             ]);
         }
-        listing.print("not signed in");
-        Ok(())
+        listing.print(self.format, "not signed in")
     }
 }
 
@@ -189,7 +155,7 @@ pub(super) struct SignIns {
     user: Option<String>,
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
     limit: i64,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     data: Data,
@@ -203,23 +169,19 @@ impl SignIns {
             None => None,
         };
         let attempts = auth::recent_attempts(database.pool(), user, now_ms(&database).await?, self.limit).await?;
-        if self.format == Format::Json {
-            println!("{}", serde_json::to_string_pretty(&attempts)?);
-            return Ok(());
-        }
-        let mut listing = Listing::new(&["at", "user", "email", "result", "with", "from", "browser"]);
+        let columns = ["at", "user", "email", "result", "means", "ip", "browser"];
+        let mut listing = Listing::new(columns.map(text));
         for attempt in attempts {
             listing.row([
-                instant_text(attempt.at_ms),
-                attempt.user.map_or_else(String::new, |user| user.to_string()),
-                attempt.email,
-                attempt.outcome.name().to_owned(),
-                attempt.means,
-                attempt.ip,
-                auth::device_name(&attempt.user_agent),
+                at(attempt.at_ms),
+                attempt.user.map(shown).into(),
+                attempt.email.into(),
+                attempt.outcome.name().into(),
+                attempt.means.into(),
+                attempt.ip.into(),
+                auth::device_name(&attempt.user_agent).into(),
             ]);
         }
-        listing.print("nobody signed in or tried to in 90 days");
-        Ok(())
+        listing.print(self.format, "nobody signed in or tried to in 90 days")
     }
 }

@@ -1,7 +1,7 @@
 //! Where a user is signed in, and who signed in or tried to.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 
@@ -13,6 +13,7 @@ use crate::auth::{
 };
 use crate::error::{PageError, page};
 use crate::format;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -110,7 +111,7 @@ pub(super) struct Shown {
 pub(super) async fn show(
     State(state): State<AppState>,
     who: SignedIn,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let (user, now_ms) = (who.user.id, state.now_ms());
     let zone = zone_of(&state, &who).await?;

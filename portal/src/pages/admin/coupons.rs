@@ -8,7 +8,6 @@ use billing::catalog::{self, Discount, NewCoupon, Plan};
 use jiff::tz::TimeZone;
 use schemas::ids::CouponId;
 use schemas::percent::Percent;
-use serde_json::json;
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
@@ -139,10 +138,8 @@ pub(super) async fn add(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let coupon = catalog::create_coupon(action.connection(), new, now_ms).await?;
-        let change = json!({"after": {"code": coupon.code, "off": off(coupon.discount), "months": coupon.months,
-            "plan": coupon.plan, "max_redemptions": coupon.max_redemptions, "per_customer": coupon.per_customer}});
-        action.record("coupon.create", coupon.id, change).await?;
+        let (connection, by) = action.parts();
+        catalog::act::add_coupon(connection, new, by, now_ms).await?;
         action.commit().await
     }
     .await;
@@ -160,7 +157,7 @@ pub(super) async fn archive(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let id: CouponId = id.parse().map_err(|_| Failure::NotFound)?;
-    let coupon = match catalog::coupon(state.db().pool(), id).await {
+    match catalog::coupon(state.db().pool(), id).await {
         Err(BillingError::NoCoupon(_)) => return Err(Failure::NotFound.into()),
         found => found?,
     };
@@ -169,9 +166,8 @@ pub(super) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        catalog::archive_coupon(action.connection(), id, now_ms).await?;
-        let change = json!({"before": {"archived": coupon.archived_at_ms.is_some()}, "after": {"archived": true}});
-        action.record("coupon.archive", id, change).await?;
+        let (connection, by) = action.parts();
+        catalog::act::archive_coupon(connection, id, by, now_ms).await?;
         action.commit().await
     }
     .await;

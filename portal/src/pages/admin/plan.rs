@@ -7,16 +7,15 @@ use billing::approval::{self, Action as Asked, NewApproval};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit};
 use billing::price::UsagePrice;
 use billing::rating::cycle_words;
-use billing::subscription::reprice::{reprice, touched};
+use billing::subscription::reprice::touched;
 use jiff::tz::TimeZone;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
-use serde_json::json;
 
 use super::Shown;
 use super::plan_page::render;
 use super::plans::specs_of;
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError};
 use crate::format;
@@ -73,9 +72,6 @@ fn asked_prices(plan: &Plan, fields: &Fields, now_ms: i64) -> Result<Vec<NewPric
         text => text.parse()?,
     };
     let valid_from_ms = fields.day_ms("valid_from", &TimeZone::UTC)?.unwrap_or(now_ms);
-    if valid_from_ms < now_ms - schemas::window::DAY_MS {
-        return Err(said("A price holds from today or a later day on."));
-    }
     let one = |cycle_months: i64, base: Money| NewPrice {
         plan: plan.id,
         cycle_months,
@@ -107,11 +103,11 @@ pub(super) async fn price(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("price");
         };
-        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        let now_ms = action.now_ms;
         let mut waits = false;
         for new in asked {
             let (currency, months) = (new.base.currency, new.cycle_months);
-            let before = catalog::price_at(action.connection(), plan.id, currency, months, now_ms).await?;
+            catalog::act::check_price_start(action.connection(), &new, now_ms).await?;
             let touches = touched(action.connection(), plan.id, currency, months).await?;
             if moves {
                 let wanted = Asked::PriceChange {
@@ -144,17 +140,8 @@ pub(super) async fn price(
                     continue;
                 }
             }
-            let price = catalog::add_price(action.connection(), new).await?;
-            let mut change = json!({
-                "before": before.map(|price| json!({"price": price.id, "base": price.base.to_string(), "usage": price.usage})),
-                "after": {"price": price.id, "cycle_months": months, "base": price.base.to_string(), "usage": price.usage,
-                    "valid_from": format::rfc3339(price.valid_from_ms)},
-            });
-            if moves {
-                let repriced = reprice(action.connection(), price.id, &actor, now_ms).await?;
-                change["after"]["at_renewal"] = json!(repriced);
-            }
-            action.record("price.add", plan.id, change).await?;
+            let (connection, by) = action.parts();
+            catalog::act::add_price(connection, new, moves, by, now_ms).await?;
         }
         action.commit().await?;
         Ok(match (waits, moves) {
@@ -210,9 +197,9 @@ pub(super) async fn stock(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("stock");
         };
-        catalog::set_stock(action.connection(), plan.id, stock).await?;
-        let change = json!({"before": {"stock": plan.stock}, "after": {"stock": stock}});
-        action.record("plan.stock", plan.id, change).await?;
+        let now_ms = action.now_ms;
+        let (connection, by) = action.parts();
+        catalog::act::change_stock(connection, plan.id, stock, by, now_ms).await?;
         action.commit().await?;
         Ok("stock")
     }
@@ -234,9 +221,8 @@ pub(super) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        catalog::archive_plan(action.connection(), plan.id, now_ms).await?;
-        let change = json!({"before": {"archived": plan.archived_at_ms.is_some()}, "after": {"archived": true}});
-        action.record("plan.archive", plan.id, change).await?;
+        let (connection, by) = action.parts();
+        catalog::act::archive_plan(connection, plan.id, by, now_ms).await?;
         action.commit().await
     }
     .await;

@@ -11,7 +11,6 @@ use billing::price::UsagePrice;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
-use serde_json::json;
 use sqlx::Row as _;
 
 use super::{PATH, Shown};
@@ -172,10 +171,8 @@ pub(super) async fn add(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let plan = catalog::create_plan(action.connection(), new, now_ms).await?;
-        let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
-            "model": plan.terms.name(), "attributes": plan.attributes}});
-        action.record("plan.create", plan.id, change).await?;
+        let (connection, by) = action.parts();
+        let plan = catalog::act::add_plan(connection, new, by, now_ms).await?;
         action.commit().await?;
         Ok(Some(plan.id))
     }
@@ -200,7 +197,8 @@ pub(super) async fn add_free(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let plan = catalog::create_plan(action.connection(), NewPlan::free_tier(), now_ms).await?;
+        let (connection, by) = action.parts();
+        let plan = catalog::act::add_plan(connection, NewPlan::free_tier(), by, now_ms).await?;
         let price = NewPrice {
             plan: plan.id,
             cycle_months: 1,
@@ -208,10 +206,7 @@ pub(super) async fn add_free(
             usage: UsagePrice::FREE,
             valid_from_ms: now_ms,
         };
-        let price = catalog::add_price(action.connection(), price).await?;
-        let change = json!({"after": {"name": plan.name, "is_free": true, "service_type": plan.service_type,
-            "attributes": plan.attributes, "price": price.id, "currency": currency}});
-        action.record("plan.create", plan.id, change).await?;
+        catalog::act::add_price(connection, price, false, by, now_ms).await?;
         action.commit().await?;
         Ok(Some(plan.id))
     }

@@ -2,7 +2,7 @@
 //! in the audit log in `auth/manage.rs`, as it has from the command line.
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, UserId};
@@ -15,6 +15,7 @@ use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::account::sessions::{AttemptRow, SessionRow};
 use crate::pages::finance::url_encoded;
+use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -95,7 +96,7 @@ struct UsersPage {
 pub(super) async fn list(
     State(state): State<AppState>,
     Admin(who): Admin,
-    Query(query): Query<UsersQuery>,
+    PageQuery(query): PageQuery<UsersQuery>,
 ) -> Result<Response, PageError> {
     let search: String = query.search.trim().chars().take(MAX_SEARCH_CHARS).collect();
     let wrong = |what: &str| Failure::BadRequest(format!("{what} is not understood"));
@@ -201,7 +202,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(user): Path<String>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "disable" => Some("Disabled: every session was ended, and no password signs in."),

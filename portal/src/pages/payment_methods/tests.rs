@@ -52,7 +52,7 @@ impl Saver {
             "id": event, "type": "checkout.session.completed", "data": { "object": object },
         })
         .to_string();
-        let now_s = jiff::Timestamp::now().as_second();
+        let now_s = schemas::clock::machine_now().as_second();
         let request = Request::post("/hooks/stripe")
             .header(header::CONTENT_TYPE, "application/json")
             .header("stripe-signature", sign("whsec_test", now_s, body.as_bytes()));

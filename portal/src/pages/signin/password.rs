@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use askama::Template;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -21,6 +21,7 @@ use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
 use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, PreSession, device, find_for_sign_in};
 use crate::error::{Failure, PageError, page};
+use crate::query::PageQuery;
 use crate::state::AppState;
 
 /// The page that asks for the address.
@@ -45,7 +46,7 @@ pub(super) struct Shown {
 /// Asks for the address.
 pub(super) async fn forgot(
     State(state): State<AppState>,
-    Query(shown): Query<Shown>,
+    PageQuery(shown): PageQuery<Shown>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     let (form_token, jar) = PreSession::issue(&state, jar);

@@ -1,7 +1,14 @@
-//! What commands print: tables that line up and progress of long work.
+//! What commands print: listings as tables, JSON or CSV, and progress of long work.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+#[macro_use]
+pub(crate) mod print;
+mod cell;
+mod listing;
+
+pub(crate) use cell::{Cell, at, bit_rate, bytes, money, number, ppm, shown, text};
+pub(crate) use listing::{Format, Listing, Record, ShowFormat};
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// An error and its causes in one line. Some libraries' errors repeat their cause: it is said once.
 pub(crate) fn causes(error: &anyhow::Error) -> String {
@@ -19,53 +26,6 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
     text
 }
 
-/// A plain table: bold-free, no frame, columns lined up.
-pub(crate) struct Listing {
-    table: Table,
-    right: Vec<usize>,
-    rows: usize,
-}
-
-impl Listing {
-    pub(crate) fn new(columns: &[&str]) -> Listing {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(columns.iter().map(|name| name.to_uppercase()));
-        Listing {
-            table,
-            right: Vec::new(),
-            rows: 0,
-        }
-    }
-
-    /// Aligns a column of numbers to the right.
-    pub(crate) fn right(mut self, column: usize) -> Listing {
-        self.right.push(column);
-        self
-    }
-
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.table.add_row(cells);
-        self.rows += 1;
-    }
-
-    /// Prints the table, or `empty` on standard error when it has no rows.
-    pub(crate) fn print(mut self, empty: &str) {
-        if self.rows == 0 {
-            eprintln!("{empty}");
-            return;
-        }
-        for column in self.right {
-            if let Some(column) = self.table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        println!("{}", self.table.trim_fmt());
-    }
-}
-
 /// A progress bar on standard error; silent where that is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -75,6 +35,20 @@ impl Progress {
     fn styled(template: &str, what: &str, total: u64) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         if let Ok(style) = ProgressStyle::with_template(template) {
+            // Figures that change ten times a second have no use for decimals.
+            let style = style
+                .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{}/s", HumanCount(whole(state.per_sec())));
+                })
+                .with_key("volume", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:>8}", whole_byte_count(state.pos()));
+                })
+                .with_key("of_volume", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = out.write_str(&whole_byte_count(state.len().unwrap_or(0)));
+                })
+                .with_key("byte_rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{}/s", whole_byte_count(whole(state.per_sec())));
+                });
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.set_message(what.to_owned());
@@ -83,7 +57,7 @@ impl Progress {
 
     pub(crate) fn counted(what: &str, total: u64) -> Progress {
         Progress::styled(
-            "{msg:28} {bar:30} {human_pos:>12} / {human_len}  {per_sec}  {eta}",
+            "{msg:28} {bar:30} {human_pos:>12} / {human_len}  {rate}  {eta}",
             what,
             total,
         )
@@ -91,7 +65,7 @@ impl Progress {
 
     pub(crate) fn bytes(what: &str, total: u64) -> Progress {
         Progress::styled(
-            "{msg:28} {bar:30} {binary_bytes:>12} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta}",
+            "{msg:28} {bar:30} {volume} / {of_volume}  {byte_rate}  {eta}",
             what,
             total,
         )
@@ -117,16 +91,29 @@ impl Progress {
     }
 }
 
+/// A rate that is shown while it changes.
+fn whole(rate: f64) -> u64 {
+    rate.round().max(0.0) as u64
+}
+
+/// A volume that is shown while it changes: binary units, no decimals.
+fn whole_byte_count(bytes: u64) -> String {
+    let exponent = bytes.max(1).ilog2() / 10;
+    let whole = bytes >> (10 * exponent);
+    format!("{whole} {}", BYTE_UNITS[exponent as usize])
+}
+
+const BYTE_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
 /// A volume for people: binary units, one decimal.
 pub(crate) fn byte_count(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let exponent = (bytes.max(1).ilog2() / 10) as usize;
     match exponent {
         0 => format!("{bytes} B"),
         _ => format!(
             "{:.1} {}",
             bytes as f64 / (1u64 << (10 * exponent)) as f64,
-            UNITS[exponent]
+            BYTE_UNITS[exponent]
         ),
     }
 }
@@ -157,6 +144,13 @@ mod tests {
             .context("schema error: no field nope")
             .context("run query");
         assert_eq!(causes(&error), "run query: schema error: no field nope");
+    }
+
+    #[test]
+    fn what_changes_is_shown_without_decimals() {
+        assert_eq!(whole_byte_count(1023), "1023 B");
+        assert_eq!(whole_byte_count(1_572_864), "1 MiB");
+        assert_eq!(HumanCount(whole(24_000.7)).to_string(), "24,001");
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! `ezscale price`: what plans cost, in every version.
+
+use billing::catalog::{self, Price};
+use clap::Subcommand;
+use schemas::ids::{PlanId, PriceId};
+
+use crate::options::Data;
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List prices with their plans; `ezscale plan price` adds one
+    List {
+        /// Of this plan (pln_N) [default: all]
+        #[arg(long)]
+        plan: Option<PlanId>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a price
+    Show {
+        /// The price (prc_N)
+        price: PriceId,
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::List { plan, format, data } => list(plan, format, &data).await,
+        Command::Show { price, format, data } => {
+            let (_, database) = data.open_database().await?;
+            let price = catalog::price(database.pool(), price).await?;
+            let plan = catalog::plan(database.pool(), price.plan).await?;
+            Record::new()
+                .field(text("id"), shown(price.id))
+                .field(text("plan"), shown(plan.id))
+                .field(text("plan_name"), plan.label())
+                .field(number("cycle_months"), price.cycle_months)
+                .field(money("base"), price.base)
+                .field(text("usage_rate"), price.usage.to_string())
+                .field(text("valid_from"), at(price.valid_from_ms))
+                .print(format)
+        }
+    }
+}
+
+/// A row for each price of one plan or of all; a plan without prices has one row.
+pub(super) async fn list(only: Option<PlanId>, format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let plans = match only {
+        Some(plan) => vec![catalog::plan(database.pool(), plan).await?],
+        None => catalog::plans(database.pool()).await?,
+    };
+    let mut listing = Listing::new([
+        text("plan"),
+        text("name"),
+        text("type"),
+        text("model"),
+        text("archived_at"),
+        text("price").or("none"),
+        number("cycle_months"),
+        money("base"),
+        text("usage_rate"),
+        text("valid_from"),
+    ]);
+    for plan in plans {
+        let head = || {
+            [
+                shown(plan.id),
+                plan.label().into(),
+                plan.service_type.as_str().into(),
+                plan.terms.name().into(),
+                plan.archived_at_ms.map(at).into(),
+            ]
+        };
+        let prices = catalog::prices_of(database.pool(), plan.id).await?;
+        if prices.is_empty() {
+            let [id, name, kind, model, archived] = head();
+            let none = Cell::Absent;
+            listing.row([
+                id,
+                name,
+                kind,
+                model,
+                archived,
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none,
+            ]);
+        }
+        for price in &prices {
+            let [id, name, kind, model, archived] = head();
+            let [price, months, base, usage, from] = cells(price);
+            listing.row([id, name, kind, model, archived, price, months, base, usage, from]);
+        }
+    }
+    listing.print(format, "no plans: add one with `ezscale plan add`")
+}
+
+fn cells(price: &Price) -> [Cell; 5] {
+    [
+        shown(price.id),
+        price.cycle_months.into(),
+        price.base.into(),
+        shown(&price.usage),
+        at(price.valid_from_ms),
+    ]
+}
+
+/// The prices of one plan.
+pub(super) fn listing(prices: &[Price]) -> Listing<5> {
+    let mut listing = Listing::new([
+        text("id"),
+        number("cycle_months"),
+        money("base"),
+        text("usage_rate"),
+        text("valid_from"),
+    ]);
+    for price in prices {
+        listing.row(cells(price));
+    }
+    listing
+}

@@ -1,0 +1,242 @@
+//! What a listing holds: columns with a name and a kind, and cells.
+
+use analytics::truth::percent_text;
+use rust_decimal::Decimal;
+use schemas::money::Money;
+use schemas::window::instant_text;
+use serde_json::Value;
+
+use super::{bits_per_second, byte_count};
+
+/// What the cells of a column are; numbers stand to the right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    /// In people's units in tables, the number of bytes elsewhere.
+    Bytes,
+    /// The same for bits per second.
+    BitRate,
+    /// Parts per million: percent in tables.
+    Ppm,
+    /// A decimal in JSON and CSV, with the currency in a column of its own.
+    Money,
+}
+
+/// A column: its name is the field in JSON and the header in CSV, so it does not change; a unit stands last in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// What tables show where there is no value.
+    pub(super) absent: &'static str,
+}
+
+const fn column(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, absent: "" }
+}
+
+/// Words, ids, instants.
+pub(crate) const fn text(name: &'static str) -> Column {
+    column(name, Kind::Text)
+}
+
+pub(crate) const fn number(name: &'static str) -> Column {
+    column(name, Kind::Number)
+}
+
+/// A volume; the name ends in `bytes`.
+pub(crate) const fn bytes(name: &'static str) -> Column {
+    column(name, Kind::Bytes)
+}
+
+/// A rate; the name ends in `bps`.
+pub(crate) const fn bit_rate(name: &'static str) -> Column {
+    column(name, Kind::BitRate)
+}
+
+/// A share; the name ends in `ppm`.
+pub(crate) const fn ppm(name: &'static str) -> Column {
+    column(name, Kind::Ppm)
+}
+
+pub(crate) const fn money(name: &'static str) -> Column {
+    column(name, Kind::Money)
+}
+
+impl Column {
+    /// With a word for tables where there is no value, such as `any`; JSON has `null`, CSV nothing.
+    pub(crate) const fn or(self, absent: &'static str) -> Column {
+        Column { absent, ..self }
+    }
+
+    pub(super) fn heading(self) -> String {
+        let name = match self.kind {
+            // Each cell has its unit.
+            Kind::Ppm | Kind::BitRate => self.name.trim_end_matches("_ppm").trim_end_matches("_bps"),
+            _ => self.name,
+        };
+        name.replace('_', " ").to_uppercase()
+    }
+
+    pub(super) fn is_right(self) -> bool {
+        self.kind != Kind::Text
+    }
+}
+
+/// One value.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Cell {
+    Absent,
+    Text(String),
+    Whole(i128),
+    Decimal(Decimal),
+    Money(Money),
+    Flag(bool),
+    /// As it is in JSON; in one line elsewhere.
+    Json(Value),
+}
+
+impl Cell {
+    /// Any value as JSON has it.
+    ///
+    /// # Errors
+    /// When it has no form in JSON.
+    pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<Cell> {
+        Ok(Cell::Json(serde_json::to_value(value)?))
+    }
+
+    /// For people.
+    pub(super) fn shown(&self, column: Column) -> String {
+        match (self, column.kind) {
+            (Cell::Absent, _) => column.absent.to_owned(),
+            (Cell::Whole(value), Kind::Bytes) => match u64::try_from(*value) {
+                Ok(value) => byte_count(value),
+                Err(_) => value.to_string(),
+            },
+            (Cell::Whole(value), Kind::BitRate) => match u64::try_from(*value) {
+                Ok(value) => bits_per_second(value),
+                Err(_) => value.to_string(),
+            },
+            (Cell::Whole(value), Kind::Ppm) => match u32::try_from(*value) {
+                Ok(value) => format!("{} %", percent_text(value)),
+                Err(_) => value.to_string(),
+            },
+            (Cell::Money(money), _) => money.to_string(),
+            (Cell::Flag(value), _) => if *value { "yes" } else { "no" }.to_owned(),
+            (Cell::Json(Value::Array(items)), _) => {
+                let words: Vec<String> = items.iter().map(plain_json).collect();
+                words.join(", ")
+            }
+            _ => self.plain(),
+        }
+    }
+
+    /// For programs that read text: nothing where there is no value, amounts without their currency.
+    pub(super) fn plain(&self) -> String {
+        match self {
+            Cell::Absent => String::new(),
+            Cell::Text(text) => text.clone(),
+            Cell::Whole(value) => value.to_string(),
+            Cell::Decimal(value) => value.normalize().to_string(),
+            Cell::Money(money) => money.to_major().to_string(),
+            Cell::Flag(value) => value.to_string(),
+            Cell::Json(value) => plain_json(value),
+        }
+    }
+
+    pub(super) fn as_json(&self) -> Value {
+        match self {
+            Cell::Absent => Value::Null,
+            Cell::Text(text) => Value::from(text.as_str()),
+            Cell::Whole(value) => match (i64::try_from(*value), u64::try_from(*value)) {
+                (Ok(value), _) => Value::from(value),
+                (_, Ok(value)) => Value::from(value),
+                _ => Value::from(value.to_string()),
+            },
+            // Exact, so as text: JSON's readers take numbers for floats.
+            Cell::Decimal(_) | Cell::Money(_) => Value::from(self.plain()),
+            Cell::Flag(value) => Value::from(*value),
+            Cell::Json(value) => value.clone(),
+        }
+    }
+}
+
+fn plain_json(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Cell {
+        value.map_or(Cell::Absent, Into::into)
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell::Text(text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::Text(text.to_owned())
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Cell {
+        Cell::Flag(value)
+    }
+}
+
+impl From<Money> for Cell {
+    fn from(value: Money) -> Cell {
+        Cell::Money(value)
+    }
+}
+
+impl From<Decimal> for Cell {
+    fn from(value: Decimal) -> Cell {
+        Cell::Decimal(value)
+    }
+}
+
+impl From<Value> for Cell {
+    fn from(value: Value) -> Cell {
+        Cell::Json(value)
+    }
+}
+
+macro_rules! whole_cells {
+    ($($number:ty),*) => {
+        $(impl From<$number> for Cell {
+            fn from(value: $number) -> Cell {
+                Cell::Whole(i128::from(value))
+            }
+        })*
+    };
+}
+
+whole_cells!(i64, u64, i32, u32, u16, u8);
+
+impl From<usize> for Cell {
+    fn from(value: usize) -> Cell {
+        // No machine has more than 64 bits of address.
+        Cell::Whole(value as i128)
+    }
+}
+
+/// What has a form in words: ids, names of states.
+pub(crate) fn shown(value: impl std::fmt::Display) -> Cell {
+    Cell::Text(value.to_string())
+}
+
+/// An instant, RFC 3339.
+pub(crate) fn at(at_ms: i64) -> Cell {
+    Cell::Text(instant_text(at_ms))
+}
