@@ -38,6 +38,8 @@ pub(crate) enum Access {
     SignedIn,
     /// Customers, each their own (S1).
     Customer,
+    /// Anybody of staff.
+    Staff,
     /// Traffic of the whole network.
     Ops,
     /// Exporters and their configuration.
@@ -55,6 +57,7 @@ impl Access {
             Access::Public | Access::Link | Access::Signature | Access::Metrics => None,
             Access::SignedIn => Some(&[Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin]),
             Access::Customer => Some(&[Role::Customer]),
+            Access::Staff => Some(&[Role::Ops, Role::Network, Role::Finance, Role::Admin]),
             Access::Ops | Access::Network => Some(&[Role::Ops, Role::Network, Role::Admin]),
             Access::Finance => Some(&[Role::Finance, Role::Admin]),
             Access::Admin => Some(&[Role::Admin]),

@@ -1,6 +1,8 @@
 //! The table of all endpoints: a new route needs its line here.
 
-use super::Access::{Admin, Customer, Finance, Link, Metrics, Network, Ops, Public, Signature, SignedIn as AnyRole};
+use super::Access::{
+    Admin, Customer, Finance, Link, Metrics, Network, Ops, Public, Signature, SignedIn as AnyRole, Staff,
+};
 use super::{Access, Endpoint, Proof};
 use crate::admission::Cost;
 
@@ -123,6 +125,10 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     form("/payment-methods/return", Customer),
     form("/payment-methods/{method}/default", Customer),
     form("/payment-methods/{method}/remove", Customer),
+    get("/test-gateway/setups/{setup}", Customer),
+    form("/test-gateway/setups/{setup}", Customer),
+    get("/test-gateway/charges/{charge}", Customer),
+    form("/test-gateway/charges/{charge}", Customer),
     get("/credit", Customer).read(),
     form("/credit/buy", Customer),
     form("/credit/top-up", Customer),
@@ -165,6 +171,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     form("/webhooks/{endpoint}/enable", Customer),
     form("/webhooks/{endpoint}/remove", Customer),
     form("/webhooks/{endpoint}/replay", Customer),
+
+    // Staff
+    get("/search", Staff).read(),
 
     // Operations and network
     get("/ops", Ops).read(),

@@ -29,7 +29,16 @@ async fn save(browser: &mut Browser, card: Card) {
         .post(&page, &[("csrf_token", &token), ("card", card.name())])
         .await;
     let back = leads_to(&chosen);
-    assert_eq!(leads_to(&browser.get(&back).await), "/payment-methods?done=added");
+    let returned = browser.get(&back).await;
+    let reference = back.split("reference=").nth(1).unwrap();
+    let token = returned.csrf_token();
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("gateway", "test"),
+        ("reference", reference),
+    ];
+    let saved = browser.post("/payment-methods/return", &form).await;
+    assert_eq!(leads_to(&saved), "/payment-methods?done=added");
     let saved = browser.get("/payment-methods").await;
     assert!(saved.body.contains(card.label()), "{}", saved.body);
 }
