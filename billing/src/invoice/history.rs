@@ -104,12 +104,13 @@ pub(super) async fn charged_usage(
     connection: &mut AnyConnection,
     keys: Vec<ChargedKey>,
 ) -> Result<Vec<ChargedUsage>, BillingError> {
-    // A month's line and its adjustments, in their order; what is void was not charged, unless it was not to be made again.
+    // A month's line and its adjustments, in their order; what is void was not charged, unless it was not to be made again. What
+    // corrected a charge before it was made again does not correct the new one.
     let sql = format!(
         "SELECT {LINE_COLUMNS}, {LEFT}, i.finalised_at_ms, c.phase_id, c.charge_key, c.line_id FROM charged c \
          JOIN invoice_lines l ON l.subscription_id = c.subscription_id AND l.period_start_ms = c.start_ms \
          JOIN invoices i ON i.id = l.invoice_id WHERE c.charge_key IN ({{values}}) \
-         AND (l.id = c.line_id OR l.kind = 'adjustment') \
+         AND (l.id = c.line_id OR (l.kind = 'adjustment' AND l.id > c.line_id)) \
          AND (i.status <> 'void' OR (l.kind = 'adjustment' AND NOT EXISTS \
          (SELECT 1 FROM given_back b WHERE b.of_line_id = l.id AND b.cause = 'rebill'))) ORDER BY l.id"
     );

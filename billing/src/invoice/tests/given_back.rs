@@ -18,7 +18,7 @@ use crate::catalog::{self, Discount, NewCoupon};
 use crate::invoice::draft::{Current, prepare};
 use crate::invoice::write::{Corrects, NewDocument, Parties, write};
 use crate::subscription::NewSubscription;
-use crate::subscription::change::End;
+use crate::subscription::change::{self, End};
 use crate::usage::UsageQuery;
 
 pub(super) const JANUARY: &str = "2026-01-01T00:00:00Z";
@@ -402,6 +402,35 @@ async fn an_adjustment_on_a_void_invoice_is_charged_again_only_when_asked() {
         flag(&world, service).await;
         assert_eq!(adjustments(&world, customer, JUNE).await, flagged);
     }
+}
+
+/// Before, a correction that was not asked for again was taken off the charge that was.
+#[tokio::test]
+async fn a_charge_that_is_made_again_is_not_corrected_by_what_corrected_the_void_one() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    let id = made.lines[0].subscription.unwrap();
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let end_ms = ms("2026-03-01T00:00:00Z");
+    change::cancel(&mut transaction, id, End::Now, "moved away", "test", end_ms)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
+    let correction = closed(&world, customer, APRIL).await.invoices.remove(0);
+    assert_eq!(amounts(&correction), [(LineKind::Adjustment, 200)]);
+    for (invoice, rebill) in [(correction.invoice.id, Rebill::No), (made.invoice.id, Rebill::Yes)] {
+        let mut transaction = world.database.begin_write().await.unwrap();
+        void(&mut transaction, invoice, rebill, "wrong", ms(APRIL))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let again = closed(&world, customer, APRIL).await.invoices.remove(0);
+    assert!(amounts(&again).contains(&(LineKind::TransferOverage, 700)), "{again:?}");
+    // Something else in February is looked at: it costs what was charged.
+    world.usage.add(ServiceId(99), "2026-02-20T00:00:00Z", GIB, 0);
+    assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
 }
 
 /// A usage source during whose work somebody credits an invoice.
