@@ -13,6 +13,8 @@ mod ground;
 mod play;
 mod step;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::collection::vec;
@@ -26,6 +28,8 @@ use crate::model::Books;
 
 /// Tests among which the histories on SQLite are shared: each has a thread.
 const SHARES: u32 = 4;
+/// After so many histories of a share it is said what they were made of.
+const TOLD_EVERY: u32 = 100;
 /// Of so many histories one is played on PostgreSQL too.
 const ONE_ON_POSTGRESQL_OF: u32 = 6;
 
@@ -86,11 +90,37 @@ async fn play(ground: &Ground, steps: &[Step], crashes: bool) -> Books {
     books
 }
 
+/// Says what histories were made of, where many were asked for.
+#[derive(Default)]
+struct Tally(RefCell<BTreeMap<String, u32>>);
+
+impl Tally {
+    fn add(&self, books: &Books) {
+        let mut found = self.0.borrow_mut();
+        let mut count = |what: String| {
+            let count = found.entry(what).or_default();
+            *count += 1;
+            *count
+        };
+        for document in &books.documents {
+            count(format!("{} {}", &document.number[..2], document.status));
+            for line in &document.lines {
+                count(format!("{} {:+}", line.kind, line.priced.signum()));
+            }
+        }
+        let played = count("histories".to_owned());
+        if played.is_multiple_of(TOLD_EVERY) && asked("EZSCALE_HISTORIES").is_some() {
+            eprintln!("{found:?}");
+        }
+    }
+}
+
 fn play_share(share: u32) {
     let runtime = runtime();
     let ground = runtime.block_on(Ground::sqlite());
+    let tally = Tally::default();
     play_all(histories().div_ceil(SHARES), share, |steps| {
-        runtime.block_on(play(&ground, steps, true));
+        tally.add(&runtime.block_on(play(&ground, steps, true)));
     });
 }
 
@@ -117,12 +147,14 @@ fn no_history_is_a_cent_apart_from_the_model_4() {
 #[test]
 fn a_history_gives_the_same_books_on_sqlite_and_postgresql_whatever_crashes() {
     let runtime = runtime();
+    let tally = Tally::default();
     let (sqlite, postgres) = runtime.block_on(async { (Ground::sqlite().await, Ground::postgres().await) });
     play_all(histories().div_ceil(ONE_ON_POSTGRESQL_OF), SHARES + 1, |steps| {
         runtime.block_on(async {
             let crashed = play(&postgres, steps, true).await;
             let straight = play(&sqlite, steps, false).await;
             assert_eq!(crashed, straight);
+            tally.add(&straight);
         });
     });
 }

@@ -349,6 +349,7 @@ impl Model {
 }
 
 /// What a subscription begins as.
+#[derive(Clone, Copy)]
 struct Begun {
     customer: usize,
     service: u32,
