@@ -118,7 +118,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (which(), ago(), 1i64..100)
             .prop_map(|(subscription, hours_ago, hours)| Step::Flag { subscription, hours_ago, hours }),
         1 => which().prop_map(|flag| Step::Unflag { flag }),
-        8 => (0i64..45, minutes, prop::option::of(0u64..20_000))
+        8 => (0i64..45, minutes, prop::option::weighted(0.2, 0u64..20_000))
             .prop_map(|(count, minutes, crash_after_us)| Step::Days { count, minutes, crash_after_us }),
         3 => (which(), 1i64..1500).prop_map(|(document, permille)| Step::Pay { document, permille }),
         2 => (which(), 1i64..1200).prop_map(|(document, permille)| Step::Credit { document, permille }),
