@@ -22,7 +22,7 @@ use support::browser::{Browser, sign_in};
 use support::ezscale::{DataDir, Start};
 
 /// As the demo prints it.
-const PASSWORD: &str = "demo-ezscale-2026";
+const PASSWORD: &str = "amber-lantern-walk";
 /// Who looks, in this order; nobody is signed in at first.
 const VISITORS: [Option<&str>; 6] = [
     None,

@@ -14,7 +14,7 @@ use support::browser::{Browser, sign_in};
 use support::ezscale::{DataDir, Start};
 
 /// As the demo prints them.
-const PASSWORD: &str = "demo-ezscale-2026";
+const PASSWORD: &str = "amber-lantern-walk";
 
 /// Pages of each role, with a text that must be on them.
 const PAGES: [(&str, &[(&str, &str)]); 4] = [

@@ -22,7 +22,7 @@ use support::ezscale::{DataDir, Start};
 
 const EMAIL: &str = "finance@demo.example";
 /// As the demo prints it.
-const PASSWORD: &str = "demo-ezscale-2026";
+const PASSWORD: &str = "amber-lantern-walk";
 /// For a page, and for what it fetches.
 const LIMIT: Duration = Duration::from_secs(30);
 

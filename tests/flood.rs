@@ -285,7 +285,7 @@ fn link(page: &str, begin: &str) -> String {
 #[test]
 fn expensive_reads_of_one_session_hold_up_nobody() {
     const TABS: usize = 40;
-    const PASSWORD: &str = "demo-ezscale-2026";
+    const PASSWORD: &str = "amber-lantern-walk";
     let data = DataDir::new();
     let process = Start::new("demo")
         .http("127.0.0.1:0")

@@ -230,10 +230,21 @@ fn clients_behind_nginx_are_who_they_are() {
     // The public address is https: cookies are for it alone, and browsers stay there.
     let signed_in = nginx.sign_in("127.0.0.5", EMAIL, PASSWORD, &[]);
     assert_eq!(status(&signed_in), 303, "{signed_in}");
-    let cookie = header(&signed_in, "set-cookie");
+    let cookies: Vec<&str> = signed_in
+        .lines()
+        .filter_map(|line| line.strip_prefix("set-cookie: "))
+        .collect();
     assert!(
-        cookie.starts_with("__Host-ezscale_session=") && cookie.contains("; Secure"),
-        "{cookie}"
+        cookies
+            .iter()
+            .any(|cookie| cookie.starts_with("__Host-ezscale_session=")),
+        "{cookies:?}"
+    );
+    assert!(
+        cookies
+            .iter()
+            .all(|cookie| cookie.starts_with("__Host-") && cookie.contains("; Secure")),
+        "{cookies:?}"
     );
     assert!(
         header(&signed_in, "strict-transport-security").starts_with("max-age="),

@@ -10,7 +10,7 @@ use schemas::ids::{CustomerId, UserId};
 use crate::commands::audit::COMMAND_LINE;
 
 /// Everybody's password in the demo.
-pub(crate) const PASSWORD: &str = "demo-ezscale-2026";
+pub(crate) const PASSWORD: &str = "amber-lantern-walk";
 /// Where staff of the demo sits (RFC 5737).
 const OFFICE: &str = "192.0.2.44";
 
