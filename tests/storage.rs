@@ -114,7 +114,7 @@ fn answers(data: &DataDir) -> Vec<String> {
             "--from",
             &from,
             "--to",
-            &days_ago(0).to_string(),
+            &days_ago(1).to_string(),
         ]),
     ]
 }
