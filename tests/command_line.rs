@@ -14,8 +14,12 @@ use support::clock;
 use support::command::wait_for_exit;
 use support::ezscale::{DataDir, run};
 
-/// What needs no data, or makes it: `config` reads a file, `simulate` sends, the rest begins something.
+/// What needs no data, or makes it: `config` reads a file, `backup` looks where backups are, `simulate` sends, the rest begins
+/// something.
 const WITHOUT_DATA: &[&str] = &[
+    "backup list",
+    "backup prune",
+    "backup verify",
     "collect",
     "completions",
     "config check",
@@ -28,6 +32,7 @@ const WITHOUT_DATA: &[&str] = &[
     "init",
     "man",
     "plan add",
+    "restore",
     "serve",
     "simulate",
     "tax add",
@@ -125,6 +130,9 @@ const ON_DATA: &[(&str, &str)] = &[
     ("price show", "prc_1"),
     ("query", "SELECT_1"),
     ("replay", "none.pcap"),
+    ("secrets discard", ""),
+    ("secrets rotate", ""),
+    ("secrets status", ""),
     ("service add", "--name x --customer cus_1"),
     ("service assign", "svc_1 --prefix 192.0.2.0/28"),
     ("service list", ""),
@@ -149,7 +157,16 @@ const ON_DATA: &[(&str, &str)] = &[
     ("tax list", ""),
     ("tax show", "tax_1"),
     ("usage", ""),
+    ("user disable", "a@example.net"),
+    ("user enable", "a@example.net"),
+    ("user list", ""),
+    ("user reset-password", "a@example.net"),
     ("user reset-two-factor", "a@example.net"),
+    ("user sessions", "a@example.net"),
+    ("user set-password", "a@example.net"),
+    ("user set-role", "a@example.net ops"),
+    ("user show", "a@example.net"),
+    ("user sign-ins", ""),
     ("webhook enable", "whk_1"),
     ("webhook list", ""),
     ("webhook remove", "whk_1"),
@@ -181,6 +198,7 @@ const WITH_ROWS: &[&str] = &[
     "subscription list",
     "tax list",
     "usage",
+    "user list",
     "webhook list",
 ];
 
@@ -232,6 +250,26 @@ fn world() -> DataDir {
         "credit", "grant", &customer, "5", "--for", "ticket:1", "--reason", "sorry",
     ]);
     data.run(&["budget", "set", &customer, "5000"]);
+    let user = [
+        "user",
+        "add",
+        "--email",
+        "a@example.net",
+        "--name",
+        "Ada",
+        "--role",
+        "ops",
+    ];
+    let mut adding = data
+        .command(&user)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut password = adding.stdin.take().expect("standard input is piped");
+    std::io::Write::write_all(&mut password, b"kettle marble orchard 47\n").expect("it is read");
+    drop(password);
+    assert!(wait_for_exit(&mut adding, "user add", Duration::from_secs(60)).success());
     let hour = clock::began() - jiff::SignedDuration::from_hours(2);
     let until = (hour + jiff::SignedDuration::from_mins(30)).to_string();
     data.run(&[
