@@ -143,7 +143,14 @@ fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
     // And it goes on.
     let before = flows();
     let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
-    data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "2000"]);
+    data.run_simulate(&[
+        "--to",
+        &collector.netflow[0].to_string(),
+        "--protocol",
+        "v9",
+        "--flows",
+        "2000",
+    ]);
     wait_until("flows are stored", LIMIT, || flows() > before);
     collector.terminate();
     let third = data.run(&["backup", "--to", &to]);
@@ -166,7 +173,14 @@ fn small() -> DataDir {
     data.run(&["webhook", "add", "http://127.0.0.1:1/x", "--customer", "cus_1"]);
     for _ in 0..2 {
         let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
-        data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "3000"]);
+        data.run_simulate(&[
+            "--to",
+            &collector.netflow[0].to_string(),
+            "--protocol",
+            "v9",
+            "--flows",
+            "3000",
+        ]);
         collector.terminate();
     }
     data
@@ -205,7 +219,10 @@ fn a_backup_and_a_restore_that_are_killed_leave_all_or_nothing() {
         let mut listed = ezscale(&["backup", "list", "--to", &to]);
         let listed = String::from_utf8(listed.output().unwrap().stdout).unwrap();
         assert_eq!(
-            listed.lines().filter(|line| line.contains("in it")).count(),
+            listed
+                .lines()
+                .filter(|line| line.contains(env!("CARGO_PKG_VERSION")))
+                .count(),
             done,
             "{point}: {listed}"
         );
@@ -215,7 +232,14 @@ fn a_backup_and_a_restore_that_are_killed_leave_all_or_nothing() {
         assert!(verified.contains("0 problems"), "{point}: {verified}");
         // Something new for the next one.
         let collector = Start::new("collect").netflow("127.0.0.1:0").on(&data);
-        data.run_simulate(&["--to", &collector.netflow[0].to_string(), "--flows", "100"]);
+        data.run_simulate(&[
+            "--to",
+            &collector.netflow[0].to_string(),
+            "--protocol",
+            "v9",
+            "--flows",
+            "100",
+        ]);
         collector.terminate();
     }
     let unfinished = std::fs::read_dir(data.scratch().join("backups/backups")).unwrap();
@@ -339,7 +363,7 @@ fn a_full_disk_leaves_the_backups_that_were_there_and_no_half_folder() {
         "{said}"
     );
     disk.free();
-    let there = output_of(disk.command("ls").args(["-A".as_ref(), small_disk.as_os_str()]));
+    let there = output_of(disk.command("ls").arg("-A").arg(&small_disk));
     assert!(!there.contains("restored"), "{there}");
     output_of(&mut on_disk(&[
         "restore",

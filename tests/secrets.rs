@@ -81,7 +81,7 @@ fn the_data_folder_is_its_owners_alone_and_a_wider_one_is_refused_with_the_comma
         server.stderr()
     );
     let to = server.netflow[0].to_string();
-    data.run_simulate(&["--to", &to, "--flows", "2000"]);
+    data.run_simulate(&["--to", &to, "--protocol", "v9", "--flows", "2000"]);
     wait_until("flows are stored", LIMIT, || {
         data.query_numbers("SELECT count(*) AS n FROM flows", ["n"]) != [0]
     });
@@ -140,7 +140,9 @@ fn allow_private(data: &DataDir) {
 /// How many endpoints' secrets each key seals.
 fn status(data: &DataDir) -> Vec<(String, String)> {
     let said = data.run(&["secrets", "status"]);
-    let rows = said.lines().filter(|line| line.starts_with("webhook_endpoints.secret"));
+    let rows = said
+        .lines()
+        .filter(|line| line.trim_start().starts_with("webhook_endpoints.secret"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split_whitespace().collect();
         (cells[1].to_owned(), cells[2].to_owned())
@@ -289,7 +291,7 @@ fn what_was_planted_is_in_no_log_and_in_no_shown_configuration() {
         .on(&data);
     let base = server.http.clone().unwrap();
     let to = server.netflow[0].to_string();
-    data.run_simulate(&["--to", &to, "--flows", "300"]);
+    data.run_simulate(&["--to", &to, "--protocol", "v9", "--flows", "300"]);
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .build()
