@@ -117,7 +117,10 @@ pub(crate) fn list(place: &Storage) -> anyhow::Result<Vec<String>> {
         let name = file.strip_prefix("backups/")?.strip_suffix(&format!("/{MANIFEST}"))?;
         (!name.contains('/')).then(|| name.to_owned())
     });
-    Ok(names.collect())
+    // Of two in one second the later has a longer name.
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// One backup; the newest where none is named.
