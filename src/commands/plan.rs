@@ -122,7 +122,7 @@ struct Add {
     #[arg(
         long,
         value_enum,
-        conflicts_with_all = ["model", "included", "unit", "mode", "commit_mbps", "in_arrears", "description", "attributes",
+        conflicts_with_all = ["model", "included", "unit", "mode", "commit_mbps", "in_arrears", "description", "specs",
             "trial_days", "trial_each_time", "badge", "addon", "private", "free", "semi_annual_discount"]
     )]
     preset: Option<Preset>,
