@@ -119,6 +119,8 @@ impl Show {
 }
 
 #[derive(clap::Args, Debug)]
+// The command's own group has this name.
+#[group(skip)]
 pub(super) struct Sessions {
     /// Email address or id (usr_N)
     pub(super) user: String,
