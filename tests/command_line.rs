@@ -156,7 +156,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("tax end", "tax_1"),
     ("tax list", ""),
     ("tax show", "tax_1"),
-    ("usage", ""),
+    ("usage", "--from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z"),
     ("user disable", "a@example.net"),
     ("user enable", "a@example.net"),
     ("user list", ""),
