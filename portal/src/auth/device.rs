@@ -4,8 +4,9 @@
 //! does not ([`super::Throttle`]). One browser may know several users. Each sign-in gives it a new token, so that one which
 //! somebody planted there is never known for the user who signs in.
 
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::AppendHeaders;
 use axum_extra::extract::CookieJar;
-use axum_extra::extract::cookie::{Cookie, SameSite};
 use schemas::ids::UserId;
 use sqlx::{AnyConnection, Row as _};
 
@@ -27,20 +28,19 @@ fn cookie_name(state: &AppState) -> &'static str {
     }
 }
 
-fn cookie(state: &AppState, token: String) -> Cookie<'static> {
+/// Sets the cookie. It is no part of a jar, whose cookies come in any order: that of the session is the first.
+pub(crate) type SetCookie = AppendHeaders<Option<(HeaderName, HeaderValue)>>;
+
+fn set_cookie(state: &AppState, token: &str) -> SetCookie {
     let name = cookie_name(state);
     let secure = if state.secure_cookies() { "; Secure" } else { "" };
     let age_s = KNOWN_MS / 1_000;
     let text = format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age_s}{secure}");
-    // Our own text, which is a cookie; as one that ends with the browser it would do too.
-    Cookie::parse(text).unwrap_or_else(|_| {
-        Cookie::build((name, token))
-            .path("/")
-            .http_only(true)
-            .same_site(SameSite::Lax)
-            .secure(state.secure_cookies())
-            .build()
-    })
+    AppendHeaders(
+        HeaderValue::from_str(&text)
+            .ok()
+            .map(|value| (header::SET_COOKIE, value)),
+    )
 }
 
 fn hash_of(state: &AppState, jar: &CookieJar) -> Option<String> {
@@ -64,17 +64,17 @@ pub(crate) async fn known(state: &AppState, jar: &CookieJar, email: &str) -> Res
     Ok(row.map(|_| hash))
 }
 
-/// Notes that this browser has shown to be the user's; the jar gets its new token.
+/// Notes that this browser has shown to be the user's; the answer gives it its new token.
 pub(crate) async fn remember(
     state: &AppState,
     connection: &mut AnyConnection,
-    jar: CookieJar,
+    jar: &CookieJar,
     user: UserId,
-) -> Result<CookieJar, sqlx::Error> {
+) -> Result<SetCookie, sqlx::Error> {
     let now_ms = state.now_ms();
     let token = super::random_token();
     let hash = token_hash(&token);
-    if let Some(before) = hash_of(state, &jar) {
+    if let Some(before) = hash_of(state, jar) {
         // Two users may share a browser.
         sqlx::query("UPDATE known_devices SET token_hash = $1 WHERE token_hash = $2")
             .bind(&hash)
@@ -105,7 +105,7 @@ pub(crate) async fn remember(
             .execute(&mut *connection)
             .await?;
     }
-    Ok(jar.add(cookie(state, token)))
+    Ok(set_cookie(state, &token))
 }
 
 /// Forgets all browsers of a user: what they guess is a stranger's.

@@ -219,10 +219,11 @@ async fn finish(
     let previous = token_of(state, &jar);
     let token = open_session(state, &mut *connection, (user, role), previous.as_deref(), agent).await?;
     attempts::note(&mut *connection, made, agent, state.now_ms()).await?;
-    let jar = device::remember(state, connection, jar, user).await?;
+    let known = device::remember(state, connection, &jar, user).await?;
     tracing::info!(ip = %agent.ip, %user, %role, "signed in");
     let target = local_path(next).unwrap_or(shell::home(role)).to_owned();
-    Ok((jar.add(session_cookie(state, token)), Redirect::to(&target)).into_response())
+    let jar = jar.add(session_cookie(state, token));
+    Ok((jar, known, Redirect::to(&target)).into_response())
 }
 
 #[derive(serde::Deserialize)]

@@ -270,9 +270,9 @@ pub(super) async fn set(
     }
     put_password(&mut transaction, whose.user, &hash, How::Reset, by).await?;
     // Who reads the user's mail is no stranger: others' guesses do not hold them up here.
-    let jar = device::remember(&state, &mut transaction, jar, whose.user).await?;
+    let known = device::remember(&state, &mut transaction, &jar, whose.user).await?;
     transaction.commit().await?;
     state.sign_in_counts().password_reset();
     tracing::info!(ip = %agent.ip, user = %whose.user, "password set by a link");
-    Ok((jar, Redirect::to("/signin?done=password")).into_response())
+    Ok((known, Redirect::to("/signin?done=password")).into_response())
 }
