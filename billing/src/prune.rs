@@ -6,6 +6,7 @@
 //! events           dispatched before the limit, nothing of theirs left  never one that waits to be dispatched
 //! gateway events   their text, counted before the limit                 the row stays: an event counts once, for ever
 //! sessions, sign-ins, links, form tokens                                when they are over
+//! attempts to sign in    after 90 days        known browsers            180 days after they last signed somebody in
 //! ```
 //!
 //! The limits are those of [`RecordRetention`]. The audit log, invoices, ledger, payments with their idempotency keys,
@@ -37,6 +38,11 @@ struct Kind {
     before_ms: i64,
 }
 
+/// Attempts to sign in are shown for so long.
+const SIGN_IN_ATTEMPTS_MS: i64 = 90 * DAY_MS;
+/// A browser is known for so long after it last signed somebody in.
+const KNOWN_DEVICES_MS: i64 = 180 * DAY_MS;
+
 /// What a call removed, by kind, kinds of which there was nothing left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pruned {
@@ -46,7 +52,7 @@ pub struct Pruned {
 }
 
 /// The kinds of records, as metrics name them.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 11] = [
     "deliveries",
     "notifications",
     "events",
@@ -54,10 +60,13 @@ pub const KINDS: [&str; 8] = [
     "sessions",
     "sign_ins",
     "verification_links",
+    "password_links",
+    "sign_in_attempts",
+    "known_devices",
     "form_tokens",
 ];
 
-fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 8] {
+fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 11] {
     let days_ago = |days: u32| now_ms.saturating_sub(i64::from(days) * DAY_MS);
     let kind = |name, before_ms, sql| Kind { name, sql, before_ms };
     [
@@ -109,6 +118,23 @@ fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 8] {
         ),
         kind(
             KINDS[7],
+            now_ms,
+            "DELETE FROM password_resets WHERE token_hash IN \
+             (SELECT token_hash FROM password_resets WHERE expires_at_ms <= $1 LIMIT $2)",
+        ),
+        kind(
+            KINDS[8],
+            now_ms.saturating_sub(SIGN_IN_ATTEMPTS_MS),
+            "DELETE FROM sign_in_attempts WHERE id IN (SELECT id FROM sign_in_attempts WHERE at_ms < $1 LIMIT $2)",
+        ),
+        kind(
+            KINDS[9],
+            now_ms.saturating_sub(KNOWN_DEVICES_MS),
+            "DELETE FROM known_devices WHERE token_hash IN \
+             (SELECT token_hash FROM known_devices WHERE used_at_ms <= $1 LIMIT $2) AND used_at_ms <= $1",
+        ),
+        kind(
+            KINDS[10],
             now_ms.saturating_sub(FORM_TOKENS_MS),
             "DELETE FROM form_tokens WHERE token IN (SELECT token FROM form_tokens WHERE used_at_ms < $1 LIMIT $2)",
         ),
@@ -168,6 +194,9 @@ pub async fn preview(
         "SELECT count(*) FROM sessions WHERE expires_at_ms <= $1",
         "SELECT count(*) FROM sign_ins WHERE expires_at_ms <= $1",
         "SELECT count(*) FROM email_verifications WHERE expires_at_ms <= $1",
+        "SELECT count(*) FROM password_resets WHERE expires_at_ms <= $1",
+        "SELECT count(*) FROM sign_in_attempts WHERE at_ms < $1",
+        "SELECT count(*) FROM known_devices WHERE used_at_ms <= $1",
         "SELECT count(*) FROM form_tokens WHERE used_at_ms < $1",
     ];
     let mut over = Vec::with_capacity(counts.len());

@@ -165,6 +165,44 @@ async fn a_gateways_text_goes_once_it_was_counted_and_its_row_stays() {
 }
 
 #[tokio::test]
+async fn what_signing_in_left_behind_goes_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder).await;
+    let now_ms = ms("2026-01-31T00:00:00Z");
+    let (attempt_ms, device_ms) = (now_ms - SIGN_IN_ATTEMPTS_MS, now_ms - KNOWN_DEVICES_MS);
+    change(
+        &database,
+        "INSERT INTO users (id, email, name, role, password_hash, created_at_ms) \
+         VALUES (1, 'ops@example.net', 'ops', 'ops', 'x', 0)",
+    )
+    .await;
+    for (sql, over_ms) in [
+        (
+            "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device) \
+             VALUES (1, $1 - 1, 1, '', 'signed_in', 'password', '', '', 0), (2, $1, NULL, '', 'wrong_password', '', '', '', 0)",
+            attempt_ms,
+        ),
+        (
+            "INSERT INTO known_devices (token_hash, user_id, used_at_ms) VALUES ('a', 1, $1), ('b', 1, $1 + 1)",
+            device_ms,
+        ),
+        (
+            "INSERT INTO password_resets (token_hash, user_id, expires_at_ms) VALUES ('a', 1, $1), ('b', 1, $1 + 1)",
+            now_ms,
+        ),
+    ] {
+        sqlx::query(sql).bind(over_ms).execute(database.pool()).await.unwrap();
+    }
+    let keep = RecordRetention::default();
+    let over: Vec<_> = preview(&database, &keep, now_ms).await.unwrap();
+    let expected = [("password_links", 1), ("sign_in_attempts", 1), ("known_devices", 1)];
+    assert_eq!(over[7..10], expected);
+    let pruned = prune(&database, &keep, now_ms).await.unwrap();
+    assert_eq!(pruned.rows, expected.map(|(name, rows)| (name, rows as u64)));
+    assert_eq!(prune(&database, &keep, now_ms).await.unwrap(), Pruned::default());
+}
+
+#[tokio::test]
 async fn many_go_in_batches_and_the_rest_with_the_next_call() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder).await;
