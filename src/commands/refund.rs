@@ -136,7 +136,7 @@ fn print(preview: &Preview) {
         }
         lines.push(("becomes credit", note.split.to_credit.to_string()));
     }
-    lines.push(("leaves by", preview.gateway.clone()));
+    lines.push(("refunded by", preview.gateway.clone()));
     lines.push(("left to refund", preview.left_after.to_string()));
     lines.push(("credit now", preview.credit_before.to_string()));
     lines.push(("credit after", preview.credit_after.to_string()));
