@@ -1,6 +1,7 @@
 //! The collectors that are compared: how each is started, stopped and asked what it stored.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -191,6 +192,8 @@ pub(crate) fn start(
         Side::Ezscale => {
             let data_dir = folder.join("data");
             std::fs::create_dir_all(&data_dir)?;
+            // What is not its owner's alone is refused.
+            std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o700))?;
             for entry in std::fs::read_dir(&ezscale.template)? {
                 let entry = entry?;
                 if entry.file_type()?.is_file() {

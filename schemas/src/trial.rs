@@ -68,7 +68,7 @@ impl Trial {
     pub fn connection(&mut self) -> &mut AnyConnection {
         match &mut self.0 {
             Inner::OnCopies(connection) => connection,
-            Inner::Undone(transaction) => &mut **transaction,
+            Inner::Undone(transaction) => transaction,
         }
     }
 

@@ -71,10 +71,10 @@ async fn f60_a_second_admin_decides_and_the_action_is_handed_out_once() {
     let id = asked(&world).await;
     let mut connection = world.database.pool().acquire().await.unwrap();
     for (user, words) in [
-        (ADA, "asked for themselves"),
-        (FAY, "no admin"),
-        (GONE, "no admin"),
-        (UserId(99), "no admin"),
+        (ADA, "requested it: another admin decides"),
+        (FAY, "not an active admin"),
+        (GONE, "not an active admin"),
+        (UserId(99), "not an active admin"),
     ] {
         let error = approve(&mut connection, id, admin(user), 20)
             .await
@@ -174,7 +174,7 @@ async fn nobody_asks_in_vain() {
     for (new, user, words) in [
         (termination(5), ADA, "needs no approval"),
         (termination(0), ADA, "between 1 and"),
-        (termination(6), FAY, "no admin"),
+        (termination(6), FAY, "not an active admin"),
         (
             NewApproval {
                 summary: " ",

@@ -293,7 +293,7 @@ impl Play {
                 let today = self.now.to_zoned(zone).date();
                 let (end, model_end) = match end {
                     0 => (End::Now, ModelEnd::Now),
-                    1 => (End::CycleEnd, ModelEnd::CycleEnd),
+                    1 => (End::CycleEnd, ModelEnd::Cycle),
                     days => {
                         let date = today + (days - 2).days();
                         (End::On(date), ModelEnd::On(date))

@@ -89,7 +89,7 @@ pub(super) struct Rating {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
     Now,
-    CycleEnd,
+    Cycle,
     On(Date),
 }
 
@@ -205,8 +205,8 @@ impl Model {
         let first = self.subscriptions[at].phases[0].from;
         let last_day = match end {
             End::Now => today,
-            End::CycleEnd if today < first => first,
-            End::CycleEnd => self.cycle_end(at, today),
+            End::Cycle if today < first => first,
+            End::Cycle => self.cycle_end(at, today),
             End::On(date) => date,
         };
         let cancel_at_ms = if end == End::Now {

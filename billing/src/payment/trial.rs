@@ -150,7 +150,7 @@ impl TestGateway {
     }
 }
 
-fn unanswered(error: sqlx::Error) -> GatewayError {
+fn unanswered(error: &sqlx::Error) -> GatewayError {
     GatewayError::unknown(format!("the test gateway’s tables: {error}"))
 }
 
@@ -270,7 +270,7 @@ async fn found(database: &Database, column: &'static str, value: &str) -> Result
         .bind(value)
         .fetch_optional(database.pool())
         .await
-        .map_err(unanswered)?;
+        .map_err(|error| unanswered(&error))?;
     let read = |row: &AnyRow| read(row).map_err(|error| GatewayError::unknown(error.to_string()));
     row.as_ref().map(read).transpose()
 }
@@ -319,7 +319,7 @@ impl PaymentGateway for TestGateway {
         .bind(request.return_url.unwrap_or_default())
         .execute(self.database.pool())
         .await
-        .map_err(unanswered)?;
+        .map_err(|error| unanswered(&error))?;
         // The first call with a key is the one that counts.
         let charge = found(&self.database, "idempotency_key", request.idempotency_key).await?;
         let charge = charge.ok_or_else(|| GatewayError::unknown("a charge that is not there"))?;
@@ -341,7 +341,7 @@ impl PaymentGateway for TestGateway {
         .bind(reference)
         .execute(self.database.pool())
         .await
-        .map_err(unanswered)?;
+        .map_err(|error| unanswered(&error))?;
         let charge = found(&self.database, "reference", reference).await?;
         let charge = charge.ok_or_else(|| refused("resource_missing", "no such charge"))?;
         Ok(self.outcome(&charge))
@@ -366,7 +366,7 @@ impl PaymentGateway for TestGateway {
         .bind(request.amount.minor)
         .execute(self.database.pool())
         .await
-        .map_err(unanswered)?;
+        .map_err(|error| unanswered(&error))?;
         let made = self.find_refund(request).await?;
         made.ok_or_else(|| GatewayError::unknown("a refund that is not there"))
     }
@@ -376,10 +376,10 @@ impl PaymentGateway for TestGateway {
             .bind(request.idempotency_key)
             .fetch_optional(self.database.pool())
             .await
-            .map_err(unanswered)?;
+            .map_err(|error| unanswered(&error))?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(RefundOutcome {
-            reference: Some(row.try_get(0).map_err(unanswered)?),
+            reference: Some(row.try_get(0).map_err(|error| unanswered(&error))?),
             state: RefundProgress::Succeeded,
         }))
     }
@@ -395,7 +395,7 @@ impl PaymentGateway for TestGateway {
         .bind(request.cancel_url)
         .execute(self.database.pool())
         .await
-        .map_err(unanswered)?;
+        .map_err(|error| unanswered(&error))?;
         Ok(SetupStarted {
             url: format!("{}{PATH}/setups/{reference}", self.portal_url),
             gateway_customer: format!("test_{}", request.customer),

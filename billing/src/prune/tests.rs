@@ -10,6 +10,7 @@ const ADA: CustomerId = CustomerId(1);
 
 async fn database(folder: &tempfile::TempDir) -> Database {
     let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+    let database = database.with_vault(schemas::secret::Vault::random().unwrap());
     sqlx::query(
         "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
          VALUES (1, 'Ada', 'ada@example.net', 'EUR', 'UTC', 'DE', '0', 0)",

@@ -152,12 +152,12 @@ pub(super) fn prepare(
         }
     }
     if content.blocks_damaged > 0 {
-        let at_ms = last_ms.unwrap_or_else(|| schemas::clock::machine_now_ms());
+        let at_ms = last_ms.unwrap_or_else(schemas::clock::machine_now_ms);
         stage.count(at_ms, NOBODY, Counter::JournalBlocksDamaged, content.blocks_damaged);
         tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
     }
     if content.torn_bytes > 0 {
-        let at_ms = last_ms.unwrap_or_else(|| schemas::clock::machine_now_ms());
+        let at_ms = last_ms.unwrap_or_else(schemas::clock::machine_now_ms);
         stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
         tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
     }

@@ -174,7 +174,7 @@ async fn a_rotation_replaces_the_key_under_a_running_process_and_is_finished_aft
         (4, false, vec![first.clone()])
     );
     assert_ne!(done.key, first);
-    assert_eq!(file.key_ids().unwrap().unwrap(), [done.key.clone()]);
+    assert_eq!(file.key_ids().unwrap().unwrap(), std::slice::from_ref(&done.key));
     // The process that knew the old key alone goes on: it opens, and what it seals is under the new one.
     assert_all_open(&running).await;
     let mut transaction = running.begin_write().await.unwrap();
@@ -204,7 +204,7 @@ async fn a_rotation_replaces_the_key_under_a_running_process_and_is_finished_aft
     assert_all_open(&started).await;
     let done = rotate(&started, &file).await.unwrap();
     assert_eq!((done.values, done.is_resumed, &done.key), (3, true, &second));
-    assert_eq!(file.key_ids().unwrap().unwrap(), [second.clone()]);
+    assert_eq!(file.key_ids().unwrap().unwrap(), std::slice::from_ref(&second));
     assert_eq!(recorded_keys(started.pool()).await.unwrap(), [second]);
     assert_all_open(&running).await;
     assert_all_open(&started).await;
