@@ -301,7 +301,7 @@ fn a_damaged_or_missing_file_is_found_and_never_restored() {
         let whole = std::fs::read(file).unwrap();
         let mut damaged = whole.clone();
         damaged[whole.len() / 2] ^= 1;
-        for content in [Some(damaged), Some(whole[..whole.len() - 1].to_vec()), None] {
+        for content in [Some(damaged), Some(whole[..whole.len() / 2].to_vec()), None] {
             match &content {
                 Some(content) => std::fs::write(file, content).unwrap(),
                 None => std::fs::remove_file(file).unwrap(),
