@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -215,7 +216,9 @@ fn world() -> DataDir {
     let data = DataDir::new();
     data.run(&["init"]);
     let config = "[webhooks]\nallow_private = true\n[[exporter]]\naddress = '192.0.2.1'\nname = 'mx1'\n";
-    std::fs::write(data.path().join("ezscale.toml"), config).expect("the data folder is writable");
+    let path = data.path().join("ezscale.toml");
+    std::fs::write(&path, config).expect("the data folder is writable");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is the test's own");
     let customer = [
         "customer",
         "add",
@@ -586,7 +589,7 @@ fn what_adds_something_makes_the_data_folder() {
         vec!["plan", "add", "--name", "A", "--price", "1"],
         vec!["coupon", "add", "A", "--percent", "1"],
         vec!["tax", "add", "--country", "DE", "--rate", "19"],
-        vec!["entity", "add", "--name", "A"],
+        vec!["entity", "add", "--name", "A", "--number-prefix", "A-"],
     ] {
         let data = DataDir::new();
         data.run(&words);

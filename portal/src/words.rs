@@ -53,10 +53,14 @@ fn read_by_people(path: &Path, line: &str) -> String {
         return trimmed.replace("port_mbps", "");
     }
     if let Some(help) = trimmed.strip_prefix("///") {
-        return help.replace("_mbps", "");
+        return help.replace("_mbps", "").replace("-mbps", "");
     }
     let strings = trimmed.split('"').skip(1).step_by(2);
-    strings.collect::<Vec<_>>().join(" ").replace("_mbps", "")
+    strings
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace("_mbps", "")
+        .replace("-mbps", "")
 }
 
 #[test]

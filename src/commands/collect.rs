@@ -46,7 +46,7 @@ const TOLD_WAITING: usize = 16;
 pub(crate) struct Running {
     pub(crate) analytics: Analytics,
     pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
-    /// What runs by itself, and whether it does.
+    /// What runs automatically, and whether it does.
     pub(crate) board: JobBoard,
     /// What billing's jobs remove from the database.
     pub(crate) pruned: PrunedTotals,

@@ -65,7 +65,7 @@ enum Command {
         data: Data,
     },
     /// Remove what is beyond the limits of the [retention] section, from the tables and from the database's records; `serve`
-    /// does so by itself, `collect` with the tables
+    /// does so automatically, `collect` with the tables
     Retain {
         /// Only say what would be removed
         #[arg(long)]

@@ -203,7 +203,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 /// Deliveries that are shown with an endpoint.
 const DELIVERIES_SHOWN: i64 = 20;
 
-/// What it hears of; absent: everything.
+/// The events it receives; absent: all.
 fn types(endpoint: &Endpoint) -> anyhow::Result<Cell> {
     if endpoint.event_types.is_empty() {
         return Ok(Cell::Absent);

@@ -29,6 +29,7 @@ const TABLES: &[TrialTable] = &[
     table("subscription_events", OF_SUBSCRIPTIONS),
     // Written only.
     table("events", "$1 IS NULL"),
+    table("search_keys", "$1 IS NULL"),
 ];
 
 const fn table(name: &'static str, rows: &'static str) -> TrialTable {

@@ -23,11 +23,20 @@ use crate::customer::{metered_usage, services_of};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::form_token;
-use crate::pages::credit::{Shown, bought, currency_of, top_ups};
+use crate::pages::credit::{bought, currency_of, top_ups};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
+
+#[derive(Default, serde::Deserialize)]
+struct Shown {
+    #[serde(default)]
+    done: String,
+    /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
+    #[serde(default)]
+    payment_intent: String,
+}
 
 const PATH: &str = "/budget";
 /// Alerts on the page.

@@ -283,15 +283,15 @@ struct CreditPage {
 }
 
 #[derive(Default, serde::Deserialize)]
-pub(super) struct Shown {
+struct Shown {
     #[serde(default)]
-    pub(super) done: String,
+    done: String,
     /// The last movement of the page before.
     #[serde(default)]
     before: String,
     /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
     #[serde(default)]
-    pub(super) payment_intent: String,
+    payment_intent: String,
 }
 
 async fn show(

@@ -254,7 +254,7 @@ async fn top_up_is_set_told_and_switched_off() {
             "The charge was declined once. The next attempt is made not before 2025-06-15 13:00.",
         ),
         (3, 1, "declined 3 times in a row"),
-        (4, 0, "Switch it on again once the way to pay is right"),
+        (4, 0, "Switch it on again once the payment method works"),
     ] {
         sqlx::query("UPDATE top_ups SET declines = $1, is_enabled = $2, not_before_ms = $3")
             .bind(declines)

@@ -177,11 +177,14 @@ async fn s1_a_setup_of_another_saves_nothing() {
         assert_eq!(answer.header("location"), "/payment-methods?done=unfinished", "{path}");
     }
     assert_eq!((saver.cards(bob).await, saver.cards(saver.ada).await), (0, 0));
-    for path in [
-        "/payment-methods/return?gateway=paypal&reference=x",
-        "/payment-methods/return?gateway=bank",
+    for (path, status) in [
+        (
+            "/payment-methods/return?gateway=paypal&reference=x",
+            StatusCode::NOT_FOUND,
+        ),
+        ("/payment-methods/return?gateway=bank", StatusCode::BAD_REQUEST),
     ] {
-        assert_eq!(thief.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(thief.get(path).await.status, status, "{path}");
     }
     // Whose session is over signs in and is back there.
     let signin = saver.portal.browser().get(&back).await;

@@ -166,8 +166,8 @@ fn what_was_given_back_before_is_told() {
         steps[3..],
         [
             "Share of these days: -210.00 USD (−310.00 × 21 ÷ 31)",
-            "Given back before: 100.00 USD (nothing is credited twice)",
-            "Given back: -110.00 USD (what was left of that line)",
+            "Credited before: 100.00 USD (nothing is credited twice)",
+            "Credited: -110.00 USD (what was left of that line)",
         ]
     );
 }
