@@ -241,10 +241,13 @@ impl Jobs {
 
 /// Whether something succeeded; what did not is logged.
 fn succeeded(result: anyhow::Result<()>, failure: &'static str) -> bool {
-    if let Err(error) = &result {
-        error!(error = format!("{error:#}"), "{failure}");
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "{failure}");
+            false
+        }
     }
-    result.is_ok()
 }
 
 /// Brings stored flows up to what was said about the past: corrections of exporters that were not finished, and every

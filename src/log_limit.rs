@@ -63,6 +63,10 @@ impl LogLimit {
         if place.left_out == 1 {
             let limit = self.clone();
             let callsite = metadata.callsite();
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "the thread does nothing but wait for the window's end"
+            )]
             // Where no thread is to be had the lines stay uncounted: there is nobody to tell.
             let _ = std::thread::Builder::new().name("log-limit".to_owned()).spawn(move || {
                 std::thread::sleep(WINDOW);

@@ -123,6 +123,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("payment show", "pay_1"),
     ("payment top-up", "cus_1 --amount 1"),
     ("plan archive", "pln_1"),
+    ("plan edit", "pln_1 --description x"),
     ("plan list", ""),
     ("plan price", "pln_1 --price 1"),
     ("plan show", "pln_1"),

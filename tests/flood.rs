@@ -1,5 +1,7 @@
 //! Those who send half requests, slow ones and too many: they cost the collector no datagram, and other people no page.
 
+#![allow(clippy::disallowed_methods, reason = "attackers and visitors come at a pace")]
+
 mod support;
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -120,7 +120,6 @@ fn its_commands_run_with_the_example_and_leave_nothing_to_others() {
         state.join("ezscale.db").exists(),
         "the data is where systemd made the folder"
     );
-    for file in output_of(Command::new("find").arg(&state).args(["-perm", "/077"])).lines() {
-        panic!("{file} is open to others");
-    }
+    let open = output_of(Command::new("find").arg(&state).args(["-perm", "/077"]));
+    assert_eq!(open.trim(), "", "files are open to others");
 }

@@ -160,7 +160,7 @@ impl Connections {
         register.set_waiting(id, true);
         let connections = Arc::clone(self);
         let pace = Pace::new(self.patience, move |waits| {
-            connections.register().set_waiting(id, waits)
+            connections.register().set_waiting(id, waits);
         });
         Ok(Admitted {
             connections: Arc::clone(self),

@@ -40,7 +40,7 @@ impl Story<'_> {
             39 => self.give_back(BUSINESS, at_ms).await?,
             30 => {
                 self.save_card(self.known[&LATE].customer, Card::Accepted, at_ms)
-                    .await?
+                    .await?;
             }
             29 => self.grant(LATE, at_ms).await?,
             45 => self.end(GONE, at_ms).await?,
