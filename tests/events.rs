@@ -122,7 +122,7 @@ async fn a_customer_gets_a_mail_and_their_program_a_signed_request_after_some_fa
     assert!(
         world
             .deliver()
-            .contains("1 events made out; 0 sent, 2 to be tried again, 0 failed")
+            .contains("1 events dispatched; 0 delivered, 2 to retry, 0 failed")
     );
     let deliveries = world.deliveries(EventId(1));
     let errors: Vec<&str> = deliveries
@@ -134,12 +134,12 @@ async fn a_customer_gets_a_mail_and_their_program_a_signed_request_after_some_fa
         "{errors:?}"
     );
     assert!(
-        world.deliver().contains("0 sent, 0 to be tried again"),
+        world.deliver().contains("0 delivered, 0 to retry"),
         "nothing is sent before its time"
     );
 
     world.let_time_pass().await;
-    assert!(world.deliver().contains("2 sent, 0 to be tried again, 0 failed"));
+    assert!(world.deliver().contains("2 delivered, 0 to retry, 0 failed"));
     let mails = world.mail.mails();
     assert_eq!(mails.len(), 1);
     let mail = &mails[0];
@@ -184,7 +184,7 @@ async fn a_mailbox_that_does_not_exist_is_written_to_once() {
     let world = World::new();
     world.publish(1).await;
     world.mail.refuse_next("550 5.1.1 no such user");
-    assert!(world.deliver().contains("1 sent, 0 to be tried again, 1 failed"));
+    assert!(world.deliver().contains("1 delivered, 0 to retry, 1 failed"));
     world.let_time_pass().await;
     assert!(world.deliver().contains("0 sent"));
     assert_eq!(world.mail.mails().len(), 0);

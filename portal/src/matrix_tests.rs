@@ -57,6 +57,19 @@ impl Host {
                 .await
                 .unwrap();
         }
+        let mut transaction = portal.state.db().begin_write().await.unwrap();
+        let vault = portal.state.db().vault();
+        let sealed = vault
+            .seal(&mut transaction, schemas::secret::WEBHOOK, number, "whsec_x")
+            .await
+            .unwrap();
+        sqlx::query("UPDATE webhook_endpoints SET secret = $1 WHERE id = $2")
+            .bind(sealed)
+            .bind(number)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
         let ids = "SELECT (SELECT min(id) FROM invoices WHERE customer_id = $1), \
                    (SELECT max(l.id) FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id WHERE i.customer_id = $1), \
                    (SELECT min(id) FROM subscriptions WHERE customer_id = $1), \

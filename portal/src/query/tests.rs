@@ -25,7 +25,7 @@ pub(super) fn note(parts: &Parts, names: &'static [&'static str]) {
 
 /// Parameters that select nothing (notices, texts that are searched for, what a form carries along), or that are refused
 /// beside the form once something is chosen: any text is one of theirs.
-const FREE: [&str; 20] = [
+const FREE: [&str; 21] = [
     "account",
     "action",
     "actor",
@@ -40,6 +40,7 @@ const FREE: [&str; 20] = [
     "name",
     "next",
     "notice",
+    "payment_intent",
     "q",
     "quantity",
     "reference",
