@@ -518,6 +518,7 @@ fn f1_a_damaged_manifest_is_refused_and_can_be_restored() {
     wait_until_unhealthy(&process, "tables:");
     assert!(process.stderr().contains("was there and is gone: mount or restore"));
     std::fs::write(&manifest, &whole).expect("the manifest can be restored");
+    std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o600)).expect("it is the test's own");
     wait_until_healthy(&process);
     process.terminate();
     model.check_drained(&data);

@@ -224,7 +224,7 @@ async fn a_transfer_that_never_came_in_is_reversed_on_the_page_of_its_payment() 
     let reverse = format!("{payment}/reverse");
     let refused = browser.send_form(payment, &reverse, &[("reason", " ")]).await;
     assert_eq!(refused.status, 422);
-    assert!(refused.body.contains("Say why it is reversed"), "{}", refused.body);
+    assert!(refused.body.contains("Enter a reason"), "{}", refused.body);
     let done = browser
         .send_form(payment, &reverse, &[("reason", "returned by the bank")])
         .await;
