@@ -45,7 +45,7 @@ impl Host {
         let method = portal.card(customer, &format!("pm_{number}")).await;
         for sql in [
             "INSERT INTO webhook_endpoints (id, customer_id, url, secret, event_types, created_at_ms, failures) \
-             VALUES ($1, $2, 'http://127.0.0.1:9/', 'whsec_x', 'invoice.paid', 0, 0)",
+             VALUES ($1, $2, 'http://127.0.0.1:9/', 'whsec_x', '[\"invoice.paid\"]', 0, 0)",
             "INSERT INTO payments (id, customer_id, purpose, gateway, currency, amount_minor, idempotency_key, state, \
              action_url, error, calls, note, created_at_ms, updated_at_ms) \
              VALUES ($1, $2, 'top_up', 'stripe', 'USD', 100, 'key-' || $1, 'failed', '', '', 0, '', 0, 0)",

@@ -65,7 +65,10 @@ impl Disk {
     pub(crate) fn fill(&self) {
         let path = self.mounted_at.join(BALLAST);
         // Ends by the full disk, which is what it is for.
-        self.shell("dd if=/dev/zero of=\"$0\" bs=4k 2>/dev/null; sync \"$0\"", &path);
+        self.shell(
+            "umask 077; dd if=/dev/zero of=\"$0\" bs=4k 2>/dev/null; sync \"$0\"",
+            &path,
+        );
         let free = self.shell("stat --file-system --format=%f \"$0\"", &self.mounted_at);
         assert_eq!(free.trim(), "0", "free blocks on the full disk");
     }

@@ -318,6 +318,8 @@ pub(super) async fn end(connection: &mut AnyConnection, user: UserId, ending: En
 pub(super) async fn find(state: &AppState, token: &str, is_background: bool) -> Result<Option<SignedIn>, sqlx::Error> {
     let now_ms = state.now_ms();
     let hash = token_hash(token);
+    // Before the row: a note that is written meanwhile is forgotten, and is in the row then.
+    let noted_ms = state.last_seen().noted(&hash).unwrap_or(0);
     let row = sqlx::query(
         "SELECT s.csrf_token, s.created_at_ms, s.last_seen_at_ms, s.expires_at_ms, u.id, u.email, u.name, u.role, u.customer_id, \
          (SELECT count(*) FROM notifications n WHERE n.customer_id = u.customer_id AND n.read_at_ms IS NULL) AS unread, \
@@ -337,7 +339,7 @@ pub(super) async fn find(state: &AppState, token: &str, is_background: bool) -> 
         return Ok(None);
     };
     let mut times = Times::read(&row)?;
-    times.last_seen_at_ms = state.last_seen().noted(&hash).unwrap_or(0).max(times.last_seen_at_ms);
+    times.last_seen_at_ms = noted_ms.max(times.last_seen_at_ms);
     if !state.session_limits().lasts(role, times, now_ms) {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ use crate::format;
 use crate::once::{self, form_token};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::pages::payment_methods::{gateway_words, method_of};
-use crate::query::PageQuery;
+use crate::query::{self, PageQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -308,10 +308,7 @@ async fn show(
 
 async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Draft) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
-    let before: Option<TransactionId> = match shown.before.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| Failure::NotFound)?),
-    };
+    let before: Option<TransactionId> = query::filter("before", &shown.before, "the id of a movement")?;
     let mut connection = state.db().pool().acquire().await?;
     let owner = inventory::customer(&mut *connection, customer.id).await?;
     let (zone, currency) = (owner.time_zone.clone(), owner.currency);
