@@ -565,7 +565,7 @@ fn b4_an_error_after_the_charge_is_not_charged_again() {
         assert!(said.starts_with("pay_1 unknown"), "{fault:?}: {said}");
         assert_eq!(
             killed.reconcile(5),
-            "1 looked for, 1 settled, X asked for again, 0 errors, 0 events\n".replace(
+            "1 looked up, 1 settled, X retried, 0 errors, 0 events\n".replace(
                 'X',
                 if matches!(fault, Fault::ErrorAfter | Fault::ResetAfter) {
                     "0"

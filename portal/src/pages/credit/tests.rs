@@ -372,7 +372,7 @@ async fn movements_are_paged_with_the_right_balances() {
     assert!(!page.contains("rel=\"next\"") && page.contains("Latest"), "{page}");
     assert_eq!(
         buyer.browser.get("/credit?before=x").await.status,
-        StatusCode::NOT_FOUND
+        StatusCode::BAD_REQUEST
     );
 }
 

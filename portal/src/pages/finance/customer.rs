@@ -25,7 +25,7 @@ use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::query::PageQuery;
+use crate::query::{self, PageQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -133,10 +133,7 @@ async fn render(
 ) -> Result<Response, PageError> {
     let pool = state.db().pool();
     let (id, now_ms, zone) = (customer.id, state.now_ms(), customer.time_zone.clone());
-    let before: Option<TransactionId> = match shown.before.trim() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| Failure::NotFound)?),
-    };
+    let before: Option<TransactionId> = query::filter("before", &shown.before, "the id of a transaction")?;
     let mut lines = ledger::statement(pool, id, before, PAGE_LINES + 1)
         .await
         .map_err(BillingError::from)?;
