@@ -196,10 +196,10 @@ fn measure(args: &PortalArgs, name: &str, binary: &Path, base: &Path) -> anyhow:
     let kinds = ["/usage", "service", "invoice", "/ops", "service of ops"];
     let by_page = kinds
         .into_iter()
-        .map(|page| (page, pages(times(&asked, Some(page)))))
+        .map(|page| (page, pages(&times(&asked, Some(page)))))
         .collect();
     let requests = all.len() as u64;
-    let overall = pages(all);
+    let overall = pages(&all);
     Ok(Row {
         name: name.to_owned(),
         binary: binary.to_owned(),
@@ -389,7 +389,7 @@ fn times(asked: &[Asked], page: Option<&str>) -> Vec<f64> {
     times
 }
 
-fn pages(times: Vec<f64>) -> Pages {
+fn pages(times: &[f64]) -> Pages {
     let at = |share: f64| {
         let index = (times.len() as f64 * share).ceil() as usize;
         times.get(index.saturating_sub(1)).copied().unwrap_or_default()
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_ranks() {
-        let of = |count: u32| pages((1..=count).map(f64::from).collect());
+        let of = |count: u32| pages(&(1..=count).map(f64::from).collect::<Vec<_>>());
         assert_eq!((of(100).p50_ms, of(100).p99_ms, of(100).max_ms), (50.0, 99.0, 100.0));
         assert_eq!((of(1).p50_ms, of(1).p99_ms), (1.0, 1.0));
         assert_eq!(of(0).requests, 0);

@@ -29,10 +29,13 @@
 //! ([`schemas::db::Database::begin_write`]), on PostgreSQL the row is locked.
 
 mod claim;
+mod note;
 mod paid_in;
 mod returned;
 
 pub use claim::{claim_spent_credit, credit_claim_due};
+pub(crate) use note::credit_note_split;
+pub use note::{NoteSplit, apply_credit_note};
 pub use paid_in::paid_in;
 pub use returned::{
     Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse, take_back,
@@ -156,38 +159,6 @@ fn floor_at_zero(amount: Money) -> Money {
 /// [`SettlementError::NoInvoice`] when there is none of this id.
 pub async fn outstanding(db: impl AnyExecutor<'_>, invoice: InvoiceId) -> Result<Money, SettlementError> {
     Ok(document(db, invoice).await?.open()?)
-}
-
-/// What a credit note over `gross` of an invoice would settle of it, open amounts and written-off ones, and what would become
-/// credit: as [`apply_credit_note`] does it.
-///
-/// # Errors
-/// [`SettlementError::NoInvoice`] when there is none of this id.
-pub(crate) async fn credit_note_split(
-    db: impl AnyExecutor<'_>,
-    invoice: InvoiceId,
-    gross: Money,
-) -> Result<NoteSplit, SettlementError> {
-    let document = document(db, invoice).await?;
-    let to_open = smaller(gross, floor_at_zero(document.open()?));
-    let to_written_off = smaller(minus(gross, to_open)?, floor_at_zero(document.written_off));
-    let to_invoice = to_open.checked_add(to_written_off)?;
-    Ok(NoteSplit {
-        to_open,
-        to_written_off,
-        to_credit: minus(gross, to_invoice)?,
-    })
-}
-
-/// Where a credit note goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct NoteSplit {
-    /// Settles what is open of its invoice.
-    pub to_open: Money,
-    /// Takes back what was written off of it.
-    pub to_written_off: Money,
-    /// Becomes the customer's credit.
-    pub to_credit: Money,
 }
 
 /// What is in a customer's wallet, promised to refunds or not. Below zero only where money that had been refunded was taken
@@ -429,97 +400,6 @@ pub async fn apply_credit(
     .await?;
     recompute_status(connection, invoice, now_ms).await?;
     Ok(amount)
-}
-
-/// Settles the invoice that a finalised credit note corrects, as far as that is open or was written off; the rest becomes
-/// credit. What nobody ever paid makes none.
-///
-/// # Errors
-/// When it is no credit note, or was not posted yet.
-pub async fn apply_credit_note(
-    connection: &mut AnyConnection,
-    note: InvoiceId,
-    now_ms: i64,
-) -> Result<Split, SettlementError> {
-    let document = lock_document(connection, note).await?;
-    if !document.is_credit_note {
-        return Err(SettlementError::NotACreditNote(note));
-    }
-    let (customer, currency) = (document.customer, document.total.currency);
-    // What is left of the note, as a positive amount: nothing when it was applied before.
-    let left = floor_at_zero(document.open()?.checked_neg()?);
-    let mut to_invoice = Money::zero(currency);
-    if let Some(corrected) = document.corrects
-        && left.minor > 0
-    {
-        let invoice = self::document(&mut *connection, corrected).await?;
-        let to_open = smaller(left, floor_at_zero(invoice.open()?));
-        let given_up = smaller(minus(left, to_open)?, floor_at_zero(invoice.written_off));
-        to_invoice = to_open.checked_add(given_up)?;
-        if given_up.minor > 0 {
-            // It is not owed, so it was no debt to give up.
-            let transaction = post(
-                connection,
-                NewTransaction {
-                    idempotency_key: format!("not_owed:{note}"),
-                    customer: Some(customer),
-                    invoice: Some(corrected),
-                    payment: None,
-                    refund: None,
-                    description: format!("credit note {} for what was written off", document.number),
-                    posted_at_ms: now_ms,
-                    postings: nonzero([
-                        (Account::receivable(customer, currency), given_up),
-                        (Account::bad_debt(currency), given_up.checked_neg()?),
-                    ]),
-                },
-            )
-            .await?;
-            let undone = given_up.checked_neg()?;
-            allocate(connection, corrected, Source::WriteOff, undone, transaction, now_ms).await?;
-        }
-        let key = format!("invoice:{note}");
-        let own = ledger::posted(&mut *connection, &key).await?;
-        let own = own.ok_or(SettlementError::Corrupt {
-            what: "credit note, which has no transaction",
-            text: key,
-        })?;
-        let source = Source::CreditNote(note);
-        allocate(connection, corrected, source, to_invoice, own, now_ms).await?;
-        allocate(connection, note, source, to_invoice.checked_neg()?, own, now_ms).await?;
-        recompute_status(connection, corrected, now_ms).await?;
-    }
-    let to_credit = minus(left, to_invoice)?;
-    if to_credit.minor > 0 {
-        let transaction = post(
-            connection,
-            NewTransaction {
-                idempotency_key: format!("credit_note:{note}"),
-                customer: Some(customer),
-                invoice: Some(note),
-                payment: None,
-                refund: None,
-                description: format!("credit note {} becomes credit", document.number),
-                posted_at_ms: now_ms,
-                postings: nonzero([
-                    (Account::receivable(customer, currency), to_credit),
-                    (Account::credit(customer, currency), to_credit.checked_neg()?),
-                ]),
-            },
-        )
-        .await?;
-        allocate(
-            connection,
-            note,
-            Source::Credit,
-            to_credit.checked_neg()?,
-            transaction,
-            now_ms,
-        )
-        .await?;
-    }
-    recompute_status(connection, note, now_ms).await?;
-    Ok(Split { to_invoice, to_credit })
 }
 
 /// Gives a customer credit that nobody paid for. `cause` is what it is given once for: `ticket:4711`.

@@ -91,7 +91,7 @@ impl Browser {
             let answer = self.request("POST", "/signin", &body)?;
             match answer.status {
                 303 => return Ok(()),
-                429 | 503 => std::thread::sleep(Duration::from_millis(500)),
+                429 | 503 => pause(),
                 status => bail!("{email} is not signed in: {status}"),
             }
         }
@@ -180,4 +180,13 @@ fn read(stream: &mut TcpStream) -> anyhow::Result<Page> {
     }
     page.body = String::from_utf8_lossy(&body).into_owned();
     Ok(page)
+}
+
+/// Before a busy server is asked again.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a server that says it is busy is asked again later, a set number of times"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(500));
 }

@@ -127,7 +127,7 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
 #[tokio::test]
 async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
     let mut shop = shop().await;
-    let prices = [(1, 60_00), (12, 612_00)];
+    let prices = [(1, 6_000), (12, 61_200)];
     let large = priced_plan(&shop.portal, NewPlan::new("VPS 2", "vps", Terms::Flat), &prices).await;
     // 25 June: 20 of 30 days are left.
     shop.portal.advance_ms(10 * DAY_MS);
