@@ -278,6 +278,10 @@ fn the_demo_shows_every_role_its_pages_and_its_invoices_hold() {
         .block_on(check_pages(&base));
 
     check_books(&data);
+    // The switches' counters are there for the hours before, and what was sampled agrees with them.
+    let compared = data.run(&["check", "truth"]);
+    assert!(compared.contains("agrees"), "{compared}");
+    assert!(!compared.contains("mismatch"), "{compared}");
     // B5: every closed invoice, recomputed from flows alone.
     let invoices: Value =
         serde_json::from_str(&data.run(&["invoice", "list", "--format", "json"])).expect("a JSON array");
@@ -307,7 +311,7 @@ const EMPTY_PAGES: [(&str, &str); 12] = [
     ("/finance/ledger", "What it takes to issue an invoice"),
     ("/finance/export", "What it takes to issue one"),
     ("/admin/plans", "ezscale plan add"),
-    ("/admin/approvals", "appears here"),
+    ("/admin/approvals", "appear here"),
     ("/search", "What are you looking for?"),
 ];
 

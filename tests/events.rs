@@ -149,7 +149,7 @@ async fn a_customer_gets_a_mail_and_their_program_a_signed_request_after_some_fa
     );
     assert_eq!(
         mail.header("Subject"),
-        "Invoice 2023-0001: 1,234.50 EUR, due on 14 November 2023"
+        "Invoice 2023-0001: EUR 1,234.50, due on 14 November 2023"
     );
     assert!(
         mail.header("Message-ID").starts_with("<dlv_1.evt_1."),
@@ -171,10 +171,10 @@ async fn a_customer_gets_a_mail_and_their_program_a_signed_request_after_some_fa
         assert_eq!(request.json()["data"]["amount_minor"], 123_450);
     }
     world.let_time_pass().await;
-    assert!(world.deliver().contains("0 events made out; 0 sent"));
+    assert!(world.deliver().contains("0 events dispatched; 0 delivered"));
     let listed = world.data.run(&["event", "list", "--customer", "cus_1"]);
     assert!(
-        listed.contains("invoice.finalised") && listed.contains("2 sent"),
+        listed.contains("invoice.finalised") && listed.contains("2 delivered"),
         "{listed}"
     );
 }
@@ -186,14 +186,14 @@ async fn a_mailbox_that_does_not_exist_is_written_to_once() {
     world.mail.refuse_next("550 5.1.1 no such user");
     assert!(world.deliver().contains("1 delivered, 0 to retry, 1 failed"));
     world.let_time_pass().await;
-    assert!(world.deliver().contains("0 sent"));
+    assert!(world.deliver().contains("0 delivered"));
     assert_eq!(world.mail.mails().len(), 0);
     let mail = &world.deliveries(EventId(1))[0];
     assert_eq!((&mail["status"], &mail["attempts"]), (&json!("failed"), &json!(1)));
     assert!(mail["error"].as_str().unwrap().contains("no such user"), "{mail}");
 }
 
-/// Whatever moment a process dies at, each delivery is made out once and arrives; only what was sent and not noted comes
+/// Whatever moment a process dies at, each delivery is dispatched once and arrives; only what was sent and not noted comes
 /// twice, and can be told by its ids.
 #[tokio::test]
 async fn a_killed_process_loses_nothing_and_repeats_recognisably() {
@@ -356,7 +356,7 @@ async fn a_mail_can_be_looked_at() {
     let text = world.data.run(&["event", "show", "evt_1", "--mail", "text"]);
     for form in [&html, &text] {
         for words in [
-            "1,234.50 EUR",
+            "EUR 1,234.50",
             "14 November 2023",
             "https://portal.ada.example/invoices/inv_1",
             "Hosting company",

@@ -76,10 +76,13 @@ fn decimal(text: &str) -> Decimal {
         .unwrap_or_else(|error| panic!("{text:?} is a decimal: {error}"))
 }
 
-/// `1,234.50 EUR`.
+/// `EUR 1,234.50`, `-EUR 1,234.50`.
 fn money(text: &str) -> (String, Decimal) {
-    let (amount, currency) = text.trim().rsplit_once(' ').expect("an amount and its currency");
-    (currency.to_owned(), decimal(amount))
+    let (code, size) = text.trim().split_once(' ').expect("a currency and its amount");
+    match code.strip_prefix('-') {
+        Some(code) => (code.to_owned(), -decimal(size)),
+        None => (code.to_owned(), decimal(size)),
+    }
 }
 
 async fn open(client: &Client, base: &str, path: &str) {

@@ -544,7 +544,7 @@ fn b4_holds_wherever_a_refund_is_killed() {
             .command(&["payment", "refund", "pay_1", "--amount", "20"])
             .output()
             .unwrap();
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("15.00 USD of pay_1 can be refunded"));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("USD 15.00 of pay_1 can be refunded"));
         killed.reconcile(5);
         assert_eq!(killed.stub.truth().refunded_minor(), 1_000, "{point}");
         killed.check(point, 1, 1_500);

@@ -170,7 +170,7 @@ fn a_missing_rate_holds_an_invoice_and_the_commands_say_what_to_do() {
     ]);
     data.run(&["invoice", "close"]);
     let shown = data.run(&["invoice", "show", "inv_1"]);
-    assert!(shown.contains("VAT 20 %") && shown.contains("20.00 EUR"), "{shown}");
+    assert!(shown.contains("VAT 20 %") && shown.contains("EUR 20.00"), "{shown}");
     let audited = data.run(&["audit", "list"]);
     for action in ["tax.add", "entity.change", "customer.billing_profile"] {
         assert!(audited.contains(action), "{audited}");
@@ -207,7 +207,7 @@ fn vat_numbers_are_checked_by_form_and_then_asked_of_vies() {
     data.run(&["invoice", "close"]);
     let shown = data.run(&["invoice", "show", "inv_1"]);
     assert!(
-        shown.contains("Reverse charge") && shown.contains("0.00 EUR"),
+        shown.contains("Reverse charge") && shown.contains("EUR 0.00"),
         "{shown}"
     );
     let evidence = data.run(&["customer", "vat-checks", &customer]);

@@ -204,7 +204,9 @@ pub(crate) fn start(
             if let Some(threads) = ezscale.encode_threads {
                 config.push_str(&format!("encode_threads = {threads}\n"));
             }
-            std::fs::write(data_dir.join("ezscale.toml"), config)?;
+            let config_file = data_dir.join("ezscale.toml");
+            std::fs::write(&config_file, config)?;
+            std::fs::set_permissions(&config_file, std::fs::Permissions::from_mode(0o600))?;
             let mut command = Command::new(&ezscale.binary);
             command.arg("collect").arg("--data-dir").arg(&data_dir);
             let listener = if sflow { "--sflow" } else { "--netflow" };

@@ -4,7 +4,7 @@ use billing::catalog::{QuotaUnit, Terms};
 use billing::evidence::UsageCharge;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use schemas::money::Money;
+use schemas::money::{Currency, Money};
 
 /// The family of units a volume is told in. On the pages of a service it is that of its plan, so that every number can be
 /// compared with what is included; where no plan sells transfer it is decimal, as rates are.
@@ -159,9 +159,16 @@ pub(crate) fn dates(from_ms: i64, last_ms: i64, zone: &TimeZone) -> String {
 
 /// `1,234.50`: where the currency stands elsewhere in the row.
 pub(crate) fn amount(money: Money) -> String {
-    let text = money.to_string();
-    text.rsplit_once(' ')
-        .map_or_else(|| text.clone(), |(amount, _)| amount.to_owned())
+    let sign = if money.minor < 0 { "-" } else { "" };
+    format!("{sign}{}", money.digits())
+}
+
+/// `USD 4.549581`, `-USD 4.549581`: an amount as text, with as many places as it has.
+pub(crate) fn with_currency(amount: &str, currency: Currency) -> String {
+    match amount.strip_prefix('-') {
+        Some(size) => format!("-{currency} {size}"),
+        None => format!("{currency} {amount}"),
+    }
 }
 
 fn in_zone(at_ms: i64, zone: &TimeZone, format: &str) -> String {

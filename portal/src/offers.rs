@@ -98,7 +98,7 @@ pub(crate) fn cycle_unit(months: i64) -> String {
     }
 }
 
-/// `9.00 USD / month`, `free`.
+/// `USD 9.00 / month`, `free`.
 pub(crate) fn price_text(price: &Price) -> String {
     if price.base.minor == 0 && price.usage == UsagePrice::FREE {
         return "free".to_owned();
@@ -209,7 +209,7 @@ mod tests {
     fn prices_are_told_with_what_they_are_for() {
         let offer = offer(&[(1, 9_00), (12, 90_00), (5, 0)]);
         let told: Vec<String> = offer.prices.iter().map(price_text).collect();
-        assert_eq!(told, ["9.00 USD / month", "90.00 USD / year", "free"]);
+        assert_eq!(told, ["USD 9.00 / month", "USD 90.00 / year", "free"]);
         assert_eq!(
             (cycle_name(24).as_str(), cycle_name(5).as_str()),
             ("Biennial", "Every 5 months")

@@ -137,9 +137,9 @@ impl Money {
     }
 }
 
-impl std::fmt::Display for Money {
-    /// `1,234.50 USD`, `-0.05 EUR`, `1,200 JPY`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Money {
+    /// The size of the amount with its separators and no currency: `1,234.50` of -1,234.50 as well.
+    pub fn digits(self) -> String {
         let digits = self.currency.minor_digits() as usize;
         let text = format!("{:0width$}", self.minor.unsigned_abs(), width = digits + 1);
         let (whole, fraction) = text.split_at(text.len() - digits);
@@ -150,9 +150,16 @@ impl std::fmt::Display for Money {
             }
             grouped.push(digit);
         }
-        let sign = if self.minor < 0 { "-" } else { "" };
         let point = if digits > 0 { "." } else { "" };
-        write!(f, "{sign}{grouped}{point}{fraction} {}", self.currency)
+        format!("{grouped}{point}{fraction}")
+    }
+}
+
+impl std::fmt::Display for Money {
+    /// `USD 1,234.50`, `-EUR 0.05`, `JPY 1,200`: as `Intl.NumberFormat` writes amounts with a currency's code in English.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sign = if self.minor < 0 { "-" } else { "" };
+        write!(f, "{sign}{} {}", self.currency, self.digits())
     }
 }
 
@@ -207,10 +214,10 @@ mod tests {
     #[test]
     fn amounts_read_well() {
         for (minor, currency, text) in [
-            (123_450, "USD", "1,234.50 USD"),
-            (-5, "EUR", "-0.05 EUR"),
-            (1200, "JPY", "1,200 JPY"),
-            (7, "KWD", "0.007 KWD"),
+            (123_450, "USD", "USD 1,234.50"),
+            (-5, "EUR", "-EUR 0.05"),
+            (1200, "JPY", "JPY 1,200"),
+            (7, "KWD", "KWD 0.007"),
         ] {
             assert_eq!(Money::new(minor, currency.parse().unwrap()).to_string(), text);
         }

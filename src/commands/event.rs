@@ -108,7 +108,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     shown(event.event_type),
                     event.customer.map(shown).into(),
                     event.subject.into(),
-                    told(&event::deliveries_of(database.pool(), event.id).await?).into(),
+                    counted(&event::deliveries_of(database.pool(), event.id).await?).into(),
                 ]);
             }
             listing.print(format, "no events")?;
@@ -205,11 +205,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// How many were told, and how many not yet or not at all.
-fn told(deliveries: &[event::Delivery]) -> String {
-    let counted = |status: &str| deliveries.iter().filter(|delivery| delivery.status == status).count();
-    let parts = [("delivered", "sent"), ("pending", "waiting"), ("failed", "failed")].map(|(status, word)| {
-        let count = counted(status);
-        (count > 0).then(|| format!("{count} {word}"))
+fn counted(deliveries: &[event::Delivery]) -> String {
+    let parts = ["delivered", "pending", "failed"].map(|status| {
+        let count = deliveries.iter().filter(|delivery| delivery.status == status).count();
+        (count > 0).then(|| format!("{count} {status}"))
     });
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -295,7 +295,7 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].contains("USED BYTES"), "{table}");
         assert!(table.contains("1.5 KiB"), "{table}");
-        assert!(table.contains("1,234.50 EUR"), "{table}");
+        assert!(table.contains("EUR 1,234.50"), "{table}");
         let last = lines.last().unwrap();
         assert!(last.contains('-'), "{table}");
         // The figures of a column end at the same place.

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!((found.customers, found.services, found.subscriptions), (2, 3, 3));
         // 3 × 10.00 and a twelfth of 100.00; 9.00 in the other currency.
         let monthly: Vec<String> = found.monthly.iter().map(Money::to_string).collect();
-        assert_eq!(monthly, ["9.00 EUR", "38.33 USD"]);
+        assert_eq!(monthly, ["EUR 9.00", "USD 38.33"]);
         let versions: Vec<(PriceId, i64, i64)> = found
             .versions
             .iter()

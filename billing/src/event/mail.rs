@@ -415,7 +415,7 @@ mod tests {
             "From: \"Ada Hosting\" <billing@ada.example>\r\n",
             "Reply-To: help@ada.example\r\n",
             "To: bob@example.net\r\n",
-            "Subject: Invoice <b>7</b>: 19.99 USD\r\n",
+            "Subject: Invoice <b>7</b>: USD 19.99\r\n",
             "Message-ID: <dlv_9.evt_3.1700000000000@ada.example>\r\n",
             "Date: Tue, 14 Nov 2023 22:15:23 +0000\r\n",
             "Auto-Submitted: auto-generated\r\n",

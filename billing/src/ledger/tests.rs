@@ -50,7 +50,7 @@ async fn b1_what_does_not_balance_is_refused() {
     for (postings, words) in [
         (
             vec![(0, 100, usd), (1, -99, usd)],
-            "B1: the postings of k sum to 0.01 USD, not to zero",
+            "B1: the postings of k sum to USD 0.01, not to zero",
         ),
         (vec![(0, 100, usd), (1, -100, eur)], "not to zero"),
         (vec![], "0 postings"),

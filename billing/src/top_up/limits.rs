@@ -64,11 +64,11 @@ mod tests {
     #[test]
     fn what_is_offered_is_allowed_in_every_currency() {
         for (code, first, least) in [
-            ("USD", "10.00 USD", "5.00 USD"),
-            ("EUR", "10.00 EUR", "5.00 EUR"),
-            ("JPY", "1,000 JPY", "500 JPY"),
-            ("KWD", "10.000 KWD", "5.000 KWD"),
-            ("SEK", "100.00 SEK", "50.00 SEK"),
+            ("USD", "USD 10.00", "USD 5.00"),
+            ("EUR", "EUR 10.00", "EUR 5.00"),
+            ("JPY", "JPY 1,000", "JPY 500"),
+            ("KWD", "KWD 10.000", "KWD 5.000"),
+            ("SEK", "SEK 100.00", "SEK 50.00"),
             ("VND", "100,000 VND", "50,000 VND"),
         ] {
             let limits = limits(code.parse().unwrap());

@@ -176,7 +176,7 @@ async fn a_period_to_date_is_projected_and_priced() {
     );
     let projected = period["projected_bytes"].as_u64().unwrap();
     assert_eq!(projected, billed * (30 * 288) / measured);
-    // 0.05 USD per GB over 1000 GB, rounded half away from zero to the cent.
+    // USD 0.05 per GB over 1000 GB, rounded half away from zero to the cent.
     let over = projected.saturating_sub(1_000_000_000_000);
     assert!(over > 0 && billed < 1_000_000_000_000, "{billed} {projected}");
     let cents = (u128::from(over) * 5 * 2 / 1_000_000_000).div_ceil(2);

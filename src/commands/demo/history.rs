@@ -16,6 +16,7 @@ use schemas::address::Address;
 use schemas::db::Database;
 use schemas::window::{WINDOW_MS, windows};
 
+use super::live::counter_interval_ms;
 use crate::config::Config;
 use crate::options::load_assignments;
 use crate::output::Progress;
@@ -48,6 +49,9 @@ pub(crate) async fn fill(
     let encoding = std::thread::spawn(move || -> Result<Vec<SimExporter>, EncodeError> {
         let mut exporters = exporters;
         for window in windows(range.start, range.end) {
+            for exporter in &mut exporters {
+                exporter.set_counter_interval_ms(counter_interval_ms(range.end - window.end_ms()));
+            }
             let reported = report(&fleet, &mut exporters, window.start_ms()..window.end_ms(), density)?;
             if sender.send(reported).is_err() {
                 // The decoding side failed and says so itself.

@@ -12,21 +12,35 @@ use collector::simulate::fleet::Fleet;
 use schemas::address::Address;
 use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeterMode};
+use schemas::window::{DAY_MS, HOUR_MS};
 use tracing::warn;
 
 /// How often the exporters report.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often switches send their interface counters: hourly, so that weeks of history stay small.
-const COUNTER_INTERVAL_MS: i64 = 3_600_000;
+/// How often switches sent their interface counters in the past: hourly, so that weeks of history stay small.
+const PAST_COUNTER_INTERVAL_MS: i64 = HOUR_MS;
+/// And how often they do since [`COUNTED_MS`] before the demo was made: often enough for flows to be compared with them.
+const COUNTER_INTERVAL_MS: i64 = 5 * 60_000;
+/// For so long before the demo was made.
+const COUNTED_MS: i64 = 2 * DAY_MS;
 
 /// The fleet's exporters, up since `boot_at_ms`.
 pub(crate) fn exporters(fleet: &Fleet, boot_at_ms: i64) -> Vec<SimExporter> {
     let exporters = fleet.exporters.iter().map(|exporter| {
         let mut config = exporter.sim_config(boot_at_ms);
-        config.counter_interval_ms = COUNTER_INTERVAL_MS;
+        config.counter_interval_ms = PAST_COUNTER_INTERVAL_MS;
         SimExporter::new(config)
     });
     exporters.collect()
+}
+
+/// How often they send counters in a window that ends so long before the demo is made.
+pub(crate) fn counter_interval_ms(ago_ms: i64) -> i64 {
+    if ago_ms > COUNTED_MS {
+        PAST_COUNTER_INTERVAL_MS
+    } else {
+        COUNTER_INTERVAL_MS
+    }
 }
 
 /// A switch that is configured and was never heard: somebody has to look at it.
@@ -98,7 +112,8 @@ pub(crate) fn start(
     density: u32,
 ) -> anyhow::Result<Senders> {
     let mut sockets = Vec::with_capacity(exporters.len());
-    for exporter in &exporters {
+    for exporter in &mut exporters {
+        exporter.set_counter_interval_ms(COUNTER_INTERVAL_MS);
         let from = SocketAddr::new(exporter.config().address.to_ip(), 0);
         // macOS has only 127.0.0.1 on its loopback: there, all exporters but sFlow agents look like one.
         let socket = UdpSocket::bind(from).or_else(|_| UdpSocket::bind((IpAddr::from([127, 0, 0, 1]), 0)));

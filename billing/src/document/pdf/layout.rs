@@ -597,5 +597,9 @@ fn plain(amount: Money) -> String {
 }
 
 fn money(amount: Money, currency: Currency) -> String {
-    format!("{} {currency}", plain(amount))
+    let text = plain(amount);
+    match text.strip_prefix('-') {
+        Some(size) => format!("-{currency} {size}"),
+        None => format!("{currency} {text}"),
+    }
 }

@@ -41,7 +41,7 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
     let error = taken_back(&world, id, eur(1506)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "15.05 EUR of inv_1 is left to give back, not 15.06 EUR"
+        "EUR 15.05 of inv_1 is left to give back, not EUR 15.06"
     );
     for (what, said) in [
         (eur(0), "the amount is not more than zero"),

@@ -125,7 +125,7 @@ async fn b6_a_note_after_the_cancellation_gives_the_used_days_back_and_no_more()
     let error = taken_back(&shop.world, made.invoice.id, usd(10_001)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "100.00 USD of inv_1 is left to give back, not 100.01 USD"
+        "USD 100.00 of inv_1 is left to give back, not USD 100.01"
     );
     let note = taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
     assert_eq!(amounts(&read(&shop.world, note).await), [(LineKind::Base, -10_000)]);
@@ -360,7 +360,7 @@ async fn b6_flags_notes_and_late_flows_in_turn_never_give_back_more_than_was_cha
     let error = taken_back(&world, made.invoice.id, usd(1_001)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "10.00 USD of inv_1 is left to give back, not 10.01 USD"
+        "USD 10.00 of inv_1 is left to give back, not USD 10.01"
     );
 }
 
@@ -726,6 +726,6 @@ async fn b6_a_document_that_gives_back_too_much_is_not_written() {
     let error = write(&mut transaction, &[document], ms(DAY_11)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "B6: 310.01 USD would be given back of inl_1 on INV-2026-000001, which charged 310.00 USD: look again"
+        "B6: USD 310.01 would be given back of inl_1 on INV-2026-000001, which charged USD 310.00: look again"
     );
 }

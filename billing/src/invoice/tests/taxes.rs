@@ -11,7 +11,7 @@ use crate::event::EventType;
 use crate::subscription::change::{self, Change, End};
 use crate::tax::NewTaxRate;
 
-/// A year at 1 EUR a day.
+/// A year at EUR 1 a day.
 const YEARLY: Deal = Deal {
     terms: Terms::Flat,
     base_minor: 36_500,

@@ -180,7 +180,7 @@ async fn granted_credit_is_not_refunded() {
     let refused = sent_back(&books, paid.id, 10_000).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "0.00 USD of pay_1 can be refunded, not 100.00 USD: what settled an invoice becomes credit by a credit note first, and \
+        "USD 0.00 of pay_1 can be refunded, not USD 100.00: what settled an invoice becomes credit by a credit note first, and \
          credit that was granted is not paid out"
     );
     // What was paid and is given back can be, beside what was granted.
@@ -191,7 +191,7 @@ async fn granted_credit_is_not_refunded() {
     assert_eq!(books.credit().await, 13_000);
     let refused = sent_back(&books, paid.id, 3_001).await.unwrap_err();
     assert!(
-        refused.to_string().starts_with("30.00 USD of pay_1 can be refunded"),
+        refused.to_string().starts_with("USD 30.00 of pay_1 can be refunded"),
         "{refused}"
     );
     sent_back(&books, paid.id, 3_000).await.unwrap();
@@ -210,7 +210,7 @@ async fn granted_credit_does_not_become_money_by_way_of_an_invoice() {
     transaction.commit().await.unwrap();
     // 70.00 of it were granted, 30.00 paid in.
     let refused = sent_back(&books, topped_up.id, 2_001).await.unwrap_err();
-    assert!(refused.to_string().starts_with("20.00 USD of pay_1"), "{refused}");
+    assert!(refused.to_string().starts_with("USD 20.00 of pay_1"), "{refused}");
     let note = books.document(-10_000, Some(invoice)).await;
     let mut transaction = books.database.begin_write().await.unwrap();
     settlement::apply_credit_note(&mut transaction, note, 8).await.unwrap();

@@ -187,6 +187,11 @@ impl SimExporter {
         &self.config
     }
 
+    /// From now on an sFlow agent sends the counters of its interfaces so often.
+    pub fn set_counter_interval_ms(&mut self, interval_ms: i64) {
+        self.config.counter_interval_ms = interval_ms;
+    }
+
     /// Appends the datagrams that report `flows` at `now_ms` to `out` and returns their sums. The rate of the flows is
     /// taken to be the exporter's.
     ///

@@ -246,7 +246,7 @@ async fn a_deal_makes_what_bills_it() {
     let done = admin.send_form("/admin/deals", "/admin/deals", &fields).await;
     assert_eq!(done.status, 303, "{}", done.body);
     let page = admin.get("/admin/deals").await;
-    assert!(page.body.contains("1,300.00 USD"), "{}", page.body);
+    assert!(page.body.contains("USD 1,300.00"), "{}", page.body);
     let base = count(
         &world,
         "SELECT r.base_minor FROM deals d JOIN phases p ON p.subscription_id = d.subscription_id \
@@ -342,7 +342,7 @@ async fn books_stay_consistent_through_what_finance_does() {
         .await;
     assert_eq!(void.status, 422);
     assert!(
-        void.body.contains("is left to give back, not 999,999.00 USD"),
+        void.body.contains("is left to give back, not USD 999,999.00"),
         "{}",
         void.body
     );
@@ -408,7 +408,7 @@ async fn books_stay_consistent_through_what_finance_does() {
     let shown = browser.get(customer).await;
     for text in [
         "Ulm",
-        "7.50 USD",
+        "USD 7.50",
         "written off",
         "credit granted: sorry",
         "extract of the register",

@@ -73,7 +73,7 @@ async fn a_budget_is_set_counted_changed_and_removed() {
     let page = spender.browser.get("/budget?done=set").await.body;
     // 30.00 of 40.00, and what was said of it at once.
     for told in [
-        "75 % of 40.00 USD",
+        "75 % of USD 40.00",
         "50 % spent",
         "75 % spent",
         "15 Jul 2025",
@@ -132,7 +132,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
     let page = spender.browser.get("/budget").await;
     // 8.00 over.
     assert!(
-        page.body.contains("Pay 8.00 USD and unlock") && page.body.contains("the open invoice"),
+        page.body.contains("Pay USD 8.00 and unlock") && page.body.contains("the open invoice"),
         "{}",
         page.body
     );

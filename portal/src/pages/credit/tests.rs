@@ -72,7 +72,7 @@ impl Buyer {
 async fn credit_is_bought_once_for_each_form() {
     let mut buyer = Buyer::new().await;
     let empty = buyer.browser.get("/credit").await.body;
-    assert!(empty.contains("No credit yet") && empty.contains("0.00 USD"), "{empty}");
+    assert!(empty.contains("No credit yet") && empty.contains("USD 0.00"), "{empty}");
     let card = buyer.card.to_string();
     let form = buyer.form(&[("amount", "100.00"), ("method", &card)]).await;
     for _ in 0..3 {
@@ -90,8 +90,8 @@ async fn credit_is_bought_once_for_each_form() {
     assert_eq!(buyer.balance().await, 11_234);
     let page = buyer.browser.get("/credit?done=paid").await.body;
     for told in [
-        "+12.34 USD",
-        "112.34 USD",
+        "+USD 12.34",
+        "USD 112.34",
         "Credit added",
         "Added by you",
         "your credit is there",
@@ -122,7 +122,7 @@ async fn amounts_that_cannot_be_bought_are_refused_beside_the_form() {
     let mut buyer = Buyer::new().await;
     let card = buyer.card.to_string();
     for (amount, own, said) in [
-        ("own", "1", "lies between 5.00 USD and 5,000.00 USD"),
+        ("own", "1", "lies between USD 5.00 and USD 5,000.00"),
         ("own", "6000", "lies between"),
         ("own", "", "An amount is like"),
         ("own", "5.001", "2 digits"),
@@ -233,7 +233,7 @@ async fn top_up_is_set_told_and_switched_off() {
     assert_eq!(answer.header("location"), "/credit?done=set", "{}", answer.body);
     let page = buyer.browser.get("/credit").await.body;
     assert!(
-        page.contains("75.00 USD below 25.00 USD") && page.contains("value=\"75.00\""),
+        page.contains("USD 75.00 below USD 25.00") && page.contains("value=\"75.00\""),
         "{page}"
     );
     let form = buyer
@@ -295,8 +295,8 @@ async fn an_open_invoice_is_paid_from_credit_once() {
     );
     // 20.00 of 30.00, and 40.00 more than is left of it.
     for (amount, offered, left) in [
-        ("20", "Pay 20.00 USD from your credit", 0),
-        ("50", "Pay 10.00 USD from", 4_000),
+        ("20", "Pay USD 20.00 from your credit", 0),
+        ("50", "Pay USD 10.00 from", 4_000),
     ] {
         let card = buyer.card.to_string();
         let form = buyer
@@ -353,7 +353,7 @@ async fn movements_are_paged_with_the_right_balances() {
     transaction.commit().await.unwrap();
     let page = buyer.browser.get("/credit").await.body;
     assert!(
-        page.contains("30.00 USD") && page.contains("6.00 USD") && !page.contains("<b>5.00 USD"),
+        page.contains("USD 30.00") && page.contains("USD 6.00") && !page.contains("<b>USD 5.00"),
         "{page}"
     );
     assert!(!page.contains("sorry <b>"), "escaped");
@@ -366,7 +366,7 @@ async fn movements_are_paged_with_the_right_balances() {
         .unwrap();
     let page = buyer.browser.get(&format!("/credit?before={older}")).await.body;
     assert!(
-        page.contains("<b>5.00 USD</b>") && page.contains("<b>1.00 USD</b>"),
+        page.contains("<b>USD 5.00</b>") && page.contains("<b>USD 1.00</b>"),
         "{page}"
     );
     assert!(!page.contains("rel=\"next\"") && page.contains("Latest"), "{page}");

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 
 use super::PATH;
-use crate::auth::Finance;
+use crate::auth::{Finance, Role};
 use crate::error::{PageError, page};
 use crate::format;
 use crate::shell::Shell;
@@ -28,6 +28,8 @@ struct HeldRow {
 struct HeldPage {
     shell: Shell,
     rows: Vec<HeldRow>,
+    /// Tax rates are an admin's.
+    enters_rates: bool,
 }
 
 pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
@@ -41,6 +43,7 @@ pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -
     };
     let rows = held(state.db().pool(), None).await?.into_iter().map(row).collect();
     page(&HeldPage {
+        enters_rates: who.user.role == Role::Admin,
         shell: Shell::new(&who, "Held invoices", PATH),
         rows,
     })

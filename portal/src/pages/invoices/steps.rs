@@ -52,7 +52,7 @@ pub(super) fn price(value: Decimal, currency: Currency) -> String {
     shown.to_string()
 }
 
-/// `100.00 × 16 ÷ 31 = 51.612903 USD, rounded once`; without the end where nothing was rounded.
+/// `100.00 × 16 ÷ 31 = USD 51.612903, rounded once`; without the end where nothing was rounded.
 fn rounded(formula: &str, exact: Result<Ratio, MoneyError>, charged: Money) -> String {
     let Ok(exact) = exact.and_then(|exact| exact.to_decimal(EXACT_PLACES)) else {
         return formula.to_owned();
@@ -60,8 +60,14 @@ fn rounded(formula: &str, exact: Result<Ratio, MoneyError>, charged: Money) -> S
     let is_exact = exact == charged.to_major().normalize();
     match (formula, is_exact) {
         (formula, true) => formula.to_owned(),
-        ("", false) => format!("{exact} {}, rounded once", charged.currency),
-        (formula, false) => format!("{formula} = {exact} {}, rounded once", charged.currency),
+        ("", false) => format!(
+            "{}, rounded once",
+            format::with_currency(&exact.to_string(), charged.currency)
+        ),
+        (formula, false) => format!(
+            "{formula} = {}, rounded once",
+            format::with_currency(&exact.to_string(), charged.currency)
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use schemas::percent::Percent;
 use crate::pages::account::two_factor_tests::App;
 use crate::testing::{Answer, Browser, NOW_MS, TestPortal};
 
-/// A plan at 30.00 USD a month and 306.00 a year.
+/// A plan at USD 30.00 a month and 306.00 a year.
 pub(crate) async fn plan(portal: &TestPortal, new: NewPlan<'_>) -> Plan {
     priced_plan(portal, new, &[(1, 30_00), (12, 30600)]).await
 }
@@ -118,7 +118,7 @@ async fn an_order_charges_what_was_shown_once_and_leads_to_its_invoice() {
     assert_eq!(invoices.len(), 1);
     // 30.00 less 50 %, with 20 % tax.
     assert_eq!(invoices[0].total, Money::new(18_00, Currency::USD));
-    assert_eq!(form.last().unwrap().1, "18.00 USD", "what was shown is what is charged");
+    assert_eq!(form.last().unwrap().1, "USD 18.00", "what was shown is what is charged");
     assert_eq!(
         answer.header("location"),
         format!("/invoices/{}?done=ordered", invoices[0].id)
@@ -162,7 +162,7 @@ async fn amounts_that_were_not_shown_are_not_charged() {
     ];
     let answer = browser.post(&address, &form).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(answer.body.contains("306.00 USD"), "{}", answer.body);
+    assert!(answer.body.contains("USD 306.00"), "{}", answer.body);
     form[6] = ("cycle", "1");
     for (field, value, told) in [
         ("name", " ", "Give the service a name"),
@@ -236,8 +236,8 @@ async fn only_what_is_sold_to_everybody_is_shown_and_ordered() {
         "3 left",
         "14 days free",
         "Save 15 %",
-        "25.50 USD",
-        "306.00 USD every year",
+        "USD 25.50",
+        "USD 306.00 every year",
         "Sold out",
     ] {
         assert!(page.contains(told), "{told} in {page}");

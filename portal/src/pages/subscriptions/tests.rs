@@ -94,12 +94,12 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
         .get(&format!("{address}?price={price}&quantity=1&when=now"))
         .await;
     assert!(
-        page.body.contains("-20.00 USD") && page.body.contains("40.00 USD"),
+        page.body.contains("-USD 20.00") && page.body.contains("USD 40.00"),
         "{}",
         page.body
     );
     let shown = hidden(&page, "shown");
-    assert_eq!(shown, "20.00 USD");
+    assert_eq!(shown, "USD 20.00");
     assert_eq!(shop.totals().await.len(), 1, "looking charges nothing");
 
     let form = form(
@@ -119,7 +119,7 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
         .get(&format!("/subscriptions/{}", shop.subscription))
         .await
         .body;
-    for told in ["VPS 2", "60.00 USD / month", "15 Jul 2025", "15 Jun 2025 – 24 Jun 2025"] {
+    for told in ["VPS 2", "USD 60.00 / month", "15 Jul 2025", "15 Jun 2025 – 24 Jun 2025"] {
         assert!(page.contains(told), "{told} in {page}");
     }
 }
@@ -138,7 +138,7 @@ async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
         "1. Plan",
         "2. Billing cycle of VPS 1",
         "present",
-        "20.00 USD today, 60.00 USD on 15 Jul 2025",
+        "USD 20.00 today, USD 60.00 on 15 Jul 2025",
     ] {
         assert!(first.contains(text), "{text}: {first}");
     }
@@ -202,7 +202,7 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
             .ends_with("again")
     );
     let page = shop.browser.get(&own).await;
-    assert_eq!(page.body.matches("Change to 2 × VPS 2, 60.00 USD / month").count(), 1);
+    assert_eq!(page.body.matches("Change to 2 × VPS 2, USD 60.00 / month").count(), 1);
 
     let past = form(
         &shop
@@ -296,7 +296,7 @@ async fn cancelling_runs_out_and_is_resumed_or_ends_at_once_with_money_back() {
     shop.browser = shop.portal.signed_in("ada").await;
     let page = shop.browser.get(&format!("{address}?end=now")).await;
     let shown = hidden(&page, "shown");
-    assert_eq!(shown, "-15.00 USD");
+    assert_eq!(shown, "-USD 15.00");
     let now = form(&page, &[("end", "now"), ("shown", &shown), ("reason", "other")]);
     let answer = send(&mut shop.browser, &address, &now).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
@@ -348,7 +348,7 @@ async fn an_add_on_goes_with_its_subscription() {
         .get(&format!("/subscriptions/{}", shop.subscription))
         .await
         .body;
-    assert!(page.contains("Backup") && page.contains("5.00 USD / month"), "{page}");
+    assert!(page.contains("Backup") && page.contains("USD 5.00 / month"), "{page}");
     // A plan is no add-on, whatever the form says.
     let plan_price = shop.price(&shop.small, 1).await.to_string();
     let page = shop

@@ -51,8 +51,8 @@ async fn a_refund_is_previewed_issues_its_credit_note_and_shows_everywhere() {
     for text in [
         "Credit note, gross",
         "of which becomes credit",
-        "29.00 USD",
-        "Refund 20.00 USD",
+        "USD 29.00",
+        "Refund USD 20.00",
     ] {
         assert!(preview.body.contains(text), "{text} in {}", preview.body);
     }
@@ -79,7 +79,7 @@ async fn a_refund_is_previewed_issues_its_credit_note_and_shows_everywhere() {
     for shown in [invoice.as_str(), "/finance/payments/pay_1", "/finance/customers/cus_2"] {
         let body = finance.get(shown).await.body;
         assert!(
-            body.contains("20.00 USD") && body.contains("29.00 USD"),
+            body.contains("USD 20.00") && body.contains("USD 29.00"),
             "{shown}: {body}"
         );
     }

@@ -54,18 +54,18 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         said(&priced(&transfer(&format!("graduated:{tiers}")), &used, usd)),
         [
-            "Tier up to 10 GB: 15.00 USD (10 GB × 1.50)",
-            "Tier over 10 up to 110 GB: 100.00 USD (100 GB × 1.00)",
-            "Tier over 110 GB: 0.75 USD (1.5 GB × 0.50)",
+            "Tier up to 10 GB: USD 15.00 (10 GB × 1.50)",
+            "Tier over 10 up to 110 GB: USD 100.00 (100 GB × 1.00)",
+            "Tier over 110 GB: USD 0.75 (1.5 GB × 0.50)",
         ]
     );
     assert_eq!(
         said(&priced(&transfer(&format!("volume:{tiers}")), &used, usd)),
-        ["All at the rate over 110 GB: 55.75 USD (111.5 GB × 0.50: the last one falls into this tier)"]
+        ["All at the rate over 110 GB: USD 55.75 (111.5 GB × 0.50: the last one falls into this tier)"]
     );
     assert_eq!(
         said(&priced(&transfer("package:10=100"), &used, usd)),
-        ["Packages of 10 GB: 12 (begun ones count; 100.00 USD each)"]
+        ["Packages of 10 GB: 12 (begun ones count; USD 100.00 each)"]
     );
     let percentile = UsageCharge::Percentile {
         commit_bps: 5_000_000,
@@ -79,14 +79,14 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         said(&priced(&percentile, &used, usd)),
         [
-            "Price: 1.20 USD (per Mbit/s over it)",
+            "Price: USD 1.20 (per Mbit/s over it)",
             "Days: 16 of 31 (the price is for a whole month)"
         ]
     );
     // 7.345678 × 1.2 × 16 ÷ 31.
     assert_eq!(
         charged_note(&percentile, &used, Money::new(455, usd)),
-        "7.345678 Mbit/s × 1.20 × 16 ÷ 31 = 4.549581 USD, rounded once"
+        "7.345678 Mbit/s × 1.20 × 16 ÷ 31 = USD 4.549581, rounded once"
     );
     // Begun and ended within days: by the time that the terms held.
     let held = UsageCharge::Percentile {
@@ -103,13 +103,13 @@ fn tiers_packages_and_days_are_told_one_by_one() {
     assert_eq!(
         said(&priced(&held, &used, usd)),
         [
-            "Price: 1.20 USD (per Mbit/s over it)",
+            "Price: USD 1.20 (per Mbit/s over it)",
             "Days: 15.99 of 31 (the time that these terms held; the price is for a whole month)"
         ]
     );
     assert_eq!(
         charged_note(&held, &used, Money::new(455, usd)),
-        "7.345678 Mbit/s × 1.20 × 15.99 ÷ 31 = 4.547607 USD, rounded once"
+        "7.345678 Mbit/s × 1.20 × 15.99 ÷ 31 = USD 4.547607, rounded once"
     );
     let steps = said(&counted(&percentile, &used));
     assert!(
@@ -165,9 +165,9 @@ fn what_was_given_back_before_is_told() {
     assert_eq!(
         steps[3..],
         [
-            "Share of these days: -210.00 USD (−310.00 × 21 ÷ 31)",
-            "Credited before: 100.00 USD (nothing is credited twice)",
-            "Credited: -110.00 USD (what was left of that line)",
+            "Share of these days: -USD 210.00 (−310.00 × 21 ÷ 31)",
+            "Credited before: USD 100.00 (nothing is credited twice)",
+            "Credited: -USD 110.00 (what was left of that line)",
         ]
     );
 }

@@ -178,7 +178,7 @@ pub(super) fn priced(charge: &UsageCharge, measured: &Measured, currency: Curren
     };
     let worth = |part: &PricePart| {
         let exact = part.amount.to_decimal(EXACT_PLACES).unwrap_or_default();
-        format!("{} {currency}", price(exact, currency))
+        format::with_currency(&price(exact, currency), currency)
     };
     let times = |part: &PricePart| format!("{} {unit} × {}", decimal(part.quantity), price(part.rate, currency));
     let mut steps = Vec::new();
@@ -186,13 +186,13 @@ pub(super) fn priced(charge: &UsageCharge, measured: &Measured, currency: Curren
         UsagePrice::PerUnit { rate } => {
             steps.push(step(
                 "Price",
-                format!("{} {currency}", price(*rate, currency)),
+                format::with_currency(&price(*rate, currency), currency),
                 format!("per {unit} over it"),
             ));
         }
         UsagePrice::Package { units, rate } => {
             let what = format!("Packages of {units} {unit}");
-            let each = format!("begun ones count; {} {currency} each", price(*rate, currency));
+            let each = format!("begun ones count; {currency} {} each", price(*rate, currency));
             let begun = found.parts.first().map_or(Decimal::ZERO, |part| part.quantity);
             steps.push(step(what, decimal(begun), each));
         }
