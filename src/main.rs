@@ -125,9 +125,9 @@ enum Command {
 fn main() -> ExitCode {
     private::keep_to_ourselves();
     let cli = Cli::parse();
-    // The demo tells what it does in words and bars; everything else logs.
+    // The demo tells what it does in words and bars, and lets cards be declined on purpose; everything else logs.
     let log = if matches!(cli.command, Command::Demo(_)) {
-        "warn"
+        "warn,billing=error"
     } else {
         "info"
     };

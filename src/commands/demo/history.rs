@@ -42,7 +42,9 @@ pub(crate) async fn fill(
     density: u32,
 ) -> anyhow::Result<Vec<SimExporter>> {
     let assignments = load_assignments(database).await?;
-    let importer = Importer::open(&config.open_storage()?, config.metering(), assignments, "demo history")?;
+    // Each span is an import of its own: under one name, the second would be taken for the first, repeated.
+    let name = format!("demo history from {}", range.start);
+    let importer = Importer::open(&config.open_storage()?, config.metering(), assignments, &name)?;
     let total = ((range.end - range.start) / WINDOW_MS) as u64;
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Reported>(QUEUE_WINDOWS);
     let fleet = fleet.clone();

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = MIN_DAYS, value_parser = clap::value_parser!(i64).range(MIN_DAYS..=49))]
     days: i64,
     /// Flow records per service and five minutes, about
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     density: u32,
 }
 
@@ -77,6 +77,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let database = open_database(&config, Some(&config_path)).await?;
     let now = schemas::clock::machine_now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
+    // Until where the past is stored.
+    let mut stored_to_ms = history_end_ms;
     let mut exporters = live::exporters(&fleet, history_end_ms - (args.days + 1) * DAY_MS);
     if fresh {
         let history_start_ms = history_end_ms - args.days * DAY_MS;
@@ -114,6 +116,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         people::add_customers(&database, users).await?;
         history::close_invoices(&config, &database, now).await?;
         story.present(filled.showcase).await.context("tell the demo's story")?;
+        // Windows that ended meanwhile were heard too: what is sent later says nothing of whether anybody listened then.
+        stored_to_ms = WindowStart::containing(schemas::clock::machine_now_ms()).start_ms();
+        if stored_to_ms > history_end_ms {
+            let missed = history_end_ms..stored_to_ms;
+            exporters = history::fill(&config, &database, &fleet, exporters, missed, args.density).await?;
+        }
         std::fs::write(args.data_dir.join(MARKER), "made by `ezscale demo`\n")
             .context("mark the demo's folder as complete")?;
     }
@@ -125,7 +133,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let clock = Clock::system();
     let billing = start_billing(&config, Some(config_path), &database, &running, &clock, &gateways)?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
-    let live_from_ms = if fresh { history_end_ms } else { now.as_millisecond() };
+    let live_from_ms = if fresh { stored_to_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
     let senders = live::start(fleet, exporters, netflow, live_from_ms, args.density)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
