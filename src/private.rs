@@ -6,8 +6,9 @@
 //! * From then on a wider folder or file is a mistake of somebody's, such as a copy that lost its modes: it is refused, with the
 //!   command that mends it.
 
-use std::fs::{DirBuilder, Metadata, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -53,7 +54,12 @@ pub(crate) fn secure(dir: &Path) -> anyhow::Result<()> {
 /// Says of a folder that it is private.
 pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
     let marker = dir.join(FORMAT);
-    std::fs::write(&marker, FORMAT_TEXT)
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&marker)?;
+        file.write_all(FORMAT_TEXT.as_bytes())
+    };
+    write()
         .and_then(|()| own_as(&marker, dir))
         .with_context(|| format!("write {}", marker.display()))
 }

@@ -109,7 +109,7 @@ fn a_subscription_is_charged_changed_reminded_and_ended_as_the_clock_is_set() {
 
 #[test]
 fn real_books_get_no_test_clock() {
-    let data = DataDir::new();
+    let data = DataDir::made();
     let refused = data
         .command(&["clock", "set", "2024-01-01T00:00:00Z"])
         .output()

@@ -115,9 +115,10 @@ fn a_configuration_with_secrets_that_others_can_read_is_refused() {
     set_mode(data.scratch(), 0o755);
     set_mode(&config, 0o644);
     let config = config.display().to_string();
-    let said = fails(&data, &["customer", "list", "--config", &config]);
+    let said = fails(&data, &["init", "--config", &config]);
     assert!(said.contains("can be read by others"), "{said}");
     output_of(Command::new("sh").args(["-c", &command_in(&said)]));
+    data.run(&["init", "--config", &config]);
     data.run(&["customer", "list", "--config", &config]);
     // Without secrets it may be read by anybody.
     data.change_config("own_networks = ['198.51.100.0/24']\n");

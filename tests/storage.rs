@@ -122,7 +122,7 @@ fn answers(data: &DataDir) -> Vec<String> {
 /// Copies SQLite's database as a backup does while no process has it open: what is committed may still be in its
 /// write-ahead log, and half of it copied back into the main file, so that neither file is anything without the other.
 fn restore_database(from: &DataDir, to: &DataDir) {
-    for name in ["ezscale.db", "ezscale.db-wal"] {
+    for name in ["ezscale.db", "ezscale.db-wal", "secrets.key"] {
         let file = from.path().join(name);
         if file.exists() {
             std::fs::copy(file, to.path().join(name)).expect("the database can be copied");

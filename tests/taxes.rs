@@ -13,7 +13,7 @@ fn refusal(data: &DataDir, arguments: &[&str]) -> String {
 
 #[test]
 fn an_entity_says_what_it_was_told() {
-    let data = DataDir::new();
+    let data = DataDir::made();
     data.run(&[
         "entity",
         "set",
@@ -51,7 +51,7 @@ fn an_entity_says_what_it_was_told() {
 
 #[test]
 fn a_tax_rate_ends_before_the_next_begins() {
-    let data = DataDir::new();
+    let data = DataDir::made();
     let add = ["tax", "add", "--country", "DE", "--rate"];
     let old = data.add(
         &[&add[..], &["19", "--from", "2007-01-01T00:00:00+01:00"]].concat(),
@@ -138,7 +138,7 @@ fn french_customer(data: &DataDir) -> String {
 
 #[test]
 fn a_missing_rate_holds_an_invoice_and_the_commands_say_what_to_do() {
-    let data = DataDir::new();
+    let data = DataDir::made();
     let customer = french_customer(&data);
     let output = data
         .command(&["invoice", "close"])
@@ -179,7 +179,7 @@ fn a_missing_rate_holds_an_invoice_and_the_commands_say_what_to_do() {
 
 #[test]
 fn vat_numbers_are_checked_by_form_and_then_asked_of_vies() {
-    let data = DataDir::new();
+    let data = DataDir::made();
     let customer = french_customer(&data);
     let refused = refusal(&data, &["customer", "profile", &customer, "--vat-id", "FRnonsense"]);
     assert!(refused.contains("not a VAT number of FR"), "{refused}");

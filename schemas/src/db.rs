@@ -133,6 +133,9 @@ impl Database {
         };
         // Each connection to sqlite::memory: is a database of its own.
         let connections = if url.contains(":memory:") { 1 } else { MAX_CONNECTIONS };
+        if backend == Backend::Sqlite {
+            refuse_damaged(url, &open_url).await?;
+        }
         let discarded = Arc::new(AtomicU64::new(0));
         let (discarded_idle, discarded_released) = (discarded.clone(), discarded.clone());
         let pool = AnyPoolOptions::new()
@@ -276,6 +279,19 @@ impl Database {
             transaction.commit().await.map_err(fail())?;
         }
         Ok(())
+    }
+}
+
+/// A pool tries again for [`ACQUIRE_TIMEOUT`] what fails at each try: a file that is no database is told at once.
+async fn refuse_damaged(url: &str, open_url: &str) -> Result<(), DatabaseError> {
+    let opening = |source| opening_failed(url, source);
+    let mut connection = sqlx::AnyConnection::connect(open_url).await.map_err(opening)?;
+    let read = connection.execute("SELECT count(*) FROM sqlite_schema").await;
+    connection.close().await.map_err(opening)?;
+    match read {
+        Err(source) if check::is_damage(&source) => Err(opening_failed(url, source)),
+        // Whatever else it is, such as a lock, is waited for as ever.
+        _ => Ok(()),
     }
 }
 

@@ -115,11 +115,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::SetPassword(user) => set_password(&user).await,
         Command::ResetPassword(user) => {
             let (config, _) = user.data.open_database().await?;
+            let mut act = Act::begin(&user.data, &user.user).await?;
+            auth::send_reset(&mut act.transaction, act.id, act.by).await?;
             if config.mail.smtp_url.is_none() {
                 bail!("no mail is sent: set mail.smtp_url, or set a password with `ezscale user set-password`");
             }
-            let mut act = Act::begin(&user.data, &user.user).await?;
-            auth::send_reset(&mut act.transaction, act.id, act.by).await?;
             act.commit("a link to set a new password is on its way").await
         }
         Command::SetRole {

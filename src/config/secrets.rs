@@ -138,7 +138,7 @@ mod tests {
         let text = format!(
             "database = 'postgres://ez:{PLANTED}@db.example.net/ez?sslpassword={PLANTED}'\n\
              [storage]\nurl = 's3://b/p'\nendpoint = 'https://me:{PLANTED}@s3.example.net'\naccess_key_id = 'AKIA'\n\
-             secret_access_key = '{PLANTED}'\n[backup]\naccess_key_id = 'AKIA'\nsecret_access_key = '{PLANTED}'\n\
+             secret_access_key = '{PLANTED}'\n[backup]\nurl = 's3://b/backups'\naccess_key_id = 'AKIA'\nsecret_access_key = '{PLANTED}'\n\
              [mail]\nsmtp_url = 'smtp://me:{PLANTED}@mx.example.net:587'\n\
              [portal]\nmetrics_token = '{PLANTED}-0123456789abcdef'\n\
              [payments.stripe]\nsecret_key = 'sk_{PLANTED}'\nwebhook_secret = 'whsec_{PLANTED}'\n\

@@ -64,6 +64,13 @@ impl DataDir {
         }
     }
 
+    /// With the folder and the database in it, as `ezscale init` makes them.
+    pub(crate) fn made() -> Self {
+        let data = Self::new();
+        data.run(&["init"]);
+        data
+    }
+
     /// On a small disk of its own.
     pub(crate) fn on_disk_of(size_kib: u32) -> Self {
         let mut data = Self::new();
