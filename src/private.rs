@@ -56,7 +56,12 @@ pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
     let marker = dir.join(FORMAT);
     let write = || {
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&marker)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&marker)?;
         file.write_all(FORMAT_TEXT.as_bytes())
     };
     write()

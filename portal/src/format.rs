@@ -266,7 +266,7 @@ mod tests {
             dates(1_798_000_000_000, 1_799_000_000_000, &TimeZone::UTC),
             "23 Dec 2026 – 3 Jan 2027"
         );
-        assert_eq!(amount(Money::new(-123_450, schemas::money::Currency::USD)), "-1,234.50");
+        assert_eq!(amount(Money::new(-123_450, Currency::USD)), "-1,234.50");
         assert_eq!(ago(0, 0), "now");
         assert_eq!(ago(0, 90_000), "90 s ago");
         assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");

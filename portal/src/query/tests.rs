@@ -25,11 +25,12 @@ pub(super) fn note(parts: &Parts, names: &'static [&'static str]) {
 
 /// Parameters that select nothing (notices, texts that are searched for, what a form carries along), or that are refused
 /// beside the form once something is chosen: any text is one of theirs.
-const FREE: [&str; 21] = [
+const FREE: [&str; 22] = [
     "account",
     "action",
     "actor",
     "approval_token_id",
+    "asked",
     "at",
     "changed",
     "comment",
