@@ -157,7 +157,7 @@ pub(crate) struct PaymentsConfig {
 pub(crate) struct TestSettings {}
 
 /// Whether customers' VAT numbers are asked for in the European Union's register.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ViesConfig {
     pub(crate) enabled: bool,
@@ -166,6 +166,16 @@ pub(crate) struct ViesConfig {
     pub(crate) base_url: String,
     /// How long it may take.
     pub(crate) timeout_seconds: u64,
+}
+
+impl std::fmt::Debug for ViesConfig {
+    /// Without a password in the address.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ViesConfig")
+            .field("enabled", &self.enabled)
+            .field("base_url", &schemas::db::without_password(&self.base_url))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ViesConfig {

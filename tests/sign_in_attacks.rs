@@ -643,7 +643,10 @@ fn users_are_managed_from_the_command_line_while_the_portal_runs() {
             assert!(world.refused(last).contains("the last admin"), "{last:?}");
         }
         assert!(admin.is_signed_in().await);
-        world.data.run(&["user", "reset-password", second]);
+        let unsent = world.refused(&["user", "reset-password", second]);
+        assert!(unsent.contains("no mail is sent"), "{unsent}");
+        let config = world.data.scratch().join("config.toml").display().to_string();
+        world.data.run(&["user", "reset-password", second, "--config", &config]);
 
         // The portal has the same checks, and shows what was done.
         let page = admin.get("/admin/users/usr_2").await;

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use support::ezscale::DataDir;
 
 /// What a command that fails says.
@@ -193,7 +195,9 @@ fn vat_numbers_are_checked_by_form_and_then_asked_of_vies() {
     ]);
     // In the data folder, where every command finds it.
     let config = format!("[vies]\nenabled = true\nbase_url = \"{vies}\"\n");
-    std::fs::write(data.path().join("ezscale.toml"), config).expect("the data folder is writable");
+    let file = data.path().join("ezscale.toml");
+    std::fs::write(&file, config).expect("the data folder is writable");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("it is the owner's alone");
     let away = data.run(&["customer", "vat-check", &customer]);
     assert!(
         away.contains("unavailable") && away.contains("MS_UNAVAILABLE"),

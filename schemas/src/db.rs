@@ -285,7 +285,7 @@ impl Database {
 /// A pool tries again for [`ACQUIRE_TIMEOUT`] what fails at each try: a file that is no database is told at once.
 async fn refuse_damaged(url: &str, open_url: &str) -> Result<(), DatabaseError> {
     let opening = |source| opening_failed(url, source);
-    let mut connection = sqlx::AnyConnection::connect(open_url).await.map_err(opening)?;
+    let mut connection = AnyConnection::connect(open_url).await.map_err(opening)?;
     let read = connection.execute("SELECT count(*) FROM sqlite_schema").await;
     connection.close().await.map_err(opening)?;
     match read {

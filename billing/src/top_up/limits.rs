@@ -69,7 +69,7 @@ mod tests {
             ("JPY", "JPY 1,000", "JPY 500"),
             ("KWD", "KWD 10.000", "KWD 5.000"),
             ("SEK", "SEK 100.00", "SEK 50.00"),
-            ("VND", "100,000 VND", "50,000 VND"),
+            ("VND", "VND 100,000", "VND 50,000"),
         ] {
             let limits = limits(code.parse().unwrap());
             assert_eq!(limits.thresholds[0].to_string(), first);

@@ -114,7 +114,7 @@ async fn books_that_do_not_balance_are_told() {
     let mut browser = world.portal.signed_in("fin").await;
     let ledger = browser.get("/finance/ledger").await;
     assert!(ledger.body.contains("The books are not consistent"));
-    assert!(ledger.body.contains("Out of balance by 0.0"));
+    assert!(ledger.body.contains("Out of balance by USD 0.0"));
 }
 
 #[tokio::test]
