@@ -55,6 +55,10 @@ pub(super) async fn ask(
             transaction.rollback().await?;
             Ok(Redirect::to(super::PATH).into_response())
         }
+        Request::Unavailable => {
+            transaction.rollback().await?;
+            Ok(Redirect::to(super::PATH).into_response())
+        }
         Request::TooMany { until_ms } => {
             transaction.rollback().await?;
             let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
@@ -103,7 +107,7 @@ pub(super) async fn change(
         return Ok(Redirect::to("/account?changed=address").into_response());
     }
     let before = inventory::customer(&mut *transaction, customer.id).await?;
-    let problem = match verification::change_address(&mut transaction, customer.id, &form.email, now_ms).await {
+    let problem = match verification::change_own_address(&mut transaction, customer.id, &form.email, now_ms).await {
         Ok(Request::Mailed) => None,
         // It is the address that was there.
         Ok(Request::Verified) => {
@@ -114,9 +118,10 @@ pub(super) async fn change(
         Err(BillingError::Inventory(InventoryError::Email(_))) => {
             Some("An email address is like billing@example.net. Correct it.".to_owned())
         }
-        // Whose it is, is not for others to know (S1).
-        Err(BillingError::Inventory(InventoryError::EmailTaken { .. })) => {
-            Some("This address cannot be used. Choose another one, or write to us.".to_owned())
+        // Whose it is, is not for others to know (S1): that it was asked for counts, so that few can be tried.
+        Ok(Request::Unavailable) => {
+            transaction.commit().await?;
+            return refused("This address cannot be used. Choose another one, or write to us.".to_owned()).await;
         }
         Err(error) => return Err(error.into()),
     };
