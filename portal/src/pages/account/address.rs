@@ -4,7 +4,7 @@
 //! changes nothing; its button does.
 
 use askama::Template;
-use axum::extract::{Form, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
 
 use super::{Refused, account_page, is_password_of};
-use crate::auth::{ClientIp, CsrfForm, Customer, PreSession};
+use crate::auth::{ClientIp, CsrfForm, Customer, OpenForm, PreSession};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once;
@@ -198,7 +198,7 @@ pub(super) async fn confirm(
     ClientIp(ip): ClientIp,
     Path(token): Path<String>,
     jar: CookieJar,
-    Form(form): Form<Confirmed>,
+    OpenForm(form): OpenForm<Confirmed>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let mut transaction = state.db().begin_write().await?;
