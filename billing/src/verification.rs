@@ -432,7 +432,7 @@ mod tests {
             }
         }
         assert_eq!(refused, MAX_PER_DAY);
-        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
+        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type LIKE 'email.%'")
             .fetch_one(world.database.pool())
             .await
             .unwrap();
