@@ -19,7 +19,7 @@ use billing::event::MailConfig;
 use billing::guard::{ClockLimits, MeasureGuards};
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
-use billing::payment::trial::TestGateway;
+use billing::payment::trial::{self, TestGateway};
 use billing::payment::{Gateways, PaymentGateway};
 use billing::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use billing::vat::VatRegister;
@@ -34,6 +34,7 @@ use schemas::metering::{
 };
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use serde::{Deserialize, Serialize};
+use sqlx::Connection as _;
 
 pub(crate) use self::portal::PortalConfig;
 use self::secrets::hidden;
@@ -278,6 +279,17 @@ impl PaymentsConfig {
         Ok(())
     }
 
+    /// What to say of test cards on a portal that is published.
+    fn public_test(&self, portal_url: &str) -> Option<String> {
+        let is_public = self.test.is_some() && portal_url.starts_with("https://");
+        is_public.then(|| {
+            format!(
+                "[payments.test] on {portal_url}: whoever signs in there pays every invoice with a test card, and no money \
+                 comes; remove it unless this is a demo"
+            )
+        })
+    }
+
     /// The gateways that are configured, on the books that they are used for.
     async fn gateways(&self, database: &Database, portal_url: &str) -> anyhow::Result<Gateways> {
         let mut gateways: Vec<Arc<dyn PaymentGateway>> = Vec::new();
@@ -292,6 +304,9 @@ impl PaymentsConfig {
             gateways.push(Arc::new(Paypal::new(config).context("[payments.paypal]")?));
         }
         if self.test.is_some() {
+            if let Some(warning) = self.public_test(portal_url) {
+                tracing::warn!("{warning}");
+            }
             gateways.push(Arc::new(TestGateway::new(database, portal_url)));
         }
         let gateways = Gateways::new(gateways);
@@ -529,6 +544,7 @@ impl Config {
         };
         let mut lines = vec![who, rate, word.to_owned()];
         lines.extend(advice::without_effect(self));
+        lines.extend(self.payments.public_test(&self.portal_url()));
         let allowed = AllowList::new(allowed);
         for exporter in &self.exporters {
             if !allowed.allows(exporter.address.first()) {
@@ -560,6 +576,21 @@ impl Config {
     /// What of `new` a running process does not take over, in sentences.
     pub(crate) fn changes_that_need_a_restart(&self, new: &Config) -> Vec<String> {
         advice::changes_that_need_a_restart(self, new)
+    }
+
+    /// Why the books refuse the test gateway that is configured; `None` where they do not, or none can be read yet.
+    pub(crate) async fn refused_test_gateway(&self) -> Option<String> {
+        self.payments.test.as_ref()?;
+        let mut url = self.database_url();
+        if url.starts_with("sqlite:") {
+            // To check changes nothing: the file is neither made nor migrated.
+            let file = url.split('?').next().unwrap_or(&url);
+            url = format!("{file}?mode=ro");
+        }
+        sqlx::any::install_default_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&url).await.ok()?;
+        let refused = trial::real_books(&mut connection).await.ok()?;
+        refused.map(|why| format!("[payments.test] stands beside no live books: {why}"))
     }
 
     /// The gateways that are configured.

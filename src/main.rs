@@ -158,7 +158,7 @@ fn main() -> ExitCode {
             Command::Usage(args) => commands::usage::run(args).await,
             Command::Check(args) => commands::check::run(args).await,
             Command::Invoice(args) => commands::invoice::run(args).await,
-            Command::Config(args) => commands::config::run(args),
+            Command::Config(args) => commands::config::run(args).await,
             Command::Backup(args) => commands::backup::run(args).await,
             Command::Restore(args) => commands::restore::run(args).await,
             Command::Secrets(args) => commands::secrets::run(args).await,

@@ -324,6 +324,68 @@ fn a_damaged_or_missing_file_is_found_and_never_restored() {
     run(&restore);
 }
 
+/// A backup's manifest with one text for another and a right checksum, as whoever can write the place can make it.
+fn forge(manifest: &Path, what: &str, by: &str) {
+    let text = std::fs::read_to_string(manifest).unwrap();
+    let json = text.split_once('\n').unwrap().1.trim_end();
+    let forged = json.replace(what, by);
+    assert_ne!(forged, json, "{what:?}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, forged.as_bytes());
+    let sum: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(manifest, format!("sha256 {sum}\n{forged}\n")).unwrap();
+}
+
+#[test]
+fn s1_a_forged_backup_is_a_problem_and_writes_nothing_outside() {
+    let data = small();
+    let backups = data.scratch().join("backups");
+    let to = backups.display().to_string();
+    data.run(&["backup", "--to", &to]);
+    let into = data.scratch().join("restored");
+    let restore = ["restore", "--from", &to, "--data-dir", &into.display().to_string()];
+    let files = files_below(&backups);
+    let manifest = files.iter().find(|file| file.ends_with("MANIFEST")).unwrap();
+    let whole = std::fs::read_to_string(manifest).unwrap();
+    let json: serde_json::Value = serde_json::from_str(whole.split_once('\n').unwrap().1).unwrap();
+    let path = json["tables"]["flows"].as_object().unwrap().keys().next().unwrap();
+    let path = serde_json::to_string(path).unwrap();
+    let victim = data.scratch().join("victim");
+    let absolute = serde_json::to_string(&victim.display().to_string()).unwrap();
+    let above = format!("\"{}{}\"", "../".repeat(20), victim.display());
+    let name = serde_json::to_string(&json["name"]).unwrap();
+    for (what, by) in [
+        (path.as_str(), above.as_str()),
+        (&path, &absolute),
+        (&path, r#""a//b""#),
+        (&path, r#""a\\..\\b""#),
+        (&path, r#""a\u0000b""#),
+        (&path, r#""""#),
+        ("\"flows\":{", &format!("{absolute}:{{")),
+        ("\"flows\":{", "\"..\":{"),
+        (&name, r#""other""#),
+        (&name, r#""../..""#),
+    ] {
+        forge(manifest, what, by);
+        let verified = ezscale(&["backup", "verify", "--to", &to]).output().unwrap();
+        let said = String::from_utf8(verified.stdout).unwrap() + &String::from_utf8(verified.stderr).unwrap();
+        assert!(!verified.status.success(), "{what} by {by}: {said}");
+        assert!(said.contains("MANIFEST is damaged"), "{what} by {by}: {said}");
+        fails(&mut ezscale(&restore));
+        assert!(!into.exists() && !victim.exists(), "{what} by {by}");
+        std::fs::write(manifest, &whole).unwrap();
+    }
+    // A part that is a link to elsewhere.
+    let database = manifest.with_file_name("database");
+    let elsewhere = data.scratch().join("elsewhere");
+    std::fs::rename(&database, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &database).unwrap();
+    let said = fails(&mut ezscale(&restore));
+    assert!(said.contains("leads out of"), "{said}");
+    assert!(!into.exists());
+    std::fs::rename(&elsewhere, &database).unwrap();
+    run(&restore);
+}
+
 #[test]
 fn a_full_disk_leaves_the_backups_that_were_there_and_no_half_folder() {
     let data = small();

@@ -334,7 +334,7 @@ async fn s1_no_endpoint_inside_unless_the_operator_allows_it() {
     std::fs::write(world.data.path().join("ezscale.toml"), "").unwrap();
     for (url, words) in [
         ("https://127.0.0.1/", "public Internet"),
-        ("https://localhost/", "public Internet"),
+        ("https://localhost/", "does not lead to a public address"),
         ("https://169.254.169.254/latest/meta-data", "public Internet"),
         ("http://example.net/", "use https://"),
     ] {

@@ -16,6 +16,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use schemas::address::Address;
+use schemas::spreadsheet::inert;
 
 /// Why a result could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,14 @@ enum Value {
 }
 
 impl Value {
+    /// As [`Value::into_text`], for CSV: a text that a spreadsheet would compute is marked as text.
+    fn into_csv(self) -> String {
+        match self {
+            Value::Text(text) => inert(text),
+            other => other.into_text(),
+        }
+    }
+
     fn into_text(self) -> String {
         match self {
             Value::Null => String::new(),
@@ -88,13 +97,18 @@ pub fn to_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), Outpu
     let Some(first) = batches.first() else {
         return Ok(());
     };
-    let header: Vec<String> = first.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let header: Vec<String> = first
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| inert(field.name().clone()))
+        .collect();
     csv_line(out, header)?;
     for batch in batches {
         for row in 0..batch.num_rows() {
             let mut cells = Vec::with_capacity(batch.num_columns());
             for array in batch.columns() {
-                cells.push(value(array, row)?.into_text());
+                cells.push(value(array, row)?.into_csv());
             }
             csv_line(out, cells)?;
         }
@@ -286,6 +300,19 @@ mod tests {
             "2026-11-22T14:00:00.000Z,192.0.2.1,18446744073709551615,1.5,\"a \"\"b\"\", c\",true"
         );
         assert_eq!(lines[2], "1970-01-01T00:00:00.001Z,2001:db8::1,0,,,false");
+    }
+
+    #[test]
+    fn s1_csv_has_no_formulas() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("n", Arc::new(Int64Array::from(vec![-1, -2, -3]))),
+            (
+                "name",
+                Arc::new(StringArray::from(vec!["=cmd|'/C calc'!A0", "-1", "plain"])),
+            ),
+        ];
+        let csv = text(to_csv, &[RecordBatch::try_from_iter(columns).unwrap()]);
+        assert_eq!(csv, "n,name\r\n-1,'=cmd|'/C calc'!A0\r\n-2,'-1\r\n-3,plain\r\n");
     }
 
     #[test]

@@ -18,7 +18,6 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::BillingError;
-use crate::invoice::inert;
 
 /// Rows of one sheet at most: a workbook holds 1,048,576, and this is built in memory.
 pub const MAX_ROWS: i64 = 200_000;
@@ -392,7 +391,7 @@ pub fn csv(sheet: &Sheet) -> Result<String, ExportError> {
         writer.write_record(row.iter().map(|cell| match cell {
             Cell::Empty => String::new(),
             Cell::Plain(text) => text.clone(),
-            Cell::Typed(text) => inert(text),
+            Cell::Typed(text) => schemas::spreadsheet::inert(text.clone()),
             Cell::Number(value) => value.to_string(),
         }))?;
     }

@@ -12,13 +12,15 @@
 //! * A token is good for [`VALID_MS`], for the address that the mail went to, and once: the first that is used voids all
 //!   others of the customer.
 //! * Looking at a link changes nothing, so that programs which open the links of mails verify nothing.
+//! * Whose an address is, is not for customers to know (S1): a change of address that is refused because it is another's counts as
+//!   one that is made, at most [`MAX_PER_HOUR`] and [`MAX_PER_DAY`] of both, and nothing is sent.
 //! * At most [`MAX_PER_HOUR`] and [`MAX_PER_DAY`] mails are asked for by one customer, whatever the address: nobody's mailbox
 //!   is filled with them.
 
 use rand::random;
 use schemas::db::Database;
 use schemas::ids::CustomerId;
-use schemas::inventory;
+use schemas::inventory::{self, InventoryError};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -44,6 +46,8 @@ pub enum Request {
     Verified,
     /// So many were asked for that the next one waits until then.
     TooMany { until_ms: i64 },
+    /// The address cannot be had; only a customer's own change is answered so.
+    Unavailable,
 }
 
 /// Asks for a mail with a link to the customer's present address.
@@ -64,6 +68,25 @@ pub async fn request(
     if asking.email_verified_at_ms.is_some() {
         return Ok(Request::Verified);
     }
+    if let Some(until_ms) = mails_full(connection, customer, now_ms).await? {
+        return Ok(Request::TooMany { until_ms });
+    }
+    let new = NewEvent {
+        event_type: EventType::EmailVerificationRequested,
+        customer: Some(customer),
+        subject: customer.to_string(),
+        payload: json!({ "customer": customer, "email": asking.email }),
+    };
+    publish(connection, new, now_ms).await?;
+    Ok(Request::Mailed)
+}
+
+/// Until when no mail is sent to a customer, where so many were asked for.
+async fn mails_full(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    now_ms: i64,
+) -> Result<Option<i64>, BillingError> {
     for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
         // The one that must have left the span before another fits in.
         let row = sqlx::query(
@@ -78,19 +101,74 @@ pub async fn request(
         .await?;
         if let Some(row) = row {
             let asked_at_ms: i64 = row.try_get(0)?;
-            return Ok(Request::TooMany {
-                until_ms: asked_at_ms + span_ms,
-            });
+            return Ok(Some(asked_at_ms + span_ms));
         }
     }
-    let new = NewEvent {
-        event_type: EventType::EmailVerificationRequested,
-        customer: Some(customer),
-        subject: customer.to_string(),
-        payload: json!({ "customer": customer, "email": asking.email }),
+    Ok(None)
+}
+
+/// As [`mails_full`], of changes of address, refused ones too.
+async fn changes_full(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    now_ms: i64,
+) -> Result<Option<i64>, BillingError> {
+    for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
+        let row = sqlx::query(
+            "SELECT asked_at_ms FROM address_changes WHERE customer_id = $1 AND asked_at_ms > $2 \
+             ORDER BY asked_at_ms DESC LIMIT 1 OFFSET $3",
+        )
+        .bind(customer.0)
+        .bind(now_ms - span_ms)
+        .bind(limit - 1)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(row) = row {
+            let asked_at_ms: i64 = row.try_get(0)?;
+            return Ok(Some(asked_at_ms + span_ms));
+        }
+    }
+    Ok(None)
+}
+
+/// As [`change_address`], where the customer asks for it: the limits come first, and a refusal counts. Commit whatever is
+/// answered, [`Request::Unavailable`] most of all.
+///
+/// # Errors
+/// When it is no address, or there is no such customer.
+pub async fn change_own_address(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    email: &str,
+    now_ms: i64,
+) -> Result<Request, BillingError> {
+    // Two who ask at once take turns, so that the second one is counted.
+    sqlx::query("UPDATE customers SET email = email WHERE id = $1")
+        .bind(customer.0)
+        .execute(&mut *connection)
+        .await?;
+    let full = match changes_full(connection, customer, now_ms).await? {
+        Some(until_ms) => Some(until_ms),
+        None => mails_full(connection, customer, now_ms).await?,
     };
-    publish(connection, new, now_ms).await?;
-    Ok(Request::Mailed)
+    // Before the address is looked at: what is said beyond the limit is the same of any.
+    if let Some(until_ms) = full {
+        return Ok(Request::TooMany { until_ms });
+    }
+    sqlx::query("DELETE FROM address_changes WHERE customer_id = $1 AND asked_at_ms <= $2")
+        .bind(customer.0)
+        .bind(now_ms - 24 * HOUR_MS)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO address_changes (customer_id, asked_at_ms) VALUES ($1, $2)")
+        .bind(customer.0)
+        .bind(now_ms)
+        .execute(&mut *connection)
+        .await?;
+    match change_address(connection, customer, email, now_ms).await {
+        Err(BillingError::Inventory(InventoryError::EmailTaken { .. })) => Ok(Request::Unavailable),
+        answered => answered,
+    }
 }
 
 /// Writes to another address from now on, which is not verified, and asks for a mail with a link to it. The address before is
@@ -319,6 +397,66 @@ mod tests {
             confirmed(&world, &new, NOW_MS).await.unwrap().email,
             "billing@ada.example"
         );
+    }
+
+    async fn changed(world: &World, customer: CustomerId, email: &str, now_ms: i64) -> Request {
+        let mut transaction = world.database.begin_write().await.unwrap();
+        let changed = change_own_address(&mut transaction, customer, email, now_ms)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        changed
+    }
+
+    async fn addresses_are_not_found_out(world: World) {
+        let ada = world.customer("USD", "UTC", "0").await;
+        world.customer("USD", "UTC", "0").await;
+        let taken = "customer-1@example.net";
+        for _ in 0..MAX_PER_HOUR {
+            assert_eq!(changed(&world, ada, taken, NOW_MS).await, Request::Unavailable);
+        }
+        // From here on it is the same of any address.
+        let until_ms = NOW_MS + HOUR_MS;
+        for email in [taken, "free@example.net", "Customer-1@Example.net"] {
+            assert_eq!(
+                changed(&world, ada, email, until_ms - 1).await,
+                Request::TooMany { until_ms },
+                "{email}"
+            );
+        }
+        let mut refused = MAX_PER_HOUR;
+        for hour in 1..24 {
+            let at_ms = NOW_MS + hour * HOUR_MS;
+            while changed(&world, ada, taken, at_ms).await == Request::Unavailable {
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, MAX_PER_DAY);
+        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type LIKE 'email.%'")
+            .fetch_one(world.database.pool())
+            .await
+            .unwrap();
+        assert_eq!(sent, 0, "nobody is written to about a refusal");
+        // Mails that were asked for count as well: what they leave no room for is not looked up.
+        let ben = CustomerId(ada.0 + 1);
+        for _ in 0..MAX_PER_HOUR {
+            assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed);
+        }
+        for email in ["customer-0@example.net", "free@example.net"] {
+            assert_eq!(changed(&world, ben, email, NOW_MS).await, Request::TooMany { until_ms });
+        }
+        let day_ms = NOW_MS + 48 * HOUR_MS;
+        assert_eq!(changed(&world, ada, "free@example.net", day_ms).await, Request::Mailed);
+    }
+
+    #[tokio::test]
+    async fn s1_addresses_are_not_found_out_on_sqlite() {
+        addresses_are_not_found_out(World::new().await).await;
+    }
+
+    #[tokio::test]
+    async fn s1_addresses_are_not_found_out_on_postgres() {
+        addresses_are_not_found_out(World::on_postgres().await).await;
     }
 
     #[tokio::test]

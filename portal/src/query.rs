@@ -2,7 +2,8 @@
 //!
 //! A filter that cannot be parsed is refused with 400 and its name, never left out: whoever asked for one customer's payments
 //! must not get everybody's. The API also refuses parameters that it does not know, for the same reason; pages do not, because
-//! other sites append their own to links.
+//! other sites append their own to links. A control character is refused wherever it stands: no filter has one, and databases
+//! differ in what they make of a NUL (SQLite's LIKE ends there, so that it would match everything).
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, Request};
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::{self, DeserializeOwned, Visitor};
@@ -35,9 +36,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for PageQuery<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageQuery<T>, PageError> {
         #[cfg(test)]
         tests::note(parts, field_names::<T>());
+        let given = pairs(&parts.uri)?;
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(query)) => Ok(PageQuery(query)),
-            Err(error) => Err(refusal(&error).into()),
+            Err(error) => Err(refusal(&error, &given).into()),
         }
     }
 }
@@ -52,21 +54,41 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for ApiQuery<T> {
             was_read.store(true, Ordering::Relaxed);
         }
         let names = field_names::<T>();
-        let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|error| refusal(&error))?;
+        let given = pairs(&parts.uri)?;
         if let Some((name, _)) = given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
             return Err(unknown(name, names).into());
         }
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(query)) => Ok(ApiQuery(query)),
-            Err(error) => Err(refusal(&error).into()),
+            Err(error) => Err(refusal(&error, &given).into()),
         }
     }
 }
 
-fn refusal(error: &QueryRejection) -> Failure {
+/// The parameters of an address, none of which holds a control character.
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
+    let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| refusal(&error, &[]))?;
+    for (name, value) in &given {
+        if name.chars().chain(value.chars()).any(char::is_control) {
+            let name = cut(name).escape_debug().to_string();
+            return Err(wrong(&name, value, "a text without control characters"));
+        }
+    }
+    Ok(given)
+}
+
+fn refusal(error: &QueryRejection, given: &[(String, String)]) -> Failure {
     let text = error.body_text();
     // The rest names the parameter.
     let why = text.split_once(": ").map_or(text.as_str(), |(_, why)| why);
+    let named = why.split_once(": ").and_then(|(name, why)| {
+        let (_, value) = given.iter().find(|(known, _)| known == name)?;
+        Some((name, value, why))
+    });
+    // As the standard library says it of whole numbers.
+    if let Some((name, value, "invalid digit found in string" | "number too large to fit in target type")) = named {
+        return wrong(name, value, "a whole number, not negative and not too large");
+    }
     Failure::BadRequest(format!("The address cannot be understood: {why}."))
 }
 

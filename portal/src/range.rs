@@ -2,7 +2,7 @@
 //!
 //! `range` names a preset (`24h`, `7d`, `30d`, `period`, `previous`); `from` and `to` give it exactly, as RFC 3339, as UTC
 //! milliseconds, or as local dates and times of the page's time zone ([`PageZone`]). `step` is `five_minutes`, `hour` or `day`; where it is
-//! left out, the finest that draws well.
+//! left out, the finest that draws well. No time lies before [`EARLIEST_MS`]: a smaller number is one of something else.
 
 use analytics::Step;
 use jiff::tz::TimeZone;
@@ -16,6 +16,8 @@ use crate::format;
 
 /// Longest time one answer covers.
 const MAX_RANGE_MS: i64 = 400 * DAY_MS;
+/// 2000-01-01, before anything was measured.
+const EARLIEST_MS: i64 = 946_684_800_000;
 /// Points in one answer: a month of 5-minute windows and a little.
 const MAX_POINTS: i64 = 9_500;
 /// 5-minute steps are chosen up to here, hours up to the next.
@@ -103,22 +105,27 @@ fn step_ms(step: Step) -> i64 {
 
 /// One end of the range: RFC 3339, UTC milliseconds, or a local date with or without a time.
 fn instant(field: &str, text: &str, zone: &TimeZone) -> Result<i64, Failure> {
-    let refuse = || {
+    parse_instant(text, zone).ok_or_else(|| {
         Failure::BadRequest(format!(
-            "“{field}” is an RFC 3339 time, a date like 2026-11-01, a date and time like 2026-11-01T14:05, or UTC milliseconds; {text:?} is none of them."
+            "“{field}” is an RFC 3339 time, a date like 2026-11-01, a date and time like 2026-11-01T14:05, or UTC milliseconds, \
+             from the year 2000 on; {text:?} is none of them."
         ))
-    };
-    if let Ok(ms) = text.parse::<i64>() {
+    })
+}
+
+/// A time as every address may say it; `None` where it is none, or lies before [`EARLIEST_MS`].
+pub(crate) fn parse_instant(text: &str, zone: &TimeZone) -> Option<i64> {
+    let at = if let Ok(ms) = text.parse::<i64>() {
         // The calendar's limits; what lies beyond would overflow later.
-        return Timestamp::from_millisecond(ms).map(|_| ms).map_err(|_| refuse());
-    }
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(at.as_millisecond());
-    }
-    // A date alone is its midnight.
-    let local: jiff::civil::DateTime = text.parse().map_err(|_| refuse())?;
-    let zoned = local.to_zoned(zone.clone()).map_err(|_| refuse())?;
-    Ok(zoned.timestamp().as_millisecond())
+        Timestamp::from_millisecond(ms).ok()?
+    } else if let Ok(at) = text.parse::<Timestamp>() {
+        at
+    } else {
+        // A date alone is its midnight.
+        let local: jiff::civil::DateTime = text.parse().ok()?;
+        local.to_zoned(zone.clone()).ok()?.timestamp()
+    };
+    Some(at.as_millisecond()).filter(|at_ms| *at_ms >= EARLIEST_MS)
 }
 
 impl Asked {
@@ -225,6 +232,21 @@ fn aligned(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<(i64
 }
 
 impl Range {
+    /// Cut to what may be seen, from `visible_from_ms` on; `None` where nothing of it may. What ends now, as a preset does, may
+    /// end before that by a part of a window: then it is the first step, in which something is still to come.
+    pub(crate) fn seen_from(self, visible_from_ms: i64, now_ms: i64) -> Option<Range> {
+        let from_ms = self.from_ms.max(visible_from_ms);
+        if from_ms < self.to_ms {
+            return Some(Range { from_ms, ..self });
+        }
+        let ends_now = !self.preset.is_empty() && self.to_ms >= now_ms;
+        ends_now.then(|| Range {
+            from_ms,
+            to_ms: from_ms + step_ms(self.step),
+            ..self
+        })
+    }
+
     /// As an address says it exactly.
     pub(crate) fn query(&self) -> String {
         format!("{}&step={}", self.time_query(), step_name(self.step))
@@ -346,6 +368,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_seen_begins_with_what_is_owned() {
+        let range = |preset: &str| Range {
+            preset: preset.to_owned(),
+            from_ms: NOW_MS - DAY_MS,
+            to_ms: NOW_MS,
+            step: Step::FiveMinutes,
+        };
+        let times = |preset: &str, visible_from_ms: i64| {
+            let seen = range(preset).seen_from(visible_from_ms, NOW_MS);
+            seen.map(|range| (range.from_ms, range.to_ms))
+        };
+        assert_eq!(times("24h", 0), Some((NOW_MS - DAY_MS, NOW_MS)));
+        assert_eq!(times("", NOW_MS - HOUR_MS), Some((NOW_MS - HOUR_MS, NOW_MS)));
+        // It becomes theirs with the next window.
+        let next_ms = NOW_MS + 60_000;
+        assert_eq!(times("24h", next_ms), Some((next_ms, next_ms + WINDOW_MS)));
+        assert_eq!(times("", next_ms), None, "what was asked for exactly is refused");
+    }
+
+    #[test]
     fn limits_are_told() {
         let utc = |from: &str, to: &str, step: &str| resolve("", from, to, step, "UTC").unwrap_err();
         assert!(utc("2026-11-02", "2026-11-01", "").contains("before"));
@@ -355,5 +397,9 @@ mod tests {
         assert!(utc("2026-11-01", "", "minute").contains("step"));
         assert!(utc("9223372036854775807", "", "").contains("RFC 3339"));
         assert!(resolve("", "1795348800000", "1795349100000", "", "UTC").is_ok());
+        for early in ["1", "0", "-1", "946684799999", "1970-01-01", "1999-12-31T23:59:59Z"] {
+            assert!(utc(early, "2026-11-01", "").contains("the year 2000"), "{early}");
+            assert!(utc("2026-11-01", early, "").contains("the year 2000"), "{early}");
+        }
     }
 }

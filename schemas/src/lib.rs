@@ -13,7 +13,7 @@
 //! * [`secret`]: secrets at rest, sealed under a key file.
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
-//! * [`search`]: what staff search for, in an index.
+//! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
 //! * [`fault`]: crashes at named points, for tests.
 
 pub mod address;
@@ -37,6 +37,7 @@ pub mod retention;
 pub mod sampling;
 pub mod search;
 pub mod secret;
+pub mod spreadsheet;
 pub mod table;
 pub mod tables;
 pub mod trial;

@@ -1,15 +1,59 @@
 //! What a backup says of itself.
+//!
+//! A backup may come from elsewhere, and whoever can write it can write its checksums: so nothing that it names leads out of its
+//! place, or out of the folder that it is restored into. Its tables are those that we know ([`TableName`]), their files are
+//! relative paths of plain names ([`RelativePath`]), and its name is that of its folder.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use ring::digest::{SHA256, digest};
-use schemas::table::Storage;
+use schemas::table::{RelativePath, Storage};
 use serde::{Deserialize, Serialize};
+
+use super::TABLE_ORDER;
 
 /// The form of backups that this program writes.
 pub(super) const FORMAT: u32 = 1;
 const MANIFEST: &str = "MANIFEST";
+
+/// The name of a table that backups hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub(crate) struct TableName(&'static str);
+
+impl TableName {
+    pub(crate) fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl TryFrom<String> for TableName {
+    type Error = UnknownTable;
+
+    fn try_from(name: String) -> Result<TableName, UnknownTable> {
+        let known = TABLE_ORDER.iter().find(|def| def.name == name);
+        known.map(|def| TableName(def.name)).ok_or(UnknownTable(name))
+    }
+}
+
+impl From<TableName> for &'static str {
+    fn from(table: TableName) -> &'static str {
+        table.0
+    }
+}
+
+/// A backup names a table that this program does not have.
+#[derive(Debug)]
+pub(crate) struct UnknownTable(String);
+
+impl std::fmt::Display for UnknownTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "there is no table {:?}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownTable {}
 
 /// A file of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,6 +64,12 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// Whether its checksum is one.
+    fn is_sound(&self) -> bool {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        self.sha256.len() == 64 && self.sha256.bytes().all(is_digit)
+    }
+
     /// Where the content of a table's file is.
     pub(super) fn file_name(&self) -> String {
         format!("files/{}/{}", self.sha256.get(..2).unwrap_or("xx"), self.sha256)
@@ -59,9 +109,9 @@ pub(crate) struct Backup {
     /// The tables' files are left out: they lie elsewhere.
     pub(crate) without_tables: bool,
     /// Files of this backup alone, by name.
-    pub(crate) parts: BTreeMap<String, Part>,
+    pub(crate) parts: BTreeMap<RelativePath, Part>,
     /// Files of tables, by table and path.
-    pub(crate) tables: BTreeMap<String, BTreeMap<String, TableFile>>,
+    pub(crate) tables: BTreeMap<TableName, BTreeMap<RelativePath, TableFile>>,
 }
 
 impl Backup {
@@ -81,6 +131,12 @@ impl Backup {
         })
     }
 
+    /// A file of a table.
+    pub(super) fn file(&self, table: &str, path: &str) -> Option<&TableFile> {
+        let (_, files) = self.tables.iter().find(|(name, _)| name.as_str() == table)?;
+        files.get(path)
+    }
+
     pub(crate) fn table_bytes(&self) -> u64 {
         self.table_files().map(|(_, _, file)| file.part.size_bytes).sum()
     }
@@ -96,11 +152,20 @@ impl Backup {
         Ok(format!("sha256 {}\n{json}\n", sha256_hex(json.as_bytes())))
     }
 
-    fn parse(text: &str) -> Option<Backup> {
-        let (first, json) = text.split_once('\n')?;
+    fn parse(text: &str) -> anyhow::Result<Backup> {
+        let (first, json) = text.split_once('\n').context("it ends in its first line")?;
         let json = json.trim_end();
-        let is_whole = first.strip_prefix("sha256 ")? == sha256_hex(json.as_bytes());
-        is_whole.then(|| serde_json::from_str(json).ok()).flatten()
+        let is_whole = first.strip_prefix("sha256 ") == Some(sha256_hex(json.as_bytes()).as_str());
+        ensure!(is_whole, "it has another checksum than its first line says");
+        let backup: Backup = serde_json::from_str(json)?;
+        let mut parts = backup
+            .parts
+            .values()
+            .chain(backup.table_files().map(|(_, _, file)| &file.part));
+        if let Some(part) = parts.find(|part| !part.is_sound()) {
+            bail!("{:?} is no checksum", part.sha256);
+        }
+        Ok(backup)
     }
 }
 
@@ -131,12 +196,18 @@ pub(crate) fn read(place: &Storage, name: Option<&str>) -> anyhow::Result<Backup
             .pop()
             .with_context(|| format!("there is no backup in {}", place.url()))?,
     };
+    ensure!(
+        RelativePath::is_one(&name) && !name.contains('/'),
+        "{name:?} is no name of a backup: list them with ezscale backup list"
+    );
     let file = manifest_name(&name);
     let content = place
         .get(&file)
         .with_context(|| format!("there is no backup {name} in {}", place.url()))?;
-    let text = std::str::from_utf8(&content).ok().and_then(Backup::parse);
-    let backup = text.with_context(|| format!("{} is damaged", place.location(&file).display()))?;
+    let text = std::str::from_utf8(&content).context("it is not UTF-8");
+    let backup = text
+        .and_then(Backup::parse)
+        .with_context(|| format!("{} is damaged", place.location(&file).display()))?;
     if backup.format != FORMAT {
         bail!(
             "backup {name} has the form {}, which this program does not know: use ezscale {} or newer",
@@ -144,6 +215,12 @@ pub(crate) fn read(place: &Storage, name: Option<&str>) -> anyhow::Result<Backup
             backup.product_version
         );
     }
+    ensure!(
+        backup.name == name,
+        "{} is damaged: it is of a backup named {:?}",
+        place.location(&file).display(),
+        backup.name
+    );
     Ok(backup)
 }
 
@@ -164,9 +241,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_damaged_manifest_is_no_backup() {
-        let backup = Backup {
+    fn empty() -> Backup {
+        Backup {
             format: FORMAT,
             name: "n".to_owned(),
             created_at: String::new(),
@@ -177,12 +253,86 @@ mod tests {
             without_tables: false,
             parts: BTreeMap::new(),
             tables: BTreeMap::new(),
-        };
-        let text = backup.text().unwrap();
-        assert_eq!(Backup::parse(&text).as_ref(), Some(&backup));
-        for cut in 0..text.len() - 1 {
-            assert_eq!(Backup::parse(&text[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(Backup::parse(&text.replace("\"format\":1", "\"format\":2")), None);
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_no_backup() {
+        let backup = empty();
+        let text = backup.text().unwrap();
+        assert_eq!(Backup::parse(&text).unwrap(), backup);
+        for cut in 0..text.len() - 1 {
+            assert!(Backup::parse(&text[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(Backup::parse(&text.replace("\"format\":1", "\"format\":2")).is_err());
+    }
+
+    /// A manifest with a right checksum, whatever it says.
+    fn signed(json: &serde_json::Value) -> String {
+        let json = json.to_string();
+        format!("sha256 {}\n{json}\n", sha256_hex(json.as_bytes()))
+    }
+
+    fn holding(table: &str, path: &str) -> serde_json::Value {
+        let mut json = serde_json::to_value(empty()).unwrap();
+        json["tables"] = serde_json::json!({ table: { path: {
+            "rows": 1, "min_time_ms": 0, "max_time_ms": 1, "sequence": 1, "size_bytes": 4, "sha256": "0".repeat(64),
+        } } });
+        json
+    }
+
+    #[test]
+    fn s1_a_manifest_whose_names_lead_out_is_no_backup() {
+        let sound = Backup::parse(&signed(&holding("flows", "2026-11-21/a.parquet"))).unwrap();
+        assert_eq!(
+            Backup::parse(&sound.text().unwrap()).unwrap(),
+            sound,
+            "written as it was read"
+        );
+        for path in [
+            "../../../victim",
+            "/etc/cron.d/x",
+            "a//b",
+            "",
+            "a\\b",
+            "a\0b",
+            ".",
+            "a/..",
+        ] {
+            let error = Backup::parse(&signed(&holding("flows", path))).unwrap_err();
+            assert!(
+                format!("{error:#}").contains("not a relative path"),
+                "{path:?}: {error:#}"
+            );
+            let mut json = serde_json::to_value(empty()).unwrap();
+            json["parts"] = serde_json::json!({ path: { "size_bytes": 4, "sha256": "0".repeat(64) } });
+            assert!(Backup::parse(&signed(&json)).is_err(), "{path:?}");
+        }
+        for table in ["/tmp", "..", "flows/..", "", "users"] {
+            let error = Backup::parse(&signed(&holding(table, "a"))).unwrap_err();
+            assert!(
+                format!("{error:#}").contains("there is no table"),
+                "{table:?}: {error:#}"
+            );
+        }
+        let mut json = holding("flows", "a");
+        json["tables"]["flows"]["a"]["sha256"] = "../../../../etc/passwd".into();
+        assert!(Backup::parse(&signed(&json)).is_err());
+    }
+
+    #[test]
+    fn s1_a_backup_has_the_name_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Storage::from(dir.path());
+        let text = empty().text().unwrap();
+        place.put(&manifest_name("n"), text.as_bytes()).unwrap();
+        place.put(&manifest_name("other"), text.as_bytes()).unwrap();
+        assert_eq!(read(&place, Some("n")).unwrap(), empty());
+        let error = format!("{:#}", read(&place, Some("other")).unwrap_err());
+        assert!(error.contains("of a backup named \"n\""), "{error}");
+        for name in ["../n", "", "..", "/n", "n/.", "a/b"] {
+            let error = format!("{:#}", read(&place, Some(name)).unwrap_err());
+            assert!(error.contains("no name of a backup"), "{name:?}: {error}");
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context as _;
 use schemas::table::{Storage, snapshot_of_text};
 
-use super::copy;
 use super::manifest::{Backup, Part, list, manifest_name, read};
 use super::write::lock;
+use super::{TABLE_ORDER, copy};
 use crate::output::Progress;
 
 /// Of a bucket, files that no backup names are left alone for so long: somebody may be writing one.
@@ -40,7 +40,7 @@ pub(crate) fn verify(place: &Storage, name: Option<&str>) -> anyhow::Result<Veri
             }
         };
         for (part, sum) in &backup.parts {
-            files.insert(backup.part_name(part), sum.clone());
+            files.insert(backup.part_name(part.as_str()), sum.clone());
         }
         for (_, _, file) in backup.table_files() {
             files.insert(file.part.file_name(), file.part.clone());
@@ -72,23 +72,32 @@ pub(crate) fn verify(place: &Storage, name: Option<&str>) -> anyhow::Result<Veri
 /// Where the manifests of a backup's tables name other files than it holds.
 pub(super) fn disagreements(place: &Storage, backup: &Backup) -> Vec<String> {
     let mut problems = Vec::new();
-    for (table, files) in &backup.tables {
-        let name = backup.part_name(&format!("tables/{table}"));
+    for def in TABLE_ORDER {
+        let part = format!("tables/{}", def.name);
+        let held: BTreeMap<&str, u64> = backup
+            .table_files()
+            .filter(|(table, _, _)| *table == def.name)
+            .map(|(_, path, file)| (path, file.part.size_bytes))
+            .collect();
+        if held.is_empty() && !backup.parts.contains_key(part.as_str()) {
+            continue;
+        }
+        let name = backup.part_name(&part);
         let snapshot = place.get(&name).ok().and_then(|text| snapshot_of_text(&text));
         let Some(snapshot) = snapshot else {
             problems.push(format!("{} is damaged or missing", place.location(&name).display()));
             continue;
         };
-        let named: BTreeMap<&String, u64> = snapshot
+        let named: BTreeMap<&str, u64> = snapshot
             .files
             .iter()
-            .map(|(path, entry)| (path, entry.size_bytes))
+            .map(|(path, entry)| (path.as_str(), entry.size_bytes))
             .collect();
-        let held: BTreeMap<&String, u64> = files.iter().map(|(path, file)| (path, file.part.size_bytes)).collect();
         if named != held {
             problems.push(format!(
-                "backup {}: table {table} names {} files and {} are there",
+                "backup {}: table {} names {} files and {} are there",
                 backup.name,
+                def.name,
                 named.len(),
                 held.len()
             ));

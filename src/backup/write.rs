@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use schemas::db::{Backend, Database};
 use schemas::fault;
 use schemas::secret::{self, KeyFile};
-use schemas::table::{FileEntry, Snapshot, Storage, Table, create_dir_synced, snapshot_text};
+use schemas::table::{FileEntry, RelativePath, Snapshot, Storage, Table, create_dir_synced, snapshot_text};
 
 use super::copy::{self, check, store, sum};
-use super::manifest::{Backup, DatabaseKind, FORMAT, Part, TableFile, list, manifest_name, read};
+use super::manifest::{Backup, DatabaseKind, FORMAT, Part, TableFile, TableName, list, manifest_name, read};
 use super::{TABLE_ORDER, database};
 use crate::config::Config;
 use crate::output::Progress;
@@ -147,7 +147,7 @@ async fn gather(
     };
     // First of all: see the module.
     let part = store_database(config, database, place, &backup).await?;
-    backup.parts.insert(DATABASE.to_owned(), part);
+    backup.parts.insert(RelativePath::try_from(DATABASE.to_owned())?, part);
     fault::at("backup.database");
     let (mut copied_files, mut copied_bytes) = (0, 0);
     if options.with_tables {
@@ -166,7 +166,12 @@ async fn gather(
         let tables = tokio::task::spawn_blocking(move || copy_tables(&storage, &target, before.as_ref())).await??;
         (copied_files, copied_bytes) = (tables.copied_files, tables.copied_bytes);
         for (table, text) in tables.manifests {
-            put_part(place, &mut backup, &format!("tables/{table}"), text.as_bytes())?;
+            put_part(
+                place,
+                &mut backup,
+                &format!("tables/{}", table.as_str()),
+                text.as_bytes(),
+            )?;
         }
         backup.tables = tables.files;
     }
@@ -201,7 +206,7 @@ fn put_part(place: &Storage, backup: &mut Backup, part: &str, content: &[u8]) ->
     let name = backup.part_name(part);
     let stored = store(content, place, &name)?;
     check(place, &name, &stored)?;
-    backup.parts.insert(part.to_owned(), stored);
+    backup.parts.insert(RelativePath::try_from(part.to_owned())?, stored);
     Ok(())
 }
 
@@ -253,8 +258,8 @@ async fn store_database(
 
 /// The tables as they were copied.
 struct Tables {
-    manifests: BTreeMap<String, String>,
-    files: BTreeMap<String, BTreeMap<String, TableFile>>,
+    manifests: BTreeMap<TableName, String>,
+    files: BTreeMap<TableName, BTreeMap<RelativePath, TableFile>>,
     copied_files: u64,
     copied_bytes: u64,
 }
@@ -283,7 +288,7 @@ fn copy_tables(storage: &Storage, place: &Storage, before: Option<&Backup>) -> a
         for (table, snapshot) in &snapshots {
             for entry in snapshot.files.values() {
                 let is_known = same_file(&known, table, entry);
-                let earlier = before.and_then(|before| before.tables.get(*table)?.get(&entry.path));
+                let earlier = before.and_then(|before| before.file(table, &entry.path));
                 let reused = earlier.filter(|file| says_the_same(file, entry) && has(&stored, &file.part));
                 match (is_known, reused) {
                     (true, _) => {}
@@ -321,12 +326,15 @@ fn copy_tables(storage: &Storage, place: &Storage, before: Option<&Backup>) -> a
             copied_bytes: copied_bytes.into_inner(),
         };
         for (table, snapshot) in snapshots {
-            let files = snapshot.files.values().filter_map(|entry| {
-                let file = known.get(&(table, entry.path.clone()))?;
-                Some((entry.path.clone(), file.clone()))
-            });
-            done.files.insert(table.to_owned(), files.collect());
-            done.manifests.insert(table.to_owned(), snapshot_text(&snapshot));
+            let mut files = BTreeMap::new();
+            for entry in snapshot.files.values() {
+                if let Some(file) = known.get(&(table, entry.path.clone())) {
+                    files.insert(RelativePath::try_from(entry.path.clone())?, file.clone());
+                }
+            }
+            let table = TableName::try_from(table.to_owned())?;
+            done.files.insert(table, files);
+            done.manifests.insert(table, snapshot_text(&snapshot));
         }
         return Ok(done);
     }

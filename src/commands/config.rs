@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Subcommand;
 
 use crate::config::{Config, EXAMPLE};
@@ -29,7 +30,7 @@ enum Command {
     },
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Example => say_part!("{EXAMPLE}"),
         Command::Check { file } => {
@@ -43,6 +44,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             let more = more.chain(config.retention.records.words());
             for line in config.reading().into_iter().chain(more) {
                 say!("{line}");
+            }
+            if let Some(refusal) = config.refused_test_gateway().await {
+                bail!("{}: {refusal}", file.display());
             }
         }
         Command::Show { data } => say_part!("{}", toml::to_string(&data.read_config()?)?),

@@ -338,6 +338,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             match request {
                 Request::Mailed => say!("{after}: a link to verify it is on its way"),
                 Request::Verified => say!("{after}: verified"),
+                // Staff are told whose it is, by an error.
+                Request::Unavailable => {}
                 Request::TooMany { until_ms } => say!(
                     "{after}: enough links were mailed; the customer can ask for one after {}",
                     instant_text(until_ms)

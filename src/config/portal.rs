@@ -127,6 +127,20 @@ impl PortalConfig {
                     .to_owned(),
             );
         }
+        if !self.trusted_proxies.is_empty() && self.public_url.is_none() {
+            lines.push(
+                "portal.public_url is not set: links in mails lead to the address that the portal listens on, and cookies are sent \
+                 over http; set it to where people reach the proxy, such as \"https://portal.example.net\" (docs/proxy.md)"
+                    .to_owned(),
+            );
+        }
+        if !self.http.ip().is_loopback() && self.trusted_proxies.is_empty() {
+            lines.push(format!(
+                "portal.http = \"{}\": passwords and sessions pass the network in plain HTTP; listen on 127.0.0.1 behind a proxy \
+                 with TLS, or name the proxy in trusted_proxies (docs/proxy.md)",
+                self.http
+            ));
+        }
         if self.is_https() && self.trusted_proxies.is_empty() && self.http.ip().is_loopback() {
             lines.push(
                 "portal.trusted_proxies is empty: behind a proxy everybody has its address in the audit log, and shares one \
@@ -203,6 +217,43 @@ mod tests {
             let error = format!("{:#}", Config::parse(&format!("[portal]\n{text}")).unwrap_err());
             assert!(error.contains(expected), "{text:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn a_check_advises_where_a_setting_of_the_proxy_is_missing() {
+        let plain = "in plain HTTP";
+        let no_url = "portal.public_url is not set";
+        for (text, expected) in [
+            ("", vec![]),
+            ("trusted_proxies = ['127.0.0.1/32']", vec![no_url]),
+            ("http = '0.0.0.0:8080'", vec![plain]),
+            ("http = '[::]:8080'", vec![plain]),
+            (
+                "http = '192.0.2.1:8080'\npublic_url = 'https://portal.example.net'",
+                vec![plain],
+            ),
+            ("http = '0.0.0.0:8080'\ntrusted_proxies = ['10.0.0.1/32']", vec![no_url]),
+            (
+                "http = '0.0.0.0:8080'\ntrusted_proxies = ['10.0.0.1/32']\npublic_url = 'https://portal.example.net'",
+                vec![],
+            ),
+        ] {
+            let config = Config::parse(&format!("[portal]\n{text}")).unwrap();
+            let lines = config.reading().join("\n");
+            for words in [plain, no_url] {
+                assert_eq!(lines.contains(words), expected.contains(&words), "{text:?}: {lines}");
+            }
+        }
+    }
+
+    #[test]
+    fn test_cards_on_a_public_portal_are_warned_of() {
+        let with = |url: &str| {
+            let config = Config::parse(&format!("[portal]\npublic_url = '{url}'\n[payments.test]")).unwrap();
+            config.reading().join("\n").contains("[payments.test] on")
+        };
+        assert!(with("https://portal.example.net"));
+        assert!(!with("http://localhost:8080"));
     }
 
     #[test]

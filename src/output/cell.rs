@@ -3,6 +3,7 @@
 use analytics::truth::percent_text;
 use rust_decimal::Decimal;
 use schemas::money::Money;
+use schemas::spreadsheet::inert;
 use schemas::window::instant_text;
 use serde_json::Value;
 
@@ -142,6 +143,14 @@ impl Cell {
             Cell::Money(money) => money.to_major().to_string(),
             Cell::Flag(value) => value.to_string(),
             Cell::Json(value) => plain_json(value),
+        }
+    }
+
+    /// As [`Cell::plain`], for CSV: a text that a spreadsheet would compute is marked as text.
+    pub(super) fn csv(&self) -> String {
+        match self {
+            Cell::Text(_) | Cell::Json(Value::String(_)) => inert(self.plain()),
+            _ => self.plain(),
         }
     }
 

@@ -133,7 +133,7 @@ impl Rows {
         writer.write_record(self.columns.iter().map(|column| column.name).chain(added))?;
         for row in &self.rows {
             let added = adds_currency.then(|| currency_of(row).map_or(String::new(), |currency| currency.to_string()));
-            writer.write_record(row.iter().map(Cell::plain).chain(added))?;
+            writer.write_record(row.iter().map(Cell::csv).chain(added))?;
         }
         writer.flush()?;
         Ok(())
@@ -341,6 +341,23 @@ mod tests {
             .write_csv(&mut out)
             .unwrap();
         assert_eq!(out, b"id,total,currency\r\n");
+    }
+
+    #[test]
+    fn s1_csv_has_no_formulas() {
+        let mut listing = Listing::new([text("name"), number("delta"), money("total")]);
+        let euro: Currency = "EUR".parse().unwrap();
+        for name in ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "plain"] {
+            listing.row([name.into(), (-5i64).into(), Money::new(-100, euro).into()]);
+        }
+        listing.row([Cell::Json(Value::from("=1")), Cell::Absent, Cell::Absent]);
+        let mut out = Vec::new();
+        listing.0.write_csv(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "name,delta,total,currency\r\n'=HYPERLINK(1),-5,-1.00,EUR\r\n'+1,-5,-1.00,EUR\r\n'-1,-5,-1.00,EUR\r\n\
+             '@SUM(A1),-5,-1.00,EUR\r\n'\t=1,-5,-1.00,EUR\r\nplain,-5,-1.00,EUR\r\n'=1,,,\r\n"
+        );
     }
 
     #[test]

@@ -30,6 +30,9 @@ use super::guard::VettedUrl;
 use super::{Event, EventError, EventType};
 use crate::bulk;
 
+/// What a customer reads of an endpoint whose name leads inside.
+pub(super) const NOT_PUBLIC: &str = "the endpoint’s name does not lead to a public address";
+
 /// Endpoints of one customer at most.
 pub const MAX_ENDPOINTS: i64 = 10;
 /// How long the secret before goes on signing.
@@ -50,9 +53,8 @@ pub enum WebhookError {
     Url { url: String, why: &'static str },
     #[error("the name {host:?} cannot be resolved")]
     Resolve { host: String, source: std::io::Error },
-    #[error(
-        "{host} is at {address}, which is not on the public Internet; an operator can allow that with webhooks.allow_private"
-    )]
+    /// Without the address, which is of a network that is not the customer's to know (S1): that is logged.
+    #[error("{NOT_PUBLIC}; an operator can allow that with webhooks.allow_private")]
     Private { host: String, address: IpAddr },
     #[error("set up the HTTP client")]
     Client(#[source] reqwest::Error),

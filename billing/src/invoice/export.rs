@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use schemas::spreadsheet::inert;
+
 use super::Invoice;
 use crate::BillingError;
 
@@ -37,9 +39,9 @@ pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
         let date = |ms: i64| Ok::<_, BillingError>(instant(ms)?.to_zoned(zone.clone()).date().to_string());
         writer.write_record([
             invoice.kind.name().to_owned(),
-            invoice.number.clone(),
+            inert(invoice.number.clone()),
             invoice.customer.to_string(),
-            inert(&invoice.customer_name),
+            inert(invoice.customer_name.clone()),
             invoice.currency.to_string(),
             date(invoice.period_start_ms)?,
             date(invoice.period_end_ms)?,
@@ -58,13 +60,4 @@ pub fn export_csv(invoices: &[Invoice]) -> Result<String, BillingError> {
         .into_inner()
         .map_err(|error| csv::Error::from(error.into_error()))?;
     String::from_utf8(bytes).map_err(|_| BillingError::corrupt("invoice", "not UTF-8"))
-}
-
-/// A text that a spreadsheet would take for a formula is marked as text.
-pub(crate) fn inert(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
-    }
 }

@@ -38,7 +38,6 @@ pub use credit::{Credited, Rebill, credit, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
-pub(crate) use export::inert;
 pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
 pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};

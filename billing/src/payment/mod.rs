@@ -186,6 +186,8 @@ pub enum PaymentError {
     UnknownGateway(String),
     #[error("the test gateway stands beside no live one: {why}")]
     TestBesideLive { why: String },
+    #[error("the books hold invoices or payments already: only new ones can become test books")]
+    BooksInUse,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
 }

@@ -5,7 +5,8 @@
 //! it on its side, so that every process of an installation asks the same one and a restart forgets nothing.
 //!
 //! It stands beside no live gateway, neither in the configuration nor in the books ([`Gateways::check`]): nobody pays a real
-//! invoice with a test card.
+//! invoice with a test card. Books in which money was received, by bank transfer say, are real ones, unless they were marked
+//! as test books when they were new ([`mark_test_books`]).
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
@@ -13,7 +14,7 @@ use schemas::db::Database;
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
-use sqlx::{AnyExecutor, Row as _};
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
@@ -24,6 +25,8 @@ use super::{Gateways, PaymentError, random_hex};
 
 /// Where its pages lie in the portal.
 pub const PATH: &str = "/test-gateway";
+/// Set in books that were made for tests.
+const TEST_BOOKS: &str = "test_books";
 /// It never forgets a key.
 const REMEMBERS_KEYS_MS: i64 = 10 * 365 * 86_400_000;
 const EXPIRES: &str = "2099-12";
@@ -455,32 +458,98 @@ impl Gateways {
                 why: format!("{live} is configured too: remove one of the two sections"),
             }),
             (true, None) => {
-                for live in [GatewayName::Stripe, GatewayName::Paypal] {
-                    if is_known(database, live).await? {
-                        return Err(PaymentError::TestBesideLive {
-                            why: format!("{live} was used on this database: try things out on another one"),
-                        });
-                    }
+                let mut connection = database.pool().acquire().await?;
+                match real_books(&mut connection).await? {
+                    Some(why) => Err(PaymentError::TestBesideLive { why }),
+                    None => Ok(()),
+                }
+            }
+            (false, Some(live)) => {
+                let mut connection = database.pool().acquire().await?;
+                if is_known(&mut connection, GatewayName::Test).await? || are_test_books(&mut *connection).await? {
+                    let why = format!("this database holds books of tests: use {live} on another one");
+                    return Err(PaymentError::TestBesideLive { why });
                 }
                 Ok(())
             }
-            (false, Some(live)) if is_known(database, GatewayName::Test).await? => Err(PaymentError::TestBesideLive {
-                why: format!("this database holds payments of tests: use {live} on another one"),
-            }),
-            (false, _) => Ok(()),
+            (false, None) => Ok(()),
         }
     }
 }
 
+/// Why the test gateway must not be used on these books; `None` where it may. Nothing is written.
+///
+/// # Errors
+/// As the database answers.
+pub async fn real_books(connection: &mut AnyConnection) -> Result<Option<String>, PaymentError> {
+    for live in [GatewayName::Stripe, GatewayName::Paypal] {
+        if is_known(connection, live).await? {
+            return Ok(Some(format!(
+                "{live} was used on this database: try things out on another one"
+            )));
+        }
+    }
+    if is_known(connection, GatewayName::Manual).await? && !are_test_books(&mut *connection).await? {
+        let why = "this database holds payments by bank transfer: try things out on another one, made with `ezscale init \
+                   --test-books`";
+        return Ok(Some(why.to_owned()));
+    }
+    Ok(None)
+}
+
+/// Whether these are books for tests.
+///
+/// # Errors
+/// As the database answers.
+pub async fn are_test_books(db: impl AnyExecutor<'_>) -> Result<bool, PaymentError> {
+    let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+        .bind(TEST_BOOKS)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Marks new books as books for tests, for ever: the test gateway may be used on them, and no live one.
+///
+/// # Errors
+/// [`PaymentError::BooksInUse`] where they hold an invoice or a payment, unless they are marked already; as the database answers.
+pub async fn mark_test_books(connection: &mut AnyConnection) -> Result<(), PaymentError> {
+    if are_test_books(&mut *connection).await? {
+        return Ok(());
+    }
+    for sql in [
+        "SELECT id FROM invoices LIMIT 1",
+        "SELECT id FROM payments LIMIT 1",
+        "SELECT id FROM payment_methods LIMIT 1",
+    ] {
+        if sqlx::query(sql).fetch_optional(&mut *connection).await?.is_some() {
+            return Err(PaymentError::BooksInUse);
+        }
+    }
+    mark_demo_books(connection).await
+}
+
+/// As [`mark_test_books`], whatever they hold: for a folder that is known to be a demo's.
+///
+/// # Errors
+/// As the database answers.
+pub async fn mark_demo_books(connection: &mut AnyConnection) -> Result<(), PaymentError> {
+    sqlx::query("INSERT INTO settings (name, value) VALUES ($1, '1') ON CONFLICT (name) DO NOTHING")
+        .bind(TEST_BOOKS)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Whether the books know a gateway, by its payments or the methods saved with it; both are looked up in indexes.
-async fn is_known(database: &Database, gateway: GatewayName) -> Result<bool, PaymentError> {
+async fn is_known(connection: &mut AnyConnection, gateway: GatewayName) -> Result<bool, PaymentError> {
     for sql in [
         "SELECT id FROM payments WHERE gateway = $1 LIMIT 1",
         "SELECT id FROM payment_methods WHERE gateway = $1 LIMIT 1",
     ] {
         let row = sqlx::query(sql)
             .bind(gateway.name())
-            .fetch_optional(database.pool())
+            .fetch_optional(&mut *connection)
             .await?;
         if row.is_some() {
             return Ok(true);
@@ -639,6 +708,55 @@ mod tests {
         assert!(
             matches!(checked, Err(PaymentError::TestBesideLive { .. })),
             "{checked:?}"
+        );
+    }
+
+    /// Books of a company that is paid by bank transfer alone, before a test gateway is switched on.
+    #[tokio::test]
+    async fn real_books_without_a_live_gateway_refuse_it_and_test_books_do_not() {
+        let transfer = async |books: &World| {
+            let customer = books.customer("USD", "UTC", "0").await;
+            sqlx::query(
+                "INSERT INTO payments (id, customer_id, purpose, gateway, currency, amount_minor, idempotency_key, state, \
+                 action_url, error, calls, note, created_at_ms, updated_at_ms) \
+                 VALUES (1, $1, 'top_up', 'manual', 'USD', 100, 'k', 'succeeded', '', '', 0, '', 0, 0)",
+            )
+            .bind(customer.0)
+            .execute(books.database.pool())
+            .await
+            .unwrap();
+        };
+        let check = async |books: &World| {
+            let test: Arc<dyn PaymentGateway> = Arc::new(TestGateway::new(&books.database, "http://portal.example"));
+            Gateways::new(vec![test]).check(&books.database).await
+        };
+        let mark = async |books: &World| {
+            let mut transaction = books.database.begin_write().await.unwrap();
+            let marked = mark_test_books(&mut transaction).await;
+            transaction.commit().await.unwrap();
+            marked
+        };
+        let real = World::new().await;
+        assert!(check(&real).await.is_ok(), "nothing was paid yet");
+        transfer(&real).await;
+        let refused = check(&real).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("bank transfer") && refused.contains("--test-books"),
+            "{refused}"
+        );
+        assert!(matches!(mark(&real).await, Err(PaymentError::BooksInUse)));
+        assert!(check(&real).await.is_err());
+
+        let test = World::new().await;
+        mark(&test).await.unwrap();
+        transfer(&test).await;
+        assert!(check(&test).await.is_ok());
+        mark(&test).await.unwrap();
+        let live: Arc<dyn PaymentGateway> = Arc::new(ScriptedGateway::default());
+        let refused = Gateways::new(vec![live]).check(&test.database).await;
+        assert!(
+            matches!(refused, Err(PaymentError::TestBesideLive { .. })),
+            "{refused:?}"
         );
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct TruthSummary {
     /// Directions of interfaces.
     pub(crate) compared: usize,
     pub(crate) findings: usize,
+    /// Directions whose counter cannot be followed long enough: it comes too seldom.
+    pub(crate) too_short: usize,
 }
 
 impl TruthSummary {
@@ -59,6 +61,7 @@ impl TruthSummary {
             hour_start_ms: compared.peek().map(|row| row.hour_start_ms),
             compared: compared.count(),
             findings: rows.iter().filter(|row| row.is_finding()).count(),
+            too_short: rows.iter().filter(|row| row.verdict == Verdict::TooShort).count(),
         }
     }
 }

@@ -94,16 +94,14 @@ pub(crate) fn resolve(
     let previous = period
         .previous(anchor, &customer.time_zone)
         .map_err(billing::BillingError::from)?;
-    let mut range = asked.resolve(state.now_ms(), &page.zone, &period, &previous)?;
+    let range = asked.resolve(state.now_ms(), &page.zone, &period, &previous)?;
     // What was measured before it was theirs is not theirs to see (S1); the series begins there, whatever its steps.
-    if range.to_ms <= own.visible_from_ms {
-        return Err(Failure::BadRequest(format!(
+    range.seen_from(own.visible_from_ms, state.now_ms()).ok_or_else(|| {
+        Failure::BadRequest(format!(
             "This service is yours since {}: what was measured before is not yours to see.",
             format::date(own.visible_from_ms, &customer.time_zone)
-        )));
-    }
-    range.from_ms = range.from_ms.max(own.visible_from_ms);
-    Ok(range)
+        ))
+    })
 }
 
 /// The series of one service over a checked range.

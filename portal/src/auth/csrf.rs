@@ -2,6 +2,7 @@
 //!
 //! * Any form whose `Origin` is another host, or that the browser marks as cross-site, is refused.
 //! * Every form of a signed-in user carries the CSRF token of the session ([`CsrfForm`]).
+//! * No field holds a control character but lines and tabs where there are several lines.
 //! * The sign-in form, which has no session yet, carries a random token that a cookie repeats ([`PreSession`]).
 
 use axum::body::{Body, Bytes};
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::extract::SignedIn;
 use crate::error::{Failure, PageError};
+use crate::query::wrong;
 use crate::state::AppState;
 
 const EXPIRED: &str = "This form is too old or did not come from this site. Load the page again and retry.";
@@ -46,8 +48,48 @@ impl<T: DeserializeOwned> FromRequest<AppState> for CsrfForm<T> {
         if !same(&token.csrf_token, &who.csrf_token) {
             return Err(Failure::Forbidden(EXPIRED).into());
         }
+        refuse_control_characters(&parts, &bytes).await?;
         Ok(CsrfForm(who, parse(&parts, &bytes).await?))
     }
+}
+
+/// A form of who is not signed in: its handler checks where it comes from ([`PreSession`]).
+#[derive(Debug)]
+pub(crate) struct OpenForm<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OpenForm<T> {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, state: &S) -> Result<OpenForm<T>, PageError> {
+        let (parts, body) = request.into_parts();
+        let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state)
+            .await
+            .map_err(|error| Failure::BadRequest(error.to_string()))?;
+        refuse_control_characters(&parts, &bytes).await?;
+        Ok(OpenForm(parse(&parts, &bytes).await?))
+    }
+}
+
+/// Fields of several lines; every other text has one.
+const LONG_FIELDS: [&str; 3] = ["agreement", "attributes", "payment_instructions"];
+/// Only ever compared as hashes, so that they may be anything.
+const PASSWORD_FIELDS: [&str; 4] = ["again", "current", "new", "password"];
+
+/// No text of a form has a control character: a NUL ends it for some databases and is refused by others.
+async fn refuse_control_characters(parts: &Parts, bytes: &Bytes) -> Result<(), Failure> {
+    let fields: Vec<(String, String)> = parse(parts, bytes).await?;
+    for (name, value) in &fields {
+        let name = name.as_str();
+        if PASSWORD_FIELDS.contains(&name) {
+            continue;
+        }
+        let may_hold = |letter: char| LONG_FIELDS.contains(&name) && matches!(letter, '\r' | '\n' | '\t');
+        if name.chars().any(char::is_control) || value.chars().any(|letter| letter.is_control() && !may_hold(letter)) {
+            let name = name.escape_debug().to_string();
+            return Err(wrong(&name, value, "a text without control characters"));
+        }
+    }
+    Ok(())
 }
 
 async fn parse<T: DeserializeOwned>(parts: &Parts, bytes: &Bytes) -> Result<T, Failure> {

@@ -36,7 +36,7 @@ pub(crate) use agent::Agent;
 pub use agent::device_name;
 pub use attempts::{Attempt, Outcome, recent as recent_attempts};
 pub(crate) use counts::Counts;
-pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin, same};
+pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops, Staff};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use last_seen::LastSeen;

@@ -26,7 +26,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{Request, StatusCode, Version, header};
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -159,6 +160,20 @@ pub(crate) async fn run(
     }
 }
 
+/// RFC 9112 §3.2: a request of HTTP/1.1 names exactly one host; one of HTTP/1.0 may name none. Of two, a proxy and we might take
+/// different ones.
+fn names_one_host(request: &Request<Body>) -> bool {
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 => request.version() < Version::HTTP_11,
+        hosts => hosts == 1,
+    }
+}
+
+fn without_host() -> Response {
+    let text = "a request names its host once\n";
+    (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], text).into_response()
+}
+
 /// What is wrong with the connection that would have been accepted, and with no other.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(
@@ -191,7 +206,10 @@ async fn serve(
             let (router, pace) = (router.clone(), Arc::clone(&pace));
             pace.request_began();
             async move {
-                let answer = router.oneshot(request).await;
+                let answer = match names_one_host(&request) {
+                    true => router.oneshot(request).await,
+                    false => Ok(without_host()),
+                };
                 pace.answered();
                 answer
             }

@@ -201,6 +201,27 @@ async fn a_connection_is_kept_for_further_requests_and_ends_with_the_server() {
 }
 
 #[tokio::test]
+async fn a_request_names_exactly_one_host() {
+    let (address, _connections, _stop, _running) = server().await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nhost: a\r\n", "HTTP/1.1 200"),
+        ("GET / HTTP/1.1\r\n", "HTTP/1.1 400"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n", "HTTP/1.1 400"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n", "HTTP/1.1 400"),
+        ("GET http://a/ HTTP/1.1\r\n", "HTTP/1.1 400"),
+        ("GET / HTTP/1.0\r\n", "HTTP/1.0 200"),
+        ("GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n", "HTTP/1.0 400"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{head}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(status), "{head:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn http_2_is_refused_and_leaves_nothing_behind() {
     let (address, connections, _stop, _running) = server().await;
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -357,6 +357,9 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
                 (_, findings) => format!("{findings} disagree"),
             },
             note: match answer.truth.hour_start_ms {
+                None if answer.truth.too_short > 0 => {
+                    "counters come too seldom: have exporters send them once a minute".to_owned()
+                }
                 None => "no exporter sends counters yet".to_owned(),
                 Some(start_ms) => format!("of {} compared, {}", answer.truth.compared, truth::hour_words(start_ms)),
             },

@@ -71,6 +71,8 @@ struct SearchPage {
     hits: Vec<Hit>,
     /// Kinds of which more was found than is listed.
     cut: Vec<&'static str>,
+    /// An address or a network was asked for.
+    is_network: bool,
     /// Why nothing was found, where that can be said.
     nothing: String,
     sight: Sight,
@@ -91,6 +93,7 @@ async fn show(
         asked,
         hits: found.hits,
         cut: found.cut,
+        is_network: found.is_network,
         nothing: found.nothing,
         sight,
     })

@@ -5,7 +5,7 @@ mod password;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -15,7 +15,7 @@ use sqlx::AnyConnection;
 
 use crate::auth::attempts::{self, Made};
 use crate::auth::{
-    Agent, CsrfForm, Guesser, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
+    Agent, CsrfForm, Guesser, OpenForm, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
     find_for_sign_in, open_session, pending, session_cookie, token_of, verify_password,
 };
 use crate::error::{PageError, page};
@@ -131,7 +131,7 @@ async fn sign_in(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
-    Form(form): Form<Credentials>,
+    OpenForm(form): OpenForm<Credentials>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let now_ms = state.now_ms();

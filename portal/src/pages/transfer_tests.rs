@@ -119,6 +119,36 @@ async fn s1_the_new_owner_sees_nothing_from_before_the_service_was_theirs() {
     assert!(!lists.contains(&world.invoice_of_ada.to_string()));
 }
 
+/// It becomes theirs with the next window, which may be minutes ahead.
+#[tokio::test]
+async fn a_service_that_becomes_theirs_in_a_moment_says_when_its_usage_begins() {
+    let (world, _) = moved().await;
+    let next_ms = NOW_MS + 2 * 60_000;
+    sqlx::query("UPDATE services SET owned_from_ms = $1 WHERE id = 1")
+        .bind(next_ms)
+        .execute(world.portal.state.db().pool())
+        .await
+        .unwrap();
+    let mut bob = world.portal.signed_in("bob").await;
+    let service = world.transfer;
+    for query in ["", "?range=7d"] {
+        let page = bob.get(&format!("/usage/{service}{query}")).await;
+        assert_eq!(page.status, StatusCode::OK, "{query}: {}", page.body);
+        assert!(page.body.contains("The usage of this service begins on"), "{query}");
+        let csv = bob.get(&format!("/usage/{service}/usage.csv{query}")).await;
+        assert_eq!(csv.status, StatusCode::OK, "{query}: {}", csv.body);
+        let series = bob.get(&format!("/api/v1/services/{service}/usage{query}")).await;
+        assert_eq!(series.status, StatusCode::OK, "{query}: {}", series.body);
+        assert_eq!(bytes(&series.json()), 0, "{query}");
+        assert!(series.json()["from_ms"].as_i64().unwrap() >= next_ms, "{query}");
+    }
+    // What lies before is refused as ever.
+    let asked = format!("/usage/{service}?from={START_MS}&to={NOW_MS}");
+    let page = bob.get(&asked).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.body.contains("yours since"), "{}", page.body);
+}
+
 #[tokio::test]
 async fn s1_a_service_without_a_subscription_is_seen_since_it_was_handed_over() {
     let (world, bob) = moved().await;

@@ -173,7 +173,7 @@ fn url_problem(error: WebhookError) -> Result<String, Failure> {
             Ok(format!("Not added: {error}."))
         }
         WebhookError::Private { host, .. } => Ok(format!(
-            "Not added: {host} is not on the public Internet. Use an address that we can reach."
+            "Not added: {host} does not lead to a public address. Use an address that we can reach."
         )),
         error => Err(error.into()),
     }

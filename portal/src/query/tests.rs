@@ -105,6 +105,7 @@ async fn a_parameter_that_cannot_be_parsed_is_refused_by_name_on_every_route() {
     );
     let mut checked = 0;
     let mut unknown_refused = 0;
+    let mut controlled = 0;
     for route in routes {
         let address = address(route, &world);
         // Whoever may see it.
@@ -130,6 +131,18 @@ async fn a_parameter_that_cannot_be_parsed_is_refused_by_name_on_every_route() {
             "{route} takes {strict:?} and nobody of this test may see it"
         );
         let Some(reader) = reader else { continue };
+        if !route.starts_with("/assets/") {
+            for name in &takes {
+                for value in ["%00", "a%00b", "%0A", "%7F"] {
+                    let asked = format!("{address}?{name}={value}");
+                    let answer = browsers[reader].get(&asked).await;
+                    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{asked}");
+                    assert!(answer.body.contains(name), "{asked}: {}", answer.body);
+                    assert!(answer.body.contains("control characters"), "{asked}: {}", answer.body);
+                    controlled += 1;
+                }
+            }
+        }
         for name in strict {
             let answer = browsers[reader].get(&format!("{address}?{name}={BROKEN}")).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{route}?{name}={BROKEN}");
@@ -144,8 +157,55 @@ async fn a_parameter_that_cannot_be_parsed_is_refused_by_name_on_every_route() {
             unknown_refused += 1;
         }
     }
+    assert!(controlled > 160, "{controlled} parameters held a control character");
     assert!(checked > 40, "{checked} parameters were broken");
     assert!(unknown_refused > 15, "{unknown_refused} routes of the API were asked");
+}
+
+#[tokio::test]
+async fn a_number_that_is_none_is_refused_in_the_words_of_the_others() {
+    let world = World::new().await;
+    world.portal.user("ops", Role::Ops, None).await;
+    let mut ops = world.portal.signed_in("ops").await;
+    for (query, value) in [("skip=-1", "-1"), ("limit=many", "many")] {
+        let answer = ops.get(&format!("/ops?{query}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        let (name, _) = query.split_once('=').unwrap();
+        assert!(
+            answer.body.contains(&format!("“{name}” is a whole number")) && answer.body.contains(value),
+            "{query}: {}",
+            answer.body
+        );
+    }
+}
+
+/// SQLite's LIKE ends at a NUL: such a search found everybody.
+#[tokio::test]
+async fn s1_a_form_with_a_control_character_is_refused_by_the_name_of_its_field() {
+    let world = World::new().await;
+    world.portal.user("adm", Role::Admin, None).await;
+    let mut admin = world.portal.signed_in("adm").await;
+    let entity = "/admin/entities/ent_1";
+    for (field, value, is_refused) in [
+        ("name", "a\0b", true),
+        ("name", "a\nb", true),
+        ("payment_instructions", "a\0b", true),
+        ("payment_instructions", "Bank\r\n\tIBAN", false),
+    ] {
+        let answer = admin.send_form("/admin/entities", entity, &[(field, value)]).await;
+        let names_it = answer.body.contains("control characters") && answer.body.contains(field);
+        assert_eq!(names_it, is_refused, "{field} {value:?}: {}", answer.body);
+        assert!(
+            !is_refused || answer.status == StatusCode::BAD_REQUEST,
+            "{field} {value:?}"
+        );
+    }
+    let mut stranger = world.portal.browser();
+    let token = stranger.get("/forgot-password").await.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("email", "a\0@example.net")];
+    let answer = stranger.post("/forgot-password", &form).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.body.contains("“email”"), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::storage::RelativePath;
 use crate::fault;
 
 /// Commits after which the log is rewritten, when it has also grown to four times the live files.
@@ -143,6 +144,8 @@ pub enum ManifestError {
         "manifest {path} was there and is gone: mount or restore the table's folder (to begin an empty table, restart)"
     )]
     Gone { path: PathBuf },
+    #[error("manifest {path} names the file {name:?}, which leads out of the table: restore it from a backup")]
+    Outside { path: PathBuf, name: String },
     #[error("file {path} is not in the manifest any more")]
     Conflict { path: String },
     #[error("file {path} is in the manifest already")]
@@ -193,6 +196,15 @@ struct Line {
     /// Only in a rewritten log: the tokens of the commits it replaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     applied: BTreeMap<String, u64>,
+}
+
+impl Line {
+    /// A path in it that does not stay in the table's folder.
+    fn outside(&self) -> Option<&str> {
+        let added = self.commit.add.iter().map(|file| file.path.as_str());
+        let removed = self.commit.remove.iter().map(String::as_str);
+        added.chain(removed).find(|path| !RelativePath::is_one(path))
+    }
 }
 
 /// What this process has read so far.
@@ -286,6 +298,12 @@ impl Cache {
                     offset: self.offset,
                 });
             };
+            if let Some(name) = line.outside() {
+                return Err(ManifestError::Outside {
+                    path: path.to_owned(),
+                    name: name.to_owned(),
+                });
+            }
             snapshot.apply(line);
             self.commits += 1;
             self.offset += (end + 1) as u64;
@@ -312,6 +330,12 @@ impl Cache {
             return Ok(false);
         }
         self.snapshot.check(&commit)?;
+        if let Some(file) = commit.add.iter().find(|file| !RelativePath::is_one(&file.path)) {
+            return Err(ManifestError::Outside {
+                path,
+                name: file.path.clone(),
+            });
+        }
         let sequence = self.snapshot.sequence + 1;
         for file in &mut commit.add {
             if file.sequence == 0 {
@@ -416,13 +440,14 @@ pub(super) fn decode_copy_mark(content: &[u8]) -> Option<CopyMark> {
     decode::<Header>(header)?.copy
 }
 
-/// What [`encode_copy`] wrote; `None` when it is damaged.
+/// What [`encode_copy`] wrote; `None` when it is damaged, or names files outside the table.
 pub(super) fn decode_copy(content: &[u8]) -> Option<Snapshot> {
     decode_copy_mark(content)?;
     let header_end = content.iter().position(|byte| *byte == b'\n')?;
     let line = content[header_end + 1..].strip_suffix(b"\n")?;
+    let line = decode::<Line>(line).filter(|line| line.outside().is_none())?;
     let mut snapshot = Snapshot::default();
-    snapshot.apply(decode::<Line>(line)?);
+    snapshot.apply(line);
     Some(snapshot)
 }
 
@@ -489,6 +514,36 @@ mod tests {
         let other = Table::open(dir.path(), &FLOWS).unwrap();
         assert_eq!(other.snapshot().unwrap().files.len(), 2);
         assert_eq!(other.snapshot().unwrap(), table.snapshot().unwrap());
+    }
+
+    #[test]
+    fn s1_a_manifest_that_names_a_file_outside_its_table_is_refused() {
+        for evil in ["../../../victim", "/etc/passwd", "a//b", "a\\..\\b", "a\0b", "", "."] {
+            let dir = tempfile::tempdir().unwrap();
+            let table = Table::open(dir.path(), &FLOWS).unwrap();
+            table.commit(add("j", 1, "a")).unwrap();
+            assert!(matches!(
+                table.commit(add("j", 2, evil)),
+                Err(ManifestError::Outside { .. })
+            ));
+            let line = encode(&Line {
+                sequence: 2,
+                commit: add("j", 2, evil),
+                applied: BTreeMap::new(),
+            });
+            let path = table.dir().join("MANIFEST");
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            text.push_str(&line);
+            std::fs::write(&path, text).unwrap();
+            let reopened = Table::open(dir.path(), &FLOWS).unwrap();
+            assert!(
+                matches!(reopened.snapshot(), Err(ManifestError::Outside { ref name, .. }) if name == evil),
+                "{evil:?}"
+            );
+            let mut snapshot = Snapshot::default();
+            snapshot.files.insert(evil.to_owned(), file(evil));
+            assert_eq!(decode_copy(encode_copy(&snapshot, "x").as_bytes()), None, "{evil:?}");
+        }
     }
 
     #[test]

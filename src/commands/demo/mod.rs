@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use analytics::Analytics;
 use anyhow::{Context as _, bail};
+use billing::payment::trial;
 use billing::usage::MeteredUsage;
 use collector::simulate::fleet::Fleet;
 use schemas::clock::Clock;
@@ -75,6 +76,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.data_dir.clone_from(&args.data_dir);
     config.portal.http = address;
     let database = open_database(&config, Some(&config_path)).await?;
+    let mut transaction = database.begin_write().await?;
+    trial::mark_demo_books(&mut transaction).await?;
+    transaction.commit().await?;
     let now = schemas::clock::machine_now();
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
     // Until where the past is stored.

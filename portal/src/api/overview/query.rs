@@ -5,9 +5,10 @@
 
 use analytics::Dimension;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+
+use crate::range::parse_instant;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -68,7 +69,7 @@ impl Preset {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct OverviewQuery {
     pub(crate) range: Option<String>,
-    /// RFC 3339, or `2026-11-22T14:00` (UTC) as date fields send it.
+    /// As every range: RFC 3339, UTC milliseconds, or `2026-11-22T14:00` (UTC) as date fields send it.
     pub(crate) from: Option<String>,
     pub(crate) to: Option<String>,
     pub(crate) by: Option<String>,
@@ -82,7 +83,7 @@ pub(crate) struct OverviewQuery {
 pub(crate) enum QueryError {
     #[error("range is one of 1h, 6h, 24h, 7d, 30d, not {0:?}")]
     Range(String),
-    #[error("{field} is not a time like 2026-11-22T14:00 or 2026-11-22T14:00:00Z: {text:?}")]
+    #[error("{field} is not a time from the year 2000 on, like 2026-11-22T14:00 or 2026-11-22T14:00:00Z: {text:?}")]
     Time { field: &'static str, text: String },
     #[error("a custom range needs both from and to")]
     Half,
@@ -190,16 +191,10 @@ fn last_useful_end_ms(now_ms: i64) -> i64 {
 }
 
 fn parse_time(field: &'static str, text: &str) -> Result<i64, QueryError> {
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        return Ok(instant.as_millisecond());
-    }
-    text.parse::<DateTime>()
-        .and_then(|local| local.to_zoned(TimeZone::UTC))
-        .map(|zoned| zoned.timestamp().as_millisecond())
-        .map_err(|_| QueryError::Time {
-            field,
-            text: text.to_owned(),
-        })
+    parse_instant(text, &TimeZone::UTC).ok_or_else(|| QueryError::Time {
+        field,
+        text: text.to_owned(),
+    })
 }
 
 fn dimension(text: &str) -> Option<Dimension> {

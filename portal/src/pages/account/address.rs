@@ -4,7 +4,7 @@
 //! changes nothing; its button does.
 
 use askama::Template;
-use axum::extract::{Form, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
 
 use super::{Refused, account_page, is_password_of};
-use crate::auth::{ClientIp, CsrfForm, Customer, PreSession};
+use crate::auth::{ClientIp, CsrfForm, Customer, OpenForm, PreSession};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once;
@@ -52,6 +52,10 @@ pub(super) async fn ask(
             Ok(Redirect::to("/account?changed=asked").into_response())
         }
         Request::Verified => {
+            transaction.rollback().await?;
+            Ok(Redirect::to(super::PATH).into_response())
+        }
+        Request::Unavailable => {
             transaction.rollback().await?;
             Ok(Redirect::to(super::PATH).into_response())
         }
@@ -103,7 +107,7 @@ pub(super) async fn change(
         return Ok(Redirect::to("/account?changed=address").into_response());
     }
     let before = inventory::customer(&mut *transaction, customer.id).await?;
-    let problem = match verification::change_address(&mut transaction, customer.id, &form.email, now_ms).await {
+    let problem = match verification::change_own_address(&mut transaction, customer.id, &form.email, now_ms).await {
         Ok(Request::Mailed) => None,
         // It is the address that was there.
         Ok(Request::Verified) => {
@@ -114,9 +118,10 @@ pub(super) async fn change(
         Err(BillingError::Inventory(InventoryError::Email(_))) => {
             Some("An email address is like billing@example.net. Correct it.".to_owned())
         }
-        // Whose it is, is not for others to know (S1).
-        Err(BillingError::Inventory(InventoryError::EmailTaken { .. })) => {
-            Some("This address cannot be used. Choose another one, or write to us.".to_owned())
+        // Whose it is, is not for others to know (S1): that it was asked for counts, so that few can be tried.
+        Ok(Request::Unavailable) => {
+            transaction.commit().await?;
+            return refused("This address cannot be used. Choose another one, or write to us.".to_owned()).await;
         }
         Err(error) => return Err(error.into()),
     };
@@ -193,7 +198,7 @@ pub(super) async fn confirm(
     ClientIp(ip): ClientIp,
     Path(token): Path<String>,
     jar: CookieJar,
-    Form(form): Form<Confirmed>,
+    OpenForm(form): OpenForm<Confirmed>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let mut transaction = state.db().begin_write().await?;

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::exclusion;
 use jiff::tz::TimeZone;
 use schemas::ids::{ExclusionId, ServiceId};
-use schemas::window::WINDOW_MS;
+use schemas::window::{HOUR_MS, WINDOW_MS};
 use serde_json::json;
 
 use super::service::{href, render};
@@ -20,6 +20,8 @@ use crate::state::AppState;
 
 /// The form that flags.
 const FLAG: &str = "flag";
+/// A longer time that was chosen is no attack: whoever flags all of it by accident gives a day's usage away.
+const MAX_SUGGESTED_MS: i64 = 2 * HOUR_MS;
 /// Flagged times shown, the latest first.
 const MAX_ROWS: usize = 50;
 
@@ -40,7 +42,7 @@ pub(super) struct Attacks {
     pub(super) total: usize,
     pub(super) draft: Draft,
     pub(super) notice: Option<&'static str>,
-    /// What the form suggests: the time that the page shows.
+    /// What the form suggests: the time that the page shows, where it was chosen and may be that of one attack.
     pub(super) from: String,
     pub(super) to: String,
 }
@@ -63,7 +65,11 @@ impl Attacks {
             revoked: exclusion.revoked_at_ms.map(time),
         });
         // As a field of type `datetime-local` has it.
-        let field = |at_ms: i64| time(at_ms).replace(' ', "T");
+        let is_chosen = range.preset.is_empty() && range.to_ms - range.from_ms <= MAX_SUGGESTED_MS;
+        let field = |at_ms: i64| match is_chosen {
+            true => time(at_ms).replace(' ', "T"),
+            false => String::new(),
+        };
         Ok(Attacks {
             rows: rows.collect(),
             total: all.len(),

@@ -24,6 +24,7 @@ const MAX_SERVICES: usize = 50;
 pub(super) struct Found {
     pub(super) hits: Vec<Hit>,
     pub(super) cut: Vec<&'static str>,
+    pub(super) is_network: bool,
     pub(super) nothing: String,
 }
 
@@ -43,6 +44,7 @@ pub(super) async fn find(state: &AppState, sight: Sight, asked: &str) -> Result<
     }
     by_id(state, sight, asked, &mut found).await?;
     if let Some(net) = network_of(asked) {
+        found.is_network = true;
         by_address(state, sight, net, &mut found).await?;
     } else {
         by_name(state, sight, asked, &mut found).await?;
@@ -128,20 +130,28 @@ async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -
 
 async fn by_address(state: &AppState, sight: Sight, net: IpNet, found: &mut Found) -> Result<(), Failure> {
     if sight.network {
-        for known in exporters::known(state).await? {
-            let is_in = |address: Address| net.contains(&address.to_ip());
-            if known.address.is_some_and(is_in) || known.covers(net) {
-                found.add(exporter_hit(&known));
-            }
+        let is_in = |address: Address| net.contains(&address.to_ip());
+        let known = exporters::known(state).await?;
+        let mut inside = known
+            .iter()
+            .filter(|known| known.address.is_some_and(is_in) || known.covers(net));
+        for known in inside.by_ref().take(MAX_OF_A_KIND) {
+            found.add(exporter_hit(known));
+        }
+        if inside.next().is_some() {
+            found.cut.push("exporters");
         }
     }
     let mut connection = state.db().pool().acquire().await?;
-    let held = search::assignments_at(&mut connection, net, MAX_OF_A_KIND).await?;
+    let held = search::assignments_at(&mut connection, net, MAX_OF_A_KIND + 1).await?;
     drop(connection);
+    if held.len() > MAX_OF_A_KIND {
+        found.cut.push("services");
+    }
     let now_ms = state.now_ms();
     // What holds it now before what did.
     let (now, past): (Vec<_>, Vec<_>) = held.into_iter().partition(|hit| held_at(hit, now_ms));
-    for hit in now.iter().chain(&past) {
+    for hit in now.iter().chain(&past).take(MAX_OF_A_KIND) {
         let by = if held_at(hit, now_ms) {
             format!("holds {}", hit.prefix)
         } else {

@@ -115,3 +115,31 @@ async fn customers_and_strangers_search_nothing() {
     let mut ops = world.portal.signed_in("ops").await;
     assert!(ops.get("/ops").await.body.contains("action=\"/search\""));
 }
+
+#[tokio::test]
+async fn of_more_than_are_listed_only_the_first_are_said_to_be() {
+    let world = world().await;
+    let mut transaction = world.portal.state.db().begin_write().await.unwrap();
+    for host in 0..31 {
+        let target = Target::Prefix(format!("198.18.16.{host}/32").parse().unwrap());
+        assign(&mut transaction, world.transfer, target, START_MS, None, NOW_MS)
+            .await
+            .unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let mut ops = world.portal.signed_in("ops").await;
+    assert_eq!(found(&mut ops, "198.18.16.0/24").await.len(), 10);
+    let answer = ops.get("/search?q=198.18.16.0/24").await;
+    assert!(answer.body.contains("The first 10 found for"), "{}", answer.body);
+    assert!(
+        answer
+            .body
+            .contains("There are more services: choose a smaller network"),
+        "{}",
+        answer.body
+    );
+    // As many as fit are all of them.
+    let answer = ops.get("/search?q=198.18.16.0/30").await;
+    assert!(answer.body.contains(">4 found for"), "{}", answer.body);
+    assert!(!answer.body.contains("There are more"), "{}", answer.body);
+}

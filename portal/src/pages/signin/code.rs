@@ -1,7 +1,7 @@
 //! The second page of signing in: the code. Only who gave the right password gets here, and there is no session before it.
 
 use askama::Template;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -9,7 +9,7 @@ use axum_extra::extract::CookieJar;
 use super::{Asked, SignInPage, finish, local_path, retry_after, too_early};
 use crate::auth::attempts::{self, Made};
 use crate::auth::second_factor::{self, Means};
-use crate::auth::{Agent, Guesser, Outcome, PreSession, device, notice, pending};
+use crate::auth::{Agent, Guesser, OpenForm, Outcome, PreSession, device, notice, pending};
 use crate::error::{PageError, page};
 use crate::query::PageQuery;
 use crate::state::AppState;
@@ -71,7 +71,7 @@ pub(super) async fn check(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
-    Form(form): Form<Typed>,
+    OpenForm(form): OpenForm<Typed>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let now_ms = state.now_ms();

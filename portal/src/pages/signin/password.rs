@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use askama::Template;
-use axum::extract::{Form, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -19,7 +19,9 @@ use sqlx::Row as _;
 use super::{retry_after, too_early};
 use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
-use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, PreSession, device, find_for_sign_in};
+use crate::auth::{
+    Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device, find_for_sign_in,
+};
 use crate::error::{Failure, PageError, page};
 use crate::query::PageQuery;
 use crate::state::AppState;
@@ -72,7 +74,7 @@ pub(super) async fn ask(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
-    Form(form): Form<Address>,
+    OpenForm(form): OpenForm<Address>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let taken = state
@@ -224,7 +226,7 @@ pub(super) async fn set(
     agent: Agent,
     Path(token): Path<String>,
     jar: CookieJar,
-    Form(form): Form<NewPassword>,
+    OpenForm(form): OpenForm<NewPassword>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let Some(whose) = whose(&state, &agent, &token).await? else {

@@ -71,6 +71,8 @@ pub(crate) struct TrafficView {
     pub(crate) is_filling: bool,
     pub(crate) gaps: Vec<GapRow>,
     pub(crate) gaps_total: usize,
+    /// When the usage of the service begins for who looks, where that is still to come.
+    pub(crate) begins: Option<String>,
     /// Why something else is shown than what was asked for.
     pub(crate) problem: Option<String>,
     pub(crate) range: Range,
@@ -152,6 +154,8 @@ pub(crate) async fn view(
         is_filling: series.points.iter().any(|point| filling.seconds_of(point) > 0),
         gaps: gaps.collect(),
         gaps_total: series.gaps.len(),
+        begins: (own.visible_from_ms > series.now_ms)
+            .then(|| format!("{} ({})", format::minute(own.visible_from_ms, zone), page.name)),
         problem,
         totals: totals(&series.points, filling, units, zone),
         range,

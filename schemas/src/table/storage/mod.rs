@@ -9,10 +9,12 @@
 //! * A file is whole or absent, on disk (temporary file, sync, rename, sync of the folder) and in a bucket.
 //! * Names are relative to the URL, with `/`: `flows/2026-11-21/x.parquet`. They may be written again while no commit
 //!   names them.
+//! * No name leads out of the folder: `..`, absolute names and links to elsewhere are refused ([`RelativePath`]).
 //! * The manifest stays local, because a commit needs an append that is atomic and a lock (docs/decisions/005-storage.md).
 
 mod bucket;
 mod config;
+mod name;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,8 +30,10 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use bucket::{Bucket, Upload};
 pub use config::{Secret, StorageConfig, StorageError};
+pub use name::{PathError, RelativePath};
 
 use config::Place;
+use name::inside;
 
 use super::create_dir_synced;
 use crate::fault;
@@ -136,7 +140,7 @@ impl Storage {
     /// Makes a folder where there are folders.
     pub(super) fn create_folder(&self, name: &str) -> io::Result<()> {
         match &self.0.files {
-            Files::Folder(folder) => create_dir_synced(&folder.join(name)),
+            Files::Folder(folder) => create_dir_synced(&inside(folder, name)?),
             Files::Bucket(_) => Ok(()),
         }
     }
@@ -147,8 +151,11 @@ impl Storage {
     /// When it cannot be made.
     pub fn create(&self, name: &str) -> io::Result<FileWriter> {
         let target = match &self.0.files {
-            Files::Folder(folder) => Target::File(LocalFile::create(&folder.join(name))?),
-            Files::Bucket(bucket) => Target::Object(bucket.upload(name)),
+            Files::Folder(folder) => Target::File(LocalFile::create(&inside(folder, name)?)?),
+            Files::Bucket(bucket) => {
+                name::check(name)?;
+                Target::Object(bucket.upload(name))
+            }
         };
         Ok(FileWriter { target, size_bytes: 0 })
     }
@@ -164,7 +171,10 @@ impl Storage {
                 writer.write_all(content)?;
                 writer.finish().map(|_| ())
             }
-            Files::Bucket(bucket) => bucket.put(name, Bytes::copy_from_slice(content)),
+            Files::Bucket(bucket) => {
+                name::check(name)?;
+                bucket.put(name, Bytes::copy_from_slice(content))
+            }
         }
     }
 
@@ -174,8 +184,11 @@ impl Storage {
     /// When it cannot be read; of kind `NotFound` when there is none.
     pub fn open_file(&self, name: &str) -> io::Result<FileReader> {
         Ok(match &self.0.files {
-            Files::Folder(folder) => FileReader(Source::File(File::open(folder.join(name))?)),
-            Files::Bucket(bucket) => FileReader(Source::Memory(bucket.get(name)?)),
+            Files::Folder(folder) => FileReader(Source::File(File::open(inside(folder, name)?)?)),
+            Files::Bucket(bucket) => {
+                name::check(name)?;
+                FileReader(Source::Memory(bucket.get(name)?))
+            }
         })
     }
 
@@ -184,14 +197,16 @@ impl Storage {
     /// # Errors
     /// When it cannot be read; of kind `NotFound` when there is none.
     pub fn get(&self, name: &str) -> io::Result<Bytes> {
+        name::check(name)?;
         match &self.0.files {
-            Files::Folder(folder) => std::fs::read(folder.join(name)).map(Bytes::from),
+            Files::Folder(folder) => std::fs::read(inside(folder, name)?).map(Bytes::from),
             Files::Bucket(bucket) => bucket.get(name),
         }
     }
 
     /// The first bytes of a file, `length` or a few more.
     pub(super) fn get_start(&self, name: &str, length: u64) -> io::Result<Bytes> {
+        name::check(name)?;
         match &self.0.files {
             Files::Folder(_) => self.get(name),
             Files::Bucket(bucket) => bucket.get_start(name, length),
@@ -203,10 +218,11 @@ impl Storage {
     /// # Errors
     /// When it cannot be read; of kind `NotFound` when there is none.
     pub fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Bytes> {
+        name::check(name)?;
         match &self.0.files {
             Files::Folder(folder) => {
                 use std::io::{Read as _, Seek as _};
-                let mut file = File::open(folder.join(name))?;
+                let mut file = File::open(inside(folder, name)?)?;
                 file.seek(io::SeekFrom::Start(offset))?;
                 let mut bytes = Vec::with_capacity(length);
                 file.take(length as u64).read_to_end(&mut bytes)?;
@@ -221,10 +237,11 @@ impl Storage {
     /// # Errors
     /// When they cannot be listed.
     pub fn list(&self, folder: &str) -> io::Result<BTreeMap<String, u64>> {
+        name::check(folder)?;
         match &self.0.files {
             Files::Folder(root) => {
                 let mut found = BTreeMap::new();
-                list_folder(root, &root.join(folder), &mut found)?;
+                list_folder(root, &inside(root, folder)?, &mut found)?;
                 Ok(found)
             }
             Files::Bucket(bucket) => bucket.list(folder),
@@ -244,8 +261,9 @@ impl Storage {
     /// # Errors
     /// When it cannot be removed; of kind `NotFound` when there is none.
     pub fn remove(&self, name: &str) -> io::Result<()> {
+        name::check(name)?;
         match &self.0.files {
-            Files::Folder(folder) => std::fs::remove_file(folder.join(name)),
+            Files::Folder(folder) => std::fs::remove_file(inside(folder, name)?),
             Files::Bucket(bucket) => bucket.remove(name),
         }
     }
@@ -256,6 +274,7 @@ impl Storage {
     /// # Errors
     /// When they cannot be listed.
     pub fn list_before(&self, folder: &str, before_ms: i64) -> io::Result<Vec<String>> {
+        name::check(folder)?;
         match &self.0.files {
             Files::Folder(root) => list_before(root, folder, before_ms),
             Files::Bucket(bucket) => {
@@ -287,7 +306,7 @@ fn list_folder(root: &Path, folder: &Path, found: &mut BTreeMap<String, u64>) ->
 
 fn list_before(root: &Path, folder: &str, before_ms: i64) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for day in std::fs::read_dir(root.join(folder))? {
+    for day in std::fs::read_dir(inside(root, folder)?)? {
         let day = day?.path();
         if !day.is_dir() {
             continue;
@@ -483,6 +502,28 @@ mod tests {
         writer.write_all(b"whole").unwrap();
         assert_eq!(writer.finish().unwrap(), 5);
         assert_eq!(storage.get("flows/1970-01-01/a.parquet").unwrap(), "whole");
+    }
+
+    #[test]
+    fn s1_nothing_is_written_read_or_removed_outside() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, "as it was").unwrap();
+        let storage = Storage::from(dir.path());
+        storage.put("flows/d/a", b"inside").unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("tables/flows/out")).unwrap();
+        let absolute = victim.display().to_string();
+        let above = format!("flows{}{absolute}", "/..".repeat(20));
+        for name in [absolute.as_str(), above.as_str(), "flows/out/victim", "flows/out/new"] {
+            assert!(storage.create(name).is_err(), "{name}");
+            assert!(storage.put(name, b"evil").is_err(), "{name}");
+            assert!(storage.get(name).is_err(), "{name}");
+            assert!(storage.open_file(name).is_err(), "{name}");
+            assert!(storage.read_at(name, 0, 1).is_err(), "{name}");
+            assert!(storage.remove(name).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "as it was");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 
     #[test]

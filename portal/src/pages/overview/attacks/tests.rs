@@ -115,3 +115,21 @@ async fn s1_only_those_who_watch_the_network_flag() {
     let db = world.portal.state.db();
     assert!(billing::exclusion::in_force(db.pool()).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn only_a_short_time_that_was_chosen_is_suggested() {
+    let world = World::new().await;
+    world.portal.user("ops", Role::Ops, None).await;
+    let mut ops = world.portal.signed_in("ops").await;
+    let page = format!("/ops/services/{}", world.transfer);
+    for (query, from) in [
+        ("", ""),
+        ("?range=24h", ""),
+        ("?from=2025-06-14T10:00:00Z&to=2025-06-14T12:05:00Z", ""),
+        ("?from=2025-06-14T10:00:00Z&to=2025-06-14T12:00:00Z", "2025-06-14T10:00"),
+    ] {
+        let answer = ops.get(&format!("{page}{query}")).await;
+        let field = format!("id=\"flag-from\" name=\"from\" value=\"{from}\"");
+        assert!(answer.body.contains(&field), "{query}: {}", answer.body);
+    }
+}
