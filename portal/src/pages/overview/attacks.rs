@@ -63,7 +63,7 @@ impl Attacks {
             revoked: exclusion.revoked_at_ms.map(time),
         });
         // As a field of type `datetime-local` has it.
-        let field = |at_ms: i64| time(at_ms).replace(' ', "T");
+        let field = |at_ms: i64| format::minute_field(at_ms, &TimeZone::UTC);
         Ok(Attacks {
             rows: rows.collect(),
             total: all.len(),
