@@ -61,6 +61,14 @@
     box.select();
   });
 
+  // Escape closes the menu of a narrow screen and goes back to its button.
+  document.addEventListener("keydown", function (event) {
+    var menu = document.querySelector(".ez-menu[open]");
+    if (event.key !== "Escape" || !menu) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+
   // Copy buttons: data-copy="#id-of-the-text".
   document.querySelectorAll("[data-copy]").forEach(function (button) {
     if (!navigator.clipboard) return;

@@ -60,18 +60,34 @@
     };
   }
 
-  function time(ms, zone) {
-    return new Intl.DateTimeFormat("en-CA", {
+  function parts(ms, zone) {
+    var found = {};
+    new Intl.DateTimeFormat("en-US", {
       timeZone: zone || "UTC",
       year: "numeric",
-      month: "2-digit",
-      day: "2-digit",
+      month: "short",
+      day: "numeric",
       hour: "2-digit",
       minute: "2-digit",
       hourCycle: "h23",
     })
-      .format(ms)
-      .replace(",", "");
+      .formatToParts(ms)
+      .forEach(function (part) {
+        found[part.type] = part.value;
+      });
+    return found;
+  }
+  // 30 Nov, 14:05 and 30 Nov 2026 14:05, as the pages print them.
+  function day(ms, zone) {
+    var at = parts(ms, zone);
+    return at.day + " " + at.month;
+  }
+  function clock(ms, zone) {
+    var at = parts(ms, zone);
+    return at.hour + ":" + at.minute;
+  }
+  function time(ms, zone) {
+    return day(ms, zone) + " " + parts(ms, zone).year + " " + clock(ms, zone);
   }
 
   // A tooltip as DOM nodes: the page's content security policy forbids styles in markup.
@@ -247,6 +263,8 @@
     bits: bits,
     short: short,
     time: time,
+    day: day,
+    clock: clock,
     tooltip: tooltip,
   };
   document.addEventListener("ez:theme", function () {

@@ -120,6 +120,9 @@
   }
 
   function draw() {
+    var card = canvas.closest(".card");
+    card.hidden = !data.series.length;
+    if (card.hidden) return;
     var theme = window.ezCharts.theme();
     var colour = colours();
     var drawn = points();
@@ -184,7 +187,7 @@
           axisLabel: {
             color: theme.muted,
             hideOverlap: true,
-            formatter: long ? { month: "{MM}-{dd}", day: "{MM}-{dd}", hour: "{HH}:{mm}" } : "{HH}:{mm}",
+            formatter: long ? { month: "{d} {MMM}", day: "{d} {MMM}", hour: "{HH}:{mm}" } : "{HH}:{mm}",
           },
           splitLine: { show: false },
         },

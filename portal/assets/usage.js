@@ -37,12 +37,14 @@ ezCharts.register("usage", function (data, theme) {
     return drawn;
   }
   // Steps that are still filling are drawn apart, dashed, each as wide as what has passed of it.
-  function fillingLine(field) {
+  function fillingLine(field, color) {
     var drawn = [];
     data.points.forEach(function (point) {
       var value = fillingSeconds(point) > 0 ? rate(point, point[field]) : null;
       if (value !== null) drawn.push([point.start_ms, value], [Math.min(point.end_ms, data.now_ms), value]);
     });
+    // The end is a point in the colour of its direction; the legend keeps the one of the series.
+    if (drawn.length) drawn.push({ value: drawn.pop(), itemStyle: { color: color } });
     return drawn;
   }
   var shaded = data.points
@@ -97,12 +99,19 @@ ezCharts.register("usage", function (data, theme) {
   }
 
   function filling(field, color) {
-    var drawn = fillingLine(field);
+    var drawn = fillingLine(field, color);
     if (!drawn.length) return [];
     return [
       series("Still filling", field, color, {
         data: drawn,
         sampling: undefined,
+        // One window is a few pixels wide over a week: its end is a point, so that it is seen.
+        showSymbol: true,
+        showAllSymbol: true,
+        symbol: function (value, at) {
+          return at.dataIndex === drawn.length - 1 ? "circle" : "none";
+        },
+        symbolSize: 6,
         lineStyle: { width: 1.5, type: "dashed", color: color, opacity: 0.7 },
         areaStyle: { color: color, opacity: 0.06 },
         itemStyle: { color: theme.muted },
@@ -118,10 +127,10 @@ ezCharts.register("usage", function (data, theme) {
       splitLine: { show: false },
       axisLabel: {
         formatter: function (ms) {
-          var text = ezCharts.time(ms, zone);
+          var clock = ezCharts.clock(ms, zone);
           // Ticks are at midnight of the browser, which is some other hour here: over many days the date alone is told.
-          if (data.to_ms - data.from_ms > DATES_FROM_MS) return text.slice(5, 10);
-          return text.slice(11) === "00:00" ? text.slice(5, 10) : text.slice(11);
+          var isDate = data.to_ms - data.from_ms > DATES_FROM_MS || clock === "00:00";
+          return isDate ? ezCharts.day(ms, zone) : clock;
         },
       },
     },
@@ -161,7 +170,14 @@ ezCharts.register("usage", function (data, theme) {
           symbol: "none",
           data: lines,
           lineStyle: { type: "dashed", width: 1.5 },
-          label: { formatter: "{b}", position: "insideEndTop", color: theme.text },
+          label: {
+            formatter: "{b}",
+            position: "insideEndTop",
+            color: theme.text,
+            backgroundColor: theme.surface,
+            borderRadius: 3,
+            padding: [2, 4],
+          },
         },
       }),
       series("Sent", "bytes_out", theme.out),

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use analytics::period::{PeriodQuery, project, windows_of_period};
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
+use billing::catalog::Terms;
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::exclusion;
 use billing::invoice::{Explanation, InvoiceLine, InvoiceWithLines, Share, pool_grants};
@@ -37,8 +38,15 @@ pub(crate) struct OwnService {
 impl OwnService {
     /// Units of every volume on its pages.
     pub(crate) fn volume_units(&self) -> VolumeUnits {
-        let terms = self.contract.as_ref().map(|contract| &contract.last_phase().plan.terms);
-        terms.map_or(VolumeUnits::Decimal, VolumeUnits::of_terms)
+        self.sold_units().unwrap_or_default()
+    }
+
+    /// The units that its plan sells transfer by; `None` where transfer is not sold.
+    pub(crate) fn sold_units(&self) -> Option<VolumeUnits> {
+        match &self.contract.as_ref()?.last_phase().plan.terms {
+            Terms::Transfer { unit, .. } => Some((*unit).into()),
+            Terms::Flat | Terms::Percentile { .. } => None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Numbers and times as people read them.
 
-use billing::catalog::{QuotaUnit, Terms};
+use billing::catalog::QuotaUnit;
 use billing::evidence::UsageCharge;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -33,14 +33,6 @@ impl VolumeUnits {
         match charge {
             UsageCharge::Transfer { unit, .. } => (*unit).into(),
             UsageCharge::Percentile { .. } => VolumeUnits::Decimal,
-        }
-    }
-
-    /// Those that a plan is sold by.
-    pub(crate) fn of_terms(terms: &Terms) -> VolumeUnits {
-        match terms {
-            Terms::Transfer { unit, .. } => (*unit).into(),
-            Terms::Flat | Terms::Percentile { .. } => VolumeUnits::Decimal,
         }
     }
 }
@@ -131,13 +123,44 @@ pub(crate) fn grouped(value: u64) -> String {
     out
 }
 
-/// `2026-11-22 14:05` in the given zone.
-pub(crate) fn minute(at_ms: i64, zone: &TimeZone) -> String {
-    in_zone(at_ms, zone, "%Y-%m-%d %H:%M")
+/// A decimal as text with the thousands of its whole part separated: `-1,234.5`.
+pub(crate) fn grouped_decimal(text: &str) -> String {
+    let (sign, size) = match text.strip_prefix('-') {
+        Some(size) => ("-", size),
+        None => ("", text),
+    };
+    let (whole, fraction) = match size.split_once('.') {
+        Some((whole, fraction)) => (whole, format!(".{fraction}")),
+        None => (size, String::new()),
+    };
+    match whole.parse() {
+        Ok(whole) => format!("{sign}{}{fraction}", grouped(whole)),
+        Err(_) => text.to_owned(),
+    }
 }
 
-/// `2026-11-22` in the given zone.
-pub(crate) fn day(at_ms: i64, zone: &TimeZone) -> String {
+/// `22 Nov 2026 14:05` in the given zone.
+pub(crate) fn minute(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%-d %b %Y %H:%M")
+}
+
+/// `22 Nov 2026 14:05 CET`: where nothing beside it names the zone.
+pub(crate) fn minute_and_zone(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%-d %b %Y %H:%M %Z")
+}
+
+/// `14:05` in the given zone.
+pub(crate) fn clock(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%H:%M")
+}
+
+/// `2026-11-22T14:05` in the given zone: what a field of type `datetime-local` holds.
+pub(crate) fn minute_field(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%Y-%m-%dT%H:%M")
+}
+
+/// `2026-11-22` in the given zone: what a field of type `date` and the name of a file hold.
+pub(crate) fn day_field(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%Y-%m-%d")
 }
 
@@ -236,7 +259,6 @@ mod tests {
             assert_eq!(VolumeUnits::Binary.bytes(value), text, "{value}");
         }
         assert_eq!(VolumeUnits::from(QuotaUnit::Gib), VolumeUnits::Binary);
-        assert_eq!(VolumeUnits::of_terms(&Terms::Flat), VolumeUnits::Decimal);
     }
 
     #[test]
@@ -256,7 +278,9 @@ mod tests {
     #[test]
     fn times_are_local_and_ages_rough() {
         let zone = TimeZone::get("America/New_York").unwrap();
-        assert_eq!(minute(1_792_800_000_000, &zone), "2026-10-23 20:00");
+        assert_eq!(minute(1_792_800_000_000, &zone), "23 Oct 2026 20:00");
+        assert_eq!(minute_and_zone(1_792_800_000_000, &zone), "23 Oct 2026 20:00 EDT");
+        assert_eq!(minute_field(1_792_800_000_000, &zone), "2026-10-23T20:00");
         assert_eq!(date(1_792_800_000_000, &TimeZone::UTC), "24 Oct 2026");
         assert_eq!(
             dates(1_792_800_000_000, 1_795_348_923_000, &TimeZone::UTC),
@@ -271,5 +295,7 @@ mod tests {
         assert_eq!(ago(0, 90_000), "90 s ago");
         assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");
         assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped_decimal("-1234.50"), "-1,234.50");
+        assert_eq!(grouped_decimal("0.05"), "0.05");
     }
 }

@@ -112,13 +112,36 @@ pub(crate) fn per_month(price: &Price) -> Result<Money, BillingError> {
     Ok(month.to_money(price.currency())?)
 }
 
+/// What usage over the included amount costs: `USD 0.05 per GiB`, `USD 100 per 10 GiB`, `USD per GiB, graduated: to 10 at 1.5,
+/// then 0.5`.
+fn rate_words(usage: &UsagePrice, currency: Currency, unit: &str) -> String {
+    match usage {
+        UsagePrice::PerUnit { rate } => format!("{currency} {} per {unit}", rate.normalize()),
+        UsagePrice::Package { units, rate } => format!("{currency} {} per {units} {unit}", rate.normalize()),
+        tiers @ (UsagePrice::Graduated { .. } | UsagePrice::Volume { .. }) => {
+            format!("{currency} per {unit}, {tiers}")
+        }
+    }
+}
+
+/// As [`usage_text`], without what is included; for staff, who see that elsewhere.
+pub(crate) fn usage_price_words(plan: &Plan, price: &Price) -> String {
+    let unit = match &plan.terms {
+        Terms::Flat => return "not charged".to_owned(),
+        _ if price.usage == UsagePrice::FREE => return "not charged".to_owned(),
+        Terms::Transfer { unit, .. } => unit.name(),
+        Terms::Percentile { .. } => "Mbit/s",
+    };
+    rate_words(&price.usage, price.currency(), unit)
+}
+
 /// What usage is included, and what more of it costs.
 pub(crate) fn usage_text(plan: &Plan, price: &Price) -> String {
     let beyond = |unit: &str| {
         if price.usage == UsagePrice::FREE {
             "more is not charged".to_owned()
         } else {
-            format!("then {} {} per {unit}", price.usage, price.currency())
+            format!("then {}", rate_words(&price.usage, price.currency(), unit))
         }
     };
     match &plan.terms {

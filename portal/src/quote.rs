@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, NewService};
 use schemas::money::Money;
+use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
 use crate::customer::metered_usage;
@@ -116,7 +117,8 @@ async fn perform(
 pub(crate) struct Quote {
     /// At once; empty where nothing is charged or given back.
     pub(crate) now: Vec<Draft>,
-    /// The next charge of the subscription, if it has one.
+    /// The next invoice of the account that charges something for the subscription, within [`MAX_QUOTED_AHEAD_MS`]; where
+    /// none does, that of its next charge, which usage may be the only one of.
     pub(crate) next: Option<Draft>,
     /// What the customer has as credit, which is used first.
     pub(crate) credit: Money,
@@ -148,9 +150,10 @@ pub(crate) async fn quote(
     };
     let after = contract(connection, subscription).await?;
     let next_ms = next_charge_ms(&after, now_ms)?;
+    let horizon_ms = quoted_until_ms(&after, next_ms, now_ms)?;
     let usage = metered_usage(state);
     let due = invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
-    let ahead = match next_ms {
+    let ahead = match horizon_ms {
         Some(at_ms) => Some(invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms }).await?),
         None => None,
     };
@@ -162,9 +165,15 @@ pub(crate) async fn quote(
     let now = due.drafts(&usage, now_ms).await?;
     let next = match ahead {
         Some(ahead) => {
-            let mut drafts = ahead.drafts(&usage, now_ms).await?;
-            drafts.retain(|draft| Some(draft.due_ms) == next_ms);
-            drafts.pop()
+            let drafts = ahead.drafts(&usage, now_ms).await?;
+            let mut later: Vec<Draft> = drafts.into_iter().filter(|draft| draft.due_ms > now_ms).collect();
+            let charges = |draft: &Draft| {
+                let is_of = |line: &DraftLine| line.subscription == Some(subscription) && line.amount.minor != 0;
+                draft.total.minor != 0 && draft.lines.iter().any(is_of)
+            };
+            let found = later.iter().position(charges);
+            let found = found.or_else(|| later.iter().position(|draft| Some(draft.due_ms) == next_ms));
+            found.map(|at| later.swap_remove(at))
         }
         None => None,
     };
@@ -236,6 +245,23 @@ async fn invoice_at_once(
         }
     }
     Ok(None)
+}
+
+/// How far ahead the next amount is looked for. Everything of the account that is due until then is drafted.
+const MAX_QUOTED_AHEAD_MS: i64 = 100 * DAY_MS;
+
+/// Until when a quote drafts what follows: usage of the current period is not known yet, so where the next charge is of usage
+/// alone, the next base price is drafted too.
+fn quoted_until_ms(contract: &Contract, next_ms: Option<i64>, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut base_ms = None;
+    for phase in contract.phases.iter().filter(|phase| phase.price.base.minor > 0) {
+        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
+        let first = first_after(phase.base_periods(zone), in_advance, now_ms)?;
+        base_ms = [base_ms, first].into_iter().flatten().min();
+    }
+    let near = base_ms.filter(|at_ms| at_ms.saturating_sub(now_ms) <= MAX_QUOTED_AHEAD_MS);
+    Ok(next_ms.max(near))
 }
 
 /// When a subscription is charged next, for its base price or for usage.

@@ -263,7 +263,7 @@ impl Range {
 
     /// From and to as fields of type `datetime-local` hold them.
     pub(crate) fn inputs(&self, zone: &TimeZone) -> (String, String) {
-        let field = |at_ms: i64| format::minute(at_ms, zone).replace(' ', "T");
+        let field = |at_ms: i64| format::minute_field(at_ms, zone);
         (field(self.from_ms), field(self.to_ms))
     }
 }

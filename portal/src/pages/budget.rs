@@ -113,6 +113,7 @@ fn percent(part: Money, budget: Money) -> i64 {
 /// Where a budget stands.
 struct StatusView {
     spent: Money,
+    budget: Money,
     spent_percent: i64,
     forecast: Money,
     is_over: bool,
@@ -201,6 +202,7 @@ fn status_view(status: &Status, zone: &TimeZone) -> StatusView {
         .clamp(limits.amount_min.minor, limits.amount_max.minor);
     StatusView {
         spent: status.spent,
+        budget: status.budget.amount,
         spent_percent: percent(status.spent, status.budget.amount),
         forecast: status.forecast,
         is_over: status.is_exceeded(),
@@ -218,7 +220,7 @@ fn status_view(status: &Status, zone: &TimeZone) -> StatusView {
 
 fn alert_row(alert: &Alert, zone: &TimeZone) -> AlertRow {
     let what = match (alert.is_forecast, alert.threshold_percent) {
-        (true, percent) => format!("On the way over {percent} %"),
+        (true, percent) => format!("Forecast above {percent} %"),
         (false, 100) => "The budget is spent".to_owned(),
         (false, percent) => format!("{percent} % spent"),
     };

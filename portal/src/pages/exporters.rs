@@ -281,7 +281,7 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
         },
         first_heard: view
             .first_heard_ms
-            .map_or_else(|| "–".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
+            .map_or_else(|| "–".to_owned(), |at_ms| format::date(at_ms, &TimeZone::UTC)),
         last_heard_title: view.last_heard_ms.map_or_else(String::new, |at_ms| {
             format!("{} UTC", format::minute(at_ms, &TimeZone::UTC))
         }),

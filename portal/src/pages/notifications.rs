@@ -80,7 +80,7 @@ async fn list(
                 title: one.title,
                 body: one.body,
                 link: Some(one.link).filter(|link| link.starts_with('/')),
-                at: format::minute(one.created_at_ms, &zone),
+                at: format::minute_and_zone(one.created_at_ms, &zone),
                 ago: format::ago(one.created_at_ms, now_ms),
                 is_unread: one.read_at_ms.is_none(),
             })

@@ -102,6 +102,8 @@ struct OverviewPage {
     presets: Vec<Choice>,
     tabs: Vec<Choice>,
     by: &'static str,
+    /// As the caption of the table names it.
+    by_words: &'static str,
     key_heading: &'static str,
     from_input: String,
     to_input: String,
@@ -210,6 +212,12 @@ fn overview_page(
         })
         .collect(),
         by,
+        by_words: match request.by {
+            Dimension::Service => "service",
+            Dimension::Protocol => "protocol",
+            Dimension::Interface => "interface",
+            Dimension::As => "AS",
+        },
         key_heading: match request.by {
             Dimension::Service => "Service",
             Dimension::Protocol => "Protocol",
@@ -420,16 +428,12 @@ fn service_range(request: &OverviewRequest) -> String {
 
 /// As a date field holds it; UTC.
 fn input_time(at_ms: i64) -> String {
-    format::minute(at_ms, &TimeZone::UTC).replace(' ', "T")
+    format::minute_field(at_ms, &TimeZone::UTC)
 }
 
 /// `14:05`, UTC.
 fn clock(at_ms: i64) -> String {
-    format::minute(at_ms, &TimeZone::UTC)
-        .rsplit(' ')
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    format::clock(at_ms, &TimeZone::UTC)
 }
 
 fn step_text(step_ms: i64) -> String {

@@ -73,18 +73,22 @@ impl UnderWay {
             amount: payment.amount,
             words,
             expires: (payment.state == Stand::RequiresAction)
-                .then(|| format::minute(payment.created_at_ms + ACTION_LIMIT_MS, zone)),
+                .then(|| format::minute_and_zone(payment.created_at_ms + ACTION_LIMIT_MS, zone)),
             action_url,
         })
     }
 }
 
-/// Why a payment failed, for who made it: what the gateway says, without its code.
+/// Why a payment failed, for who made it: what the gateway says, without its code. A sentence with its full stop, or empty.
 pub(crate) fn error_words(error: &str) -> String {
-    match error.split_once(": ") {
-        Some(("not_sent", _)) => "The payment provider could not be reached.".to_owned(),
+    let words = match error.split_once(": ") {
+        Some(("not_sent", _)) => "The payment provider could not be reached".to_owned(),
         Some((_, message)) if !message.trim().is_empty() => message.trim().to_owned(),
         _ => error.trim_end_matches([':', ' ']).replace('_', " "),
+    };
+    match words.chars().last() {
+        None | Some('.' | '!' | '?') => words,
+        Some(_) => format!("{words}."),
     }
 }
 
@@ -111,7 +115,7 @@ pub(crate) fn outcome_name(payment: &Payment) -> &'static str {
 pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'static str>) {
     match name {
         "paid" => (Some("The payment went through. Thank you."), None),
-        "given-up" => (Some("The payment was given up. Nothing was charged."), None),
+        "given-up" => (Some("The payment was cancelled. Nothing was charged."), None),
         "declined" => (
             None,
             Some("The payment did not go through, and nothing was charged. Try again, or pay with another method."),
@@ -228,7 +232,8 @@ mod tests {
                 "not_sent: the request was not sent: no connection",
                 "The payment provider could not be reached.",
             ),
-            ("card_declined: ", "card declined"),
+            ("card_declined: ", "card declined."),
+            ("card_declined: Your card was declined", "Your card was declined."),
             ("", ""),
         ] {
             assert_eq!(error_words(error), words);

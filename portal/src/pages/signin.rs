@@ -81,6 +81,7 @@ struct SignInPage {
     problem: Option<String>,
     /// Who knows the password can do something else than to wait.
     is_held_back: bool,
+    sends_mail: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -111,6 +112,7 @@ async fn show(
         done: (asked.done == "password").then_some("The new password is set. Sign in with it."),
         problem: None,
         is_held_back: false,
+        sends_mail: state.sends_mail(),
     })?;
     Ok((jar, body).into_response())
 }
@@ -146,6 +148,7 @@ async fn sign_in(
             done: None,
             problem: Some(problem),
             is_held_back,
+            sends_mail: state.sends_mail(),
         })
     };
     if let Err(retry_after_s) = state.sign_in_throttle().take(guesser, &form.email, now_ms) {

@@ -25,6 +25,8 @@ use crate::state::AppState;
 const SERVICES_PER_PAGE: usize = 50;
 /// From so many services on, the list can be searched.
 const SEARCHABLE_SERVICES: usize = 8;
+/// From so much coverage on, what is missing is no alarm.
+const NEARLY_COMPLETE_PERCENT: u128 = 99;
 /// Longest search text looked at, in characters.
 const MAX_SEARCH_CHARS: usize = 100;
 
@@ -65,6 +67,8 @@ struct PeriodView {
     will_cost: bool,
     coverage: String,
     is_complete: bool,
+    /// A gap or a few: nothing to be alarmed by.
+    is_nearly_complete: bool,
     /// What is included has what other services leave of theirs in it.
     is_pooled: bool,
 }
@@ -128,6 +132,8 @@ impl PeriodView {
             will_cost: to_date.cost_projected.is_some_and(|cost| cost.minor > 0),
             coverage: coverage_words(usage.windows_measured, usage.windows_expected),
             is_complete: usage.windows_measured == usage.windows_expected,
+            is_nearly_complete: u128::from(usage.windows_measured) * 100
+                >= u128::from(usage.windows_expected) * NEARLY_COMPLETE_PERCENT,
             is_pooled: to_date.is_pooled && to_date.charge.is_some(),
         }
     }
@@ -224,8 +230,8 @@ async fn list(
             None => cost,
         });
     }
-    // The sums are told as their parts are, where those agree.
-    let mut families = shown.iter().map(OwnService::volume_units);
+    // One family of units for the page: the one that its plans sell transfer by, where those agree.
+    let mut families = shown.iter().filter_map(OwnService::sold_units);
     let first = families.next().unwrap_or_default();
     let units = if families.all(|units| units == first) {
         first
@@ -236,7 +242,7 @@ async fn list(
         id: own.service.id.to_string(),
         name: own.service.name.clone(),
         details: details(own),
-        period: PeriodView::new(to_date, own.volume_units(), &account.time_zone),
+        period: PeriodView::new(to_date, units, &account.time_zone),
     });
     page(&UsageList {
         shell: Shell::new(&customer.who, "Usage", "/usage"),

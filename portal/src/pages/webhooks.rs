@@ -251,16 +251,16 @@ struct EndpointPage {
 
 fn delivery_row(delivery: &Delivery, kind: String, zone: &TimeZone) -> DeliveryRow {
     let note = match (delivery.delivered_at_ms, delivery.next_at_ms) {
-        (Some(at_ms), _) => format!("taken {}", format::minute(at_ms, zone)),
+        (Some(at_ms), _) => format!("taken {}", format::minute_and_zone(at_ms, zone)),
         (None, Some(at_ms)) if !delivery.error.is_empty() => {
-            format!("{}; again {}", delivery.error, format::minute(at_ms, zone))
+            format!("{}; again {}", delivery.error, format::minute_and_zone(at_ms, zone))
         }
         (None, _) => delivery.error.clone(),
     };
     DeliveryRow {
         event: delivery.event.to_string(),
         kind,
-        at: format::minute(delivery.created_at_ms, zone),
+        at: format::minute_and_zone(delivery.created_at_ms, zone),
         class: match delivery.status.as_str() {
             "delivered" => "ok",
             "failed" => "warn",

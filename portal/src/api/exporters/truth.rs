@@ -109,10 +109,7 @@ pub(crate) fn direction_words(direction: Direction) -> &'static str {
 
 /// `14:00–15:00 UTC`.
 pub(crate) fn hour_words(start_ms: i64) -> String {
-    let clock = |at_ms| {
-        let minute = format::minute(at_ms, &jiff::tz::TimeZone::UTC);
-        minute.rsplit(' ').next().unwrap_or_default().to_owned()
-    };
+    let clock = |at_ms| format::clock(at_ms, &jiff::tz::TimeZone::UTC);
     format!("{}–{} UTC", clock(start_ms), clock(start_ms + HOUR_MS))
 }
 

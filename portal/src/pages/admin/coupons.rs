@@ -91,7 +91,7 @@ async fn render(
         },
         expires: coupon
             .expires_at_ms
-            .map_or_else(|| "never".to_owned(), |at_ms| format::day(at_ms, &TimeZone::UTC)),
+            .map_or_else(|| "never".to_owned(), |at_ms| format::date(at_ms, &TimeZone::UTC)),
         is_over: coupon.archived_at_ms.is_some() || coupon.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms),
         id: coupon.id,
         code: coupon.code,

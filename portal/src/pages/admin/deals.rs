@@ -80,7 +80,7 @@ async fn render(
             });
         }
         rows.push(Row {
-            made: format::day(deal.created_at_ms, &customer.time_zone),
+            made: format::date(deal.created_at_ms, &customer.time_zone),
             customer_name: customer.name,
             components,
             month,

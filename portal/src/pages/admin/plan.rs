@@ -125,7 +125,7 @@ pub(super) async fn price(
                         plan.name,
                         new.base,
                         cycle_words(months),
-                        format::day(new.valid_from_ms, &TimeZone::UTC),
+                        format::date(new.valid_from_ms, &TimeZone::UTC),
                         touches.customers
                     );
                     let request = NewApproval {

@@ -15,6 +15,7 @@ use crate::action::Draft;
 use crate::auth::Admin;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::offers::usage_price_words;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -22,7 +23,6 @@ struct PriceRow {
     id: PriceId,
     cycle: String,
     base: Money,
-    usage: &'static str,
     usage_text: String,
     valid_from: String,
     /// Holds for new subscriptions now.
@@ -153,8 +153,7 @@ async fn price_rows(state: &AppState, plan: &Plan, sold: &Sold) -> Result<Vec<Pr
             id: price.id,
             cycle: cycle_words(price.cycle_months),
             base: price.base,
-            usage: price.usage.name(),
-            usage_text: price.usage.to_string(),
+            usage_text: usage_price_words(plan, &price),
             valid_from: format::minute(price.valid_from_ms, &TimeZone::UTC),
             is_current,
             is_ahead: price.valid_from_ms > now_ms,

@@ -58,7 +58,7 @@ async fn render(
     notice: Option<&'static str>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
-    let day = |at_ms: i64| format::day(at_ms, &TimeZone::UTC);
+    let day = |at_ms: i64| format::date(at_ms, &TimeZone::UTC);
     let rates = tax::rates(state.db().pool()).await.map_err(BillingError::from)?;
     let rows = rates.into_iter().map(|rate| Row {
         id: rate.id,

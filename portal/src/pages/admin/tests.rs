@@ -545,7 +545,7 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         "{waiting}"
     );
     assert!(
-        waiting.contains("Then manual") && waiting.contains("at the gateway"),
+        waiting.contains("To do by hand afterwards") && waiting.contains("at the gateway"),
         "{waiting}"
     );
     let approved = second

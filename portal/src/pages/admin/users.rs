@@ -158,6 +158,11 @@ struct UserPage {
 }
 
 impl UserPage {
+    /// One's own session is ended by signing out.
+    fn has_sessions_to_end(&self) -> bool {
+        self.sessions.iter().any(|session| !session.is_this)
+    }
+
     fn customer_id(&self) -> String {
         self.user.customer.map_or_else(String::new, |id| id.to_string())
     }

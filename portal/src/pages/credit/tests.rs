@@ -251,7 +251,7 @@ async fn top_up_is_set_told_and_switched_off() {
         (
             1,
             1,
-            "The charge was declined once. The next attempt is made not before 2025-06-15 13:00.",
+            "The charge was declined once. The next attempt is made not before 15 Jun 2025 13:00.",
         ),
         (3, 1, "declined 3 times in a row"),
         (4, 0, "Switch it on again once the payment method works"),

@@ -25,6 +25,7 @@ use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::pages::subscriptions::StateView;
 use crate::query::{self, PageQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -43,7 +44,9 @@ struct SubscriptionRow {
     service: String,
     plan: String,
     price: String,
-    state: &'static str,
+    state: StateView,
+    /// Where its traffic is shown, for who may see it.
+    href: Option<String>,
     started: String,
 }
 
@@ -155,6 +158,8 @@ async fn render(
     });
     let mut connection = pool.acquire().await?;
     let contracts = contracts_of(&mut connection, id).await?;
+    // Pages of services are those of the network.
+    let sees_traffic = finance.0.user.role == Role::Admin;
     let subscriptions = contracts.iter().map(|contract| {
         let phase = contract.last_phase();
         SubscriptionRow {
@@ -167,8 +172,9 @@ async fn render(
                 phase.price.base,
                 billing::rating::cycle_words(phase.price.cycle_months)
             ),
-            state: contract.subscription.state.words(),
-            started: format::day(contract.subscription.started_at_ms, &zone),
+            state: StateView::new(contract),
+            href: sees_traffic.then(|| format!("/ops/services/{}", contract.service.id)),
+            started: format::date(contract.subscription.started_at_ms, &zone),
         }
     });
     let filter = InvoiceFilter {
@@ -205,7 +211,7 @@ async fn render(
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
-        since: format::day(customer.created_at_ms, &TimeZone::UTC),
+        since: format::date(customer.created_at_ms, &TimeZone::UTC),
         owed: ledger::owed(&mut *connection, Some(id))
             .await
             .map_err(BillingError::from)?,
@@ -221,7 +227,7 @@ async fn render(
             .map(|item| ItemRow {
                 description: item.description,
                 by: item.created_by,
-                at: format::day(item.created_at_ms, &zone),
+                at: format::date(item.created_at_ms, &zone),
                 amount: item.amount,
             })
             .collect(),

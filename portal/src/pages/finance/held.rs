@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::invoice::{HeldInvoice, held};
+use billing::tax::Unsettled;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 
@@ -32,13 +33,28 @@ struct HeldPage {
     enters_rates: bool,
 }
 
+/// The reason with its date as pages write it.
+fn reason_words(reason: &Unsettled) -> String {
+    match reason {
+        Unsettled::Rate(missing) => {
+            let region = match missing.region.as_str() {
+                "" => String::new(),
+                region => format!(" ({region})"),
+            };
+            let at = format::minute(missing.at_ms, &TimeZone::UTC);
+            format!("no tax rate is known for {}{region} at {at} UTC", missing.country)
+        }
+        Unsettled::VatNumber { .. } => reason.to_string(),
+    }
+}
+
 pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
     let row = |held: HeldInvoice| HeldRow {
         id: held.id,
         customer: held.customer,
         due: format::minute(held.due_ms, &TimeZone::UTC),
         since: format::minute(held.held_at_ms, &TimeZone::UTC),
-        reason: held.reason.to_string(),
+        reason: reason_words(&held.reason),
         customer_name: held.customer_name,
     };
     let rows = held(state.db().pool(), None).await?.into_iter().map(row).collect();

@@ -40,7 +40,7 @@ fn step(what: impl Into<String>, value: impl Into<String>, note: impl Into<Strin
 
 /// A decimal with its thousands apart and no needless zeros.
 pub(super) fn decimal(value: Decimal) -> String {
-    value.normalize().to_string()
+    format::grouped_decimal(&value.normalize().to_string())
 }
 
 /// A price: at least the currency's digits, more where it has more.
@@ -49,7 +49,7 @@ pub(super) fn price(value: Decimal, currency: Currency) -> String {
     if shown.scale() < currency.minor_digits() {
         shown.rescale(currency.minor_digits());
     }
-    shown.to_string()
+    format::grouped_decimal(&shown.to_string())
 }
 
 /// `100.00 × 16 ÷ 31 = USD 51.612903, rounded once`; without the end where nothing was rounded.

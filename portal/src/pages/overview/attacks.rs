@@ -67,7 +67,7 @@ impl Attacks {
         // As a field of type `datetime-local` has it.
         let is_chosen = range.preset.is_empty() && range.to_ms - range.from_ms <= MAX_SUGGESTED_MS;
         let field = |at_ms: i64| match is_chosen {
-            true => time(at_ms).replace(' ', "T"),
+            true => format::minute_field(at_ms, &TimeZone::UTC),
             false => String::new(),
         };
         Ok(Attacks {

@@ -103,7 +103,7 @@ pub(super) async fn render(
     held.retain(|row| row.valid_from_ms <= now_ms && row.valid_to_ms.is_none_or(|to_ms| now_ms < to_ms));
     let targets = held.iter().take(MAX_TARGETS).map(|row| TargetRow {
         target: row.target.to_string(),
-        since: format::day(row.valid_from_ms, &TimeZone::UTC),
+        since: format::date(row.valid_from_ms, &TimeZone::UTC),
     });
     let metered = customer::metered(state, &own.service);
     let named = match &metered.meters {
@@ -125,7 +125,7 @@ pub(super) async fn render(
         archived: own
             .service
             .archived_at_ms
-            .map(|at_ms| format::day(at_ms, &TimeZone::UTC)),
+            .map(|at_ms| format::date(at_ms, &TimeZone::UTC)),
         targets: targets.collect(),
         targets_total: held.len(),
         meters: meters.collect(),

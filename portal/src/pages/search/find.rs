@@ -50,10 +50,11 @@ pub(super) async fn find(state: &AppState, sight: Sight, asked: &str) -> Result<
         by_name(state, sight, asked, &mut found).await?;
     }
     if found.hits.is_empty() && found.nothing.is_empty() {
-        found.nothing =
-            "Words are found by their beginning; several must all be in one name. An id is typed whole, like \
-                         svc_12, and an invoice’s number as it is printed."
-                .to_owned();
+        let whole = match sight.money {
+            true => "An id is typed whole, like inv_12, and an invoice’s number as it is printed.",
+            false => "An id is typed whole, like svc_12.",
+        };
+        found.nothing = format!("Words are found by their beginning; several must all be in one name. {whole}");
     }
     Ok(found)
 }
@@ -155,7 +156,7 @@ async fn by_address(state: &AppState, sight: Sight, net: IpNet, found: &mut Foun
         let by = if held_at(hit, now_ms) {
             format!("holds {}", hit.prefix)
         } else {
-            let day = |at_ms: i64| format::day(at_ms, &TimeZone::UTC);
+            let day = |at_ms: i64| format::date(at_ms, &TimeZone::UTC);
             match hit.valid_to_ms {
                 Some(to_ms) => format!("held {} until {}", hit.prefix, day(to_ms)),
                 None => format!("holds {} from {}", hit.prefix, day(hit.valid_from_ms)),

@@ -169,6 +169,7 @@ async fn start_again(state: &AppState, jar: CookieJar, next: String) -> Result<R
         done: None,
         problem: Some("The code was not given in time, or too many were wrong. Sign in again.".to_owned()),
         is_held_back: false,
+        sends_mail: state.sends_mail(),
     })?;
     Ok((StatusCode::UNAUTHORIZED, jar, body).into_response())
 }

@@ -18,15 +18,16 @@ use crate::quote::{self, Deed, Quote, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
 
-/// Options that are quoted at most: a quote does the change and takes it back. Of the others the price is shown.
-const MAX_QUOTED: usize = 8;
+/// Options that are quoted at most: a quote does the change and takes it back. Of the others the price is shown, and the
+/// amounts once they are chosen.
+const MAX_QUOTED: usize = 16;
 
 /// What an option charges.
 struct Amounts {
     /// All documents of today; below zero it is given back.
     today: Money,
     gives_back: bool,
-    /// The next invoice, and its date.
+    /// The next invoice that charges something, of the whole account, and its date.
     next: Option<(String, Money)>,
 }
 
@@ -39,6 +40,8 @@ struct ChoiceRow {
     is_chosen: bool,
     is_present: bool,
     amounts: Option<Amounts>,
+    /// Its amounts are shown when it is chosen: there are more options than are quoted.
+    is_unquoted: bool,
     /// Why it cannot be had.
     problem: Option<String>,
 }
@@ -85,7 +88,7 @@ fn amounts(quote: &Quote, contract: &Contract) -> Result<Amounts, Failure> {
         today = today.checked_add(draft.total).map_err(billing::BillingError::from)?;
     }
     let zone = &contract.subscription.time_zone;
-    let next = quote.next.as_ref();
+    let next = quote.next.as_ref().filter(|draft| draft.total.minor != 0);
     Ok(Amounts {
         gives_back: today.minor < 0,
         today: Money::new(today.minor.abs(), today.currency),
@@ -100,6 +103,8 @@ struct Quoting<'a> {
     contract: &'a Contract,
     quantity: i64,
     left: usize,
+    /// Amounts are shown at all: a change at a time ahead charges then what holds then.
+    is_now: bool,
 }
 
 impl Quoting<'_> {
@@ -109,7 +114,8 @@ impl Quoting<'_> {
         let is_present = price.id == phase.price.id;
         let (mut amounts_of, mut problem) = (None, None);
         let changes = !(is_present && self.quantity == phase.quantity);
-        if changes && self.left > 0 {
+        let is_unquoted = changes && self.is_now && self.left == 0;
+        if changes && self.is_now && self.left > 0 {
             self.left -= 1;
             let change = Change {
                 price: price.id,
@@ -129,6 +135,7 @@ impl Quoting<'_> {
             is_chosen: false,
             is_present,
             amounts: amounts_of,
+            is_unquoted,
             problem,
         })
     }
@@ -149,14 +156,13 @@ async fn rows(
         view.asked.when_name(),
         view.asked.at_encoded()
     );
-    let is_now = view.asked.when_name() == "now";
     let mut quoting = Quoting {
         state,
         customer,
         contract,
         quantity,
-        // A change at a time ahead charges then what holds then.
-        left: if is_now { MAX_QUOTED } else { 0 },
+        left: MAX_QUOTED,
+        is_now: view.asked.when_name() == "now",
     };
     // The cycles of the chosen plan first: those are closest to what is wanted.
     let mut cycles = Vec::with_capacity(plan.prices.len());

@@ -304,7 +304,7 @@ async fn terms_page(
 
 /// As a field for date and time takes it.
 fn local_minute(at_ms: i64, contract: &Contract) -> String {
-    crate::format::minute(at_ms, &contract.subscription.time_zone).replace(' ', "T")
+    crate::format::minute_field(at_ms, &contract.subscription.time_zone)
 }
 
 async fn show(

@@ -179,7 +179,7 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
             "{address}?price={price}&quantity=2&when=at&at=2025-12-25T00:00"
         ))
         .await;
-    assert!(page.body.contains("2025-12-25 00:00"), "{}", page.body);
+    assert!(page.body.contains("25 Dec 2025 00:00"), "{}", page.body);
     let fields = [
         ("price", price.as_str()),
         ("quantity", "2"),

@@ -278,7 +278,7 @@ pub(crate) async fn csv(
     let name = format!(
         "attachment; filename=\"usage-{}-{}-{}.csv\"",
         own.service.id,
-        format::day(range.from_ms, &page.zone),
+        format::day_field(range.from_ms, &page.zone),
         step_name(range.step),
     );
     let headers = [
