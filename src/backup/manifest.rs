@@ -18,8 +18,8 @@ pub(super) const FORMAT: u32 = 1;
 const MANIFEST: &str = "MANIFEST";
 
 /// The name of a table that backups hold.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "&'static str")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(into = "&'static str")]
 pub(crate) struct TableName(&'static str);
 
 impl TableName {
@@ -34,6 +34,12 @@ impl TryFrom<String> for TableName {
     fn try_from(name: String) -> Result<TableName, UnknownTable> {
         let known = TABLE_ORDER.iter().find(|def| def.name == name);
         known.map(|def| TableName(def.name)).ok_or(UnknownTable(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for TableName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<TableName, D::Error> {
+        TableName::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -158,12 +164,9 @@ impl Backup {
         let is_whole = first.strip_prefix("sha256 ") == Some(sha256_hex(json.as_bytes()).as_str());
         ensure!(is_whole, "it has another checksum than its first line says");
         let backup: Backup = serde_json::from_str(json)?;
-        let mut parts = backup
-            .parts
-            .values()
-            .chain(backup.table_files().map(|(_, _, file)| &file.part));
-        if let Some(part) = parts.find(|part| !part.is_sound()) {
-            bail!("{:?} is no checksum", part.sha256);
+        let of_tables = backup.table_files().map(|(_, _, file)| &file.part);
+        for part in backup.parts.values().chain(of_tables) {
+            ensure!(part.is_sound(), "{:?} is no checksum", part.sha256);
         }
         Ok(backup)
     }

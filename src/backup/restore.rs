@@ -324,7 +324,7 @@ fn restore_tables(asked: &Restore<'_>, backup: &Backup, staging: &Path) -> anyho
     progress.clear();
     for def in TABLE_ORDER {
         let part = format!("tables/{}", def.name);
-        let Some(sum) = backup.parts.get(&part) else {
+        let Some(sum) = backup.parts.get(part.as_str()) else {
             continue;
         };
         let name = backup.part_name(&part);
