@@ -138,7 +138,7 @@ async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
         "1. Plan",
         "2. Billing cycle of VPS 1",
         "present",
-        "USD 20.00 today, USD 60.00 on 15 Jul 2025",
+        "USD 20.00 today; the whole next invoice of your account USD 60.00 on 15 Jul 2025",
     ] {
         assert!(first.contains(text), "{text}: {first}");
     }
