@@ -389,6 +389,9 @@ impl Config {
     /// Whether it holds what nobody else may read.
     fn has_secrets(&self) -> bool {
         let in_database = |url: &DatabaseUrl| schemas::db::without_password(url.reveal()) != url.reveal();
+        // An address without a user is no secret.
+        let smtp_url = self.mail.smtp_url.as_ref().map(|url| url.reveal());
+        let in_smtp = |url: &str| schemas::db::without_password(url) != url;
         let in_snmp = |exporter: &ExporterConfig| {
             let snmp = exporter.snmp.as_ref();
             snmp.is_some_and(|snmp| snmp.community.is_some() || snmp.auth_password.is_some())
@@ -396,7 +399,7 @@ impl Config {
         self.database.as_ref().is_some_and(in_database)
             || self.storage.secret_access_key.is_some()
             || self.backup.secret_access_key.is_some()
-            || self.mail.smtp_url.is_some()
+            || smtp_url.is_some_and(in_smtp)
             || !self.portal.metrics_token.is_empty()
             || self.payments.stripe.is_some()
             || self.payments.paypal.is_some()
@@ -684,6 +687,18 @@ mod tests {
             (Some(512), false)
         );
         assert_eq!(decoding.allowed_exporters.len(), 1);
+    }
+
+    #[test]
+    fn a_mail_server_without_a_password_is_no_secret() {
+        for (url, expected) in [
+            ("smtp://127.0.0.1:8105", false),
+            ("smtps://mx.example.net", false),
+            ("smtps://name:password@mx.example.net", true),
+        ] {
+            let config = Config::parse(&format!("[mail]\nsmtp_url = '{url}'")).unwrap();
+            assert_eq!(config.has_secrets(), expected, "{url}");
+        }
     }
 
     #[test]

@@ -202,4 +202,81 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    /// The names of what has no help text, of a command and of those below it.
+    fn unexplained(command: &clap::Command, name: &str, found: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            found.push(name.to_owned());
+        }
+        for argument in command.get_arguments() {
+            if argument.get_help().is_none() && argument.get_long_help().is_none() {
+                found.push(format!("{name} {}", argument.get_id()));
+            }
+        }
+        for below in command.get_subcommands() {
+            unexplained(below, &format!("{name} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_is_explained() {
+        let mut found = Vec::new();
+        unexplained(&Cli::command(), "ezscale", &mut found);
+        assert!(found.is_empty(), "without help text: {found:#?}");
+    }
+
+    #[test]
+    fn options_of_logging_stand_under_their_own_heading() {
+        let mut command = Cli::command();
+        command.build();
+        let plan = command.find_subcommand_mut("plan").expect("there are plans");
+        let add = plan.find_subcommand_mut("add").expect("plans are added");
+        let help = add.render_help().to_string();
+        let (own, logging) = help.split_once("Logging:").expect("a heading");
+        assert!(own.contains("--data-dir") && !own.contains("--log"), "{help}");
+        assert!(
+            logging.contains("--log-format") && !logging.contains("--price"),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn times_are_asked_for_in_one_way() {
+        let usage = ["ezscale", "usage", "--from", "2026-11-29", "--to", "2026-11-30"];
+        assert!(Cli::try_parse_from(usage).is_ok());
+        let refused = Cli::try_parse_from(["ezscale", "usage", "--from", "yesterday"]).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("write a time like 2026-11-29T00:00:00Z, or a day like 2026-11-29"),
+            "{refused}"
+        );
+        let refused = Cli::try_parse_from(["ezscale", "service", "assign", "svc_1", "--prefix", "192.0.2.0/33"]);
+        assert!(refused.unwrap_err().to_string().contains("0 to 32"));
+        let refused = Cli::try_parse_from(["ezscale", "coupon", "add", "X", "--amount", "1", "--currency", "XXQ"]);
+        assert!(refused.unwrap_err().to_string().contains("XXQ"));
+        let text = [
+            "ezscale",
+            "simulate",
+            "--to",
+            "127.0.0.1:9",
+            "--protocol",
+            "v9",
+            "--format",
+            "text",
+        ];
+        assert!(Cli::try_parse_from(text).is_ok());
+    }
+
+    #[test]
+    fn a_configuration_is_named_in_two_ways() {
+        for arguments in [
+            &["ezscale", "config", "check", "a.toml"][..],
+            &["ezscale", "config", "check", "--config", "a.toml"],
+            &["ezscale", "config", "show", "a.toml"],
+            &["ezscale", "config", "show", "--config", "a.toml"],
+        ] {
+            assert!(Cli::try_parse_from(arguments).is_ok(), "{arguments:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Options that several commands share, and how they override the configuration file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,19 @@ use anyhow::{Context as _, bail};
 use billing::guard;
 use billing::usage::MeteredUsage;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use schemas::assignment::Assignments;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
 use schemas::metering::MeteringConfig;
+use schemas::money::{Currency, MoneyError};
 use schemas::secret::{self, KeyFile};
+use schemas::window::instant_text;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::log_limit::LogLimit;
@@ -28,14 +34,87 @@ const PROBE_BYTES: usize = 256 << 10;
 /// How long the check of the database may hold up a start; what it has not read by then it reads while the program runs.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
+/// A time that somebody typed: an instant, or a day, which is its start in UTC.
+///
+/// # Errors
+/// In words, when it is neither.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
+    if let Ok(instant) = text.parse() {
+        return Ok(instant);
+    }
+    let midnight = |day: Date| day.to_zoned(TimeZone::UTC).ok();
+    // A date and time without an offset would be taken for a day, too.
+    let day = Some(text).filter(|text| text.len() == "2026-11-29".len());
+    match day.and_then(|text| text.parse().ok()).and_then(midnight) {
+        Some(midnight) => Ok(midnight.timestamp()),
+        None => Err("write a time like 2026-11-29T00:00:00Z, or a day like 2026-11-29".to_owned()),
+    }
+}
+
+/// A prefix that somebody typed.
+///
+/// # Errors
+/// In words, when it is none.
+pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
+    if let Ok(prefix) = text.parse() {
+        return Ok(prefix);
+    }
+    let Some((address, _)) = text.split_once('/') else {
+        return Err("write a prefix like 192.0.2.0/28 or 2001:db8:1::/64, one address as 192.0.2.1/32".to_owned());
+    };
+    Err(match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => "the prefix length of an IPv4 address is 0 to 32".to_owned(),
+        Ok(IpAddr::V6(_)) => "the prefix length of an IPv6 address is 0 to 128".to_owned(),
+        Err(_) => format!("{address:?} is no IP address: write a prefix like 192.0.2.0/28 or 2001:db8:1::/64"),
+    })
+}
+
+/// A currency that somebody typed: one that is in use.
+///
+/// # Errors
+/// When there is none of this code.
+pub(crate) fn currency(text: &str) -> Result<Currency, MoneyError> {
+    Currency::in_use(text)
+}
+
+/// Refuses a time that is empty or reversed.
+///
+/// # Errors
+/// When `from_ms` is not before `to_ms`.
+pub(crate) fn check_order(from_ms: i64, to_ms: i64) -> anyhow::Result<()> {
+    if from_ms < to_ms {
+        return Ok(());
+    }
+    bail!(
+        "--from {} must lie before --to {}",
+        instant_text(from_ms),
+        instant_text(to_ms)
+    )
+}
+
 /// How the program logs; logs go to standard error.
 #[derive(Args, Debug)]
 pub(crate) struct Logging {
     /// What to log: error, warn, info, debug, trace, or per module (collector=debug) [default: info; warn for demo]
-    #[arg(long, global = true, env = "EZSCALE_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "EZSCALE_LOG",
+        value_name = "FILTER",
+        help_heading = "Logging",
+        display_order = 1000
+    )]
     log: Option<String>,
     /// Form of the log lines
-    #[arg(long, global = true, env = "EZSCALE_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        env = "EZSCALE_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        help_heading = "Logging",
+        display_order = 1001
+    )]
     log_format: LogFormat,
 }
 
@@ -327,4 +406,58 @@ pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
     let analytics = Analytics::open(&config.open_storage()?)?;
     analytics.refresh_usage(|_| {}).await?;
     Ok(analytics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_an_instant_or_a_day() {
+        for (text, expected) in [
+            ("2026-11-29T00:00:00Z", "2026-11-29T00:00:00Z"),
+            ("2026-11-29", "2026-11-29T00:00:00Z"),
+            ("2026-01-01T00:00:00+01:00", "2025-12-31T23:00:00Z"),
+        ] {
+            assert_eq!(instant(text).unwrap().to_string(), expected, "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "2026-11-29T00:00:00",
+            "29.11.2026",
+            "1764374400",
+        ] {
+            let refused = instant(text).unwrap_err();
+            assert!(refused.contains("a day like 2026-11-29"), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_cannot_be_is_explained() {
+        for text in ["192.0.2.0/28", "2001:db8:1::/64", "0.0.0.0/0", "::/128"] {
+            assert!(prefix(text).is_ok(), "{text}");
+        }
+        for (text, words) in [
+            ("192.0.2.0/33", "0 to 32"),
+            ("192.0.2.0/x", "0 to 32"),
+            ("2001:db8::/129", "0 to 128"),
+            ("192.0.2/28", "no IP address"),
+            ("192.0.2.1", "192.0.2.1/32"),
+        ] {
+            let refused = prefix(text).unwrap_err();
+            assert!(refused.contains(words), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_reversed_time_is_refused() {
+        assert!(check_order(0, 1).is_ok());
+        let refused = check_order(1_000, 1_000).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "--from 1970-01-01T00:00:01Z must lie before --to 1970-01-01T00:00:01Z"
+        );
+    }
 }

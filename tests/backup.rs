@@ -155,10 +155,10 @@ fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
     collector.terminate();
     let third = data.run(&["backup", "--to", &to]);
     assert!(third.contains("read back"), "{third}");
-    assert!(run(&["backup", "prune", "--keep", "1", "--to", &to]).contains(" backups removed"));
+    assert!(run(&["backup", "prune", "--keep", "1", "--to", &to]).contains(" removed, with "));
     let verified = run(&["backup", "verify", "--to", &to]);
     assert!(
-        verified.contains("1 backups") && verified.contains("0 problems"),
+        verified.contains("1 backup,") && verified.contains("0 problems"),
         "{verified}"
     );
 }
@@ -408,7 +408,7 @@ fn a_full_disk_leaves_the_backups_that_were_there_and_no_half_folder() {
     disk.free();
     let verified = output_of(&mut on_disk(&["backup", "verify", "--to", &to]));
     assert!(
-        verified.contains("1 backups") && verified.contains("0 problems"),
+        verified.contains("1 backup,") && verified.contains("0 problems"),
         "{verified}"
     );
     disk.fill();

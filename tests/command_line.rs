@@ -590,16 +590,7 @@ fn what_adds_something_makes_the_data_folder() {
         vec!["plan", "add", "--name", "A", "--price", "1"],
         vec!["coupon", "add", "A", "--percent", "1"],
         vec!["tax", "add", "--country", "DE", "--rate", "19"],
-        vec![
-            "entity",
-            "add",
-            "--name",
-            "A",
-            "--number-prefix",
-            "A",
-            "--country",
-            "DE",
-        ],
+        vec!["entity", "add", "--name", "A", "--country", "DE", "--number-prefix", "A"],
     ] {
         let data = DataDir::new();
         data.run(&words);

@@ -95,6 +95,8 @@ fn a_subscription_is_charged_changed_reminded_and_ended_as_the_clock_is_set() {
         [2_900, 2_900, 1_964, 5_800],
         "nothing is charged after the end"
     );
+    let audited = data.run(&["audit", "list", "--action", "clock.set"]);
+    assert!(audited.contains("2024-12-24T00:00:00Z"), "{audited}");
     let shown = data.run(&["subscription", "show", &subscription]);
     assert!(shown.contains("2024-04-30"), "{shown}");
     assert!(data.run(&["ledger", "check"]).contains("no violations"));

@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
 use schemas::table::Storage;
@@ -42,7 +43,7 @@ pub use store::QUERY_MEMORY_BYTES;
 #[derive(Debug, thiserror::Error)]
 pub enum AnalyticsError {
     #[error("run query")]
-    Query(#[from] datafusion::error::DataFusionError),
+    Query(#[from] DataFusionError),
     #[error("read the table")]
     Manifest(#[from] schemas::table::ManifestError),
     #[error("write the table")]
@@ -62,6 +63,24 @@ pub enum AnalyticsError {
     Contended { attempts: u32 },
     #[error("a task was stopped")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl AnalyticsError {
+    /// What is wrong with a question in SQL, said once: the parser's error is both in the query's error and its cause. `None`
+    /// where the question is not at fault.
+    pub fn of_question(&self) -> Option<String> {
+        let AnalyticsError::Query(error) = self else {
+            return None;
+        };
+        match error.find_root() {
+            DataFusionError::SQL(parser, _) => Some(parser.to_string()),
+            root @ (DataFusionError::Plan(_) | DataFusionError::SchemaError(..)) => {
+                // The tables have no catalog or schema that anybody typed.
+                Some(root.strip_backtrace().replace("datafusion.public.", ""))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Which of a service's directions count for billing.

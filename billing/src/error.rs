@@ -191,6 +191,12 @@ pub enum BillingError {
     },
     #[error("{0} has no VAT number")]
     NoVatNumber(CustomerId),
+    #[error("no currency has the code {0} (ISO 4217), such as EUR or USD")]
+    CurrencyNotInUse(Currency),
+    #[error("the end, {}, must be after the start, {}", instant_text(*to_ms), instant_text(*from_ms))]
+    EndsBeforeStart { from_ms: i64, to_ms: i64 },
+    #[error("no 5-minute window starts in that time: say from 04:00 until 04:05, or longer")]
+    NoWindow,
     #[error("no exclusion {0}")]
     NoExclusion(ExclusionId),
     #[error("{invoice} cannot be taken back: {why}")]

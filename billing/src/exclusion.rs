@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use schemas::db::next_id;
 use schemas::ids::{ExclusionId, ServiceId};
 use schemas::inventory;
-use schemas::window::DAY_MS;
+use schemas::window::{DAY_MS, WINDOW_MS};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -40,10 +40,35 @@ pub struct Exclusion {
 const SELECT: &str =
     "SELECT id, service_id, from_ms, to_ms, reason, created_by, created_at_ms, revoked_at_ms FROM usage_exclusions";
 
+/// Whether a 5-minute window starts in `[from_ms, to_ms)`: without one nothing would be excluded.
+fn has_window((from_ms, to_ms): (i64, i64)) -> bool {
+    (to_ms - 1).div_euclid(WINDOW_MS) > (from_ms - 1).div_euclid(WINDOW_MS)
+}
+
+/// Checks the time of an exclusion.
+///
+/// # Errors
+/// When it ends before it starts, is too long, or no window starts in it.
+pub fn check_time((from_ms, to_ms): (i64, i64)) -> Result<(), BillingError> {
+    if to_ms <= from_ms {
+        return Err(BillingError::EndsBeforeStart { from_ms, to_ms });
+    }
+    check_range(
+        "length of an exclusion in milliseconds",
+        to_ms.saturating_sub(from_ms),
+        1,
+        MAX_LENGTH_MS,
+    )?;
+    if !has_window((from_ms, to_ms)) {
+        return Err(BillingError::NoWindow);
+    }
+    Ok(())
+}
+
 /// Excludes windows.
 ///
 /// # Errors
-/// When the service does not exist, the time is empty or too long, or there is no reason.
+/// As [`check_time`]; when the service does not exist, or there is no reason.
 pub async fn exclude(
     connection: &mut AnyConnection,
     service: ServiceId,
@@ -53,12 +78,7 @@ pub async fn exclude(
     now_ms: i64,
 ) -> Result<Exclusion, BillingError> {
     let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
-    check_range(
-        "length of an exclusion in milliseconds",
-        to_ms.saturating_sub(from_ms),
-        1,
-        MAX_LENGTH_MS,
-    )?;
+    check_time((from_ms, to_ms))?;
     inventory::service(&mut *connection, service).await?;
     take_turns(connection).await?;
     let id = ExclusionId(next_id(connection, "usage_exclusion").await?);
@@ -206,4 +226,31 @@ fn read(row: &AnyRow) -> Result<Exclusion, BillingError> {
         created_at_ms: row.try_get("created_at_ms")?,
         revoked_at_ms: row.try_get("revoked_at_ms")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_window_that_starts_in_it() {
+        const MINUTE_MS: i64 = 60_000;
+        for (from, to, expected) in [
+            (0, 5, None),
+            (4, 6, None),
+            (1, 4, Some("no 5-minute window starts")),
+            // The window that starts at the end belongs to the time after it.
+            (1, 5, Some("no 5-minute window starts")),
+            (5, 5, Some("must be after the start")),
+            (9, 4, Some("must be after the start")),
+            (0, 60 * 24 * 32, Some("length of an exclusion")),
+        ] {
+            let checked = check_time((from * MINUTE_MS, to * MINUTE_MS));
+            match (checked, expected) {
+                (Ok(()), None) => {}
+                (Err(error), Some(words)) => assert!(error.to_string().contains(words), "{from} to {to}: {error}"),
+                (checked, expected) => panic!("{from} to {to}: {checked:?}, not {expected:?}"),
+            }
+        }
+    }
 }

@@ -27,6 +27,7 @@ pub mod flow;
 pub mod ids;
 pub mod interfaces;
 pub mod inventory;
+pub mod iso;
 pub mod job;
 pub mod metering;
 pub mod money;

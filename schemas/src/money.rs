@@ -18,6 +18,8 @@ const THREE_DIGITS: [&str; 7] = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"
 pub enum MoneyError {
     #[error("a currency is three capital letters (ISO 4217), not {0:?}")]
     Currency(String),
+    #[error("no currency has the code {0} (ISO 4217), such as EUR or USD")]
+    NotInUse(Currency),
     #[error("amounts in {0} and {1} cannot be added")]
     Mixed(Currency, Currency),
     #[error("the amount is too large")]
@@ -29,6 +31,24 @@ pub enum MoneyError {
 impl Currency {
     pub const USD: Currency = Currency(*b"USD");
     pub const EUR: Currency = Currency(*b"EUR");
+
+    /// A currency as somebody typed it: one that is in use.
+    ///
+    /// # Errors
+    /// When the text has not the form of a code, or no currency has it.
+    pub fn in_use(text: &str) -> Result<Currency, MoneyError> {
+        let currency: Currency = text.parse()?;
+        if currency.is_in_use() {
+            Ok(currency)
+        } else {
+            Err(MoneyError::NotInUse(currency))
+        }
+    }
+
+    /// Whether people pay with it today. What is stored may be of a currency that has been withdrawn since.
+    pub fn is_in_use(&self) -> bool {
+        crate::iso::is_currency(self.code())
+    }
 
     pub fn code(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("???")
@@ -44,6 +64,7 @@ impl Currency {
     }
 }
 
+/// By its form alone, as what is stored is read; what somebody types goes through [`Currency::in_use`].
 impl std::str::FromStr for Currency {
     type Err = MoneyError;
 
@@ -209,6 +230,19 @@ mod tests {
         let sum = Money::new(1, Currency::USD).checked_add(Money::new(1, Currency::EUR));
         assert_eq!(sum, Err(MoneyError::Mixed(Currency::USD, Currency::EUR)));
         assert!("usd".parse::<Currency>().is_err());
+    }
+
+    #[test]
+    fn only_a_currency_that_exists_is_taken_from_people() {
+        assert_eq!(Currency::in_use("EUR"), Ok(Currency::EUR));
+        let refused = Currency::in_use("XXQ").unwrap_err().to_string();
+        assert_eq!(refused, "no currency has the code XXQ (ISO 4217), such as EUR or USD");
+        assert!(Currency::in_use("eur").is_err());
+        // A document of a time before it was withdrawn is still read.
+        assert_eq!("HRK".parse::<Currency>().unwrap().minor_digits(), 2);
+        for code in ZERO_DIGITS.iter().chain(&THREE_DIGITS) {
+            assert!(Currency::in_use(code).is_ok(), "{code}");
+        }
     }
 
     #[test]

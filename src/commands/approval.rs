@@ -18,13 +18,16 @@ pub(crate) struct Args {
 enum Command {
     /// List requests, latest first
     List {
+        /// Only requests in this state
         #[arg(long, value_enum)]
         status: Option<RequestStatus>,
         /// Older than this one (apr_N)
         #[arg(long)]
         before: Option<ApprovalId>,
+        /// How many to list at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=approval::MAX_PAGE))]
         limit: i64,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -32,7 +35,9 @@ enum Command {
     },
     /// Show a request with what is to be done
     Show {
+        /// The request (apr_N)
         approval: ApprovalId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]

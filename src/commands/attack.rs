@@ -10,7 +10,7 @@ use schemas::inventory;
 use serde_json::json;
 
 use super::audit::{COMMAND_LINE, note};
-use crate::options::{Data, now_ms};
+use crate::options::{self, Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -25,11 +25,11 @@ enum Command {
     Flag {
         /// Which service (svc_N)
         service: ServiceId,
-        /// From when on (RFC 3339)
-        #[arg(long)]
+        /// From when on (RFC 3339, or a day)
+        #[arg(long, value_parser = crate::options::instant)]
         from: Timestamp,
-        /// Until when, not counted (RFC 3339); at most 31 days later
-        #[arg(long)]
+        /// Until when, not counted (RFC 3339, or a day); at most 31 days later
+        #[arg(long, value_parser = crate::options::instant)]
         to: Timestamp,
         /// What it was, for the log
         #[arg(long)]
@@ -41,6 +41,7 @@ enum Command {
     List {
         /// Of one service (svc_N) [default: all]
         service: Option<ServiceId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -50,6 +51,7 @@ enum Command {
     Show {
         /// The flag (exc_N)
         exclusion: ExclusionId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -57,6 +59,7 @@ enum Command {
     },
     /// Take a flag back (exc_N, as `attack list` shows it): its windows are charged
     Revoke {
+        /// The flag (exc_N)
         exclusion: ExclusionId,
         #[command(flatten)]
         data: Data,
@@ -75,6 +78,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let time = (from.as_millisecond(), to.as_millisecond());
+            options::check_order(time.0, time.1)?;
+            exclusion::check_time(time)?;
             let mut transaction = database.begin_write().await?;
             let made = exclusion::exclude(&mut transaction, service, time, &reason, COMMAND_LINE.name, now_ms).await?;
             let change = json!({"after": {"service": service, "from": from.to_string(), "to": to.to_string(),

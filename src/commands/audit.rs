@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use billing::audit::{self, Actor, AuditFilter, Entry, Risk};
 use clap::Subcommand;
 use jiff::Timestamp;
+use schemas::db::Database;
 use schemas::ids::AuditId;
 
 use crate::options::Data;
@@ -30,6 +31,7 @@ enum Command {
     Show {
         /// The entry (aud_N)
         entry: AuditId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -51,17 +53,19 @@ struct List {
     /// Only what is of high risk
     #[arg(long)]
     high_risk: bool,
-    /// From this instant on (RFC 3339)
-    #[arg(long)]
+    /// From this instant on (RFC 3339, or a day)
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
     /// Before this instant
-    #[arg(long)]
+    #[arg(long, value_parser = crate::options::instant)]
     to: Option<Timestamp>,
     /// Older than this entry (aud_N)
     #[arg(long)]
     before: Option<AuditId>,
+    /// How many to list at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=audit::MAX_PAGE))]
     limit: i64,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -135,6 +139,20 @@ pub(super) async fn note(
     now_ms: i64,
 ) -> anyhow::Result<()> {
     note_risk(connection, action, subject, change, Risk::Normal, now_ms).await
+}
+
+/// As [`note`], of what was done in transactions of its own.
+pub(super) async fn note_done(
+    database: &Database,
+    action: &str,
+    subject: &str,
+    change: serde_json::Value,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    let mut transaction = database.begin_write().await?;
+    note(&mut transaction, action, subject, change, now_ms).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// Records what a command did, and how far the owner should know.

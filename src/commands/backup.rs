@@ -8,7 +8,7 @@ use schemas::table::Storage;
 use super::audit::note_risk;
 use crate::backup;
 use crate::options::{Data, now_ms};
-use crate::output::{Cell, Format, Listing, byte_count, bytes, number, text};
+use crate::output::{Cell, Format, Listing, byte_count, bytes, count, number, text};
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -30,8 +30,8 @@ pub(crate) struct Args {
 /// Where backups are.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Place {
-    /// s3://bucket/prefix or a folder [default: url of the [backup] section]
-    #[arg(long, value_name = "PLACE")]
+    /// Where the backups are: s3://bucket/prefix or a folder [default: url of the [backup] section]
+    #[arg(long, alias = "from", value_name = "PLACE")]
     to: Option<String>,
 }
 
@@ -39,6 +39,7 @@ pub(crate) struct Place {
 enum Command {
     /// List the backups
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -72,7 +73,9 @@ impl Place {
     fn open(&self, data: &Data) -> anyhow::Result<Storage> {
         let config = data.read_config()?.backup;
         let to = self.to.as_ref().or(config.url.as_ref());
-        let to = to.context("where to? Name it with --to, or set url in the [backup] section of the configuration")?;
+        let to = to.context(
+            "no place of backups is given: name it with --to PLACE, or set url in the [backup] section of the configuration",
+        )?;
         backup::open_place(to, &config)
     }
 }
@@ -90,7 +93,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = schemas::clock::machine_now_ms();
             let keep = usize::try_from(keep)?;
             let (backups, files) = tokio::task::spawn_blocking(move || backup::prune(&place, keep, now_ms)).await??;
-            say!("{backups} backups removed, with {files} files of tables");
+            say!(
+                "{} removed, with {} of tables",
+                count(backups, "backup"),
+                count(files, "file")
+            );
             Ok(())
         }
     }
@@ -127,8 +134,8 @@ async fn write(args: &Args) -> anyhow::Result<()> {
         say!("  tables    left out");
     } else {
         say!(
-            "  tables    {} files, {}; {} of them new, {}",
-            made.table_files().count(),
+            "  tables    {}, {}; {} of them new, {}",
+            count(made.table_files().count(), "file"),
             byte_count(made.table_bytes()),
             done.copied_files,
             byte_count(done.copied_bytes)
@@ -190,14 +197,14 @@ fn verify(place: &Storage, name: Option<&str>) -> anyhow::Result<()> {
         bail!("there is no backup in {}", place.url());
     }
     say!(
-        "{} backups, {} files, {}: {} problems",
-        found.backups,
-        found.files,
+        "{}, {}, {}: {}",
+        count(found.backups, "backup"),
+        count(found.files, "file"),
         byte_count(found.bytes),
-        found.problems.len()
+        count(found.problems.len(), "problem")
     );
     match found.problems.len() {
         0 => Ok(()),
-        problems => bail!("{problems} problems: what they name cannot be restored"),
+        problems => bail!("{}: what is named above cannot be restored", count(problems, "problem")),
     }
 }

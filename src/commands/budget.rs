@@ -27,6 +27,7 @@ pub(crate) struct Args {
 enum Command {
     /// List the budgets that are set
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -36,6 +37,7 @@ enum Command {
     Show {
         /// Whose (cus_N)
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]

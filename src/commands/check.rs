@@ -8,8 +8,8 @@ use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 use schemas::window::{HOUR_MS, instant_text};
 
-use crate::options::{Data, now_ms, open_current};
-use crate::output::{Format, Listing, at, bytes, number, ppm, shown, text};
+use crate::options::{Data, check_order, now_ms, open_current};
+use crate::output::{Format, Listing, at, bytes, count, number, ppm, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -25,12 +25,13 @@ enum Command {
     /// over the time for which the counter could be followed. The bound is the sampling error of 99 of 100 hours; a
     /// difference beyond it and the tolerance (metering.truth_tolerance_percent) is a finding. See docs/metering.md.
     Truth {
-        /// First instant (RFC 3339) [default: 24 hours before the end]
-        #[arg(long)]
+        /// First instant (RFC 3339, or a day) [default: 24 hours before the end]
+        #[arg(long, value_parser = crate::options::instant)]
         from: Option<Timestamp>,
-        /// First instant after the range (RFC 3339); hours that are not over are left out [default: now]
-        #[arg(long)]
+        /// First instant after the range (RFC 3339, or a day); hours that are not over are left out [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         to: Option<Timestamp>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -44,13 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let now_ms = now_ms(&database).await?;
     let to_ms = to.map_or(now_ms, Timestamp::as_millisecond);
     let from_ms = from.map_or(to_ms - truth::LOOKBACK_MS, Timestamp::as_millisecond);
-    if from_ms >= to_ms {
-        bail!(
-            "--from {} must lie before --to {}",
-            instant_text(from_ms),
-            instant_text(to_ms)
-        );
-    }
+    check_order(from_ms, to_ms)?;
     let longest_ms = truth::HOURS_MAX as i64 * HOUR_MS;
     if to_ms.saturating_sub(from_ms) > longest_ms {
         bail!(
@@ -64,8 +59,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let pass = analytics.judge_truth(&settings, from_ms, to_ms, now_ms).await?;
     if pass.interfaces_skipped > 0 {
         tell!(
-            "warning: {} interfaces were left out: {} are compared in an hour",
-            pass.interfaces_skipped,
+            "warning: {} left out: {} are compared in an hour",
+            count(pass.interfaces_skipped, "interface"),
             truth::INTERFACES_MAX
         );
     }
@@ -82,21 +77,21 @@ fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow:
     let mut listing = Listing::new([
         text("hour"),
         text("exporter"),
-        text("exporter_address"),
+        text("exporter_address").only_data(),
         text("interface"),
-        number("if_index"),
+        number("if_index").only_data(),
         text("direction"),
-        number("covered_seconds"),
+        number("covered_seconds").only_data(),
         bytes("counter_bytes"),
-        bytes("metered_bytes"),
-        bytes("bytes_scaled"),
-        number("samples"),
-        number("sampling_rate"),
+        bytes("metered_bytes").or("-"),
+        bytes("bytes_scaled").only_data(),
+        number("samples").only_data(),
+        number("sampling_rate").only_data(),
         ppm("ratio_ppm").or("-"),
         ppm("bound_ppm").or("-"),
         text("verdict"),
-        text("guess"),
-        text("finding"),
+        text("guess").only_data(),
+        text("finding").only_data(),
     ]);
     for row in rows {
         let (exporter, interface) = (
@@ -106,11 +101,19 @@ fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow:
         let finding = row
             .is_finding()
             .then(|| finding_text(row.ratio_ppm, &exporter, &interface, row.guess));
-        let verdict = match format {
-            Format::Table => verdict_words(row.verdict),
-            Format::Json | Format::Csv => row.verdict.name(),
+        let is_table = format == Format::Table;
+        let verdict = match (is_table, row.guess) {
+            (true, Some(guess)) if row.is_finding() => {
+                format!("{}: {}", verdict_words(row.verdict), guess.question())
+            }
+            (true, _) => verdict_words(row.verdict).to_owned(),
+            (false, _) => row.verdict.name().to_owned(),
         };
-        let has_ratio = row.has_ratio() || format != Format::Table;
+        let has_ratio = row.has_ratio() || !is_table;
+        let bound = match is_table {
+            true => shown(format!("± {} %", percent_text(row.bound_ppm))),
+            false => row.bound_ppm.into(),
+        };
         listing.row([
             at(row.hour_start_ms),
             exporter.into(),
@@ -120,12 +123,12 @@ fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow:
             row.direction.name().into(),
             (row.covered_ms / 1000).into(),
             row.counter_bytes.into(),
-            row.metered_bytes.into(),
+            Some(row.metered_bytes).filter(|_| has_ratio).into(),
             row.bytes_scaled.into(),
             row.samples.into(),
             row.sampling_rate.into(),
             Some(row.ratio_ppm).filter(|_| has_ratio).into(),
-            Some(row.bound_ppm).filter(|_| has_ratio).into(),
+            Some(bound).filter(|_| has_ratio).into(),
             verdict.into(),
             row.guess.map(Guess::question).into(),
             finding.into(),

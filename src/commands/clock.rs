@@ -6,8 +6,9 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::clock;
 use schemas::window::instant_text;
+use serde_json::json;
 
-use super::audit::COMMAND_LINE;
+use super::audit::{COMMAND_LINE, note_done};
 use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
@@ -30,7 +31,8 @@ enum Command {
     },
     /// Set a test clock forward; a process that serves this database follows within a second
     Set {
-        /// The new time (RFC 3339), such as 2026-02-28T00:00:00Z
+        /// The new time (RFC 3339, or a day), such as 2026-02-28T00:00:00Z
+        #[arg(value_parser = crate::options::instant)]
         to: Timestamp,
         #[command(flatten)]
         data: Data,
@@ -64,7 +66,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     "this database goes by the system's clock: a test clock is begun with `ezscale serve --clock` on an empty one"
                 );
             }
+            let before_ms = now_ms(&database).await?;
             clock::store(&database, to).await?;
+            let to_ms = to.as_millisecond();
+            let change = json!({"before": instant_text(before_ms), "after": instant_text(to_ms)});
+            note_done(&database, "clock.set", "clock", change, to_ms).await?;
             say!("{to}");
         }
     }

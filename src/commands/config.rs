@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use crate::config::{Config, EXAMPLE};
 use crate::options::Data;
+use crate::output::count;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -21,10 +22,16 @@ enum Command {
     /// Check a file and say what is wrong with it and where
     Check {
         /// The file to check
-        file: PathBuf,
+        #[arg(required_unless_present = "config")]
+        file: Option<PathBuf>,
+        /// The file to check, as every other command names it
+        #[arg(long, env = "EZSCALE_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print the configuration in force, flags and environment applied
     Show {
+        /// Configuration file, as `config check` takes it [default: that of --config]
+        file: Option<PathBuf>,
         #[command(flatten)]
         data: Data,
     },
@@ -33,12 +40,13 @@ enum Command {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Example => say_part!("{EXAMPLE}"),
-        Command::Check { file } => {
+        Command::Check { file, config } => {
+            let file = file.or(config).context("name the file to check")?;
             let config = Config::read(&file)?;
             say!(
-                "{}: ok, {} exporters configured",
+                "{}: ok, {} configured",
                 file.display(),
-                config.exporters.len()
+                count(config.exporters.len(), "exporter")
             );
             let more = config.correcting().into_iter().chain(config.collection.words());
             let more = more.chain(config.retention.records.words());
@@ -49,7 +57,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 bail!("{}: {refusal}", file.display());
             }
         }
-        Command::Show { data } => say_part!("{}", toml::to_string(&data.read_config()?)?),
+        Command::Show { file, mut data } => {
+            data.config = file.or(data.config);
+            say_part!("{}", toml::to_string(&data.read_config()?)?);
+        }
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ enum Command {
     Add(Add),
     /// List coupons
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -34,6 +35,7 @@ enum Command {
     Show {
         /// The coupon (cpn_N)
         coupon: CouponId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -50,6 +52,7 @@ enum Command {
 
 #[derive(clap::Args, Debug)]
 struct Add {
+    /// What customers type: letters, digits, hyphens and underscores
     code: String,
     /// Percent off the base price
     #[arg(long, conflicts_with = "amount", required_unless_present = "amount")]
@@ -58,7 +61,7 @@ struct Add {
     #[arg(long)]
     amount: Option<Decimal>,
     /// Of the amount
-    #[arg(long, default_value = "USD")]
+    #[arg(long, default_value = "USD", value_parser = crate::options::currency)]
     currency: Currency,
     /// Months that it lasts, whatever the cycle, from the first charged day on [default: no end]
     #[arg(long, alias = "cycles")]
@@ -72,8 +75,8 @@ struct Add {
     /// How often one customer can redeem it; 0 for any number of times
     #[arg(long, default_value_t = 1)]
     per_customer: i64,
-    /// Expiry (RFC 3339): from then on it cannot be redeemed
-    #[arg(long)]
+    /// Expiry (RFC 3339, or a day): from then on it cannot be redeemed
+    #[arg(long, value_parser = crate::options::instant)]
     expires: Option<Timestamp>,
     #[command(flatten)]
     data: Data,

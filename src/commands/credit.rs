@@ -12,7 +12,7 @@ use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
 use crate::options::{Data, now_ms};
-use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -24,6 +24,7 @@ pub(crate) struct Args {
 enum Command {
     /// List the customers that have credit, owe some, or have an automatic top-up
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -33,6 +34,7 @@ enum Command {
     Show {
         /// Whose (cus_N)
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -201,10 +203,11 @@ fn print_top_up(top_up: Option<&TopUp>) {
     let state = match (top_up.is_enabled, top_up.declines) {
         (true, 0) => String::new(),
         (true, declines) => format!(
-            ", declined {declines} times, not charged before {}",
+            ", {}, not charged before {}",
+            count(declines, "decline"),
             instant_text(top_up.not_before_ms)
         ),
-        (false, declines) if declines >= top_up::MAX_DECLINES => format!(", off after {declines} declines"),
+        (false, declines) if declines >= top_up::MAX_DECLINES => format!(", off after {}", count(declines, "decline")),
         (false, _) => ", off".to_owned(),
     };
     say!("top-up     {} below {}{state}", top_up.amount, top_up.threshold);

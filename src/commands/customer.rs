@@ -21,8 +21,10 @@ pub(crate) struct Args {
 enum Command {
     /// Add a customer and print its id
     Add {
+        /// Name of the company or person, as invoices print it
         #[arg(long)]
         name: String,
+        /// Address that invoices and notices go to
         #[arg(long)]
         email: String,
         /// Currency of the invoices (ISO 4217)
@@ -44,6 +46,7 @@ enum Command {
     Email {
         /// The customer (cus_N)
         customer: CustomerId,
+        /// Address that invoices and notices go to
         email: String,
         #[command(flatten)]
         data: Data,
@@ -78,6 +81,7 @@ enum Command {
     VatChecks {
         /// The customer (cus_N)
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -85,6 +89,7 @@ enum Command {
     },
     /// List customers
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -94,6 +99,7 @@ enum Command {
     Show {
         /// The customer (cus_N)
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -107,10 +113,13 @@ struct ProfileFields {
     /// Who invoices the customer (ent_N)
     #[arg(long)]
     entity: Option<EntityId>,
+    /// Street and number
     #[arg(long)]
     street: Option<String>,
+    /// Postal code
     #[arg(long)]
     postal_code: Option<String>,
+    /// City
     #[arg(long)]
     city: Option<String>,
     /// State or province, as tax rates name it
@@ -174,6 +183,8 @@ async fn check_vat(customer: CustomerId, data: &Data) -> anyhow::Result<()> {
     let register = register.context("VIES is not switched on: set enabled = true under [vies] in the configuration")?;
     let check = vat::ask(&database, register.as_ref(), customer, now_ms).await?;
     let check = check.with_context(|| format!("{customer} has no VAT number of a member state of the Union"))?;
+    let change = serde_json::json!({"after": {"vat_id": check.vat_id, "answer": check.answer.name()}});
+    super::audit::note_done(&database, "customer.vat_check", &customer.to_string(), change, now_ms).await?;
     let said = [&check.detail, &check.name, &check.consultation].map(String::as_str);
     let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
     say!("{}: {} {}", check.vat_id, check.answer.name(), said.join(", "));
@@ -315,11 +326,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let mut transaction = database.begin_write().await?;
             let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
+            let change = serde_json::json!({"after": {
+                "name": customer.name, "email": customer.email, "currency": customer.currency.code(),
+                "time_zone": customer.time_zone_name(), "country": customer.country,
+                "agreed_tax_percent": customer.tax_rate.value().to_string(),
+            }});
+            let subject = customer.id.to_string();
+            super::audit::note(&mut transaction, "customer.create", &subject, change, now_ms).await?;
             transaction.commit().await?;
             say!("{}", customer.id);
         }
         Command::Email { customer, email, data } => {
-            let (_, database) = data.open_database().await?;
+            let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
             let before = inventory::customer(&mut *transaction, customer).await?.email;
@@ -336,6 +354,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .await?;
             transaction.commit().await?;
             match request {
+                Request::Mailed if config.mail.smtp_url.is_none() => say!(
+                    "{after}: not verified, and no mail is sent: set mail.smtp_url, then the customer can ask for a link"
+                ),
                 Request::Mailed => say!("{after}: a link to verify it is on its way"),
                 Request::Verified => say!("{after}: verified"),
                 // Staff are told whose it is, by an error.

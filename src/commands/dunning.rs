@@ -27,6 +27,7 @@ enum Command {
         /// Only those with no automatic step left: write off, terminate or wait
         #[arg(long)]
         exhausted: bool,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -36,6 +37,7 @@ enum Command {
     Show {
         /// The invoice (inv_N)
         invoice: InvoiceId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]

@@ -17,6 +17,7 @@ pub(crate) struct Args {
 enum Command {
     /// List entities
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -27,6 +28,7 @@ enum Command {
         /// The entity (ent_N)
         #[arg(default_value = "ent_1")]
         entity: EntityId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -54,12 +56,16 @@ enum Command {
 /// An empty text removes what was there.
 #[derive(clap::Args, Debug)]
 struct Profile {
+    /// Name of the company, as invoices print it
     #[arg(long)]
     name: Option<String>,
+    /// Street and number
     #[arg(long)]
     street: Option<String>,
+    /// Postal code
     #[arg(long)]
     postal_code: Option<String>,
+    /// City
     #[arg(long)]
     city: Option<String>,
     /// State or province
@@ -74,6 +80,7 @@ struct Profile {
     /// Number in a register of companies
     #[arg(long)]
     registration: Option<String>,
+    /// Address that customers write to
     #[arg(long)]
     email: Option<String>,
     /// How a bank transfer is made, as printed on invoices

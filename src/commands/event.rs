@@ -9,7 +9,7 @@ use schemas::ids::{CustomerId, EndpointId, EventId};
 use super::mail;
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
-use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, count, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -30,8 +30,10 @@ enum Command {
         /// Older than this event (evt_N)
         #[arg(long)]
         before: Option<EventId>,
+        /// How many to list at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=event::MAX_PAGE))]
         limit: i64,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -39,10 +41,12 @@ enum Command {
     },
     /// Show an event with its deliveries
     Show {
+        /// The event (evt_N)
         event: EventId,
         /// Print its mail instead
         #[arg(long, value_enum, conflicts_with = "format")]
         mail: Option<Form>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -71,6 +75,7 @@ enum Command {
     },
     /// Show or set the address that the owner is alerted at
     Owner {
+        /// The new address [default: show the one in force]
         email: Option<String>,
         #[command(flatten)]
         data: Data,
@@ -163,17 +168,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 event_type,
             };
             let mut transaction = database.begin_write().await?;
-            let count = event::replay(&mut transaction, replay, endpoint, Owner::Anybody, now_ms).await?;
+            let replayed = event::replay(&mut transaction, replay, endpoint, Owner::Anybody, now_ms).await?;
+            let change = serde_json::json!({"after": {"first": first, "last": last, "events": replayed,
+                "type": event_type.map(|kind| kind.name())}});
+            super::audit::note(&mut transaction, "event.replay", &endpoint.to_string(), change, now_ms).await?;
             transaction.commit().await?;
-            say!("{count} events are on their way to {endpoint}");
+            say!("on the way to {endpoint}: {}", count(replayed, "event"));
         }
         Command::Deliver { data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
+            if dispatched.events > 0 || delivered.sent > 0 || delivered.failed > 0 {
+                let change = serde_json::json!({"after": {"dispatched": dispatched.events, "delivered": delivered.sent,
+                    "failed": delivered.failed}});
+                super::audit::note_done(&database, "event.deliver", "outbox", change, now_ms).await?;
+            }
             say!(
-                "{} events dispatched; {} delivered, {} to retry, {} failed",
-                dispatched.events,
+                "{} dispatched; {} delivered, {} to retry, {} failed",
+                count(dispatched.events, "event"),
                 delivered.sent,
                 delivered.postponed,
                 delivered.failed

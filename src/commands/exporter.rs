@@ -26,7 +26,7 @@ use super::audit::{COMMAND_LINE, note_risk};
 use crate::config::Config;
 use crate::jobs::apply_correction;
 use crate::options::{Data, load_assignments, load_metering, now_ms};
-use crate::output::{Cell, Format, Listing, Progress, ShowFormat, at, bytes, number, shown, text};
+use crate::output::{Cell, Format, Listing, Progress, ShowFormat, at, bytes, count, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -38,6 +38,7 @@ pub(crate) struct Args {
 enum Command {
     /// List exporters: those that were heard, and those that are configured
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -47,6 +48,7 @@ enum Command {
     Show {
         /// Its address as flows name it, or its configured name
         exporter: String,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -61,6 +63,7 @@ enum Command {
     Correct(Box<Correct>),
     /// List what was corrected, latest first
     Corrections {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -72,11 +75,11 @@ enum Command {
 struct Correct {
     /// Address of the exporter as flows name it, or its configured name
     exporter: String,
-    /// Flows that ended from this instant on (RFC 3339)
-    #[arg(long)]
+    /// Flows that ended from this instant on (RFC 3339, or a day)
+    #[arg(long, value_parser = crate::options::instant)]
     from: Timestamp,
-    /// Flows that ended before this instant (RFC 3339)
-    #[arg(long)]
+    /// Flows that ended before this instant (RFC 3339, or a day)
+    #[arg(long, value_parser = crate::options::instant)]
     to: Timestamp,
     /// One packet in so many was sampled: 1000, or 3/2; flows of unknown rate get it too
     #[arg(long, value_name = "RATE")]
@@ -264,11 +267,11 @@ async fn apply(config: &Config, database: &Database, analytics: &Analytics, row:
     progress.clear();
     let refresh = analytics.refresh_usage(|_| {}).await?;
     say!(
-        "{}: {} flows corrected in {} files, {} windows recomputed.",
+        "{}: {} corrected in {}, {} recomputed.",
         row.id,
-        summary.flows_changed,
-        summary.files_rewritten,
-        refresh.windows_recomputed
+        count(summary.flows_changed, "flow"),
+        count(summary.files_rewritten, "file"),
+        count(refresh.windows_recomputed, "window")
     );
     say!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
     Ok(())
@@ -342,7 +345,7 @@ async fn print_effect(effect: &CorrectionEffect, database: &Database) -> anyhow:
     listing.print(Format::Table, "no service's volume changes")?;
     let summary = effect.summary;
     say!(
-        "{} of {} flows change; {} had no known sampling rate, {} have none now.",
+        "flows that change: {} of {}; without a known sampling rate: {} before, {} now.",
         summary.flows_changed,
         summary.flows_judged,
         effect.unknown_rate_before,

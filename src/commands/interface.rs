@@ -27,6 +27,7 @@ enum Command {
         /// Of this exporter: its address, or its configured name [default: all]
         #[arg(long)]
         exporter: Option<String>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -38,6 +39,7 @@ enum Command {
         exporter: String,
         /// SNMP index of the interface
         index: u32,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]

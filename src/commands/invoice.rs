@@ -20,7 +20,7 @@ use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
 use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current};
-use crate::output::{Cell, Format, Listing, Progress, Record, ShowFormat, at, money, number, shown, text};
+use crate::output::{Cell, Format, Listing, Progress, Record, ShowFormat, at, count, money, number, shown, text};
 
 /// Invoices that closing lists one by one at most.
 const LISTED_MAX: usize = 100;
@@ -35,8 +35,10 @@ pub(crate) struct Args {
 enum Command {
     /// Show what a customer's invoices would say now; nothing is stored
     Preview {
+        /// Of this customer (cus_N)
         #[arg(long)]
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -54,6 +56,7 @@ enum Command {
     Show {
         /// Its id (inv_N) or number (INV-2026-000001)
         invoice: String,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -61,8 +64,10 @@ enum Command {
     },
     /// List invoices
     List {
+        /// Of this customer (cus_N)
         #[arg(long)]
         customer: Option<CustomerId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -70,6 +75,7 @@ enum Command {
     },
     /// List due usage that needs a confirmation, because too little of it was measured
     Unmeasured {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -126,7 +132,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let confirmed =
                 invoice::confirm_unmeasured(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            say!("{confirmed} periods of {customer} are finalised by the next close");
+            say!(
+                "finalised by the next close: {} of {customer}",
+                count(confirmed, "period")
+            );
         }
         Command::Check { invoice, all: _, data } => check(invoice.as_deref(), &data).await?,
     }
@@ -181,6 +190,12 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
             closing
         }
     };
+    if !closing.invoices.is_empty() {
+        let subject = customer.map_or("all customers".to_owned(), |customer| customer.to_string());
+        let change = serde_json::json!({"after": {"invoices": closing.invoices.len(),
+            "first": closing.invoices.iter().min(), "last": closing.invoices.iter().max()}});
+        super::audit::note_done(&database, "invoice.close", &subject, change, now_ms).await?;
+    }
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
         if let Some(unsettled) = &open.unsettled {
@@ -198,7 +213,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
         tell!("{customer}: {:#}", anyhow::Error::from(error));
     }
     if failed > 0 {
-        bail!("{failed} customers could not be closed");
+        bail!("{} could not be closed", count(failed, "customer"));
     }
     Ok(())
 }
@@ -294,9 +309,9 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     }
     progress.clear();
     say!(
-        "{} invoices, {} usage lines recomputed from flows: {equal} equal, {} differ",
-        invoices.len(),
-        equal as usize + differ.len(),
+        "{}, {} recomputed from flows: {equal} equal, {} different",
+        count(invoices.len(), "invoice"),
+        count(equal as usize + differ.len(), "usage line"),
         differ.len()
     );
     for line in &differ {
@@ -304,8 +319,8 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     }
     if !differ.is_empty() {
         bail!(
-            "{} lines differ: late flows are adjusted on the next invoice",
-            differ.len()
+            "{} differing from flows: what arrived late is adjusted on the next invoice",
+            count(differ.len(), "line")
         );
     }
     Ok(())

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, TransactionId};
 
 use crate::options::{Data, now_ms};
-use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -21,6 +21,7 @@ pub(crate) struct Args {
 enum Command {
     /// Every account with its balance; debits equal credits in each currency
     Balance {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -32,6 +33,7 @@ enum Command {
         /// [default: now]
         #[arg(long, value_name = "DAY")]
         at: Option<Date>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -51,6 +53,7 @@ enum Command {
         /// Transactions at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=ledger::MAX_PAGE))]
         limit: i64,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -60,6 +63,7 @@ enum Command {
     Show {
         /// The transaction (txn_N)
         transaction: TransactionId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -114,16 +118,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let report = ledger::check(&database).await?;
             say!(
-                "{} transactions, {} postings, {} invoices looked at",
-                report.transactions,
-                report.postings,
-                report.invoices
+                "{}, {}, {} looked at",
+                count(report.transactions, "transaction"),
+                count(report.postings, "posting"),
+                count(report.invoices, "invoice")
             );
             for violation in &report.violations {
                 say!("{}: {}", violation.invariant, violation.what);
             }
             if !report.is_clean() {
-                bail!("{} violations", report.violations.len());
+                bail!("{}", count(report.violations.len(), "violation"));
             }
             say!("no violations");
             Ok(())

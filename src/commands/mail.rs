@@ -21,13 +21,16 @@ enum Command {
         /// To this address only
         #[arg(long)]
         to: Option<String>,
+        /// Only mails in this state
         #[arg(long, value_enum)]
         status: Option<MailStatus>,
         /// Older than this one (dlv_N)
         #[arg(long)]
         before: Option<DeliveryId>,
+        /// How many to list at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=event::MAX_PAGE))]
         limit: i64,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -37,6 +40,7 @@ enum Command {
     Show {
         /// The mail (dlv_N)
         mail: DeliveryId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]

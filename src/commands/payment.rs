@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, bail};
 use billing::payment::method;
-use billing::payment::{self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Transfer};
+use billing::payment::{
+    self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Reconciled, Transfer,
+};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -16,7 +18,7 @@ use sqlx::Row as _;
 
 use super::audit::{self, COMMAND_LINE};
 use crate::options::{Data, billing_now_ms, now_ms};
-use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -31,8 +33,10 @@ enum Command {
         /// Of this customer (cus_N) only
         #[arg(long)]
         customer: Option<CustomerId>,
+        /// How many to list at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=500))]
         limit: i64,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -42,6 +46,7 @@ enum Command {
     Show {
         /// The payment (pay_N)
         payment: PaymentId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -51,6 +56,7 @@ enum Command {
     Methods {
         /// The customer (cus_N)
         customer: CustomerId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -94,6 +100,7 @@ enum Command {
         /// The day on which the bank had it, such as 2026-11-30 [default: today]
         #[arg(long, value_name = "DAY")]
         value_date: Option<Date>,
+        /// A note on the payment, for finance
         #[arg(long, default_value = "")]
         note: String,
         #[command(flatten)]
@@ -114,8 +121,8 @@ enum Command {
     Refund(super::refund::Args),
     /// Look up every payment and refund with an unknown outcome at its gateway
     Reconcile {
-        /// As if it were this instant (RFC 3339) [default: now]
-        #[arg(long)]
+        /// As if it were this instant (RFC 3339, or a day) [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         at: Option<Timestamp>,
         #[command(flatten)]
         data: Data,
@@ -171,6 +178,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (customer, _) = owner(&database, invoice).await?;
             let gateways = config.gateways(&database).await?;
             let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
+            let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
+                "state": payment.state.to_string()}});
+            audit::note_done(&database, "payment.charge", &invoice.to_string(), change, now_ms).await?;
             print_state(&payment);
         }
         Command::TopUp {
@@ -185,6 +195,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let amount = Money::exact_from_major(amount, currency).context("--amount")?;
             let gateways = config.gateways(&database).await?;
             let payment = charge(&database, &gateways, customer, None, Some(amount), method, now_ms).await?;
+            let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
+                "state": payment.state.to_string()}});
+            audit::note_done(&database, "payment.top_up", &customer.to_string(), change, now_ms).await?;
             print_state(&payment);
         }
         Command::Record {
@@ -251,15 +264,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let gateways = config.gateways(&database).await?;
-            let now_ms = at.map_or(now_ms, Timestamp::as_millisecond);
-            let done = payment::reconcile(&database, &gateways, now_ms).await?;
+            let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
+            let done = payment::reconcile(&database, &gateways, at_ms).await?;
+            if done != Reconciled::default() {
+                let change = json!({"after": {"looked_up": done.looked_for, "settled": done.settled,
+                    "retried": done.asked_again, "errors": done.errors, "events": done.events}});
+                audit::note_done(&database, "payment.reconcile", "payments", change, now_ms).await?;
+            }
             say!(
-                "{} looked up, {} settled, {} retried, {} errors, {} events",
+                "{} looked up, {} settled, {} retried, {}, {}",
                 done.looked_for,
                 done.settled,
                 done.asked_again,
-                done.errors,
-                done.events
+                count(done.errors, "error"),
+                count(done.events, "event")
             );
         }
     }

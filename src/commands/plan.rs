@@ -31,6 +31,7 @@ enum Command {
     Add(Add),
     /// List plans and prices
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -40,6 +41,7 @@ enum Command {
     Show {
         /// The plan (pln_N)
         plan: PlanId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -74,6 +76,7 @@ struct Edit {
     /// Set a specification, or remove it with an empty value: vcpu=8, gpu=; repeatable
     #[arg(long = "spec", value_name = "NAME=VALUE", value_parser = spec)]
     specs: Vec<(String, String)>,
+    /// What the plan page says of the plan
     #[arg(long)]
     description: Option<String>,
     /// What the plan page says of it
@@ -89,8 +92,8 @@ struct PriceArgs {
     plan: PlanId,
     #[command(flatten)]
     terms: PriceTerms,
-    /// From when on (RFC 3339), today or later where there is such a price already [default: now]
-    #[arg(long)]
+    /// From when on (RFC 3339, or a day), today or later where there is such a price already [default: now]
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
     #[command(flatten)]
     data: Data,
@@ -102,7 +105,8 @@ struct PriceTerms {
     /// Base price per cycle, such as 19.99; with --all-cycles per month
     #[arg(long)]
     price: Option<Decimal>,
-    #[arg(long, default_value = "USD")]
+    /// Currency of the price (ISO 4217)
+    #[arg(long, default_value = "USD", value_parser = crate::options::currency)]
     currency: Currency,
     /// Months in a cycle
     #[arg(long, default_value_t = 1)]
@@ -126,6 +130,7 @@ struct Add {
             "trial_days", "trial_each_time", "badge", "addon", "private", "free", "semi_annual_discount"]
     )]
     preset: Option<Preset>,
+    /// Name of the plan, as customers see it
     #[arg(long, required_unless_present = "preset")]
     name: Option<String>,
     /// Kind of service the plan is for
@@ -148,12 +153,13 @@ struct Add {
     commit_mbps: Option<Decimal>,
     #[command(flatten)]
     terms: PriceTerms,
-    /// From when on the prices hold (RFC 3339); in the past, for subscriptions that run already [default: now]
-    #[arg(long)]
+    /// From when on the prices hold (RFC 3339, or a day); in the past, for subscriptions that run already [default: now]
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
     /// Charge the base price at the end of each cycle, not at its start
     #[arg(long)]
     in_arrears: bool,
+    /// What the plan page says of the plan
     #[arg(long, default_value = "")]
     description: String,
     /// What a service has by it; repeatable. Known: vcpu, ram_gib, disk_gb, disk_type, port_mbps, and transfer in words
@@ -463,6 +469,7 @@ async fn show(plan: PlanId, format: ShowFormat, data: &Data) -> anyhow::Result<(
         ),
     };
     let label = plan.label();
+    let listed = price::listing(&plan, &prices, format == ShowFormat::Table);
     Record::new()
         .field(text("id"), shown(plan.id))
         .field(text("name"), label)
@@ -486,6 +493,6 @@ async fn show(plan: PlanId, format: ShowFormat, data: &Data) -> anyhow::Result<(
         )
         .field(text("created_at"), at(plan.created_at_ms))
         .field(text("archived_at"), plan.archived_at_ms.map(at))
-        .list("prices", price::listing(&prices))
+        .list("prices", listed)
         .print(format)
 }

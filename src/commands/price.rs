@@ -1,6 +1,7 @@
 //! `ezscale price`: what plans cost, in every version.
 
-use billing::catalog::{self, Price};
+use billing::catalog::{self, Plan, Price, Terms};
+use billing::price::UsagePrice;
 use clap::Subcommand;
 use schemas::ids::{PlanId, PriceId};
 
@@ -20,6 +21,7 @@ enum Command {
         /// Of this plan (pln_N) [default: all]
         #[arg(long)]
         plan: Option<PlanId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -29,6 +31,7 @@ enum Command {
     Show {
         /// The price (prc_N)
         price: PriceId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -49,7 +52,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 .field(text("plan_name"), plan.label())
                 .field(number("cycle_months"), price.cycle_months)
                 .field(money("base"), price.base)
-                .field(text("usage_rate"), price.usage.to_string())
+                .field(
+                    text("usage_rate"),
+                    usage_rate(&plan, &price, format == ShowFormat::Table),
+                )
                 .field(text("valid_from"), at(price.valid_from_ms))
                 .print(format)
         }
@@ -104,25 +110,38 @@ pub(super) async fn list(only: Option<PlanId>, format: Format, data: &Data) -> a
         }
         for price in &prices {
             let [id, name, kind, model, archived] = head();
-            let [price, months, base, usage, from] = cells(price);
+            let [price, months, base, usage, from] = cells(&plan, price, format == Format::Table);
             listing.row([id, name, kind, model, archived, price, months, base, usage, from]);
         }
     }
     listing.print(format, "no plans: add one with `ezscale plan add`")
 }
 
-fn cells(price: &Price) -> [Cell; 5] {
+/// What usage costs; tables say in which unit.
+fn usage_rate(plan: &Plan, price: &Price, is_table: bool) -> String {
+    let unit = match &plan.terms {
+        Terms::Transfer { unit, .. } if is_table => unit.name(),
+        Terms::Percentile { .. } if is_table => "Mbit/s",
+        _ => return price.usage.to_string(),
+    };
+    match price.usage {
+        UsagePrice::PerUnit { rate } => format!("{} per {unit}", rate.normalize()),
+        _ => format!("{}, in {unit}", price.usage),
+    }
+}
+
+fn cells(plan: &Plan, price: &Price, is_table: bool) -> [Cell; 5] {
     [
         shown(price.id),
         price.cycle_months.into(),
         price.base.into(),
-        shown(&price.usage),
+        usage_rate(plan, price, is_table).into(),
         at(price.valid_from_ms),
     ]
 }
 
 /// The prices of one plan.
-pub(super) fn listing(prices: &[Price]) -> Listing<5> {
+pub(super) fn listing(plan: &Plan, prices: &[Price], is_table: bool) -> Listing<5> {
     let mut listing = Listing::new([
         text("id"),
         number("cycle_months"),
@@ -131,7 +150,7 @@ pub(super) fn listing(prices: &[Price]) -> Listing<5> {
         text("valid_from"),
     ]);
     for price in prices {
-        listing.row(cells(price));
+        listing.row(cells(plan, price, is_table));
     }
     listing
 }

@@ -1,6 +1,8 @@
 //! `ezscale query`: SQL over the stored tables.
 
-use analytics::output;
+use analytics::{AnalyticsError, output};
+use anyhow::anyhow;
+use schemas::table::Table;
 
 use crate::options::{Data, open_current};
 use crate::output::{Format, print};
@@ -24,10 +26,27 @@ pub(crate) struct Args {
     data: Data,
 }
 
+/// What is wrong with a question, and where a table was asked for that is none, which there are.
+fn in_words(error: AnalyticsError, tables: &[Table]) -> anyhow::Error {
+    let Some(problem) = error.of_question() else {
+        return error.into();
+    };
+    if !(problem.contains("table '") && problem.contains("not found")) {
+        return anyhow!("run query: {problem}");
+    }
+    let names: Vec<&str> = tables.iter().map(|table| table.def().name).collect();
+    anyhow!("run query: {problem}; the tables are {}", names.join(", "))
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.data.config_with_tables()?;
     let analytics = open_current(&config).await?;
-    let batches = analytics.sql(&args.sql).await?;
+    let batches = analytics.sql(&args.sql).await;
+    let batches = batches.map_err(|error| in_words(error, analytics.tables()))?;
+    if args.format == Format::Table && batches.iter().all(|batch| batch.num_rows() == 0) {
+        tell!("the query found no rows");
+        return Ok(());
+    }
     print::stream(|mut out| {
         match args.format {
             Format::Table => output::to_table(&batches, &mut out)?,

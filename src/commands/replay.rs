@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use collector::counts::Counter;
 use collector::import::{Importer, PortFilter, import_name, replay_pcap};
 
-use crate::options::{Data, load_assignments, load_metering, open_current};
-use crate::output::{Format, Listing, Progress, number, text};
+use super::audit::note_done;
+use crate::options::{Data, load_assignments, load_metering, now_ms, open_current};
+use crate::output::{Format, Listing, Progress, count, number, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -27,6 +28,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let size_bytes = std::fs::metadata(&args.file)
         .map(|metadata| metadata.len())
         .unwrap_or(0);
+    let subject = args.file.display().to_string();
     let (packets, summary) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let progress = Progress::bytes("reading the capture", size_bytes);
         let name = format!("replay {}", import_name(&args.file)?);
@@ -43,11 +45,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     })
     .await??;
     open_current(&config).await?;
+    if summary.files > summary.files_known {
+        let now_ms = now_ms(&database).await?;
+        let change = serde_json::json!({"after": {"packets": packets.packets, "datagrams": packets.datagrams,
+            "files": summary.files - summary.files_known}});
+        note_done(&database, "flows.replay", &subject, change, now_ms).await?;
+    }
     say!(
-        "{} packets: {} flow datagrams, {} others",
-        packets.packets,
-        packets.datagrams,
-        packets.others
+        "{}: {}, {}",
+        count(packets.packets, "packet"),
+        count(packets.datagrams, "flow datagram"),
+        count(packets.others, "other")
     );
     let left_out = [
         ("fragments", packets.fragments),
@@ -55,8 +63,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ("of an unknown link type", packets.link_unknown),
         ("of a time after the year 9999", packets.time_unknown),
     ];
-    for (what, count) in left_out.into_iter().filter(|(_, count)| *count > 0) {
-        say!("{count} packets left out: {what}");
+    for (what, number) in left_out.into_iter().filter(|(_, number)| *number > 0) {
+        say!("{} left out: {what}", count(number, "packet"));
     }
     if summary.files > 0 && summary.files_known == summary.files {
         say!("this capture was stored before: nothing changed");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::backup::{self, Restore};
 use crate::options::Data;
-use crate::output::byte_count;
+use crate::output::{byte_count, count};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -40,9 +40,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let done = backup::restore(&asked).await?;
     let folder = config.data_dir.display();
     say!(
-        "restored backup {} into {folder}: the database and {} files of tables, {}",
+        "restored backup {} into {folder}: the database and {} of tables, {}",
         done.backup.name,
-        done.files,
+        count(done.files, "file"),
         byte_count(done.bytes)
     );
     say!("what to check next:");
@@ -53,9 +53,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     say!("  ezscale ledger check --data-dir {folder}");
     say!("  ezscale invoice check --all --data-dir {folder}");
     say!(
-        "  payments since {}: what gateways were asked for after that is unknown here; {} payments were under way",
+        "  payments since {}: what gateways were asked for after that is unknown here; under way then: {}",
         done.backup.created_at,
-        done.open_payments
+        count(done.open_payments, "payment")
     );
     match done.last_invoices.as_slice() {
         [] => say!("  the backup holds no invoices"),
@@ -65,8 +65,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ),
     }
     say!(
-        "  {} mails and requests wait, some of which may have been sent after the backup",
-        done.waiting_deliveries
+        "  to send: {} by mail or webhook, some of which may have been sent after the backup",
+        count(done.waiting_deliveries, "message")
     );
     say!(
         "  exporters: templates, sampling rates and sequence numbers are learned anew; what was sent since is missing"

@@ -9,7 +9,7 @@ use schemas::secret;
 
 use super::audit::note_risk;
 use crate::options::{Data, now_ms};
-use crate::output::{Format, Listing, number, shown, text};
+use crate::output::{Format, Listing, count, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -126,9 +126,9 @@ async fn rotate(data: &Data) -> anyhow::Result<()> {
         say!("a rotation that was interrupted is finished; run it again for another key");
     }
     say!(
-        "{} secrets are sealed under the new key {}; removed: {}",
-        done.values,
+        "sealed under the new key {}: {}; removed: {}",
         done.key,
+        count(done.values, "secret"),
         done.removed.join(", ")
     );
     say!(
@@ -144,7 +144,22 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     let database = Database::open(&config.database_url()).await?;
     let now_ms = now_ms(&database).await?;
     let mut transaction = database.begin_write().await?;
-    let done = secret::discard(&mut transaction, &file, now_ms, !yes).await?;
+    let recorded = secret::recorded_keys(&mut *transaction).await?;
+    let in_file = file.key_ids()?.unwrap_or_default();
+    let is_intact = !in_file.is_empty() && recorded.iter().all(|key| in_file.contains(key));
+    let lost = secret::discard(&mut transaction, &file, now_ms, true).await?;
+    if is_intact && lost.users.is_empty() && lost.endpoints.is_empty() {
+        transaction.rollback().await?;
+        say!(
+            "the key in {} opens every secret: nothing would be lost, there is nothing to discard",
+            file.path().display()
+        );
+        return Ok(());
+    }
+    let done = match yes {
+        true => secret::discard(&mut transaction, &file, now_ms, false).await?,
+        false => lost,
+    };
     for email in &done.users {
         say!("{email}: the second factor is turned off, and sessions end");
     }

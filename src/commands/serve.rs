@@ -32,9 +32,9 @@ pub(crate) struct Args {
     /// Address of the portal [default: 127.0.0.1:8080]
     #[arg(long, env = "EZSCALE_HTTP", value_name = "ADDR")]
     http: Option<SocketAddr>,
-    /// Go by a test clock that starts here (RFC 3339) and stands still until `ezscale clock set`: for rehearsals, on a
+    /// Go by a test clock that starts here (RFC 3339, or a day) and stands still until `ezscale clock set`: for rehearsals, on a
     /// database without books
-    #[arg(long, value_name = "INSTANT")]
+    #[arg(long, value_name = "INSTANT", value_parser = crate::options::instant)]
     clock: Option<Timestamp>,
 }
 

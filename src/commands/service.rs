@@ -2,7 +2,7 @@
 
 mod list;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -12,7 +12,10 @@ use schemas::address::Address;
 use schemas::assignment::Target;
 use schemas::ids::{AssignmentId, CustomerId, ServiceId};
 use schemas::inventory;
+use schemas::window::instant_text;
+use serde_json::json;
 
+use super::audit::note;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
@@ -26,6 +29,7 @@ pub(crate) struct Args {
 enum Command {
     /// Add a service, or those of a list, and print the ids
     Add {
+        /// Name of the service, such as its host name
         #[arg(long, required_unless_present = "file")]
         name: Option<String>,
         /// Who pays for it (cus_N)
@@ -48,6 +52,7 @@ enum Command {
         /// Of this customer (cus_N) [default: all]
         #[arg(long)]
         customer: Option<CustomerId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -57,6 +62,7 @@ enum Command {
     Show {
         /// The service (svc_N)
         service: ServiceId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -66,9 +72,10 @@ enum Command {
     Assign(Assign),
     /// End an assignment (asg_N, as `service list` shows it)
     Release {
+        /// The assignment (asg_N)
         assignment: AssignmentId,
-        /// When it ends (RFC 3339) [default: now]
-        #[arg(long)]
+        /// When it ends (RFC 3339, or a day) [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         at: Option<Timestamp>,
         #[command(flatten)]
         data: Data,
@@ -81,7 +88,7 @@ struct Assign {
     #[arg(required_unless_present = "file")]
     service: Option<ServiceId>,
     /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64
-    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"])]
+    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"], value_parser = crate::options::prefix)]
     prefix: Option<IpNet>,
     /// Exporter of the interface or VLAN
     #[arg(long)]
@@ -92,11 +99,11 @@ struct Assign {
     /// VLAN: on the interface, or on any interface of the exporter
     #[arg(long, requires = "exporter")]
     vlan: Option<u16>,
-    /// From when on (RFC 3339); in the past, stored flows are re-attributed [default: now]
-    #[arg(long)]
+    /// From when on (RFC 3339, or a day); in the past, stored flows are re-attributed [default: now]
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
-    /// Until when (RFC 3339) [default: for good]
-    #[arg(long)]
+    /// Until when (RFC 3339, or a day) [default: for good]
+    #[arg(long, value_parser = crate::options::instant)]
     to: Option<Timestamp>,
     /// Many at once, all or none: CSV with a header line and the columns service, prefix, exporter, interface, vlan,
     /// from, to; of which service and what it gets are needed
@@ -137,6 +144,8 @@ async fn assign(assign: Assign) -> anyhow::Result<()> {
         inventory::assign_all(&mut transaction, &list, now_ms)
             .await
             .with_context(|| format!("assign the {} lines of {}", list.len(), file.display()))?;
+        let change = json!({"after": {"file": file.display().to_string(), "assignments": list.len()}});
+        note(&mut transaction, "service.assign_list", "services", change, now_ms).await?;
         transaction.commit().await?;
         say!("{} assigned", list.len());
         return Ok(());
@@ -147,8 +156,32 @@ async fn assign(assign: Assign) -> anyhow::Result<()> {
     let row = inventory::assign(&mut transaction, service, target, from_ms, to_ms, now_ms)
         .await
         .with_context(|| format!("assign {target} to {service}"))?;
+    let change = json!({"after": {"assignment": row.id, "holds": row.target.to_string(),
+        "from": instant_text(row.valid_from_ms), "to": row.valid_to_ms.map(instant_text)}});
+    note(&mut transaction, "service.assign", &service.to_string(), change, now_ms).await?;
     transaction.commit().await?;
     say!("{}", row.id);
+    Ok(())
+}
+
+/// Records what was added: one entry for a service, one for a list.
+async fn note_added(
+    connection: &mut sqlx::AnyConnection,
+    file: Option<&Path>,
+    added: &[list::TypedService],
+    ids: &[ServiceId],
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        let change = json!({"after": {"file": file.display().to_string(), "services": ids.len(),
+            "first": ids.first(), "last": ids.last()}});
+        return note(connection, "service.create_list", "services", change, now_ms).await;
+    }
+    for (service, id) in added.iter().zip(ids) {
+        let change = json!({"after": {"name": service.name, "customer": service.customer, "type": service.service_type,
+            "site": service.site}});
+        note(&mut *connection, "service.create", &id.to_string(), change, now_ms).await?;
+    }
     Ok(())
 }
 
@@ -162,8 +195,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             file,
             data,
         } => {
-            let typed = match (file, name, customer) {
-                (Some(file), ..) => list::services(&file)?,
+            let typed = match (&file, name, customer) {
+                (Some(file), ..) => list::services(file)?,
                 (None, Some(name), Some(customer)) => vec![list::TypedService {
                     name,
                     customer,
@@ -180,6 +213,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 let created = inventory::create_service(&mut transaction, service.as_new(), now_ms).await;
                 ids.push(created.with_context(|| format!("add service {:?}", service.name))?.id);
             }
+            note_added(&mut transaction, file.as_deref(), &typed, &ids, now_ms).await?;
             transaction.commit().await?;
             for id in ids {
                 say!("{id}");
@@ -192,6 +226,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
             let mut transaction = database.begin_write().await?;
             inventory::end_assignment(&mut transaction, assignment, at_ms, now_ms).await?;
+            let change = json!({"after": {"to": instant_text(at_ms)}});
+            note(
+                &mut transaction,
+                "service.release",
+                &assignment.to_string(),
+                change,
+                now_ms,
+            )
+            .await?;
             transaction.commit().await?;
         }
         Command::List { customer, format, data } => list_all(customer, format, &data).await?,

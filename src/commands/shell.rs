@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use clap::Command;
 use clap_complete::Shell;
 
-use crate::output::print;
+use crate::output::{count, print};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Completions {
+    /// Shell to write the script for
     shell: Shell,
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn man(args: &Man, mut command: Command) -> anyhow::Result<()> {
     // Names the commands as they are called and lets each know what all of them take.
     command.build();
     let written = write_pages(&command, &args.to)?;
-    say!("{written} pages in {}", args.to.display());
+    say!("{} in {}", count(written, "page"), args.to.display());
     Ok(())
 }
 

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 
 use anyhow::bail;
-use clap::ValueEnum;
 use collector::simulate::encode::SimProtocol;
 use collector::simulate::send::{self, SimulateConfig};
 use serde_json::json;
 
-use crate::output::Progress;
+use crate::output::{Progress, ShowFormat, count};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Collector to send to
     #[arg(long, value_name = "ADDR")]
     to: SocketAddr,
+    /// Protocol of the datagrams
     #[arg(long, value_parser = clap::value_parser!(SimProtocol), value_name = "v5|v9|ipfix|sflow")]
     protocol: SimProtocol,
     /// Flow records (sFlow: samples) to send
@@ -36,14 +36,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     ipv6_percent: u8,
     /// Form of the sums printed at the end
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    #[arg(long, value_enum, default_value_t)]
+    format: ShowFormat,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -68,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let sums = send::run(&config, |sums| progress.set(sums.flows))?;
     progress.finish();
     match args.format {
-        Format::Json => say!(
+        ShowFormat::Json => say!(
             "{}",
             json!({
                 "protocol": args.protocol.name(),
@@ -79,13 +73,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 "sampled_bytes": sums.bytes_scaled,
             })
         ),
-        Format::Text => {
-            say!("sent {} flows in {} datagrams", sums.flows, sums.datagrams);
+        ShowFormat::Table => {
             say!(
-                "{} bytes, {} packets as exported; {} bytes after sampling",
-                sums.bytes,
-                sums.packets,
-                sums.bytes_scaled
+                "sent {} in {}",
+                count(sums.flows, "flow"),
+                count(sums.datagrams, "datagram")
+            );
+            say!(
+                "{}, {} as exported; {} after sampling",
+                count(sums.bytes, "byte"),
+                count(sums.packets, "packet"),
+                count(sums.bytes_scaled, "byte")
             );
         }
     }

@@ -15,15 +15,17 @@ use schemas::retention::RecordRetention;
 use schemas::tables::USAGE_5M;
 use schemas::window::HOUR_MS;
 
+use super::audit::note_done;
 use crate::config::Config;
 use crate::options::{Data, now_ms};
-use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, bytes, number, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, bytes, number, text};
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -34,6 +36,7 @@ pub(crate) struct Args {
 enum Command {
     /// List the stored tables with what they hold; so does `ezscale storage` alone
     List {
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -43,6 +46,7 @@ enum Command {
     Show {
         /// Its name, such as flows
         table: String,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -111,8 +115,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             analytics.refresh_usage(|_| {}).await?;
             let records = config.retention.records;
             let (_, database) = data.open_database().await?;
-            tokio::task::spawn_blocking(move || retain(&config, &analytics, dry_run)).await??;
-            retain_records(&database, &records, dry_run).await?;
+            let files = tokio::task::spawn_blocking(move || retain(&config, &analytics, dry_run)).await??;
+            let removed = retain_records(&database, &records, dry_run).await?;
+            if !dry_run && (files > 0 || removed > 0) {
+                let now_ms = now_ms(&database).await?;
+                let change = serde_json::json!({"after": {"files_removed": files, "records_removed": removed}});
+                note_done(&database, "storage.retain", "storage", change, now_ms).await?;
+            }
         }
     }
     Ok(())
@@ -182,8 +191,8 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
         number("files_merged"),
         number("files_written"),
         number("rows"),
-        number("bytes_before"),
-        number("bytes_after"),
+        bytes("bytes_before").titled("before"),
+        bytes("bytes_after").titled("after"),
     ]);
     // Once, so that every table is judged by the same hours.
     let now_ms = clock::machine_now_ms();
@@ -214,12 +223,14 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
     listing.print(Format::Table, "no tables")
 }
 
-/// The same of the database's records.
-async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bool) -> anyhow::Result<()> {
+/// The same of the database's records; answers to how many rows went, or would.
+async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bool) -> anyhow::Result<u64> {
     let now_ms = now_ms(database).await?;
-    let rows: Vec<(&str, Cell)> = if dry_run {
+    let rows: Vec<(&str, u64)> = if dry_run {
         let over = prune::preview(database, keep, now_ms).await?;
-        over.into_iter().map(|(kind, rows)| (kind, rows.into())).collect()
+        over.into_iter()
+            .map(|(kind, rows)| (kind, u64::try_from(rows).unwrap_or(0)))
+            .collect()
     } else {
         let mut removed: BTreeMap<&str, u64> = prune::KINDS.iter().map(|kind| (*kind, 0)).collect();
         loop {
@@ -231,17 +242,21 @@ async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bo
                 break;
             }
         }
-        removed.into_iter().map(|(kind, rows)| (kind, rows.into())).collect()
+        removed.into_iter().collect()
     };
     let mut listing = Listing::new([text("records"), number(if dry_run { "to_remove" } else { "removed" })]);
+    let mut total = 0u64;
     for (kind, rows) in rows {
-        listing.row([kind.into(), rows]);
+        total += rows;
+        listing.row([kind.into(), rows.into()]);
     }
     say!();
-    listing.print(Format::Table, "no records")
+    listing.print(Format::Table, "no records")?;
+    Ok(total)
 }
 
-fn retain(config: &Config, analytics: &Analytics, dry_run: bool) -> anyhow::Result<()> {
+/// Removes the files beyond the limits, or says which those are; answers to how many they are.
+fn retain(config: &Config, analytics: &Analytics, dry_run: bool) -> anyhow::Result<usize> {
     let now_ms = clock::machine_now_ms();
     let done = if dry_run {
         analytics.plan_retention(&config.retention, now_ms)?
@@ -257,8 +272,10 @@ fn retain(config: &Config, analytics: &Analytics, dry_run: bool) -> anyhow::Resu
         text("kept_from"),
         bytes("excess_bytes"),
     ]);
+    let mut files = 0;
     for retention in done {
         let plan = retention.plan;
+        files += plan.files.len();
         listing.row([
             retention.table.into(),
             plan.files.len().into(),
@@ -271,5 +288,6 @@ fn retain(config: &Config, analytics: &Analytics, dry_run: bool) -> anyhow::Resu
     listing.print(
         Format::Table,
         "everything is kept: the configuration has no [retention] limits",
-    )
+    )?;
+    Ok(files)
 }

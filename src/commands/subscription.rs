@@ -14,6 +14,7 @@ use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::{ChangeId, CustomerId, PriceId, ServiceId, SubscriptionId};
 use schemas::window::instant_text;
+use serde_json::json;
 use sqlx::AnyConnection;
 
 use crate::options::{Data, billing_now_ms};
@@ -38,6 +39,7 @@ enum Command {
         /// Only this customer's (cus_N)
         #[arg(long)]
         customer: Option<CustomerId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -45,7 +47,9 @@ enum Command {
     },
     /// Show one with its phases, scheduled changes and history
     Show {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -53,21 +57,25 @@ enum Command {
     },
     /// Change plan, price, cycle or quantity: today, or at a time
     Change {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
         /// The new price (prc_N), which names plan and cycle
         #[arg(long)]
         price: PriceId,
+        /// How many units of the plan
         #[arg(long, default_value_t = 1)]
         quantity: i64,
-        /// When (RFC 3339) [default: now]
-        #[arg(long)]
+        /// When (RFC 3339, or a day) [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         at: Option<Timestamp>,
         #[command(flatten)]
         data: Data,
     },
     /// Cancel: with the cycle that is paid for, today, or with the day before a date
     Cancel {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
+        /// Why, for the subscription's history
         #[arg(long, default_value = "cancelled")]
         reason: String,
         /// End it now; today is not charged any more
@@ -81,13 +89,16 @@ enum Command {
     },
     /// Take a cancellation back
     Resume {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
         #[command(flatten)]
         data: Data,
     },
     /// Cancel a scheduled change (chg_N)
     Unschedule {
+        /// The scheduled change (chg_N)
         change: ChangeId,
+        /// Why, for the subscription's history
         #[arg(long, default_value = "cancelled")]
         reason: String,
         #[command(flatten)]
@@ -95,7 +106,9 @@ enum Command {
     },
     /// Suspend the service
     Suspend {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
+        /// Why, for the subscription's history
         #[arg(long)]
         reason: String,
         /// It abuses the network
@@ -106,6 +119,7 @@ enum Command {
     },
     /// Lift a manual suspension
     Unsuspend {
+        /// The subscription (sub_N)
         subscription: SubscriptionId,
         /// The one that was placed for abuse
         #[arg(long)]
@@ -122,13 +136,14 @@ struct Add {
     /// The price (prc_N), which names the plan
     #[arg(long)]
     price: PriceId,
+    /// How many units of the plan
     #[arg(long, default_value_t = 1)]
     quantity: i64,
     /// Day of the month on which periods start [default: the day of the start]
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..=31))]
     anchor_day: Option<i64>,
-    /// First instant (RFC 3339) [default: now]
-    #[arg(long)]
+    /// First instant (RFC 3339, or a day) [default: now]
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
     /// A coupon's code
     #[arg(long)]
@@ -171,11 +186,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         ACTOR,
                         now_ms,
                     );
-                    say!("{}", id.await?);
+                    let id = id.await?;
+                    let after = json!({"after": {"change": id, "price": price, "quantity": quantity,
+                        "at": instant_text(at_ms)}});
+                    note(&mut transaction, "schedule_change", subscription, after, now_ms).await?;
+                    say!("{id}");
                 }
                 None => {
                     let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
                     change::change(&mut transaction, subscription, change, at_ms, ACTOR, now_ms).await?;
+                    let after = json!({"after": {"price": price, "quantity": quantity, "at": instant_text(at_ms)}});
+                    note(&mut transaction, "change", subscription, after, now_ms).await?;
                 }
             }
             Ok(transaction.commit().await?)
@@ -195,18 +216,28 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let mut transaction = database.begin_write().await?;
             change::cancel(&mut transaction, subscription, end, &reason, ACTOR, now_ms).await?;
+            let ends = match (now, on) {
+                (true, _) => "now".to_owned(),
+                (false, Some(date)) => date.to_string(),
+                (false, None) => "cycle end".to_owned(),
+            };
+            let after = json!({"after": {"ends": ends, "reason": reason}});
+            note(&mut transaction, "cancel", subscription, after, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Resume { subscription, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::resume(&mut transaction, subscription, ACTOR, now_ms).await?;
+            note(&mut transaction, "resume", subscription, json!({}), now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Unschedule { change, reason, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             schedule::cancel(&mut transaction, change, &reason, now_ms).await?;
+            let before = json!({"before": {"change": change}, "after": {"reason": reason}});
+            note(&mut transaction, "unschedule", change, before, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Suspend {
@@ -218,6 +249,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::hold(&mut transaction, subscription, cause(abuse), &reason, ACTOR, now_ms).await?;
+            let after = json!({"after": {"abuse": abuse, "reason": reason}});
+            note(&mut transaction, "suspend", subscription, after, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Unsuspend {
@@ -228,9 +261,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::release(&mut transaction, subscription, cause(abuse), ACTOR, now_ms).await?;
+            let before = json!({"before": {"abuse": abuse}});
+            note(&mut transaction, "unsuspend", subscription, before, now_ms).await?;
             Ok(transaction.commit().await?)
         }
     }
+}
+
+/// Records what was done to a subscription, or to a change that is scheduled.
+async fn note(
+    connection: &mut AnyConnection,
+    done: &str,
+    subject: impl std::fmt::Display,
+    change: serde_json::Value,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    let (action, subject) = (format!("subscription.{done}"), subject.to_string());
+    super::audit::note(connection, &action, &subject, change, now_ms).await
 }
 
 fn cause(abuse: bool) -> HoldCause {
@@ -263,12 +310,16 @@ async fn begin(add: Add) -> anyhow::Result<()> {
     let mut transaction = database.begin_write().await?;
     if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
         change::resume(&mut transaction, id, ACTOR, now_ms).await?;
+        note(&mut transaction, "resume", id, json!({}), now_ms).await?;
         transaction.commit().await?;
         tell!("{id} was cancelled and has not ended: its cancellation is reversed");
         say!("{id}");
         return Ok(());
     }
     let made = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
+    let after = json!({"after": {"service": add.service, "price": add.price, "quantity": add.quantity,
+        "coupon": add.coupon, "beside": add.beside, "from": instant_text(started_at_ms)}});
+    note(&mut transaction, "create", made.id, after, now_ms).await?;
     transaction.commit().await?;
     say!("{}", made.id);
     Ok(())

@@ -23,6 +23,7 @@ enum Command {
         /// Only those of a country (ISO 3166, two letters)
         #[arg(long)]
         country: Option<String>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -32,6 +33,7 @@ enum Command {
     Show {
         /// The rate (tax_N)
         rate: TaxRateId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -51,11 +53,11 @@ enum Command {
         /// In percent, exact: 19, 9.975
         #[arg(long)]
         rate: Decimal,
-        /// First instant (RFC 3339), such as 2026-01-01T00:00:00+01:00 [default: now]
-        #[arg(long)]
+        /// First instant (RFC 3339, or a day), such as 2026-01-01T00:00:00+01:00 [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         from: Option<Timestamp>,
         /// First instant at which it no longer holds [default: none is known]
-        #[arg(long)]
+        #[arg(long, value_parser = crate::options::instant)]
         to: Option<Timestamp>,
         #[command(flatten)]
         data: Data,
@@ -64,8 +66,8 @@ enum Command {
     End {
         /// The rate (tax_N)
         rate: TaxRateId,
-        /// First instant at which it no longer holds (RFC 3339) [default: now]
-        #[arg(long)]
+        /// First instant at which it no longer holds (RFC 3339, or a day) [default: now]
+        #[arg(long, value_parser = crate::options::instant)]
         at: Option<Timestamp>,
         #[command(flatten)]
         data: Data,

@@ -10,7 +10,7 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::window::instant_text;
 
-use crate::options::{Data, now_ms, open_current};
+use crate::options::{Data, check_order, now_ms, open_current};
 use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -21,15 +21,16 @@ pub(crate) struct Args {
     /// What this customer (cus_N) sees: their services, each since it is theirs, as a transfer says
     #[arg(long)]
     customer: Option<CustomerId>,
-    /// First instant (RFC 3339) [default: 30 days before the end]
-    #[arg(long)]
+    /// First instant (RFC 3339, or a day) [default: 30 days before the end]
+    #[arg(long, value_parser = crate::options::instant)]
     from: Option<Timestamp>,
-    /// First instant after the range (RFC 3339) [default: now]
-    #[arg(long)]
+    /// First instant after the range (RFC 3339, or a day) [default: now]
+    #[arg(long, value_parser = crate::options::instant)]
     to: Option<Timestamp>,
     /// Which directions count for the percentile and the billed volume
     #[arg(long, value_enum, default_value = "sum")]
     mode: Mode,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -54,10 +55,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(from) => from,
         None => to.checked_sub((30 * 24).hours()).context("--from")?,
     };
-    if from >= to {
-        bail!("--from {from} must lie before --to {to}");
-    }
     let (from_ms, to_ms) = (from.as_millisecond(), to.as_millisecond());
+    check_order(from_ms, to_ms)?;
     let mut services = match args.service {
         Some(id) => vec![inventory::service(database.pool(), id).await?],
         None => inventory::services(database.pool()).await?,
@@ -106,19 +105,19 @@ fn list(services: &[inventory::Service], periods: &[PeriodUsage], format: Format
         text("service"),
         text("name"),
         text("from"),
-        text("to"),
-        text("measured_to"),
-        bytes("bytes_in"),
-        bytes("bytes_out"),
+        text("to").only_data(),
+        text("measured_to").only_data(),
+        bytes("bytes_in").titled("in"),
+        bytes("bytes_out").titled("out"),
         bytes("billed_bytes"),
-        bit_rate("percentile_95_bps").or("-"),
-        ppm("error_bound_ppm").or("-"),
-        number("windows_measured"),
-        number("windows_expected"),
-        number("windows_excluded"),
+        bit_rate("percentile_95_bps").or("-").titled("95th percentile"),
+        ppm("error_bound_ppm").or("-").titled("bound"),
+        number("windows_measured").titled("measured"),
+        number("windows_expected").titled("expected"),
+        number("windows_excluded").titled("excluded"),
         number("gaps"),
-        bytes("excluded_bytes_in"),
-        bytes("excluded_bytes_out"),
+        bytes("excluded_bytes_in").only_data(),
+        bytes("excluded_bytes_out").only_data(),
     ]);
     for (service, period) in services.iter().zip(periods) {
         let error = Some(period.error_bound_ppm).filter(|&ppm| ppm > 0 || format != Format::Table);

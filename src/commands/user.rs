@@ -37,8 +37,10 @@ enum Command {
     /// Add somebody who signs in; the password is asked for, or read from standard input. A customer whose address is not
     /// verified is mailed a link
     Add {
+        /// Address that the user signs in with
         #[arg(long)]
         email: String,
+        /// Name of the user
         #[arg(long)]
         name: String,
         /// customer, ops, finance, network or admin

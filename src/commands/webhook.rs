@@ -35,8 +35,10 @@ enum Command {
     },
     /// List endpoints
     List {
+        /// Of this customer (cus_N) [default: all]
         #[arg(long)]
         customer: Option<CustomerId>,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
         #[command(flatten)]
@@ -46,6 +48,7 @@ enum Command {
     Show {
         /// The endpoint (whk_N)
         endpoint: EndpointId,
+        /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
         #[command(flatten)]
@@ -53,18 +56,21 @@ enum Command {
     },
     /// Remove an endpoint; what was on its way to it fails
     Remove {
+        /// The endpoint (whk_N)
         endpoint: EndpointId,
         #[command(flatten)]
         data: Data,
     },
     /// Print a new secret; the one before signs beside it for a day
     Rotate {
+        /// The endpoint (whk_N)
         endpoint: EndpointId,
         #[command(flatten)]
         data: Data,
     },
     /// Send to a disabled endpoint again
     Enable {
+        /// The endpoint (whk_N)
         endpoint: EndpointId,
         #[command(flatten)]
         data: Data,

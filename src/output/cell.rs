@@ -31,10 +31,20 @@ pub(crate) struct Column {
     pub(super) kind: Kind,
     /// What tables show where there is no value.
     pub(super) absent: &'static str,
+    /// What tables call it, where that is not its name.
+    title: Option<&'static str>,
+    /// Only JSON and CSV have it: a table is as wide as a terminal.
+    pub(super) is_only_data: bool,
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, absent: "" }
+    Column {
+        name,
+        kind,
+        absent: "",
+        title: None,
+        is_only_data: false,
+    }
 }
 
 /// Words, ids, instants.
@@ -71,13 +81,38 @@ impl Column {
         Column { absent, ..self }
     }
 
-    pub(super) fn heading(self) -> String {
-        let name = match self.kind {
-            // Each cell has its unit.
-            Kind::Ppm | Kind::BitRate => self.name.trim_end_matches("_ppm").trim_end_matches("_bps"),
-            _ => self.name,
+    /// With a name for tables and records; JSON and CSV keep the field's.
+    pub(crate) const fn titled(self, title: &'static str) -> Column {
+        Column {
+            title: Some(title),
+            ..self
+        }
+    }
+
+    /// In JSON and CSV alone.
+    pub(crate) const fn only_data(self) -> Column {
+        Column {
+            is_only_data: true,
+            ..self
+        }
+    }
+
+    /// What people read: the title, else the name without the unit that each value has beside it.
+    pub(super) fn label(self) -> String {
+        if let Some(title) = self.title {
+            return title.to_owned();
+        }
+        let unit = match self.kind {
+            Kind::Ppm => "_ppm",
+            Kind::BitRate => "_bps",
+            Kind::Bytes => "_bytes",
+            Kind::Text | Kind::Number | Kind::Money => "",
         };
-        name.replace('_', " ").to_uppercase()
+        self.name.strip_suffix(unit).unwrap_or(self.name).replace('_', " ")
+    }
+
+    pub(super) fn heading(self) -> String {
+        self.label().to_uppercase()
     }
 
     pub(super) fn is_right(self) -> bool {

@@ -27,6 +27,7 @@ pub(crate) enum Format {
 pub(crate) enum ShowFormat {
     /// A line for each field, then what belongs to it
     #[default]
+    #[value(alias = "text")]
     Table,
     /// One object; amounts are decimals in text beside their currency, times RFC 3339
     Json,
@@ -90,12 +91,14 @@ impl Rows {
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(self.columns.iter().map(|column| column.heading()));
+        let columns: Vec<Column> = self.columns.iter().copied().filter(is_in_tables).collect();
+        table.set_header(columns.iter().map(|column| column.heading()));
         for row in &self.rows {
-            let shown = row.iter().zip(&self.columns).map(|(cell, &column)| cell.shown(column));
-            table.add_row(shown);
+            let cells = row.iter().zip(&self.columns).filter(|(_, column)| is_in_tables(column));
+            // A row is one line.
+            table.add_row(cells.map(|(cell, &column)| cell.shown(column).replace('\n', ", ")));
         }
-        for (index, column) in self.columns.iter().enumerate() {
+        for (index, column) in columns.iter().enumerate() {
             if let Some(of_table) = table.column_mut(index).filter(|_| column.is_right()) {
                 of_table.set_cell_alignment(CellAlignment::Right);
             }
@@ -138,6 +141,10 @@ impl Rows {
         writer.flush()?;
         Ok(())
     }
+}
+
+fn is_in_tables(column: &Column) -> bool {
+    !column.is_only_data
 }
 
 fn currency_of(row: &[Cell]) -> Option<Currency> {
@@ -192,21 +199,35 @@ impl Record {
         Ok(())
     }
 
-    /// A field without a value and without a word for that has no line.
-    fn print_table(&self) {
-        let label = |column: Column| column.name.replace('_', " ");
+    /// A field without a value and without a word for that has no line; what has several lines stands indented below its
+    /// label.
+    fn field_lines(&self) -> Vec<String> {
         let width = self
             .fields
             .iter()
-            .map(|(column, _)| column.name.len())
+            .map(|(column, _)| column.label().len())
             .max()
             .unwrap_or(0);
+        let mut lines = Vec::new();
         for (column, cell) in &self.fields {
-            let shown = cell.shown(*column);
+            let (label, shown) = (column.label(), cell.shown(*column));
+            let shown = shown.trim_end_matches(['\n', '\r']);
             if shown.is_empty() {
                 continue;
             }
-            say!("{:width$}  {}", label(*column), shown.replace('\n', ", "));
+            if !shown.contains('\n') {
+                lines.push(format!("{label:width$}  {shown}"));
+                continue;
+            }
+            lines.push(label);
+            lines.extend(shown.lines().map(|line| format!("  {line}").trim_end().to_owned()));
+        }
+        lines
+    }
+
+    fn print_table(&self) {
+        for line in self.field_lines() {
+            say!("{line}");
         }
         for (name, rows) in &self.lists {
             if rows.rows.is_empty() {
@@ -293,7 +314,7 @@ mod tests {
     fn numbers_stand_to_the_right_and_read_well() {
         let table = invoices().0.table();
         let lines: Vec<&str> = table.lines().collect();
-        assert!(lines[0].contains("USED BYTES"), "{table}");
+        assert!(lines[0].contains("USED") && !lines[0].contains("BYTES"), "{table}");
         assert!(table.contains("1.5 KiB"), "{table}");
         assert!(table.contains("EUR 1,234.50"), "{table}");
         let last = lines.last().unwrap();
@@ -302,6 +323,47 @@ mod tests {
         let end = |line: &str, figure: &str| line.find(figure).map(|at| at + figure.len());
         let first = lines.iter().find(|line| line.contains("1.5 KiB")).unwrap();
         assert_eq!(end(first, "1.5 KiB"), end(last, "0 B"), "{table}");
+    }
+
+    #[test]
+    fn a_row_is_one_line_and_a_record_keeps_its_lines() {
+        let table = invoices().0.table();
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.contains("Acme, \"Inc\", New York"), "{table}");
+        let record = Record::new()
+            .field(text("id"), "dlv_1")
+            .field(bytes("size_bytes"), 1536u64)
+            .field(text("text"), "Hello,\n\nyour invoice is here.\n");
+        assert_eq!(
+            record.field_lines(),
+            [
+                "id    dlv_1",
+                "size  1.5 KiB",
+                "text",
+                "  Hello,",
+                "",
+                "  your invoice is here."
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_only_data_is_in_no_table() {
+        let mut listing = Listing::new([
+            text("id"),
+            number("samples").only_data(),
+            text("second_factor_at").or("off").titled("second factor"),
+        ]);
+        listing.row(["usr_1".into(), 7u64.into(), Cell::Absent]);
+        let table = listing.0.table();
+        assert!(
+            table.contains("SECOND FACTOR") && !table.contains("SECOND FACTOR AT"),
+            "{table}"
+        );
+        assert!(!table.contains("SAMPLES") && !table.contains('7'), "{table}");
+        let mut out = Vec::new();
+        listing.0.write_csv(&mut out).unwrap();
+        assert_eq!(out, b"id,samples,second_factor_at\r\nusr_1,7,\r\n");
     }
 
     #[test]

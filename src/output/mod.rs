@@ -26,6 +26,12 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
     text
 }
 
+/// A number of things in words: `1 backup`, `2 backups`, `0 backups`.
+pub(crate) fn count<N: From<u8> + PartialEq + std::fmt::Display>(number: N, noun: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// A progress bar on standard error; silent where that is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -144,6 +150,13 @@ mod tests {
             .context("schema error: no field nope")
             .context("run query");
         assert_eq!(causes(&error), "run query: schema error: no field nope");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(count(1u64, "backup"), "1 backup");
+        assert_eq!(count(0usize, "problem"), "0 problems");
+        assert_eq!(count(2i64, "file"), "2 files");
     }
 
     #[test]

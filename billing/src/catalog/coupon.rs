@@ -123,6 +123,11 @@ pub async fn create_coupon(
     if code.is_empty() || code.len() > MAX_CODE_CHARS || !code.chars().all(is_sound) {
         return Err(BillingError::CouponCode(new.code.to_owned()));
     }
+    if let Discount::Amount(amount) = new.discount
+        && !amount.currency.is_in_use()
+    {
+        return Err(BillingError::CurrencyNotInUse(amount.currency));
+    }
     if let Some(plan_id) = new.plan {
         plan(&mut *connection, plan_id).await?;
     }

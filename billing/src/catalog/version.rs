@@ -49,6 +49,9 @@ const SELECT: &str = "SELECT id, plan_id, currency, cycle_months, base_minor, us
 pub async fn add_price(connection: &mut AnyConnection, new: NewPrice) -> Result<Price, BillingError> {
     let plan = plan(&mut *connection, new.plan).await?;
     new.usage.check()?;
+    if !new.base.currency.is_in_use() {
+        return Err(BillingError::CurrencyNotInUse(new.base.currency));
+    }
     check_range("base price in minor units", new.base.minor, 0, MAX_BASE_MINOR)?;
     check_range("billing cycle in months", new.cycle_months, 1, MAX_CYCLE_MONTHS)?;
     if plan.terms == Terms::Flat && new.usage != (UsagePrice::PerUnit { rate: Decimal::ZERO }) {

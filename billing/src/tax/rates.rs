@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 use schemas::db::next_id;
 use schemas::ids::TaxRateId;
+use schemas::iso;
 use schemas::percent::{Percent, PercentError};
 use schemas::window::instant_text;
 use sqlx::any::AnyRow;
@@ -55,7 +56,7 @@ pub enum TaxError {
     Database(#[from] sqlx::Error),
     #[error("the rate is out of range")]
     Rate(#[from] PercentError),
-    #[error("a country is two capital letters (ISO 3166-1), not {0:?}")]
+    #[error("a country is two capital letters of ISO 3166-1, such as DE, not {0:?}")]
     Country(String),
     #[error("a {field} has at most {MAX_TAX_NAME_CHARS} characters and no control characters, not {text:?}")]
     Text { field: &'static str, text: String },
@@ -84,7 +85,7 @@ const SELECT: &str = "SELECT id, country, region, name, rate_percent, valid_from
 /// When a field is not valid or the tax has a rate in that time.
 pub async fn add_rate(connection: &mut AnyConnection, new: NewTaxRate<'_>, now_ms: i64) -> Result<TaxRate, TaxError> {
     let country = new.country.trim();
-    if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
+    if !iso::is_country(country) {
         return Err(TaxError::Country(new.country.to_owned()));
     }
     if let Some(to_ms) = new.valid_to_ms.filter(|&to_ms| to_ms <= new.valid_from_ms) {

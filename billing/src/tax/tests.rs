@@ -489,6 +489,7 @@ async fn a_rate_that_cannot_be_is_refused() {
     let sound = new("19", "2020-01-01T00:00:00Z", None);
     for (bad, part) in [
         (NewTaxRate { country: "de", ..sound }, "two capital letters"),
+        (NewTaxRate { country: "QX", ..sound }, "QX"),
         (NewTaxRate { name: " ", ..sound }, "tax name"),
         (
             NewTaxRate {

@@ -111,7 +111,7 @@ pub async fn create_customer(
 ) -> Result<Customer, InventoryError> {
     let name = checked_text("customer name", new.name, MAX_NAME_CHARS)?;
     let email = checked_email(new.email)?;
-    let currency: Currency = new.currency.trim().parse()?;
+    let currency = Currency::in_use(new.currency.trim())?;
     let time_zone = zone_named(new.time_zone)?;
     let country = country_named(new.country)?;
     let tax_rate: Decimal = new

@@ -66,7 +66,7 @@ pub enum InventoryError {
     Email(String),
     #[error("the email address {email} belongs to {holder}")]
     EmailTaken { email: String, holder: CustomerId },
-    #[error("a country is two capital letters (ISO 3166-1), not {0:?}")]
+    #[error("a country is two capital letters of ISO 3166-1, such as DE, not {0:?}")]
     Country(String),
     #[error("{0:?} is not a time zone of the IANA database, such as Europe/Berlin or UTC")]
     TimeZone(String),
@@ -137,10 +137,10 @@ fn checked_optional(field: &'static str, text: &str, max: usize) -> Result<Strin
     checked_text(field, text, max)
 }
 
-/// A country by its two capital letters.
+/// A country by its two capital letters, which must be those of one.
 fn country_named(text: &str) -> Result<String, InventoryError> {
     let country = text.trim();
-    if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
+    if !crate::iso::is_country(country) {
         return Err(InventoryError::Country(text.to_owned()));
     }
     Ok(country.to_owned())

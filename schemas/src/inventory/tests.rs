@@ -123,6 +123,13 @@ async fn what_is_not_valid_is_refused_and_leaves_nothing() {
         ),
         (
             NewCustomer {
+                currency: "XXQ",
+                ..good
+            },
+            "currency",
+        ),
+        (
+            NewCustomer {
                 time_zone: "Mars/Olympus",
                 ..good
             },
@@ -135,6 +142,7 @@ async fn what_is_not_valid_is_refused_and_leaves_nothing() {
             },
             "two capital letters",
         ),
+        (NewCustomer { country: "QX", ..good }, "QX"),
         (
             NewCustomer {
                 tax_rate_percent: "x",

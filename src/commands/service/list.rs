@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
+use csv::StringRecord;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory::{NewAssignment, NewService};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::options;
 
 /// A service as a line or the command's options say it.
 #[derive(Debug, Deserialize)]
@@ -43,7 +45,7 @@ impl TypedService {
 struct AssignmentLine {
     service: ServiceId,
     #[serde(default)]
-    prefix: Option<IpNet>,
+    prefix: Option<String>,
     #[serde(default)]
     exporter: Option<Address>,
     #[serde(default)]
@@ -56,29 +58,91 @@ struct AssignmentLine {
     to: Option<String>,
 }
 
-/// RFC 3339 to UTC milliseconds.
+/// The columns that a list may have, and those that it must have.
+struct Columns {
+    known: &'static [&'static str],
+    needed: &'static [&'static str],
+}
+
+const SERVICE_COLUMNS: Columns = Columns {
+    known: &["name", "customer", "type", "site"],
+    needed: &["name", "customer"],
+};
+
+const ASSIGNMENT_COLUMNS: Columns = Columns {
+    known: &["service", "prefix", "exporter", "interface", "vlan", "from", "to"],
+    needed: &["service"],
+};
+
+impl Columns {
+    /// Refuses a header that lacks what is needed, or has what is not known or stands twice.
+    fn check(&self, header: &StringRecord) -> anyhow::Result<()> {
+        let has = |name: &str| header.iter().any(|column| column == name);
+        let missing: Vec<&str> = self.needed.iter().copied().filter(|name| !has(name)).collect();
+        let unknown: Vec<&str> = header.iter().filter(|name| !self.known.contains(name)).collect();
+        let is_repeated = |name: &&str| header.iter().filter(|column| column == name).count() > 1;
+        let repeated: Vec<&str> = self.known.iter().copied().filter(is_repeated).collect();
+        let mut problems = Vec::new();
+        for (problem, names) in [("missing", missing), ("unknown", unknown), ("repeated", repeated)] {
+            if !names.is_empty() {
+                let of = if names.len() == 1 { "column" } else { "columns" };
+                problems.push(format!("{problem} {of}: {}", names.join(", ")));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "the header line is not understood, {}; the columns are {}, of which {} must be there",
+            problems.join("; "),
+            self.known.join(", "),
+            self.needed.join(" and ")
+        )
+    }
+}
+
+/// What a line's field says wrongly, by the name of its column.
+fn field_error(error: csv::Error, header: &StringRecord) -> anyhow::Error {
+    match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => {
+            let column = err.field().and_then(|field| header.get(usize::try_from(field).ok()?));
+            match column {
+                Some(column) => anyhow!("{column}: {}", err.kind()),
+                None => anyhow!("{}", err.kind()),
+            }
+        }
+        _ => error.into(),
+    }
+}
+
+/// A time in UTC milliseconds.
 fn instant_ms(text: &str) -> anyhow::Result<i64> {
-    let instant: Timestamp = text.parse().with_context(|| format!("{text:?} is no RFC 3339 time"))?;
+    let instant = options::instant(text).map_err(|problem| anyhow!("{text:?}: {problem}"))?;
     Ok(instant.as_millisecond())
+}
+
+fn prefix(text: &str) -> anyhow::Result<IpNet> {
+    options::prefix(text).map_err(|problem| anyhow!("prefix {text:?}: {problem}"))
 }
 
 /// The services of a file.
 pub(super) fn services(path: &Path) -> anyhow::Result<Vec<TypedService>> {
-    lines(path, |line: TypedService| Ok(line))
+    lines(path, &SERVICE_COLUMNS, |line: TypedService| Ok(line))
 }
 
 /// The assignments of a file; those that do not say from when on are valid from `now_ms` on.
 pub(super) fn assignments(path: &Path, now_ms: i64) -> anyhow::Result<Vec<NewAssignment>> {
-    lines(path, |line: AssignmentLine| {
+    lines(path, &ASSIGNMENT_COLUMNS, |line: AssignmentLine| {
+        let prefix = line.prefix.as_deref().map(prefix).transpose()?;
         let from_ms = line.from.as_deref().map(instant_ms).transpose()?;
         let new = NewAssignment {
             service: line.service,
-            target: super::target(line.prefix, line.exporter, line.interface, line.vlan)?,
+            target: super::target(prefix, line.exporter, line.interface, line.vlan)?,
             from_ms: from_ms.unwrap_or(now_ms),
             to_ms: line.to.as_deref().map(instant_ms).transpose()?,
         };
         if new.to_ms.is_some_and(|to_ms| to_ms <= new.from_ms) {
-            anyhow::bail!("it would end before it starts");
+            bail!("it would end before it starts");
         }
         Ok(new)
     })
@@ -86,6 +150,7 @@ pub(super) fn assignments(path: &Path, now_ms: i64) -> anyhow::Result<Vec<NewAss
 
 fn lines<Line: DeserializeOwned, Item>(
     path: &Path,
+    columns: &Columns,
     read: impl Fn(Line) -> anyhow::Result<Item>,
 ) -> anyhow::Result<Vec<Item>> {
     let mut reader = csv::ReaderBuilder::new()
@@ -96,6 +161,9 @@ fn lines<Line: DeserializeOwned, Item>(
         .headers()
         .with_context(|| format!("read {}", path.display()))?
         .clone();
+    columns
+        .check(&headers)
+        .with_context(|| format!("read {}", path.display()))?;
     let mut items = Vec::new();
     for record in reader.records() {
         // The reader's own errors name the line.
@@ -103,7 +171,7 @@ fn lines<Line: DeserializeOwned, Item>(
         let line = record.position().map_or(0, csv::Position::line);
         let item = record
             .deserialize(Some(&headers))
-            .map_err(anyhow::Error::from)
+            .map_err(|error| field_error(error, &headers))
             .and_then(&read);
         items.push(item.with_context(|| format!("line {line} of {}", path.display()))?);
     }
@@ -161,7 +229,15 @@ mod tests {
             ("service,prefix\nweb,192.0.2.0/28\n", "svc_1"),
             ("service,prefix\nsvc_1,\n", "is needed"),
             ("service,prefix,vlan\nsvc_1,192.0.2.0/28,7\n", "beside it"),
-            ("service,perfix\nsvc_1,192.0.2.0/28\n", "perfix"),
+            ("service,perfix\nsvc_1,192.0.2.0/28\n", "unknown column: perfix"),
+            ("prefix\n192.0.2.0/28\n", "missing column: service"),
+            ("prefix,service,prefix\n", "repeated column: prefix"),
+            ("service,prefix\nsvc_1,192.0.2.0/33\n", "0 to 32"),
+            ("service,exporter,interface\nsvc_1,192.0.2.1,x\n", "interface: "),
+            (
+                "service,prefix,from\nsvc_1,192.0.2.0/28,soon\n",
+                "a day like 2026-11-29",
+            ),
             (
                 "service,prefix,from,to\nsvc_1,192.0.2.0/28,2026-01-02T00:00:00Z,2026-01-01T00:00:00Z\n",
                 "before",
@@ -169,6 +245,7 @@ mod tests {
         ] {
             let error = format!("{:#}", assignments(file(text).path(), 0).unwrap_err());
             assert!(error.contains(words), "{text:?} gave {error:?}");
+            assert!(!error.contains("CSV deserialize"), "{text:?} gave {error:?}");
         }
     }
 }

@@ -22,13 +22,16 @@ pub(super) struct List {
     /// customer, ops, finance, network or admin
     #[arg(long)]
     role: Option<Role>,
+    /// Only users in this state
     #[arg(long, value_enum)]
     state: Option<UserState>,
     /// Those after this one (usr_N)
     #[arg(long)]
     after: Option<UserId>,
+    /// How many to list at most
     #[arg(long, default_value_t = auth::MAX_USERS, value_parser = clap::value_parser!(i64).range(1..=auth::MAX_USERS))]
     limit: i64,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -53,7 +56,7 @@ impl List {
             text("role"),
             text("customer"),
             text("state"),
-            text("second_factor_at").or("off"),
+            text("second_factor_at").or("off").titled("second factor"),
             text("signed_in_at").or("never"),
             number("sessions"),
         ]);
@@ -86,6 +89,7 @@ fn state(disabled_at_ms: Option<i64>) -> &'static str {
 pub(super) struct Show {
     /// Email address or id (usr_N)
     user: String,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: ShowFormat,
     #[command(flatten)]
@@ -106,7 +110,10 @@ impl Show {
             .field(text("customer_name"), user.customer_name)
             .field(text("state"), state(user.disabled_at_ms))
             .field(text("disabled_at"), user.disabled_at_ms.map(at))
-            .field(text("second_factor_at").or("off"), user.two_factor_at_ms.map(at))
+            .field(
+                text("second_factor_at").or("off").titled("second factor"),
+                user.two_factor_at_ms.map(at),
+            )
             .field(text("signed_in_at").or("never"), user.signed_in_at_ms.map(at))
             .field(
                 text("password_changed_at").or("not since it was added"),
@@ -124,6 +131,7 @@ impl Show {
 pub(super) struct Sessions {
     /// Email address or id (usr_N)
     pub(super) user: String,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -155,8 +163,10 @@ impl Sessions {
 pub(super) struct SignIns {
     /// Email address or id (usr_N); everybody's where none is given
     user: Option<String>,
+    /// How many to list at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
     limit: i64,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]

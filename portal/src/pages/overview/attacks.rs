@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::exclusion;
+use billing::{BillingError, exclusion};
 use jiff::tz::TimeZone;
 use schemas::ids::{ExclusionId, ServiceId};
 use schemas::window::{HOUR_MS, WINDOW_MS};
@@ -106,13 +106,14 @@ pub(super) async fn flag(
     let id = own.service.id;
     let done: Result<(), Refused> = async {
         let (from_ms, to_ms) = (fields.utc_ms("from")?, fields.utc_ms("to")?);
-        if to_ms <= from_ms {
-            return Err(said("The end must be after the start."));
-        }
-        if to_ms.div_euclid(WINDOW_MS) == (from_ms - 1).div_euclid(WINDOW_MS) {
-            return Err(said(
-                "No 5-minute window starts in that time: say from 04:00 until 04:05, or longer.",
-            ));
+        match exclusion::check_time((from_ms, to_ms)) {
+            Err(BillingError::EndsBeforeStart { .. }) => return Err(said("The end must be after the start.")),
+            Err(BillingError::NoWindow) => {
+                return Err(said(
+                    "No 5-minute window starts in that time: say from 04:00 until 04:05, or longer.",
+                ));
+            }
+            checked => checked?,
         }
         let Some(mut action) = Action::begin(&state, &ops.0, ip, &fields).await? else {
             return Ok(());

@@ -48,6 +48,7 @@ async fn ops_flags_an_attack_and_takes_it_back() {
     for (from, to, why) in [
         ("2025-06-01T04:30", "2025-06-01T04:00", "after the start"),
         ("2025-06-01T04:01", "2025-06-01T04:04", "No 5-minute window"),
+        ("2025-06-01T04:01", "2025-06-01T04:05", "No 5-minute window"),
         ("soon", "2025-06-01T04:00", "A time is like"),
         ("2025-06-01T04:00", "2025-09-01T04:00", "length of an exclusion"),
     ] {
