@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! every second  a test clock was set?            → this process follows it
-//! every 5 s     events                           → notifications, mail, customers' endpoints
 //! every 15 s    payments without an answer    → the gateway is asked what became of them
 //! every minute  trials, scheduled changes, ends  → made, as of their own time
 //! every minute  unpaid invoices, low credit      → charged, overdue, suspended, recovered; topped up
@@ -15,7 +14,8 @@
 //!
 //! What fails is tried again after its interval, or after half a minute where that is shorter.
 //!
-//! A clock that moved further than it can have stops all of it but events, which tell of that ([`billing::guard`]).
+//! A clock that moved further than it can have stops all of it; events go on and tell of that ([`crate::outbox_jobs`],
+//! [`billing::guard`]).
 //!
 //! With a test clock all of it is done whenever the clock was set. What fails is logged and tried again: billing that cannot
 //! run now must not take the collector down with it.
@@ -44,12 +44,9 @@ use tracing::{error, info, warn};
 
 use crate::commands::serve::store_terms;
 use crate::config::Config;
-use crate::outbox::Outbox;
 
 /// How often the task looks for work.
 const TICK: Duration = Duration::from_secs(1);
-/// How often events are told.
-const EVENTS_INTERVAL_MS: i64 = 5_000;
 /// How often payments without an answer are looked at.
 const RECONCILE_INTERVAL_MS: i64 = 15_000;
 /// How often unpaid invoices and low credit are looked at.
@@ -83,7 +80,6 @@ pub(crate) struct BillingJobs {
     pub(crate) gateways: Gateways,
     /// Charges what is due by itself.
     pub(crate) closes: bool,
-    pub(crate) outbox: Outbox,
     pub(crate) clock_limits: ClockLimits,
     pub(crate) guards: MeasureGuards,
     pub(crate) terms: TermsFile,
@@ -166,11 +162,10 @@ enum Job {
     Budgets,
     Reconcile,
     Prune,
-    Events,
 }
 
 impl Job {
-    const ALL: [Job; 8] = [
+    const ALL: [Job; 7] = [
         Job::Lifecycle,
         Job::Idle,
         Job::Close,
@@ -178,7 +173,6 @@ impl Job {
         Job::Budgets,
         Job::Reconcile,
         Job::Prune,
-        Job::Events,
     ];
 
     /// As the board and metrics name it.
@@ -191,7 +185,6 @@ impl Job {
             Job::Budgets => "budgets",
             Job::Reconcile => "reconcile",
             Job::Prune => "prune",
-            Job::Events => "events",
         }
     }
 
@@ -204,13 +197,7 @@ impl Job {
             Job::Budgets => BUDGETS_INTERVAL_MS,
             Job::Reconcile => RECONCILE_INTERVAL_MS,
             Job::Prune => PRUNE_INTERVAL_MS,
-            Job::Events => EVENTS_INTERVAL_MS,
         }
-    }
-
-    /// Goes on while billing is stopped: it tells of that.
-    fn is_told_when_stopped(self) -> bool {
-        self == Job::Events
     }
 }
 
@@ -295,18 +282,13 @@ impl BillingJobs {
             let clock_state = self.clock_state(now_ms).await;
             for next in &mut due.0 {
                 let job = next.job;
-                if clock_state != ClockState::Believed && !job.is_told_when_stopped() {
+                if clock_state != ClockState::Believed {
                     if clock_state == ClockState::Stopped {
                         self.board.rest(job.name());
                     }
                     continue;
                 }
-                // A clock that stands still has deliveries to make all the same.
-                let is_forced = match job {
-                    Job::Events => self.clock.is_test() && clock_state == ClockState::Believed,
-                    _ => was_set,
-                };
-                if next.take(is_forced, now_ms) {
+                if next.take(was_set, now_ms) {
                     let succeeded = self.run_one(job, now_ms).await;
                     next.note(succeeded, now_ms);
                 } else if self.clock.is_test() && !next.has_failed {
@@ -336,7 +318,6 @@ impl BillingJobs {
                 Job::Budgets => self.look_at_budgets(now_ms).await,
                 Job::Reconcile => self.reconcile(now_ms).await,
                 Job::Prune => self.prune(now_ms).await,
-                Job::Events => self.tell(now_ms).await,
             }
         };
         board.run(job.name(), work).await
@@ -495,13 +476,6 @@ impl BillingJobs {
                 true
             }
             Err(error) => failed(error, "old records could not be removed"),
-        }
-    }
-
-    async fn tell(&self, now_ms: i64) -> bool {
-        match self.outbox.run_once(&self.database, now_ms).await {
-            Ok(_) => true,
-            Err(error) => failed(error, "events could not be told"),
         }
     }
 

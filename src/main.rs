@@ -15,6 +15,7 @@ mod jobs;
 mod log_limit;
 mod options;
 mod outbox;
+mod outbox_jobs;
 mod private;
 mod storage;
 mod vat_job;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use billing::event::{self, Delivered, Dispatched, Mailer, WebhookClient};
+use billing::event::{self, Delivered, Dispatched, Mailer, Run, WebhookClient};
 use schemas::db::Database;
 
 use crate::attachments::Documents;
@@ -30,6 +30,24 @@ impl Outbox {
 
     pub(crate) fn client(&self) -> &WebhookClient {
         &self.client
+    }
+
+    /// Makes out the deliveries of what is new.
+    pub(crate) async fn dispatch(&self, database: &Database, now_ms: i64) -> anyhow::Result<()> {
+        event::dispatch(database, now_ms).await?;
+        Ok(())
+    }
+
+    /// Sends the mail that is due.
+    pub(crate) async fn deliver_mail(&self, database: &Database, run: Run<'_>) -> anyhow::Result<()> {
+        event::deliver_mail(database, self.mailer.as_ref(), run).await?;
+        Ok(())
+    }
+
+    /// Sends the requests to endpoints that are due.
+    pub(crate) async fn deliver_webhooks(&self, database: &Database, run: Run<'_>) -> anyhow::Result<()> {
+        event::deliver_webhooks(database, &self.client, run).await?;
+        Ok(())
     }
 
     /// Dispatches what is new and sends what is due.

@@ -191,7 +191,7 @@ pub(crate) struct Place<K: Eq + Hash + Clone> {
 }
 
 /// What a request costs to answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Cost {
     /// A few rows of the database.
     Light,

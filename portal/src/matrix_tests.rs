@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use schemas::ids::CustomerId;
+use schemas::ids::{CustomerId, UserId};
 use sqlx::Row as _;
 use tower::ServiceExt as _;
 
+use crate::admission::Cost;
 use crate::auth::Role;
 use crate::endpoints::{Access, ENDPOINTS, Endpoint, Proof};
 use crate::testing::world::World;
@@ -357,6 +358,71 @@ async fn the_table_of_endpoints_is_the_routers() {
             row.method,
             row.path
         );
+    }
+}
+
+/// The page that a form is on: the one at its address, or the nearest above it.
+fn page_of(form: &Endpoint) -> Option<&'static Endpoint> {
+    let mut path = form.path;
+    while !path.is_empty() {
+        if let Some(page) = ENDPOINTS.iter().find(|row| row.method == "GET" && row.path == path) {
+            return Some(page);
+        }
+        path = path.rsplit_once('/').map_or("", |(above, _)| above);
+    }
+    None
+}
+
+#[test]
+fn a_form_costs_as_much_as_the_page_that_it_answers_with_when_it_is_refused() {
+    let mut compared = 0;
+    for form in ENDPOINTS.iter().filter(|row| row.method == "POST") {
+        let Some(page) = page_of(form) else { continue };
+        compared += 1;
+        assert!(
+            form.cost >= page.cost,
+            "POST {} may answer with {}, which costs {:?}: give it the same cost in endpoints/table.rs",
+            form.path,
+            page.path,
+            page.cost
+        );
+    }
+    assert!(compared > 80, "{compared}");
+}
+
+#[tokio::test]
+async fn refused_forms_of_one_session_leave_the_pages_of_others_served() {
+    let host = Host::new().await;
+    let state = &host.world.portal.state;
+    let mut ada = host.browser(Role::Customer).await;
+    let mut bob = host.world.portal.signed_in("bob").await;
+    let token = ada.get("/account").await.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("amount", "abc")];
+    let refused = ada.post("/budget", &form).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    // As if she had as many under way and waiting as one session can have.
+    let user: i64 = sqlx::query_scalar("SELECT id FROM users WHERE email = 'ada@example.net'")
+        .fetch_one(state.db().pool())
+        .await
+        .unwrap();
+    let storm: Vec<_> = (0..20)
+        .map(|_| {
+            let state = state.clone();
+            tokio::spawn(async move {
+                let _place = state.gates().read(Cost::Read, UserId(user)).await;
+                std::future::pending::<()>().await;
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    for path in ["/budget", "/budget/services", "/credit/buy", "/credit/top-up"] {
+        let answer = ada.post(path, &form).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(!answer.header("retry-after").is_empty(), "{path}");
+    }
+    assert_eq!(bob.get("/usage").await.status, StatusCode::OK);
+    for one in storm {
+        one.abort();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::descriptors;
 use crate::options::{Data, Listen};
 use crate::outbox::Outbox;
+use crate::outbox_jobs::OutboxJobs;
 use crate::vat_job::VatJob;
 
 #[derive(clap::Args, Debug)]
@@ -87,6 +88,8 @@ pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i6
 /// The billing task.
 pub(crate) struct Billing {
     task: tokio::task::JoinHandle<()>,
+    /// Tells of events.
+    outbox: tokio::task::JoinHandle<()>,
     /// Asks for VAT numbers, where that is switched on.
     vat: Option<tokio::task::JoinHandle<()>>,
     stop: CancellationToken,
@@ -112,7 +115,6 @@ pub(crate) fn start_billing(
         clock: clock.clone(),
         gateways: gateways.clone(),
         closes: config.billing.close_automatically,
-        outbox: Outbox::new(config, database)?,
         clock_limits: config.billing.clock_limits(),
         guards: config.billing.guards(clock.is_test()),
         terms: TermsFile::new(config_path),
@@ -126,8 +128,15 @@ pub(crate) fn start_billing(
         };
         tokio::spawn(job.run(stop.clone()))
     });
+    let outbox = OutboxJobs {
+        board: running.board.clone(),
+        database: database.clone(),
+        clock: clock.clone(),
+        outbox: Outbox::new(config, database)?,
+    };
     Ok(Billing {
         task: tokio::spawn(jobs.run(stop.clone())),
+        outbox: tokio::spawn(outbox.run(stop.clone())),
         vat,
         stop,
     })
@@ -140,6 +149,7 @@ impl Billing {
         if let Some(vat) = self.vat {
             vat.await.context("the task that asks for VAT numbers")?;
         }
+        self.outbox.await.context("the tasks that tell of events")?;
         self.task.await.context("the billing task")
     }
 }

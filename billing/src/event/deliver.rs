@@ -9,20 +9,28 @@
 //! A claim is a compare-and-set on the count of attempts, and so is noting the outcome: of two workers one sends, and one
 //! that comes back late notes nothing. A worker that dies leaves its delivery to the next one when the lease ends; if it had
 //! sent already, it is sent again (at least once).
+//!
+//! Mail and webhooks are two lanes with slots of their own: an endpoint that is slow delays no mail. Of the slots for webhooks
+//! one customer holds [`WEBHOOKS_PER_OWNER`] at most, and one endpoint one ([`queue`]). A slot that becomes free is used at
+//! once, by what became due meanwhile too.
 
-use std::collections::BTreeMap;
+mod queue;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use jiff::tz::TimeZone;
 use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::{CustomerId, DeliveryId, EndpointId, EventId};
 use schemas::inventory;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::{AnyConnection, Row as _};
 use tokio::time::Instant;
 
+use self::queue::{OwnerKey, Queue};
 use super::guard::Answer;
 use super::mail::{Mailer, Recipient, Rendered, Sent, render};
 use super::{Audience, Event, EventError, EventType, NewEvent, WebhookClient, event, publish, webhook};
@@ -53,10 +61,20 @@ const WORK_LIMIT: Duration = Duration::from_secs(300);
 const SEND_LIMIT: Duration = Duration::from_secs(180);
 /// How long the rest of what goes to a silent server waits, so that each try does not wait for its time-out.
 const SILENCE_MS: i64 = MINUTE_MS;
-/// Deliveries under way at most.
-const CONCURRENCY: usize = 8;
-/// Deliveries looked up at once.
-const BATCH: i64 = 200;
+/// Mails under way at most.
+const MAILS_AT_ONCE: usize = 8;
+/// Requests to endpoints under way at most.
+const WEBHOOKS_AT_ONCE: usize = 32;
+/// Requests to endpoints of one owner under way at most.
+pub const WEBHOOKS_PER_OWNER: usize = 2;
+/// Mails looked up at once.
+const MAIL_BATCH: i64 = 200;
+/// Requests looked up at once: the oldest of each endpoint before the second ones.
+const WEBHOOK_BATCH: i64 = 1_000;
+/// Of one endpoint looked up at once.
+const WEBHOOK_BATCH_EACH: i64 = 50;
+/// How often a lane with free slots looks for what became due.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Characters of an error that are kept.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -76,7 +94,15 @@ pub struct Delivered {
     pub failed: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+impl Delivered {
+    fn add(&mut self, part: Delivered) {
+        self.sent += part.sent;
+        self.postponed += part.postponed;
+        self.failed += part.failed;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Channel {
     Email,
     Webhook,
@@ -100,6 +126,25 @@ struct Due {
     target: String,
     attempts: i64,
     created_at_ms: i64,
+    /// What it waits in: to an endpoint one goes after the other, mails go each by itself.
+    queue: String,
+}
+
+fn read_due(row: &AnyRow, channel: Channel) -> Result<Due, EventError> {
+    let id = DeliveryId(row.try_get("id")?);
+    let target: String = row.try_get("target")?;
+    Ok(Due {
+        id,
+        event: EventId(row.try_get("event_id")?),
+        channel,
+        queue: match channel {
+            Channel::Email => id.to_string(),
+            Channel::Webhook => target.clone(),
+        },
+        target,
+        attempts: row.try_get("attempts")?,
+        created_at_ms: row.try_get("created_at_ms")?,
+    })
 }
 
 /// What became of a try.
@@ -112,137 +157,274 @@ enum Outcome {
     Silent(String),
 }
 
-/// Sends what is due, and returns when nothing is, or after [`WORK_LIMIT`].
+/// What a run goes by.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// What time it is, in UTC milliseconds.
+    pub now_ms: &'a (dyn Fn() -> i64 + Send + Sync),
+    /// Nothing more is begun; what is under way ends.
+    pub is_stopping: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").finish_non_exhaustive()
+    }
+}
+
+/// Sends the mail that is due, and returns when none is, or some time after [`WORK_LIMIT`].
 ///
 /// # Errors
 /// As the database answers. What a server says is no error: it is kept with its delivery.
+pub async fn deliver_mail(database: &Database, mailer: Option<&Mailer>, run: Run<'_>) -> Result<Delivered, EventError> {
+    let Some(mailer) = mailer else {
+        return expire_mail(database, (run.now_ms)()).await;
+    };
+    Worker::new(database, Lane::Mail(mailer), run).work().await
+}
+
+/// Sends the requests to endpoints that are due, and returns when none is, or some time after [`WORK_LIMIT`].
+///
+/// # Errors
+/// As [`deliver_mail`].
+pub async fn deliver_webhooks(
+    database: &Database,
+    client: &WebhookClient,
+    run: Run<'_>,
+) -> Result<Delivered, EventError> {
+    Worker::new(database, Lane::Webhooks(client), run).work().await
+}
+
+/// Sends what is due over both, side by side.
+///
+/// # Errors
+/// As [`deliver_mail`].
 pub async fn deliver(
     database: &Database,
     mailer: Option<&Mailer>,
     client: &WebhookClient,
     now_ms: i64,
 ) -> Result<Delivered, EventError> {
-    let worker = Worker {
-        database,
-        mailer,
-        client,
-        now_ms,
-        give_up: Instant::now() + WORK_LIMIT,
+    let now = || now_ms;
+    let run = Run {
+        now_ms: &now,
+        is_stopping: &|| false,
     };
-    let mut done = Delivered::default();
-    if mailer.is_none() {
-        done.failed += worker.expire_mail().await?;
-    }
-    loop {
-        let due = worker.due().await?;
-        if due.is_empty() || worker.is_late() {
-            return Ok(done);
-        }
-        // One after the other to an endpoint, in the order of events; mails all at once.
-        let mut queues: BTreeMap<(Channel, String), Vec<Due>> = BTreeMap::new();
-        for delivery in due {
-            let queue = match delivery.channel {
-                Channel::Email => delivery.id.to_string(),
-                Channel::Webhook => delivery.target.clone(),
-            };
-            queues.entry((delivery.channel, queue)).or_default().push(delivery);
-        }
-        let mut results = futures::stream::iter(queues.into_values().map(|queue| worker.work_off(queue)))
-            .buffer_unordered(CONCURRENCY);
-        while let Some(result) = results.next().await {
-            let part = result?;
-            done.sent += part.sent;
-            done.postponed += part.postponed;
-            done.failed += part.failed;
-        }
-    }
+    let (mails, webhooks) = futures::join!(
+        deliver_mail(database, mailer, run),
+        deliver_webhooks(database, client, run)
+    );
+    let mut done = mails?;
+    done.add(webhooks?);
+    Ok(done)
+}
+
+/// Without a server nothing is mailed, and nothing waits for ever.
+async fn expire_mail(database: &Database, now_ms: i64) -> Result<Delivered, EventError> {
+    let expired = sqlx::query(
+        "UPDATE deliveries SET status = 'failed', next_at_ms = NULL, \
+         error = 'no mail server is configured: set mail.smtp_url' \
+         WHERE status = 'pending' AND channel = 'email' AND created_at_ms < $1",
+    )
+    .bind(now_ms - MAIL_MAX_AGE_MS)
+    .execute(database.pool())
+    .await?;
+    Ok(Delivered {
+        failed: expired.rows_affected(),
+        ..Delivered::default()
+    })
+}
+
+/// What is sent, and by what.
+#[derive(Clone, Copy)]
+enum Lane<'a> {
+    Mail(&'a Mailer),
+    Webhooks(&'a WebhookClient),
 }
 
 struct Worker<'a> {
     database: &'a Database,
-    mailer: Option<&'a Mailer>,
-    client: &'a WebhookClient,
-    now_ms: i64,
+    lane: Lane<'a>,
+    run: Run<'a>,
     give_up: Instant,
 }
 
-impl Worker<'_> {
-    fn is_late(&self) -> bool {
-        Instant::now() >= self.give_up
+/// A try that is over.
+struct Tried {
+    owner: OwnerKey,
+    due: Due,
+    /// Nobody answered.
+    is_silent: bool,
+    result: Result<Delivered, EventError>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(database: &'a Database, lane: Lane<'a>, run: Run<'a>) -> Worker<'a> {
+        Worker {
+            database,
+            lane,
+            run,
+            give_up: Instant::now() + WORK_LIMIT,
+        }
     }
 
-    /// Without a server nothing is mailed, and nothing waits for ever.
-    async fn expire_mail(&self) -> Result<u64, EventError> {
-        let expired = sqlx::query(
-            "UPDATE deliveries SET status = 'failed', next_at_ms = NULL, \
-             error = 'no mail server is configured: set mail.smtp_url' \
-             WHERE status = 'pending' AND channel = 'email' AND created_at_ms < $1",
-        )
-        .bind(self.now_ms - MAIL_MAX_AGE_MS)
-        .execute(self.database.pool())
-        .await?;
-        Ok(expired.rows_affected())
+    fn now_ms(&self) -> i64 {
+        (self.run.now_ms)()
     }
 
-    async fn due(&self) -> Result<Vec<Due>, EventError> {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.give_up || (self.run.is_stopping)()
+    }
+
+    /// Uses its slots until nothing is due. After an error of the database what is under way ends, and nothing more begins.
+    async fn work(&self) -> Result<Delivered, EventError> {
+        let (slots, per_owner) = match self.lane {
+            Lane::Mail(_) => (MAILS_AT_ONCE, MAILS_AT_ONCE),
+            Lane::Webhooks(_) => (WEBHOOKS_AT_ONCE, WEBHOOKS_PER_OWNER),
+        };
+        let mut queue = Queue::new(per_owner);
+        let mut running = FuturesUnordered::new();
+        let mut done = Delivered::default();
+        let mut failed = None;
+        let mut look_at = Instant::now();
+        loop {
+            let mut has_looked = false;
+            while running.len() < slots && failed.is_none() && !self.is_over() {
+                if let Some((owner, due)) = queue.take() {
+                    running.push(self.attempt(owner, due));
+                } else if has_looked || !(queue.is_empty() || Instant::now() >= look_at) {
+                    break;
+                } else {
+                    has_looked = true;
+                    look_at = Instant::now() + LOOK_INTERVAL;
+                    match self.due().await {
+                        Ok(due) => queue.fill(due),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
+            if running.is_empty() {
+                return failed.map_or(Ok(done), Err);
+            }
+            let has_room = running.len() < slots && failed.is_none() && !self.is_over();
+            let tried = tokio::select! {
+                tried = running.next() => tried,
+                () = tokio::time::sleep(LOOK_INTERVAL), if has_room => None,
+            };
+            let Some(tried) = tried else { continue };
+            queue.finish(tried.owner, &tried.due);
+            if tried.is_silent {
+                match tried.due.channel {
+                    // All mail goes to one server.
+                    Channel::Email => queue.clear(),
+                    Channel::Webhook => queue.forget(&tried.due.queue),
+                }
+            }
+            match tried.result {
+                Ok(part) => done.add(part),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    /// What is due, and whose it is.
+    async fn due(&self) -> Result<Vec<(OwnerKey, Due)>, EventError> {
+        match self.lane {
+            Lane::Mail(_) => self.due_mail().await,
+            Lane::Webhooks(_) => self.due_webhooks().await,
+        }
+    }
+
+    /// The oldest mails.
+    async fn due_mail(&self) -> Result<Vec<(OwnerKey, Due)>, EventError> {
         let rows = sqlx::query(
-            "SELECT id, event_id, channel, target, attempts, created_at_ms FROM deliveries \
-             WHERE status = 'pending' AND next_at_ms <= $1 AND (channel = 'webhook' OR $2 = 1) ORDER BY id LIMIT $3",
+            "SELECT id, event_id, target, attempts, created_at_ms FROM deliveries \
+             WHERE status = 'pending' AND channel = 'email' AND next_at_ms <= $1 ORDER BY id LIMIT $2",
         )
-        .bind(self.now_ms)
-        .bind(i64::from(self.mailer.is_some()))
-        .bind(BATCH)
+        .bind(self.now_ms())
+        .bind(MAIL_BATCH)
         .fetch_all(self.database.pool())
         .await?;
         let mut due = Vec::with_capacity(rows.len());
         for row in &rows {
-            let channel: String = row.try_get("channel")?;
-            due.push(Due {
-                id: DeliveryId(row.try_get("id")?),
-                event: EventId(row.try_get("event_id")?),
-                channel: match channel.as_str() {
-                    "email" => Channel::Email,
-                    _ => Channel::Webhook,
-                },
-                target: row.try_get("target")?,
-                attempts: row.try_get("attempts")?,
-                created_at_ms: row.try_get("created_at_ms")?,
-            });
+            due.push((0, read_due(row, Channel::Email)?));
         }
         Ok(due)
     }
 
-    async fn work_off(&self, queue: Vec<Due>) -> Result<Delivered, EventError> {
-        let mut done = Delivered::default();
-        for delivery in queue {
-            if self.is_late() || !self.claim(&delivery).await? {
-                continue;
-            }
-            fault::at("event.claimed");
-            let sending = tokio::time::timeout(SEND_LIMIT, self.send(&delivery)).await;
-            let outcome = match sending {
-                Ok(Err(error @ EventError::Database(_))) => return Err(error),
-                // Its event cannot be told: it is retried by the schedule as any other, and holds up none.
-                Ok(Err(error)) => Outcome::Later(causes(&error)),
-                Ok(Ok(outcome)) => outcome,
-                Err(_) => Outcome::Silent(format!("not done within {} s", SEND_LIMIT.as_secs())),
-            };
-            fault::at("event.sent");
-            self.note(&delivery, outcome, &mut done).await?;
+    /// The oldest requests of each endpoint.
+    async fn due_webhooks(&self) -> Result<Vec<(OwnerKey, Due)>, EventError> {
+        let rows = sqlx::query(
+            "SELECT id, event_id, target, attempts, created_at_ms FROM \
+             (SELECT id, event_id, target, attempts, created_at_ms, \
+              row_number() OVER (PARTITION BY target ORDER BY id) AS place \
+              FROM deliveries WHERE status = 'pending' AND channel = 'webhook' AND next_at_ms <= $1) AS placed \
+             WHERE place <= $2 ORDER BY place, id LIMIT $3",
+        )
+        .bind(self.now_ms())
+        .bind(WEBHOOK_BATCH_EACH)
+        .bind(WEBHOOK_BATCH)
+        .fetch_all(self.database.pool())
+        .await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in &rows {
+            due.push(read_due(row, Channel::Webhook)?);
         }
+        let endpoints: BTreeSet<EndpointId> = due.iter().filter_map(|due| due.target.parse().ok()).collect();
+        let endpoints: Vec<EndpointId> = endpoints.into_iter().collect();
+        let owners = webhook::owners(self.database, &endpoints).await?;
+        let owner_of = |due: &Due| {
+            let endpoint: Option<EndpointId> = due.target.parse().ok();
+            let owner = endpoint.and_then(|endpoint| owners.get(&endpoint).copied());
+            owner.flatten().map_or(0, |customer| customer.0)
+        };
+        Ok(due.into_iter().map(|due| (owner_of(&due), due)).collect())
+    }
+
+    async fn attempt(&self, owner: OwnerKey, due: Due) -> Tried {
+        let mut is_silent = false;
+        let result = self.try_once(&due, &mut is_silent).await;
+        Tried {
+            owner,
+            due,
+            is_silent,
+            result,
+        }
+    }
+
+    async fn try_once(&self, due: &Due, is_silent: &mut bool) -> Result<Delivered, EventError> {
+        let mut done = Delivered::default();
+        if !self.claim(due).await? {
+            return Ok(done);
+        }
+        fault::at("event.claimed");
+        let sending = tokio::time::timeout(SEND_LIMIT, self.send(due)).await;
+        let outcome = match sending {
+            Ok(Err(error @ EventError::Database(_))) => return Err(error),
+            // Its event cannot be told: it is retried by the schedule as any other, and holds up none.
+            Ok(Err(error)) => Outcome::Later(causes(&error)),
+            Ok(Ok(outcome)) => outcome,
+            Err(_) => Outcome::Silent(format!("not done within {} s", SEND_LIMIT.as_secs())),
+        };
+        fault::at("event.sent");
+        *is_silent = matches!(outcome, Outcome::Silent(_));
+        self.note(due, outcome, &mut done).await?;
         Ok(done)
     }
 
     /// Makes a delivery this worker's, unless another was quicker or it is no longer due.
     async fn claim(&self, due: &Due) -> Result<bool, EventError> {
+        let now_ms = self.now_ms();
         let claimed = sqlx::query(
             "UPDATE deliveries SET attempts = attempts + 1, next_at_ms = $1 \
              WHERE id = $2 AND status = 'pending' AND attempts = $3 AND next_at_ms <= $4",
         )
-        .bind(self.now_ms + LEASE_MS)
+        .bind(now_ms + LEASE_MS)
         .bind(due.id.0)
         .bind(due.attempts)
-        .bind(self.now_ms)
+        .bind(now_ms)
         .execute(self.database.pool())
         .await?;
         Ok(claimed.rows_affected() == 1)
@@ -250,18 +432,13 @@ impl Worker<'_> {
 
     async fn send(&self, due: &Due) -> Result<Outcome, EventError> {
         let event = event(self.database.pool(), due.event).await?;
-        match due.channel {
-            Channel::Email => self.mail(due, &event).await,
-            Channel::Webhook => self.post(due, &event).await,
+        match self.lane {
+            Lane::Mail(mailer) => self.mail(mailer, due, &event).await,
+            Lane::Webhooks(client) => self.post(client, due, &event).await,
         }
     }
 
-    async fn mail(&self, due: &Due, event: &Event) -> Result<Outcome, EventError> {
-        let Some(mailer) = self.mailer else {
-            return Ok(Outcome::Later(
-                "no mail server is configured: set mail.smtp_url".to_owned(),
-            ));
-        };
+    async fn mail(&self, mailer: &Mailer, due: &Due, event: &Event) -> Result<Outcome, EventError> {
         let Some(event) = self.with_link(due, event).await? else {
             return Ok(Outcome::Never(
                 match event.event_type {
@@ -278,7 +455,7 @@ impl Worker<'_> {
             why: about.why,
             zone: &about.zone,
         };
-        Ok(match mailer.send(&event, due.id, to, self.now_ms).await {
+        Ok(match mailer.send(&event, due.id, to, self.now_ms()).await {
             Sent::Taken => Outcome::Delivered,
             Sent::Later(why) => Outcome::Later(why),
             Sent::Never(why) => Outcome::Never(why),
@@ -292,11 +469,11 @@ impl Worker<'_> {
         let mut event = event.clone();
         let token = match (event.event_type, event.customer) {
             (EventType::EmailVerificationRequested, Some(customer)) => {
-                verification::issue(self.database, customer, &due.target, self.now_ms).await?
+                verification::issue(self.database, customer, &due.target, self.now_ms()).await?
             }
             (EventType::EmailVerificationRequested, None) => None,
             (EventType::PasswordResetRequested, _) => {
-                password_reset::issue(self.database, &event, &due.target, self.now_ms).await?
+                password_reset::issue(self.database, &event, &due.target, self.now_ms()).await?
             }
             _ => return Ok(Some(event)),
         };
@@ -307,7 +484,7 @@ impl Worker<'_> {
         Ok(Some(event))
     }
 
-    async fn post(&self, due: &Due, event: &Event) -> Result<Outcome, EventError> {
+    async fn post(&self, client: &WebhookClient, due: &Due, event: &Event) -> Result<Outcome, EventError> {
         let gone = || Outcome::Never("there is no such endpoint any more".to_owned());
         let Ok(id) = due.target.parse::<EndpointId>() else {
             return Ok(gone());
@@ -320,15 +497,16 @@ impl Worker<'_> {
         if endpoint.disabled_at_ms.is_some() {
             return Ok(Outcome::Never("the endpoint is disabled".to_owned()));
         }
-        let secrets = match webhook::secrets(self.database, id, self.now_ms).await {
+        let now_ms = self.now_ms();
+        let secrets = match webhook::secrets(self.database, id, now_ms).await {
             Ok(secrets) => secrets,
             // Of this endpoint alone: the others must not wait for it.
             Err(webhook::WebhookError::Secret(error)) => return Ok(Outcome::Later(error.to_string())),
             Err(error) => return Err(error.into()),
         };
         let body = webhook::body(event);
-        let headers = webhook::headers(event, due.id, &secrets, &body, self.now_ms);
-        Ok(match self.client.post(&endpoint.url, headers, body).await {
+        let headers = webhook::headers(event, due.id, &secrets, &body, now_ms);
+        Ok(match client.post(&endpoint.url, headers, body).await {
             Answer::Taken => Outcome::Delivered,
             Answer::Refused(why) => Outcome::Later(why),
             Answer::Silent(why) => Outcome::Silent(why),
@@ -338,10 +516,11 @@ impl Worker<'_> {
     /// Keeps what became of a try, unless somebody else has the delivery by now.
     async fn note(&self, due: &Due, outcome: Outcome, done: &mut Delivered) -> Result<(), EventError> {
         let attempts = due.attempts + 1;
+        let now_ms = self.now_ms();
         let retry_at_ms = usize::try_from(due.attempts)
             .ok()
             .and_then(|failed_before| RETRY_DELAYS_MS.get(failed_before))
-            .map(|delay_ms| self.now_ms + delay_ms);
+            .map(|delay_ms| now_ms + delay_ms);
         let is_silent = matches!(outcome, Outcome::Silent(_));
         let (status, next_at_ms, error) = match outcome {
             Outcome::Delivered => ("delivered", None, String::new()),
@@ -371,7 +550,7 @@ impl Worker<'_> {
         .bind(status)
         .bind(next_at_ms)
         .bind(&error)
-        .bind((status == "delivered").then_some(self.now_ms))
+        .bind((status == "delivered").then_some(now_ms))
         .bind(due.id.0)
         .bind(attempts)
         .execute(&mut *transaction)
@@ -402,14 +581,15 @@ impl Worker<'_> {
     }
 
     async fn postpone_rest(&self, due: &Due) -> Result<(), EventError> {
+        let now_ms = self.now_ms();
         // All mail goes to one server.
         let any_target = i64::from(due.channel == Channel::Email);
         sqlx::query(
             "UPDATE deliveries SET next_at_ms = $1 \
              WHERE status = 'pending' AND next_at_ms <= $2 AND channel = $3 AND ($4 = 1 OR target = $5)",
         )
-        .bind(self.now_ms + SILENCE_MS)
-        .bind(self.now_ms)
+        .bind(now_ms + SILENCE_MS)
+        .bind(now_ms)
         .bind(due.channel.name())
         .bind(any_target)
         .bind(&due.target)
@@ -449,7 +629,7 @@ impl Worker<'_> {
             "UPDATE webhook_endpoints SET disabled_at_ms = $1 WHERE id = $2 AND disabled_at_ms IS NULL \
              RETURNING customer_id, url",
         )
-        .bind(self.now_ms)
+        .bind(self.now_ms())
         .bind(endpoint.0)
         .fetch_optional(&mut *connection)
         .await?;
@@ -471,7 +651,7 @@ impl Worker<'_> {
                 "error": error,
             }),
         };
-        publish(connection, new, self.now_ms).await?;
+        publish(connection, new, self.now_ms()).await?;
         Ok(())
     }
 }
@@ -530,159 +710,4 @@ pub async fn preview(database: &Database, event: &Event, portal_url: &str) -> Re
     let about = About::of(database, event).await?;
     let portal_url = portal_url.trim_end_matches('/');
     render(event, &about.zone, &about.brand, about.why, portal_url).map_err(|error| EventError::Mail(Box::new(error)))
-}
-
-/// What waits and what failed, by channel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct OutboxCounts {
-    /// Events without deliveries yet.
-    pub undispatched: i64,
-    pub mails_pending: i64,
-    pub mails_failed: i64,
-    pub webhooks_pending: i64,
-    pub webhooks_failed: i64,
-}
-
-/// Counts for metrics. What was delivered is not counted: there is much of it.
-///
-/// # Errors
-/// As the database answers.
-pub async fn outbox_counts(database: &Database) -> Result<OutboxCounts, EventError> {
-    let undispatched = sqlx::query("SELECT count(*) FROM events WHERE dispatched_at_ms IS NULL")
-        .fetch_one(database.pool())
-        .await?
-        .try_get(0)?;
-    let mut counts = OutboxCounts {
-        undispatched,
-        ..OutboxCounts::default()
-    };
-    let rows = sqlx::query(
-        "SELECT channel, status, count(*) AS deliveries FROM deliveries WHERE status IN ('pending', 'failed') \
-         GROUP BY channel, status",
-    )
-    .fetch_all(database.pool())
-    .await?;
-    for row in &rows {
-        let (channel, status): (String, String) = (row.try_get("channel")?, row.try_get("status")?);
-        let count = match (channel.as_str(), status.as_str()) {
-            ("email", "pending") => &mut counts.mails_pending,
-            ("email", _) => &mut counts.mails_failed,
-            (_, "pending") => &mut counts.webhooks_pending,
-            _ => &mut counts.webhooks_failed,
-        };
-        *count = row.try_get("deliveries")?;
-    }
-    Ok(counts)
-}
-
-/// A delivery, as lists show it.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Delivery {
-    pub id: DeliveryId,
-    pub event: EventId,
-    /// `email` or `webhook`.
-    pub channel: String,
-    /// A mailbox, or an endpoint's id.
-    pub target: String,
-    /// `pending`, `delivered` or `failed`.
-    pub status: String,
-    pub attempts: i64,
-    pub next_at_ms: Option<i64>,
-    pub error: String,
-    pub created_at_ms: i64,
-    pub delivered_at_ms: Option<i64>,
-}
-
-const SELECT_DELIVERY: &str = "SELECT id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms, \
-     delivered_at_ms FROM deliveries";
-
-/// The deliveries of an event, by id.
-///
-/// # Errors
-/// As the database answers.
-pub async fn deliveries_of(db: impl AnyExecutor<'_>, event: EventId) -> Result<Vec<Delivery>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT_DELIVERY} WHERE event_id = $1 ORDER BY id"));
-    let rows = sqlx::query(sql).bind(event.0).fetch_all(db).await?;
-    rows.iter().map(read_delivery).collect()
-}
-
-/// The deliveries to an endpoint, latest first, `limit` at most. Whose it is the caller has asked before (S1).
-///
-/// # Errors
-/// As the database answers.
-pub async fn deliveries_to(
-    db: impl AnyExecutor<'_>,
-    endpoint: EndpointId,
-    limit: i64,
-) -> Result<Vec<Delivery>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT_DELIVERY} WHERE target = $1 AND channel = 'webhook' ORDER BY id DESC LIMIT $2"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(endpoint.to_string())
-        .bind(limit.clamp(1, super::MAX_PAGE))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read_delivery).collect()
-}
-
-/// Which deliveries to list; what is not set is not asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DeliveryFilter<'a> {
-    /// `email` or `webhook`.
-    pub channel: Option<&'a str>,
-    pub target: Option<&'a str>,
-    /// `pending`, `delivered` or `failed`.
-    pub status: Option<&'a str>,
-    /// Older than this one: the last of the page before.
-    pub before: Option<DeliveryId>,
-}
-
-/// Deliveries, latest first, `limit` at most.
-///
-/// # Errors
-/// As the database answers.
-pub async fn deliveries(
-    db: impl AnyExecutor<'_>,
-    filter: DeliveryFilter<'_>,
-    limit: i64,
-) -> Result<Vec<Delivery>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT_DELIVERY} WHERE id < $1 AND ($2 = '' OR channel = $2) AND ($3 = '' OR target = $3) \
-         AND ($4 = '' OR status = $4) ORDER BY id DESC LIMIT $5"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(filter.before.map_or(i64::MAX, |before| before.0))
-        .bind(filter.channel.unwrap_or(""))
-        .bind(filter.target.unwrap_or(""))
-        .bind(filter.status.unwrap_or(""))
-        .bind(limit.clamp(1, super::MAX_PAGE))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read_delivery).collect()
-}
-
-/// One delivery, where there is one of this id.
-///
-/// # Errors
-/// As the database answers.
-pub async fn delivery(db: impl AnyExecutor<'_>, id: DeliveryId) -> Result<Option<Delivery>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT_DELIVERY} WHERE id = $1"));
-    let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
-    row.as_ref().map(read_delivery).transpose()
-}
-
-fn read_delivery(row: &AnyRow) -> Result<Delivery, EventError> {
-    Ok(Delivery {
-        id: DeliveryId(row.try_get("id")?),
-        event: EventId(row.try_get("event_id")?),
-        channel: row.try_get("channel")?,
-        target: row.try_get("target")?,
-        status: row.try_get("status")?,
-        attempts: row.try_get("attempts")?,
-        next_at_ms: row.try_get("next_at_ms")?,
-        error: row.try_get("error")?,
-        created_at_ms: row.try_get("created_at_ms")?,
-        delivered_at_ms: row.try_get("delivered_at_ms")?,
-    })
 }

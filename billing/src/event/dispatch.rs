@@ -24,6 +24,11 @@ use crate::bulk;
 const BATCH: i64 = 500;
 /// Events that are replayed at once at most.
 pub const MAX_REPLAYED: i64 = 10_000;
+/// Deliveries that may be pending to a customer's endpoint for more events to be replayed to it.
+pub const MAX_PENDING: i64 = 1_000;
+/// Events that are replayed to the endpoints of a customer in an hour at most.
+pub const MAX_REPLAYED_PER_HOUR: i64 = 2_000;
+const HOUR_MS: i64 = 3_600_000;
 /// Where the owner's address is kept.
 const OWNER_SETTING: &str = "owner_email";
 
@@ -380,7 +385,8 @@ pub struct Replay {
 /// Sends stored events to an endpoint again, as new deliveries, and returns how many. Mail is not repeated.
 ///
 /// # Errors
-/// When there is no such endpoint, it is disabled, or the range holds more than [`MAX_REPLAYED`] events.
+/// When there is no such endpoint, it is disabled, or the range holds more than [`MAX_REPLAYED`] events; of a customer's
+/// endpoint also when more than [`MAX_PENDING`] would be pending, or [`MAX_REPLAYED_PER_HOUR`] were replayed.
 pub async fn replay(
     connection: &mut AnyConnection,
     replay: Replay,
@@ -414,8 +420,59 @@ pub async fn replay(
             deliveries.push((event.id, "webhook", endpoint.id.to_string()));
         }
     }
+    if let Some(customer) = endpoint.customer {
+        check_replay(&mut *connection, customer, endpoint.id, deliveries.len(), now_ms).await?;
+    }
     enqueue(connection, &deliveries, now_ms).await?;
     Ok(deliveries.len() as u64)
+}
+
+/// Whether so many more may be replayed to a customer's endpoint. A delivery is a replay if it was made after its event was
+/// dispatched.
+async fn check_replay(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    endpoint: EndpointId,
+    replayed: usize,
+    now_ms: i64,
+) -> Result<(), EventError> {
+    let replayed = i64::try_from(replayed).unwrap_or(i64::MAX);
+    // Two who replay at once take turns, so that the first is counted.
+    take_turn(&mut *connection).await?;
+    let pending: i64 =
+        sqlx::query("SELECT count(*) FROM deliveries WHERE target = $1 AND channel = 'webhook' AND status = 'pending'")
+            .bind(endpoint.to_string())
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?;
+    if pending.saturating_add(replayed) > MAX_PENDING {
+        return Err(EventError::TooManyPending {
+            endpoint,
+            pending,
+            replayed,
+        });
+    }
+    let targets: Vec<String> = webhook::endpoints(&mut *connection, webhook::Owner::Customer(customer))
+        .await?
+        .iter()
+        .map(|endpoint| endpoint.id.to_string())
+        .collect();
+    let mut lately: i64 = 0;
+    for target in &targets {
+        let row = sqlx::query(
+            "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.target = $1 \
+             AND d.channel = 'webhook' AND d.created_at_ms > $2 AND e.dispatched_at_ms < d.created_at_ms",
+        )
+        .bind(target)
+        .bind(now_ms - HOUR_MS)
+        .fetch_one(&mut *connection)
+        .await?;
+        lately = lately.saturating_add(row.try_get(0)?);
+    }
+    if lately.saturating_add(replayed) > MAX_REPLAYED_PER_HOUR {
+        return Err(EventError::TooOften);
+    }
+    Ok(())
 }
 
 /// The latest event's id, of a customer or of all.

@@ -57,11 +57,16 @@ impl WebhookClient {
     /// # Errors
     /// When TLS cannot be set up, for want of root certificates.
     pub fn new(allow_private: bool) -> Result<WebhookClient, WebhookError> {
+        WebhookClient::waiting(allow_private, ANSWER_TIMEOUT)
+    }
+
+    /// One that waits for an answer so long.
+    pub(super) fn waiting(allow_private: bool, answer_timeout: Duration) -> Result<WebhookClient, WebhookError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("EZSCALE/", env!("CARGO_PKG_VERSION"), " (webhooks)"))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
+            .timeout(answer_timeout)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .no_proxy();
         if !allow_private {

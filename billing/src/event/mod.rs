@@ -21,6 +21,7 @@
 //!   `…_at_ms`; a float is refused.
 
 mod deliver;
+mod deliveries;
 mod dispatch;
 mod facts;
 pub mod guard;
@@ -31,12 +32,15 @@ pub mod notification;
 pub mod webhook;
 
 pub use deliver::{
-    Delivered, Delivery, DeliveryFilter, MAIL_MAX_AGE_MS, OutboxCounts, RETRY_DELAYS_MS, deliver, deliveries,
-    deliveries_of, deliveries_to, delivery, outbox_counts, preview,
+    Delivered, MAIL_MAX_AGE_MS, RETRY_DELAYS_MS, Run, WEBHOOKS_PER_OWNER, deliver, deliver_mail, deliver_webhooks,
+    preview,
+};
+pub use deliveries::{
+    Delivery, DeliveryFilter, OutboxCounts, deliveries, deliveries_of, deliveries_to, delivery, outbox_counts,
 };
 pub use dispatch::{
-    Dispatched, MAX_REPLAYED, OldestWaiting, Replay, dispatch, latest, oldest_waiting, owner_email, replay,
-    set_owner_email,
+    Dispatched, MAX_PENDING, MAX_REPLAYED, MAX_REPLAYED_PER_HOUR, OldestWaiting, Replay, dispatch, latest,
+    oldest_waiting, owner_email, replay, set_owner_email,
 };
 pub use guard::WebhookClient;
 pub use kind::{Audience, EventType};
@@ -92,6 +96,19 @@ pub enum EventError {
     Disabled(EndpointId),
     #[error("more than {MAX_REPLAYED} events are not replayed at once: name a shorter range")]
     TooMany,
+    #[error(
+        "{pending} deliveries to {endpoint} are pending, and {replayed} more would exceed the limit of {MAX_PENDING}: \
+         replay them once it has answered those"
+    )]
+    TooManyPending {
+        endpoint: EndpointId,
+        pending: i64,
+        replayed: i64,
+    },
+    #[error(
+        "to a customer's endpoints {MAX_REPLAYED_PER_HOUR} events are replayed in an hour at most: try again later"
+    )]
+    TooOften,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
     #[error("{count} events could not be dispatched and wait, the first is {event}; all others were")]
@@ -288,8 +305,8 @@ impl Event {
     }
 }
 
-/// Dispatches what is new and sends what is due: the job that the program runs every few seconds. Any number of processes
-/// may run it on one database.
+/// Dispatches what is new and sends what is due, once. The program does each of the three by itself every few seconds, so
+/// that none waits for another; any number of processes may on one database.
 ///
 /// # Errors
 /// As the database answers.

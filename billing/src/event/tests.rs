@@ -1,5 +1,7 @@
 mod broken;
+mod fair;
 mod hooks;
+mod links;
 
 use std::sync::{Arc, Mutex};
 

@@ -14,6 +14,7 @@
 //!
 //! An endpoint of no customer is the operator's own: it hears of every event.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -285,6 +286,22 @@ pub(super) async fn listeners(
     let mut endpoints: Vec<Endpoint> = rows.iter().map(read).collect::<Result<_, _>>()?;
     endpoints.sort_by_key(|endpoint| endpoint.id);
     Ok(endpoints)
+}
+
+/// Whose some endpoints are; what is the operator's own is nobody's.
+pub(super) async fn owners(
+    database: &Database,
+    endpoints: &[EndpointId],
+) -> Result<HashMap<EndpointId, Option<CustomerId>>, sqlx::Error> {
+    let mut connection = database.pool().acquire().await?;
+    let sql = "SELECT id, customer_id FROM webhook_endpoints WHERE id IN ({values})";
+    let rows = bulk::rows_of_values(&mut connection, sql, endpoints, |query, id| query.bind(id.0)).await?;
+    let mut owners = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let owner = row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId);
+        owners.insert(EndpointId(row.try_get("id")?), owner);
+    }
+    Ok(owners)
 }
 
 /// What signs for an endpoint now.

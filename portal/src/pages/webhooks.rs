@@ -406,6 +406,11 @@ async fn replay(
             let body = endpoint_page(&state, &customer, &id, None, Some(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
+        Err(error @ (EventError::TooManyPending { .. } | EventError::TooOften)) => {
+            transaction.rollback().await?;
+            let body = endpoint_page(&state, &customer, &id, None, Some(format!("Not replayed: {error}."))).await?;
+            Ok((StatusCode::TOO_MANY_REQUESTS, body).into_response())
+        }
         Err(error) => {
             transaction.rollback().await?;
             Err(billing::BillingError::from(error).into())

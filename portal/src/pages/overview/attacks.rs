@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::{BillingError, exclusion};
 use jiff::tz::TimeZone;
 use schemas::ids::{ExclusionId, ServiceId};
-use schemas::window::{HOUR_MS, WINDOW_MS};
+use schemas::window::HOUR_MS;
 use serde_json::json;
 
 use super::service::{href, render};

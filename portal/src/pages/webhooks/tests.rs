@@ -39,6 +39,39 @@ async fn add(browser: &mut Browser, url: &str) -> crate::testing::Answer {
 }
 
 #[tokio::test]
+async fn a_replay_is_refused_in_words_while_too_much_is_pending() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    add(&mut browser, "http://127.0.0.1:9/hook").await;
+    tell(&portal, ada).await;
+    sqlx::query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999) \
+         INSERT INTO deliveries (id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms) \
+         SELECT 1000 + i, 1, 'webhook', 'whk_1', 'pending', 0, 0, '', 0 FROM n",
+    )
+    .execute(portal.state.db().pool())
+    .await
+    .unwrap();
+    let page = browser.get("/webhooks/whk_1").await;
+    let (token, form_token) = (page.csrf_token(), hidden(&page, "form_token"));
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("form_token", &form_token),
+        ("event", "evt_1"),
+    ];
+    let refused = browser.post("/webhooks/whk_1/replay", &form).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        refused
+            .body
+            .contains("Not replayed: 1000 deliveries to whk_1 are pending"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test]
 async fn an_endpoint_is_added_rotated_replayed_and_removed() {
     let portal = TestPortal::new().await;
     let ada = portal.customer("ada").await;
