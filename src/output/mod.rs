@@ -27,7 +27,7 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
 }
 
 /// A number of things in words: `1 backup`, `2 backups`, `0 backups`.
-pub(crate) fn count<N: From<u8> + PartialEq + std::fmt::Display>(number: N, noun: &str) -> String {
+pub(crate) fn count<N: Copy + From<u8> + PartialEq + std::fmt::Display>(number: N, noun: &str) -> String {
     let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
