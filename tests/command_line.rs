@@ -102,6 +102,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("invoice check", "--all"),
     ("invoice close", ""),
     ("invoice confirm", "cus_1 --reason x"),
+    ("invoice credit", "inv_1 --reason x"),
     ("invoice list", ""),
     ("invoice preview", "--customer cus_1"),
     ("invoice show", "inv_1"),
