@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use schemas::assignment::Assignments;
 use schemas::clock;
 use schemas::db::Database;
@@ -352,6 +353,13 @@ pub(crate) fn known_interfaces(data_dir: &Path) -> Arc<KnownInterfaces> {
         KnownInterfaces::default()
     });
     Arc::new(read)
+}
+
+/// A number of digits with a point at most, as people write amounts: not `1e1`.
+pub(crate) fn plain_decimal(text: &str) -> Result<Decimal, String> {
+    let is_plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    let value = is_plain.then(|| text.parse().ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is no number such as 20 or 12.50"))
 }
 
 /// What time billing takes it for, UTC milliseconds: a database made for rehearsals has a clock of its own.

@@ -37,14 +37,14 @@ const DONE: &[(&str, &str)] = &[
     ("entity add --name B --country DE --number-prefix B", "entity.create"),
     ("entity set --name C --country FR", "entity.change"),
     ("webhook add http://127.0.0.1:9/hook", "webhook.add"),
-    ("subscription add svc_1 --price prc_1", "subscription.create"),
+    ("subscription add svc_1 --price prc_1", "subscription.add"),
     (
         "subscription change sub_1 --price prc_1 --quantity 2",
         "subscription.change",
     ),
     (
         "subscription change sub_1 --price prc_1 --quantity 3 --at 2040-01-01",
-        "subscription.schedule_change",
+        "subscription.schedule",
     ),
     ("subscription unschedule chg_1", "subscription.unschedule"),
     ("subscription suspend sub_1 --reason x", "subscription.suspend"),

@@ -102,6 +102,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("invoice check", "--all"),
     ("invoice close", ""),
     ("invoice confirm", "cus_1 --reason x"),
+    ("invoice credit", "inv_1 --reason x"),
     ("invoice list", ""),
     ("invoice preview", "--customer cus_1"),
     ("invoice show", "inv_1"),
@@ -590,7 +591,16 @@ fn what_adds_something_makes_the_data_folder() {
         vec!["plan", "add", "--name", "A", "--price", "1"],
         vec!["coupon", "add", "A", "--percent", "1"],
         vec!["tax", "add", "--country", "DE", "--rate", "19"],
-        vec!["entity", "add", "--name", "A", "--country", "DE", "--number-prefix", "A"],
+        vec![
+            "entity",
+            "add",
+            "--name",
+            "A",
+            "--country",
+            "DE",
+            "--number-prefix",
+            "A",
+        ],
     ] {
         let data = DataDir::new();
         data.run(&words);

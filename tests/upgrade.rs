@@ -77,7 +77,7 @@ fn a_folder_of_7bef553_opens_with_its_flows_books_and_an_undecoded_journal() {
     assert_eq!(usage(&data), january);
     let checked = data.run(&["invoice", "check", "--all"]);
     assert!(
-        checked.contains("2 usage lines recomputed from flows: 2 equal, 0 differ"),
+        checked.contains("2 usage lines recomputed from flows: 2 equal, 0 adjusted since, 0 differ"),
         "{checked}"
     );
     assert!(data.run(&["ledger", "check"]).contains("no violations"));

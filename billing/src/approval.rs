@@ -160,6 +160,9 @@ pub enum Action {
         payment: PaymentId,
         currency: String,
         amount_minor: i64,
+        /// With what was refunded before and counts towards the threshold ([`crate::refund::Preview::counted`]).
+        #[serde(default)]
+        counted_minor: i64,
         reason: String,
         /// Of a bank transfer: the bank's reference.
         reference: Option<String>,
@@ -188,9 +191,24 @@ impl Action {
         match self {
             Action::BulkTermination { subscriptions, .. } if subscriptions.len() <= BULK_TERMINATION_OVER => None,
             Action::PriceChange { customers, .. } if *customers <= PRICE_CHANGE_CUSTOMERS_OVER => None,
-            Action::Refund { amount_minor, .. } if *amount_minor <= REFUND_OVER_MINOR => None,
+            Action::Refund {
+                amount_minor,
+                counted_minor,
+                ..
+            } if *amount_minor.max(counted_minor) <= REFUND_OVER_MINOR => None,
             _ => Some(self.kind()),
         }
+    }
+
+    /// As it was shown to who decides, where that is not what was shown to who asked.
+    #[must_use]
+    pub fn confirmed(mut self, decider_shown: &str) -> Action {
+        if let Action::Refund { shown, .. } = &mut self
+            && !decider_shown.is_empty()
+        {
+            *shown = decider_shown.to_owned();
+        }
+        self
     }
 
     /// Whether it waits for a second admin.
@@ -471,6 +489,16 @@ pub async fn approval(db: impl AnyExecutor<'_>, id: ApprovalId) -> Result<Approv
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
     let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
     read(&row.ok_or(ApprovalError::NoApproval(id))?)
+}
+
+/// The requests of one kind that nobody has decided, oldest first.
+///
+/// # Errors
+/// As the database answers, or when a stored value is not understood.
+pub(crate) async fn pending_of(db: impl AnyExecutor<'_>, kind: HighRisk) -> Result<Vec<Approval>, ApprovalError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE status = 'pending' AND action = $1 ORDER BY id"));
+    let rows = sqlx::query(sql).bind(kind.name()).fetch_all(db).await?;
+    rows.iter().map(read).collect()
 }
 
 /// Requests, latest first, `limit` at most; of one status or all.

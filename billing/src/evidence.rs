@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::QuotaUnit;
 use crate::price::UsagePrice;
+use crate::rating::LineKind;
 
 /// What an invoice line was computed from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -89,6 +90,9 @@ pub enum Evidence {
         corrects_invoice: InvoiceId,
         corrects_number: String,
         corrects_line: Option<InvoiceLineId>,
+        /// Of a part: what the line that is taken back charged, whose revenue is taken back. Older documents have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of_kind: Option<LineKind>,
     },
 }
 

@@ -1,4 +1,5 @@
-//! What finance takes into other books: documents, taxes by rate, lines, payments and postings of a time, as CSV and as one
+//! What finance takes into other books: documents, taxes by rate, lines, payments, refunds and postings of a time, as
+//! CSV and as one
 //! XLSX workbook. Months and instants are those of UTC, as document numbers are; the days on which a document was issued and is
 //! due are those printed on it.
 //!
@@ -11,7 +12,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use rust_xlsxwriter::{Format, FormatAlign, Workbook, Worksheet, XlsxError};
 use schemas::db::Database;
-use schemas::ids::{CustomerId, PaymentId, ServiceId, SubscriptionId, TransactionId};
+use schemas::ids::{CustomerId, PaymentId, RefundId, ServiceId, SubscriptionId, TransactionId};
 use schemas::inventory::zone_named;
 use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
@@ -48,15 +49,17 @@ pub enum SheetKind {
     Taxes,
     Lines,
     Payments,
+    Refunds,
     Postings,
 }
 
 impl SheetKind {
-    pub const ALL: [SheetKind; 5] = [
+    pub const ALL: [SheetKind; 6] = [
         SheetKind::Documents,
         SheetKind::Taxes,
         SheetKind::Lines,
         SheetKind::Payments,
+        SheetKind::Refunds,
         SheetKind::Postings,
     ];
 
@@ -66,6 +69,7 @@ impl SheetKind {
             SheetKind::Taxes => "taxes",
             SheetKind::Lines => "lines",
             SheetKind::Payments => "payments",
+            SheetKind::Refunds => "refunds",
             SheetKind::Postings => "postings",
         }
     }
@@ -141,6 +145,22 @@ impl SheetKind {
                 "value_date",
                 "refunded",
             ],
+            SheetKind::Refunds => &[
+                "refund",
+                "payment",
+                "customer",
+                "customer_name",
+                "invoice",
+                "credit_note",
+                "gateway",
+                "reference",
+                "status",
+                "currency",
+                "amount",
+                "requested_at",
+                "reason",
+                "requested_by",
+            ],
             SheetKind::Postings => &[
                 "transaction",
                 "posted_at",
@@ -187,6 +207,18 @@ impl SheetKind {
                  WHERE coalesce(p.paid_at_ms, p.created_at_ms) >= $1 AND coalesce(p.paid_at_ms, p.created_at_ms) < $2 \
                  ORDER BY p.id LIMIT $3"
             }
+            // A refund and its credit note are made in one transaction, of one instant and one reason.
+            SheetKind::Refunds => {
+                "SELECT r.id, r.payment_id, p.customer_id, c.name, i.number, (SELECT max(n.number) FROM invoices n \
+                 WHERE n.corrects_invoice_id = p.invoice_id AND n.finalised_at_ms = r.created_at_ms AND n.reason = \
+                 r.reason) \
+                 AS credit_note, p.gateway, r.reference, r.state, r.currency, r.amount_minor, r.created_at_ms, \
+                 r.reason, \
+                 r.created_by FROM refunds r JOIN payments p ON p.id = r.payment_id JOIN customers c ON c.id = \
+                 p.customer_id \
+                 LEFT JOIN invoices i ON i.id = p.invoice_id \
+                 WHERE r.created_at_ms >= $1 AND r.created_at_ms < $2 ORDER BY r.id LIMIT $3"
+            }
             SheetKind::Postings => {
                 "SELECT t.id, t.posted_at_ms, coalesce((SELECT y.value_at_ms FROM payments y WHERE y.id = t.payment_id \
                    AND t.idempotency_key = 'payment:pay_' || CAST(y.id AS TEXT)), t.posted_at_ms) AS value_at_ms, t.description, a.name, a.kind, t.customer_id, i.number, t.payment_id, \
@@ -217,7 +249,8 @@ pub struct Sheet {
 }
 
 /// What was in `[from_ms, to_ms)`: documents by their finalisation, payments by when they were paid, or made where they were
-/// not, postings by when they were posted: a month that was exported stays what it was, and the value date is a column.
+/// not, refunds by when they were made, postings by when they were posted: a month that was exported stays what it
+/// was, and the value date is a column.
 ///
 /// # Errors
 /// [`ExportError::TooMany`] beyond [`MAX_ROWS`].
@@ -344,6 +377,22 @@ fn read(kind: SheetKind, row: &AnyRow) -> Result<Vec<Cell>, BillingError> {
             id("paid_at_ms")?.map_or(Cell::Empty, instant),
             id("value_at_ms")?.map_or(Cell::Empty, |at_ms| printed(at_ms, &TimeZone::UTC)),
             amount("refunded_minor")?,
+        ],
+        SheetKind::Refunds => vec![
+            Cell::Plain(RefundId(row.try_get("id")?).to_string()),
+            Cell::Plain(PaymentId(row.try_get("payment_id")?).to_string()),
+            customer()?,
+            typed("name")?,
+            typed("number")?,
+            typed("credit_note")?,
+            plain("gateway")?,
+            typed("reference")?,
+            plain("state")?,
+            Cell::Plain(currency.to_string()),
+            amount("amount_minor")?,
+            at("created_at_ms")?,
+            typed("reason")?,
+            typed("created_by")?,
         ],
         SheetKind::Postings => {
             let minor: i64 = row.try_get("amount_minor")?;

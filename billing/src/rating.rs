@@ -37,7 +37,7 @@ pub const QUANTITY_PLACES: u32 = 6;
 pub const BPS_PER_MBPS: u64 = 1_000_000;
 
 /// What a line charges for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
     Base,
@@ -224,7 +224,11 @@ fn discount_line(
                         .times(covered_months(covered)?)?;
                     worth.min(Ratio::money(base.priced)?)?
                 }
-                None => Ratio::money(base.priced)?,
+                // Of what the days cost exactly: the line's own amount is rounded.
+                None => match &base.evidence {
+                    Evidence::Base(charge) => base_amount(charge, currency)?,
+                    _ => Ratio::money(base.priced)?,
+                },
             };
             let off = of.times(Ratio::decimal(percent.value())?)?.over(100)?;
             (

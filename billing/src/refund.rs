@@ -23,20 +23,28 @@
 //!   from it, and than was paid in: credit that was granted is not paid out.
 //! * A credit note settles what is open of its invoice before anything of it can leave: who owes gets money back only by a
 //!   credit note over both, which the preview says.
+//! * F-60 is not avoided by parts: the refunds of the payment, and those of its customer within 24 hours, count
+//!   together, those
+//!   that are requested and not decided too ([`counted`]). What is requested is not there for another refund.
+//! * A refund of a payment that bought credit switches automatic top-up off, which the preview says.
 //! * Where the gateway refuses in the end, the credit note stands and its amount stays credit.
 
+mod counted;
+
+pub use counted::{PendingRefund, pending};
 use schemas::db::Database;
-use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId};
+use schemas::ids::{ApprovalId, CustomerId, InvoiceId, PaymentId, RefundId};
 use schemas::money::{Money, MoneyError};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::BillingError;
+use crate::approval::{self, Action, ApprovalError, NewApproval};
 use crate::invoice::{self, Correctable, Credited};
 use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
-use crate::settlement::{self, NoteSplit, SettlementError, minus, smaller};
+use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
 
-/// A refund of more minor units than this waits for a second admin: 1,000.00 where a currency has cents.
+/// Refunds of more minor units than this together wait for a second admin: 1,000.00 where a currency has cents.
 pub const REFUND_OVER_MINOR: i64 = 100_000;
 /// Each try makes the credit note larger by what is missing; granted credit and rounding are all that can be missing.
 const MAX_TRIES: usize = 6;
@@ -52,6 +60,8 @@ pub enum RefundError {
     Payment(#[from] PaymentError),
     #[error("settle")]
     Settlement(#[from] SettlementError),
+    #[error("ask a second admin")]
+    Approval(#[from] ApprovalError),
     #[error("add amounts")]
     Money(#[from] MoneyError),
     #[error("{left} of {payment} can be refunded, not {asked}: {why}")]
@@ -67,8 +77,12 @@ pub enum RefundError {
         "what {payment} would give back has changed since it was shown: look at the new amounts, then confirm them"
     )]
     Changed { payment: PaymentId },
-    #[error("a refund of {amount} waits for a second admin: it is more than {over}")]
-    NeedsApproval { amount: Money, over: Money },
+    #[error(
+        "a refund of {amount} waits for a second admin: refunds of the payment, or of its customer within 24 hours, \
+         come to \
+         {counted} with it, more than {over}"
+    )]
+    NeedsApproval { amount: Money, counted: Money, over: Money },
 }
 
 /// What somebody asks for.
@@ -111,17 +125,52 @@ pub struct Preview {
     /// The customer's credit.
     pub credit_before: Money,
     pub credit_after: Money,
+    /// With what was refunded before and counts towards the threshold.
+    pub counted: Money,
     pub needs_second_admin: bool,
+    /// The customer's automatic top-up, so that what is refunded is not charged again.
+    pub switches_top_up_off: bool,
 }
 
 impl Preview {
-    /// What a confirmation sends back: everything that a person decides by.
+    /// What a confirmation sends back: what the refund itself does. The customer's credit is not in it, which moves
+    /// for other
+    /// reasons.
     pub fn shown(&self) -> String {
-        let note = self.note.as_ref().map_or(0, |note| note.gross.minor);
+        let note = self.note.as_ref().map_or_else(
+            || "0".to_owned(),
+            |note| format!("{}:{}", note.gross.minor, note.split.to_credit.minor),
+        );
         format!(
-            "{}:{}:{}:{note}:{}",
-            self.payment, self.amount.minor, self.from_credit.minor, self.credit_after.minor
+            "{}:{}:{}:{note}",
+            self.payment, self.amount.minor, self.from_credit.minor
         )
+    }
+
+    /// Why the credit note is over more than leaves by it; `None` where it is not.
+    pub fn why_larger_note(&self) -> Option<&'static str> {
+        let note = self.note.as_ref()?;
+        let by_note = self.amount.minor - self.from_credit.minor;
+        if note.gross.minor <= by_note {
+            return None;
+        }
+        Some(match note.split.to_credit.minor < note.gross.minor {
+            true => {
+                "The credit note is larger than the refund: it settles what is open or written off of the invoice \
+                 before \
+                 anything can leave."
+            }
+            false if note.gross.minor - by_note == 1 => {
+                "The credit note is 0.01 larger than the refund: with tax rounded, no note has exactly its amount. \
+                 The rest stays \
+                 credit."
+            }
+            false => {
+                "The credit note is larger than the refund: a part of the invoice was paid by credit that was \
+                 granted, which \
+                 is not paid out. The rest stays credit."
+            }
+        })
     }
 
     /// For the audit log.
@@ -133,6 +182,7 @@ impl Preview {
                 "net": note.net.to_string(), "tax": note.tax.to_string(), "gross": note.gross.to_string(),
             })),
             "left": self.left_after.to_string(),
+            "counted": self.counted.to_string(),
             "reason": reason,
         })
     }
@@ -149,7 +199,9 @@ pub struct Standing {
     pub under_way: Money,
     /// By disputes and reversals.
     pub taken: Money,
-    /// What can be refunded, as far as we know, by [`make`].
+    /// By refunds that were requested and that a second admin has not decided.
+    pub pending: Money,
+    /// What can be refunded, as far as we know, by [`make`]: without what is pending.
     pub left: Money,
 }
 
@@ -257,34 +309,6 @@ impl Facts {
         }
     }
 
-    /// The smallest credit note of at least so much with tax, the whole of what is left at most.
-    fn smallest(&self, gross: Money, reason: &str) -> Result<Option<Credited>, RefundError> {
-        let Some(invoice) = &self.invoice else {
-            return Ok(None);
-        };
-        let left = invoice.left_priced();
-        if left.minor <= 0 {
-            return Ok(None);
-        }
-        let total = |minor: i64| -> Result<i64, RefundError> {
-            let what = Credited::Amount(Money::new(minor, left.currency));
-            Ok(-invoice.draft(what, reason)?.total.minor)
-        };
-        if total(left.minor)? <= gross.minor {
-            return Ok(Some(Credited::Whole));
-        }
-        let (mut low, mut high) = (1, left.minor);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if total(middle)? >= gross.minor {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        Ok(Some(Credited::Amount(Money::new(low, left.currency))))
-    }
-
     /// The note for what credit does not cover of an amount.
     async fn note_for(
         &self,
@@ -298,7 +322,10 @@ impl Facts {
         }
         let mut gross = missing;
         for _ in 0..MAX_TRIES {
-            let Some(what) = self.smallest(gross, reason)? else {
+            let Some(invoice) = &self.invoice else {
+                return Ok(None);
+            };
+            let Some(what) = invoice.smallest(gross, reason)? else {
                 return Ok(None);
             };
             let note = self.note(&mut *connection, what, reason).await?;
@@ -317,12 +344,44 @@ impl Facts {
 /// What a refund would do. Nothing is written.
 ///
 /// # Errors
-/// When the payment has not succeeded, or not so much of it is left.
-pub async fn preview(connection: &mut AnyConnection, request: &RefundRequest<'_>) -> Result<Preview, RefundError> {
+/// When the payment has not succeeded, or not so much of it is left, without what is requested and pending.
+pub async fn preview(
+    connection: &mut AnyConnection,
+    request: &RefundRequest<'_>,
+    now_ms: i64,
+) -> Result<Preview, RefundError> {
+    preview_beside(connection, request, Beside::Pending, now_ms).await
+}
+
+/// What else is to be refunded of a payment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Beside {
+    /// What is requested and pending is not there.
+    Pending,
+    /// A second admin has decided for this one.
+    Nothing,
+}
+
+async fn preview_beside(
+    connection: &mut AnyConnection,
+    request: &RefundRequest<'_>,
+    beside: Beside,
+    now_ms: i64,
+) -> Result<Preview, RefundError> {
     let facts = Facts::read(&mut *connection, request.payment).await?;
     let (payment, reason) = (&facts.payment, note_reason(request.reason));
     let currency = payment.amount.currency;
-    let most = facts.most(&mut *connection, reason).await?;
+    let counted = counted::before(&mut *connection, payment, now_ms).await?;
+    let can_leave = facts.most(&mut *connection, reason).await?;
+    let pending = match beside {
+        Beside::Pending => counted.pending,
+        Beside::Nothing => Money::zero(currency),
+    };
+    let most = floor_at_zero(minus(can_leave, pending)?);
+    let why = match can_leave.minor > most.minor {
+        true => "the rest is requested and waits for a second admin",
+        false => facts.why(),
+    };
     let amount = request.amount.unwrap_or(most);
     if amount.currency != currency {
         return Err(PaymentError::OtherCurrency {
@@ -335,7 +394,7 @@ pub async fn preview(connection: &mut AnyConnection, request: &RefundRequest<'_>
     if most.minor <= 0 {
         return Err(RefundError::NothingLeft {
             payment: payment.id,
-            why: facts.why(),
+            why,
         });
     }
     if amount.minor <= 0 {
@@ -346,12 +405,15 @@ pub async fn preview(connection: &mut AnyConnection, request: &RefundRequest<'_>
             payment: payment.id,
             left: most,
             asked: amount,
-            why: facts.why(),
+            why,
         });
     }
     let note = facts.note_for(&mut *connection, amount, reason).await?;
     let credit_before = settlement::credit_balance(&mut *connection, payment.customer, currency).await?;
     let to_credit = note.as_ref().map_or(Money::zero(currency), |note| note.split.to_credit);
+    let buys_credit = payment.purpose.invoice().is_none();
+    let switches_top_up_off = buys_credit && settlement::is_topped_up(&mut *connection, payment.customer).await?;
+    let counted = counted.with(amount)?;
     Ok(Preview {
         payment: payment.id,
         customer: payment.customer,
@@ -366,7 +428,9 @@ pub async fn preview(connection: &mut AnyConnection, request: &RefundRequest<'_>
         left_after: minus(most, amount)?,
         credit_before,
         credit_after: minus(credit_before.checked_add(to_credit)?, amount)?,
-        needs_second_admin: amount.minor > REFUND_OVER_MINOR,
+        counted,
+        needs_second_admin: counted.minor > REFUND_OVER_MINOR,
+        switches_top_up_off,
     })
 }
 
@@ -403,7 +467,8 @@ pub struct Confirmed<'a> {
 /// is committed ([`ask`]), by the caller or by who reconciles next; a bank transfer is recorded as sent.
 ///
 /// # Errors
-/// As [`preview`]; [`RefundError::Changed`] when it is not what was shown; [`RefundError::NeedsApproval`] above the threshold.
+/// As [`preview`], where it is approved of all that can leave; [`RefundError::Changed`] when it is not what was
+/// shown; [`RefundError::NeedsApproval`] above the threshold.
 pub async fn make(
     connection: &mut AnyConnection,
     request: &RefundRequest<'_>,
@@ -413,13 +478,18 @@ pub async fn make(
     let payment = payment::payment(&mut *connection, request.payment).await?;
     // Whoever settles something of this customer waits.
     settlement::lock_customer(&mut *connection, payment.customer).await?;
-    let preview = preview(&mut *connection, request).await?;
+    let beside = match confirmed.is_approved {
+        true => Beside::Nothing,
+        false => Beside::Pending,
+    };
+    let preview = preview_beside(&mut *connection, request, beside, now_ms).await?;
     if confirmed.shown.is_some_and(|shown| shown != preview.shown()) {
         return Err(RefundError::Changed { payment: payment.id });
     }
     if preview.needs_second_admin && !confirmed.is_approved {
         return Err(RefundError::NeedsApproval {
             amount: preview.amount,
+            counted: preview.counted,
             over: Money::new(REFUND_OVER_MINOR, preview.amount.currency),
         });
     }
@@ -442,6 +512,68 @@ pub async fn make(
         payment::intend_by(connection, payment.gateway, &new, now_ms).await?
     };
     Ok(Made { preview, refund, note })
+}
+
+/// What an approved refund would do now: for who decides.
+///
+/// # Errors
+/// As [`preview`]; what is pending beside it is not taken off.
+pub async fn preview_to_decide(
+    connection: &mut AnyConnection,
+    request: &RefundRequest<'_>,
+    now_ms: i64,
+) -> Result<Preview, RefundError> {
+    preview_beside(connection, request, Beside::Nothing, now_ms).await
+}
+
+/// Asks a second admin for a refund that is above the threshold; nothing of it is done before.
+///
+/// # Errors
+/// As [`preview`]; [`RefundError::Changed`] when it is not what was `shown`; [`RefundError::Approval`] when it cannot
+/// be asked
+/// for, or needs no approval.
+pub async fn request_approval(
+    connection: &mut AnyConnection,
+    request: &RefundRequest<'_>,
+    shown: Option<&str>,
+    reference: Option<&str>,
+    by: approval::Admin<'_>,
+    now_ms: i64,
+) -> Result<(ApprovalId, Preview), RefundError> {
+    let payment = payment::payment(&mut *connection, request.payment).await?;
+    // Of two requests at once, the second finds the first pending.
+    settlement::lock_customer(&mut *connection, payment.customer).await?;
+    let preview = preview(&mut *connection, request, now_ms).await?;
+    if shown.is_some_and(|shown| shown != preview.shown()) {
+        return Err(RefundError::Changed { payment: payment.id });
+    }
+    let reference = reference.map(str::trim).filter(|reference| !reference.is_empty());
+    if payment.gateway == GatewayName::Manual && reference.is_none() {
+        return Err(PaymentError::SentAtTheBank { payment: payment.id }.into());
+    }
+    let invoice = match (&preview.invoice, &preview.note) {
+        (Some((_, number)), Some(note)) => format!(", with a credit note of {} over {number}", note.gross),
+        _ => String::new(),
+    };
+    let summary = format!(
+        "Refund {} of {} to {}{invoice}. Reason: {}",
+        preview.amount, preview.payment, preview.customer, request.reason
+    );
+    let new = NewApproval {
+        action: Action::Refund {
+            payment: preview.payment,
+            currency: preview.amount.currency.to_string(),
+            amount_minor: preview.amount.minor,
+            counted_minor: preview.counted.minor,
+            reason: request.reason.to_owned(),
+            reference: reference.map(str::to_owned),
+            shown: preview.shown(),
+        },
+        subject: &preview.payment.to_string(),
+        summary: &summary,
+    };
+    let id = approval::request(connection, new, by, now_ms).await?;
+    Ok((id, preview))
 }
 
 /// Refuses what the payment's gateway cannot do, before anything is written for it.
@@ -499,6 +631,7 @@ pub async fn standing(connection: &mut AnyConnection, id: PaymentId) -> Result<S
         refunded: zero,
         under_way: zero,
         taken: zero,
+        pending: zero,
         left: zero,
     };
     for refund in payment::refunds_of(&mut *connection, id).await? {
@@ -513,8 +646,14 @@ pub async fn standing(connection: &mut AnyConnection, id: PaymentId) -> Result<S
     }
     let held = settlement::held(&mut *connection, id).await?;
     standing.taken = minus(minus(payment.amount, held)?, standing.refunded)?;
+    for refund in pending(&mut *connection).await? {
+        if refund.payment == id {
+            standing.pending = standing.pending.checked_add(refund.amount)?;
+        }
+    }
     let facts = Facts::read(&mut *connection, id).await?;
-    standing.left = facts.most(connection, "refund").await?;
+    let can_leave = facts.most(connection, "refund").await?;
+    standing.left = floor_at_zero(minus(can_leave, standing.pending)?);
     Ok(standing)
 }
 

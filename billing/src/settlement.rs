@@ -40,7 +40,7 @@ pub use paid_in::paid_in;
 pub use returned::{
     Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse, take_back,
 };
-pub(crate) use returned::{credit_from_invoice, free, refundable_after};
+pub(crate) use returned::{credit_from_invoice, free, is_topped_up, refundable_after};
 
 use std::collections::HashSet;
 
@@ -149,7 +149,7 @@ pub(crate) fn smaller(a: Money, b: Money) -> Money {
     if b.minor < a.minor { b } else { a }
 }
 
-fn floor_at_zero(amount: Money) -> Money {
+pub(crate) fn floor_at_zero(amount: Money) -> Money {
     Money::new(amount.minor.max(0), amount.currency)
 }
 

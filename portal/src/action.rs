@@ -49,7 +49,7 @@ impl Fields {
         let text = self.text(name);
         let digits = currency.minor_digits();
         let refuse = || said(format!("An amount is like {}, not {text:?}.", example(currency)));
-        let value: Decimal = text.parse().map_err(|_| refuse())?;
+        let value = plain_decimal(text).ok_or_else(refuse)?;
         if value.normalize().scale() > digits {
             return Err(said(format!(
                 "{currency} has {digits} digits after the point, not {text:?}."
@@ -60,8 +60,8 @@ impl Fields {
 
     pub(crate) fn decimal(&self, name: &str, what: &str) -> Result<Decimal, Refused> {
         let text = self.text(name);
-        text.parse()
-            .map_err(|_| said(format!("{what} is a decimal number such as 19 or 8.875, not {text:?}.")))
+        plain_decimal(text)
+            .ok_or_else(|| said(format!("{what} is a decimal number such as 19 or 8.875, not {text:?}.")))
     }
 
     pub(crate) fn integer(&self, name: &str, what: &str) -> Result<i64, Refused> {
@@ -114,6 +114,12 @@ impl Fields {
             .map_err(|_| said(format!("A time is like 2026-11-30T04:05, not {text:?}.")))?;
         Ok(at.to_zoned(TimeZone::UTC)?.timestamp().as_millisecond())
     }
+}
+
+/// A number of digits with a point at most, as people write amounts: not `1e1`.
+fn plain_decimal(text: &str) -> Option<Decimal> {
+    let is_plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    is_plain.then(|| text.parse().ok()).flatten()
 }
 
 fn example(currency: Currency) -> String {
@@ -306,10 +312,17 @@ mod tests {
 
     #[test]
     fn amounts_are_exact_or_refused() {
-        let typed = fields(&[("a", " 12.30 "), ("b", "12.345"), ("c", "1,000"), ("d", "")]);
+        let typed = fields(&[
+            ("a", " 12.30 "),
+            ("b", "12.345"),
+            ("c", "1,000"),
+            ("d", ""),
+            ("f", "1e1"),
+            ("g", "1_0"),
+        ]);
         let usd = Currency::USD;
         assert_eq!(typed.money("a", usd).unwrap(), Money::new(1230, usd));
-        for bad in ["b", "c", "d", "e"] {
+        for bad in ["b", "c", "d", "e", "f", "g"] {
             assert!(matches!(typed.money(bad, usd), Err(Refused::Said(_))), "{bad}");
         }
         let yen = "JPY".parse().unwrap();

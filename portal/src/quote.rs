@@ -4,18 +4,21 @@
 //! the invoices that follow: it is what will be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
 //! those any more, the order is not carried out but shown anew.
 
-use billing::catalog::{BaseTiming, Terms};
+use billing::audit::{self, Actor, Entry, Risk};
+pub(crate) use billing::invoice::next_charge_ms;
 use billing::invoice::{self, Draft, Horizon};
 use billing::rating::DraftLine;
 use billing::subscription::change::{self, Change, End};
-use billing::subscription::{Contract, NewSubscription, Periods, begin_trial, contract, subscribe};
+use billing::subscription::{Contract, NewSubscription, begin_trial, contract, subscribe};
 use billing::tax::TaxAmount;
 use billing::{BillingError, guard};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, NewService};
 use schemas::money::Money;
+use schemas::period::{local_date, midnight_ms};
 use schemas::window::DAY_MS;
+use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
 use crate::customer::metered_usage;
@@ -58,6 +61,7 @@ async fn perform(
     connection: &mut AnyConnection,
     customer: CustomerId,
     deed: Deed<'_>,
+    at_ms: i64,
     actor: &str,
     now_ms: i64,
 ) -> Result<SubscriptionId, BillingError> {
@@ -85,7 +89,7 @@ async fn perform(
             Ok(subscribe(connection, new, actor, now_ms).await?.id)
         }
         Deed::Change { subscription, change } => {
-            change::change(connection, subscription, change, now_ms, actor, now_ms).await?;
+            change::change(connection, subscription, change, at_ms, actor, now_ms).await?;
             Ok(subscription)
         }
         Deed::Addon {
@@ -97,7 +101,7 @@ async fn perform(
             let new = NewSubscription {
                 quantity,
                 parent: Some(parent),
-                ..NewSubscription::new(service, price, now_ms)
+                ..NewSubscription::new(service, price, at_ms)
             };
             Ok(subscribe(connection, new, actor, now_ms).await?.id)
         }
@@ -141,7 +145,7 @@ pub(crate) async fn quote(
     let now_ms = state.now_ms();
     let mut trial = begin_trial(state.db(), customer).await?;
     let connection = trial.connection();
-    let subscription = match perform(connection, customer, deed, "quote", now_ms).await {
+    let subscription = match perform(connection, customer, deed, now_ms, "quote", now_ms).await {
         Ok(subscription) => subscription,
         Err(error) => {
             trial.end().await?;
@@ -184,6 +188,47 @@ pub(crate) async fn quote(
     }))
 }
 
+/// What a deed would charge on the day of an instant that lies ahead, as far as it is known now, or why it cannot be
+/// done.
+pub(crate) async fn quote_at(
+    state: &AppState,
+    customer: CustomerId,
+    deed: Deed<'_>,
+    at_ms: i64,
+) -> Result<Result<Quote, String>, Failure> {
+    let now_ms = state.now_ms();
+    let mut trial = begin_trial(state.db(), customer).await?;
+    let connection = trial.connection();
+    let subscription = match perform(connection, customer, deed, at_ms, "quote", now_ms).await {
+        Ok(subscription) => subscription,
+        Err(error) => {
+            trial.end().await?;
+            return refusal(error).map(Err);
+        }
+    };
+    let after = contract(connection, subscription).await?;
+    let usage = metered_usage(state);
+    let ahead = invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms }).await?;
+    let credit = billing::settlement::available_credit(connection, customer, after.customer.currency)
+        .await
+        .map_err(BillingError::from)?;
+    trial.end().await?;
+    let mut drafts = ahead.drafts(&usage, now_ms).await?;
+    // Of renewals before that day it is not asked.
+    let zone = &after.subscription.time_zone;
+    let day = local_date(at_ms, zone).map_err(BillingError::from)?;
+    let day_ms = midnight_ms(day, zone).map_err(BillingError::from)?;
+    drafts.retain(|draft| {
+        let is_of = |line: &DraftLine| line.subscription == Some(subscription);
+        draft.due_ms >= day_ms && draft.lines.iter().any(is_of)
+    });
+    Ok(Ok(Quote {
+        now: Vec::new(),
+        next: drafts.pop(),
+        credit,
+    }))
+}
+
 /// What came of carrying something out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
@@ -198,12 +243,75 @@ pub(crate) enum Outcome {
     Refused(String),
 }
 
-/// Does it, once for each form token, and finalises what is due then.
+/// The action of the audit log, and what it changes.
+async fn entry_of(connection: &mut AnyConnection, deed: Deed<'_>) -> Result<(&'static str, Value), BillingError> {
+    Ok(match deed {
+        Deed::Order {
+            name,
+            price,
+            quantity,
+            coupon,
+            ..
+        } => {
+            let after = json!({"service": name, "price": price, "quantity": quantity, "coupon": coupon});
+            ("subscription.add", json!({ "after": after }))
+        }
+        Deed::Change { subscription, change } => {
+            let before = contract(connection, subscription).await?;
+            let phase = before.last_phase();
+            let change = json!({
+                "before": {"price": phase.price.id, "quantity": phase.quantity},
+                "after": {"price": change.price, "quantity": change.quantity},
+            });
+            ("subscription.change", change)
+        }
+        Deed::Addon {
+            parent,
+            price,
+            quantity,
+            ..
+        } => {
+            let after = json!({"parent": parent, "price": price, "quantity": quantity});
+            ("subscription.add", json!({ "after": after }))
+        }
+        Deed::Cancel { end, reason, .. } => {
+            let end = match end {
+                End::Now => "now".to_owned(),
+                End::CycleEnd => "cycle end".to_owned(),
+                End::On(date) => date.to_string(),
+            };
+            ("subscription.cancel", json!({"after": {"end": end, "reason": reason}}))
+        }
+    })
+}
+
+/// Records what a customer did to a subscription, in the transaction of it.
+pub(crate) async fn record(
+    connection: &mut AnyConnection,
+    by: Actor<'_>,
+    (action, subject): (&str, SubscriptionId),
+    change: Value,
+    now_ms: i64,
+) -> Result<(), Failure> {
+    let entry = Entry {
+        actor: by,
+        action,
+        subject: &subject.to_string(),
+        change,
+        risk: Risk::Normal,
+    };
+    audit::record(connection, entry, now_ms)
+        .await
+        .map_err(|error| Failure::internal("record what was done to a subscription")(error.into()))?;
+    Ok(())
+}
+
+/// Does it, once for each form token, with its entry in the audit log, and finalises what is due then.
 pub(crate) async fn carry_out(
     state: &AppState,
     customer: CustomerId,
     deed: Deed<'_>,
-    actor: &str,
+    by: Actor<'_>,
     form_token: &str,
 ) -> Result<Outcome, Failure> {
     let now_ms = state.now_ms();
@@ -212,13 +320,15 @@ pub(crate) async fn carry_out(
         transaction.rollback().await?;
         return Ok(Outcome::Again);
     }
-    let subscription = match perform(&mut transaction, customer, deed, actor, now_ms).await {
+    let (action, change) = entry_of(&mut transaction, deed).await?;
+    let subscription = match perform(&mut transaction, customer, deed, now_ms, by.name, now_ms).await {
         Ok(subscription) => subscription,
         Err(error) => {
             transaction.rollback().await?;
             return refusal(error).map(Outcome::Refused);
         }
     };
+    record(&mut transaction, by, (action, subscription), change, now_ms).await?;
     transaction.commit().await?;
     let invoice = match invoice_at_once(state, customer, subscription, now_ms).await {
         Ok(invoice) => invoice,
@@ -253,46 +363,9 @@ const MAX_QUOTED_AHEAD_MS: i64 = 100 * DAY_MS;
 /// Until when a quote drafts what follows: usage of the current period is not known yet, so where the next charge is of usage
 /// alone, the next base price is drafted too.
 fn quoted_until_ms(contract: &Contract, next_ms: Option<i64>, now_ms: i64) -> Result<Option<i64>, BillingError> {
-    let zone = &contract.subscription.time_zone;
-    let mut base_ms = None;
-    for phase in contract.phases.iter().filter(|phase| phase.price.base.minor > 0) {
-        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
-        let first = first_after(phase.base_periods(zone), in_advance, now_ms)?;
-        base_ms = [base_ms, first].into_iter().flatten().min();
-    }
+    let base_ms = invoice::next_base_ms(contract, now_ms)?;
     let near = base_ms.filter(|at_ms| at_ms.saturating_sub(now_ms) <= MAX_QUOTED_AHEAD_MS);
     Ok(next_ms.max(near))
-}
-
-/// When a subscription is charged next, for its base price or for usage.
-pub(crate) fn next_charge_ms(contract: &Contract, now_ms: i64) -> Result<Option<i64>, BillingError> {
-    let zone = &contract.subscription.time_zone;
-    let mut next = None;
-    for phase in &contract.phases {
-        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
-        let base = first_after(phase.base_periods(zone), in_advance, now_ms)?;
-        let usage = if phase.plan.terms == Terms::Flat {
-            None
-        } else {
-            first_after(phase.usage_periods(zone)?, false, now_ms)?
-        };
-        next = [next, base, usage].into_iter().flatten().min();
-    }
-    Ok(next)
-}
-
-fn first_after(mut periods: Periods, in_advance: bool, now_ms: i64) -> Result<Option<i64>, BillingError> {
-    while let Some(charged) = periods.next_period()? {
-        let due_ms = if in_advance {
-            charged.period.start_ms
-        } else {
-            charged.period.end_ms
-        };
-        if due_ms > now_ms {
-            return Ok(Some(due_ms));
-        }
-    }
-    Ok(None)
 }
 
 /// The draft of a subscription's next charge.

@@ -14,7 +14,7 @@ use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
 use crate::config::Config;
-use crate::options::{Data, now_ms, open_current};
+use crate::options::{Data, now_ms, open_current, plain_decimal};
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -48,6 +48,7 @@ enum Command {
         /// Whose (cus_N)
         customer: CustomerId,
         /// In the customer's currency, for a month
+        #[arg(value_parser = plain_decimal)]
         amount: Decimal,
         /// Percentages at which the customer is alerted, 1 to 200, at most 10 [default: 50,75,90]
         #[arg(long, value_delimiter = ',', value_name = "PERCENT")]

@@ -10,7 +10,7 @@ use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 
 use super::audit::COMMAND_LINE;
-use crate::options::{Data, now_ms};
+use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -55,10 +55,10 @@ struct Add {
     /// What customers type: letters, digits, hyphens and underscores
     code: String,
     /// Percent off the base price
-    #[arg(long, conflicts_with = "amount", required_unless_present = "amount")]
+    #[arg(long, conflicts_with = "amount", required_unless_present = "amount", value_parser = plain_decimal)]
     percent: Option<Decimal>,
     /// Amount off the base price of each cycle as it is ordered, such as 5.00
-    #[arg(long)]
+    #[arg(long, value_parser = plain_decimal)]
     amount: Option<Decimal>,
     /// Of the amount
     #[arg(long, default_value = "USD", value_parser = crate::options::currency)]

@@ -11,7 +11,7 @@ use schemas::money::Money;
 use schemas::window::instant_text;
 
 use super::audit::COMMAND_LINE;
-use crate::options::{Data, now_ms};
+use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -45,6 +45,7 @@ enum Command {
         /// To whom (cus_N)
         customer: CustomerId,
         /// In the customer's currency, such as 20 or 12.50
+        #[arg(value_parser = plain_decimal)]
         amount: Decimal,
         /// What it is given once for, such as ticket:4711: the same again gives nothing
         #[arg(long = "for", value_name = "CAUSE")]
@@ -60,10 +61,10 @@ enum Command {
         /// Whose (cus_N)
         customer: CustomerId,
         /// Top up when there is less than this, such as 10, 25 or 50
-        #[arg(long, requires = "amount")]
+        #[arg(long, requires = "amount", value_parser = plain_decimal)]
         threshold: Option<Decimal>,
         /// Charge so much, such as 50, 100 or 200
-        #[arg(long, requires = "threshold")]
+        #[arg(long, requires = "threshold", value_parser = plain_decimal)]
         amount: Option<Decimal>,
         /// Switch automatic charging off
         #[arg(long, conflicts_with_all = ["threshold", "amount"])]

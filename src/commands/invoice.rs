@@ -19,7 +19,7 @@ use schemas::window::instant_text;
 use super::audit::COMMAND_LINE;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
-use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current};
+use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current, plain_decimal};
 use crate::output::{Cell, Format, Listing, Progress, Record, ShowFormat, at, count, money, number, shown, text};
 
 /// Invoices that closing lists one by one at most.
@@ -91,6 +91,24 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Issue a credit note over a gross amount of an invoice, or over all that is left of it: settles what is open,
+    /// the rest
+    /// becomes credit
+    Credit {
+        /// Its id (inv_N) or number
+        invoice: String,
+        /// With tax, in the invoice's currency, such as 10.00 [default: all that is left]
+        #[arg(long, value_parser = plain_decimal)]
+        amount: Option<Decimal>,
+        /// Printed on the credit note
+        #[arg(long)]
+        reason: String,
+        /// Show net, tax and gross, and do nothing
+        #[arg(long)]
+        preview: bool,
+        #[command(flatten)]
+        data: Data,
+    },
     /// Recompute the usage lines of invoices from stored flows alone and compare
     Check {
         /// Its id (inv_N) or number
@@ -137,6 +155,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 count(confirmed, "period")
             );
         }
+        Command::Credit {
+            invoice,
+            amount,
+            reason,
+            preview,
+            data,
+        } => credit(&invoice, amount, &reason, preview, &data).await?,
         Command::Check { invoice, all: _, data } => check(invoice.as_deref(), &data).await?,
     }
     Ok(())
@@ -285,6 +310,50 @@ async fn print_closed(database: &Database, ids: &[InvoiceId]) -> anyhow::Result<
     Ok(())
 }
 
+async fn credit(
+    name: &str,
+    amount: Option<Decimal>,
+    reason: &str,
+    is_preview: bool,
+    data: &Data,
+) -> anyhow::Result<()> {
+    let (config, database) = data.open_database().await?;
+    let now_ms = billing_now_ms(&config, &database).await?;
+    let found = find(&database, name).await?.invoice;
+    let gross = match amount {
+        Some(amount) => Some(Money::exact_from_major(amount, found.currency).context("--amount")?),
+        None => None,
+    };
+    let mut transaction = database.begin_write().await?;
+    let (note, preview) = if is_preview {
+        let preview = invoice::preview_credit(&mut transaction, found.id, gross, reason).await?;
+        transaction.rollback().await?;
+        (None, preview)
+    } else {
+        let (note, preview) = invoice::credit_gross(&mut transaction, found.id, gross, reason, None, now_ms).await?;
+        let change = serde_json::json!({"before": {"open": found.outstanding().to_string()},
+            "after": preview.change(note, reason)});
+        let subject = found.id.to_string();
+        super::audit::note(&mut transaction, "invoice.credit", &subject, change, now_ms).await?;
+        transaction.commit().await?;
+        (Some(note), preview)
+    };
+    for (name, amount) in [
+        ("net", preview.net),
+        ("tax", preview.tax),
+        ("gross", preview.gross),
+        ("settles open", preview.split.to_open),
+        ("not written off", preview.split.to_written_off),
+        ("becomes credit", preview.split.to_credit),
+    ] {
+        say!("{name:16} {amount}");
+    }
+    if let Some(note) = note {
+        say!("credit note {note}");
+    }
+    Ok(())
+}
+
 async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
     let usage = measured(&config).await?;
@@ -293,11 +362,15 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
         None => all_invoices(&database, None).await?,
     };
     let progress = Progress::counted("recomputing invoices", invoices.len() as u64);
-    let (mut equal, mut differ) = (0u64, Vec::new());
+    let (mut equal, mut adjusted, mut differ) = (0u64, 0u64, Vec::new());
     for (done, invoice) in invoices.iter().enumerate() {
         for line in invoice::recompute(&database, &usage, invoice.id).await? {
             if line.equal {
                 equal += 1;
+                continue;
+            }
+            if !line.is_open() {
+                adjusted += 1;
                 continue;
             }
             differ.push(format!(
@@ -309,9 +382,9 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     }
     progress.clear();
     say!(
-        "{}, {} recomputed from flows: {equal} equal, {} different",
+        "{}, {} recomputed from flows: {equal} equal, {adjusted} adjusted since, {} different",
         count(invoices.len(), "invoice"),
-        count(equal as usize + differ.len(), "usage line"),
+        count(equal + adjusted + differ.len() as u64, "usage line"),
         differ.len()
     );
     for line in &differ {
@@ -319,7 +392,7 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
     }
     if !differ.is_empty() {
         bail!(
-            "{} differing from flows: what arrived late is adjusted on the next invoice",
+            "{} differing from flows: the next invoice adjusts what late flows and corrections changed",
             count(differ.len(), "line")
         );
     }

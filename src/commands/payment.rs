@@ -17,7 +17,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::audit::{self, COMMAND_LINE};
-use crate::options::{Data, billing_now_ms, now_ms};
+use crate::options::{Data, billing_now_ms, now_ms, plain_decimal};
 use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -77,7 +77,7 @@ enum Command {
         /// The customer (cus_N)
         customer: CustomerId,
         /// In the customer's currency, such as 25.00
-        #[arg(long)]
+        #[arg(long, value_parser = plain_decimal)]
         amount: Decimal,
         /// The method (pmt_N) [default: the customer's default]
         #[arg(long)]
@@ -92,7 +92,7 @@ enum Command {
         #[arg(value_parser = paid_for, value_name = "INVOICE|CUSTOMER")]
         paid_for: PaidFor,
         /// In the invoice's or the customer's currency, such as 119.00
-        #[arg(long)]
+        #[arg(long, value_parser = plain_decimal)]
         amount: Decimal,
         /// The bank's reference; a transfer is recorded once
         #[arg(long)]

@@ -16,7 +16,7 @@ use schemas::percent::Percent;
 use super::audit::COMMAND_LINE;
 use super::price;
 use crate::commands::audit;
-use crate::options::{Data, now_ms};
+use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Format, Record, ShowFormat, at, number, shown, text};
 
 #[derive(clap::Args, Debug)]
@@ -103,7 +103,7 @@ struct PriceArgs {
 #[derive(clap::Args, Debug)]
 struct PriceTerms {
     /// Base price per cycle, such as 19.99; with --all-cycles per month
-    #[arg(long)]
+    #[arg(long, value_parser = plain_decimal)]
     price: Option<Decimal>,
     /// Currency of the price (ISO 4217)
     #[arg(long, default_value = "USD", value_parser = crate::options::currency)]

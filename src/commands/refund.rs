@@ -1,23 +1,23 @@
 //! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
 
 use anyhow::Context as _;
-use billing::approval::{self, Action, NewApproval};
-use billing::payment::{self, PaymentError};
-use billing::refund::{self, Confirmed, Preview, RefundRequest};
+use billing::approval;
+use billing::payment;
+use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest};
 use rust_decimal::Decimal;
 use schemas::ids::{PaymentId, UserId};
 use schemas::money::Money;
 use serde_json::json;
 
 use super::audit::{self, COMMAND_LINE};
-use crate::options::{Data, now_ms};
+use crate::options::{Data, now_ms, plain_decimal};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The payment (pay_N)
     payment: PaymentId,
     /// With tax, in the payment's currency, such as 10.00 [default: all that is left]
-    #[arg(long)]
+    #[arg(long, value_parser = plain_decimal)]
     amount: Option<Decimal>,
     /// Printed on the credit note
     #[arg(long, default_value = "requested by the customer")]
@@ -52,38 +52,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let reference = args.reference.as_deref();
     if args.preview {
         let mut connection = database.pool().acquire().await?;
-        print(&refund::preview(&mut connection, &request).await?);
+        print(&refund::preview(&mut connection, &request, now_ms).await?);
         return Ok(());
     }
     let mut transaction = database.begin_write().await?;
     refund::check_gateway(&mut transaction, &gateways, args.payment).await?;
-    let preview = refund::preview(&mut transaction, &request).await?;
+    let preview = refund::preview(&mut transaction, &request, now_ms).await?;
     if preview.needs_second_admin {
         let user = args.requested_by.with_context(|| {
             format!(
-                "a refund of {} needs a second admin: name who requests it with --requested-by, another admin then approves it \
-                 in the portal",
-                preview.amount
+                "a refund of {} needs a second admin: refunds of the payment, or of its customer within 24 hours, \
+                 come to {} with \
+                 it; name who requests it with --requested-by, another admin then approves it in the portal",
+                preview.amount, preview.counted
             )
         })?;
-        if paid.gateway == payment::GatewayName::Manual && reference.is_none() {
-            return Err(PaymentError::SentAtTheBank { payment: args.payment }.into());
-        }
-        let summary = format!("Refund {} of {}. Reason: {}", preview.amount, args.payment, args.reason);
-        let new = NewApproval {
-            action: Action::Refund {
-                payment: args.payment,
-                currency: preview.amount.currency.to_string(),
-                amount_minor: preview.amount.minor,
-                reason: args.reason.clone(),
-                reference: args.reference.clone(),
-                shown: preview.shown(),
-            },
-            subject: &args.payment.to_string(),
-            summary: &summary,
-        };
         let by = approval::Admin { user, ip: "" };
-        let id = approval::request(&mut transaction, new, by, now_ms).await?;
+        let (id, preview) = refund::request_approval(&mut transaction, &request, None, reference, by, now_ms).await?;
         transaction.commit().await?;
         print(&preview);
         say!("{id} waits for a second admin");
@@ -140,6 +125,17 @@ fn print(preview: &Preview) {
     lines.push(("left to refund", preview.left_after.to_string()));
     lines.push(("credit now", preview.credit_before.to_string()));
     lines.push(("credit after", preview.credit_after.to_string()));
+    if preview.switches_top_up_off {
+        lines.push(("top-up", "automatic top-up is switched off".to_owned()));
+    }
+    if preview.needs_second_admin {
+        let over = Money::new(REFUND_OVER_MINOR, preview.amount.currency);
+        let counted = preview.counted;
+        lines.push((
+            "approval",
+            format!("a second admin decides: {counted} with earlier refunds, more than {over}"),
+        ));
+    }
     for (name, value) in lines {
         say!("{name:16} {value}");
     }

@@ -2,10 +2,12 @@
 
 use anyhow::Context as _;
 use billing::catalog;
+use billing::invoice::{self, Horizon};
 use billing::subscription::change::{self, Change, End};
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::state::HoldCause;
 use billing::subscription::{self, Contract, NewSubscription};
+use billing::usage::MeteredUsage;
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -17,7 +19,9 @@ use schemas::window::instant_text;
 use serde_json::json;
 use sqlx::AnyConnection;
 
-use crate::options::{Data, billing_now_ms};
+use super::audit;
+use crate::config::Config;
+use crate::options::{Data, billing_now_ms, open_current};
 use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
 /// Who did what the command line does.
@@ -171,7 +175,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             at,
             data,
         } => {
-            let (database, now_ms) = open_to_change(&data).await?;
+            let (config, database) = data.open_database().await?;
+            let now_ms = billing_now_ms(&config, &database).await?;
             let change = Change { price, quantity };
             let mut transaction = database.begin_write().await?;
             match at.map(Timestamp::as_millisecond).filter(|&at_ms| at_ms > now_ms) {
@@ -187,19 +192,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         now_ms,
                     );
                     let id = id.await?;
-                    let after = json!({"after": {"change": id, "price": price, "quantity": quantity,
-                        "at": instant_text(at_ms)}});
-                    note(&mut transaction, "schedule_change", subscription, after, now_ms).await?;
+                    let entry = json!({"after": {
+                        "change": id, "at_ms": at_ms, "price": price, "quantity": quantity,
+                    }});
+                    note(&mut transaction, "subscription.schedule", subscription, entry, now_ms).await?;
                     say!("{id}");
                 }
                 None => {
                     let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
+                    let before = subscription::contract(&mut transaction, subscription).await?;
+                    let phase = before.last_phase();
+                    let entry = json!({
+                        "before": {"price": phase.price.id, "quantity": phase.quantity},
+                        "after": {"price": price, "quantity": quantity, "at_ms": at_ms},
+                    });
                     change::change(&mut transaction, subscription, change, at_ms, ACTOR, now_ms).await?;
-                    let after = json!({"after": {"price": price, "quantity": quantity, "at": instant_text(at_ms)}});
-                    note(&mut transaction, "change", subscription, after, now_ms).await?;
+                    note(&mut transaction, "subscription.change", subscription, entry, now_ms).await?;
                 }
             }
-            Ok(transaction.commit().await?)
+            transaction.commit().await?;
+            print_charges(&config, &database, subscription, now_ms).await
         }
         Command::Cancel {
             subscription,
@@ -208,7 +220,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             on,
             data,
         } => {
-            let (database, now_ms) = open_to_change(&data).await?;
+            let (config, database) = data.open_database().await?;
+            let now_ms = billing_now_ms(&config, &database).await?;
             let end = match (now, on) {
                 (true, _) => End::Now,
                 (false, Some(date)) => End::On(date),
@@ -216,28 +229,41 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let mut transaction = database.begin_write().await?;
             change::cancel(&mut transaction, subscription, end, &reason, ACTOR, now_ms).await?;
-            let ends = match (now, on) {
-                (true, _) => "now".to_owned(),
-                (false, Some(date)) => date.to_string(),
-                (false, None) => "cycle end".to_owned(),
+            let end = match end {
+                End::Now => "now".to_owned(),
+                End::CycleEnd => "cycle end".to_owned(),
+                End::On(date) => date.to_string(),
             };
-            let after = json!({"after": {"ends": ends, "reason": reason}});
-            note(&mut transaction, "cancel", subscription, after, now_ms).await?;
-            Ok(transaction.commit().await?)
+            let entry = json!({"after": {"end": end, "reason": reason}});
+            note(&mut transaction, "subscription.cancel", subscription, entry, now_ms).await?;
+            transaction.commit().await?;
+            print_charges(&config, &database, subscription, now_ms).await
         }
         Command::Resume { subscription, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::resume(&mut transaction, subscription, ACTOR, now_ms).await?;
-            note(&mut transaction, "resume", subscription, json!({}), now_ms).await?;
+            let entry = json!({"after": {"cancel_at_ms": null}});
+            note(&mut transaction, "subscription.resume", subscription, entry, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Unschedule { change, reason, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
+            let planned = schedule::scheduled(&mut *transaction, change).await?;
             schedule::cancel(&mut transaction, change, &reason, now_ms).await?;
-            let before = json!({"before": {"change": change}, "after": {"reason": reason}});
-            note(&mut transaction, "unschedule", change, before, now_ms).await?;
+            let entry = json!({
+                "before": {"change": change, "at_ms": planned.at_ms},
+                "after": {"status": "cancelled", "reason": reason},
+            });
+            note(
+                &mut transaction,
+                "subscription.unschedule",
+                planned.subscription,
+                entry,
+                now_ms,
+            )
+            .await?;
             Ok(transaction.commit().await?)
         }
         Command::Suspend {
@@ -249,8 +275,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::hold(&mut transaction, subscription, cause(abuse), &reason, ACTOR, now_ms).await?;
-            let after = json!({"after": {"abuse": abuse, "reason": reason}});
-            note(&mut transaction, "suspend", subscription, after, now_ms).await?;
+            let entry = json!({"after": {"suspended": true, "abuse": abuse, "reason": reason}});
+            note(&mut transaction, "subscription.suspend", subscription, entry, now_ms).await?;
             Ok(transaction.commit().await?)
         }
         Command::Unsuspend {
@@ -261,23 +287,57 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (database, now_ms) = open_to_change(&data).await?;
             let mut transaction = database.begin_write().await?;
             change::release(&mut transaction, subscription, cause(abuse), ACTOR, now_ms).await?;
-            let before = json!({"before": {"abuse": abuse}});
-            note(&mut transaction, "unsuspend", subscription, before, now_ms).await?;
+            let entry = json!({"after": {"suspended": false, "abuse": abuse}});
+            note(&mut transaction, "subscription.unsuspend", subscription, entry, now_ms).await?;
             Ok(transaction.commit().await?)
         }
     }
 }
 
-/// Records what was done to a subscription, or to a change that is scheduled.
+/// Prints what is charged or given back now, by the next close, and what is charged next: as the portal shows it.
+async fn print_charges(config: &Config, database: &Database, id: SubscriptionId, now_ms: i64) -> anyhow::Result<()> {
+    let usage = MeteredUsage::new(open_current(config).await?, &config.metering());
+    let mut connection = database.pool().acquire().await?;
+    let contract = subscription::contract(&mut connection, id).await?;
+    let customer = contract.subscription.customer;
+    let zone = &contract.subscription.time_zone;
+    let due = invoice::prospect(&mut connection, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
+    let next_ms = invoice::next_charge_ms(&contract, now_ms)?;
+    let ahead = match next_ms {
+        Some(at_ms) => Some(invoice::prospect(&mut connection, &usage, customer, Horizon::DueBy { at_ms }).await?),
+        None => None,
+    };
+    drop(connection);
+    let now = due.drafts(&usage, now_ms).await?;
+    let now: Vec<_> = now.iter().filter(|draft| !draft.lines.is_empty()).collect();
+    if now.is_empty() {
+        tell!("nothing is charged or credited today");
+    }
+    for draft in now {
+        tell!("today: {} with tax, by `ezscale invoice close`", draft.total);
+    }
+    if let Some(ahead) = ahead {
+        let drafts = ahead.drafts(&usage, now_ms).await?;
+        if let Some(next) = drafts.iter().rfind(|draft| Some(draft.due_ms) == next_ms) {
+            let day = schemas::period::local_date(next.due_ms, zone)?;
+            tell!(
+                "next on {day}: {} with tax; usage not measured yet is not included",
+                next.total
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Records what was done to a subscription, in its transaction.
 async fn note(
     connection: &mut AnyConnection,
-    done: &str,
-    subject: impl std::fmt::Display,
+    action: &str,
+    subject: SubscriptionId,
     change: serde_json::Value,
     now_ms: i64,
 ) -> anyhow::Result<()> {
-    let (action, subject) = (format!("subscription.{done}"), subject.to_string());
-    super::audit::note(connection, &action, &subject, change, now_ms).await
+    audit::note(connection, action, &subject.to_string(), change, now_ms).await
 }
 
 fn cause(abuse: bool) -> HoldCause {
@@ -310,16 +370,17 @@ async fn begin(add: Add) -> anyhow::Result<()> {
     let mut transaction = database.begin_write().await?;
     if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
         change::resume(&mut transaction, id, ACTOR, now_ms).await?;
-        note(&mut transaction, "resume", id, json!({}), now_ms).await?;
+        let entry = json!({"after": {"cancel_at_ms": null}});
+        note(&mut transaction, "subscription.resume", id, entry, now_ms).await?;
         transaction.commit().await?;
         tell!("{id} was cancelled and has not ended: its cancellation is reversed");
         say!("{id}");
         return Ok(());
     }
     let made = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
-    let after = json!({"after": {"service": add.service, "price": add.price, "quantity": add.quantity,
-        "coupon": add.coupon, "beside": add.beside, "from": instant_text(started_at_ms)}});
-    note(&mut transaction, "create", made.id, after, now_ms).await?;
+    let entry =
+        json!({"after": {"service": add.service, "price": add.price, "quantity": add.quantity, "coupon": add.coupon}});
+    note(&mut transaction, "subscription.add", made.id, entry, now_ms).await?;
     transaction.commit().await?;
     say!("{}", made.id);
     Ok(())

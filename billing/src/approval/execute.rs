@@ -133,6 +133,7 @@ pub async fn execute(
             reason,
             reference,
             shown,
+            ..
         } => {
             let request = RefundRequest {
                 payment: *payment,

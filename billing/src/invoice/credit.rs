@@ -64,6 +64,103 @@ pub async fn credit(
     issue(connection, &corrected, what, Cause::CreditNote, reason, now_ms).await
 }
 
+/// A credit note before it is issued, as positive amounts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreditPreview {
+    what: Credited,
+    pub net: Money,
+    pub tax: Money,
+    pub gross: Money,
+    /// What it settles, and what becomes credit.
+    pub split: settlement::NoteSplit,
+}
+
+impl CreditPreview {
+    /// What a confirmation sends back.
+    pub fn shown(&self) -> String {
+        format!("{}:{}:{}", self.net.minor, self.tax.minor, self.gross.minor)
+    }
+
+    /// For the audit log.
+    pub fn change(&self, note: InvoiceId, reason: &str) -> serde_json::Value {
+        json!({
+            "credit_note": note,
+            "net": self.net.to_string(),
+            "tax": self.tax.to_string(),
+            "gross": self.gross.to_string(),
+            "reason": reason,
+        })
+    }
+}
+
+/// The credit note over a gross amount, or over all that is left. Where no note has exactly the amount, it is the
+/// smallest that
+/// is larger. Nothing is written.
+///
+/// # Errors
+/// As [`credit`].
+pub async fn preview_credit(
+    connection: &mut AnyConnection,
+    invoice: InvoiceId,
+    gross: Option<Money>,
+    reason: &str,
+) -> Result<CreditPreview, BillingError> {
+    let correctable = Correctable::read(&mut *connection, invoice).await?;
+    let reason = match reason.trim() {
+        "" => "credit note",
+        text => text,
+    };
+    let refuse = |why| BillingError::NotCredited { invoice, why };
+    let mut what = Credited::Whole;
+    let mut draft = correctable.draft(what, reason)?;
+    if let Some(asked) = gross {
+        let left = draft.total.checked_neg()?;
+        if asked.currency != left.currency {
+            return Err(refuse("the amount is in another currency"));
+        }
+        if asked.minor <= 0 {
+            return Err(refuse("the amount is not more than zero"));
+        }
+        if asked.minor > left.minor {
+            return Err(BillingError::MoreThanLeft { invoice, left, asked });
+        }
+        what = correctable.smallest(asked, reason)?.unwrap_or(Credited::Whole);
+        draft = correctable.draft(what, reason)?;
+    }
+    let gross = draft.total.checked_neg()?;
+    Ok(CreditPreview {
+        what,
+        net: draft.subtotal.checked_neg()?,
+        tax: draft.tax.checked_neg()?,
+        split: settlement::credit_note_split(connection, invoice, gross).await?,
+        gross,
+    })
+}
+
+/// Issues the credit note that was previewed, and applies it.
+///
+/// # Errors
+/// As [`credit`]; when it is not what was `shown` any more ([`CreditPreview::shown`]).
+pub async fn credit_gross(
+    connection: &mut AnyConnection,
+    invoice: InvoiceId,
+    gross: Option<Money>,
+    reason: &str,
+    shown: Option<&str>,
+    now_ms: i64,
+) -> Result<(InvoiceId, CreditPreview), BillingError> {
+    lock(&mut *connection, invoice).await?;
+    let preview = preview_credit(&mut *connection, invoice, gross, reason).await?;
+    if shown.is_some_and(|shown| shown != preview.shown()) {
+        return Err(BillingError::NotCredited {
+            invoice,
+            why: "its amounts changed since they were shown: look at them again",
+        });
+    }
+    let note = credit(connection, invoice, preview.what, reason, now_ms).await?;
+    Ok((note, preview))
+}
+
 /// An invoice and what is left of it: all that a credit note is drafted from.
 pub(crate) struct Correctable {
     corrected: InvoiceWithLines,
@@ -96,6 +193,35 @@ impl Correctable {
     /// What of it was not given back, as priced.
     pub(crate) fn left_priced(&self) -> Money {
         Money::new(left_of(&self.corrected, &self.left), self.corrected.invoice.currency)
+    }
+
+    /// The smallest credit note of at least so much with tax, the whole of what is left at most; `None` where nothing
+    /// is left.
+    ///
+    /// # Errors
+    /// As [`Correctable::draft`].
+    pub(crate) fn smallest(&self, gross: Money, reason: &str) -> Result<Option<Credited>, BillingError> {
+        let left = self.left_priced();
+        if left.minor <= 0 {
+            return Ok(None);
+        }
+        let total = |minor: i64| -> Result<i64, BillingError> {
+            let what = Credited::Amount(Money::new(minor, left.currency));
+            Ok(-self.draft(what, reason)?.total.minor)
+        };
+        if total(left.minor)? <= gross.minor {
+            return Ok(Some(Credited::Whole));
+        }
+        let (mut low, mut high) = (1, left.minor);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if total(middle)? >= gross.minor {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Some(Credited::Amount(Money::new(low, left.currency))))
     }
 
     /// The credit note over a part or all of it: below zero.
@@ -341,6 +467,7 @@ fn part(invoice: &Invoice, line: &InvoiceLine, back: Money, kind: LineKind, desc
             corrects_invoice: invoice.id,
             corrects_number: invoice.number.clone(),
             corrects_line: Some(line.id),
+            of_kind: (kind == LineKind::Reversal).then_some(line.kind),
         },
     }
 }

@@ -629,12 +629,16 @@ fn correction(
         }
     }
     let described = rating::describe(&before.charge, &measured)?;
+    let cause = match before.is_corrected {
+        true => "a correction of its flows",
+        false => "late data",
+    };
     let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Adjustment,
         description: format!(
-            "{}: correction of {} after late data: {described}",
+            "{}: correction of {} after {cause}: {described}",
             contract.service.name, corrects.number,
         ),
         quantity: Decimal::ONE,

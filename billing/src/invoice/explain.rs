@@ -8,6 +8,7 @@ use schemas::inventory::{self, Service};
 use schemas::money::Money;
 use schemas::window::WINDOW_MS;
 
+use super::history::charged_month;
 use super::read::time_zone_of;
 use super::{InvoiceLine, get, line};
 use crate::evidence::{Evidence, Measured, MeasuredGap, UsageCharge};
@@ -29,6 +30,17 @@ pub struct LineCheck {
     pub recomputed: Measured,
     pub invoiced_amount: Money,
     pub recomputed_amount: Money,
+    /// Later documents have adjusted what differs, or it comes to the same amount: nothing is left to charge or give
+    /// back for
+    /// the month by the flows as they are now. Of a void invoice nothing is.
+    pub is_adjusted: bool,
+}
+
+impl LineCheck {
+    /// Whether flows say something that no document has charged or given back.
+    pub fn is_open(&self) -> bool {
+        !self.equal && !self.is_adjusted
+    }
 }
 
 /// What a service used on one local day of a line's period.
@@ -90,10 +102,13 @@ pub async fn recompute<U: UsageSource>(
         let due = rating::rate_usage(charge, &recomputed, line.amount.currency)?.amount;
         let already_charged = Money::new(already_charged_minor, line.amount.currency);
         let recomputed_amount = due.checked_add(already_charged.checked_neg()?)?;
+        let equal = recomputed == *invoiced && recomputed_amount == line.priced;
+        let is_adjusted = !equal && is_adjusted(database, &line, &windows).await?;
         checks.push(LineCheck {
+            is_adjusted,
             line: line.id,
             position: line.position,
-            equal: recomputed == *invoiced && recomputed_amount == line.priced,
+            equal,
             invoiced: invoiced.clone(),
             recomputed,
             invoiced_amount: line.priced,
@@ -151,6 +166,21 @@ pub async fn explain<U: UsageSource>(
         days,
         peers,
     })
+}
+
+/// Whether what was charged for a line's month, with its adjustments and what took those back, is what flows come to
+/// now.
+async fn is_adjusted(database: &Database, line: &InvoiceLine, windows: &[WindowUsage]) -> Result<bool, BillingError> {
+    let Some(subscription) = line.subscription else {
+        return Ok(false);
+    };
+    let mut connection = database.pool().acquire().await?;
+    let Some(month) = charged_month(&mut connection, subscription, line.period_start_ms).await? else {
+        return Ok(true);
+    };
+    let measured = measure(windows, &month.last_measured);
+    let due = rating::rate_usage(&month.charge, &measured, line.amount.currency)?.amount;
+    Ok(due == month.charged_so_far)
 }
 
 async fn service_of(database: &Database, line: &InvoiceLine) -> Result<Service, BillingError> {

@@ -45,6 +45,10 @@ pub(super) struct ChargedUsage {
     pub(super) charges: Vec<ChargedLine>,
     /// When the last adjustment was made.
     pub(super) adjusted_at_ms: Option<i64>,
+    /// By its last adjustment, else as `measured`.
+    pub(super) last_measured: Measured,
+    /// Flows of the month were corrected since the last document that charged or adjusted it.
+    pub(super) is_corrected: bool,
 }
 
 /// A line that charged, as far as it may be given back (B6).
@@ -107,7 +111,10 @@ pub(super) async fn charged_usage(
     // A month's line and its adjustments, in their order; what is void was not charged, unless it was not to be made again. What
     // corrected a charge before it was made again does not correct the new one.
     let sql = format!(
-        "SELECT {LINE_COLUMNS}, {LEFT}, i.finalised_at_ms, c.phase_id, c.charge_key, c.line_id FROM charged c \
+        "SELECT {LINE_COLUMNS}, {LEFT}, i.finalised_at_ms, c.phase_id, c.charge_key, c.line_id, \
+         (SELECT count(*) FROM exporter_corrections x WHERE x.applied_at_ms > i.finalised_at_ms AND x.from_ms < \
+         c.end_ms \
+         AND x.to_ms > c.start_ms) AS corrections FROM charged c \
          JOIN invoice_lines l ON l.subscription_id = c.subscription_id AND l.period_start_ms = c.start_ms \
          JOIN invoices i ON i.id = l.invoice_id WHERE c.charge_key IN ({{values}}) \
          AND (l.id = c.line_id OR (l.kind = 'adjustment' AND l.id > c.line_id)) \
@@ -125,10 +132,14 @@ pub(super) async fn charged_usage(
             line: line.id,
             left_minor: row.try_get("left_minor")?,
         };
+        let is_corrected = row.try_get::<i64, _>("corrections")? > 0;
         if line.id.0 == row.try_get::<i64, _>("line_id")? {
+            of_month.is_corrected = is_corrected;
             of_month.charged = Some((line, PhaseId(row.try_get("phase_id")?), charge));
-        } else if matches!(line.evidence, Evidence::Adjustment { .. }) {
+        } else if let Evidence::Adjustment { measured, .. } = line.evidence {
             // What a credit note takes back is of the same kind, and was charged all the same.
+            of_month.is_corrected = is_corrected;
+            of_month.last_measured = Some(measured);
             of_month.adjustments.push((line.priced, charge));
             of_month.adjusted_at_ms = of_month.adjusted_at_ms.max(Some(row.try_get("finalised_at_ms")?));
         }
@@ -158,6 +169,8 @@ pub(super) async fn charged_usage(
             from_ms: line.period_start_ms,
             to_ms: line.period_end_ms,
             charge,
+            last_measured: of_month.last_measured.unwrap_or_else(|| measured.clone()),
+            is_corrected: of_month.is_corrected,
             measured,
             charged_so_far,
             charges,
@@ -176,6 +189,41 @@ struct Lines {
     /// What later corrections came to.
     adjustments: Vec<(Money, ChargedLine)>,
     adjusted_at_ms: Option<i64>,
+    last_measured: Option<Measured>,
+    is_corrected: bool,
+}
+
+/// The month of usage of a subscription that begins at an instant, with everything that was charged for it; `None`
+/// where
+/// what was charged is void.
+///
+/// # Errors
+/// When a stored value is not understood; as the database answers.
+pub(super) async fn charged_month(
+    connection: &mut AnyConnection,
+    subscription: SubscriptionId,
+    from_ms: i64,
+) -> Result<Option<ChargedUsage>, BillingError> {
+    let row = sqlx::query(
+        "SELECT c.charge_key, c.end_ms, c.usage_mark FROM charged c JOIN invoices i ON i.id = c.invoice_id \
+         WHERE c.subscription_id = $1 AND c.start_ms = $2 AND c.kind = 'usage' AND i.status <> 'void'",
+    )
+    .bind(subscription.0)
+    .bind(from_ms)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let key = ChargedKey {
+        key: row.try_get(0)?,
+        subscription,
+        from_ms,
+        to_ms: row.try_get(1)?,
+        mark: row.try_get(2)?,
+        mark_now: String::new(),
+    };
+    Ok(charged_usage(connection, vec![key]).await?.pop())
 }
 
 /// The charges in advance that are given back, by the key of what gives them back.

@@ -13,6 +13,8 @@ use sqlx::AnyConnection;
 
 use super::Draft;
 use super::draft::{Current, Loaded, draft_all, load_all};
+use crate::catalog::{BaseTiming, Terms};
+use crate::subscription::{Contract, Periods};
 use crate::{BillingError, UsageSource};
 
 /// How far a prospect looks.
@@ -66,4 +68,53 @@ impl Prospect {
         let drafts = preparation.drafts.into_iter().flat_map(|drafts| drafts.drafts);
         Ok(drafts.map(|prepared| prepared.draft).collect())
     }
+}
+
+/// When a subscription is charged next, for its base price or for usage.
+///
+/// # Errors
+/// When a period does not fit the calendar.
+pub fn next_charge_ms(contract: &Contract, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut next = None;
+    for phase in &contract.phases {
+        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
+        let base = first_after(phase.base_periods(zone), in_advance, now_ms)?;
+        let usage = if phase.plan.terms == Terms::Flat {
+            None
+        } else {
+            first_after(phase.usage_periods(zone)?, false, now_ms)?
+        };
+        next = [next, base, usage].into_iter().flatten().min();
+    }
+    Ok(next)
+}
+
+/// When a base price of a subscription is charged next.
+///
+/// # Errors
+/// When a period does not fit the calendar.
+pub fn next_base_ms(contract: &Contract, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut next = None;
+    for phase in contract.phases.iter().filter(|phase| phase.price.base.minor > 0) {
+        let in_advance = phase.plan.base_timing == BaseTiming::Advance;
+        let first = first_after(phase.base_periods(zone), in_advance, now_ms)?;
+        next = [next, first].into_iter().flatten().min();
+    }
+    Ok(next)
+}
+
+fn first_after(mut periods: Periods, in_advance: bool, now_ms: i64) -> Result<Option<i64>, BillingError> {
+    while let Some(charged) = periods.next_period()? {
+        let due_ms = if in_advance {
+            charged.period.start_ms
+        } else {
+            charged.period.end_ms
+        };
+        if due_ms > now_ms {
+            return Ok(Some(due_ms));
+        }
+    }
+    Ok(None)
 }

@@ -15,6 +15,7 @@ use crate::BillingError;
 use crate::bulk;
 use crate::dunning::{self, Terms};
 use crate::event::{self, EventType, NewEvent};
+use crate::evidence::Evidence;
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::{DraftLine, LineKind};
 
@@ -333,9 +334,16 @@ fn transaction(id: InvoiceId, number: &str, draft: &Draft, now_ms: i64) -> Resul
     })
 }
 
+/// A part of a line that is taken back is not earned where the line was.
 fn revenue_of(line: &DraftLine) -> Account {
     let currency = line.amount.currency;
-    match line.kind {
+    let kind = match line.evidence {
+        Evidence::Reversal {
+            of_kind: Some(of_kind), ..
+        } => of_kind,
+        _ => line.kind,
+    };
+    match kind {
         LineKind::Base | LineKind::Unused => Account::revenue_base(currency),
         LineKind::Addon => Account::revenue_addon(currency),
         LineKind::Discount => Account::discounts(currency),

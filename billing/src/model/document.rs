@@ -327,7 +327,15 @@ impl Model {
         let earned: Vec<(&str, i64)> = document
             .lines
             .iter()
-            .map(|&line| (self.lines[line].kind.account(), self.lines[line].net))
+            .map(|&line| {
+                let line = &self.lines[line];
+                // A part that is taken back was not earned where its line was.
+                let kind = match (line.kind, line.takes_of.first()) {
+                    (Kind::Reversal, Some(&of)) => self.lines[of].kind,
+                    (kind, _) => kind,
+                };
+                (kind.account(), line.net)
+            })
             .collect();
         self.post(&format!("receivable:cus_{}", customer + 1), total);
         self.post("tax", -tax);

@@ -326,11 +326,12 @@ impl Model {
         match due.what {
             What::Base { from, to, nominal_days } => {
                 let share = Fraction::new(days(from, to).into(), nominal_days.into());
-                let base = (Fraction::whole(offer.cents) * Fraction::whole(phase.quantity) * share).round();
+                let exact = Fraction::whole(offer.cents) * Fraction::whole(phase.quantity) * share;
+                let base = exact.round();
                 let (from_ms, to_ms) = (midnight(from, zone), midnight(to, zone));
                 let kind = if offer.is_addon { Kind::Addon } else { Kind::Base };
                 let mut lines = vec![line(kind, base, from_ms, to_ms, None)];
-                let off = self.discount(due, (from, to, nominal_days), base);
+                let off = self.discount(due, (from, to, nominal_days), (exact, base));
                 if off != 0 {
                     lines.push(line(Kind::Discount, -off, from_ms, to_ms, None));
                 }
@@ -382,7 +383,7 @@ impl Model {
     }
 
     /// What a coupon takes off what days of a cycle cost.
-    fn discount(&self, due: &Due, (from, to, nominal_days): (Date, Date, i64), base: i64) -> i64 {
+    fn discount(&self, due: &Due, (from, to, nominal_days): (Date, Date, i64), (exact, base): (Fraction, i64)) -> i64 {
         let subscription = &self.subscriptions[due.subscription];
         let phase = &subscription.phases[due.phase];
         let offer = &self.offers[phase.offer];
@@ -402,7 +403,7 @@ impl Model {
         });
         let most = Fraction::whole(base);
         let off = match (coupon.off, part) {
-            (Off::Percent(percent), None) => most * Fraction::new(percent.into(), 100_000),
+            (Off::Percent(percent), None) => exact * Fraction::new(percent.into(), 100_000),
             (Off::Percent(percent), Some(months)) => {
                 let monthly = self
                     .offers

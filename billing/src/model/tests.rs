@@ -96,7 +96,8 @@ fn ten_tenths_give_back_the_whole_with_its_tax() {
         .iter()
         .map(|(name, cents)| (name.as_str(), *cents))
         .collect();
-    assert_eq!(balances, [("revenue:base:EUR", -10_030), ("revenue:other:EUR", 10_030)]);
+    // What is taken back was earned where its lines were.
+    assert!(balances.is_empty(), "{balances:?}");
 }
 
 #[test]

@@ -411,9 +411,10 @@ async fn record(
     .bind(next.is_open().then_some(now_ms + BACKOFF_MS))
     .execute(&mut *connection)
     .await?;
+    let mut is_top_up_off = false;
     match (refund.state, next) {
         (_, RefundState::Succeeded) => {
-            settlement::refund_posted(connection, id, refund.payment, refund.amount, now_ms).await?;
+            is_top_up_off = settlement::refund_posted(connection, id, refund.payment, refund.amount, now_ms).await?;
         }
         (RefundState::Succeeded, RefundState::Failed) => {
             settlement::refund_returned(connection, id, refund.payment, refund.amount, now_ms).await?;
@@ -425,28 +426,45 @@ async fn record(
         RefundState::Failed => EventType::RefundFailed,
         _ => return Ok(()),
     };
-    announce(connection, event_type, &payment, id, refund.amount, &problem, now_ms).await
+    let end = Ended {
+        refund: id,
+        amount: refund.amount,
+        problem: &problem,
+        is_top_up_off,
+    };
+    announce(connection, event_type, &payment, end, now_ms).await
+}
+
+/// How a refund ended, as it is told.
+struct Ended<'a> {
+    refund: RefundId,
+    amount: Money,
+    problem: &'a str,
+    /// It switched automatic top-up off.
+    is_top_up_off: bool,
 }
 
 async fn announce(
     connection: &mut AnyConnection,
     event_type: EventType,
     payment: &Payment,
-    id: RefundId,
-    amount: Money,
-    problem: &str,
+    end: Ended<'_>,
     now_ms: i64,
 ) -> Result<(), PaymentError> {
-    let facts = serde_json::json!({
-        "refund": id,
+    let mut facts = serde_json::json!({
+        "refund": end.refund,
         "payment": payment.id,
         "invoice": payment.purpose.invoice(),
-        "amount_minor": amount.minor,
-        "currency": amount.currency.code(),
+        "amount_minor": end.amount.minor,
+        "currency": end.amount.currency.code(),
         "gateway": payment.gateway.name(),
-        "error": problem,
+        "error": end.problem,
     });
-    settlement::tell(connection, event_type, payment.customer, id.to_string(), facts, now_ms).await?;
+    if end.is_top_up_off {
+        facts["automatic_top_up"] = "off".into();
+    }
+    let subject = end.refund.to_string();
+    settlement::tell(connection, event_type, payment.customer, subject, facts, now_ms).await?;
     Ok(())
 }
 
@@ -493,8 +511,14 @@ pub(super) async fn heard(
         // The row stays: that it had succeeded before may be told after this, and nothing has moved in the end.
         return Ok(true);
     }
-    settlement::take_back(connection, payment.id, id, amount, now_ms).await?;
-    announce(connection, EventType::RefundSucceeded, &payment, id, amount, "", now_ms).await?;
+    let is_top_up_off = settlement::take_back(connection, payment.id, id, amount, now_ms).await?;
+    let end = Ended {
+        refund: id,
+        amount,
+        problem: "",
+        is_top_up_off,
+    };
+    announce(connection, EventType::RefundSucceeded, &payment, end, now_ms).await?;
     Ok(true)
 }
 

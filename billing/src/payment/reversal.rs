@@ -2,8 +2,10 @@
 //!
 //! The payment is not changed. Its reversal is an entry of its own, in `payment_reversals` and in the ledger
 //! (`reversal:pay_1`): what had become credit is taken from the credit, the rest is owed again, and the invoice is open. It
-//! is made once, of everything that is left of the payment; what was sent back to the customer before stays sent. The bank's
-//! reference is free again, so that what was recorded wrongly can be recorded rightly.
+//! is made once, of the whole amount: the bank took all of it back, or it never came in. What was sent back to the
+//! customer before
+//! stays sent, so it is owed too. The bank's reference is free again, so that what was recorded wrongly can be
+//! recorded rightly.
 //!
 //! What came by a gateway is never taken back here: the gateway says what became of its money.
 
@@ -54,10 +56,10 @@ pub async fn reverse_transfer(
     Ok(reversal)
 }
 
-/// Takes back what is left of a bank transfer: its invoice is open again.
+/// Takes the whole of a bank transfer back: its invoice is open again, and what was refunded of it is owed.
 ///
 /// # Errors
-/// When it is no bank transfer, was reversed before, or all of it was sent back.
+/// When it is no bank transfer, or was reversed before.
 pub async fn reverse_transfer_in(
     connection: &mut AnyConnection,
     new: &NewReversal<'_>,
@@ -77,10 +79,7 @@ pub async fn reverse_transfer_in(
     if reversal_of(&mut *connection, &payment).await?.is_some() {
         return Err(refuse("it was reversed before"));
     }
-    let amount = settlement::held(&mut *connection, payment.id).await?;
-    if amount.minor <= 0 {
-        return Err(refuse("all of it was sent back"));
-    }
+    let amount = payment.amount;
     settlement::reverse(&mut *connection, payment.id, amount, now_ms).await?;
     sqlx::query(
         "INSERT INTO payment_reversals (payment_id, amount_minor, reason, created_by, reversed_at_ms) VALUES ($1, $2, $3, $4, $5)",

@@ -85,7 +85,7 @@ impl Shop {
             reason: "sorry",
         };
         let mut connection = self.world.database.pool().acquire().await.unwrap();
-        preview(&mut connection, &request).await
+        preview(&mut connection, &request, ms(MARCH)).await
     }
 
     /// Previews, confirms what was shown, and finds that exactly that was done.
@@ -414,6 +414,119 @@ async fn what_changed_since_it_was_shown_is_not_done_and_much_waits_for_a_second
     assert!(made.preview.needs_second_admin);
     transaction.commit().await.unwrap();
     shop.assert_books_are_right().await;
+}
+
+/// Before, three refunds of 1,000.00 left without a second admin.
+#[tokio::test]
+async fn f60_refunds_in_parts_count_together() {
+    let shop = Shop::new(false).await;
+    let invoice = shop.invoice().await;
+    let payment = shop.pay(Some(invoice), 300_000).await;
+    let first = shop.refund(payment, Some(60_000)).await.unwrap();
+    assert_eq!(first.preview.counted, eur(60_000));
+    let second = shop.refund(payment, Some(40_000)).await.unwrap();
+    assert_eq!(
+        (second.preview.counted, second.preview.needs_second_admin),
+        (eur(100_000), false)
+    );
+    let third = shop.refund(payment, Some(1)).await;
+    assert!(
+        matches!(third, Err(RefundError::NeedsApproval { counted, .. }) if counted == eur(100_001)),
+        "{third:?}"
+    );
+    // Another payment of the customer, within 24 hours.
+    let other = shop.pay(None, 50_000).await;
+    let fourth = shop.refund(other, Some(1)).await;
+    assert!(matches!(fourth, Err(RefundError::NeedsApproval { .. })), "{fourth:?}");
+    // A day later it is alone; of the first payment all counts for good.
+    let request = |payment| RefundRequest {
+        payment,
+        amount: Some(eur(1)),
+        reason: "sorry",
+    };
+    let later_ms = ms(MARCH) + 24 * schemas::window::HOUR_MS;
+    let mut connection = shop.world.database.pool().acquire().await.unwrap();
+    let alone = preview(&mut connection, &request(other), later_ms).await.unwrap();
+    assert_eq!((alone.counted, alone.needs_second_admin), (eur(1), false));
+    let again = preview(&mut connection, &request(payment), later_ms).await.unwrap();
+    assert!(again.needs_second_admin);
+}
+
+#[tokio::test]
+async fn refunds_are_a_sheet_of_the_export_with_their_credit_notes() {
+    use crate::export::{self, SheetKind};
+    let shop = Shop::new(false).await;
+    let invoice = shop.invoice().await;
+    let payment = shop.pay(Some(invoice), 11_900).await;
+    let made = shop.refund(payment, Some(5_950)).await.unwrap();
+    let note = invoice::get(&shop.world.database, made.note.unwrap())
+        .await
+        .unwrap()
+        .invoice
+        .number;
+    let mut connection = shop.world.database.pool().acquire().await.unwrap();
+    let sheet = export::sheet(&mut connection, SheetKind::Refunds, ms(MARCH), ms(MARCH) + 1)
+        .await
+        .unwrap();
+    let csv = export::csv(&sheet).unwrap();
+    let row = csv.lines().nth(1).unwrap();
+    for text in [
+        "rfd_1,pay_1,cus_1",
+        note.as_str(),
+        "manual",
+        "succeeded",
+        "59.50",
+        "sorry",
+    ] {
+        assert!(row.contains(text), "{text} in {row}");
+    }
+    assert_eq!(csv.lines().count(), 2);
+}
+
+/// Before, the next look at the credit charged again what had been refunded.
+#[tokio::test]
+async fn a_refund_of_bought_credit_switches_automatic_top_up_off() {
+    let shop = Shop::new(false).await;
+    let payment = shop.pay(None, 20_000).await;
+    let database = &shop.world.database;
+    let by = crate::audit::Actor {
+        name: "test",
+        user: None,
+        ip: "",
+    };
+    let mut transaction = database.begin_write().await.unwrap();
+    crate::top_up::set(&mut transaction, shop.customer, eur(1_000), eur(5_000), by, ms(MARCH))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    let made = shop.refund(payment, Some(15_000)).await.unwrap();
+    assert!(made.preview.switches_top_up_off);
+    let settings = crate::top_up::settings(database.pool(), shop.customer).await.unwrap();
+    assert!(!settings.unwrap().is_enabled);
+    let told = crate::event::list(database.pool(), crate::event::EventFilter::default(), 50)
+        .await
+        .unwrap();
+    let told = told
+        .iter()
+        .find(|event| event.event_type == crate::event::EventType::RefundSucceeded)
+        .unwrap();
+    assert_eq!(told.payload["automatic_top_up"], "off");
+    // Once it is off, there is nothing to switch off.
+    let again = shop.refund(payment, Some(1_000)).await.unwrap();
+    assert!(!again.preview.switches_top_up_off);
+}
+
+/// Before, a confirmation failed when the customer's credit moved for another reason.
+#[tokio::test]
+async fn a_confirmation_holds_when_other_credit_moves() {
+    let shop = Shop::new(false).await;
+    let invoice = shop.invoice().await;
+    let payment = shop.pay(Some(invoice), 11_900).await;
+    let shown = shop.preview(payment, Some(1_190)).await.unwrap().shown();
+    shop.pay(None, 700).await;
+    let after = shop.preview(payment, Some(1_190)).await.unwrap();
+    assert_eq!(after.credit_before, eur(700));
+    assert_eq!(after.shown(), shown);
 }
 
 #[tokio::test]

@@ -106,7 +106,9 @@ pub(crate) async fn credit_from_invoice(
     )?))
 }
 
-/// A refund that we asked for has gone out.
+/// A refund that we asked for has gone out. Whether it switched automatic top-up off: of a payment that bought
+/// credit, the next
+/// look at the credit would charge again what has just been refunded.
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
@@ -116,7 +118,7 @@ pub async fn refund_posted(
     payment: PaymentId,
     amount: Money,
     now_ms: i64,
-) -> Result<(), SettlementError> {
+) -> Result<bool, SettlementError> {
     positive(amount)?;
     let paid = paid(connection, payment).await?;
     lock_customer(connection, paid.customer).await?;
@@ -136,7 +138,37 @@ pub async fn refund_posted(
         postings,
     };
     post(connection, new).await?;
-    Ok(())
+    match paid.invoice {
+        Some(_) => Ok(false),
+        None => switch_top_up_off(connection, paid.customer, now_ms).await,
+    }
+}
+
+/// Whether credit of the customer is topped up automatically.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn is_topped_up(connection: &mut AnyConnection, customer: CustomerId) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT customer_id FROM top_ups WHERE customer_id = $1 AND is_enabled = 1")
+        .bind(customer.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Whether it was on.
+async fn switch_top_up_off(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    now_ms: i64,
+) -> Result<bool, SettlementError> {
+    let off =
+        sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1 AND is_enabled = 1")
+            .bind(customer.0)
+            .bind(now_ms)
+            .execute(connection)
+            .await?;
+    Ok(off.rows_affected() > 0)
 }
 
 /// A refund that had gone out came back: the customer's bank did not take it, and it is credit again.
@@ -174,7 +206,7 @@ pub async fn refund_returned(
 
 /// A gateway gave a payment, or a part of it, back without us. What had become credit goes first, then the invoice it paid is
 /// open again; what neither holds any more is taken from the credit. Where that was spent, what it paid is open again.
-/// `refund` is the row that records it, and its key.
+/// `refund` is the row that records it, and its key. Whether it switched automatic top-up off.
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
@@ -184,7 +216,7 @@ pub async fn take_back(
     refund: RefundId,
     amount: Money,
     now_ms: i64,
-) -> Result<(), SettlementError> {
+) -> Result<bool, SettlementError> {
     let paid = paid(connection, payment).await?;
     let from = Account::cash(&paid.gateway, amount.currency);
     let key = format!("take_back:{refund}");
@@ -226,7 +258,8 @@ pub async fn reverse(
     let from = Account::cash(&paid.gateway, amount.currency);
     let key = format!("reversal:{payment}");
     let description = format!("{payment} by {} reversed", paid.gateway);
-    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await
+    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await?;
+    Ok(())
 }
 
 /// A payment is disputed: the gateway holds the money until somebody decides.
@@ -263,7 +296,8 @@ pub async fn close_dispute(
     let from = Account::disputes(amount.currency);
     let key = format!("dispute:{}:{reference}:lost", paid.gateway);
     let description = format!("dispute of {payment} lost");
-    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await
+    take(connection, payment, &paid, amount, from, key, description, None, now_ms).await?;
+    Ok(())
 }
 
 async fn move_disputed(
@@ -314,11 +348,11 @@ async fn take(
     description: String,
     refund: Option<RefundId>,
     now_ms: i64,
-) -> Result<(), SettlementError> {
+) -> Result<bool, SettlementError> {
     positive(amount)?;
     lock_customer(connection, paid.customer).await?;
     if ledger::posted(&mut *connection, &key).await?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let currency = amount.currency;
     let credit = Account::credit(paid.customer, currency);
@@ -362,16 +396,14 @@ async fn take(
             claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
         }
     }
+    let mut is_switched_off = false;
     // A transfer that is reversed was recorded wrongly or bounced: nobody took it back.
     if paid.invoice.is_none() && paid.gateway != GatewayName::Manual.name() {
         // Whoever took money back that had become credit does not want it taken again by itself.
-        sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1 AND is_enabled = 1")
-            .bind(paid.customer.0)
-            .bind(now_ms)
-            .execute(&mut *connection)
-            .await?;
+        is_switched_off = switch_top_up_off(connection, paid.customer, now_ms).await?;
     }
-    claim_spent_credit(connection, paid.customer, currency, now_ms).await
+    claim_spent_credit(connection, paid.customer, currency, now_ms).await?;
+    Ok(is_switched_off)
 }
 
 /// The balance of an account by the transactions of one payment.

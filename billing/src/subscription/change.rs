@@ -175,6 +175,13 @@ async fn apply(
         };
         end_phase(connection, made, to, usage_to_ms.max(turn_ms)).await?;
     }
+    // Who changed it is part of its history, though its state stays.
+    let what = format!(
+        "changed from {} × {} to {} × {} on {date}",
+        old.quantity, old.plan.name, change.quantity, plan.name
+    );
+    let state = subscription.state;
+    record_state(connection, id, Some(state), state, &what, actor, now_ms).await?;
     let facts = json!({
         "from_plan": old.plan.name, "from_price_id": old.price.id, "plan": plan.name, "plan_id": plan.id, "price_id": price.id,
         "quantity": change.quantity, "service": before.service.name, "from_date": date.to_string(), "actor": actor,

@@ -186,7 +186,8 @@ struct InvoicePage {
     /// What paid it, or where what is given back went.
     settled: Vec<SettledRow>,
     /// Of a credit note: the invoice it takes back.
-    corrects: Option<(InvoiceId, String)>,
+    /// Of a credit note: the documents that it gives back of.
+    corrects: Vec<(InvoiceId, String)>,
     reason: String,
     /// Of an invoice: the credit notes that take something of it back.
     credit_notes: Vec<InvoiceRow>,
@@ -343,6 +344,29 @@ async fn one(
     invoice_page(&state, &customer, found, Told { notice, problem }).await
 }
 
+/// The customer's documents that a credit note gives back of, by its lines or as a whole.
+async fn corrected_by(
+    state: &AppState,
+    customer: CustomerId,
+    note: InvoiceId,
+) -> Result<Vec<(InvoiceId, String)>, Failure> {
+    let rows = sqlx::query(
+        "SELECT id, number FROM invoices WHERE customer_id = $2 AND (id = (SELECT corrects_invoice_id FROM invoices \
+         WHERE id = $1) \
+         OR id IN (SELECT o.invoice_id FROM invoice_lines n JOIN given_back g ON g.line_id = n.id \
+         JOIN invoice_lines o ON o.id = g.of_line_id WHERE n.invoice_id = $1)) ORDER BY id",
+    )
+    .bind(note.0)
+    .bind(customer.0)
+    .fetch_all(state.db().pool())
+    .await?;
+    let mut corrected = Vec::with_capacity(rows.len());
+    for row in &rows {
+        corrected.push((InvoiceId(row.try_get(0)?), row.try_get(1)?));
+    }
+    Ok(corrected)
+}
+
 async fn invoice_page(
     state: &AppState,
     customer: &Customer,
@@ -356,12 +380,9 @@ async fn invoice_page(
     } else {
         None
     };
-    let corrects = match found.invoice.corrects {
-        Some(corrected) => {
-            let corrected = invoice_of(state, customer.id, &corrected.to_string()).await?.invoice;
-            Some((corrected.id, corrected.number))
-        }
-        None => None,
+    let corrects = match found.invoice.kind {
+        InvoiceKind::CreditNote => corrected_by(state, customer.id, found.invoice.id).await?,
+        InvoiceKind::Invoice => Vec::new(),
     };
     let filter = InvoiceFilter {
         customer: Some(customer.id),

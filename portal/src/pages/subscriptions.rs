@@ -18,9 +18,10 @@ use billing::subscription::schedule::{self, ChangeStatus, Planned, ScheduledChan
 use billing::subscription::{Contract, Phase, State as Stand, change, contract, contracts_of};
 use jiff::tz::TimeZone;
 use schemas::ids::{ChangeId, CustomerId, SubscriptionId};
+use serde_json::json;
 use sqlx::AnyConnection;
 
-use crate::auth::{CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::offers::{price_text, usage_text};
@@ -445,13 +446,22 @@ async fn resume(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
+    let (now_ms, ip) = (state.now_ms(), ip.to_string());
     let mut transaction = state.db().begin_write().await?;
     let found = contract_of(&mut transaction, customer.id, &id).await?;
-    let resumed = change::resume(&mut transaction, found.subscription.id, &who.user.email, state.now_ms()).await;
+    let subscription = found.subscription.id;
+    let resumed = change::resume(&mut transaction, subscription, &who.user.email, now_ms).await;
     match resumed {
-        Ok(()) => transaction.commit().await?,
+        Ok(()) => {
+            let change =
+                json!({"before": {"cancel_at_ms": found.subscription.cancel_at_ms}, "after": {"cancel_at_ms": null}});
+            let what = ("subscription.resume", subscription);
+            quote::record(&mut transaction, who.actor(&ip), what, change, now_ms).await?;
+            transaction.commit().await?;
+        }
         Err(error) => {
             transaction.rollback().await?;
             return refused(&state, &customer, &id, refusal(error)?).await;
@@ -464,6 +474,7 @@ async fn take_change_back(
     State(state): State<AppState>,
     customer: Customer,
     Path((id, change)): Path<(String, String)>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let change: ChangeId = change.parse().map_err(|_| Failure::NotFound)?;
@@ -477,8 +488,14 @@ async fn take_change_back(
         return Err(Failure::NotFound.into());
     }
     let reason = format!("cancelled by {}", who.user.email);
-    match schedule::cancel(&mut transaction, change, &reason, state.now_ms()).await {
-        Ok(()) => transaction.commit().await?,
+    let (now_ms, ip) = (state.now_ms(), ip.to_string());
+    match schedule::cancel(&mut transaction, change, &reason, now_ms).await {
+        Ok(()) => {
+            let entry = json!({"before": {"change": change, "at_ms": planned.at_ms}, "after": {"status": "cancelled"}});
+            let what = ("subscription.unschedule", found.subscription.id);
+            quote::record(&mut transaction, who.actor(&ip), what, entry, now_ms).await?;
+            transaction.commit().await?;
+        }
         Err(error) => {
             transaction.rollback().await?;
             return refused(&state, &customer, &id, refusal(error)?).await;

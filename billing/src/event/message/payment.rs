@@ -80,7 +80,7 @@ pub(super) fn payment(event: &Event, facts: &Facts<'_>) -> Message {
             .page(button, page)
         }
         EventType::RefundSucceeded => Message::new(Tone::Good, format!("We refunded {amount}"), "Your refund is on its way")
-            .say(format!("We have returned {amount}{of} to the card or account that it was paid with. Banks take some days to show it."))
+            .say(refunded(&amount, &of, facts))
             .fact("Amount", Some(amount))
             .fact("Reason", facts.text("reason"))
             .page(if number.is_some() { "See the invoice" } else { "See your credit" }, page),
@@ -129,5 +129,18 @@ pub(super) fn payment(event: &Event, facts: &Facts<'_>) -> Message {
             .say("It is no longer charged.")
             .fact("Payment method", method)
             .page("See your payment methods", "/payment-methods"),
+    }
+}
+
+fn refunded(amount: &str, of: &str, facts: &Facts<'_>) -> String {
+    let sent = format!(
+        "We have returned {amount}{of} to the card or account that it was paid with. Banks take some days to show it."
+    );
+    match facts.text("automatic_top_up") {
+        Some(_) => format!(
+            "{sent} Automatic top-up is switched off, so that it is not charged again; you can switch it on at any \
+             time."
+        ),
+        None => sent,
     }
 }

@@ -374,6 +374,7 @@ async fn b3_late_data_becomes_one_adjustment_on_the_next_invoice() {
         (checks[0].invoiced_amount.minor, checks[0].recomputed_amount.minor),
         (500, 700)
     );
+    assert!(checks[0].is_open(), "the next invoice adjusts it");
     assert_eq!(get(&world.database, february.invoice.id).await.unwrap(), february);
 
     let march = closed(&world, customer, "2026-04-01T00:10:00Z")
@@ -408,6 +409,11 @@ async fn b3_late_data_becomes_one_adjustment_on_the_next_invoice() {
         (500, 700, february.invoice.id)
     );
     assert_eq!(march.invoice.total.minor, 2420);
+    // Before, the first line differed for good.
+    let checks = recompute(&world.database, &world.usage, february.invoice.id)
+        .await
+        .unwrap();
+    assert!(checks[0].is_adjusted && !checks[0].is_open(), "{checks:?}");
     let checks = recompute(&world.database, &world.usage, march.invoice.id)
         .await
         .unwrap();

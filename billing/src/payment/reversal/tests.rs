@@ -47,6 +47,11 @@ async fn sent_back(books: &Books, payment: PaymentId, minor: i64) -> Result<(), 
     Ok(())
 }
 
+async fn cash(books: &Books) -> i64 {
+    let account = ledger::Account::cash("manual", Currency::USD);
+    ledger::balance(books.database.pool(), &account).await.unwrap().minor
+}
+
 async fn granted(books: &Books, minor: i64) {
     let mut transaction = books.database.begin_write().await.unwrap();
     let cause = format!("t:{minor}");
@@ -132,10 +137,12 @@ async fn what_was_spent_or_sent_back_of_a_reversed_transfer_is_not_taken_twice()
     let mut transaction = books.database.begin_write().await.unwrap();
     settlement::apply_credit(&mut transaction, invoice, 8).await.unwrap();
     transaction.commit().await.unwrap();
-    assert_eq!(reversed(&books, paid.id).await.unwrap().amount, usd(6_000));
+    // The bank took all of it back: what was sent to the customer is owed as well.
+    assert_eq!(reversed(&books, paid.id).await.unwrap().amount, usd(10_000));
     // Credit that was spent and is taken back opens what it paid (docs/billing.md, Collection). The credit is below zero only by
-    // what no invoice takes: here 60.00 were spent and 40.00 sent back, and those are not taken again.
-    assert_eq!((books.credit().await, books.open(invoice).await), (0, 6_000));
+    // what no invoice takes: here 60.00 were spent and 40.00 sent back.
+    assert_eq!((books.credit().await, books.open(invoice).await), (-4_000, 6_000));
+    assert_eq!(cash(&books).await, -4_000);
     assert_eq!(books.status(invoice).await, "finalised");
     books.assert_clean().await;
 
@@ -143,7 +150,7 @@ async fn what_was_spent_or_sent_back_of_a_reversed_transfer_is_not_taken_twice()
     let refunded = books.top_up(1_000).await;
     books.refund(refunded, 600).await;
     books.take_back(refunded, 1_000).await;
-    assert_eq!((books.credit().await, books.open(invoice).await), (-600, 6_000));
+    assert_eq!((books.credit().await, books.open(invoice).await), (-4_600, 6_000));
     let all_sent = recorded(&books, None, 500, "U").await.unwrap();
     let refused = sent_back(&books, all_sent.id, 500).await.unwrap_err();
     assert!(
@@ -161,12 +168,33 @@ async fn what_was_spent_or_sent_back_of_a_reversed_transfer_is_not_taken_twice()
 }
 
 #[tokio::test]
-async fn a_transfer_that_was_sent_back_as_a_whole_has_nothing_to_reverse() {
+async fn a_transfer_that_was_sent_back_as_a_whole_and_bounced_is_owed() {
     let books = Books::new().await;
     let paid = recorded(&books, None, 500, "T").await.unwrap();
     sent_back(&books, paid.id, 500).await.unwrap();
+    assert_eq!(reversed(&books, paid.id).await.unwrap().amount, usd(500));
+    assert_eq!((books.credit().await, cash(&books).await), (-500, -500));
     let refused = reversed(&books, paid.id).await.unwrap_err();
-    assert_eq!(refused.to_string(), "pay_1 cannot be reversed: all of it was sent back");
+    assert_eq!(refused.to_string(), "pay_1 cannot be reversed: it was reversed before");
+    books.assert_clean().await;
+}
+
+/// Before, 60.00 were reversed, and the bank account had 40.00 more in the books than at the bank.
+#[tokio::test]
+async fn a_transfer_that_bounced_after_a_partial_refund_is_reversed_as_a_whole() {
+    let books = Books::new().await;
+    let invoice = books.document(10_000, None).await;
+    let paid = recorded(&books, Some(invoice), 10_000, "T").await.unwrap();
+    let note = books.document(-4_000, Some(invoice)).await;
+    let mut transaction = books.database.begin_write().await.unwrap();
+    settlement::apply_credit_note(&mut transaction, note, 7).await.unwrap();
+    transaction.commit().await.unwrap();
+    sent_back(&books, paid.id, 4_000).await.unwrap();
+    assert_eq!((books.credit().await, cash(&books).await), (0, 6_000));
+    assert_eq!(reversed(&books, paid.id).await.unwrap().amount, usd(10_000));
+    // 60.00 of the invoice are left after its credit note, and 40.00 were sent.
+    assert_eq!(cash(&books).await, -4_000);
+    assert_eq!(books.open(invoice).await - books.credit().await, 10_000);
     books.assert_clean().await;
 }
 

@@ -3,10 +3,11 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use billing::approval::{self, Approval, ApprovalError, Done, Status};
-use billing::refund;
+use billing::approval::{self, Action as Asked, Approval, ApprovalError, Done, Status};
+use billing::refund::{self, Preview, RefundRequest};
 use jiff::tz::TimeZone;
 use schemas::ids::{ApprovalId, UserId};
+use schemas::money::{Currency, Money, MoneyError};
 use serde_json::json;
 use sqlx::Row as _;
 
@@ -38,6 +39,65 @@ struct Row {
     is_pending: bool,
     /// Whoever asked does not decide.
     is_own: bool,
+    /// Of a refund that is pending: what it would do now.
+    refund: Option<RefundNow>,
+}
+
+impl Row {
+    /// Its refund would do something else than when it was requested.
+    fn is_changed(&self) -> bool {
+        self.refund.as_ref().is_some_and(|now| !now.is_as_requested)
+    }
+}
+
+/// What a requested refund would do now, and whether that is what was shown to who asked.
+struct RefundNow {
+    effect: Result<Preview, String>,
+    is_as_requested: bool,
+}
+
+impl RefundNow {
+    /// What the decision confirms.
+    fn shown(&self) -> String {
+        self.effect.as_ref().map(Preview::shown).unwrap_or_default()
+    }
+}
+
+async fn refund_now(state: &AppState, approval: &Approval) -> Result<Option<RefundNow>, Failure> {
+    let Asked::Refund {
+        payment,
+        currency,
+        amount_minor,
+        reason,
+        shown,
+        ..
+    } = &approval.action
+    else {
+        return Ok(None);
+    };
+    if approval.status != Status::Pending {
+        return Ok(None);
+    }
+    let currency: Currency = currency
+        .parse()
+        .map_err(|error: MoneyError| Failure::internal("read an amount")(error.into()))?;
+    let request = RefundRequest {
+        payment: *payment,
+        amount: Some(Money::new(*amount_minor, currency)),
+        reason,
+    };
+    let mut connection = state.db().pool().acquire().await?;
+    let effect = match refund::preview_to_decide(&mut connection, &request, state.now_ms()).await {
+        Ok(preview) => Ok(preview),
+        Err(error) => match Refused::from(error) {
+            Refused::Said(why) => Err(why),
+            Refused::Failed(failure) => return Err(failure),
+        },
+    };
+    Ok(Some(RefundNow {
+        is_as_requested: effect.as_ref().is_ok_and(|preview| preview.shown() == *shown),
+        effect,
+    }))
 }
 
 #[derive(Template)]
@@ -114,6 +174,7 @@ async fn render(
 
 async fn row(approval: Approval, decided: String, state: &AppState, user: UserId) -> Result<Row, Failure> {
     Ok(Row {
+        refund: refund_now(state, &approval).await?,
         id: approval.id,
         kind: approval.kind.replace('_', " "),
         status: approval.status.name(),
@@ -157,6 +218,7 @@ pub(super) async fn approve(
         let (actor, now_ms, user, ip) = (action.actor.clone(), action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
         let wanted = approval::approve(action.connection(), id, by, now_ms).await?;
+        let wanted = wanted.confirmed(fields.text("shown"));
         let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
         let said = match &what {
             Done::Executed(text) | Done::Refunding { what: text, .. } => {

@@ -331,8 +331,23 @@ async fn books_stay_consistent_through_what_finance_does() {
     assert_eq!(repeated.status, 422);
     assert!(repeated.body.contains("was recorded before"), "{}", repeated.body);
     let credit = [("amount", "5.00"), ("reason", "an outage")];
-    let done = browser.send_form(&page, &format!("{page}/credit"), &credit).await;
+    // The amount is gross; it is shown before it is issued, and issued as it was shown.
+    let address = format!("{page}/credit");
+    let previewed = browser.send_form(&page, &address, &credit).await;
+    assert_eq!(previewed.status, 200, "{}", previewed.body);
+    assert!(
+        previewed.body.contains("Issue credit note over USD 5.00"),
+        "{}",
+        previewed.body
+    );
+    let unseen = [credit[0], credit[1], ("shown", "1:0:1"), ("do", "issue")];
+    assert_eq!(browser.send_form(&page, &address, &unseen).await.status, 422);
+    let issue = [credit[0], credit[1], ("shown", "500:0:500"), ("do", "issue")];
+    let done = browser.send_form(&page, &address, &issue).await;
     assert_eq!(done.status, 303, "{}", done.body);
+    let recorded =
+        "SELECT count(*) FROM audit_log WHERE action = 'invoice.credit' AND change LIKE '%gross_:_USD 5.00%'";
+    assert_eq!(count(&world, recorded).await, 1);
     let void = browser
         .send_form(
             &page,
@@ -350,6 +365,8 @@ async fn books_stay_consistent_through_what_finance_does() {
         .send_form(&page, &format!("{page}/write-off"), &[("reason", "gone")])
         .await;
     assert_eq!(off.status, 303, "{}", off.body);
+    // Money for what was written off is recorded on its page too.
+    assert!(browser.get(&page).await.body.contains("Record a bank transfer"));
     let page = format!("/finance/invoices/{bob}");
     let void = browser
         .send_form(&page, &format!("{page}/void"), &[("reason", "wrong"), ("rebill", "on")])

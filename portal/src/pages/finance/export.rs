@@ -24,7 +24,7 @@ struct MonthRow {
 struct ExportPage {
     shell: Shell,
     months: Vec<MonthRow>,
-    sheets: [&'static str; 5],
+    sheets: [&'static str; 6],
 }
 
 #[derive(Debug, serde::Deserialize)]

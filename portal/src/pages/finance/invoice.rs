@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use billing::invoice::{CreditPreview, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use billing::refund::{self, Standing};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
@@ -12,7 +12,7 @@ use schemas::money::Money;
 use sqlx::Row as _;
 
 use super::{InvoiceRow, PATH, invoice_actions};
-use crate::action::Draft;
+use crate::action::{Draft, Fields};
 use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
@@ -65,7 +65,8 @@ struct InvoicePage {
     total: Money,
     shows_services: bool,
     reason: String,
-    corrects: Option<NoteRow>,
+    /// Of a credit note: the documents that it gives back of.
+    corrects: Vec<NoteRow>,
     notes: Vec<NoteRow>,
     /// Its payments: what went back, and what can.
     standings: Vec<Standing>,
@@ -74,8 +75,18 @@ struct InvoicePage {
     /// What is open, as the form of a transfer proposes it.
     proposed: String,
     can_credit: bool,
+    credit: Option<CreditAsked>,
     can_void: bool,
     is_open: bool,
+    /// Money for it can be recorded: it is open, or was written off.
+    can_record: bool,
+}
+
+/// A credit note that is shown before it is issued.
+struct CreditAsked {
+    preview: CreditPreview,
+    amount: String,
+    reason: String,
 }
 
 #[derive(serde::Deserialize)]
@@ -97,6 +108,7 @@ pub(super) async fn show(
         found,
         Draft::default(),
         invoice_actions::notice(&shown.done),
+        None,
     )
     .await
 }
@@ -108,7 +120,23 @@ pub(super) async fn show_with(
     found: InvoiceWithLines,
     draft: Draft,
 ) -> Result<Response, PageError> {
-    render(state, finance, found, draft, None).await
+    render(state, finance, found, draft, None, None).await
+}
+
+/// The page with a credit note to be confirmed.
+pub(super) async fn show_credit(
+    state: &AppState,
+    finance: &Finance,
+    found: InvoiceWithLines,
+    preview: CreditPreview,
+    fields: &Fields,
+) -> Result<Response, PageError> {
+    let asked = CreditAsked {
+        preview,
+        amount: fields.text("amount").to_owned(),
+        reason: fields.text("reason").to_owned(),
+    };
+    render(state, finance, found, Draft::default(), None, Some(asked)).await
 }
 
 async fn render(
@@ -117,14 +145,15 @@ async fn render(
     found: InvoiceWithLines,
     draft: Draft,
     notice: Option<&'static str>,
+    credit: Option<CreditAsked>,
 ) -> Result<Response, PageError> {
     let InvoiceWithLines { invoice, lines, taxes } = found;
     let zone = zone_of(&invoice.time_zone);
     let is_invoice = invoice.kind == InvoiceKind::Invoice;
     let proposed = invoice.outstanding().to_major().to_string();
-    let corrects = match invoice.corrects {
-        Some(corrected) => notes(state, "WHERE id = $1", corrected).await?.pop(),
-        None => None,
+    let corrects = match invoice.kind {
+        InvoiceKind::CreditNote => notes(state, CORRECTED_BY, invoice.id).await?,
+        InvoiceKind::Invoice => Vec::new(),
     };
     let body = page(&InvoicePage {
         shell: Shell::new(&finance.0, invoice.number.clone(), PATH),
@@ -145,6 +174,8 @@ async fn render(
         allocations: allocations(state, invoice.id).await?,
         postings: postings(state, invoice.id).await?,
         proposed,
+        credit,
+        can_record: is_invoice && (invoice.status.is_open() || invoice.status == InvoiceStatus::Uncollectible),
         can_credit: is_invoice && invoice.status != InvoiceStatus::Void && invoice.total.minor > 0,
         can_void: is_invoice && invoice.status == InvoiceStatus::Finalised && invoice.settled.minor == 0,
         is_open: is_invoice && invoice.status.is_open(),
@@ -174,6 +205,11 @@ pub(super) async fn line(
 pub(super) fn href(invoice: InvoiceId) -> String {
     format!("{DOCUMENTS}/{invoice}")
 }
+
+/// The documents that a credit note gives back of, by its lines or as a whole.
+const CORRECTED_BY: &str = "WHERE id = (SELECT corrects_invoice_id FROM invoices WHERE id = $1) OR id IN \
+     (SELECT o.invoice_id FROM invoice_lines n JOIN given_back g ON g.line_id = n.id \
+     JOIN invoice_lines o ON o.id = g.of_line_id WHERE n.invoice_id = $1)";
 
 /// Documents by a condition on one id.
 async fn notes(state: &AppState, condition: &'static str, id: InvoiceId) -> Result<Vec<NoteRow>, Failure> {

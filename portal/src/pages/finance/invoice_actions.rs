@@ -2,12 +2,12 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::invoice::{self, Credited, InvoiceWithLines, Rebill};
+use billing::invoice::{self, CreditPreview, InvoiceWithLines, Rebill};
 use billing::payment::{Transfer, record_transfer_in};
 use billing::settlement;
 use serde_json::json;
 
-use super::invoice::{href, show_with};
+use super::invoice::{href, show_credit, show_with};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::customer;
@@ -29,7 +29,7 @@ async fn answer(
     }
 }
 
-/// A credit note over the whole or an amount.
+/// A credit note over the whole or a gross amount: shown first, then issued as it was shown.
 pub(super) async fn credit(
     State(state): State<AppState>,
     finance: Finance,
@@ -38,23 +38,38 @@ pub(super) async fn credit(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &id).await?;
-    let done = async {
-        let what = match fields.text("amount") {
-            "" => Credited::Whole,
-            _ => Credited::Amount(fields.money("amount", found.invoice.currency)?),
+    let currency = found.invoice.currency;
+    let gross = match fields.text("amount") {
+        "" => Ok(None),
+        _ => fields.money("amount", currency).map(Some),
+    };
+    let reason = fields.text("reason").to_owned();
+    if fields.text("do") != "issue" {
+        let previewed: Result<CreditPreview, Refused> = async {
+            let gross = gross?;
+            if reason.is_empty() {
+                return Err(said("Enter a reason: it is printed on the credit note."));
+            }
+            let mut connection = state.db().pool().acquire().await?;
+            Ok(invoice::preview_credit(&mut connection, found.invoice.id, gross, &reason).await?)
+        }
+        .await;
+        return match previewed {
+            Ok(preview) => show_credit(&state, &finance, found, preview, &fields).await,
+            Err(refused) => show_with(&state, &finance, found, Draft::refused("credit", refused, fields)?).await,
         };
+    }
+    let done = async {
+        let gross = gross?;
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
-        let reason = fields.text("reason").to_owned();
-        let now_ms = action.now_ms;
-        let note = invoice::credit(action.connection(), found.invoice.id, what, &reason, now_ms).await?;
-        let amount = match what {
-            Credited::Whole => "all".to_owned(),
-            Credited::Amount(amount) => amount.to_string(),
-        };
+        let (now_ms, shown) = (action.now_ms, fields.text("shown"));
+        let connection = action.connection();
+        let (note, preview) =
+            invoice::credit_gross(connection, found.invoice.id, gross, &reason, Some(shown), now_ms).await?;
         let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
-            "after": {"credit_note": note, "amount": amount, "reason": reason}});
+            "after": preview.change(note, &reason)});
         action.record("invoice.credit", found.invoice.id, change).await?;
         action.commit().await
     }

@@ -9,9 +9,8 @@ use billing::payment::{
     self, GatewayName, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
 };
 use billing::refund::Standing;
-use billing::settlement;
 use jiff::tz::TimeZone;
-use schemas::ids::{CustomerId, PaymentId};
+use schemas::ids::{ApprovalId, CustomerId, PaymentId};
 use schemas::money::Money;
 use serde_json::json;
 use sqlx::Row as _;
@@ -169,6 +168,14 @@ struct RefundRow {
     amount: Money,
 }
 
+/// A refund that waits for a second admin.
+struct PendingRow {
+    approval: ApprovalId,
+    at: String,
+    reason: String,
+    amount: Money,
+}
+
 struct DisputeRow {
     reference: String,
     status: String,
@@ -200,6 +207,7 @@ struct PaymentPage {
     /// It can be reversed: what is left of it.
     reversible: Money,
     refunds: Vec<RefundRow>,
+    pending: Vec<PendingRow>,
     disputes: Vec<DisputeRow>,
     transactions: Vec<TransactionRow>,
 }
@@ -267,13 +275,20 @@ async fn render(
         });
     }
     let standing = standing_of(state, &payment).await?;
-    let reversible = if payment.gateway == GatewayName::Manual {
-        let mut connection = pool.acquire().await?;
-        settlement::held(&mut connection, payment.id)
-            .await
-            .map_err(BillingError::from)?
-    } else {
-        Money::zero(payment.amount.currency)
+    let mut connection = pool.acquire().await?;
+    let pending = billing::refund::pending(&mut connection).await.map_err(Failure::from)?;
+    drop(connection);
+    let pending = pending.into_iter().filter(|one| one.payment == payment.id);
+    let pending = pending.map(|one| PendingRow {
+        approval: one.approval,
+        at: minute(one.requested_at_ms),
+        reason: one.reason,
+        amount: one.amount,
+    });
+    // The whole of it: what was refunded is owed once it is reversed.
+    let reversible = match payment.gateway {
+        GatewayName::Manual => payment.amount,
+        _ => Money::zero(payment.amount.currency),
     };
     let filter = TransactionFilter {
         payment: Some(payment.id),
@@ -300,6 +315,7 @@ async fn render(
         }),
         reversible,
         refunds: refunds.collect(),
+        pending: pending.collect(),
         disputes,
         transactions: transaction_rows(&transactions)?,
         payment,

@@ -4,8 +4,8 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::approval::{self, Action as Asked, NewApproval};
-use billing::payment::{GatewayName, Payment};
+use billing::approval;
+use billing::payment::{GatewayName, Payment, State as PaymentState};
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
 use schemas::money::Money;
 
@@ -28,6 +28,7 @@ struct RefundPage {
     payment: Payment,
     customer_name: String,
     standing: Standing,
+    is_paid: bool,
     /// Came by bank transfer.
     is_transfer: bool,
     proposed: String,
@@ -64,6 +65,7 @@ async fn render(
         shell: Shell::new(&finance.0, format!("Refund {}", payment.id), PATH),
         customer_name: name_of(state, payment.customer).await?,
         proposed: standing.left.to_major().to_string(),
+        is_paid: payment.state == PaymentState::Succeeded,
         is_transfer: payment.gateway == GatewayName::Manual,
         threshold: Money::new(REFUND_OVER_MINOR, payment.amount.currency),
         standing,
@@ -120,7 +122,7 @@ pub(super) async fn refund(
             let request = asked(&payment, &fields)?;
             let mut connection = state.db().pool().acquire().await?;
             refund::check_gateway(&mut connection, state.gateways(), payment.id).await?;
-            Ok(refund::preview(&mut connection, &request).await?)
+            Ok(refund::preview(&mut connection, &request, state.now_ms()).await?)
         }
         .await;
         return match previewed {
@@ -155,14 +157,14 @@ async fn confirm(
     };
     let (actor, now_ms) = (action.actor.clone(), action.now_ms);
     refund::check_gateway(action.connection(), state.gateways(), payment.id).await?;
-    let preview = refund::preview(action.connection(), &request).await?;
+    let preview = refund::preview(action.connection(), &request, now_ms).await?;
     let shown = fields.text("shown");
     let reference = fields.text("reference");
     if preview.needs_second_admin {
-        if preview.shown() != shown {
-            return Err(refund::RefundError::Changed { payment: payment.id }.into());
-        }
-        ask(&mut action, &preview, &request, reference).await?;
+        let (user, ip) = (action.user, action.ip.clone());
+        let by = approval::Admin { user, ip: &ip };
+        let reference = Some(reference);
+        refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
         action.commit().await?;
         return Ok("asked");
     }
@@ -184,39 +186,6 @@ async fn confirm(
         tracing::warn!(error, refund = %made.refund, "a refund was not asked for yet");
     }
     Ok("refund")
-}
-
-/// Asks for it, with what was shown.
-async fn ask(
-    action: &mut Action,
-    preview: &Preview,
-    request: &RefundRequest<'_>,
-    reference: &str,
-) -> Result<(), Refused> {
-    let invoice = match (&preview.invoice, &preview.note) {
-        (Some((_, number)), Some(note)) => format!(", with a credit note of {} over {number}", note.gross),
-        _ => String::new(),
-    };
-    let summary = format!(
-        "Refund {} of {} to {}{invoice}. Reason: {}",
-        preview.amount, preview.payment, preview.customer, request.reason
-    );
-    let new = NewApproval {
-        action: Asked::Refund {
-            payment: preview.payment,
-            currency: preview.amount.currency.to_string(),
-            amount_minor: preview.amount.minor,
-            reason: request.reason.to_owned(),
-            reference: (!reference.is_empty()).then(|| reference.to_owned()),
-            shown: preview.shown(),
-        },
-        subject: &preview.payment.to_string(),
-        summary: &summary,
-    };
-    let (user, ip, now_ms) = (action.user, action.ip.clone(), action.now_ms);
-    let by = approval::Admin { user, ip: &ip };
-    approval::request(action.connection(), new, by, now_ms).await?;
-    Ok(())
 }
 
 #[cfg(test)]

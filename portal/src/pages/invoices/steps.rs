@@ -181,6 +181,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             corrects_invoice,
             corrects_number,
             corrects_line,
+            ..
         } => {
             let (what, line_href) = match corrects_line {
                 Some(line) => (

@@ -10,7 +10,7 @@ use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
 
 use super::{PATH, trial_text};
-use crate::auth::{CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
@@ -225,6 +225,7 @@ pub(super) async fn order(
     State(state): State<AppState>,
     customer: Customer,
     Path(plan): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, form): CsrfForm<Form>,
 ) -> Result<Response, PageError> {
     let (account, offer) = offer_of(&state, &customer, &plan).await?;
@@ -256,7 +257,8 @@ pub(super) async fn order(
         Ok(_) => {}
         Err(problem) => return again(&problem).await,
     }
-    match quote::carry_out(&state, customer.id, deed, &who.user.email, &form.form_token).await? {
+    let ip = ip.to_string();
+    match quote::carry_out(&state, customer.id, deed, who.actor(&ip), &form.form_token).await? {
         Outcome::Done {
             invoice: Some(invoice), ..
         } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=ordered")).into_response()),

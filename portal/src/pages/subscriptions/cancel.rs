@@ -8,7 +8,7 @@ use billing::subscription::Contract;
 use billing::subscription::change::{End, MAX_REASON_CHARS};
 
 use super::{PATH, contract_of, done};
-use crate::auth::{CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -161,6 +161,7 @@ pub(super) async fn make(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, asked): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
     asked.check()?;
@@ -200,7 +201,8 @@ pub(super) async fn make(
         Ok(_) => {}
         Err(refused) => return again(&state, &customer, &contract, &asked, refused).await,
     }
-    match quote::carry_out(&state, customer.id, deed, &who.user.email, &asked.form_token).await? {
+    let ip = ip.to_string();
+    match quote::carry_out(&state, customer.id, deed, who.actor(&ip), &asked.form_token).await? {
         Outcome::Done { .. } => Ok(done(subscription, "cancelled")),
         Outcome::Again => Ok(done(subscription, "again")),
         Outcome::Refused(problem) => again(&state, &customer, &contract, &asked, problem).await,

@@ -5,15 +5,17 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::audit::Actor;
 use billing::catalog::{PlanKind, Price};
 use billing::subscription::change::Change;
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::{Contract, MAX_QUANTITY};
 use jiff::civil::DateTime;
 use schemas::ids::PriceId;
+use serde_json::json;
 
 use super::{PATH, choose, contract_of, done};
-use crate::auth::{CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
@@ -233,11 +235,14 @@ async fn terms_page(
         match understand(&asked, &choices, contract, now_ms) {
             Err(problem) => refused = Some(problem),
             Ok(terms) => {
-                if terms.at_ms.is_none() {
-                    match quote::quote(state, customer.id, deed(contract, what, terms.change)).await? {
-                        Ok(quote) => shown = Some(QuoteView::new(&quote, zone)),
-                        Err(problem) => refused = Some(problem),
-                    }
+                let deed = deed(contract, what, terms.change);
+                let quoted = match terms.at_ms {
+                    None => quote::quote(state, customer.id, deed).await?,
+                    Some(at_ms) => quote::quote_at(state, customer.id, deed, at_ms).await?,
+                };
+                match quoted {
+                    Ok(quote) => shown = Some(QuoteView::new(&quote, zone)),
+                    Err(problem) => refused = Some(problem),
                 }
                 if let Some((offer, price)) = chosen(&choices, &asked.price).filter(|_| refused.is_none()) {
                     told = Some(Chosen {
@@ -332,7 +337,7 @@ async fn show(
 async fn make(
     state: &AppState,
     customer: &Customer,
-    actor: &str,
+    by: Actor<'_>,
     id: &str,
     what: What,
     asked: Asked,
@@ -352,7 +357,7 @@ async fn make(
         Err(problem) => return again(state, customer, &contract, what, asked, problem).await,
     };
     if let Some(at_ms) = terms.at_ms {
-        return set(state, customer, actor, &contract, what, asked, (terms.change, at_ms)).await;
+        return set(state, customer, by, &contract, what, asked, (terms.change, at_ms)).await;
     }
     let deed = deed(&contract, what, terms.change);
     match quote::quote(state, customer.id, deed).await? {
@@ -363,7 +368,7 @@ async fn make(
         Ok(_) => {}
         Err(problem) => return again(state, customer, &contract, what, asked, problem).await,
     }
-    match quote::carry_out(state, customer.id, deed, actor, &asked.form_token).await? {
+    match quote::carry_out(state, customer.id, deed, by, &asked.form_token).await? {
         Outcome::Done {
             invoice: Some(invoice), ..
         } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=changed")).into_response()),
@@ -378,7 +383,7 @@ async fn make(
 async fn set(
     state: &AppState,
     customer: &Customer,
-    actor: &str,
+    by: Actor<'_>,
     contract: &Contract,
     what: What,
     asked: Asked,
@@ -396,8 +401,16 @@ async fn set(
         return Ok(done(subscription, "again"));
     }
     let reason = "requested in the portal";
-    match schedule::schedule(&mut transaction, subscription, planned, at_ms, reason, actor, now_ms).await {
-        Ok(_) => transaction.commit().await?,
+    match schedule::schedule(&mut transaction, subscription, planned, at_ms, reason, by.name, now_ms).await {
+        Ok(id) => {
+            let entry = json!({"after": {
+                "change": id, "at_ms": at_ms, "price": change.price, "quantity": change.quantity,
+                "addon": what == What::Addon,
+            }});
+            let done = ("subscription.schedule", subscription);
+            quote::record(&mut transaction, by, done, entry, now_ms).await?;
+            transaction.commit().await?;
+        }
         Err(error) => {
             transaction.rollback().await?;
             let problem = refusal(error)?;
@@ -441,16 +454,20 @@ pub(super) async fn make_change(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, asked): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
-    make(&state, &customer, &who.user.email, &id, What::Change, asked).await
+    let ip = ip.to_string();
+    make(&state, &customer, who.actor(&ip), &id, What::Change, asked).await
 }
 
 pub(super) async fn make_addon(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, asked): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
-    make(&state, &customer, &who.user.email, &id, What::Addon, asked).await
+    let ip = ip.to_string();
+    make(&state, &customer, who.actor(&ip), &id, What::Addon, asked).await
 }

@@ -113,6 +113,25 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
     assert!(again.header("location").ends_with("?done=again"), "{}", again.body);
     let totals = [(InvoiceKind::Invoice, usd(30_00)), (InvoiceKind::Invoice, usd(20_00))];
     assert_eq!(shop.totals().await, totals);
+    // Who changed it is in the audit log, once, and in the subscription's history.
+    let pool = shop.portal.state.db().pool();
+    let entries = billing::audit::list(pool, billing::audit::AuditFilter::default(), 10)
+        .await
+        .unwrap();
+    let changes: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.action == "subscription.change")
+        .collect();
+    assert_eq!(changes.len(), 1, "{entries:?}");
+    assert_eq!(changes[0].change["after"]["price"], price.as_str());
+    assert!(changes[0].user.is_some() && !changes[0].ip.is_empty());
+    let history = billing::subscription::state_history(pool, shop.subscription)
+        .await
+        .unwrap();
+    assert!(
+        history.iter().any(|event| event.reason.contains("to 1 × VPS 2")),
+        "{history:?}"
+    );
 
     let page = shop
         .browser
@@ -180,6 +199,12 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
         ))
         .await;
     assert!(page.body.contains("25 Dec 2025 00:00"), "{}", page.body);
+    // 21 of 31 days of two, less those of the present plan: what it costs on that day is shown.
+    assert!(
+        page.body.contains("25 Dec 2025") && page.body.contains("USD"),
+        "{}",
+        page.body
+    );
     let fields = [
         ("price", price.as_str()),
         ("quantity", "2"),
@@ -225,6 +250,15 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
     let back = format!("{own}/changes/chg_1/cancel");
     let token = page.csrf_token();
     let answer = shop.browser.post(&back, &[("csrf_token", &token)]).await;
+    let pool = shop.portal.state.db().pool();
+    let entries = billing::audit::list(pool, billing::audit::AuditFilter::default(), 10)
+        .await
+        .unwrap();
+    let acts: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
+    assert!(
+        acts.contains(&"subscription.schedule") && acts.contains(&"subscription.unschedule"),
+        "{acts:?}"
+    );
     assert_eq!(
         answer.header("location"),
         format!("{own}?done=taken-back"),

@@ -131,9 +131,34 @@ async fn f60_a_large_refund_is_requested_by_finance_and_made_when_an_admin_appro
         .await,
         1
     );
-    // Below the threshold nobody is asked.
-    let done = refund(&mut finance, page, "450.00", "MT-3").await;
-    assert_eq!(done.header("location"), "/finance/payments/pay_1?done=refund");
+    // The next part of the same payment counts with it, and what is requested is not there for another request.
+    let asked = refund(&mut finance, page, "450.00", "MT-3").await;
+    assert_eq!(asked.header("location"), "/finance/payments/pay_1?done=asked");
+    let shown = finance.get("/finance/payments/pay_1").await.body;
+    assert!(
+        shown.contains("Waits for a second admin") && shown.contains("USD 450.00"),
+        "{shown}"
+    );
+    let fields = [("amount", "100.00"), ("reason", "paid twice"), ("reference", "MT-4")];
+    let refused = finance.send_form(page, page, &fields).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("waits for a second admin"), "{}", refused.body);
+    // What the deciding page showed is what is confirmed.
+    let decide = admin.get("/admin/approvals").await.body;
+    let confirmed = hidden(&decide, "shown");
+    let unseen = [("shown", "something else")];
+    let approve = "/admin/approvals/apr_2/approve";
+    let refused = admin.send_form("/admin/approvals", approve, &unseen).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    let done = admin
+        .send_form("/admin/approvals", approve, &[("shown", confirmed.as_str())])
+        .await;
+    assert_eq!(
+        done.header("location"),
+        "/admin/approvals?done=approved",
+        "{}",
+        done.body
+    );
     let report = ledger::check(world.portal.state.db()).await.unwrap();
     assert!(report.is_clean(), "{:?}", report.violations);
 }
