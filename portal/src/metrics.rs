@@ -204,7 +204,17 @@ fn limits_text(state: &AppState) -> String {
         "# HELP ezscale_http_refused_total requests told to come again, by what had no place\n\
          # TYPE ezscale_http_refused_total counter\n",
     );
-    for (gate, count) in state.gates().refused() {
+    let _ = writeln!(
+        text,
+        "ezscale_http_refused_total{{limit=\"password_links\"}} {}",
+        state.links().dropped()
+    );
+    for (gate, count) in state
+        .gates()
+        .refused()
+        .into_iter()
+        .chain(state.password_lanes().refused())
+    {
         let _ = writeln!(text, "ezscale_http_refused_total{{limit=\"{gate}\"}} {count}");
     }
     text

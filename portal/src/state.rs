@@ -11,18 +11,13 @@ use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::admission::Gates;
-use crate::auth::{Counts, LastSeen, SessionLimits, Throttle, prepare_passwords};
+use crate::auth::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle, prepare_passwords};
 use crate::health::Readiness;
 use crate::listen::{Connections, HttpSettings, Patience};
 use crate::metrics::HttpMetrics;
-
-/// Passwords hashed or checked at one time: each takes a core for some 30 ms and 19 MiB.
-const MAX_PASSWORD_CHECKS: usize = 2;
-/// Links to set a new password that are looked after at one time.
-const MAX_LINKS: usize = 16;
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -72,12 +67,12 @@ struct Inner {
     sessions: SessionLimits,
     sends_mail: bool,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    password_checks: Arc<Semaphore>,
+    password_lanes: PasswordLanes,
     sign_in_throttle: Throttle,
     code_throttle: Throttle,
     last_seen: LastSeen,
     link_throttle: Throttle,
-    links: Arc<Semaphore>,
+    links: LinkQueue,
     sign_in_counts: Counts,
     http_metrics: HttpMetrics,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
@@ -123,12 +118,12 @@ impl AppState {
                 sessions: options.sessions,
                 sends_mail: options.sends_mail,
                 clock: Box::new(clock),
-                password_checks: Arc::new(Semaphore::new(MAX_PASSWORD_CHECKS)),
+                password_lanes: PasswordLanes::default(),
                 sign_in_throttle: Throttle::of_passwords(),
                 code_throttle: Throttle::of_codes(),
                 last_seen: LastSeen::default(),
                 link_throttle: Throttle::of_links(),
-                links: Arc::new(Semaphore::new(MAX_LINKS)),
+                links: LinkQueue::default(),
                 sign_in_counts: Counts::default(),
                 http_metrics: HttpMetrics::default(),
                 collector_metrics: OnceLock::new(),
@@ -228,8 +223,8 @@ impl AppState {
         &self.inner.http_metrics
     }
 
-    pub(crate) fn password_checks(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.password_checks)
+    pub(crate) fn password_lanes(&self) -> &PasswordLanes {
+        &self.inner.password_lanes
     }
 
     pub(crate) fn http(&self) -> &HttpSettings {
@@ -260,8 +255,8 @@ impl AppState {
         &self.inner.link_throttle
     }
 
-    pub(crate) fn links(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.links)
+    pub(crate) fn links(&self) -> &LinkQueue {
+        &self.inner.links
     }
 
     pub(crate) fn sign_in_counts(&self) -> &Counts {

@@ -4,7 +4,7 @@
 //! holds where people are, is filled by whoever guesses, and is therefore forgotten after [`KEPT_MS`] and bounded by
 //! [`MAX_KEPT`]. Nothing that was typed as a password is in it.
 
-use schemas::db::{Database, next_id};
+use schemas::db::next_id;
 use schemas::ids::UserId;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -92,13 +92,6 @@ pub(crate) struct Made<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) means: &'a str,
     pub(crate) is_known_device: bool,
-}
-
-/// Records an attempt in a transaction of its own.
-pub(crate) async fn record(db: &Database, made: Made<'_>, agent: &Agent, now_ms: i64) -> Result<(), sqlx::Error> {
-    let mut transaction = db.begin_write().await?;
-    note(&mut transaction, made, agent, now_ms).await?;
-    transaction.commit().await
 }
 
 /// Records an attempt.

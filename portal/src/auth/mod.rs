@@ -19,7 +19,9 @@ mod csrf;
 pub(crate) mod device;
 mod extract;
 mod guessable;
+mod lanes;
 mod last_seen;
+mod link_queue;
 pub(crate) mod manage;
 pub(crate) mod notice;
 mod password;
@@ -39,7 +41,9 @@ pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops, Staff};
 pub use extract::{Rejection, SignedIn};
+pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;
+pub(crate) use link_queue::LinkQueue;
 pub use manage::{
     Account, Change, Filter, MAX_PAGE as MAX_USERS, account, accounts, disable, enable, end_sessions,
     reset_second_factor, send_reset, set_password, set_role, user_named,
@@ -47,7 +51,9 @@ pub use manage::{
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
 pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verify_password};
 pub use session::{Ending, Session, SessionLimits, SessionLimitsError, sessions_of};
-pub(crate) use session::{clear_cookies, close as close_session, open as open_session, session_cookie, token_of};
+pub(crate) use session::{
+    StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
+};
 pub(crate) use throttle::{Guesser, Throttle};
 pub use users::{NewUser, Role, User, UserError, create_user};
 pub(crate) use users::{find_for_sign_in, password_hash_of};

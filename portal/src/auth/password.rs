@@ -1,16 +1,16 @@
-//! Passwords: argon2id with the library's defaults (19 MiB, 2 passes), never more than a few at one time.
+//! Passwords: argon2id with the library's defaults (19 MiB, 2 passes), never more than a few at one time ([`PasswordPlace`]).
 //!
 //! * Checking takes the same work whether or not the user exists: an unknown email is checked against a hash that nobody's
 //!   password gives.
 //! * What is taken as a password follows NIST SP 800-63B-4 §3.1.1.2: 15 characters at least, as it may be all that signs
 //!   somebody in, any characters, no rules of what it is made of, and none that is guessed first.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use argon2::{Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
-use tokio::sync::Semaphore;
 
 use super::guessable::is_guessable;
+use super::lanes::PasswordPlace;
 
 /// Shortest password that is taken.
 pub const MIN_PASSWORD_CHARS: usize = 15;
@@ -58,7 +58,8 @@ impl std::fmt::Debug for NewHash {
 }
 
 impl NewHash {
-    /// Checks and hashes the password of the user with this email and name.
+    /// Checks and hashes the password of the user with this email and name. Whose request it is holds a place meanwhile; the
+    /// command line needs none.
     pub(crate) async fn of(password: &str, email: &str, name: &str) -> Result<NewHash, PasswordError> {
         check_policy(password, email, name)?;
         Ok(NewHash(hash(password).await?))
@@ -98,14 +99,13 @@ pub(crate) fn prepare() {
 }
 
 /// True when `password` belongs to `stored`. Without a stored hash it takes as long and is false.
-pub(crate) async fn verify(limit: Arc<Semaphore>, password: String, stored: Option<String>) -> bool {
-    let Ok(_permit) = limit.acquire_owned().await else {
-        return false;
-    };
+/// The place is free again when the work is done, also where nobody waits for the answer any more.
+pub(crate) async fn verify(place: PasswordPlace, password: String, stored: Option<String>) -> bool {
     if password.len() > MAX_PASSWORD_BYTES {
         return false;
     }
     let checked = tokio::task::spawn_blocking(move || {
+        let _place = place;
         let known = stored.is_some();
         let Some(hash) = stored.or_else(|| NOBODY.clone()) else {
             return false;
@@ -121,6 +121,7 @@ pub(crate) async fn verify(limit: Arc<Semaphore>, password: String, stored: Opti
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Guesser, PasswordLanes};
     use super::*;
 
     #[test]
@@ -136,10 +137,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_is_right() {
-        let limit = Arc::new(Semaphore::new(1));
+        let lanes = PasswordLanes::default();
         let stored = hash("correct horse").await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        let check = |password: &str, stored: Option<String>| verify(Arc::clone(&limit), password.to_owned(), stored);
+        let check = async |password: &str, stored: Option<String>| {
+            let place = lanes.enter(Guesser::Known("device"), "ada@example.net").await.unwrap();
+            verify(place, password.to_owned(), stored).await
+        };
         assert!(check("correct horse", Some(stored.clone())).await);
         assert!(!check("correct house", Some(stored)).await);
         assert!(!check("correct horse", None).await);

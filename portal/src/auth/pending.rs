@@ -4,6 +4,7 @@
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use schemas::ids::UserId;
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::session::token_hash;
@@ -45,13 +46,17 @@ fn token_of(state: &AppState, jar: &CookieJar) -> Option<String> {
 }
 
 /// Notes that a user owes the second factor; the jar says so too.
-pub(crate) async fn open(state: &AppState, jar: CookieJar, user: UserId) -> Result<CookieJar, sqlx::Error> {
+pub(crate) async fn open(
+    state: &AppState,
+    connection: &mut AnyConnection,
+    jar: CookieJar,
+    user: UserId,
+) -> Result<CookieJar, sqlx::Error> {
     let now_ms = state.now_ms();
     let token = super::random_token();
-    let mut transaction = state.db().begin_write().await?;
     sqlx::query("DELETE FROM sign_ins WHERE expires_at_ms <= $1")
         .bind(now_ms)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     sqlx::query(
         "DELETE FROM sign_ins WHERE user_id = $1 AND token_hash NOT IN \
@@ -59,15 +64,14 @@ pub(crate) async fn open(state: &AppState, jar: CookieJar, user: UserId) -> Resu
     )
     .bind(user.0)
     .bind(MAX_PER_USER - 1)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     sqlx::query("INSERT INTO sign_ins (token_hash, user_id, attempts, expires_at_ms) VALUES ($1, $2, 0, $3)")
         .bind(token_hash(&token))
         .bind(user.0)
         .bind(now_ms + LIFETIME_MS)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    transaction.commit().await?;
     Ok(jar.add(cookie(state, token)))
 }
 
@@ -86,7 +90,31 @@ pub(crate) async fn find(state: &AppState, jar: &CookieJar) -> Result<Option<Pen
     .bind(MAX_ATTEMPTS)
     .fetch_optional(state.db().pool())
     .await?;
-    let Some(row) = row else { return Ok(None) };
+    row.as_ref().map(read).transpose().map(Option::flatten)
+}
+
+/// Who owes it, as [`find`], in the transaction that signs them in: they stay as they are until it ends.
+pub(crate) async fn hold(
+    state: &AppState,
+    connection: &mut AnyConnection,
+    jar: &CookieJar,
+) -> Result<Option<Pending>, sqlx::Error> {
+    let Some(token) = token_of(state, jar) else {
+        return Ok(None);
+    };
+    let row = sqlx::query(
+        "UPDATE users SET last_seen_at_ms = last_seen_at_ms \
+         WHERE id = (SELECT user_id FROM sign_ins WHERE token_hash = $1 AND expires_at_ms > $2) \
+         AND disabled_at_ms IS NULL AND two_factor_at_ms IS NOT NULL RETURNING id, email, role",
+    )
+    .bind(token_hash(&token))
+    .bind(state.now_ms())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(read).transpose().map(Option::flatten)
+}
+
+fn read(row: &AnyRow) -> Result<Option<Pending>, sqlx::Error> {
     let role: String = row.try_get("role")?;
     let Ok(role) = role.parse() else { return Ok(None) };
     Ok(Some(Pending {
@@ -112,17 +140,19 @@ pub(crate) async fn take_attempt(state: &AppState, jar: &CookieJar) -> Result<bo
     Ok(taken.rows_affected() == 1)
 }
 
-/// It is over: the token is dead, and the browser forgets it.
+/// It is over: the token is dead, and the browser forgets it. False where it was over already.
 pub(crate) async fn close(
     state: &AppState,
     connection: &mut AnyConnection,
     jar: CookieJar,
-) -> Result<CookieJar, sqlx::Error> {
+) -> Result<(CookieJar, bool), sqlx::Error> {
+    let mut is_closed = false;
     if let Some(token) = token_of(state, &jar) {
-        sqlx::query("DELETE FROM sign_ins WHERE token_hash = $1")
+        let deleted = sqlx::query("DELETE FROM sign_ins WHERE token_hash = $1")
             .bind(token_hash(&token))
             .execute(connection)
             .await?;
+        is_closed = deleted.rows_affected() == 1;
     }
-    Ok(jar.remove(cookie(state, String::new())))
+    Ok((jar.remove(cookie(state, String::new())), is_closed))
 }

@@ -78,21 +78,16 @@ fn opened(vault: &Vault, user: UserId, stored: &str) -> Result<Option<Secret>, S
 }
 
 /// Makes a new secret, to be confirmed; nothing where the second factor is on.
-pub(crate) async fn begin(db: &Database, user: UserId) -> Result<(), SecretError> {
+pub(crate) async fn begin(connection: &mut AnyConnection, vault: &Vault, user: UserId) -> Result<(), SecretError> {
     let secret = Secret::random();
-    let mut transaction = db.begin_write().await?;
-    let sealed = db
-        .vault()
-        .seal(&mut transaction, TWO_FACTOR, user.0, &secret.text())
-        .await?;
+    let sealed = vault.seal(&mut *connection, TWO_FACTOR, user.0, &secret.text()).await?;
     sqlx::query(
         "UPDATE users SET two_factor_secret = $1, two_factor_step = 0 WHERE id = $2 AND two_factor_at_ms IS NULL",
     )
     .bind(sealed)
     .bind(user.0)
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    transaction.commit().await?;
     Ok(())
 }
 

@@ -286,6 +286,46 @@ pub enum Ending<'a> {
     One(&'a str),
 }
 
+/// A password that was given again in a session, for what takes it.
+#[derive(Clone)]
+pub(crate) struct StepUp {
+    pub(crate) user: UserId,
+    /// The session's name.
+    pub(crate) session: String,
+    /// What the password was compared with.
+    pub(crate) password_hash: String,
+}
+
+impl std::fmt::Debug for StepUp {
+    /// Without the hash of the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepUp")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StepUp {
+    /// Whether it is still the password, and the session goes on: comparing takes a while. Both stay so until the transaction
+    /// ends.
+    pub(crate) async fn still_holds(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let found = sqlx::query(
+            "UPDATE users SET last_seen_at_ms = last_seen_at_ms WHERE id = $1 AND password_hash = $2 \
+             AND disabled_at_ms IS NULL",
+        )
+        .bind(self.user.0)
+        .bind(&self.password_hash)
+        .execute(&mut *connection)
+        .await?;
+        let session = sqlx::query("SELECT 1 FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) = $2")
+            .bind(self.user.0)
+            .bind(&self.session)
+            .fetch_optional(connection)
+            .await?;
+        Ok(found.rows_affected() == 1 && session.is_some())
+    }
+}
+
 /// Ends sessions of a user, and with all of them the sign-ins that wait for a code; how many sessions.
 pub(super) async fn end(connection: &mut AnyConnection, user: UserId, ending: Ending<'_>) -> Result<u64, sqlx::Error> {
     let (sql, name) = match ending {

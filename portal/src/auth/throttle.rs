@@ -256,6 +256,19 @@ impl Throttle {
         Ok(())
     }
 
+    /// The attempt that was taken was not made: it does not count.
+    pub(crate) fn take_back(&self, guesser: Guesser<'_>, account: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for key in keys(guesser, account) {
+            let forget_ms = self.pace(&key).forget_ms;
+            if let Some(entry) = failures.get_mut(&key) {
+                entry.debt_ms = (entry.debt_ms - forget_ms).max(0);
+                // It was not too early, so that there was nothing to wait for before it.
+                entry.until_ms = entry.at_ms;
+            }
+        }
+    }
+
     /// The attempt was right: it does not count, and who made it begins anew.
     pub(crate) fn succeeded(&self, guesser: Guesser<'_>, account: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -400,6 +413,22 @@ mod tests {
                 .is_err(),
             "a /64 is one guesser"
         );
+    }
+
+    #[test]
+    fn an_attempt_that_was_taken_back_does_not_count() {
+        let throttle = Throttle::of_passwords();
+        for guesser in [from("192.0.2.1"), Guesser::Known("device")] {
+            for _ in 0..5 {
+                throttle.take(guesser, EMAIL, 0).unwrap();
+            }
+            for _ in 0..100 {
+                throttle.take(guesser, EMAIL, 0).unwrap();
+                throttle.take_back(guesser, EMAIL);
+            }
+            throttle.take(guesser, EMAIL, 0).unwrap();
+            assert_eq!(throttle.take(guesser, EMAIL, 0), Err(2), "what was made counts still");
+        }
     }
 
     #[test]

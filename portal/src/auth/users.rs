@@ -240,11 +240,35 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> 
 pub(crate) struct Candidate {
     pub(crate) user: UserId,
     pub(crate) role: Role,
+    customer: Option<i64>,
     pub(crate) password_hash: String,
     /// No password signs them in.
     pub(crate) is_disabled: bool,
+    two_factor_at_ms: Option<i64>,
+}
+
+impl Candidate {
     /// The password alone is not enough.
-    pub(crate) has_second_factor: bool,
+    pub(crate) fn has_second_factor(&self) -> bool {
+        self.two_factor_at_ms.is_some()
+    }
+
+    /// Whether the user is still as the password was checked: it takes a while, and may wait before. The user stays so until
+    /// the transaction ends.
+    pub(crate) async fn still_holds(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let found = sqlx::query(
+            "UPDATE users SET last_seen_at_ms = last_seen_at_ms WHERE id = $1 AND password_hash = $2 AND role = $3 \
+             AND COALESCE(customer_id, 0) = $4 AND COALESCE(two_factor_at_ms, -1) = $5 AND disabled_at_ms IS NULL",
+        )
+        .bind(self.user.0)
+        .bind(&self.password_hash)
+        .bind(self.role.name())
+        .bind(self.customer.unwrap_or(0))
+        .bind(self.two_factor_at_ms.unwrap_or(-1))
+        .execute(connection)
+        .await?;
+        Ok(found.rows_affected() == 1 && !self.is_disabled)
+    }
 }
 
 impl std::fmt::Debug for Candidate {
@@ -259,11 +283,12 @@ impl std::fmt::Debug for Candidate {
 
 /// Who has this email.
 pub(crate) async fn find_for_sign_in(db: &Database, email: &str) -> Result<Option<Candidate>, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT id, role, password_hash, two_factor_at_ms, disabled_at_ms FROM users WHERE email = $1")
-            .bind(normalised(email))
-            .fetch_optional(db.pool())
-            .await?;
+    let row = sqlx::query(
+        "SELECT id, role, customer_id, password_hash, two_factor_at_ms, disabled_at_ms FROM users WHERE email = $1",
+    )
+    .bind(normalised(email))
+    .fetch_optional(db.pool())
+    .await?;
     let Some(row) = row else {
         return Ok(None);
     };
@@ -276,7 +301,8 @@ pub(crate) async fn find_for_sign_in(db: &Database, email: &str) -> Result<Optio
         role,
         password_hash: row.try_get("password_hash")?,
         is_disabled: row.try_get::<Option<i64>, _>("disabled_at_ms")?.is_some(),
-        has_second_factor: row.try_get::<Option<i64>, _>("two_factor_at_ms")?.is_some(),
+        customer: row.try_get("customer_id")?,
+        two_factor_at_ms: row.try_get("two_factor_at_ms")?,
     }))
 }
 

@@ -23,8 +23,8 @@ use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
-    Agent, CsrfForm, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, open_session, password_hash_of,
-    session_cookie, sessions_of, verify_password,
+    Agent, CsrfForm, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, StepUp, open_session,
+    password_hash_of, session_cookie, sessions_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -172,21 +172,32 @@ async fn show(
     account_page(&state, &who, done, Refused::default()).await
 }
 
-/// Whether this is the password of who is signed in. Guesses are counted for the session: those of others hold up nobody who is
-/// signed in.
-pub(crate) async fn is_password_of(state: &AppState, who: &SignedIn, password: String) -> Result<bool, Failure> {
+/// What shows that this is the password of who is signed in; `None` where it is not. Guesses are counted for the session: those
+/// of others hold up nobody who is signed in. What goes by it asks in its transaction whether it still holds.
+pub(crate) async fn step_up(state: &AppState, who: &SignedIn, password: String) -> Result<Option<StepUp>, Failure> {
     let guesser = Guesser::Known(&who.session);
     if let Err(retry_after_s) = state.sign_in_throttle().take(guesser, &who.user.email, state.now_ms()) {
         state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
     }
+    let place = match state.password_lanes().enter(guesser, &who.user.email).await {
+        Ok(place) => place,
+        Err(busy) => {
+            state.sign_in_throttle().take_back(guesser, &who.user.email);
+            return Err(busy.into());
+        }
+    };
     let stored = password_hash_of(state.db(), who.user.id).await?;
     state.sign_in_counts().password_check();
-    let is_right = verify_password(state.password_checks(), password, stored).await;
-    if is_right {
-        state.sign_in_throttle().succeeded(guesser, &who.user.email);
+    if !verify_password(place, password, stored.clone()).await {
+        return Ok(None);
     }
-    Ok(is_right)
+    state.sign_in_throttle().succeeded(guesser, &who.user.email);
+    Ok(stored.map(|password_hash| StepUp {
+        user: who.user.id,
+        session: who.session.clone(),
+        password_hash,
+    }))
 }
 
 #[derive(serde::Deserialize)]
@@ -210,23 +221,32 @@ async fn change(
         };
         account_page(&state, &who, None, refused).await
     };
-    if !is_password_of(&state, &who, form.current).await? {
+    let Some(proof) = step_up(&state, &who, form.current).await? else {
         return refused("The current password is not right.".to_owned()).await;
-    }
+    };
     if form.new != form.again {
         return refused("The new password was not repeated alike.".to_owned()).await;
     }
+    let lane = state
+        .password_lanes()
+        .enter(Guesser::Known(&who.session), &who.user.email);
+    let place = lane.await.map_err(Failure::from)?;
     let hash = match NewHash::of(&form.new, &who.user.email, &who.user.name).await {
         Ok(hash) => hash,
         Err(error @ PasswordError::Hash(_)) => return Err(Failure::internal("hash a password")(error.into()).into()),
         Err(error) => return refused(format!("Not changed: {error}.")).await,
     };
+    drop(place);
     let ip = agent.ip_text();
     let by = Change {
         actor: who.actor(&ip),
         now_ms: state.now_ms(),
     };
     let mut transaction = state.db().begin_write().await?;
+    if !proof.still_holds(&mut transaction).await? {
+        transaction.rollback().await?;
+        return refused("The current password is not right.".to_owned()).await;
+    }
     put_password(&mut transaction, who.user.id, &hash, How::Changed, by).await?;
     // All sessions ended, and this browser goes on with a new one.
     let user = (who.user.id, who.user.role);

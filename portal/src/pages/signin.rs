@@ -1,6 +1,8 @@
 //! Signing in and out, and a new password for who forgot theirs.
 
 mod code;
+#[cfg(test)]
+mod flight_tests;
 mod password;
 
 use askama::Template;
@@ -18,7 +20,7 @@ use crate::auth::{
     Agent, CsrfForm, Guesser, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
     find_for_sign_in, open_session, pending, session_cookie, token_of, verify_password,
 };
-use crate::error::{PageError, page};
+use crate::error::{Failure, PageError, page};
 use crate::query::PageQuery;
 use crate::shell;
 use crate::state::AppState;
@@ -154,43 +156,58 @@ async fn sign_in(
         let body = again(too_early(retry_after_s), true)?;
         return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after(retry_after_s), body).into_response());
     }
+    let place = match state.password_lanes().enter(guesser, &form.email).await {
+        Ok(place) => place,
+        Err(busy) => {
+            state.sign_in_throttle().take_back(guesser, &form.email);
+            return Err(Failure::from(busy).into());
+        }
+    };
     let found = find_for_sign_in(state.db(), &form.email).await?;
     let enabled = found.as_ref().filter(|candidate| !candidate.is_disabled);
     let stored = enabled.map(|candidate| candidate.password_hash.clone());
     state.sign_in_counts().password_check();
-    let is_right = verify_password(state.password_checks(), form.password.clone(), stored).await;
-    let outcome = match &found {
-        Some(candidate) if candidate.is_disabled => Outcome::Disabled,
-        Some(candidate) if is_right && candidate.has_second_factor => Outcome::CodeAsked,
-        Some(_) if is_right => Outcome::SignedIn,
-        _ => Outcome::WrongPassword,
-    };
-    state.sign_in_counts().attempt(outcome);
-    let made = Made {
+    let is_right = verify_password(place, form.password.clone(), stored).await;
+    let mut made = Made {
         user: found.as_ref().map(|candidate| candidate.user),
         email: &form.email,
-        outcome,
-        means: if outcome == Outcome::SignedIn { "password" } else { "" },
+        outcome: Outcome::WrongPassword,
+        means: "",
         is_known_device: device.is_some(),
     };
-    let (true, Some(candidate)) = (is_right, &found) else {
+    let mut transaction = state.db().begin_write().await?;
+    let mut proved = None;
+    if let Some(candidate) = &found {
+        if candidate.is_disabled {
+            made.outcome = Outcome::Disabled;
+        } else if is_right && candidate.still_holds(&mut transaction).await? {
+            proved = Some(candidate);
+        }
+    }
+    let Some(candidate) = proved else {
         // Whoever it was, and whether there is such a user: the same is done and said.
-        attempts::record(state.db(), made, &agent, now_ms).await?;
+        attempts::note(&mut transaction, made, &agent, now_ms).await?;
+        transaction.commit().await?;
+        state.sign_in_counts().attempt(made.outcome);
         tracing::info!(ip = %agent.ip, "sign-in failed");
         let body = again("That email and password do not belong together.".to_owned(), false)?;
         return Ok((StatusCode::UNAUTHORIZED, body).into_response());
     };
     state.sign_in_throttle().succeeded(guesser, &form.email);
-    if candidate.has_second_factor {
-        attempts::record(state.db(), made, &agent, now_ms).await?;
-        let jar = pending::open(&state, jar, candidate.user).await?;
+    let answer = if candidate.has_second_factor() {
+        made.outcome = Outcome::CodeAsked;
+        attempts::note(&mut transaction, made, &agent, now_ms).await?;
+        let jar = pending::open(&state, &mut transaction, jar, candidate.user).await?;
         let next = local_path(&form.next).unwrap_or("");
-        return Ok((jar, Redirect::to(&code::address(next))).into_response());
-    }
-    let mut transaction = state.db().begin_write().await?;
-    let who = (candidate.user, candidate.role);
-    let answer = finish(&state, &mut transaction, jar, &agent, who, made, &form.next).await?;
+        (jar, Redirect::to(&code::address(next))).into_response()
+    } else {
+        made.outcome = Outcome::SignedIn;
+        made.means = "password";
+        let who = (candidate.user, candidate.role);
+        finish(&state, &mut transaction, jar, &agent, who, made, &form.next).await?
+    };
     transaction.commit().await?;
+    state.sign_in_counts().attempt(made.outcome);
     Ok(answer)
 }
 

@@ -14,7 +14,7 @@ use billing::verification::{self, Pending, Request};
 use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
 
-use super::{Refused, account_page, is_password_of};
+use super::{Refused, account_page, step_up};
 use crate::auth::{ClientIp, CsrfForm, Customer, PreSession};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -93,11 +93,15 @@ pub(super) async fn change(
         };
         account_page(&state, &who, None, refused).await
     };
-    if !is_password_of(&state, &who, form.password.clone()).await? {
+    let Some(proof) = step_up(&state, &who, form.password.clone()).await? else {
         return refused("The password is not right.".to_owned()).await;
-    }
+    };
     let now_ms = state.now_ms();
     let mut transaction = state.db().begin_write().await?;
+    if !proof.still_holds(&mut transaction).await? {
+        transaction.rollback().await?;
+        return refused("The password is not right.".to_owned()).await;
+    }
     if !once::take(&mut transaction, &form.form_token, now_ms).await? {
         transaction.rollback().await?;
         return Ok(Redirect::to("/account?changed=address").into_response());

@@ -16,7 +16,7 @@ use qrcode::{Color, QrCode};
 use schemas::inventory;
 use sqlx::AnyConnection;
 
-use super::is_password_of;
+use super::step_up;
 use crate::auth::second_factor::{self, Means, SecondFactor};
 use crate::auth::{ClientIp, CsrfForm, Guesser, SignedIn, notice, token_of};
 use crate::error::{Failure, PageError, page};
@@ -179,10 +179,17 @@ pub(super) async fn begin(
     State(state): State<AppState>,
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
-    if !is_password_of(&state, &who, proof.password).await? {
-        return two_factor_page(&state, &who, Some(("begin", WRONG_PASSWORD)), Vec::new(), false).await;
+    let refused = async || two_factor_page(&state, &who, Some(("begin", WRONG_PASSWORD)), Vec::new(), false).await;
+    let Some(step_up) = step_up(&state, &who, proof.password).await? else {
+        return refused().await;
+    };
+    let mut transaction = state.db().begin_write().await?;
+    if !step_up.still_holds(&mut transaction).await? {
+        transaction.rollback().await?;
+        return refused().await;
     }
-    second_factor::begin(state.db(), who.user.id).await?;
+    second_factor::begin(&mut transaction, state.db().vault(), who.user.id).await?;
+    transaction.commit().await?;
     Ok(Redirect::to(PATH).into_response())
 }
 
@@ -254,10 +261,14 @@ pub(super) async fn renew(
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
     let refused = async |why| two_factor_page(&state, &who, Some(("renew", why)), Vec::new(), false).await;
-    if !is_password_of(&state, &who, proof.password).await? {
+    let Some(step_up) = step_up(&state, &who, proof.password).await? else {
+        return refused(WRONG_PASSWORD).await;
+    };
+    let mut transaction = state.db().begin_write().await?;
+    if !step_up.still_holds(&mut transaction).await? {
+        transaction.rollback().await?;
         return refused(WRONG_PASSWORD).await;
     }
-    let mut transaction = state.db().begin_write().await?;
     if let Some(why) = missing(&state, &mut transaction, ip, &who, &proof.code).await? {
         transaction.rollback().await?;
         return refused(why).await;
@@ -275,10 +286,14 @@ pub(super) async fn turn_off(
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
     let refused = async |why| two_factor_page(&state, &who, Some(("off", why)), Vec::new(), false).await;
-    if !is_password_of(&state, &who, proof.password).await? {
+    let Some(step_up) = step_up(&state, &who, proof.password).await? else {
+        return refused(WRONG_PASSWORD).await;
+    };
+    let mut transaction = state.db().begin_write().await?;
+    if !step_up.still_holds(&mut transaction).await? {
+        transaction.rollback().await?;
         return refused(WRONG_PASSWORD).await;
     }
-    let mut transaction = state.db().begin_write().await?;
     if let Some(why) = missing(&state, &mut transaction, ip, &who, &proof.code).await? {
         transaction.rollback().await?;
         return refused(why).await;

@@ -376,7 +376,11 @@ async fn setting_up_takes_the_password_and_a_code_of_the_new_secret() {
         panic!("it is on")
     };
     // Nothing of that changes what is on.
-    begin(portal.state.db(), app.user).await.unwrap();
+    let mut transaction = portal.state.db().begin_write().await.unwrap();
+    begin(&mut transaction, portal.state.db().vault(), app.user)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
     browser
         .post("/account/two-factor/cancel", &[("csrf_token", &token)])
         .await;

@@ -113,6 +113,11 @@ pub(super) async fn check(
         is_known_device: device.is_some(),
     };
     let mut transaction = state.db().begin_write().await?;
+    // What was found before may have ended: by a new password, another role, or a second factor that was turned off.
+    let Some(pending) = pending::hold(&state, &mut transaction, &jar).await? else {
+        transaction.rollback().await?;
+        return start_again(&state, jar, next).await;
+    };
     let vault = state.db().vault();
     let accepted = second_factor::accept(&mut transaction, vault, pending.user, typed, now_ms).await?;
     let Some(means) = accepted else {
@@ -146,7 +151,11 @@ pub(super) async fn check(
             "/account/two-factor".to_owned()
         }
     };
-    let jar = pending::close(&state, &mut transaction, jar).await?;
+    let (jar, is_closed) = pending::close(&state, &mut transaction, jar).await?;
+    if !is_closed {
+        transaction.rollback().await?;
+        return start_again(&state, jar, next).await;
+    }
     let who = (pending.user, pending.role);
     let answer = finish(&state, &mut transaction, jar, &agent, who, made, &next).await?;
     transaction.commit().await?;
@@ -158,7 +167,7 @@ pub(super) async fn check(
 /// There is no time or try left: the password is asked for again.
 async fn start_again(state: &AppState, jar: CookieJar, next: String) -> Result<Response, PageError> {
     let mut transaction = state.db().begin_write().await?;
-    let jar = pending::close(state, &mut transaction, jar).await?;
+    let (jar, _) = pending::close(state, &mut transaction, jar).await?;
     transaction.commit().await?;
     let (form_token, jar) = PreSession::issue(state, jar);
     let body = page(&SignInPage {

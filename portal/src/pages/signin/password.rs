@@ -88,22 +88,18 @@ pub(super) async fn ask(
         })?;
         return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after(retry_after_s), body).into_response());
     }
-    let Ok(permit) = state.links().try_acquire_owned() else {
-        return Err(Failure::TooManyRequests { retry_after_s: 1 }.into());
-    };
     state.sign_in_counts().link_asked();
-    let state = state.clone();
+    let asked_of = state.clone();
     // The answer waits for nothing that is done about the address: it says as little as its text does. What is lost when the
     // process ends now is asked for again.
-    tokio::spawn(async move {
-        if let Err(failure) = request(&state, &form.email, agent.ip).await {
+    state.links().add(async move {
+        if let Err(failure) = request(&asked_of, &form.email, agent.ip).await {
             let error: &(dyn std::error::Error + 'static) = &failure;
             tracing::error!(
                 error,
                 "a link to set a new password was asked for and could not be mailed"
             );
         }
-        drop(permit);
     });
     Ok(Redirect::to("/forgot-password?asked=yes").into_response())
 }
@@ -230,6 +226,11 @@ pub(super) async fn set(
     let Some(whose) = whose(&state, &agent, &token).await? else {
         return void();
     };
+    let place = state
+        .password_lanes()
+        .enter(Guesser::Stranger(agent.ip), &whose.email)
+        .await
+        .map_err(Failure::from)?;
     let hash = if form.new == form.again {
         match NewHash::of(&form.new, &whose.email, &whose.name).await {
             Ok(hash) => Ok(hash),
@@ -241,6 +242,7 @@ pub(super) async fn set(
     } else {
         Err("The new password was not repeated alike.".to_owned())
     };
+    drop(place);
     let hash = match hash {
         Ok(hash) => hash,
         Err(problem) => {
