@@ -148,59 +148,61 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn from(text: &str) -> Guesser<'static> {
         Guesser::Stranger(text.parse().unwrap())
     }
 
+    /// Tries of strangers that wait or have a place, of those that come from these addresses now.
+    async fn wait(lanes: &PasswordLanes, addresses: impl Iterator<Item = String>) -> Vec<Pin<Box<impl Future>>> {
+        let mut waiting = Vec::new();
+        for address in addresses {
+            let ip: IpAddr = address.parse().unwrap();
+            let mut trying = Box::pin(lanes.enter(Guesser::Stranger(ip), "a@example.net"));
+            if futures::poll!(trying.as_mut()).is_pending() {
+                waiting.push(trying);
+            }
+        }
+        waiting
+    }
+
     #[tokio::test]
     async fn a_flood_of_strangers_is_bounded_and_delays_nobody_who_is_known() {
-        let lanes = Arc::new(PasswordLanes::default());
+        let lanes = PasswordLanes::default();
         let _held = [
             lanes.enter(from("192.0.2.1"), "a@example.net").await.unwrap(),
             lanes.enter(from("192.0.2.2"), "a@example.net").await.unwrap(),
         ];
-        let flood: Vec<_> = (0..200u8)
-            .map(|n| {
-                let lanes = Arc::clone(&lanes);
-                tokio::spawn(async move { lanes.enter(from(&format!("198.51.100.{n}")), "a@example.net").await })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        let known = lanes.enter(Guesser::Known("device"), "a@example.net").await;
-        assert!(known.is_ok());
-        let is_waiting = flood.iter().filter(|waits| !waits.is_finished()).count();
-        assert_eq!(is_waiting, 64, "who is known has a place while strangers wait");
-        for waits in flood {
-            assert_eq!(waits.await.unwrap().unwrap_err(), Busy);
-        }
-        assert_eq!(lanes.refused()[0], ("passwords", 200));
+        let flood = wait(&lanes, (0..200).map(|n| format!("198.51.100.{n}"))).await;
+        assert_eq!(flood.len(), LIMITS.waiting);
+        assert_eq!(lanes.refused()[0], ("passwords", 200 - 64));
+        let known = lanes.enter(Guesser::Known("device"), "a@example.net").now_or_never();
+        assert!(known.expect("it does not wait").is_ok());
+        // Who waits is told so when the time is over.
+        let last = lanes.strangers.refused();
+        futures::future::join_all(flood).await;
+        assert_eq!(lanes.strangers.refused(), last + 64);
     }
 
     #[tokio::test]
     async fn networks_of_ipv6_are_counted_however_many_addresses_they_have() {
-        let lanes = Arc::new(PasswordLanes::default());
-        let _held = [
+        let lanes = PasswordLanes::default();
+        let held = [
             lanes.enter(from("192.0.2.1"), "").await.unwrap(),
             lanes.enter(from("192.0.2.2"), "").await.unwrap(),
         ];
-        let waiting = |host: String| {
-            let lanes = Arc::clone(&lanes);
-            tokio::spawn(async move { lanes.enter(from(&host), "").await })
-        };
-        let waits: Vec<_> = (0..40u32).map(|n| waiting(format!("2001:db8:1:{n:x}::1"))).collect();
-        tokio::task::yield_now().await;
-        assert_eq!(lanes.refused()[0].1, 28, "twelve of a /56");
-        let others: Vec<_> = (1..=12u32).map(|n| waiting(format!("2001:db8:1:{n:x}00::1"))).collect();
-        let more: Vec<_> = (13..=30u32)
-            .map(|n| waiting(format!("2001:db8:1:{n:x}00::1")))
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(lanes.refused()[0].1, 28 + 18, "twenty-four of a /48");
-        for one in waits.into_iter().chain(others).chain(more) {
-            assert!(one.await.unwrap().is_err());
-        }
+        let same_56 = wait(&lanes, (0..40).map(|n| format!("2001:db8:1:{n:x}::1"))).await;
+        assert_eq!(same_56.len(), 12, "of a /56");
+        let same_48 = wait(&lanes, (1..=30).map(|n| format!("2001:db8:1:{n:x}00::1"))).await;
+        assert_eq!(same_48.len(), 24 - 12, "of a /48");
+        let other = wait(&lanes, std::iter::once("2001:db8:2::1".to_owned())).await;
+        assert_eq!(other.len(), 1);
+        drop((same_56, same_48, other, held));
         assert!(lock(&lanes.networks.checks).is_empty(), "nothing is left behind");
     }
 }
