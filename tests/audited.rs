@@ -6,10 +6,11 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
+use support::clock;
 use support::ezscale::DataDir;
 
 /// What is done, in order, and the action that the log has afterwards. SERVICES and ASSIGNMENTS are lists in files, BACKUPS
-/// is a folder. Not here: `user` (tests/sign_in_attacks.rs), `clock` (tests/rehearsal.rs), `exporter correct`
+/// is a folder, LATER a day in a month. Not here: `user` (tests/sign_in_attacks.rs), `clock` (tests/rehearsal.rs), `exporter correct`
 /// (tests/correction.rs), `restore` (tests/backup.rs), `secrets discard` (tests/secrets.rs).
 const DONE: &[(&str, &str)] = &[
     (
@@ -32,7 +33,7 @@ const DONE: &[(&str, &str)] = &[
     ("plan stock pln_1 70", "plan.stock"),
     ("coupon add TEN --percent 10", "coupon.create"),
     ("coupon archive cpn_1", "coupon.archive"),
-    ("tax add --country DE --rate 19", "tax.add"),
+    ("tax add --country FR --rate 20 --from 2020-01-01", "tax.add"),
     ("tax end tax_1 --at 2040-01-01", "tax.end"),
     ("entity add --name B --country DE --number-prefix B", "entity.create"),
     ("entity set --name C --country FR", "entity.change"),
@@ -43,7 +44,7 @@ const DONE: &[(&str, &str)] = &[
         "subscription.change",
     ),
     (
-        "subscription change sub_1 --price prc_1 --quantity 3 --at 2040-01-01",
+        "subscription change sub_1 --price prc_1 --quantity 3 --at LATER",
         "subscription.schedule",
     ),
     ("subscription unschedule chg_1", "subscription.unschedule"),
@@ -112,12 +113,18 @@ fn whatever_changes_something_is_in_the_audit_log() {
     )
     .expect("it is writable");
 
+    let later = clock::began()
+        .checked_add(jiff::SignedDuration::from_hours(30 * 24))
+        .expect("a month is left");
+    let later = later.strftime("%Y-%m-%d").to_string();
+
     let mut known = 0;
     for (command, action) in DONE {
         let words: Vec<String> = command
             .split(' ')
             .map(|word| match word {
                 "SERVICES" | "ASSIGNMENTS" | "BACKUPS" => place(&word.to_lowercase()),
+                "LATER" => later.clone(),
                 word => word.to_owned(),
             })
             .collect();

@@ -382,7 +382,8 @@ async fn what_changed_since_it_was_shown_is_not_done_and_much_waits_for_a_second
     let shop = Shop::new(false).await;
     let invoice = shop.invoice().await;
     let payment = shop.pay(Some(invoice), 200_000).await;
-    let shown = shop.preview(payment, Some(1190)).await.unwrap().shown();
+    // All of the credit, and no credit note: a cent less, and one is needed.
+    let shown = shop.preview(payment, Some(188_100)).await.unwrap().shown();
     shop.refund(payment, Some(1)).await.unwrap();
     let request = |minor| RefundRequest {
         payment,
@@ -391,15 +392,16 @@ async fn what_changed_since_it_was_shown_is_not_done_and_much_waits_for_a_second
     };
     let confirmed = Confirmed {
         shown: Some(&shown),
-        is_approved: false,
+        is_approved: true,
         reference: Some("MT-99"),
         actor: "test",
     };
     let mut transaction = shop.world.database.begin_write().await.unwrap();
-    let changed = make(&mut transaction, &request(1190), &confirmed, ms(MARCH)).await;
+    let changed = make(&mut transaction, &request(188_100), &confirmed, ms(MARCH)).await;
     assert!(matches!(changed, Err(RefundError::Changed { .. })), "{changed:?}");
     let unseen = Confirmed {
         shown: None,
+        is_approved: false,
         ..confirmed
     };
     let much = make(&mut transaction, &request(100_001), &unseen, ms(MARCH)).await;
