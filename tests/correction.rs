@@ -222,7 +222,7 @@ fn a_month_billed_under_a_wrong_sampling_rate_is_corrected_to_the_cent() {
     assert!(again.contains("Nothing changes"), "{again}");
     let unknown = correct(&silent, "1", &["--apply", "--reason", "does not sample"]);
     assert!(
-        unknown.contains("31 had no known sampling rate, 0 have none now"),
+        unknown.contains("without a known sampling rate: 31 before, 0 now"),
         "{unknown}"
     );
 
