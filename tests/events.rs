@@ -122,7 +122,7 @@ async fn a_customer_gets_a_mail_and_their_program_a_signed_request_after_some_fa
     assert!(
         world
             .deliver()
-            .contains("1 events dispatched; 0 delivered, 2 to retry, 0 failed")
+            .contains("1 event dispatched; 0 delivered, 2 to retry, 0 failed")
     );
     let deliveries = world.deliveries(EventId(1));
     let errors: Vec<&str> = deliveries
