@@ -129,8 +129,14 @@ async fn download(client: &Client, path: &str) -> Vec<u8> {
     serde_json::from_value(answer.clone()).unwrap_or_else(|_| panic!("{path} is answered with {answer}"))
 }
 
-/// Fills one of the forms of a page, which are folded away, and sends it.
+/// Fills one of the forms of a page, sends it and waits until the page says that it was done.
 async fn fill(client: &Client, action: &str, fields: &[(&str, &str)]) {
+    send(client, action, fields).await;
+    until_done(client, action).await;
+}
+
+/// Fills one of the forms of a page, which are folded away, and sends it.
+async fn send(client: &Client, action: &str, fields: &[(&str, &str)]) {
     client
         .execute(
             "document.querySelectorAll('details').forEach(one => one.open = true)",
@@ -148,6 +154,9 @@ async fn fill(client: &Client, action: &str, fields: &[(&str, &str)]) {
     }
     let button = form.find(Locator::Css("button[type=submit]")).await;
     press(client, &button.expect("a button to send it")).await;
+}
+
+async fn until_done(client: &Client, action: &str) {
     // The page may change while it is read: then it is read again.
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
@@ -464,12 +473,15 @@ async fn finance_s_month(data: &DataDir, base: &str) {
     let link = client.find(Locator::LinkText(&invoiced)).await.expect("in the list");
     press(client, &link).await;
     shown(client, ".ez-lines").await;
-    fill(
-        client,
-        "credit",
-        &[("amount", "1.00"), ("reason", "goodwill for a late reply")],
-    )
-    .await;
+    let fields = [("amount", "1.00"), ("reason", "goodwill for a late reply")];
+    send(client, "credit", &fields).await;
+    let issue = shown(client, "button[value=issue]").await;
+    assert!(
+        text(&issue).await.contains("EUR 1.00"),
+        "what was asked for is with tax"
+    );
+    press(client, &issue).await;
+    until_done(client, "credit").await;
 
     let after = Sheet::of_csv(&download(client, &lines).await);
     let list = format!("/finance?month={month}&customer={}", of.customer);
