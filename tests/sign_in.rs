@@ -196,7 +196,8 @@ async fn go_the_whole_way(data: &DataDir, mail: &MailServer, base: String, plan:
         customers.contains("yes") && !customers.contains("billing@bob.example"),
         "{customers}"
     );
-    let changed = data.run(&["customer", "email", "cus_1", "billing@bob.example"]);
+    let config = data.scratch().join("config.toml").display().to_string();
+    let changed = data.run(&["customer", "email", "cus_1", "billing@bob.example", "--config", &config]);
     assert!(changed.contains("is on its way"), "{changed}");
     assert!(!data.run(&["customer", "list"]).contains("yes"));
     wait_for("a mail to the new address", MAIL_LIMIT, || {

@@ -223,7 +223,8 @@ impl Default for Gates {
             })),
             reads: Arc::new(Gate::new(Limits {
                 at_once: (2 * cores).max(4),
-                at_once_each: 4,
+                // Nobody has all of them.
+                at_once_each: cores.max(2),
                 waiting: 512,
                 waiting_each: 16,
                 wait: READ_WAIT,
