@@ -142,11 +142,15 @@ async fn a_service_that_becomes_theirs_in_a_moment_says_when_its_usage_begins() 
         assert_eq!(bytes(&series.json()), 0, "{query}");
         assert!(series.json()["from_ms"].as_i64().unwrap() >= next_ms, "{query}");
     }
-    // What lies before is refused as ever.
+    // Of what lies before nothing is shown.
     let asked = format!("/usage/{service}?from={START_MS}&to={NOW_MS}");
     let page = bob.get(&asked).await;
-    assert_eq!(page.status, StatusCode::BAD_REQUEST);
-    assert!(page.body.contains("yours since"), "{}", page.body);
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(
+        page.body.contains("The usage of this service begins on"),
+        "{}",
+        page.body
+    );
 }
 
 #[tokio::test]

@@ -190,7 +190,7 @@ async fn s1_a_form_with_a_control_character_is_refused_by_the_name_of_its_field(
         ("name", "a\0b", true),
         ("name", "a\nb", true),
         ("payment_instructions", "a\0b", true),
-        ("payment_instructions", "Bank\r\n\tIBAN", false),
+        ("payment_instructions", "Bank\r\nIBAN", false),
     ] {
         let answer = admin.send_form("/admin/entities", entity, &[(field, value)]).await;
         let names_it = answer.body.contains("control characters") && answer.body.contains(field);

@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(row(300_000).note, "not yet");
         let sums = totals(&[whole, begun], at(420_000), VolumeUnits::Decimal, &TimeZone::UTC);
         assert_eq!(sums.received_rate, "1.00 Mbit/s", "over the seven minutes");
-        assert_eq!(sums.busiest_at, "1970-01-01 00:00");
+        assert_eq!(sums.busiest_at, "1 Jan 1970 00:00");
         // An hour that has six closed windows and two minutes of the seventh.
         let hour = SeriesPoint {
             end_ms: 3_600_000,
