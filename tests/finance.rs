@@ -420,7 +420,7 @@ async fn check_trial_balance(client: &Client, base: &str, currencies: &BTreeSet<
     {
         let currency = text(&card.find(Locator::Css("h2")).await.expect("a currency")).await;
         let badge = text(&card.find(Locator::Css(".ez-badge")).await.expect("its sum")).await;
-        assert_eq!(badge, format!("Sum 0.00 {currency}"));
+        assert_eq!(badge, format!("Sum {currency} 0.00"));
         balanced.insert(currency);
     }
     assert_eq!(&balanced, currencies, "every currency is balanced");
