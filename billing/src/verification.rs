@@ -87,24 +87,11 @@ async fn mails_full(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Option<i64>, BillingError> {
-    for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
-        // The one that must have left the span before another fits in.
-        let row = sqlx::query(
-            "SELECT created_at_ms FROM events WHERE customer_id = $1 AND event_type = $2 AND created_at_ms > $3 \
-             ORDER BY created_at_ms DESC LIMIT 1 OFFSET $4",
-        )
-        .bind(customer.0)
-        .bind(EventType::EmailVerificationRequested.name())
-        .bind(now_ms - span_ms)
-        .bind(limit - 1)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(row) = row {
-            let asked_at_ms: i64 = row.try_get(0)?;
-            return Ok(Some(asked_at_ms + span_ms));
-        }
-    }
-    Ok(None)
+    let mails = format!(
+        "SELECT created_at_ms AS at_ms FROM events WHERE customer_id = $1 AND created_at_ms > $2 AND event_type = '{}'",
+        EventType::EmailVerificationRequested.name()
+    );
+    full(connection, &mails, customer, now_ms).await
 }
 
 /// As [`mails_full`], of changes of address, refused ones too.
@@ -113,19 +100,29 @@ async fn changes_full(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Option<i64>, BillingError> {
+    let changes = "SELECT asked_at_ms AS at_ms FROM address_changes WHERE customer_id = $1 AND asked_at_ms > $2";
+    full(connection, changes, customer, now_ms).await
+}
+
+/// From when on one more fits in, where now none does. `instants` selects those of a customer ($1) after an instant ($2).
+async fn full(
+    connection: &mut AnyConnection,
+    instants: &str,
+    customer: CustomerId,
+    now_ms: i64,
+) -> Result<Option<i64>, BillingError> {
+    let sql = format!("{instants} ORDER BY at_ms DESC LIMIT 1 OFFSET $3");
     for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
-        let row = sqlx::query(
-            "SELECT asked_at_ms FROM address_changes WHERE customer_id = $1 AND asked_at_ms > $2 \
-             ORDER BY asked_at_ms DESC LIMIT 1 OFFSET $3",
-        )
-        .bind(customer.0)
-        .bind(now_ms - span_ms)
-        .bind(limit - 1)
-        .fetch_optional(&mut *connection)
-        .await?;
+        // The one that must have left the span before another fits in.
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+            .bind(customer.0)
+            .bind(now_ms - span_ms)
+            .bind(limit - 1)
+            .fetch_optional(&mut *connection)
+            .await?;
         if let Some(row) = row {
-            let asked_at_ms: i64 = row.try_get(0)?;
-            return Ok(Some(asked_at_ms + span_ms));
+            let at_ms: i64 = row.try_get(0)?;
+            return Ok(Some(at_ms + span_ms));
         }
     }
     Ok(None)
