@@ -5,7 +5,7 @@
 //!
 //! `change` says what was before and after. Secrets have no place in it: whoever records names them and leaves them out.
 
-use schemas::db::next_id;
+use schemas::db::{next_id, next_ids};
 use schemas::ids::{AuditId, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -140,6 +140,9 @@ pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i6
             size: change.len(),
         });
     }
+    // Whatever publishes and records takes the sequence of events before that of entries: two who take two locks in opposite
+    // orders would wait for each other.
+    next_ids(&mut *connection, "event", 0).await?;
     let id = AuditId(next_id(&mut *connection, "audit").await?);
     sqlx::query(
         "INSERT INTO audit_log (id, at_ms, actor, user_id, ip, action, subject, change, risk) \
@@ -347,6 +350,39 @@ mod tests {
         assert!(matches!(refused, Err(AuditError::TooLarge { .. })), "{refused:?}");
         let all = list(&mut *connection, AuditFilter::default(), MAX_PAGE).await.unwrap();
         assert_eq!(all, []);
+    }
+
+    /// One act publishes and then records, the other records what the owner is alerted to: each takes two sequences.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn acts_at_once_do_not_wait_for_each_other_on_postgresql() {
+        let world = crate::testing::World::on_postgres().await;
+        let acts = (0..100).map(|number| {
+            let database = world.database.clone();
+            tokio::spawn(async move {
+                let mut transaction = database.begin_write().await.unwrap();
+                let risk = if number % 2 == 0 { Risk::High } else { Risk::Normal };
+                if risk == Risk::Normal {
+                    let event = NewEvent {
+                        event_type: EventType::BillingStopped,
+                        customer: None,
+                        subject: "billing".to_owned(),
+                        payload: json!({"good_ms": 1, "stopped_at_ms": 2}),
+                    };
+                    event::publish(&mut transaction, event, 1).await.unwrap();
+                }
+                record(&mut transaction, entry("plan.stock", "pln_1", risk), 1)
+                    .await
+                    .unwrap();
+                transaction.commit().await.unwrap();
+            })
+        });
+        for act in acts.collect::<Vec<_>>() {
+            act.await.unwrap();
+        }
+        let all = list(world.database.pool(), AuditFilter::default(), MAX_PAGE)
+            .await
+            .unwrap();
+        assert_eq!(all.len(), 100);
     }
 
     /// What F-60 promises of the table holds only as long as nobody else writes it.

@@ -433,7 +433,7 @@ async fn add_prices(
             valid_from_ms,
         };
         made.push(
-            catalog::act::add_price(&mut *connection, new, false, COMMAND_LINE, now_ms)
+            catalog::act::add_price(&mut *connection, new, COMMAND_LINE, now_ms)
                 .await?
                 .id
                 .to_string(),

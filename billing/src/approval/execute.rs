@@ -7,11 +7,12 @@ use sqlx::AnyConnection;
 
 use super::{Action, ApprovalError};
 use crate::BillingError;
-use crate::catalog::{NewPrice, add_price};
+use crate::audit::Actor;
+use crate::catalog::NewPrice;
+use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
 use crate::refund::{self, Confirmed, RefundError, RefundRequest};
 use crate::subscription::change::{End, cancel};
-use crate::subscription::reprice::reprice;
 use crate::subscription::{State, contracts_of, subscription};
 
 /// Why an approved action was not done; then it is not approved either.
@@ -82,9 +83,10 @@ impl Action {
 pub async fn execute(
     connection: &mut AnyConnection,
     action: &Action,
-    actor: &str,
+    by: Actor<'_>,
     now_ms: i64,
 ) -> Result<Done, ExecuteError> {
+    let actor = by.name;
     match action {
         Action::BulkTermination { subscriptions, reason } => {
             let mut ended = 0;
@@ -116,8 +118,7 @@ pub async fn execute(
                 // A price does not hold before it was approved.
                 valid_from_ms: (*valid_from_ms).max(now_ms),
             };
-            let price = add_price(&mut *connection, new).await?;
-            let repriced = reprice(connection, price.id, actor, now_ms).await?;
+            let (price, repriced) = add_price_moving(connection, new, by, now_ms).await?;
             Ok(Done::Executed(format!(
                 "{} added; {} subscriptions change to it at their renewal, {} are left",
                 price.id,

@@ -222,6 +222,12 @@ fn f60_thresholds_are_those_of_the_rules() {
     }
 }
 
+const BEN_ACTS: Actor<'static> = Actor {
+    name: "user2@example.net",
+    user: Some(BEN),
+    ip: "",
+};
+
 /// Asks as ada, approves as ben, and does it.
 async fn approved(database: &Database, action: Action) -> Done {
     let mut transaction = database.begin_write().await.unwrap();
@@ -232,13 +238,7 @@ async fn approved(database: &Database, action: Action) -> Done {
     };
     let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
     let action = approve(&mut transaction, id, admin(BEN), 20).await.unwrap();
-    let done = execute(
-        &mut transaction,
-        &action,
-        "user2@example.net",
-        ms("2026-01-20T12:00:00Z"),
-    )
-    .await;
+    let done = execute(&mut transaction, &action, BEN_ACTS, ms("2026-01-20T12:00:00Z")).await;
     let done = done.unwrap();
     transaction.commit().await.unwrap();
     done
@@ -301,7 +301,43 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     let nobody = Action::AccountDeletion {
         customer: CustomerId(99),
     };
-    assert!(execute(&mut transaction, &nobody, "x", 30).await.is_err());
+    assert!(execute(&mut transaction, &nobody, BEN_ACTS, 30).await.is_err());
+}
+
+#[tokio::test]
+async fn f60_an_approved_price_is_checked_and_recorded_as_any_other() {
+    let world = crate::testing::World::new().await;
+    for id in [ADA, BEN] {
+        insert_user(&world.database, id, "admin", None).await;
+    }
+    let customer = world.customer("USD", "UTC", "0").await;
+    let contract = world.subscribe(customer, DEAL).await;
+    let price = &contract.phases[0].price;
+    let wanted = Action::PriceChange {
+        plan: price.plan,
+        currency: "USD".to_owned(),
+        cycle_months: price.cycle_months,
+        base_minor: 4_200,
+        usage_price: serde_json::to_value(&price.usage).unwrap(),
+        // Approved later than it was to hold from.
+        valid_from_ms: ms("2026-01-10T00:00:00Z"),
+        customers: 101,
+    };
+    let done = approved(&world.database, wanted).await;
+    assert!(
+        matches!(&done, Done::Executed(said) if said.contains("1 subscriptions change")),
+        "{done:?}"
+    );
+    let filter = AuditFilter {
+        action: Some("price.add"),
+        ..AuditFilter::default()
+    };
+    let entries = audit::list(world.database.pool(), filter, 10).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].actor, "user2@example.net");
+    assert_eq!(entries[0].change["after"]["base"], "USD 42.00");
+    assert_eq!(entries[0].change["after"]["valid_from"], "2026-01-20T12:00:00Z");
+    assert_eq!(entries[0].change["after"]["at_renewal"]["scheduled"], 1);
 }
 
 async fn insert_user(database: &Database, id: UserId, role: &str, customer: Option<CustomerId>) {

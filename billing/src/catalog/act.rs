@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 use super::{Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::BillingError;
 use crate::audit::{self, Actor, Entry, Risk};
-use crate::subscription::reprice::reprice;
+use crate::subscription::reprice::{Repriced, reprice};
 
 async fn note(
     connection: &mut AnyConnection,
@@ -76,32 +76,54 @@ fn today_ms(now_ms: i64) -> i64 {
     now_ms - now_ms.rem_euclid(DAY_MS)
 }
 
-/// Adds a price, or a new version of one. Who pays the one before keeps it, or changes to this at renewal.
+/// Adds a price, or a new version of one. Who pays the one before keeps it.
 ///
 /// # Errors
 /// When it is a new version that would hold from a day that has passed on; as [`super::add_price`]; when the audit log cannot be written.
 pub async fn add_price(
     connection: &mut AnyConnection,
     new: NewPrice,
-    moves_at_renewal: bool,
     by: Actor<'_>,
     now_ms: i64,
 ) -> Result<Price, BillingError> {
+    let (price, change) = insert_price(&mut *connection, new, now_ms).await?;
+    note(connection, by, ("price.add", &price.plan.to_string()), change, now_ms).await?;
+    Ok(price)
+}
+
+/// Adds a new version of a price, which subscriptions to the one before change to at their renewal.
+///
+/// # Errors
+/// As [`add_price`].
+pub async fn add_price_moving(
+    connection: &mut AnyConnection,
+    new: NewPrice,
+    by: Actor<'_>,
+    now_ms: i64,
+) -> Result<(Price, Repriced), BillingError> {
+    let (price, mut change) = insert_price(&mut *connection, new, now_ms).await?;
+    let repriced = reprice(&mut *connection, price.id, by.name, now_ms).await?;
+    change["after"]["at_renewal"] = json!(repriced);
+    note(connection, by, ("price.add", &price.plan.to_string()), change, now_ms).await?;
+    Ok((price, repriced))
+}
+
+/// Adds a price, and says what that changes.
+async fn insert_price(
+    connection: &mut AnyConnection,
+    new: NewPrice,
+    now_ms: i64,
+) -> Result<(Price, serde_json::Value), BillingError> {
     check_price_start(&mut *connection, &new, now_ms).await?;
     let (plan, currency, months) = (new.plan, new.base.currency, new.cycle_months);
     let before = super::price_at(&mut *connection, plan, currency, months, now_ms).await?;
     let price = super::add_price(&mut *connection, new).await?;
-    let mut change = json!({
+    let change = json!({
         "before": before.map(|price| json!({"price": price.id, "base": price.base.to_string(), "usage": price.usage})),
         "after": {"price": price.id, "cycle_months": months, "base": price.base.to_string(), "usage": price.usage,
             "valid_from": instant_text(price.valid_from_ms)},
     });
-    if moves_at_renewal {
-        let repriced = reprice(&mut *connection, price.id, by.name, now_ms).await?;
-        change["after"]["at_renewal"] = json!(repriced);
-    }
-    note(connection, by, ("price.add", &plan.to_string()), change, now_ms).await?;
-    Ok(price)
+    Ok((price, change))
 }
 
 /// Sets how many more of a plan can be sold; `None`: any number.
@@ -223,15 +245,15 @@ mod tests {
         };
         // The first of a cycle may be an old one.
         for first in [version(1, 0), version(3, MIDNIGHT_MS - 1)] {
-            add_price(&mut transaction, first, false, BY, NOW_MS).await.unwrap();
+            add_price(&mut transaction, first, BY, NOW_MS).await.unwrap();
         }
-        let refused = add_price(&mut transaction, version(1, MIDNIGHT_MS - 1), false, BY, NOW_MS).await;
+        let refused = add_price(&mut transaction, version(1, MIDNIGHT_MS - 1), BY, NOW_MS).await;
         assert_eq!(
             refused.unwrap_err().to_string(),
             "a new version of a price holds from today (UTC) or a later day on, not from 2026-03-28T23:59:59.999Z"
         );
         for from_ms in [MIDNIGHT_MS, NOW_MS + DAY_MS] {
-            add_price(&mut transaction, version(1, from_ms), false, BY, NOW_MS)
+            add_price(&mut transaction, version(1, from_ms), BY, NOW_MS)
                 .await
                 .unwrap();
         }

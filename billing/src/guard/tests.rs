@@ -1,9 +1,12 @@
+use schemas::ids::{ChangeId, InvoiceId};
 use schemas::window::DAY_MS;
 
 use super::*;
 use crate::audit::AuditFilter;
 use crate::catalog::BaseTiming;
 use crate::event::EventFilter;
+use crate::subscription::change;
+use crate::subscription::schedule::{self, Planned};
 use crate::testing::{DEAL, Deal, World, ms};
 use crate::{invoice, lifecycle};
 
@@ -27,7 +30,7 @@ async fn a_clock_that_jumps_stops_billing_until_it_is_back() {
         usage_price: "0",
         ..DEAL
     };
-    world.subscribe(customer, deal).await;
+    let contract = world.subscribe(customer, deal).await;
     let now_ms = ms("2026-01-01T00:00:00Z");
     assert_eq!(look(&world.database, LIMITS, now_ms).await.unwrap(), None);
     assert_eq!(look(&world.database, LIMITS, now_ms + DAY_MS).await.unwrap(), None);
@@ -45,6 +48,29 @@ async fn a_clock_that_jumps_stops_billing_until_it_is_back() {
     assert!(matches!(refused, Err(BillingError::Stopped(_))), "{refused:?}");
     let refused = lifecycle::advance(&world.database, jumped_ms).await;
     assert!(matches!(refused, Err(BillingError::Stopped(_))), "{refused:?}");
+
+    // Nor does a person change what is charged, whatever the way in.
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    let subscription = contract.subscription.id;
+    let resumed = change::resume(&mut connection, subscription, "ada", jumped_ms).await;
+    let at_ms = jumped_ms + DAY_MS;
+    let planned = schedule::schedule(
+        &mut connection,
+        subscription,
+        Planned::Cancel,
+        at_ms,
+        "x",
+        "ada",
+        jumped_ms,
+    )
+    .await;
+    let unplanned = schedule::cancel(&mut connection, ChangeId(1), "x", jumped_ms).await;
+    let credited = invoice::credit_gross(&mut connection, InvoiceId(1), None, "x", None, jumped_ms).await;
+    let refused = [resumed.err(), planned.err(), unplanned.err(), credited.err()];
+    for (at, refused) in refused.iter().enumerate() {
+        assert!(matches!(refused, Some(BillingError::Stopped(_))), "{at}: {refused:?}");
+    }
+    drop(connection);
 
     // The clock is set right: billing goes on by itself.
     let later_ms = now_ms + DAY_MS + HOUR_MS;

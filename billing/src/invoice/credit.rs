@@ -27,7 +27,7 @@ use crate::event::{self, EventType, NewEvent};
 use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
 use crate::tax::{ChargedTax, TaxGroup};
-use crate::{BillingError, settlement};
+use crate::{BillingError, guard, settlement};
 
 /// Characters in the reason of a credit note at most.
 const MAX_REASON_CHARS: usize = 300;
@@ -140,7 +140,7 @@ pub async fn preview_credit(
 /// Issues the credit note that was previewed, and applies it.
 ///
 /// # Errors
-/// As [`credit`]; when it is not what was `shown` any more ([`CreditPreview::shown`]).
+/// As [`credit`]; when it is not what was `shown` any more ([`CreditPreview::shown`]); while billing is stopped.
 pub async fn credit_gross(
     connection: &mut AnyConnection,
     invoice: InvoiceId,
@@ -149,6 +149,7 @@ pub async fn credit_gross(
     shown: Option<&str>,
     now_ms: i64,
 ) -> Result<(InvoiceId, CreditPreview), BillingError> {
+    guard::check(&mut *connection).await?;
     lock(&mut *connection, invoice).await?;
     let preview = preview_credit(&mut *connection, invoice, gross, reason).await?;
     if shown.is_some_and(|shown| shown != preview.shown()) {

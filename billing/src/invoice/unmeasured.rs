@@ -16,6 +16,7 @@ use crate::BillingError;
 use crate::audit::{self, Actor, Entry, Risk};
 use crate::catalog::checked_text;
 use crate::event::{self, EventType, NewEvent};
+use crate::guard;
 
 /// Characters in the note of who confirms at most.
 pub(crate) const MAX_NOTE_CHARS: usize = 500;
@@ -127,7 +128,7 @@ pub(super) async fn finalised(
 /// closing finalises them.
 ///
 /// # Errors
-/// [`BillingError::NothingUnmeasured`] where nothing of this customer waits.
+/// [`BillingError::NothingUnmeasured`] where nothing of this customer waits; while billing is stopped.
 pub async fn confirm(
     connection: &mut AnyConnection,
     customer: CustomerId,
@@ -136,6 +137,7 @@ pub async fn confirm(
     now_ms: i64,
 ) -> Result<u64, BillingError> {
     let note = checked_text("reason", note, MAX_NOTE_CHARS)?;
+    guard::check(&mut *connection).await?;
     let waiting = of_customer(&mut *connection, customer).await?;
     let waiting: Vec<&UnmeasuredPeriod> = waiting.iter().filter(|held| held.confirmed_by.is_none()).collect();
     if waiting.is_empty() {

@@ -21,6 +21,7 @@ use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::event::EventType;
+use crate::guard;
 
 /// Characters in a reason at most.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -349,13 +350,14 @@ pub(super) async fn cancel_and(
 /// Takes a cancellation back before its end, and with it that of the add-ons that were cancelled along.
 ///
 /// # Errors
-/// When it was not cancelled, or has ended; of an add-on, while its plan is cancelled.
+/// When it was not cancelled, or has ended; of an add-on, while its plan is cancelled; while billing is stopped.
 pub async fn resume(
     connection: &mut AnyConnection,
     id: SubscriptionId,
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
+    guard::check(&mut *connection).await?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
     if subscription.cancel_at_ms.is_none() || subscription.state == State::Ended {

@@ -19,6 +19,7 @@ use super::{MAX_QUANTITY, State};
 use crate::BillingError;
 use crate::catalog::{self, named};
 use crate::event::EventType;
+use crate::guard;
 
 /// How long before a change the customer is reminded of it.
 pub const REMINDER_MS: i64 = DAY_MS;
@@ -74,7 +75,8 @@ const SELECT: &str = "SELECT id, subscription_id, kind, price_id, quantity, from
 /// Sets a change for a time.
 ///
 /// # Errors
-/// When the time is not ahead, the price does not exist, or the subscription has ended or has too many changes pending.
+/// When the time is not ahead, the price does not exist, or the subscription has ended or has too many changes pending;
+/// while billing is stopped.
 pub async fn schedule(
     connection: &mut AnyConnection,
     id: SubscriptionId,
@@ -85,6 +87,7 @@ pub async fn schedule(
     now_ms: i64,
 ) -> Result<ChangeId, BillingError> {
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    guard::check(&mut *connection).await?;
     if at_ms <= now_ms {
         return Err(BillingError::NotAhead {
             what: "the time of a change",
@@ -171,7 +174,7 @@ pub async fn schedule(
 /// Takes a pending change back.
 ///
 /// # Errors
-/// When there is no such change, or it is settled.
+/// When there is no such change, or it is settled; while billing is stopped.
 pub async fn cancel(
     connection: &mut AnyConnection,
     id: ChangeId,
@@ -179,6 +182,7 @@ pub async fn cancel(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    guard::check(&mut *connection).await?;
     let change = scheduled(&mut *connection, id).await?;
     settle(connection, &change, ChangeStatus::Cancelled, &reason, now_ms).await?;
     let subscription = subscription(&mut *connection, change.subscription).await?;

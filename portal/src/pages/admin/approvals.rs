@@ -215,11 +215,12 @@ pub(super) async fn approve(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("approved");
         };
-        let (actor, now_ms, user, ip) = (action.actor.clone(), action.now_ms, action.user, action.ip.clone());
+        let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
         let wanted = approval::approve(action.connection(), id, by, now_ms).await?;
         let wanted = wanted.confirmed(fields.text("shown"));
-        let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
+        let (connection, who) = action.parts();
+        let what = approval::execute(connection, &wanted, who, now_ms).await?;
         let said = match &what {
             Done::Executed(text) | Done::Refunding { what: text, .. } => {
                 let change = json!({"approval": id, "after": {"done": text}});

@@ -141,7 +141,11 @@ pub(super) async fn price(
                 }
             }
             let (connection, by) = action.parts();
-            catalog::act::add_price(connection, new, moves, by, now_ms).await?;
+            if moves {
+                catalog::act::add_price_moving(connection, new, by, now_ms).await?;
+            } else {
+                catalog::act::add_price(connection, new, by, now_ms).await?;
+            }
         }
         action.commit().await?;
         Ok(match (waits, moves) {

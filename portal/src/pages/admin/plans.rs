@@ -206,7 +206,7 @@ pub(super) async fn add_free(
             usage: UsagePrice::FREE,
             valid_from_ms: now_ms,
         };
-        catalog::act::add_price(connection, price, false, by, now_ms).await?;
+        catalog::act::add_price(connection, price, by, now_ms).await?;
         action.commit().await?;
         Ok(Some(plan.id))
     }

@@ -9,8 +9,8 @@ use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
 use billing::payment::{self, PaymentFilter, State as PaymentState};
 use billing::refund::{self, Standing};
-use billing::settlement;
 use billing::subscription::contracts_of;
+use billing::top_up;
 use billing::vat;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId, TransactionId};
@@ -389,10 +389,8 @@ pub(super) async fn grant(
         let now_ms = action.now_ms;
         // The form's token is the cause: one sending, one grant.
         let cause = format!("form:{}", fields.text("form_token"));
-        let connection = action.connection();
-        settlement::grant_credit(connection, customer.id, amount, &cause, reason, now_ms).await?;
-        let change = json!({"after": {"granted": amount.to_string(), "reason": reason}});
-        action.record("customer.grant_credit", customer.id, change).await?;
+        let (connection, by) = action.parts();
+        top_up::grant(connection, customer.id, amount, &cause, reason, by, now_ms).await?;
         action.commit().await?;
         Ok("grant")
     }

@@ -71,8 +71,9 @@ pub(super) async fn terminate(
             action.commit().await?;
             return Ok("asked");
         }
-        let (actor, now_ms) = (action.actor.clone(), action.now_ms);
-        let what = approval::execute(action.connection(), &wanted, &actor, now_ms).await?;
+        let now_ms = action.now_ms;
+        let (connection, by) = action.parts();
+        let what = approval::execute(connection, &wanted, by, now_ms).await?;
         let (Done::Executed(what) | Done::Refunding { what, .. } | Done::ByHand(what)) = what;
         let change = json!({"after": {"done": what, "reason": fields.text("reason")}});
         action.record("customer.terminate", customer.id, change).await?;

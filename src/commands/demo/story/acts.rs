@@ -129,9 +129,8 @@ impl Story<'_> {
         let amount = Money::new(500, Currency::EUR);
         let mut deed = self.deed(SECOND_ADMIN, at_ms).await?;
         let reason = "for waiting on the phone";
-        settlement::grant_credit(&mut deed.transaction, customer, amount, "call:3", reason, at_ms).await?;
-        let change = json!({"after": {"amount": amount.to_string(), "reason": reason}});
-        deed.record("customer.grant_credit", customer, change).await?;
+        let by = deed.actor;
+        top_up::grant(&mut deed.transaction, customer, amount, "call:3", reason, by, at_ms).await?;
         deed.done().await
     }
 
