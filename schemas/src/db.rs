@@ -251,21 +251,23 @@ impl Database {
                 return Err(DatabaseError::Unreleased { found });
             }
         }
-        for &(version, name, sql) in MIGRATIONS {
+        // What is current is not locked. Who finds something to do looks again under the lock: another may be at it.
+        if is_current(&self.pool).await? {
+            return Ok(());
+        }
+        let begin = fail(0, "schema_migrations");
+        let mut transaction = self.begin_write().await.map_err(begin)?;
+        if self.backend == Backend::Postgres {
+            // SQLite's transaction is alone already.
+            let lock = transaction
+                .execute("LOCK TABLE schema_migrations IN EXCLUSIVE MODE")
+                .await;
+            lock.map_err(begin)?;
+        }
+        let found = version_of(&mut *transaction).await?;
+        // All of them or none: a schema is never between two versions.
+        for &(version, name, sql) in MIGRATIONS.iter().filter(|(version, ..)| *version > found) {
             let fail = || fail(version, name);
-            let mut transaction = self.begin_write().await.map_err(fail())?;
-            let found: i64 = sqlx::query("SELECT CAST(coalesce(max(version), 0) AS BIGINT) FROM schema_migrations")
-                .fetch_one(&mut *transaction)
-                .await
-                .and_then(|row| row.try_get(0))
-                .map_err(fail())?;
-            let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
-            if found > known {
-                return Err(DatabaseError::TooNew { found, known });
-            }
-            if found >= version {
-                continue;
-            }
             transaction.execute(sqlx::raw_sql(sql)).await.map_err(fail())?;
             if version == SEARCH {
                 search::index_all(&mut transaction).await.map_err(fail())?;
@@ -277,10 +279,30 @@ impl Database {
                 .execute(&mut *transaction)
                 .await
                 .map_err(fail())?;
-            transaction.commit().await.map_err(fail())?;
         }
-        Ok(())
+        transaction.commit().await.map_err(begin)
     }
+}
+
+/// The version of a database's schema; 0 where it has none.
+async fn version_of(db: impl sqlx::AnyExecutor<'_>) -> Result<i64, DatabaseError> {
+    let sql = "SELECT CAST(coalesce(max(version), 0) AS BIGINT) FROM schema_migrations";
+    let row = sqlx::query(sql).fetch_one(db).await;
+    row.and_then(|row| row.try_get(0))
+        .map_err(|source| DatabaseError::Migrate {
+            version: 0,
+            name: "schema_migrations",
+            source,
+        })
+}
+
+/// Whether there is nothing to migrate.
+async fn is_current(db: impl sqlx::AnyExecutor<'_>) -> Result<bool, DatabaseError> {
+    let (found, known) = (version_of(db).await?, Database::known_version());
+    if found > known {
+        return Err(DatabaseError::TooNew { found, known });
+    }
+    Ok(found == known)
 }
 
 /// A pool tries again for [`ACQUIRE_TIMEOUT`] what fails at each try: a file that is no database is told at once.
@@ -410,6 +432,33 @@ mod tests {
         let mut transaction = reopened.begin_write().await.unwrap();
         assert_eq!(next_id(&mut transaction, "service").await.unwrap(), 1);
         transaction.commit().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_open_a_new_database_at_once_and_who_opens_a_current_one_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = Database::default_url(dir.path());
+        let opening: Vec<_> = (0..4)
+            .map(|_| {
+                let url = url.clone();
+                tokio::spawn(async move { Database::open(&url).await.unwrap() })
+            })
+            .collect();
+        let mut opened = Vec::new();
+        for task in opening {
+            opened.push(task.await.unwrap());
+        }
+        let sql = "SELECT count(*) FROM schema_migrations";
+        let row = sqlx::query(sql).fetch_one(opened[0].pool()).await.unwrap();
+        assert_eq!(row.try_get::<i64, _>(0).unwrap(), MIGRATIONS.len() as i64);
+        // Sooner than who waits for a lock gives up.
+        let writing = opened[0].begin_write().await.unwrap();
+        let waited = Duration::from_millis(u64::from(SQLITE_BUSY_TIMEOUT_MS / 2));
+        tokio::time::timeout(waited, Database::open(&url))
+            .await
+            .unwrap()
+            .unwrap();
+        writing.rollback().await.unwrap();
     }
 
     /// A database as version 7bef553 left it: the first migration, and these rows.
