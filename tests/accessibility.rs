@@ -7,9 +7,7 @@
 //! axe-core (MPL-2.0) is no part of this repository: `tests/run` fetches it. Its script is injected by the driver, which the
 //! pages' content security policy does not stop.
 
-#[path = "accessibility/routes.rs"]
 mod routes;
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -18,8 +16,9 @@ use std::time::{Duration, Instant};
 use fantoccini::Client;
 use fantoccini::wd::TimeoutConfiguration;
 use serde_json::{Value, json};
-use support::browser::{Browser, sign_in};
-use support::ezscale::{DataDir, Start};
+
+use crate::support::browser::{Browser, sign_in};
+use crate::support::ezscale::{DataDir, Start};
 
 /// As the demo prints it.
 const PASSWORD: &str = "amber-lantern-walk";

@@ -1,13 +1,12 @@
 //! Every command that changes something leaves an entry in the audit log, by the actor `command line`; what only reads
 //! leaves none.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
-use support::clock;
-use support::ezscale::DataDir;
+
+use crate::support::clock;
+use crate::support::ezscale::DataDir;
 
 /// What is done, in order, and the action that the log has afterwards. SERVICES and ASSIGNMENTS are lists in files, BACKUPS
 /// is a folder, LATER a day in a month. Not here: `user` (tests/sign_in_attacks.rs), `clock` (tests/rehearsal.rs), `exporter correct`

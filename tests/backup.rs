@@ -3,21 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/s3.rs"]
-mod s3;
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use s3::S3Server;
 use schemas::fault::BACKUP_POINTS;
-use support::command::output_of;
-use support::disk::Disk;
-use support::ezscale::{DataDir, Start};
-use support::wait::wait_until;
+
+use crate::support::command::output_of;
+use crate::support::disk::Disk;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::s3::S3Server;
+use crate::support::wait::wait_until;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
 const LIMIT: Duration = Duration::from_secs(60);

@@ -3,17 +3,16 @@
 //!
 //! The commands come from the program's own man pages: one that is added fails these tests until it is listed here.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::clock;
-use support::command::wait_for_exit;
-use support::ezscale::{DataDir, run};
+
+use crate::support::clock;
+use crate::support::command::wait_for_exit;
+use crate::support::ezscale::{DataDir, run};
 
 /// What needs no data, or makes it: `config` reads a file, `backup` looks where backups are, `simulate` sends, the rest begins
 /// something.

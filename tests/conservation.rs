@@ -1,15 +1,14 @@
 //! What was sent is what is stored, to the byte: flows, bytes and packets of each protocol (F2), and the volume of the
 //! usage windows (U2). Hostile datagrams are counted and harm nothing.
 
-mod support;
-
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::net::UdpSocketState;
-use support::wait::wait_until;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::net::UdpSocketState;
+use crate::support::wait::wait_until;
 
 /// Flows of one run; in CI's debug build a million takes seconds.
 const FLOWS: u64 = 1_000_000;

@@ -4,7 +4,7 @@
 //! By default the flow lasts [`SECONDS_DEFAULT`] seconds and the active timeout 10; for the whole case, 20 minutes with 60 s:
 //!
 //! ```text
-//! EZSCALE_RATE_SECONDS=1200 cargo nextest run --test constant_rate --no-capture
+//! EZSCALE_RATE_SECONDS=1200 cargo nextest run -p ezscale -E 'test(/^constant_rate::/)' --no-capture
 //! ```
 //!
 //! What the interface counted up to an instant is read off the line between the two counter samples around it: the rate is
@@ -12,17 +12,15 @@
 
 #![allow(clippy::print_stdout, reason = "the measured differences are for people to read")]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::exporters::{Exporter, Program, Protocol, Setup, Timeouts};
-use support::ezscale::{DataDir, Start};
-use support::lab::{COLLECTOR, Lab, NEIGHBOUR_V4, ROUTER_TO_COLLECTOR, SERVER_V4, SNIFFED};
-use support::snmpd::{COMMUNITY, Snmpd};
-use support::traffic::{self, Servers};
-use support::wait::wait_until;
+use crate::support::exporters::{Exporter, Program, Protocol, Setup, Timeouts};
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::lab::{COLLECTOR, Lab, NEIGHBOUR_V4, ROUTER_TO_COLLECTOR, SERVER_V4, SNIFFED};
+use crate::support::snmpd::{COMMUNITY, Snmpd};
+use crate::support::traffic::{self, Servers};
+use crate::support::wait::wait_until;
 
 const SECONDS_DEFAULT: u64 = 100;
 /// From here on the active timeout is that of the case.

@@ -1,14 +1,13 @@
 //! A month that was billed under a wrong sampling rate, and flows of no known rate: `exporter correct` reads them anew, and
 //! the next invoices carry exactly the difference.
 
-mod support;
-
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use jiff::{Timestamp, ToSpan as _};
 use serde_json::Value;
-use support::ezscale::{DataDir, Start, cents};
-use support::pcap::PcapWriter;
+
+use crate::support::ezscale::{DataDir, Start, cents};
+use crate::support::pcap::PcapWriter;
 
 const COLLECTOR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 200), 2055);
 /// Says one packet in 100, and sampled one in 1,000.

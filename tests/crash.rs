@@ -10,17 +10,15 @@
 //!          ╰────╯ in flight: may be missing, must not be doubled
 //! ```
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::clock;
-use support::ezscale::{DataDir, Start};
-use support::net::UdpSocketState;
-use support::wait::{wait_for, wait_until};
+use crate::support::clock;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::net::UdpSocketState;
+use crate::support::wait::{wait_for, wait_until};
 
 const ROUNDS: u32 = 4;
 const DATAGRAMS_PER_ROUND: u32 = 500;

@@ -2,16 +2,15 @@
 //! An invoice of the demo is recomputed from flows alone and comes out the same (B5). And an installation that nobody has connected
 //! anything to says on each page what to do next.
 
-mod support;
-
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use fantoccini::{Client, Locator};
 use serde_json::Value;
-use support::browser::{Browser, sign_in};
-use support::ezscale::{DataDir, Start};
+
+use crate::support::browser::{Browser, sign_in};
+use crate::support::ezscale::{DataDir, Start};
 
 /// As the demo prints them.
 const PASSWORD: &str = "amber-lantern-walk";

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::process::{Command, Stdio};
 
 use billing::event::{EventType, NewEvent, publish};
@@ -12,10 +10,11 @@ use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::{CustomerId, EventId};
 use serde_json::{Value, json};
-use support::command::output_of;
-use support::ezscale::DataDir;
-use support::hooks::HookServer;
-use support::smtp::MailServer;
+
+use crate::support::command::output_of;
+use crate::support::ezscale::DataDir;
+use crate::support::hooks::HookServer;
+use crate::support::smtp::MailServer;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 

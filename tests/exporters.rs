@@ -1,6 +1,6 @@
 //! Real exporters meter real traffic, and what a service is billed for equals what the kernel counted.
 //!
-//! softflowd and pmacctd sniff a router's interface (see [`support::lab`]) and export to `ezscale collect`. For each
+//! softflowd and pmacctd sniff a router's interface (see [`crate::support::lab`]) and export to `ezscale collect`. For each
 //! exporter and protocol three counts of the same traffic are compared:
 //!
 //! 1. the kernel's counters of that interface, less 14 bytes of Ethernet header a frame: the truth;
@@ -12,18 +12,16 @@
 
 #![allow(clippy::print_stdout, reason = "the measured differences are for people to read")]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::exporters::{Exporter, Program, Protocol, Setup, Stopped, Timeouts};
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::lab::{COLLECTOR, Lab, NEIGHBOUR_V4, ROUTER_TO_COLLECTOR, SERVER_V4, SERVER_V6, SNIFFED};
-use support::net::UdpSocketState;
-use support::traffic::{self, Families, Servers};
-use support::tshark::{self, Capture, Dissector};
-use support::wait::wait_until;
+use crate::support::exporters::{Exporter, Program, Protocol, Setup, Stopped, Timeouts};
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::lab::{COLLECTOR, Lab, NEIGHBOUR_V4, ROUTER_TO_COLLECTOR, SERVER_V4, SERVER_V6, SNIFFED};
+use crate::support::net::UdpSocketState;
+use crate::support::traffic::{self, Families, Servers};
+use crate::support::tshark::{self, Capture, Dissector};
+use crate::support::wait::wait_until;
 
 /// Largest difference from the kernel's counters when every packet is taken.
 const UNSAMPLED_TOLERANCE: f64 = 0.005;

@@ -1,7 +1,5 @@
 //! What disks and people do to a collector: each fault is told, what was acknowledged stays, and work goes on by itself
-//! where it can. What must hold is [`support::numbered`]'s; docs/durability.md has the same faults as a table.
-
-mod support;
+//! where it can. What must hold is [`crate::support::numbered`]'s; docs/durability.md has the same faults as a table.
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -9,9 +7,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::numbered::{LANES, Model, Targets};
-use support::wait::wait_until;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::numbered::{LANES, Model, Targets};
+use crate::support::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const DATAGRAM_INTERVAL: Duration = Duration::from_millis(2);

@@ -4,8 +4,6 @@
 //! The demo's month is made worth looking at first, by commands and by finance's own forms: a coupon, a change in mid-cycle, a
 //! price in tiers, traffic that was assigned to another service afterwards, a charge by hand, a credit note.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +13,11 @@ use fantoccini::elements::Element;
 use fantoccini::{Client, Locator};
 use jiff::ToSpan as _;
 use rust_decimal::Decimal;
-use support::browser::{Browser, sign_in};
-use support::clock;
-use support::command::output_of;
-use support::ezscale::{DataDir, Start};
+
+use crate::support::browser::{Browser, sign_in};
+use crate::support::clock;
+use crate::support::command::output_of;
+use crate::support::ezscale::{DataDir, Start};
 
 const EMAIL: &str = "finance@demo.example";
 /// As the demo prints it.

@@ -2,8 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "attackers and visitors come at a pace")]
 
-mod support;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -13,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::http::{Person, connect_from, read_reply};
-use support::net::UdpSocketState;
-use support::wait::wait_until;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::http::{Person, connect_from, read_reply};
+use crate::support::net::UdpSocketState;
+use crate::support::wait::wait_until;
 
 /// Half-sent requests that are held.
 const HELD: usize = 1_100;
@@ -167,7 +166,7 @@ fn holds_under(name: &str, half: &'static str, from: impl Fn(usize) -> String + 
             "--rate",
             &rate,
         ];
-        support::ezscale::run(&arguments)
+        crate::support::ezscale::run(&arguments)
     });
     let others = ask_while(&process, || !sender.is_finished());
     let sums: Value = serde_json::from_str(&sender.join().expect("the sender")).expect("its sums");

@@ -1,20 +1,19 @@
 //! F1 and F2 across kill -9, at random moments and at named ones.
 //!
-//! A collector is killed again and again while numbered flows of every protocol arrive ([`support::numbered`] says what
+//! A collector is killed again and again while numbered flows of every protocol arrive ([`crate::support::numbered`] says what
 //! must hold), with segments so short that a kill meets any stage of their way: received, written, synced, closed,
 //! encoded, renamed, committed, checkpointed, deleted, compacted. Random moments find what nobody thought of; the named
 //! ones ([`schemas::fault`]) make sure that each stage is met, recovery included.
 //!
 //! `EZSCALE_KILLS=100` makes it long; `EZSCALE_KILL_SEED` repeats the random choices of a run.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use schemas::fault;
-use support::clock;
-use support::ezscale::{DataDir, Start};
-use support::numbered::{LANES, Left, Model, Targets};
+
+use crate::support::clock;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::numbered::{LANES, Left, Model, Targets};
 
 /// How many random kills; where it is set, every named moment is met three times too.
 const KILLS: &str = "EZSCALE_KILLS";

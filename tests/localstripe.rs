@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -27,7 +25,8 @@ use schemas::ids::CustomerId;
 use schemas::inventory::{self, NewCustomer};
 use schemas::money::{Currency, Money};
 use serde_json::Value;
-use support::command::Background;
+
+use crate::support::command::Background;
 
 const SECRET_KEY: &str = "sk_test_12345";
 const WEBHOOK_SECRET: &str = "whsec_localstripe";

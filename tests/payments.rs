@@ -1,7 +1,7 @@
 //! B4: nobody is charged twice, and nobody is marked paid without money, whatever the gateway does and wherever the process
 //! is killed.
 //!
-//! [`support::stripe`] is a gateway that fails in every way it can and keeps the truth. Random schedules let several workers
+//! [`crate::support::stripe`] is a gateway that fails in every way it can and keeps the truth. Random schedules let several workers
 //! charge, record transfers, reconcile and receive webhooks (repeated, reordered, before the answer) on one database; the
 //! kill tests abort the built command between every two steps ([`schemas::fault::PAYMENT_POINTS`]).
 //!
@@ -10,7 +10,6 @@
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
 mod returned;
-mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,9 +30,10 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentMethodId};
 use schemas::inventory::{self, NewCustomer};
 use schemas::money::{Currency, Money};
 use sqlx::Row as _;
-use support::clock;
-use support::ezscale::DataDir;
-use support::stripe::{Fault, HostileStripe};
+
+use crate::support::clock;
+use crate::support::ezscale::DataDir;
+use crate::support::stripe::{Fault, HostileStripe};
 
 const SCHEDULES: &str = "EZSCALE_PAYMENT_SCHEDULES";
 const SCHEDULES_SHORT: u64 = 5;

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,10 +11,11 @@ use std::time::Duration;
 
 use schemas::db::Database;
 use sqlx::Row as _;
-use support::command::{Background, output_of};
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::http::Person;
-use support::wait::wait_until;
+
+use crate::support::command::{Background, output_of};
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::http::Person;
+use crate::support::wait::wait_until;
 
 const GUIDE: &str = include_str!("../docs/proxy.md");
 const NAME: &str = "portal.example.net";

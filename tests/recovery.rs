@@ -1,14 +1,13 @@
 //! What a full disk does to the database and to what runs by itself: `/readyz` names it, nothing that was acknowledged is lost,
 //! and everything goes on by itself. What it does to the collector alone is in `faults.rs`.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::numbered::{LANES, Model, Targets};
-use support::wait::wait_until;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::numbered::{LANES, Model, Targets};
+use crate::support::wait::wait_until;
 
 /// Within this everything recovers by itself.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,11 +1,9 @@
 //! A year of billing in a minute: `serve` goes by a test clock, and what is due is charged, changed and told as it is set.
 
-mod support;
-
 use std::time::Duration;
 
-use support::ezscale::{DataDir, Start, cents};
-use support::wait::wait_until;
+use crate::support::ezscale::{DataDir, Start, cents};
+use crate::support::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

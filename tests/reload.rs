@@ -1,13 +1,11 @@
 //! A configuration that changes under load, and a stop under load: no datagram is lost by either.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::numbered::{FLOWS, LANES, Model, Targets};
-use support::wait::wait_until;
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::numbered::{FLOWS, LANES, Model, Targets};
+use crate::support::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const RELOADS: usize = 20;

@@ -1,19 +1,18 @@
 //! `ezscale replay` reads captured exports as tshark does, record by record.
 //!
-//! The captures are others' (see [`support::golden`]): real routers' datagrams, for which tshark is the oracle. Each case
+//! The captures are others' (see [`crate::support::golden`]): real routers' datagrams, for which tshark is the oracle. Each case
 //! also says how many flows there are, so that an oracle that reads nothing does not agree with us.
-
-mod support;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::beside::{GOLDEN, needs};
-use support::ezscale::DataDir;
-use support::golden::golden;
-use support::pcap::PcapWriter;
-use support::tshark::{self, Dissector, ExportedFlow};
+
+use crate::support::beside::{GOLDEN, needs};
+use crate::support::ezscale::DataDir;
+use crate::support::golden::golden;
+use crate::support::pcap::PcapWriter;
+use crate::support::tshark::{self, Dissector, ExportedFlow};
 
 const EXPORTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const COLLECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,10 +13,11 @@ use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::CustomerId;
 use serde_json::json;
-use support::command::output_of;
-use support::ezscale::{DataDir, Start};
-use support::hooks::HookServer;
-use support::wait::wait_until;
+
+use crate::support::command::output_of;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::hooks::HookServer;
+use crate::support::wait::wait_until;
 
 /// In everything that must not be shown.
 const PLANTED: &str = "hush4711";

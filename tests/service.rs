@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::command::{output_of, signal, wait_for_exit};
-use support::ezscale::DataDir;
+use crate::support::command::{output_of, signal, wait_for_exit};
+use crate::support::ezscale::DataDir;
 
 const UNIT: &str = include_str!("../deploy/ezscale.service");
 const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
@@ -89,7 +87,7 @@ fn its_commands_run_with_the_example_and_leave_nothing_to_others() {
     let mode = |text: &str| std::fs::Permissions::from_mode(u32::from_str_radix(text, 8).unwrap());
     std::fs::set_permissions(&state, mode(setting("StateDirectoryMode"))).unwrap();
     // As the head of the unit says, but for the ports, which others may have here.
-    let mut example = support::ezscale::run(&["config", "example"]);
+    let mut example = crate::support::ezscale::run(&["config", "example"]);
     for port in [":2055", ":6343", ":8080"] {
         assert!(example.contains(port));
         example = example

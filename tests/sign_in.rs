@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,11 +10,12 @@ use std::time::{Duration, Instant};
 use fantoccini::{Client, Locator};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
-use support::browser::Browser;
-use support::clock;
-use support::ezscale::{DataDir, Start};
-use support::smtp::MailServer;
-use support::wait::wait_for;
+
+use crate::support::browser::Browser;
+use crate::support::clock;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::smtp::MailServer;
+use crate::support::wait::wait_for;
 
 const EMAIL: &str = "bob@example.net";
 const PASSWORD: &str = "correct horse battery";

@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -17,9 +15,10 @@ use std::time::{Duration, Instant};
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::smtp::{Mail, MailServer};
-use support::wait::wait_for;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::smtp::{Mail, MailServer};
+use crate::support::wait::wait_for;
 
 const BOB: &str = "bob@example.net";
 const PASSWORD: &str = "correct horse battery";

@@ -1,16 +1,15 @@
-//! Interfaces by SNMP, asked from a real agent (snmpd) on the router of the [`support::lab`]: names, counters that equal the
+//! Interfaces by SNMP, asked from a real agent (snmpd) on the router of the [`crate::support::lab`]: names, counters that equal the
 //! kernel's, versions 2c and 3, and what becomes of a device that does not answer.
-
-mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::ezscale::{DataDir, Ezscale, Start};
-use support::lab::{COLLECTOR, Lab, ROUTER_TO_COLLECTOR, SNIFFED};
-use support::snmpd::{AUTH_PASSWORD, COMMUNITY, PRIVACY_PASSWORD, Snmpd, USER};
-use support::wait::wait_for;
+
+use crate::support::ezscale::{DataDir, Ezscale, Start};
+use crate::support::lab::{COLLECTOR, Lab, ROUTER_TO_COLLECTOR, SNIFFED};
+use crate::support::snmpd::{AUTH_PASSWORD, COMMUNITY, PRIVACY_PASSWORD, Snmpd, USER};
+use crate::support::wait::wait_for;
 
 const SNMP_PORT: u16 = 161;
 /// `observation_domain` of counters that were read by SNMP.

@@ -3,11 +3,6 @@
 //!
 //! Each flow carries its number as its source address, so that what is missing or doubled has a name.
 
-// Not in `support`, which every test file compiles: this one needs an S3 server.
-#[path = "support/s3.rs"]
-mod s3;
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
@@ -17,15 +12,16 @@ use std::time::Duration;
 use analytics::Analytics;
 use collector::{CompactLimits, compact};
 use jiff::{Timestamp, ToSpan as _};
-use s3::S3Server;
 use schemas::flow::{FLOWS, Flow, flows_to_batch};
 use schemas::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 use schemas::window::HOUR_MS;
-use support::clock;
-use support::ezscale::{DataDir, Start};
-use support::net::UdpSocketState;
-use support::pcap::PcapWriter;
-use support::wait::wait_until;
+
+use crate::support::clock;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::net::UdpSocketState;
+use crate::support::pcap::PcapWriter;
+use crate::support::s3::{self, S3Server};
+use crate::support::wait::wait_until;
 
 const EXPORTER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 40_000);
 const COLLECTOR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 2055);

@@ -4,15 +4,13 @@
 //! IPFIX of this switch tells of each packet twice, on its way in and on its way out; its NetFlow v5 counts the Ethernet
 //! header. Both would be wrong bills.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::command::Background;
-use support::ezscale::{DataDir, Start};
-use support::ovs::{COLLECTOR, Export, SERVER, SWITCH, SwitchLab};
-use support::wait::wait_for;
+use crate::support::command::Background;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::ovs::{COLLECTOR, Export, SERVER, SWITCH, SwitchLab};
+use crate::support::wait::wait_for;
 
 const IPERF_PORT: u16 = 5201;
 const START_LIMIT: Duration = Duration::from_secs(20);

@@ -1,10 +1,8 @@
 //! The commands for those who issue invoices and for tax rates: what is set is shown, what cannot be is refused.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 
-use support::ezscale::DataDir;
+use crate::support::ezscale::DataDir;
 
 /// What a command that fails says.
 fn refusal(data: &DataDir, arguments: &[&str]) -> String {

@@ -2,8 +2,6 @@
 //! configuration has the wrong sampling rate, then the right one. The finding is told by the command, on the exporters
 //! page and in `/metrics`; with the right rate there is none.
 
-mod support;
-
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -15,10 +13,11 @@ use jiff::Timestamp;
 use schemas::address::Address;
 use schemas::flow::Flow;
 use serde_json::Value;
-use support::clock;
-use support::ezscale::{DataDir, Start};
-use support::pcap::PcapWriter;
-use support::wait::wait_for;
+
+use crate::support::clock;
+use crate::support::ezscale::{DataDir, Start};
+use crate::support::pcap::PcapWriter;
+use crate::support::wait::wait_for;
 
 const SWITCH: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const COLLECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

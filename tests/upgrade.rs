@@ -1,13 +1,12 @@
 //! Data folders of earlier versions open with today's program and mean what they meant (tests/upgrade/README.md).
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use support::command::output_of;
-use support::ezscale::{DataDir, Start, cents};
+
+use crate::support::command::output_of;
+use crate::support::ezscale::{DataDir, Start, cents};
 
 /// A copy of the folder that version 7bef553 left.
 fn folder_of_7bef553() -> DataDir {

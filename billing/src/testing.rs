@@ -354,7 +354,7 @@ pub(crate) const DEAL: Deal = Deal {
 
 impl World {
     pub(crate) async fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = in_memory_folder();
         let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
         World {
             database,

@@ -3,18 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-mod oracle;
-
 use collector::counts::Counter;
 use collector::decode::sflow::{SflowCheckpoint, SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
-use oracle::beside::{GOLDEN, needs};
-use oracle::{golden, tshark, udp_payloads_of_pcap};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use schemas::address::Address;
 use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeteringConfig};
+
+use crate::beside::{GOLDEN, needs};
+use crate::oracle::{golden, tshark, udp_payloads_of_pcap};
 
 const RECEIVED_AT_MS: i64 = 1_700_000_000_000;
 

@@ -2,18 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-mod oracle;
-
 use std::collections::BTreeSet;
 
 use collector::decode::sflow::{SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
 use collector::simulate::encode::{DATAGRAM_BYTES_MAX, EncodeError, SimExporter, SimExporterConfig, SimProtocol, Sums};
 use collector::simulate::traffic::{Traffic, TrafficConfig};
-use oracle::tshark;
 use schemas::address::Address;
 use schemas::flow::{Flow, marks};
 use schemas::metering::MeteringConfig;
+
+use crate::oracle::tshark;
 
 const NOW_MS: i64 = 1_700_000_000_123;
 const BOOT_MS: i64 = NOW_MS - 7_200_000;

@@ -23,10 +23,7 @@ use schemas::flow::{Flow, Metered};
 use schemas::metering::{Enricher, ExporterConfig, MeterMode, MeteringConfig, TunnelMode};
 use schemas::window::{WindowStart, spread};
 
-#[path = "support/beside.rs"]
-#[allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part")]
-mod beside;
-use beside::TELEMETRY_CASES;
+use crate::beside::TELEMETRY_CASES;
 
 /// The service that the captures' prefixes are assigned to.
 const SERVICE: u32 = 1;

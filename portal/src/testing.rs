@@ -79,7 +79,14 @@ impl TestPortal {
         secure_cookies: bool,
         gateways: impl FnOnce(&Database) -> Gateways,
     ) -> TestPortal {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory where the machine has such, so that nothing waits for a disk.
+        let memory = std::path::Path::new("/dev/shm");
+        let dir = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        let dir = dir.unwrap();
         fill(dir.path());
         let db = Database::open(&Database::default_url(dir.path()))
             .await

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share. Each file under `tests/` takes it in with `mod support;`.
+//! What the end-to-end tests share.
 //!
 //! - [`ezscale`]: the built binary: a data directory, commands on it, a running collector or server.
 //! - [`net`], [`lab`]: network namespaces, and the little network in which traffic of known size is metered.
@@ -11,6 +11,7 @@
 //! - [`ovs`]: Open vSwitch, a real switch.
 //! - [`snmpd`]: an SNMP agent.
 //! - [`smtp`], [`hooks`]: a mail server and a program that hears of events.
+//! - [`s3`]: a server that speaks S3.
 //! - [`stripe`]: a payment gateway that fails in every way it can, and remembers what it really charged.
 //! - [`http`]: a client that comes from an address of its own.
 //! - [`wait`], [`command`]: waiting with a deadline, running other programs.
@@ -18,13 +19,7 @@
 //! What is missing on the machine fails the test with a sentence on what to do; only captures that lie beside the repository
 //! may be missing ([`beside`]).
 
-#![allow(
-    dead_code,
-    reason = "every test file compiles this module for itself and uses a part of it"
-)]
-
 #[path = "../../collector/tests/support/beside.rs"]
-#[allow(unused_imports, unused_macros, reason = "one test file uses it")]
 pub(crate) mod beside;
 pub(crate) mod browser;
 pub(crate) mod clock;
@@ -40,6 +35,7 @@ pub(crate) mod net;
 pub(crate) mod numbered;
 pub(crate) mod ovs;
 pub(crate) mod pcap;
+pub(crate) mod s3;
 pub(crate) mod smtp;
 pub(crate) mod snmpd;
 pub(crate) mod stripe;

@@ -9,8 +9,9 @@ use schemas::address::Address;
 use schemas::flow::{Flow, marks};
 use serde_json::Value;
 
+use super::{as_exported, decode, decoder};
 use crate::beside::{GOLDEN, needs};
-use crate::{as_exported, decode, decoder, golden};
+use crate::golden;
 
 /// A capture, and what its records are to us.
 struct Case {

@@ -5,8 +5,9 @@ use schemas::address::Address;
 use schemas::flow::Flow;
 use serde_json::Value;
 
+use super::{decode, decoder};
 use crate::beside::{GOLDEN, needs};
-use crate::{decode, decoder, golden};
+use crate::golden;
 
 /// The data records that NetGauze read with a byte count, as (domain, fields), in order.
 fn expected_records(path: &str) -> Vec<(u32, Vec<(String, Value)>)> {

@@ -2,8 +2,9 @@
 
 use collector::decode::netflow::TemplateKind;
 
+use super::{as_exported, decode, decoder};
 use crate::beside::{GOLDEN, needs};
-use crate::{as_exported, decode, decoder, golden};
+use crate::golden;
 
 #[test]
 fn a_juniper_template_is_learned() {

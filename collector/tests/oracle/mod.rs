@@ -1,14 +1,12 @@
 //! What the tests of the flow protocols share: the golden captures and tshark as a second reader.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-#[path = "../support/beside.rs"]
-#[allow(unused_imports, unused_macros, reason = "one test binary uses it")]
-pub(crate) mod beside;
+#![allow(unreachable_pub, reason = "a module of the tests' binary")]
 
 use std::process::Command;
 
 use etherparse::PacketBuilder;
+
+use crate::beside;
 
 /// Reads a golden capture.
 ///

@@ -8,16 +8,11 @@ mod logstash;
 mod netgauze;
 mod vflow;
 
-#[path = "../support/beside.rs"]
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod beside;
-#[path = "../support/golden.rs"]
-mod golden;
-
 use collector::decode::netflow::{DecodeLimits, NetflowDecoder};
 use collector::decode::{Datagram, Decoded};
 use collector::sampling::SamplingConfig;
-use golden::Captured;
+
+use crate::golden::Captured;
 
 fn decoder() -> NetflowDecoder {
     NetflowDecoder::new(DecodeLimits::default(), SamplingConfig::default())
