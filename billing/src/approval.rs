@@ -50,6 +50,8 @@ pub enum ApprovalError {
     NotAdmin(UserId),
     #[error("{0} requested it: another admin decides")]
     OwnRequest(UserId),
+    #[error("{user} was made an admin after {id} was requested: an admin of before decides")]
+    NewAdmin { id: ApprovalId, user: UserId },
     #[error("{id} is {status} already")]
     Decided { id: ApprovalId, status: &'static str },
     #[error("there is no second admin to decide: add one with `ezscale user add --role admin`")]
@@ -376,6 +378,9 @@ async fn decide(
     now_ms: i64,
 ) -> Result<Approval, ApprovalError> {
     let name = admin_name(&mut *connection, by.user).await?;
+    if status == Status::Approved && became_admin_since_request(&mut *connection, id, by.user).await? {
+        return Err(ApprovalError::NewAdmin { id, user: by.user });
+    }
     // One statement compares and sets: of two deciders at once the second finds nothing pending.
     let updated = sqlx::query(
         "UPDATE approvals SET status = $1, decided_by = $2, decided_at_ms = $3, reason = $4 \
@@ -410,6 +415,19 @@ async fn decide(
     });
     tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
     Ok(approval)
+}
+
+/// Whether somebody was made an admin, or let in again, after an approval was requested: whoever requests could otherwise make
+/// the second admin too.
+async fn became_admin_since_request(
+    connection: &mut AnyConnection,
+    id: ApprovalId,
+    user: UserId,
+) -> Result<bool, ApprovalError> {
+    let sql = "SELECT count(*) FROM audit_log l JOIN approvals a ON a.id = $1 WHERE l.subject = $2 \
+               AND l.action IN ('user.add', 'user.set_role', 'user.enable') AND l.at_ms > a.requested_at_ms";
+    let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
+    Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 
 async fn log(

@@ -15,6 +15,8 @@ use crate::bulk;
 
 /// Postings of one transaction at most.
 pub const MAX_POSTINGS: usize = 1000;
+/// In one posting at most, in minor units: thousands of them still add up within 64 bits.
+pub const MAX_POSTING_MINOR: i64 = 1_000_000_000_000_000;
 
 /// Why something was not posted or read.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub enum LedgerError {
         account: String,
         amount: Money,
     },
+    #[error("{key} posts {amount}: {max} is the most in one posting")]
+    TooLarge { key: String, amount: Money, max: Money },
     #[error("{key} was posted before with other amounts")]
     KeyReused { key: String },
     #[error("stored {what} is not understood: {text:?}")]
@@ -470,6 +474,13 @@ fn check_balanced(new: &NewTransaction) -> Result<(), LedgerError> {
                 key: key(),
                 account: account.name.clone(),
                 amount: *amount,
+            });
+        }
+        if !(-MAX_POSTING_MINOR..=MAX_POSTING_MINOR).contains(&amount.minor) {
+            return Err(LedgerError::TooLarge {
+                key: key(),
+                amount: *amount,
+                max: Money::new(MAX_POSTING_MINOR, amount.currency),
             });
         }
         let sum = sums.entry(amount.currency).or_insert(Money::zero(amount.currency));

@@ -76,6 +76,8 @@ pub enum SettlementError {
     NotACreditNote(InvoiceId),
     #[error("an amount must be more than zero, not {0}")]
     NotPositive(Money),
+    #[error("an amount is at most {max}, not {amount}")]
+    TooLarge { amount: Money, max: Money },
     #[error("{document} is of {owner}, not of {customer}")]
     OtherCustomer {
         document: InvoiceId,
@@ -85,6 +87,9 @@ pub enum SettlementError {
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
 }
+
+/// Received, granted or moved at once at most, in minor units: more is a slip of the keyboard.
+pub const MAX_AMOUNT_MINOR: i64 = 100_000_000_000_000;
 
 /// What settles a part of a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -577,8 +582,12 @@ pub(crate) async fn tell(
 
 fn positive(amount: Money) -> Result<(), SettlementError> {
     match amount.minor {
-        1.. => Ok(()),
-        _ => Err(SettlementError::NotPositive(amount)),
+        1..=MAX_AMOUNT_MINOR => Ok(()),
+        ..=0 => Err(SettlementError::NotPositive(amount)),
+        _ => Err(SettlementError::TooLarge {
+            amount,
+            max: Money::new(MAX_AMOUNT_MINOR, amount.currency),
+        }),
     }
 }
 

@@ -304,6 +304,46 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     assert!(execute(&mut transaction, &nobody, BEN_ACTS, 30).await.is_err());
 }
 
+/// One admin who makes a second one, or lets one in again, does not decide through them.
+#[tokio::test]
+async fn f60_who_became_an_admin_after_the_request_does_not_approve_it() {
+    let World { database, _folder } = world().await;
+    let mut transaction = database.begin_write().await.unwrap();
+    let new = NewApproval {
+        action: Action::AccountDeletion {
+            customer: CustomerId(1),
+        },
+        subject: "cus_1",
+        summary: "delete the account",
+    };
+    let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
+    for (action, at_ms) in [
+        ("user.enable", 9),
+        ("user.password_reset_request", 11),
+        ("user.set_role", 10),
+    ] {
+        let entry = Entry {
+            actor: Actor {
+                name: "ada@example.net",
+                user: Some(ADA),
+                ip: "",
+            },
+            action,
+            subject: &BEN.to_string(),
+            change: serde_json::json!({}),
+            risk: Risk::Normal,
+        };
+        audit::record(&mut transaction, entry, at_ms).await.unwrap();
+    }
+    let refused = approve(&mut transaction, id, admin(BEN), 20).await.unwrap_err();
+    assert!(
+        matches!(refused, ApprovalError::NewAdmin { user: BEN, .. }),
+        "{refused}"
+    );
+    // Who may not approve may still say no.
+    reject(&mut transaction, id, admin(BEN), "not by me", 20).await.unwrap();
+}
+
 #[tokio::test]
 async fn f60_an_approved_price_is_checked_and_recorded_as_any_other() {
     let world = crate::testing::World::new().await;

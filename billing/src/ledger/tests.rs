@@ -54,7 +54,14 @@ async fn b1_what_does_not_balance_is_refused() {
         ),
         (vec![(0, 100, usd), (1, -100, eur)], "not to zero"),
         (vec![], "0 postings"),
-        (vec![(0, i64::MAX, usd), (0, 1, usd)], "add amounts"),
+        (
+            vec![(0, i64::MAX, usd), (0, 1, usd)],
+            "k posts USD 92,233,720,368,547,758.07: USD 10,000,000,000,000.00 is the most in one posting",
+        ),
+        (
+            vec![(0, MAX_POSTING_MINOR + 1, usd), (1, -MAX_POSTING_MINOR - 1, usd)],
+            "is the most in one posting",
+        ),
     ] {
         let error = posted(&world, &transaction("k", &postings))
             .await

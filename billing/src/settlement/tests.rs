@@ -279,6 +279,32 @@ async fn a_payment_settles_and_what_exceeds_becomes_credit() {
     assert_eq!(types, ["invoice.paid"]);
 }
 
+/// One slip of the keyboard made sums of an account overflow, and nothing of it could be read or collected any more.
+#[tokio::test]
+async fn an_amount_that_no_account_could_hold_is_refused() {
+    let books = Books::new().await;
+    let mut transaction = books.database.begin_write().await.unwrap();
+    let grant = async |transaction: &mut AnyConnection, minor: i64| {
+        grant_credit(
+            transaction,
+            books.customer,
+            usd(minor),
+            &format!("g{minor}"),
+            "sorry",
+            0,
+        )
+        .await
+    };
+    for minor in [0, -1, MAX_AMOUNT_MINOR + 1, i64::MAX] {
+        let refused = grant(&mut transaction, minor).await.unwrap_err().to_string();
+        assert!(refused.starts_with("an amount "), "{refused}");
+    }
+    grant(&mut transaction, MAX_AMOUNT_MINOR).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(books.credit().await, MAX_AMOUNT_MINOR);
+    books.assert_clean().await;
+}
+
 #[tokio::test]
 async fn credit_goes_as_far_as_it_goes() {
     let books = Books::new().await;
