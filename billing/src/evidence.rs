@@ -65,7 +65,14 @@ pub enum Evidence {
         unused_days: i64,
     },
     /// Usage at the terms that held.
-    Usage { charge: UsageCharge, measured: Measured },
+    Usage {
+        charge: UsageCharge,
+        measured: Measured,
+        /// Whether the customer's services shared what is included as it was charged: its corrections share it too. Lines from
+        /// before this was kept do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_pooled: Option<bool>,
+    },
     /// Late data changed the usage of a period that was charged already (B3).
     Adjustment {
         corrects_invoice: InvoiceId,
@@ -167,6 +174,22 @@ impl UsageCharge {
             UsageCharge::Percentile { from_pool_bps, .. } => *from_pool_bps = grant,
         }
         self
+    }
+
+    /// What it got from the pool, in bytes or bits per second.
+    pub fn from_pool(&self) -> u64 {
+        match self {
+            UsageCharge::Transfer { from_pool_bytes, .. } => *from_pool_bytes,
+            UsageCharge::Percentile { from_pool_bps, .. } => *from_pool_bps,
+        }
+    }
+
+    /// What of a measurement counts against what is included: bytes, or bits per second; `None` where nothing was measured.
+    pub fn used(&self, measured: &Measured) -> Option<u64> {
+        match self {
+            UsageCharge::Transfer { .. } => Some(measured.billed_bytes),
+            UsageCharge::Percentile { .. } => measured.percentile_95_bps,
+        }
     }
 
     /// Of a unit over what is included.

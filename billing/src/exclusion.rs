@@ -144,7 +144,8 @@ async fn take_turns(connection: &mut AnyConnection) -> Result<(), BillingError> 
     Ok(())
 }
 
-/// What was charged for a service's windows in `[from_ms, to_ms)` has to be looked at again.
+/// What was charged for a service's windows in `[from_ms, to_ms)` has to be looked at again, and what was charged for the
+/// services that shared with it: what it leaves them is not what it was.
 async fn mark_charged(
     connection: &mut AnyConnection,
     service: ServiceId,
@@ -157,8 +158,30 @@ async fn mark_charged(
     .bind(to_ms)
     .bind(from_ms)
     .bind(service.0)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    // Few rows: those of one service, but for invoices that say that they were not pooled.
+    let shared = sqlx::query(
+        "SELECT DISTINCT c.invoice_id, c.start_ms, c.end_ms FROM charged c \
+         JOIN subscriptions s ON s.id = c.subscription_id JOIN invoice_lines l ON l.id = c.line_id \
+         WHERE c.kind = 'usage' AND c.start_ms < $1 AND c.end_ms > $2 AND s.service_id = $3 \
+         AND l.evidence NOT LIKE '%\"is_pooled\":false%'",
+    )
+    .bind(to_ms)
+    .bind(from_ms)
+    .bind(service.0)
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &shared {
+        sqlx::query(
+            "UPDATE charged SET usage_mark = '' WHERE kind = 'usage' AND invoice_id = $1 AND start_ms = $2 AND end_ms = $3",
+        )
+        .bind(row.try_get::<i64, _>(0)?)
+        .bind(row.try_get::<i64, _>(1)?)
+        .bind(row.try_get::<i64, _>(2)?)
+        .execute(&mut *connection)
+        .await?;
+    }
     Ok(())
 }
 

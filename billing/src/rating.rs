@@ -585,7 +585,7 @@ pub fn usage_parts(charge: &UsageCharge, measured: &Measured) -> Result<UsagePar
 }
 
 /// The line for usage; `None` for flat plans. It is there even when nothing is over what is included, so that every
-/// period shows what was measured.
+/// period shows what was measured. `from_pool` is what other services leave of theirs; `None` where usage is not pooled.
 ///
 /// # Errors
 /// When the amount does not fit.
@@ -595,12 +595,12 @@ pub fn usage_line(
     charged: &ChargedPeriod,
     usage: &PeriodUsage,
     excluded: &[(i64, i64)],
-    from_pool: u64,
+    from_pool: Option<u64>,
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(charge) = usage_charge(phase, charged)? else {
         return Ok(None);
     };
-    let charge = charge.with_pool(from_pool);
+    let charge = charge.with_pool(from_pool.unwrap_or(0));
     let mode = phase.plan.terms.mode().unwrap_or(UsageMode::Sum);
     let measured = Measured::new(usage, mode, excluded);
     let rated = rate_usage(&charge, &measured, phase.price.currency())?;
@@ -621,7 +621,11 @@ pub fn usage_line(
         tax_group: 0,
         period_start_ms: charged.period.start_ms,
         period_end_ms: charged.period.end_ms,
-        evidence: Evidence::Usage { charge, measured },
+        evidence: Evidence::Usage {
+            charge,
+            measured,
+            is_pooled: Some(from_pool.is_some()),
+        },
     }))
 }
 

@@ -100,7 +100,7 @@ pub(super) async fn spend(
                 continue;
             }
             let forecast_minor = match &line.evidence {
-                Evidence::Usage { charge, measured } if is_running => {
+                Evidence::Usage { charge, measured, .. } if is_running => {
                     projected_minor(line, charge, measured, cycle, draft.currency)?
                 }
                 _ => line.priced.minor,

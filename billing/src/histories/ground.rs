@@ -167,12 +167,18 @@ pub(super) fn taxed(customer: usize) -> Taxed {
     }
 }
 
+/// Whether a customer's usage is pooled at first.
+pub(super) fn pools_usage(customer: usize) -> bool {
+    customer.is_multiple_of(2)
+}
+
 /// The model of it.
 pub(super) fn model() -> Model {
     let customers = CUSTOMERS.iter().enumerate().map(|(at, (zone, country, ..))| Customer {
         zone: TimeZone::get(zone).unwrap(),
         country,
         taxed: taxed(at),
+        pools_usage: pools_usage(at),
     });
     let place_rates = PLACES.iter().map(|&(country, _, name, rate)| PlaceRate {
         country,
@@ -248,14 +254,17 @@ async fn fill(database: &Database) {
     for (at, (zone, country, agreed, includes_tax)) in CUSTOMERS.into_iter().enumerate() {
         world.customer("EUR", zone, &percent_text(agreed)).await;
         let region = if country == "US" { "NYC" } else { "" };
-        sqlx::query("UPDATE customers SET country = $1, region = $2, prices_include_tax = $3 WHERE id = $4")
-            .bind(country)
-            .bind(region)
-            .bind(i64::from(includes_tax))
-            .bind(i64::try_from(at).unwrap() + 1)
-            .execute(database.pool())
-            .await
-            .unwrap();
+        sqlx::query(
+            "UPDATE customers SET country = $1, region = $2, prices_include_tax = $3, pools_usage = $4 WHERE id = $5",
+        )
+        .bind(country)
+        .bind(region)
+        .bind(i64::from(includes_tax))
+        .bind(i64::from(pools_usage(at)))
+        .bind(i64::try_from(at).unwrap() + 1)
+        .execute(database.pool())
+        .await
+        .unwrap();
     }
     let mut transaction = database.begin_write().await.unwrap();
     let mut plans = Vec::new();

@@ -1,5 +1,5 @@
-//! Random histories: sign-ups with coupons, add-ons, changes, cancellations, transfers, usage, late usage, silence, flags,
-//! payments, credit notes, voids, write-offs, changes of taxes, days going by, and crashes in the middle of closing.
+//! Random histories: sign-ups with coupons, add-ons, changes, cancellations, transfers, usage, late usage, pooled usage,
+//! silence, flags, payments, credit notes, voids, write-offs, changes of taxes, days going by, and crashes in the middle of closing.
 //!
 //! Whenever days have gone by, each document, each line and each balance is what a second, plain model says
 //! ([`crate::model`]), on SQLite and on PostgreSQL: a crash changes nothing, and both databases say the same. In the end the

@@ -9,7 +9,9 @@ use schemas::window::{HOUR_MS, WINDOW_MS, WindowStart};
 use sqlx::{AnyConnection, Row as _};
 
 use super::compare::{assert_right, assert_same, books};
-use super::ground::{COUPONS, FIRST_ADDON, OFFERS, PLACES, RATES, coupon_code, model, percent_text, taxed};
+use super::ground::{
+    COUPONS, FIRST_ADDON, OFFERS, PLACES, RATES, coupon_code, model, percent_text, pools_usage, taxed,
+};
 use super::step::Step;
 use crate::invoice::{self, Credited, Rebill};
 use crate::model::{Books, End as ModelEnd, Model, Taxed};
@@ -31,6 +33,8 @@ pub(super) struct Play {
     books: Books,
     /// How customers are taxed.
     taxed: Vec<Taxed>,
+    /// Whose usage is pooled.
+    pooled: Vec<bool>,
     /// What was flagged and is still: exclusion, service, from, to.
     flags: Vec<(schemas::ids::ExclusionId, ServiceId, i64, i64)>,
 }
@@ -77,6 +81,7 @@ impl Play {
         Play {
             world,
             taxed: (0..model.customers()).map(taxed).collect(),
+            pooled: (0..model.customers()).map(pools_usage).collect(),
             model,
             now: "2024-01-15T09:30:00Z".parse().unwrap(),
             count: 0,
@@ -176,6 +181,7 @@ impl Play {
                 quantity,
                 coupon,
             } => self.sign_up(customer, offer, quantity, coupon).await,
+            Step::Alike { subscription, quantity } => self.sign_up_alike(subscription, quantity).await,
             _ => self.make_in_transaction(step, now_ms).await,
         }
     }
@@ -218,6 +224,33 @@ impl Play {
             transaction.commit().await.unwrap();
             let whose = (customer, service.id.number());
             self.model.subscribe(whose, (offer, quantity), coupon, None, now_ms);
+        }
+    }
+
+    /// Another service of who has one, on its terms. An add-on alone is refused.
+    async fn sign_up_alike(&mut self, choice: usize, quantity: i64) {
+        let Some((other, _)) = self.pick(choice).await else {
+            return;
+        };
+        let mut connection = self.world.database.pool().acquire().await.unwrap();
+        let contract = crate::subscription::contract(&mut connection, subscription_id(other))
+            .await
+            .unwrap();
+        drop(connection);
+        let (customer, last) = (contract.subscription.customer, contract.last_phase());
+        let offer = usize::try_from(last.price.id.0).unwrap() - 1;
+        let service = self.world.service(customer, "web").await;
+        let now_ms = self.now_ms();
+        let mut transaction = self.world.database.begin_write().await.unwrap();
+        let new = NewSubscription {
+            quantity,
+            anchor_day: Some(last.anchor.get()),
+            ..NewSubscription::new(service.id, last.price.id, now_ms)
+        };
+        if subscribe(&mut transaction, new, "test", now_ms).await.is_ok() {
+            transaction.commit().await.unwrap();
+            let whose = (usize::try_from(customer.0).unwrap() - 1, service.id.number());
+            self.model.subscribe_alike(other, whose, (offer, quantity), now_ms);
         }
     }
 
@@ -409,7 +442,22 @@ impl Play {
                 self.model.change_place_rate(country, name, rate, now_ms);
             }
             Step::Taxed { customer, how } => self.tax_otherwise(connection, customer, how).await,
-            Step::Days { .. } | Step::Use { .. } | Step::Silence { .. } | Step::Pay { .. } | Step::SignUp { .. } => {
+            Step::Pool { customer } => {
+                let customer = customer % self.pooled.len();
+                self.pooled[customer] = !self.pooled[customer];
+                sqlx::query("UPDATE customers SET pools_usage = $1 WHERE id = $2")
+                    .bind(i64::from(self.pooled[customer]))
+                    .bind(customer_id(customer).0)
+                    .execute(connection)
+                    .await?;
+                self.model.change_pooling(customer, self.pooled[customer]);
+            }
+            Step::Days { .. }
+            | Step::Use { .. }
+            | Step::Silence { .. }
+            | Step::Pay { .. }
+            | Step::SignUp { .. }
+            | Step::Alike { .. } => {
                 unreachable!("made outside")
             }
         }

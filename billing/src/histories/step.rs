@@ -11,6 +11,11 @@ pub(super) enum Step {
         quantity: i64,
         coupon: Option<usize>,
     },
+    /// Another service of a customer, on the terms and with the months of one that there is.
+    Alike {
+        subscription: usize,
+        quantity: i64,
+    },
     Addon {
         subscription: usize,
         offer: usize,
@@ -94,6 +99,10 @@ pub(super) enum Step {
         customer: usize,
         how: usize,
     },
+    /// A customer's services share what is included, or do so no more.
+    Pool {
+        customer: usize,
+    },
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -105,6 +114,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (which(), which(), quantity(), prop::option::of(which()))
             .prop_map(|(customer, offer, quantity, coupon)| Step::SignUp { customer, offer, quantity, coupon }),
+        3 => (which(), quantity()).prop_map(|(subscription, quantity)| Step::Alike { subscription, quantity }),
         1 => (which(), which(), quantity())
             .prop_map(|(subscription, offer, quantity)| Step::Addon { subscription, offer, quantity }),
         3 => (which(), which(), quantity())
@@ -128,5 +138,6 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (which(), -5_000i64..5_000).prop_map(|(customer, minor)| Step::Item { customer, minor }),
         1 => (which(), which()).prop_map(|(place, rate)| Step::PlaceRate { place, rate }),
         1 => (which(), which()).prop_map(|(customer, how)| Step::Taxed { customer, how }),
+        1 => which().prop_map(|customer| Step::Pool { customer }),
     ]
 }

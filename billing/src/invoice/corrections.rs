@@ -15,7 +15,9 @@
 //! * Looked at is what ended within the configured reach ([`UsageSource::corrected_from_ms`]) and can be measured as a
 //!   whole: what retention has removed parts of stays as it was charged.
 //! * A mark moves in the transaction that charges the difference, or that finds there is none. An exclusion that is made or
-//!   revoked empties the marks of the months that it touches.
+//!   revoked empties the marks of the months that it touches, and of those that were charged in one pool with them.
+//! * A month of a pool is corrected to what the pool comes to by what is known of all its months ([`super::pool`]). Those of
+//!   them that are not looked at yet, because a document will come that carries them, are measured for it and charged then.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -6,14 +6,14 @@
 //! What is due is found by walking the phases of each subscription ([`due`]). Charges that are due at the same instant are
 //! one document: an invoice, or a credit note where more is given back than charged.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
-use schemas::ids::{ChargeItemId, CustomerId, EntityId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
+use schemas::ids::{ChargeItemId, CustomerId, EntityId, InvoiceId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
 use sqlx::AnyConnection;
@@ -21,9 +21,9 @@ use sqlx::AnyConnection;
 use super::corrections::{self, Months};
 use super::due::{self, Due, What};
 use super::given_back::Left;
-use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_bases, charged_usage};
+use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_bases, charged_usage, pool_lines};
 use super::items::{ChargeItem, open_items};
-use super::pool::{self, Share};
+use super::pool::{self, PoolLine, Share};
 use super::taxes::{Charged, Sheet, Taxation, Totals, tax_point_ms};
 use super::unmeasured;
 use super::{Draft, InvoiceKind, OpenReason};
@@ -102,6 +102,8 @@ struct Account {
     items: Vec<ChargeItem>,
     /// Charged months whose usage may have changed since, with the position of their contract.
     charged: Vec<(usize, ChargedUsage)>,
+    /// The lines of the pools that those months are of, invoice by invoice, with the position of their contract.
+    pools: Vec<Vec<(usize, PoolLine)>>,
     /// What was charged in advance and is not used, by what gives it back.
     bases: HashMap<String, ChargedBase>,
 }
@@ -261,6 +263,17 @@ pub(super) async fn draft_all<U: UsageSource>(
                 before.measured.mode,
             );
         }
+        // What the others of a pool used says what there is to share.
+        let asked: HashSet<PeriodKey> = account
+            .charged
+            .iter()
+            .map(|(_, month)| (month.phase, month.from_ms))
+            .collect();
+        for (contract, line) in account.pools.iter().flatten() {
+            if !asked.contains(&(line.phase, line.from_ms)) {
+                ask(*contract, line.phase, line.from_ms, line.to_ms, line.measured.mode);
+            }
+        }
     }
     let answers = usage.period_usage(&queries, now_ms).await?;
     let guards = usage.guards();
@@ -361,11 +374,14 @@ async fn load(
             due,
             items,
             charged: Vec::new(),
+            pools: Vec::new(),
             bases,
         });
     }
+    let months = charged_usage(connection, again).await?;
+    let mut lines = pool_lines(connection, &months).await?;
     let mut charged: HashMap<SubscriptionId, Vec<ChargedUsage>> = HashMap::new();
-    for month in charged_usage(connection, again).await? {
+    for month in months {
         charged.entry(month.key.subscription).or_default().push(month);
     }
     for account in &mut accounts {
@@ -375,8 +391,35 @@ async fn load(
                 .charged
                 .extend(months.into_iter().map(|month| (position, month)));
         }
+        account.pools = pools_of(account, &mut lines)?;
     }
     Ok(accounts)
+}
+
+/// The pools that a customer's charged months are of: those of invoices whose usage was pooled as they were closed.
+fn pools_of(
+    account: &Account,
+    lines: &mut HashMap<InvoiceId, Vec<PoolLine>>,
+) -> Result<Vec<Vec<(usize, PoolLine)>>, BillingError> {
+    let invoices: BTreeSet<InvoiceId> = account.charged.iter().map(|(_, month)| month.invoice).collect();
+    let positions: HashMap<SubscriptionId, usize> = account
+        .contracts
+        .iter()
+        .enumerate()
+        .map(|(position, contract)| (contract.subscription.id, position))
+        .collect();
+    let mut pools = Vec::new();
+    for invoice in invoices {
+        let Some(of_invoice) = lines.remove(&invoice) else {
+            continue;
+        };
+        if pool::was_pooled(&of_invoice, account.customer.billing.pools_usage)? {
+            // A subscription stays its customer's, ended or not, so that none of them is missing.
+            let with_contract = |line: PoolLine| Some((*positions.get(&line.subscription)?, line));
+            pools.push(of_invoice.into_iter().filter_map(with_contract).collect());
+        }
+    }
+    Ok(pools)
 }
 
 /// What all drafts are made by.
@@ -416,6 +459,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
     // of its own.
     let mut items = account.items.clone();
     let mut left = left_of(account);
+    let from_pools = granted_now(account, facts)?;
     let mut corrections = Vec::new();
     let mut corrected_from_ms = None;
     for (contract, before) in &account.charged {
@@ -424,8 +468,8 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
             corrections.extend(correction(
                 &account.contracts[*contract],
                 before,
-                usage,
-                excluded,
+                from_pools.get(&before.key.key).copied().unwrap_or(0),
+                (usage, excluded.as_slice()),
                 &mut left,
             )?);
         }
@@ -472,7 +516,8 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
                             let least = coverage_percent.map_or(of_line, |least: u32| least.min(of_line));
                             coverage_percent = Some(least);
                         }
-                        let from_pool = pooled.get(&due.key).copied().unwrap_or(0);
+                        let is_pooled = account.customer.billing.pools_usage;
+                        let from_pool = is_pooled.then(|| pooled.get(&due.key).copied().unwrap_or(0));
                         let line = rating::usage_line(contract, phase, &due.charged, usage, excluded, from_pool)?;
                         lines.extend(line);
                     }
@@ -601,19 +646,39 @@ fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Sha
     Ok(shares)
 }
 
-/// The lines that correct a charged period whose usage is not what was charged any more (B3). Usage that changed without
-/// changing the amount needs no line. More usage is a charge of its own; less is given back of the lines that charged for it, as
-/// far as that was not given back before (B6).
+/// What the pools that a customer's charged months are of give each of their lines by what is known now, by the key of its
+/// charge; nothing for those that need none.
+fn granted_now(account: &Account, facts: &Facts<'_>) -> Result<HashMap<String, u64>, BillingError> {
+    let mut granted = HashMap::new();
+    for lines in &account.pools {
+        let mut shares = Vec::with_capacity(lines.len());
+        for (_, line) in lines {
+            let (usage, excluded) = facts
+                .used
+                .get(&(line.phase, line.from_ms))
+                .ok_or_else(|| BillingError::corrupt("usage of a pool", line.key.clone()))?;
+            let measured = Measured::new(usage, line.measured.mode, excluded);
+            shares.push(line.share(line.charge.used(&measured)));
+        }
+        granted.extend(pool::grants(&shares)?);
+    }
+    Ok(granted)
+}
+
+/// The lines that correct a charged period whose usage is not what was charged any more, or whose pool gives it another share,
+/// `from_pool` (B3). What changed without changing the amount needs no line. More is a charge of its own; less is given back
+/// of the lines that charged for it, as far as that was not given back before (B6).
 fn correction(
     contract: &Contract,
     before: &ChargedUsage,
-    usage: &PeriodUsage,
-    excluded: &[(i64, i64)],
+    from_pool: u64,
+    (usage, excluded): (&PeriodUsage, &[(i64, i64)]),
     left: &mut Left,
 ) -> Result<Vec<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
     let measured = Measured::new(usage, before.measured.mode, excluded);
-    let due = rating::rate_usage(&before.charge, &measured, currency)?.amount;
+    let charge = before.charge.clone().with_pool(from_pool);
+    let due = rating::rate_usage(&charge, &measured, currency)?.amount;
     let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
     let mut parts: Vec<(&ChargedLine, Money)> = Vec::new();
     if difference.minor > 0 {
@@ -628,10 +693,14 @@ fn correction(
             }
         }
     }
-    let described = rating::describe(&before.charge, &measured)?;
-    let cause = match before.is_corrected {
-        true => "a correction of its flows",
-        false => "late data",
+    let described = rating::describe(&charge, &measured)?;
+    let uses_the_same = charge.used(&measured) == charge.used(&before.last_measured);
+    let cause = if uses_the_same && from_pool != before.last_from_pool {
+        "a change of what other services leave"
+    } else if before.is_corrected {
+        "a correction of its flows"
+    } else {
+        "late data"
     };
     let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
         subscription: Some(contract.subscription.id),
@@ -657,7 +726,7 @@ fn correction(
             charged_minor: before.charged_so_far.minor,
             due_minor: due.minor,
             given_elsewhere_minor: amount.minor - difference.minor,
-            charge: before.charge.clone(),
+            charge: charge.clone(),
             measured: measured.clone(),
         },
     });

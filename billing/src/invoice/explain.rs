@@ -1,19 +1,22 @@
 //! Why a line says what it says (B5): recomputed from stored flows, and taken apart into days and peers.
 
+use std::collections::HashMap;
+
 use analytics::percentile::{percentile_95_bps, rank_95};
 use analytics::{Peer, UsageMode, WindowUsage};
 use schemas::db::Database;
-use schemas::ids::{InvoiceId, InvoiceLineId};
+use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId};
 use schemas::inventory::{self, Service};
 use schemas::money::Money;
-use schemas::window::WINDOW_MS;
+use schemas::window::{WINDOW_MS, windows};
+use sqlx::AnyConnection;
 
-use super::history::charged_month;
+use super::history::{ChargedUsage, charged_lines, charged_month, pool_lines};
+use super::pool::{self, PoolLine};
 use super::read::time_zone_of;
 use super::{InvoiceLine, get, line};
 use crate::evidence::{Evidence, Measured, MeasuredGap, UsageCharge};
-use crate::rating;
-use crate::{BillingError, UsageSource};
+use crate::{BillingError, UsageSource, exclusion, rating};
 
 /// Peers that an explanation names.
 pub const TOP_PEERS: usize = 10;
@@ -82,9 +85,12 @@ pub async fn recompute<U: UsageSource>(
     invoice: InvoiceId,
 ) -> Result<Vec<LineCheck>, BillingError> {
     let mut checks = Vec::new();
-    for line in get(database, invoice).await?.lines {
+    let found = get(database, invoice).await?;
+    let customer = found.invoice.customer;
+    let mut pools = Pools::new();
+    for line in found.lines {
         let (charge, invoiced, already_charged_minor) = match &line.evidence {
-            Evidence::Usage { charge, measured } => (charge, measured, 0),
+            Evidence::Usage { charge, measured, .. } => (charge, measured, 0),
             Evidence::Adjustment {
                 charge,
                 measured,
@@ -103,7 +109,8 @@ pub async fn recompute<U: UsageSource>(
         let already_charged = Money::new(already_charged_minor, line.amount.currency);
         let recomputed_amount = due.checked_add(already_charged.checked_neg()?)?;
         let equal = recomputed == *invoiced && recomputed_amount == line.priced;
-        let is_adjusted = !equal && is_adjusted(database, &line, &windows).await?;
+        let is_adjusted =
+            !equal && is_adjusted(database, usage, customer, (&line, windows.as_slice()), &mut pools).await?;
         checks.push(LineCheck {
             is_adjusted,
             line: line.id,
@@ -130,7 +137,7 @@ pub async fn explain<U: UsageSource>(
 ) -> Result<Explanation, BillingError> {
     let line = line(database.pool(), line_id).await?;
     let (charge, measured) = match &line.evidence {
-        Evidence::Usage { charge, measured } | Evidence::Adjustment { charge, measured, .. } => {
+        Evidence::Usage { charge, measured, .. } | Evidence::Adjustment { charge, measured, .. } => {
             (charge.clone(), measured.clone())
         }
         _ => return Err(BillingError::NoUsage(line_id)),
@@ -168,9 +175,18 @@ pub async fn explain<U: UsageSource>(
     })
 }
 
+/// Which pools, by invoice and time, were adjusted: each is looked at once.
+type Pools = HashMap<(InvoiceId, i64, i64), bool>;
+
 /// Whether what was charged for a line's month, with its adjustments and what took those back, is what flows come to
-/// now.
-async fn is_adjusted(database: &Database, line: &InvoiceLine, windows: &[WindowUsage]) -> Result<bool, BillingError> {
+/// now; where it was pooled, for all who shared.
+async fn is_adjusted<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    customer: CustomerId,
+    (line, windows): (&InvoiceLine, &[WindowUsage]),
+    pools: &mut Pools,
+) -> Result<bool, BillingError> {
     let Some(subscription) = line.subscription else {
         return Ok(false);
     };
@@ -178,9 +194,104 @@ async fn is_adjusted(database: &Database, line: &InvoiceLine, windows: &[WindowU
     let Some(month) = charged_month(&mut connection, subscription, line.period_start_ms).await? else {
         return Ok(true);
     };
-    let measured = measure(windows, &month.last_measured);
-    let due = rating::rate_usage(&month.charge, &measured, line.amount.currency)?.amount;
-    Ok(due == month.charged_so_far)
+    let key = (month.invoice, month.from_ms, month.to_ms);
+    if let Some(&is_adjusted) = pools.get(&key) {
+        return Ok(is_adjusted);
+    }
+    let lines = pool_lines(&mut connection, std::slice::from_ref(&month)).await?;
+    let lines = lines.into_values().next().unwrap_or_default();
+    let pools_now = inventory::customer(&mut *connection, customer)
+        .await?
+        .billing
+        .pools_usage;
+    if !pool::was_pooled(&lines, pools_now)? {
+        let measured = measure(windows, &month.last_measured);
+        let due = rating::rate_usage(&month.charge, &measured, line.amount.currency)?.amount;
+        return Ok(due == month.charged_so_far);
+    }
+    let shared = Shared::load(&mut connection, lines).await?;
+    drop(connection);
+    let is_adjusted = shared.is_adjusted(usage).await?;
+    pools.insert(key, is_adjusted);
+    Ok(is_adjusted)
+}
+
+/// The lines of a pool, and what is needed to compute it anew.
+struct Shared(Vec<SharedLine>);
+
+struct SharedLine {
+    line: PoolLine,
+    month: ChargedUsage,
+    service: Service,
+    /// What of it is not billed by now.
+    excluded: Vec<(i64, i64)>,
+}
+
+impl Shared {
+    async fn load(connection: &mut AnyConnection, lines: Vec<PoolLine>) -> Result<Shared, BillingError> {
+        let months = charged_lines(&mut *connection, &lines).await?;
+        let exclusions = exclusion::in_force(&mut *connection).await?;
+        let mut shared = Vec::with_capacity(lines.len());
+        for (line, month) in lines.into_iter().zip(months) {
+            let of_service = exclusions.get(&line.service).map_or(&[][..], Vec::as_slice);
+            shared.push(SharedLine {
+                service: inventory::service(&mut *connection, line.service).await?,
+                excluded: exclusion::touching(of_service, line.from_ms, line.to_ms),
+                line,
+                month,
+            });
+        }
+        Ok(Shared(shared))
+    }
+
+    /// Whether each of its lines has charged, with its adjustments, what the pool comes to now.
+    async fn is_adjusted<U: UsageSource>(&self, usage: &U) -> Result<bool, BillingError> {
+        let mut measured = Vec::with_capacity(self.0.len());
+        let mut shares = Vec::with_capacity(self.0.len());
+        for SharedLine {
+            line,
+            month,
+            service,
+            excluded,
+        } in &self.0
+        {
+            let windows = usage.windows_from_flows(service, line.from_ms, line.to_ms).await?;
+            let known = measure(&windows, &counting(month, excluded));
+            shares.push(line.share(line.charge.used(&known)));
+            measured.push(known);
+        }
+        let granted = pool::grants(&shares)?;
+        for (SharedLine { line, month, .. }, known) in self.0.iter().zip(&measured) {
+            let from_pool = granted.get(&line.key).copied().unwrap_or(0);
+            let charge = line.charge.clone().with_pool(from_pool);
+            let due = rating::rate_usage(&charge, known, month.charged_so_far.currency)?.amount;
+            if due != month.charged_so_far {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What a month was measured as last, with what is not billed by now: a flag that changed no amount is on no line.
+fn counting(month: &ChargedUsage, excluded: &[(i64, i64)]) -> Measured {
+    let before = &month.last_measured;
+    if before.excluded == excluded {
+        return before.clone();
+    }
+    let is_excluded = |start_ms: i64| {
+        let mut excluded = excluded.iter();
+        excluded.any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
+    };
+    let all = windows(month.from_ms, month.to_ms);
+    let windows_excluded = all.filter(|window| is_excluded(window.start_ms())).count() as u64;
+    let known = before.windows_measured.saturating_add(before.windows_excluded);
+    Measured {
+        excluded: excluded.to_vec(),
+        windows_excluded,
+        windows_measured: known.saturating_sub(windows_excluded),
+        ..before.clone()
+    }
 }
 
 async fn service_of(database: &Database, line: &InvoiceLine) -> Result<Service, BillingError> {

@@ -1,15 +1,16 @@
 //! What was charged before, as far as it may have to be corrected or given back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::civil::Date;
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId, SubscriptionId};
+use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::money::Money;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::InvoiceLine;
 use super::due::Due;
+use super::pool::PoolLine;
 use super::read::{LINE_COLUMNS, read_line};
 use crate::BillingError;
 use crate::bulk;
@@ -33,11 +34,15 @@ pub(super) struct ChargedKey {
 #[derive(Debug)]
 pub(super) struct ChargedUsage {
     pub(super) key: ChargedKey,
+    /// The invoice that charged it first.
+    pub(super) invoice: InvoiceId,
     pub(super) phase: PhaseId,
     pub(super) from_ms: i64,
     pub(super) to_ms: i64,
     pub(super) charge: UsageCharge,
     pub(super) measured: Measured,
+    /// Whether it shared with other services, as its line says.
+    pub(super) is_pooled: Option<bool>,
     /// As priced, by that line and later adjustments: what was charged for what was measured. What a credit note gave back of it
     /// is not less usage; an adjustment that was taken back itself does not count.
     pub(super) charged_so_far: Money,
@@ -47,6 +52,8 @@ pub(super) struct ChargedUsage {
     pub(super) adjusted_at_ms: Option<i64>,
     /// By its last adjustment, else as `measured`.
     pub(super) last_measured: Measured,
+    /// What it got from the pool by its last adjustment, else by `charge`.
+    pub(super) last_from_pool: u64,
     /// Flows of the month were corrected since the last document that charged or adjusted it.
     pub(super) is_corrected: bool,
 }
@@ -136,10 +143,13 @@ pub(super) async fn charged_usage(
         if line.id.0 == row.try_get::<i64, _>("line_id")? {
             of_month.is_corrected = is_corrected;
             of_month.charged = Some((line, PhaseId(row.try_get("phase_id")?), charge));
-        } else if let Evidence::Adjustment { measured, .. } = line.evidence {
+        } else if let Evidence::Adjustment {
+            charge: by, measured, ..
+        } = line.evidence
+        {
             // What a credit note takes back is of the same kind, and was charged all the same.
             of_month.is_corrected = is_corrected;
-            of_month.last_measured = Some(measured);
+            of_month.last = Some((measured, by.from_pool()));
             of_month.adjustments.push((line.priced, charge));
             of_month.adjusted_at_ms = of_month.adjusted_at_ms.max(Some(row.try_get("finalised_at_ms")?));
         }
@@ -150,9 +160,15 @@ pub(super) async fn charged_usage(
         let (line, phase, charged) = of_month
             .charged
             .ok_or_else(|| BillingError::corrupt("charge of usage", key.key.clone()))?;
-        let Evidence::Usage { charge, measured } = line.evidence else {
+        let Evidence::Usage {
+            charge,
+            measured,
+            is_pooled,
+        } = line.evidence
+        else {
             return Err(BillingError::corrupt("charge of usage", key.key));
         };
+        let (last_measured, last_from_pool) = of_month.last.unwrap_or_else(|| (measured.clone(), charge.from_pool()));
         let mut charged_so_far = line.priced;
         let mut charges = vec![charged];
         for (priced, adjustment) in of_month.adjustments {
@@ -165,13 +181,16 @@ pub(super) async fn charged_usage(
             charged_so_far = charged_so_far.checked_add(counts)?;
         }
         found.push(ChargedUsage {
+            invoice: line.invoice,
             phase,
             from_ms: line.period_start_ms,
             to_ms: line.period_end_ms,
             charge,
-            last_measured: of_month.last_measured.unwrap_or_else(|| measured.clone()),
+            last_measured,
+            last_from_pool,
             is_corrected: of_month.is_corrected,
             measured,
+            is_pooled,
             charged_so_far,
             charges,
             adjusted_at_ms: of_month.adjusted_at_ms,
@@ -189,8 +208,79 @@ struct Lines {
     /// What later corrections came to.
     adjustments: Vec<(Money, ChargedLine)>,
     adjusted_at_ms: Option<i64>,
-    last_measured: Option<Measured>,
+    /// What the last correction went by, and what that got from the pool.
+    last: Option<(Measured, u64)>,
     is_corrected: bool,
+}
+
+/// The usage lines of the invoices that charged some months, as far as they are for the same time: those that may share, by
+/// invoice, in their order. Nothing of months that say that they were not pooled. What it costs follows from the length of the
+/// invoices, however many of their months are asked for.
+///
+/// # Errors
+/// When a stored value is not understood; as the database answers.
+pub(super) async fn pool_lines(
+    connection: &mut AnyConnection,
+    months: &[ChargedUsage],
+) -> Result<HashMap<InvoiceId, Vec<PoolLine>>, BillingError> {
+    let perhaps_pooled = || months.iter().filter(|month| month.is_pooled != Some(false));
+    let times: HashSet<(InvoiceId, i64, i64)> = perhaps_pooled()
+        .map(|month| (month.invoice, month.from_ms, month.to_ms))
+        .collect();
+    let invoices: BTreeSet<InvoiceId> = perhaps_pooled().map(|month| month.invoice).collect();
+    let invoices: Vec<InvoiceId> = invoices.into_iter().collect();
+    let sql = "SELECT c.charge_key, c.subscription_id, c.phase_id, l.invoice_id, l.service_id, l.period_start_ms, \
+               l.period_end_ms, l.evidence FROM charged c JOIN invoice_lines l ON l.id = c.line_id \
+               WHERE c.kind = 'usage' AND c.invoice_id IN ({values}) ORDER BY l.id";
+    let rows = bulk::rows_of_values(connection, sql, &invoices, |query, invoice| query.bind(invoice.0)).await?;
+    let mut lines: HashMap<InvoiceId, Vec<PoolLine>> = HashMap::new();
+    for row in &rows {
+        let invoice = InvoiceId(row.try_get("invoice_id")?);
+        let (from_ms, to_ms): (i64, i64) = (row.try_get("period_start_ms")?, row.try_get("period_end_ms")?);
+        if !times.contains(&(invoice, from_ms, to_ms)) {
+            continue;
+        }
+        let key: String = row.try_get("charge_key")?;
+        let Evidence::Usage {
+            charge,
+            measured,
+            is_pooled,
+        } = evidence(row)?
+        else {
+            return Err(BillingError::corrupt("charge of usage", key));
+        };
+        lines.entry(invoice).or_default().push(PoolLine {
+            key,
+            subscription: SubscriptionId(row.try_get("subscription_id")?),
+            service: ServiceId(row.try_get("service_id")?),
+            phase: PhaseId(row.try_get("phase_id")?),
+            from_ms,
+            to_ms,
+            charge,
+            measured,
+            is_pooled,
+        });
+    }
+    Ok(lines)
+}
+
+/// What was charged for the lines of a pool, in their order.
+///
+/// # Errors
+/// When a stored value is not understood; as the database answers.
+pub(super) async fn charged_lines(
+    connection: &mut AnyConnection,
+    lines: &[PoolLine],
+) -> Result<Vec<ChargedUsage>, BillingError> {
+    let key = |line: &PoolLine| ChargedKey {
+        key: line.key.clone(),
+        subscription: line.subscription,
+        from_ms: line.from_ms,
+        to_ms: line.to_ms,
+        mark: String::new(),
+        mark_now: String::new(),
+    };
+    charged_usage(connection, lines.iter().map(key).collect()).await
 }
 
 /// The month of usage of a subscription that begins at an instant, with everything that was charged for it; `None`

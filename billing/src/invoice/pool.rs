@@ -3,13 +3,18 @@
 //! Only for customers who agreed to it. Services share when they are charged on the same invoice for the same months, by the
 //! same directions, unit and price. What is left is given to those who need it in the order of their lines, until it is used
 //! up, so that what is charged over all of them is what they used together over what is included together. Each line says
-//! what it got from the pool and can be recomputed alone (B5); a later correction of a line keeps its share.
+//! what it got from the pool and can be recomputed alone (B5).
+//!
+//! A correction computes the pool anew, by what is known of all its lines then: what customers owe does not depend on when
+//! data arrived or was flagged. A pool is the lines of one invoice ([`PoolLine`]), in their order and by the terms and the
+//! customer's agreement that held as it was closed, whatever became of them since.
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemas::ids::{PhaseId, ServiceId, SubscriptionId};
 use schemas::period::Period;
 
-use crate::evidence::UsageCharge;
+use crate::evidence::{Measured, UsageCharge};
 use crate::subscription::Phase;
 use crate::{BillingError, catalog};
 
@@ -37,6 +42,60 @@ impl Share {
             used,
         }
     }
+}
+
+/// A usage line of a finalised invoice, as far as others share with it.
+#[derive(Debug)]
+pub(super) struct PoolLine {
+    /// Of its charge.
+    pub(super) key: String,
+    pub(super) subscription: SubscriptionId,
+    pub(super) service: ServiceId,
+    pub(super) phase: PhaseId,
+    pub(super) from_ms: i64,
+    pub(super) to_ms: i64,
+    /// As it was charged.
+    pub(super) charge: UsageCharge,
+    pub(super) measured: Measured,
+    /// As its evidence says.
+    pub(super) is_pooled: Option<bool>,
+}
+
+impl PoolLine {
+    /// What it gives or takes when so much of what is measured counts.
+    pub(super) fn share(&self, used: Option<u64>) -> Share {
+        Share {
+            key: self.key.clone(),
+            from_ms: self.from_ms,
+            to_ms: self.to_ms,
+            mode: catalog::mode_name(self.measured.mode),
+            charge: self.charge.clone(),
+            used,
+        }
+    }
+}
+
+/// Whether the usage of an invoice was pooled, by its lines. Those from before this was kept say so only where one got
+/// something; else they were, as far as anybody can tell, where the customer has agreed to it by now and nobody would have got
+/// anything.
+///
+/// # Errors
+/// When a price cannot be written.
+pub(super) fn was_pooled(lines: &[PoolLine], pools_now: bool) -> Result<bool, BillingError> {
+    if let Some(is_pooled) = lines.iter().find_map(|line| line.is_pooled) {
+        return Ok(is_pooled);
+    }
+    if lines.iter().any(|line| line.charge.from_pool() > 0) {
+        return Ok(true);
+    }
+    if !pools_now || lines.is_empty() {
+        return Ok(false);
+    }
+    let as_charged: Vec<Share> = lines
+        .iter()
+        .map(|line| line.share(line.charge.used(&line.measured)))
+        .collect();
+    Ok(grants(&as_charged)?.is_empty())
 }
 
 /// What services must have in common: months, directions, unit and price.
@@ -101,6 +160,61 @@ mod tests {
                 price: "0.01".parse().unwrap(),
             },
             used,
+        }
+    }
+
+    fn line(key: &str, used_bytes: u64, from_pool_bytes: u64, is_pooled: Option<bool>) -> PoolLine {
+        let Share { charge, .. } = share(0, 100, None);
+        PoolLine {
+            key: key.to_owned(),
+            subscription: SubscriptionId(1),
+            service: ServiceId(1),
+            phase: PhaseId(1),
+            from_ms: 0,
+            to_ms: 1,
+            charge: charge.with_pool(from_pool_bytes),
+            measured: Measured {
+                mode: analytics::UsageMode::Sum,
+                bytes_in: used_bytes,
+                bytes_out: 0,
+                billed_bytes: used_bytes,
+                percentile_95_bps: None,
+                percentile_rank: 0,
+                windows_measured: 0,
+                windows_expected: 0,
+                gaps: Vec::new(),
+                excluded: Vec::new(),
+                windows_excluded: 0,
+                excluded_bytes_in: 0,
+                excluded_bytes_out: 0,
+            },
+            is_pooled,
+        }
+    }
+
+    #[test]
+    fn an_invoice_was_pooled_as_its_lines_say_whatever_is_agreed_now() {
+        for (lines, pools_now, expected) in [
+            (
+                [line("a", 90, 0, Some(true)), line("b", 60, 0, Some(true))],
+                false,
+                true,
+            ),
+            (
+                [line("a", 150, 0, Some(false)), line("b", 60, 0, Some(false))],
+                true,
+                false,
+            ),
+            // Lines from before this was kept: one got something.
+            ([line("a", 150, 40, None), line("b", 60, 0, None)], false, true),
+            // One would have got something and did not.
+            ([line("a", 150, 0, None), line("b", 60, 0, None)], true, false),
+            // Nobody needed anything: as is agreed now.
+            ([line("a", 90, 0, None), line("b", 60, 0, None)], true, true),
+            ([line("a", 90, 0, None), line("b", 60, 0, None)], false, false),
+        ] {
+            let said = was_pooled(&lines, pools_now).unwrap();
+            assert_eq!(said, expected, "{lines:?}, agreed now: {pools_now}");
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) struct PaidMonth {
     pub(super) to_ms: i64,
     pub(super) rating: Rating,
     pub(super) line: usize,
+    /// The first line of those that it shares with, perhaps its own; nothing where it was charged alone.
+    pub(super) pool: Option<usize>,
     /// Lines that corrected it since, and the instant of the last.
     pub(super) adjustments: Vec<usize>,
     pub(super) adjusted_ms: Option<i64>,
@@ -119,8 +121,30 @@ impl Model {
             quantity,
             trial_days,
             used_from_ms: window(at_ms),
+            anchor: None,
         };
         self.begin(begun, redeemed, at_ms);
+    }
+
+    /// Another service is subscribed to, with months that begin on the day of those of another subscription.
+    pub(crate) fn subscribe_alike(
+        &mut self,
+        other: usize,
+        (customer, service): (usize, u32),
+        (offer, quantity): (usize, i64),
+        at_ms: i64,
+    ) {
+        let begun = Begun {
+            customer,
+            service,
+            parent: None,
+            offer,
+            quantity,
+            trial_days: self.offers[offer].trial_days,
+            used_from_ms: window(at_ms),
+            anchor: Some(self.subscriptions[other].phases.last().unwrap().anchor),
+        };
+        self.begin(begun, None, at_ms);
     }
 
     fn begin(&mut self, begun: Begun, coupon: Option<Redeemed>, at_ms: i64) {
@@ -137,9 +161,10 @@ impl Model {
         });
         let trial_days = if had_one { 0 } else { begun.trial_days };
         let from = later(day_of(at_ms, &zone), trial_days);
-        let anchor = match parent {
-            Some(parent) => self.subscriptions[parent].phases.last().unwrap().anchor,
-            None => from.day(),
+        let anchor = match (begun.anchor, parent) {
+            (Some(anchor), _) => anchor,
+            (None, Some(parent)) => self.subscriptions[parent].phases.last().unwrap().anchor,
+            (None, None) => from.day(),
         };
         let used_from_ms = match trial_days {
             0 => begun.used_from_ms,
@@ -321,6 +346,7 @@ impl Model {
                 quantity,
                 trial_days,
                 used_from_ms: next_window(at_ms),
+                anchor: None,
             };
             self.begin(begun, None, start_ms);
             parent = parent.or(Some(self.subscriptions.len() - 1));
@@ -358,6 +384,8 @@ struct Begun {
     quantity: i64,
     trial_days: i64,
     used_from_ms: i64,
+    /// The day on which its months begin, where that was said.
+    anchor: Option<i8>,
 }
 
 impl Phase {

@@ -8,6 +8,7 @@ use super::agreement::{PaidCycle, PaidMonth, Phase, Rating};
 use super::calendar::{DAY_MS, anchored, day_of, days, midnight, month_of, months_between};
 use super::document::{Kind, NewLine};
 use super::fraction::Fraction;
+use super::sharing::share_out;
 use super::terms::{Metered, Off};
 use super::{Model, REACH_MS};
 
@@ -90,9 +91,11 @@ impl Model {
             // For each line that charges something: which of the group.
             let mut charging = Vec::new();
             let mut corrects = Vec::new();
-            for due in &group {
+            let pools = self.pools(customer, &group);
+            let from_pools = self.from_pools(&pools, &group);
+            for (due, &from_pool) in group.iter().zip(&from_pools) {
                 let first = lines.len();
-                lines.extend(self.lines_of(due));
+                lines.extend(self.lines_of(due, from_pool));
                 charging.push(first);
             }
             for (at, line) in std::mem::take(&mut corrections) {
@@ -125,9 +128,11 @@ impl Model {
             let first_item = lines.len() - items.len();
             let ids = self.write_due(customer, &lines, due_ms, at_ms);
             written_first = true;
-            for (due, first) in group.iter().zip(charging) {
+            for (position, (due, &first)) in group.iter().zip(&charging).enumerate() {
                 let discount = lines.get(first + 1).filter(|next| next.kind == Kind::Discount);
-                self.note_charged(due, ids[first], discount.map(|_| ids[first + 1]));
+                let pool = pools.iter().find(|pool| pool.contains(&position));
+                let pool = pool.map(|pool| ids[charging[pool[0]]]);
+                self.note_charged(due, ids[first], discount.map(|_| ids[first + 1]), pool);
             }
             for (at, line) in corrects {
                 let month = self.month_mut(at);
@@ -297,20 +302,66 @@ impl Model {
         }
     }
 
-    /// What usage costs by what is known of it.
-    fn usage_cents(&self, service: u32, rating: &Rating, (from_ms, to_ms): (i64, i64)) -> i64 {
-        let counted = self.traffic.count(service, from_ms, to_ms, rating.way);
-        let (used, unit) = if rating.is_percentile {
-            (counted.percentile_bps, 1_000_000)
-        } else {
-            (counted.bytes, 1 << 30)
+    /// The usage of what is due at one instant that is shared, by position.
+    fn pools(&self, customer: usize, group: &[Due]) -> Vec<Vec<usize>> {
+        let mut found: Vec<Vec<usize>> = Vec::new();
+        if !self.customers[customer].pools_usage {
+            return found;
+        }
+        let common = |at: usize| match &group[at].what {
+            What::Usage { from_ms, to_ms, rating } => Some(self.common(rating, *from_ms, *to_ms)),
+            _ => None,
         };
-        let over = (i128::from(used) - rating.included).max(0);
+        for at in 0..group.len() {
+            if common(at).is_none() {
+                continue;
+            }
+            match found.iter_mut().find(|pool| common(pool[0]) == common(at)) {
+                Some(pool) => pool.push(at),
+                None => found.push(vec![at]),
+            }
+        }
+        found
+    }
+
+    /// What each of a group gets of what others leave.
+    fn from_pools(&self, pools: &[Vec<usize>], group: &[Due]) -> Vec<i128> {
+        let mut got = vec![0; group.len()];
+        for pool in pools {
+            let mut sharers = Vec::new();
+            for &at in pool {
+                if let What::Usage { from_ms, to_ms, rating } = &group[at].what {
+                    let service = self.subscriptions[group[at].subscription].service;
+                    sharers.push(self.sharer(service, rating, (*from_ms, *to_ms)));
+                }
+            }
+            for (&at, of_one) in pool.iter().zip(share_out(&sharers)) {
+                got[at] = of_one;
+            }
+        }
+        got
+    }
+
+    /// What counts of usage by what is known of it; nothing where it was not measured.
+    pub(super) fn used(&self, service: u32, rating: &Rating, (from_ms, to_ms): (i64, i64)) -> Option<i128> {
+        let counted = self.traffic.count(service, from_ms, to_ms, rating.way);
+        if rating.is_percentile {
+            counted.is_measured.then_some(i128::from(counted.percentile_bps))
+        } else {
+            Some(i128::from(counted.bytes))
+        }
+    }
+
+    /// What usage costs by what is known of it, with what others leave.
+    fn usage_cents(&self, service: u32, rating: &Rating, time: (i64, i64), from_pool: i128) -> i64 {
+        let used = self.used(service, rating, time).unwrap_or(0);
+        let unit = if rating.is_percentile { 1_000_000 } else { 1 << 30 };
+        let over = (used - rating.included - from_pool).max(0);
         let units = Fraction::new(over, unit);
         (self.offers[rating.offer].unit_price.cents(units) * rating.share).round()
     }
 
-    fn lines_of(&self, due: &Due) -> Vec<NewLine> {
+    fn lines_of(&self, due: &Due, from_pool: i128) -> Vec<NewLine> {
         let subscription = &self.subscriptions[due.subscription];
         let phase = &subscription.phases[due.phase];
         let offer = &self.offers[phase.offer];
@@ -371,7 +422,7 @@ impl Model {
                 to_ms,
                 ref rating,
             } => {
-                let cents = self.usage_cents(subscription.service, rating, (from_ms, to_ms));
+                let cents = self.usage_cents(subscription.service, rating, (from_ms, to_ms), from_pool);
                 let kind = if rating.is_percentile {
                     Kind::Percentile
                 } else {
@@ -438,7 +489,8 @@ impl Model {
     fn correction(&self, at: MonthAt) -> Vec<(MonthAt, NewLine)> {
         let month = self.month(at);
         let service = self.subscriptions[at.0].service;
-        let cents = self.usage_cents(service, &month.rating, (month.from_ms, month.to_ms));
+        let time = (month.from_ms, month.to_ms);
+        let cents = self.usage_cents(service, &month.rating, time, self.from_pool(month));
         let mut charged = self.lines[month.line].priced;
         let mut charges = vec![month.line];
         for &adjustment in &month.adjustments {
@@ -474,7 +526,7 @@ impl Model {
         lines
     }
 
-    fn note_charged(&mut self, due: &Due, line: usize, discount: Option<usize>) {
+    fn note_charged(&mut self, due: &Due, line: usize, discount: Option<usize>, pool: Option<usize>) {
         let until = self.coupon_until(due.subscription);
         let phase = &mut self.subscriptions[due.subscription].phases[due.phase];
         match due.what {
@@ -501,6 +553,7 @@ impl Model {
                     to_ms,
                     rating,
                     line,
+                    pool,
                     adjustments: Vec::new(),
                     adjusted_ms: None,
                     has_changed: false,

@@ -11,12 +11,13 @@
 //! | `agreement.rs` | who pays for what from which day to which |
 //! | `traffic.rs` | what was measured |
 //! | `due.rs` | what is due, and what it costs |
+//! | `sharing.rs` | who uses what others leave of what is included |
 //! | `tax.rs` | the tax of charges and of what corrects them |
 //! | `document.rs` | documents and their lines, notes that take back |
 //! | `account.rs` | payments, credit, what is open |
 //!
-//! What it leaves out: plans that are free, pooled usage, reverse charge, refunds and disputes, collection, days that are not
-//! charged while a service is suspended.
+//! What it leaves out: plans that are free, reverse charge, refunds and disputes, collection, days that are not charged while
+//! a service is suspended.
 
 mod account;
 mod agreement;
@@ -24,6 +25,7 @@ mod calendar;
 mod document;
 mod due;
 mod fraction;
+mod sharing;
 mod tax;
 mod terms;
 #[cfg(test)]
@@ -140,6 +142,11 @@ impl Model {
         self.customers[customer].taxed = taxed;
     }
 
+    /// Months that are charged from now on are shared, or not.
+    pub(crate) fn change_pooling(&mut self, customer: usize, pools_usage: bool) {
+        self.customers[customer].pools_usage = pools_usage;
+    }
+
     pub(crate) fn add_item(&mut self, customer: usize, cents: i64, at_ms: i64) {
         self.items.push(Item {
             customer,
@@ -174,13 +181,31 @@ impl Model {
 
     /// Charged months are looked at again where something has changed in their time.
     fn look_again(&mut self, service: Option<u32>, from_ms: i64, to_ms: i64) {
+        let mut shared = Vec::new();
         for subscription in &mut self.subscriptions {
             if service.is_some_and(|service| service != subscription.service) {
                 continue;
             }
             for month in subscription.phases.iter_mut().flat_map(|phase| &mut phase.months) {
-                month.has_changed |= month.from_ms < to_ms && from_ms < month.to_ms;
+                if month.from_ms < to_ms && from_ms < month.to_ms {
+                    month.has_changed = true;
+                    if service.is_some() && month.pool.is_some() {
+                        shared.push((self.lines[month.line].document, month.from_ms, month.to_ms));
+                    }
+                }
             }
+        }
+        if shared.is_empty() {
+            return;
+        }
+        // And those on the same document for the same time, which it may leave more or less.
+        let phases = self
+            .subscriptions
+            .iter_mut()
+            .flat_map(|subscription| &mut subscription.phases);
+        for month in phases.flat_map(|phase| &mut phase.months) {
+            let place = (self.lines[month.line].document, month.from_ms, month.to_ms);
+            month.has_changed |= shared.contains(&place);
         }
     }
 

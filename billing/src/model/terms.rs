@@ -27,7 +27,7 @@ pub(crate) enum Metered {
 }
 
 /// Of a unit over what is included; rates are thousandths of a cent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum UnitPrice {
     Free,
     Each(i64),
@@ -119,6 +119,8 @@ pub(crate) struct Customer {
     pub(crate) zone: TimeZone,
     pub(crate) country: &'static str,
     pub(crate) taxed: Taxed,
+    /// What some services leave of what is included, others may use.
+    pub(crate) pools_usage: bool,
 }
 
 /// A tax of a place, from an instant to another.

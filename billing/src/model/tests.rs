@@ -30,6 +30,7 @@ fn model(agreed: i64, offers: &[Offer], coupons: &[Coupon]) -> Model {
             agreed,
             prices_include_tax: false,
         },
+        pools_usage: false,
     };
     Model::new(vec![customer], offers.to_vec(), coupons.to_vec(), Vec::new())
 }
@@ -143,4 +144,34 @@ fn usage_that_comes_late_costs_the_difference() {
     model.close(later_ms, later_ms);
     let last = lines(&model, 2);
     assert!(last.contains(&line("adjustment", 50)), "{last:?}");
+}
+
+#[test]
+fn what_pooled_services_owe_does_not_depend_on_when_their_traffic_is_known() {
+    let transfer = Offer {
+        metered: Metered::Transfer {
+            included_gib: 100,
+            way: Way::Sum,
+        },
+        unit_price: UnitPrice::Each(100_000),
+        ..monthly(0, 1000)
+    };
+    let month = |number: u32| ms(&format!("2026-0{number}-01T00:00:00Z"));
+    let mut model = model(0, &[transfer], &[]);
+    model.change_pooling(0, true);
+    model.subscribe((0, 1), (0, 1), None, None, month(1));
+    model.subscribe((0, 2), (0, 1), None, None, month(1));
+    model.add_traffic(1, ms("2026-01-10T00:00:00Z"), (150 << 30, 0));
+    model.add_traffic(2, ms("2026-01-10T00:00:00Z"), (50 << 30, 0));
+    model.close(month(2), month(2));
+    let charged: i64 = lines(&model, 1).iter().map(|(_, cents)| cents).sum();
+    assert_eq!(charged, 2 * 1000, "250 of 200 are not known yet");
+    let late_ms = ms("2026-01-20T00:00:00Z");
+    model.add_traffic(2, late_ms, (50 << 30, 0));
+    model.change_pooling(0, false);
+    model.close(month(3), month(3));
+    assert!(lines(&model, 2).contains(&line("adjustment", 5000)));
+    model.flag(2, late_ms, late_ms + 300_000);
+    model.close(month(4), month(4));
+    assert!(lines(&model, 3).contains(&line("adjustment", -5000)));
 }

@@ -18,6 +18,8 @@ pub(super) struct Traffic {
 /// What counts of a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Counted {
+    /// Some window of it was.
+    pub(super) is_measured: bool,
     pub(super) bytes: u64,
     /// Bits per second at the 95th percentile; nothing where nothing was measured.
     pub(super) percentile_bps: u64,
@@ -90,7 +92,11 @@ impl Traffic {
             Way::Out => (sum_out, at_rank(1)),
             Way::Max => (sum_in.max(sum_out), at_rank(0).max(at_rank(1))),
         };
-        Counted { bytes, percentile_bps }
+        Counted {
+            is_measured: measured > 0,
+            bytes,
+            percentile_bps,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod corrections;
 mod credits;
 mod given_back;
 mod many;
+mod pools;
 mod proration;
 mod taxes;
 mod terms;
@@ -98,7 +99,7 @@ async fn a_period_becomes_an_invoice_with_lines_tax_and_postings() {
         (lines[1].quantity, lines[1].unit.as_str()),
         (Decimal::ONE_HUNDRED, "GiB")
     );
-    let Evidence::Usage { charge, measured } = &lines[1].evidence else {
+    let Evidence::Usage { charge, measured, .. } = &lines[1].evidence else {
         panic!("{:?}", lines[1].evidence);
     };
     assert!(matches!(charge, UsageCharge::Transfer { included_bytes, .. } if *included_bytes == 1000 * GIB));

@@ -76,7 +76,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
     let link = |id: &InvoiceId| Some(format!("{documents}/{id}"));
     let mut steps = match &line.evidence {
         Evidence::Base(charge) => base(charge, line),
-        Evidence::Usage { charge, measured } => usage::usage(charge, measured, line),
+        Evidence::Usage { charge, measured, .. } => usage::usage(charge, measured, line),
         Evidence::Discount {
             code,
             off_minor,
@@ -152,9 +152,12 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             measured,
             ..
         } => {
-            let why = match charged.excluded == measured.excluded {
-                true => "its traffic was stored or assigned after that invoice was issued",
-                false => "attack traffic of its period was left out after that invoice was issued",
+            let why = if charged == measured {
+                "what it used is what it was then; what other services leave it, or an earlier correction of it, has changed"
+            } else if charged.excluded == measured.excluded {
+                "its traffic was stored or assigned after that invoice was issued"
+            } else {
+                "attack traffic of its period was left out after that invoice was issued"
             };
             let mut steps = vec![Step {
                 href: link(corrects_invoice),
