@@ -63,6 +63,9 @@ pub enum Evidence {
         /// Days that it covered, and those of them that are not used.
         covered_days: i64,
         unused_days: i64,
+        /// The same in months, where the coupon covered a part of the period: then the share is that of months.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        months: Option<UnusedMonths>,
     },
     /// Usage at the terms that held.
     Usage { charge: UsageCharge, measured: Measured },
@@ -96,18 +99,42 @@ pub enum Evidence {
     },
 }
 
-/// What a coupon covers of a charged period: whole months from its start, then days of the next.
+/// What a coupon covers of a charged period that it does not cover as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Covered {
     /// The first local day that is not covered, as YYYY-MM-DD.
     pub until: String,
+    #[serde(flatten)]
+    pub time: MonthCount,
+    /// What a percentage is taken off: a unit for so many months costs so much.
+    pub price_minor: i64,
+    pub price_months: i64,
+}
+
+/// A time in months of the period that is charged: days of the first month where it is in part, whole months, days of the last.
+/// Lines of older versions counted from the first day of the terms, so they have no first part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MonthCount {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<PartOfMonth>,
     pub months: i64,
     pub days: i64,
     /// Of the month that the days are of.
     pub month_days: i64,
-    /// What a percentage is taken off: a unit for so many months costs so much.
-    pub price_minor: i64,
-    pub price_months: i64,
+}
+
+/// Days out of a month's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartOfMonth {
+    pub days: i64,
+    pub month_days: i64,
+}
+
+/// The time that a discount covered, and what of it is not used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnusedMonths {
+    pub covered: MonthCount,
+    pub unused: MonthCount,
 }
 
 /// The price of a cycle, for its days.

@@ -2,7 +2,9 @@
 //!
 //! * Base: the price of the cycle, for its calendar days out of the nominal period's, less what a coupon takes off.
 //! * Discount: a coupon's share of the base price, for the time that the coupon lasts. Of a cycle that it covers in part it
-//!   takes its percentage off so many months at the plan's price for a month, never more than off the whole cycle.
+//!   takes its percentage off so many months at the plan's price for a month, never more than off the whole cycle. Months
+//!   are those of the period that is charged, from its anchor on, whatever day its terms began ([`MonthCount`]): what a
+//!   change gives back of a discount and what it takes off anew are of the same months.
 //! * Unused: days charged in advance that the subscription will not have in these terms, given back; the discount of those
 //!   days is a line of its own.
 //! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
@@ -26,7 +28,9 @@ use schemas::period::Period;
 
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
-use crate::evidence::{BaseCharge, Covered, Evidence, Held, Measured, UsageCharge};
+use crate::evidence::{
+    BaseCharge, Covered, Evidence, Held, Measured, MonthCount, PartOfMonth, UnusedMonths, UsageCharge,
+};
 use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
@@ -211,7 +215,7 @@ fn discount_line(
     }
     // Of a longer cycle it may cover a part.
     let covered = match until.filter(|until| *until < charged.period.end_date) {
-        Some(until) => Some(covered(phase, charged.period.start_date, until)?),
+        Some(until) => Some(covered(contract, phase, charged, until)?),
         None => None,
     };
     let (off, percent, amount_minor, words) = match coupon.discount {
@@ -221,7 +225,7 @@ fn discount_line(
                     let worth = Ratio::money(Money::new(covered.price_minor, currency))?
                         .over(covered.price_months.into())?
                         .times(Ratio::integer(phase.quantity.into()))?
-                        .times(covered_months(covered)?)?;
+                        .times(exact_months(&covered.time)?)?;
                     worth.min(Ratio::money(base.priced)?)?
                 }
                 // Of what the days cost exactly: the line's own amount is rounded.
@@ -240,7 +244,7 @@ fn discount_line(
         }
         Discount::Amount(amount) => {
             let months = match &covered {
-                Some(covered) => covered_months(covered)?,
+                Some(covered) => exact_months(&covered.time)?,
                 None => {
                     let Proration { days, nominal_days } = charged.proration();
                     let share = Ratio::integer(days.into()).over(nominal_days.into())?;
@@ -282,39 +286,63 @@ fn discount_line(
     }))
 }
 
-/// What a coupon that is over on `until` covers from `start` on. A month of it is a month at the plan's price for one, where
-/// the plan has that, else a month's share of the cycle: three months are worth the same whatever the cycle.
-fn covered(phase: &Phase, start: Date, until: Date) -> Result<Covered, BillingError> {
-    let edge = |error: jiff::Error| BillingError::Period(error.into());
-    let mut months: i64 = 0;
-    let mut at = start;
-    let mut next = start.checked_add(1.month()).map_err(edge)?;
-    while next <= until {
-        months += 1;
-        at = next;
-        next = start.checked_add((months + 1).months()).map_err(edge)?;
-    }
+/// What a coupon that is over on `until` covers of a charged period. A month of it is a month at the plan's price for one,
+/// where the plan has that, else a month's share of the cycle: three months are worth the same whatever the cycle.
+fn covered(contract: &Contract, phase: &Phase, charged: &ChargedPeriod, until: Date) -> Result<Covered, BillingError> {
     let (price_minor, price_months) = match &phase.month {
         Some(month) => (month.base.minor, 1),
         None => (phase.price.base.minor, phase.price.cycle_months),
     };
     Ok(Covered {
         until: until.to_string(),
-        months,
-        days: days_between(at, until),
-        month_days: days_between(at, next),
+        time: months_within(contract, phase, &charged.nominal, (charged.period.start_date, until))?,
         price_minor,
         price_months,
     })
 }
 
-/// Months that are covered, exact.
+/// The local days `[from, until)` of a nominal period, counted in that period's own months.
+fn months_within(
+    contract: &Contract,
+    phase: &Phase,
+    nominal: &Period,
+    (from, until): (Date, Date),
+) -> Result<MonthCount, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut parts = Vec::new();
+    let mut month_start = nominal.start_date;
+    while month_start < until {
+        let month = Period::starting(month_start, phase.anchor, 1, zone)?;
+        if let Some(part) = month.within(from, Some(until), zone)? {
+            parts.push(PartOfMonth {
+                days: part.days(),
+                month_days: month.days(),
+            });
+        }
+        month_start = month.end_date;
+    }
+    let is_whole = |part: &PartOfMonth| part.days == part.month_days;
+    let whole = parts.iter().filter(|part| is_whole(part)).count();
+    // Only the first and the last month can be in part.
+    let last = parts.pop().ok_or_else(|| out_of_range("time of a coupon"))?;
+    Ok(MonthCount {
+        first: parts.first().copied().filter(|first| !is_whole(first)),
+        months: i64::try_from(whole).map_err(|_| out_of_range("months of a coupon"))?,
+        days: if is_whole(&last) { 0 } else { last.days },
+        month_days: last.month_days,
+    })
+}
+
+/// Counted months as an exact number.
 ///
 /// # Errors
 /// When the number does not fit.
-pub fn covered_months(covered: &Covered) -> Result<Ratio, BillingError> {
-    let days = Ratio::integer(covered.days.into()).over(covered.month_days.into())?;
-    Ok(Ratio::integer(covered.months.into()).plus(days)?)
+pub fn exact_months(time: &MonthCount) -> Result<Ratio, BillingError> {
+    let mut months = Ratio::integer(time.months.into());
+    if let Some(first) = time.first {
+        months = months.plus(Ratio::integer(first.days.into()).over(first.month_days.into())?)?;
+    }
+    Ok(months.plus(Ratio::integer(time.days.into()).over(time.month_days.into())?)?)
 }
 
 fn days_between(from: Date, to: Date) -> i64 {
@@ -346,8 +374,8 @@ pub struct ChargedDiscount {
 }
 
 /// The lines that give unused days back: of what was charged for the period the share of its days that are left, and of the
-/// discount, which is not had for them, the share of the days that it covered; together no more than what was not given back
-/// yet of that line.
+/// discount, which is not had for them, the share of the time that it covered; together no more than what was not given back
+/// yet of that line. `unused` has these days, the last of the period.
 ///
 /// # Errors
 /// When an amount does not fit.
@@ -355,15 +383,15 @@ pub fn unused_lines(
     contract: &Contract,
     phase: &Phase,
     before: &ChargedBase,
-    unused: &Period,
+    unused: &ChargedPeriod,
 ) -> Result<Vec<DraftLine>, BillingError> {
     let currency = phase.price.currency();
-    let unused_days = unused.days();
+    let unused_days = unused.period.days();
     let share = base_amount(&before.charge, currency)?
         .times(Ratio::integer(unused_days.into()).over(before.charge.days.into())?)?
         .negated()?
         .to_money(currency)?;
-    let discount = discount_unused(contract, before, unused, currency)?;
+    let discount = discount_unused(contract, phase, before, unused)?;
     let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
     let net_minor = share.minor + discount_minor;
     let least_minor = before.left_minor.saturating_neg().min(0);
@@ -396,8 +424,8 @@ pub fn unused_lines(
         priced: amount,
         amount,
         tax_group: 0,
-        period_start_ms: unused.start_ms,
-        period_end_ms: unused.end_ms,
+        period_start_ms: unused.period.start_ms,
+        period_end_ms: unused.period.end_ms,
         evidence: Evidence::Unused {
             corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
@@ -413,22 +441,37 @@ pub fn unused_lines(
 
 fn discount_unused(
     contract: &Contract,
+    phase: &Phase,
     before: &ChargedBase,
-    unused: &Period,
-    currency: Currency,
+    unused: &ChargedPeriod,
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(discount) = &before.discount else {
         return Ok(None);
     };
-    let until = discount.until.unwrap_or(unused.end_date).min(unused.end_date);
-    let after_days = days_between(until, unused.end_date);
-    let covered_days = before.charge.days - after_days;
-    let unused_days = days_between(unused.start_date, until).max(0);
+    let currency = phase.price.currency();
+    let Period {
+        start_date, end_date, ..
+    } = unused.period;
+    let until = discount.until.map_or(end_date, |until| until.min(end_date));
+    let covered_days = before.charge.days - days_between(until, end_date);
+    let unused_days = days_between(start_date, until).max(0);
     if covered_days <= 0 || unused_days == 0 {
         return Ok(None);
     }
+    // What a coupon takes off a part of a period it takes off by months, so they are what is given back.
+    let months = if until < end_date {
+        let charged_from = end_date
+            .checked_sub(before.charge.days.days())
+            .map_err(|error| BillingError::Period(error.into()))?;
+        Some(UnusedMonths {
+            covered: months_within(contract, phase, &unused.nominal, (charged_from, until))?,
+            unused: months_within(contract, phase, &unused.nominal, (start_date, until))?,
+        })
+    } else {
+        None
+    };
     let amount = Ratio::money(Money::new(discount.minor, currency))?
-        .times(Ratio::integer(unused_days.into()).over(covered_days.into())?)?
+        .times(unused_share(unused_days, covered_days, months.as_ref())?)?
         .negated()?
         .to_money(currency)?;
     if amount.minor == 0 {
@@ -448,8 +491,8 @@ fn discount_unused(
         priced: amount,
         amount,
         tax_group: 0,
-        period_start_ms: unused.start_ms,
-        period_end_ms: unused.end_ms,
+        period_start_ms: unused.period.start_ms,
+        period_end_ms: unused.period.end_ms,
         evidence: Evidence::DiscountUnused {
             corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
@@ -458,8 +501,20 @@ fn discount_unused(
             discount_minor: discount.minor,
             covered_days,
             unused_days,
+            months,
         },
     }))
+}
+
+/// The share of a discount that is not had: of the months that it covered, where it was taken off by months, else of its days.
+///
+/// # Errors
+/// When a number does not fit.
+pub fn unused_share(unused_days: i64, covered_days: i64, months: Option<&UnusedMonths>) -> Result<Ratio, BillingError> {
+    Ok(match months {
+        Some(months) => exact_months(&months.unused)?.divided_by(exact_months(&months.covered)?)?,
+        None => Ratio::integer(unused_days.into()).over(covered_days.into())?,
+    })
 }
 
 /// How a phase charges usage in a month; `None` for flat plans.

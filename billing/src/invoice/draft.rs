@@ -456,7 +456,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
                         left_minor: left.minor(before.line),
                         ..before.clone()
                     };
-                    let unused = rating::unused_lines(contract, phase, &before, &due.charged.period)?;
+                    let unused = rating::unused_lines(contract, phase, &before, &due.charged)?;
                     left.take(before.line, unused.iter().map(|line| -line.priced.minor).sum());
                     lines.extend(unused);
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use super::agreement::{PaidCycle, PaidMonth, Phase, Rating};
-use super::calendar::{DAY_MS, anchored, day_of, days, midnight, month_of, months_between};
+use super::calendar::{DAY_MS, anchored, day_of, days, in_months, midnight, month_of};
 use super::document::{Kind, NewLine};
 use super::fraction::Fraction;
 use super::terms::{Metered, Off};
@@ -345,14 +345,16 @@ impl Model {
                 let share = -(per_day * Fraction::whole(days(from, to))).round();
                 // The discount of these days is not had.
                 let discount_back = paid.discount.map_or(0, |(discount, until)| {
-                    let until = until.unwrap_or(to).min(to);
-                    let covered = days(paid.from, paid.to) - days(until, to);
-                    let unused = days(from, until).max(0);
-                    if covered <= 0 || unused == 0 {
-                        return 0;
-                    }
-                    let back = Fraction::whole(-self.lines[discount].priced);
-                    (back * Fraction::new(unused.into(), covered.into())).round()
+                    let share = match until {
+                        // Nothing of it was for these days.
+                        Some(until) if until <= from => return 0,
+                        // It was taken off by months.
+                        Some(until) if until < to => {
+                            in_months(from, until, phase.anchor) / in_months(paid.from, until, phase.anchor)
+                        }
+                        _ => Fraction::new(days(from, to).into(), days(paid.from, to).into()),
+                    };
+                    (Fraction::whole(-self.lines[discount].priced) * share).round()
                 });
                 // No more than what is left of what was charged.
                 let left = self.lines[paid.line].left;
@@ -397,10 +399,9 @@ impl Model {
             return 0;
         }
         // In months, where it covers a part of these days.
-        let part = until.filter(|until| *until < to).map(|until| {
-            let (months, days, of_days) = months_between(from, until);
-            Fraction::whole(months) + Fraction::new(days.into(), of_days.into())
-        });
+        let part = until
+            .filter(|until| *until < to)
+            .map(|until| in_months(from, until, phase.anchor));
         let most = Fraction::whole(base);
         let off = match (coupon.off, part) {
             (Off::Percent(percent), None) => exact * Fraction::new(percent.into(), 100_000),

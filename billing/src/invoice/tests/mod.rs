@@ -15,6 +15,7 @@ use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count
 mod checked;
 mod clocks;
 mod corrections;
+mod coupons;
 mod credits;
 mod given_back;
 mod many;

@@ -6,9 +6,9 @@
 
 mod usage;
 
-use billing::evidence::{BaseCharge, Covered, Evidence};
+use billing::evidence::{BaseCharge, Covered, Evidence, MonthCount, UnusedMonths};
 use billing::invoice::{Invoice, InvoiceLine};
-use billing::rating::base_amount;
+use billing::rating::{base_amount, unused_share};
 use billing::ratio::Ratio;
 use billing::tax::{TaxAmount, TaxCategory};
 use rust_decimal::Decimal;
@@ -100,6 +100,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             discount_minor,
             covered_days,
             unused_days,
+            months,
             ..
         } => {
             let mut steps = vec![Step {
@@ -110,8 +111,8 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                 line,
                 code,
                 *discount_minor,
-                *covered_days,
-                *unused_days,
+                (*unused_days, *covered_days),
+                months.as_ref(),
             ));
             steps
         }
@@ -293,13 +294,9 @@ fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) 
         step("Taken off", money(off_minor, line), "the base price above"),
     ];
     if let Some(covered) = coupon.covered {
-        let days = match covered.days {
-            0 => String::new(),
-            days => format!(" and {days} of {} days", covered.month_days),
-        };
         steps.push(step(
             "Covers",
-            format!("{} months{days}", covered.months),
+            time_words(&covered.time),
             format!("it is over on {}", covered.until),
         ));
         let price = match covered.price_months {
@@ -316,25 +313,53 @@ fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) 
     steps
 }
 
+/// `14 of 28 days and 2 months`.
+fn time_words(time: &MonthCount) -> String {
+    let part = |days: i64, month_days: i64| format!("{days} of {month_days} days");
+    let mut words: Vec<String> = time
+        .first
+        .iter()
+        .map(|first| part(first.days, first.month_days))
+        .collect();
+    match time.months {
+        0 => {}
+        1 => words.push("1 month".to_owned()),
+        months => words.push(format!("{months} months")),
+    }
+    if time.days > 0 {
+        words.push(part(time.days, time.month_days));
+    }
+    words.join(" and ")
+}
+
 fn discount_unused(
     line: &InvoiceLine,
     code: &str,
     discount_minor: i64,
-    covered_days: i64,
-    unused_days: i64,
+    (unused_days, covered_days): (i64, i64),
+    months: Option<&UnusedMonths>,
 ) -> Vec<Step> {
     let currency = line.priced.currency;
-    let exact = Ratio::money(Money::new(-discount_minor, currency))
-        .and_then(|discount| discount.times(Ratio::integer(unused_days.into()).over(covered_days.into())?));
+    let share = unused_share(unused_days, covered_days, months).map_err(|_| MoneyError::Overflow);
+    let exact = share.and_then(|share| Ratio::money(Money::new(-discount_minor, currency))?.times(share));
     let off = format::amount(Money::new(-discount_minor, currency));
-    let formula = format!("{off} × {unused_days} ÷ {covered_days}");
+    let (not_used, formula) = match months {
+        Some(months) => (
+            format!("{} of {}", time_words(&months.unused), time_words(&months.covered)),
+            format!("{off} × months not used ÷ months covered"),
+        ),
+        None => (
+            format!("{unused_days} of {covered_days} days"),
+            format!("{off} × {unused_days} ÷ {covered_days}"),
+        ),
+    };
     vec![
         step("Coupon", code, "redeemed with the subscription"),
         step("Discount then", money(discount_minor, line), ""),
         step(
             "Not used",
-            format!("{unused_days} of {covered_days} days"),
-            "the days that it covered, from the day of the change or the end",
+            not_used,
+            "the time that it covered, from the day of the change or the end",
         ),
         step(
             "Not had",
