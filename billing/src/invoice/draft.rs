@@ -551,7 +551,7 @@ impl Together {
         let mut place: HashMap<usize, (usize, usize)> = HashMap::new();
         for (number, sheet) in sheets.iter_mut().enumerate() {
             let totals = taxation(account, facts, taxes).totals(sheet, &mut lines, account.customer.currency)?;
-            taxes.note(&totals.taxes)?;
+            taxes.note(sheet, &totals.taxes)?;
             let of_sheet = sheet.lines.iter().map(|&at| lines[at].clone()).collect();
             for (position, &at) in sheet.lines.iter().enumerate() {
                 place.insert(at, (number, position));
