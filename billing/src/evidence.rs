@@ -51,6 +51,9 @@ pub enum Evidence {
         /// What of these days had been given back before, so that it is not given back again (B6).
         #[serde(default)]
         given_before_minor: i64,
+        /// The code of the coupon that had taken off all that these days cost, so that nothing is left to give back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        free_by: Option<String>,
     },
     /// The discount of days that were charged in advance and are not used: it is not had for them.
     DiscountUnused {
@@ -69,14 +72,18 @@ pub enum Evidence {
     },
     /// Usage at the terms that held.
     Usage { charge: UsageCharge, measured: Measured },
-    /// Late data changed the usage of a period that was charged already (B3).
+    /// The usage of a period that was charged already has changed: late data, flows that were put right, attack traffic that is
+    /// left out or counted again (B3).
     Adjustment {
         corrects_invoice: InvoiceId,
         corrects_number: String,
         corrects_line: InvoiceLineId,
-        /// The usage as it was charged on that line.
+        /// The usage as it was charged at first.
         charged: Measured,
-        /// Charged for that period so far, by that line and earlier adjustments.
+        /// The number of the document that charged it, where that is another than the one that is corrected.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        charged_on: Option<String>,
+        /// Charged for that period so far, by the first line and earlier adjustments.
         charged_minor: i64,
         /// What the period costs by the usage known now.
         due_minor: i64,

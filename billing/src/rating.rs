@@ -27,7 +27,7 @@ use schemas::money::{Currency, Money};
 use schemas::period::Period;
 
 use crate::BillingError;
-use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
+use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms, grouped};
 use crate::evidence::{
     BaseCharge, Covered, Evidence, Held, Measured, MonthCount, PartOfMonth, UnusedMonths, UsageCharge,
 };
@@ -37,6 +37,8 @@ use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
 /// Decimal places of a quantity on a line.
 pub const QUANTITY_PLACES: u32 = 6;
+/// Decimal places of a number in the description of a line, at most.
+const SHOWN_PLACES: u32 = 3;
 /// Bits per second in an Mbit/s.
 pub const BPS_PER_MBPS: u64 = 1_000_000;
 
@@ -394,21 +396,24 @@ pub fn unused_lines(
     let discount = discount_unused(contract, phase, before, unused)?;
     let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
     let net_minor = share.minor + discount_minor;
+    // What a coupon took off for these days by months may be more than they cost by days: then they were free, and nothing
+    // is charged for them now.
+    let free_by = before
+        .discount
+        .as_ref()
+        .filter(|_| discount_minor != 0 && net_minor >= 0);
     let least_minor = before.left_minor.saturating_neg().min(0);
-    let given_minor = if net_minor < least_minor {
-        least_minor
-    } else {
-        net_minor
-    };
+    let given_minor = net_minor.min(0).max(least_minor);
     // Where nothing is left, nothing is said of the discount either.
     let discount = discount.filter(|_| given_minor != 0);
     let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
     let amount = Money::new(given_minor - discount_minor, currency);
     let given_before_minor = amount.minor - share.minor;
-    let already = match (given_before_minor, given_minor) {
-        (0, _) => "",
-        (_, 0) => "; given back before",
-        _ => "; a part of it was given back before",
+    let already = match (given_before_minor, given_minor, free_by) {
+        (0, ..) => String::new(),
+        (_, 0, Some(coupon)) => format!("; free by the coupon {}", coupon.code),
+        (_, 0, None) => "; given back before".to_owned(),
+        _ => "; a part of it was given back before".to_owned(),
     };
     let base = DraftLine {
         subscription: Some(contract.subscription.id),
@@ -434,6 +439,7 @@ pub fn unused_lines(
             discount_minor: 0,
             unused_days,
             given_before_minor,
+            free_by: free_by.map(|coupon| coupon.code.clone()),
         },
     };
     Ok(std::iter::once(base).chain(discount).collect())
@@ -680,7 +686,17 @@ pub fn usage_line(
     }))
 }
 
-/// `transfer 1234.5 GiB in + out, 1000 GiB included; 12 of 8640 windows not measured (2 gaps)`.
+/// An amount in units, as people read it: `2,813.43`.
+fn shown(amount: u64, unit: u64) -> Result<String, BillingError> {
+    let units = Ratio::integer(amount.into()).over(unit.into())?;
+    let units = units.to_decimal(SHOWN_PLACES)?.to_string();
+    Ok(match units.split_once('.') {
+        Some((whole, fraction)) => format!("{}.{fraction}", grouped(whole)),
+        None => grouped(&units),
+    })
+}
+
+/// `transfer 1,234.5 GiB (in + out), 1,000 GiB included; 12 of 8,640 windows not measured (2 gaps)`.
 ///
 /// # Errors
 /// When a number does not fit.
@@ -691,11 +707,6 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         UsageMode::Out => "out",
         UsageMode::Max => "larger of in and out",
     };
-    let of = |amount: u64, unit: u64| -> Result<Decimal, BillingError> {
-        Ok(Ratio::integer(amount.into())
-            .over(unit.into())?
-            .to_decimal(QUANTITY_PLACES)?)
-    };
     let mut text = match charge {
         UsageCharge::Transfer {
             unit,
@@ -705,13 +716,13 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         } => {
             let mut text = format!(
                 "transfer {} {unit} ({directions}), {} {unit} included",
-                of(measured.billed_bytes, unit.bytes())?,
-                of(*included_bytes, unit.bytes())?,
+                shown(measured.billed_bytes, unit.bytes())?,
+                shown(*included_bytes, unit.bytes())?,
             );
             if *from_pool_bytes > 0 {
                 text.push_str(&format!(
                     ", {} {unit} from other services",
-                    of(*from_pool_bytes, unit.bytes())?
+                    shown(*from_pool_bytes, unit.bytes())?
                 ));
             }
             text
@@ -724,16 +735,16 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             held,
             ..
         } => {
-            let committed = of(*commit_bps, BPS_PER_MBPS)?;
+            let committed = shown(*commit_bps, BPS_PER_MBPS)?;
             let mut text = match measured.percentile_95_bps {
                 Some(bps) => format!(
                     "95th percentile {} Mbit/s ({directions}), {committed} Mbit/s committed",
-                    of(bps, BPS_PER_MBPS)?
+                    shown(bps, BPS_PER_MBPS)?
                 ),
                 None => format!("95th percentile not measured, {committed} Mbit/s committed"),
             };
             if *from_pool_bps > 0 {
-                let pooled = of(*from_pool_bps, BPS_PER_MBPS)?;
+                let pooled = shown(*from_pool_bps, BPS_PER_MBPS)?;
                 text.push_str(&format!(", {pooled} Mbit/s from other services"));
             }
             if let Some(held) = held {
@@ -747,11 +758,15 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
     if measured.windows_excluded > 0 {
         let bytes = measured.excluded_bytes_in.saturating_add(measured.excluded_bytes_out);
         let windows = measured.windows_excluded;
-        let unit = QuotaUnit::Gib;
+        let unit = match charge {
+            UsageCharge::Transfer { unit, .. } => *unit,
+            UsageCharge::Percentile { .. } => QuotaUnit::Gib,
+        };
         text.push_str(&format!(
-            "; {windows} {} of attack traffic not counted ({} {unit})",
+            "; {} {} of attack traffic not counted ({} {unit})",
+            grouped(&windows.to_string()),
             if windows == 1 { "window" } else { "windows" },
-            of(bytes, unit.bytes())?
+            shown(bytes, unit.bytes())?
         ));
     }
     let counted = measured.windows_measured.saturating_add(measured.windows_excluded);
@@ -762,8 +777,9 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             gaps => format!("{gaps} gaps"),
         };
         text.push_str(&format!(
-            "; {missing} of {} windows not measured ({gaps})",
-            measured.windows_expected
+            "; {} of {} windows not measured ({gaps})",
+            grouped(&missing.to_string()),
+            grouped(&measured.windows_expected.to_string())
         ));
     }
     Ok(text)

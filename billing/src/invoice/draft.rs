@@ -629,18 +629,23 @@ fn correction(
         }
     }
     let described = rating::describe(&before.charge, &measured)?;
-    let cause = match before.is_corrected {
-        true => "a correction of its flows",
-        false => "late data",
-    };
+    let causes = causes(before, &measured);
+    // Later lines may have charged more: which invoice charged the month is said where another one is corrected.
+    let first = before.charges.first().map(|first| first.number.as_str());
     let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Adjustment,
-        description: format!(
-            "{}: correction of {} after {cause}: {described}",
-            contract.service.name, corrects.number,
-        ),
+        description: match first.filter(|first| *first != corrects.number) {
+            Some(first) => format!(
+                "{}: correction of {}, which charged more than {first}, after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+            None => format!(
+                "{}: correction of {} after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+        },
         quantity: Decimal::ONE,
         unit: "correction".to_owned(),
         unit_price: amount.to_major(),
@@ -654,6 +659,7 @@ fn correction(
             corrects_number: corrects.number.clone(),
             corrects_line: corrects.line,
             charged: before.measured.clone(),
+            charged_on: first.filter(|first| *first != corrects.number).map(str::to_owned),
             charged_minor: before.charged_so_far.minor,
             due_minor: due.minor,
             given_elsewhere_minor: amount.minor - difference.minor,
@@ -662,6 +668,35 @@ fn correction(
         },
     });
     Ok(lines.collect())
+}
+
+/// Why a charged month costs something else than when it was charged or corrected last: all that is known of it.
+fn causes(before: &ChargedUsage, now: &Measured) -> String {
+    let last = &before.last_measured;
+    // Attack traffic was stored all the same, counted or not.
+    let stored = |measured: &Measured| {
+        let bytes_in = measured.bytes_in.saturating_add(measured.excluded_bytes_in);
+        let bytes_out = measured.bytes_out.saturating_add(measured.excluded_bytes_out);
+        (bytes_in, bytes_out)
+    };
+    let mut causes = Vec::new();
+    if last.excluded != now.excluded {
+        causes.push(if now.windows_excluded < last.windows_excluded {
+            "counting attack traffic again"
+        } else {
+            "leaving attack traffic out"
+        });
+    }
+    if before.is_corrected {
+        causes.push("a correction of its flows");
+    } else if stored(last) != stored(now) || (causes.is_empty() && last != now) {
+        causes.push("late data");
+    }
+    if causes.is_empty() {
+        // It was measured as it is now: a correction was made for it, and its document taken back.
+        causes.push("an earlier correction was taken back");
+    }
+    causes.join(" and ")
 }
 
 fn total_up(

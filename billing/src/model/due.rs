@@ -358,7 +358,7 @@ impl Model {
                 });
                 // No more than what is left of what was charged.
                 let left = self.lines[paid.line].left;
-                let given = (share + discount_back).max((-left).min(0));
+                let given = (share + discount_back).min(0).max((-left).min(0));
                 let discount_back = if given == 0 { 0 } else { discount_back };
                 let of = Some(paid.line);
                 let mut lines = vec![line(Kind::Unused, given - discount_back, from_ms, to_ms, of)];

@@ -597,3 +597,26 @@ async fn a_credited_part_and_late_usage_leave_no_cent_when_all_is_given_back() {
         assert_eq!((sum(|(net, _)| *net), sum(|(_, tax)| *tax)), (0, 0), "{made:?}");
     }
 }
+
+#[tokio::test]
+async fn a_correction_names_its_causes_and_which_invoice_charged_what() {
+    let case = Case::new().await;
+    case.uses("2026-01-10T00:00:00Z", 10);
+    case.close("2026-02-01T01:00:00Z").await;
+    case.uses("2026-01-10T00:05:00Z", 5);
+    case.close("2026-03-01T01:00:00Z").await;
+    // All of it left out, and a little of the month that comes late beside it.
+    case.flag("2026-01-10T00:00:00Z", "2026-01-10T01:00:00Z").await;
+    case.uses("2026-01-20T00:00:00Z", 1);
+    let april = closed(&case.world, case.customer, "2026-04-01T01:00:00Z").await;
+    let lines: Vec<(i64, &str)> = april.invoices[0].lines[2..]
+        .iter()
+        .map(|line| (line.amount.minor, line.description.as_str()))
+        .collect();
+    let now = "transfer 1 GB (in + out), 0 GB included; 12 windows of attack traffic not counted (15 GB)";
+    let causes = "leaving attack traffic out and late data";
+    let first = format!("web-1: correction of INV-2026-000001 after {causes}: {now}");
+    let more =
+        format!("web-1: correction of INV-2026-000002, which charged more than INV-2026-000001, after {causes}: {now}");
+    assert_eq!(lines, [(-1000, first.as_str()), (-400, more.as_str())]);
+}

@@ -208,3 +208,29 @@ async fn in_arrears_a_change_does_not_move_the_days_of_a_coupon_either() {
         [invoice(&[(LineKind::Base, 10_839), (LineKind::Discount, -6323)])]
     );
 }
+
+#[tokio::test]
+async fn days_that_a_coupon_had_made_free_are_not_said_to_be_given_back_before() {
+    let shop = Shop::new("USD", "UTC").await;
+    let (first, second) = (shop.price("P", 1, 28_000).await, shop.price("Q", 1, 28_000).await);
+    let begins = "2026-06-01T00:00:00Z";
+    let id = shop.begin_covered(first.id, None, (percent(100), 12), begins).await;
+    shop.close(begins).await;
+    shop.change(id, second.id, 1, "2026-06-16T12:00:00Z").await.unwrap();
+    let made = closed(&shop.world, shop.customer, "2026-06-16T12:00:00Z")
+        .await
+        .invoices
+        .remove(0);
+    assert_eq!(
+        amounts(&made),
+        [
+            (LineKind::Unused, 0),
+            (LineKind::Base, 14_000),
+            (LineKind::Discount, -14_000)
+        ]
+    );
+    assert_eq!(
+        made.lines[0].description,
+        "web-1: P, 15 of 30 days not used (charged on INV-2026-000001; free by the coupon FREE)"
+    );
+}

@@ -6,7 +6,7 @@
 
 mod usage;
 
-use billing::evidence::{BaseCharge, Covered, Evidence, MonthCount, UnusedMonths};
+use billing::evidence::{BaseCharge, Covered, Evidence, Measured, MonthCount, UnusedMonths};
 use billing::invoice::{Invoice, InvoiceLine};
 use billing::rating::{base_amount, unused_share};
 use billing::ratio::Ratio;
@@ -123,6 +123,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             discount_minor,
             unused_days,
             given_before_minor,
+            free_by,
             ..
         } => {
             let mut steps = vec![Step {
@@ -137,7 +138,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                 charged,
                 *discount_minor,
                 *unused_days,
-                *given_before_minor,
+                (*given_before_minor, free_by.as_deref()),
                 line,
             ));
             steps
@@ -146,6 +147,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             corrects_invoice,
             corrects_number,
             charged,
+            charged_on,
             charged_minor,
             due_minor,
             given_elsewhere_minor,
@@ -153,9 +155,22 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             measured,
             ..
         } => {
-            let why = match charged.excluded == measured.excluded {
-                true => "its traffic was stored or assigned after that invoice was issued",
-                false => "attack traffic of its period was left out after that invoice was issued",
+            let stored = |measured: &Measured| {
+                (
+                    measured.bytes_in.saturating_add(measured.excluded_bytes_in),
+                    measured.bytes_out.saturating_add(measured.excluded_bytes_out),
+                )
+            };
+            let why = match (
+                charged.excluded == measured.excluded,
+                stored(charged) == stored(measured),
+            ) {
+                (true, _) => "its traffic was stored, corrected or assigned after its month was charged",
+                (false, true) => "which attack traffic of its month is left out was changed after it was charged",
+                (false, false) => {
+                    "its traffic was stored, corrected or assigned, and attack traffic was left out or counted again, after its \
+                     month was charged"
+                }
             };
             let mut steps = vec![Step {
                 href: link(corrects_invoice),
@@ -163,7 +178,11 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             }];
             steps.extend(usage::adjustment(
                 charge,
-                (charged, *charged_minor),
+                (
+                    charged,
+                    *charged_minor,
+                    charged_on.as_deref().unwrap_or(corrects_number),
+                ),
                 (measured, *due_minor),
                 *given_elsewhere_minor,
                 line,
@@ -373,7 +392,7 @@ fn unused(
     charged: &BaseCharge,
     discount_minor: i64,
     unused_days: i64,
-    given_before_minor: i64,
+    (given_before_minor, free_by): (i64, Option<&str>),
     line: &InvoiceLine,
 ) -> Vec<Step> {
     let currency = line.priced.currency;
@@ -416,11 +435,17 @@ fn unused(
         share.to_string(),
         rounded(&formula, exact, share),
     ));
-    steps.push(step(
-        "Credited before",
-        money(given_before_minor, line),
-        "nothing is credited twice",
-    ));
+    match free_by {
+        Some(code) => {
+            let note = format!("the coupon {code} had taken it off: nothing was paid for these days");
+            steps.push(step("Free", money(given_before_minor, line), note));
+        }
+        None => steps.push(step(
+            "Credited before",
+            money(given_before_minor, line),
+            "nothing is credited twice",
+        )),
+    }
     steps.push(step("Credited", line.priced.to_string(), "what was left of that line"));
     steps
 }

@@ -159,6 +159,7 @@ fn what_was_given_back_before_is_told() {
             discount_minor: 0,
             unused_days: 21,
             given_before_minor: 10_000,
+            free_by: None,
         },
     };
     let steps = said(&of_line(&line, "/invoices"));
