@@ -184,7 +184,7 @@ impl Model {
         }
     }
 
-    /// What the books say now. Of a charge of which no net is left no tax is left.
+    /// What the books say now. Of charges of which nothing is left no tax is left.
     pub(crate) fn books(&self) -> Books {
         self.assert_no_tax_stays_alone();
         let balances = self.accounts.iter().filter(|(_, cents)| **cents != 0);
