@@ -200,3 +200,18 @@ fn kinds_have_one_spelling() {
     }
     assert!("bonus".parse::<LineKind>().is_err());
 }
+
+#[test]
+fn what_older_versions_kept_of_a_coupon_is_read_as_it_was() {
+    let kept = r#"{"kind":"discount","code":"HALF","off_minor":102000,"percent":"50","amount_minor":null,"amount_months":1,"covered":{"until":"2026-04-01","months":1,"days":16,"month_days":31,"price_minor":10000,"price_months":1}}"#;
+    let read: Evidence = serde_json::from_str(kept).unwrap();
+    let Evidence::Discount {
+        covered: Some(covered), ..
+    } = &read
+    else {
+        panic!("{read:?}");
+    };
+    let months = exact_months(&covered.time).unwrap().to_decimal(6).unwrap();
+    assert_eq!(months.to_string(), "1.516129");
+    assert_eq!(serde_json::to_string(&read).unwrap(), kept);
+}
