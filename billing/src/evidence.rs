@@ -51,6 +51,9 @@ pub enum Evidence {
         /// What of these days had been given back before, so that it is not given back again (B6).
         #[serde(default)]
         given_before_minor: i64,
+        /// The code of the coupon that had taken off all that these days cost, so that nothing is left to give back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        free_by: Option<String>,
     },
     /// The discount of days that were charged in advance and are not used: it is not had for them.
     DiscountUnused {
@@ -63,6 +66,9 @@ pub enum Evidence {
         /// Days that it covered, and those of them that are not used.
         covered_days: i64,
         unused_days: i64,
+        /// The same in months, where the coupon covered a part of the period: then the share is that of months.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        months: Option<UnusedMonths>,
     },
     /// Usage at the terms that held.
     Usage {
@@ -73,14 +79,18 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         is_pooled: Option<bool>,
     },
-    /// Late data changed the usage of a period that was charged already (B3).
+    /// The usage of a period that was charged already has changed: late data, flows that were put right, attack traffic that is
+    /// left out or counted again (B3).
     Adjustment {
         corrects_invoice: InvoiceId,
         corrects_number: String,
         corrects_line: InvoiceLineId,
-        /// The usage as it was charged on that line.
+        /// The usage as it was charged at first.
         charged: Measured,
-        /// Charged for that period so far, by that line and earlier adjustments.
+        /// The number of the document that charged it, where that is another than the one that is corrected.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        charged_on: Option<String>,
+        /// Charged for that period so far, by the first line and earlier adjustments.
         charged_minor: i64,
         /// What the period costs by the usage known now.
         due_minor: i64,
@@ -103,18 +113,42 @@ pub enum Evidence {
     },
 }
 
-/// What a coupon covers of a charged period: whole months from its start, then days of the next.
+/// What a coupon covers of a charged period that it does not cover as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Covered {
     /// The first local day that is not covered, as YYYY-MM-DD.
     pub until: String,
+    #[serde(flatten)]
+    pub time: MonthCount,
+    /// What a percentage is taken off: a unit for so many months costs so much.
+    pub price_minor: i64,
+    pub price_months: i64,
+}
+
+/// A time in months of the period that is charged: days of the first month where it is in part, whole months, days of the last.
+/// Lines of older versions counted from the first day of the terms, so they have no first part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MonthCount {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<PartOfMonth>,
     pub months: i64,
     pub days: i64,
     /// Of the month that the days are of.
     pub month_days: i64,
-    /// What a percentage is taken off: a unit for so many months costs so much.
-    pub price_minor: i64,
-    pub price_months: i64,
+}
+
+/// Days out of a month's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartOfMonth {
+    pub days: i64,
+    pub month_days: i64,
+}
+
+/// The time that a discount covered, and what of it is not used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnusedMonths {
+    pub covered: MonthCount,
+    pub unused: MonthCount,
 }
 
 /// The price of a cycle, for its days.

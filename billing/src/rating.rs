@@ -2,7 +2,9 @@
 //!
 //! * Base: the price of the cycle, for its calendar days out of the nominal period's, less what a coupon takes off.
 //! * Discount: a coupon's share of the base price, for the time that the coupon lasts. Of a cycle that it covers in part it
-//!   takes its percentage off so many months at the plan's price for a month, never more than off the whole cycle.
+//!   takes its percentage off so many months at the plan's price for a month, never more than off the whole cycle. Months
+//!   are those of the period that is charged, from its anchor on, whatever day its terms began ([`MonthCount`]): what a
+//!   change gives back of a discount and what it takes off anew are of the same months.
 //! * Unused: days charged in advance that the subscription will not have in these terms, given back; the discount of those
 //!   days is a line of its own.
 //! * Transfer: billed bytes over the included bytes, at the price of a quota unit, to the byte. In a month that is shorter
@@ -25,14 +27,18 @@ use schemas::money::{Currency, Money};
 use schemas::period::Period;
 
 use crate::BillingError;
-use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms};
-use crate::evidence::{BaseCharge, Covered, Evidence, Held, Measured, UsageCharge};
+use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms, grouped};
+use crate::evidence::{
+    BaseCharge, Covered, Evidence, Held, Measured, MonthCount, PartOfMonth, UnusedMonths, UsageCharge,
+};
 use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
 /// Decimal places of a quantity on a line.
 pub const QUANTITY_PLACES: u32 = 6;
+/// Decimal places of a number in the description of a line, at most.
+const SHOWN_PLACES: u32 = 3;
 /// Bits per second in an Mbit/s.
 pub const BPS_PER_MBPS: u64 = 1_000_000;
 
@@ -211,7 +217,7 @@ fn discount_line(
     }
     // Of a longer cycle it may cover a part.
     let covered = match until.filter(|until| *until < charged.period.end_date) {
-        Some(until) => Some(covered(phase, charged.period.start_date, until)?),
+        Some(until) => Some(covered(contract, phase, charged, until)?),
         None => None,
     };
     let (off, percent, amount_minor, words) = match coupon.discount {
@@ -221,7 +227,7 @@ fn discount_line(
                     let worth = Ratio::money(Money::new(covered.price_minor, currency))?
                         .over(covered.price_months.into())?
                         .times(Ratio::integer(phase.quantity.into()))?
-                        .times(covered_months(covered)?)?;
+                        .times(exact_months(&covered.time)?)?;
                     worth.min(Ratio::money(base.priced)?)?
                 }
                 // Of what the days cost exactly: the line's own amount is rounded.
@@ -240,7 +246,7 @@ fn discount_line(
         }
         Discount::Amount(amount) => {
             let months = match &covered {
-                Some(covered) => covered_months(covered)?,
+                Some(covered) => exact_months(&covered.time)?,
                 None => {
                     let Proration { days, nominal_days } = charged.proration();
                     let share = Ratio::integer(days.into()).over(nominal_days.into())?;
@@ -282,39 +288,63 @@ fn discount_line(
     }))
 }
 
-/// What a coupon that is over on `until` covers from `start` on. A month of it is a month at the plan's price for one, where
-/// the plan has that, else a month's share of the cycle: three months are worth the same whatever the cycle.
-fn covered(phase: &Phase, start: Date, until: Date) -> Result<Covered, BillingError> {
-    let edge = |error: jiff::Error| BillingError::Period(error.into());
-    let mut months: i64 = 0;
-    let mut at = start;
-    let mut next = start.checked_add(1.month()).map_err(edge)?;
-    while next <= until {
-        months += 1;
-        at = next;
-        next = start.checked_add((months + 1).months()).map_err(edge)?;
-    }
+/// What a coupon that is over on `until` covers of a charged period. A month of it is a month at the plan's price for one,
+/// where the plan has that, else a month's share of the cycle: three months are worth the same whatever the cycle.
+fn covered(contract: &Contract, phase: &Phase, charged: &ChargedPeriod, until: Date) -> Result<Covered, BillingError> {
     let (price_minor, price_months) = match &phase.month {
         Some(month) => (month.base.minor, 1),
         None => (phase.price.base.minor, phase.price.cycle_months),
     };
     Ok(Covered {
         until: until.to_string(),
-        months,
-        days: days_between(at, until),
-        month_days: days_between(at, next),
+        time: months_within(contract, phase, &charged.nominal, (charged.period.start_date, until))?,
         price_minor,
         price_months,
     })
 }
 
-/// Months that are covered, exact.
+/// The local days `[from, until)` of a nominal period, counted in that period's own months.
+fn months_within(
+    contract: &Contract,
+    phase: &Phase,
+    nominal: &Period,
+    (from, until): (Date, Date),
+) -> Result<MonthCount, BillingError> {
+    let zone = &contract.subscription.time_zone;
+    let mut parts = Vec::new();
+    let mut month_start = nominal.start_date;
+    while month_start < until {
+        let month = Period::starting(month_start, phase.anchor, 1, zone)?;
+        if let Some(part) = month.within(from, Some(until), zone)? {
+            parts.push(PartOfMonth {
+                days: part.days(),
+                month_days: month.days(),
+            });
+        }
+        month_start = month.end_date;
+    }
+    let is_whole = |part: &PartOfMonth| part.days == part.month_days;
+    let whole = parts.iter().filter(|part| is_whole(part)).count();
+    // Only the first and the last month can be in part.
+    let last = parts.pop().ok_or_else(|| out_of_range("time of a coupon"))?;
+    Ok(MonthCount {
+        first: parts.first().copied().filter(|first| !is_whole(first)),
+        months: i64::try_from(whole).map_err(|_| out_of_range("months of a coupon"))?,
+        days: if is_whole(&last) { 0 } else { last.days },
+        month_days: last.month_days,
+    })
+}
+
+/// Counted months as an exact number.
 ///
 /// # Errors
 /// When the number does not fit.
-pub fn covered_months(covered: &Covered) -> Result<Ratio, BillingError> {
-    let days = Ratio::integer(covered.days.into()).over(covered.month_days.into())?;
-    Ok(Ratio::integer(covered.months.into()).plus(days)?)
+pub fn exact_months(time: &MonthCount) -> Result<Ratio, BillingError> {
+    let mut months = Ratio::integer(time.months.into());
+    if let Some(first) = time.first {
+        months = months.plus(Ratio::integer(first.days.into()).over(first.month_days.into())?)?;
+    }
+    Ok(months.plus(Ratio::integer(time.days.into()).over(time.month_days.into())?)?)
 }
 
 fn days_between(from: Date, to: Date) -> i64 {
@@ -346,8 +376,8 @@ pub struct ChargedDiscount {
 }
 
 /// The lines that give unused days back: of what was charged for the period the share of its days that are left, and of the
-/// discount, which is not had for them, the share of the days that it covered; together no more than what was not given back
-/// yet of that line.
+/// discount, which is not had for them, the share of the time that it covered; together no more than what was not given back
+/// yet of that line. `unused` has these days, the last of the period.
 ///
 /// # Errors
 /// When an amount does not fit.
@@ -355,32 +385,35 @@ pub fn unused_lines(
     contract: &Contract,
     phase: &Phase,
     before: &ChargedBase,
-    unused: &Period,
+    unused: &ChargedPeriod,
 ) -> Result<Vec<DraftLine>, BillingError> {
     let currency = phase.price.currency();
-    let unused_days = unused.days();
+    let unused_days = unused.period.days();
     let share = base_amount(&before.charge, currency)?
         .times(Ratio::integer(unused_days.into()).over(before.charge.days.into())?)?
         .negated()?
         .to_money(currency)?;
-    let discount = discount_unused(contract, before, unused, currency)?;
+    let discount = discount_unused(contract, phase, before, unused)?;
     let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
     let net_minor = share.minor + discount_minor;
+    // What a coupon took off for these days by months may be more than they cost by days: then they were free, and nothing
+    // is charged for them now.
+    let free_by = before
+        .discount
+        .as_ref()
+        .filter(|_| discount_minor != 0 && net_minor >= 0);
     let least_minor = before.left_minor.saturating_neg().min(0);
-    let given_minor = if net_minor < least_minor {
-        least_minor
-    } else {
-        net_minor
-    };
+    let given_minor = net_minor.min(0).max(least_minor);
     // Where nothing is left, nothing is said of the discount either.
     let discount = discount.filter(|_| given_minor != 0);
     let discount_minor = discount.as_ref().map_or(0, |line| line.priced.minor);
     let amount = Money::new(given_minor - discount_minor, currency);
     let given_before_minor = amount.minor - share.minor;
-    let already = match (given_before_minor, given_minor) {
-        (0, _) => "",
-        (_, 0) => "; given back before",
-        _ => "; a part of it was given back before",
+    let already = match (given_before_minor, given_minor, free_by) {
+        (0, ..) => String::new(),
+        (_, 0, Some(coupon)) => format!("; free by the coupon {}", coupon.code),
+        (_, 0, None) => "; given back before".to_owned(),
+        _ => "; a part of it was given back before".to_owned(),
     };
     let base = DraftLine {
         subscription: Some(contract.subscription.id),
@@ -396,8 +429,8 @@ pub fn unused_lines(
         priced: amount,
         amount,
         tax_group: 0,
-        period_start_ms: unused.start_ms,
-        period_end_ms: unused.end_ms,
+        period_start_ms: unused.period.start_ms,
+        period_end_ms: unused.period.end_ms,
         evidence: Evidence::Unused {
             corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
@@ -406,6 +439,7 @@ pub fn unused_lines(
             discount_minor: 0,
             unused_days,
             given_before_minor,
+            free_by: free_by.map(|coupon| coupon.code.clone()),
         },
     };
     Ok(std::iter::once(base).chain(discount).collect())
@@ -413,22 +447,37 @@ pub fn unused_lines(
 
 fn discount_unused(
     contract: &Contract,
+    phase: &Phase,
     before: &ChargedBase,
-    unused: &Period,
-    currency: Currency,
+    unused: &ChargedPeriod,
 ) -> Result<Option<DraftLine>, BillingError> {
     let Some(discount) = &before.discount else {
         return Ok(None);
     };
-    let until = discount.until.unwrap_or(unused.end_date).min(unused.end_date);
-    let after_days = days_between(until, unused.end_date);
-    let covered_days = before.charge.days - after_days;
-    let unused_days = days_between(unused.start_date, until).max(0);
+    let currency = phase.price.currency();
+    let Period {
+        start_date, end_date, ..
+    } = unused.period;
+    let until = discount.until.map_or(end_date, |until| until.min(end_date));
+    let covered_days = before.charge.days - days_between(until, end_date);
+    let unused_days = days_between(start_date, until).max(0);
     if covered_days <= 0 || unused_days == 0 {
         return Ok(None);
     }
+    // What a coupon takes off a part of a period it takes off by months, so they are what is given back.
+    let months = if until < end_date {
+        let charged_from = end_date
+            .checked_sub(before.charge.days.days())
+            .map_err(|error| BillingError::Period(error.into()))?;
+        Some(UnusedMonths {
+            covered: months_within(contract, phase, &unused.nominal, (charged_from, until))?,
+            unused: months_within(contract, phase, &unused.nominal, (start_date, until))?,
+        })
+    } else {
+        None
+    };
     let amount = Ratio::money(Money::new(discount.minor, currency))?
-        .times(Ratio::integer(unused_days.into()).over(covered_days.into())?)?
+        .times(unused_share(unused_days, covered_days, months.as_ref())?)?
         .negated()?
         .to_money(currency)?;
     if amount.minor == 0 {
@@ -448,8 +497,8 @@ fn discount_unused(
         priced: amount,
         amount,
         tax_group: 0,
-        period_start_ms: unused.start_ms,
-        period_end_ms: unused.end_ms,
+        period_start_ms: unused.period.start_ms,
+        period_end_ms: unused.period.end_ms,
         evidence: Evidence::DiscountUnused {
             corrects_invoice: before.invoice,
             corrects_number: before.number.clone(),
@@ -458,8 +507,20 @@ fn discount_unused(
             discount_minor: discount.minor,
             covered_days,
             unused_days,
+            months,
         },
     }))
+}
+
+/// The share of a discount that is not had: of the months that it covered, where it was taken off by months, else of its days.
+///
+/// # Errors
+/// When a number does not fit.
+pub fn unused_share(unused_days: i64, covered_days: i64, months: Option<&UnusedMonths>) -> Result<Ratio, BillingError> {
+    Ok(match months {
+        Some(months) => exact_months(&months.unused)?.divided_by(exact_months(&months.covered)?)?,
+        None => Ratio::integer(unused_days.into()).over(covered_days.into())?,
+    })
 }
 
 /// How a phase charges usage in a month; `None` for flat plans.
@@ -629,7 +690,17 @@ pub fn usage_line(
     }))
 }
 
-/// `transfer 1234.5 GiB in + out, 1000 GiB included; 12 of 8640 windows not measured (2 gaps)`.
+/// An amount in units, as people read it: `2,813.43`.
+fn shown(amount: u64, unit: u64) -> Result<String, BillingError> {
+    let units = Ratio::integer(amount.into()).over(unit.into())?;
+    let units = units.to_decimal(SHOWN_PLACES)?.to_string();
+    Ok(match units.split_once('.') {
+        Some((whole, fraction)) => format!("{}.{fraction}", grouped(whole)),
+        None => grouped(&units),
+    })
+}
+
+/// `transfer 1,234.5 GiB (in + out), 1,000 GiB included; 12 of 8,640 windows not measured (2 gaps)`.
 ///
 /// # Errors
 /// When a number does not fit.
@@ -640,11 +711,6 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         UsageMode::Out => "out",
         UsageMode::Max => "larger of in and out",
     };
-    let of = |amount: u64, unit: u64| -> Result<Decimal, BillingError> {
-        Ok(Ratio::integer(amount.into())
-            .over(unit.into())?
-            .to_decimal(QUANTITY_PLACES)?)
-    };
     let mut text = match charge {
         UsageCharge::Transfer {
             unit,
@@ -654,13 +720,13 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
         } => {
             let mut text = format!(
                 "transfer {} {unit} ({directions}), {} {unit} included",
-                of(measured.billed_bytes, unit.bytes())?,
-                of(*included_bytes, unit.bytes())?,
+                shown(measured.billed_bytes, unit.bytes())?,
+                shown(*included_bytes, unit.bytes())?,
             );
             if *from_pool_bytes > 0 {
                 text.push_str(&format!(
                     ", {} {unit} from other services",
-                    of(*from_pool_bytes, unit.bytes())?
+                    shown(*from_pool_bytes, unit.bytes())?
                 ));
             }
             text
@@ -673,16 +739,16 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             held,
             ..
         } => {
-            let committed = of(*commit_bps, BPS_PER_MBPS)?;
+            let committed = shown(*commit_bps, BPS_PER_MBPS)?;
             let mut text = match measured.percentile_95_bps {
                 Some(bps) => format!(
                     "95th percentile {} Mbit/s ({directions}), {committed} Mbit/s committed",
-                    of(bps, BPS_PER_MBPS)?
+                    shown(bps, BPS_PER_MBPS)?
                 ),
                 None => format!("95th percentile not measured, {committed} Mbit/s committed"),
             };
             if *from_pool_bps > 0 {
-                let pooled = of(*from_pool_bps, BPS_PER_MBPS)?;
+                let pooled = shown(*from_pool_bps, BPS_PER_MBPS)?;
                 text.push_str(&format!(", {pooled} Mbit/s from other services"));
             }
             if let Some(held) = held {
@@ -696,11 +762,15 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
     if measured.windows_excluded > 0 {
         let bytes = measured.excluded_bytes_in.saturating_add(measured.excluded_bytes_out);
         let windows = measured.windows_excluded;
-        let unit = QuotaUnit::Gib;
+        let unit = match charge {
+            UsageCharge::Transfer { unit, .. } => *unit,
+            UsageCharge::Percentile { .. } => QuotaUnit::Gib,
+        };
         text.push_str(&format!(
-            "; {windows} {} of attack traffic not counted ({} {unit})",
+            "; {} {} of attack traffic not counted ({} {unit})",
+            grouped(&windows.to_string()),
             if windows == 1 { "window" } else { "windows" },
-            of(bytes, unit.bytes())?
+            shown(bytes, unit.bytes())?
         ));
     }
     let counted = measured.windows_measured.saturating_add(measured.windows_excluded);
@@ -711,8 +781,9 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
             gaps => format!("{gaps} gaps"),
         };
         text.push_str(&format!(
-            "; {missing} of {} windows not measured ({gaps})",
-            measured.windows_expected
+            "; {} of {} windows not measured ({gaps})",
+            grouped(&missing.to_string()),
+            grouped(&measured.windows_expected.to_string())
         ));
     }
     Ok(text)

@@ -472,7 +472,9 @@ fn draft_record(draft: &Draft) -> Record {
         .unsettled
         .as_ref()
         .map(|unsettled| what_to_do(draft.customer, unsettled));
+    let whole = (draft.period_start_ms, draft.period_end_ms);
     let lines = draft.lines.iter().map(|line| Line {
+        period: other_period((line.period_start_ms, line.period_end_ms), whole, &draft.time_zone),
         service: line.service,
         description: &line.description,
         quantity: line.quantity,
@@ -487,6 +489,7 @@ fn draft_record(draft: &Draft) -> Record {
         .field(text("period_end"), last_day(draft.period_end_ms, &draft.time_zone))
         .field(text("time_zone"), draft.time_zone.as_str())
         .field(text("state"), state)
+        .field(text("prices_include_tax"), draft.prices_include_tax)
         .field(money("subtotal"), draft.subtotal)
         .field(money("total"), draft.total)
         .field(text("to_do"), to_do)
@@ -497,7 +500,9 @@ fn draft_record(draft: &Draft) -> Record {
 fn print_invoice(with_lines: &InvoiceWithLines, format: ShowFormat) -> anyhow::Result<()> {
     let invoice = &with_lines.invoice;
     let zone = &invoice.time_zone;
+    let whole = (invoice.period_start_ms, invoice.period_end_ms);
     let lines = with_lines.lines.iter().map(|line| Line {
+        period: other_period((line.period_start_ms, line.period_end_ms), whole, zone),
         service: line.service,
         description: &line.description,
         quantity: line.quantity,
@@ -520,6 +525,7 @@ fn print_invoice(with_lines: &InvoiceWithLines, format: ShowFormat) -> anyhow::R
         .field(text("issued"), date(invoice.finalised_at_ms, zone))
         .field(text("due"), date(invoice.due_at_ms, zone))
         .field(text("status"), invoice.status.name())
+        .field(text("prices_include_tax"), invoice.prices_include_tax)
         .field(money("subtotal"), invoice.subtotal)
         .field(money("tax"), invoice.tax)
         .field(money("total"), invoice.total)
@@ -547,17 +553,33 @@ fn tax_rows(taxes: &[TaxAmount]) -> Listing<4> {
 struct Line<'a> {
     service: Option<ServiceId>,
     description: &'a str,
+    /// Where it is not the document's.
+    period: Option<String>,
     quantity: Decimal,
     unit: &'a str,
     unit_price: Decimal,
     amount: Money,
 }
 
-fn line_rows<'a>(lines: impl Iterator<Item = Line<'a>>) -> Listing<7> {
+/// The days of a line whose period is another than that of its document.
+fn other_period(own: (i64, i64), document: (i64, i64), zone: &str) -> Option<String> {
+    let (start_ms, end_ms) = own;
+    if own == document {
+        return None;
+    }
+    Some(if end_ms <= start_ms {
+        date(start_ms, zone)
+    } else {
+        format!("{} – {}", date(start_ms, zone), last_day(end_ms, zone))
+    })
+}
+
+fn line_rows<'a>(lines: impl Iterator<Item = Line<'a>>) -> Listing<8> {
     let mut listing = Listing::new([
         number("position"),
         text("service"),
         text("description"),
+        text("period"),
         number("quantity"),
         text("unit"),
         number("unit_price"),
@@ -568,6 +590,7 @@ fn line_rows<'a>(lines: impl Iterator<Item = Line<'a>>) -> Listing<7> {
             (index + 1).into(),
             line.service.map(shown).into(),
             line.description.into(),
+            line.period.map(shown).into(),
             line.quantity.into(),
             line.unit.into(),
             line.unit_price.into(),

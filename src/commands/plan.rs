@@ -139,7 +139,7 @@ struct Add {
     /// How usage is charged
     #[arg(long, value_enum, default_value = "transfer")]
     model: Model,
-    /// Included transfer per cycle, in units (transfer) [default: 0]
+    /// Included transfer per month, whatever the cycle, in units (transfer) [default: 0]
     #[arg(long)]
     included: Option<i64>,
     /// GB = 1000³ bytes, GiB = 1024³ bytes (transfer) [default: GiB]

@@ -23,6 +23,7 @@ use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
 pub use sold::{AddonSold, Sold, VersionSold, sold};
+pub(crate) use spec::grouped;
 use spec::refuse_transfer_in_words;
 pub use spec::{KNOWN as KNOWN_SPECS, PlanEdit, Spec, checked_specs, edit_change, edit_plan};
 use sqlx::any::AnyRow;

@@ -214,7 +214,7 @@ fn rate(mbps: &str) -> String {
 }
 
 /// Whole numbers with commas: `2,000`.
-fn grouped(number: &str) -> String {
+pub(crate) fn grouped(number: &str) -> String {
     if number.len() <= 3 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return number.to_owned();
     }

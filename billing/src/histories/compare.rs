@@ -37,6 +37,35 @@ pub(super) async fn assert_right(world: &World) {
         }
         last = Some((phase, kind, end_ms));
     }
+    assert_nothing_stays(world).await;
+}
+
+/// When nothing is left of what was charged once, with everything that corrected it since or charged more for it, nothing is
+/// left of its net and of its tax either. Credits among the charges are left out: with them less than nothing can be left.
+async fn assert_nothing_stays(world: &World) {
+    let rows = sqlx::query(
+        "WITH RECURSIVE tree (root_id, root_group, invoice_id, tax_group) AS ( \
+           SELECT DISTINCT t.invoice_id, t.tax_group, t.invoice_id, t.tax_group FROM invoice_taxes t \
+             WHERE t.corrects_invoice_id IS NULL AND NOT EXISTS (SELECT 1 FROM invoice_lines l \
+               WHERE l.invoice_id = t.invoice_id AND l.tax_group = t.tax_group AND l.priced_minor < 0 AND l.kind <> 'discount') \
+           UNION SELECT r.root_id, r.root_group, t.invoice_id, t.tax_group FROM tree r \
+             JOIN invoice_taxes t ON t.corrects_invoice_id = r.invoice_id AND t.corrects_group = r.tax_group) \
+         SELECT number, root_group, CAST(net AS BIGINT), CAST(tax AS BIGINT) FROM ( \
+           SELECT i.number AS number, r.root_group AS root_group, \
+             sum((SELECT coalesce(sum(l.priced_minor), 0) FROM invoice_lines l \
+               WHERE l.invoice_id = r.invoice_id AND l.tax_group = r.tax_group)) AS priced, \
+             sum((SELECT coalesce(sum(l.amount_minor), 0) FROM invoice_lines l \
+               WHERE l.invoice_id = r.invoice_id AND l.tax_group = r.tax_group)) AS net, \
+             sum((SELECT coalesce(sum(t.tax_minor), 0) FROM invoice_taxes t \
+               WHERE t.invoice_id = r.invoice_id AND t.tax_group = r.tax_group)) AS tax \
+           FROM tree r JOIN invoices i ON i.id = r.root_id GROUP BY r.root_id, i.number, r.root_group) AS left_of \
+         WHERE priced = 0 AND (net <> 0 OR tax <> 0)",
+    );
+    for row in rows.fetch_all(world.database.pool()).await.unwrap() {
+        let (number, group): (String, i64) = (row.get(0), row.get(1));
+        let (net, tax): (i64, i64) = (row.get(2), row.get(3));
+        panic!("nothing is left of group {group} of {number}, but net {net} and tax {tax}");
+    }
 }
 
 /// What the product's books say. Lines of documents that are known already never change, and are not read again.

@@ -500,7 +500,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
                         left_minor: left.minor(before.line),
                         ..before.clone()
                     };
-                    let unused = rating::unused_lines(contract, phase, &before, &due.charged.period)?;
+                    let unused = rating::unused_lines(contract, phase, &before, &due.charged)?;
                     left.take(before.line, unused.iter().map(|line| -line.priced.minor).sum());
                     lines.extend(unused);
                 }
@@ -596,7 +596,7 @@ impl Together {
         let mut place: HashMap<usize, (usize, usize)> = HashMap::new();
         for (number, sheet) in sheets.iter_mut().enumerate() {
             let totals = taxation(account, facts, taxes).totals(sheet, &mut lines, account.customer.currency)?;
-            taxes.note(&totals.taxes)?;
+            taxes.note(sheet, &totals.taxes)?;
             let of_sheet = sheet.lines.iter().map(|&at| lines[at].clone()).collect();
             for (position, &at) in sheet.lines.iter().enumerate() {
                 place.insert(at, (number, position));
@@ -695,21 +695,27 @@ fn correction(
     }
     let described = rating::describe(&charge, &measured)?;
     let uses_the_same = charge.used(&measured) == charge.used(&before.last_measured);
-    let cause = if uses_the_same && from_pool != before.last_from_pool {
-        "a change of what other services leave"
-    } else if before.is_corrected {
-        "a correction of its flows"
+    let causes = if uses_the_same && from_pool != before.last_from_pool {
+        "a change of what other services leave".to_owned()
     } else {
-        "late data"
+        causes(before, &measured)
     };
+    // Later lines may have charged more: which invoice charged the month is said where another one is corrected.
+    let first = before.charges.first().map(|first| first.number.as_str());
     let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
         subscription: Some(contract.subscription.id),
         service: Some(contract.service.id),
         kind: LineKind::Adjustment,
-        description: format!(
-            "{}: correction of {} after {cause}: {described}",
-            contract.service.name, corrects.number,
-        ),
+        description: match first.filter(|first| *first != corrects.number) {
+            Some(first) => format!(
+                "{}: correction of {}, which charged more than {first}, after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+            None => format!(
+                "{}: correction of {} after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+        },
         quantity: Decimal::ONE,
         unit: "correction".to_owned(),
         unit_price: amount.to_major(),
@@ -723,6 +729,7 @@ fn correction(
             corrects_number: corrects.number.clone(),
             corrects_line: corrects.line,
             charged: before.measured.clone(),
+            charged_on: first.filter(|first| *first != corrects.number).map(str::to_owned),
             charged_minor: before.charged_so_far.minor,
             due_minor: due.minor,
             given_elsewhere_minor: amount.minor - difference.minor,
@@ -731,6 +738,35 @@ fn correction(
         },
     });
     Ok(lines.collect())
+}
+
+/// Why a charged month costs something else than when it was charged or corrected last: all that is known of it.
+fn causes(before: &ChargedUsage, now: &Measured) -> String {
+    let last = &before.last_measured;
+    // Attack traffic was stored all the same, counted or not.
+    let stored = |measured: &Measured| {
+        let bytes_in = measured.bytes_in.saturating_add(measured.excluded_bytes_in);
+        let bytes_out = measured.bytes_out.saturating_add(measured.excluded_bytes_out);
+        (bytes_in, bytes_out)
+    };
+    let mut causes = Vec::new();
+    if last.excluded != now.excluded {
+        causes.push(if now.windows_excluded < last.windows_excluded {
+            "counting attack traffic again"
+        } else {
+            "leaving attack traffic out"
+        });
+    }
+    if before.is_corrected {
+        causes.push("a correction of its flows");
+    } else if stored(last) != stored(now) || (causes.is_empty() && last != now) {
+        causes.push("late data");
+    }
+    if causes.is_empty() {
+        // It was measured as it is now: a correction was made for it, and its document taken back.
+        causes.push("an earlier correction was taken back");
+    }
+    causes.join(" and ")
 }
 
 fn total_up(

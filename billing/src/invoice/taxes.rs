@@ -6,6 +6,7 @@
 //! | charged in arrears, usage | those of the last moment of its period, not of the day after, on which it is invoiced |
 //! | charged or credited by hand | those of when that was said |
 //! | gives back unused days, corrects usage | those of what it corrects, as they were charged ([`ChargedTax`]) |
+//! | charges more usage of a month that was charged | the same; it is a charge of its own, and gives back its own tax |
 //!
 //! Lines that bear the same taxes are a group; each group's taxes are computed once, on the sum of its lines (B2). Groups
 //! share a document unless no document can say them together ([`Sheet`]): what is out of scope stands alone (EN 16931,
@@ -14,11 +15,12 @@
 //! given up, not what is charged beside it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::inventory::{Customer, EntityProfile};
 use schemas::money::{Currency, Money};
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::Buyer;
@@ -33,7 +35,16 @@ use crate::{BillingError, bulk};
 pub(super) struct Charged {
     lines: HashMap<InvoiceLineId, TaxGroup>,
     groups: HashMap<TaxGroup, ChargedTax>,
+    /// What a group that corrects corrects.
+    corrected: HashMap<TaxGroup, Corrected>,
     invoices: HashMap<InvoiceId, ChargedInvoice>,
+}
+
+/// What a group corrects, and whether it charges more for it, which is a charge beside it, or gives back of it.
+#[derive(Clone, Copy, Debug)]
+struct Corrected {
+    group: TaxGroup,
+    charges_more: bool,
 }
 
 #[derive(Debug)]
@@ -113,44 +124,58 @@ impl Charged {
             }
         }
 
-        // A document that is void corrects nothing: what took it back took its corrections back too.
-        let sql = format!(
-            "SELECT {TAX_COLUMNS} FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id \
-             WHERE t.corrects_invoice_id IN ({{values}}) AND i.status <> 'void' ORDER BY i.id, t.position"
-        );
-        let rows =
-            bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
-        // Who takes a correction back charges again what that gave back.
-        let sql = format!(
-            "SELECT {TAX_COLUMNS}, d.corrects_invoice_id AS root_id, d.corrects_group AS root_group FROM invoice_taxes t \
-             JOIN invoices i ON i.id = t.invoice_id JOIN (SELECT DISTINCT x.invoice_id, x.tax_group, x.corrects_invoice_id, \
-             x.corrects_group FROM invoice_taxes x JOIN invoices c ON c.id = x.invoice_id \
-             WHERE x.corrects_invoice_id IN ({{values}}) AND c.status <> 'void') AS d \
-             ON d.invoice_id = t.corrects_invoice_id AND d.tax_group = t.corrects_group ORDER BY i.id, t.position"
-        );
-        let taken_back =
-            bulk::rows_of_values(&mut *connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?;
-        let mut corrections: BTreeMap<(TaxGroup, InvoiceId, i64), Vec<TaxAmount>> = BTreeMap::new();
-        for row in &rows {
-            let amount = read_tax(row)?;
-            if let Some(corrected) = amount.corrects {
-                let key = (corrected, InvoiceId(row.try_get("invoice_id")?), amount.group);
-                corrections.entry(key).or_default().push(amount);
+        let mut corrections: BTreeMap<TaxGroup, (Corrected, Vec<TaxAmount>)> = BTreeMap::new();
+        let mut asked: BTreeSet<InvoiceId> = invoices.iter().copied().collect();
+        let mut next: Vec<InvoiceId> = invoices.to_vec();
+        // Who takes a correction back charges again what that gave back, so corrections of corrections are looked for until
+        // there are none.
+        while !next.is_empty() {
+            let mut correcting = BTreeSet::new();
+            for row in &corrections_of(&mut *connection, &next).await? {
+                let amount = read_tax(row)?;
+                let Some(group) = amount.corrects else { continue };
+                let own = TaxGroup {
+                    invoice: InvoiceId(row.try_get("invoice_id")?),
+                    group: amount.group,
+                };
+                let corrected = Corrected {
+                    group,
+                    charges_more: row.try_get::<i64, _>("lines_more")? > 0 && row.try_get::<i64, _>("given_back")? == 0,
+                };
+                let (_, amounts) = corrections.entry(own).or_insert_with(|| (corrected, Vec::new()));
+                amounts.push(amount);
+                correcting.insert(own.invoice);
             }
+            next = correcting
+                .into_iter()
+                .filter(|invoice| asked.insert(*invoice))
+                .collect();
         }
-        for row in &taken_back {
-            let amount = read_tax(row)?;
-            let root = TaxGroup {
-                invoice: InvoiceId(row.try_get("root_id")?),
-                group: row.try_get("root_group")?,
-            };
-            let key = (root, InvoiceId(row.try_get("invoice_id")?), amount.group);
-            corrections.entry(key).or_default().push(amount);
+        for (&own, (corrected, _)) in &corrections {
+            self.corrected.insert(own, *corrected);
         }
-        for ((corrected, _, _), amounts) in corrections {
-            if let Some(charged) = self.groups.get_mut(&corrected) {
-                charged.add(&amounts)?;
+        for (corrected, amounts) in corrections.into_values() {
+            self.correct(corrected, &amounts)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a correction, for what it corrects and for what that corrects in turn: behind a charge that stands beside
+    /// another, for the one as its own, for the other as beside it.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    fn correct(&mut self, corrected: Corrected, amounts: &[TaxAmount]) -> Result<(), BillingError> {
+        let mut next = Some(corrected);
+        let mut is_beside = false;
+        while let Some(Corrected { group, charges_more }) = next {
+            is_beside |= charges_more;
+            match self.groups.get_mut(&group) {
+                Some(charged) if is_beside => charged.add_beside(amounts)?,
+                Some(charged) => charged.add(amounts)?,
+                None => {}
             }
+            next = self.corrected.get(&group).copied();
         }
         Ok(())
     }
@@ -159,17 +184,20 @@ impl Charged {
     ///
     /// # Errors
     /// When a sum does not fit.
-    pub(super) fn note(&mut self, taxes: &[TaxAmount]) -> Result<(), BillingError> {
-        let mut by_group: BTreeMap<TaxGroup, Vec<TaxAmount>> = BTreeMap::new();
-        for amount in taxes {
-            if let Some(corrected) = amount.corrects {
-                by_group.entry(corrected).or_default().push(amount.clone());
-            }
-        }
-        for (corrected, amounts) in by_group {
-            if let Some(charged) = self.groups.get_mut(&corrected) {
-                charged.add(&amounts)?;
-            }
+    pub(super) fn note(&mut self, sheet: &Sheet, taxes: &[TaxAmount]) -> Result<(), BillingError> {
+        for (number, group) in (0i64..).zip(&sheet.groups) {
+            let (corrected, charges_more) = match group.basis {
+                Basis::Rules(_) => continue,
+                Basis::Charged(corrected) => (corrected, false),
+                Basis::More(corrected) => (corrected, true),
+            };
+            let amounts = taxes.iter().filter(|amount| amount.group == number);
+            let amounts: Vec<TaxAmount> = amounts.cloned().collect();
+            let corrected = Corrected {
+                group: corrected,
+                charges_more,
+            };
+            self.correct(corrected, &amounts)?;
         }
         Ok(())
     }
@@ -188,6 +216,24 @@ impl Charged {
         let group = self.lines.get(&line).copied();
         group.ok_or_else(|| BillingError::corrupt("line that is corrected", line.to_string()))
     }
+}
+
+/// The taxes of what corrects some invoices, document by document, with how many lines of the group charge more and how many
+/// parts of lines it gives back. A document that is void corrects nothing: what took it back took its corrections back too.
+async fn corrections_of(connection: &mut AnyConnection, invoices: &[InvoiceId]) -> Result<Vec<AnyRow>, BillingError> {
+    let sql = format!(
+        "SELECT {TAX_COLUMNS}, (SELECT count(*) FROM invoice_lines l WHERE l.invoice_id = t.invoice_id \
+         AND l.tax_group = t.tax_group AND l.kind = 'adjustment' AND l.priced_minor > 0) AS lines_more, \
+         (SELECT count(*) FROM invoice_lines l JOIN given_back b ON b.line_id = l.id WHERE l.invoice_id = t.invoice_id \
+         AND l.tax_group = t.tax_group) AS given_back FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id \
+         WHERE t.corrects_invoice_id IN ({{values}}) AND i.status <> 'void' ORDER BY i.id, t.position"
+    );
+    Ok(bulk::rows_of_values(connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?)
+}
+
+/// Whether a line charges more for what was charged before, which is a charge of its own.
+fn charges_more(line: &DraftLine) -> bool {
+    matches!(line.evidence, Evidence::Adjustment { .. }) && line.priced.minor > 0
 }
 
 /// The line whose taxes a line bears, where it corrects one.
@@ -243,7 +289,10 @@ struct Group {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Basis {
     Rules(Vec<TaxRule>),
+    /// They give back of this group.
     Charged(TaxGroup),
+    /// They charge more for what this group charges.
+    More(TaxGroup),
 }
 
 /// What keeps groups on documents of their own.
@@ -302,7 +351,12 @@ impl Taxation<'_> {
                     // A discount that is not had for unused days goes with them.
                     let gives_back = line.priced.minor < 0 || matches!(line.evidence, Evidence::DiscountUnused { .. });
                     written_off = (invoice.is_written_off && gives_back).then_some(group.invoice);
-                    (Basis::Charged(group), invoice.prices_include_tax, Apart::of(&rules))
+                    let basis = if charges_more(line) {
+                        Basis::More(group)
+                    } else {
+                        Basis::Charged(group)
+                    };
+                    (basis, invoice.prices_include_tax, Apart::of(&rules))
                 }
                 None => {
                     let rules = at.entry(point_ms).or_insert_with(|| self.rules(point_ms));
@@ -358,7 +412,7 @@ impl Taxation<'_> {
         for group in &sheet.groups {
             match group.basis {
                 Basis::Rules(_) => return None,
-                Basis::Charged(charged) => last = last.max(Some(charged.invoice)),
+                Basis::Charged(charged) | Basis::More(charged) => last = last.max(Some(charged.invoice)),
             }
         }
         let invoice = self.charged.invoices.get(&last?)?;
@@ -384,6 +438,13 @@ impl Taxation<'_> {
                     let (charged, _) = self.charged.group(*key)?;
                     (
                         charged.correct(&priced, sheet.prices_include_tax, currency)?,
+                        Some(*key),
+                    )
+                }
+                Basis::More(key) => {
+                    let (charged, _) = self.charged.group(*key)?;
+                    (
+                        charged.charge_more(&priced, sheet.prices_include_tax, currency)?,
                         Some(*key),
                     )
                 }

@@ -4,6 +4,8 @@ use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
+use super::fraction::Fraction;
+
 pub(super) const WINDOW_MS: i64 = 300_000;
 pub(super) const DAY_MS: i64 = 86_400_000;
 
@@ -52,12 +54,14 @@ pub(super) fn month_of(day: Date, anchor: i8) -> Date {
     if this <= day { this } else { anchored(day, -1, anchor) }
 }
 
-/// Months and days from one day to another: whole months from `from` on, then days out of the next month's.
-pub(super) fn months_between(from: Date, to: Date) -> (i64, i64, i64) {
-    let mut months = 0;
-    while from + (months + 1).months() <= to {
-        months += 1;
+/// What some days come to in months: each is its part of the month that it lies in, between two days of the anchor.
+pub(super) fn in_months(from: Date, to: Date, anchor: i8) -> Fraction {
+    let mut months = Fraction::ZERO;
+    let mut day = from;
+    while day < to {
+        let month = month_of(day, anchor);
+        months = months + Fraction::new(1, days(month, anchored(month, 1, anchor)).into());
+        day = later(day, 1);
     }
-    let (begun, next) = (from + months.months(), from + (months + 1).months());
-    (months, days(begun, to), days(begun, next))
+    months
 }

@@ -2,7 +2,7 @@
 
 use super::Model;
 use super::calendar::year_of;
-use super::tax::{Group, Rule, of_charges, of_corrections};
+use super::tax::{Group, Rule, of_additions, of_charges, of_corrections};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -119,8 +119,10 @@ impl Document {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Basis {
     Rules(Vec<Rule>),
-    /// The group of a document that it corrects.
+    /// The group of a document that it gives back of.
     Charged(usize, usize),
+    /// The group of a document that it charges more than.
+    More(usize, usize),
 }
 
 /// What stands on one document.
@@ -149,11 +151,12 @@ impl Model {
                     if document.written_off > 0 && (line.priced < 0 || line.kind == Kind::DiscountBack) {
                         written_off = Some(of.document);
                     }
-                    (
-                        Basis::Charged(of.document, of.group),
-                        document.includes_tax,
-                        is_out(rules),
-                    )
+                    let basis = if line.kind == Kind::Adjustment && line.priced > 0 {
+                        Basis::More(of.document, of.group)
+                    } else {
+                        Basis::Charged(of.document, of.group)
+                    };
+                    (basis, document.includes_tax, is_out(rules))
                 }
                 None => {
                     // Over by then: the taxes of its last moment.
@@ -216,11 +219,19 @@ impl Model {
                     let found = of_corrections(&priced, charged, includes_tax);
                     (charged.rules.clone(), found, Some((*document, *group)))
                 }
+                Basis::More(document, group) => {
+                    let charged = &self.documents[*document].groups[*group];
+                    let found = of_additions(&priced, charged, includes_tax);
+                    (charged.rules.clone(), found, Some((*document, *group)))
+                }
             };
             for (&at, &net) in of_group.iter().zip(&found.nets) {
                 nets[at] = net;
             }
-            groups.push(new_group(rules, found.nets.iter().sum(), found.taxes, corrects));
+            groups.push(Group {
+                is_more: matches!(basis, Basis::More(..)),
+                ..new_group(rules, found.nets.iter().sum(), found.taxes, corrects)
+            });
         }
         let total: i64 = groups
             .iter()
@@ -259,13 +270,19 @@ impl Model {
     ) -> usize {
         for group in &groups {
             // What is corrected stays as much less or more; who takes a correction back undoes that.
-            let mut corrected = group.corrects;
+            let (mut corrected, mut is_more) = (group.corrects, group.is_more);
             while let Some((document, at)) = corrected {
                 let before = &mut self.documents[document].groups[at];
-                before.since_net += group.net;
-                for (since, tax) in before.since_taxes.iter_mut().zip(&group.taxes) {
-                    *since += tax;
+                let (net, taxes) = if is_more {
+                    (&mut before.more_net, &mut before.more_taxes)
+                } else {
+                    (&mut before.since_net, &mut before.since_taxes)
+                };
+                *net += group.net;
+                for (sum, tax) in taxes.iter_mut().zip(&group.taxes) {
+                    *sum += tax;
                 }
+                is_more |= before.is_more;
                 corrected = before.corrects;
             }
         }
@@ -341,6 +358,31 @@ impl Model {
         self.post("tax", -tax);
         for (account, net) in earned {
             self.post(account, -net);
+        }
+    }
+
+    /// Of charges of which nothing is left, no net and no tax is left. Credits among them are left out: with them what is left
+    /// can be less than nothing.
+    pub(super) fn assert_no_tax_stays_alone(&self) {
+        for document in &self.documents {
+            for (at, group) in document.groups.iter().enumerate() {
+                let mut lines = document.lines.iter().map(|&line| &self.lines[line]);
+                let is_credit = |line: &Line| line.group == at && line.priced < 0 && line.kind != Kind::Discount;
+                let gives_back = group.corrects.is_some() && !group.is_more;
+                if gives_back || lines.any(is_credit) {
+                    continue;
+                }
+                let left: Vec<i64> = group
+                    .taxes
+                    .iter()
+                    .zip(&group.since_taxes)
+                    .map(|(tax, since)| tax + since)
+                    .collect();
+                let with_tax: i64 = if document.includes_tax { left.iter().sum() } else { 0 };
+                let is_gone = group.left_net() + with_tax == 0;
+                let is_clean = group.left_net() == 0 && left.iter().all(|&tax| tax == 0);
+                assert!(!is_gone || is_clean, "{}: {group:?}", document.number);
+            }
         }
     }
 
@@ -538,8 +580,11 @@ fn new_group(rules: Vec<Rule>, net: i64, taxes: Vec<i64>, corrects: Option<(usiz
         net,
         since_net: 0,
         since_taxes: vec![0; rules.len()],
+        more_net: 0,
+        more_taxes: vec![0; rules.len()],
         rules,
         taxes,
         corrects,
+        is_more: false,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use super::agreement::{PaidCycle, PaidMonth, Phase, Rating};
-use super::calendar::{DAY_MS, anchored, day_of, days, midnight, month_of, months_between};
+use super::calendar::{DAY_MS, anchored, day_of, days, in_months, midnight, month_of};
 use super::document::{Kind, NewLine};
 use super::fraction::Fraction;
 use super::sharing::share_out;
@@ -396,18 +396,20 @@ impl Model {
                 let share = -(per_day * Fraction::whole(days(from, to))).round();
                 // The discount of these days is not had.
                 let discount_back = paid.discount.map_or(0, |(discount, until)| {
-                    let until = until.unwrap_or(to).min(to);
-                    let covered = days(paid.from, paid.to) - days(until, to);
-                    let unused = days(from, until).max(0);
-                    if covered <= 0 || unused == 0 {
-                        return 0;
-                    }
-                    let back = Fraction::whole(-self.lines[discount].priced);
-                    (back * Fraction::new(unused.into(), covered.into())).round()
+                    let share = match until {
+                        // Nothing of it was for these days.
+                        Some(until) if until <= from => return 0,
+                        // It was taken off by months.
+                        Some(until) if until < to => {
+                            in_months(from, until, phase.anchor) / in_months(paid.from, until, phase.anchor)
+                        }
+                        _ => Fraction::new(days(from, to).into(), days(paid.from, to).into()),
+                    };
+                    (Fraction::whole(-self.lines[discount].priced) * share).round()
                 });
                 // No more than what is left of what was charged.
                 let left = self.lines[paid.line].left;
-                let given = (share + discount_back).max((-left).min(0));
+                let given = (share + discount_back).min(0).max((-left).min(0));
                 let discount_back = if given == 0 { 0 } else { discount_back };
                 let of = Some(paid.line);
                 let mut lines = vec![line(Kind::Unused, given - discount_back, from_ms, to_ms, of)];
@@ -448,10 +450,9 @@ impl Model {
             return 0;
         }
         // In months, where it covers a part of these days.
-        let part = until.filter(|until| *until < to).map(|until| {
-            let (months, days, of_days) = months_between(from, until);
-            Fraction::whole(months) + Fraction::new(days.into(), of_days.into())
-        });
+        let part = until
+            .filter(|until| *until < to)
+            .map(|until| in_months(from, until, phase.anchor));
         let most = Fraction::whole(base);
         let off = match (coupon.off, part) {
             (Off::Percent(percent), None) => exact * Fraction::new(percent.into(), 100_000),

@@ -209,8 +209,9 @@ impl Model {
         }
     }
 
-    /// What the books say now.
+    /// What the books say now. Of charges of which nothing is left no tax is left.
     pub(crate) fn books(&self) -> Books {
+        self.assert_no_tax_stays_alone();
         let balances = self.accounts.iter().filter(|(_, cents)| **cents != 0);
         Books {
             balances: balances.map(|(name, cents)| (name.clone(), *cents)).collect(),

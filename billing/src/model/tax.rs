@@ -24,11 +24,22 @@ pub(super) struct Group {
     pub(super) net: i64,
     /// Of each rule.
     pub(super) taxes: Vec<i64>,
-    /// What corrections have added since.
+    /// What corrections of it have added since.
     pub(super) since_net: i64,
     pub(super) since_taxes: Vec<i64>,
+    /// What was charged more for the same since, as far as it was not given back.
+    pub(super) more_net: i64,
+    pub(super) more_taxes: Vec<i64>,
     /// The group that this one corrects: its document, and its position there.
     pub(super) corrects: Option<(usize, usize)>,
+    /// It charges more than that one, and gives nothing of it back.
+    pub(super) is_more: bool,
+}
+
+impl Group {
+    pub(super) fn left_net(&self) -> i64 {
+        self.net + self.since_net
+    }
 }
 
 /// Net amounts of lines, and what each tax of them is.
@@ -78,17 +89,36 @@ pub(super) fn of_charges(priced: &[i64], rules: &[Rule], includes_tax: bool) -> 
     with_nets(priced, rules, includes_tax, taxes)
 }
 
-/// The taxes of lines that correct a group: what stays bears its proportion of the tax that was charged, what goes beyond what
-/// was charged its rate; theirs is the difference.
+/// The taxes of lines that give back of a group: what stays bears its proportion of the tax that was charged; theirs is the
+/// difference. When nothing stays, no tax does.
 pub(super) fn of_corrections(priced: &[i64], group: &Group, includes_tax: bool) -> Taxes {
-    let (mut charged, mut left) = (group.net, group.net + group.since_net);
+    let taxes = group.taxes.iter().zip(&group.since_taxes);
+    let taxes: Vec<i64> = taxes.map(|(tax, since)| tax + since).collect();
+    differing(priced, group, (group.left_net(), taxes), includes_tax)
+}
+
+/// The taxes of lines that charge more than a group: of all that is charged by then, first and later, its proportion up to what
+/// was charged first and the rate beyond.
+pub(super) fn of_additions(priced: &[i64], group: &Group, includes_tax: bool) -> Taxes {
+    let mut taxes = group.taxes.clone();
+    for more in [&group.since_taxes, &group.more_taxes] {
+        for (tax, more) in taxes.iter_mut().zip(more) {
+            *tax += more;
+        }
+    }
+    let net = group.left_net() + group.more_net;
+    differing(priced, group, (net, taxes), includes_tax)
+}
+
+fn differing(priced: &[i64], group: &Group, (net, before): (i64, Vec<i64>), includes_tax: bool) -> Taxes {
+    let (mut charged, mut left) = (group.net, net);
     if includes_tax {
         charged += group.taxes.iter().sum::<i64>();
-        left += group.taxes.iter().chain(&group.since_taxes).sum::<i64>();
+        left += before.iter().sum::<i64>();
     }
     let stays = left + priced.iter().sum::<i64>();
     let mut taxes = Vec::new();
-    for ((rule, &tax), &since) in group.rules.iter().zip(&group.taxes).zip(&group.since_taxes) {
+    for ((rule, &tax), before) in group.rules.iter().zip(&group.taxes).zip(before) {
         let rated = |of| by_rate(of, rule, &group.rules, includes_tax);
         let tax_that_stays = if charged == 0 || charged.signum() * stays.signum() < 0 {
             rated(stays)
@@ -97,7 +127,7 @@ pub(super) fn of_corrections(priced: &[i64], group: &Group, includes_tax: bool) 
         } else {
             (Fraction::whole(tax) * Fraction::new(stays.into(), charged.into())).round()
         };
-        taxes.push(tax_that_stays - tax - since);
+        taxes.push(tax_that_stays - before);
     }
     with_nets(priced, &group.rules, includes_tax, taxes)
 }

@@ -116,7 +116,7 @@ fn a_description_names_what_was_not_measured() {
     let mut usage = measured(1024 * GIB, None);
     assert_eq!(
         describe(&charge, &usage).unwrap(),
-        "transfer 1024 GiB (in + out), 1000 GiB included"
+        "transfer 1,024 GiB (in + out), 1,000 GiB included"
     );
     usage.windows_measured = 8628;
     usage.gaps.push(MeasuredGap {
@@ -126,7 +126,16 @@ fn a_description_names_what_was_not_measured() {
     });
     assert_eq!(
         describe(&charge, &usage).unwrap(),
-        "transfer 1024 GiB (in + out), 1000 GiB included; 12 of 8640 windows not measured (1 gap)"
+        "transfer 1,024 GiB (in + out), 1,000 GiB included; 12 of 8,640 windows not measured (1 gap)"
+    );
+    // Attack traffic is in the plan's unit, and no number has more than three decimal places.
+    let in_gb = transfer(QuotaUnit::Gb, 5_000_000_000_000, "0.05");
+    let mut attacked = measured(2_813_430_499_999, None);
+    attacked.windows_measured = 7440;
+    (attacked.windows_excluded, attacked.excluded_bytes_in) = (1200, 1_234_567_800_000);
+    assert_eq!(
+        describe(&in_gb, &attacked).unwrap(),
+        "transfer 2,813.43 GB (in + out), 5,000 GB included; 1,200 windows of attack traffic not counted (1,234.568 GB)"
     );
     let charge = UsageCharge::Percentile {
         commit_bps: 20_000_000,
@@ -190,4 +199,19 @@ fn kinds_have_one_spelling() {
         assert_eq!(kind.name().parse::<LineKind>().unwrap(), kind);
     }
     assert!("bonus".parse::<LineKind>().is_err());
+}
+
+#[test]
+fn what_older_versions_kept_of_a_coupon_is_read_as_it_was() {
+    let kept = r#"{"kind":"discount","code":"HALF","off_minor":102000,"percent":"50","amount_minor":null,"amount_months":1,"covered":{"until":"2026-04-01","months":1,"days":16,"month_days":31,"price_minor":10000,"price_months":1}}"#;
+    let read: Evidence = serde_json::from_str(kept).unwrap();
+    let Evidence::Discount {
+        covered: Some(covered), ..
+    } = &read
+    else {
+        panic!("{read:?}");
+    };
+    let months = exact_months(&covered.time).unwrap().to_decimal(6).unwrap();
+    assert_eq!(months.to_string(), "1.516129");
+    assert_eq!(serde_json::to_string(&read).unwrap(), kept);
 }

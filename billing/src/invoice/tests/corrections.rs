@@ -520,3 +520,103 @@ async fn what_happens_while_a_close_measures_is_not_lost_and_not_charged_twice()
     assert_eq!(made.iter().filter(|made| made.total.minor == 400).count(), 1);
     assert_books_are_right(&case.world).await;
 }
+
+/// 100 GB of January at 0.77, of which a credit note gives a part back, then 50 GB that come late; then attack traffic leaves
+/// `left_out` out, a month after the other. Net and tax of each document.
+async fn all_of_it_given_back(inclusive: bool, left_out: &[(&str, &str)]) -> Vec<(i64, i64)> {
+    let world = World::new().await;
+    let customer = world.customer("USD", "UTC", "19").await;
+    if inclusive {
+        sqlx::query("UPDATE customers SET prices_include_tax = 1")
+            .execute(world.database.pool())
+            .await
+            .unwrap();
+    }
+    let deal = Deal {
+        usage_price: "0.77",
+        ..METERED
+    };
+    let service = world.subscribe(customer, deal).await.service.id;
+    world.usage.add(service, "2026-01-10T00:00:00Z", 100 * GB, 0);
+    let january = closed(&world, customer, "2026-02-01T01:00:00Z")
+        .await
+        .invoices
+        .remove(0);
+    let part = Money::new(if inclusive { 1637 } else { 1376 }, january.invoice.currency);
+    let mut transaction = world.database.begin_write().await.unwrap();
+    credit(
+        &mut transaction,
+        january.invoice.id,
+        Credited::Amount(part),
+        "a part",
+        ms("2026-02-02T00:00:00Z"),
+    )
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+    world.usage.add(service, "2026-01-10T00:05:00Z", 50 * GB, 0);
+    closed(&world, customer, "2026-03-01T01:00:00Z").await;
+    for (month, (from, to)) in (4..).zip(left_out) {
+        let span = (ms(from), ms(to));
+        let mut transaction = world.database.begin_write().await.unwrap();
+        exclusion::exclude(&mut transaction, service, span, "ddos", "ops", 0)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        closed(&world, customer, &format!("2026-{month:02}-01T01:00:00Z")).await;
+        assert_books_are_right(&world).await;
+    }
+    let mut all = list_of(world.database.pool(), customer).await.unwrap();
+    all.sort_by_key(|invoice| invoice.id);
+    all.iter()
+        .map(|invoice| (invoice.subtotal.minor, invoice.tax.minor))
+        .collect()
+}
+
+/// What was charged first gives back its tax, what was charged later its own: before, a cent of tax stayed of no net.
+#[tokio::test]
+async fn a_credited_part_and_late_usage_leave_no_cent_when_all_is_given_back() {
+    let all = [("2026-01-10T00:00:00Z", "2026-01-10T01:00:00Z")];
+    assert_eq!(
+        all_of_it_given_back(false, &all).await,
+        [(7700, 1463), (-1376, -261), (3850, 731), (-10_174, -1933)]
+    );
+    assert_eq!(
+        all_of_it_given_back(true, &all).await,
+        [(6471, 1229), (-1376, -261), (3236, 614), (-8331, -1582)]
+    );
+    // The late traffic first, then the rest.
+    let in_turn = [
+        ("2026-01-10T00:05:00Z", "2026-01-10T00:10:00Z"),
+        ("2026-01-10T00:00:00Z", "2026-01-10T00:05:00Z"),
+    ];
+    for inclusive in [false, true] {
+        let made = all_of_it_given_back(inclusive, &in_turn).await;
+        let sum = |amount: fn(&(i64, i64)) -> i64| made.iter().map(amount).sum::<i64>();
+        assert_eq!(made.len(), 5, "{made:?}");
+        assert_eq!((sum(|(net, _)| *net), sum(|(_, tax)| *tax)), (0, 0), "{made:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_correction_names_its_causes_and_which_invoice_charged_what() {
+    let case = Case::new().await;
+    case.uses("2026-01-10T00:00:00Z", 10);
+    case.close("2026-02-01T01:00:00Z").await;
+    case.uses("2026-01-10T00:05:00Z", 5);
+    case.close("2026-03-01T01:00:00Z").await;
+    // All of it left out, and a little of the month that comes late beside it.
+    case.flag("2026-01-10T00:00:00Z", "2026-01-10T01:00:00Z").await;
+    case.uses("2026-01-20T00:00:00Z", 1);
+    let april = closed(&case.world, case.customer, "2026-04-01T01:00:00Z").await;
+    let lines: Vec<(i64, &str)> = april.invoices[0].lines[2..]
+        .iter()
+        .map(|line| (line.amount.minor, line.description.as_str()))
+        .collect();
+    let now = "transfer 1 GB (in + out), 0 GB included; 12 windows of attack traffic not counted (15 GB)";
+    let causes = "leaving attack traffic out and late data";
+    let first = format!("web-1: correction of INV-2026-000001 after {causes}: {now}");
+    let more =
+        format!("web-1: correction of INV-2026-000002, which charged more than INV-2026-000001, after {causes}: {now}");
+    assert_eq!(lines, [(-1000, first.as_str()), (-400, more.as_str())]);
+}

@@ -234,7 +234,7 @@ async fn pooled_services_use_what_others_leave() {
     );
     assert_eq!(
         made.lines[3].description,
-        "web-1: transfer 1500 GiB (in + out), 1000 GiB included, 400 GiB from other services"
+        "web-1: transfer 1,500 GiB (in + out), 1,000 GiB included, 400 GiB from other services"
     );
     let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
     assert!(checks.iter().all(|check| check.equal), "{checks:?}");

@@ -269,7 +269,7 @@ async fn b6_an_amount_is_shared_by_the_charges_of_its_invoice() {
             (-800, "a mistake (web-1: VPS Pro)"),
             (
                 -200,
-                "a mistake (web-1: transfer 1100 GiB (in + out), 1000 GiB included)"
+                "a mistake (web-1: transfer 1,100 GiB (in + out), 1,000 GiB included)"
             ),
         ]
     );

@@ -15,6 +15,7 @@ use crate::testing::{DEAL, Deal, FakeUsage, LATENESS_MS, World, ms, window_count
 mod checked;
 mod clocks;
 mod corrections;
+mod coupons;
 mod credits;
 mod given_back;
 mod many;
@@ -93,7 +94,7 @@ async fn a_period_becomes_an_invoice_with_lines_tax_and_postings() {
     assert_eq!(lines[0].description, "web-1: VPS Pro");
     assert_eq!(
         lines[1].description,
-        "web-1: transfer 1100 GiB (in + out), 1000 GiB included"
+        "web-1: transfer 1,100 GiB (in + out), 1,000 GiB included"
     );
     assert_eq!(
         (lines[1].quantity, lines[1].unit.as_str()),
@@ -286,7 +287,7 @@ async fn percentile_ranks_measured_windows_and_names_the_gap() {
     );
     assert_eq!(
         made.lines[1].description,
-        "web-1: 95th percentile 75 Mbit/s (larger of in and out), 20 Mbit/s committed; 12 of 8064 windows not measured (1 gap)"
+        "web-1: 95th percentile 75 Mbit/s (larger of in and out), 20 Mbit/s committed; 12 of 8,064 windows not measured (1 gap)"
     );
     let Evidence::Usage { measured, .. } = &made.lines[1].evidence else {
         panic!("{:?}", made.lines[1].evidence);
@@ -328,7 +329,7 @@ async fn attack_traffic_is_told_and_not_charged_also_afterwards() {
     assert_eq!(amounts(&february)[1], (LineKind::TransferOverage, 500));
     assert_eq!(
         february.lines[1].description,
-        "web-1: transfer 1100 GiB (in + out), 1000 GiB included; 6 windows of attack traffic not counted (300 GiB)"
+        "web-1: transfer 1,100 GiB (in + out), 1,000 GiB included; 6 windows of attack traffic not counted (300 GiB)"
     );
     let checks = recompute(&world.database, &world.usage, february.invoice.id)
         .await
@@ -342,6 +343,11 @@ async fn attack_traffic_is_told_and_not_charged_also_afterwards() {
         .invoices
         .remove(0);
     assert_eq!(amounts(&march)[2], (LineKind::Adjustment, -500));
+    assert_eq!(
+        march.lines[2].description,
+        "web-1: correction of INV-2026-000001 after leaving attack traffic out: transfer 1,000 GiB (in + out), 1,000 GiB \
+         included; 12 windows of attack traffic not counted (400 GiB)"
+    );
     let checks = recompute(&world.database, &world.usage, march.invoice.id)
         .await
         .unwrap();
@@ -393,7 +399,7 @@ async fn b3_late_data_becomes_one_adjustment_on_the_next_invoice() {
     let adjustment = &march.lines[2];
     assert_eq!(
         adjustment.description,
-        "web-1: correction of INV-2026-000001 after late data: transfer 1140 GiB (in + out), 1000 GiB included"
+        "web-1: correction of INV-2026-000001 after late data: transfer 1,140 GiB (in + out), 1,000 GiB included"
     );
     assert_eq!(adjustment.period_start_ms, ms("2026-02-01T00:00:00Z"));
     let Evidence::Adjustment {

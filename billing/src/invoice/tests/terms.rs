@@ -15,7 +15,7 @@ use crate::subscription::{NewSubscription, State, contract, subscription};
 
 impl Shop {
     /// Another price of a plan.
-    async fn priced(&self, plan: PlanId, cycle_months: i64, base_minor: i64, from: &str) -> Price {
+    pub(super) async fn priced(&self, plan: PlanId, cycle_months: i64, base_minor: i64, from: &str) -> Price {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         let new = NewPrice {
             plan,
@@ -29,7 +29,7 @@ impl Shop {
         price
     }
 
-    async fn coupon(&self, new: NewCoupon<'_>) {
+    pub(super) async fn coupon(&self, new: NewCoupon<'_>) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         catalog::create_coupon(&mut transaction, new, 0).await.unwrap();
         transaction.commit().await.unwrap();
@@ -107,7 +107,7 @@ impl Shop {
     }
 }
 
-fn percent(off: i64) -> Discount {
+pub(super) fn percent(off: i64) -> Discount {
     Discount::Percent(Percent::new(Decimal::from(off)).unwrap())
 }
 
@@ -164,11 +164,14 @@ async fn three_months_of_a_coupon_are_three_months_of_a_cycle_of_two_years() {
             (LineKind::Discount, -15_000)
         ])]
     );
-    // Ended after a month: 699 of 730 days; of the 90 days that the coupon covered 59 are not used.
+    // Ended after a month: 699 of 730 days; of the three months that the coupon covered two are not used: 2/3 × 150.00.
     shop.cancel(id, End::Now, "2026-02-01T00:00:00Z").await.unwrap();
     assert_eq!(
         shop.close("2026-02-01T00:00:00Z").await,
-        [credit_note(&[(LineKind::Unused, -183_847), (LineKind::Discount, 9833)])]
+        [credit_note(&[
+            (LineKind::Unused, -183_847),
+            (LineKind::Discount, 10_000)
+        ])]
     );
 }
 
@@ -185,8 +188,9 @@ async fn coupons_count_time_whatever_the_cycle() {
         ..NewCoupon::new("THREE", percent(50))
     })
     .await;
-    // After a month and a half: of the second month 13 of 28 days are given back, and what is left of three months is one
-    // month and 16 of 31 days.
+    // After a month and a half: of the second month 13 of 28 days are given back. The year begins on 16 February, and so do its
+    // months: until 1 April the coupon covers the one up to 16 March and 16 of the 31 days of the next,
+    // (1 + 16/31) × 100.00 × 50 % = 75.81.
     let id = shop.redeem(&month, "THREE", "2026-01-01T00:00:00Z").await.unwrap();
     shop.close("2026-02-01T00:00:00Z").await;
     shop.change(id, year.id, 1, "2026-02-16T00:00:00Z").await.unwrap();

@@ -99,6 +99,30 @@ fn what_was_given_back_and_is_charged_again_bears_the_same_tax() {
     assert_eq!(left(&of_invoice), (10_030, 10_030 + 1906));
 }
 
+#[test]
+fn of_what_was_charged_later_each_charge_gives_back_its_own_tax() {
+    for (inclusive, first, credited, more) in [
+        (false, (7700, 1463), (-1376, -261), (3850, 731)),
+        (true, (6471, 1229), (-1376, -261), (3236, 614)),
+    ] {
+        let mut of_first = charged(&[7700], &rules_of(&["19"]), inclusive);
+        assert_eq!((of_first.charged_net().minor, of_first.taxes[0].tax.minor), first);
+        let back = if inclusive { -1637 } else { -1376 };
+        assert_eq!(corrected(&mut of_first, &[back], inclusive), [credited]);
+        let late = of_first.charge_more(&[eur(3850)], inclusive, Currency::EUR).unwrap();
+        assert_eq!((late.subtotal.minor, late.tax.minor), more);
+        of_first.add_beside(&late.taxes).unwrap();
+        let mut of_late = ChargedTax::new(Currency::EUR);
+        for amount in late.taxes {
+            of_late.charge(amount);
+        }
+        let rest = corrected(&mut of_first, &[-7700 - back], inclusive)[0];
+        assert_eq!(rest, (-first.0 - credited.0, -first.1 - credited.1));
+        assert_eq!(corrected(&mut of_late, &[-3850], inclusive), [(-more.0, -more.1)]);
+        assert_eq!((left(&of_first), left(&of_late)), ((0, 0), (0, 0)));
+    }
+}
+
 proptest! {
     #[test]
     fn the_order_of_corrections_makes_no_difference_and_nothing_remains(
@@ -130,5 +154,59 @@ proptest! {
         corrected(&mut forwards, &[rest], inclusive);
         prop_assert_eq!(left(&forwards), (0, 0));
         prop_assert!(forwards.taxes.iter().zip(&forwards.since_taxes).all(|(tax, since)| tax.tax.minor == -since.minor));
+    }
+
+    #[test]
+    fn of_no_charge_a_tax_stays_whatever_was_charged_beside_it_and_in_whatever_order_they_go(
+        first in 1i64..5_000_000,
+        // A part of what is left of the first charge, in permille, then what is charged more.
+        turns in prop::collection::vec((0i64..1000, 1i64..2_000_000), 1..6),
+        rates in prop::collection::vec(0i64..30_000, 1..3),
+        inclusive in any::<bool>(),
+        first_goes_last in any::<bool>(),
+    ) {
+        let rules: Vec<TaxRule> = rates
+            .iter()
+            .map(|&thousandths| TaxRule {
+                name: "VAT".to_owned(),
+                category: TaxCategory::Standard,
+                rate: Percent::new(Decimal::new(thousandths, 3)).unwrap(),
+                note: String::new(),
+            })
+            .collect();
+        let mut of_first = charged(&[first], &rules, inclusive);
+        let mut first_left = first;
+        let mut beside = Vec::new();
+        for (permille, more) in turns {
+            let back = first_left * permille / 1000;
+            corrected(&mut of_first, &[-back], inclusive);
+            first_left -= back;
+            let late = of_first.charge_more(&[eur(more)], inclusive, Currency::EUR).unwrap();
+            of_first.add_beside(&late.taxes).unwrap();
+            let mut of_late = ChargedTax::new(Currency::EUR);
+            for amount in late.taxes {
+                of_late.charge(amount);
+            }
+            beside.push((of_late, more));
+        }
+        if !first_goes_last {
+            corrected(&mut of_first, &[-first_left], inclusive);
+        }
+        for (of_late, more) in &mut beside {
+            let half = *more / 2;
+            for back in [half, *more - half] {
+                let taxed = of_late.correct(&[eur(-back)], inclusive, Currency::EUR).unwrap();
+                of_late.add(&taxed.taxes).unwrap();
+                of_first.add_beside(&taxed.taxes).unwrap();
+            }
+            prop_assert_eq!(left(of_late), (0, 0));
+        }
+        if first_goes_last {
+            corrected(&mut of_first, &[-first_left], inclusive);
+        }
+        prop_assert_eq!(left(&of_first), (0, 0));
+        prop_assert!(of_first.since_taxes.iter().zip(&of_first.taxes).all(|(since, tax)| since.minor == -tax.tax.minor));
+        prop_assert_eq!(of_first.beside_net.minor, 0);
+        prop_assert!(of_first.beside_taxes.iter().all(|tax| tax.minor == 0));
     }
 }

@@ -119,6 +119,8 @@ struct ExplanationView {
     busiest_bytes: u64,
     total_counted: String,
     peers: Vec<PeerRow>,
+    /// They and their shares are of all traffic, attack traffic that is not counted included.
+    has_attack_traffic: bool,
     coverage: String,
     gaps: Vec<GapRow>,
     gaps_total: usize,
@@ -184,7 +186,14 @@ fn explanation_view(state: &AppState, explanation: &Explanation, zone: &TimeZone
             .max(1),
         days: days.collect(),
         total_counted: units.bytes(measured.billed_bytes),
-        peers: peer_rows(&explanation.peers, measured.bytes_in, measured.bytes_out, units),
+        // By all that was exchanged: whom attack traffic came from is among them.
+        peers: peer_rows(
+            &explanation.peers,
+            measured.bytes_in.saturating_add(measured.excluded_bytes_in),
+            measured.bytes_out.saturating_add(measured.excluded_bytes_out),
+            units,
+        ),
+        has_attack_traffic: measured.windows_excluded > 0,
         coverage: format!(
             "{} of {} five-minute windows were measured",
             format::grouped(measured.windows_measured),

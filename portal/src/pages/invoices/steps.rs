@@ -6,9 +6,9 @@
 
 mod usage;
 
-use billing::evidence::{BaseCharge, Covered, Evidence};
+use billing::evidence::{BaseCharge, Covered, Evidence, Measured, MonthCount, UnusedMonths};
 use billing::invoice::{Invoice, InvoiceLine};
-use billing::rating::base_amount;
+use billing::rating::{base_amount, unused_share};
 use billing::ratio::Ratio;
 use billing::tax::{TaxAmount, TaxCategory};
 use rust_decimal::Decimal;
@@ -100,6 +100,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             discount_minor,
             covered_days,
             unused_days,
+            months,
             ..
         } => {
             let mut steps = vec![Step {
@@ -110,8 +111,8 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                 line,
                 code,
                 *discount_minor,
-                *covered_days,
-                *unused_days,
+                (*unused_days, *covered_days),
+                months.as_ref(),
             ));
             steps
         }
@@ -122,6 +123,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             discount_minor,
             unused_days,
             given_before_minor,
+            free_by,
             ..
         } => {
             let mut steps = vec![Step {
@@ -136,7 +138,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
                 charged,
                 *discount_minor,
                 *unused_days,
-                *given_before_minor,
+                (*given_before_minor, free_by.as_deref()),
                 line,
             ));
             steps
@@ -145,6 +147,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             corrects_invoice,
             corrects_number,
             charged,
+            charged_on,
             charged_minor,
             due_minor,
             given_elsewhere_minor,
@@ -152,12 +155,26 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             measured,
             ..
         } => {
+            let stored = |measured: &Measured| {
+                (
+                    measured.bytes_in.saturating_add(measured.excluded_bytes_in),
+                    measured.bytes_out.saturating_add(measured.excluded_bytes_out),
+                )
+            };
             let why = if charged == measured {
                 "what it used is what it was then; what other services leave it, or an earlier correction of it, has changed"
-            } else if charged.excluded == measured.excluded {
-                "its traffic was stored or assigned after that invoice was issued"
             } else {
-                "attack traffic of its period was left out after that invoice was issued"
+                match (
+                    charged.excluded == measured.excluded,
+                    stored(charged) == stored(measured),
+                ) {
+                    (true, _) => "its traffic was stored, corrected or assigned after its month was charged",
+                    (false, true) => "which attack traffic of its month is left out was changed after it was charged",
+                    (false, false) => {
+                        "its traffic was stored, corrected or assigned, and attack traffic was left out or counted again, after its \
+                         month was charged"
+                    }
+                }
             };
             let mut steps = vec![Step {
                 href: link(corrects_invoice),
@@ -165,7 +182,11 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             }];
             steps.extend(usage::adjustment(
                 charge,
-                (charged, *charged_minor),
+                (
+                    charged,
+                    *charged_minor,
+                    charged_on.as_deref().unwrap_or(corrects_number),
+                ),
                 (measured, *due_minor),
                 *given_elsewhere_minor,
                 line,
@@ -296,13 +317,9 @@ fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) 
         step("Taken off", money(off_minor, line), "the base price above"),
     ];
     if let Some(covered) = coupon.covered {
-        let days = match covered.days {
-            0 => String::new(),
-            days => format!(" and {days} of {} days", covered.month_days),
-        };
         steps.push(step(
             "Covers",
-            format!("{} months{days}", covered.months),
+            time_words(&covered.time),
             format!("it is over on {}", covered.until),
         ));
         let price = match covered.price_months {
@@ -319,25 +336,53 @@ fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) 
     steps
 }
 
+/// `14 of 28 days and 2 months`.
+fn time_words(time: &MonthCount) -> String {
+    let part = |days: i64, month_days: i64| format!("{days} of {month_days} days");
+    let mut words: Vec<String> = time
+        .first
+        .iter()
+        .map(|first| part(first.days, first.month_days))
+        .collect();
+    match time.months {
+        0 => {}
+        1 => words.push("1 month".to_owned()),
+        months => words.push(format!("{months} months")),
+    }
+    if time.days > 0 {
+        words.push(part(time.days, time.month_days));
+    }
+    words.join(" and ")
+}
+
 fn discount_unused(
     line: &InvoiceLine,
     code: &str,
     discount_minor: i64,
-    covered_days: i64,
-    unused_days: i64,
+    (unused_days, covered_days): (i64, i64),
+    months: Option<&UnusedMonths>,
 ) -> Vec<Step> {
     let currency = line.priced.currency;
-    let exact = Ratio::money(Money::new(-discount_minor, currency))
-        .and_then(|discount| discount.times(Ratio::integer(unused_days.into()).over(covered_days.into())?));
+    let share = unused_share(unused_days, covered_days, months).map_err(|_| MoneyError::Overflow);
+    let exact = share.and_then(|share| Ratio::money(Money::new(-discount_minor, currency))?.times(share));
     let off = format::amount(Money::new(-discount_minor, currency));
-    let formula = format!("{off} × {unused_days} ÷ {covered_days}");
+    let (not_used, formula) = match months {
+        Some(months) => (
+            format!("{} of {}", time_words(&months.unused), time_words(&months.covered)),
+            format!("{off} × months not used ÷ months covered"),
+        ),
+        None => (
+            format!("{unused_days} of {covered_days} days"),
+            format!("{off} × {unused_days} ÷ {covered_days}"),
+        ),
+    };
     vec![
         step("Coupon", code, "redeemed with the subscription"),
         step("Discount then", money(discount_minor, line), ""),
         step(
             "Not used",
-            format!("{unused_days} of {covered_days} days"),
-            "the days that it covered, from the day of the change or the end",
+            not_used,
+            "the time that it covered, from the day of the change or the end",
         ),
         step(
             "Not had",
@@ -351,7 +396,7 @@ fn unused(
     charged: &BaseCharge,
     discount_minor: i64,
     unused_days: i64,
-    given_before_minor: i64,
+    (given_before_minor, free_by): (i64, Option<&str>),
     line: &InvoiceLine,
 ) -> Vec<Step> {
     let currency = line.priced.currency;
@@ -394,11 +439,17 @@ fn unused(
         share.to_string(),
         rounded(&formula, exact, share),
     ));
-    steps.push(step(
-        "Credited before",
-        money(given_before_minor, line),
-        "nothing is credited twice",
-    ));
+    match free_by {
+        Some(code) => {
+            let note = format!("the coupon {code} had taken it off: nothing was paid for these days");
+            steps.push(step("Free", money(given_before_minor, line), note));
+        }
+        None => steps.push(step(
+            "Credited before",
+            money(given_before_minor, line),
+            "nothing is credited twice",
+        )),
+    }
     steps.push(step("Credited", line.priced.to_string(), "what was left of that line"));
     steps
 }

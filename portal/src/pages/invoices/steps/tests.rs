@@ -159,6 +159,7 @@ fn what_was_given_back_before_is_told() {
             discount_minor: 0,
             unused_days: 21,
             given_before_minor: 10_000,
+            free_by: None,
         },
     };
     let steps = said(&of_line(&line, "/invoices"));
@@ -170,4 +171,23 @@ fn what_was_given_back_before_is_told() {
             "Credited: -USD 110.00 (what was left of that line)",
         ]
     );
+}
+
+#[test]
+fn a_time_in_months_is_told_part_by_part() {
+    let time = |first, months, days| {
+        time_words(&MonthCount {
+            first,
+            months,
+            days,
+            month_days: 31,
+        })
+    };
+    let first = billing::evidence::PartOfMonth {
+        days: 14,
+        month_days: 28,
+    };
+    assert_eq!(time(Some(first), 1, 0), "14 of 28 days and 1 month");
+    assert_eq!(time(None, 2, 16), "2 months and 16 of 31 days");
+    assert_eq!(time(None, 0, 7), "7 of 31 days");
 }

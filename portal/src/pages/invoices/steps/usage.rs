@@ -287,7 +287,7 @@ pub(super) fn charged_note(charge: &UsageCharge, measured: &Measured, charged: M
 /// What was charged then, what is known now, and the difference.
 pub(super) fn adjustment(
     charge: &UsageCharge,
-    (then, charged_minor): (&Measured, i64),
+    (then, charged_minor, charged_on): (&Measured, i64, &str),
     (now, due_minor): (&Measured, i64),
     given_elsewhere_minor: i64,
     line: &InvoiceLine,
@@ -298,7 +298,7 @@ pub(super) fn adjustment(
             step(
                 "Counted then",
                 units.bytes(then.billed_bytes),
-                exact_bytes(then.billed_bytes),
+                format!("{}, charged on {charged_on}", exact_bytes(then.billed_bytes)),
             ),
             step(
                 "Counted now",
@@ -315,7 +315,11 @@ pub(super) fn adjustment(
             };
             let ((value_then, note_then), (value_now, note_now)) = (percentile(then), percentile(now));
             vec![
-                step("95th percentile then", value_then, note_then),
+                step(
+                    "95th percentile then",
+                    value_then,
+                    format!("{note_then}; charged on {charged_on}"),
+                ),
                 step("95th percentile now", value_now, note_now),
             ]
         }
@@ -332,7 +336,7 @@ pub(super) fn adjustment(
     steps.push(step(
         "Charged already",
         money(charged_minor, line),
-        "by that invoice and earlier corrections of it",
+        format!("by {charged_on} and later corrections of that month"),
     ));
     let difference = money(line.priced.minor - given_elsewhere_minor, line);
     steps.push(step("Difference", difference, "what it costs, less what was charged"));
