@@ -293,6 +293,7 @@ impl Plan {
         }
 
         vlan_of_both_sides(&mut candidates);
+        leave_out_unreadable_uptimes(spec, &mut candidates);
         let counters_beside = counters_beside(spec, &candidates);
         candidates.extend(counters_beside);
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
@@ -412,6 +413,22 @@ fn counters_beside(spec: &TemplateSpec, candidates: &[(Target, u8, CopyField)]) 
         }
     }
     found
+}
+
+/// In IPFIX uptimes (IE 22 and 21) can be read where the exporter's start is known. A template that does not tell it (IE 160) and
+/// has times that need none is read by those.
+fn leave_out_unreadable_uptimes(spec: &TemplateSpec, candidates: &mut Vec<(Target, u8, CopyField)>) {
+    let element_of = |copy: &CopyField| spec.fields[usize::from(copy.field)].element;
+    let has = |wanted: Target| candidates.iter().any(|(target, ..)| *target == wanted);
+    // Seconds, or microseconds before the export.
+    let has_one_of = |elements: [u16; 2]| candidates.iter().any(|c| elements.contains(&element_of(&c.2)));
+    let is_readable = spec.is_v9 || has(Target::BootMs);
+    if is_readable || !has_one_of([150, 158]) || !has_one_of([151, 159]) {
+        return;
+    }
+    candidates.retain(|(target, _, copy)| {
+        !matches!(target, Target::Start | Target::End) || time_kind_of(element_of(copy)) != TimeKind::SysUptime
+    });
 }
 
 /// A template with the VLAN of one side only names that of the flow.
