@@ -391,6 +391,7 @@ impl NetflowDecoder {
                 let moment = Moment {
                     received_at_ms: datagram.received_at_ms,
                     clock: header.clock,
+                    sequence: Some(header.sequence),
                 };
                 let (records, read_bytes) = walk.decode(body, moment);
                 behind = if read_bytes < body.len() {
