@@ -124,6 +124,10 @@ counters! {
     FlowsOfTotals = "flows_of_totals",
     /// Totals of sessions that were forgotten: what was billed of them is not known, and nothing more is.
     TotalsForgotten = "flow_totals.forgotten",
+    /// Running totals and updates that came after a later report of their session, or after its end: they were counted with it.
+    TotalsLate = "flow_totals.late",
+    /// Running totals of a session that were less than before, newer, and did not wrap: differences count from them.
+    TotalsFell = "flow_totals.fell",
     /// Second observations of the same packets by the same exporter: kept, not metered.
     FlowsSecondObservation = "flows_second_observation",
     /// Flows whose layer-2 octets were taken off.

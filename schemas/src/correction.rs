@@ -206,7 +206,11 @@ fn was_dropped_by_7bef553(flow: &Flow) -> bool {
     goes_nowhere && flow.forwarding_status == FORWARDING_DROPPED && !flow.is_marked(marks::NO_ROUTE)
 }
 
+/// What a running total grew by is of the time since its last report, or since its start: no timeout bounds that.
 fn apply_active_timeout(flow: &mut Flow, timeout_s: u32) {
+    if flow.is_marked(marks::OF_TOTALS) {
+        return;
+    }
     let reported_ms = flow.reported_start();
     let earliest_ms = flow.end_at_ms.saturating_sub(i64::from(timeout_s) * 1000);
     if timeout_s > 0 && reported_ms < earliest_ms {
@@ -298,6 +302,25 @@ mod tests {
         assert_eq!((wider.start_at_ms, wider.reported_start()), (200_000, 1_000));
         assert_eq!(corrected(&timeout(0), bounded), long);
         assert_eq!(corrected(&timeout(600), bounded), long);
+    }
+
+    #[test]
+    fn the_span_of_a_running_total_is_left_alone() {
+        let since_last_report = Flow {
+            reported_start_at_ms: 1_000,
+            start_at_ms: 440_000,
+            end_at_ms: 500_000,
+            span_bound: SpanBound::Learned,
+            marks: marks::OF_TOTALS,
+            ..Flow::default()
+        };
+        for active_timeout_s in [0, 30, 60, 600] {
+            let settings = CorrectionSettings {
+                active_timeout_s: Some(active_timeout_s),
+                ..CorrectionSettings::default()
+            };
+            assert_eq!(corrected(&settings, since_last_report), since_last_report);
+        }
     }
 
     #[test]

@@ -107,8 +107,16 @@ impl Model {
         if let (None, Some(boot_ms)) = (clock.uptime_ms, own_boot_ms) {
             clock.uptime_ms = Some(clock.export_ms.wrapping_sub(boot_ms) as u32);
         }
+        // In IPFIX uptimes give way to times that need no start, where the template does not tell it.
+        let reads_uptimes = context.key.protocol_version == 9
+            || values.has(&[&[160]])
+            || !values.has(&[&[150], &[158]])
+            || !values.has(&[&[151], &[159]]);
         let instant = |elements: &[(u16, TimeKind)]| {
-            let (element, kind) = *elements.iter().find(|(element, _)| values.has(&[&[*element]]))?;
+            let mut readable = elements
+                .iter()
+                .filter(|(_, kind)| reads_uptimes || *kind != TimeKind::SysUptime);
+            let (element, kind) = *readable.find(|(element, _)| values.has(&[&[*element]]))?;
             resolve(kind, values.number(&[&[element]]), clock)
         };
         let (mut start_ms, mut end_ms) = (instant(&START_ELEMENTS), instant(&END_ELEMENTS));

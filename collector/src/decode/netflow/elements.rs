@@ -61,6 +61,9 @@ pub(super) enum Target {
     OutBytes,
     OutPackets,
     FirewallEvent,
+    // What makes cache entries distinct, where their counters run on ([`super::totals`]).
+    FlowId,
+    ObservationPoint,
     // From here on: about sampling and the exporter, also read from options data.
     SamplingInterval,
     RandomInterval,
@@ -154,6 +157,9 @@ fn iana_target_of(element: u16) -> Option<(Target, u8)> {
         232 => (Target::AnswerBytes, 1),
         299 => (Target::AnswerPackets, 1),
         233 => (Target::FirewallEvent, 0),
+        // flowId, a connection's number with an ASA
+        148 => (Target::FlowId, 0),
+        138 => (Target::ObservationPoint, 0),
         4 => (Target::Protocol, 0),
         5 => (Target::Tos, 0),
         6 => (Target::TcpFlags, 0),

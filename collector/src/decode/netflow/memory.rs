@@ -82,7 +82,8 @@ pub(super) fn observed_key(flow: &Flow) -> u64 {
     mix(mix(flow_key(flow), interfaces), vlan)
 }
 
-fn mix(so_far: u64, value: u64) -> u64 {
+/// Takes another number into a key.
+pub(super) fn mix(so_far: u64, value: u64) -> u64 {
     // An odd number with well mixed bits: 2⁶⁴ divided by the golden ratio.
     let mixed = (so_far ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (mixed >> 32)

@@ -282,6 +282,9 @@ impl NetflowDecoder {
         domain.saw_clock(clock_offset_ms);
         let uptime_ms = domain.uptime_told(header.clock, datagram.received_at_ms);
         let restarted = domain.sequence.restarted(header.sequence, uptime_ms);
+        if domain.sequence.step_to(header.sequence).is_some_and(|step| step > 0) {
+            domain.meaning.spans.saw_gap(header.clock.export_ms);
+        }
         let is_off = clock_offset_ms.unsigned_abs() > self.limits.max_clock_skew_ms.unsigned_abs();
         tally.add(Counter::DatagramsClockOff, u64::from(is_off));
         let flows = &mut out.flows;
@@ -388,6 +391,7 @@ impl NetflowDecoder {
                 let moment = Moment {
                     received_at_ms: datagram.received_at_ms,
                     clock: header.clock,
+                    sequence: Some(header.sequence),
                 };
                 let (records, read_bytes) = walk.decode(body, moment);
                 behind = if read_bytes < body.len() {

@@ -18,12 +18,12 @@ use super::tally::Tally;
 use super::template::{
     Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
 };
-use super::totals::{CountKind, Counted};
+use super::totals::{CountKind, Counted, Report};
 use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey, ExporterSampling, Named, Told, choose};
-use crate::times::{Clock, TimeKind, TimeLimits, normalise, resolve};
+use crate::times::{Clock, FlowTimes, TimeKind, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
 /// In the place of a set's id: another message begins.
@@ -58,6 +58,8 @@ struct SetRef {
 pub(super) struct Moment {
     pub(super) received_at_ms: i64,
     pub(super) clock: Clock,
+    /// Of its datagram; `None` where it is not known any more, because the set waited for its template.
+    pub(super) sequence: Option<u32>,
 }
 
 /// Data records that were in a datagram; `None` when some of its data could not be counted.
@@ -308,6 +310,7 @@ impl Session<'_> {
                         export_ms: set.export_ms,
                         uptime_ms: set.uptime_ms,
                     },
+                    sequence: None,
                 };
                 self.data_set(*id, &set.body, moment);
             }
@@ -387,6 +390,7 @@ impl Session<'_> {
         };
         let first = self.flows.len();
         let counts_out = plan.counts_out && reading.out_bytes_are_answer;
+        let runs_on = plan.counts_totals || plan.tells_event;
         self.domain.meaning.has_out_counters |= plan.counts_out;
         let by_flow = self.rates.by_flow(self.key);
         let of_template = Named::template(id);
@@ -454,7 +458,8 @@ impl Session<'_> {
                 take_off_layer2(&mut flow);
             }
             extras.place_station(&mut flow);
-            if plan.compares_sizes && super::cannot_be(flow.bytes, flow.packets) {
+            // Of a total what it grew by is looked at: it may have wrapped.
+            if plan.compares_sizes && !runs_on && super::cannot_be(flow.bytes, flow.packets) {
                 impossible += 1;
                 continue;
             }
@@ -477,7 +482,6 @@ impl Session<'_> {
                 }
             }
             flow = scaled_by(flow, chosen);
-            self.tally.count_rate(chosen, 1);
             if flow.forwarding_status == 0 && plan.common_properties.tell_exception(record, &self.scratch.spans) {
                 flow.forwarding_status = FORWARDING_DROPPED;
             }
@@ -492,23 +496,17 @@ impl Session<'_> {
                 0 => clock,
                 boot_ms => with_boot(moment.clock, i64::try_from(boot_ms).ok()),
             };
+            let (mut told_times, mut plausible) = ((None, None), None);
             if extras.is_packet && plan.start.or(plan.end).is_none() {
                 // A sampled packet is exported at once, without times.
                 flow.start_at_ms = flow.received_at_ms;
                 flow.end_at_ms = flow.received_at_ms;
             } else {
-                let (start_ms, end_ms) = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
-                let long_row = &mut self.scratch.long_rows;
-                let row = self.flows.len();
-                (flow.start_at_ms, flow.end_at_ms) = finish_times(
-                    start_ms,
-                    end_ms,
-                    moment.received_at_ms,
-                    &times,
-                    row,
-                    long_row,
-                    self.tally,
-                );
+                told_times = times_of(plan, extras.start, extras.end, extras.duration_ms, record_clock);
+                let (start_ms, end_ms) = told_times;
+                let found = normalise(start_ms, end_ms, moment.received_at_ms, &times);
+                (flow.start_at_ms, flow.end_at_ms) = (found.start_ms, found.end_ms);
+                plausible = Some(found);
             }
             let mut counted = Counted {
                 bytes: flow.bytes,
@@ -520,13 +518,31 @@ impl Session<'_> {
                 counted.answer_bytes = counted.answer_bytes.saturating_add(extras.out_bytes);
                 counted.answer_packets = counted.answer_packets.saturating_add(extras.out_packets);
             }
-            if plan.counts_totals || plan.tells_event {
-                let kind = CountKind::of(extras.event, plan.counts_totals);
+            if runs_on {
+                let report = Report {
+                    kind: CountKind::of(extras.event, plan.counts_totals),
+                    told: counted,
+                    lengths: plan.counter_lengths,
+                    compares_sizes: plan.compares_sizes,
+                    flow_id: extras.flow_id,
+                    observation_point: extras.observation_point,
+                    start_ms: told_times.0.unwrap_or(flow.start_at_ms),
+                    end_ms: told_times.1.unwrap_or(flow.end_at_ms),
+                    export_ms: moment.clock.export_ms,
+                    sequence: moment.sequence,
+                };
                 let totals = &mut self.domain.meaning.totals;
-                let sessions_max = self.room.max(totals.remembered());
-                counted = totals.difference(&mut flow, counted, kind, sessions_max, self.tally);
+                let Some(added) = totals.difference(&mut flow, &report, self.room, self.tally) else {
+                    impossible += 1;
+                    continue;
+                };
+                counted = added;
                 (flow.bytes, flow.packets) = (counted.bytes, counted.packets);
             }
+            if let Some(found) = plausible {
+                note_times(found, self.flows.len(), &mut self.scratch.long_rows, self.tally);
+            }
+            self.tally.count_rate(chosen, 1);
             self.flows.push(flow);
             kept += 1;
             if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
@@ -775,6 +791,12 @@ pub(super) fn finish_times(
     tally: &mut Tally,
 ) -> (i64, i64) {
     let times = normalise(start_ms, end_ms, received_at_ms, limits);
+    note_times(times, row, long_rows, tally);
+    (times.start_ms, times.end_ms)
+}
+
+#[inline]
+fn note_times(times: FlowTimes, row: usize, long_rows: &mut Vec<LongRow>, tally: &mut Tally) {
     if times.missing || times.negative_duration || times.future || times.too_old || times.too_long {
         if times.too_long {
             long_rows.push((row, times.reported_start_ms));
@@ -784,5 +806,4 @@ pub(super) fn finish_times(
         tally.add(Counter::TimesFuture, u64::from(times.future));
         tally.add(Counter::TimesTooOld, u64::from(times.too_old));
     }
-    (times.start_ms, times.end_ms)
 }

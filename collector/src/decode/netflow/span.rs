@@ -10,6 +10,10 @@
 //!                                         exported − active timeout, or the flow's last report where that is later
 //! ```
 //!
+//! A timeout that is said (1 and 2 below) holds. One that is learned is what other reports show: where the last report of this very flow
+//! is known, the record begins there, also where that is longer ago, so that a timeout that was changed puts no bytes into the
+//! wrong window. Where datagrams are missing since then, a report of the flow may be among them, and the timeout holds.
+//!
 //! Where the timeout comes from, first that is known ([`SpanBound`]):
 //!
 //! 1. the configuration (`active_timeout_s`);
@@ -42,7 +46,7 @@ const GAP_MAX_MS: i64 = 7_200_000;
 /// Timeouts are learned to so much.
 const GAP_STEP_MS: i64 = 5_000;
 /// Then all counts are halved, so that a changed timeout is learned.
-const GAPS_MAX: u32 = 512;
+const GAPS_MAX: u32 = 128;
 /// A session that keeps its start outweighs so many flows that began anew.
 const RESTARTS_PER_KEPT: u32 = 4;
 /// `flow-active-timeout` under `services flow-monitoring`: 10 to 600 s, 60 s unless configured.
@@ -86,6 +90,8 @@ pub(super) struct Spans {
     /// Long flows that began anew after a report.
     restarts: u32,
     reports: Memory<Report>,
+    /// When the last datagram was exported before which some are missing.
+    gap_before_ms: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -123,6 +129,11 @@ impl Spans {
     /// The largest of what options data announces, so that no flow is cut that another cache keeps longer.
     pub(super) fn announced_s(&self) -> Option<u32> {
         self.announced.values().copied().max()
+    }
+
+    /// Takes that datagrams are missing before one that was exported then.
+    pub(super) fn saw_gap(&mut self, export_ms: i64) {
+        self.gap_before_ms = Some(export_ms);
     }
 
     /// The timeout in force.
@@ -187,15 +198,12 @@ impl Spans {
                 timeout_ms: JUNOS_TIMEOUT_MS,
                 told_by: SpanBound::Learned,
             });
-            let by_timeout_ms = context.export_ms.saturating_sub(timeout.timeout_ms);
-            let earliest_ms = flow.end_at_ms.saturating_sub(timeout.timeout_ms);
-            // A clock that the times were corrected for tells no bound: then the timeout counts from the flow's end.
+            let reach_ms = self.reach_ms(timeout, last_report_ms, context.export_ms);
+            let by_reach_ms = context.export_ms.saturating_sub(reach_ms);
+            let earliest_ms = flow.end_at_ms.saturating_sub(reach_ms);
+            // A clock that the times were corrected for tells no bound: then the same time counts from the flow's end.
             let within = |at_ms: i64| at_ms >= earliest_ms && at_ms <= flow.end_at_ms;
-            let bound_ms = if within(by_timeout_ms) {
-                by_timeout_ms
-            } else {
-                earliest_ms
-            };
+            let bound_ms = if within(by_reach_ms) { by_reach_ms } else { earliest_ms };
             let bound_ms = match last_report_ms {
                 Some(report_ms) if within(report_ms) => bound_ms.max(report_ms),
                 _ => bound_ms,
@@ -207,6 +215,19 @@ impl Spans {
             flows.start_at_ms[row] = bound_ms;
             flows.span_bound[row] = timeout.told_by as u8;
             tally.add(counter_of(timeout.told_by), 1);
+        }
+    }
+
+    /// How long before its export the bytes of a record can be.
+    fn reach_ms(&self, timeout: ActiveTimeout, last_report_ms: Option<i64>, export_ms: i64) -> i64 {
+        let is_said = matches!(timeout.told_by, SpanBound::Configured | SpanBound::Options);
+        let is_last = |report_ms: i64| self.gap_before_ms.is_none_or(|gap_ms| gap_ms <= report_ms);
+        let since_last_ms = last_report_ms
+            .filter(|report_ms| !is_said && is_last(*report_ms))
+            .map(|report_ms| export_ms.saturating_sub(report_ms));
+        match since_last_ms {
+            Some(since_ms) if since_ms <= GAP_MAX_MS => since_ms,
+            _ => timeout.timeout_ms,
         }
     }
 

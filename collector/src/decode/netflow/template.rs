@@ -17,6 +17,7 @@ use super::elements::{
 use super::exception::CommonProperties;
 use super::names::InterfaceNames;
 use super::section::PacketSection;
+use super::totals::CounterLengths;
 use super::wire::{be16, be32, unsigned};
 use crate::sampling::{SamplingElements, Selector};
 use crate::times::TimeKind;
@@ -145,6 +146,7 @@ pub(super) struct Plan {
     pub(super) tells_direction: bool,
     /// Bytes are running totals.
     pub(super) counts_totals: bool,
+    pub(super) counter_lengths: CounterLengths,
     /// Events of a firewall's connections.
     pub(super) tells_event: bool,
     /// Has IE 23 beside IE 1: the answer's bytes where that is configured.
@@ -187,6 +189,8 @@ pub(super) struct Extras {
     pub(super) out_bytes: u64,
     pub(super) out_packets: u64,
     pub(super) event: Option<u8>,
+    pub(super) flow_id: u64,
+    pub(super) observation_point: u64,
     pub(super) active_timeout_s: Option<u32>,
 }
 
@@ -224,6 +228,8 @@ impl Default for Extras {
             out_bytes: 0,
             out_packets: 0,
             event: None,
+            flow_id: 0,
+            observation_point: 0,
             active_timeout_s: None,
         }
     }
@@ -293,6 +299,7 @@ impl Plan {
         }
 
         vlan_of_both_sides(&mut candidates);
+        leave_out_unreadable_uptimes(spec, &mut candidates);
         let counters_beside = counters_beside(spec, &candidates);
         candidates.extend(counters_beside);
         // Worst first within a target, so that the best one is written last and zeros are never written over others.
@@ -313,15 +320,20 @@ impl Plan {
         for i in 1..copies.len() {
             copies[i].keep_if_zero = copies[i - 1].target == copies[i].target;
         }
+        let counts_totals = copies.iter().any(|copy| {
+            copy.target == Target::Bytes && spec.fields[usize::from(copy.field)].element == OCTET_TOTAL_COUNT
+        });
+        let tells_event = copies.iter().any(|copy| copy.target == Target::FirewallEvent);
+        if !counts_totals && !tells_event {
+            // Deltas add up whatever cache entry they are of.
+            copies.retain(|copy| !matches!(copy.target, Target::FlowId | Target::ObservationPoint));
+        }
         let time_kind = |target: Target| {
             let copy = copies.iter().rfind(|copy| copy.target == target)?;
             Some(time_kind_of(spec.fields[usize::from(copy.field)].element))
         };
         let has = |target: Target| copies.iter().any(|copy| copy.target == target);
         let counted = (best_rank(Target::Bytes), best_rank(Target::Packets));
-        let counts_totals = copies.iter().any(|copy| {
-            copy.target == Target::Bytes && spec.fields[usize::from(copy.field)].element == OCTET_TOTAL_COUNT
-        });
         Some(Plan {
             start: time_kind(Target::Start),
             end: time_kind(Target::End),
@@ -335,7 +347,8 @@ impl Plan {
             counts_layer2: bytes_rank == Some(LAYER2_BYTES),
             tells_direction: has(Target::Direction),
             counts_totals,
-            tells_event: has(Target::FirewallEvent),
+            counter_lengths: counter_lengths(&copies),
+            tells_event,
             counts_out: has(Target::OutBytes),
             is_junos: is_junos(spec),
             common_properties: CommonProperties::find(spec),
@@ -388,6 +401,22 @@ impl Plan {
 /// octetTotalCount.
 const OCTET_TOTAL_COUNT: u16 = 85;
 
+/// How long the counters of a template's records are.
+fn counter_lengths(copies: &[CopyField]) -> CounterLengths {
+    let length_of = |targets: &[Target]| {
+        let counters = copies.iter().filter(|copy| targets.contains(&copy.target));
+        // One of variable length may have all eight bytes.
+        let lengths = counters.map(|copy| u8::try_from(copy.length).map_or(8, |bytes| bytes.min(8)));
+        lengths.max().unwrap_or(0)
+    };
+    CounterLengths {
+        bytes: length_of(&[Target::Bytes]),
+        packets: length_of(&[Target::Packets]),
+        answer_bytes: length_of(&[Target::AnswerBytes, Target::OutBytes]),
+        answer_packets: length_of(&[Target::AnswerPackets, Target::OutPackets]),
+    }
+}
+
 /// Counters of what left the exporter, where the template has better ones of what came in.
 fn counters_beside(spec: &TemplateSpec, candidates: &[(Target, u8, CopyField)]) -> Vec<(Target, u8, CopyField)> {
     let best = |wanted: Target| {
@@ -412,6 +441,22 @@ fn counters_beside(spec: &TemplateSpec, candidates: &[(Target, u8, CopyField)]) 
         }
     }
     found
+}
+
+/// In IPFIX uptimes (IE 22 and 21) can be read where the exporter's start is known. A template that does not tell it (IE 160) and
+/// has times that need none is read by those.
+fn leave_out_unreadable_uptimes(spec: &TemplateSpec, candidates: &mut Vec<(Target, u8, CopyField)>) {
+    let element_of = |copy: &CopyField| spec.fields[usize::from(copy.field)].element;
+    let has = |wanted: Target| candidates.iter().any(|(target, ..)| *target == wanted);
+    // Seconds, or microseconds before the export.
+    let has_one_of = |elements: [u16; 2]| candidates.iter().any(|c| elements.contains(&element_of(&c.2)));
+    let is_readable = spec.is_v9 || has(Target::BootMs);
+    if is_readable || !has_one_of([150, 158]) || !has_one_of([151, 159]) {
+        return;
+    }
+    candidates.retain(|(target, _, copy)| {
+        !matches!(target, Target::Start | Target::End) || time_kind_of(element_of(copy)) != TimeKind::SysUptime
+    });
 }
 
 /// A template with the VLAN of one side only names that of the flow.
@@ -561,6 +606,8 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::OutBytes => extras.out_bytes = value,
         Target::OutPackets => extras.out_packets = value,
         Target::FirewallEvent => extras.event = Some(value as u8),
+        Target::FlowId => extras.flow_id = value,
+        Target::ObservationPoint => extras.observation_point = value,
         Target::SrcAddr
         | Target::DstAddr
         | Target::StationAddr

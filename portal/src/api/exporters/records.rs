@@ -66,6 +66,16 @@ pub(super) fn facts(status: &ExporterStatus) -> Vec<RecordFact> {
             "flows that are the difference to the session's last report",
         ),
         (
+            Counter::TotalsLate,
+            "Totals that came late",
+            "reports that a later one of their session overtook: counted with that",
+        ),
+        (
+            Counter::TotalsFell,
+            "Totals that fell",
+            "reports with less than their session had before: they add nothing",
+        ),
+        (
             Counter::FlowsWithoutRoute,
             "Without a route",
             "flows with next hop and output interface 0, taken as forwarded",

@@ -1,7 +1,10 @@
 //! What records mean beyond their fields, with the facts of captures of real devices.
 
+use std::collections::BTreeMap;
+
 use schemas::flow::{FlowColumns, SpanBound, marks};
 use schemas::metering::{ExporterConfig, MeteringConfig};
+use schemas::window::{WindowStart, spread};
 
 use super::*;
 
@@ -32,8 +35,12 @@ fn record(template: &[(u16, u16)], values: &[u64]) -> Vec<u8> {
 
 /// A message of one template and records of it, exported at a minute after [`NOW_MS`].
 fn message(minute: i64, template: &[(u16, u16)], records: &[Vec<u64>]) -> Vec<u8> {
+    numbered(0, minute, template, records)
+}
+
+fn numbered(sequence: u32, minute: i64, template: &[(u16, u16)], records: &[Vec<u64>]) -> Vec<u8> {
     let body: Vec<u8> = records.iter().flat_map(|values| record(template, values)).collect();
-    let mut ipfix = Ipfix::new().template(256, template).set(256, &body);
+    let mut ipfix = Ipfix::new().sequence(sequence).template(256, template).set(256, &body);
     ipfix.export_s = NOW_S + u32::try_from(minute * 60).unwrap();
     ipfix.build()
 }
@@ -181,16 +188,28 @@ fn options_data_tells_the_active_timeout() {
 #[test]
 fn an_exporter_that_keeps_starts_is_found_out_by_its_records() {
     let mut decoder = decoder();
-    let mut session = minutes_of_a_session(OTHER, 1..=6);
+    let start_ms = at(0) - 5 * 86_400_000;
+    let of_minute = |minute: i64| {
+        let values = report(OTHER, start_ms, at(minute) - 500);
+        (minute, numbered(minute as u32 - 1, minute, OTHER, &[values]))
+    };
+    let mut session: Vec<_> = (1..=6).map(of_minute).collect();
     // The fourth report is lost.
     session.remove(3);
     let out = decode_each(&mut decoder, &session);
-    let spans = spans(&out);
-    assert_eq!(spans[0].1, SpanBound::None, "one report shows nothing");
+    let bounded = spans(&out);
+    assert_eq!(bounded[0].1, SpanBound::None, "one report shows nothing");
     assert_eq!(
-        spans[1..],
+        bounded[1..],
         [1, 2, 4, 5].map(|minute| (minute * MINUTE_MS, SpanBound::Learned)),
         "what came since the lost report, too, is of its last minute"
+    );
+    // Without numbers nothing shows that one was lost: it is as if the timeout had been changed.
+    let mut unnumbered = minutes_of_a_session(OTHER, 1..=6);
+    unnumbered.remove(3);
+    assert_eq!(
+        spans(&decode_each(&mut super::decoder(), &unnumbered))[1..],
+        [1, 2, 3, 5].map(|minute| (minute * MINUTE_MS, SpanBound::Learned))
     );
     let timeout = decoder.domains()[0].active_timeout.unwrap();
     assert_eq!((timeout.seconds(), timeout.told_by), (60, SpanBound::Learned));
@@ -251,6 +270,53 @@ fn shorter_reports_of_a_session_count_from_the_last_one() {
     messages.push((3, last.build()));
     let out = decode_each(&mut decoder, &messages);
     assert_eq!(spans(&out)[2], (2 * MINUTE_MS, SpanBound::Configured));
+}
+
+/// Reports of one session at these minutes, 1 MB for each minute since the one before.
+fn megabyte_a_minute(start_ms: i64, minutes: &[i64]) -> Decoded {
+    let mut before = 0;
+    let mut messages = Vec::new();
+    for (number, &minute) in minutes.iter().enumerate() {
+        let mut values = report(OTHER, start_ms, at(minute));
+        (values[4], values[5]) = ((minute - before) as u64 * 1_000_000, (minute - before) as u64 * 1_000);
+        messages.push((minute, numbered(number as u32, minute, OTHER, &[values])));
+        before = minute;
+    }
+    decode_each(&mut decoder(), &messages)
+}
+
+#[test]
+fn case_b2_a_timeout_that_was_changed_leaves_each_minute_its_bytes() {
+    let minutes: Vec<i64> = (1..=60).chain((70..=120).step_by(10)).collect();
+    let out = megabyte_a_minute(at(0), &minutes);
+    let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
+    for flow in out.flows.iter() {
+        spread(
+            flow.bytes,
+            flow.start_at_ms,
+            flow.end_at_ms,
+            |window: WindowStart, bytes| {
+                *windows.entry((window.start_ms() - NOW_MS) / MINUTE_MS).or_default() += bytes;
+            },
+        );
+    }
+    let after_the_change: Vec<u64> = windows
+        .range(60..)
+        .map(|(_, bytes)| *bytes)
+        .filter(|bytes| *bytes > 0)
+        .collect();
+    assert_eq!(after_the_change, [5_000_000; 12]);
+}
+
+#[test]
+fn case_a4_a_timeout_that_was_doubled_is_followed_at_once() {
+    let minutes = [1, 2, 3, 4, 5, 7, 9, 11, 13, 15];
+    let out = megabyte_a_minute(at(0) - 86_400_000, &minutes);
+    let expected: Vec<_> = minutes[..9]
+        .iter()
+        .map(|minute| (minute * MINUTE_MS, SpanBound::Learned))
+        .collect();
+    assert_eq!(spans(&out)[1..], expected);
 }
 
 #[test]

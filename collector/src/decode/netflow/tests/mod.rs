@@ -9,6 +9,7 @@ mod messages;
 mod sampling;
 mod sessions;
 mod state;
+mod totals;
 mod values;
 mod vendors;
 

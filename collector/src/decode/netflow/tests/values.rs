@@ -239,6 +239,32 @@ fn times_of_every_kind() {
 }
 
 #[test]
+fn case_b8_seconds_are_read_where_uptimes_cannot_be() {
+    let seconds = [(NOW_S - 60).to_be_bytes(), (NOW_S - 10).to_be_bytes()].concat();
+    let uptimes = [91_000_u32.to_be_bytes(), 96_000_u32.to_be_bytes()].concat();
+    let both = [&seconds[..], &uptimes, &[1]].concat();
+    let times = |flow: Flow| (NOW_MS - flow.start_at_ms, NOW_MS - flow.end_at_ms);
+    let specs = [(150, 4), (151, 4), (22, 4), (21, 4), (1, 1)];
+    let out = decode_record(&specs, &both);
+    assert_eq!(times(one_flow(&out)), (60_000, 10_000));
+    assert_eq!(out.counts.total(Counter::TimesMissing), 0);
+    let with_boot = [&(NOW_MS - 100_000).to_be_bytes()[..], &both].concat();
+    let specs = [&[(160, 8)][..], &specs[..]].concat();
+    assert_eq!(times(one_flow(&decode_record(&specs, &with_boot))), (9_000, 4_000));
+    // The header of v9 tells the uptime.
+    let specs = [(22, 4), (21, 4), (150, 4), (151, 4), (1, 1)];
+    let record = [
+        &595_000_u32.to_be_bytes()[..],
+        &599_000_u32.to_be_bytes(),
+        &seconds,
+        &[1],
+    ]
+    .concat();
+    let payload = V9::new().template(256, &specs).set(256, &record).build();
+    assert_eq!(times(one_flow(&decode_all(&mut decoder(), &[payload]))), (5_000, 1_000));
+}
+
+#[test]
 fn ipfix_uptimes_need_the_exporters_start() {
     let boot = Ipfix::new().options_template(300, 1, &[(144, 4), (160, 8)]);
     let options = [&7_u32.to_be_bytes()[..], &(NOW_MS - 100_000).to_be_bytes()].concat();
