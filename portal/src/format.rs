@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};
 
 /// The family of units a volume is told in. On the pages of a service it is that of its plan, so that every number can be
-/// compared with what is included; where no plan sells transfer it is decimal, as rates are.
+/// compared with what is included; where it sells no transfer it is binary. Pages about the network are decimal, as rates are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum VolumeUnits {
@@ -32,7 +32,7 @@ impl VolumeUnits {
     pub(crate) fn of_charge(charge: &UsageCharge) -> VolumeUnits {
         match charge {
             UsageCharge::Transfer { unit, .. } => (*unit).into(),
-            UsageCharge::Percentile { .. } => VolumeUnits::Decimal,
+            UsageCharge::Percentile { .. } => VolumeUnits::Binary,
         }
     }
 }

@@ -70,8 +70,7 @@ fn status_words(invoice: &Invoice, now_ms: i64) -> (&'static str, &'static str) 
     let is_late = invoice.due_at_ms <= now_ms;
     match invoice.status {
         InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid if is_late => ("overdue", "warn"),
-        InvoiceStatus::Finalised => ("open", "info"),
-        InvoiceStatus::PartiallyPaid => ("partially paid", "info"),
+        InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid => ("open", "info"),
         InvoiceStatus::Paid => ("paid", "ok"),
         InvoiceStatus::Void => ("void", ""),
         InvoiceStatus::Uncollectible => ("written off", "warn"),

@@ -57,6 +57,17 @@ async fn finance_sees_the_invoices_of_everybody_and_sums_that_match() {
             .contains(&format!("/finance/invoices/{}\"", world.invoice_of_ada))
     );
 
+    // The filter has the words of the rows.
+    let number = |body: &str| body.matches("/finance/invoices/inv_").count();
+    let mut by_status = 0;
+    for status in ["open", "overdue", "paid", "void", "written_off"] {
+        let answer = browser.get(&format!("/finance?month=all&status={status}")).await;
+        assert_eq!(answer.status, 200, "{status}");
+        by_status += number(&answer.body);
+    }
+    assert_eq!(by_status, number(&all.body), "each invoice has one status");
+    assert_eq!(browser.get("/finance?status=finalised").await.status, 400);
+
     let empty_month = browser.get("/finance?month=1999-01").await;
     assert_eq!(empty_month.status, 200);
     assert!(empty_month.body.contains("No invoices match"));
