@@ -169,9 +169,12 @@ pub(crate) fn date(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%-d %b %Y")
 }
 
-/// `19 Oct – 18 Nov 2026` in the given zone: the year of the first day only where it is another.
+/// `19 Oct – 18 Nov 2026` in the given zone: the year of the first day only where it is another, and one day once.
 pub(crate) fn dates(from_ms: i64, last_ms: i64, zone: &TimeZone) -> String {
     let year = |at_ms| in_zone(at_ms, zone, "%Y");
+    if date(from_ms, zone) == date(last_ms, zone) {
+        return date(last_ms, zone);
+    }
     let from = if year(from_ms) == year(last_ms) {
         in_zone(from_ms, zone, "%-d %b")
     } else {
@@ -285,6 +288,10 @@ mod tests {
         assert_eq!(
             dates(1_792_800_000_000, 1_795_348_923_000, &TimeZone::UTC),
             "24 Oct – 22 Nov 2026"
+        );
+        assert_eq!(
+            dates(1_798_000_000_000, 1_798_000_100_000, &TimeZone::UTC),
+            "23 Dec 2026"
         );
         assert_eq!(
             dates(1_798_000_000_000, 1_799_000_000_000, &TimeZone::UTC),
