@@ -336,7 +336,7 @@ async fn one(
             Some("Your order is in. This is its invoice; the service is being set up."),
             None,
         ),
-        "changed" => (Some("The change is made. This is what it charged or gave back."), None),
+        "changed" => (Some("The change is made. This is what was charged or credited."), None),
         "credit" => (Some("Your credit was used. What it paid is listed below."), None),
         done => paying::outcome_words(done),
     };

@@ -194,7 +194,7 @@ async fn a_period_to_date_is_projected_and_priced() {
     assert!(by_percentile["percentile_95_bps"].as_u64().unwrap() > 5_000_000);
     let page = ada.get("/usage").await;
     assert!(
-        page.body.contains("heading for") && page.body.contains("5.00 Mbit/s"),
+        page.body.contains("forecast ") && page.body.contains("5.00 Mbit/s"),
         "{}",
         page.body
     );

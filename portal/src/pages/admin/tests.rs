@@ -637,7 +637,7 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         "{waiting}"
     );
     assert!(
-        waiting.contains("To do by hand afterwards") && waiting.contains("at the gateway"),
+        waiting.contains("Manual steps afterwards") && waiting.contains("at the gateway"),
         "{waiting}"
     );
     let approved = second

@@ -54,8 +54,8 @@ fn coming_words(outlook: &Outlook, zone: &TimeZone) -> Vec<String> {
     }
     if let Some(at_ms) = outlook.suspends_at_ms {
         let meanwhile = match outlook.bills_suspended {
-            true => "Their price is charged all the same.",
-            false => "Whole days of it are not charged.",
+            true => "Suspended services are still charged.",
+            false => "Whole days of suspension are not charged.",
         };
         words.push(format!(
             "If it is still open on {}, the services on it are suspended. {meanwhile}",
