@@ -17,7 +17,7 @@ use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, explained_taxes};
+use crate::pages::invoices::lines::{self, LineAddresses, LineRow, RateSources, TaxRow, explained_taxes};
 use crate::pages::invoices::zone_of;
 use crate::query::PageQuery;
 use crate::shell::Shell;
@@ -129,9 +129,10 @@ async fn render(
         InvoiceKind::CreditNote => notes(state, CORRECTED_BY, invoice.id).await?,
         InvoiceKind::Invoice => Vec::new(),
     };
+    let sources = RateSources::of(state, &invoice).await?;
     let body = page(&InvoicePage {
         shell: Shell::new(&finance.0, invoice.number.clone(), PATH),
-        taxes: explained_taxes(&taxes, &invoice),
+        taxes: explained_taxes(&taxes, &invoice, &sources, Some(finance.0.user.role)),
         time_zone: invoice.time_zone.clone(),
         lines: lines.iter().map(|line| LineRow::new(line, &zone, DOCUMENTS)).collect(),
         lines_href: format!("{}/lines", href(invoice.id)),
