@@ -61,20 +61,26 @@ impl UnderWay {
     pub(crate) fn of(payment: &Payment, zone: &TimeZone) -> Option<UnderWay> {
         let url = Some(payment.action_url.clone());
         let action_url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+        // Another payment of the invoice by the same method has such a page.
+        let begins_anew = payment.state == Stand::RequiresAction
+            && action_url.is_none()
+            && payment.purpose.invoice().is_some()
+            && payment.method.is_some();
         let words = match payment.state {
             Stand::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
             // It was charged while the customer was away, so there is no page of the bank's to go to.
-            Stand::RequiresAction => "Your bank requires a confirmation.",
+            Stand::RequiresAction if begins_anew => "Your bank requires a confirmation.",
+            Stand::RequiresAction => {
+                "Your bank requires a confirmation. Cancel this payment and pay again to confirm it."
+            }
             Stand::Processing => "The payment is being processed. With some banks that takes days.",
             Stand::Intent | Stand::Unknown => {
                 "The payment is under way: we are asking the payment provider how it stands."
             }
             Stand::Succeeded | Stand::Failed | Stand::Cancelled => return None,
         };
-        let is_unconfirmable = payment.state == Stand::RequiresAction && action_url.is_none();
         Some(UnderWay {
-            anew: (is_unconfirmable && payment.purpose.invoice().is_some() && payment.method.is_some())
-                .then(once::form_token),
+            anew: begins_anew.then(once::form_token),
             id: payment.id.to_string(),
             amount: payment.amount,
             words,
