@@ -430,7 +430,8 @@ async fn a_payment_without_a_page_to_confirm_it_on_offers_to_begin_it_anew() {
     // S1: it is not another customer's to begin.
     let mut bob = world.portal.signed_in("bob").await;
     let token = bob.get("/account").await.csrf_token();
-    let form = [("csrf_token", token.as_str()), ("form_token", &"c".repeat(64))];
+    let form_token = "c".repeat(64);
+    let form = [("csrf_token", token.as_str()), ("form_token", form_token.as_str())];
     assert_eq!(
         bob.post("/payments/pay_1/confirm", &form).await.status,
         StatusCode::NOT_FOUND
