@@ -71,8 +71,6 @@ struct SearchPage {
     hits: Vec<Hit>,
     /// Kinds of which more was found than is listed.
     cut: Vec<&'static str>,
-    /// Found of one kind at most.
-    most: usize,
     /// An address or a network was asked for.
     is_network: bool,
     /// Why nothing was found, where that can be said.
@@ -95,7 +93,6 @@ async fn show(
         asked,
         hits: found.hits,
         cut: found.cut,
-        most: find::MAX_OF_A_KIND,
         is_network: found.is_network,
         nothing: found.nothing,
         sight,

@@ -309,11 +309,13 @@ async fn a_gross_amount_that_a_tax_rate_cannot_reach_is_named_in_the_preview() {
     let customer = "/finance/customers/cus_2";
     let item = [("amount", "100"), ("description", "set-up")];
     for (action, fields) in [("charge", &item[..]), ("close", &[])] {
-        let done = browser.send_form(customer, &format!("{customer}/{action}"), fields).await;
+        let done = browser
+            .send_form(customer, &format!("{customer}/{action}"), fields)
+            .await;
         assert_eq!(done.status, 303, "{action}: {}", done.body);
     }
     let of_bob = InvoiceFilter {
-        customer: Some(schemas::ids::CustomerId(2)),
+        customer: Some(CustomerId(2)),
         ..InvoiceFilter::default()
     };
     let newest = list_all(pool, of_bob).await.unwrap().remove(0);

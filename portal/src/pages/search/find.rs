@@ -16,7 +16,7 @@ use crate::pages::finance::{status_words, url_encoded};
 use crate::state::AppState;
 
 /// Found of one kind at most.
-pub(super) const MAX_OF_A_KIND: usize = 10;
+const MAX_OF_A_KIND: usize = 10;
 /// Services of one customer at most.
 const MAX_SERVICES: usize = 50;
 
