@@ -642,7 +642,14 @@ fn a_setting_of_another_model_is_refused() {
     assert!(shown.contains("100") && shown.contains("Mbit/s"), "{shown}");
 
     // What the catalog becomes by commands is in the audit log.
-    data.run(&["plan", "price", &made, "--price", "2"]);
+    data.run(&["plan", "price", &made, "--price", "2", "--usage-rate", "1.5"]);
+    // A new version without a usage price keeps it; a first one of a cycle has none to keep.
+    let kept = data.run(&["plan", "price", &made, "--price", "2.5"]);
+    let kept = data.run(&["price", "show", kept.trim(), "--format", "json"]);
+    assert!(kept.contains("1.5"), "{kept}");
+    let yearly = ["plan", "price", &made, "--price", "20", "--months", "12"];
+    let output = data.command(&yearly).output().expect("the binary runs");
+    assert!(said(&output).contains("0 charges nothing"), "{}", said(&output));
     let past = ["plan", "price", &made, "--price", "3", "--from", "2020-01-01T00:00:00Z"];
     let output = data.command(&past).output().expect("the binary runs");
     assert!(said(&output).contains("holds from today"), "{}", said(&output));
@@ -656,6 +663,7 @@ fn a_setting_of_another_model_is_refused() {
         actions,
         [
             "plan.create",
+            "price.add",
             "price.add",
             "price.add",
             "plan.stock",

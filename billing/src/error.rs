@@ -79,6 +79,14 @@ pub enum BillingError {
         currency: Currency,
         cycle_months: i64,
     },
+    #[error(
+        "{plan} has no price in {currency} for {cycle_months} months to take the usage price from: enter one, 0 charges nothing"
+    )]
+    NoUsagePrice {
+        plan: PlanId,
+        currency: Currency,
+        cycle_months: i64,
+    },
     #[error("a usage price is a decimal, graduated:10=1.5,110=1,*=0.5, volume:… or package:10=100, not {0:?}")]
     UsagePrice(String),
     #[error("all tiers but the last say up to where they go, and the last one does not")]

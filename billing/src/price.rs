@@ -75,6 +75,26 @@ impl UsagePrice {
     /// No charge for usage.
     pub const FREE: UsagePrice = UsagePrice::PerUnit { rate: Decimal::ZERO };
 
+    /// As people type it: what [`std::str::FromStr`] reads.
+    pub fn typed(&self) -> String {
+        let listed = |tiers: &[Tier]| {
+            let parts: Vec<String> = tiers
+                .iter()
+                .map(|tier| match tier.up_to_units {
+                    Some(units) => format!("{units}={}", tier.rate.normalize()),
+                    None => format!("*={}", tier.rate.normalize()),
+                })
+                .collect();
+            parts.join(",")
+        };
+        match self {
+            UsagePrice::PerUnit { rate } => rate.normalize().to_string(),
+            UsagePrice::Package { units, rate } => format!("package:{units}={}", rate.normalize()),
+            UsagePrice::Graduated { tiers } => format!("graduated:{}", listed(tiers)),
+            UsagePrice::Volume { tiers } => format!("volume:{}", listed(tiers)),
+        }
+    }
+
     /// The name of the model on invoices and in lists.
     pub fn name(&self) -> &'static str {
         match self {
@@ -345,6 +365,19 @@ mod tests {
             ("0.001", 5, 1),
         ] {
             assert_eq!(cents(price, units), minor, "{units} units at {price}");
+        }
+    }
+
+    #[test]
+    fn a_price_is_written_as_it_is_typed() {
+        for text in [
+            "0",
+            "0.05",
+            "graduated:10=1.5,110=1,*=0.5",
+            "volume:10=1.5,*=1",
+            "package:10=100",
+        ] {
+            assert_eq!(text.parse::<UsagePrice>().unwrap().typed(), text);
         }
     }
 

@@ -158,6 +158,18 @@
       });
     }
     var series = bands(false).concat(bands(true));
+    // What is still filling does not set the axis, unless there is nothing else.
+    function highest(ofOpen) {
+      return drawn.reduce(function (top, point) {
+        if (point.isOpen !== ofOpen) return top;
+        var sum = shown.reduce(function (total, one) {
+          return total + mean(one.bits_per_second, point.steps);
+        }, 0);
+        return Math.max(top, sum);
+      }, 0);
+    }
+    var whole = highest(false);
+    var isCapped = whole > 0 && highest(true) > whole;
     var long = data.to_ms - data.from_ms > 36 * 3600000;
     chart.setOption(
       {
@@ -193,7 +205,8 @@
         },
         yAxis: {
           type: "value",
-          axisLabel: { color: theme.muted, formatter: window.ezCharts.short("bit/s") },
+          max: isCapped ? whole * 1.1 : null,
+          axisLabel: { color: theme.muted, formatter: window.ezCharts.short("bit/s"), showMaxLabel: isCapped ? false : null },
           splitLine: { lineStyle: { color: theme.line } },
         },
         series: series,

@@ -59,9 +59,16 @@ ezCharts.register("usage", function (data, theme) {
       return point.start_ms <= ms && ms < point.end_ms;
     });
   }
-  var highest = measured.reduce(function (top, point) {
-    return Math.max(top, rate(point, Math.max(point.bytes_in, point.bytes_out)));
-  }, 0);
+  function highestOf(points) {
+    return points.reduce(function (top, point) {
+      return Math.max(top, rate(point, Math.max(point.bytes_in, point.bytes_out)));
+    }, 0);
+  }
+  // What is still filling does not set the axis, unless there is nothing else.
+  var complete = measured.filter(function (point) {
+    return fillingSeconds(point) === 0;
+  });
+  var highest = highestOf(complete.length ? complete : measured);
 
   var lines = [];
   if (data.percentile_95_bps !== null) {
@@ -81,6 +88,8 @@ ezCharts.register("usage", function (data, theme) {
   var peak = lines.reduce(function (top, one) {
     return Math.max(top, one.yAxis);
   }, 0);
+
+  var isCapped = peak > highest || highestOf(measured) > highest;
 
   function series(name, field, color, extra) {
     return Object.assign(
@@ -137,8 +146,8 @@ ezCharts.register("usage", function (data, theme) {
     yAxis: {
       type: "value",
       min: 0,
-      max: peak > highest ? peak * 1.1 : null,
-      axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: peak > highest ? false : null },
+      max: isCapped ? Math.max(peak, highest) * 1.1 : null,
+      axisLabel: { formatter: ezCharts.short("bit/s"), showMaxLabel: isCapped ? false : null },
     },
     tooltip: {
       formatter: function (hits) {

@@ -12,6 +12,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -176,6 +178,8 @@ pub(crate) struct Draft {
     form: String,
     problem: String,
     fields: Fields,
+    /// The first field of the refused form has taken the focus.
+    has_focus: Arc<AtomicBool>,
 }
 
 impl Draft {
@@ -186,6 +190,7 @@ impl Draft {
                 form: form.into(),
                 problem,
                 fields,
+                has_focus: Arc::default(),
             }),
             Refused::Failed(failure) => Err(failure.into()),
         }
@@ -194,6 +199,16 @@ impl Draft {
     /// Why this form was refused, if it was.
     pub(crate) fn problem(&self, form: &str) -> Option<&str> {
         (!self.problem.is_empty() && self.form == form).then_some(self.problem.as_str())
+    }
+
+    /// The form that was refused and why, for the top of its page.
+    pub(crate) fn refusal(&self) -> Option<(&str, &str)> {
+        (!self.problem.is_empty()).then_some((self.form.as_str(), self.problem.as_str()))
+    }
+
+    /// Whether a field takes the focus: the first one of the refused form that asks.
+    pub(crate) fn takes_focus(&self, form: &str) -> bool {
+        self.problem(form).is_some() && !self.has_focus.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn value<'a>(&'a self, form: &str, name: &str, stored: &'a str) -> &'a str {
@@ -348,5 +363,14 @@ mod tests {
         assert_eq!(draft.value("two", "name", "stored"), "stored");
         assert_eq!(draft.problem("one"), Some("No."));
         assert_eq!(draft.problem("two"), None);
+        assert_eq!(draft.refusal(), Some(("one", "No.")));
+        assert_eq!(Draft::default().refusal(), None);
+        // The first field of the refused form has the focus, and no other.
+        let focus = [
+            draft.takes_focus("two"),
+            draft.takes_focus("one"),
+            draft.takes_focus("one"),
+        ];
+        assert_eq!(focus, [false, true, false]);
     }
 }

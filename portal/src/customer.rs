@@ -38,11 +38,11 @@ pub(crate) struct OwnService {
 impl OwnService {
     /// Units of every volume on its pages.
     pub(crate) fn volume_units(&self) -> VolumeUnits {
-        self.sold_units().unwrap_or_default()
+        self.sold_units().unwrap_or(VolumeUnits::Binary)
     }
 
     /// The units that its plan sells transfer by; `None` where transfer is not sold.
-    pub(crate) fn sold_units(&self) -> Option<VolumeUnits> {
+    fn sold_units(&self) -> Option<VolumeUnits> {
         match &self.contract.as_ref()?.last_phase().plan.terms {
             Terms::Transfer { unit, .. } => Some((*unit).into()),
             Terms::Flat | Terms::Percentile { .. } => None,
@@ -166,6 +166,8 @@ pub(crate) fn current_period(
 pub(crate) struct PeriodToDate {
     pub(crate) mode: UsageMode,
     pub(crate) usage: PeriodUsage,
+    /// Times of attacks, whose windows are not charged.
+    pub(crate) excluded: Vec<(i64, i64)>,
     /// With what other services leave of theirs so far, where usage is pooled.
     pub(crate) charge: Option<UsageCharge>,
     /// The same if all of them go on as they did.
@@ -332,6 +334,7 @@ fn rated(found: MeasuredPeriod, pooled: Option<(u64, u64)>) -> Result<PeriodToDa
     let mut to_date = PeriodToDate {
         mode: query.mode,
         usage,
+        excluded: query.excluded.clone(),
         charge: None,
         charge_projected: None,
         projected_bytes,

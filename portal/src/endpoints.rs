@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 
 use crate::admission::Cost;
 use crate::auth::{Rejection, Role, SignedIn, refuse_foreign_origin};
@@ -142,7 +142,24 @@ pub(crate) async fn guard(State(state): State<AppState>, request: Request, next:
     answer
 }
 
+/// The page that a form at a path is on, at the address of a request for that path: the nearest above it, with the same
+/// things in place of what stands in braces.
+fn page_above(path: &str, uri_path: &str) -> Option<String> {
+    let mut path = path;
+    let mut address = uri_path;
+    loop {
+        (path, address) = (path.rsplit_once('/')?.0, address.rsplit_once('/')?.0);
+        if path.is_empty() {
+            return None;
+        }
+        if BY_ADDRESS.contains_key(&("GET", path)) {
+            return Some(address.to_owned());
+        }
+    }
+}
+
 /// A method that the address does not have is refused, whatever its route would do; an address without a rule is not there.
+/// Whoever asks for a form's address, by reloading it or from the history, gets the page that the form is on.
 fn without_rule(request: Request, path: &str) -> Response {
     let methods: Vec<&str> = ENDPOINTS
         .iter()
@@ -150,6 +167,13 @@ fn without_rule(request: Request, path: &str) -> Response {
         .map(|endpoint| endpoint.method)
         .collect();
     let (parts, _) = request.into_parts();
+    let is_form = endpoint(&Method::POST, path).is_some_and(|form| form.proof == Proof::Csrf);
+    if is_form
+        && matches!(parts.method, Method::GET | Method::HEAD)
+        && let Some(page) = page_above(path, parts.uri.path())
+    {
+        return Redirect::to(&page).into_response();
+    }
     if methods.is_empty() {
         // Whoever adds a route meets this in the first test of it.
         debug_assert!(

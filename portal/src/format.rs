@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};
 
 /// The family of units a volume is told in. On the pages of a service it is that of its plan, so that every number can be
-/// compared with what is included; where no plan sells transfer it is decimal, as rates are.
+/// compared with what is included; where it sells no transfer it is binary. Pages about the network are decimal, as rates are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum VolumeUnits {
@@ -32,7 +32,7 @@ impl VolumeUnits {
     pub(crate) fn of_charge(charge: &UsageCharge) -> VolumeUnits {
         match charge {
             UsageCharge::Transfer { unit, .. } => (*unit).into(),
-            UsageCharge::Percentile { .. } => VolumeUnits::Decimal,
+            UsageCharge::Percentile { .. } => VolumeUnits::Binary,
         }
     }
 }
@@ -169,9 +169,12 @@ pub(crate) fn date(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%-d %b %Y")
 }
 
-/// `19 Oct – 18 Nov 2026` in the given zone: the year of the first day only where it is another.
+/// `19 Oct – 18 Nov 2026` in the given zone: the year of the first day only where it is another, and one day once.
 pub(crate) fn dates(from_ms: i64, last_ms: i64, zone: &TimeZone) -> String {
     let year = |at_ms| in_zone(at_ms, zone, "%Y");
+    if date(from_ms, zone) == date(last_ms, zone) {
+        return date(last_ms, zone);
+    }
     let from = if year(from_ms) == year(last_ms) {
         in_zone(from_ms, zone, "%-d %b")
     } else {
@@ -285,6 +288,10 @@ mod tests {
         assert_eq!(
             dates(1_792_800_000_000, 1_795_348_923_000, &TimeZone::UTC),
             "24 Oct – 22 Nov 2026"
+        );
+        assert_eq!(
+            dates(1_798_000_000_000, 1_798_000_100_000, &TimeZone::UTC),
+            "23 Dec 2026"
         );
         assert_eq!(
             dates(1_798_000_000_000, 1_799_000_000_000, &TimeZone::UTC),

@@ -435,6 +435,20 @@ async fn a_method_without_a_rule_is_refused_with_those_there_are() {
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         assert_eq!(answer.header("allow"), allowed, "{path}");
     }
+    // The address of a form leads to its page; one that is on none is refused.
+    for (path, page) in [
+        ("/budget/clear", "/budget"),
+        ("/subscriptions/sub_1/resume", "/subscriptions/sub_1"),
+        ("/subscriptions/sub_1/changes/7/cancel", "/subscriptions/sub_1"),
+    ] {
+        let answer = ada.get(path).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (StatusCode::SEE_OTHER, page),
+            "{path}"
+        );
+    }
+    assert_eq!(ada.get("/signout").await.status, StatusCode::METHOD_NOT_ALLOWED);
     let head = ada.send(Request::head("/usage"), String::new()).await;
     assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
 }

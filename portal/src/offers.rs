@@ -6,6 +6,7 @@ use billing::BillingError;
 use billing::catalog::{self, CYCLES_MONTHS, Plan, PlanKind, Price, Terms};
 use billing::price::UsagePrice;
 use billing::ratio::Ratio;
+use rust_decimal::Decimal;
 use schemas::ids::{PlanId, PriceId};
 use schemas::money::{Currency, Money};
 use sqlx::AnyConnection;
@@ -112,12 +113,21 @@ pub(crate) fn per_month(price: &Price) -> Result<Money, BillingError> {
     Ok(month.to_money(price.currency())?)
 }
 
+/// A rate with at least the digits of its currency: `0.80`, `0.005`, `1,200.00`.
+pub(crate) fn rate_text(rate: Decimal, currency: Currency) -> String {
+    let mut rate = rate.normalize();
+    rate.rescale(rate.scale().max(currency.minor_digits()));
+    format::grouped_decimal(&rate.to_string())
+}
+
 /// What usage over the included amount costs: `USD 0.05 per GiB`, `USD 100 per 10 GiB`, `USD per GiB, graduated: to 10 at 1.5,
 /// then 0.5`.
 fn rate_words(usage: &UsagePrice, currency: Currency, unit: &str) -> String {
     match usage {
-        UsagePrice::PerUnit { rate } => format!("{currency} {} per {unit}", rate.normalize()),
-        UsagePrice::Package { units, rate } => format!("{currency} {} per {units} {unit}", rate.normalize()),
+        UsagePrice::PerUnit { rate } => format!("{currency} {} per {unit}", rate_text(*rate, currency)),
+        UsagePrice::Package { units, rate } => {
+            format!("{currency} {} per {units} {unit}", rate_text(*rate, currency))
+        }
         tiers @ (UsagePrice::Graduated { .. } | UsagePrice::Volume { .. }) => {
             format!("{currency} per {unit}, {tiers}")
         }
@@ -125,14 +135,14 @@ fn rate_words(usage: &UsagePrice, currency: Currency, unit: &str) -> String {
 }
 
 /// As [`usage_text`], without what is included; for staff, who see that elsewhere.
-pub(crate) fn usage_price_words(plan: &Plan, price: &Price) -> String {
+pub(crate) fn usage_price_words(plan: &Plan, usage: &UsagePrice, currency: Currency) -> String {
     let unit = match &plan.terms {
         Terms::Flat => return "not charged".to_owned(),
-        _ if price.usage == UsagePrice::FREE => return "not charged".to_owned(),
+        _ if *usage == UsagePrice::FREE => return "not charged".to_owned(),
         Terms::Transfer { unit, .. } => unit.name(),
         Terms::Percentile { .. } => "Mbit/s",
     };
-    rate_words(&price.usage, price.currency(), unit)
+    rate_words(usage, currency, unit)
 }
 
 /// What usage is included, and what more of it costs.

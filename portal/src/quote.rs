@@ -121,11 +121,58 @@ async fn perform(
 pub(crate) struct Quote {
     /// At once; empty where nothing is charged or given back.
     pub(crate) now: Vec<Draft>,
-    /// The next invoice of the account that charges something for the subscription, within [`MAX_QUOTED_AHEAD_MS`]; where
-    /// none does, that of its next charge, which usage may be the only one of.
+    /// What the service is charged next, without usage that is not measured yet.
+    pub(crate) own_next: Option<OwnNext>,
+    /// The next invoice of the account that charges something, for whatever it is; of a quote for a time ahead, that of its
+    /// day.
     pub(crate) next: Option<Draft>,
+    pub(crate) is_ahead: bool,
     /// What the customer has as credit, which is used first.
     pub(crate) credit: Money,
+}
+
+/// The next charge of one service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnNext {
+    pub(crate) at_ms: i64,
+    pub(crate) amount: Money,
+    /// What the amount leaves out, in words behind it.
+    pub(crate) note: &'static str,
+}
+
+impl OwnNext {
+    /// Its part of an invoice: with tax where it is the whole of it.
+    fn of(draft: &Draft, service: ServiceId) -> Result<OwnNext, BillingError> {
+        let mut own = Money::zero(draft.currency);
+        let mut is_whole = true;
+        for line in &draft.lines {
+            if line.service == Some(service) {
+                own = own.checked_add(line.amount)?;
+            } else if line.amount.minor != 0 {
+                is_whole = false;
+            }
+        }
+        Ok(OwnNext {
+            at_ms: draft.due_ms,
+            amount: if is_whole { draft.total } else { own },
+            note: if is_whole || draft.tax.minor == 0 {
+                ""
+            } else {
+                " before tax"
+            },
+        })
+    }
+
+    /// The base price at a time that is too far ahead to draft everything of the account until then.
+    fn listed(contract: &Contract, at_ms: i64) -> OwnNext {
+        let phase = contract.last_phase();
+        let base = phase.price.base;
+        OwnNext {
+            at_ms,
+            amount: Money::new(base.minor.saturating_mul(phase.quantity), base.currency),
+            note: " at the list price",
+        }
+    }
 }
 
 impl Quote {
@@ -154,7 +201,8 @@ pub(crate) async fn quote(
     };
     let after = contract(connection, subscription).await?;
     let next_ms = next_charge_ms(&after, now_ms)?;
-    let horizon_ms = quoted_until_ms(&after, next_ms, now_ms)?;
+    let base_ms = invoice::next_base_ms(&after, now_ms)?;
+    let horizon_ms = quoted_until_ms(base_ms, next_ms, now_ms);
     let usage = metered_usage(state);
     let due = invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms: now_ms }).await?;
     let ahead = match horizon_ms {
@@ -167,23 +215,25 @@ pub(crate) async fn quote(
         .map_err(BillingError::from)?;
     trial.end().await?;
     let now = due.drafts(&usage, now_ms).await?;
-    let next = match ahead {
-        Some(ahead) => {
-            let drafts = ahead.drafts(&usage, now_ms).await?;
-            let mut later: Vec<Draft> = drafts.into_iter().filter(|draft| draft.due_ms > now_ms).collect();
-            let charges = |draft: &Draft| {
-                let is_of = |line: &DraftLine| line.subscription == Some(subscription) && line.amount.minor != 0;
-                draft.total.minor != 0 && draft.lines.iter().any(is_of)
-            };
-            let found = later.iter().position(charges);
-            let found = found.or_else(|| later.iter().position(|draft| Some(draft.due_ms) == next_ms));
-            found.map(|at| later.swap_remove(at))
-        }
-        None => None,
+    let mut later = match ahead {
+        Some(ahead) => ahead.drafts(&usage, now_ms).await?,
+        None => Vec::new(),
+    };
+    later.retain(|draft| draft.due_ms > now_ms);
+    let service = after.service.id;
+    let charges = |draft: &&Draft| {
+        let is_of = |line: &DraftLine| line.service == Some(service) && line.amount.minor != 0;
+        draft.total.minor != 0 && draft.lines.iter().any(is_of)
+    };
+    let own_next = match later.iter().find(charges) {
+        Some(draft) => Some(OwnNext::of(draft, service)?),
+        None => base_ms.map(|at_ms| OwnNext::listed(&after, at_ms)),
     };
     Ok(Ok(Quote {
         now: now.into_iter().filter(|draft| !draft.lines.is_empty()).collect(),
-        next,
+        own_next,
+        next: later.into_iter().find(|draft| draft.total.minor > 0),
+        is_ahead: false,
         credit,
     }))
 }
@@ -224,7 +274,9 @@ pub(crate) async fn quote_at(
     });
     Ok(Ok(Quote {
         now: Vec::new(),
+        own_next: None,
         next: drafts.pop(),
+        is_ahead: true,
         credit,
     }))
 }
@@ -362,10 +414,9 @@ const MAX_QUOTED_AHEAD_MS: i64 = 100 * DAY_MS;
 
 /// Until when a quote drafts what follows: usage of the current period is not known yet, so where the next charge is of usage
 /// alone, the next base price is drafted too.
-fn quoted_until_ms(contract: &Contract, next_ms: Option<i64>, now_ms: i64) -> Result<Option<i64>, BillingError> {
-    let base_ms = invoice::next_base_ms(contract, now_ms)?;
-    let near = base_ms.filter(|at_ms| at_ms.saturating_sub(now_ms) <= MAX_QUOTED_AHEAD_MS);
-    Ok(next_ms.max(near))
+fn quoted_until_ms(base_ms: Option<i64>, next_ms: Option<i64>, now_ms: i64) -> Option<i64> {
+    let near = |at_ms: &i64| at_ms.saturating_sub(now_ms) <= MAX_QUOTED_AHEAD_MS;
+    next_ms.filter(near).max(base_ms.filter(near))
 }
 
 /// The draft of a subscription's next charge.
@@ -447,7 +498,10 @@ impl DraftView {
 /// A quote as pages show it.
 pub(crate) struct QuoteView {
     pub(crate) now: Vec<DraftView>,
+    /// When the service is charged next, how much, and what that leaves out.
+    pub(crate) own_next: Option<(String, Money, &'static str)>,
     pub(crate) next: Option<DraftView>,
+    pub(crate) is_ahead: bool,
     pub(crate) shown: String,
 }
 
@@ -460,6 +514,10 @@ impl QuoteView {
                 .iter()
                 .map(|draft| DraftView::new(draft, quote.credit, zone))
                 .collect(),
+            own_next: quote
+                .own_next
+                .map(|own| (format::date(own.at_ms, zone), own.amount, own.note)),
+            is_ahead: quote.is_ahead,
             // What credit is left by then nobody knows.
             next: quote.next.as_ref().map(|draft| DraftView::new(draft, none, zone)),
             shown: quote.shown(),

@@ -31,14 +31,17 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
             "The plan that this add-on is beside is cancelled. Resume that one first.".to_owned()
         }
         BillingError::NotAhead { what, .. } => format!("Choose a time that lies ahead: {what} cannot be in the past."),
-        BillingError::DateOver { today, .. } => format!("That day is over. The earliest is {today}."),
+        BillingError::DateOver { today, .. } => format!("That day is over. The earliest is {}.", day(*today)),
         BillingError::Stopped(_) => {
             "Orders and changes wait: billing is stopped until a matter of our clock is settled. Try again later."
                 .to_owned()
         }
         BillingError::NothingChanges(_) => "That is what you have already. Choose other terms.".to_owned(),
         BillingError::TooEarly { earliest, .. } => {
-            format!("That day is charged or changed already. The earliest is {earliest}.")
+            format!(
+                "That day is charged or changed already. The earliest is {}.",
+                day(*earliest)
+            )
         }
         BillingError::Refused { state, .. } | BillingError::NoTransition { state, .. } => match state {
             State::Cancelled => "This subscription is cancelled. Resume it first.".to_owned(),
@@ -72,6 +75,11 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
         }
         _ => return Err(error.into()),
     })
+}
+
+/// `30 Nov 2026`
+fn day(date: jiff::civil::Date) -> String {
+    date.strftime("%-d %b %Y").to_string()
 }
 
 /// How many are left, where that is worth saying.

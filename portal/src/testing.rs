@@ -236,7 +236,7 @@ impl Answer {
     }
 
     /// The value of the first hidden field of a name.
-    fn hidden(&self, name: &str) -> String {
+    pub(crate) fn hidden(&self, name: &str) -> String {
         let marker = format!("name=\"{name}\" value=\"");
         let start = self.body.find(&marker).unwrap() + marker.len();
         self.body[start..].split('"').next().unwrap().to_owned()

@@ -48,6 +48,8 @@ enum Command {
         data: Data,
     },
     /// Add a price, or a new version of one; subscriptions that exist keep theirs
+    ///
+    /// Without --usage-rate the usage price of a new version is that of the current version in that currency and cycle.
     Price(PriceArgs),
     /// Change what customers read of a plan: its specifications, description and badge
     Edit(Edit),
@@ -115,9 +117,10 @@ struct PriceTerms {
     #[arg(long, conflicts_with = "months")]
     all_cycles: bool,
     /// Price of one unit over the included transfer, or of one Mbit/s over the commit: 0.05, or
-    /// graduated:10=1.5,110=1,*=0.5, volume:10=1.5,*=1, package:10=100
-    #[arg(long, default_value = "0")]
-    usage_rate: UsagePrice,
+    /// graduated:10=1.5,110=1,*=0.5, volume:10=1.5,*=1, package:10=100 [default: 0 for a new plan, that of the current
+    /// version for a new version of a price]
+    #[arg(long)]
+    usage_rate: Option<UsagePrice>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -345,6 +348,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 },
                 _ => add.terms,
             };
+            let terms = PriceTerms {
+                usage_rate: terms.usage_rate.or(Some(UsagePrice::FREE)),
+                ..terms
+            };
             let from_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
             let prices = add_prices(&mut transaction, &plan, &terms, from_ms, now_ms).await?;
             transaction.commit().await?;
@@ -404,7 +411,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds the price that was typed, or those of all cycles, and returns their ids.
+/// Adds the price that was typed, or those of all cycles, and returns their ids. Where no usage price was typed, a new version
+/// keeps the current one.
 async fn add_prices(
     connection: &mut sqlx::AnyConnection,
     plan: &Plan,
@@ -421,6 +429,9 @@ async fn add_prices(
     };
     let mut made = Vec::with_capacity(cycles.len());
     for &cycle_months in cycles {
+        let given = terms.usage_rate.as_ref();
+        let usage =
+            catalog::usage_or_current(&mut *connection, plan, terms.currency, cycle_months, given, now_ms).await?;
         let new = NewPrice {
             plan: plan.id,
             cycle_months,
@@ -429,7 +440,7 @@ async fn add_prices(
             } else {
                 base
             },
-            usage: terms.usage_rate.clone(),
+            usage,
             valid_from_ms,
         };
         made.push(

@@ -176,7 +176,7 @@ pub async fn clear(
     customer: CustomerId,
     actor: Actor<'_>,
     now_ms: i64,
-) -> Result<(), BudgetError> {
+) -> Result<usize, BudgetError> {
     settlement::lock_customer(connection, customer).await?;
     let cleared = sqlx::query("DELETE FROM budgets WHERE customer_id = $1")
         .bind(customer.0)
@@ -189,8 +189,9 @@ pub async fn clear(
         .bind(customer.0)
         .execute(&mut *connection)
         .await?;
-    release_all(connection, customer, &HashSet::new(), now_ms).await?;
-    record(connection, actor, "budget.clear", customer, json!({}), now_ms).await
+    let resumed = release_all(connection, customer, &HashSet::new(), now_ms).await?;
+    record(connection, actor, "budget.clear", customer, json!({}), now_ms).await?;
+    Ok(resumed.len())
 }
 
 /// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`check`].

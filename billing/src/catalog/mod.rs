@@ -28,7 +28,7 @@ use spec::refuse_transfer_in_words;
 pub use spec::{KNOWN as KNOWN_SPECS, PlanEdit, Spec, checked_specs, edit_change, edit_plan};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
-pub use version::{NewPrice, Price, add_price, price, price_at, prices, prices_of};
+pub use version::{NewPrice, Price, add_price, price, price_at, prices, prices_of, usage_or_current};
 
 use crate::BillingError;
 use crate::ratio::Ratio;

@@ -7,7 +7,7 @@ use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Terms, check_range, plan};
+use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Plan, Terms, check_range, plan};
 use crate::BillingError;
 use crate::price::UsagePrice;
 
@@ -154,6 +154,36 @@ pub async fn price_at(
         .fetch_optional(db)
         .await?;
     row.as_ref().map(read).transpose()
+}
+
+/// The usage price of a new version: the one that was given, else that of the version that holds at `now_ms`. Usage is
+/// never made free by leaving its price out.
+///
+/// # Errors
+/// [`BillingError::NoUsagePrice`] when none was given, the plan bills usage, and there is no version to take it from; as the
+/// database answers.
+pub async fn usage_or_current(
+    db: impl AnyExecutor<'_>,
+    plan: &Plan,
+    currency: Currency,
+    cycle_months: i64,
+    given: Option<&UsagePrice>,
+    now_ms: i64,
+) -> Result<UsagePrice, BillingError> {
+    if let Some(given) = given {
+        return Ok(given.clone());
+    }
+    if plan.terms == Terms::Flat || plan.is_free {
+        return Ok(UsagePrice::FREE);
+    }
+    match price_at(db, plan.id, currency, cycle_months, now_ms).await? {
+        Some(current) => Ok(current.usage),
+        None => Err(BillingError::NoUsagePrice {
+            plan: plan.id,
+            currency,
+            cycle_months,
+        }),
+    }
 }
 
 fn read(row: &AnyRow) -> Result<Price, BillingError> {

@@ -88,14 +88,14 @@ impl Facts<'_> {
         Some(at.to_zoned(self.zone.clone()).strftime(format).to_string())
     }
 
-    /// `15 June 2026`.
+    /// `15 Jun 2026`.
     fn day(&self, name: &str) -> Option<String> {
-        self.zoned(name, "%-d %B %Y")
+        self.zoned(name, "%-d %b %Y")
     }
 
-    /// `15 June 2026, 14:00 CEST`.
+    /// `15 Jun 2026, 14:00 CEST`.
     fn instant(&self, name: &str) -> Option<String> {
-        self.zoned(name, "%-d %B %Y, %H:%M %Z")
+        self.zoned(name, "%-d %b %Y, %H:%M %Z")
     }
 
     /// The service by its name, else its id.

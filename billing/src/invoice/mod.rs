@@ -101,8 +101,11 @@ impl InvoiceStatus {
     /// As people read it.
     pub fn words(self) -> &'static str {
         match self {
+            InvoiceStatus::Finalised => "open",
             InvoiceStatus::PartiallyPaid => "partially paid",
-            other => other.name(),
+            InvoiceStatus::Paid => "paid",
+            InvoiceStatus::Void => "void",
+            InvoiceStatus::Uncollectible => "written off",
         }
     }
 
@@ -303,12 +306,40 @@ impl Draft {
     }
 }
 
+/// Open documents by whether they are overdue; a credit note never is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenAt {
+    pub is_overdue: bool,
+    pub now_ms: i64,
+}
+
+impl OpenAt {
+    /// As [`open_at_sql`] compares it.
+    pub fn name(self) -> &'static str {
+        match self.is_overdue {
+            true => "overdue",
+            false => "open",
+        }
+    }
+}
+
+/// The condition on `invoices` for [`OpenAt`], by the numbers of two parameters: its name, empty for all documents, and its
+/// instant.
+pub fn open_at_sql(name: u32, now_ms: u32) -> String {
+    format!(
+        "(${name} = '' OR (status IN ('finalised', 'partially_paid') AND \
+         CASE WHEN kind = 'invoice' AND due_at_ms <= ${now_ms} THEN 'overdue' ELSE 'open' END = ${name}))"
+    )
+}
+
 /// Which invoices to list; the default is all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct InvoiceFilter {
     pub customer: Option<CustomerId>,
     pub kind: Option<InvoiceKind>,
     pub status: Option<InvoiceStatus>,
+    /// Only open documents: those that are overdue at an instant, or those that are not.
+    pub open: Option<OpenAt>,
     /// Finalised at or after.
     pub from_ms: Option<i64>,
     /// Finalised before.

@@ -7,7 +7,7 @@ use schemas::percent::Percent;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{Invoice, InvoiceFilter, InvoiceLine, InvoiceWithLines, MAX_PAGE};
+use super::{Invoice, InvoiceFilter, InvoiceLine, InvoiceWithLines, MAX_PAGE, OpenAt, open_at_sql};
 use crate::BillingError;
 use crate::catalog::read_decimal;
 use crate::tax::{TaxAmount, TaxGroup, TaxRule};
@@ -92,9 +92,11 @@ pub async fn list_of(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<V
 /// As the database answers, or when a stored value is not understood.
 pub async fn list_all(db: impl AnyExecutor<'_>, filter: InvoiceFilter) -> Result<Vec<Invoice>, BillingError> {
     // Absent filters are values that let everything through, so that there is one statement.
+    let open_at = open_at_sql(8, 9);
     let sql = sqlx::AssertSqlSafe(format!(
         "{SELECT} WHERE ($1 = 0 OR customer_id = $1) AND ($2 = '' OR status = $2) \
-         AND finalised_at_ms >= $3 AND finalised_at_ms < $4 AND id < $5 AND ($7 = '' OR kind = $7) ORDER BY id DESC LIMIT $6"
+         AND finalised_at_ms >= $3 AND finalised_at_ms < $4 AND id < $5 AND ($7 = '' OR kind = $7) AND {open_at} \
+         ORDER BY id DESC LIMIT $6"
     ));
     let rows = sqlx::query(sql)
         .bind(filter.customer.map_or(0, |customer| customer.0))
@@ -104,6 +106,8 @@ pub async fn list_all(db: impl AnyExecutor<'_>, filter: InvoiceFilter) -> Result
         .bind(filter.before.map_or(i64::MAX, |invoice| invoice.0))
         .bind(filter.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE))
         .bind(filter.kind.map_or("", |kind| kind.name()))
+        .bind(filter.open.map_or("", OpenAt::name))
+        .bind(filter.open.map_or(0, |open| open.now_ms))
         .fetch_all(db)
         .await?;
     rows.iter().map(read).collect()

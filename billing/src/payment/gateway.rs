@@ -30,6 +30,14 @@ impl GatewayName {
             GatewayName::Test => "test",
         }
     }
+
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            GatewayName::Test => "test gateway",
+            other => other.name(),
+        }
+    }
 }
 
 impl std::fmt::Display for GatewayName {

@@ -184,7 +184,8 @@ pub(crate) async fn listening(state: &AppState) -> Result<Listening, Failure> {
     Ok(Listening {
         heard: !status.exporters.is_empty(),
         netflow_port: port("netflow"),
-        sflow_port: port("sflow"),
+        // Any socket takes any protocol.
+        sflow_port: port("sflow").or(port("netflow")),
     })
 }
 

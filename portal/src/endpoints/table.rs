@@ -118,6 +118,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/invoices/{invoice}", Customer),
     get("/api/v1/invoices/{invoice}/lines/{line}/explain", Customer).heavy(),
     form("/payments/{payment}/give-up", Customer),
+    form("/payments/{payment}/confirm", Customer),
     get("/payment-methods", Customer),
     form("/payment-methods/add", Customer),
     form("/payment-methods/finish", Customer),

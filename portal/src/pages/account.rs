@@ -76,6 +76,9 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/verify-email/{token}", get(address::link).post(address::confirm))
 }
 
+/// Why no link can be mailed.
+const NO_MAIL: &str = "This installation sends no mail. Ask whoever runs it to verify the address.";
+
 /// Where the customer is written to.
 struct Address {
     email: String,
@@ -98,6 +101,8 @@ struct Refused {
 #[template(path = "account.html")]
 struct AccountPage {
     shell: Shell,
+    /// A mail server is configured.
+    sends_mail: bool,
     min_password_chars: usize,
     address: Option<Address>,
     has_second_factor: bool,
@@ -136,6 +141,7 @@ async fn account_page(
     let is_refused = !refused.form.is_empty();
     let body = page(&AccountPage {
         shell: Shell::new(who, "Account", PATH),
+        sends_mail: state.sends_mail(),
         min_password_chars: MIN_PASSWORD_CHARS,
         address,
         has_second_factor: matches!(second_factor, SecondFactor::On { .. }),
@@ -162,6 +168,12 @@ async fn show(
 ) -> Result<Response, PageError> {
     let done = match shown.changed.as_str() {
         "password" => Some("The password was changed. Every other session was ended."),
+        "asked" | "address" if !state.sends_mail() => Some(match shown.changed.as_str() {
+            "address" => {
+                "The address was changed. This installation sends no mail: ask whoever runs it to verify the address."
+            }
+            _ => NO_MAIL,
+        }),
         "asked" => Some("A mail with a link is on its way. Open the link within 24 hours and press the button there."),
         "address" => {
             Some("The address was changed. A mail with a link is on its way there: open it to verify the address.")

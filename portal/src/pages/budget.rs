@@ -296,7 +296,8 @@ async fn render(state: &AppState, customer: &Customer, done: &str, draft: Draft)
     let is_over = status.as_ref().is_some_and(Status::is_exceeded);
     let (notice, problem) = match done {
         "set" => (Some("The budget is set."), None),
-        "cleared" => (Some("Budget removed. Suspended services were resumed."), None),
+        "cleared" => (Some("Budget removed."), None),
+        "resumed" => (Some("Budget removed. Suspended services were resumed."), None),
         "services" => (Some("The budget counts as you chose."), None),
         "unlocked" => (
             Some("Thank you. Your services keep running until the budget resets."),
@@ -411,13 +412,14 @@ async fn clear(
     let ip = ip.to_string();
     let actor = who.actor(&ip);
     let mut transaction = state.db().begin_write().await?;
-    match budget::clear(&mut transaction, customer.id, actor, state.now_ms()).await {
+    let done = match budget::clear(&mut transaction, customer.id, actor, state.now_ms()).await {
+        Ok(resumed) if resumed > 0 => "resumed",
         // There is none, as it was asked for.
-        Ok(()) | Err(BudgetError::NoBudget(_)) => {}
+        Ok(_) | Err(BudgetError::NoBudget(_)) => "cleared",
         Err(error) => return Err(Failure::from(error).into()),
-    }
+    };
     transaction.commit().await?;
-    Ok(Redirect::to("/budget?done=cleared").into_response())
+    Ok(Redirect::to(&format!("/budget?done={done}")).into_response())
 }
 
 /// Leaves a service out, or takes it in again.

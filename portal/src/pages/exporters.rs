@@ -234,7 +234,11 @@ fn listed(mut found: Exporters, only: Option<Address>, host: Option<&str>) -> Li
         segments_waiting: found.segments_waiting,
         refresh_s: REFRESH_S,
         guide: Guide::new(&found.sockets, host),
-        sockets: found.sockets.iter().map(socket_row).collect(),
+        sockets: {
+            let has_sflow = found.sockets.iter().any(|socket| socket.kind == "sflow");
+            let rows = found.sockets.iter().map(|socket| socket_row(socket, has_sflow));
+            rows.collect()
+        },
         cards: found
             .exporters
             .into_iter()
@@ -246,10 +250,12 @@ fn listed(mut found: Exporters, only: Option<Address>, host: Option<&str>) -> Li
     }
 }
 
-fn socket_row(socket: &SocketView) -> SocketRow {
+/// Every socket takes every protocol; where none is meant for sFlow, it comes in by the others.
+fn socket_row(socket: &SocketView, has_sflow: bool) -> SocketRow {
     SocketRow {
         kind: match socket.kind.as_str() {
             "sflow" => "sFlow",
+            _ if !has_sflow => "NetFlow, IPFIX, sFlow",
             _ => "NetFlow, IPFIX",
         },
         address: socket.address.clone(),

@@ -13,6 +13,7 @@ mod export;
 mod held;
 mod invoice;
 mod invoice_actions;
+mod invoice_preview;
 mod ledger;
 mod payments;
 mod refund;
@@ -28,12 +29,14 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use billing::invoice::{Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, MAX_PAGE, export_csv, list_all};
+use billing::invoice::{
+    Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, MAX_PAGE, OpenAt, export_csv, list_all, open_at_sql,
+};
 pub(crate) use customers::url_encoded;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::{Currency, Money};
-use select::{FinanceQuery, Month, Selection, select};
+use select::{FinanceQuery, Month, Selection, StatusFilter, select};
 use sqlx::Row as _;
 
 use crate::auth::Finance;
@@ -142,20 +145,25 @@ struct InvoiceRow {
 }
 
 /// How the status of a document is said, and the class of its badge.
-fn status_words(invoice: &Invoice, now_ms: i64) -> (&'static str, &'static str) {
-    match invoice.status {
-        status if invoice.kind == InvoiceKind::CreditNote && status == InvoiceStatus::Paid => ("applied", "ok"),
-        status if status.is_open() && invoice.due_at_ms <= now_ms => ("overdue", "warn"),
-        InvoiceStatus::Finalised => ("open", "info"),
+pub(crate) fn status_words(
+    kind: InvoiceKind,
+    status: InvoiceStatus,
+    due_at_ms: i64,
+    now_ms: i64,
+) -> (&'static str, &'static str) {
+    match status {
+        InvoiceStatus::Paid if kind == InvoiceKind::CreditNote => ("applied", "ok"),
+        status if status.is_open() && kind == InvoiceKind::Invoice && due_at_ms <= now_ms => ("overdue", "warn"),
+        InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid => ("open", "info"),
         InvoiceStatus::Paid => ("paid", "ok"),
         InvoiceStatus::Uncollectible => ("written off", "warn"),
-        status => (status.words(), ""),
+        InvoiceStatus::Void => ("void", ""),
     }
 }
 
 impl InvoiceRow {
     fn new(invoice: Invoice, now_ms: i64) -> InvoiceRow {
-        let (status, badge) = status_words(&invoice, now_ms);
+        let (status, badge) = status_words(invoice.kind, invoice.status, invoice.due_at_ms, now_ms);
         let zone = TimeZone::get(&invoice.time_zone).unwrap_or(TimeZone::UTC);
         InvoiceRow {
             id: invoice.id,
@@ -214,7 +222,7 @@ async fn show(
     let selection = select(&query, months.first().copied())?;
     let filter = InvoiceFilter {
         limit: Some(PAGE_INVOICES + 1),
-        ..selection.filter()
+        ..selection.filter(state.now_ms())
     };
     let mut invoices = list_all(state.db().pool(), filter).await?;
     let has_older = invoices.len() > usize::try_from(PAGE_INVOICES).unwrap_or(usize::MAX);
@@ -245,7 +253,7 @@ async fn show(
         shell: Shell::new(&who, title, PATH),
         statuses: choices_of(
             "Any status",
-            &InvoiceStatus::ALL.map(|status| (status.name(), status.words())),
+            &StatusFilter::ALL.map(|status| (status.name(), status.words())),
             query.status.trim(),
         ),
         kinds: choices_of(
@@ -288,7 +296,7 @@ async fn csv(
     loop {
         let filter = InvoiceFilter {
             limit: Some(MAX_PAGE),
-            ..selection.filter()
+            ..selection.filter(state.now_ms())
         };
         let found = list_all(state.db().pool(), filter).await?;
         let is_last = i64::try_from(found.len()).unwrap_or(MAX_PAGE) < MAX_PAGE;
@@ -359,20 +367,24 @@ async fn customers(state: &AppState, selected: Option<CustomerId>) -> Result<Vec
 }
 
 async fn totals(state: &AppState, selection: Selection) -> Result<Vec<Totals>, Failure> {
-    let filter = selection.filter();
-    let rows = sqlx::query(
+    let filter = selection.filter(state.now_ms());
+    let open_at = open_at_sql(6, 7);
+    let sql = sqlx::AssertSqlSafe(format!(
         "SELECT currency, count(*), CAST(sum(subtotal_minor) AS BIGINT), CAST(sum(tax_minor) AS BIGINT), \
          CAST(sum(total_minor) AS BIGINT) FROM invoices \
          WHERE ($1 = 0 OR customer_id = $1) AND finalised_at_ms >= $2 AND finalised_at_ms < $3 \
-         AND ($4 = '' OR status = $4) AND ($5 = '' OR kind = $5) GROUP BY currency",
-    )
-    .bind(filter.customer.map_or(0, |customer| customer.0))
-    .bind(filter.from_ms.unwrap_or(i64::MIN))
-    .bind(filter.to_ms.unwrap_or(i64::MAX))
-    .bind(filter.status.map_or("", InvoiceStatus::name))
-    .bind(filter.kind.map_or("", InvoiceKind::name))
-    .fetch_all(state.db().pool())
-    .await?;
+         AND ($4 = '' OR status = $4) AND ($5 = '' OR kind = $5) AND {open_at} GROUP BY currency"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(filter.customer.map_or(0, |customer| customer.0))
+        .bind(filter.from_ms.unwrap_or(i64::MIN))
+        .bind(filter.to_ms.unwrap_or(i64::MAX))
+        .bind(filter.status.map_or("", InvoiceStatus::name))
+        .bind(filter.kind.map_or("", InvoiceKind::name))
+        .bind(filter.open.map_or("", OpenAt::name))
+        .bind(filter.open.map_or(0, |open| open.now_ms))
+        .fetch_all(state.db().pool())
+        .await?;
     let mut by_currency = BTreeMap::new();
     for row in &rows {
         let currency = currency(row.try_get(0)?)?;

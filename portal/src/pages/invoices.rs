@@ -28,7 +28,7 @@ use crate::pages::paying;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
-use lines::{LineAddresses, LineRow, TaxRow, explained_taxes};
+use lines::{LineAddresses, LineRow, RateSources, TaxRow, explained_taxes};
 use pay::PayView;
 
 /// Address of the list, and the navigation entry of all pages here.
@@ -70,8 +70,7 @@ fn status_words(invoice: &Invoice, now_ms: i64) -> (&'static str, &'static str) 
     let is_late = invoice.due_at_ms <= now_ms;
     match invoice.status {
         InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid if is_late => ("overdue", "warn"),
-        InvoiceStatus::Finalised => ("open", "info"),
-        InvoiceStatus::PartiallyPaid => ("partially paid", "info"),
+        InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid => ("open", "info"),
         InvoiceStatus::Paid => ("paid", "ok"),
         InvoiceStatus::Void => ("void", ""),
         InvoiceStatus::Uncollectible => ("written off", "warn"),
@@ -337,7 +336,7 @@ async fn one(
             Some("Your order is in. This is its invoice; the service is being set up."),
             None,
         ),
-        "changed" => (Some("The change is made. This is what it charged or gave back."), None),
+        "changed" => (Some("The change is made. This is what was charged or credited."), None),
         "credit" => (Some("Your credit was used. What it paid is listed below."), None),
         done => paying::outcome_words(done),
     };
@@ -391,6 +390,7 @@ async fn invoice_page(
     };
     let notes = invoice::list_all(state.db().pool(), filter).await?;
     let notes = notes.iter().filter(|note| note.corrects == Some(found.invoice.id));
+    let sources = RateSources::of(state, &found.invoice).await?;
     let (refunds, kept) = refund_rows(state, customer.id, &found.invoice).await?;
     page(&InvoicePage {
         shell: Shell::new(&customer.who, found.invoice.number.clone(), PATH),
@@ -410,7 +410,7 @@ async fn invoice_page(
         customer_name: found.invoice.customer_name.clone(),
         time_zone: found.invoice.time_zone.clone(),
         subtotal: found.invoice.subtotal,
-        taxes: explained_taxes(&found.taxes, &found.invoice),
+        taxes: explained_taxes(&found.taxes, &found.invoice, &sources, None),
         lines: found.lines.iter().map(|line| LineRow::new(line, &zone, PATH)).collect(),
     })
 }

@@ -6,19 +6,22 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::post;
 use billing::budget;
-use billing::payment::{self, ACTION_LIMIT_MS, Payment, PaymentError, PaymentFilter, State as Stand};
+use billing::payment::{self, ACTION_LIMIT_MS, NewPayment, Payment, PaymentError, PaymentFilter, State as Stand};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
 
 use crate::auth::{CsrfForm, Customer};
-use crate::customer::metered_usage;
+use crate::customer::{invoice_of, metered_usage};
 use crate::error::{Failure, PageError};
 use crate::format;
+use crate::once;
 use crate::state::AppState;
 
 pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/payments/{payment}/give-up", post(give_up))
+    Router::new()
+        .route("/payments/{payment}/give-up", post(give_up))
+        .route("/payments/{payment}/confirm", post(confirm))
 }
 
 /// A way to pay that can be charged here.
@@ -47,6 +50,8 @@ pub(crate) struct UnderWay {
     pub(crate) words: &'static str,
     /// Where the customer confirms it with the bank.
     pub(crate) action_url: Option<String>,
+    /// The token of a form that begins it anew, where it is to be confirmed and there is no page for that.
+    pub(crate) anew: Option<String>,
     /// When it is given up by itself; absent where the customer has nothing to do.
     pub(crate) expires: Option<String>,
 }
@@ -56,9 +61,15 @@ impl UnderWay {
     pub(crate) fn of(payment: &Payment, zone: &TimeZone) -> Option<UnderWay> {
         let url = Some(payment.action_url.clone());
         let action_url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+        // Another payment of the invoice by the same method has such a page.
+        let begins_anew = payment.state == Stand::RequiresAction
+            && action_url.is_none()
+            && payment.purpose.invoice().is_some()
+            && payment.method.is_some();
         let words = match payment.state {
             Stand::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
             // It was charged while the customer was away, so there is no page of the bank's to go to.
+            Stand::RequiresAction if begins_anew => "Your bank requires a confirmation.",
             Stand::RequiresAction => {
                 "Your bank requires a confirmation. Cancel this payment and pay again to confirm it."
             }
@@ -69,6 +80,7 @@ impl UnderWay {
             Stand::Succeeded | Stand::Failed | Stand::Cancelled => return None,
         };
         Some(UnderWay {
+            anew: begins_anew.then(once::form_token),
             id: payment.id.to_string(),
             amount: payment.amount,
             words,
@@ -167,6 +179,75 @@ async fn give_up(
         Err(error) => return Err(error.into()),
     };
     Ok(Redirect::to(&format!("{page}?done={done}")).into_response())
+}
+
+#[derive(serde::Deserialize)]
+struct Anew {
+    #[serde(default)]
+    form_token: String,
+}
+
+/// Begins a payment of an invoice anew, by the same method, so that its customer gets a page to confirm it on: the one that
+/// was charged while they were away is cancelled first.
+async fn confirm(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+    CsrfForm(_, form): CsrfForm<Anew>,
+) -> Result<Response, PageError> {
+    let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
+    let before = payment::payment(state.db().pool(), id).await?;
+    // S1: another customer's is not found.
+    if before.customer != customer.id {
+        return Err(Failure::NotFound.into());
+    }
+    let (Some(invoice), Some(method)) = (before.purpose.invoice(), before.method) else {
+        return Err(Failure::NotFound.into());
+    };
+    if !once::is_token(&form.form_token) {
+        return Err(Failure::BadRequest("The form is not complete. Load the page again and retry.".to_owned()).into());
+    }
+    let page = page_of(&before);
+    let to = |done: &str| Redirect::to(&format!("{page}?done={done}")).into_response();
+    let gateway = state.gateways().get(before.gateway)?;
+    if before.state == Stand::RequiresAction {
+        match payment::cancel(state.db(), gateway, id, state.now_ms()).await {
+            Ok(after) if matches!(after.state, Stand::Cancelled | Stand::Failed) => {}
+            Ok(after) if after.state == Stand::RequiresAction => return Ok(to("kept")),
+            Ok(after) => {
+                after_payment(&state, &after).await;
+                return Ok(to(outcome_name(&after)));
+            }
+            Err(error @ PaymentError::Gateway { .. }) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, payment = %id, "a payment was not begun anew");
+                return Ok(to("silent"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let found = invoice_of(&state, customer.id, &invoice.to_string()).await?;
+    let back = format!("{}{page}", state.portal_url());
+    let note = format!("invoice {}", found.invoice.number);
+    let new = NewPayment {
+        customer: customer.id,
+        invoice: Some(invoice),
+        amount: None,
+        method,
+        note: &note,
+        return_url: Some(&back),
+    };
+    match payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms()).await {
+        Ok(payment) => {
+            after_payment(&state, &payment).await;
+            Ok(to(outcome_name(&payment)))
+        }
+        // The page says how it stands.
+        Err(PaymentError::UnderWay { .. } | PaymentError::NotOpen { .. } | PaymentError::NotPositive(_)) => {
+            Ok(Redirect::to(&page).into_response())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The customer is back from the bank's page, whose address names the payment as the gateway does. Asked at once, nobody waits

@@ -93,12 +93,20 @@ struct MethodsPage {
     problem: Option<String>,
 }
 
+/// `12/2030` of the `2030-12` that is stored, as cards have it.
+fn month_words(stored: &str) -> String {
+    match stored.split_once('-') {
+        Some((year, month)) => format!("{month}/{year}"),
+        None => stored.to_owned(),
+    }
+}
+
 fn row(method: PaymentMethod) -> MethodRow {
     MethodRow {
         id: method.id.to_string(),
         label: method.label,
         kind: method.kind.replace('_', " "),
-        expires: method.expires,
+        expires: month_words(&method.expires),
         is_default: method.is_default,
     }
 }

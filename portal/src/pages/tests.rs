@@ -194,7 +194,7 @@ async fn a_period_to_date_is_projected_and_priced() {
     assert!(by_percentile["percentile_95_bps"].as_u64().unwrap() > 5_000_000);
     let page = ada.get("/usage").await;
     assert!(
-        page.body.contains("heading for") && page.body.contains("5.00 Mbit/s"),
+        page.body.contains("forecast ") && page.body.contains("5.00 Mbit/s"),
         "{}",
         page.body
     );
@@ -401,4 +401,39 @@ async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_payment_without_a_page_to_confirm_it_on_offers_to_begin_it_anew() {
+    let world = World::new().await;
+    let method = world.portal.card(world.ada, "pm_1").await;
+    sqlx::query(
+        "INSERT INTO payments (id, customer_id, invoice_id, purpose, gateway, method_id, currency, amount_minor, idempotency_key, \
+         state, action_url, error, calls, note, created_at_ms, updated_at_ms) \
+         VALUES (1, $1, $2, 'invoice', 'stripe', $3, 'USD', 100, 'key-1', 'requires_action', '', '', 1, '', $4, $4)",
+    )
+    .bind(world.ada.0)
+    .bind(world.invoice_of_ada.0)
+    .bind(method.0)
+    .bind(NOW_MS)
+    .execute(world.portal.state.db().pool())
+    .await
+    .unwrap();
+    let mut ada = world.portal.signed_in("ada").await;
+    let page = format!("/invoices/{}", world.invoice_of_ada);
+    let shown = ada.get(&page).await;
+    assert!(
+        shown.body.contains("/payments/pay_1/confirm") && shown.body.contains("Confirm payment"),
+        "{}",
+        shown.body
+    );
+    // S1: it is not another customer's to begin.
+    let mut bob = world.portal.signed_in("bob").await;
+    let token = bob.get("/account").await.csrf_token();
+    let form_token = "c".repeat(64);
+    let form = [("csrf_token", token.as_str()), ("form_token", form_token.as_str())];
+    assert_eq!(
+        bob.post("/payments/pay_1/confirm", &form).await.status,
+        StatusCode::NOT_FOUND
+    );
 }

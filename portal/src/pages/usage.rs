@@ -27,6 +27,10 @@ const SERVICES_PER_PAGE: usize = 50;
 const SEARCHABLE_SERVICES: usize = 8;
 /// From so much coverage on, what is missing is no alarm.
 const NEARLY_COMPLETE_PERCENT: u128 = 99;
+/// Minutes of a usage window.
+const WINDOW_MINUTES: u64 = 5;
+/// Attacks of a period named on its page, the latest first.
+const MAX_ATTACKS_NAMED: usize = 3;
 /// Longest search text looked at, in characters.
 const MAX_SEARCH_CHARS: usize = 100;
 
@@ -66,6 +70,8 @@ struct PeriodView {
     cost_projected: Option<Money>,
     will_cost: bool,
     coverage: String,
+    /// How long attacks lasted and when, whose traffic is not charged.
+    attacks: Option<String>,
     is_complete: bool,
     /// A gap or a few: nothing to be alarmed by.
     is_nearly_complete: bool,
@@ -112,6 +118,8 @@ impl PeriodView {
             is_over: usage.billed_bytes > included,
             will_be_over: to_date.projected_bytes > included_projected,
         });
+        // What was measured and is not charged is no gap, as on the invoice.
+        let counted = usage.windows_measured.saturating_add(usage.windows_excluded);
         PeriodView {
             dates: format::dates(usage.from_ms, usage.to_ms - 1, zone),
             received: units.bytes(usage.bytes_in),
@@ -130,13 +138,38 @@ impl PeriodView {
             cost_so_far: to_date.cost_so_far,
             cost_projected: to_date.cost_projected,
             will_cost: to_date.cost_projected.is_some_and(|cost| cost.minor > 0),
-            coverage: coverage_words(usage.windows_measured, usage.windows_expected),
-            is_complete: usage.windows_measured == usage.windows_expected,
-            is_nearly_complete: u128::from(usage.windows_measured) * 100
+            coverage: coverage_words(counted, usage.windows_expected),
+            attacks: attack_words(usage.windows_excluded, &to_date.excluded, zone),
+            is_complete: counted >= usage.windows_expected,
+            is_nearly_complete: u128::from(counted) * 100
                 >= u128::from(usage.windows_expected) * NEARLY_COMPLETE_PERCENT,
             is_pooled: to_date.is_pooled && to_date.charge.is_some(),
         }
     }
+}
+
+/// `20 min of attack traffic, not charged (30 Nov 2026 14:05 – 14:25)`.
+fn attack_words(windows: u64, times: &[(i64, i64)], zone: &TimeZone) -> Option<String> {
+    if windows == 0 {
+        return None;
+    }
+    let mut named: Vec<String> = Vec::new();
+    for &(from_ms, to_ms) in times.iter().rev().take(MAX_ATTACKS_NAMED) {
+        let until = match format::date(from_ms, zone) == format::date(to_ms, zone) {
+            true => format::clock(to_ms, zone),
+            false => format::minute(to_ms, zone),
+        };
+        named.push(format!("{} – {until}", format::minute(from_ms, zone)));
+    }
+    if times.len() > MAX_ATTACKS_NAMED {
+        named.push(format!("{} more", times.len() - MAX_ATTACKS_NAMED));
+    }
+    let minutes = windows.saturating_mul(WINDOW_MINUTES);
+    Some(format!(
+        "{} min of attack traffic, not charged ({})",
+        format::grouped(minutes),
+        named.join(", ")
+    ))
 }
 
 /// `99.8 % measured`; never rounded up to 100.
@@ -230,19 +263,19 @@ async fn list(
             None => cost,
         });
     }
-    // One family of units for the page: the one that its plans sell transfer by, where those agree.
-    let mut families = shown.iter().filter_map(OwnService::sold_units);
-    let first = families.next().unwrap_or_default();
+    // Each service in its units, as on its own page; sums in those of all, where they agree.
+    let mut families = shown.iter().map(OwnService::volume_units);
+    let first = families.next().unwrap_or(VolumeUnits::Binary);
     let units = if families.all(|units| units == first) {
         first
     } else {
-        VolumeUnits::Decimal
+        VolumeUnits::Binary
     };
     let rows = shown.iter().zip(&to_date).map(|(own, to_date)| ServiceRow {
         id: own.service.id.to_string(),
         name: own.service.name.clone(),
         details: details(own),
-        period: PeriodView::new(to_date, units, &account.time_zone),
+        period: PeriodView::new(to_date, own.volume_units(), &account.time_zone),
     });
     page(&UsageList {
         shell: Shell::new(&customer.who, "Usage", "/usage"),
@@ -268,6 +301,24 @@ mod tests {
         assert_eq!(coverage_words(8640, 8640), "100.0 % measured");
         assert_eq!(coverage_words(8639, 8640), "99.9 % measured");
         assert_eq!(coverage_words(0, 0), "nothing to measure yet");
+    }
+
+    #[test]
+    fn attacks_are_named_with_their_times() {
+        let zone = TimeZone::UTC;
+        assert_eq!(attack_words(0, &[(0, 600_000)], &zone), None);
+        assert_eq!(
+            attack_words(4, &[(0, 1_200_000)], &zone).unwrap(),
+            "20 min of attack traffic, not charged (1 Jan 1970 00:00 – 00:20)"
+        );
+        let times: Vec<(i64, i64)> = (0..5)
+            .map(|day| (day * 86_400_000, day * 86_400_000 + 300_000))
+            .collect();
+        let words = attack_words(5, &times, &zone).unwrap();
+        assert!(
+            words.starts_with("25 min") && words.ends_with("3 Jan 1970 00:00 – 00:05, 2 more)"),
+            "{words}"
+        );
     }
 
     #[test]

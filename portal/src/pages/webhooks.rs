@@ -169,9 +169,12 @@ async fn list(State(state): State<AppState>, customer: Customer) -> Result<Respo
 /// What is wrong with an address, in words for who typed it; `Err` where it is not their doing.
 fn url_problem(error: WebhookError) -> Result<String, Failure> {
     match error {
-        WebhookError::Url { .. } | WebhookError::Resolve { .. } | WebhookError::TooMany => {
-            Ok(format!("Not added: {error}."))
-        }
+        // What an operator could set is not for customers.
+        WebhookError::Url { url, why } => Ok(format!(
+            "Not added: {url:?} cannot be an endpoint: {}.",
+            why.split("; an operator").next().unwrap_or(why)
+        )),
+        WebhookError::Resolve { .. } | WebhookError::TooMany => Ok(format!("Not added: {error}.")),
         WebhookError::Private { host, .. } => Ok(format!(
             "Not added: {host} does not lead to a public address. Use an address that we can reach."
         )),

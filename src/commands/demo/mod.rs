@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Address of the portal
     #[arg(long, env = "EZSCALE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
-    /// Days of history
+    /// Days of history, 36 to 49
     #[arg(long, default_value_t = MIN_DAYS, value_parser = clap::value_parser!(i64).range(MIN_DAYS..=49))]
     days: i64,
     /// Flow records per service and five minutes, about

@@ -26,7 +26,7 @@ fn an_invoice_says_how_much_is_due_when_in_the_customers_days() {
     let due_at_ms = "2026-06-14T23:30:00Z".parse::<Timestamp>().unwrap().as_millisecond();
     let payload = json!({"invoice": "inv_7", "number": "2026-0007", "amount_minor": 123_450, "currency": "EUR", "due_at_ms": due_at_ms});
     let message = compose(&event(EventType::InvoiceFinalised, payload), &berlin());
-    assert_eq!(message.subject, "Invoice 2026-0007: EUR 1,234.50, due on 15 June 2026");
+    assert_eq!(message.subject, "Invoice 2026-0007: EUR 1,234.50, due on 15 Jun 2026");
     assert_eq!(message.link(), "/invoices/inv_7");
 }
 

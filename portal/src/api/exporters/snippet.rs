@@ -104,12 +104,12 @@ fn block(seen: &Seen, reasons: &[Reason]) -> String {
     }
     match &config.name {
         Some(name) => lines.push(format!("name = {}", quoted(name))),
-        None => lines.push(r#"# name = "mx1.nyc1"               # what people call it"#.to_owned()),
+        None => lines.push(r#"# name = "NAME"                   # what people call it"#.to_owned()),
     }
     match &config.site {
         Some(site) => lines.push(format!("site = {}", quoted(site))),
         None => lines.push(
-            r#"# site = "NYC1"                   # it meters the services of this site; without one, all"#.to_owned(),
+            r#"# site = "SITE"                   # it meters the services of this site; without one, all"#.to_owned(),
         ),
     }
     lines.push(format!("meter = {}", quoted(meter_name(config.meter))));

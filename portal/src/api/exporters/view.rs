@@ -456,7 +456,7 @@ fn sampling(status: &ExporterStatus, config: Option<&ExporterConfig>, without_ra
             "differs by observation domain, see below".to_owned(),
         ),
         (None, []) if status.sampling_rate > 0 => (Some(status.sampling_rate), "as of its last flows".to_owned()),
-        (None, []) => (None, "nobody said".to_owned()),
+        (None, []) => (None, "not reported".to_owned()),
     };
     sampling
 }

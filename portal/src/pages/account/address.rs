@@ -40,6 +40,14 @@ pub(super) async fn ask(
     customer: Customer,
     CsrfForm(who, form): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
+    if !state.sends_mail() {
+        let refused = Refused {
+            form: "verify",
+            why: super::NO_MAIL.to_owned(),
+            typed: String::new(),
+        };
+        return account_page(&state, &who, None, refused).await;
+    }
     let now_ms = state.now_ms();
     let mut transaction = state.db().begin_write().await?;
     if !once::take(&mut transaction, &form.form_token, now_ms).await? {

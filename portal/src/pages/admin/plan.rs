@@ -1,26 +1,78 @@
 //! What is done to one plan: a new version of a price, its description and specifications, its stock, its end.
 
+use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
 use billing::approval::{self, Action as Asked, NewApproval};
-use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit};
+use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
 use billing::price::UsagePrice;
 use billing::rating::cycle_words;
-use billing::subscription::reprice::touched;
+use billing::subscription::reprice::{Touched, touched};
 use jiff::tz::TimeZone;
-use schemas::ids::PlanId;
+use schemas::ids::{PlanId, PriceId};
 use schemas::money::{Currency, Money};
+use sqlx::AnyConnection;
 
-use super::Shown;
+use super::PATH;
 use super::plan_page::render;
 use super::plans::specs_of;
-use crate::action::{Action, Draft, Fields, Refused};
+use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
-use crate::error::{Failure, PageError};
+use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::query::PageQuery;
+use crate::offers::usage_price_words;
+use crate::query::{PageQuery, filter};
+use crate::shell::Shell;
 use crate::state::AppState;
+
+/// Characters of a usage price in what a second admin reads.
+const MAX_SUMMARY_USAGE_CHARS: usize = 200;
+
+/// Which action the page is shown after, and which price its form replaces.
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct PlanQuery {
+    #[serde(default)]
+    done: String,
+    #[serde(default)]
+    price: String,
+}
+
+/// A new version of a price beside the one that it replaces, and who pays for the plan in that currency and cycle.
+struct Version {
+    new: NewPrice,
+    before: Option<Price>,
+    touches: Touched,
+}
+
+/// A new version as the preview has it.
+struct VersionRow {
+    cycle: String,
+    base_before: String,
+    base_after: Money,
+    usage_before: String,
+    usage_after: String,
+    customers: u64,
+    subscriptions: u64,
+    /// A second admin decides on it.
+    waits: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin_plan_price.html")]
+struct PricePreview {
+    shell: Shell,
+    plan: PlanId,
+    plan_name: String,
+    rows: Vec<VersionRow>,
+    /// From when on the versions hold.
+    from: String,
+    is_later: bool,
+    waits: bool,
+    makes_usage_free: bool,
+    /// What the form asks for, to be sent again.
+    hidden: Vec<(&'static str, String)>,
+}
 
 async fn find(state: &AppState, id: &str) -> Result<Plan, Failure> {
     let id: PlanId = id.parse().map_err(|_| Failure::NotFound)?;
@@ -34,9 +86,10 @@ pub(super) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<PlanQuery>,
 ) -> Result<Response, PageError> {
     let plan = find(&state, &id).await?;
+    let replaced = filter::<PriceId>("price", &shown.price, "an id such as prc_7")?;
     let notice = match shown.done.as_str() {
         "add" => Some("Plan added. Add its prices."),
         "price" => Some("Price added."),
@@ -46,7 +99,7 @@ pub(super) async fn show(
         "edit" => Some("Plan saved."),
         _ => None,
     };
-    render(&state, &admin, plan, Draft::default(), notice).await
+    render(&state, &admin, plan, Draft::default(), notice, replaced).await
 }
 
 async fn answer(
@@ -59,36 +112,148 @@ async fn answer(
 ) -> Result<Response, PageError> {
     match done {
         Ok(what) => Ok(super::done(&format!("/admin/plans/{}", plan.id), what)),
-        Err(refused) => render(state, admin, plan, Draft::refused(form, refused, fields)?, None).await,
+        Err(refused) => render(state, admin, plan, Draft::refused(form, refused, fields)?, None, None).await,
     }
 }
 
-/// The prices that a form asks for: one, or one for every cycle by its discount (F-20).
-fn asked_prices(plan: &Plan, fields: &Fields, now_ms: i64) -> Result<Vec<NewPrice>, Refused> {
+/// The versions that a form asks for: one, or one for every cycle by its discount (F-20). A usage price that was left out is
+/// that of the current version; usage is free only where 0 is typed.
+async fn versions(
+    connection: &mut AnyConnection,
+    plan: &Plan,
+    fields: &Fields,
+    now_ms: i64,
+) -> Result<Vec<Version>, Refused> {
     let currency: Currency = fields.text("currency").parse()?;
     let base = fields.money("base", currency)?;
-    let usage: UsagePrice = match fields.text("usage") {
-        "" => UsagePrice::FREE,
-        text => text.parse()?,
+    let given: Option<UsagePrice> = match fields.text("usage") {
+        "" => None,
+        text => Some(text.parse()?),
     };
     let valid_from_ms = fields.day_ms("valid_from", &TimeZone::UTC)?.unwrap_or(now_ms);
-    let one = |cycle_months: i64, base: Money| NewPrice {
-        plan: plan.id,
-        cycle_months,
-        base,
-        usage: usage.clone(),
-        valid_from_ms,
+    let bases: Vec<(i64, Money)> = match fields.text("cycle") {
+        "all" => {
+            let mut bases = Vec::with_capacity(CYCLES_MONTHS.len());
+            for months in CYCLES_MONTHS {
+                bases.push((months, plan.derived_base(base, months)?));
+            }
+            bases
+        }
+        _ => vec![(fields.integer("cycle", "The cycle in months")?, base)],
     };
-    match fields.text("cycle") {
-        "all" => CYCLES_MONTHS
-            .into_iter()
-            .map(|months| Ok(one(months, plan.derived_base(base, months)?)))
-            .collect(),
-        _ => Ok(vec![one(fields.integer("cycle", "The cycle in months")?, base)]),
+    let mut versions = Vec::with_capacity(bases.len());
+    for (cycle_months, base) in bases {
+        let usage =
+            catalog::usage_or_current(&mut *connection, plan, currency, cycle_months, given.as_ref(), now_ms).await?;
+        usage.check()?;
+        let new = NewPrice {
+            plan: plan.id,
+            cycle_months,
+            base,
+            usage,
+            valid_from_ms,
+        };
+        catalog::act::check_price_start(&mut *connection, &new, now_ms).await?;
+        versions.push(Version {
+            before: catalog::price_at(&mut *connection, plan.id, currency, cycle_months, now_ms).await?,
+            touches: touched(&mut *connection, plan.id, currency, cycle_months).await?,
+            new,
+        });
     }
+    Ok(versions)
 }
 
-/// A new price, or a new version of one. Who pays already keeps their price, or changes to it at renewal.
+/// What a preview showed, so that nothing else is done.
+fn stamp(versions: &[Version]) -> String {
+    let parts: Vec<String> = versions
+        .iter()
+        .map(|version| {
+            let before = version.before.as_ref().map_or(0, |price| price.id.0);
+            let Version { new, touches, .. } = version;
+            format!(
+                "{}/{before}/{}/{}/{}",
+                new.cycle_months,
+                new.base.minor,
+                new.usage.typed(),
+                touches.subscriptions
+            )
+        })
+        .collect();
+    parts.join(" ")
+}
+
+/// What is to be done with a version that moves subscriptions, for a second admin to decide on where many pay it.
+fn wanted(version: &Version) -> Result<Asked, Refused> {
+    let new = &version.new;
+    Ok(Asked::PriceChange {
+        plan: new.plan,
+        currency: new.base.currency.to_string(),
+        cycle_months: new.cycle_months,
+        base_minor: new.base.minor,
+        usage_price: serde_json::to_value(&new.usage)?,
+        valid_from_ms: new.valid_from_ms,
+        customers: version.touches.customers,
+    })
+}
+
+/// What the versions change, before any subscription is moved to them.
+fn preview(
+    state: &AppState,
+    admin: &Admin,
+    plan: &Plan,
+    versions: &[Version],
+    fields: &Fields,
+) -> Result<Response, PageError> {
+    let mut rows = Vec::with_capacity(versions.len());
+    for version in versions {
+        let Version { new, before, touches } = version;
+        // A version that cannot be written down is refused when it is confirmed.
+        let waits = wanted(version).is_ok_and(|asked| asked.needs_second_admin());
+        rows.push(VersionRow {
+            cycle: cycle_words(new.cycle_months),
+            base_before: before
+                .as_ref()
+                .map_or_else(|| "–".to_owned(), |price| price.base.to_string()),
+            base_after: new.base,
+            usage_before: before.as_ref().map_or_else(
+                || "–".to_owned(),
+                |price| usage_price_words(plan, &price.usage, price.currency()),
+            ),
+            usage_after: usage_price_words(plan, &new.usage, new.base.currency),
+            customers: touches.customers,
+            subscriptions: touches.subscriptions,
+            waits,
+        });
+    }
+    let makes_usage_free = versions.iter().any(|version| {
+        let had_price = version
+            .before
+            .as_ref()
+            .is_some_and(|price| price.usage != UsagePrice::FREE);
+        had_price && version.new.usage == UsagePrice::FREE
+    });
+    let valid_from_ms = versions.first().map_or(0, |version| version.new.valid_from_ms);
+    let mut hidden: Vec<(&'static str, String)> = ["currency", "base", "cycle", "usage", "valid_from"]
+        .into_iter()
+        .map(|name| (name, fields.text(name).to_owned()))
+        .collect();
+    hidden.push(("who", "renewal".to_owned()));
+    hidden.push(("shown", stamp(versions)));
+    page(&PricePreview {
+        shell: Shell::new(&admin.0, format!("New price of {}", plan.name), PATH),
+        plan: plan.id,
+        plan_name: plan.name.clone(),
+        waits: rows.iter().any(|row| row.waits),
+        rows,
+        from: format::date(valid_from_ms, &TimeZone::UTC),
+        is_later: valid_from_ms > state.now_ms(),
+        makes_usage_free,
+        hidden,
+    })
+}
+
+/// A new price, or a new version of one. Who pays already keeps their price, or changes to it at renewal; that is shown
+/// before it is done.
 pub(super) async fn price(
     State(state): State<AppState>,
     admin: Admin,
@@ -97,34 +262,44 @@ pub(super) async fn price(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let plan = find(&state, &id).await?;
+    let moves = fields.text("who") == "renewal";
+    if moves && fields.text("do") != "add" {
+        let found: Result<Vec<Version>, Refused> = async {
+            let mut connection = state.db().pool().acquire().await?;
+            versions(&mut connection, &plan, &fields, state.now_ms()).await
+        }
+        .await;
+        return match found {
+            Ok(versions) => preview(&state, &admin, &plan, &versions, &fields),
+            Err(refused) => answer(&state, &admin, plan, "price", fields, Err(refused)).await,
+        };
+    }
     let done = async {
-        let asked = asked_prices(&plan, &fields, state.now_ms())?;
-        let moves = fields.text("who") == "renewal";
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
-            return Ok("price");
+            return Ok(if moves { "reprice" } else { "price" });
         };
         let now_ms = action.now_ms;
+        let versions = versions(action.connection(), &plan, &fields, now_ms).await?;
+        if moves && fields.text("shown") != stamp(&versions) {
+            return Err(said(
+                "Prices or subscriptions changed since the preview. Preview the price again.",
+            ));
+        }
         let mut waits = false;
-        for new in asked {
-            let (currency, months) = (new.base.currency, new.cycle_months);
-            catalog::act::check_price_start(action.connection(), &new, now_ms).await?;
-            let touches = touched(action.connection(), plan.id, currency, months).await?;
+        for version in versions {
             if moves {
-                let wanted = Asked::PriceChange {
-                    plan: plan.id,
-                    currency: currency.to_string(),
-                    cycle_months: months,
-                    base_minor: new.base.minor,
-                    usage_price: serde_json::to_value(&new.usage)?,
-                    valid_from_ms: new.valid_from_ms,
-                    customers: touches.customers,
-                };
+                let wanted = wanted(&version)?;
                 if wanted.needs_second_admin() {
+                    let Version { new, touches, .. } = &version;
+                    let usage = usage_price_words(&plan, &new.usage, new.base.currency);
+                    // Twenty tiers are longer than a summary may be.
+                    let usage: String = usage.chars().take(MAX_SUMMARY_USAGE_CHARS).collect();
                     let summary = format!(
-                        "{} costs {} per {} from {} on, for {} customers at their renewal",
+                        "{} costs {} per {}, usage {}, from {} on, for {} customers at their renewal",
                         plan.name,
                         new.base,
-                        cycle_words(months),
+                        cycle_words(new.cycle_months),
+                        usage,
                         format::date(new.valid_from_ms, &TimeZone::UTC),
                         touches.customers
                     );
@@ -142,9 +317,9 @@ pub(super) async fn price(
             }
             let (connection, by) = action.parts();
             if moves {
-                catalog::act::add_price_moving(connection, new, by, now_ms).await?;
+                catalog::act::add_price_moving(connection, version.new, by, now_ms).await?;
             } else {
-                catalog::act::add_price(connection, new, by, now_ms).await?;
+                catalog::act::add_price(connection, version.new, by, now_ms).await?;
             }
         }
         action.commit().await?;

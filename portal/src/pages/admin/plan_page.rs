@@ -3,7 +3,7 @@
 
 use askama::Template;
 use axum::response::Response;
-use billing::catalog::{self, AddonSold, CYCLES_MONTHS, Coupon, Discount, Plan, PlanKind, Sold, Spec};
+use billing::catalog::{self, AddonSold, CYCLES_MONTHS, Coupon, Discount, Plan, PlanKind, Price, Sold, Spec};
 use billing::rating::cycle_words;
 use billing::subscription::reprice::touched;
 use jiff::tz::TimeZone;
@@ -47,6 +47,17 @@ struct CouponRow {
     is_own: bool,
 }
 
+/// What the form of a price begins with: the version that it replaces.
+#[derive(Default)]
+struct PriceFields {
+    currency: String,
+    base: String,
+    cycle: String,
+    usage: String,
+    /// Asked for by the link beside a price.
+    is_chosen: bool,
+}
+
 /// The specifications as the form has them.
 #[derive(Default)]
 struct SpecFields {
@@ -76,8 +87,28 @@ struct PlanPage {
     addons: Vec<AddonSold>,
     coupons: Vec<CouponRow>,
     cycles: Vec<(i64, String)>,
+    price_fields: PriceFields,
     is_addon: bool,
     is_metered: bool,
+}
+
+impl PriceFields {
+    fn new(price: Option<&Price>, is_chosen: bool) -> PriceFields {
+        let Some(price) = price else {
+            return PriceFields {
+                currency: "USD".to_owned(),
+                cycle: "1".to_owned(),
+                ..PriceFields::default()
+            };
+        };
+        PriceFields {
+            currency: price.currency().to_string(),
+            base: price.base.to_major().to_string(),
+            cycle: price.cycle_months.to_string(),
+            usage: price.usage.typed(),
+            is_chosen,
+        }
+    }
 }
 
 impl SpecFields {
@@ -133,10 +164,9 @@ fn applies(coupon: &Coupon, plan: &Plan, now_ms: i64) -> bool {
         && !plan.is_free
 }
 
-async fn price_rows(state: &AppState, plan: &Plan, sold: &Sold) -> Result<Vec<PriceRow>, Failure> {
+async fn price_rows(state: &AppState, plan: &Plan, sold: &Sold, found: &[Price]) -> Result<Vec<PriceRow>, Failure> {
     let pool = state.db().pool();
     let now_ms = state.now_ms();
-    let found = catalog::prices_of(pool, plan.id).await?;
     let mut prices = Vec::with_capacity(found.len());
     for price in found {
         let current = catalog::price_at(pool, plan.id, price.currency(), price.cycle_months, now_ms).await?;
@@ -153,7 +183,7 @@ async fn price_rows(state: &AppState, plan: &Plan, sold: &Sold) -> Result<Vec<Pr
             id: price.id,
             cycle: cycle_words(price.cycle_months),
             base: price.base,
-            usage_text: usage_price_words(plan, &price),
+            usage_text: usage_price_words(plan, &price.usage, price.currency()),
             valid_from: format::minute(price.valid_from_ms, &TimeZone::UTC),
             is_current,
             is_ahead: price.valid_from_ms > now_ms,
@@ -173,14 +203,30 @@ pub(super) async fn render(
     plan: Plan,
     draft: Draft,
     notice: Option<&'static str>,
+    replaced: Option<PriceId>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let mut connection = state.db().pool().acquire().await?;
     let mut sold = catalog::sold(&mut connection, plan.id).await?;
     let coupons = catalog::coupons(&mut *connection).await?;
     drop(connection);
-    let prices = price_rows(state, &plan, &sold).await?;
-    let cycles = CYCLES_MONTHS.map(|months| (months, cycle_words(months)));
+    let found = catalog::prices_of(state.db().pool(), plan.id).await?;
+    let prices = price_rows(state, &plan, &sold, &found).await?;
+    let chosen = found.iter().find(|price| Some(price.id) == replaced);
+    let first_current = prices.iter().find(|row| row.is_current);
+    let begins = chosen.or_else(|| {
+        found
+            .iter()
+            .find(|price| first_current.is_some_and(|row| row.id == price.id))
+    });
+    let price_fields = PriceFields::new(begins, chosen.is_some());
+    let mut cycles: Vec<i64> = CYCLES_MONTHS.into();
+    if let Some(price) = begins
+        && !cycles.contains(&price.cycle_months)
+    {
+        cycles.push(price.cycle_months);
+    }
+    let cycles: Vec<(i64, String)> = cycles.into_iter().map(|months| (months, cycle_words(months))).collect();
     let is_addon = plan.kind == PlanKind::Addon;
     let body = page(&PlanPage {
         shell: Shell::new(&admin.0, plan.name.clone(), PATH),
@@ -200,7 +246,8 @@ pub(super) async fn render(
             .map(coupon_row)
             .collect(),
         sold,
-        cycles: cycles.into(),
+        cycles,
+        price_fields,
         is_addon,
         is_metered: plan.terms != catalog::Terms::Flat,
         plan,

@@ -6,8 +6,8 @@ use schemas::money::{Currency, Money};
 use sqlx::Row as _;
 
 use crate::auth::Role;
-use crate::testing::Browser;
 use crate::testing::world::World;
+use crate::testing::{Answer, Browser};
 
 async fn count(world: &World, sql: &'static str) -> i64 {
     let row = sqlx::query(sql)
@@ -143,7 +143,7 @@ async fn a_new_price_waits_for_the_renewal_of_who_pays_the_one_before() {
         ("usage", "0.05"),
         ("who", "renewal"),
     ];
-    let done = admin.send_form(&page, &format!("{page}/price"), &price).await;
+    let done = move_price(&mut admin, &page, &price, &["USD 59.00"]).await;
     assert_eq!(done.header("location"), format!("{page}?done=reprice"));
     let planned = scheduled_of(pool, world.ada).await.unwrap();
     assert_eq!(planned.len(), 1);
@@ -168,7 +168,7 @@ async fn a_price_for_more_than_a_hundred_customers_needs_a_second_admin() {
         ("usage", "0.05"),
         ("who", "renewal"),
     ];
-    let done = admin.send_form(&page, &format!("{page}/price"), &price).await;
+    let done = move_price(&mut admin, &page, &price, &["a second admin decides"]).await;
     assert_eq!(done.header("location"), format!("{page}?done=approval"));
     assert_eq!(prices_of(pool, plan).await.unwrap().len(), before);
 
@@ -201,6 +201,67 @@ async fn a_price_for_more_than_a_hundred_customers_needs_a_second_admin() {
         .await
             > 100
     );
+}
+
+/// Sends the form of a price that moves subscriptions, and confirms its preview, which has these texts.
+async fn move_price(browser: &mut Browser, page: &str, price: &[(&str, &str)], texts: &[&str]) -> Answer {
+    let address = format!("{page}/price");
+    let previewed = browser.send_form(page, &address, price).await;
+    assert_eq!(previewed.status, 200, "{}", previewed.body);
+    for text in texts {
+        assert!(previewed.body.contains(text), "{text}: {}", previewed.body);
+    }
+    let (csrf, token) = (previewed.csrf_token(), previewed.form_token());
+    let (usage, shown) = (previewed.hidden("usage"), previewed.hidden("shown"));
+    let mut form = vec![
+        ("csrf_token", csrf.as_str()),
+        ("form_token", token.as_str()),
+        ("usage", usage.as_str()),
+        ("shown", shown.as_str()),
+        ("do", "add"),
+    ];
+    form.extend(price.iter().filter(|(name, _)| *name != "usage"));
+    browser.post(&address, &form).await
+}
+
+#[tokio::test]
+async fn usage_is_made_free_by_typing_0_alone() {
+    let world = World::new().await;
+    let (mut admin, _) = admins(&world).await;
+    let pool = world.portal.state.db().pool();
+    let plan = plans(pool).await.unwrap()[0].id;
+    let page = format!("/admin/plans/{plan}");
+    // The form begins with the current version.
+    let shown = admin.get(&page).await.body;
+    assert!(shown.contains("name=\"usage\" value=\"0.05\""), "{shown}");
+    let before = prices_of(pool, plan).await.unwrap();
+    let price = [
+        ("currency", "USD"),
+        ("base", "59.00"),
+        ("cycle", "1"),
+        ("who", "renewal"),
+    ];
+    // Nothing is done before it is confirmed as it was shown.
+    let unseen = [price[0], price[1], price[2], price[3], ("shown", "x"), ("do", "add")];
+    let refused = admin.send_form(&page, &format!("{page}/price"), &unseen).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("Preview the price again"), "{}", refused.body);
+    assert_eq!(prices_of(pool, plan).await.unwrap().len(), before.len());
+    let texts = ["USD 59.00", "USD 0.05 per GB", "Customers affected"];
+    let done = move_price(&mut admin, &page, &price, &texts).await;
+    assert_eq!(done.header("location"), format!("{page}?done=reprice"), "{}", done.body);
+    let after = prices_of(pool, plan).await.unwrap();
+    let newest = after.iter().max_by_key(|price| price.id).unwrap();
+    assert_eq!((newest.base.minor, newest.usage.typed().as_str()), (5_900, "0.05"));
+    // A cycle that has no version yet needs one.
+    let yearly = [("currency", "USD"), ("base", "500"), ("cycle", "12"), ("who", "new")];
+    let refused = admin.send_form(&page, &format!("{page}/price"), &yearly).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("0 charges nothing"), "{}", refused.body);
+    world.portal.advance_ms(1_000);
+    let free = [price[0], price[1], price[2], price[3], ("usage", "0")];
+    let warned = admin.send_form(&page, &format!("{page}/price"), &free).await;
+    assert!(warned.body.contains("does not charge usage"), "{}", warned.body);
 }
 
 /// Subscribes 101 customers to a plan, by copies of one subscription.
@@ -336,7 +397,7 @@ async fn books_stay_consistent_through_what_finance_does() {
     let previewed = browser.send_form(&page, &address, &credit).await;
     assert_eq!(previewed.status, 200, "{}", previewed.body);
     assert!(
-        previewed.body.contains("Issue credit note over USD 5.00"),
+        previewed.body.contains("Issue credit note for USD 5.00"),
         "{}",
         previewed.body
     );
@@ -361,10 +422,24 @@ async fn books_stay_consistent_through_what_finance_does() {
         "{}",
         void.body
     );
-    let off = browser
-        .send_form(&page, &format!("{page}/write-off"), &[("reason", "gone")])
-        .await;
+    // A write-off is shown before it is done, and done as it was shown.
+    let address = format!("{page}/write-off");
+    let previewed = browser.send_form(&page, &address, &[("reason", "gone")]).await;
+    assert_eq!(previewed.status, 200, "{}", previewed.body);
+    assert!(
+        previewed.body.contains("Written off to bad debt") && previewed.body.contains("Reason: gone"),
+        "{}",
+        previewed.body
+    );
+    let shown = previewed.hidden("shown");
+    let unseen = [("reason", "gone"), ("shown", "1:1"), ("do", "write_off")];
+    assert_eq!(browser.send_form(&page, &address, &unseen).await.status, 422);
+    let confirmed = [("reason", "gone"), ("shown", shown.as_str()), ("do", "write_off")];
+    let off = browser.send_form(&page, &address, &confirmed).await;
     assert_eq!(off.status, 303, "{}", off.body);
+    // The address of the form leads to the invoice.
+    let again = browser.get(&address).await;
+    assert_eq!((again.status.as_u16(), again.header("location")), (303, page.as_str()));
     // Money for what was written off is recorded on its page too.
     assert!(browser.get(&page).await.body.contains("Record a bank transfer"));
     let page = format!("/finance/invoices/{bob}");
@@ -562,7 +637,7 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         "{waiting}"
     );
     assert!(
-        waiting.contains("To do by hand afterwards") && waiting.contains("at the gateway"),
+        waiting.contains("Manual steps afterwards") && waiting.contains("at the gateway"),
         "{waiting}"
     );
     let approved = second

@@ -24,25 +24,35 @@ pub(super) struct Guide {
 impl Guide {
     /// `host` is the Host header of the request.
     pub(super) fn new(sockets: &[SocketView], host: Option<&str>) -> Guide {
-        let here = host.and_then(reachable);
-        let (netflow_address, netflow_port) = target(sockets, "netflow", NETFLOW_PORT, here);
-        let (sflow_address, sflow_port) = target(sockets, "sflow", SFLOW_PORT, here);
+        let netflow = bound(sockets, "netflow");
+        let sflow_socket = bound(sockets, "sflow");
+        // One machine has one address in both, unless its sockets say otherwise.
+        let own = |socket: Option<SocketAddr>| socket.map(|bound| bound.ip()).filter(|ip| is_reachable(*ip));
+        let here = own(netflow).or(own(sflow_socket)).or_else(|| host.and_then(reachable));
+        let address = |socket: Option<SocketAddr>| {
+            let ip = own(socket).or(here);
+            ip.map_or_else(|| ADDRESS_TO_FILL_IN.to_owned(), |ip| ip.to_string())
+        };
         Guide {
-            netflow: jflow(&netflow_address, netflow_port),
-            sflow: sflow(&sflow_address, sflow_port),
-            address_is_unknown: netflow_address == ADDRESS_TO_FILL_IN || sflow_address == ADDRESS_TO_FILL_IN,
+            netflow: jflow(&address(netflow), netflow.map_or(NETFLOW_PORT, |bound| bound.port())),
+            sflow: sflow(
+                &address(sflow_socket),
+                sflow_socket.map_or(SFLOW_PORT, |bound| bound.port()),
+            ),
+            address_is_unknown: here.is_none(),
         }
     }
 }
 
-fn target(sockets: &[SocketView], kind: &str, default_port: u16, here: Option<IpAddr>) -> (String, u16) {
-    let socket = sockets.iter().find(|socket| socket.kind == kind);
-    let bound: Option<SocketAddr> = socket.and_then(|socket| socket.address.parse().ok());
-    let address = bound.map(|bound| bound.ip()).filter(|ip| !ip.is_unspecified()).or(here);
-    (
-        address.map_or_else(|| ADDRESS_TO_FILL_IN.to_owned(), |ip| ip.to_string()),
-        bound.map_or(default_port, |bound| bound.port()),
-    )
+/// Where a protocol is sent: to the socket meant for it, else to any. The collector tells protocols apart by their content.
+fn bound(sockets: &[SocketView], kind: &str) -> Option<SocketAddr> {
+    let meant = sockets.iter().find(|socket| socket.kind == kind);
+    meant.or(sockets.first())?.address.parse().ok()
+}
+
+/// Whether other machines may reach it.
+fn is_reachable(ip: IpAddr) -> bool {
+    !ip.is_loopback() && !ip.is_unspecified()
 }
 
 /// The address in a Host header, unless only this machine could use it.
@@ -51,7 +61,7 @@ fn reachable(host: &str) -> Option<IpAddr> {
         Ok(address) => address.ip(),
         Err(_) => host.trim_matches(['[', ']']).parse().ok()?,
     };
-    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+    is_reachable(ip).then_some(ip)
 }
 
 /// Inline J-Flow on MX, PTX and SRX: IPFIX with the sampling rate in its options.
@@ -122,11 +132,24 @@ mod tests {
             guide.netflow
         );
         assert!(
-            guide.sflow.contains("collector 203.0.113.5 udp-port 6344"),
-            "{}",
+            guide.sflow.contains("collector 198.51.100.10 udp-port 6344"),
+            "one machine, one address: {}",
             guide.sflow
         );
         assert!(!guide.address_is_unknown);
+        let guide = Guide::new(&[socket("netflow", "0.0.0.0:9995")], Some("203.0.113.5:8080"));
+        assert!(
+            guide.sflow.contains("collector 203.0.113.5 udp-port 9995"),
+            "where nothing else listens: {}",
+            guide.sflow
+        );
+        let guide = Guide::new(&[socket("netflow", "127.0.0.1:9995")], None);
+        for text in [&guide.netflow, &guide.sflow] {
+            assert!(
+                text.contains(ADDRESS_TO_FILL_IN) && text.contains("port 9995"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use billing::invoice::{CreditPreview, InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use billing::refund::{self, Standing};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
@@ -12,12 +12,12 @@ use schemas::money::Money;
 use sqlx::Row as _;
 
 use super::{InvoiceRow, PATH, invoice_actions};
-use crate::action::{Draft, Fields};
+use crate::action::Draft;
 use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError, page};
 use crate::format;
-use crate::pages::invoices::lines::{self, LineAddresses, LineRow, TaxRow, explained_taxes};
+use crate::pages::invoices::lines::{self, LineAddresses, LineRow, RateSources, TaxRow, explained_taxes};
 use crate::pages::invoices::zone_of;
 use crate::query::PageQuery;
 use crate::shell::Shell;
@@ -75,18 +75,10 @@ struct InvoicePage {
     /// What is open, as the form of a transfer proposes it.
     proposed: String,
     can_credit: bool,
-    credit: Option<CreditAsked>,
     can_void: bool,
     is_open: bool,
     /// Money for it can be recorded: it is open, or was written off.
     can_record: bool,
-}
-
-/// A credit note that is shown before it is issued.
-struct CreditAsked {
-    preview: CreditPreview,
-    amount: String,
-    reason: String,
 }
 
 #[derive(serde::Deserialize)]
@@ -108,7 +100,6 @@ pub(super) async fn show(
         found,
         Draft::default(),
         invoice_actions::notice(&shown.done),
-        None,
     )
     .await
 }
@@ -120,23 +111,7 @@ pub(super) async fn show_with(
     found: InvoiceWithLines,
     draft: Draft,
 ) -> Result<Response, PageError> {
-    render(state, finance, found, draft, None, None).await
-}
-
-/// The page with a credit note to be confirmed.
-pub(super) async fn show_credit(
-    state: &AppState,
-    finance: &Finance,
-    found: InvoiceWithLines,
-    preview: CreditPreview,
-    fields: &Fields,
-) -> Result<Response, PageError> {
-    let asked = CreditAsked {
-        preview,
-        amount: fields.text("amount").to_owned(),
-        reason: fields.text("reason").to_owned(),
-    };
-    render(state, finance, found, Draft::default(), None, Some(asked)).await
+    render(state, finance, found, draft, None).await
 }
 
 async fn render(
@@ -145,7 +120,6 @@ async fn render(
     found: InvoiceWithLines,
     draft: Draft,
     notice: Option<&'static str>,
-    credit: Option<CreditAsked>,
 ) -> Result<Response, PageError> {
     let InvoiceWithLines { invoice, lines, taxes } = found;
     let zone = zone_of(&invoice.time_zone);
@@ -155,9 +129,10 @@ async fn render(
         InvoiceKind::CreditNote => notes(state, CORRECTED_BY, invoice.id).await?,
         InvoiceKind::Invoice => Vec::new(),
     };
+    let sources = RateSources::of(state, &invoice).await?;
     let body = page(&InvoicePage {
         shell: Shell::new(&finance.0, invoice.number.clone(), PATH),
-        taxes: explained_taxes(&taxes, &invoice),
+        taxes: explained_taxes(&taxes, &invoice, &sources, Some(finance.0.user.role)),
         time_zone: invoice.time_zone.clone(),
         lines: lines.iter().map(|line| LineRow::new(line, &zone, DOCUMENTS)).collect(),
         lines_href: format!("{}/lines", href(invoice.id)),
@@ -174,7 +149,6 @@ async fn render(
         allocations: allocations(state, invoice.id).await?,
         postings: postings(state, invoice.id).await?,
         proposed,
-        credit,
         can_record: is_invoice && (invoice.status.is_open() || invoice.status == InvoiceStatus::Uncollectible),
         can_credit: is_invoice && invoice.status != InvoiceStatus::Void && invoice.total.minor > 0,
         can_void: is_invoice && invoice.status == InvoiceStatus::Finalised && invoice.settled.minor == 0,
@@ -292,7 +266,6 @@ async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow
             description: row.try_get(1)?,
             posted: format::minute(row.try_get(2)?, &TimeZone::UTC),
             debit,
-            credit,
         });
     }
     Ok(postings)

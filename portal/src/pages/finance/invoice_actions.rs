@@ -7,7 +7,8 @@ use billing::payment::{Transfer, record_transfer_in};
 use billing::settlement;
 use serde_json::json;
 
-use super::invoice::{href, show_credit, show_with};
+use super::invoice::{href, show_with};
+use super::invoice_preview::{self, WriteOff};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::customer;
@@ -55,7 +56,10 @@ pub(super) async fn credit(
         }
         .await;
         return match previewed {
-            Ok(preview) => show_credit(&state, &finance, found, preview, &fields).await,
+            Ok(preview) => {
+                let asked = fields.money("amount", currency).ok();
+                invoice_preview::credit_note(&finance, &found.invoice, preview, asked, &fields)
+            }
             Err(refused) => show_with(&state, &finance, found, Draft::refused("credit", refused, fields)?).await,
         };
     }
@@ -103,7 +107,7 @@ pub(super) async fn void(
     answer(&state, &finance, found, "void", fields, done).await
 }
 
-/// Gives up what is open.
+/// Gives up what is open: shown first, then done as it was shown.
 pub(super) async fn write_off(
     State(state): State<AppState>,
     finance: Finance,
@@ -112,14 +116,35 @@ pub(super) async fn write_off(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let reason = fields.text("reason").to_owned();
+    if fields.text("do") != "write_off" {
+        let previewed: Result<WriteOff, Refused> = async {
+            if reason.is_empty() {
+                return Err(said("Enter a reason for the write-off."));
+            }
+            let mut connection = state.db().pool().acquire().await?;
+            invoice_preview::write_off_of(&mut connection, found.invoice.id, found.invoice.customer).await
+        }
+        .await;
+        return match previewed {
+            Ok(write_off) => invoice_preview::write_off(&finance, &found.invoice, write_off, &reason),
+            Err(refused) => show_with(&state, &finance, found, Draft::refused("write_off", refused, fields)?).await,
+        };
+    }
     let done = async {
-        let reason = fields.text("reason").to_owned();
         if reason.is_empty() {
             return Err(said("Enter a reason for the write-off."));
         }
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
+        let invoice = &found.invoice;
+        let shown = invoice_preview::write_off_of(action.connection(), invoice.id, invoice.customer).await?;
+        if fields.text("shown") != shown.shown() {
+            return Err(said(
+                "The amounts changed since they were shown. Preview the write-off again.",
+            ));
+        }
         let now_ms = action.now_ms;
         let amount = settlement::write_off(action.connection(), found.invoice.id, &reason, now_ms).await?;
         let open = found.invoice.outstanding();

@@ -68,8 +68,8 @@ struct PaymentsPage {
 fn words(state: PaymentState) -> (&'static str, &'static str) {
     match state {
         PaymentState::Intent => ("started", "info"),
-        PaymentState::Unknown => ("without an answer", "warn"),
-        PaymentState::RequiresAction => ("waits for the customer", "info"),
+        PaymentState::Unknown => ("no response", "warn"),
+        PaymentState::RequiresAction => ("awaiting customer", "info"),
         PaymentState::Processing => ("processing", "info"),
         PaymentState::Succeeded => ("succeeded", "ok"),
         PaymentState::Failed => ("failed", "warn"),

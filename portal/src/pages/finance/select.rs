@@ -1,6 +1,6 @@
 //! What the list of invoices is asked for: month or days, customer, status, kind, page.
 
-use billing::invoice::{InvoiceFilter, InvoiceKind, InvoiceStatus};
+use billing::invoice::{InvoiceFilter, InvoiceKind, InvoiceStatus, OpenAt};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -30,6 +30,54 @@ pub(super) struct FinanceQuery {
     /// Only invoices before this one: the last of the page before.
     #[serde(default)]
     before: String,
+}
+
+/// A status that can be selected: what its rows say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StatusFilter {
+    Open,
+    Overdue,
+    Paid,
+    Void,
+    WrittenOff,
+}
+
+impl StatusFilter {
+    pub(super) const ALL: [StatusFilter; 5] = [
+        StatusFilter::Open,
+        StatusFilter::Overdue,
+        StatusFilter::Paid,
+        StatusFilter::Void,
+        StatusFilter::WrittenOff,
+    ];
+
+    /// As the address has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            StatusFilter::Open => "open",
+            StatusFilter::Overdue => "overdue",
+            StatusFilter::Paid => "paid",
+            StatusFilter::Void => "void",
+            StatusFilter::WrittenOff => "written_off",
+        }
+    }
+
+    /// As people read it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            StatusFilter::WrittenOff => "written off",
+            other => other.name(),
+        }
+    }
+}
+
+impl std::str::FromStr for StatusFilter {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<StatusFilter, ()> {
+        let mut all = StatusFilter::ALL.into_iter();
+        all.find(|status| status.name() == text).ok_or(())
+    }
 }
 
 /// A month of the calendar, in UTC.
@@ -74,7 +122,7 @@ impl Month {
 pub(super) struct Selection {
     pub(super) month: Option<Month>,
     pub(super) customer: Option<CustomerId>,
-    pub(super) status: Option<InvoiceStatus>,
+    pub(super) status: Option<StatusFilter>,
     pub(super) kind: Option<InvoiceKind>,
     /// First and last day.
     from: Option<Date>,
@@ -83,7 +131,8 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub(super) fn filter(self) -> InvoiceFilter {
+    /// At an instant, which says what is overdue.
+    pub(super) fn filter(self, now_ms: i64) -> InvoiceFilter {
         let bounds = match (self.from, self.to) {
             (None, None) => self.month.and_then(Month::bounds_ms),
             (from, to) => Some((
@@ -93,8 +142,17 @@ impl Selection {
                     .unwrap_or(i64::MAX),
             )),
         };
+        let (status, is_overdue) = match self.status {
+            None => (None, None),
+            Some(StatusFilter::Open) => (None, Some(false)),
+            Some(StatusFilter::Overdue) => (None, Some(true)),
+            Some(StatusFilter::Paid) => (Some(InvoiceStatus::Paid), None),
+            Some(StatusFilter::Void) => (Some(InvoiceStatus::Void), None),
+            Some(StatusFilter::WrittenOff) => (Some(InvoiceStatus::Uncollectible), None),
+        };
         InvoiceFilter {
-            status: self.status,
+            status,
+            open: is_overdue.map(|is_overdue| OpenAt { is_overdue, now_ms }),
             kind: self.kind,
             customer: self.customer,
             from_ms: bounds.map(|(from_ms, _)| from_ms),
@@ -127,9 +185,9 @@ impl Selection {
     pub(super) fn label(self) -> String {
         match (self.from, self.to) {
             (None, None) => self.month.map_or_else(|| "all months".to_owned(), Month::label),
-            (Some(from), Some(to)) => format!("{from} to {to}"),
-            (Some(from), None) => format!("from {from} on"),
-            (None, Some(to)) => format!("up to {to}"),
+            (Some(from), Some(to)) => format!("{} to {}", day(from), day(to)),
+            (Some(from), None) => format!("from {} on", day(from)),
+            (None, Some(to)) => format!("up to {}", day(to)),
         }
     }
 }
@@ -149,6 +207,11 @@ pub(super) fn select(query: &FinanceQuery, newest: Option<Month>) -> Result<Sele
         to: filter("to", &query.to, "a day like 2026-11-30")?,
         before: filter("before", &query.before, "an id such as inv_7")?,
     })
+}
+
+/// `30 Nov 2026`
+fn day(date: Date) -> String {
+    date.strftime("%-d %b %Y").to_string()
 }
 
 fn midnight_utc_ms(date: Date) -> Option<i64> {

@@ -57,6 +57,17 @@ async fn finance_sees_the_invoices_of_everybody_and_sums_that_match() {
             .contains(&format!("/finance/invoices/{}\"", world.invoice_of_ada))
     );
 
+    // The filter has the words of the rows.
+    let number = |body: &str| body.matches("/finance/invoices/inv_").count();
+    let mut by_status = 0;
+    for status in ["open", "overdue", "paid", "void", "written_off"] {
+        let answer = browser.get(&format!("/finance?month=all&status={status}")).await;
+        assert_eq!(answer.status, 200, "{status}");
+        by_status += number(&answer.body);
+    }
+    assert_eq!(by_status, number(&all.body), "each invoice has one status");
+    assert_eq!(browser.get("/finance?status=finalised").await.status, 400);
+
     let empty_month = browser.get("/finance?month=1999-01").await;
     assert_eq!(empty_month.status, 200);
     assert!(empty_month.body.contains("No invoices match"));
@@ -283,4 +294,45 @@ async fn what_waits_for_a_tax_rate_is_on_a_page_of_its_own() {
     let answer: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(answer["invoices"][0]["reason"]["country"], "FR", "{answer}");
     assert_eq!(answer["invoices"][0]["customer"], "cus_1");
+}
+
+#[tokio::test]
+async fn a_gross_amount_that_a_tax_rate_cannot_reach_is_named_in_the_preview() {
+    let world = World::new().await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut browser = world.portal.signed_in("fin").await;
+    let pool = world.portal.state.db().pool();
+    sqlx::query("UPDATE customers SET tax_rate_percent = '19' WHERE id = 2")
+        .execute(pool)
+        .await
+        .unwrap();
+    let customer = "/finance/customers/cus_2";
+    let item = [("amount", "100"), ("description", "set-up")];
+    for (action, fields) in [("charge", &item[..]), ("close", &[])] {
+        let done = browser
+            .send_form(customer, &format!("{customer}/{action}"), fields)
+            .await;
+        assert_eq!(done.status, 303, "{action}: {}", done.body);
+    }
+    let of_bob = InvoiceFilter {
+        customer: Some(CustomerId(2)),
+        ..InvoiceFilter::default()
+    };
+    let newest = list_all(pool, of_bob).await.unwrap().remove(0);
+    assert_eq!(newest.total.minor, 11_900);
+    // 19 % of 0.02 rounds to 0.00, and of 0.03 to 0.01.
+    let page = format!("/finance/invoices/{}", newest.id);
+    let asked = [("amount", "0.03"), ("reason", "rounding")];
+    let preview = browser.send_form(&page, &format!("{page}/credit"), &asked).await;
+    assert_eq!(preview.status, 200, "{}", preview.body);
+    for text in [
+        "USD 0.03 cannot be reached at this tax rate: USD 0.04",
+        "Issue credit note for USD 0.04",
+        "value=\"rounding\"",
+    ] {
+        assert!(preview.body.contains(text), "{text}: {}", preview.body);
+    }
+    // The rate is the customer's own, and is said so.
+    let body = browser.get(&page).await.body;
+    assert!(body.contains("the customer’s own rate"), "{body}");
 }

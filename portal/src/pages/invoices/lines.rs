@@ -4,18 +4,21 @@
 use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use billing::BillingError;
 use billing::evidence::Evidence;
 use billing::invoice::{Explanation, Invoice, InvoiceLine};
 use billing::rating::LineKind;
-use billing::tax::TaxAmount;
+use billing::tax::{self, TaxAmount, TaxCategory, TaxRate};
 use jiff::tz::TimeZone;
+use schemas::inventory;
 use schemas::money::Money;
+use schemas::percent::Percent;
 
 use super::steps::{self, Step};
 use super::zone_of;
-use crate::auth::SignedIn;
+use crate::auth::{Role, SignedIn};
 use crate::customer::Explained;
-use crate::error::{PageError, page};
+use crate::error::{Failure, PageError, page};
 use crate::format::{self, VolumeUnits};
 use crate::pages::peers::{PeerRow, peer_rows};
 use crate::pages::usage::mode_words;
@@ -103,11 +106,67 @@ pub(crate) fn tax_rows(taxes: &[TaxAmount]) -> Vec<TaxRow> {
     taxes.iter().map(row).collect()
 }
 
-/// The taxes of an invoice, each explained.
-pub(crate) fn explained_taxes(taxes: &[TaxAmount], invoice: &Invoice) -> Vec<TaxRow> {
+/// Whose the rates of an invoice's taxes are: of places, or of the customer alone.
+pub(crate) struct RateSources {
+    /// Agreed with the customer, as it is now; 0 for none.
+    own: Percent,
+    /// Of all places and times.
+    rates: Vec<TaxRate>,
+}
+
+impl RateSources {
+    pub(crate) async fn of(state: &AppState, invoice: &Invoice) -> Result<RateSources, Failure> {
+        let pool = state.db().pool();
+        Ok(RateSources {
+            own: inventory::customer(pool, invoice.customer).await?.tax_rate,
+            rates: tax::rates(pool).await.map_err(BillingError::from)?,
+        })
+    }
+
+    /// In words, and where it is kept, for a role of staff that may see that. `None` for taxes that have no rate of either.
+    fn source(&self, tax: &TaxAmount, invoice: &Invoice, staff: Option<Role>) -> Option<(String, Option<String>)> {
+        let is_rated = matches!(tax.rule.category, TaxCategory::Standard | TaxCategory::ZeroRated);
+        if !is_rated || tax.corrects.is_some() {
+            return None;
+        }
+        let own = || {
+            let href = staff.map(|_| format!("/finance/customers/{}", invoice.customer));
+            Some(("the customer’s own rate".to_owned(), href))
+        };
+        if !self.own.value().is_zero() && self.own == tax.rule.rate {
+            return own();
+        }
+        let buyer = &invoice.buyer;
+        // Monaco's rates are France's.
+        let places = match buyer.country.as_str() {
+            "MC" => ["MC", "FR"],
+            country => [country, country],
+        };
+        let listed = self.rates.iter().find(|rate| {
+            let is_there = places.iter().any(|place| rate.holds_in(place, &buyer.region));
+            is_there && rate.rate == tax.rule.rate && tax.rule.name.starts_with(rate.name.as_str())
+        });
+        match listed {
+            Some(rate) => {
+                let href = (staff == Some(Role::Admin)).then(|| "/admin/taxes".to_owned());
+                Some((format!("the rate of {} on that day", rate.country), href))
+            }
+            None if tax.rule.category == TaxCategory::Standard => own(),
+            None => None,
+        }
+    }
+}
+
+/// The taxes of an invoice, each explained to its customer, or to a role of staff.
+pub(crate) fn explained_taxes(
+    taxes: &[TaxAmount],
+    invoice: &Invoice,
+    sources: &RateSources,
+    staff: Option<Role>,
+) -> Vec<TaxRow> {
     let mut rows = tax_rows(taxes);
     for (row, tax) in rows.iter_mut().zip(taxes) {
-        row.steps = steps::of_tax(tax, taxes, invoice);
+        row.steps = steps::of_tax(tax, taxes, invoice, sources.source(tax, invoice, staff));
     }
     rows
 }

@@ -30,6 +30,10 @@ pub(super) struct PayView {
     /// Why the last payment failed.
     pub(super) failed: Option<String>,
     pub(super) instructions: String,
+    /// Methods can be saved here.
+    pub(super) takes_cards: bool,
+    /// When the default method is charged, in a sentence; absent where there is none.
+    pub(super) charge: Option<String>,
     /// What happens by itself while it is not paid, in sentences.
     pub(super) coming: Vec<String>,
     pub(super) form_token: String,
@@ -50,8 +54,8 @@ fn coming_words(outlook: &Outlook, zone: &TimeZone) -> Vec<String> {
     }
     if let Some(at_ms) = outlook.suspends_at_ms {
         let meanwhile = match outlook.bills_suspended {
-            true => "Their price is charged all the same.",
-            false => "Whole days of it are not charged.",
+            true => "Suspended services are still charged.",
+            false => "Whole days of suspension are not charged.",
         };
         words.push(format!(
             "If it is still open on {}, the services on it are suspended. {meanwhile}",
@@ -92,15 +96,25 @@ pub(super) async fn pay_view(
         .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
     drop(connection);
     let from_credit = credit.minor.min(invoice.outstanding().minor);
+    let methods = paying::choices(state, customer).await?;
+    let coming = outlook
+        .as_ref()
+        .map_or(Vec::new(), |outlook| coming_words(outlook, &zone));
+    let is_charged = outlook.is_some_and(|outlook| !outlook.charges_at_ms.is_empty()) && !methods.is_empty();
     Ok(PayView {
-        methods: paying::choices(state, customer).await?,
+        takes_cards: state
+            .gateways()
+            .iter()
+            .any(|gateway| gateway.capabilities().saves_methods),
+        charge: coming.first().filter(|_| is_charged).cloned(),
+        methods,
         credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),
         under_way: last.as_ref().and_then(|last| UnderWay::of(last, &zone)),
         failed: last
             .filter(|last| last.state == Stand::Failed)
             .map(|last| paying::error_words(&last.error)),
         instructions: invoice.seller.payment_instructions.clone(),
-        coming: outlook.map_or(Vec::new(), |outlook| coming_words(&outlook, &zone)),
+        coming,
         form_token: form_token(),
     })
 }

@@ -455,7 +455,14 @@ fn unused(
 }
 
 /// Why a tax is charged or not, and how its amount came about.
-pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> Vec<Step> {
+///
+/// `source`: whose rate it is, and where that is kept for who may see it.
+pub(super) fn of_tax(
+    tax: &TaxAmount,
+    all: &[TaxAmount],
+    invoice: &Invoice,
+    source: Option<(String, Option<String>)>,
+) -> Vec<Step> {
     let place = |country: &str, region: &str, vat_id: &str| {
         let place = [country, region].into_iter().filter(|part| !part.is_empty());
         let place = place.collect::<Vec<&str>>().join(", ");
@@ -476,6 +483,7 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
         TaxCategory::Export => "exported",
         TaxCategory::OutOfScope => "not subject to the seller’s tax",
     };
+    let (why, href) = source.unwrap_or_else(|| (why.to_owned(), None));
     let (seller, buyer) = (
         step("Seller in", seller, seller_id),
         step("Customer in", buyer, buyer_id),
@@ -513,7 +521,10 @@ pub(super) fn of_tax(tax: &TaxAmount, all: &[TaxAmount], invoice: &Invoice) -> V
     vec![
         seller,
         buyer,
-        step("Rate", format!("{percent} %"), why),
+        Step {
+            href,
+            ..step("Rate", format!("{percent} %"), why)
+        },
         step(
             "Charged on",
             tax.net.to_string(),

@@ -11,7 +11,7 @@ use schemas::inventory::assignments_of;
 
 use super::PATH;
 use super::attacks::{Attacks, Shown};
-use crate::auth::Ops;
+use crate::auth::{Ops, Role};
 use crate::customer;
 use crate::error::{PageError, page_beside};
 use crate::format;
@@ -44,6 +44,8 @@ struct ServicePage {
     details: String,
     customer: CustomerId,
     customer_name: String,
+    /// Who looks may see the customer's page.
+    links_customer: bool,
     archived: Option<String>,
     targets: Vec<TargetRow>,
     targets_total: usize,
@@ -122,6 +124,7 @@ pub(super) async fn render(
         details: details(&own),
         customer: account.id,
         customer_name: account.name.clone(),
+        links_customer: ops.0.user.role == Role::Admin,
         archived: own
             .service
             .archived_at_ms

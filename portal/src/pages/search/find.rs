@@ -1,5 +1,6 @@
 //! From what was typed to what it names.
 
+use billing::invoice::{InvoiceKind, InvoiceStatus};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
@@ -11,7 +12,7 @@ use super::{Hit, PATH, Sight};
 use crate::api::exporters::{self, Known};
 use crate::error::Failure;
 use crate::format;
-use crate::pages::finance::url_encoded;
+use crate::pages::finance::{status_words, url_encoded};
 use crate::state::AppState;
 
 /// Found of one kind at most.
@@ -85,7 +86,7 @@ async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -
     }
     let invoice = id.parse::<InvoiceId>().map_or(0, |id| id.0);
     let row = sqlx::query(
-        "SELECT id, kind, number, customer_name, status FROM invoices WHERE id = $1 OR number = $2 OR number = $3",
+        "SELECT id, kind, number, customer_name, status, due_at_ms FROM invoices WHERE id = $1 OR number = $2 OR number = $3",
     )
     .bind(invoice)
     .bind(asked)
@@ -94,8 +95,12 @@ async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -
     .await?;
     if let Some(row) = row {
         let id = InvoiceId(row.try_get(0)?);
-        let kind: String = row.try_get(1)?;
-        let (customer, status): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+        let (kind, customer): (String, String) = (row.try_get(1)?, row.try_get(3)?);
+        let stored: String = row.try_get(4)?;
+        let status = match (kind.parse::<InvoiceKind>(), stored.parse::<InvoiceStatus>()) {
+            (Ok(kind), Ok(status)) => status_words(kind, status, row.try_get(5)?, state.now_ms()).0.to_owned(),
+            _ => stored,
+        };
         found.add(Hit {
             kind: if kind == "credit_note" {
                 "Credit note"
@@ -104,7 +109,7 @@ async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -
             },
             name: row.try_get(2)?,
             href: Some(format!("/finance/invoices/{id}")),
-            detail: format!("{customer} · {} · {id}", status.replace('_', " ")),
+            detail: format!("{customer} · {status} · {id}"),
             by: String::new(),
         });
     }

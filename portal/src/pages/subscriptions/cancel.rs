@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use billing::catalog::BaseTiming;
 use billing::subscription::Contract;
 use billing::subscription::change::{End, MAX_REASON_CHARS};
 
@@ -41,7 +42,9 @@ struct CancelPage {
     service: String,
     plan: String,
     ends_now: bool,
-    /// Where there is a paid cycle to run out.
+    /// The base price is paid ahead.
+    is_prepaid: bool,
+    /// Where there is a cycle to run out.
     cycle_ends: Option<String>,
     reasons: Vec<Choice>,
     comment: String,
@@ -133,6 +136,7 @@ async fn cancel_page(
         id: subscription.id.to_string(),
         service: contract.service.name.clone(),
         plan: contract.phase_at(now_ms)?.plan.name.clone(),
+        is_prepaid: contract.phase_at(now_ms)?.plan.base_timing == BaseTiming::Advance,
         ends_now,
         cycle_ends,
         reasons: reasons.collect(),

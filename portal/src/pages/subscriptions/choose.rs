@@ -27,8 +27,9 @@ struct Amounts {
     /// All documents of today; below zero it is given back.
     today: Money,
     gives_back: bool,
-    /// The next invoice that charges something, of the whole account, and its date.
-    next: Option<(String, Money)>,
+    has_tax: bool,
+    /// When the service is charged next, how much, and what that leaves out.
+    next: Option<(String, Money, &'static str)>,
 }
 
 struct ChoiceRow {
@@ -88,11 +89,13 @@ fn amounts(quote: &Quote, contract: &Contract) -> Result<Amounts, Failure> {
         today = today.checked_add(draft.total).map_err(billing::BillingError::from)?;
     }
     let zone = &contract.subscription.time_zone;
-    let next = quote.next.as_ref().filter(|draft| draft.total.minor != 0);
     Ok(Amounts {
         gives_back: today.minor < 0,
         today: Money::new(today.minor.abs(), today.currency),
-        next: next.map(|draft| (crate::format::date(draft.due_ms, zone), draft.total)),
+        has_tax: quote.now.iter().any(|draft| draft.tax.minor != 0),
+        next: quote
+            .own_next
+            .map(|own| (crate::format::date(own.at_ms, zone), own.amount, own.note)),
     })
 }
 

@@ -23,7 +23,7 @@ pub struct StorageConfig {
     /// The bucket is part of the path (`https://endpoint/bucket/…`) and not of the host name.
     pub path_style: bool,
     /// Both keys, or neither: then the environment (`AWS_ACCESS_KEY_ID` and its like) or the machine's role is asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hidden")]
     pub access_key_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_access_key: Option<Secret>,
@@ -43,6 +43,11 @@ impl Default for StorageConfig {
             request_timeout_seconds: 60,
         }
     }
+}
+
+/// The id of a key names the account that pays: it is not shown.
+fn hidden<S: serde::Serializer>(key: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(|_| "(hidden)").serialize(serializer)
 }
 
 fn without_password<S: serde::Serializer>(endpoint: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -214,9 +219,10 @@ mod tests {
     #[test]
     fn a_secret_is_never_shown() {
         let config: StorageConfig =
-            serde_json::from_str(r#"{"url":"s3://b","access_key_id":"a","secret_access_key":"hush"}"#).unwrap();
+            serde_json::from_str(r#"{"url":"s3://b","access_key_id":"AKIA","secret_access_key":"hush"}"#).unwrap();
         config.validate().unwrap();
         assert!(!format!("{config:?}").contains("hush"));
-        assert!(!serde_json::to_string(&config).unwrap().contains("hush"));
+        let shown = serde_json::to_string(&config).unwrap();
+        assert!(!shown.contains("hush") && !shown.contains("AKIA"), "{shown}");
     }
 }

@@ -41,6 +41,16 @@ async fn ops_flags_an_attack_and_takes_it_back() {
         .unwrap();
     assert_eq!((held.len(), held[0].to_ms - held[0].from_ms), (1, 1_800_000));
 
+    // Its customer reads that it is not charged, and that it is no gap.
+    let mut ada = world.portal.signed_in("ada").await;
+    for path in ["/usage".to_owned(), format!("/usage/{}", world.percentile)] {
+        let shown = ada.get(&path).await.body;
+        assert!(
+            shown.contains("30 min of attack traffic, not charged ("),
+            "{path}: {shown}"
+        );
+    }
+
     // Another service's page does not take it back, and a time without a window flags nothing.
     let elsewhere = format!("{other}/{}/revoke", held[0].id);
     let refused = ops.send_form(&page, &elsewhere, &[]).await;

@@ -1,0 +1,127 @@
+//! What a credit note or a write-off does to an invoice, shown on a page of its own before it is done.
+
+use askama::Template;
+use axum::response::Response;
+use billing::invoice::{CreditPreview, Invoice};
+use billing::settlement;
+use schemas::ids::{CustomerId, InvoiceId};
+use schemas::money::Money;
+
+use super::PATH;
+use crate::action::{Draft, Fields, Refused, said};
+use crate::auth::Finance;
+use crate::error::{PageError, page};
+use crate::shell::Shell;
+
+/// The invoice that a preview is of.
+struct OfInvoice {
+    id: InvoiceId,
+    number: String,
+    customer: CustomerId,
+    customer_name: String,
+}
+
+impl OfInvoice {
+    fn new(invoice: &Invoice) -> OfInvoice {
+        OfInvoice {
+            id: invoice.id,
+            number: invoice.number.clone(),
+            customer: invoice.customer,
+            customer_name: invoice.customer_name.clone(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "finance_credit_note.html")]
+struct CreditNotePage {
+    shell: Shell,
+    draft: Draft,
+    of: OfInvoice,
+    preview: CreditPreview,
+    /// The amount that was asked for, where no credit note has exactly that.
+    unreachable: Option<Money>,
+    amount: String,
+    reason: String,
+}
+
+/// The page of a credit note that is to be confirmed.
+pub(super) fn credit_note(
+    finance: &Finance,
+    invoice: &Invoice,
+    preview: CreditPreview,
+    asked: Option<Money>,
+    fields: &Fields,
+) -> Result<Response, PageError> {
+    page(&CreditNotePage {
+        shell: Shell::new(&finance.0, format!("Credit note for {}", invoice.number), PATH),
+        draft: Draft::default(),
+        of: OfInvoice::new(invoice),
+        unreachable: asked.filter(|asked| *asked != preview.gross),
+        preview,
+        amount: fields.text("amount").to_owned(),
+        reason: fields.text("reason").to_owned(),
+    })
+}
+
+/// What a write-off gives up.
+pub(super) struct WriteOff {
+    pub(super) open: Money,
+    /// The customer's credit pays so much of it first.
+    pub(super) from_credit: Money,
+    pub(super) amount: Money,
+}
+
+impl WriteOff {
+    /// What a confirmation sends back.
+    pub(super) fn shown(&self) -> String {
+        format!("{}:{}", self.open.minor, self.amount.minor)
+    }
+}
+
+/// What a write-off of an invoice would give up now.
+pub(super) async fn write_off_of(
+    connection: &mut sqlx::AnyConnection,
+    invoice: InvoiceId,
+    customer: CustomerId,
+) -> Result<WriteOff, Refused> {
+    let open = settlement::outstanding(&mut *connection, invoice).await?;
+    if open.minor <= 0 {
+        return Err(said("Nothing of it is open."));
+    }
+    let credit = settlement::available_credit(&mut *connection, customer, open.currency).await?;
+    let from_credit = credit.minor.clamp(0, open.minor);
+    Ok(WriteOff {
+        open,
+        from_credit: Money::new(from_credit, open.currency),
+        amount: Money::new(open.minor - from_credit, open.currency),
+    })
+}
+
+#[derive(Template)]
+#[template(path = "finance_write_off.html")]
+struct WriteOffPage {
+    shell: Shell,
+    of: OfInvoice,
+    total: Money,
+    tax: Money,
+    write_off: WriteOff,
+    reason: String,
+}
+
+/// The page of a write-off that is to be confirmed.
+pub(super) fn write_off(
+    finance: &Finance,
+    invoice: &Invoice,
+    write_off: WriteOff,
+    reason: &str,
+) -> Result<Response, PageError> {
+    page(&WriteOffPage {
+        shell: Shell::new(&finance.0, format!("Write off {}", invoice.number), PATH),
+        of: OfInvoice::new(invoice),
+        total: invoice.total,
+        tax: invoice.tax,
+        write_off,
+        reason: reason.to_owned(),
+    })
+}
