@@ -92,7 +92,7 @@ impl Model {
             let mut charging = Vec::new();
             let mut corrects = Vec::new();
             let pools = self.pools(customer, &group);
-            let from_pools = self.from_pools(&pools, &group);
+            let from_pools = self.granted_by(&pools, &group);
             for (due, &from_pool) in group.iter().zip(&from_pools) {
                 let first = lines.len();
                 lines.extend(self.lines_of(due, from_pool));
@@ -325,7 +325,7 @@ impl Model {
     }
 
     /// What each of a group gets of what others leave.
-    fn from_pools(&self, pools: &[Vec<usize>], group: &[Due]) -> Vec<i128> {
+    fn granted_by(&self, pools: &[Vec<usize>], group: &[Due]) -> Vec<i128> {
         let mut got = vec![0; group.len()];
         for pool in pools {
             let mut sharers = Vec::new();
@@ -491,7 +491,7 @@ impl Model {
         let month = self.month(at);
         let service = self.subscriptions[at.0].service;
         let time = (month.from_ms, month.to_ms);
-        let cents = self.usage_cents(service, &month.rating, time, self.from_pool(month));
+        let cents = self.usage_cents(service, &month.rating, time, self.granted_now(month));
         let mut charged = self.lines[month.line].priced;
         let mut charges = vec![month.line];
         for &adjustment in &month.adjustments {

@@ -40,7 +40,7 @@ impl Model {
     }
 
     /// What a charged month gets of what those leave that it shares with, by what is known of all of them.
-    pub(super) fn from_pool(&self, month: &PaidMonth) -> i128 {
+    pub(super) fn granted_now(&self, month: &PaidMonth) -> i128 {
         let Some(pool) = month.pool else { return 0 };
         let mut sharing: Vec<(usize, Sharer)> = Vec::new();
         for subscription in &self.subscriptions {

@@ -1,5 +1,6 @@
 //! What the tests of the flow protocols share: the golden captures and tshark as a second reader.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 #![allow(unreachable_pub, reason = "a module of the tests' binary")]
 
 use std::process::Command;

@@ -266,6 +266,7 @@ async fn postings(state: &AppState, invoice: InvoiceId) -> Result<Vec<PostingRow
             description: row.try_get(1)?,
             posted: format::minute(row.try_get(2)?, &TimeZone::UTC),
             debit,
+            credit,
         });
     }
     Ok(postings)
