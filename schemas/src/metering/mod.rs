@@ -490,9 +490,11 @@ impl Enricher {
 
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
 /// observation that is known to be the other one is dropped. Where nothing is said of it, a second observation of packets that
-/// were metered at the exporter's other side is one, too.
+/// were metered at the exporter's other side is one, too; so is one that names no direction, the answer in a biflow's record, unless
+/// each is said to count.
 fn observation_counts((metered, is_said): (MeterDirection, bool), direction: u8, marked: u16) -> bool {
-    if marked & marks::SECOND_OBSERVATION != 0 && !is_said {
+    let is_second = marked & marks::SECOND_OBSERVATION != 0;
+    if is_second && (!is_said || (direction > 1 && metered != MeterDirection::Both)) {
         return false;
     }
     match metered {
@@ -560,6 +562,18 @@ mod tests {
                 metered,
                 "{direction:?}"
             );
+        }
+        // The answer in a biflow's record names no direction: that of the second observation counts only where each does.
+        let of_answer = marks::SECOND_OBSERVATION | marks::ANSWER;
+        assert_eq!(of(None, 255, of_answer), Metered::No);
+        assert_eq!(of(None, 255, marks::ANSWER), Metered::In);
+        for (direction, metered) in [
+            (MeterDirection::Ingress, Metered::No),
+            (MeterDirection::Egress, Metered::No),
+            (MeterDirection::Both, Metered::In),
+        ] {
+            assert_eq!(of(Some(direction), 255, of_answer), metered, "{direction:?}");
+            assert_eq!(of(Some(direction), 255, marks::ANSWER), Metered::In, "{direction:?}");
         }
     }
 

@@ -19,6 +19,7 @@ use super::template::{
     Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
 };
 use super::totals::{CountKind, Counted};
+use super::twice::Twice;
 use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
@@ -76,6 +77,7 @@ pub(super) struct Session<'a> {
     pub(super) samplers_elsewhere: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
+    pub(super) twice: &'a mut Twice,
     pub(super) domain: &'a mut Domain,
     /// The exporter started again before this message.
     pub(super) restarted: bool,
@@ -408,9 +410,10 @@ impl Session<'_> {
                 self.tally,
             );
             if is_sound {
+                let long_rows = &mut self.scratch.long_rows;
                 self.domain
                     .meaning
-                    .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
+                    .finish(self.flows, first, facts, self.twice, long_rows, self.tally);
                 count_rest(rest, self.tally);
                 let records = u32::try_from(count).unwrap_or(u32::MAX);
                 self.tally.add(Counter::FlowRecords, u64::from(records));
@@ -535,9 +538,10 @@ impl Session<'_> {
                 answers += 1;
             }
         }
+        let long_rows = &mut self.scratch.long_rows;
         self.domain
             .meaning
-            .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
+            .finish(self.flows, first, facts, self.twice, long_rows, self.tally);
         self.tally.add(Counter::FlowRecords, kept + answers);
         self.tally.add(Counter::FlowsOfAnswers, answers);
         self.tally.add(Counter::SamplesNotIp, not_ip);

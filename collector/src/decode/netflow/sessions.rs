@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::state::Domain;
+use super::twice::Twice;
 use crate::sampling::{AnnouncedRates, DomainKey};
 use crate::times::Clock;
 
@@ -36,12 +37,16 @@ pub(super) struct TransportSession {
     /// IE 36 of the last options record that had it, for domains that were told none.
     #[serde(default)]
     pub(super) active_timeout_s: Option<u32>,
+    /// Which of its packets it observes on their way in and on their way out.
+    #[serde(default)]
+    pub(super) twice: Twice,
 }
 
 impl TransportSession {
-    /// How many flows are remembered in all its domains.
+    /// How many flows are remembered of it and in all its domains.
     pub(super) fn remembered_flows(&self) -> usize {
-        self.domains.values().map(|domain| domain.meaning.remembered()).sum()
+        let of_domains: usize = self.domains.values().map(|domain| domain.meaning.remembered()).sum();
+        of_domains + self.twice.remembered()
     }
 
     pub(super) fn last_heard_ms(&self) -> Option<i64> {

@@ -57,7 +57,7 @@ impl From<StoredExporter> for Exporter {
                 domains: stored.domains,
                 rates: stored.rates,
                 boot_ms: stored.boot_ms,
-                active_timeout_s: None,
+                ..TransportSession::default()
             };
             sessions.put(PORT_NOT_KNOWN, session);
         }
@@ -90,6 +90,12 @@ impl Exporter {
     pub(super) fn active_timeout_s(&self, port: u16) -> Option<u32> {
         let mut sessions = self.sessions.iter();
         sessions.find(|(other, _)| *other == port)?.1.active_timeout_s
+    }
+
+    /// Whether the session at that port was seen to observe packets on their way in and out.
+    pub(super) fn observes_twice(&self, port: u16) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.any(|(other, session)| other == port && session.twice.was_seen())
     }
 
     /// Every domain of every session, with the session's port.

@@ -37,7 +37,7 @@ pub struct DomainStatus {
     pub pending_bytes: usize,
     /// By which long flows are bounded; `None` where nobody said and nothing showed.
     pub active_timeout: Option<ActiveTimeout>,
-    /// It was seen to observe packets on their way in and out.
+    /// Its session was seen to observe packets on their way in and out.
     pub observes_twice: bool,
     /// Its templates have IE 23 beside IE 1.
     pub has_out_counters: bool,
@@ -122,7 +122,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
                 pending_sets: domain.pending.len(),
                 pending_bytes: domain.pending.bytes(),
                 active_timeout: domain.meaning.active_timeout(reading, state.active_timeout_s(port)),
-                observes_twice: domain.meaning.twice.since_ms().is_some(),
+                observes_twice: state.observes_twice(port),
                 has_out_counters: domain.meaning.has_out_counters,
             });
         }
