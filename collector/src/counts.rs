@@ -77,6 +77,10 @@ counters! {
     DatagramsClockOff = "datagrams_clock_off",
     /// Announcements of a sampler beyond the limit of its domain.
     SamplersRejected = "samplers_rejected",
+    /// Announced rates that ended because their options template was withdrawn or got another layout.
+    RatesEndedTemplate = "rates_ended.template",
+    /// Announced rates that ended because they were not announced again for long while others were.
+    RatesEndedSilent = "rates_ended.not_repeated",
     /// Data sets that wait for their template.
     SetsPending = "sets_pending",
     /// Waiting data sets that their template freed.

@@ -219,6 +219,7 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         sampling_divisor: status.sampling.divisor,
         sampling_implausible: status.sampling.implausible,
         sampling_source: status.sampling.source.words().to_owned(),
+        rates_ended: status.rates_ended,
         sequence_lost: status.sequence_lost,
         sequence_waiting: status.sequence_waiting,
         port: status.port,

@@ -98,6 +98,13 @@ impl Exporter {
         sessions.any(|(other, session)| other == port && session.twice.was_seen())
     }
 
+    /// How many rates that the session at that port announced have ended.
+    pub(super) fn rates_ended(&self, port: u16) -> u64 {
+        let mut sessions = self.sessions.iter();
+        let session = sessions.find(|(other, _)| *other == port);
+        session.map_or(0, |(_, session)| session.rates.ended())
+    }
+
     /// Every domain of every session, with the session's port.
     pub(super) fn domains(&self) -> impl Iterator<Item = (u16, DomainKey, &Domain)> {
         self.sessions

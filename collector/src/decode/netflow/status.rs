@@ -24,6 +24,8 @@ pub struct DomainStatus {
     pub clock_offset_ms: Option<i64>,
     /// The rate that its last flow got, and who said it.
     pub sampling: ChosenRate,
+    /// Rates that its session announced and that have ended.
+    pub rates_ended: u64,
     /// As many as are listed, see [`LISTED_FIELDS_MAX`].
     pub templates: Vec<TemplateStatus>,
     /// All of them.
@@ -115,6 +117,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
                 last_heard_ms: domain.last_heard_ms,
                 clock_offset_ms: domain.clock_offset_ms,
                 sampling: domain.sampling,
+                rates_ended: state.rates_ended(port),
                 templates: templates.collect(),
                 templates_known: domain.templates.len(),
                 sequence_lost: domain.sequence_lost,

@@ -431,6 +431,106 @@ fn scopes_that_are_not_understood_decide_nothing() {
 }
 
 #[test]
+fn a_rate_of_an_interface_ends_when_its_options_template_becomes_the_domains() {
+    let two = |one: u32, other: u32| [one, other].map(u32::to_be_bytes).concat();
+    let before = Ipfix::new()
+        .template(256, INTERFACE_FIELDS)
+        .options_template(300, 1, &[(10, 4), (34, 4)])
+        .set(300, &two(1, 1_000))
+        .set(256, &crossing(1, 2, 255));
+    let after = |message: Ipfix| {
+        message
+            .options_template(300, 1, &[(149, 4), (34, 4)])
+            .set(300, &two(0, 100))
+            .set(256, &[crossing(1, 2, 255), crossing(5, 2, 255)].concat())
+    };
+    let withdrawn = after(Ipfix::new().sequence(2).withdraw(3, 300));
+    let all_withdrawn = after(Ipfix::new().sequence(2).withdraw(3, 3));
+    let redefined = after(Ipfix::new().sequence(2));
+    for message in [withdrawn, all_withdrawn, redefined] {
+        let mut decoder = decoder();
+        let out = decode_all(&mut decoder, &[before.clone().build(), message.build()]);
+        assert_eq!(rates_of(&out), [1_000, 100, 100]);
+        assert_eq!(out.counts.total(Counter::RatesEndedTemplate), 1);
+        assert_eq!(decoder.domains()[0].rates_ended, 1, "the page says so");
+    }
+    // The same layout again ends nothing.
+    let again = Ipfix::new()
+        .sequence(2)
+        .options_template(300, 1, &[(10, 4), (34, 4)])
+        .set(256, &crossing(1, 2, 255));
+    let out = decode_all(&mut decoder(), &[before.build(), again.build()]);
+    assert_eq!(rates_of(&out), [1_000, 1_000]);
+}
+
+#[test]
+fn a_rate_of_an_interface_ends_when_only_that_of_the_system_is_announced_for_days() {
+    const HALF_HOUR_MS: i64 = 1_800_000;
+    // Under the id of the old template, and under another one.
+    for (new_id, ended_by, first_right) in [
+        (300, Counter::RatesEndedTemplate, 2),
+        (301, Counter::RatesEndedSilent, 5),
+    ] {
+        let mut decoder = decoder();
+        let mut counts = crate::counts::Counts::default();
+        for round in 0..=4 * 48_u32 {
+            let message = V9::new().sequence(round).template(256, INTERFACE_FIELDS);
+            let (id, scope, record) = if round < 2 {
+                (300, 2, [1_u32, 1_000])
+            } else {
+                (new_id, 1, [0, 100])
+            };
+            let payload = message
+                .options_template(id, &[(scope, 4)], &[(34, 4)])
+                .set(id, &record.map(u32::to_be_bytes).concat())
+                .set(256, &crossing(1, 2, 255))
+                .build();
+            let mut out = Decoded::default();
+            decode_at(
+                &mut decoder,
+                &payload,
+                NOW_MS + i64::from(round) * HALF_HOUR_MS,
+                &mut out,
+            );
+            let right = if round < first_right { 1_000 } else { 100 };
+            assert_eq!(rate_of(&out), right, "template {new_id}, round {round}");
+            counts.merge(&out.counts);
+        }
+        assert_eq!(counts.total(ended_by), 1);
+    }
+}
+
+#[test]
+fn a_scope_that_names_an_observation_domain_is_of_that_domain() {
+    let options = |sequence, told: &[u32]| {
+        let record: Vec<u8> = told.iter().flat_map(|word| word.to_be_bytes()).collect();
+        Ipfix::new()
+            .domain(0)
+            .sequence(sequence)
+            .options_template(300, 1, &[(149, 4), (34, 4)])
+            .set(300, &record)
+            .build()
+    };
+    let flow = |domain, sequence| flows_message().domain(domain).sequence(sequence).build();
+    let one_by_one = [
+        options(0, &[5, 100]),
+        flow(5, 0),
+        options(1, &[6, 400]),
+        flow(6, 0),
+        flow(5, 1),
+    ];
+    assert_eq!(rates_of(&decode_all(&mut decoder(), &one_by_one)), [100, 400, 100]);
+    let together = [options(0, &[5, 100, 6, 400]), flow(5, 0), flow(6, 0)];
+    assert_eq!(rates_of(&decode_all(&mut decoder(), &together)), [100, 400]);
+    let whole = [options(0, &[5, 100, 0, 30]), flow(5, 0), flow(6, 0)];
+    assert_eq!(
+        rates_of(&decode_all(&mut decoder(), &whole)),
+        [100, 30],
+        "0 is the whole exporter"
+    );
+}
+
+#[test]
 fn case_17_a_rate_of_one_in_one_and_a_half_scales_exactly() {
     let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
     let record = [flow_record(1_500, 1), [2_222_u32, 1_111].map(u32::to_be_bytes).concat()].concat();
