@@ -54,6 +54,8 @@ counters! {
     DatagramsRejectedLimit = "datagrams_rejected.limit",
     /// The source is not on the list of allowed exporters.
     DatagramsRejectedSource = "datagrams_rejected.source",
+    /// It arrived before: the same sequence number and the same bytes as one of the last of its session.
+    DatagramsRejectedDuplicate = "datagrams_rejected.duplicate",
     /// Dropped before they reached the journal.
     DroppedKernel = "dropped.kernel",
     DroppedQueue = "dropped.queue",

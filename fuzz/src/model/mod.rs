@@ -9,7 +9,7 @@ mod flow;
 mod record;
 mod rules;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
@@ -24,7 +24,7 @@ use schemas::flow::{Flow, marks};
 
 use record::{Values, template_record};
 pub use rules::as_told;
-use rules::{be16, be32, cannot_be, follows, is_v9_message, mark_without_route, number};
+use rules::{be16, be32, cannot_be, follows, is_understood, is_v9_message, mark_without_route, number};
 
 const VARIABLE_LENGTH: u16 = 65535;
 const FIRST_TEMPLATE_ID: u16 = 256;
@@ -49,6 +49,8 @@ struct Exporter {
     domains: BTreeMap<DomainKey, Domain>,
     rates: AnnouncedRates,
     boot_ms: Option<i64>,
+    /// Datagrams whose header was understood.
+    seen: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -114,6 +116,7 @@ pub const COUNTERS: &[Counter] = &[
     Counter::DatagramsRejectedVersion,
     Counter::DatagramsRejectedLength,
     Counter::DatagramsRejectedLimit,
+    Counter::DatagramsRejectedDuplicate,
     Counter::DatagramBytesTrailing,
     Counter::FlowRecords,
     Counter::OptionsRecords,
@@ -177,6 +180,10 @@ impl Model {
         payload: &[u8],
     ) {
         self.port = port;
+        // An input has no more datagrams than are remembered.
+        if is_understood(payload) && !self.exporters.entry(source).or_default().seen.insert(payload.to_vec()) {
+            return self.add(Counter::DatagramsRejectedDuplicate, 1);
+        }
         let (outcome, mut rest) = self.message(limits, sampling, source, received_at_ms, payload);
         self.add(outcome, 1);
         while outcome == Counter::DatagramsDecoded && follows(payload, rest) {

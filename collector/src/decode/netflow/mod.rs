@@ -277,6 +277,14 @@ impl NetflowDecoder {
             return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
         };
         let domain = session.domains.entry(key).or_default();
+        let is_first = payload.len() == datagram.payload.len();
+        if is_first && domain.last_datagrams.is_copy(header.sequence, payload) {
+            return Message {
+                key: count_key(source, key),
+                verdict: Counter::DatagramsRejectedDuplicate,
+                behind: &[],
+            };
+        }
         domain.last_heard_ms = datagram.received_at_ms;
         let clock_offset_ms = header.clock.export_ms.saturating_sub(datagram.received_at_ms);
         domain.saw_clock(clock_offset_ms);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::meaning::Meaning;
 use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
 use super::template::{Template, TemplateKind};
+use crate::decode::copies::LastDatagrams;
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;
 use crate::times::Clock;
@@ -130,6 +131,8 @@ pub(super) struct Domain {
     #[serde(default)]
     pub(super) no_template_expires_before_ms: i64,
     pub(super) sequence: SequenceTracker,
+    #[serde(default)]
+    pub(super) last_datagrams: LastDatagrams,
     /// Known to be lost.
     #[serde(default)]
     pub(super) sequence_lost: u64,

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};
+use super::copies::LastDatagrams;
 use super::ingress::IngressInterfaces;
 use super::{Datagram, Decoded, InterfaceCounters};
 use crate::counts::{CountKey, Counter, Counts};
@@ -110,6 +111,8 @@ pub struct AgentStatus {
     /// Which of its datagrams are missing.
     #[serde(default)]
     pub numbers: SequenceTracker,
+    #[serde(default)]
+    last_datagrams: LastDatagrams,
     /// Datagrams that are known to be lost.
     #[serde(default)]
     pub lost: u64,
@@ -160,6 +163,7 @@ struct Agent {
     sequence: u32,
     uptime_ms: u32,
     numbers: SequenceTracker,
+    last_datagrams: LastDatagrams,
     lost: u64,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
@@ -383,6 +387,10 @@ impl SflowDecoder {
         };
         let exporter = agent.exporter;
         let key = count_key(exporter, head.sub_agent);
+        if agent.last_datagrams.is_copy(head.sequence, datagram.payload) {
+            count_datagram(datagram, key, Counter::DatagramsRejectedDuplicate, &mut out.counts);
+            return exporter;
+        }
         count_datagram(datagram, key, Counter::DatagramsDecoded, &mut out.counts);
         let observed = agent
             .numbers
@@ -508,6 +516,7 @@ impl SflowDecoder {
                 sequence: status.sequence,
                 uptime_ms: status.uptime_ms,
                 numbers: status.numbers,
+                last_datagrams: status.last_datagrams,
                 lost: status.lost,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
@@ -550,6 +559,7 @@ impl SflowDecoder {
                 uptime_ms: agent.uptime_ms,
                 source: key.source,
                 numbers: agent.numbers.clone(),
+                last_datagrams: agent.last_datagrams.clone(),
                 lost: agent.lost,
                 sources: sources.collect(),
                 interfaces: agent.interfaces.iter().copied().collect(),
@@ -570,6 +580,7 @@ impl Agent {
             sequence: head.sequence,
             uptime_ms: head.uptime_ms,
             numbers: SequenceTracker::default(),
+            last_datagrams: LastDatagrams::default(),
             lost: 0,
             sources: BTreeMap::new(),
             interfaces: BTreeSet::new(),

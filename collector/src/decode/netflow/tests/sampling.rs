@@ -36,8 +36,8 @@ fn options_work_before_in_and_after_the_datagram_of_the_data() {
         &mut after,
         &[
             flows_message().build(),
-            options(Ipfix::new(), 1000).build(),
-            flows_message().build(),
+            options(Ipfix::new().sequence(1), 1000).build(),
+            flows_message().sequence(2).build(),
         ],
     );
     let rates: Vec<u32> = out.flows.rows().iter().map(|flow| flow.sampling_rate).collect();
@@ -62,7 +62,10 @@ fn options_of_another_domain_and_protocol_hold_for_the_exporter() {
     assert_eq!(status[0].sampling.source, SamplingSource::OptionsExporter);
     let out = decode_all(
         &mut decoder,
-        &[options(Ipfix::new(), 600).build(), flows_message().build()],
+        &[
+            options(Ipfix::new().sequence(1), 600).build(),
+            flows_message().sequence(2).build(),
+        ],
     );
     assert_eq!(rate_of(&out), 600, "the domain's own rate is more specific");
 }
@@ -182,7 +185,8 @@ fn reloaded_configuration_holds_for_later_flows() {
         default_rate: Some(1),
         ..SamplingConfig::default()
     });
-    assert_eq!(rate_of(&decode_all(&mut decoder, &[flows_message().build()])), 1);
+    let later = flows_message().sequence(1).build();
+    assert_eq!(rate_of(&decode_all(&mut decoder, &[later])), 1);
     assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::Default);
 }
 
@@ -559,12 +563,10 @@ fn case_17_a_rate_of_one_in_one_and_a_half_scales_exactly() {
 fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden() {
     let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
     let numbers = [1_u32, 1_000].map(u32::to_le_bytes).concat();
-    let payload = Ipfix::new()
-        .template(256, &fields)
-        .set(256, &[flow_record(1_500, 1), numbers].concat())
-        .build();
+    let record = [flow_record(1_500, 1), numbers].concat();
+    let message = |sequence| Ipfix::new().sequence(sequence).template(256, &fields).set(256, &record);
     let mut decoder = decoder();
-    let out = decode_all(&mut decoder, std::slice::from_ref(&payload));
+    let out = decode_all(&mut decoder, &[message(0).build()]);
     assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE));
     assert_eq!(out.counts.total(Counter::FlowsRateImplausible), 1);
     assert!(decoder.domains()[0].sampling.implausible, "the page says so");
@@ -576,16 +578,18 @@ fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden()
         exporters: [(exporter(), own)].into(),
         ..SamplingConfig::default()
     });
-    let out = decode_all(&mut decoder, &[payload]);
+    let out = decode_all(&mut decoder, &[message(1).build()]);
     assert_eq!((rate_of(&out), one_flow(&out).marks), (1_001, 0));
 }
 
 #[test]
 fn a_v5_header_whose_rate_jumps_is_flagged() {
     let mut decoder = decoder();
+    let mut sequence = 0;
     let mut marked = |word, received_at_ms| {
         let mut out = Decoded::default();
-        decode_at(&mut decoder, &encode::v5(0, word, 1), received_at_ms, &mut out);
+        decode_at(&mut decoder, &encode::v5(sequence, word, 1), received_at_ms, &mut out);
+        sequence += 1;
         one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE)
     };
     assert!(!marked(1_000, NOW_MS));
