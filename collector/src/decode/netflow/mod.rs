@@ -238,6 +238,11 @@ impl NetflowDecoder {
         } else {
             datagram.source_port
         };
+        let changed_places =
+            exporter
+                .sessions
+                .change_places(port, key, header.sequence, header.clock, datagram.received_at_ms);
+        tally.add(Counter::SessionsMoved, u64::from(changed_places));
         let is_known = exporter
             .sessions
             .get_mut(port)
