@@ -53,9 +53,17 @@ pub(super) struct Twice {
     followed_at_ms: i64,
     /// Observations that were metered.
     counted: Sample,
+    families: Families,
+}
+
+/// Address families are sampled apart.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Families {
     v4: Family,
-    /// IPv6, and what has no address.
     v6: Family,
+    /// Frames of other protocols, without addresses.
+    other: Family,
 }
 
 /// What is known of one address family.
@@ -175,6 +183,24 @@ impl Family {
     }
 }
 
+impl Families {
+    /// The family of a row's flow.
+    fn of(&mut self, flows: &FlowColumns, row: usize) -> &mut Family {
+        let (src_addr, dst_addr) = (Address(flows.src_addr[row]), Address(flows.dst_addr[row]));
+        if src_addr.is_v4() || dst_addr.is_v4() {
+            &mut self.v4
+        } else if (src_addr, dst_addr) == (Address::UNSPECIFIED, Address::UNSPECIFIED) {
+            &mut self.other
+        } else {
+            &mut self.v6
+        }
+    }
+
+    fn all_mut(&mut self) -> [&mut Family; 3] {
+        [&mut self.v4, &mut self.v6, &mut self.other]
+    }
+}
+
 impl Twice {
     pub(super) fn remembered(&self) -> usize {
         self.counted.observations.len()
@@ -182,7 +208,10 @@ impl Twice {
 
     /// Whether the exporter was seen to observe packets twice.
     pub(super) fn was_seen(&self) -> bool {
-        self.v4.observes_twice_since_ms.is_some() || self.v6.observes_twice_since_ms.is_some()
+        let Families { v4, v6, other } = &self.families;
+        [v4, v6, other]
+            .iter()
+            .any(|family| family.observes_twice_since_ms.is_some())
     }
 
     /// Marks the second observations among the rows from `first` on; `observations_max` may be remembered.
@@ -200,8 +229,9 @@ impl Twice {
         if self.alone >= ALONE_MAX && !self.was_seen() && flows.direction[first..].iter().all(of_one_direction) {
             if received_at_ms.saturating_sub(self.followed_at_ms) > OBSERVATION_AGE_MS {
                 self.counted.clear();
-                self.v4.ingress.clear();
-                self.v6.ingress.clear();
+                for family in self.families.all_mut() {
+                    family.ingress.clear();
+                }
             }
             return;
         }
@@ -225,7 +255,7 @@ impl Twice {
             let is_sampled = self.counted.holds(key);
             let known = self.counted.observations.get(&key).filter(|_| is_sampled);
             let is_repeat = known.is_some_and(|known| known.has_packets_of(&observed));
-            let family = family_of(&mut self.v4, &mut self.v6, flows, row);
+            let family = self.families.of(flows, row);
             if is_sampled {
                 family.count(direction, is_repeat);
             }
@@ -233,7 +263,7 @@ impl Twice {
                 family.observes_twice_since_ms = Some(received_at_ms);
                 second += self.mark_before(flows, first..row, received_at_ms);
             }
-            let family = family_of(&mut self.v4, &mut self.v6, flows, row);
+            let family = self.families.of(flows, row);
             if is_repeat || (direction == EGRESS && family.is_observed_at_ingress(observed.in_if, received_at_ms)) {
                 second += mark_with_answer(flows, row);
             } else if is_sampled {
@@ -252,7 +282,7 @@ impl Twice {
         let mut second = 0;
         for row in rows {
             let is_open = flows.direction[row] == EGRESS && flows.marks[row] & marks::SECOND_OBSERVATION == 0;
-            let family = family_of(&mut self.v4, &mut self.v6, flows, row);
+            let family = self.families.of(flows, row);
             if is_open
                 && family.is_observed_at_ingress(flows.in_if[row], now_ms)
                 && !self.counted.observations.contains_key(&key_of(flows, row))
@@ -283,10 +313,6 @@ fn mark_with_answer(flows: &mut FlowColumns, row: usize) -> u64 {
         }
         _ => 1,
     }
-}
-
-fn family_of<'a>(v4: &'a mut Family, v6: &'a mut Family, flows: &FlowColumns, row: usize) -> &'a mut Family {
-    if Address(flows.src_addr[row]).is_v4() { v4 } else { v6 }
 }
 
 /// The key of a row's flow.
