@@ -54,6 +54,8 @@ counters! {
     DatagramsRejectedLimit = "datagrams_rejected.limit",
     /// The source is not on the list of allowed exporters.
     DatagramsRejectedSource = "datagrams_rejected.source",
+    /// It arrived before: the same sequence number and the same bytes as one of the last of its session.
+    DatagramsRejectedDuplicate = "datagrams_rejected.duplicate",
     /// Dropped before they reached the journal.
     DroppedKernel = "dropped.kernel",
     DroppedQueue = "dropped.queue",
@@ -77,6 +79,10 @@ counters! {
     DatagramsClockOff = "datagrams_clock_off",
     /// Announcements of a sampler beyond the limit of its domain.
     SamplersRejected = "samplers_rejected",
+    /// Announced rates that ended because their options template was withdrawn or got another layout.
+    RatesEndedTemplate = "rates_ended.template",
+    /// Announced rates that ended because they were not announced again for long while others were.
+    RatesEndedSilent = "rates_ended.not_repeated",
     /// Data sets that wait for their template.
     SetsPending = "sets_pending",
     /// Waiting data sets that their template freed.

@@ -69,6 +69,15 @@ impl SequenceTracker {
         (step <= MAX_STEP_FORWARD).then_some(step)
     }
 
+    /// Whether `sequence` is neither at most `ahead_max` after the next number nor shortly before it; false where the next number is
+    /// not known.
+    pub fn jumps_to(&self, sequence: u32, ahead_max: u32) -> bool {
+        self.next.is_some_and(|next| {
+            let step = sequence.wrapping_sub(next);
+            step > ahead_max && step.wrapping_neg() > MAX_STEP_BACK
+        })
+    }
+
     /// The uptime in the last datagram that told one.
     pub fn uptime_ms(&self) -> Option<u32> {
         self.uptime_ms

@@ -593,11 +593,12 @@ fn a_restored_decoder_goes_on_alike() {
     assert_eq!(whole.checkpoint(), restored.checkpoint());
 }
 
-const REJECTED: [Counter; 4] = [
+const REJECTED: [Counter; 5] = [
     Counter::DatagramsRejectedShort,
     Counter::DatagramsRejectedVersion,
     Counter::DatagramsRejectedLength,
     Counter::DatagramsRejectedLimit,
+    Counter::DatagramsRejectedDuplicate,
 ];
 
 fn check_f2(decoded: &Decoded, payload: &[u8]) {

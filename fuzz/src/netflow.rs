@@ -3,7 +3,7 @@
 use collector::counts::Counter;
 use collector::decode::netflow::{DecodeLimits, NetflowCheckpoint, NetflowDecoder};
 use collector::decode::{Datagram, Decoded};
-use collector::sampling::{ExporterSampling, SamplingConfig};
+use collector::sampling::{ExporterSampling, MAX_RATE_DOMAINS, SamplingConfig};
 use schemas::flow::Flow;
 
 use crate::check::{Subject, total};
@@ -231,10 +231,7 @@ fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits) {
         assert!(sessions.len() <= limits.max_sessions_per_exporter, "too many sessions");
         for session in sessions.values() {
             let domains = session["rates"]["domains"].as_object().expect("rates by domain");
-            assert!(
-                domains.len() <= limits.max_domains_per_exporter,
-                "rates of too many domains"
-            );
+            assert!(domains.len() <= MAX_RATE_DOMAINS, "rates of too many domains");
             for domain in domains.values() {
                 let announced = domain["announced"].as_array().expect("announced rates");
                 // That of the whole domain always has a place.

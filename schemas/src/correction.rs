@@ -24,6 +24,29 @@ pub const EXTERNAL_INTERFACES_MAX: usize = 1_024;
 /// The largest active timeout that may be said: flows are never longer (see `collector::times`).
 pub const ACTIVE_TIMEOUT_MAX_S: u32 = 86_400;
 
+/// Which observation of a packet counted, as a correction says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CorrectedDirection {
+    Ingress,
+    Egress,
+    Both,
+    /// As where none is configured: of packets that were observed twice one, otherwise as its metering has it.
+    Auto,
+}
+
+impl CorrectedDirection {
+    /// The observation that is said to count; `None` where that is left to what the flows show.
+    pub fn said(self) -> Option<MeterDirection> {
+        match self {
+            CorrectedDirection::Ingress => Some(MeterDirection::Ingress),
+            CorrectedDirection::Egress => Some(MeterDirection::Egress),
+            CorrectedDirection::Both => Some(MeterDirection::Both),
+            CorrectedDirection::Auto => None,
+        }
+    }
+}
+
 /// What is said; absent means as it was.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,7 +62,7 @@ pub struct CorrectionSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meter: Option<MeterMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub direction: Option<MeterDirection>,
+    pub direction: Option<CorrectedDirection>,
     /// SNMP indexes of the interfaces that faced other networks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_interfaces: Option<BTreeSet<u32>>,
@@ -348,6 +371,26 @@ mod tests {
             ..none
         };
         assert_eq!(interfaces.check(), Err(CorrectionError::InterfacesWithoutBoundary));
+    }
+
+    #[test]
+    fn a_direction_is_stored_as_before_and_may_be_automatic() {
+        for (direction, text) in [
+            (CorrectedDirection::Ingress, "ingress"),
+            (CorrectedDirection::Egress, "egress"),
+            (CorrectedDirection::Both, "both"),
+            (CorrectedDirection::Auto, "auto"),
+        ] {
+            let settings = CorrectionSettings {
+                direction: Some(direction),
+                ..CorrectionSettings::default()
+            };
+            let json = serde_json::json!({ "direction": text });
+            assert_eq!(serde_json::to_value(&settings).unwrap(), json);
+            assert_eq!(serde_json::from_value::<CorrectionSettings>(json).unwrap(), settings);
+            assert_eq!(settings.text(), format!("metered observation {text}"));
+            assert!(settings.judges());
+        }
     }
 
     #[test]

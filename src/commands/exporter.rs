@@ -12,11 +12,11 @@ use billing::audit::Risk;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use schemas::address::Address;
-use schemas::correction::{Correction, CorrectionSettings};
+use schemas::correction::{CorrectedDirection, Correction, CorrectionSettings};
 use schemas::db::Database;
 use schemas::ids::ServiceId;
 use schemas::inventory::{self, CorrectionRow};
-use schemas::metering::{Enricher, MeterDirection, MeterMode, MeteringConfig};
+use schemas::metering::{Enricher, MeterMode, MeteringConfig};
 use schemas::names::Names;
 use schemas::sampling::SamplingRate;
 use schemas::window::instant_text;
@@ -129,6 +129,8 @@ enum Direction {
     Ingress,
     Egress,
     Both,
+    /// Of packets observed twice one, as where no direction is configured
+    Auto,
 }
 
 impl Correct {
@@ -143,9 +145,10 @@ impl Correct {
                 Meter::Off => MeterMode::Off,
             }),
             direction: self.direction.map(|direction| match direction {
-                Direction::Ingress => MeterDirection::Ingress,
-                Direction::Egress => MeterDirection::Egress,
-                Direction::Both => MeterDirection::Both,
+                Direction::Ingress => CorrectedDirection::Ingress,
+                Direction::Egress => CorrectedDirection::Egress,
+                Direction::Both => CorrectedDirection::Both,
+                Direction::Auto => CorrectedDirection::Auto,
             }),
             external_interfaces: self
                 .external_interfaces

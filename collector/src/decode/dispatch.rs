@@ -219,6 +219,7 @@ fn netflow_view(status: DomainStatus) -> (Address, DomainView) {
         sampling_divisor: status.sampling.divisor,
         sampling_implausible: status.sampling.implausible,
         sampling_source: status.sampling.source.words().to_owned(),
+        rates_ended: status.rates_ended,
         sequence_lost: status.sequence_lost,
         sequence_waiting: status.sequence_waiting,
         port: status.port,
@@ -347,15 +348,16 @@ mod tests {
     #[test]
     fn the_list_changes_while_datagrams_come() {
         let mut dispatcher = Dispatcher::new(&restricted(&["192.0.2.0/24"]));
-        let (source, payload) = v5_of("198.51.100.9".parse().unwrap());
-        let datagram = Datagram {
-            received_at_ms: 1,
-            source,
-            source_port: 0,
-            payload: &payload,
-        };
+        let mut sequence = 0;
         let mut read = |metering: &MeteringConfig| {
             let mut decoded = Decoded::default();
+            sequence += 1;
+            let datagram = Datagram {
+                received_at_ms: 1,
+                source: "198.51.100.9".parse().unwrap(),
+                source_port: 0,
+                payload: &crate::test_support::v5_datagram(sequence, &[(100, 1)]),
+            };
             dispatcher.set_metering(metering);
             dispatcher.decode(&datagram, &mut decoded);
             decoded.flows.len()

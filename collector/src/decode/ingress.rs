@@ -40,6 +40,18 @@ impl IngressInterfaces {
         last_ms.is_some_and(|last_ms| now_ms.saturating_sub(*last_ms) <= SILENCE_MS)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.last_ms.is_empty()
+    }
+
+    /// Adds what was known elsewhere of the same exporter.
+    pub(super) fn take_over(&mut self, other: &IngressInterfaces) {
+        for (if_index, last_ms) in &other.last_ms {
+            let known = self.last_ms.entry(*if_index).or_insert(*last_ms);
+            *known = (*known).max(*last_ms);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.last_ms.clear();
     }

@@ -1,6 +1,7 @@
 //! Datagrams to flows. A decoder is a pure function of its state and the datagrams in order: the journal replays to the
 //! same flows (F1). It never reads a clock; time comes with the datagram.
 
+mod copies;
 mod discard;
 pub mod dispatch;
 pub mod ingress;

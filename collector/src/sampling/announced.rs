@@ -5,6 +5,13 @@
 //! too (a line card, an observation point, a name): what such a thing covers is not known, so that the rate is kept for what the
 //! record names otherwise, and never becomes the domain's. What only the name of an interface narrows is the domain's as long as
 //! all such announcements agree: software probes name the one interface they listen on, and their flows give no index.
+//!
+//! Its domain is that of its message, unless its record names another one (IE 149); domain 0 names the whole exporter (RFC 7011 §3.1): such a
+//! rate holds for domains of which nothing else was said.
+//!
+//! A rate ends when its options template is withdrawn or gets another layout, and when it was not announced again while the session
+//! announced others for long: a router that samples otherwise now says so in another way, and what it said before would outrank
+//! that for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +27,17 @@ pub const MAX_SAMPLERS_PER_EXPORTER: usize = 8_192;
 const JUMP: u64 = 100;
 /// What is announced for so long is meant.
 const JUMP_BELIEVED_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
+/// Domains that one session may name in its announcements.
+pub const MAX_RATE_DOMAINS: usize = 256;
+/// A rate that is repeated ends when it was not for so many of its intervals, and at least for an hour.
+const INTERVALS_TO_SILENCE: i64 = 3;
+const SILENCE_MIN_MS: i64 = 60 * 60 * 1000;
+/// One that was announced once: some routers announce once a day.
+const SILENCE_OF_ONE_MS: i64 = 48 * 60 * 60 * 1000;
+/// And the session must have announced others so often since: a collector that was down has heard nobody.
+const ROUNDS_TO_SILENCE: u64 = 3;
+/// Announcements that follow sooner are of one round.
+const ROUND_MIN_MS: i64 = 60 * 1000;
 /// The bit by which version 1.0 told interfaces from samplers.
 const INTERFACE_SAMPLER_1_0: u64 = 1 << 63;
 
@@ -121,18 +139,71 @@ impl Selector {
     }
 }
 
+/// An options template: what its data announced ends with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OptionsTemplate {
+    pub domain: DomainKey,
+    pub id: u16,
+}
+
+/// What one record of options data says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    /// The observation domain that it names, 0 = the whole exporter; `None` where it names none.
+    pub domain: Option<u32>,
+    pub selector: Selector,
+    pub told: Told,
+}
+
 /// An announced rate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Announced {
     rate: SamplingRate,
     implausible: bool,
     /// When it changed to this by so much that it is not believed yet; 0 otherwise.
     jumped_at_ms: i64,
+    /// The options template that announced it; 0 = not known, of earlier checkpoints.
+    #[serde(default)]
+    template: u16,
+    /// The observation domain of that.
+    #[serde(default)]
+    told_in: u32,
+    /// It names domain 0, the whole exporter.
+    #[serde(default)]
+    of_exporter: bool,
+    /// When it was last announced; 0 = not known.
+    #[serde(default)]
+    last_ms: i64,
+    /// After which time it is announced again; 0 = it was announced once.
+    #[serde(default)]
+    interval_ms: i64,
+    /// The round of the session's announcements that it was last in.
+    #[serde(default)]
+    round: u64,
 }
 
 impl Announced {
     fn is_doubtful(self) -> bool {
         self.implausible || self.jumped_at_ms != 0
+    }
+
+    /// All but when it was announced.
+    fn content(self) -> Announced {
+        Announced {
+            last_ms: 0,
+            interval_ms: 0,
+            round: 0,
+            ..self
+        }
+    }
+
+    /// Whether it was not announced again for long, while the session announced others up to `round`.
+    fn is_silent(self, round: u64, now_ms: i64) -> bool {
+        let silence_ms = match self.interval_ms {
+            0 => SILENCE_OF_ONE_MS,
+            interval_ms => SILENCE_MIN_MS.max(interval_ms.saturating_mul(INTERVALS_TO_SILENCE)),
+        };
+        round.saturating_sub(self.round) >= ROUNDS_TO_SILENCE && now_ms.saturating_sub(self.last_ms) > silence_ms
     }
 }
 
@@ -177,6 +248,22 @@ impl Found {
         match answer {
             Answer::Rate(rate, doubtful) => Found::Rate { rate, source, doubtful },
             Answer::Ambiguous => Found::Ambiguous,
+        }
+    }
+
+    /// The same, said of the whole exporter.
+    fn of_exporter(self) -> Found {
+        match self {
+            Found::Rate {
+                rate,
+                source: SamplingSource::OptionsDomain,
+                doubtful,
+            } => Found::Rate {
+                rate,
+                source: SamplingSource::OptionsExporter,
+                doubtful,
+            },
+            found => found,
         }
     }
 }
@@ -240,8 +327,7 @@ impl From<StoredRates> for DomainRates {
         }
         let whole = |rate| Announced {
             rate: SamplingRate::whole(rate),
-            implausible: false,
-            jumped_at_ms: 0,
+            ..Announced::default()
         };
         if let Some(rate) = stored.plain {
             rates.announced.insert(WHOLE_DOMAIN, whole(rate));
@@ -380,6 +466,18 @@ impl DomainRates {
 #[serde(from = "StoredAnnouncedRates")]
 pub struct AnnouncedRates {
     domains: BTreeMap<DomainKey, DomainRates>,
+    /// How often the session has begun to announce anew.
+    round: u64,
+    /// When silent rates were last looked for.
+    checked_at_ms: i64,
+    /// Rates that have ended.
+    ended: u64,
+    /// Of those that name the whole exporter.
+    #[serde(skip)]
+    of_exporter: DomainRates,
+    /// How many rates each options template announced: protocol, observation domain, id.
+    #[serde(skip)]
+    by_template: BTreeMap<(u8, u32, u16), usize>,
     /// What all domains agree on.
     #[serde(skip)]
     agreed: Option<Answer>,
@@ -394,12 +492,21 @@ pub struct AnnouncedRates {
 #[derive(Deserialize)]
 struct StoredAnnouncedRates {
     domains: BTreeMap<DomainKey, DomainRates>,
+    #[serde(default)]
+    round: u64,
+    #[serde(default)]
+    checked_at_ms: i64,
+    #[serde(default)]
+    ended: u64,
 }
 
 impl From<StoredAnnouncedRates> for AnnouncedRates {
     fn from(stored: StoredAnnouncedRates) -> AnnouncedRates {
         let mut rates = AnnouncedRates {
             domains: stored.domains,
+            round: stored.round,
+            checked_at_ms: stored.checked_at_ms,
+            ended: stored.ended,
             ..AnnouncedRates::default()
         };
         rates.sum_up();
@@ -423,55 +530,178 @@ impl AnnouncedRates {
                 self.samplers.insert(selector.sampler, answer);
             }
         }
+        self.by_template.clear();
+        for (domain, rates) in &self.domains {
+            for announced in rates.announced.values() {
+                let template = (domain.protocol_version, announced.told_in, announced.template);
+                *self.by_template.entry(template).or_default() += 1;
+            }
+        }
+        self.sum_up_of_exporter();
     }
 
-    /// Takes the announcements of one set of options data. Answers how many were refused because the domain already has
-    /// `max` others, or the exporter, which made `elsewhere` in other sessions, [`MAX_SAMPLERS_PER_EXPORTER`].
+    /// What holds for the whole exporter: what those agree on that say so of the same, in whichever domain's messages.
+    fn sum_up_of_exporter(&mut self) {
+        let mut of_exporter = DomainRates::default();
+        let mut differing = BTreeSet::new();
+        for (selector, announced) in self.domains.values().flat_map(|rates| &rates.announced) {
+            if !announced.of_exporter {
+                continue;
+            }
+            let known = of_exporter.announced.entry(*selector).or_insert(announced.content());
+            if known.rate != announced.rate {
+                differing.insert(selector.understood());
+            }
+        }
+        of_exporter.sum_up();
+        for selector in differing {
+            of_exporter.answers.insert(selector, Answer::Ambiguous);
+        }
+        of_exporter.agreed = of_exporter.answers.values().copied().reduce(Answer::and);
+        self.of_exporter = of_exporter;
+    }
+
+    /// Takes the announcements of one set of options data. Answers how many were refused because their domain already has
+    /// `max` others, the session [`MAX_RATE_DOMAINS`], or the exporter, which made `elsewhere` in other sessions,
+    /// [`MAX_SAMPLERS_PER_EXPORTER`].
     ///
     /// The cost is bounded by the announcements and those that are kept, added up: a hostile exporter cannot make it their
     /// product.
     pub fn announce(
         &mut self,
-        domain: DomainKey,
-        announcements: &[(Selector, Told)],
+        by: OptionsTemplate,
+        announcements: &[Announcement],
         max: usize,
         elsewhere: usize,
         now_ms: i64,
     ) -> u64 {
-        let rates = self.domains.entry(domain).or_default();
-        let (mut refused, mut changed) = (0, false);
-        for (selector, told) in announcements {
-            let mut announced = Announced {
-                rate: told.rate,
-                implausible: told.implausible,
-                jumped_at_ms: 0,
+        let mut refused = 0;
+        let mut changed = BTreeSet::new();
+        for announcement in announcements {
+            let domain = DomainKey {
+                observation_domain: match announcement.domain {
+                    None | Some(0) => by.domain.observation_domain,
+                    Some(named) => named,
+                },
+                ..by.domain
             };
-            if let Some(known) = rates.announced.get_mut(selector) {
-                announced.jumped_at_ms = jumped_at_ms(*known, told.rate, now_ms);
-                changed |= *known != announced;
+            if self.domains.len() >= MAX_RATE_DOMAINS && !self.domains.contains_key(&domain) {
+                refused += 1;
+                continue;
+            }
+            let rates = self.domains.entry(domain).or_default();
+            let selector = announcement.selector;
+            let mut announced = Announced {
+                rate: announcement.told.rate,
+                implausible: announcement.told.implausible,
+                jumped_at_ms: 0,
+                template: by.id,
+                told_in: by.domain.observation_domain,
+                of_exporter: announcement.domain == Some(0),
+                last_ms: now_ms,
+                interval_ms: 0,
+                round: self.round,
+            };
+            if let Some(known) = rates.announced.get_mut(&selector) {
+                let since_ms = match known.last_ms {
+                    0 => 0,
+                    last_ms => now_ms.saturating_sub(last_ms).max(0),
+                };
+                if known.round == self.round && since_ms >= ROUND_MIN_MS {
+                    self.round += 1;
+                }
+                announced.round = self.round;
+                announced.interval_ms = since_ms.max(known.interval_ms / 2);
+                announced.jumped_at_ms = jumped_at_ms(*known, announced.rate, now_ms);
+                if known.content() != announced.content() {
+                    changed.insert(domain);
+                }
                 *known = announced;
-            } else if *selector == WHOLE_DOMAIN
+            } else if selector == WHOLE_DOMAIN
                 || (rates.announced.len() < max && self.count + elsewhere < MAX_SAMPLERS_PER_EXPORTER)
             {
-                rates.announced.insert(*selector, announced);
+                rates.announced.insert(selector, announced);
                 self.count += 1;
-                changed = true;
+                changed.insert(domain);
             } else {
                 refused += 1;
             }
         }
-        if changed {
-            rates.sum_up();
+        for domain in &changed {
+            if let Some(rates) = self.domains.get_mut(domain) {
+                rates.sum_up();
+            }
+        }
+        if !changed.is_empty() {
             self.sum_up();
         }
         refused
     }
 
+    /// Ends what an options template announced that is withdrawn or gets another layout; answers how many rates that are.
+    pub fn end_of_template(&mut self, by: OptionsTemplate) -> u64 {
+        let template = (by.domain.protocol_version, by.domain.observation_domain, by.id);
+        if !self.by_template.contains_key(&template) {
+            return 0;
+        }
+        self.end(|domain, announced| (domain.protocol_version, announced.told_in, announced.template) == template)
+    }
+
+    /// Ends rates that were not announced again for long while others were; answers how many.
+    pub fn end_silent(&mut self, now_ms: i64) -> u64 {
+        if now_ms.saturating_sub(self.checked_at_ms) < ROUND_MIN_MS {
+            return 0;
+        }
+        self.checked_at_ms = now_ms;
+        let round = self.round;
+        for rates in self.domains.values_mut() {
+            // Those of an earlier checkpoint were heard by now.
+            for announced in rates.announced.values_mut().filter(|announced| announced.last_ms == 0) {
+                announced.last_ms = now_ms;
+                announced.round = round;
+            }
+        }
+        self.end(|_, announced| announced.is_silent(round, now_ms))
+    }
+
+    fn end(&mut self, is_over: impl Fn(&DomainKey, &Announced) -> bool) -> u64 {
+        let mut ended = 0;
+        for (domain, rates) in &mut self.domains {
+            let before = rates.announced.len();
+            rates.announced.retain(|_, announced| !is_over(domain, announced));
+            if rates.announced.len() < before {
+                ended += (before - rates.announced.len()) as u64;
+                rates.sum_up();
+            }
+        }
+        if ended > 0 {
+            self.domains.retain(|_, rates| !rates.announced.is_empty());
+            self.ended += ended;
+            self.sum_up();
+        }
+        ended
+    }
+
+    /// How many rates have ended.
+    pub fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// What was said of a domain itself.
+    fn own(&self, domain: DomainKey) -> Option<&DomainRates> {
+        self.domains.get(&domain).filter(|rates| !rates.announced.is_empty())
+    }
+
+    /// What was said of the whole exporter.
+    fn exporter_wide(&self) -> Option<&DomainRates> {
+        Some(&self.of_exporter).filter(|rates| !rates.announced.is_empty())
+    }
+
     /// Whether the rate of a flow of this domain may depend on more than its template and what it says of its sampling: on its
     /// interfaces or its direction.
     pub fn by_flow(&self, domain: DomainKey) -> bool {
-        self.domains
-            .get(&domain)
+        self.own(domain)
+            .or(self.exporter_wide())
             .is_some_and(|rates| rates.names(INTERFACE | DIRECTION))
     }
 
@@ -480,21 +710,26 @@ impl AnnouncedRates {
         self.count
     }
 
-    /// The rate of a flow of `domain`: of what it names, of its domain, or what all domains agree on, because options may come in
-    /// another domain than the data (Juniper).
+    /// The rate of a flow of `domain`: of what it names, of its domain, of the whole exporter, or what all domains agree on, because
+    /// options may come in another domain than the data (Juniper).
     pub(super) fn find(&self, domain: DomainKey, named: Named) -> Found {
-        let own = self.domains.get(&domain).filter(|rates| !rates.announced.is_empty());
-        let found = own.map_or(Found::Nothing, |rates| rates.find(named));
+        let (own, exporter_wide) = (self.own(domain), self.exporter_wide());
+        let found = match (own, exporter_wide) {
+            (Some(own), _) => own.find(named),
+            (None, Some(exporter_wide)) => exporter_wide.find(named).of_exporter(),
+            (None, None) => Found::Nothing,
+        };
+        let nothing_said = own.or(exporter_wide).is_none();
         match found {
             Found::SamplerNotAnnounced | Found::Nothing if named.sampler != 0 => {
                 match self.samplers.get(&named.sampler) {
                     Some(answer) => Found::of(*answer, SamplingSource::OptionsSampler),
-                    None if self.samplers.is_empty() && own.is_none() => self.agreed_elsewhere(),
+                    None if self.samplers.is_empty() && nothing_said => self.agreed_elsewhere(),
                     None if self.samplers.is_empty() => found,
                     None => Found::SamplerNotAnnounced,
                 }
             }
-            Found::Nothing if own.is_none() => self.agreed_elsewhere(),
+            Found::Nothing if nothing_said => self.agreed_elsewhere(),
             found => found,
         }
     }

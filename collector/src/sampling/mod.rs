@@ -8,8 +8,8 @@
 //! 3. options data of the same transport session and domain that hold for what the flow names: its sampler (IE 48 or 302), interface,
 //!    direction, template, or several of them together; more together are more specific. A sampler's may come in another domain,
 //! 4. options data of its domain,
-//! 5. options data of the session's other domains, where its own said nothing and they agree: Juniper's options may come in
-//!    another domain than its data,
+//! 5. options data of the whole exporter (IE 149 = 0), then of the session's other domains where they agree, where nothing was said of
+//!    its own: Juniper's options may come in another domain than its data,
 //! 6. the configured default of the exporter, then of the collector,
 //! 7. nothing: rate 0, stored and counted, never billed silently.
 //!
@@ -30,7 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::reading::Reading;
 
-pub use announced::{AnnouncedRates, MAX_SAMPLERS_PER_EXPORTER, Named, Selector, WHOLE_DOMAIN};
+pub use announced::{
+    AnnouncedRates, Announcement, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER, Named, OptionsTemplate, Selector,
+    WHOLE_DOMAIN,
+};
 use announced::{Found, jumps};
 pub use elements::{SamplingElements, Told, v5_rate};
 
@@ -338,9 +341,21 @@ mod tests {
         Selector { other, ..WHOLE_DOMAIN }
     }
 
+    fn says(selector: Selector, rate: u32) -> Announcement {
+        Announcement {
+            domain: None,
+            selector,
+            told: told(rate),
+        }
+    }
+
+    fn template(domain: DomainKey, id: u16) -> OptionsTemplate {
+        OptionsTemplate { domain, id }
+    }
+
     fn announce(announced: &mut AnnouncedRates, domain: DomainKey, rates: &[(Selector, u32)]) -> u64 {
-        let rates: Vec<(Selector, Told)> = rates.iter().map(|(selector, rate)| (*selector, told(*rate))).collect();
-        announced.announce(domain, &rates, 9, 0, NOW_MS)
+        let rates: Vec<Announcement> = rates.iter().map(|(selector, rate)| says(*selector, *rate)).collect();
+        announced.announce(template(domain, 512), &rates, 9, 0, NOW_MS)
     }
 
     fn announced(rates: &[(Selector, u32)]) -> AnnouncedRates {
@@ -393,12 +408,10 @@ mod tests {
             plain_rate(&announced, sampler(2)),
             (200, SamplingSource::OptionsSampler)
         );
-        let beyond = [(of_sampler(3), told(1))];
-        assert_eq!(announced.announce(DOMAIN, &beyond, 2, 0, NOW_MS), 1, "the limit holds");
-        assert_eq!(
-            announced.announce(DOMAIN, &beyond, 9, MAX_SAMPLERS_PER_EXPORTER, NOW_MS),
-            1
-        );
+        let beyond = [says(of_sampler(3), 1)];
+        let by = template(DOMAIN, 512);
+        assert_eq!(announced.announce(by, &beyond, 2, 0, NOW_MS), 1, "the limit holds");
+        assert_eq!(announced.announce(by, &beyond, 9, MAX_SAMPLERS_PER_EXPORTER, NOW_MS), 1);
         assert_eq!(
             announce(&mut announced, DOMAIN, &[(of_sampler(2), 100)]),
             0,
@@ -563,7 +576,7 @@ mod tests {
     fn case_26_a_rate_orders_of_magnitude_from_its_history_is_marked() {
         let mut rates = announced(&[(WHOLE_DOMAIN, 1000)]);
         let mut marked = |rate: u32, at_ms: i64| {
-            rates.announce(DOMAIN, &[(WHOLE_DOMAIN, told(rate))], 9, 0, at_ms);
+            rates.announce(template(DOMAIN, 512), &[says(WHOLE_DOMAIN, rate)], 9, 0, at_ms);
             let chosen = choose(ExporterSampling::default(), Told::default(), &rates, DOMAIN, sampler(0));
             assert_eq!(chosen.rate, rate, "it is used");
             chosen.marks() == marks::RATE_IMPLAUSIBLE
@@ -599,19 +612,15 @@ mod tests {
             (of_other(5), 9),
             (of_template(300), 1),
         ]);
-        rates.announce(
-            OTHER,
-            &[(
-                of_interface(8),
-                Told {
-                    implausible: true,
-                    ..told(5)
-                },
-            )],
-            9,
-            0,
-            NOW_MS,
-        );
+        let implausible = Announcement {
+            domain: Some(0),
+            selector: of_interface(8),
+            told: Told {
+                implausible: true,
+                ..told(5)
+            },
+        };
+        rates.announce(template(OTHER, 512), &[implausible], 9, 0, NOW_MS);
         let json = serde_json::to_string(&rates).unwrap();
         assert_eq!(serde_json::from_str::<AnnouncedRates>(&json).unwrap(), rates);
         let stored = serde_json::json!({
@@ -628,6 +637,102 @@ mod tests {
         };
         let found = [sampler(7), interface, sampler(0)].map(|named| plain_rate(&rates, named).0);
         assert_eq!((found, rates.samplers()), ([40, 50, 30], 3));
+    }
+
+    #[test]
+    fn a_rate_ends_with_its_options_template() {
+        let mut rates = AnnouncedRates::default();
+        rates.announce(template(DOMAIN, 300), &[says(of_interface(1), 1000)], 9, 0, NOW_MS);
+        rates.announce(template(DOMAIN, 301), &[says(WHOLE_DOMAIN, 100)], 9, 0, NOW_MS);
+        let named = Named {
+            in_if: 1,
+            ..Named::template(256)
+        };
+        assert_eq!(plain_rate(&rates, named), (1000, SamplingSource::OptionsInterface));
+        assert_eq!(rates.end_of_template(template(OTHER, 300)), 0, "of another domain");
+        assert_eq!(rates.end_of_template(template(DOMAIN, 300)), 1);
+        assert_eq!(plain_rate(&rates, named), (100, SamplingSource::OptionsDomain));
+        assert_eq!((rates.ended(), rates.samplers()), (1, 1));
+    }
+
+    #[test]
+    fn a_rate_that_is_not_repeated_while_others_are_ends() {
+        const HALF_HOUR_MS: i64 = 1_800_000;
+        let named = Named {
+            in_if: 1,
+            ..Named::template(256)
+        };
+        // The collector hears nothing for three days, then the domain's rate first.
+        let mut rates = AnnouncedRates::default();
+        let announce = |rates: &mut AnnouncedRates, selector, rate, at_ms: i64| {
+            rates.announce(template(DOMAIN, 300), &[says(selector, rate)], 9, 0, NOW_MS + at_ms);
+            rates.end_silent(NOW_MS + at_ms)
+        };
+        for round in 0..4 {
+            announce(&mut rates, WHOLE_DOMAIN, 100, round * HALF_HOUR_MS);
+            announce(&mut rates, of_interface(1), 1000, round * HALF_HOUR_MS + 1);
+        }
+        assert_eq!(announce(&mut rates, WHOLE_DOMAIN, 100, 3 * DAY_MS), 0);
+        assert_eq!(plain_rate(&rates, named).0, 1000);
+        // Announced twice, half an hour apart, then left out while others are.
+        let mut rates = AnnouncedRates::default();
+        for round in 0..2 {
+            announce(&mut rates, of_interface(1), 1000, round * HALF_HOUR_MS);
+        }
+        let ended: Vec<u64> = (2..8_i64)
+            .map(|round| announce(&mut rates, WHOLE_DOMAIN, 100, round * HALF_HOUR_MS))
+            .collect();
+        assert_eq!(ended.iter().sum::<u64>(), 1, "{ended:?}");
+        assert_eq!(ended[..3], [0, 0, 0], "at least three intervals");
+        assert_eq!(plain_rate(&rates, named), (100, SamplingSource::OptionsDomain));
+        // What was announced once has two days.
+        let mut rates = AnnouncedRates::default();
+        announce(&mut rates, of_interface(1), 1000, 0);
+        let ended_after = (1..200_i64).find(|round| announce(&mut rates, WHOLE_DOMAIN, 100, *round * HALF_HOUR_MS) > 0);
+        assert_eq!(ended_after, Some(97));
+    }
+
+    #[test]
+    fn a_domain_that_a_record_names_is_the_one_it_holds_for() {
+        let mut rates = AnnouncedRates::default();
+        let of_domain = |domain, rate| Announcement {
+            domain: Some(domain),
+            ..says(WHOLE_DOMAIN, rate)
+        };
+        let key = |observation_domain| DomainKey {
+            observation_domain,
+            ..DOMAIN
+        };
+        let told = [of_domain(5, 100), of_domain(6, 400)];
+        rates.announce(template(key(0), 300), &told, 9, 0, NOW_MS);
+        let found = |rates: &AnnouncedRates, domain| {
+            let chosen = choose(
+                ExporterSampling::default(),
+                Told::default(),
+                rates,
+                key(domain),
+                Named::template(256),
+            );
+            (chosen.rate, chosen.source)
+        };
+        assert_eq!(found(&rates, 5), (100, SamplingSource::OptionsDomain));
+        assert_eq!(found(&rates, 6), (400, SamplingSource::OptionsDomain));
+        assert_eq!(found(&rates, 7), (0, SamplingSource::Unknown), "nothing was said of it");
+        rates.announce(template(key(0), 301), &[of_domain(0, 1000)], 9, 0, NOW_MS);
+        assert_eq!(
+            found(&rates, 7),
+            (1000, SamplingSource::OptionsExporter),
+            "0 is the whole exporter"
+        );
+        assert_eq!(found(&rates, 5).0, 100);
+        // Each line card says 0 and means itself: its own holds, and for others they contradict each other.
+        rates.announce(template(key(8), 301), &[of_domain(0, 10)], 9, 0, NOW_MS);
+        assert_eq!((found(&rates, 8).0, found(&rates, 0).0), (10, 1000));
+        assert_eq!(found(&rates, 7), (0, SamplingSource::Ambiguous));
+        // Domains that are named are bounded.
+        let many: Vec<Announcement> = (0..1_000).map(|domain| of_domain(10 + domain, 1)).collect();
+        let refused = rates.announce(template(key(0), 302), &many, 9, 0, NOW_MS);
+        assert_eq!(refused, 1_000 - (MAX_RATE_DOMAINS as u64 - 4));
     }
 
     #[test]

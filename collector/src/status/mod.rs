@@ -137,6 +137,8 @@ pub struct DomainView {
     pub sampling_implausible: bool,
     /// Where the rate came from, in words for people.
     pub sampling_source: String,
+    /// Rates that its session announced and that have ended.
+    pub rates_ended: u64,
     pub sequence_lost: u64,
     /// Missing, and not yet counted as lost: they may come late.
     pub sequence_waiting: u64,

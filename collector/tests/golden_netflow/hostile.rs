@@ -138,6 +138,7 @@ fn attack(version: u8) {
         Counter::DatagramsRejectedVersion,
         Counter::DatagramsRejectedLength,
         Counter::DatagramsRejectedLimit,
+        Counter::DatagramsRejectedDuplicate,
     ];
     assert_eq!(count(Counter::Datagrams), DATAGRAMS);
     assert_eq!(count(Counter::DatagramBytes), bytes);
@@ -222,6 +223,7 @@ fn hostile_v7_is_counted_and_bounded() {
         Counter::DatagramsRejectedVersion,
         Counter::DatagramsRejectedLength,
         Counter::DatagramsRejectedLimit,
+        Counter::DatagramsRejectedDuplicate,
     ];
     assert_eq!(ended.map(count).iter().sum::<u64>(), DATAGRAMS);
     assert!(count(Counter::DatagramsDecoded) > 0 && count(Counter::DatagramsRejectedLength) > 0);

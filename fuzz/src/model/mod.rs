@@ -9,12 +9,13 @@ mod flow;
 mod record;
 mod rules;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnouncedRates, ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, Selector, Told, choose, v5_rate,
+    AnnouncedRates, Announcement, ChosenRate, DomainKey, Named, OptionsTemplate, SamplingConfig, SamplingSource,
+    choose, v5_rate,
 };
 use collector::sequence::SequenceTracker;
 use collector::times::{Clock, TimeKind, normalise, resolve};
@@ -23,7 +24,7 @@ use schemas::flow::{Flow, marks};
 
 use record::{Values, template_record};
 pub use rules::as_told;
-use rules::{be16, be32, cannot_be, follows, is_v9_message, mark_without_route, number};
+use rules::{be16, be32, cannot_be, follows, is_understood, is_v9_message, mark_without_route, number};
 
 const VARIABLE_LENGTH: u16 = 65535;
 const FIRST_TEMPLATE_ID: u16 = 256;
@@ -48,6 +49,8 @@ struct Exporter {
     domains: BTreeMap<DomainKey, Domain>,
     rates: AnnouncedRates,
     boot_ms: Option<i64>,
+    /// Datagrams whose header was understood.
+    seen: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -113,6 +116,7 @@ pub const COUNTERS: &[Counter] = &[
     Counter::DatagramsRejectedVersion,
     Counter::DatagramsRejectedLength,
     Counter::DatagramsRejectedLimit,
+    Counter::DatagramsRejectedDuplicate,
     Counter::DatagramBytesTrailing,
     Counter::FlowRecords,
     Counter::OptionsRecords,
@@ -120,6 +124,8 @@ pub const COUNTERS: &[Counter] = &[
     Counter::TemplateWithdrawals,
     Counter::TemplatesRejected,
     Counter::SamplersRejected,
+    Counter::RatesEndedTemplate,
+    Counter::RatesEndedSilent,
     Counter::SetsPending,
     Counter::SetsReplayed,
     Counter::SetsDroppedPending,
@@ -174,6 +180,10 @@ impl Model {
         payload: &[u8],
     ) {
         self.port = port;
+        // An input has no more datagrams than are remembered.
+        if is_understood(payload) && !self.exporters.entry(source).or_default().seen.insert(payload.to_vec()) {
+            return self.add(Counter::DatagramsRejectedDuplicate, 1);
+        }
         let (outcome, mut rest) = self.message(limits, sampling, source, received_at_ms, payload);
         self.add(outcome, 1);
         while outcome == Counter::DatagramsDecoded && follows(payload, rest) {
@@ -578,11 +588,29 @@ impl Model {
         let all_of_kind = id == if is_options { 3 } else { 2 };
         if all_of_kind {
             self.read_now(context, unread, |_, _| true);
+            let ids: Vec<u16> = self.domain(context).templates.keys().copied().collect();
+            for id in ids.into_iter().filter(|_| is_options) {
+                self.end_rates(context, id);
+            }
             let templates = &mut self.domain(context).templates;
             templates.retain(|_, template| template.is_options != is_options);
         } else if id >= FIRST_TEMPLATE_ID {
             self.read_now(context, unread, |set_id, _| set_id == id);
+            self.end_rates(context, id);
             self.domain(context).templates.remove(&id);
+        }
+    }
+
+    /// What an options template announced ends with it.
+    fn end_rates(&mut self, context: &Context<'_>, id: u16) {
+        let template = self.domain(context).templates.get(&id);
+        if template.is_some_and(|template| template.is_options) {
+            let exporter = self.exporters.entry(context.source).or_default();
+            let ended = exporter.rates.end_of_template(OptionsTemplate {
+                domain: context.key,
+                id,
+            });
+            self.add(Counter::RatesEndedTemplate, ended);
         }
     }
 
@@ -600,6 +628,7 @@ impl Model {
         if !usable {
             // What follows is not of the known layout.
             self.read_now(context, unread, |set_id, _| set_id == id);
+            self.end_rates(context, id);
             self.domain(context).templates.remove(&id);
             return self.add(Counter::TemplatesRejected, 1);
         }
@@ -611,6 +640,7 @@ impl Model {
         }
         if known.is_some() {
             self.read_now(context, unread, |set_id, _| set_id == id);
+            self.end_rates(context, id);
         }
         let record_bytes = template.record_min_bytes();
         if record_bytes == 0 || record_bytes > 65535 {
@@ -652,13 +682,18 @@ impl Model {
         if !announced.is_empty() {
             let exporter = self.exporters.entry(context.source).or_default();
             let refused = exporter.rates.announce(
-                context.key,
+                OptionsTemplate {
+                    domain: context.key,
+                    id,
+                },
                 &announced,
                 context.limits.max_samplers_per_domain,
                 0,
                 context.received_at_ms,
             );
+            let ended = exporter.rates.end_silent(context.received_at_ms);
             self.add(Counter::SamplersRejected, refused);
+            self.add(Counter::RatesEndedSilent, ended);
         }
         let cut_off = rest.len() > 3 && rest.iter().any(|byte| *byte != 0);
         self.add(Counter::RecordsRejectedLength, cut_off.into());
@@ -672,12 +707,17 @@ impl Model {
         &mut self,
         context: &Context<'_>,
         values: &Values<'_>,
-        announced: &mut Vec<(Selector, Told)>,
+        announced: &mut Vec<Announcement>,
     ) -> Option<i64> {
         self.add(Counter::OptionsRecords, 1);
         let told = values.sampling().told();
         if told.rate.is_known() {
-            announced.push((values.selector(context.key.protocol_version == 9), told));
+            let is_v9 = context.key.protocol_version == 9;
+            announced.push(Announcement {
+                domain: values.named_domain(is_v9),
+                selector: values.selector(is_v9),
+                told,
+            });
         }
         let boot_ms = values.number(&[&[160]]);
         if let (1.., Ok(boot_ms)) = (boot_ms, i64::try_from(boot_ms)) {

@@ -39,10 +39,10 @@ impl Told<'_> {
     /// Narrows what a record of options data holds for, in a way that nobody understands.
     fn is_not_understood(&self, is_v9: bool) -> bool {
         const BESIDE: [u16; 11] = [58, 59, 138, 141, 142, 234, 235, 236, 243, 254, 301];
-        const UNDERSTOOD: [u16; 19] = [
-            10, 14, 252, 253, 61, 145, 82, 83, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160, 36,
+        const UNDERSTOOD: [u16; 20] = [
+            10, 14, 252, 253, 61, 145, 149, 82, 83, 34, 50, 305, 306, 309, 310, 311, 302, 48, 160, 36,
         ];
-        const OF_THE_DOMAIN: [u16; 10] = [130, 131, 211, 212, 143, 144, 149, 403, 404, 405];
+        const OF_THE_DOMAIN: [u16; 9] = [130, 131, 211, 212, 143, 144, 403, 404, 405];
         match (self.is_scope, is_v9) {
             (true, true) => ![1, 2, 5].contains(&self.element),
             (true, false) => {
@@ -183,6 +183,17 @@ impl<'a> Values<'a> {
         };
         let incoming = of(3)?.0.unwrap_or(0);
         Some(incoming.saturating_add(of(4).map_or(0, |(_, sum)| sum)))
+    }
+
+    /// The observation domain that options data names, in its scopes or beside them.
+    pub(super) fn named_domain(&self, is_v9: bool) -> Option<u32> {
+        let named = self
+            .all
+            .iter()
+            .filter(|value| value.enterprise == 0 && value.element == 149 && !(is_v9 && value.is_scope));
+        let numbers: Vec<u64> = named.map(|value| number(value.bytes)).collect();
+        let first = numbers.iter().find(|value| **value != 0).or(numbers.first())?;
+        u32::try_from(*first).ok()
     }
 
     /// What options data holds for: what it names, in its scopes and beside them.

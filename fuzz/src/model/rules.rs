@@ -42,6 +42,21 @@ pub(super) fn follows(datagram: &[u8], rest: &[u8]) -> bool {
         }
 }
 
+/// Whether a datagram is one of a version that is read, and whole as far as its header says.
+pub(super) fn is_understood(payload: &[u8]) -> bool {
+    let (Some(version), Some(second)) = (be16(payload, 0), be16(payload, 2)) else {
+        return false;
+    };
+    let length = usize::from(second);
+    match version {
+        5 => payload.len() >= 24 + 48 * length,
+        7 => payload.len() >= 24 + 52 * length,
+        9 => payload.len() >= 20,
+        10 => payload.len() >= 16 && (16..=payload.len()).contains(&length),
+        _ => false,
+    }
+}
+
 /// In the place of a set: the header of another v9 message, of the same minute.
 pub(super) fn is_v9_message(rest: &[u8], clock: Clock) -> bool {
     let (Some(uptime_ms), Some(seconds), Some(_)) = (be32(rest, 4), be32(rest, 8), be32(rest, 16)) else {

@@ -17,7 +17,7 @@ use schemas::metering::{MeterDirection, MeterMode};
 
 use crate::api::exporters::interfaces::SnmpView;
 use crate::api::exporters::truth::{self, TruthView};
-use crate::api::exporters::view::{ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
+use crate::api::exporters::view::{Domain, ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
 use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
 use crate::error::{Failure, PageError, page};
@@ -346,14 +346,7 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
                 pending_sets: domain.pending_sets,
                 lost: format::grouped(domain.sequence_lost),
                 lossy: domain.sequence_lost > 0,
-                sampling: match domain.sampling_rate {
-                    Some(rate) => {
-                        let rate = rate_words(rate, domain.sampling_divisor);
-                        format!("1 in {rate}, {}", domain.sampling_source)
-                    }
-                    None if domain.sampling_source.is_empty() => "not announced".to_owned(),
-                    None => domain.sampling_source.clone(),
-                },
+                sampling: sampling_words(domain),
             })
             .collect(),
         check,
@@ -383,6 +376,23 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             })
             .collect(),
         view,
+    }
+}
+
+/// The rate of a domain, where it comes from, and how many announced ones have ended.
+fn sampling_words(domain: &Domain) -> String {
+    let words = match domain.sampling_rate {
+        Some(rate) => {
+            let rate = rate_words(rate, domain.sampling_divisor);
+            format!("1 in {rate}, {}", domain.sampling_source)
+        }
+        None if domain.sampling_source.is_empty() => "not announced".to_owned(),
+        None => domain.sampling_source.clone(),
+    };
+    match domain.rates_ended {
+        0 => words,
+        1 => format!("{words}; 1 announced rate ended"),
+        ended => format!("{words}; {ended} announced rates ended"),
     }
 }
 

@@ -447,7 +447,10 @@ impl Enricher {
             .unwrap_or_default();
         // Which observation counts, and whether somebody said so.
         let observed = match (past.and_then(|past| past.direction), meter) {
-            (Some(direction), _) => (direction, true),
+            (Some(corrected), _) => match corrected.said() {
+                Some(direction) => (direction, true),
+                None => (mode.default_direction(), false),
+            },
             (None, Some(meter)) => (meter.direction, meter.direction_is_configured),
             (None, None) => (MeterDirection::Both, false),
         };
@@ -490,9 +493,11 @@ impl Enricher {
 
 /// An exporter that reports one observation per packet leaves the direction out (255) or always says the same; only the
 /// observation that is known to be the other one is dropped. Where nothing is said of it, a second observation of packets that
-/// were metered at the exporter's other side is one, too.
+/// were metered at the exporter's other side is one, too; so is one that names no direction, the answer in a biflow's record, unless
+/// each is said to count.
 fn observation_counts((metered, is_said): (MeterDirection, bool), direction: u8, marked: u16) -> bool {
-    if marked & marks::SECOND_OBSERVATION != 0 && !is_said {
+    let is_second = marked & marks::SECOND_OBSERVATION != 0;
+    if is_second && (!is_said || (direction > 1 && metered != MeterDirection::Both)) {
         return false;
     }
     match metered {
@@ -505,6 +510,7 @@ fn observation_counts((metered, is_said): (MeterDirection, bool), direction: u8,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::correction::{CorrectedDirection, CorrectionSettings};
 
     fn enricher(mode: MeterMode, direction: Option<MeterDirection>) -> Enricher {
         let exporter = ExporterConfig {
@@ -527,6 +533,44 @@ mod tests {
         }])
         .unwrap();
         Enricher::new(&config, Arc::new(assignments))
+    }
+
+    #[test]
+    fn a_corrected_direction_can_be_taken_back() {
+        let exporter: Address = "198.51.100.1".parse().unwrap();
+        let metered = |said: &[CorrectedDirection]| {
+            let corrections = said.iter().map(|direction| Correction {
+                exporter,
+                from_ms: 0,
+                to_ms: 1_000,
+                settings: CorrectionSettings {
+                    direction: Some(*direction),
+                    ..CorrectionSettings::default()
+                },
+            });
+            let config = MeteringConfig {
+                own_networks: vec!["203.0.113.0/24".parse().unwrap()],
+                corrections: corrections.collect(),
+                ..MeteringConfig::default()
+            };
+            let mut flow = Flow {
+                exporter,
+                src_addr: "8.8.8.8".parse().unwrap(),
+                dst_addr: "203.0.113.1".parse().unwrap(),
+                end_at_ms: 500,
+                direction: 1,
+                marks: marks::SECOND_OBSERVATION,
+                ..Flow::default()
+            };
+            Enricher::new(&config, Arc::new(Assignments::default())).enrich(&mut flow);
+            flow.metered
+        };
+        assert_eq!(metered(&[]), Metered::No);
+        assert_eq!(metered(&[CorrectedDirection::Both]), Metered::In);
+        assert_eq!(
+            metered(&[CorrectedDirection::Both, CorrectedDirection::Auto]),
+            Metered::No
+        );
     }
 
     #[test]
@@ -560,6 +604,18 @@ mod tests {
                 metered,
                 "{direction:?}"
             );
+        }
+        // The answer in a biflow's record names no direction: that of the second observation counts only where each does.
+        let of_answer = marks::SECOND_OBSERVATION | marks::ANSWER;
+        assert_eq!(of(None, 255, of_answer), Metered::No);
+        assert_eq!(of(None, 255, marks::ANSWER), Metered::In);
+        for (direction, metered) in [
+            (MeterDirection::Ingress, Metered::No),
+            (MeterDirection::Egress, Metered::No),
+            (MeterDirection::Both, Metered::In),
+        ] {
+            assert_eq!(of(Some(direction), 255, of_answer), metered, "{direction:?}");
+            assert_eq!(of(Some(direction), 255, marks::ANSWER), Metered::In, "{direction:?}");
         }
     }
 

@@ -5,17 +5,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{MeterDirection, MeterMode};
+use super::MeterMode;
 use crate::address::Address;
-use crate::correction::Correction;
+use crate::correction::{CorrectedDirection, Correction};
 use crate::flow::Boundary;
 
 /// What corrections say of one stretch of time; absent means as configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Stretch {
     pub(super) mode: Option<MeterMode>,
-    /// Where the mode is corrected and the metered observation is not, that of the mode.
-    pub(super) direction: Option<MeterDirection>,
+    /// Where the mode is corrected and the metered observation is not, as the mode has it.
+    pub(super) direction: Option<CorrectedDirection>,
     external: Option<HashSet<u32>>,
 }
 
@@ -80,7 +80,7 @@ fn stretch_at(corrections: &[&Correction], at_ms: i64) -> Stretch {
         let said = &correction.settings;
         if let Some(mode) = said.meter {
             stretch.mode = Some(mode);
-            stretch.direction = Some(mode.default_direction());
+            stretch.direction = Some(CorrectedDirection::Auto);
         }
         if said.direction.is_some() {
             stretch.direction = said.direction;
@@ -113,7 +113,7 @@ mod tests {
             ..CorrectionSettings::default()
         };
         let egress = CorrectionSettings {
-            direction: Some(MeterDirection::Egress),
+            direction: Some(CorrectedDirection::Egress),
             ..CorrectionSettings::default()
         };
         let boundary = CorrectionSettings {
@@ -134,11 +134,12 @@ mod tests {
         assert_eq!(past.at(exporter, 149).unwrap().direction, None);
         assert_eq!(side(180, 1), Some(Boundary::Internal), "the later one's interfaces");
         assert_eq!(side(180, 0), Some(Boundary::Unknown));
-        assert_eq!(past.at(exporter, 180).unwrap().direction, Some(MeterDirection::Egress));
+        let direction = |at_ms| past.at(exporter, at_ms).unwrap().direction;
+        assert_eq!(direction(180), Some(CorrectedDirection::Egress));
         assert_eq!(side(190, 1), Some(Boundary::External), "the earlier ones again");
         assert_eq!(side(200, 1), None, "only the direction");
         assert_eq!(past.at(exporter, 300), None);
-        assert_eq!(past.at(exporter, 450).unwrap().direction, Some(MeterDirection::Ingress));
+        assert_eq!(direction(450), Some(CorrectedDirection::Auto), "as the mode has it");
         assert_eq!(past.at(Address::from_v4([192, 0, 2, 9]), 150), None);
     }
 }

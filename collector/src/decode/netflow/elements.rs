@@ -79,6 +79,8 @@ pub(super) enum Target {
     ScopeDirection,
     /// a template,
     ScopeTemplate,
+    /// an observation domain,
+    ScopeDomain,
     /// or something that is not understood.
     ScopeOther,
     /// The name of an interface that options data speaks of.
@@ -257,9 +259,9 @@ pub(super) fn scope_target_of(field: FieldSpec, is_v9: bool) -> Option<(Target, 
         (true, _, V9_SCOPE_SYSTEM) => None,
         (true, _, V9_SCOPE_INTERFACE) => Some((Target::ScopeInterface, 0)),
         (true, _, V9_SCOPE_TEMPLATE) => Some((Target::ScopeTemplate, 0)),
-        // Addresses of exporter and collector, metering and exporting process, observation domain, and the same of an
-        // original exporter: all of the domain.
-        (false, 0, 130 | 131 | 211 | 212 | 143 | 144 | 149 | 403..=405) => None,
+        // Addresses of exporter and collector, metering and exporting process, and the same of an original exporter: all of the
+        // domain.
+        (false, 0, 130 | 131 | 211 | 212 | 143 | 144 | 403..=405) => None,
         (false, 0, element) => options_target_of(element).or(Some((Target::ScopeOther, 0))),
         _ => Some((Target::ScopeOther, 0)),
     }
@@ -273,6 +275,7 @@ pub(super) fn options_target_of(element: u16) -> Option<(Target, u8)> {
         10 | 14 | 252 | 253 => Some((Target::ScopeInterface, 0)),
         61 => Some((Target::ScopeDirection, 0)),
         145 => Some((Target::ScopeTemplate, 0)),
+        149 => Some((Target::ScopeDomain, 0)),
         82 | 83 => Some((Target::ScopeName, 0)),
         58 | 59 | 138 | 141 | 142 | 234..=236 | 243 | 254 | 301 => Some((Target::ScopeOther, 0)),
         element => iana_target_of(element).filter(|(target, _)| target.speaks_of_exporter()),

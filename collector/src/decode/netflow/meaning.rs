@@ -2,7 +2,7 @@
 //!
 //! The rows of a set are read first, column by column or record by record, and finished here ([`Meaning::finish`]): whether they
 //! were forwarded, whether their bytes have layer-2 octets in them, from which time they are ([`super::span`]), and whether they were
-//! observed twice ([`super::twice`]). What needs the record itself, running totals and answers ([`super::totals`],
+//! observed twice ([`super::twice`], which is known of the whole session). What needs the record itself, running totals and answers ([`super::totals`],
 //! [`super::biflow`]), is done while it is read.
 
 use schemas::address::Address;
@@ -23,7 +23,6 @@ use crate::decode::reading::Reading;
 pub(super) struct Meaning {
     pub(super) spans: Spans,
     pub(super) totals: Totals,
-    pub(super) twice: Twice,
     /// Its templates carry IE 23 beside IE 1, and it is not configured what that counts.
     pub(super) has_out_counters: bool,
 }
@@ -64,7 +63,7 @@ pub(super) type LongRow = (usize, i64);
 impl Meaning {
     /// How many flows are remembered.
     pub(super) fn remembered(&self) -> usize {
-        self.spans.remembered() + self.totals.remembered() + self.twice.remembered()
+        self.spans.remembered() + self.totals.remembered()
     }
 
     /// The active timeout in force.
@@ -78,6 +77,7 @@ impl Meaning {
         flows: &mut FlowColumns,
         first: usize,
         facts: RowFacts,
+        twice: &mut Twice,
         long_rows: &mut Vec<LongRow>,
         tally: &mut Tally,
     ) {
@@ -100,9 +100,8 @@ impl Meaning {
         let too_old = long_rows.drain(..).filter(unbounded).count();
         tally.add(Counter::TimesTooOld, too_old as u64);
         if facts.tells_direction {
-            let observations_max = facts.room.max(self.twice.remembered()).min(OBSERVATIONS_MAX);
-            self.twice
-                .mark(flows, first, facts.received_at_ms, observations_max, tally);
+            let observations_max = facts.room.max(twice.remembered()).min(OBSERVATIONS_MAX);
+            twice.mark(flows, first, facts.received_at_ms, observations_max, tally);
         }
     }
 }

@@ -53,11 +53,6 @@ impl<V> Memory<V> {
         self.young.retain(|_, value| keep(value));
         self.old.retain(|_, value| keep(value));
     }
-
-    pub(super) fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
-    }
 }
 
 /// A flow by its addresses, ports, protocol and traffic class, in one observation domain: 64 bits, the same on every machine

@@ -238,6 +238,11 @@ impl NetflowDecoder {
         } else {
             datagram.source_port
         };
+        let changed_places =
+            exporter
+                .sessions
+                .change_places(port, key, header.sequence, header.clock, datagram.received_at_ms);
+        tally.add(Counter::SessionsMoved, u64::from(changed_places));
         let is_known = exporter
             .sessions
             .get_mut(port)
@@ -277,6 +282,14 @@ impl NetflowDecoder {
             return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
         };
         let domain = session.domains.entry(key).or_default();
+        let is_first = payload.len() == datagram.payload.len();
+        if is_first && domain.last_datagrams.is_copy(header.sequence, payload) {
+            return Message {
+                key: count_key(source, key),
+                verdict: Counter::DatagramsRejectedDuplicate,
+                behind: &[],
+            };
+        }
         domain.last_heard_ms = datagram.received_at_ms;
         let clock_offset_ms = header.clock.export_ms.saturating_sub(datagram.received_at_ms);
         domain.saw_clock(clock_offset_ms);
@@ -289,7 +302,7 @@ impl NetflowDecoder {
         tally.add(Counter::DatagramsClockOff, u64::from(is_off));
         let flows = &mut out.flows;
         let mut behind = header.behind;
-        let remembered_before = domain.meaning.remembered();
+        let remembered_before = domain.meaning.remembered() + session.twice.remembered();
         let room = Room {
             left: self.limits.max_remembered_flows.saturating_sub(self.remembered_flows),
             max_of_kind: self.limits.max_remembered_flows_per_domain,
@@ -339,7 +352,8 @@ impl NetflowDecoder {
                     of_session_s: session.active_timeout_s,
                     room,
                 };
-                domain.meaning.finish(flows, first_row, facts, long_rows, tally);
+                let twice = &mut session.twice;
+                domain.meaning.finish(flows, first_row, facts, twice, long_rows, tally);
                 let count = records.count();
                 let kept = u64::from(count) - impossible;
                 tally.add(Counter::FlowRecords, kept);
@@ -378,6 +392,7 @@ impl NetflowDecoder {
                     samplers_elsewhere,
                     session_boot_ms: &mut session.boot_ms,
                     session_active_timeout_s: &mut session.active_timeout_s,
+                    twice: &mut session.twice,
                     domain,
                     restarted,
                     pending_room_bytes: exporter_room_bytes.min(room_bytes),
@@ -408,7 +423,8 @@ impl NetflowDecoder {
                 if key.protocol_version == 9 { Some(1) } else { records }
             }
         };
-        self.remembered_flows = self.remembered_flows + domain.meaning.remembered() - remembered_before;
+        let remembered = domain.meaning.remembered() + session.twice.remembered();
+        self.remembered_flows = self.remembered_flows + remembered - remembered_before;
         count_sequence(domain, header.sequence, units, uptime_ms, tally);
         Message {
             key: count_key(source, key),

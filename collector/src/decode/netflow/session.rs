@@ -19,10 +19,13 @@ use super::template::{
     Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
 };
 use super::totals::{CountKind, Counted, Report};
+use super::twice::Twice;
 use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
-use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey, ExporterSampling, Named, Told, choose};
+use crate::sampling::{
+    AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told, choose,
+};
 use crate::times::{Clock, FlowTimes, TimeKind, TimeLimits, normalise, resolve};
 
 const SET_HEADER_BYTES: usize = 4;
@@ -78,6 +81,7 @@ pub(super) struct Session<'a> {
     pub(super) samplers_elsewhere: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
+    pub(super) twice: &'a mut Twice,
     pub(super) domain: &'a mut Domain,
     /// The exporter started again before this message.
     pub(super) restarted: bool,
@@ -209,6 +213,7 @@ impl Session<'_> {
                     let known = self.domain.templates.get(&id).map(|template| template.spec == spec);
                     if known == Some(false) {
                         self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
+                        self.end_rates(id);
                     }
                     self.define(id, spec, known, moment.received_at_ms, defined);
                 }
@@ -217,10 +222,15 @@ impl Session<'_> {
                     if id < FIRST_TEMPLATE_ID {
                         if self.template_kind(id) == Some(kind) {
                             self.data_sets_of(body, &mut sets[..index], None, moment, records);
+                            if kind == TemplateKind::Options {
+                                let ids: Vec<u16> = self.domain.templates.keys().copied().collect();
+                                ids.into_iter().for_each(|id| self.end_rates(id));
+                            }
                             self.domain.remove_templates_of(kind);
                         }
                     } else if self.domain.templates.contains_key(&id) {
                         self.data_sets_of(body, &mut sets[..index], Some(id), moment, records);
+                        self.end_rates(id);
                         self.domain.remove_template(id);
                     }
                 }
@@ -228,10 +238,22 @@ impl Session<'_> {
                     self.tally.add(Counter::TemplatesRejected, 1);
                     if id.is_some_and(|id| self.domain.templates.contains_key(&id)) {
                         self.data_sets_of(body, &mut sets[..index], id, moment, records);
-                        id.into_iter().for_each(|id| self.domain.remove_template(id));
+                        if let Some(id) = id {
+                            self.end_rates(id);
+                            self.domain.remove_template(id);
+                        }
                     }
                 }
             }
+        }
+    }
+
+    /// Ends the rates that a template's data announced, which is withdrawn or gets another layout.
+    fn end_rates(&mut self, id: u16) {
+        let template = self.domain.templates.get(&id);
+        if template.is_some_and(|template| template.spec.kind == TemplateKind::Options) {
+            let ended = self.rates.end_of_template(OptionsTemplate { domain: self.key, id });
+            self.tally.add(Counter::RatesEndedTemplate, ended);
         }
     }
 
@@ -412,9 +434,10 @@ impl Session<'_> {
                 self.tally,
             );
             if is_sound {
+                let long_rows = &mut self.scratch.long_rows;
                 self.domain
                     .meaning
-                    .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
+                    .finish(self.flows, first, facts, self.twice, long_rows, self.tally);
                 count_rest(rest, self.tally);
                 let records = u32::try_from(count).unwrap_or(u32::MAX);
                 self.tally.add(Counter::FlowRecords, u64::from(records));
@@ -551,9 +574,10 @@ impl Session<'_> {
                 answers += 1;
             }
         }
+        let long_rows = &mut self.scratch.long_rows;
         self.domain
             .meaning
-            .finish(self.flows, first, facts, &mut self.scratch.long_rows, self.tally);
+            .finish(self.flows, first, facts, self.twice, long_rows, self.tally);
         self.tally.add(Counter::FlowRecords, kept + answers);
         self.tally.add(Counter::FlowsOfAnswers, answers);
         self.tally.add(Counter::SamplesNotIp, not_ip);
@@ -602,7 +626,11 @@ impl Session<'_> {
             }
             let told = extras.sampling.told();
             if told.rate.is_known() {
-                announcements.push((extras.selector(), told));
+                announcements.push(Announcement {
+                    domain: extras.scope_domain,
+                    selector: extras.selector(),
+                    told,
+                });
             }
             if let (1.., Ok(boot_ms)) = (extras.boot_ms, i64::try_from(extras.boot_ms)) {
                 let before_ms = self.domain.boot_ms.replace(boot_ms);
@@ -620,13 +648,15 @@ impl Session<'_> {
         }
         if !announcements.is_empty() {
             let refused = self.rates.announce(
-                self.key,
+                OptionsTemplate { domain: self.key, id },
                 &announcements,
                 self.limits.max_samplers_per_domain,
                 self.samplers_elsewhere,
                 moment.received_at_ms,
             );
             self.tally.add(Counter::SamplersRejected, refused);
+            let ended = self.rates.end_silent(moment.received_at_ms);
+            self.tally.add(Counter::RatesEndedSilent, ended);
         }
         self.tally.add(Counter::OptionsRecords, u64::from(records));
         count_rest(&body[at..], self.tally);

@@ -6,13 +6,16 @@
 //! A port is not a name for ever. NAT gives a session another port, and some senders open a socket for each datagram. A datagram from a new
 //! port goes on with a session that is known where its numbers do: the sequence number that is expected next, and, where
 //! the header tells the exporter's uptime, the same start. Otherwise the port begins a session of its own, whose data waits for
-//! its own templates. Sessions of one address are bounded; those without a template go first, then those silent longest.
+//! its own templates. NAT may also give a port that fell silent to another router behind the address: where a datagram from it is no
+//! continuation of the port's session, and the next one of exactly one other session, the two change places, so that nothing is read
+//! with the other's templates. Sessions of one address are bounded; those without a template go first, then those silent longest.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::state::Domain;
+use super::twice::Twice;
 use crate::sampling::{AnnouncedRates, DomainKey};
 use crate::times::Clock;
 
@@ -25,6 +28,8 @@ const MISSING_RECORDS_MAX: u32 = 2_048;
 const SMALL_NUMBER: u32 = 1 << 16;
 /// How exactly two datagrams of one exporter agree on its start: headers tell whole seconds.
 const START_TOLERANCE_MS: i64 = 5_000;
+/// NAT gives a port to another session when it was silent for a while.
+const PORT_SILENCE_MS: i64 = 5_000;
 
 /// What one session is remembered by.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -36,12 +41,16 @@ pub(super) struct TransportSession {
     /// IE 36 of the last options record that had it, for domains that were told none.
     #[serde(default)]
     pub(super) active_timeout_s: Option<u32>,
+    /// Which of its packets it observes on their way in and on their way out.
+    #[serde(default)]
+    pub(super) twice: Twice,
 }
 
 impl TransportSession {
-    /// How many flows are remembered in all its domains.
+    /// How many flows are remembered of it and in all its domains.
     pub(super) fn remembered_flows(&self) -> usize {
-        self.domains.values().map(|domain| domain.meaning.remembered()).sum()
+        let of_domains: usize = self.domains.values().map(|domain| domain.meaning.remembered()).sum();
+        of_domains + self.twice.remembered()
     }
 
     pub(super) fn last_heard_ms(&self) -> Option<i64> {
@@ -65,16 +74,35 @@ impl TransportSession {
         } else {
             MISSING_RECORDS_MAX
         };
-        match (domain.sequence.uptime_ms(), clock.uptime_ms) {
-            (Some(before), Some(now)) => {
-                let passed_ms = i64::from(now.wrapping_sub(before) as i32);
-                let elapsed_ms = received_at_ms.saturating_sub(domain.last_heard_ms);
-                step <= missing_max && passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS.unsigned_abs()
-            }
+        match starts_alike(domain, clock, received_at_ms) {
+            Some(is_same_start) => step <= missing_max && is_same_start,
             // Without an uptime only the number itself tells; a count that begins tells nothing.
-            _ => (step == 0 && sequence != 0) || (step <= missing_max && sequence >= SMALL_NUMBER),
+            None => (step == 0 && sequence != 0) || (step <= missing_max && sequence >= SMALL_NUMBER),
         }
     }
+
+    /// Whether it fell silent, and a datagram of this domain cannot be its own: of another start, or its number jumps where no start
+    /// is told.
+    fn was_left(&self, key: DomainKey, sequence: u32, clock: Clock, received_at_ms: i64) -> bool {
+        let is_silent =
+            |heard_ms: Option<i64>| heard_ms.is_some_and(|ms| received_at_ms.saturating_sub(ms) >= PORT_SILENCE_MS);
+        let Some(domain) = self.domains.get(&key) else {
+            return is_silent(self.last_heard_ms());
+        };
+        let is_of_another = match starts_alike(domain, clock, received_at_ms) {
+            Some(is_same_start) => !is_same_start,
+            None => domain.sequence.jumps_to(sequence, MISSING_RECORDS_MAX),
+        };
+        is_of_another && is_silent(Some(domain.last_heard_ms))
+    }
+}
+
+/// Whether a header tells the same start of its exporter as the last one of a domain; `None` where one of them tells no uptime.
+fn starts_alike(domain: &Domain, clock: Clock, received_at_ms: i64) -> Option<bool> {
+    let (before, now) = (domain.sequence.uptime_ms()?, clock.uptime_ms?);
+    let passed_ms = i64::from(now.wrapping_sub(before) as i32);
+    let elapsed_ms = received_at_ms.saturating_sub(domain.last_heard_ms);
+    Some(passed_ms.abs_diff(elapsed_ms) <= START_TOLERANCE_MS.unsigned_abs())
 }
 
 /// How a datagram found its session.
@@ -147,6 +175,37 @@ impl Sessions {
         let evicted = if self.0.len() >= max { self.evict() } else { None };
         self.0.insert(port, TransportSession::default());
         (Admitted::New, evicted)
+    }
+
+    /// Lets the session of a port that fell silent change places with the one that a datagram from it goes on with; answers whether
+    /// there is one. Of two that it might be it is neither.
+    pub(super) fn change_places(
+        &mut self,
+        port: u16,
+        key: DomainKey,
+        sequence: u32,
+        clock: Clock,
+        received_at_ms: i64,
+    ) -> bool {
+        if self.0.len() < 2 {
+            return false;
+        }
+        let own = self.0.get(&port);
+        if own.is_none_or(|own| !own.was_left(key, sequence, clock, received_at_ms)) {
+            return false;
+        }
+        let mut others = self
+            .0
+            .iter()
+            .filter(|(other, session)| **other != port && session.goes_on_with(key, sequence, clock, received_at_ms))
+            .map(|(other, _)| *other);
+        let Some(other) = others.next().filter(|_| others.next().is_none()) else {
+            return false;
+        };
+        let (left, taken) = (self.0.remove(&port), self.0.remove(&other));
+        self.0.extend(left.map(|session| (other, session)));
+        self.0.extend(taken.map(|session| (port, session)));
+        true
     }
 
     /// Takes out the session that is missed least.

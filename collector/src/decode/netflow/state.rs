@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::meaning::Meaning;
 use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
 use super::template::{Template, TemplateKind};
+use crate::decode::copies::LastDatagrams;
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;
 use crate::times::Clock;
@@ -57,7 +58,7 @@ impl From<StoredExporter> for Exporter {
                 domains: stored.domains,
                 rates: stored.rates,
                 boot_ms: stored.boot_ms,
-                active_timeout_s: None,
+                ..TransportSession::default()
             };
             sessions.put(PORT_NOT_KNOWN, session);
         }
@@ -92,6 +93,19 @@ impl Exporter {
         sessions.find(|(other, _)| *other == port)?.1.active_timeout_s
     }
 
+    /// Whether the session at that port was seen to observe packets on their way in and out.
+    pub(super) fn observes_twice(&self, port: u16) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.any(|(other, session)| other == port && session.twice.was_seen())
+    }
+
+    /// How many rates that the session at that port announced have ended.
+    pub(super) fn rates_ended(&self, port: u16) -> u64 {
+        let mut sessions = self.sessions.iter();
+        let session = sessions.find(|(other, _)| *other == port);
+        session.map_or(0, |(_, session)| session.rates.ended())
+    }
+
     /// Every domain of every session, with the session's port.
     pub(super) fn domains(&self) -> impl Iterator<Item = (u16, DomainKey, &Domain)> {
         self.sessions
@@ -117,6 +131,8 @@ pub(super) struct Domain {
     #[serde(default)]
     pub(super) no_template_expires_before_ms: i64,
     pub(super) sequence: SequenceTracker,
+    #[serde(default)]
+    pub(super) last_datagrams: LastDatagrams,
     /// Known to be lost.
     #[serde(default)]
     pub(super) sequence_lost: u64,

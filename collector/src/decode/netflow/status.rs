@@ -24,6 +24,8 @@ pub struct DomainStatus {
     pub clock_offset_ms: Option<i64>,
     /// The rate that its last flow got, and who said it.
     pub sampling: ChosenRate,
+    /// Rates that its session announced and that have ended.
+    pub rates_ended: u64,
     /// As many as are listed, see [`LISTED_FIELDS_MAX`].
     pub templates: Vec<TemplateStatus>,
     /// All of them.
@@ -37,7 +39,7 @@ pub struct DomainStatus {
     pub pending_bytes: usize,
     /// By which long flows are bounded; `None` where nobody said and nothing showed.
     pub active_timeout: Option<ActiveTimeout>,
-    /// It was seen to observe packets on their way in and out.
+    /// Its session was seen to observe packets on their way in and out.
     pub observes_twice: bool,
     /// Its templates have IE 23 beside IE 1.
     pub has_out_counters: bool,
@@ -115,6 +117,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
                 last_heard_ms: domain.last_heard_ms,
                 clock_offset_ms: domain.clock_offset_ms,
                 sampling: domain.sampling,
+                rates_ended: state.rates_ended(port),
                 templates: templates.collect(),
                 templates_known: domain.templates.len(),
                 sequence_lost: domain.sequence_lost,
@@ -122,7 +125,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
                 pending_sets: domain.pending.len(),
                 pending_bytes: domain.pending.bytes(),
                 active_timeout: domain.meaning.active_timeout(reading, state.active_timeout_s(port)),
-                observes_twice: domain.meaning.twice.since_ms().is_some(),
+                observes_twice: state.observes_twice(port),
                 has_out_counters: domain.meaning.has_out_counters,
             });
         }

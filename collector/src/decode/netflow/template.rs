@@ -176,6 +176,8 @@ pub(super) struct Extras {
     /// Of options data that names none: any.
     pub(super) scope_direction: u8,
     pub(super) scope_template: u64,
+    /// Of options data that names one: 0 = the whole exporter.
+    pub(super) scope_domain: Option<u32>,
     /// Of the values of what is not understood; 0 where there is nothing of the kind.
     pub(super) scope_other: u64,
     pub(super) scope_name: u64,
@@ -217,6 +219,7 @@ impl Default for Extras {
             scope_interface: 0,
             scope_direction: DIRECTION_UNKNOWN,
             scope_template: 0,
+            scope_domain: None,
             scope_other: 0,
             scope_name: 0,
             boot_ms: 0,
@@ -597,6 +600,7 @@ fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras
         Target::ScopeInterface => extras.scope_interface = value,
         Target::ScopeDirection => extras.scope_direction = if value <= 1 { value as u8 } else { DIRECTION_UNKNOWN },
         Target::ScopeTemplate => extras.scope_template = value,
+        Target::ScopeDomain => extras.scope_domain = u32::try_from(value).ok(),
         Target::BootMs => extras.boot_ms = value,
         Target::ActiveTimeout => extras.active_timeout_s = Some(u32::try_from(value).unwrap_or(u32::MAX)),
         Target::AnswerBytes => extras.answer_bytes = value,

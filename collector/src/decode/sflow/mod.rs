@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};
+use super::copies::LastDatagrams;
 use super::ingress::IngressInterfaces;
 use super::{Datagram, Decoded, InterfaceCounters};
 use crate::counts::{CountKey, Counter, Counts};
@@ -110,6 +111,8 @@ pub struct AgentStatus {
     /// Which of its datagrams are missing.
     #[serde(default)]
     pub numbers: SequenceTracker,
+    #[serde(default)]
+    last_datagrams: LastDatagrams,
     /// Datagrams that are known to be lost.
     #[serde(default)]
     pub lost: u64,
@@ -117,9 +120,9 @@ pub struct AgentStatus {
     pub sources: Vec<SourceStatus>,
     /// Interfaces that samples named, ascending.
     pub interfaces: Vec<u32>,
-    /// Where it samples packets on their way in.
-    #[serde(default)]
-    pub ingress: IngressInterfaces,
+    /// Of checkpoints before it was known of all sub-agents together.
+    #[serde(default, skip_serializing)]
+    ingress: IngressInterfaces,
 }
 
 /// A data source and the rate its latest flow sample named.
@@ -137,6 +140,9 @@ pub struct SourceStatus {
 pub struct SflowCheckpoint {
     /// In order of exporter and sub-agent.
     pub agents: Vec<AgentStatus>,
+    /// Where each exporter samples packets on their way in, whatever its sub-agents.
+    #[serde(default)]
+    ingress: BTreeMap<Address, IngressInterfaces>,
     /// UDP sources of unreadable datagrams, ascending.
     pub strangers: Vec<Address>,
 }
@@ -157,10 +163,10 @@ struct Agent {
     sequence: u32,
     uptime_ms: u32,
     numbers: SequenceTracker,
+    last_datagrams: LastDatagrams,
     lost: u64,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
-    ingress: IngressInterfaces,
 }
 
 /// What the configuration says of one agent.
@@ -179,6 +185,8 @@ pub struct SflowDecoder {
     /// Of agents that neither say a rate nor have a default of their own.
     default_rate: Option<u32>,
     agents: BTreeMap<AgentKey, Agent>,
+    /// By exporter: a packet that came in at one line card goes out at another, which is another sub-agent.
+    ingress: BTreeMap<Address, IngressInterfaces>,
     /// How many of them each UDP source was first heard with.
     agents_by_source: HashMap<Address, usize>,
     strangers: BTreeSet<Address>,
@@ -216,6 +224,7 @@ impl SflowDecoder {
             configured: ExporterTable::default(),
             default_rate: None,
             agents: BTreeMap::new(),
+            ingress: BTreeMap::new(),
             agents_by_source: HashMap::new(),
             strangers: BTreeSet::new(),
         };
@@ -241,6 +250,13 @@ impl SflowDecoder {
                 agent.exporter = key.source;
             }
         }
+        self.forget_unused_ingress();
+    }
+
+    /// Forgets where exporters sample of which no agent is left.
+    fn forget_unused_ingress(&mut self) {
+        let named: BTreeSet<Address> = self.agents.values().map(|agent| agent.exporter).collect();
+        self.ingress.retain(|exporter, _| named.contains(exporter));
     }
 
     /// Forgets agents that are not listed and were silent for long, where there are as many as there may be. What was missing
@@ -263,6 +279,7 @@ impl SflowDecoder {
             }
             stays
         });
+        self.forget_unused_ingress();
         self.agents_by_source = count_by_source(&self.agents);
     }
 
@@ -370,6 +387,10 @@ impl SflowDecoder {
         };
         let exporter = agent.exporter;
         let key = count_key(exporter, head.sub_agent);
+        if agent.last_datagrams.is_copy(head.sequence, datagram.payload) {
+            count_datagram(datagram, key, Counter::DatagramsRejectedDuplicate, &mut out.counts);
+            return exporter;
+        }
         count_datagram(datagram, key, Counter::DatagramsDecoded, &mut out.counts);
         let observed = agent
             .numbers
@@ -390,6 +411,7 @@ impl SflowDecoder {
             .get(exporter, PORT_OF_NO_PART)
             .copied()
             .unwrap_or_default();
+        let ingress = self.ingress.entry(exporter).or_default();
         let mut tally = Tally::default();
         for _ in 0..head.sample_count {
             let (Ok(format), Ok(body)) = (xdr.u32(), xdr.opaque()) else {
@@ -417,7 +439,7 @@ impl SflowDecoder {
                     flow.exporter = exporter;
                     flow.observation_domain = head.sub_agent;
                     flow.sampling_rate = chosen_rate(configured, self.default_rate, sample.sampling_rate);
-                    if agent.is_second_observation(&flow) {
+                    if is_second_observation(ingress, &flow) {
                         flow.marks |= marks::SECOND_OBSERVATION;
                         tally.second_observations += 1;
                     }
@@ -457,6 +479,7 @@ impl SflowDecoder {
     pub fn checkpoint(&self) -> SflowCheckpoint {
         SflowCheckpoint {
             agents: self.agents(),
+            ingress: self.ingress.clone(),
             strangers: self.strangers.iter().copied().collect(),
         }
     }
@@ -474,6 +497,11 @@ impl SflowDecoder {
     /// A decoder that goes on from `checkpoint`.
     pub fn restore(limits: SflowLimits, sampling: &MeteringConfig, checkpoint: SflowCheckpoint) -> SflowDecoder {
         let mut decoder = SflowDecoder::new(limits, sampling);
+        decoder.ingress = checkpoint.ingress;
+        for agent in checkpoint.agents.iter().filter(|agent| !agent.ingress.is_empty()) {
+            let ingress = decoder.ingress.entry(agent.exporter).or_default();
+            ingress.take_over(&agent.ingress);
+        }
         let agents = checkpoint.agents.into_iter().map(|status| {
             let sources = status.sources.into_iter().map(|source| {
                 let key = DataSource {
@@ -488,10 +516,10 @@ impl SflowDecoder {
                 sequence: status.sequence,
                 uptime_ms: status.uptime_ms,
                 numbers: status.numbers,
+                last_datagrams: status.last_datagrams,
                 lost: status.lost,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
-                ingress: status.ingress,
             };
             let agent_key = AgentKey {
                 agent: match status.agent {
@@ -531,10 +559,11 @@ impl SflowDecoder {
                 uptime_ms: agent.uptime_ms,
                 source: key.source,
                 numbers: agent.numbers.clone(),
+                last_datagrams: agent.last_datagrams.clone(),
                 lost: agent.lost,
                 sources: sources.collect(),
                 interfaces: agent.interfaces.iter().copied().collect(),
-                ingress: agent.ingress.clone(),
+                ingress: IngressInterfaces::default(),
             }
         });
         let mut statuses: Vec<AgentStatus> = statuses.collect();
@@ -551,10 +580,10 @@ impl Agent {
             sequence: head.sequence,
             uptime_ms: head.uptime_ms,
             numbers: SequenceTracker::default(),
+            last_datagrams: LastDatagrams::default(),
             lost: 0,
             sources: BTreeMap::new(),
             interfaces: BTreeSet::new(),
-            ingress: IngressInterfaces::default(),
         }
     }
 
@@ -584,19 +613,6 @@ impl Agent {
         }
     }
 
-    /// A packet is sampled where its data source is: one sampled on its way out, whose input interface is sampled too, had its chance
-    /// there, and both samples together would count it twice.
-    fn is_second_observation(&mut self, flow: &Flow) -> bool {
-        const INGRESS: u8 = 0;
-        const EGRESS: u8 = 1;
-        match flow.direction {
-            INGRESS => self.ingress.note(flow.in_if, flow.received_at_ms),
-            EGRESS => return flow.in_if != 0 && self.ingress.observes(flow.in_if, flow.received_at_ms),
-            _ => {}
-        }
-        false
-    }
-
     fn saw_interface(&mut self, if_index: u32, limits: SflowLimits) {
         if if_index != 0 && self.interfaces.len() < limits.interfaces_per_agent_max {
             self.interfaces.insert(if_index);
@@ -617,6 +633,19 @@ impl Tally {
         counts.add(key, Counter::SamplesIgnored, self.ignored);
         counts.add(key, Counter::SamplesRejected, self.rejected);
     }
+}
+
+/// A packet is sampled where its data source is: one sampled on its way out, whose input interface is sampled too, had its chance
+/// there, and both samples together would count it twice. `ingress` is of its exporter, whichever sub-agents sample.
+fn is_second_observation(ingress: &mut IngressInterfaces, flow: &Flow) -> bool {
+    const INGRESS: u8 = 0;
+    const EGRESS: u8 = 1;
+    match flow.direction {
+        INGRESS => ingress.note(flow.in_if, flow.received_at_ms),
+        EGRESS => return flow.in_if != 0 && ingress.observes(flow.in_if, flow.received_at_ms),
+        _ => {}
+    }
+    false
 }
 
 fn count_by_source(agents: &BTreeMap<AgentKey, Agent>) -> HashMap<Address, usize> {

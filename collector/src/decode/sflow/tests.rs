@@ -223,6 +223,46 @@ fn without_configuration_a_packet_sampled_on_its_way_in_and_out_counts_once() {
 }
 
 #[test]
+fn a_packet_sampled_by_two_sub_agents_of_one_agent_counts_once() {
+    let header = raw_header(&udp_frame());
+    let mut decoder = decoder();
+    let mut metered = 0;
+    for sequence in 1..=10 {
+        for (sub_agent, source) in [(1, 1), (2, 2)] {
+            let samples = [sample(source, 200, 1, 2, std::slice::from_ref(&header))];
+            let payload = datagram_of(switch(), sub_agent, sequence, &samples);
+            let out = decode_at(&mut decoder, switch(), NOW_MS, &payload);
+            let once = out
+                .flows
+                .iter()
+                .filter(|flow| !flow.is_marked(marks::SECOND_OBSERVATION));
+            metered += once.map(|flow| flow.bytes_scaled()).sum::<u64>();
+        }
+    }
+    assert_eq!(metered, 10 * 200 * 500, "1,000,000");
+    let restored = SflowDecoder::restore(SflowLimits::default(), &MeteringConfig::default(), decoder.checkpoint());
+    assert_eq!(restored.checkpoint(), decoder.checkpoint(), "F1");
+}
+
+#[test]
+fn where_an_earlier_checkpoint_says_that_an_agent_samples_is_known_of_all_its_sub_agents() {
+    let stored = serde_json::json!({ "strangers": [], "agents": [{
+        "exporter": "192.0.2.7", "sub_agent": 1, "last_heard_ms": NOW_MS, "sequence": 41, "uptime_ms": 5_000,
+        "source": "192.0.2.7", "sources": [], "interfaces": [], "ingress": { "1": NOW_MS },
+    }] });
+    let checkpoint = serde_json::from_value(stored).unwrap();
+    let mut decoder = SflowDecoder::restore(SflowLimits::default(), &MeteringConfig::default(), checkpoint);
+    let samples = [sample(2, 200, 1, 2, &[raw_header(&udp_frame())])];
+    let out = decode_at(
+        &mut decoder,
+        switch(),
+        NOW_MS + 1,
+        &datagram_of(switch(), 2, 1, &samples),
+    );
+    assert_eq!(out.counts.total(Counter::FlowsSecondObservation), 1);
+}
+
+#[test]
 fn vlan_tags_802_1q_and_qinq_give_the_outer_vlan() {
     let mac = [2_u8; 12];
     let ip = &udp_frame()[14..];
@@ -497,6 +537,36 @@ fn sequence_numbers_count_datagrams_per_agent_and_sub_agent_whatever_their_order
 }
 
 #[test]
+fn a_datagram_that_arrives_twice_counts_once() {
+    let header = raw_header(&udp_frame());
+    let payload = |sequence| {
+        let samples = [sample(7, 200, 7, 8, std::slice::from_ref(&header))];
+        datagram_of(switch(), 0, sequence, &samples)
+    };
+    let mut decoder = decoder();
+    let mut counts = Counts::default();
+    let mut bytes = 0;
+    for sequence in [1, 2, 2, 3, 1] {
+        let out = decode_at(&mut decoder, switch(), NOW_MS, &payload(sequence));
+        bytes += out.flows.iter().map(|flow| flow.bytes_scaled()).sum::<u64>();
+        counts.merge(&out.counts);
+    }
+    assert_eq!(bytes, 300_000);
+    let counters = [
+        Counter::Datagrams,
+        Counter::DatagramsDecoded,
+        Counter::DatagramsRejectedDuplicate,
+        Counter::SequenceReordered,
+    ];
+    assert_eq!(counters.map(|counter| counts.total(counter)), [5, 3, 2, 0], "F2");
+    // After a restart of the collector too.
+    let json = serde_json::to_string(&decoder.checkpoint()).unwrap();
+    let checkpoint = serde_json::from_str(&json).unwrap();
+    let mut restored = SflowDecoder::restore(SflowLimits::default(), &MeteringConfig::default(), checkpoint);
+    assert!(decode_at(&mut restored, switch(), NOW_MS, &payload(3)).flows.is_empty());
+}
+
+#[test]
 fn what_a_capture_ends_with_is_counted_lost() {
     let mut decoder = decoder();
     for sequence in [1, 5] {
@@ -537,7 +607,10 @@ fn listing(agent: Address) -> MeteringConfig {
 
 /// Whether a datagram was decoded; otherwise it was refused by a limit, and counted so.
 fn is_decoded(decoder: &mut SflowDecoder, source: Address, agent: Address, sub_agent: u32, at_ms: i64) -> bool {
-    let out = decode_at(decoder, source, at_ms, &datagram_of(agent, sub_agent, 1, &[]));
+    /// No datagram is the copy of another.
+    static SEQUENCE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let sequence = SEQUENCE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let out = decode_at(decoder, source, at_ms, &datagram_of(agent, sub_agent, sequence, &[]));
     let counts = [Counter::DatagramsDecoded, Counter::DatagramsRejectedLimit].map(|counter| out.counts.total(counter));
     assert_eq!(counts[0] + counts[1], 1, "F2");
     counts[0] == 1

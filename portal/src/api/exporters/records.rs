@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::view::Problem;
 
+/// One copy in so many datagrams is worth a look: a few come of a network that repeats.
+const DATAGRAMS_PER_COPY: u64 = 100;
+
 /// A fact with its explanation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct RecordFact {
@@ -91,6 +94,22 @@ pub(super) fn facts(status: &ExporterStatus) -> Vec<RecordFact> {
             add(what, flows.to_string(), note.to_owned());
         }
     }
+    let copies = count(Counter::DatagramsRejectedDuplicate);
+    if copies > 0 {
+        add(
+            "Arrived twice",
+            copies.to_string(),
+            "datagrams that are copies of one before: not counted again".to_owned(),
+        );
+    }
+    let ended = count(Counter::RatesEndedTemplate) + count(Counter::RatesEndedSilent);
+    if ended > 0 {
+        add(
+            "Rates ended",
+            ended.to_string(),
+            "announced sampling rates whose options template changed, or that were not repeated".to_owned(),
+        );
+    }
     facts
 }
 
@@ -105,6 +124,21 @@ pub(super) fn problems(status: &ExporterStatus, config: Option<&ExporterConfig>)
             "It reports packets on their way in and on their way out. Each counts once, at ingress; the other flows are kept and \
              not metered. Set direction to \"ingress\" or \"egress\" to decide it, or export one of them only."
                 .to_owned(),
+        );
+    }
+    let copies = status
+        .counters
+        .get(Counter::DatagramsRejectedDuplicate.name())
+        .copied()
+        .unwrap_or(0);
+    if copies.saturating_mul(DATAGRAMS_PER_COPY) > status.datagrams {
+        add(
+            "datagrams arrive twice",
+            format!(
+                "{copies} of {} datagrams are copies of one before and count nothing. Look for two paths to the collector: two flow \
+                 servers on the router that are one collector, a mirrored port, a relay.",
+                status.datagrams
+            ),
         );
     }
     let out_is_open = config.is_none_or(|config| config.out_bytes_are_answer.is_none());
@@ -177,6 +211,20 @@ mod tests {
         );
         assert_eq!((facts[1].what, facts[1].value.as_str()), ("Observed twice", "3"));
         assert_eq!(super::facts(&ExporterStatus::new("192.0.2.1".parse().unwrap())), []);
+    }
+
+    #[test]
+    fn datagrams_that_arrive_twice_are_told_and_pointed_out_where_they_are_many() {
+        let told = |datagrams, copies: u64| {
+            let mut status = ExporterStatus::new("192.0.2.1".parse().unwrap());
+            status.datagrams = datagrams;
+            let name = Counter::DatagramsRejectedDuplicate.name().to_owned();
+            status.counters.insert(name, copies);
+            (facts(&status).len(), problems(&status, None).len())
+        };
+        assert_eq!(told(1_000, 0), (0, 0));
+        assert_eq!(told(1_000, 10), (1, 0));
+        assert_eq!(told(1_000, 11), (1, 1));
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(crate) struct Domain {
     pub(crate) sampling_divisor: u32,
     pub(crate) sampling_implausible: bool,
     pub(crate) sampling_source: String,
+    /// Rates that its session announced and that have ended.
+    pub(crate) rates_ended: u64,
 }
 
 /// A template, with its fields in the order of the record.
@@ -223,6 +225,7 @@ pub(crate) fn exporter(
                 sampling_divisor: domain.sampling_divisor.max(1),
                 sampling_implausible: domain.sampling_implausible,
                 sampling_source: domain.sampling_source.clone(),
+                rates_ended: domain.rates_ended,
             })
             .collect(),
         interfaces: status.interfaces.iter().map(interface).collect(),

@@ -552,10 +552,13 @@ fn srx_counters_in_ie_85_and_86_are_the_volume_of_their_record() {
             _ => *field,
         })
         .collect();
-    let message = Ipfix::new().template(256, &specs(&srx)).set(256, &record(&srx)).build();
+    let message = |sequence| {
+        let message = Ipfix::new().sequence(sequence).template(256, &specs(&srx));
+        message.set(256, &record(&srx)).build()
+    };
     // The elements count the whole session (IANA: "since the Metering Process (re-)initialization for this Observation Point"): a report
     // that says the same again adds nothing.
-    let out = decode_all(&mut decoder(), &[message.clone(), message]);
+    let out = decode_all(&mut decoder(), &[message(0), message(1)]);
     let volumes: Vec<(u64, u64)> = out.flows.rows().iter().map(|flow| (flow.bytes, flow.packets)).collect();
     assert_eq!(volumes, [(4_000, 10), (0, 0)]);
     // One report for each session, at its end: the next session of the same addresses and ports counts in full.

@@ -54,7 +54,7 @@ fn a_listed_router_has_a_place_after_sixteen_thousand_forged_sources() {
         (listed.flows.len(), listed.counts.total(Counter::DatagramsDecoded)),
         (1, 1)
     );
-    let first = decode_of(&mut decoder, forged(0), NOW_MS, flows_message());
+    let first = decode_of(&mut decoder, forged(0), NOW_MS, flows_message().sequence(1));
     assert_eq!(first.flows.len(), 1, "nobody was pushed out");
 }
 
@@ -74,7 +74,8 @@ fn a_flood_is_over_a_day_after_it() {
         decode_of(decoder, forged(3), at_ms, flows_message()).flows.len()
     };
     assert_eq!(newcomer(&mut decoder, NOW_MS + DAY_MS / 2), 0, "both may come back");
-    decode_of(&mut decoder, forged(2), NOW_MS + DAY_MS + 1, flows_message());
+    let again = flows_message().sequence(1);
+    decode_of(&mut decoder, forged(2), NOW_MS + DAY_MS + 1, again);
     assert_eq!(newcomer(&mut decoder, NOW_MS + DAY_MS + 2), 1);
     let known: Vec<Address> = decoder.domains().iter().map(|domain| domain.exporter).collect();
     assert_eq!(
@@ -139,8 +140,10 @@ fn waiting_data_of_strangers_leaves_room_for_that_of_listed_routers() {
     };
     let router = exporter();
     let mut decoder = NetflowDecoder::new(limits, listing(router));
+    let mut sequence = 0;
     let mut waits = |source| {
-        let message = Ipfix::new().set(300, &flow_record(100, 1));
+        sequence += 1;
+        let message = Ipfix::new().sequence(sequence).set(300, &flow_record(100, 1));
         let out = decode_of(&mut decoder, source, NOW_MS, message);
         let counts = [Counter::SetsPending, Counter::SetsDroppedPending].map(|counter| out.counts.total(counter));
         assert_eq!(counts[0] + counts[1], 1, "each set is counted");
@@ -173,7 +176,11 @@ fn waiting_data_of_one_exporter_is_bounded_over_all_its_domains() {
 
 /// Defines a template of `fields` fields and answers whether it was taken.
 fn defines(decoder: &mut NetflowDecoder, source: Address, id: u16, fields: usize, at_ms: i64) -> bool {
-    let out = decode_of(decoder, source, at_ms, Ipfix::new().template(id, &vec![(1, 4); fields]));
+    /// No datagram is the copy of another.
+    static SEQUENCE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let sequence = SEQUENCE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let message = Ipfix::new().sequence(sequence).template(id, &vec![(1, 4); fields]);
+    let out = decode_of(decoder, source, at_ms, message);
     let counts = [Counter::Templates, Counter::TemplatesRejected].map(|counter| out.counts.total(counter));
     assert_eq!(counts[0] + counts[1], 1, "each template is counted");
     counts[0] == 1
@@ -275,12 +282,15 @@ fn an_old_template_is_used_while_there_is_room() {
 #[test]
 fn announced_samplers_are_bounded_by_exporter_and_counted() {
     let mut decoder = decoder();
+    let mut sequence = 0;
     let mut announce = |source, domain: u32| {
+        sequence += 1024;
         let samplers: Vec<u8> = (1..=1024_u32)
             .flat_map(|sampler| [sampler, 100].map(u32::to_be_bytes).concat())
             .collect();
         let message = Ipfix::new()
             .domain(domain)
+            .sequence(sequence)
             .options_template(512, 1, &[(302, 4), (34, 4)])
             .set(512, &samplers);
         decode_of(&mut decoder, source, NOW_MS, message)

@@ -132,6 +132,73 @@ fn case_09_a_v9_template_may_have_a_variable_length() {
 }
 
 #[test]
+fn a_datagram_that_arrives_twice_counts_once() {
+    let datagrams = |decoder: &mut NetflowDecoder, payloads: &[Vec<u8>]| {
+        let out = decode_all(decoder, payloads);
+        let counters = [
+            Counter::Datagrams,
+            Counter::DatagramsDecoded,
+            Counter::DatagramsRejectedDuplicate,
+            Counter::SequenceReordered,
+        ];
+        let bytes: u64 = out.flows.iter().map(|flow| flow.bytes).sum();
+        (bytes, counters.map(|counter| out.counts.total(counter)))
+    };
+    // A whole stream of v5 that arrives twice: 12 datagrams of 30 records, 1,000,000 bytes each.
+    let v5 = |sequence: u32| {
+        let mut payload = encode::v5(sequence, 1, 30);
+        for record in payload[24..].chunks_mut(48) {
+            record[16..20].copy_from_slice(&1_000_u32.to_be_bytes());
+            record[20..24].copy_from_slice(&1_000_000_u32.to_be_bytes());
+        }
+        payload
+    };
+    let stream: Vec<Vec<u8>> = (0..12).map(|number| v5(30 * number)).collect();
+    let twice: Vec<Vec<u8>> = stream
+        .iter()
+        .flat_map(|payload| [payload.clone(), payload.clone()])
+        .collect();
+    assert_eq!(datagrams(&mut decoder(), &twice), (360_000_000, [24, 12, 12, 0]), "F2");
+    let behind = [&stream[..], &stream].concat();
+    assert_eq!(datagrams(&mut decoder(), &behind), (360_000_000, [24, 12, 12, 0]));
+    // IPFIX and v9, and a datagram of two messages.
+    let two = [data(0, 100).template(256, FLOW_FIELDS).build(), data(1, 200).build()].concat();
+    let again = data(2, 300).build();
+    let ipfix = [two.clone(), two, again.clone(), again];
+    assert_eq!(datagrams(&mut decoder(), &ipfix), (600, [4, 2, 2, 0]));
+    let fields = &[(8, 4), (12, 4), (1, 4), (2, 4)];
+    let record = [1_u32, 2, 1_500, 1].map(u32::to_be_bytes).concat();
+    let v9 = V9::new().template(256, fields).set(256, &record).build();
+    assert_eq!(datagrams(&mut decoder(), &[v9.clone(), v9]), (1_500, [2, 1, 1, 0]));
+    // An exporter that started again and counts anew says other times.
+    let mut restarted = v5(0);
+    restarted[4..8].copy_from_slice(&700_000_u32.to_be_bytes());
+    let (bytes, _) = datagrams(&mut decoder(), &[v5(0), v5(30), restarted]);
+    assert_eq!(bytes, 90_000_000);
+}
+
+#[test]
+fn f1_a_copy_is_known_after_a_restart_of_the_collector() {
+    let payloads: Vec<Vec<u8>> = (0..100).map(|number| encode::v5(number, 1, 1)).collect();
+    let mut first = decoder();
+    decode_all(&mut first, &payloads);
+    let json = serde_json::to_string(&first.checkpoint()).unwrap();
+    let mut second = NetflowDecoder::restore(
+        DecodeLimits::default(),
+        SamplingConfig::default(),
+        serde_json::from_str(&json).unwrap(),
+    );
+    for decoder in [&mut first, &mut second] {
+        let out = decode_all(decoder, &payloads[99..]);
+        assert_eq!(
+            (out.flows.len(), out.counts.total(Counter::DatagramsRejectedDuplicate)),
+            (0, 1)
+        );
+    }
+    assert_eq!(first.checkpoint(), second.checkpoint());
+}
+
+#[test]
 fn case_13_a_restart_makes_templates_void() {
     // Bytes and packets changed places with the new software.
     let before = &[(8, 4), (12, 4), (1, 4), (2, 4)];

@@ -36,8 +36,8 @@ fn options_work_before_in_and_after_the_datagram_of_the_data() {
         &mut after,
         &[
             flows_message().build(),
-            options(Ipfix::new(), 1000).build(),
-            flows_message().build(),
+            options(Ipfix::new().sequence(1), 1000).build(),
+            flows_message().sequence(2).build(),
         ],
     );
     let rates: Vec<u32> = out.flows.rows().iter().map(|flow| flow.sampling_rate).collect();
@@ -62,7 +62,10 @@ fn options_of_another_domain_and_protocol_hold_for_the_exporter() {
     assert_eq!(status[0].sampling.source, SamplingSource::OptionsExporter);
     let out = decode_all(
         &mut decoder,
-        &[options(Ipfix::new(), 600).build(), flows_message().build()],
+        &[
+            options(Ipfix::new().sequence(1), 600).build(),
+            flows_message().sequence(2).build(),
+        ],
     );
     assert_eq!(rate_of(&out), 600, "the domain's own rate is more specific");
 }
@@ -182,7 +185,8 @@ fn reloaded_configuration_holds_for_later_flows() {
         default_rate: Some(1),
         ..SamplingConfig::default()
     });
-    assert_eq!(rate_of(&decode_all(&mut decoder, &[flows_message().build()])), 1);
+    let later = flows_message().sequence(1).build();
+    assert_eq!(rate_of(&decode_all(&mut decoder, &[later])), 1);
     assert_eq!(decoder.domains()[0].sampling.source, SamplingSource::Default);
 }
 
@@ -431,6 +435,106 @@ fn scopes_that_are_not_understood_decide_nothing() {
 }
 
 #[test]
+fn a_rate_of_an_interface_ends_when_its_options_template_becomes_the_domains() {
+    let two = |one: u32, other: u32| [one, other].map(u32::to_be_bytes).concat();
+    let before = Ipfix::new()
+        .template(256, INTERFACE_FIELDS)
+        .options_template(300, 1, &[(10, 4), (34, 4)])
+        .set(300, &two(1, 1_000))
+        .set(256, &crossing(1, 2, 255));
+    let after = |message: Ipfix| {
+        message
+            .options_template(300, 1, &[(149, 4), (34, 4)])
+            .set(300, &two(0, 100))
+            .set(256, &[crossing(1, 2, 255), crossing(5, 2, 255)].concat())
+    };
+    let withdrawn = after(Ipfix::new().sequence(2).withdraw(3, 300));
+    let all_withdrawn = after(Ipfix::new().sequence(2).withdraw(3, 3));
+    let redefined = after(Ipfix::new().sequence(2));
+    for message in [withdrawn, all_withdrawn, redefined] {
+        let mut decoder = decoder();
+        let out = decode_all(&mut decoder, &[before.clone().build(), message.build()]);
+        assert_eq!(rates_of(&out), [1_000, 100, 100]);
+        assert_eq!(out.counts.total(Counter::RatesEndedTemplate), 1);
+        assert_eq!(decoder.domains()[0].rates_ended, 1, "the page says so");
+    }
+    // The same layout again ends nothing.
+    let again = Ipfix::new()
+        .sequence(2)
+        .options_template(300, 1, &[(10, 4), (34, 4)])
+        .set(256, &crossing(1, 2, 255));
+    let out = decode_all(&mut decoder(), &[before.build(), again.build()]);
+    assert_eq!(rates_of(&out), [1_000, 1_000]);
+}
+
+#[test]
+fn a_rate_of_an_interface_ends_when_only_that_of_the_system_is_announced_for_days() {
+    const HALF_HOUR_MS: i64 = 1_800_000;
+    // Under the id of the old template, and under another one.
+    for (new_id, ended_by, first_right) in [
+        (300, Counter::RatesEndedTemplate, 2),
+        (301, Counter::RatesEndedSilent, 5),
+    ] {
+        let mut decoder = decoder();
+        let mut counts = crate::counts::Counts::default();
+        for round in 0..=4 * 48_u32 {
+            let message = V9::new().sequence(round).template(256, INTERFACE_FIELDS);
+            let (id, scope, record) = if round < 2 {
+                (300, 2, [1_u32, 1_000])
+            } else {
+                (new_id, 1, [0, 100])
+            };
+            let payload = message
+                .options_template(id, &[(scope, 4)], &[(34, 4)])
+                .set(id, &record.map(u32::to_be_bytes).concat())
+                .set(256, &crossing(1, 2, 255))
+                .build();
+            let mut out = Decoded::default();
+            decode_at(
+                &mut decoder,
+                &payload,
+                NOW_MS + i64::from(round) * HALF_HOUR_MS,
+                &mut out,
+            );
+            let right = if round < first_right { 1_000 } else { 100 };
+            assert_eq!(rate_of(&out), right, "template {new_id}, round {round}");
+            counts.merge(&out.counts);
+        }
+        assert_eq!(counts.total(ended_by), 1);
+    }
+}
+
+#[test]
+fn a_scope_that_names_an_observation_domain_is_of_that_domain() {
+    let options = |sequence, told: &[u32]| {
+        let record: Vec<u8> = told.iter().flat_map(|word| word.to_be_bytes()).collect();
+        Ipfix::new()
+            .domain(0)
+            .sequence(sequence)
+            .options_template(300, 1, &[(149, 4), (34, 4)])
+            .set(300, &record)
+            .build()
+    };
+    let flow = |domain, sequence| flows_message().domain(domain).sequence(sequence).build();
+    let one_by_one = [
+        options(0, &[5, 100]),
+        flow(5, 0),
+        options(1, &[6, 400]),
+        flow(6, 0),
+        flow(5, 1),
+    ];
+    assert_eq!(rates_of(&decode_all(&mut decoder(), &one_by_one)), [100, 400, 100]);
+    let together = [options(0, &[5, 100, 6, 400]), flow(5, 0), flow(6, 0)];
+    assert_eq!(rates_of(&decode_all(&mut decoder(), &together)), [100, 400]);
+    let whole = [options(0, &[5, 100, 0, 30]), flow(5, 0), flow(6, 0)];
+    assert_eq!(
+        rates_of(&decode_all(&mut decoder(), &whole)),
+        [100, 30],
+        "0 is the whole exporter"
+    );
+}
+
+#[test]
 fn case_17_a_rate_of_one_in_one_and_a_half_scales_exactly() {
     let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
     let record = [flow_record(1_500, 1), [2_222_u32, 1_111].map(u32::to_be_bytes).concat()].concat();
@@ -459,12 +563,10 @@ fn case_17_a_rate_of_one_in_one_and_a_half_scales_exactly() {
 fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden() {
     let fields = [FLOW_FIELDS, &[(305, 4), (306, 4)]].concat();
     let numbers = [1_u32, 1_000].map(u32::to_le_bytes).concat();
-    let payload = Ipfix::new()
-        .template(256, &fields)
-        .set(256, &[flow_record(1_500, 1), numbers].concat())
-        .build();
+    let record = [flow_record(1_500, 1), numbers].concat();
+    let message = |sequence| Ipfix::new().sequence(sequence).template(256, &fields).set(256, &record);
     let mut decoder = decoder();
-    let out = decode_all(&mut decoder, std::slice::from_ref(&payload));
+    let out = decode_all(&mut decoder, &[message(0).build()]);
     assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE));
     assert_eq!(out.counts.total(Counter::FlowsRateImplausible), 1);
     assert!(decoder.domains()[0].sampling.implausible, "the page says so");
@@ -476,16 +578,18 @@ fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden()
         exporters: [(exporter(), own)].into(),
         ..SamplingConfig::default()
     });
-    let out = decode_all(&mut decoder, &[payload]);
+    let out = decode_all(&mut decoder, &[message(1).build()]);
     assert_eq!((rate_of(&out), one_flow(&out).marks), (1_001, 0));
 }
 
 #[test]
 fn a_v5_header_whose_rate_jumps_is_flagged() {
     let mut decoder = decoder();
+    let mut sequence = 0;
     let mut marked = |word, received_at_ms| {
         let mut out = Decoded::default();
-        decode_at(&mut decoder, &encode::v5(0, word, 1), received_at_ms, &mut out);
+        decode_at(&mut decoder, &encode::v5(sequence, word, 1), received_at_ms, &mut out);
+        sequence += 1;
         one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE)
     };
     assert!(!marked(1_000, NOW_MS));

@@ -118,6 +118,78 @@ fn a_session_goes_on_under_another_port() {
 }
 
 #[test]
+fn a_port_that_nat_gives_to_another_router_is_read_with_that_routers_templates() {
+    // The first router falls silent, and NAT gives its port to the second one; or they change ports with each other.
+    for first_goes_on in [false, true] {
+        let mut decoder = decoder();
+        let mut sums = (0, 0);
+        let mut moved = 0;
+        let mut feed = |port, at_ms, payload: &[u8]| {
+            let out = decode_from(&mut decoder, port, NOW_MS + at_ms, payload);
+            for flow in out.flows.iter() {
+                assert_eq!(flow.dst_addr, Address::from_v4(OURS.to_be_bytes()), "never swapped");
+                sums = (sums.0 + 1, sums.1 + flow.bytes);
+            }
+            moved += out.counts.total(Counter::SessionsMoved);
+        };
+        for round in 0..8_u32 {
+            let at_ms = 10_000 * i64::from(round);
+            let (first_port, second_port) = match (round < 4, first_goes_on) {
+                (true, _) => (40_001, 40_002),
+                (false, _) => (40_002, 40_001),
+            };
+            if round < 4 || first_goes_on {
+                let mut first = v9(500 + round, 1_000_000 + 10_000 * round);
+                if round == 0 {
+                    first = first.template(256, FIRST_FIELDS);
+                }
+                let payload = first.set(256, &record([THEIRS, OURS, 1_000, 1])).build();
+                feed(first_port, at_ms, &payload);
+            }
+            let mut second = v9(90 + round, 5_000_000 + 10_000 * round);
+            if round == 0 {
+                second = second.template(256, SECOND_FIELDS);
+            }
+            let payload = second.set(256, &record([OURS, THEIRS, 3, 3_000])).build();
+            feed(second_port, at_ms + 1_000, &payload);
+        }
+        let right = if first_goes_on { (16, 32_000) } else { (12, 28_000) };
+        assert_eq!((sums, moved), (right, 1));
+    }
+}
+
+#[test]
+fn an_ipfix_port_that_nat_gives_to_another_router_is_read_with_that_routers_templates() {
+    let mut decoder = decoder();
+    let mut bytes = 0;
+    let mut feed = |port, at_ms, message: Ipfix| {
+        let out = decode_from(&mut decoder, port, NOW_MS + at_ms, &message.build());
+        for flow in out.flows.iter() {
+            assert_eq!(flow.dst_addr, Address::from_v4(OURS.to_be_bytes()), "never swapped");
+            bytes += flow.bytes;
+        }
+    };
+    for round in 0..8_u32 {
+        let at_ms = 10_000 * i64::from(round);
+        let of = |sequence: u32, fields, words| {
+            let message = Ipfix::new().sequence(sequence + round);
+            let message = if round == 0 {
+                message.template(256, fields)
+            } else {
+                message
+            };
+            message.set(256, &record(words))
+        };
+        if round < 4 {
+            feed(2_055, at_ms, of(100_000, FIRST_FIELDS, [THEIRS, OURS, 1_000, 1]));
+        }
+        let second = of(7, SECOND_FIELDS, [OURS, THEIRS, 3, 3_000]);
+        feed(if round < 4 { 1_024 } else { 2_055 }, at_ms + 1_000, second);
+    }
+    assert_eq!(bytes, 28_000);
+}
+
+#[test]
 fn an_ipfix_session_goes_on_where_its_numbers_do() {
     let mut decoder = decoder();
     let data = |sequence| Ipfix::new().sequence(sequence).set(256, &flow_record(100, 1)).build();
