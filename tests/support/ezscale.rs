@@ -416,10 +416,6 @@ impl Ezscale {
         self.child.wait().expect("a killed child can be waited for");
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The most memory it has held so far, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");

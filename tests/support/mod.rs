@@ -20,6 +20,7 @@
 //! may be missing ([`beside`]).
 
 #[path = "../../collector/tests/support/beside.rs"]
+#[allow(dead_code, reason = "the collector's tests read more of it")]
 pub(crate) mod beside;
 pub(crate) mod browser;
 pub(crate) mod clock;

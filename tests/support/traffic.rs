@@ -14,8 +14,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// The servers in the server's namespace. They end when dropped.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    iperf: Background,
-    dns: Background,
+    _iperf: Background,
+    _dns: Background,
 }
 
 impl Servers {
@@ -39,7 +39,10 @@ impl Servers {
         );
         iperf.wait_until("listening", START_LIMIT, |_| lab.server.is_listening("tcp", IPERF_PORT));
         dns.wait_until("listening", START_LIMIT, |_| lab.server.is_listening("udp", DNS_PORT));
-        Self { iperf, dns }
+        Self {
+            _iperf: iperf,
+            _dns: dns,
+        }
     }
 }
 

@@ -318,9 +318,9 @@ async fn f60_who_became_an_admin_after_the_request_does_not_approve_it() {
     };
     let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
     for (action, at_ms) in [
-        ("user.enable", 9),
+        ("user.enable", 10),
         ("user.password_reset_request", 11),
-        ("user.set_role", 10),
+        ("user.set_role", 11),
     ] {
         let entry = Entry {
             actor: Actor {

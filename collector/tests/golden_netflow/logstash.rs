@@ -21,8 +21,8 @@ struct Case {
     no_counters: u64,
     /// Options records in front of the first flow: event index − this = flow index.
     before_flows: usize,
-    /// Flows whose data came before their template.
-    waited: u64,
+    /// Datagrams that are in it twice: the second is a copy.
+    copies: u64,
     /// Flows of further messages in the datagram: others stop behind the first one.
     further: u64,
     checked: usize,
@@ -35,7 +35,7 @@ const fn case(name: &'static str, flows: usize, options: u64, no_counters: u64) 
         options,
         no_counters,
         before_flows: 0,
-        waited: 0,
+        copies: 0,
         further: 0,
         checked: 0,
     }
@@ -46,10 +46,11 @@ const CASES: &[Case] = &[
         checked: 2,
         ..case("IPFIX-Mikrotik-RouterOS-6-39-2", 46, 0, 0)
     },
-    // Its data also comes before its template: others drop it, here it waits.
+    // Its data comes before its template, and both come twice: others drop the first data and read the second; here the first
+    // waits, and the second is a copy.
     Case {
-        waited: 3,
-        ..case("IPFIX-Netscaler-with-variable-length-fields", 6, 0, 0)
+        copies: 2,
+        ..case("IPFIX-Netscaler-with-variable-length-fields", 3, 0, 0)
     },
     case("IPFIX-Nokia-BRAS", 0, 0, 1),
     Case {
@@ -225,14 +226,15 @@ fn every_capture_decodes_to_its_expected_events() {
         );
         if let Some(events) = expected["expected_event_count"].as_u64() {
             assert_eq!(
-                ours.0 as u64 + ours.1 + ours.2 - case.waited - case.further,
+                ours.0 as u64 + ours.1 + ours.2 - case.further,
                 events,
                 "{}",
                 case.name
             );
         }
         assert_eq!(count(Counter::Datagrams), captured.len() as u64);
-        assert_eq!(count(Counter::DatagramsDecoded), captured.len() as u64, "{}", case.name);
+        let read = captured.len() as u64 - case.copies;
+        assert_eq!(count(Counter::DatagramsDecoded), read, "{}", case.name);
         for refused in [
             Counter::SetsRejectedLength,
             Counter::RecordsRejectedLength,
