@@ -15,7 +15,7 @@ mod execute;
 
 pub use execute::{Done, ExecuteError, execute};
 use schemas::db::next_id;
-use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
+use schemas::ids::{ApprovalId, AuditId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -332,7 +332,20 @@ pub async fn request(
     .execute(&mut *connection)
     .await?;
     let change = serde_json::json!({"approval": id, "summary": summary, "parameters": parameters});
-    log(connection, &name, by, ("approval.request", new.subject), change, now_ms).await?;
+    let entry = log(
+        &mut *connection,
+        &name,
+        by,
+        ("approval.request", new.subject),
+        change,
+        now_ms,
+    )
+    .await?;
+    sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
+        .bind(entry.0)
+        .bind(id.0)
+        .execute(&mut *connection)
+        .await?;
     let payload = serde_json::json!({
         "approval": id, "action": kind, "object": new.subject, "summary": summary, "requested_by": name,
     });
@@ -424,8 +437,11 @@ async fn became_admin_since_request(
     id: ApprovalId,
     user: UserId,
 ) -> Result<bool, ApprovalError> {
+    // By the order of the entries: the clocks of who requests and who adds users may differ. Requests of before this was kept
+    // are compared by time.
     let sql = "SELECT count(*) FROM audit_log l JOIN approvals a ON a.id = $1 WHERE l.subject = $2 \
-               AND l.action IN ('user.add', 'user.set_role', 'user.enable') AND l.at_ms > a.requested_at_ms";
+               AND l.action IN ('user.add', 'user.set_role', 'user.enable') AND (l.id > a.request_audit_id \
+               OR (a.request_audit_id IS NULL AND l.at_ms > a.requested_at_ms))";
     let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
     Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
@@ -437,7 +453,7 @@ async fn log(
     (action, subject): (&str, &str),
     change: serde_json::Value,
     now_ms: i64,
-) -> Result<(), ApprovalError> {
+) -> Result<AuditId, ApprovalError> {
     let entry = Entry {
         actor: Actor {
             name,
@@ -449,8 +465,7 @@ async fn log(
         change,
         risk: Risk::High,
     };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
+    Ok(audit::record(connection, entry, now_ms).await?)
 }
 
 async fn tell(

@@ -55,6 +55,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (SEARCH, "search", include_str!("../sql/020_search.sql")),
     (21, "test gateway", include_str!("../sql/021_test_gateway.sql")),
     (22, "address changes", include_str!("../sql/022_address_changes.sql")),
+    (23, "approval entries", include_str!("../sql/023_approval_entries.sql")),
 ];
 
 /// The migration that makes the search's index, which is filled from what is stored.

@@ -309,19 +309,7 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
 async fn f60_who_became_an_admin_after_the_request_does_not_approve_it() {
     let World { database, _folder } = world().await;
     let mut transaction = database.begin_write().await.unwrap();
-    let new = NewApproval {
-        action: Action::AccountDeletion {
-            customer: CustomerId(1),
-        },
-        subject: "cus_1",
-        summary: "delete the account",
-    };
-    let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
-    for (action, at_ms) in [
-        ("user.enable", 10),
-        ("user.password_reset_request", 11),
-        ("user.set_role", 11),
-    ] {
+    let note = async |transaction: &mut AnyConnection, action| {
         let entry = Entry {
             actor: Actor {
                 name: "ada@example.net",
@@ -333,15 +321,34 @@ async fn f60_who_became_an_admin_after_the_request_does_not_approve_it() {
             change: serde_json::json!({}),
             risk: Risk::Normal,
         };
-        audit::record(&mut transaction, entry, at_ms).await.unwrap();
+        // Whoever adds users may go by another clock.
+        audit::record(transaction, entry, 1_000).await.unwrap();
+    };
+    let ask = async |transaction: &mut AnyConnection| {
+        let new = NewApproval {
+            action: Action::AccountDeletion {
+                customer: CustomerId(1),
+            },
+            subject: "cus_1",
+            summary: "delete the account",
+        };
+        request(transaction, new, admin(ADA), 10).await.unwrap()
+    };
+    note(&mut transaction, "user.set_role").await;
+    let first = ask(&mut transaction).await;
+    note(&mut transaction, "user.password_reset_request").await;
+    approve(&mut transaction, first, admin(BEN), 20).await.unwrap();
+    for action in ["user.add", "user.set_role", "user.enable"] {
+        let id = ask(&mut transaction).await;
+        note(&mut transaction, action).await;
+        let refused = approve(&mut transaction, id, admin(BEN), 20).await.unwrap_err();
+        assert!(
+            matches!(refused, ApprovalError::NewAdmin { user: BEN, .. }),
+            "{refused}"
+        );
+        // Who may not approve may still say no.
+        reject(&mut transaction, id, admin(BEN), "not by me", 20).await.unwrap();
     }
-    let refused = approve(&mut transaction, id, admin(BEN), 20).await.unwrap_err();
-    assert!(
-        matches!(refused, ApprovalError::NewAdmin { user: BEN, .. }),
-        "{refused}"
-    );
-    // Who may not approve may still say no.
-    reject(&mut transaction, id, admin(BEN), "not by me", 20).await.unwrap();
 }
 
 #[tokio::test]
