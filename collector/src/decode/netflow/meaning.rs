@@ -108,26 +108,27 @@ impl Meaning {
 
 /// Marks flows that have no route, and counts those that were not forwarded.
 fn judge_forwarding(flows: &mut FlowColumns, first: usize, facts: RowFacts, tally: &mut Tally) {
-    let (mut discarded, mut without_route) = (0, 0);
-    for row in first..flows.len() {
-        let is_nowhere = facts.tells_path
-            && flows.out_if[row] == 0
-            && flows.in_if[row] != 0
-            && flows.next_hop[row] == Address::UNSPECIFIED.0
-            && flows.marks[row] & marks::ANSWER == 0;
-        if is_nowhere {
-            flows.marks[row] |= marks::NO_ROUTE;
-            let status = &mut flows.forwarding_status[row];
-            if discard::by_rule(*status, facts.reading.zero_route_is_discard) {
-                *status = schemas::flow::FORWARDING_DROPPED;
-                flows.marks[row] |= marks::DROPPED_BY_RULE;
+    let statuses = &mut flows.forwarding_status[first..];
+    let mut without_route = 0;
+    if facts.tells_path {
+        let interfaces = flows.in_if[first..].iter().zip(&flows.out_if[first..]);
+        let paths = interfaces.zip(&flows.next_hop[first..]);
+        let rows = paths.zip(flows.marks[first..].iter_mut().zip(statuses.iter_mut()));
+        for (((in_if, out_if), next_hop), (row_marks, status)) in rows {
+            let is_nowhere =
+                *out_if == 0 && *in_if != 0 && *next_hop == Address::UNSPECIFIED.0 && *row_marks & marks::ANSWER == 0;
+            if is_nowhere {
+                *row_marks |= marks::NO_ROUTE;
+                if discard::by_rule(*status, facts.reading.zero_route_is_discard) {
+                    *status = schemas::flow::FORWARDING_DROPPED;
+                    *row_marks |= marks::DROPPED_BY_RULE;
+                }
+                without_route += u64::from(!was_discarded(*status));
             }
         }
-        let is_discarded = was_discarded(flows.forwarding_status[row]);
-        discarded += u64::from(is_discarded);
-        without_route += u64::from(is_nowhere && !is_discarded);
     }
-    tally.add(Counter::FlowsDiscarded, discarded);
+    let discarded = statuses.iter().filter(|status| was_discarded(**status)).count();
+    tally.add(Counter::FlowsDiscarded, discarded as u64);
     tally.add(Counter::FlowsWithoutRoute, without_route);
 }
 
