@@ -477,7 +477,7 @@ async fn finance_s_month(data: &DataDir, base: &str) {
     let issue = shown(client, "form[action$='/credit'] button[value=issue]").await;
     let says = text(&issue).await;
     // With tax, of several lines: each is rounded, and what comes of it is shown first.
-    assert!(says.contains("over EUR 1.0"), "{says:?}");
+    assert!(says.contains("for EUR 1.0"), "{says:?}");
     press(client, &issue).await;
     until_done(client, "credit").await;
 

@@ -225,12 +225,7 @@ fn every_capture_decodes_to_its_expected_events() {
             out.counts
         );
         if let Some(events) = expected["expected_event_count"].as_u64() {
-            assert_eq!(
-                ours.0 as u64 + ours.1 + ours.2 - case.further,
-                events,
-                "{}",
-                case.name
-            );
+            assert_eq!(ours.0 as u64 + ours.1 + ours.2 - case.further, events, "{}", case.name);
         }
         assert_eq!(count(Counter::Datagrams), captured.len() as u64);
         let read = captured.len() as u64 - case.copies;
