@@ -16,12 +16,11 @@ use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;
 use billing::event::MailConfig;
-use billing::guard::{ClockLimits, MeasureGuards};
+use billing::guard::ClockLimits;
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
 use billing::payment::trial::{self, TestGateway};
 use billing::payment::{Gateways, PaymentGateway};
-use billing::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use billing::vat::VatRegister;
 use billing::vat::vies::{self, Vies};
 use collector::allow::AllowList;
@@ -33,6 +32,8 @@ use schemas::metering::{
     ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
 };
 use schemas::table::{RetentionConfig, Storage, StorageConfig};
+use schemas::usage::MeasureGuards;
+use schemas::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
 

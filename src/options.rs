@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use analytics::Analytics;
+use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::guard;
-use billing::usage::MeteredUsage;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jiff::Timestamp;

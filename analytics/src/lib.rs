@@ -2,7 +2,7 @@
 //!
 //! * `store`: the tables as SQL sees them; [`output`]: results as JSON, CSV and text.
 //! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
-//! * [`percentile`], [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
+//! * [`coverage`], [`period`]: what a service used in a billing period, and which windows were measured.
 //! * [`series`], [`overview`], [`peers`]: what charts and invoice explanations show (B5).
 //! * [`error_bound`]: how far sampled volumes may be from the true ones.
 //! * [`truth`]: flows against the interfaces' own counters.
@@ -12,10 +12,10 @@
 pub mod correct;
 pub mod coverage;
 pub mod error_bound;
+mod metered;
 pub mod output;
 pub mod overview;
 pub mod peers;
-pub mod percentile;
 pub mod period;
 pub mod reattribute;
 pub mod retention;
@@ -35,7 +35,10 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
 use schemas::table::Storage;
+use schemas::usage::UsageError;
+pub use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
 
+pub use metered::MeteredUsage;
 use store::FlowStore;
 pub use store::QUERY_MEMORY_BYTES;
 
@@ -65,6 +68,12 @@ pub enum AnalyticsError {
     Task(#[from] tokio::task::JoinError),
 }
 
+impl From<AnalyticsError> for UsageError {
+    fn from(error: AnalyticsError) -> UsageError {
+        UsageError::new(error)
+    }
+}
+
 impl AnalyticsError {
     /// What is wrong with a question in SQL, said once: the parser's error is both in the query's error and its cause. `None`
     /// where the question is not at fault.
@@ -83,31 +92,6 @@ impl AnalyticsError {
     }
 }
 
-/// Which of a service's directions count for billing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UsageMode {
-    Sum,
-    In,
-    Out,
-    Max,
-}
-
-/// Usage of one service in one 5-minute window, scaled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct WindowUsage {
-    pub window_start_ms: i64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub packets_in: u64,
-    pub packets_out: u64,
-    pub flows: u64,
-    /// Unscaled packets behind the volume.
-    pub samples: u64,
-    /// The true volume lies so close in 95 of 100 windows, parts per million; 0 = every packet was counted.
-    pub error_bound_ppm: u32,
-}
-
 /// Width of the points of a series.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,65 +100,6 @@ pub enum Step {
     Hour,
     /// A local day of the given time zone.
     Day,
-}
-
-/// One point of a usage series; a step in which nothing was measured says so instead of pretending to be zero.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct SeriesPoint {
-    pub start_ms: i64,
-    pub end_ms: i64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    /// Windows of the step in which the metering exporters were heard, and all its windows that lie in the past.
-    pub windows_measured: u32,
-    pub windows: u32,
-    /// Of both directions together, by the variances of the windows ([`error_bound`]); 0 = every packet was counted.
-    pub error_bound_ppm: u32,
-}
-
-/// A run of windows in which nobody who meters the service was heard; `exporter` is one of those who were not.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Gap {
-    pub from_ms: i64,
-    pub to_ms: i64,
-    pub exporter: Address,
-}
-
-/// What a service used in a period.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct PeriodUsage {
-    pub service: u32,
-    pub from_ms: i64,
-    /// End of the period.
-    pub to_ms: i64,
-    /// Up to here windows were counted: the end of the period or the last closed window.
-    pub measured_to_ms: i64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    /// Bytes that count by the mode: sum, in, out, or the larger of the two.
-    pub billed_bytes: u64,
-    /// Bits per second, nearest rank over measured windows (a measured window without traffic is 0); `None` without any.
-    pub percentile_95_bps: Option<u64>,
-    /// Rank used (1-based) and number of windows it was taken from.
-    pub percentile_rank: u64,
-    pub windows_measured: u64,
-    pub windows_expected: u64,
-    /// Windows that the question left out, and what they hold: in none of the other sums.
-    pub windows_excluded: u64,
-    pub excluded_bytes_in: u64,
-    pub excluded_bytes_out: u64,
-    /// Sampling error of both directions together, 95 of 100 cases, by the variances of the windows ([`error_bound`]).
-    pub error_bound_ppm: u32,
-    pub gaps: Vec<Gap>,
-}
-
-/// A remote address that a service exchanged traffic with.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Peer {
-    pub address: Address,
-    pub autonomous_system: u32,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
 }
 
 /// What the overview is stacked by.

@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use datafusion::prelude::{Expr, col, lit};
-use schemas::window::{WINDOW_MS, WindowStart};
+use schemas::usage::{Percentile95, aligned, rank_95};
 
 use crate::coverage::{Coverage, Heard};
 use crate::error_bound::{Estimate, Z95_PPM};
-use crate::percentile::{Percentile95, rank_95};
 use crate::store::fold;
 use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
 use crate::{Analytics, AnalyticsError, MeteredService, Meters, PeriodUsage, UsageMode};
@@ -32,29 +31,6 @@ pub struct PeriodQuery {
     pub mode: UsageMode,
     /// Windows that start in one of these `[from, to)` are told apart: they count neither as volume nor for the percentile.
     pub excluded: Vec<(i64, i64)>,
-}
-
-/// Volume expected at the end of a period when the rest of it goes on as the measured windows did: the total, scaled from
-/// the measured to the expected windows and rounded down. Without measured windows the total itself.
-pub fn project(total_bytes: u64, measured_windows: u64, expected_windows: u64) -> u64 {
-    if measured_windows == 0 || expected_windows <= measured_windows {
-        return total_bytes;
-    }
-    let projected = u128::from(total_bytes) * u128::from(expected_windows) / u128::from(measured_windows);
-    u64::try_from(projected).unwrap_or(u64::MAX)
-}
-
-/// All windows of a period, for [`project`].
-pub fn windows_of_period(from_ms: i64, to_ms: i64) -> u64 {
-    let (first_ms, end_ms) = aligned(from_ms, to_ms);
-    ((end_ms - first_ms) / WINDOW_MS) as u64
-}
-
-/// Start of the first and end of the last window that start in `[from_ms, to_ms)`.
-pub(crate) fn aligned(from_ms: i64, to_ms: i64) -> (i64, i64) {
-    let first_ms = WindowStart::containing(from_ms + WINDOW_MS - 1).start_ms();
-    let end_ms = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
-    (first_ms, end_ms.max(first_ms))
 }
 
 impl Analytics {
@@ -324,27 +300,5 @@ impl Tallies {
             tally.usage(query, covered)
         });
         usage.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_projection_scales_from_measured_to_expected_windows() {
-        assert_eq!(project(1000, 10, 100), 10_000);
-        assert_eq!(project(10, 3, 10), 33, "rounded down");
-        assert_eq!(project(1000, 0, 100), 1000);
-        assert_eq!(project(1000, 100, 100), 1000);
-        assert_eq!(project(u64::MAX, 1, 2), u64::MAX);
-    }
-
-    #[test]
-    fn periods_count_the_windows_that_start_in_them() {
-        assert_eq!(windows_of_period(0, 86_400_000), 288);
-        assert_eq!(windows_of_period(1, 300_001), 1);
-        assert_eq!(windows_of_period(300_000, 300_000), 0);
-        assert_eq!(windows_of_period(600_000, 300_000), 0);
     }
 }

@@ -9,9 +9,9 @@ use jiff::{Timestamp, ToSpan};
 use schemas::window::{HOUR_MS, WINDOW_MS};
 
 use crate::error_bound::{Estimate, Z95_PPM};
-use crate::period::aligned;
 use crate::usage::closed_until_ms;
 use crate::{Analytics, AnalyticsError, MeteredService, Meters, SeriesPoint, Step};
+use schemas::usage::aligned;
 
 /// Points of one series at most: a year of windows and some; longer ranges end there.
 pub const SERIES_POINTS_MAX: usize = 120_000;

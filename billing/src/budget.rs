@@ -45,7 +45,8 @@ use crate::event::{EventError, EventType};
 use crate::invoice::{self, Draft, Previews};
 use crate::subscription::change;
 use crate::subscription::state::HoldCause;
-use crate::{BillingError, UsageSource, dunning, settlement, top_up};
+use crate::{BillingError, dunning, settlement, top_up};
+use schemas::usage::UsageSource;
 
 /// Percentages at which is said how much was spent, at most.
 pub const MAX_THRESHOLDS: usize = 10;

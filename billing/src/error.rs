@@ -1,6 +1,5 @@
 //! Why billing could not answer or act.
 
-use analytics::AnalyticsError;
 use jiff::civil::Date;
 use schemas::ids::{
     ChangeId, ChargeItemId, CouponId, CustomerId, ExclusionId, InvoiceId, InvoiceLineId, PhaseId, PlanId, PriceId,
@@ -9,6 +8,7 @@ use schemas::ids::{
 use schemas::inventory::InventoryError;
 use schemas::money::{Currency, Money, MoneyError};
 use schemas::period::PeriodError;
+use schemas::usage::UsageError;
 use schemas::window::instant_text;
 
 use crate::audit::AuditError;
@@ -29,7 +29,7 @@ pub enum BillingError {
     #[error("read the inventory")]
     Inventory(#[from] InventoryError),
     #[error("measure usage")]
-    Usage(#[from] AnalyticsError),
+    Usage(#[from] UsageError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),
     #[error("compute a period")]

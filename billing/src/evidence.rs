@@ -3,9 +3,9 @@
 //! Evidence holds every input of the amount, so that a line can be rated again years later without asking the catalog,
 //! and compared with what the flows say then.
 
-use analytics::{PeriodUsage, UsageMode};
 use schemas::address::Address;
 use schemas::ids::{ChargeItemId, InvoiceId, InvoiceLineId};
+use schemas::usage::{PeriodUsage, UsageMode};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::QuotaUnit;
@@ -270,7 +270,7 @@ pub struct MeasuredGap {
 
 impl Measured {
     pub fn new(usage: &PeriodUsage, mode: UsageMode, excluded: &[(i64, i64)]) -> Measured {
-        let gap = |gap: &analytics::Gap| MeasuredGap {
+        let gap = |gap: &schemas::usage::Gap| MeasuredGap {
             from_ms: gap.from_ms,
             to_ms: gap.to_ms,
             exporter: gap.exporter,

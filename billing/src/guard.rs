@@ -5,7 +5,7 @@
 //!   billing: nothing is closed, collected, ended or ordered until the clock is back, or an admin confirms that the time is
 //!   right (a machine that was off for weeks). A test clock is set by its operator and never jumps.
 //! * **Usage.** What was not measured is not closed without a person's word: nothing beyond the newest data, and nothing of
-//!   which too little was measured ([`MeasureGuards`], kept by [`crate::invoice`]).
+//!   which too little was measured ([`schemas::usage::MeasureGuards`], kept by [`crate::invoice`]).
 //!
 //! ```text
 //! running ── moved too far ──▶ stopped: event, health, pages, every way to charge refuses
@@ -39,28 +39,6 @@ impl Default for ClockLimits {
     fn default() -> ClockLimits {
         ClockLimits { ahead_ms: 48 * HOUR_MS }
     }
-}
-
-/// How much of its usage must be measured before a period is finalised without a person's word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct MeasureGuards {
-    /// Percent of the windows; 0: any.
-    pub min_coverage_percent: u32,
-    /// Hold what ends after the newest data of all exporters.
-    pub holds_beyond_measured: bool,
-}
-
-impl MeasureGuards {
-    /// Those of a real installation.
-    pub const DEFAULT: MeasureGuards = MeasureGuards {
-        min_coverage_percent: 90,
-        holds_beyond_measured: true,
-    };
-    /// None: rehearsals, whose time is not that of the data.
-    pub const NONE: MeasureGuards = MeasureGuards {
-        min_coverage_percent: 0,
-        holds_beyond_measured: false,
-    };
 }
 
 /// Why the clock could not be looked at.

@@ -2,7 +2,7 @@
 //!
 //! * [`catalog`]: plans and their prices.
 //! * [`subscription`]: which service pays for which plan, and the periods that follow from it.
-//! * [`usage`]: where usage comes from ([`UsageSource`]), so that rating never reads flows itself.
+//! * Usage comes from whoever implements [`schemas::usage::UsageSource`]: rating never reads flows itself.
 //! * [`rating`]: plan + price + usage + period → lines. Pure functions; [`ratio`] is the only place where a cent is
 //!   rounded (B2).
 //! * [`evidence`]: what a line was computed from, kept with it (B5).
@@ -57,9 +57,7 @@ pub mod tax;
 #[cfg(test)]
 mod testing;
 pub mod top_up;
-pub mod usage;
 pub mod vat;
 pub mod verification;
 
 pub use error::BillingError;
-pub use usage::UsageSource;

@@ -5,9 +5,9 @@
 //! at: a program that was off for a week catches up to the same books. What cannot be done is told and does not keep the
 //! rest from being done. Doing it again does nothing.
 
-use analytics::UsageMode;
 use schemas::db::Database;
 use schemas::ids::SubscriptionId;
+use schemas::usage::UsageMode;
 use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
@@ -16,8 +16,8 @@ use crate::event::{self, EventType, NewEvent};
 use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
-use crate::usage::UsageQuery;
 use crate::{BillingError, guard};
+use schemas::usage::UsageQuery;
 
 /// A free plan ends after so long without anybody signing in or any traffic (F-26).
 pub const FREE_PLAN_IDLE_MS: i64 = 90 * DAY_MS;
@@ -133,7 +133,7 @@ pub struct IdleFreePlans {
 ///
 /// # Errors
 /// When the database or usage cannot be read.
-pub async fn end_idle_free_plans<U: crate::UsageSource>(
+pub async fn end_idle_free_plans<U: schemas::usage::UsageSource>(
     database: &Database,
     usage: &U,
     now_ms: i64,

@@ -18,13 +18,13 @@
 //! Every amount is an exact fraction, rounded once ([`Ratio::to_money`], B2). Quantities on lines are for people to read,
 //! rounded to [`QUANTITY_PLACES`]; the exact bytes are in the evidence. Gaps are named in the description and not counted.
 
-use analytics::{PeriodUsage, UsageMode};
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
 use schemas::period::Period;
+use schemas::usage::{PeriodUsage, UsageMode};
 
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind, QuotaUnit, Terms, grouped};

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use analytics::percentile::{Percentile95, percentile_95_bps, rank_95};
-use analytics::{AnalyticsError, Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
@@ -16,14 +14,16 @@ use schemas::db::Database;
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory::{self, NewCustomer, NewService, Service};
 use schemas::money::Money;
+use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, UsageError, UsageMode, WindowUsage};
+use schemas::usage::{Percentile95, percentile_95_bps, rank_95};
 use schemas::window::{WINDOW_MS, WindowStart, windows};
 
-use crate::UsageSource;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice, Plan, Price, QuotaUnit, Terms};
-use crate::guard::MeasureGuards;
 use crate::subscription::{self, Contract, NewSubscription};
-use crate::usage::UsageQuery;
 pub(crate) use postgres::Postgres;
+use schemas::usage::MeasureGuards;
+use schemas::usage::UsageQuery;
+use schemas::usage::UsageSource;
 
 /// Windows are closed so long after their end.
 pub(crate) const LATENESS_MS: i64 = 600_000;
@@ -195,11 +195,11 @@ impl UsageSource for FakeUsage {
         *self.guards.lock().unwrap()
     }
 
-    async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
+    async fn heard_until(&self) -> Result<Option<i64>, UsageError> {
         Ok(*self.heard_until_ms.lock().unwrap())
     }
 
-    async fn settle(&self) -> Result<(), AnalyticsError> {
+    async fn settle(&self) -> Result<(), UsageError> {
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl UsageSource for FakeUsage {
         now_ms - CORRECTION_REACH_MS
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
         let changes = self.changes.lock().unwrap();
         let retained_from_ms = self.retained_from_ms.load(Ordering::Relaxed);
         let mark = |(from_ms, to_ms): &(i64, i64)| {
@@ -217,7 +217,7 @@ impl UsageSource for FakeUsage {
         Ok(periods.iter().map(mark).collect())
     }
 
-    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError> {
         self.questions.fetch_add(queries.len(), Ordering::Relaxed);
         Ok(queries.iter().map(|query| self.measure(query, now_ms)).collect())
     }
@@ -227,7 +227,7 @@ impl UsageSource for FakeUsage {
         service: &Service,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+    ) -> Result<Vec<WindowUsage>, UsageError> {
         let number = service.id.number();
         let written = self.written.lock().unwrap();
         let rows = written.range((number, from_ms)..(number, to_ms));
@@ -247,7 +247,7 @@ impl UsageSource for FakeUsage {
         from_ms: i64,
         to_ms: i64,
         zone: &TimeZone,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+    ) -> Result<Vec<SeriesPoint>, UsageError> {
         let date = |at_ms| {
             Timestamp::from_millisecond(at_ms)
                 .unwrap()
@@ -283,7 +283,7 @@ impl UsageSource for FakeUsage {
         from_ms: i64,
         to_ms: i64,
         limit: usize,
-    ) -> Result<Vec<Peer>, AnalyticsError> {
+    ) -> Result<Vec<Peer>, UsageError> {
         let rows = self.windows_from_flows(service, from_ms, to_ms).await?;
         let peer = Peer {
             address: Address::from_v4([198, 51, 100, 7]),

@@ -153,7 +153,10 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
         };
         let mut innermost: &(dyn std::error::Error + 'static) = error.as_ref();
         loop {
-            if innermost.is::<sqlx::Error>() || innermost.is::<analytics::AnalyticsError>() {
+            if innermost.is::<sqlx::Error>()
+                || innermost.is::<schemas::usage::UsageError>()
+                || innermost.is::<analytics::AnalyticsError>()
+            {
                 return Refused::Failed(Failure::internal("do what a form asked for")(error));
             }
             match innermost.source() {

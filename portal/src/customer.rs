@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use analytics::period::{PeriodQuery, project, windows_of_period};
+use analytics::MeteredUsage;
+use analytics::period::PeriodQuery;
 use analytics::{MeteredService, PeriodUsage, UsageMode};
 use billing::BillingError;
 use billing::catalog::Terms;
@@ -15,11 +16,11 @@ use billing::exclusion;
 use billing::invoice::{Explanation, InvoiceLine, InvoiceWithLines, Share, pool_grants};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
-use billing::usage::MeteredUsage;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{self, Customer, InventoryError, Service};
 use schemas::money::Money;
 use schemas::period::{AnchorDay, Period};
+use schemas::usage::{project, windows_of_period};
 
 use crate::auth::{Finance, Ops};
 use crate::error::Failure;

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use analytics::Analytics;
 use billing::event::WebhookClient;
-use billing::guard::MeasureGuards;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
+use schemas::usage::MeasureGuards;
 use tokio::sync::watch;
 
 use crate::admission::Gates;

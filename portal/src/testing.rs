@@ -102,7 +102,7 @@ impl TestPortal {
             metering,
             secure_cookies,
             webhooks: billing::event::WebhookClient::new(true).unwrap(),
-            guards: billing::guard::MeasureGuards::NONE,
+            guards: schemas::usage::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
             http: HttpSettings::default(),
             sessions: crate::auth::SessionLimits::default(),

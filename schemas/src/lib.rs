@@ -42,5 +42,6 @@ pub mod spreadsheet;
 pub mod table;
 pub mod tables;
 pub mod trial;
+pub mod usage;
 pub mod vat_number;
 pub mod window;

@@ -1,8 +1,8 @@
 //! `ezscale budget`: what customers want to spend in a month at most.
 
+use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::budget::{self, NewBudget, Status, Thresholds};
-use billing::usage::MeteredUsage;
 use clap::Subcommand;
 use rust_decimal::Decimal;
 use schemas::db::Database;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, InvoiceWithLines};
 use billing::tax::{TaxAmount, Unsettled};
-use billing::usage::MeteredUsage;
 use billing::{BillingError, lifecycle};
 use clap::Subcommand;
 use jiff::Timestamp;

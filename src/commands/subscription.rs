@@ -1,5 +1,6 @@
 //! `ezscale subscription`: begin, change, cancel, resume, suspend, show.
 
+use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::catalog;
 use billing::invoice::{self, Horizon};
@@ -7,7 +8,6 @@ use billing::subscription::change::{self, Change, End};
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::state::HoldCause;
 use billing::subscription::{self, Contract, NewSubscription};
-use billing::usage::MeteredUsage;
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;

@@ -1,9 +1,9 @@
 //! `ezscale usage`: what services received and sent in a range, with their 95th percentile and coverage.
 
+use analytics::MeteredUsage;
 use analytics::period::PeriodQuery;
 use analytics::{PeriodUsage, UsageMode};
 use anyhow::{Context as _, bail};
-use billing::usage::MeteredUsage;
 use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
 use schemas::ids::{CustomerId, ServiceId};

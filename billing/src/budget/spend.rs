@@ -14,10 +14,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use analytics::period::{project, windows_of_period};
 use schemas::ids::{CustomerId, ServiceId, SubscriptionId};
 use schemas::money::Currency;
 use schemas::period::Period;
+use schemas::usage::{project, windows_of_period};
 use sqlx::{AnyConnection, Row as _};
 
 use super::BudgetError;

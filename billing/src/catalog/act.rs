@@ -205,9 +205,9 @@ pub async fn archive_coupon(
 
 #[cfg(test)]
 mod tests {
-    use analytics::UsageMode;
     use schemas::db::Database;
     use schemas::money::{Currency, Money};
+    use schemas::usage::UsageMode;
 
     use super::*;
     use crate::audit::AuditFilter;

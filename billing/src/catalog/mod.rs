@@ -12,7 +12,6 @@ mod version;
 
 use std::collections::BTreeMap;
 
-use analytics::UsageMode;
 pub use coupon::{
     Coupon, Discount, NewCoupon, Redemption, archive_coupon, coupon, coupon_by_code, coupons, create_coupon,
 };
@@ -22,6 +21,7 @@ use schemas::db::next_id;
 use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
+use schemas::usage::UsageMode;
 pub use sold::{AddonSold, Sold, VersionSold, sold};
 pub(crate) use spec::grouped;
 use spec::refuse_transfer_in_words;

@@ -12,9 +12,9 @@
 //! They are kept with the plan ([`Attributes`]) and are facts for people: nothing is charged by them. The transfer that a plan
 //! includes is part of how it is charged ([`Terms`]), and shown from there.
 
-use analytics::UsageMode;
 use rust_decimal::Decimal;
 use schemas::ids::PlanId;
+use schemas::usage::UsageMode;
 use sqlx::AnyConnection;
 
 use super::{

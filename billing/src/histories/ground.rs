@@ -331,9 +331,9 @@ pub(super) fn coupon_code(coupon: usize) -> String {
 
 fn terms(metered: Metered) -> Terms {
     let mode = |way| match way {
-        Way::Sum => analytics::UsageMode::Sum,
-        Way::Out => analytics::UsageMode::Out,
-        Way::Max => analytics::UsageMode::Max,
+        Way::Sum => schemas::usage::UsageMode::Sum,
+        Way::Out => schemas::usage::UsageMode::Out,
+        Way::Max => schemas::usage::UsageMode::Max,
     };
     match metered {
         Metered::Not => Terms::Flat,

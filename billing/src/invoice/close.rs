@@ -23,7 +23,8 @@ use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
 use crate::tax::Unsettled;
-use crate::{BillingError, UsageSource, bulk, exclusion, guard, settlement, subscription};
+use crate::{BillingError, bulk, exclusion, guard, settlement, subscription};
+use schemas::usage::UsageSource;
 
 /// How often a closer that lost a race looks again for what is left.
 const MAX_CLOSE_ATTEMPTS: usize = 5;

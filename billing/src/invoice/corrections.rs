@@ -29,9 +29,10 @@ use sqlx::AnyConnection;
 use super::due::Due;
 use super::history::{ChargedKey, ChargedUsage, charged_keys};
 use super::items::ChargeItem;
+use crate::BillingError;
 use crate::catalog::Terms;
 use crate::subscription::{Contract, Phase};
-use crate::{BillingError, UsageSource};
+use schemas::usage::UsageSource;
 
 /// Documents that only correct come so far apart at least: late flows mostly come in many pieces.
 const APART_MS: i64 = DAY_MS;

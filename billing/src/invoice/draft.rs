@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use analytics::{PeriodUsage, UsageMode};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{ChargeItemId, CustomerId, EntityId, InvoiceId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
 use schemas::money::Money;
+use schemas::usage::{PeriodUsage, UsageMode};
 use sqlx::AnyConnection;
 
 use super::corrections::{self, Months};
@@ -34,8 +34,8 @@ use crate::price::UsagePrice;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, Unsettled, VatStanding};
-use crate::usage::{UsageQuery, UsageSource};
 use crate::vat;
+use schemas::usage::{UsageQuery, UsageSource};
 
 /// A draft with what finalising needs beside it.
 pub(super) struct Prepared {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use analytics::percentile::{percentile_95_bps, rank_95};
-use analytics::{Peer, UsageMode, WindowUsage};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId};
 use schemas::inventory::{self, Service};
 use schemas::money::Money;
+use schemas::usage::{Peer, UsageMode, WindowUsage};
+use schemas::usage::{percentile_95_bps, rank_95};
 use schemas::window::{WINDOW_MS, windows};
 use sqlx::AnyConnection;
 
@@ -16,7 +16,8 @@ use super::pool::{self, PoolLine};
 use super::read::time_zone_of;
 use super::{InvoiceLine, get, line};
 use crate::evidence::{Evidence, Measured, MeasuredGap, UsageCharge};
-use crate::{BillingError, UsageSource, exclusion, rating};
+use crate::{BillingError, exclusion, rating};
+use schemas::usage::UsageSource;
 
 /// Peers that an explanation names.
 pub const TOP_PEERS: usize = 10;
@@ -57,7 +58,7 @@ pub struct DayUsage {
     pub billed_bytes: u64,
     pub windows_measured: u32,
     pub windows: u32,
-    /// Sampling error of both directions together, as [`analytics::SeriesPoint`] has it.
+    /// Sampling error of both directions together, as [`schemas::usage::SeriesPoint`] has it.
     pub error_bound_ppm: u32,
 }
 

@@ -174,7 +174,7 @@ mod tests {
             to_ms: 1,
             charge: charge.with_pool(from_pool_bytes),
             measured: Measured {
-                mode: analytics::UsageMode::Sum,
+                mode: schemas::usage::UsageMode::Sum,
                 bytes_in: used_bytes,
                 bytes_out: 0,
                 billed_bytes: used_bytes,

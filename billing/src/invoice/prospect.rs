@@ -13,9 +13,10 @@ use sqlx::AnyConnection;
 
 use super::Draft;
 use super::draft::{Current, Loaded, draft_all, load_all};
+use crate::BillingError;
 use crate::catalog::{BaseTiming, Terms};
 use crate::subscription::{Contract, Periods};
-use crate::{BillingError, UsageSource};
+use schemas::usage::UsageSource;
 
 /// How far a prospect looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

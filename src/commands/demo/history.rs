@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use analytics::Analytics;
+use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::invoice;
-use billing::usage::MeteredUsage;
 use collector::decode::Datagram;
 use collector::import::Importer;
 use collector::simulate::encode::{EncodeError, SimExporter};

@@ -20,9 +20,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use analytics::Analytics;
+use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::payment::trial;
-use billing::usage::MeteredUsage;
 use collector::simulate::fleet::Fleet;
 use schemas::clock::Clock;
 use schemas::window::{DAY_MS, WindowStart};

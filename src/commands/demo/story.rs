@@ -15,6 +15,7 @@ mod cast;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::audit::{self, Actor, Entry, Risk};
 use billing::catalog::{self, NewPlan, NewPrice, Terms};
@@ -24,7 +25,6 @@ use billing::payment::{GatewayCharger, GatewayName, Gateways, method};
 use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use billing::tax::{self, NewTaxRate};
-use billing::usage::MeteredUsage;
 use billing::{budget, dunning, exclusion};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};

@@ -2,17 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use analytics::{AnalyticsError, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 use jiff::tz::TimeZone;
 use schemas::ids::{ServiceId, SubscriptionId};
 use schemas::inventory::Service;
+use schemas::usage::{Peer, PeriodUsage, SeriesPoint, UsageError, WindowUsage};
 
 use super::*;
-use crate::UsageSource;
 use crate::catalog::BaseTiming;
 use crate::settlement;
 use crate::subscription::change::{self, Change, End};
-use crate::usage::UsageQuery;
+use schemas::usage::UsageQuery;
+use schemas::usage::UsageSource;
 
 const GB: u64 = 1_000_000_000;
 /// One dollar for each GB.
@@ -420,7 +420,7 @@ struct Meanwhile<'a> {
 }
 
 impl UsageSource for Meanwhile<'_> {
-    async fn settle(&self) -> Result<(), AnalyticsError> {
+    async fn settle(&self) -> Result<(), UsageError> {
         Ok(())
     }
 
@@ -428,11 +428,11 @@ impl UsageSource for Meanwhile<'_> {
         self.case.world.usage.corrected_from_ms(now_ms)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
         self.case.world.usage.marks(periods)
     }
 
-    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError> {
         let answer = self.case.world.usage.period_usage(queries, now_ms).await;
         if !self.happened.swap(true, Ordering::Relaxed) {
             match self.event {
@@ -452,7 +452,7 @@ impl UsageSource for Meanwhile<'_> {
         service: &Service,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+    ) -> Result<Vec<WindowUsage>, UsageError> {
         self.case.world.usage.windows_from_flows(service, from_ms, to_ms).await
     }
 
@@ -462,7 +462,7 @@ impl UsageSource for Meanwhile<'_> {
         from_ms: i64,
         to_ms: i64,
         zone: &TimeZone,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+    ) -> Result<Vec<SeriesPoint>, UsageError> {
         self.case.world.usage.days(service, from_ms, to_ms, zone).await
     }
 
@@ -472,7 +472,7 @@ impl UsageSource for Meanwhile<'_> {
         from_ms: i64,
         to_ms: i64,
         limit: usize,
-    ) -> Result<Vec<Peer>, AnalyticsError> {
+    ) -> Result<Vec<Peer>, UsageError> {
         self.case.world.usage.top_peers(service, from_ms, to_ms, limit).await
     }
 }

@@ -3,23 +3,23 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use analytics::{AnalyticsError, Peer, SeriesPoint, WindowUsage};
 use jiff::tz::TimeZone;
 use schemas::db::Database;
 use schemas::ids::{ExclusionId, SubscriptionId};
 use schemas::inventory::Service;
 use schemas::percent::Percent;
+use schemas::usage::{Peer, SeriesPoint, UsageError, WindowUsage};
 
 use super::credits::{read, taken_back};
 use super::proration::{Shop, credit_note, invoice};
 use super::*;
-use crate::UsageSource;
 use crate::catalog::{self, Discount, NewCoupon};
 use crate::invoice::draft::{Current, prepare};
 use crate::invoice::write::{Corrects, NewDocument, Parties, write};
 use crate::subscription::NewSubscription;
 use crate::subscription::change::{self, End};
-use crate::usage::UsageQuery;
+use schemas::usage::UsageQuery;
+use schemas::usage::UsageSource;
 
 pub(super) const JANUARY: &str = "2026-01-01T00:00:00Z";
 pub(super) const DAY_11: &str = "2026-01-11T00:00:00Z";
@@ -445,11 +445,11 @@ impl UsageSource for Meanwhile<'_> {
         self.world.usage.corrected_from_ms(now_ms)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
         self.world.usage.marks(periods)
     }
 
-    async fn settle(&self) -> Result<(), AnalyticsError> {
+    async fn settle(&self) -> Result<(), UsageError> {
         Ok(())
     }
 
@@ -457,7 +457,7 @@ impl UsageSource for Meanwhile<'_> {
         &self,
         queries: &[UsageQuery],
         now_ms: i64,
-    ) -> Result<Vec<analytics::PeriodUsage>, AnalyticsError> {
+    ) -> Result<Vec<schemas::usage::PeriodUsage>, UsageError> {
         if !self.is_done.swap(true, Ordering::SeqCst) {
             taken_back(self.world, self.invoice, Credited::Whole).await.unwrap();
         }
@@ -469,7 +469,7 @@ impl UsageSource for Meanwhile<'_> {
         service: &Service,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
+    ) -> Result<Vec<WindowUsage>, UsageError> {
         self.world.usage.windows_from_flows(service, from_ms, to_ms).await
     }
 
@@ -479,7 +479,7 @@ impl UsageSource for Meanwhile<'_> {
         from_ms: i64,
         to_ms: i64,
         zone: &TimeZone,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+    ) -> Result<Vec<SeriesPoint>, UsageError> {
         self.world.usage.days(service, from_ms, to_ms, zone).await
     }
 
@@ -489,7 +489,7 @@ impl UsageSource for Meanwhile<'_> {
         from_ms: i64,
         to_ms: i64,
         limit: usize,
-    ) -> Result<Vec<Peer>, AnalyticsError> {
+    ) -> Result<Vec<Peer>, UsageError> {
         self.world.usage.top_peers(service, from_ms, to_ms, limit).await
     }
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use analytics::UsageMode;
 use proptest::prelude::*;
 use schemas::assignment::Target;
 use schemas::inventory;
+use schemas::usage::UsageMode;
 
 use super::*;
 use crate::catalog::{QuotaUnit, Terms};

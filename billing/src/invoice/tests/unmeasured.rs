@@ -3,8 +3,8 @@
 use super::*;
 use crate::audit::{Actor, AuditFilter};
 use crate::event::{self, EventFilter, EventType};
-use crate::guard::MeasureGuards;
 use crate::invoice::{confirm_unmeasured, unmeasured};
+use schemas::usage::MeasureGuards;
 
 const GUARDS: MeasureGuards = MeasureGuards::DEFAULT;
 const FINANCE: Actor<'_> = Actor {

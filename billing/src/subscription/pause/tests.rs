@@ -1,5 +1,5 @@
-use analytics::UsageMode;
 use schemas::ids::{CustomerId, SubscriptionId};
+use schemas::usage::UsageMode;
 
 use crate::audit::Actor;
 use crate::catalog::{BaseTiming, QuotaUnit, Terms};

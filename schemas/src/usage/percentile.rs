@@ -8,9 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use schemas::window::WINDOW_MS;
-
-use crate::UsageMode;
+use super::UsageMode;
+use crate::window::WINDOW_MS;
 
 /// 1-based nearest rank of the 95th percentile of `windows` values; 0 of none.
 pub const fn rank_95(windows: u64) -> u64 {

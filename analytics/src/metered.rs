@@ -1,95 +1,14 @@
-//! Where usage comes from. Billing asks through [`UsageSource`]; [`MeteredUsage`] answers from stored flows.
+//! Usage as billing asks for it, answered from stored flows.
 
-use std::future::Future;
-
-use analytics::period::PeriodQuery;
-use analytics::{
-    Analytics, AnalyticsError, MeteredService, Meters, Peer, PeriodUsage, SeriesPoint, Step, UsageMode, WindowUsage,
-};
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
 use schemas::metering::{MeterMode, MeteringConfig};
+use schemas::usage::{CORRECTION_REACH_DAYS, MeasureGuards, UsageError, UsageQuery, UsageSource};
 use schemas::window::DAY_MS;
 
-use crate::guard::MeasureGuards;
-
-/// One question about usage: a service over `[from_ms, to_ms)`, by a mode.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UsageQuery {
-    pub service: Service,
-    pub from_ms: i64,
-    pub to_ms: i64,
-    pub mode: UsageMode,
-    /// Windows that start in one of these `[from, to)` are not billed.
-    pub excluded: Vec<(i64, i64)>,
-}
-
-/// What billing needs to know about usage.
-pub trait UsageSource: Send + Sync {
-    /// Makes sure that every flow stored before this call is in what [`UsageSource::period_usage`] answers.
-    fn settle(&self) -> impl Future<Output = Result<(), AnalyticsError>> + Send;
-
-    /// How much of it must be measured before it is finalised without a person's word.
-    fn guards(&self) -> MeasureGuards {
-        MeasureGuards::NONE
-    }
-
-    /// End of the newest window in which any exporter was heard; `None` where none ever was.
-    fn heard_until(&self) -> impl Future<Output = Result<Option<i64>, AnalyticsError>> + Send {
-        async { Ok(None) }
-    }
-
-    /// Usage that was charged is corrected where its period ended after this.
-    fn corrected_from_ms(&self, now_ms: i64) -> i64;
-
-    /// For each `[from_ms, to_ms)` a mark of what usage is measured from: as long as it is the same,
-    /// [`UsageSource::period_usage`] answers the same for it, whatever the service. `None` where it cannot be measured any
-    /// more: what was charged then stays as it is.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError>;
-
-    /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
-    fn period_usage(
-        &self,
-        queries: &[UsageQuery],
-        now_ms: i64,
-    ) -> impl Future<Output = Result<Vec<PeriodUsage>, AnalyticsError>> + Send;
-
-    /// The service's 5-minute windows over `[from_ms, to_ms)` counted anew from stored flows, ascending; windows without
-    /// flows are absent.
-    fn windows_from_flows(
-        &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> impl Future<Output = Result<Vec<WindowUsage>, AnalyticsError>> + Send;
-
-    /// The local days of `[from_ms, to_ms)`.
-    fn days(
-        &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        zone: &TimeZone,
-    ) -> impl Future<Output = Result<Vec<SeriesPoint>, AnalyticsError>> + Send;
-
-    /// The remote addresses that the service exchanged most with.
-    fn top_peers(
-        &self,
-        service: &Service,
-        from_ms: i64,
-        to_ms: i64,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<Peer>, AnalyticsError>> + Send;
-}
-
-/// How far back charged usage is corrected where nothing else is configured: a year and the month that it is noticed in.
-pub const CORRECTION_REACH_DAYS: u32 = 400;
-/// What can be configured, in days: at least the month that was charged last, at most ten years.
-pub const CORRECTION_REACH_DAYS_RANGE: std::ops::RangeInclusive<u32> = 31..=3_653;
+use crate::period::PeriodQuery;
+use crate::{Analytics, MeteredService, Meters, Peer, PeriodUsage, SeriesPoint, Step, WindowUsage};
 
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -168,11 +87,11 @@ impl UsageSource for MeteredUsage {
         self.guards
     }
 
-    async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
-        self.analytics.heard_until().await
+    async fn heard_until(&self) -> Result<Option<i64>, UsageError> {
+        Ok(self.analytics.heard_until().await?)
     }
 
-    async fn settle(&self) -> Result<(), AnalyticsError> {
+    async fn settle(&self) -> Result<(), UsageError> {
         self.analytics.refresh_usage(|_| {}).await?;
         Ok(())
     }
@@ -181,11 +100,11 @@ impl UsageSource for MeteredUsage {
         now_ms.saturating_sub(i64::from(self.correction_reach_days) * DAY_MS)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
-        self.analytics.usage_marks(periods)
+    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+        Ok(self.analytics.usage_marks(periods)?)
     }
 
-    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, AnalyticsError> {
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError> {
         let queries: Vec<PeriodQuery> = queries
             .iter()
             .map(|query| PeriodQuery {
@@ -196,7 +115,7 @@ impl UsageSource for MeteredUsage {
                 excluded: query.excluded.clone(),
             })
             .collect();
-        self.analytics.period_usage_batch(&queries, now_ms).await
+        Ok(self.analytics.period_usage_batch(&queries, now_ms).await?)
     }
 
     async fn windows_from_flows(
@@ -204,10 +123,11 @@ impl UsageSource for MeteredUsage {
         service: &Service,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<Vec<WindowUsage>, AnalyticsError> {
-        self.analytics
+    ) -> Result<Vec<WindowUsage>, UsageError> {
+        Ok(self
+            .analytics
             .explain_windows(service.id.number(), from_ms, to_ms)
-            .await
+            .await?)
     }
 
     async fn days(
@@ -216,12 +136,13 @@ impl UsageSource for MeteredUsage {
         from_ms: i64,
         to_ms: i64,
         zone: &TimeZone,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+    ) -> Result<Vec<SeriesPoint>, UsageError> {
         let service = self.metered(service);
-        self.analytics
+        Ok(self
+            .analytics
             // Days are asked for of what was invoiced, which is over, whatever clock it went by.
             .usage_series(&[service], from_ms, to_ms, Step::Day, zone, i64::MAX)
-            .await
+            .await?)
     }
 
     async fn top_peers(
@@ -230,10 +151,11 @@ impl UsageSource for MeteredUsage {
         from_ms: i64,
         to_ms: i64,
         limit: usize,
-    ) -> Result<Vec<Peer>, AnalyticsError> {
-        self.analytics
+    ) -> Result<Vec<Peer>, UsageError> {
+        Ok(self
+            .analytics
             .top_peers(service.id.number(), from_ms, to_ms, limit)
-            .await
+            .await?)
     }
 }
 
@@ -244,13 +166,24 @@ mod tests {
     use schemas::metering::ExporterConfig;
 
     use super::*;
-    use crate::testing::World;
 
-    #[tokio::test]
-    async fn a_service_is_metered_by_its_site_or_by_everybody_who_is_not_off() {
-        let world = World::new().await;
-        let customer = world.customer("USD", "UTC", "0").await;
-        let mut service = world.service(customer, "web").await;
+    fn service(site: Option<&str>) -> Service {
+        Service {
+            id: ServiceId(1),
+            customer: CustomerId(1),
+            name: "server".to_owned(),
+            service_type: "dedicated".to_owned(),
+            site: site.map(str::to_owned),
+            status: ServiceStatus::Active,
+            created_at_ms: 0,
+            archived_at_ms: None,
+            owned_from_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_service_is_metered_by_its_site_or_by_everybody_who_is_not_off() {
+        let mut service = service(None);
         let exporter = |address: &str, site: Option<&str>, meter| ExporterConfig {
             site: site.map(str::to_owned),
             meter,
@@ -303,20 +236,7 @@ mod tests {
             ..MeteringConfig::default()
         };
         let usage = MeteredUsage::new(Analytics::open(dir.path()).unwrap(), &metering);
-        let at = |site: &str| {
-            let service = Service {
-                id: ServiceId(1),
-                customer: CustomerId(1),
-                name: "server".to_owned(),
-                service_type: "dedicated".to_owned(),
-                site: Some(site.to_owned()),
-                status: ServiceStatus::Active,
-                created_at_ms: 0,
-                archived_at_ms: None,
-                owned_from_ms: 0,
-            };
-            usage.metered(&service).meters
-        };
+        let at = |site: &str| usage.metered(&service(Some(site))).meters;
         assert_eq!(at("NYC1"), Meters::Named(vec!["192.0.2.1".parse().unwrap()]));
         assert_eq!(at("FRA1"), Meters::AllBut(Vec::new()), "whichever was heard");
     }
