@@ -1,4 +1,4 @@
-//! Which charged months of usage are looked at again (B3).
+//! Which charged months of usage are looked at again, and what corrects them (B3).
 //!
 //! Late flows, a change of assignments, windows that were excluded, an exporter whose flows were put right: each may change
 //! what a month costs that was charged long ago. Measuring all that was ever charged at every close would cost the more the
@@ -21,18 +21,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use rust_decimal::Decimal;
 use schemas::ids::{CustomerId, SubscriptionId};
 use schemas::inventory::AttributionChange;
+use schemas::money::Money;
+use schemas::usage::{PeriodUsage, UsageSource};
 use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
 use super::due::Due;
-use super::history::{ChargedKey, ChargedUsage, charged_keys};
+use super::given_back::Left;
+use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_keys};
 use super::items::ChargeItem;
 use crate::BillingError;
 use crate::catalog::Terms;
+use crate::evidence::{Evidence, Measured};
+use crate::rating::{self, DraftLine, LineKind};
 use crate::subscription::{Contract, Phase};
-use schemas::usage::UsageSource;
 
 /// Documents that only correct come so far apart at least: late flows mostly come in many pieces.
 const APART_MS: i64 = DAY_MS;
@@ -110,4 +115,108 @@ pub(super) fn marks<U: UsageSource>(
 pub(super) fn is_too_soon(due: &[Due], items: &[ChargeItem], months: &[(usize, ChargedUsage)], now_ms: i64) -> bool {
     let adjusted_at_ms = months.iter().filter_map(|(_, month)| month.adjusted_at_ms).max();
     due.is_empty() && items.is_empty() && adjusted_at_ms.is_some_and(|at_ms| now_ms < at_ms + APART_MS)
+}
+
+/// The lines that correct a charged period whose usage is not what was charged any more, or whose pool gives it another share,
+/// `from_pool` (B3). What changed without changing the amount needs no line. More is a charge of its own; less is given back
+/// of the lines that charged for it, as far as that was not given back before (B6).
+pub(super) fn correction(
+    contract: &Contract,
+    before: &ChargedUsage,
+    from_pool: u64,
+    (usage, excluded): (&PeriodUsage, &[(i64, i64)]),
+    left: &mut Left,
+) -> Result<Vec<DraftLine>, BillingError> {
+    let currency = before.charged_so_far.currency;
+    let measured = Measured::new(usage, before.measured.mode, excluded);
+    let charge = before.charge.clone().with_pool(from_pool);
+    let due = rating::rate_usage(&charge, &measured, currency)?.amount;
+    let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
+    let mut parts: Vec<(&ChargedLine, Money)> = Vec::new();
+    if difference.minor > 0 {
+        parts.extend(before.charges.first().map(|line| (line, difference)));
+    } else {
+        let mut wanted_minor = difference.checked_neg()?.minor;
+        for line in &before.charges {
+            let taken = left.take(line.line, wanted_minor);
+            wanted_minor -= taken;
+            if taken > 0 {
+                parts.push((line, Money::new(taken, currency).checked_neg()?));
+            }
+        }
+    }
+    let described = rating::describe(&charge, &measured)?;
+    let uses_the_same = charge.used(&measured) == charge.used(&before.last_measured);
+    let causes = if uses_the_same && from_pool != before.last_from_pool {
+        "a change of what other services leave".to_owned()
+    } else {
+        causes(before, &measured)
+    };
+    // Later lines may have charged more: which invoice charged the month is said where another one is corrected.
+    let first = before.charges.first().map(|first| first.number.as_str());
+    let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
+        subscription: Some(contract.subscription.id),
+        service: Some(contract.service.id),
+        kind: LineKind::Adjustment,
+        description: match first.filter(|first| *first != corrects.number) {
+            Some(first) => format!(
+                "{}: correction of {}, which charged more than {first}, after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+            None => format!(
+                "{}: correction of {} after {causes}: {described}",
+                contract.service.name, corrects.number,
+            ),
+        },
+        quantity: Decimal::ONE,
+        unit: "correction".to_owned(),
+        unit_price: amount.to_major(),
+        priced: amount,
+        amount,
+        tax_group: 0,
+        period_start_ms: before.from_ms,
+        period_end_ms: before.to_ms,
+        evidence: Evidence::Adjustment {
+            corrects_invoice: corrects.invoice,
+            corrects_number: corrects.number.clone(),
+            corrects_line: corrects.line,
+            charged: before.measured.clone(),
+            charged_on: first.filter(|first| *first != corrects.number).map(str::to_owned),
+            charged_minor: before.charged_so_far.minor,
+            due_minor: due.minor,
+            given_elsewhere_minor: amount.minor - difference.minor,
+            charge: charge.clone(),
+            measured: measured.clone(),
+        },
+    });
+    Ok(lines.collect())
+}
+
+/// Why a charged month costs something else than when it was charged or corrected last: all that is known of it.
+fn causes(before: &ChargedUsage, now: &Measured) -> String {
+    let last = &before.last_measured;
+    // Attack traffic was stored all the same, counted or not.
+    let stored = |measured: &Measured| {
+        let bytes_in = measured.bytes_in.saturating_add(measured.excluded_bytes_in);
+        let bytes_out = measured.bytes_out.saturating_add(measured.excluded_bytes_out);
+        (bytes_in, bytes_out)
+    };
+    let mut causes = Vec::new();
+    if last.excluded != now.excluded {
+        causes.push(if now.windows_excluded < last.windows_excluded {
+            "counting attack traffic again"
+        } else {
+            "leaving attack traffic out"
+        });
+    }
+    if before.is_corrected {
+        causes.push("a correction of its flows");
+    } else if stored(last) != stored(now) || (causes.is_empty() && last != now) {
+        causes.push("late data");
+    }
+    if causes.is_empty() {
+        // It was measured as it is now: a correction was made for it, and its document taken back.
+        causes.push("an earlier correction was taken back");
+    }
+    causes.join(" and ")
 }

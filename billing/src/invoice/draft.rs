@@ -10,25 +10,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::civil::Date;
-use rust_decimal::Decimal;
 use schemas::db::Database;
 use schemas::ids::{ChargeItemId, CustomerId, EntityId, InvoiceId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, AttributionChange, Customer, EntityProfile};
-use schemas::money::Money;
 use schemas::usage::{PeriodUsage, UsageMode};
 use sqlx::AnyConnection;
 
 use super::corrections::{self, Months};
 use super::due::{self, Due, What};
 use super::given_back::Left;
-use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_bases, charged_usage, pool_lines};
+use super::history::{ChargedKey, ChargedUsage, charged_bases, charged_usage, pool_lines};
 use super::items::{ChargeItem, open_items};
 use super::pool::{self, PoolLine, Share};
 use super::taxes::{Charged, Sheet, Taxation, Totals, tax_point_ms};
 use super::unmeasured;
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
-use crate::evidence::{Evidence, Measured, UsageCharge};
+use crate::evidence::{Measured, UsageCharge};
 use crate::exclusion::{self, Exclusion};
 use crate::price::UsagePrice;
 use crate::rating::{self, ChargedBase, DraftLine, LineKind};
@@ -465,7 +463,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
     for (contract, before) in &account.charged {
         if let Some((usage, excluded)) = facts.used.get(&(before.phase, before.from_ms)) {
             corrected_from_ms = earlier(corrected_from_ms, usage.from_ms);
-            corrections.extend(correction(
+            corrections.extend(corrections::correction(
                 &account.contracts[*contract],
                 before,
                 from_pools.get(&before.key.key).copied().unwrap_or(0),
@@ -663,110 +661,6 @@ fn granted_now(account: &Account, facts: &Facts<'_>) -> Result<HashMap<String, u
         granted.extend(pool::grants(&shares)?);
     }
     Ok(granted)
-}
-
-/// The lines that correct a charged period whose usage is not what was charged any more, or whose pool gives it another share,
-/// `from_pool` (B3). What changed without changing the amount needs no line. More is a charge of its own; less is given back
-/// of the lines that charged for it, as far as that was not given back before (B6).
-fn correction(
-    contract: &Contract,
-    before: &ChargedUsage,
-    from_pool: u64,
-    (usage, excluded): (&PeriodUsage, &[(i64, i64)]),
-    left: &mut Left,
-) -> Result<Vec<DraftLine>, BillingError> {
-    let currency = before.charged_so_far.currency;
-    let measured = Measured::new(usage, before.measured.mode, excluded);
-    let charge = before.charge.clone().with_pool(from_pool);
-    let due = rating::rate_usage(&charge, &measured, currency)?.amount;
-    let difference = due.checked_add(before.charged_so_far.checked_neg()?)?;
-    let mut parts: Vec<(&ChargedLine, Money)> = Vec::new();
-    if difference.minor > 0 {
-        parts.extend(before.charges.first().map(|line| (line, difference)));
-    } else {
-        let mut wanted_minor = difference.checked_neg()?.minor;
-        for line in &before.charges {
-            let taken = left.take(line.line, wanted_minor);
-            wanted_minor -= taken;
-            if taken > 0 {
-                parts.push((line, Money::new(taken, currency).checked_neg()?));
-            }
-        }
-    }
-    let described = rating::describe(&charge, &measured)?;
-    let uses_the_same = charge.used(&measured) == charge.used(&before.last_measured);
-    let causes = if uses_the_same && from_pool != before.last_from_pool {
-        "a change of what other services leave".to_owned()
-    } else {
-        causes(before, &measured)
-    };
-    // Later lines may have charged more: which invoice charged the month is said where another one is corrected.
-    let first = before.charges.first().map(|first| first.number.as_str());
-    let lines = parts.into_iter().map(|(corrects, amount)| DraftLine {
-        subscription: Some(contract.subscription.id),
-        service: Some(contract.service.id),
-        kind: LineKind::Adjustment,
-        description: match first.filter(|first| *first != corrects.number) {
-            Some(first) => format!(
-                "{}: correction of {}, which charged more than {first}, after {causes}: {described}",
-                contract.service.name, corrects.number,
-            ),
-            None => format!(
-                "{}: correction of {} after {causes}: {described}",
-                contract.service.name, corrects.number,
-            ),
-        },
-        quantity: Decimal::ONE,
-        unit: "correction".to_owned(),
-        unit_price: amount.to_major(),
-        priced: amount,
-        amount,
-        tax_group: 0,
-        period_start_ms: before.from_ms,
-        period_end_ms: before.to_ms,
-        evidence: Evidence::Adjustment {
-            corrects_invoice: corrects.invoice,
-            corrects_number: corrects.number.clone(),
-            corrects_line: corrects.line,
-            charged: before.measured.clone(),
-            charged_on: first.filter(|first| *first != corrects.number).map(str::to_owned),
-            charged_minor: before.charged_so_far.minor,
-            due_minor: due.minor,
-            given_elsewhere_minor: amount.minor - difference.minor,
-            charge: charge.clone(),
-            measured: measured.clone(),
-        },
-    });
-    Ok(lines.collect())
-}
-
-/// Why a charged month costs something else than when it was charged or corrected last: all that is known of it.
-fn causes(before: &ChargedUsage, now: &Measured) -> String {
-    let last = &before.last_measured;
-    // Attack traffic was stored all the same, counted or not.
-    let stored = |measured: &Measured| {
-        let bytes_in = measured.bytes_in.saturating_add(measured.excluded_bytes_in);
-        let bytes_out = measured.bytes_out.saturating_add(measured.excluded_bytes_out);
-        (bytes_in, bytes_out)
-    };
-    let mut causes = Vec::new();
-    if last.excluded != now.excluded {
-        causes.push(if now.windows_excluded < last.windows_excluded {
-            "counting attack traffic again"
-        } else {
-            "leaving attack traffic out"
-        });
-    }
-    if before.is_corrected {
-        causes.push("a correction of its flows");
-    } else if stored(last) != stored(now) || (causes.is_empty() && last != now) {
-        causes.push("late data");
-    }
-    if causes.is_empty() {
-        // It was measured as it is now: a correction was made for it, and its document taken back.
-        causes.push("an earlier correction was taken back");
-    }
-    causes.join(" and ")
 }
 
 fn total_up(

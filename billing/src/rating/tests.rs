@@ -1,6 +1,8 @@
+use schemas::usage::UsageMode;
+
 use super::*;
 use crate::catalog::QuotaUnit;
-use crate::evidence::MeasuredGap;
+use crate::evidence::{Measured, MeasuredGap, UsageCharge};
 use crate::testing::{DEAL, Deal, TRANSFER, World, ms};
 
 const GIB: u64 = 1 << 30;

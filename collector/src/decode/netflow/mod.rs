@@ -20,6 +20,7 @@ mod meaning;
 mod memory;
 mod message;
 mod names;
+mod row_times;
 mod section;
 mod session;
 mod sessions;
@@ -50,7 +51,8 @@ pub use template::TemplateKind;
 
 use self::meaning::{Room, RowFacts};
 use self::message::{Content, Header, Refused};
-use self::session::{Moment, Scratch, Session, finish_times, scaled_by};
+use self::row_times::finish_times;
+use self::session::{Moment, Scratch, Session, scaled_by};
 use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
 use self::state::{Domain, Exporter};
 use self::tally::Tally;
