@@ -183,6 +183,16 @@ impl Counts {
         }
     }
 
+    /// The same for several counters of one key, which is looked for once.
+    pub(crate) fn add_several(&mut self, key: CountKey, amounts: &[(Counter, u64)]) {
+        if amounts.iter().any(|(_, amount)| *amount > 0) {
+            let row = self.row(key);
+            for (counter, amount) in amounts {
+                row[*counter as usize] += amount;
+            }
+        }
+    }
+
     /// Adds an amount for each of [`Counter::ALL`].
     pub(crate) fn add_all(&mut self, key: CountKey, amounts: &[u64; COUNTERS]) {
         for (sum, amount) in self.row(key).iter_mut().zip(amounts) {

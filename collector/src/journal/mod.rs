@@ -43,7 +43,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use folder::{Journal, SegmentFile};
-pub(crate) use reader::read_segment_into;
+pub(crate) use reader::{Blocks, read_file_into};
 pub use reader::{SegmentContent, read_segment, read_segment_bytes};
 pub use record::{Drops, Record, RecordBuffer, Records};
 pub use writer::SegmentWriter;

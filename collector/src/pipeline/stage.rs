@@ -7,6 +7,7 @@ use schemas::assignment::Assignments;
 use schemas::metering::{Enricher, MeteringConfig};
 use schemas::table::{ROW_GROUP_ROWS, RowGroup};
 use schemas::window::WindowStart;
+use serde::Serialize;
 
 use super::encode::{EncodePool, EncodedFlows};
 use crate::counts::{CountKey, Counter, Counts};
@@ -114,7 +115,8 @@ impl Stage {
         self.metering = metering;
     }
 
-    pub(crate) fn decoder_checkpoint(&self) -> DecoderCheckpoint {
+    /// What [`Stage::restore`] goes on from, to be written.
+    pub(crate) fn decoder_checkpoint(&self) -> impl Serialize + '_ {
         self.dispatcher.checkpoint()
     }
 

@@ -183,10 +183,15 @@ impl Assignments {
     }
 
     /// The service behind an interface of an exporter at `at_ms`; `vlan` 0 means untagged.
+    #[inline]
     pub fn service_of_interface(&self, exporter: Address, if_index: u32, vlan: u16, at_ms: i64) -> Option<u32> {
         if self.interfaces.is_empty() {
             return None;
         }
+        self.holder_of_interface(exporter, if_index, vlan, at_ms)
+    }
+
+    fn holder_of_interface(&self, exporter: Address, if_index: u32, vlan: u16, at_ms: i64) -> Option<u32> {
         let find = |target: Target| self.interfaces.get(&target).and_then(|tenures| holder(tenures, at_ms));
         if vlan != 0 {
             let tagged = find(Target::Interface {

@@ -209,10 +209,12 @@ flow_columns! {
 }
 
 impl FlowColumns {
+    #[inline]
     pub fn len(&self) -> usize {
         self.received_at_ms.len()
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.received_at_ms.is_empty()
     }

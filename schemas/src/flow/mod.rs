@@ -209,11 +209,13 @@ impl Default for Flow {
 
 impl Flow {
     /// Volume after sampling, rounded down; 0 while the rate is not known.
+    #[inline]
     pub fn bytes_scaled(&self) -> u64 {
         scaled(self.bytes, self.sampling_rate, self.sampling_divisor)
     }
 
     /// Packets after sampling, rounded down; 0 while the rate is not known.
+    #[inline]
     pub fn packets_scaled(&self) -> u64 {
         scaled(self.packets, self.sampling_rate, self.sampling_divisor)
     }
@@ -224,6 +226,7 @@ impl Flow {
     }
 
     /// When the exporter said that the flow began (UTC ms), whatever bounded its span.
+    #[inline]
     pub fn reported_start(&self) -> i64 {
         match self.reported_start_at_ms {
             0 => self.start_at_ms,

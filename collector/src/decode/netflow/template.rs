@@ -122,6 +122,7 @@ pub(super) struct CopyField {
 /// A compiled template.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
+    /// By target: those that speak of the exporter come last.
     pub(super) copies: Vec<CopyField>,
     /// Length of every field, only where at least one is variable.
     variable: Vec<u16>,
@@ -136,7 +137,7 @@ pub(super) struct Plan {
     pub(super) compares_sizes: bool,
     /// Records say something of their own sampling.
     pub(super) tells_sampling: bool,
-    /// Sets can be read column by column ([`super::columnar`]).
+    /// Sets can be read column by column ([`super::columnar`]), where all records say the same of their exporter.
     pub(super) by_column: bool,
     /// Has a next hop and an output interface: both zero say something where it is configured.
     pub(super) tells_path: bool,
@@ -337,6 +338,7 @@ impl Plan {
         };
         let has = |target: Target| copies.iter().any(|copy| copy.target == target);
         let counted = (best_rank(Target::Bytes), best_rank(Target::Packets));
+        let common_properties = CommonProperties::find(spec);
         Some(Plan {
             start: time_kind(Target::Start),
             end: time_kind(Target::End),
@@ -354,7 +356,6 @@ impl Plan {
             tells_event,
             counts_out: has(Target::OutBytes),
             is_junos: is_junos(spec),
-            common_properties: CommonProperties::find(spec),
             section: PacketSection::find(spec),
             names: InterfaceNames::find(spec),
             variable: if is_variable {
@@ -366,7 +367,9 @@ impl Plan {
                 && has(Target::Bytes)
                 && bytes_rank != Some(LAYER2_BYTES)
                 && !counts_totals
+                && !common_properties.is_there()
                 && columnar::covers(&copies),
+            common_properties,
             record_min_bytes: offset,
             copies,
         })
@@ -517,7 +520,7 @@ fn measure(lengths: &[u16], bytes: &[u8], spans: &mut Vec<(u32, u32)>) -> Option
 
 /// Writes one field's value where it belongs. A value of a length that its element cannot have is left out.
 #[inline]
-fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
+pub(super) fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
     match copy.target {
         Target::SrcAddr => set_address(&mut flow.src_addr, field, copy.keep_if_zero),
         Target::DstAddr => set_address(&mut flow.dst_addr, field, copy.keep_if_zero),

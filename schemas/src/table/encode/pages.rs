@@ -15,6 +15,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::ColumnValues;
 use super::delta::{self, varint};
+use super::dictionary::is_one;
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
@@ -92,6 +93,9 @@ impl<'a> ChunkBuilder<'a> {
     pub(super) fn statistics(&mut self, values: &ColumnValues<'_>) {
         fn ends<T: Copy + Ord>(values: &[T]) -> Option<(T, T)> {
             let first = *values.first()?;
+            if is_one(values) {
+                return Some((first, first));
+            }
             Some(values.iter().fold((first, first), |(least, most), value| {
                 (least.min(*value), most.max(*value))
             }))
@@ -120,7 +124,8 @@ impl<'a> ChunkBuilder<'a> {
             ColumnValues::Address(values) => values.first().map(|first| {
                 // As numbers they compare as their bytes do, and faster.
                 let first = u128::from_be_bytes(*first);
-                let (least, most) = values.iter().fold((first, first), |(least, most), value| {
+                let others: &[[u8; 16]] = if is_one(values) { &[] } else { values };
+                let (least, most) = others.iter().fold((first, first), |(least, most), value| {
                     let value = u128::from_be_bytes(*value);
                     (least.min(value), most.max(value))
                 });
