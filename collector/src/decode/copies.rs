@@ -14,21 +14,42 @@ use serde::{Deserialize, Serialize};
 pub(super) const REMEMBERED_MAX: usize = 64;
 
 /// The last datagrams, oldest first: their sequence numbers and check sums.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct LastDatagrams {
     #[serde(with = "as_text")]
     prints: VecDeque<u64>,
+    /// How many of the last ones came in the order of their numbers, one after the other: a number beyond all of them is that of no
+    /// copy, whatever the bytes. Not remembered over a restart.
+    #[serde(skip)]
+    in_order: usize,
 }
+
+impl PartialEq for LastDatagrams {
+    fn eq(&self, other: &LastDatagrams) -> bool {
+        self.prints == other.prints
+    }
+}
+
+impl Eq for LastDatagrams {}
+
+/// Numbers of datagrams in order differ by less, so that those of all that are remembered do not come round to the first one.
+const STEP_MAX: u32 = 1 << 24;
 
 impl LastDatagrams {
     /// Takes a datagram; answers whether it is a copy of one that is remembered.
     #[inline]
     pub(super) fn is_copy(&mut self, sequence: u32, payload: &[u8]) -> bool {
         let print = (u64::from(sequence) << 32) | u64::from(check_sum(payload));
-        if self.prints.contains(&print) {
+        let is_next = self.prints.back().is_some_and(|last| {
+            let step = sequence.wrapping_sub((last >> 32) as u32);
+            (1..STEP_MAX).contains(&step)
+        });
+        let is_beyond_all = is_next && self.in_order >= self.prints.len();
+        if !is_beyond_all && self.prints.contains(&print) {
             return true;
         }
+        self.in_order = if is_next { self.in_order + 1 } else { 1 };
         if self.prints.len() >= REMEMBERED_MAX {
             self.prints.pop_front();
         }
@@ -158,6 +179,13 @@ mod tests {
             assert!(!last.is_copy(number, b"one"));
         }
         assert!(!last.is_copy(1, b"one"), "too long ago");
+        for number in [2, 3, 5] {
+            assert!(!last.is_copy(number, b"one"));
+            assert!(
+                last.is_copy(number, b"one") && last.is_copy(1, b"one"),
+                "whatever came in order since"
+            );
+        }
         assert_eq!(last.prints.len(), REMEMBERED_MAX);
         let json = serde_json::to_string(&last).unwrap();
         assert_eq!(serde_json::from_str::<LastDatagrams>(&json).unwrap(), last);

@@ -212,6 +212,8 @@ fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &mut RawTime
             Target::DstAs => number.to(&mut flows.dst_as, |value| value as u32),
             Target::IcmpTypeCode => number.to(&mut flows.icmp_type_code, |value| value as u16),
             Target::InVlan => number.to(&mut flows.in_vlan, |value| value as u16 & 0x0fff),
+            // Copied below.
+            Target::OutVlan if plan.has_one_vlan => {}
             Target::OutVlan => number.to(&mut flows.out_vlan, |value| value as u16 & 0x0fff),
             Target::Direction => number.to(&mut flows.direction, |value| match value {
                 0 | 1 => value as u8,
@@ -225,6 +227,9 @@ fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &mut RawTime
             // Not covered, only wanted where it is configured, or the same in all records.
             _ => {}
         }
+    }
+    if plan.has_one_vlan {
+        flows.out_vlan.extend_from_slice(&flows.in_vlan[rows..]);
     }
 }
 

@@ -139,6 +139,8 @@ pub(super) struct Plan {
     pub(super) tells_sampling: bool,
     /// Sets can be read column by column ([`super::columnar`]), where all records say the same of their exporter.
     pub(super) by_column: bool,
+    /// The VLAN of one side is that of the other, too.
+    pub(super) has_one_vlan: bool,
     /// Has a next hop and an output interface: both zero say something where it is configured.
     pub(super) tells_path: bool,
     /// Its bytes are of layer 2.
@@ -302,7 +304,7 @@ impl Plan {
             return None;
         }
 
-        vlan_of_both_sides(&mut candidates);
+        let has_one_vlan = vlan_of_both_sides(&mut candidates);
         leave_out_unreadable_uptimes(spec, &mut candidates);
         let counters_beside = counters_beside(spec, &candidates);
         candidates.extend(counters_beside);
@@ -357,6 +359,7 @@ impl Plan {
             counts_out: has(Target::OutBytes),
             is_junos: is_junos(spec),
             section: PacketSection::find(spec),
+            has_one_vlan,
             names: InterfaceNames::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
@@ -465,8 +468,9 @@ fn leave_out_unreadable_uptimes(spec: &TemplateSpec, candidates: &mut Vec<(Targe
     });
 }
 
-/// A template with the VLAN of one side only names that of the flow.
-fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) {
+/// A template with the VLAN of one side only names that of the flow; answers whether it is one.
+fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) -> bool {
+    let candidates_before = candidates.len();
     for (told, untold) in [(Target::InVlan, Target::OutVlan), (Target::OutVlan, Target::InVlan)] {
         if candidates.iter().any(|(target, ..)| *target == untold) {
             continue;
@@ -487,6 +491,7 @@ fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) {
             .collect();
         candidates.extend(same);
     }
+    candidates.len() > candidates_before
 }
 
 /// Finds where each field of a record with variable lengths lies; answers the record's length, or `None` when it is cut off.
