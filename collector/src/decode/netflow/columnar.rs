@@ -6,7 +6,7 @@
 //!
 //! Templates whose records say something of an answering direction or of ICMP type and code apart are rare and read record by
 //! record. So are sets whose records differ in what they say of their sampling, or of their exporter's start
-//! ([`extras_of_all`]): mostly all name the same sampler.
+//! ([`is_same_of_all`]): mostly all name the same sampler.
 
 use schemas::flow::{DIRECTION_UNKNOWN, Flow, FlowColumns};
 
@@ -77,9 +77,8 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What all records in `body`, a whole number of them, say of their exporter; `None` where they differ.
-pub(super) fn extras_of_all(plan: &Plan, body: &[u8]) -> Option<Extras> {
-    let mut extras = Extras::default();
+/// Whether all records in `body`, a whole number of them, say the same of their exporter; `extras` takes what that is.
+pub(super) fn is_same_of_all(plan: &Plan, body: &[u8], extras: &mut Extras) -> bool {
     let speaks = plan
         .copies
         .iter()
@@ -87,18 +86,18 @@ pub(super) fn extras_of_all(plan: &Plan, body: &[u8]) -> Option<Extras> {
         .take_while(|copy| copy.target.speaks_of_exporter());
     let of_exporter = &plan.copies[plan.copies.len() - speaks.count()..];
     let Some(first) = body.get(..plan.record_min_bytes) else {
-        return Some(extras);
+        return true;
     };
     for copy in of_exporter {
         let place = usize::from(copy.offset)..usize::from(copy.offset) + usize::from(copy.length);
         let field = &first[place.clone()];
         let mut records = body.chunks_exact(plan.record_min_bytes);
         if !records.all(|record| record[place.clone()] == *field) {
-            return None;
+            return false;
         }
-        apply(*copy, field, &mut Flow::default(), &mut extras);
+        apply(*copy, field, &mut Flow::default(), extras);
     }
-    Some(extras)
+    true
 }
 
 /// Appends the records of a set column by column; false, and nothing is appended, when one of them cannot be.
@@ -121,8 +120,10 @@ pub(super) fn append_set(
     let first = flows.len();
     append(plan, body, flows, raw);
     if plan.compares_sizes {
-        let mut sizes = flows.bytes[first..].iter().zip(&flows.packets[first..]);
-        if sizes.any(|(bytes, packets)| super::cannot_be(*bytes, *packets)) {
+        let sizes = flows.bytes[first..].iter().zip(&flows.packets[first..]);
+        if sizes.fold(false, |found, (bytes, packets)| {
+            found | super::cannot_be(*bytes, *packets)
+        }) {
             flows.truncate(first);
             return false;
         }

@@ -53,7 +53,7 @@ pub use template::TemplateKind;
 
 use self::meaning::{Room, RowFacts};
 use self::message::{Content, Header, Refused};
-use self::session::{Moment, Scratch, Session, scaled_by};
+use self::session::{Moment, Scratch, Session, scale};
 use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
 use self::state::{Domain, Exporter, WrittenCheckpoint};
 use self::tally::Tally;
@@ -321,7 +321,7 @@ impl NetflowDecoder {
         };
         let units = match header.content {
             Content::Records(records) => {
-                let base = Flow {
+                let mut base = Flow {
                     received_at_ms: datagram.received_at_ms,
                     exporter: source,
                     observation_domain: key.observation_domain,
@@ -339,7 +339,7 @@ impl NetflowDecoder {
                     ..chosen
                 };
                 let (first_row, received_at_ms) = (flows.len(), datagram.received_at_ms);
-                let base = scaled_by(base, domain.sampling);
+                scale(&mut base, domain.sampling);
                 let times = self.limits.times();
                 let impossible = records.append(&self.fixed_plans, &base, &times, &mut self.scratch, flows, tally);
                 let facts = RowFacts {
@@ -465,7 +465,8 @@ fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut D
 #[inline]
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
-    bytes != 0 && packets.checked_mul(IP_HEADER_BYTES).is_none_or(|least| bytes < least)
+    // Of whole packets: `bytes < packets × 20`, where that has no 64 bits too.
+    bytes != 0 && packets > bytes / IP_HEADER_BYTES
 }
 
 /// Who the counts of a domain belong to.

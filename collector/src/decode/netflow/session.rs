@@ -8,7 +8,7 @@ use schemas::address::Address;
 use schemas::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
 use super::biflow::answer_of;
-use super::columnar::{RawTimes, append_set, extras_of_all};
+use super::columnar::{RawTimes, append_set, is_same_of_all};
 use super::limits::DecodeLimits;
 use super::meaning::{LongRow, Room, RowFacts};
 use super::message::starts_with_v9;
@@ -421,19 +421,17 @@ impl Session<'_> {
         let mut chosen_for = (Told::default(), of_template);
         let count = body.len() / plan.record_min_bytes;
         let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
-        let of_all = if plan.by_column && !by_flow && !counts_out {
-            extras_of_all(plan, records_body)
-        } else {
-            None
-        };
-        if let Some(extras) = of_all {
-            let for_all = told_of(plan, &extras, of_template);
+        let mut of_all = Extras::default();
+        let reads_columns = plan.by_column && !by_flow && !counts_out;
+        if reads_columns && is_same_of_all(plan, records_body, &mut of_all) {
+            let for_all = told_of(plan, &of_all, of_template);
             if for_all != chosen_for {
                 chosen = choose(self.config, for_all.0, self.rates, self.key, for_all.1);
                 chosen_for = for_all;
             }
-            let base = scaled_by(base, chosen);
-            let clock = clock_of(clock, moment.clock, &extras);
+            let mut base = base;
+            scale(&mut base, chosen);
+            let clock = clock_of(clock, moment.clock, &of_all);
             let is_sound = append_set(
                 plan,
                 records_body,
@@ -508,7 +506,7 @@ impl Session<'_> {
                     chosen_for = (told, named);
                 }
             }
-            flow = scaled_by(flow, chosen);
+            scale(&mut flow, chosen);
             if flow.forwarding_status == 0 && plan.common_properties.tell_exception(record, &self.scratch.spans) {
                 flow.forwarding_status = FORWARDING_DROPPED;
             }
@@ -714,15 +712,12 @@ fn clock_of(clock: Clock, of_header: Clock, extras: &Extras) -> Clock {
     }
 }
 
-/// A flow with its rate, and what is marked because of it.
+/// Gives a flow its rate, and the marks that it has because of it.
 #[inline]
-pub(super) fn scaled_by(flow: Flow, chosen: ChosenRate) -> Flow {
-    Flow {
-        sampling_rate: chosen.rate,
-        sampling_divisor: chosen.divisor,
-        marks: flow.marks | chosen.marks(),
-        ..flow
-    }
+pub(super) fn scale(flow: &mut Flow, chosen: ChosenRate) {
+    flow.sampling_rate = chosen.rate;
+    flow.sampling_divisor = chosen.divisor;
+    flow.marks |= chosen.marks();
 }
 
 /// Layer 3 of bytes that count layer 2 (IE 352: headers and payload): without an Ethernet header for each packet.
