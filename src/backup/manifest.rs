@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
 use ring::digest::{SHA256, digest};
-use schemas::table::{RelativePath, Storage};
 use serde::{Deserialize, Serialize};
+use tables::table::{RelativePath, Storage};
 
 use super::TABLE_ORDER;
 

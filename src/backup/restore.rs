@@ -12,7 +12,7 @@ use billing::audit::{self, Actor, Entry, Risk};
 use schemas::db::Database;
 use schemas::fault;
 use schemas::secret::KeyFile;
-use schemas::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
+use tables::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
 
 use super::manifest::{Backup, DatabaseKind, read};
 use super::verify::disagreements;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use schemas::fault;
-use schemas::table::create_dir_synced;
+use tables::table::create_dir_synced;
 
 use super::{JournalError, io};
 

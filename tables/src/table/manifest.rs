@@ -19,10 +19,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemas::fault;
 use serde::{Deserialize, Serialize};
 
 use super::storage::RelativePath;
-use crate::fault;
 
 /// Commits after which the log is rewritten, when it has also grown to four times the live files.
 const REWRITE_AFTER_COMMITS: u64 = if cfg!(test) { 20 } else { 2_000 };
