@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use activity::event::{self, Delivered, Dispatched, Mailer, Run, WebhookClient};
 use anyhow::Context as _;
-use billing::event::{self, Delivered, Dispatched, Mailer, Run, WebhookClient};
 use schemas::db::Database;
 
 use crate::attachments::Documents;

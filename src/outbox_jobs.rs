@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use billing::event::Run;
+use activity::event::Run;
 use schemas::clock::Clock;
 use schemas::db::Database;
 use schemas::job::JobBoard;

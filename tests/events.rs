@@ -5,7 +5,8 @@
 
 use std::process::{Command, Stdio};
 
-use billing::event::{EventType, NewEvent, publish};
+use activity::event::{EventType, NewEvent};
+use billing::event::publish;
 use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::{CustomerId, EventId};

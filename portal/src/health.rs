@@ -307,7 +307,7 @@ async fn billing(state: &AppState) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use billing::event::{EventType, NewEvent};
+    use activity::event::{EventType, NewEvent};
 
     use super::*;
     use crate::testing::{Answer, NOW_MS, TestPortal};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use activity::event::WebhookClient;
 use analytics::Analytics;
-use billing::event::WebhookClient;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;

@@ -1,8 +1,8 @@
 //! `ezscale event`: what happened, who was told, and telling it again.
 
+use activity::event::webhook::Owner;
+use activity::event::{self, EventFilter, EventType, Replay};
 use anyhow::bail;
-use billing::event::webhook::Owner;
-use billing::event::{self, EventFilter, EventType, Replay};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::{CustomerId, EndpointId, EventId};
 

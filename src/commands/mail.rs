@@ -1,7 +1,7 @@
 //! `ezscale mail`: what was mailed, and what was not.
 
+use activity::event::{self, Delivery, DeliveryFilter};
 use anyhow::Context as _;
-use billing::event::{self, Delivery, DeliveryFilter};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::DeliveryId;
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use activity::audit::Actor;
+use activity::event::WebhookClient;
 use anyhow::Context as _;
-use billing::audit::Actor;
 use billing::dunning;
-use billing::event::WebhookClient;
 use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;

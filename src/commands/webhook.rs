@@ -1,7 +1,7 @@
 //! `ezscale webhook`: the endpoints that hear of events.
 
-use billing::event::webhook::{self, Endpoint, NewEndpoint, Owner};
-use billing::event::{self, EventType};
+use activity::event::webhook::{self, Endpoint, NewEndpoint, Owner};
+use activity::event::{self, EventType};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;

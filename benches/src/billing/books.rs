@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use activity::event::{self, EventType, NewEvent};
 use anyhow::ensure;
-use billing::event::{self, EventType, NewEvent};
 use billing::ledger::{self, Account, NewTransaction, Posting};
 use billing::payment::{Transfer, record_transfer_in};
 use schemas::db::Database;
@@ -197,7 +197,7 @@ async fn tell(
             subject: format!("inv_{at}"),
             payload: json!({ "number": format!("INV-{at}"), "total_minor": 2379, "currency": world::CURRENCY }),
         });
-        event::publish_all(&mut transaction, new.collect(), now_ms).await?;
+        billing::event::publish_all(&mut transaction, new.collect(), now_ms).await?;
         transaction.commit().await?;
     }
     let published = begun.elapsed().as_secs_f64();

@@ -1,13 +1,13 @@
 //! Doing what was approved, in the transaction of the approval.
 
+use activity::audit::Actor;
 use schemas::ids::{CustomerId, RefundId, UserId};
 use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::AnyConnection;
 
-use super::{Action, ApprovalError};
+use super::Action;
 use crate::BillingError;
-use crate::audit::Actor;
 use crate::catalog::NewPrice;
 use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
@@ -20,8 +20,6 @@ use crate::subscription::{State, contracts_of, subscription};
 pub enum ExecuteError {
     #[error("do what was approved")]
     Billing(#[from] BillingError),
-    #[error("read what was approved")]
-    Approval(#[from] ApprovalError),
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
     #[error("read an amount")]

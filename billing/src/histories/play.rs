@@ -525,7 +525,7 @@ impl Play {
         let books = books(&self.world, &[]).await;
         assert_same(&books, &self.model.books());
         assert_right(&self.world).await;
-        let told = crate::event::dispatch(&self.world.database, self.now_ms() + LATENESS_MS)
+        let told = activity::event::dispatch(&self.world.database, self.now_ms() + LATENESS_MS)
             .await
             .unwrap();
         let made = books.documents.len() as u64;

@@ -1,9 +1,9 @@
+use activity::event::{self, EventType, NewEvent, WebhookClient, webhook};
 use schemas::ids::{CustomerId, EventId};
 use serde_json::json;
 use sqlx::Row as _;
 
 use super::*;
-use crate::event::{self, EventType, NewEvent, WebhookClient, webhook};
 use crate::testing::{World, ms};
 
 const ADA: CustomerId = CustomerId(1);

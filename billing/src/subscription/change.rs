@@ -7,6 +7,7 @@
 //!
 //! Add-ons live and die with their plan ([`super::addon`]): they are cancelled, resumed, held and released with it.
 
+use activity::event::EventType;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
@@ -20,7 +21,6 @@ use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transi
 use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
-use crate::event::EventType;
 use crate::guard;
 
 /// Characters in a reason at most.

@@ -5,14 +5,14 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 
+use activity::event::webhook::{self, Endpoint, MAX_ENDPOINTS, NewEndpoint, Owner, WebhookError};
+use activity::event::{self, Delivery, EventError, EventType, Replay};
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use billing::event::webhook::{self, Endpoint, MAX_ENDPOINTS, NewEndpoint, Owner, WebhookError};
-use billing::event::{self, Delivery, EventError, EventType, Replay};
 use jiff::tz::TimeZone;
 use schemas::ids::{EndpointId, EventId};
 use schemas::inventory;
@@ -289,14 +289,10 @@ async fn endpoint_page(
     let owner = Owner::Customer(customer.id);
     let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
     let endpoint = webhook::endpoint(state.db().pool(), endpoint_id(id)?, owner).await?;
-    let found = event::deliveries_to(state.db().pool(), endpoint.id, MAX_DELIVERIES)
-        .await
-        .map_err(billing::BillingError::from)?;
+    let found = event::deliveries_to(state.db().pool(), endpoint.id, MAX_DELIVERIES).await?;
     let mut deliveries = Vec::with_capacity(found.len());
     for delivery in &found {
-        let of = event::event(state.db().pool(), delivery.event)
-            .await
-            .map_err(billing::BillingError::from)?;
+        let of = event::event(state.db().pool(), delivery.event).await?;
         deliveries.push(delivery_row(delivery, of.event_type.name().to_owned(), &zone));
     }
     page(&EndpointPage {
@@ -416,7 +412,7 @@ async fn replay(
         }
         Err(error) => {
             transaction.rollback().await?;
-            Err(billing::BillingError::from(error).into())
+            Err(error.into())
         }
     }
 }

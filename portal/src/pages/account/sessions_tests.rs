@@ -1,9 +1,9 @@
 //! Sessions, recent sign-ins and a forgotten password, through the whole server.
 
+use activity::audit::{self, AuditFilter};
+use activity::event::{self, Event, EventFilter, EventType};
+use activity::password_reset;
 use axum::http::{Request, StatusCode, header};
-use billing::audit::{self, AuditFilter};
-use billing::event::{self, Event, EventFilter, EventType};
-use billing::password_reset;
 use schemas::ids::CustomerId;
 
 use super::two_factor_tests::App;

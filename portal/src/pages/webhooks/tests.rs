@@ -1,7 +1,7 @@
 //! Endpoints and notifications are their customer's alone (S1), and a secret is shown once.
 
+use activity::event::{self, EventType, NewEvent};
 use axum::http::StatusCode;
-use billing::event::{self, EventType, NewEvent};
 use schemas::ids::CustomerId;
 
 use crate::auth::Role;
@@ -16,7 +16,7 @@ async fn tell(portal: &TestPortal, customer: CustomerId) {
         subject: "inv_1".to_owned(),
         payload: serde_json::json!({ "number": "INV-1", "total_minor": 100, "currency": "USD" }),
     };
-    event::publish(&mut transaction, new, NOW_MS).await.unwrap();
+    billing::event::publish(&mut transaction, new, NOW_MS).await.unwrap();
     transaction.commit().await.unwrap();
     event::dispatch(portal.state.db(), NOW_MS).await.unwrap();
 }

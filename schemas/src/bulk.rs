@@ -7,7 +7,8 @@ use sqlx::query::Query;
 /// Rows of one statement at most: a power of two.
 const ROWS_MAX: usize = 64;
 
-pub(crate) type AnyQuery<'q> = Query<'q, sqlx::Any, AnyArguments>;
+/// A statement to which the values of rows are bound.
+pub type AnyQuery<'q> = Query<'q, sqlx::Any, AnyArguments>;
 
 /// Runs `sql` with `{rows}` replaced by `($1, $2), ($3, $4) …` for all of `rows`, in as few statements as its length allows.
 /// `bind` binds the `columns` values of a row.
@@ -16,7 +17,7 @@ pub(crate) type AnyQuery<'q> = Query<'q, sqlx::Any, AnyArguments>;
 ///
 /// # Errors
 /// As the database answers.
-pub(crate) async fn for_rows<T>(
+pub async fn for_rows<T>(
     connection: &mut AnyConnection,
     sql: &str,
     columns: usize,
@@ -40,7 +41,7 @@ pub(crate) async fn for_rows<T>(
 ///
 /// # Errors
 /// As the database answers.
-pub(crate) async fn rows_of_values<T>(
+pub async fn rows_of_values<T>(
     connection: &mut AnyConnection,
     sql: &str,
     values: &[T],
@@ -92,8 +93,8 @@ mod tests {
     #[tokio::test]
     async fn every_row_is_written_and_read_once() {
         let folder = tempfile::tempdir().unwrap();
-        let url = schemas::db::Database::default_url(folder.path());
-        let database = schemas::db::Database::open(&url).await.unwrap();
+        let url = crate::db::Database::default_url(folder.path());
+        let database = crate::db::Database::open(&url).await.unwrap();
         let mut connection = database.pool().acquire().await.unwrap();
         let names: Vec<String> = (0..173).map(|number| format!("name-{number}")).collect();
         let insert = "INSERT INTO settings (name, value) VALUES {rows}";

@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::tz::TimeZone;
+use schemas::bulk;
 use schemas::db::{Database, next_ids};
 use schemas::fault;
 use schemas::ids::{CustomerId, EndpointId, EventId};
@@ -18,7 +19,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::message::{Message, compose};
 use super::webhook::Endpoint;
 use super::{Audience, Event, EventError, EventFilter, EventType, SELECT, read, webhook};
-use crate::bulk;
 
 /// Events in one transaction at most.
 const BATCH: i64 = 500;

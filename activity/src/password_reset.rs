@@ -21,7 +21,6 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::BillingError;
 use crate::event::webhook::hex;
 use crate::event::{Event, EventError, EventType, NewEvent, publish};
 
@@ -32,6 +31,15 @@ pub const VALID_MS: i64 = HOUR_MS;
 pub const MAX_PER_HOUR: i64 = 3;
 /// Mails of one user that can be asked for in a day.
 pub const MAX_PER_DAY: i64 = 8;
+
+/// Why no link could be asked for or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordResetError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("ask for the mail")]
+    Event(#[from] EventError),
+}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +72,7 @@ pub async fn request(
     by: By,
     ip: &str,
     now_ms: i64,
-) -> Result<Request, BillingError> {
+) -> Result<Request, PasswordResetError> {
     // Two who ask at once take turns, so that the second one is counted.
     next_ids(&mut *connection, "password_resets", 0).await?;
     let row = sqlx::query("SELECT email, customer_id FROM users WHERE id = $1 AND disabled_at_ms IS NULL")
@@ -148,7 +156,7 @@ pub async fn issue(
 ///
 /// # Errors
 /// As the database answers.
-pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<UserId>, BillingError> {
+pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<UserId>, PasswordResetError> {
     let row = sqlx::query(
         "SELECT u.id FROM password_resets r JOIN users u ON u.id = r.user_id \
          WHERE r.token_hash = $1 AND r.expires_at_ms > $2 AND u.disabled_at_ms IS NULL",
@@ -164,7 +172,11 @@ pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Resu
 ///
 /// # Errors
 /// As the database answers.
-pub async fn take(connection: &mut AnyConnection, token: &str, now_ms: i64) -> Result<Option<UserId>, BillingError> {
+pub async fn take(
+    connection: &mut AnyConnection,
+    token: &str,
+    now_ms: i64,
+) -> Result<Option<UserId>, PasswordResetError> {
     let Some(user) = pending(&mut *connection, token, now_ms).await? else {
         return Ok(None);
     };
@@ -184,7 +196,7 @@ pub async fn take(connection: &mut AnyConnection, token: &str, now_ms: i64) -> R
 ///
 /// # Errors
 /// As the database answers.
-pub async fn void(connection: &mut AnyConnection, user: UserId) -> Result<(), BillingError> {
+pub async fn void(connection: &mut AnyConnection, user: UserId) -> Result<(), PasswordResetError> {
     sqlx::query("DELETE FROM password_resets WHERE user_id = $1")
         .bind(user.0)
         .execute(connection)

@@ -23,7 +23,6 @@
 mod deliver;
 mod deliveries;
 mod dispatch;
-mod facts;
 pub mod guard;
 mod kind;
 pub mod mail;
@@ -47,6 +46,7 @@ pub use kind::{Audience, EventType};
 pub use mail::{Attachment, Attachments, MailConfig, Mailer};
 
 use jiff::Timestamp;
+use schemas::bulk;
 use schemas::db::{Database, next_ids};
 use schemas::ids::{CustomerId, EndpointId, EventId};
 use schemas::inventory::InventoryError;
@@ -54,7 +54,6 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use self::webhook::WebhookError;
-use crate::bulk;
 
 /// Bytes of a payload's JSON at most.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
@@ -175,7 +174,7 @@ pub async fn publish_all(
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
     let mut events = Vec::with_capacity(new.len());
     for event in new {
-        let facts = facts_of(connection, &event).await?;
+        let facts = checked_facts(&event)?;
         events.push((event, facts));
     }
     let first = next_ids(connection, "event", count).await?;
@@ -194,8 +193,8 @@ pub async fn publish_all(
     Ok(EventId(first))
 }
 
-/// The facts of an event, checked and completed, as they are stored.
-async fn facts_of(connection: &mut AnyConnection, new: &NewEvent) -> Result<String, EventError> {
+/// The facts of an event as they are stored.
+fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
     let (event_type, subject) = (new.event_type, &new.subject);
     let is_id = (1..=MAX_SUBJECT_CHARS).contains(&subject.len())
         && subject
@@ -210,9 +209,7 @@ async fn facts_of(connection: &mut AnyConnection, new: &NewEvent) -> Result<Stri
     let serde_json::Value::Object(facts) = &new.payload else {
         return Err(EventError::NotAnObject { event_type });
     };
-    let mut facts = facts.clone();
-    facts::complete(connection, event_type, subject, &mut facts).await?;
-    for (name, value) in &facts {
+    for (name, value) in facts {
         if let Some(value) = float_in(value) {
             return Err(EventError::Float {
                 event_type,
@@ -221,7 +218,7 @@ async fn facts_of(connection: &mut AnyConnection, new: &NewEvent) -> Result<Stri
             });
         }
     }
-    let text = serde_json::Value::Object(facts).to_string();
+    let text = new.payload.to_string();
     if text.len() > MAX_PAYLOAD_BYTES {
         return Err(EventError::TooLarge {
             event_type,

@@ -389,9 +389,17 @@ mod tests {
     #[test]
     fn f60_no_statement_changes_or_removes_an_entry() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut folders: Vec<_> = ["billing/src", "portal/src", "schemas/src", "src"]
-            .map(|f| root.join(f))
-            .into();
+        let mut folders: Vec<_> = [
+            "schemas/src",
+            "activity/src",
+            "collector/src",
+            "analytics/src",
+            "billing/src",
+            "portal/src",
+            "src",
+        ]
+        .map(|f| root.join(f))
+        .into();
         let mut files_read = 0;
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {

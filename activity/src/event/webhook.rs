@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use schemas::bulk;
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, DeliveryId, EndpointId};
 use schemas::secret::Secret;
@@ -29,7 +30,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::guard::VettedUrl;
 use super::{Event, EventError, EventType};
-use crate::bulk;
 
 /// What a customer reads of an endpoint whose name leads inside.
 pub(super) const NOT_PUBLIC: &str = "the endpoint’s name does not lead to a public address";

@@ -25,7 +25,6 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::BillingError;
 use crate::event::webhook::hex;
 use crate::event::{EventError, EventType, NewEvent, publish};
 
@@ -36,6 +35,17 @@ pub const VALID_MS: i64 = 24 * HOUR_MS;
 pub const MAX_PER_HOUR: i64 = 3;
 /// Mails that one customer can ask for in a day.
 pub const MAX_PER_DAY: i64 = 8;
+
+/// Why no mail could be asked for, or no link used.
+#[derive(Debug, thiserror::Error)]
+pub enum VerificationError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("look up the customer")]
+    Inventory(#[from] InventoryError),
+    #[error("ask for the mail")]
+    Event(#[from] EventError),
+}
 
 /// What became of asking for a mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +68,7 @@ pub async fn request(
     connection: &mut AnyConnection,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Request, BillingError> {
+) -> Result<Request, VerificationError> {
     // Two who ask at once take turns, so that the second one is counted.
     sqlx::query("UPDATE customers SET email = email WHERE id = $1")
         .bind(customer.0)
@@ -86,7 +96,7 @@ async fn mails_full(
     connection: &mut AnyConnection,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Option<i64>, BillingError> {
+) -> Result<Option<i64>, VerificationError> {
     let mails = format!(
         "SELECT created_at_ms AS at_ms FROM events WHERE customer_id = $1 AND created_at_ms > $2 AND event_type = '{}'",
         EventType::EmailVerificationRequested.name()
@@ -99,7 +109,7 @@ async fn changes_full(
     connection: &mut AnyConnection,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Option<i64>, BillingError> {
+) -> Result<Option<i64>, VerificationError> {
     let changes = "SELECT asked_at_ms AS at_ms FROM address_changes WHERE customer_id = $1 AND asked_at_ms > $2";
     full(connection, changes, customer, now_ms).await
 }
@@ -110,7 +120,7 @@ async fn full(
     instants: &str,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Option<i64>, BillingError> {
+) -> Result<Option<i64>, VerificationError> {
     let sql = format!("{instants} ORDER BY at_ms DESC LIMIT 1 OFFSET $3");
     for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
         // The one that must have left the span before another fits in.
@@ -138,7 +148,7 @@ pub async fn change_own_address(
     customer: CustomerId,
     email: &str,
     now_ms: i64,
-) -> Result<Request, BillingError> {
+) -> Result<Request, VerificationError> {
     // Two who ask at once take turns, so that the second one is counted.
     sqlx::query("UPDATE customers SET email = email WHERE id = $1")
         .bind(customer.0)
@@ -163,7 +173,7 @@ pub async fn change_own_address(
         .execute(&mut *connection)
         .await?;
     match change_address(connection, customer, email, now_ms).await {
-        Err(BillingError::Inventory(InventoryError::EmailTaken { .. })) => Ok(Request::Unavailable),
+        Err(VerificationError::Inventory(InventoryError::EmailTaken { .. })) => Ok(Request::Unavailable),
         answered => answered,
     }
 }
@@ -179,7 +189,7 @@ pub async fn change_address(
     customer: CustomerId,
     email: &str,
     now_ms: i64,
-) -> Result<Request, BillingError> {
+) -> Result<Request, VerificationError> {
     let before = inventory::customer(&mut *connection, customer).await?.email;
     inventory::change_email(connection, customer, email).await?;
     let after = inventory::customer(&mut *connection, customer).await?.email;
@@ -236,7 +246,7 @@ pub struct Pending {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<Pending>, BillingError> {
+pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<Pending>, VerificationError> {
     let row = sqlx::query(
         "SELECT c.id, c.name, c.email FROM email_verifications v \
          JOIN customers c ON c.id = v.customer_id AND c.email = v.email \
@@ -262,7 +272,7 @@ pub async fn confirm(
     connection: &mut AnyConnection,
     token: &str,
     now_ms: i64,
-) -> Result<Option<Pending>, BillingError> {
+) -> Result<Option<Pending>, VerificationError> {
     let Some(pending) = pending(&mut *connection, token, now_ms).await? else {
         return Ok(None);
     };
@@ -316,8 +326,8 @@ mod tests {
     }
 
     async fn a_link_verifies_its_address_once(world: World) {
-        let ada = world.customer("USD", "UTC", "0").await;
-        let ben = world.customer("USD", "UTC", "0").await;
+        let ada = world.customer().await;
+        let ben = world.customer().await;
         let to_ada = "customer-0@example.net";
         let first = issue(&world.database, ada, to_ada, NOW_MS).await.unwrap().unwrap();
         let second = issue(&world.database, ada, to_ada, NOW_MS).await.unwrap().unwrap();
@@ -374,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn a_new_address_is_verified_anew_and_a_link_to_the_old_one_is_void() {
         let world = World::new().await;
-        let ada = world.customer("USD", "UTC", "0").await;
+        let ada = world.customer().await;
         let old = issue(&world.database, ada, "customer-0@example.net", NOW_MS)
             .await
             .unwrap()
@@ -406,8 +416,8 @@ mod tests {
     }
 
     async fn addresses_are_not_found_out(world: World) {
-        let ada = world.customer("USD", "UTC", "0").await;
-        world.customer("USD", "UTC", "0").await;
+        let ada = world.customer().await;
+        world.customer().await;
         let taken = "customer-1@example.net";
         for _ in 0..MAX_PER_HOUR {
             assert_eq!(changed(&world, ada, taken, NOW_MS).await, Request::Unavailable);
@@ -459,8 +469,8 @@ mod tests {
     #[tokio::test]
     async fn only_so_many_mails_are_asked_for() {
         let world = World::new().await;
-        let ada = world.customer("USD", "UTC", "0").await;
-        let ben = world.customer("USD", "UTC", "0").await;
+        let ada = world.customer().await;
+        let ben = world.customer().await;
         let mut mailed = 0;
         for hour in 0..24 {
             let at_ms = NOW_MS + hour * HOUR_MS;
