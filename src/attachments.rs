@@ -1,6 +1,7 @@
 //! The files that go with mails: an invoice or credit note as PDF.
 
-use activity::event::{Attachment, Attachments, Event, EventType};
+use activity::channel::{Attachment, Attachments};
+use activity::event::{Event, EventType};
 use billing::BillingError;
 use billing::document::pdf::pdf;
 use billing::invoice;

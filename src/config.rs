@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::portal::auth::SessionLimits;
-use activity::event::MailConfig;
+use activity::channel::MailConfig;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;

@@ -25,8 +25,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::event::webhook::hex;
 use crate::event::{EventError, EventType, NewEvent, publish};
+use crate::hex::hex;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long a link can be used, from when it was sent.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use activity::audit::Actor;
-use activity::event::WebhookClient;
+use activity::channel::WebhookClient;
 use anyhow::Context as _;
 use billing::dunning;
 use billing::guard;
@@ -197,6 +197,7 @@ impl Portal {
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         state.set_jobs(running.board.clone());
+        state.set_consumers(crate::outbox::consumer_names());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .enable_all()

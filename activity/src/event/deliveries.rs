@@ -1,21 +1,74 @@
-//! Deliveries as lists and metrics show them.
+//! Deliveries: what is to be told of an event, over a channel, to a target; and how lists and metrics show them.
 
-use schemas::db::Database;
+use schemas::bulk;
+use schemas::db::{Database, next_ids};
 use schemas::ids::{DeliveryId, EndpointId, EventId};
 use sqlx::any::AnyRow;
-use sqlx::{AnyExecutor, Row as _};
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::EventError;
+
+const SEQUENCE: &str = "delivery";
+
+/// A delivery to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NewDelivery {
+    pub(crate) event: EventId,
+    /// As [`crate::channel::Channel::channel`] names it.
+    pub(crate) channel: &'static str,
+    /// A mailbox, or an endpoint's id.
+    pub(crate) target: String,
+    /// Somebody asked for it to be sent once more.
+    pub(crate) is_replay: bool,
+}
+
+/// Writes deliveries to be made, with a few statements for all of them.
+pub(crate) async fn enqueue(
+    connection: &mut AnyConnection,
+    deliveries: &[NewDelivery],
+    now_ms: i64,
+) -> Result<(), sqlx::Error> {
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    let count = i64::try_from(deliveries.len()).unwrap_or(i64::MAX);
+    let first = next_ids(&mut *connection, SEQUENCE, count).await?;
+    let rows: Vec<_> = (first..).zip(deliveries).collect();
+    let sql = "INSERT INTO deliveries (id, event_id, channel, target, status, attempts, next_at_ms, error, created_at_ms, \
+               is_replay) VALUES {rows}";
+    bulk::for_rows(connection, sql, 10, &rows, |query, (id, new)| {
+        query
+            .bind(id)
+            .bind(new.event.0)
+            .bind(new.channel)
+            .bind(&new.target)
+            .bind("pending")
+            .bind(0i64)
+            .bind(now_ms)
+            .bind("")
+            .bind(now_ms)
+            .bind(i64::from(new.is_replay))
+    })
+    .await
+}
+
+/// Waits until nobody else is in a transaction that writes deliveries.
+pub(crate) async fn take_turn(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    next_ids(connection, SEQUENCE, 0).await?;
+    Ok(())
+}
 
 /// What waits and what failed, by channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct OutboxCounts {
-    /// Events without deliveries yet.
+    /// Events that some consumer has not handled.
     pub undispatched: i64,
     pub mails_pending: i64,
     pub mails_failed: i64,
     pub webhooks_pending: i64,
     pub webhooks_failed: i64,
+    pub posts_pending: i64,
+    pub posts_failed: i64,
 }
 
 /// Counts for metrics. What was delivered is not counted: there is much of it.
@@ -42,6 +95,8 @@ pub async fn outbox_counts(database: &Database) -> Result<OutboxCounts, EventErr
         let count = match (channel.as_str(), status.as_str()) {
             ("email", "pending") => &mut counts.mails_pending,
             ("email", _) => &mut counts.mails_failed,
+            ("discord", "pending") => &mut counts.posts_pending,
+            ("discord", _) => &mut counts.posts_failed,
             (_, "pending") => &mut counts.webhooks_pending,
             _ => &mut counts.webhooks_failed,
         };
@@ -55,7 +110,7 @@ pub async fn outbox_counts(database: &Database) -> Result<OutboxCounts, EventErr
 pub struct Delivery {
     pub id: DeliveryId,
     pub event: EventId,
-    /// `email` or `webhook`.
+    /// `email`, `webhook` or `discord`.
     pub channel: String,
     /// A mailbox, or an endpoint's id.
     pub target: String,
@@ -90,9 +145,7 @@ pub async fn deliveries_to(
     endpoint: EndpointId,
     limit: i64,
 ) -> Result<Vec<Delivery>, EventError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT_DELIVERY} WHERE target = $1 AND channel = 'webhook' ORDER BY id DESC LIMIT $2"
-    ));
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT_DELIVERY} WHERE target = $1 ORDER BY id DESC LIMIT $2"));
     let rows = sqlx::query(sql)
         .bind(endpoint.to_string())
         .bind(limit.clamp(1, super::MAX_PAGE))
@@ -104,7 +157,7 @@ pub async fn deliveries_to(
 /// Which deliveries to list; what is not set is not asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeliveryFilter<'a> {
-    /// `email` or `webhook`.
+    /// `email`, `webhook` or `discord`.
     pub channel: Option<&'a str>,
     pub target: Option<&'a str>,
     /// `pending`, `delivered` or `failed`.

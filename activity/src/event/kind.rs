@@ -211,6 +211,53 @@ mod tests {
         }
     }
 
+    /// The code of the product in a folder of the workspace, without its tests and without those files that only tell of events.
+    fn product_code(folder: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_test = path.file_name().unwrap().to_string_lossy().contains("tests");
+            let only_tells = [
+                "event/kind.rs",
+                "channel/message",
+                "channel/message.rs",
+                "channel/mail.rs",
+                "src/attachments.rs",
+            ];
+            if is_test || only_tells.iter().any(|part| path.ends_with(part)) {
+                continue;
+            }
+            if path.is_dir() {
+                product_code(&path, text);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let code = std::fs::read_to_string(&path).unwrap();
+                text.push_str(code.split("#[cfg(test)]").next().unwrap());
+            }
+        }
+    }
+
+    /// Documented events that nobody publishes are promises that nobody keeps.
+    #[test]
+    fn every_type_is_published_by_somebody() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut code = String::new();
+        for folder in ["activity/src", "analytics/src", "billing/src", "portal/src", "src"] {
+            product_code(&root.join(folder), &mut code);
+        }
+        let silent: Vec<&str> = EventType::ALL
+            .iter()
+            .filter(|kind| {
+                let named = format!("EventType::{kind:?}");
+                let is_whole = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric());
+                !code.split(named.as_str()).skip(1).any(is_whole)
+            })
+            .map(|kind| kind.name())
+            .collect();
+        assert_eq!(
+            silent, [""; 0],
+            "nobody publishes these: publish them or remove them with their docs"
+        );
+    }
+
     #[test]
     fn s1_what_staff_does_and_how_users_sign_in_is_for_no_customer() {
         for kind in [

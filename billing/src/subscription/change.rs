@@ -615,6 +615,14 @@ pub async fn hold(
         tell(
             connection,
             &before.subscription,
+            EventType::SubscriptionSuspended,
+            facts.clone(),
+            now_ms,
+        )
+        .await?;
+        tell(
+            connection,
+            &before.subscription,
             EventType::SuspendRequested,
             facts,
             now_ms,
@@ -652,6 +660,17 @@ pub async fn release(
     transition(connection, &before.subscription, happening, &reason, actor, now_ms).await?;
     if before.subscription.parent.is_none() {
         let facts = json!({ "service": before.service.name, "service_id": before.service.id, "cause": cause.name() });
+        // One that is cancelled beside goes on only until its end: it is not as it was.
+        if happening == Happening::HoldsLifted {
+            tell(
+                connection,
+                &before.subscription,
+                EventType::SubscriptionResumed,
+                facts.clone(),
+                now_ms,
+            )
+            .await?;
+        }
         tell(
             connection,
             &before.subscription,

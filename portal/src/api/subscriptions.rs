@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use activity::event::notification::{self, Notification};
+use activity::channel::in_app::{self, Notification};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -243,7 +243,7 @@ async fn notifications(
     ApiQuery(asked): ApiQuery<NotificationsAsked>,
 ) -> Result<Json<NotificationsAnswer>, ApiError> {
     let before: Option<NotificationId> = optional("before", asked.before.as_deref(), "the id of a notification")?;
-    let found = notification::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
+    let found = in_app::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
     Ok(Json(NotificationsAnswer {
         unread: customer.who.unread,
         notifications: found?,

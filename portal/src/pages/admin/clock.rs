@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(health.status, 503);
         assert!(health.body.contains("billing is stopped"), "{}", health.body);
         // That the clock moved is an event of a month ago, and nothing dispatches here.
-        activity::event::dispatch(db, NOW_MS).await.unwrap();
+        activity::channel::dispatch(db, NOW_MS).await.unwrap();
         let ready = admin.get("/readyz").await;
         assert_eq!(ready.status, 200);
         assert!(ready.body.contains("billing is stopped"), "{}", ready.body);

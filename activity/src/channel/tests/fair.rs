@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::links::mail_server;
 use super::*;
-use crate::event::webhook::Owner;
+use crate::channel::endpoint::Owner;
 
 const HANGING: usize = 9;
 const PENDING_EACH: i64 = 60;
@@ -60,7 +60,13 @@ async fn endpoints_that_do_not_answer_delay_neither_mail_nor_the_webhooks_of_oth
     world.publish(invoice(BEN, 1)).await;
     let (mailer, mails) = mail_server().await;
     let (database, client) = (world.database.clone(), world.client.clone());
-    let sending = tokio::spawn(async move { run_once(&database, Some(&mailer), &client, NOW_MS).await });
+    let sending = tokio::spawn(async move {
+        let transports = Transports {
+            mailer: Some(&mailer),
+            ..without_mail(&client)
+        };
+        run_once(&database, transports, NOW_MS).await
+    });
 
     assert!(
         until(|| mails.lock().unwrap().len() == 1).await,
@@ -79,7 +85,7 @@ async fn endpoints_that_do_not_answer_delay_neither_mail_nor_the_webhooks_of_oth
         "what came later was not sent"
     );
     assert!(!sending.is_finished());
-    assert!(open.load(Ordering::Relaxed) <= WEBHOOKS_PER_OWNER);
+    assert!(open.load(Ordering::Relaxed) <= ENDPOINTS_PER_OWNER);
     sending.abort();
 }
 
@@ -108,7 +114,7 @@ async fn a_customer_replays_so_much_to_an_endpoint_and_so_much_an_hour() {
             event_type: None,
         };
         let mut transaction = world.database.begin_write().await.unwrap();
-        let replayed = replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms).await;
+        let replayed = replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms).await;
         transaction.commit().await.unwrap();
         replayed
     };
@@ -117,7 +123,7 @@ async fn a_customer_replays_so_much_to_an_endpoint_and_so_much_an_hour() {
     assert!(
         matches!(
             refused,
-            EventError::TooManyPending {
+            ReplayError::TooManyPending {
                 pending: EVENTS,
                 replayed: EVENTS,
                 ..
@@ -133,7 +139,7 @@ async fn a_customer_replays_so_much_to_an_endpoint_and_so_much_an_hour() {
     }
     settle().await;
     let refused = replay_to(adas, EVENTS, now_ms).await.unwrap_err();
-    assert!(matches!(refused, EventError::TooOften), "{refused}");
+    assert!(matches!(refused, ReplayError::TooOften), "{refused}");
     assert_eq!(
         replay_to(adas, 400, now_ms).await.unwrap(),
         400,

@@ -5,55 +5,38 @@
 //! publish ───────────┘  row in `events`          it happened if, and only if, the event is there
 //!      │
 //!      ▼
-//! dispatch             one transaction per batch   rows in `deliveries` and `notifications`, once per event and channel
+//! consumers            one transaction per batch   what each reacts with, such as rows in `deliveries`; a cursor each
 //!      │
 //!      ▼
-//! deliver              one at a time               email by SMTP, signed POST to endpoints; retried by a schedule
+//! channels             one at a time               mail, signed requests, posts: [`crate::channel`]; retried by a schedule
 //! ```
 //!
 //! Promises:
 //! * An event is written in the transaction of the change that it tells of, so neither can be without the other.
-//! * Each event is dispatched exactly once, with any number of workers and wherever one of them dies.
-//! * A delivery is made *at least* once: a worker that dies between sending and noting it leaves a message that is sent
-//!   again. Mails carry the delivery in their Message-ID and webhooks the event's id, so that a receiver can tell.
-//! * Two living workers never send the same delivery: it is claimed by compare-and-set on its count of attempts.
+//! * Each consumer handles each event exactly once, with any number of workers and wherever one of them dies; one that fails
+//!   or lags holds up none of the others ([`consumer`]).
 //! * Payloads hold text, whole numbers, booleans, lists and objects: money as `…_minor` beside `currency`, instants as
 //!   `…_at_ms`; a float is refused.
 
-mod deliver;
+pub mod consumer;
 mod deliveries;
-mod dispatch;
-pub mod guard;
 mod kind;
-pub mod mail;
-pub mod message;
-pub mod notification;
-pub mod webhook;
 
-pub use deliver::{
-    Delivered, MAIL_MAX_AGE_MS, RETRY_DELAYS_MS, Run, WEBHOOKS_PER_OWNER, deliver, deliver_mail, deliver_webhooks,
-    preview,
-};
+pub use consumer::{Consumer, Dispatched, HandleError, Handled, Lag, consume, dispatch, lags, mark_dispatched};
 pub use deliveries::{
     Delivery, DeliveryFilter, OutboxCounts, deliveries, deliveries_of, deliveries_to, delivery, outbox_counts,
 };
-pub use dispatch::{
-    Dispatched, MAX_PENDING, MAX_REPLAYED, MAX_REPLAYED_PER_HOUR, OldestWaiting, Replay, dispatch, latest,
-    oldest_waiting, owner_email, replay, set_owner_email,
-};
-pub use guard::WebhookClient;
+pub(crate) use deliveries::{NewDelivery, enqueue, take_turn};
 pub use kind::{Audience, EventType};
-pub use mail::{Attachment, Attachments, MailConfig, Mailer};
+
+use std::error::Error;
 
 use jiff::Timestamp;
 use schemas::bulk;
-use schemas::db::{Database, next_ids};
-use schemas::ids::{CustomerId, EndpointId, EventId};
-use schemas::inventory::InventoryError;
+use schemas::db::next_ids;
+use schemas::ids::{CustomerId, EventId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
-
-use self::webhook::WebhookError;
 
 /// Bytes of a payload's JSON at most.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
@@ -83,49 +66,29 @@ pub enum EventError {
     },
     #[error("the payload of {event_type} has {size} bytes, more than {MAX_PAYLOAD_BYTES}")]
     TooLarge { event_type: EventType, size: usize },
-    #[error("{0:?} is no email address")]
-    Address(String),
-    #[error("look up the customer")]
-    Customer(#[source] InventoryError),
-    #[error("make the mail")]
-    Mail(#[source] Box<mail::MailError>),
-    #[error("look up the endpoint")]
-    Endpoint(#[source] Box<WebhookError>),
-    #[error("{0} is disabled: enable it first")]
-    Disabled(EndpointId),
-    #[error("more than {MAX_REPLAYED} events are not replayed at once: name a shorter range")]
-    TooMany,
-    #[error(
-        "{pending} deliveries to {endpoint} are pending, and {replayed} more would exceed the limit of {MAX_PENDING}: \
-         replay them once it has answered those"
-    )]
-    TooManyPending {
-        endpoint: EndpointId,
-        pending: i64,
-        replayed: i64,
-    },
-    #[error(
-        "to a customer's endpoints {MAX_REPLAYED_PER_HOUR} events are replayed in an hour at most: try again later"
-    )]
-    TooOften,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
-    #[error("{count} events could not be dispatched and wait, the first is {event}; all others were")]
+    #[error("react to events")]
+    Consumer(#[source] HandleError),
+    #[error("{count} events could not be handled by {consumer} and wait, the first is {event}; all others were")]
     PassedOver {
+        consumer: &'static str,
         count: u64,
         event: EventId,
-        source: Box<EventError>,
+        source: HandleError,
     },
 }
 
-impl From<WebhookError> for EventError {
-    fn from(error: WebhookError) -> EventError {
-        match error {
-            WebhookError::Database(error) => EventError::Database(error),
-            WebhookError::Event(error) => error,
-            other => EventError::Endpoint(Box::new(other)),
+/// Whether it is the database that could not do something, however deep it says so.
+pub(crate) fn is_of_database(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<sqlx::Error>() {
+            return true;
         }
+        cause = error.source();
     }
+    false
 }
 
 /// Something that happened, to be told.
@@ -150,11 +113,12 @@ pub struct Event {
     pub subject: String,
     pub payload: serde_json::Value,
     pub created_at_ms: i64,
-    /// When its deliveries were made out.
+    /// When all consumers had handled it.
     pub dispatched_at_ms: Option<i64>,
 }
 
-/// Writes an event into the caller's transaction: it is told if that commits, and never was if it does not.
+/// Writes an event into the caller's transaction: it is told if that commits, and never was if it does not. Without one a
+/// consumer could pass it by ([`consumer`]).
 ///
 /// # Errors
 /// When the payload is no object, holds a float or is too large, or the subject is no id.
@@ -238,7 +202,7 @@ fn float_in(value: &serde_json::Value) -> Option<String> {
     }
 }
 
-const SELECT: &str =
+pub(crate) const SELECT: &str =
     "SELECT id, event_type, customer_id, subject, payload, created_at_ms, dispatched_at_ms FROM events";
 
 /// Which events to list.
@@ -280,7 +244,7 @@ pub async fn event(db: impl AnyExecutor<'_>, id: EventId) -> Result<Event, Event
     read(&row.ok_or(EventError::NoEvent(id))?)
 }
 
-fn read(row: &AnyRow) -> Result<Event, EventError> {
+pub(crate) fn read(row: &AnyRow) -> Result<Event, EventError> {
     let payload: String = row.try_get("payload")?;
     Ok(Event {
         id: EventId(row.try_get("id")?),
@@ -301,23 +265,3 @@ impl Event {
         Timestamp::from_millisecond(self.created_at_ms).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
-
-/// Dispatches what is new and sends what is due, once. The program does each of the three by itself every few seconds, so
-/// that none waits for another; any number of processes may on one database.
-///
-/// # Errors
-/// As the database answers.
-pub async fn run_once(
-    database: &Database,
-    mailer: Option<&Mailer>,
-    client: &WebhookClient,
-    now_ms: i64,
-) -> Result<(Dispatched, Delivered), EventError> {
-    // What was dispatched is sent, whatever became of the rest.
-    let dispatched = dispatch(database, now_ms).await;
-    let delivered = deliver(database, mailer, client, now_ms).await?;
-    Ok((dispatched?, delivered))
-}
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use schemas::ids::DeliveryId;
 use serde_json::Value;
 
 use super::*;
-use crate::event::webhook::Owner;
+use crate::channel::endpoint::{EndpointError, Owner};
 
 #[tokio::test]
 async fn a_webhook_is_signed_retried_by_the_schedule_and_taken_once() {
@@ -32,7 +32,7 @@ async fn a_webhook_is_signed_retried_by_the_schedule_and_taken_once() {
         );
         now_ms = next_ms;
     }
-    let known = webhook::endpoint(world.database.pool(), endpoint, Owner::Customer(ADA))
+    let known = endpoint::endpoint(world.database.pool(), endpoint, Owner::Customer(ADA))
         .await
         .unwrap();
     assert_eq!(known.failures, 3);
@@ -43,7 +43,7 @@ async fn a_webhook_is_signed_retried_by_the_schedule_and_taken_once() {
     world.run(now_ms + 1_000_000_000).await;
     let received = receiver.received();
     assert_eq!(received.len(), 4);
-    let known = webhook::endpoint(world.database.pool(), endpoint, Owner::Customer(ADA))
+    let known = endpoint::endpoint(world.database.pool(), endpoint, Owner::Customer(ADA))
         .await
         .unwrap();
     assert_eq!(known.failures, 0);
@@ -93,28 +93,30 @@ async fn after_a_rotation_both_secrets_sign_for_a_day() {
     let receiver = Receiver::start(&[]).await;
     let (endpoint, old) = world.endpoint(Some(ADA), &receiver.url, &[]).await;
     let mut transaction = world.database.begin_write().await.unwrap();
-    let foreign = webhook::rotate(
+    let foreign = endpoint::rotate(
         &mut transaction,
         world.database.vault(),
         endpoint,
         Owner::Customer(BEN),
+        STAFF,
         NOW_MS,
     )
     .await;
     assert!(foreign.is_err(), "S1");
-    let new = webhook::rotate(
+    let new = endpoint::rotate(
         &mut transaction,
         world.database.vault(),
         endpoint,
         Owner::Customer(ADA),
+        STAFF,
         NOW_MS,
     )
     .await
     .unwrap();
     transaction.commit().await.unwrap();
     for (at_ms, secrets) in [
-        (NOW_MS + webhook::ROTATION_MS - 1, vec![&new, &old]),
-        (NOW_MS + webhook::ROTATION_MS, vec![&new]),
+        (NOW_MS + endpoint::ROTATION_MS - 1, vec![&new, &old]),
+        (NOW_MS + endpoint::ROTATION_MS, vec![&new]),
     ] {
         world.publish(invoice(ADA, 7)).await;
         world.run(at_ms).await;
@@ -141,7 +143,7 @@ async fn an_endpoint_that_takes_nothing_for_three_days_is_disabled_and_its_owner
     world.run(now_ms).await;
     let second = world.publish(invoice(ADA, 8)).await;
     for delay_ms in RETRY_DELAYS_MS {
-        let known = webhook::endpoint(world.database.pool(), endpoint, Owner::Anybody)
+        let known = endpoint::endpoint(world.database.pool(), endpoint, Owner::Anybody)
             .await
             .unwrap();
         assert_eq!(known.disabled_at_ms, None);
@@ -149,7 +151,7 @@ async fn an_endpoint_that_takes_nothing_for_three_days_is_disabled_and_its_owner
         world.run(now_ms).await;
     }
     assert!(now_ms - NOW_MS >= 3 * 24 * 3_600_000, "the schedule lasts three days");
-    let known = webhook::endpoint(world.database.pool(), endpoint, Owner::Anybody)
+    let known = endpoint::endpoint(world.database.pool(), endpoint, Owner::Anybody)
         .await
         .unwrap();
     assert_eq!(known.disabled_at_ms, Some(now_ms));
@@ -180,14 +182,14 @@ async fn an_endpoint_that_takes_nothing_for_three_days_is_disabled_and_its_owner
         event_type: None,
     };
     let mut transaction = world.database.begin_write().await.unwrap();
-    let refused = replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms).await;
-    assert!(matches!(refused, Err(EventError::Disabled(_))), "{refused:?}");
-    webhook::enable(&mut transaction, endpoint, Owner::Customer(ADA))
+    let refused = replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms).await;
+    assert!(matches!(refused, Err(ReplayError::Disabled(_))), "{refused:?}");
+    endpoint::enable(&mut transaction, endpoint, Owner::Customer(ADA), STAFF, now_ms)
         .await
         .unwrap();
     receiver.answers.lock().unwrap().clear();
     assert_eq!(
-        replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms)
+        replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms)
             .await
             .unwrap(),
         3
@@ -225,7 +227,7 @@ async fn an_endpoint_that_takes_some_events_stays() {
     }
     let failed = outbox_counts(&world.database).await.unwrap();
     assert_eq!((failed.webhooks_failed, failed.webhooks_pending), (1, 0));
-    let known = webhook::endpoint(world.database.pool(), endpoint, Owner::Anybody)
+    let known = endpoint::endpoint(world.database.pool(), endpoint, Owner::Anybody)
         .await
         .unwrap();
     assert_eq!(known.disabled_at_ms, None);
@@ -245,12 +247,12 @@ async fn s1_events_of_others_are_not_replayed() {
     };
     let mut transaction = world.database.begin_write().await.unwrap();
     assert!(
-        replay(&mut transaction, range, bens, Owner::Customer(ADA), NOW_MS)
+        replay(&mut transaction, range, bens, Owner::Customer(ADA), STAFF, NOW_MS)
             .await
             .is_err()
     );
     assert_eq!(
-        replay(&mut transaction, range, bens, Owner::Customer(BEN), NOW_MS)
+        replay(&mut transaction, range, bens, Owner::Customer(BEN), STAFF, NOW_MS)
             .await
             .unwrap(),
         1
@@ -260,7 +262,7 @@ async fn s1_events_of_others_are_not_replayed() {
         ..range
     };
     assert_eq!(
-        replay(&mut transaction, other_type, bens, Owner::Anybody, NOW_MS)
+        replay(&mut transaction, other_type, bens, Owner::Anybody, STAFF, NOW_MS)
             .await
             .unwrap(),
         0
@@ -281,7 +283,7 @@ async fn many_workers_send_each_delivery_once() {
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let (database, client) = (world.database.clone(), world.client.clone());
-            tokio::spawn(async move { run_once(&database, None, &client, NOW_MS).await.unwrap().1.sent })
+            tokio::spawn(async move { run_once(&database, without_mail(&client), NOW_MS).await.unwrap().1.sent })
         })
         .collect();
     let mut sent = 0;
@@ -346,42 +348,47 @@ async fn a_silent_endpoint_is_asked_once_a_minute_not_once_an_event() {
 #[tokio::test]
 async fn endpoints_are_limited_and_told_only_what_customers_may_hear() {
     let world = world().await;
-    let url = world.client.vet("http://127.0.0.1:1/").await.unwrap();
+    let url = world
+        .client
+        .vet(EndpointKind::Webhook, "http://127.0.0.1:1/")
+        .await
+        .unwrap();
     let mut connection = world.database.pool().acquire().await.unwrap();
     let new = |event_types| NewEndpoint {
         customer: Some(ADA),
         url: &url,
         event_types,
     };
-    let hidden = webhook::add(
+    let hidden = endpoint::add(
         &mut connection,
         world.database.vault(),
         new(&[EventType::HighRiskAction]),
+        STAFF,
         NOW_MS,
     )
     .await;
     assert!(hidden.unwrap_err().to_string().contains("admin.high_risk_action"));
-    for _ in 0..webhook::MAX_ENDPOINTS {
-        webhook::add(&mut connection, world.database.vault(), new(&[]), NOW_MS)
+    for _ in 0..endpoint::MAX_ENDPOINTS {
+        endpoint::add(&mut connection, world.database.vault(), new(&[]), STAFF, NOW_MS)
             .await
             .unwrap();
     }
-    let one_more = webhook::add(&mut connection, world.database.vault(), new(&[]), NOW_MS).await;
-    assert!(matches!(one_more, Err(WebhookError::TooMany)), "{one_more:?}");
-    webhook::remove(&mut connection, EndpointId(3), Owner::Customer(ADA))
+    let one_more = endpoint::add(&mut connection, world.database.vault(), new(&[]), STAFF, NOW_MS).await;
+    assert!(matches!(one_more, Err(EndpointError::TooMany)), "{one_more:?}");
+    endpoint::remove(&mut connection, EndpointId(3), Owner::Customer(ADA), STAFF, NOW_MS)
         .await
         .unwrap();
     assert!(
-        webhook::remove(&mut connection, EndpointId(4), Owner::Customer(BEN))
+        endpoint::remove(&mut connection, EndpointId(4), Owner::Customer(BEN), STAFF, NOW_MS)
             .await
             .is_err()
     );
-    let left = webhook::endpoints(&mut *connection, Owner::Customer(ADA))
+    let left = endpoint::endpoints(&mut *connection, Owner::Customer(ADA))
         .await
         .unwrap();
-    assert_eq!(left.len() as i64, webhook::MAX_ENDPOINTS - 1);
+    assert_eq!(left.len() as i64, endpoint::MAX_ENDPOINTS - 1);
     assert_eq!(
-        webhook::endpoints(&mut *connection, Owner::Customer(BEN))
+        endpoint::endpoints(&mut *connection, Owner::Customer(BEN))
             .await
             .unwrap(),
         []

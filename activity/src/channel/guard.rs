@@ -1,4 +1,4 @@
-//! Where webhooks may go.
+//! Where requests to endpoints may go.
 //!
 //! A customer names the address that we then send requests to, from inside our network. So only addresses of the public
 //! Internet are spoken to: the name is resolved by us, each answer is checked, and the connection goes to what was checked,
@@ -14,7 +14,8 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::webhook::{NOT_PUBLIC, WebhookError};
+use super::discord;
+use super::endpoint::{EndpointError, EndpointKind, NOT_PUBLIC};
 
 /// Characters of an endpoint's URL at most.
 pub const MAX_URL_CHARS: usize = 500;
@@ -24,14 +25,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections kept for an endpoint at most.
 const MAX_IDLE_PER_HOST: usize = 2;
+/// Of an answer that asks for patience, so much is read to find for how long.
+const MAX_ANSWER_BYTES: usize = 4 << 10;
 
-/// A URL that webhooks may go to, as far as can be seen before they do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VettedUrl(Url);
+/// A URL that requests may go to, as far as can be seen before they do.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VettedUrl {
+    kind: EndpointKind,
+    url: Url,
+}
 
 impl VettedUrl {
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
+    pub fn kind(&self) -> EndpointKind {
+        self.kind
+    }
+
+    /// What may be shown of it.
+    pub fn shown(&self) -> String {
+        match self.kind {
+            EndpointKind::Webhook => self.url.as_str().to_owned(),
+            EndpointKind::Discord => discord::shown(&self.url),
+        }
+    }
+
+    /// All of it: of a Discord channel a secret.
+    pub(super) fn as_str(&self) -> &str {
+        self.url.as_str()
+    }
+}
+
+impl std::fmt::Debug for VettedUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("VettedUrl").field(&self.shown()).finish()
     }
 }
 
@@ -47,21 +72,85 @@ pub struct WebhookClient {
 pub(super) enum Answer {
     /// A status of 2xx.
     Taken,
-    /// Any other status, with what to tell the endpoint's owner.
-    Refused(String),
+    /// Any other status, or a URL that nothing is sent to.
+    Refused(Refusal),
     /// Nobody answered, and why.
     Silent(String),
+}
+
+/// Why an endpoint did not take a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Refusal {
+    /// For the endpoint's owner.
+    pub(super) why: String,
+    /// What it answered, where it was asked.
+    pub(super) status: Option<u16>,
+    /// How long to wait before the next request, where it says so (429).
+    pub(super) retry_after_ms: Option<i64>,
+}
+
+impl Refusal {
+    fn new(why: impl Into<String>) -> Refusal {
+        Refusal {
+            why: why.into(),
+            status: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// Reads of an answer what it says, and for how long it asks for patience.
+    async fn of(mut response: reqwest::Response) -> Refusal {
+        let status = response.status();
+        let mut refusal = Refusal {
+            status: Some(status.as_u16()),
+            ..Refusal::new(format!("answered {status}"))
+        };
+        if status.is_redirection() {
+            refusal.why = format!("answered {status}: redirects are not followed, register the address it points to");
+        }
+        if status != reqwest::StatusCode::TOO_MANY_REQUESTS {
+            return refusal;
+        }
+        let header = response.headers().get(reqwest::header::RETRY_AFTER);
+        let in_header = header.and_then(|value| value.to_str().ok()).and_then(milliseconds);
+        refusal.retry_after_ms = match in_header {
+            Some(after_ms) => Some(after_ms),
+            None => {
+                let mut body = Vec::new();
+                while let Ok(Some(part)) = response.chunk().await {
+                    body.extend_from_slice(&part);
+                    if body.len() > MAX_ANSWER_BYTES {
+                        break;
+                    }
+                }
+                retry_after_in(&body)
+            }
+        };
+        refusal
+    }
+}
+
+/// Seconds, whole or not, as milliseconds, rounded up.
+fn milliseconds(seconds: &str) -> Option<i64> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    (0.0..1e9).contains(&seconds).then(|| (seconds * 1000.0).ceil() as i64)
+}
+
+/// `{"retry_after": 64.57, …}`
+fn retry_after_in(body: &[u8]) -> Option<i64> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    milliseconds(&answer.get("retry_after")?.to_string())
 }
 
 impl WebhookClient {
     /// # Errors
     /// When TLS cannot be set up, for want of root certificates.
-    pub fn new(allow_private: bool) -> Result<WebhookClient, WebhookError> {
+    pub fn new(allow_private: bool) -> Result<WebhookClient, EndpointError> {
         WebhookClient::waiting(allow_private, ANSWER_TIMEOUT)
     }
 
     /// One that waits for an answer so long.
-    pub(super) fn waiting(allow_private: bool, answer_timeout: Duration) -> Result<WebhookClient, WebhookError> {
+    pub(super) fn waiting(allow_private: bool, answer_timeout: Duration) -> Result<WebhookClient, EndpointError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("EZSCALE/", env!("CARGO_PKG_VERSION"), " (webhooks)"))
             .redirect(reqwest::redirect::Policy::none())
@@ -73,7 +162,7 @@ impl WebhookClient {
             builder = builder.https_only(true).dns_resolver(Arc::new(PublicOnly));
         }
         Ok(WebhookClient {
-            http: builder.build().map_err(WebhookError::Client)?,
+            http: builder.build().map_err(EndpointError::Client)?,
             allow_private,
         })
     }
@@ -86,35 +175,38 @@ impl WebhookClient {
     ///
     /// # Errors
     /// When the URL cannot be an endpoint, with what to write instead.
-    pub async fn vet(&self, text: &str) -> Result<VettedUrl, WebhookError> {
-        let url = checked_form(text, self.allow_private)?;
+    pub async fn vet(&self, kind: EndpointKind, text: &str) -> Result<VettedUrl, EndpointError> {
+        let url = checked(kind, text, self.allow_private)?;
         if let Some(Host::Domain(domain)) = url.host()
             && !self.allow_private
         {
             let port = url.port_or_known_default().unwrap_or(443);
             public_addresses(domain, port).await?;
         }
-        Ok(VettedUrl(url))
+        Ok(VettedUrl { kind, url })
     }
 
-    /// Sends one request. The body of the answer is not read: only its status counts.
-    pub(super) async fn post(&self, url: &str, headers: [(&'static str, String); 3], body: String) -> Answer {
+    /// Sends one request. The body of the answer is not read, unless it asks for patience: only its status counts.
+    pub(super) async fn post(
+        &self,
+        kind: EndpointKind,
+        url: &str,
+        headers: &[(&'static str, String)],
+        body: String,
+    ) -> Answer {
         // An address may have been let in while private ones were allowed.
-        let url = match checked_form(url, self.allow_private) {
+        let url = match checked(kind, url, self.allow_private) {
             Ok(url) => url,
-            Err(error) => return Answer::Refused(error.to_string()),
+            Err(EndpointError::Url { why, .. }) => return Answer::Refused(Refusal::new(why)),
+            Err(error) => return Answer::Refused(Refusal::new(error.to_string())),
         };
         let mut request = self.http.post(url).header("Content-Type", "application/json");
         for (name, value) in headers {
-            request = request.header(name, value);
+            request = request.header(*name, value);
         }
         match request.body(body).send().await {
             Ok(response) if response.status().is_success() => Answer::Taken,
-            Ok(response) if response.status().is_redirection() => Answer::Refused(format!(
-                "answered {}: redirects are not followed, register the address it points to",
-                response.status()
-            )),
-            Ok(response) => Answer::Refused(format!("answered {}", response.status())),
+            Ok(response) => Answer::Refused(Refusal::of(response).await),
             Err(error) => Answer::Silent(said(&error)),
         }
     }
@@ -130,7 +222,7 @@ fn said(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    if let Some(WebhookError::Private { .. }) = cause.downcast_ref() {
+    if let Some(EndpointError::Private { .. }) = cause.downcast_ref() {
         return NOT_PUBLIC.to_owned();
     }
     let what = if error.is_connect() {
@@ -141,9 +233,23 @@ fn said(error: &reqwest::Error) -> String {
     format!("{what}: {cause}")
 }
 
-fn checked_form(text: &str, allow_private: bool) -> Result<Url, WebhookError> {
+/// The URL of an endpoint of a kind, as far as its form goes.
+fn checked(kind: EndpointKind, text: &str, allow_private: bool) -> Result<Url, EndpointError> {
+    match (kind, checked_form(text, allow_private)) {
+        (EndpointKind::Webhook, checked) => checked,
+        (EndpointKind::Discord, Ok(url)) => discord::checked(url, allow_private),
+        // Without what may let anybody post.
+        (EndpointKind::Discord, Err(EndpointError::Url { why, .. })) => Err(EndpointError::Url {
+            url: "the address".to_owned(),
+            why,
+        }),
+        (EndpointKind::Discord, Err(error)) => Err(error),
+    }
+}
+
+fn checked_form(text: &str, allow_private: bool) -> Result<Url, EndpointError> {
     let text = text.trim();
-    let refuse = |why| WebhookError::Url {
+    let refuse = |why| EndpointError::Url {
         url: text.chars().take(MAX_URL_CHARS).collect(),
         why,
     };
@@ -176,12 +282,12 @@ fn checked_form(text: &str, allow_private: bool) -> Result<Url, WebhookError> {
 }
 
 /// What a name resolves to, if all of it is public: a name with one foot in our network is up to no good.
-async fn public_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, WebhookError> {
+async fn public_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, EndpointError> {
     let resolving = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, port)));
     let resolved = resolving
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(|source| WebhookError::Resolve {
+        .map_err(|source| EndpointError::Resolve {
             host: host.to_owned(),
             source,
         })?;
@@ -189,8 +295,8 @@ async fn public_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Webh
     match addresses.iter().find(|address| !is_public(address.ip())) {
         Some(address) => {
             // For operators alone: whose endpoint it is reads that it is not public, and not where it is.
-            tracing::warn!(host, address = %address.ip(), "webhook endpoint is not on the public Internet");
-            Err(WebhookError::Private {
+            tracing::warn!(host, address = %address.ip(), "endpoint is not on the public Internet");
+            Err(EndpointError::Private {
                 host: host.to_owned(),
                 address: address.ip(),
             })
@@ -324,7 +430,7 @@ mod tests {
             ("https://[::ffff:a9fe:a9fe]/latest/meta-data", "public Internet"),
             ("https://localhost/x", NOT_PUBLIC),
         ] {
-            let error = client.vet(url).await.unwrap_err().to_string();
+            let error = client.vet(EndpointKind::Webhook, url).await.unwrap_err().to_string();
             assert!(error.contains(words), "{url}: {error:?} does not say {words:?}");
             assert!(
                 words != NOT_PUBLIC || !error.contains("127."),
@@ -332,9 +438,13 @@ mod tests {
             );
         }
         let long = format!("https://1.1.1.1/{}", "x".repeat(MAX_URL_CHARS));
-        assert!(client.vet(&long).await.is_err());
+        assert!(client.vet(EndpointKind::Webhook, &long).await.is_err());
         assert_eq!(
-            client.vet(" https://1.1.1.1/x ").await.unwrap().as_str(),
+            client
+                .vet(EndpointKind::Webhook, " https://1.1.1.1/x ")
+                .await
+                .unwrap()
+                .as_str(),
             "https://1.1.1.1/x"
         );
     }
@@ -347,7 +457,7 @@ mod tests {
         let client = WebhookClient::new(false).unwrap();
         let headers = ["A", "B", "C"].map(|name| (name, "x".to_owned()));
         let refusal = tokio::select! {
-            answer = client.post(&url, headers, "{}".to_owned()) => answer,
+            answer = client.post(EndpointKind::Webhook, &url, &headers, "{}".to_owned()) => answer,
             _ = listener.accept() => panic!("a connection was made"),
         };
         let Answer::Silent(why) = refusal else {
@@ -355,5 +465,19 @@ mod tests {
         };
         // A customer reads this: not a word of what the name led to.
         assert_eq!(why, NOT_PUBLIC);
+    }
+
+    #[test]
+    fn patience_is_asked_for_in_seconds() {
+        assert_eq!(milliseconds("1"), Some(1_000));
+        assert_eq!(milliseconds(" 0.0005 "), Some(1));
+        assert_eq!(milliseconds("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        assert_eq!(milliseconds("-1"), None);
+        assert_eq!(milliseconds("NaN"), None);
+        assert_eq!(
+            retry_after_in(br#"{"message": "You are being rate limited.", "retry_after": 64.57, "global": false}"#),
+            Some(64_570)
+        );
+        assert_eq!(retry_after_in(b"busy"), None);
     }
 }

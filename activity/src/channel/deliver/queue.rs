@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use schemas::ids::DeliveryId;
 
-use super::Due;
+use crate::channel::Due;
 
 /// Whose a target is: a customer's number; 0 is the operator.
 pub(super) type OwnerKey = i64;
@@ -125,17 +125,16 @@ impl Queue {
 mod tests {
     use schemas::ids::EventId;
 
-    use super::super::Channel;
     use super::*;
 
     fn due(id: i64, target: &str) -> Due {
         Due {
             id: DeliveryId(id),
             event: EventId(id),
-            channel: Channel::Webhook,
             target: target.to_owned(),
             queue: target.to_owned(),
             attempts: 0,
+            deferred: 0,
             created_at_ms: 0,
         }
     }

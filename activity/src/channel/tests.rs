@@ -1,4 +1,6 @@
 mod broken;
+mod consumers;
+mod discord;
 mod fair;
 mod hooks;
 mod links;
@@ -9,12 +11,26 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::webhook::NewEndpoint;
+use schemas::db::Database;
+use schemas::ids::{CustomerId, EndpointId, EventId};
+use sqlx::Row as _;
+
+use super::endpoint::{self, EndpointKind, NewEndpoint};
 use super::*;
+use crate::audit::Actor;
+use crate::event::{
+    Delivery, EventFilter, EventType, MAX_PAYLOAD_BYTES, NewEvent, deliveries_of, event, list, outbox_counts, publish,
+};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const ADA: CustomerId = CustomerId(1);
 const BEN: CustomerId = CustomerId(2);
+/// Who manages the endpoints.
+const STAFF: Actor<'static> = Actor {
+    name: "command line",
+    user: None,
+    ip: "",
+};
 
 struct World {
     database: Database,
@@ -75,22 +91,24 @@ impl World {
 
     /// Adds an endpoint and returns its id and secret.
     async fn endpoint(&self, customer: Option<CustomerId>, url: &str, types: &[EventType]) -> (EndpointId, String) {
-        let url = self.client.vet(url).await.unwrap();
+        let url = self.client.vet(EndpointKind::Webhook, url).await.unwrap();
         let mut transaction = self.database.begin_write().await.unwrap();
         let new = NewEndpoint {
             customer,
             url: &url,
             event_types: types,
         };
-        let (endpoint, secret) = webhook::add(&mut transaction, self.database.vault(), new, NOW_MS)
+        let added = endpoint::add(&mut transaction, self.database.vault(), new, STAFF, NOW_MS)
             .await
             .unwrap();
         transaction.commit().await.unwrap();
-        (endpoint.id, secret)
+        (added.endpoint.id, added.secret.unwrap())
     }
 
     async fn run(&self, now_ms: i64) -> (Dispatched, Delivered) {
-        run_once(&self.database, None, &self.client, now_ms).await.unwrap()
+        run_once(&self.database, without_mail(&self.client), now_ms)
+            .await
+            .unwrap()
     }
 
     async fn deliveries(&self, event: EventId) -> Vec<Delivery> {
@@ -111,6 +129,15 @@ impl World {
     async fn told(&self, event: EventId) -> Vec<(String, String)> {
         let deliveries = self.deliveries(event).await;
         deliveries.into_iter().map(|d| (d.channel, d.target)).collect()
+    }
+}
+
+/// What sends where no mail server is configured.
+fn without_mail(client: &WebhookClient) -> Transports<'_> {
+    Transports {
+        mailer: None,
+        client,
+        portal_url: "https://portal.ada.example",
     }
 }
 
@@ -301,11 +328,8 @@ async fn s1_everybody_hears_of_what_is_theirs_and_no_more() {
     assert_eq!(world.told(approval).await, [mail("root@example.net"), hook(ours)]);
 
     // A dispute is ours to answer, so Ben finds nothing; of Ada's two the latter is the later.
-    assert_eq!(
-        notification::list(world.database.pool(), BEN, None, 10).await.unwrap(),
-        []
-    );
-    let adas_list = notification::list(world.database.pool(), ADA, None, 10).await.unwrap();
+    assert_eq!(in_app::list(world.database.pool(), BEN, None, 10).await.unwrap(), []);
+    let adas_list = in_app::list(world.database.pool(), ADA, None, 10).await.unwrap();
     let events: Vec<_> = adas_list.iter().map(|notification| notification.event).collect();
     assert_eq!(events, [paid_event, finalised]);
 }
@@ -391,19 +415,17 @@ async fn notifications_are_read_up_to_what_was_shown() {
     world.publish(invoice(BEN, 4)).await;
     dispatch(&world.database, NOW_MS).await.unwrap();
     let mut connection = world.database.pool().acquire().await.unwrap();
-    let shown = notification::list(&mut *connection, ADA, None, 2).await.unwrap();
+    let shown = in_app::list(&mut *connection, ADA, None, 2).await.unwrap();
     assert_eq!(shown.len(), 2);
     assert_eq!(shown[0].title, "Your invoice 2023-0007");
     assert_eq!(shown[0].link, "/invoices/inv_3");
-    let rest = notification::list(&mut *connection, ADA, Some(shown[1].id), 2)
-        .await
-        .unwrap();
+    let rest = in_app::list(&mut *connection, ADA, Some(shown[1].id), 2).await.unwrap();
     assert_eq!(rest.len(), 1);
-    notification::mark_read(&mut connection, ADA, shown[1].id, NOW_MS)
+    in_app::mark_read(&mut connection, ADA, shown[1].id, NOW_MS)
         .await
         .unwrap();
-    assert_eq!(notification::unread(&mut *connection, ADA).await.unwrap(), 1);
-    assert_eq!(notification::unread(&mut *connection, BEN).await.unwrap(), 1);
+    assert_eq!(in_app::unread(&mut *connection, ADA).await.unwrap(), 1);
+    assert_eq!(in_app::unread(&mut *connection, BEN).await.unwrap(), 1);
 }
 
 #[tokio::test]

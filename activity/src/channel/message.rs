@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};
 use serde_json::Value;
 
-use super::{Event, EventType};
+use crate::event::{Event, EventType};
 
 /// Characters of a fact that are shown.
 const MAX_FACT_CHARS: usize = 200;

@@ -8,8 +8,18 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
     match event.event_type {
         EventType::WebhookDisabled => {
             let url = facts.text("url");
-            Message::new(Tone::Alert, "Your webhook endpoint was disabled", "Your webhook endpoint was disabled")
-                .say("For days nothing we sent to it was taken, so we have stopped. Put it right and enable it; what it missed can be sent again.")
+            let (heading, said) = match facts.text("kind").as_deref() {
+                Some("discord") => (
+                    "Your Discord channel was disconnected",
+                    "Discord takes no posts from us for it any more, so we have stopped. Add the webhook's present address as a new endpoint, or enable this one once it works again; what it missed can be sent again.",
+                ),
+                _ => (
+                    "Your webhook endpoint was disabled",
+                    "For days nothing we sent to it was taken, so we have stopped. Put it right and enable it; what it missed can be sent again.",
+                ),
+            };
+            Message::new(Tone::Alert, heading, heading)
+                .say(said)
                 .fact("Endpoint", url)
                 .fact("Last error", facts.text("error"))
                 .page("See your endpoints", "/webhooks")

@@ -20,8 +20,8 @@ use schemas::secret::Secret;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::Event;
 use super::message::{Message, Target, Tone, compose};
+use crate::event::Event;
 
 /// Until a server has taken a mail.
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(60);

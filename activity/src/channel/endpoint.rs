@@ -1,35 +1,23 @@
-//! Customers' own endpoints: where their programs hear of events.
+//! Endpoints: where programs hear of events, or a Discord channel shows them.
 //!
-//! A request is `POST` with the JSON `{id, type, created_at, customer, subject, data}` and three headers:
-//!
-//! ```text
-//! EZSCALE-Event:     evt_7            the same however often it is sent: remember it to do things once
-//! EZSCALE-Delivery:  dlv_9            the same for each try of one delivery
-//! EZSCALE-Signature: t=1732320000,v1=5257a8…[,v1=…]
-//! ```
-//!
-//! `v1` is HMAC-SHA256, in hex, of `t`, a dot and the body, with the endpoint's secret as the key, as it was given out. After
-//! a rotation the secret before signs too, for [`ROTATION_MS`], so that the receiver can change over at leisure: it accepts
-//! a request when one `v1` fits. A receiver refuses what is older than some minutes, so that nobody repeats it.
-//!
-//! An endpoint of no customer is the operator's own: it hears of every event.
+//! An endpoint of no customer is the operator's own: it hears of every event. What a program receives: [`super::webhook`]; what a
+//! channel shows: [`super::discord`].
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use schemas::bulk;
 use schemas::db::{Database, next_id};
-use schemas::ids::{CustomerId, DeliveryId, EndpointId};
-use schemas::secret::Secret;
-use schemas::secret::{SecretError, Vault, WEBHOOK, WEBHOOK_PREVIOUS};
-use sha2::Sha256;
+use schemas::ids::{CustomerId, EndpointId};
+use schemas::secret::{Secret, SecretError, Vault, WEBHOOK, WEBHOOK_PREVIOUS};
+use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::guard::VettedUrl;
-use super::{Event, EventError, EventType};
+use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::event::{Event, EventError, EventType};
+use crate::hex::hex;
 
 /// What a customer reads of an endpoint whose name leads inside.
 pub(super) const NOT_PUBLIC: &str = "the endpoint’s name does not lead to a public address";
@@ -43,7 +31,7 @@ const SECRET_BYTES: usize = 32;
 
 /// Why an endpoint was not added, found or spoken to.
 #[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
+pub enum EndpointError {
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
     #[error("seal or open its secret")]
@@ -65,16 +53,58 @@ pub enum WebhookError {
     TooMany,
     #[error("{0} is not told to customers")]
     NotForCustomers(EventType),
+    #[error(
+        "{0} is a Discord channel, which has no secret beside its address: add the new address, then remove this one"
+    )]
+    NoSecret(EndpointId),
+    #[error("write to the audit log")]
+    Audit(#[from] AuditError),
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
+}
+
+/// What stands at an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// A program: signed requests ([`super::webhook`]).
+    Webhook,
+    /// A Discord channel: posts ([`super::discord`]).
+    Discord,
+}
+
+impl EndpointKind {
+    pub const ALL: [EndpointKind; 2] = [EndpointKind::Webhook, EndpointKind::Discord];
+
+    /// As it is stored, and as its channel is named in deliveries.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndpointKind::Webhook => "webhook",
+            EndpointKind::Discord => "discord",
+        }
+    }
+}
+
+impl std::str::FromStr for EndpointKind {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<EndpointKind, EndpointError> {
+        let found = EndpointKind::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| EndpointError::Corrupt {
+            what: "kind of endpoint",
+            text: text.to_owned(),
+        })
+    }
 }
 
 /// An address that events are sent to.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Endpoint {
     pub id: EndpointId,
+    pub kind: EndpointKind,
     /// Whose; the operator's own where there is none.
     pub customer: Option<CustomerId>,
+    /// Where requests go; of a Discord channel what may be shown of its address, which lets anybody post.
     pub url: String,
     /// What it hears of; everything where empty.
     pub event_types: Vec<EventType>,
@@ -97,9 +127,10 @@ impl Endpoint {
     }
 }
 
-/// The secrets that sign at a time. Never shown.
+/// The secrets of an endpoint at a time, the present one first: what signs requests to a program, or the address of a Discord
+/// channel. Never shown.
 #[derive(Clone, Debug)]
-pub struct Secrets(Vec<Secret>);
+pub(super) struct Secrets(pub(super) Vec<Secret>);
 
 /// An endpoint to be added.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,7 +140,15 @@ pub struct NewEndpoint<'a> {
     pub event_types: &'a [EventType],
 }
 
-/// Adds an endpoint and returns its secret, which is shown this once.
+/// An endpoint that was added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Added {
+    pub endpoint: Endpoint,
+    /// What signs requests to it, shown this once; a Discord channel has none.
+    pub secret: Option<String>,
+}
+
+/// Adds an endpoint.
 ///
 /// # Errors
 /// When the customer has too many, or asks for events that are not told to customers.
@@ -117,12 +156,13 @@ pub async fn add(
     connection: &mut AnyConnection,
     vault: &Vault,
     new: NewEndpoint<'_>,
+    by: Actor<'_>,
     now_ms: i64,
-) -> Result<(Endpoint, String), WebhookError> {
+) -> Result<Added, EndpointError> {
     if new.customer.is_some()
         && let Some(hidden) = new.event_types.iter().find(|kind| !kind.is_for_customers())
     {
-        return Err(WebhookError::NotForCustomers(*hidden));
+        return Err(EndpointError::NotForCustomers(*hidden));
     }
     // Before the count: concurrent additions take turns from here on.
     let id = EndpointId(next_id(&mut *connection, "webhook_endpoint").await?);
@@ -132,46 +172,54 @@ pub async fn add(
         .await?
         .try_get(0)?;
     if have >= MAX_ENDPOINTS {
-        return Err(WebhookError::TooMany);
+        return Err(EndpointError::TooMany);
     }
-    let secret = new_secret();
-    let sealed = vault.seal(&mut *connection, WEBHOOK, id.0, &secret).await?;
-    sqlx::query(
-        "INSERT INTO webhook_endpoints (id, customer_id, url, secret, event_types, created_at_ms, failures) \
-         VALUES ($1, $2, $3, $4, $5, $6, 0)",
-    )
-    .bind(id.0)
-    .bind(new.customer.map(|customer| customer.0))
-    .bind(new.url.as_str())
-    .bind(sealed)
-    .bind(serde_json::json!(new.event_types).to_string())
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
+    let kind = new.url.kind();
+    let secret = (kind == EndpointKind::Webhook).then(new_secret);
+    let kept = secret.as_deref().unwrap_or(new.url.as_str());
+    let sealed = vault.seal(&mut *connection, WEBHOOK, id.0, kept).await?;
     let endpoint = Endpoint {
         id,
+        kind,
         customer: new.customer,
-        url: new.url.as_str().to_owned(),
+        url: new.url.shown(),
         event_types: new.event_types.to_vec(),
         created_at_ms: now_ms,
         disabled_at_ms: None,
         failures: 0,
     };
-    Ok((endpoint, secret))
+    sqlx::query(
+        "INSERT INTO webhook_endpoints (id, kind, customer_id, url, secret, event_types, created_at_ms, failures) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0)",
+    )
+    .bind(id.0)
+    .bind(kind.name())
+    .bind(endpoint.customer.map(|customer| customer.0))
+    .bind(&endpoint.url)
+    .bind(sealed)
+    .bind(json!(endpoint.event_types).to_string())
+    .bind(now_ms)
+    .execute(&mut *connection)
+    .await?;
+    record(connection, by, "webhook.add", id, json!({ "after": endpoint }), now_ms).await?;
+    Ok(Added { endpoint, secret })
 }
 
-/// Gives an endpoint a new secret and returns it. The one before signs beside it for [`ROTATION_MS`].
+/// Gives a program's endpoint a new secret and returns it. The one before signs beside it for [`ROTATION_MS`].
 ///
 /// # Errors
-/// [`WebhookError::NoEndpoint`] when `of` has none of this id.
+/// [`EndpointError::NoEndpoint`] when `of` has none of this id, [`EndpointError::NoSecret`] of a Discord channel.
 pub async fn rotate(
     connection: &mut AnyConnection,
     vault: &Vault,
     id: EndpointId,
     of: Owner,
+    by: Actor<'_>,
     now_ms: i64,
-) -> Result<String, WebhookError> {
-    endpoint(&mut *connection, id, of).await?;
+) -> Result<String, EndpointError> {
+    if endpoint(&mut *connection, id, of).await?.kind == EndpointKind::Discord {
+        return Err(EndpointError::NoSecret(id));
+    }
     // The first to change it: another rotation waits for this one.
     let stored: String =
         sqlx::query_scalar("UPDATE webhook_endpoints SET secret = secret WHERE id = $1 RETURNING secret")
@@ -194,26 +242,55 @@ pub async fn rotate(
         .bind(now_ms + ROTATION_MS)
         .bind(sealed)
         .bind(id.0)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    record(
+        connection,
+        by,
+        "webhook.rotate",
+        id,
+        json!({ "changed": "secret" }),
+        now_ms,
+    )
+    .await?;
     Ok(secret)
 }
 
 /// Removes an endpoint. What was on its way to it fails.
 ///
 /// # Errors
-/// [`WebhookError::NoEndpoint`] when `of` has none of this id.
-pub async fn remove(connection: &mut AnyConnection, id: EndpointId, of: Owner) -> Result<(), WebhookError> {
-    endpoint(&mut *connection, id, of).await?;
+/// [`EndpointError::NoEndpoint`] when `of` has none of this id.
+pub async fn remove(
+    connection: &mut AnyConnection,
+    id: EndpointId,
+    of: Owner,
+    by: Actor<'_>,
+    now_ms: i64,
+) -> Result<(), EndpointError> {
+    let before = endpoint(&mut *connection, id, of).await?;
     // The endpoint before its deliveries, as everywhere.
     sqlx::query("DELETE FROM webhook_endpoints WHERE id = $1")
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    sqlx::query(
-        "UPDATE deliveries SET status = 'failed', next_at_ms = NULL, error = 'the endpoint was removed' \
-         WHERE channel = 'webhook' AND target = $1 AND status = 'pending'",
+    fail_pending(&mut *connection, id, "the endpoint was removed").await?;
+    record(
+        connection,
+        by,
+        "webhook.remove",
+        id,
+        json!({ "before": before }),
+        now_ms,
     )
+    .await
+}
+
+/// What was on its way to an endpoint is not sent any more.
+pub(super) async fn fail_pending(connection: &mut AnyConnection, id: EndpointId, why: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE deliveries SET status = 'failed', next_at_ms = NULL, error = $1 WHERE target = $2 AND status = 'pending'",
+    )
+    .bind(why)
     .bind(id.to_string())
     .execute(connection)
     .await?;
@@ -223,13 +300,52 @@ pub async fn remove(connection: &mut AnyConnection, id: EndpointId, of: Owner) -
 /// Sends to a disabled endpoint again, from the next event on; what it missed can be replayed.
 ///
 /// # Errors
-/// [`WebhookError::NoEndpoint`] when `of` has none of this id.
-pub async fn enable(connection: &mut AnyConnection, id: EndpointId, of: Owner) -> Result<(), WebhookError> {
+/// [`EndpointError::NoEndpoint`] when `of` has none of this id.
+pub async fn enable(
+    connection: &mut AnyConnection,
+    id: EndpointId,
+    of: Owner,
+    by: Actor<'_>,
+    now_ms: i64,
+) -> Result<(), EndpointError> {
     endpoint(&mut *connection, id, of).await?;
     sqlx::query("UPDATE webhook_endpoints SET disabled_at_ms = NULL, failures = 0 WHERE id = $1")
         .bind(id.0)
+        .execute(&mut *connection)
+        .await?;
+    let change = json!({ "after": { "disabled_at_ms": null } });
+    record(connection, by, "webhook.enable", id, change, now_ms).await
+}
+
+/// Sends nothing more to any endpoint of a customer, whose account ends: whoever ends it records that.
+///
+/// # Errors
+/// As the database answers.
+pub async fn disable_all(connection: &mut AnyConnection, customer: CustomerId, now_ms: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE webhook_endpoints SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL")
+        .bind(now_ms)
+        .bind(customer.0)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+async fn record(
+    connection: &mut AnyConnection,
+    by: Actor<'_>,
+    action: &str,
+    id: EndpointId,
+    change: serde_json::Value,
+    now_ms: i64,
+) -> Result<(), EndpointError> {
+    let entry = Entry {
+        actor: by,
+        action,
+        subject: &id.to_string(),
+        change,
+        risk: Risk::Normal,
+    };
+    audit::record(connection, entry, now_ms).await?;
     Ok(())
 }
 
@@ -252,13 +368,13 @@ impl Owner {
 }
 
 const SELECT: &str =
-    "SELECT id, customer_id, url, event_types, created_at_ms, disabled_at_ms, failures FROM webhook_endpoints";
+    "SELECT id, kind, customer_id, url, event_types, created_at_ms, disabled_at_ms, failures FROM webhook_endpoints";
 
 /// Endpoints, by id.
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub async fn endpoints(db: impl AnyExecutor<'_>, of: Owner) -> Result<Vec<Endpoint>, WebhookError> {
+pub async fn endpoints(db: impl AnyExecutor<'_>, of: Owner) -> Result<Vec<Endpoint>, EndpointError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE $1 = 0 OR customer_id = $1 ORDER BY id"));
     let rows = sqlx::query(sql).bind(of.number()).fetch_all(db).await?;
     rows.iter().map(read).collect()
@@ -267,23 +383,25 @@ pub async fn endpoints(db: impl AnyExecutor<'_>, of: Owner) -> Result<Vec<Endpoi
 /// One endpoint.
 ///
 /// # Errors
-/// [`WebhookError::NoEndpoint`] when `of` has none of this id.
-pub async fn endpoint(db: impl AnyExecutor<'_>, id: EndpointId, of: Owner) -> Result<Endpoint, WebhookError> {
+/// [`EndpointError::NoEndpoint`] when `of` has none of this id.
+pub async fn endpoint(db: impl AnyExecutor<'_>, id: EndpointId, of: Owner) -> Result<Endpoint, EndpointError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1 AND ($2 = 0 OR customer_id = $2)"));
     let row = sqlx::query(sql).bind(id.0).bind(of.number()).fetch_optional(db).await?;
-    read(&row.ok_or(WebhookError::NoEndpoint(id))?)
+    read(&row.ok_or(EndpointError::NoEndpoint(id))?)
 }
 
-/// The endpoints that may hear of some customers' events: theirs and the operator's, by id.
+/// The endpoints of one kind that may hear of some customers' events: theirs and the operator's, by id.
 pub(super) async fn listeners(
     connection: &mut AnyConnection,
+    kind: EndpointKind,
     customers: &[CustomerId],
-) -> Result<Vec<Endpoint>, WebhookError> {
+) -> Result<Vec<Endpoint>, EndpointError> {
     let of_operator = sqlx::AssertSqlSafe(format!("{SELECT} WHERE disabled_at_ms IS NULL AND customer_id IS NULL"));
     let mut rows = sqlx::query(of_operator).fetch_all(&mut *connection).await?;
     let of_customers = format!("{SELECT} WHERE disabled_at_ms IS NULL AND customer_id IN ({{values}})");
     rows.extend(bulk::rows_of_values(connection, &of_customers, customers, |query, id| query.bind(id.0)).await?);
     let mut endpoints: Vec<Endpoint> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    endpoints.retain(|endpoint| endpoint.kind == kind);
     endpoints.sort_by_key(|endpoint| endpoint.id);
     Ok(endpoints)
 }
@@ -304,14 +422,14 @@ pub(super) async fn owners(
     Ok(owners)
 }
 
-/// What signs for an endpoint now.
-pub(super) async fn secrets(database: &Database, id: EndpointId, now_ms: i64) -> Result<Secrets, WebhookError> {
+/// The secrets of an endpoint now.
+pub(super) async fn secrets(database: &Database, id: EndpointId, now_ms: i64) -> Result<Secrets, EndpointError> {
     let vault = database.vault();
     let row = sqlx::query("SELECT secret, previous_secret, previous_until_ms FROM webhook_endpoints WHERE id = $1")
         .bind(id.0)
         .fetch_optional(database.pool())
         .await?
-        .ok_or(WebhookError::NoEndpoint(id))?;
+        .ok_or(EndpointError::NoEndpoint(id))?;
     let stored: String = row.try_get("secret")?;
     let mut secrets = vec![vault.open(WEBHOOK, id.0, &stored)?];
     let until_ms: Option<i64> = row.try_get("previous_until_ms")?;
@@ -323,9 +441,9 @@ pub(super) async fn secrets(database: &Database, id: EndpointId, now_ms: i64) ->
     Ok(Secrets(secrets))
 }
 
-fn read(row: &AnyRow) -> Result<Endpoint, WebhookError> {
+fn read(row: &AnyRow) -> Result<Endpoint, EndpointError> {
     let stored: String = row.try_get("event_types")?;
-    let names: Vec<String> = serde_json::from_str(&stored).map_err(|_| WebhookError::Corrupt {
+    let names: Vec<String> = serde_json::from_str(&stored).map_err(|_| EndpointError::Corrupt {
         what: "event types",
         text: stored,
     })?;
@@ -335,6 +453,7 @@ fn read(row: &AnyRow) -> Result<Endpoint, WebhookError> {
     }
     Ok(Endpoint {
         id: EndpointId(row.try_get("id")?),
+        kind: row.try_get::<String, _>("kind")?.parse()?,
         customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
         url: row.try_get("url")?,
         event_types,
@@ -344,86 +463,13 @@ fn read(row: &AnyRow) -> Result<Endpoint, WebhookError> {
     })
 }
 
-/// What is sent of an event.
-pub fn body(event: &Event) -> String {
-    serde_json::json!({
-        "id": event.id,
-        "type": event.event_type,
-        "created_at": event.created_at().to_string(),
-        "customer": event.customer,
-        "subject": event.subject,
-        "data": event.payload,
-    })
-    .to_string()
-}
-
-/// The headers of a request beside its content type.
-pub(super) fn headers(
-    event: &Event,
-    delivery: DeliveryId,
-    secrets: &Secrets,
-    body: &str,
-    now_ms: i64,
-) -> [(&'static str, String); 3] {
-    [
-        ("EZSCALE-Event", event.id.to_string()),
-        ("EZSCALE-Delivery", delivery.to_string()),
-        ("EZSCALE-Signature", signature(secrets, body, now_ms.div_euclid(1000))),
-    ]
-}
-
-fn signature(secrets: &Secrets, body: &str, at_s: i64) -> String {
-    let mut header = format!("t={at_s}");
-    for secret in &secrets.0 {
-        let _ = write!(
-            header,
-            ",v1={}",
-            hmac_hex(secret.reveal().as_bytes(), &format!("{at_s}.{body}"))
-        );
-    }
-    header
-}
-
-/// HMAC-SHA256 in hex.
-fn hmac_hex(key: &[u8], message: &str) -> String {
-    // A key of any length is taken (RFC 2104 §2).
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(message.as_bytes());
-    hex(&mac.finalize().into_bytes())
-}
-
 fn new_secret() -> String {
     format!("whsec_{}", hex(&rand::random::<[u8; SECRET_BYTES]>()))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_signature_is_hmac_sha256_as_published() {
-        // RFC 4231, test case 2.
-        assert_eq!(
-            hmac_hex(b"Jefe", "what do ya want for nothing?"),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
-        let both = Secrets(vec![Secret::new("whsec_new"), Secret::new("whsec_old")]);
-        let header = signature(&both, "{}", 1_732_320_000);
-        let parts: Vec<&str> = header.split(',').collect();
-        assert_eq!(parts[0], "t=1732320000");
-        assert_eq!(parts[1], format!("v1={}", hmac_hex(b"whsec_new", "1732320000.{}")));
-        assert_eq!(parts[2], format!("v1={}", hmac_hex(b"whsec_old", "1732320000.{}")));
-        assert_eq!(parts.len(), 3);
-        assert!(!format!("{both:?}").contains("whsec"));
-    }
 
     #[test]
     fn secrets_are_long_and_differ() {
