@@ -220,7 +220,9 @@ async fn s1_a_discord_channel_is_added_and_its_address_never_shown() {
     assert!(list.contains("http://127.0.0.1:9/api/webhooks/7/…"), "{list}");
     let page = browser.get("/webhooks/whk_1").await;
     assert!(page.body.contains("Discord channel") && !page.body.contains("Rotate secret"));
-    let (token, form_token) = (page.csrf_token(), hidden(&page, "form_token"));
+    // The page has no such form: one is made up.
+    let form_token = hidden(&browser.get("/webhooks").await, "form_token");
+    let token = page.csrf_token();
     let form = [("csrf_token", token.as_str()), ("form_token", &form_token)];
     let rotated = browser.post("/webhooks/whk_1/rotate", &form).await;
     assert_eq!(rotated.status, StatusCode::UNPROCESSABLE_ENTITY);
