@@ -151,9 +151,7 @@ async fn many_workers_handle_each_event_once_and_by_batches() {
     consume(&world.database, &first, NOW_MS).await.unwrap();
     let mut transaction = world.database.begin_write().await.unwrap();
     let events = (1..=EVENTS).map(|number| invoice(ADA, number)).collect();
-    crate::event::publish_all(&mut transaction, events, NOW_MS)
-        .await
-        .unwrap();
+    event::publish_all(&mut transaction, events, NOW_MS).await.unwrap();
     transaction.commit().await.unwrap();
     let workers: Vec<_> = (0..4)
         .map(|_| {
