@@ -57,6 +57,8 @@ pub mod tax;
 #[cfg(test)]
 mod testing;
 pub mod top_up;
+#[cfg(test)]
+mod upgrades;
 pub mod vat;
 pub mod verification;
 
