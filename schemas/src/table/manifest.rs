@@ -1,9 +1,11 @@
 //! The manifest: an append-only log of commits, one JSON object a line, each with a checksum.
 //!
 //! ```text
-//! <crc32 as 8 hex digits> <json>\n     first line: {"generation":G}; every other line a commit
+//! <crc32 as 8 hex digits> <json>\n     first line: {"generation":G,"format":F}; every other line a commit
 //! ```
 //!
+//! * Format 1 has no number in its first line. A log of an older format is written anew, as the newest, by the next commit;
+//!   one of a newer format is refused. The first line keeps its form in all of them.
 //! * One writer at a time: a commit is appended under an exclusive lock on `LOCK` and synced before it is visible.
 //! * A torn last line (crash during the append) was never acknowledged: readers ignore it, the next writer cuts it off.
 //! * A commit whose sync failed, or whose writer was killed before its sync, may be read and yet be lost with the machine.
@@ -23,6 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use super::storage::RelativePath;
 use crate::fault;
+use crate::file_format::{NewerFormat, refuse_newer};
+
+/// The format of logs and copies that this program writes, and the newest that it reads.
+pub(super) const MANIFEST_FORMAT: u32 = 2;
+/// Of logs that do not say.
+const FIRST_FORMAT: u32 = 1;
+/// The first line is no longer.
+const HEADER_BYTES_MAX: usize = 512;
 
 /// Commits after which the log is rewritten, when it has also grown to four times the live files.
 const REWRITE_AFTER_COMMITS: u64 = if cfg!(test) { 20 } else { 2_000 };
@@ -171,14 +181,22 @@ pub enum ManifestError {
     Outdated { path: PathBuf, theirs: u64, ours: u64 },
     #[error("the copy {path} is damaged: restore it from a backup")]
     CopyDamaged { path: PathBuf },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     generation: u64,
+    #[serde(default = "first_format")]
+    format: u32,
     /// Only in a copy: who made it, and as of which commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     copy: Option<CopyMark>,
+}
+
+fn first_format() -> u32 {
+    FIRST_FORMAT
 }
 
 /// Whose copy of a manifest it is ([`super::copy`]).
@@ -212,6 +230,7 @@ impl Line {
 pub(super) struct Cache {
     snapshot: Arc<Snapshot>,
     generation: u64,
+    format: u32,
     /// Bytes read, up to the end of the last whole line.
     offset: u64,
     commits: u64,
@@ -270,10 +289,12 @@ impl Cache {
     }
 
     fn read_from(&mut self, file: &mut File, path: &Path) -> Result<(), ManifestError> {
-        let (generation, header_end) = read_header(file, path)?;
-        if generation != self.generation || self.offset == 0 {
+        let (header, header_end) = read_header(file, path)?;
+        refuse_newer("manifest", path, header.format, MANIFEST_FORMAT)?;
+        if header.generation != self.generation || self.offset == 0 {
             *self = Cache {
-                generation,
+                generation: header.generation,
+                format: header.format,
                 offset: header_end,
                 ..Cache::default()
             };
@@ -317,7 +338,8 @@ impl Cache {
         let _lock = lock(&dir.join("LOCK"))?;
         self.refresh(dir)?;
         let path = dir.join("MANIFEST");
-        if self.unsynced {
+        let is_older = self.offset > 0 && self.format < MANIFEST_FORMAT;
+        if self.unsynced || is_older {
             self.start_log(dir, &path, self.generation + 1, Some(self.snapshot.clone()))?;
         }
         if commit
@@ -389,7 +411,11 @@ impl Cache {
         generation: u64,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Result<(), ManifestError> {
-        let mut text = encode(&Header { generation, copy: None });
+        let mut text = encode(&Header {
+            generation,
+            format: MANIFEST_FORMAT,
+            copy: None,
+        });
         if let Some(snapshot) = snapshot {
             text.push_str(&snapshot_line(&snapshot));
         }
@@ -429,15 +455,26 @@ pub(super) fn encode_copy(snapshot: &Snapshot, owner: &str) -> String {
     };
     let header = Header {
         generation: 1,
+        format: MANIFEST_FORMAT,
         copy: Some(mark),
     };
     encode(&header) + &snapshot_line(snapshot)
 }
 
+fn header_of(content: &[u8]) -> Option<Header> {
+    decode(content.split(|byte| *byte == b'\n').next()?)
+}
+
+/// Refuses a copy that a newer program wrote.
+pub(super) fn refuse_newer_copy(path: &Path, content: &[u8]) -> Result<(), NewerFormat> {
+    // One that cannot be read is damaged, which is told elsewhere.
+    let format = header_of(content).map_or(FIRST_FORMAT, |header| header.format);
+    refuse_newer("manifest", path, format, MANIFEST_FORMAT)
+}
+
 /// The first line of what [`encode_copy`] wrote; `None` when it is damaged.
 pub(super) fn decode_copy_mark(content: &[u8]) -> Option<CopyMark> {
-    let header = content.split(|byte| *byte == b'\n').next()?;
-    decode::<Header>(header)?.copy
+    header_of(content)?.copy
 }
 
 /// What [`encode_copy`] wrote; `None` when it is damaged, or names files outside the table.
@@ -451,9 +488,18 @@ pub(super) fn decode_copy(content: &[u8]) -> Option<Snapshot> {
     Some(snapshot)
 }
 
-/// The header's generation and length. A log is renamed into place whole, so that an empty file is damage too.
-fn read_header(file: &mut File, path: &Path) -> Result<(u64, u64), ManifestError> {
-    let mut start = [0u8; 64];
+/// The format of a log, whether this program knows it or not.
+///
+/// # Errors
+/// When it cannot be read, or its first line is damaged.
+pub(super) fn format_of(path: &Path) -> Result<u32, ManifestError> {
+    let mut file = File::open(path).map_err(io(path))?;
+    Ok(read_header(&mut file, path)?.0.format)
+}
+
+/// The header and its length. A log is renamed into place whole, so that an empty file is damage too.
+fn read_header(file: &mut File, path: &Path) -> Result<(Header, u64), ManifestError> {
+    let mut start = [0u8; HEADER_BYTES_MAX];
     let mut filled = 0;
     // Whoever has just appended stands at the end.
     file.rewind().map_err(io(path))?;
@@ -471,8 +517,8 @@ fn read_header(file: &mut File, path: &Path) -> Result<(u64, u64), ManifestError
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(damaged)?;
-    let header: Header = decode(&start[..end]).ok_or_else(damaged)?;
-    Ok((header.generation, (end + 1) as u64))
+    let header = decode(&start[..end]).ok_or_else(damaged)?;
+    Ok((header, (end + 1) as u64))
 }
 
 #[cfg(test)]
@@ -661,6 +707,61 @@ mod tests {
         for table in [table, reader] {
             assert_eq!(table.snapshot().unwrap(), cache.refresh(table.dir()).unwrap());
         }
+    }
+
+    /// Gives a log another first line.
+    fn set_header(path: &Path, json: &str) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, commits) = text.split_once('\n').unwrap();
+        let header = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        std::fs::write(path, header + commits).unwrap();
+    }
+
+    #[test]
+    fn a_log_of_before_formats_is_read_and_written_anew_by_the_next_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let path = table.dir().join("MANIFEST");
+        set_header(&path, r#"{"generation":7}"#);
+        assert_eq!(format_of(&path).unwrap(), FIRST_FORMAT);
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        assert_eq!(table.snapshot().unwrap().files.len(), 1);
+        assert_eq!(format_of(&path).unwrap(), FIRST_FORMAT, "reading changes nothing");
+        assert!(!table.commit(add("j", 1, "a")).unwrap(), "it was applied");
+        assert!(table.commit(add("j", 2, "b")).unwrap());
+        assert_eq!(format_of(&path).unwrap(), MANIFEST_FORMAT);
+        for table in [table, Table::open(dir.path(), &FLOWS).unwrap()] {
+            let snapshot = table.snapshot().unwrap();
+            assert_eq!((snapshot.sequence, snapshot.files.len()), (2, 2));
+            assert_eq!(snapshot.applied["j"], 2);
+        }
+    }
+
+    #[test]
+    fn a_newer_log_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        table.commit(add("j", 1, "a")).unwrap();
+        let path = table.dir().join("MANIFEST");
+        // What it says besides, nobody here knows.
+        set_header(&path, r#"{"generation":1,"format":9,"blocks":[1]}"#);
+        let newer = std::fs::read(&path).unwrap();
+        let reopened = Table::open(dir.path(), &FLOWS).unwrap();
+        for table in [&table, &reopened] {
+            let refused = table.snapshot().unwrap_err().to_string();
+            for part in [
+                path.to_str().unwrap(),
+                "manifest of format 9",
+                "up to 2",
+                "restore a backup",
+            ] {
+                assert!(refused.contains(part), "{part:?} in {refused}");
+            }
+            assert!(matches!(table.commit(add("j", 2, "b")), Err(ManifestError::Newer(_))));
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), newer);
+        assert_eq!(format_of(&path).unwrap(), 9);
     }
 
     #[derive(Clone, Debug)]
