@@ -12,7 +12,7 @@ use schemas::tables::TABLES;
 
 use crate::config::Config;
 use crate::options::Data;
-use crate::output::{Cell, Format, Listing, at, count, number, shown, text};
+use crate::output::{Cell, Format, Listing, at, count, number, text};
 use crate::{private, upgrade};
 
 #[derive(clap::Args, Debug)]
@@ -101,12 +101,18 @@ async fn status(data: &Data, format: Format) -> anyhow::Result<()> {
 fn list_schema(listing: &mut Listing<COLUMNS>, schema: &SchemaStatus, is_short: bool) {
     let pending = schema.pending().count();
     let known = Database::known_version();
+    let mut applied = schema.migrations.iter().filter(|one| one.applied_at_ms.is_some());
+    // Before sums were recorded there is nothing to agree.
+    let agrees = match applied.all(|one| one.checksum.is_some()) {
+        true => ", every checksum agrees",
+        false => "",
+    };
     let state = match (schema.exists, schema.check(), pending) {
         (false, ..) => "is made at the next start".to_owned(),
         (true, Err(_), _) if schema.version > known => "NEWER".to_owned(),
         (true, Err(_), _) => "FOREIGN".to_owned(),
-        (true, Ok(()), 0) => "current, every checksum agrees".to_owned(),
-        (true, Ok(()), pending) => format!("{} to apply, every checksum agrees", count(pending, "migration")),
+        (true, Ok(()), 0) => format!("current{agrees}"),
+        (true, Ok(()), pending) => format!("{} to apply{agrees}", count(pending, "migration")),
     };
     let last = schema.migrations.iter().rev().find(|one| one.applied_at_ms.is_some());
     listing.row([
