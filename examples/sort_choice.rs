@@ -15,11 +15,12 @@ use analytics::Analytics;
 use collector::simulate::fleet::Fleet;
 use collector::{CompactLimits, compact};
 use schemas::assignment::Assignments;
-use schemas::column::TableDef;
-use schemas::flow::{FLOWS, Flow, flows_to_batch};
-use schemas::metering::{Enricher, MeteringConfig};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
+use schemas::metering::MeteringConfig;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::column::TableDef;
+use tables::flow::{FLOWS, Flow, flows_to_batch};
+use tables::metering::Enricher;
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
 const START_MS: i64 = 1_790_000_000_000 / HOUR_MS * HOUR_MS;
 const SEGMENT_FLOWS: usize = 100_000;

@@ -577,3 +577,30 @@ fn b4_an_error_after_the_charge_is_not_charged_again() {
         killed.check(&format!("{fault:?}"), 1, 0);
     }
 }
+
+#[test]
+fn a_refund_of_an_invoice_that_stands_is_refused_without_its_credit_note() {
+    let killed = Killed::new();
+    killed.data.run(&["payment", "charge", "inv_1"]);
+    // Credit that was granted does not leave as money, and the invoice is not credited by the way.
+    killed.data.run(&[
+        "credit",
+        "grant",
+        "cus_1",
+        "100",
+        "--for",
+        "t:1",
+        "--reason",
+        "promotion",
+    ]);
+    let refused = killed.data.command(&["payment", "refund", "pay_1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--credit-note"), "{said}");
+    assert_eq!(killed.stub.truth().refunded_minor(), 0);
+    killed.check("refused", 1, 10_000);
+    let charged = killed.payments()[0].amount.minor;
+    let said = killed.data.run(&["payment", "refund", "pay_1", "--credit-note"]);
+    assert!(said.contains("credit note inv_2"), "{said}");
+    assert_eq!(killed.stub.truth().refunded_minor(), charged);
+    killed.check("refunded", 1, 10_000);
+}

@@ -12,9 +12,9 @@ use std::time::Duration;
 use analytics::Analytics;
 use collector::{CompactLimits, compact};
 use jiff::{Timestamp, ToSpan as _};
-use schemas::flow::{FLOWS, Flow, flows_to_batch};
-use schemas::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 use schemas::window::HOUR_MS;
+use tables::flow::{FLOWS, Flow, flows_to_batch};
+use tables::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 
 use crate::support::clock;
 use crate::support::ezscale::{DataDir, Start};

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray};
 use datafusion::prelude::{col, lit};
 use schemas::address::Address;
-use schemas::table::Snapshot;
 use schemas::window::{WINDOW_MS, WindowStart};
+use tables::table::Snapshot;
 
 use crate::store::{column, fold};
 use crate::{Analytics, AnalyticsError, Gap, Meters};

@@ -34,9 +34,9 @@ use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use schemas::address::Address;
-use schemas::table::Storage;
 use schemas::usage::UsageError;
 pub use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, UsageMode, WindowUsage};
+use tables::table::Storage;
 
 pub use metered::MeteredUsage;
 use store::FlowStore;
@@ -48,9 +48,9 @@ pub enum AnalyticsError {
     #[error("run query")]
     Query(#[from] DataFusionError),
     #[error("read the table")]
-    Manifest(#[from] schemas::table::ManifestError),
+    Manifest(#[from] tables::table::ManifestError),
     #[error("write the table")]
-    Write(#[from] schemas::table::WriteError),
+    Write(#[from] tables::table::WriteError),
     #[error("open {path}")]
     Open { path: PathBuf, source: std::io::Error },
     #[error("read a stored file")]

@@ -248,8 +248,8 @@ fn day(days: i64) -> Value {
 mod tests {
     use super::*;
     use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array};
-    use schemas::flow::address_array;
     use std::sync::Arc;
+    use tables::flow::address_array;
 
     fn batch() -> RecordBatch {
         let addresses: Vec<Address> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];

@@ -13,10 +13,10 @@ use arrow::array::{
 };
 use datafusion::prelude::{col, lit};
 use schemas::address::Address;
-use schemas::flow::Metered;
 use schemas::ids::ServiceId;
 use schemas::sampling::scaled;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::flow::Metered;
 
 use crate::store::{column, fold, instant};
 use crate::{Analytics, AnalyticsError, Dimension, Overview, OverviewSeries};

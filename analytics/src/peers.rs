@@ -8,9 +8,9 @@ use arrow::array::{
 use datafusion::prelude::{Expr, col, lit};
 use jiff::tz::TimeZone;
 use schemas::address::Address;
-use schemas::flow::Metered;
 use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart, spread_within};
+use tables::flow::Metered;
 
 use crate::series::steps;
 use crate::store::{column, fold};

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! * A window that retention has taken flows of is never computed again, because the rest of its flows would say too
-//!   little ([`schemas::table::RETAINED_FROM`]).
+//!   little ([`tables::table::RETAINED_FROM`]).
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
 //!   who started from the same state both claim: the second one's changes nothing and it starts again.
 //! * Between refreshes of one process the volume of the windows that are still filling is kept, so that only new files are read
@@ -31,9 +31,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::prelude::{col, lit};
-use schemas::flow::Metered;
-use schemas::table::{Commit, ManifestError, Snapshot, Token, retained_from_ms};
 use schemas::window::{DAY_MS, WindowStart};
+use tables::flow::Metered;
+use tables::table::{Commit, ManifestError, Snapshot, Token, retained_from_ms};
 
 pub(crate) use cells::{Cell, Cells, MeteredColumns, UsageRow};
 pub(crate) use counted::Counted;

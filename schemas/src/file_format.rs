@@ -7,7 +7,7 @@
 //! | file | where its format is | newest known |
 //! |---|---|---|
 //! | `FORMAT` (the folder) | its text | `src/private.rs` |
-//! | `tables/<table>/MANIFEST` | `format` in its first line | `MANIFEST_FORMAT` in `table/manifest.rs` |
+//! | `tables/<table>/MANIFEST` | `format` in its first line | `MANIFEST_FORMAT` in `tables/src/table/manifest.rs` |
 //! | the table's Parquet files | property `table_format` of the manifest | `TableDef::format` |
 //! | `journal/segment-*.journal` | the last byte of its magic | `SEGMENT_FORMAT` in `collector/src/journal/` |
 //! | `journal/CHECKPOINT` | `version` | `VERSION` in `collector/src/pipeline/checkpoint.rs` |

@@ -1,9 +1,7 @@
-//! The words every other crate shares: what a flow is, what a window is, what money is, and where each is kept.
+//! The words every other crate shares: what a window is, what money is, who owns what, and the database that keeps it.
 //!
-//! * [`column`], [`flow`], [`tables`]: one definition per stored table; Arrow schema, Parquet options, ClickHouse DDL
-//!   and the documentation table are derived from it.
-//! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).
-//! * [`assignment`], [`metering`]: which service an address or interface belongs to, and which flows count.
+//! * [`assignment`], [`metering`]: which service an address or interface belongs to, and how exporters are configured.
+//! * [`correction`]: what is said of an exporter's past.
 //! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
@@ -19,12 +17,10 @@
 pub mod address;
 pub mod assignment;
 pub mod clock;
-pub mod column;
 pub mod correction;
 pub mod db;
 pub mod fault;
 pub mod file_format;
-pub mod flow;
 pub mod ids;
 pub mod interfaces;
 pub mod inventory;
@@ -40,8 +36,6 @@ pub mod sampling;
 pub mod search;
 pub mod secret;
 pub mod spreadsheet;
-pub mod table;
-pub mod tables;
 pub mod trial;
 pub mod usage;
 pub mod vat_number;

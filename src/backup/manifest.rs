@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use ring::digest::{SHA256, digest};
 use schemas::file_format::PROGRAM_VERSION;
-use schemas::table::{RelativePath, Storage};
 use serde::{Deserialize, Serialize};
+use tables::table::{RelativePath, Storage};
 
 use super::TABLE_ORDER;
 

@@ -13,7 +13,7 @@ use schemas::db::Database;
 use schemas::fault;
 use schemas::file_format::PROGRAM_VERSION;
 use schemas::secret::KeyFile;
-use schemas::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
+use tables::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
 
 use super::manifest::{Backup, DatabaseKind, read};
 use super::verify::disagreements;

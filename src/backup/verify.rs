@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use schemas::table::{ManifestError, Storage, snapshot_of_text};
+use tables::table::{ManifestError, Storage, snapshot_of_text};
 
 use super::manifest::{Backup, Part, list, manifest_name, read};
 use super::write::lock;

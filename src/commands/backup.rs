@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use billing::audit::Risk;
 use clap::Subcommand;
-use schemas::table::Storage;
+use tables::table::Storage;
 
 use super::audit::note_risk;
 use crate::backup;

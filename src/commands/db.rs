@@ -7,8 +7,8 @@ use anyhow::bail;
 use clap::Subcommand;
 use schemas::db::{Database, MigrationState, SchemaStatus};
 use schemas::file_format::{FoundFormat, refuse_newer};
-use schemas::table::found_formats;
-use schemas::tables::TABLES;
+use tables::definitions::TABLES;
+use tables::table::found_formats;
 
 use crate::config::Config;
 use crate::options::Data;

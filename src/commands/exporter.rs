@@ -16,11 +16,12 @@ use schemas::correction::{CorrectedDirection, Correction, CorrectionSettings};
 use schemas::db::Database;
 use schemas::ids::ServiceId;
 use schemas::inventory::{self, CorrectionRow};
-use schemas::metering::{Enricher, MeterMode, MeteringConfig};
+use schemas::metering::{MeterMode, MeteringConfig};
 use schemas::names::Names;
 use schemas::sampling::SamplingRate;
 use schemas::window::instant_text;
 use serde_json::json;
+use tables::metering::Enricher;
 
 use super::audit::{COMMAND_LINE, note_risk};
 use crate::config::Config;

@@ -2,7 +2,7 @@
 
 use analytics::{AnalyticsError, output};
 use anyhow::anyhow;
-use schemas::table::Table;
+use tables::table::Table;
 
 use crate::options::{Data, open_current};
 use crate::output::{Format, print};

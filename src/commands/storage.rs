@@ -12,8 +12,8 @@ use rust_decimal::Decimal;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::retention::RecordRetention;
-use schemas::tables::USAGE_5M;
 use schemas::window::HOUR_MS;
+use tables::definitions::USAGE_5M;
 
 use super::audit::note_done;
 use crate::config::Config;
@@ -179,7 +179,7 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .print(format)
 }
 
-fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) -> anyhow::Result<()> {
+fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<()> {
     let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
         // The hour that has just begun is over in less than this.

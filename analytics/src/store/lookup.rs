@@ -21,7 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::bloom_filter::Sbbf;
-use schemas::column::TableDef;
+use tables::column::TableDef;
 
 /// Files whose filters are read at once.
 const FILES_AT_ONCE: usize = 8;
@@ -180,7 +180,7 @@ fn address_of(expr: &Expr) -> Option<[u8; 16]> {
 mod tests {
     use super::*;
     use datafusion::prelude::{col, lit};
-    use schemas::flow::FLOWS;
+    use tables::flow::FLOWS;
 
     fn address(last: u8) -> Expr {
         let mut bytes = vec![0; 16];

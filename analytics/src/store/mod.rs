@@ -27,10 +27,10 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionContext, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use schemas::column::TableDef;
-use schemas::flow::FLOWS;
-use schemas::table::{Snapshot, Storage, Table};
-use schemas::tables::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::column::TableDef;
+use tables::definitions::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::flow::FLOWS;
+use tables::table::{Snapshot, Storage, Table};
 use tokio::task::JoinSet;
 
 use crate::AnalyticsError;

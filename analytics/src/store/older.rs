@@ -13,7 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, lit};
 use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapter, PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use datafusion::scalar::ScalarValue;
-use schemas::column::{ColumnType, Older, TableDef};
+use tables::column::{ColumnType, Older, TableDef};
 
 /// Makes the files of every version of a table look like those of today.
 #[derive(Debug)]

@@ -28,8 +28,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::Expr;
 use datafusion::scalar::ScalarValue;
-use schemas::column::ColumnType;
-use schemas::table::{FileEntry, Snapshot, Table};
+use tables::column::ColumnType;
+use tables::table::{FileEntry, Snapshot, Table};
 
 use super::lookup::Lookup;
 use super::older::OlderFiles;

@@ -2,7 +2,8 @@
 
 use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::correction::{Correction, CorrectionSettings};
-use schemas::metering::{Enricher, ExporterConfig, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use tables::metering::Enricher;
 
 use super::*;
 

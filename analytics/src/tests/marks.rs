@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::table::RETAINED_FROM;
-use schemas::tables::USAGE_5M;
+use tables::definitions::USAGE_5M;
+use tables::table::RETAINED_FROM;
 
 use super::*;
 use crate::usage::LATENESS_MS;

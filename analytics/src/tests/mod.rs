@@ -16,10 +16,10 @@ use arrow::array::{
     ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
 };
 use schemas::address::Address;
-use schemas::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
-use schemas::tables::COLLECTION_5M;
 use schemas::window::{WINDOW_MS, windows};
+use tables::definitions::COLLECTION_5M;
+use tables::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
 use crate::Analytics;
 

@@ -1,9 +1,9 @@
 //! Files of earlier versions beside those of today: read as they are, never written anew for it.
 
-use schemas::flow::older::{FLOWS_7BEF553, as_of_7bef553};
-use schemas::flow::{SpanBound, marks};
-use schemas::table::{Commit, Encoder, write_row_groups};
 use serde_json::json;
+use tables::flow::older::{FLOWS_7BEF553, as_of_7bef553};
+use tables::flow::{SpanBound, marks};
+use tables::table::{Commit, Encoder, write_row_groups};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! SQL over the tables.
 
-use schemas::table::{Commit, Encoder, write_row_groups};
 use serde_json::json;
+use tables::table::{Commit, Encoder, write_row_groups};
 
 use super::*;
 

@@ -1,9 +1,9 @@
 //! The truth check over stored tables, and usage files of a version that kept no sampling error.
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
-use schemas::column::TableDef;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, MeteringConfig};
-use schemas::tables::{COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::column::TableDef;
+use tables::definitions::{COUNTERS, TRUTH_1H, USAGE_5M};
 
 use super::*;
 use crate::truth::{CHECK_DELAY_MS, Guess, TruthRow, TruthSettings, Verdict};

@@ -14,8 +14,9 @@ use arrow::array::{
     FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use schemas::address::Address;
-use schemas::metering::{Boundaries, ExporterTable, MeterDirection, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig};
 use schemas::sampling::scaled;
+use tables::metering::Boundaries;
 
 use super::counter::Followed;
 use crate::AnalyticsError;

@@ -36,8 +36,8 @@ use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray,
 use datafusion::prelude::col;
 use schemas::address::Address;
 use schemas::metering::MeteringConfig;
-use schemas::table::{Commit, ManifestError, Snapshot, Token};
 use schemas::window::{DAY_MS, HOUR_MS};
+use tables::table::{Commit, ManifestError, Snapshot, Token};
 
 use self::counter::{Sample, Series};
 use self::flows::{Observed, Sums, Watch, Watched};

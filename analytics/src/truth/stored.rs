@@ -7,9 +7,9 @@ use arrow::array::{
     UInt64Array,
 };
 use schemas::address::Address;
-use schemas::flow::address_array;
-use schemas::table::{FileEntry, Table, write_parquet};
-use schemas::tables::TRUTH_1H;
+use tables::definitions::TRUTH_1H;
+use tables::flow::address_array;
+use tables::table::{FileEntry, Table, write_parquet};
 
 use super::{Direction, Guess, TruthRow, Verdict};
 use crate::AnalyticsError;

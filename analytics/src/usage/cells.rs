@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::{RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array};
-use schemas::flow::Metered;
 use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart};
+use tables::flow::Metered;
 
 use super::Ranges;
 use crate::AnalyticsError;

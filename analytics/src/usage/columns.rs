@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
+use tables::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
 
 use super::WRITER;
 use super::days::{batch_of, read_rows};

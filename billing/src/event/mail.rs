@@ -16,7 +16,7 @@ use lettre::message::{Attachment as Attached, Mailbox, MultiPart};
 use lettre::transport::smtp::response::Category;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use schemas::ids::DeliveryId;
-use schemas::table::Secret;
+use schemas::secret::Secret;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemas::fault;
 use schemas::file_format::FoundFormat;
-use schemas::table::create_dir_synced;
+use tables::table::create_dir_synced;
 
 use super::reader::{format_of, refuse_newer_segment};
 use super::{JournalError, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, io};

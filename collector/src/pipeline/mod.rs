@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use schemas::assignment::Assignments;
 use schemas::file_format::{FoundFormat, NewerFormat};
 use schemas::metering::MeteringConfig;
-use schemas::table::Storage;
+use tables::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
 use crate::decode::netflow::ToldInterface;

@@ -14,7 +14,7 @@ use schemas::address::Address;
 use schemas::assignment::Assignments;
 use schemas::fault;
 use schemas::metering::MeteringConfig;
-use schemas::table::Token;
+use tables::table::Token;
 
 use super::checkpoint::Checkpoint;
 use super::stage::Stage;

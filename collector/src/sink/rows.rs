@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
 };
-use schemas::column::TableDef;
-use schemas::flow::address_array;
-use schemas::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
-use schemas::tables::{COLLECTION_5M, COUNTERS};
 use schemas::window::WindowStart;
+use tables::column::TableDef;
+use tables::definitions::{COLLECTION_5M, COUNTERS};
+use tables::flow::address_array;
+use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
 use super::Part;
 use crate::counts::{CountKey, Counter, Counts};

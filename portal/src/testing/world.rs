@@ -12,13 +12,13 @@ use billing::catalog::{BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms, add_pric
 use billing::subscription::{NewSubscription, subscribe};
 use rust_decimal::Decimal;
 use schemas::address::Address;
-use schemas::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{NewService, create_service};
 use schemas::money::{Currency, Money};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
-use schemas::tables::COLLECTION_5M;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::definitions::COLLECTION_5M;
+use tables::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
 use super::{NOW_MS, TestPortal};
 
@@ -209,7 +209,7 @@ fn flows() -> Vec<Flow> {
     flows
 }
 
-fn store(dir: &Path, def: &'static schemas::column::TableDef, batch: &RecordBatch, min_ms: i64, max_ms: i64) {
+fn store(dir: &Path, def: &'static tables::column::TableDef, batch: &RecordBatch, min_ms: i64, max_ms: i64) {
     let table = Table::open(dir, def).unwrap();
     let path = "2025-05-01/all.parquet".to_owned();
     let size_bytes = write_parquet(&table, &path, [batch]).unwrap();

@@ -19,6 +19,7 @@
 mod columns;
 mod key_file;
 mod rotate;
+mod text;
 mod unlock;
 mod vault;
 
@@ -29,6 +30,7 @@ use crate::file_format::NewerFormat;
 pub use columns::{COLUMNS, Column, ColumnStatus, TWO_FACTOR, WEBHOOK, WEBHOOK_PREVIOUS, column_status};
 pub use key_file::KeyFile;
 pub use rotate::{Discarded, Rotated, discard, rotate};
+pub use text::Secret;
 pub use unlock::{Unlocked, recorded_keys, unlock};
 pub use vault::Vault;
 

@@ -156,7 +156,7 @@ impl Table {
     /// See [`Table::vacuum`].
     pub(super) fn remove_unnamed(&self, grace: Duration) -> Result<usize, ManifestError> {
         let folder = self.def.name;
-        let now_ms = crate::clock::machine_now_ms();
+        let now_ms = schemas::clock::machine_now_ms();
         let before_ms = now_ms.saturating_sub(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
         let old = self
             .storage

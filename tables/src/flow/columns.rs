@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
+use schemas::address::Address;
 
 use super::{Boundary, FLOWS, Flow, Metered, SpanBound, address_bytes_array};
-use crate::address::Address;
 use crate::table::ColumnValues;
 
 /// How a column keeps a field of [`Flow`].

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use schemas::retention::{RecordRetention, RecordRetentionError};
+use schemas::window::{DAY_MS, HOUR_MS};
 use serde::{Deserialize, Serialize};
 
 use super::{Commit, FileEntry, ManifestError, Snapshot, Table};
-use crate::retention::{RecordRetention, RecordRetentionError};
-use crate::tables::TABLES;
-use crate::window::{DAY_MS, HOUR_MS};
+use crate::definitions::TABLES;
 
 /// Property of a table: rows from here on (UTC milliseconds) are complete, what was before is removed in part or whole.
 pub const RETAINED_FROM: &str = "retained_from_ms";

@@ -161,8 +161,9 @@ mod tests {
     /// The documentation is the definition: `docs/tables.md` must be what the definitions say.
     #[test]
     fn documentation_matches_the_definitions() {
-        let mut expected =
-            String::from("# Stored tables\n\nDerived from `schemas/src/flow/mod.rs` and `schemas/src/tables.rs`.\n\n");
+        let mut expected = String::from(
+            "# Stored tables\n\nDerived from `tables/src/flow/mod.rs` and `tables/src/definitions.rs`.\n\n",
+        );
         for table in TABLES {
             expected.push_str(&table.markdown());
             expected.push('\n');

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::MeterMode;
-use crate::address::Address;
-use crate::correction::{CorrectedDirection, Correction};
+use schemas::address::Address;
+use schemas::correction::{CorrectedDirection, Correction};
+use schemas::metering::MeterMode;
+
 use crate::flow::Boundary;
 
 /// What corrections say of one stretch of time; absent means as configured.
@@ -94,8 +95,9 @@ fn stretch_at(corrections: &[&Correction], at_ms: i64) -> Stretch {
 
 #[cfg(test)]
 mod tests {
+    use schemas::correction::CorrectionSettings;
+
     use super::*;
-    use crate::correction::CorrectionSettings;
 
     fn correction(from_ms: i64, to_ms: i64, settings: CorrectionSettings) -> Correction {
         Correction {

@@ -21,11 +21,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemas::fault;
+use schemas::file_format::{NewerFormat, refuse_newer};
 use serde::{Deserialize, Serialize};
 
 use super::storage::RelativePath;
-use crate::fault;
-use crate::file_format::{NewerFormat, refuse_newer};
 
 /// The format of logs and copies that this program writes, and the newest that it reads.
 pub(super) const MANIFEST_FORMAT: u32 = 2;

@@ -18,7 +18,7 @@ use arrow::error::ArrowError;
 pub enum ColumnType {
     /// UTC milliseconds since 1970-01-01.
     Instant,
-    /// IPv4-mapped 16 bytes, network order; see [`crate::address::Address`].
+    /// IPv4-mapped 16 bytes, network order; see [`schemas::address::Address`].
     Address,
     U8,
     U16,

@@ -73,7 +73,7 @@ pub(super) fn check_place(storage: &Storage) -> Result<Option<String>, ManifestE
 }
 
 fn has_manifests(folder: &Path) -> bool {
-    crate::tables::TABLES
+    crate::definitions::TABLES
         .iter()
         .any(|table| folder.join(table.name).join("MANIFEST").exists())
 }

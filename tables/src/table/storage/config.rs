@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemas::secret::Secret;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -53,7 +54,7 @@ fn hidden<S: serde::Serializer>(key: &Option<String>, serializer: S) -> Result<S
 fn without_password<S: serde::Serializer>(endpoint: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     endpoint
         .as_deref()
-        .map(crate::db::without_password)
+        .map(schemas::db::without_password)
         .serialize(serializer)
 }
 
@@ -62,36 +63,8 @@ impl std::fmt::Debug for StorageConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StorageConfig")
             .field("url", &self.url)
-            .field("endpoint", &self.endpoint.as_deref().map(crate::db::without_password))
+            .field("endpoint", &self.endpoint.as_deref().map(schemas::db::without_password))
             .finish_non_exhaustive()
-    }
-}
-
-/// A text that is read from the configuration and never shown again.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// For the one who needs it to sign in somewhere.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(not shown)")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(not shown)")
     }
 }
 

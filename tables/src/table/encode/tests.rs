@@ -7,8 +7,8 @@ use parquet::bloom_filter::Sbbf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::definitions::COLLECTION_5M;
 use crate::flow::{FLOWS, Flow, FlowColumns, batch_to_flows};
-use crate::tables::COLLECTION_5M;
 
 fn read(file: Vec<u8>, table: &TableDef) -> Vec<RecordBatch> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap();
@@ -44,8 +44,8 @@ fn flow(row: u64, seed: u64) -> Flow {
         sampling_rate: 1000,
         in_if: (mix(3) % 5) as u32,
         out_if: (mix(4) % 300) as u32,
-        src_addr: crate::address::Address::from_v4((mix(5) as u32).to_be_bytes()),
-        dst_addr: crate::address::Address(u128::from(mix(6)).to_be_bytes()),
+        src_addr: schemas::address::Address::from_v4((mix(5) as u32).to_be_bytes()),
+        dst_addr: schemas::address::Address(u128::from(mix(6)).to_be_bytes()),
         src_port: mix(7) as u16,
         ip_protocol: mix(8) as u8,
         bytes: mix(9),
@@ -97,7 +97,7 @@ fn statistics_hold_the_smallest_and_the_largest() {
 #[test]
 fn address_filters_know_every_address_and_few_others() {
     let flow = |last: u32| Flow {
-        src_addr: crate::address::Address::from_v4(last.to_be_bytes()),
+        src_addr: schemas::address::Address::from_v4(last.to_be_bytes()),
         ..Flow::default()
     };
     let group: FlowColumns = (0..20_000).map(|row| flow(row / 2)).collect();
@@ -160,7 +160,7 @@ proptest! {
             start_at_ms: *time,
             bytes: *number,
             in_if: *narrow,
-            src_addr: crate::address::Address(*address),
+            src_addr: schemas::address::Address(*address),
             ..Flow::default()
         }).collect();
         prop_assert_eq!(flows_back(std::slice::from_ref(&group)), group.rows());

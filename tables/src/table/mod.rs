@@ -30,7 +30,7 @@ pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
 pub use retain::{
     RETAINED_FROM, RetentionConfig, RetentionError, RetentionLimits, RetentionPlan, UNBILLED_DAYS, retained_from_ms,
 };
-pub use storage::{FileReader, FileWriter, PathError, RelativePath, Secret, Storage, StorageConfig, StorageError};
+pub use storage::{FileReader, FileWriter, PathError, RelativePath, Storage, StorageConfig, StorageError};
 pub use write::{WriteError, create_dir_synced, write_parquet, write_row_groups};
 
 use crate::column::TableDef;

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::manifest::{self, Cache, MANIFEST_FORMAT};
 use super::{Commit, ManifestError, Snapshot, Table};
 use crate::column::TableDef;
-use crate::file_format::{FoundFormat, NewerFormat, refuse_newer};
+use schemas::file_format::{FoundFormat, NewerFormat, refuse_newer};
 
 /// The property of a manifest.
 const TABLE_FORMAT: &str = "table_format";

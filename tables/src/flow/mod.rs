@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 pub use columns::FlowColumns;
 
-use crate::address::Address;
+use schemas::address::Address;
+use schemas::sampling::{SamplingRate, scaled};
+
 use crate::column::{ColumnType, Layout, TableDef, column};
-use crate::sampling::{SamplingRate, scaled};
 
 /// `protocol_version` of a flow that came by sFlow version 5 (NetFlow keeps its own numbers 5, 7, 9 and 10 = IPFIX).
 pub const PROTOCOL_SFLOW5: u8 = 105;

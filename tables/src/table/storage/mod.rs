@@ -29,14 +29,14 @@ use object_store::local::LocalFileSystem;
 use parquet::file::reader::{ChunkReader, Length};
 
 use bucket::{Bucket, Upload};
-pub use config::{Secret, StorageConfig, StorageError};
+pub use config::{StorageConfig, StorageError};
 pub use name::{PathError, RelativePath};
 
 use config::Place;
 use name::inside;
+use schemas::fault;
 
 use super::create_dir_synced;
-use crate::fault;
 
 /// A data directory and where the files of its tables lie. Cheap to clone.
 #[derive(Clone, Debug)]
