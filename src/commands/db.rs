@@ -103,10 +103,8 @@ fn list_schema(listing: &mut Listing<COLUMNS>, schema: &SchemaStatus, is_short: 
     let known = Database::known_version();
     let mut applied = schema.migrations.iter().filter(|one| one.applied_at_ms.is_some());
     // Before sums were recorded there is nothing to agree.
-    let agrees = match applied.all(|one| one.checksum.is_some()) {
-        true => ", every checksum agrees",
-        false => "",
-    };
+    let is_recorded = schema.version > 0 && applied.all(|one| one.checksum.is_some());
+    let agrees = if is_recorded { ", every checksum agrees" } else { "" };
     let state = match (schema.exists, schema.check(), pending) {
         (false, ..) => "is made at the next start".to_owned(),
         (true, Err(_), _) if schema.version > known => "NEWER".to_owned(),
