@@ -28,7 +28,9 @@ use collector::config::CollectorConfig;
 use ipnet::IpNet;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
-use schemas::metering::{ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope};
+use schemas::metering::{
+    ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
+};
 use schemas::usage::MeasureGuards;
 use schemas::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use serde::{Deserialize, Serialize};

@@ -14,6 +14,7 @@ mod conservation;
 mod constant_rate;
 mod correction;
 mod crash;
+mod db_commands;
 mod demo;
 mod events;
 mod exporters;

@@ -54,6 +54,8 @@ pub mod tax;
 #[cfg(test)]
 mod testing;
 pub mod top_up;
+#[cfg(test)]
+mod upgrades;
 pub mod vat;
 
 pub use error::BillingError;

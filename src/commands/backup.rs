@@ -177,7 +177,7 @@ fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
             ]),
             Err(error) => listing.row([
                 name.into(),
-                format!("DAMAGED: {error:#}").into(),
+                format!("UNREADABLE: {error:#}").into(),
                 Cell::Absent,
                 Cell::Absent,
                 Cell::Absent,

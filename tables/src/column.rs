@@ -76,6 +76,8 @@ pub struct TableDef {
     /// Column whose day is the ClickHouse partition.
     pub time_column: &'static str,
     pub sort: &'static [&'static str],
+    /// Rises by one with each change of the columns or their meaning: programs that know less refuse the files.
+    pub format: u32,
 }
 
 impl Column {

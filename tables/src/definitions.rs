@@ -14,6 +14,7 @@ pub const USAGE_5M: TableDef = TableDef {
     doc: "Metered volume per service and 5-minute window, scaled by the sampling rate. Service 0 = not attributed. No row = no metered traffic.",
     time_column: "window_start",
     sort: &["service", "window_start"],
+    format: 1,
     columns: &[
         column("window_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the window; it is 5 minutes long and half-open"),
         column("service", ColumnType::U32, "", Layout::Dictionary, true, "service, 0 = not attributed"),
@@ -34,6 +35,7 @@ pub const COUNTERS: TableDef = TableDef {
     doc: "Interface counters as the exporter reported them (sFlow generic interface counters, or read by SNMP; RFC 2863 meaning). Counters wrap and restart.",
     time_column: "received_at",
     sort: &["exporter", "if_index", "received_at"],
+    format: 1,
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram or the answer arrived"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "agent address; by SNMP the exporter's"),
@@ -66,6 +68,7 @@ pub const COLLECTION_5M: TableDef = TableDef {
     doc: "Everything that arrived, counted by exporter and cause. Sums of `value` over the rows; several rows of one key may exist.",
     time_column: "window_start",
     sort: &["exporter", "window_start"],
+    format: 1,
     columns: &[
         column("window_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the 5-minute window of arrival"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "exporter; :: where the datagram never reached us (kernel drops)"),
@@ -84,6 +87,7 @@ pub const TRUTH_1H: TableDef = TableDef {
     doc: "Flows compared with the interface's own counters, per hour, interface and direction (docs/metering.md, Truth check). Both volumes are layer 2.",
     time_column: "hour_start",
     sort: &["exporter", "if_index", "direction", "hour_start"],
+    format: 1,
     columns: &[
         column("hour_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the hour, UTC"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "exporter; for sFlow the agent address"),
@@ -128,6 +132,30 @@ mod tests {
             );
             assert!(table.clickhouse_ddl().contains(table.name));
         }
+    }
+
+    #[test]
+    fn changed_columns_come_with_a_new_format() {
+        let found = TABLES.map(|def| {
+            let columns = def.columns.iter();
+            let text: String = columns
+                .map(|column| format!("{} {:?}\n", column.name, column.kind))
+                .collect();
+            let sum = crc32fast::hash(text.as_bytes());
+            (def.name, def.format, def.columns.len(), sum)
+        });
+        let known = [
+            ("flows", 1, 38, 0x7315_8809),
+            ("usage_5m", 1, 9, 0x3103_f2a7),
+            ("counters", 1, 20, 0xa3b5_5999),
+            ("collection_5m", 1, 6, 0xfbdf_758d),
+            ("truth_1h", 1, 14, 0xdb9e_2c89),
+        ];
+        assert_eq!(
+            found, known,
+            "the columns of a table changed: raise its format by one, so that older programs refuse its files, and note here \
+             what is new"
+        );
     }
 
     /// The documentation is the definition: `docs/tables.md` must be what the definitions say.

@@ -67,7 +67,7 @@ impl Postgres {
         self.open("postgres").await
     }
 
-    fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://ezscale@127.0.0.1:{}/{database}", self.port)
     }
 

@@ -32,6 +32,7 @@ pub const FLOWS: TableDef = TableDef {
     doc: "One row per flow record (or sampled packet) that an exporter reported. `bytes` and `packets` are unscaled, layer 3.",
     time_column: "received_at",
     sort: &["dst_service", "src_service", "received_at"],
+    format: 1,
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram arrived"),
         column("start_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "first packet of the flow, normalised; no earlier than the bytes can be (`span_bound`)"),

@@ -8,6 +8,7 @@
 //!   one that came back from an old backup, are told apart by the copy's first line.
 
 use std::io;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -71,7 +72,7 @@ pub(super) fn check_place(storage: &Storage) -> Result<Option<String>, ManifestE
     }
 }
 
-fn has_manifests(folder: &std::path::Path) -> bool {
+fn has_manifests(folder: &Path) -> bool {
     crate::definitions::TABLES
         .iter()
         .any(|table| folder.join(table.name).join("MANIFEST").exists())
@@ -103,10 +104,7 @@ impl Table {
             // "Not there" must be said by the storage itself: to start anew because it cannot be asked would hide
             // everything that is stored.
             let copy = match self.storage.get(&name) {
-                Ok(content) => Some(
-                    manifest::decode_copy(&content)
-                        .ok_or_else(|| ManifestError::CopyDamaged { path: location.clone() })?,
-                ),
+                Ok(content) => Some(snapshot_of_text(&location, &content)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(source) => return Err(io_error(&location)(source)),
             };
@@ -150,6 +148,7 @@ impl Table {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(io_error(&path)(source)),
         };
+        manifest::refuse_newer_copy(&path, &content)?;
         let Some(mark) = manifest::decode_copy_mark(&content) else {
             return Err(ManifestError::CopyDamaged { path });
         };
@@ -193,17 +192,22 @@ pub fn snapshot_text(snapshot: &Snapshot) -> String {
     manifest::encode_copy(snapshot, "backup")
 }
 
-/// What [`snapshot_text`] wrote; `None` when it is damaged.
-pub fn snapshot_of_text(text: &[u8]) -> Option<Snapshot> {
-    manifest::decode_copy(text)
+/// What [`snapshot_text`] wrote to `path`.
+///
+/// # Errors
+/// [`ManifestError::Newer`] when a newer program wrote it, [`ManifestError::CopyDamaged`] when it is damaged.
+pub fn snapshot_of_text(path: &Path, text: &[u8]) -> Result<Snapshot, ManifestError> {
+    manifest::refuse_newer_copy(path, text)?;
+    manifest::decode_copy(text).ok_or_else(|| ManifestError::CopyDamaged { path: path.to_owned() })
 }
 
 impl Table {
     /// Begins a table that has no commit yet with a snapshot, whose files lie where they belong already.
     ///
     /// # Errors
-    /// When the table has commits; when the manifest cannot be written.
+    /// When the table has commits; when the manifest cannot be written; when a newer program wrote the files.
     pub fn begin_with(&self, snapshot: Snapshot) -> Result<(), ManifestError> {
+        self.refuse_newer_files(&snapshot)?;
         {
             let _lock = manifest::lock(&self.dir.join("LOCK"))?;
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,8 +222,6 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::{Commit, FileEntry, StorageConfig, Token};
     use super::*;
     use crate::flow::FLOWS;
@@ -325,6 +327,30 @@ mod tests {
             open(local.path(), files.path()),
             Err(ManifestError::Moved { .. })
         ));
+    }
+
+    #[test]
+    fn a_newer_copy_is_refused_and_left_as_it_is() {
+        let (data, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let table = open(data.path(), files.path()).unwrap();
+        commit(&table, 1);
+        let copy = files.path().join("flows/MANIFEST");
+        let text = std::fs::read_to_string(&copy).unwrap();
+        let (header, rest) = text.split_once('\n').unwrap();
+        let json = header[9..].replace("\"format\":2", "\"format\":9");
+        let newer = format!("{:08x} {json}\n{rest}", crc32fast::hash(json.as_bytes()));
+        std::fs::write(&copy, &newer).unwrap();
+        let fresh = tempfile::tempdir().unwrap();
+        let refused = open(fresh.path(), files.path()).unwrap_err();
+        assert!(refused.to_string().contains("manifest of format 9"), "{refused}");
+        table.put("1970-01-01/unnamed.parquet", b"of the newer one").unwrap();
+        assert!(matches!(
+            table.vacuum(std::time::Duration::ZERO),
+            Err(ManifestError::Newer(_))
+        ));
+        commit(&table, 2);
+        assert!(matches!(table.copy_manifest(), Err(ManifestError::Newer(_))));
+        assert_eq!(std::fs::read_to_string(&copy).unwrap(), newer);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The manifest: an append-only log of commits, one JSON object a line, each with a checksum.
 //!
 //! ```text
-//! <crc32 as 8 hex digits> <json>\n     first line: {"generation":G}; every other line a commit
+//! <crc32 as 8 hex digits> <json>\n     first line: {"generation":G,"format":F}; every other line a commit
 //! ```
 //!
+//! * Format 1 has no number in its first line. A log of an older format is written anew, as the newest, by the next commit;
+//!   one of a newer format is refused. The first line keeps its form in all of them.
 //! * One writer at a time: a commit is appended under an exclusive lock on `LOCK` and synced before it is visible.
 //! * A torn last line (crash during the append) was never acknowledged: readers ignore it, the next writer cuts it off.
 //! * A commit whose sync failed, or whose writer was killed before its sync, may be read and yet be lost with the machine.
@@ -20,9 +22,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemas::fault;
+use schemas::file_format::{NewerFormat, refuse_newer};
 use serde::{Deserialize, Serialize};
 
 use super::storage::RelativePath;
+
+/// The format of logs and copies that this program writes, and the newest that it reads.
+pub(super) const MANIFEST_FORMAT: u32 = 2;
+/// Of logs that do not say.
+const FIRST_FORMAT: u32 = 1;
+/// The first line is no longer.
+const HEADER_BYTES_MAX: usize = 512;
 
 /// Commits after which the log is rewritten, when it has also grown to four times the live files.
 const REWRITE_AFTER_COMMITS: u64 = if cfg!(test) { 20 } else { 2_000 };
@@ -171,14 +181,22 @@ pub enum ManifestError {
     Outdated { path: PathBuf, theirs: u64, ours: u64 },
     #[error("the copy {path} is damaged: restore it from a backup")]
     CopyDamaged { path: PathBuf },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     generation: u64,
+    #[serde(default = "first_format")]
+    format: u32,
     /// Only in a copy: who made it, and as of which commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     copy: Option<CopyMark>,
+}
+
+fn first_format() -> u32 {
+    FIRST_FORMAT
 }
 
 /// Whose copy of a manifest it is ([`super::copy`]).
@@ -212,6 +230,7 @@ impl Line {
 pub(super) struct Cache {
     snapshot: Arc<Snapshot>,
     generation: u64,
+    format: u32,
     /// Bytes read, up to the end of the last whole line.
     offset: u64,
     commits: u64,
@@ -270,10 +289,12 @@ impl Cache {
     }
 
     fn read_from(&mut self, file: &mut File, path: &Path) -> Result<(), ManifestError> {
-        let (generation, header_end) = read_header(file, path)?;
-        if generation != self.generation || self.offset == 0 {
+        let (header, header_end) = read_header(file, path)?;
+        refuse_newer("manifest", path, header.format, MANIFEST_FORMAT)?;
+        if header.generation != self.generation || self.offset == 0 {
             *self = Cache {
-                generation,
+                generation: header.generation,
+                format: header.format,
                 offset: header_end,
                 ..Cache::default()
             };
@@ -317,7 +338,8 @@ impl Cache {
         let _lock = lock(&dir.join("LOCK"))?;
         self.refresh(dir)?;
         let path = dir.join("MANIFEST");
-        if self.unsynced {
+        let is_older = self.offset > 0 && self.format < MANIFEST_FORMAT;
+        if self.unsynced || is_older {
             self.start_log(dir, &path, self.generation + 1, Some(self.snapshot.clone()))?;
         }
         if commit
@@ -389,7 +411,11 @@ impl Cache {
         generation: u64,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Result<(), ManifestError> {
-        let mut text = encode(&Header { generation, copy: None });
+        let mut text = encode(&Header {
+            generation,
+            format: MANIFEST_FORMAT,
+            copy: None,
+        });
         if let Some(snapshot) = snapshot {
             text.push_str(&snapshot_line(&snapshot));
         }
@@ -429,15 +455,26 @@ pub(super) fn encode_copy(snapshot: &Snapshot, owner: &str) -> String {
     };
     let header = Header {
         generation: 1,
+        format: MANIFEST_FORMAT,
         copy: Some(mark),
     };
     encode(&header) + &snapshot_line(snapshot)
 }
 
+fn header_of(content: &[u8]) -> Option<Header> {
+    decode(content.split(|byte| *byte == b'\n').next()?)
+}
+
+/// Refuses a copy that a newer program wrote.
+pub(super) fn refuse_newer_copy(path: &Path, content: &[u8]) -> Result<(), NewerFormat> {
+    // One that cannot be read is damaged, which is told elsewhere.
+    let format = header_of(content).map_or(FIRST_FORMAT, |header| header.format);
+    refuse_newer("manifest", path, format, MANIFEST_FORMAT)
+}
+
 /// The first line of what [`encode_copy`] wrote; `None` when it is damaged.
 pub(super) fn decode_copy_mark(content: &[u8]) -> Option<CopyMark> {
-    let header = content.split(|byte| *byte == b'\n').next()?;
-    decode::<Header>(header)?.copy
+    header_of(content)?.copy
 }
 
 /// What [`encode_copy`] wrote; `None` when it is damaged, or names files outside the table.
@@ -451,9 +488,18 @@ pub(super) fn decode_copy(content: &[u8]) -> Option<Snapshot> {
     Some(snapshot)
 }
 
-/// The header's generation and length. A log is renamed into place whole, so that an empty file is damage too.
-fn read_header(file: &mut File, path: &Path) -> Result<(u64, u64), ManifestError> {
-    let mut start = [0u8; 64];
+/// The format of a log, whether this program knows it or not.
+///
+/// # Errors
+/// When it cannot be read, or its first line is damaged.
+pub(super) fn format_of(path: &Path) -> Result<u32, ManifestError> {
+    let mut file = File::open(path).map_err(io(path))?;
+    Ok(read_header(&mut file, path)?.0.format)
+}
+
+/// The header and its length. A log is renamed into place whole, so that an empty file is damage too.
+fn read_header(file: &mut File, path: &Path) -> Result<(Header, u64), ManifestError> {
+    let mut start = [0u8; HEADER_BYTES_MAX];
     let mut filled = 0;
     // Whoever has just appended stands at the end.
     file.rewind().map_err(io(path))?;
@@ -471,263 +517,9 @@ fn read_header(file: &mut File, path: &Path) -> Result<(u64, u64), ManifestError
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(damaged)?;
-    let header: Header = decode(&start[..end]).ok_or_else(damaged)?;
-    Ok((header.generation, (end + 1) as u64))
+    let header = decode(&start[..end]).ok_or_else(damaged)?;
+    Ok((header, (end + 1) as u64))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::FLOWS;
-    use crate::table::Table;
-    use proptest::prelude::*;
-
-    fn file(path: &str) -> FileEntry {
-        FileEntry {
-            path: path.to_owned(),
-            rows: 1,
-            size_bytes: 1,
-            min_time_ms: 0,
-            max_time_ms: 10,
-            sequence: 0,
-        }
-    }
-
-    fn add(writer: &str, number: u64, path: &str) -> Commit {
-        Commit {
-            token: Some(Token {
-                writer: writer.to_owned(),
-                number,
-            }),
-            add: vec![file(path)],
-            ..Commit::default()
-        }
-    }
-
-    #[test]
-    fn f1_a_retried_commit_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        assert!(table.commit(add("j", 1, "a")).unwrap());
-        assert!(!table.commit(add("j", 1, "a")).unwrap());
-        assert!(table.commit(add("j", 2, "b")).unwrap());
-        let other = Table::open(dir.path(), &FLOWS).unwrap();
-        assert_eq!(other.snapshot().unwrap().files.len(), 2);
-        assert_eq!(other.snapshot().unwrap(), table.snapshot().unwrap());
-    }
-
-    #[test]
-    fn s1_a_manifest_that_names_a_file_outside_its_table_is_refused() {
-        for evil in ["../../../victim", "/etc/passwd", "a//b", "a\\..\\b", "a\0b", "", "."] {
-            let dir = tempfile::tempdir().unwrap();
-            let table = Table::open(dir.path(), &FLOWS).unwrap();
-            table.commit(add("j", 1, "a")).unwrap();
-            assert!(matches!(
-                table.commit(add("j", 2, evil)),
-                Err(ManifestError::Outside { .. })
-            ));
-            let line = encode(&Line {
-                sequence: 2,
-                commit: add("j", 2, evil),
-                applied: BTreeMap::new(),
-            });
-            let path = table.dir().join("MANIFEST");
-            let mut text = std::fs::read_to_string(&path).unwrap();
-            text.push_str(&line);
-            std::fs::write(&path, text).unwrap();
-            let reopened = Table::open(dir.path(), &FLOWS).unwrap();
-            assert!(
-                matches!(reopened.snapshot(), Err(ManifestError::Outside { ref name, .. }) if name == evil),
-                "{evil:?}"
-            );
-            let mut snapshot = Snapshot::default();
-            snapshot.files.insert(evil.to_owned(), file(evil));
-            assert_eq!(decode_copy(encode_copy(&snapshot, "x").as_bytes()), None, "{evil:?}");
-        }
-    }
-
-    #[test]
-    fn a_replaced_file_cannot_be_replaced_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        table.commit(add("j", 1, "a")).unwrap();
-        let swap = |to: &str| Commit {
-            add: vec![file(to)],
-            remove: vec!["a".to_owned()],
-            ..Commit::default()
-        };
-        assert!(table.commit(swap("b")).unwrap());
-        assert!(matches!(table.commit(swap("c")), Err(ManifestError::Conflict { .. })));
-    }
-
-    #[test]
-    fn f1_a_torn_append_was_never_committed() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        table.commit(add("j", 1, "a")).unwrap();
-        let path = table.dir().join("MANIFEST");
-        let whole = std::fs::read(&path).unwrap();
-        table.commit(add("j", 2, "b")).unwrap();
-        let longer = std::fs::read(&path).unwrap();
-        for cut in whole.len()..longer.len() {
-            std::fs::write(&path, &longer[..cut]).unwrap();
-            let reopened = Table::open(dir.path(), &FLOWS).unwrap();
-            assert_eq!(reopened.snapshot().unwrap().files.len(), 1, "cut at {cut}");
-            assert!(reopened.commit(add("j", 2, "b")).unwrap());
-            assert_eq!(
-                Table::open(dir.path(), &FLOWS).unwrap().snapshot().unwrap().files.len(),
-                2
-            );
-        }
-    }
-
-    #[test]
-    fn damage_in_the_middle_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        for number in 1..=3 {
-            table.commit(add("j", number, &number.to_string())).unwrap();
-        }
-        let path = table.dir().join("MANIFEST");
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let reopened = Table::open(dir.path(), &FLOWS).unwrap();
-        assert!(matches!(reopened.snapshot(), Err(ManifestError::Damaged { .. })));
-    }
-
-    #[test]
-    fn an_emptied_or_lost_log_is_no_empty_table() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        table.commit(add("j", 1, "a")).unwrap();
-        let path = table.dir().join("MANIFEST");
-        let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, b"").unwrap();
-        let reopened = Table::open(dir.path(), &FLOWS).unwrap();
-        for table in [&table, &reopened] {
-            assert!(matches!(
-                table.snapshot(),
-                Err(ManifestError::Damaged { offset: 0, .. })
-            ));
-            assert!(table.commit(add("j", 2, "b")).is_err());
-        }
-        std::fs::remove_file(&path).unwrap();
-        assert!(matches!(table.snapshot(), Err(ManifestError::Gone { .. })));
-        assert!(table.commit(add("j", 2, "b")).is_err(), "no second history begins");
-        std::fs::write(&path, whole).unwrap();
-        assert!(table.commit(add("j", 2, "b")).unwrap(), "restored, it goes on");
-        assert_eq!(table.snapshot().unwrap().files.len(), 2);
-    }
-
-    #[test]
-    fn a_log_of_many_commits_and_few_files_is_rewritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        let reader = Table::open(dir.path(), &FLOWS).unwrap();
-        let mut longest = 0;
-        for number in 1..=100u64 {
-            let mut commit = add("j", number, &number.to_string());
-            commit.remove.extend((number > 1).then(|| (number - 1).to_string()));
-            assert!(table.commit(commit).unwrap());
-            longest = longest.max(
-                std::fs::read_to_string(table.dir().join("MANIFEST"))
-                    .unwrap()
-                    .lines()
-                    .count(),
-            );
-            let snapshot = reader.snapshot().unwrap();
-            assert_eq!((snapshot.sequence, snapshot.files.len()), (number, 1));
-            assert_eq!(snapshot.applied["j"], number);
-        }
-        assert!(longest < 30, "{longest} lines");
-    }
-
-    #[test]
-    fn f1_after_a_failed_sync_the_log_is_written_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::open(dir.path(), &FLOWS).unwrap();
-        table.commit(add("j", 1, "a")).unwrap();
-        let reader = Table::open(dir.path(), &FLOWS).unwrap();
-        reader.snapshot().unwrap();
-        let mut cache = Cache::default();
-        cache.refresh(table.dir()).unwrap();
-        let generation = cache.generation;
-        cache.unsynced = true;
-        assert!(!cache.commit(table.dir(), add("j", 1, "a")).unwrap(), "it was applied");
-        assert_eq!((cache.generation, cache.unsynced), (generation + 1, false));
-        assert!(cache.commit(table.dir(), add("j", 2, "b")).unwrap());
-        for table in [table, reader] {
-            assert_eq!(table.snapshot().unwrap(), cache.refresh(table.dir()).unwrap());
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Add,
-        Retry,
-        Compact,
-        Reopen,
-        Rewrite,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            Just(Step::Add),
-            Just(Step::Retry),
-            Just(Step::Compact),
-            Just(Step::Reopen),
-            Just(Step::Rewrite)
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        /// Model: the list of row sources. Whatever the order of commits, retries, compactions, reopenings and log
-        /// rewrites, each source is counted once.
-        #[test]
-        fn f1_rows_are_counted_once(steps in proptest::collection::vec(step(), 1..40)) {
-            let dir = tempfile::tempdir().unwrap();
-            let mut table = Table::open(dir.path(), &FLOWS).unwrap();
-            let mut number = 0u64;
-            for (i, step) in steps.iter().enumerate() {
-                match step {
-                    Step::Add => {
-                        number += 1;
-                        let applied = table.commit(add("j", number, &format!("f{number}"))).unwrap();
-                        prop_assert!(applied);
-                    }
-                    Step::Retry => {
-                        if number > 0 {
-                            let applied = table.commit(add("j", number, &format!("f{number}"))).unwrap();
-                            prop_assert!(!applied);
-                        }
-                    }
-                    Step::Compact => {
-                        let snapshot = table.snapshot().unwrap();
-                        let merged = FileEntry {
-                            rows: snapshot.rows(),
-                            sequence: snapshot.files.values().map(|f| f.sequence).max().unwrap_or(0),
-                            ..file(&format!("c{i}"))
-                        };
-                        let remove = snapshot.files.keys().cloned().collect();
-                        if snapshot.rows() > 0 {
-                            table.commit(Commit { add: vec![merged], remove, ..Commit::default() }).unwrap();
-                        }
-                    }
-                    Step::Reopen => table = Table::open(dir.path(), &FLOWS).unwrap(),
-                    Step::Rewrite => {
-                        let mut cache = Cache::default();
-                        let snapshot = cache.refresh(table.dir()).unwrap();
-                        if snapshot.sequence > 0 {
-                            let generation = cache.generation + 1;
-                            cache.start_log(table.dir(), &table.dir().join("MANIFEST"), generation, Some(snapshot)).unwrap();
-                        }
-                    }
-                }
-                prop_assert_eq!(table.snapshot().unwrap().rows(), number);
-            }
-        }
-    }
-}
+mod tests;

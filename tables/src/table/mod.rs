@@ -13,6 +13,7 @@
 
 mod copy;
 mod encode;
+mod format;
 mod manifest;
 mod retain;
 pub mod storage;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 pub use copy::{snapshot_of_text, snapshot_text};
 pub use encode::{ColumnValues, EncodedColumn, Encoder, ROW_GROUP_ROWS, RowGroup, file_of};
+pub use format::found_formats;
 pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
 pub use retain::{
     RETAINED_FROM, RetentionConfig, RetentionError, RetentionLimits, RetentionPlan, UNBILLED_DAYS, retained_from_ms,
@@ -101,10 +103,12 @@ impl Table {
     /// The files as of now. Reads only what was appended since the last call.
     ///
     /// # Errors
-    /// When the manifest cannot be read or is damaged before its end.
+    /// When the manifest cannot be read or is damaged before its end, or a newer program wrote it or the files.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, ManifestError> {
         let mut cache = self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        cache.refresh(&self.dir)
+        let snapshot = cache.refresh(&self.dir)?;
+        self.refuse_newer_files(&snapshot)?;
+        Ok(snapshot)
     }
 
     /// Appends one commit under the table's lock. A commit whose [`Token`] was applied before changes nothing and answers
@@ -114,9 +118,12 @@ impl Table {
     /// # Errors
     /// [`ManifestError::Conflict`] when a file to remove is not there any more (somebody else replaced it): take a new
     /// snapshot and decide again.
-    pub fn commit(&self, commit: Commit) -> Result<bool, ManifestError> {
+    pub fn commit(&self, mut commit: Commit) -> Result<bool, ManifestError> {
         let is_new = {
             let mut cache = self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let before = cache.refresh(&self.dir)?;
+            self.refuse_newer_files(&before)?;
+            self.say_format(&before, &mut commit);
             cache.commit(&self.dir, commit)?
         };
         if is_new && let Err(error) = self.copy_manifest() {
