@@ -14,6 +14,7 @@ mod constant_rate;
 mod correction;
 mod crash;
 mod demo;
+mod dependencies;
 mod events;
 mod exporters;
 mod faults;
