@@ -28,6 +28,7 @@ mod recovery;
 mod rehearsal;
 mod reload;
 mod replay;
+mod sbom;
 mod secrets;
 mod service;
 mod sign_in;
