@@ -12,13 +12,14 @@
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
-//! * [`fault`]: crashes at named points, for tests.
+//! * [`error_class`]: what an error means for who asked. [`fault`]: crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
 pub mod clock;
 pub mod correction;
 pub mod db;
+pub mod error_class;
 pub mod fault;
 pub mod ids;
 pub mod interfaces;
