@@ -210,7 +210,7 @@ impl UsageSource for FakeUsage {
         now_ms - CORRECTION_REACH_MS
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
         let changes = self.changes.lock().unwrap();
         let retained_from_ms = self.retained_from_ms.load(Ordering::Relaxed);
         let mark = |(from_ms, to_ms): &(i64, i64)| {

@@ -104,7 +104,7 @@ impl TestPortal {
         let options = Options {
             gateways: gateways(&db),
             db,
-            analytics: Analytics::open(dir.path()).unwrap(),
+            flow_store: Analytics::open(dir.path()).unwrap().into(),
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
