@@ -31,8 +31,14 @@ pub(super) struct Exception {
 
 /// Each module with the tables that only it changes.
 pub(super) const OWNERS: &[(&str, &[&str])] = &[
-    ("billing::approval", &["approvals"]),
-    ("billing::audit", &["audit_log"]),
+    ("activity::approval", &["approvals"]),
+    ("activity::audit", &["audit_log"]),
+    (
+        "activity::channel",
+        &["deliveries", "notifications", "webhook_endpoints"],
+    ),
+    ("activity::event", &["event_consumers", "event_retries", "events"]),
+    ("activity::verification", &["address_changes", "email_verifications"]),
     ("billing::budget", &["budget_alerts", "budget_exclusions", "budgets"]),
     (
         "billing::catalog",
@@ -40,10 +46,6 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("billing::deal", &["deals"]),
     ("billing::dunning", &["dunning"]),
-    (
-        "billing::event",
-        &["deliveries", "events", "notifications", "webhook_endpoints"],
-    ),
     ("billing::exclusion", &["usage_exclusions"]),
     ("billing::guard", &["billing_clock"]),
     (
@@ -92,7 +94,6 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("billing::tax", &["tax_rates"]),
     ("billing::top_up", &["top_ups"]),
     ("billing::vat", &["vat_checks"]),
-    ("billing::verification", &["address_changes", "email_verifications"]),
     ("portal::once", &["form_tokens"]),
     ("schemas::clock", &["settings"]),
     ("schemas::db", &["probes", "sequences"]),
@@ -125,6 +126,48 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
 
 pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception {
+        module: "activity::approval",
+        access: Access::Reads,
+        tables: &["audit_log"],
+        reason: "an approval names its entry in the audit log",
+    },
+    Exception {
+        module: "activity::channel",
+        access: Access::Reads,
+        tables: &["customers"],
+        reason: "who is written to is read with the mail; a channel follows events",
+    },
+    Exception {
+        module: "activity::channel",
+        access: Access::Writes,
+        tables: &["settings"],
+        reason: "the owner's address is one of the settings",
+    },
+    Exception {
+        module: "activity::event",
+        access: Access::Writes,
+        tables: &["deliveries"],
+        reason: "a consumer turns an event into deliveries in the transaction that moves its cursor",
+    },
+    Exception {
+        module: "activity::password_reset",
+        access: Access::Reads,
+        tables: &["events"],
+        reason: "how many links were mailed is counted in events",
+    },
+    Exception {
+        module: "activity::verification",
+        access: Access::Reads,
+        tables: &["events"],
+        reason: "how many links were mailed is counted in events",
+    },
+    Exception {
+        module: "activity::verification",
+        access: Access::Writes,
+        tables: &["customers"],
+        reason: "an address is verified on the customer's row",
+    },
+    Exception {
         module: "billing::aging",
         access: Access::Reads,
         tables: &[
@@ -139,15 +182,9 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         module: "billing::approval",
-        access: Access::Reads,
-        tables: &["audit_log"],
-        reason: "an approval names its entry in the audit log",
-    },
-    Exception {
-        module: "billing::approval",
         access: Access::Writes,
-        tables: &["top_ups", "webhook_endpoints"],
-        reason: "a customer is deleted whole: what pays and tells by itself is switched off in the same transaction",
+        tables: &["top_ups"],
+        reason: "a customer is deleted whole: what pays by itself is switched off in the same transaction",
     },
     Exception {
         module: "billing::budget",
@@ -205,7 +242,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         module: "billing::event",
         access: Access::Reads,
         tables: &[
-            "customers",
             "invoices",
             "payment_methods",
             "payments",
@@ -215,12 +251,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
             "subscriptions",
         ],
         reason: "facts of an event are read for its mail by one statement a kind",
-    },
-    Exception {
-        module: "billing::event",
-        access: Access::Writes,
-        tables: &["sequences", "settings"],
-        reason: "the dispatcher takes its turn by a sequence; the owner's address is one of the settings",
     },
     Exception {
         module: "billing::exclusion",
@@ -286,12 +316,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "free plans that nobody uses are found by one statement",
     },
     Exception {
-        module: "billing::password_reset",
-        access: Access::Reads,
-        tables: &["events"],
-        reason: "how many links were mailed is counted in events",
-    },
-    Exception {
         module: "billing::payment",
         access: Access::Reads,
         tables: &["customers", "invoices"],
@@ -302,6 +326,12 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         access: Access::Writes,
         tables: &["settings"],
         reason: "that books of a test gateway were kept is one of the settings",
+    },
+    Exception {
+        module: "billing::prune",
+        access: Access::Reads,
+        tables: &["event_retries"],
+        reason: "an event that waits to be tried again is not removed",
     },
     Exception {
         module: "billing::prune",
@@ -378,18 +408,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         access: Access::Writes,
         tables: &["settings"],
         reason: "whether numbers are checked is one of the settings",
-    },
-    Exception {
-        module: "billing::verification",
-        access: Access::Reads,
-        tables: &["events"],
-        reason: "how many links were mailed is counted in events",
-    },
-    Exception {
-        module: "billing::verification",
-        access: Access::Writes,
-        tables: &["customers"],
-        reason: "an address is verified on the customer's row",
     },
     Exception {
         module: "ezscale::backup",
