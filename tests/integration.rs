@@ -10,6 +10,7 @@ mod architecture;
 mod arrows;
 mod audited;
 mod backup;
+mod bans;
 mod command_line;
 mod conservation;
 mod constant_rate;

@@ -15,6 +15,7 @@
 //! * Request and decision are in the audit log as high risk, so the owner is told of both.
 
 use schemas::db::next_id;
+use schemas::identity::{self, Role};
 use schemas::ids::{ApprovalId, AuditId, UserId};
 use serde::Serialize;
 use sqlx::any::AnyRow;
@@ -97,8 +98,8 @@ pub struct NewApproval<'a> {
     pub kind: &'a str,
     /// What is to be done, complete: whoever does it asks for nothing more.
     pub action: serde_json::Value,
-    /// The role that may ask for it beside admins, such as `finance`; `admin` where none may.
-    pub requester_role: &'a str,
+    /// The role that may ask for it beside admins; [`Role::Admin`] where none may.
+    pub requester_role: Role,
     /// The id of what it is about, such as `pln_3`.
     pub subject: &'a str,
     /// What it does, for the one who decides, in a sentence.
@@ -143,7 +144,7 @@ pub async fn request(
     // Before the look at the admins: concurrent requests take turns from here on.
     let id = ApprovalId(next_id(&mut *connection, "approval").await?);
     let name = name_of(&mut *connection, by.user, new.requester_role).await?;
-    if !has_other_admin(&mut *connection, by.user).await? {
+    if !identity::has_other_enabled_admin(&mut *connection, by.user).await? {
         return Err(ApprovalError::NoSecondAdmin);
     }
     sqlx::query(
@@ -315,20 +316,14 @@ async fn tell(
 
 /// The email address of an admin who may sign in.
 async fn admin_name(db: impl AnyExecutor<'_>, user: UserId) -> Result<String, ApprovalError> {
-    name_of(db, user, "admin").await
+    name_of(db, user, Role::Admin).await
 }
 
 /// The email address of an admin, or of somebody in another role, who may sign in.
-async fn name_of(db: impl AnyExecutor<'_>, user: UserId, role: &str) -> Result<String, ApprovalError> {
-    let sql = "SELECT email FROM users WHERE id = $1 AND role IN ('admin', $2) AND disabled_at_ms IS NULL";
-    let row = sqlx::query(sql).bind(user.0).bind(role).fetch_optional(db).await?;
-    Ok(row.ok_or(ApprovalError::NotAdmin(user))?.try_get(0)?)
-}
-
-async fn has_other_admin(db: impl AnyExecutor<'_>, user: UserId) -> Result<bool, ApprovalError> {
-    let sql = "SELECT id FROM users WHERE id <> $1 AND role = 'admin' AND disabled_at_ms IS NULL LIMIT 1";
-    let row = sqlx::query(sql).bind(user.0).fetch_optional(db).await?;
-    Ok(row.is_some())
+async fn name_of(db: impl AnyExecutor<'_>, user: UserId, role: Role) -> Result<String, ApprovalError> {
+    let found = identity::user(db, user).await?;
+    let found = found.filter(|user| user.disabled_at_ms.is_none() && [Role::Admin, role].contains(&user.role));
+    Ok(found.ok_or(ApprovalError::NotAdmin(user))?.email)
 }
 
 fn checked<'a>(field: &'static str, text: &'a str) -> Result<&'a str, ApprovalError> {

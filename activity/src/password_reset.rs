@@ -16,7 +16,8 @@
 
 use rand::random;
 use schemas::db::{Database, next_ids};
-use schemas::ids::{CustomerId, UserId};
+use schemas::identity;
+use schemas::ids::UserId;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -75,11 +76,10 @@ pub async fn request(
 ) -> Result<Request, PasswordResetError> {
     // Two who ask at once take turns, so that the second one is counted.
     next_ids(&mut *connection, "password_resets", 0).await?;
-    let row = sqlx::query("SELECT email, customer_id FROM users WHERE id = $1 AND disabled_at_ms IS NULL")
-        .bind(user.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(Request::Nobody) };
+    let found = identity::user(&mut *connection, user).await?;
+    let Some(found) = found.filter(|user| user.disabled_at_ms.is_none()) else {
+        return Ok(Request::Nobody);
+    };
     for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
         // The one that must have left the span before another fits in.
         let asked = sqlx::query(
@@ -104,10 +104,10 @@ pub async fn request(
     };
     let new = NewEvent {
         event_type: EventType::PasswordResetRequested,
-        customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
+        customer: found.customer,
         subject: user.to_string(),
         payload: json!({
-            "user": user, "to": row.try_get::<String, _>("email")?, "by": by, "ip": ip, "at_ms": now_ms,
+            "user": user, "to": found.email, "by": by, "ip": ip, "at_ms": now_ms,
         }),
     };
     publish(connection, new, now_ms).await?;
@@ -134,22 +134,10 @@ pub async fn issue(
     }
     let token = hex(&random::<[u8; 32]>());
     let mut transaction = database.begin_write().await?;
-    sqlx::query("DELETE FROM password_resets WHERE expires_at_ms <= $1")
-        .bind(now_ms)
-        .execute(&mut *transaction)
-        .await?;
-    let issued = sqlx::query(
-        "INSERT INTO password_resets (token_hash, user_id, expires_at_ms) \
-         SELECT $1, id, $2 FROM users WHERE id = $3 AND email = $4 AND disabled_at_ms IS NULL",
-    )
-    .bind(hash(&token))
-    .bind(expires_at_ms)
-    .bind(user.0)
-    .bind(address)
-    .execute(&mut *transaction)
-    .await?;
+    let times = (now_ms, expires_at_ms);
+    let is_issued = identity::add_password_link(&mut transaction, user, address, &hash(&token), times).await?;
     transaction.commit().await?;
-    Ok((issued.rows_affected() == 1).then_some(token))
+    Ok(is_issued.then_some(token))
 }
 
 /// Whose password a link sets; `None` where it is too old or was used, or the user is disabled. Nothing is changed by looking.
@@ -157,15 +145,7 @@ pub async fn issue(
 /// # Errors
 /// As the database answers.
 pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<UserId>, PasswordResetError> {
-    let row = sqlx::query(
-        "SELECT u.id FROM password_resets r JOIN users u ON u.id = r.user_id \
-         WHERE r.token_hash = $1 AND r.expires_at_ms > $2 AND u.disabled_at_ms IS NULL",
-    )
-    .bind(hash(token))
-    .bind(now_ms)
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?.map(UserId))
+    Ok(identity::password_link_user(db, &hash(token), now_ms).await?)
 }
 
 /// Uses a link up, and voids all others of its user, in the transaction that sets the password. `None` as for [`pending`].
@@ -181,11 +161,7 @@ pub async fn take(
         return Ok(None);
     };
     // Of two who use it at once, one finds it gone.
-    let used = sqlx::query("DELETE FROM password_resets WHERE token_hash = $1")
-        .bind(hash(token))
-        .execute(&mut *connection)
-        .await?;
-    if used.rows_affected() == 0 {
+    if !identity::take_password_link(&mut *connection, &hash(token)).await? {
         return Ok(None);
     }
     void(connection, user).await?;
@@ -197,11 +173,7 @@ pub async fn take(
 /// # Errors
 /// As the database answers.
 pub async fn void(connection: &mut AnyConnection, user: UserId) -> Result<(), PasswordResetError> {
-    sqlx::query("DELETE FROM password_resets WHERE user_id = $1")
-        .bind(user.0)
-        .execute(connection)
-        .await?;
-    Ok(())
+    Ok(identity::void_password_links(connection, user).await?)
 }
 
 /// As stored. The token has 256 random bits, so that a hash without salt gives nothing away.

@@ -6,6 +6,7 @@ mod execute;
 pub use activity::approval::Admin;
 use activity::approval::{self, Approval, ApprovalError};
 pub use execute::{Done, ExecuteError, execute};
+use schemas::identity::Role;
 use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
@@ -227,8 +228,8 @@ pub async fn request(
         action: serde_json::to_value(&new.action)?,
         // Refunds are finance's; an admin decides all the same.
         requester_role: match kind {
-            HighRisk::Refund => "finance",
-            _ => "admin",
+            HighRisk::Refund => Role::Finance,
+            _ => Role::Admin,
         },
         subject: new.subject,
         summary: new.summary,

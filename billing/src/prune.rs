@@ -16,6 +16,7 @@
 //! [`BATCHES_MAX`] of a kind: the rest comes at the next call. Any number of processes may run it.
 
 use schemas::db::Database;
+use schemas::identity::{ATTEMPTS_KEPT_MS, DEVICE_KNOWN_MS};
 use schemas::retention::RecordRetention;
 use schemas::window::DAY_MS;
 use tracing::info;
@@ -37,11 +38,6 @@ struct Kind {
     sql: &'static str,
     before_ms: i64,
 }
-
-/// Attempts to sign in are shown for so long.
-const SIGN_IN_ATTEMPTS_MS: i64 = 90 * DAY_MS;
-/// A browser is known for so long after it last signed somebody in.
-const KNOWN_DEVICES_MS: i64 = 180 * DAY_MS;
 
 /// What a call removed, by kind, kinds of which there was nothing left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -125,12 +121,12 @@ fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 11] {
         ),
         kind(
             KINDS[8],
-            now_ms.saturating_sub(SIGN_IN_ATTEMPTS_MS),
+            now_ms.saturating_sub(ATTEMPTS_KEPT_MS),
             "DELETE FROM sign_in_attempts WHERE id IN (SELECT id FROM sign_in_attempts WHERE at_ms < $1 LIMIT $2)",
         ),
         kind(
             KINDS[9],
-            now_ms.saturating_sub(KNOWN_DEVICES_MS),
+            now_ms.saturating_sub(DEVICE_KNOWN_MS),
             "DELETE FROM known_devices WHERE token_hash IN \
              (SELECT token_hash FROM known_devices WHERE used_at_ms <= $1 LIMIT $2) AND used_at_ms <= $1",
         ),

@@ -1,16 +1,19 @@
-//! What an error means for who asked: said once by each error type (`class()`), from which status, page and exit code follow.
+//! What kind of thing went wrong. An error type that can reach a person says its class; what becomes of a class (status, page, exit
+//! code) is decided in one place, at the edge.
+//!
+//! A [`ErrorClass::Fault`] is ours: it is logged, and a person is told nothing else of it.
 
-/// What an error means for who asked.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// What kind of thing went wrong: who has to do something about it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ErrorClass {
-    /// What was asked for is not there.
+    /// What was named does not exist, or not for whoever asks.
     NotFound,
-    /// A rule is against it, or the question has no answer: who asked must ask for something else.
+    /// What was asked for breaks a rule: whoever asks has to ask for something else.
     Refused,
-    /// Somebody else changed it meanwhile: the same may succeed later.
+    /// It does not go with how things stand now: somebody was quicker, or something must be done first.
     Conflict,
-    /// Too much, too large or too often.
+    /// There is a limit, and it is reached.
     Limit,
-    /// Something is broken on our side: logged, and told to nobody in detail.
+    /// Something is broken on our side.
     Fault,
 }

@@ -8,12 +8,13 @@
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`bulk`]: many rows in
 //!   one statement; [`trial`]: what something would do to it.
+//! * [`identity`]: who signs in: users, sessions, second factors, known browsers.
 //! * [`secret`]: secrets at rest, sealed under a key file.
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
-//! * [`file_format`]: versions of the files in a data folder. [`error_class`]: what an error means for who asked. [`fault`]:
-//!   crashes at named points, for tests.
+//! * [`file_format`]: versions of the files in a data folder. [`error_class`]: what kind of thing went wrong.
+//!   [`fault`]: crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
@@ -24,6 +25,7 @@ pub mod db;
 pub mod error_class;
 pub mod fault;
 pub mod file_format;
+pub mod identity;
 pub mod ids;
 pub mod interfaces;
 pub mod inventory;

@@ -53,7 +53,7 @@ fn termination() -> NewApproval<'static> {
     NewApproval {
         kind: "bulk_termination",
         action: json!({"action": "bulk_termination", "subscriptions": ["sub_1", "sub_2"], "reason": "abuse"}),
-        requester_role: "admin",
+        requester_role: Role::Admin,
         subject: "cus_1",
         summary: "end all subscriptions of cus_1",
     }
@@ -194,7 +194,7 @@ async fn nobody_asks_in_vain() {
     // Some actions are for another role to ask for; an admin decides all the same.
     let refund = NewApproval {
         kind: "refund",
-        requester_role: "finance",
+        requester_role: Role::Finance,
         ..termination()
     };
     let id = request(&mut connection, refund, admin(FAY), 1).await.unwrap();

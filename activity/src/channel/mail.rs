@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use jiff::tz::TimeZone;
 use schemas::bulk;
 use schemas::db::Database;
+use schemas::identity;
 use schemas::ids::CustomerId;
 use schemas::inventory;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -167,7 +168,7 @@ impl Mailboxes {
         Ok(Mailboxes {
             customers,
             owner: owner_email(&mut *connection).await?,
-            admins: admins(connection).await?,
+            admins: identity::admin_emails(connection).await?,
         })
     }
 
@@ -196,12 +197,6 @@ impl Mailboxes {
             (Audience::Portal | Audience::Nobody, _) => Vec::new(),
         }
     }
-}
-
-async fn admins(connection: &mut AnyConnection) -> Result<Vec<String>, sqlx::Error> {
-    let sql = "SELECT email FROM users WHERE role = 'admin' AND disabled_at_ms IS NULL ORDER BY email";
-    let rows = sqlx::query(sql).fetch_all(connection).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Where the owner of the business is written to; `None`: not set, then every admin is.

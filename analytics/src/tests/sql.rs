@@ -1,5 +1,6 @@
 //! SQL over the tables.
 
+use schemas::error_class::ErrorClass;
 use serde_json::json;
 use tables::table::{Commit, Encoder, write_row_groups};
 
@@ -347,6 +348,28 @@ async fn only_reading_is_allowed() {
     assert_eq!(fixture.json("SELECT count(*) AS n FROM flows").await, json!([{"n": 1}]));
     let tables = fixture.json("SHOW TABLES").await.to_string();
     assert!(tables.contains("usage_5m"), "{tables}");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_is_wrong_and_which_tables_there_are() {
+    let fixture = Fixture::new();
+    let console = fixture.analytics.console();
+    for (statement, words) in [
+        (
+            "SELECT * FROM flow",
+            "the tables are flows, usage_5m, counters, collection_5m, truth_1h",
+        ),
+        ("SELEC 1", "Expected"),
+    ] {
+        let refused = console.ask(statement).await.unwrap_err();
+        assert_eq!(
+            (refused.class(), refused.code()),
+            (ErrorClass::Refused, "query.refused"),
+            "{statement}: {refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.starts_with("run query: ") && text.contains(words), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ async fn what_signing_in_left_behind_goes_when_it_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder).await;
     let now_ms = ms("2026-01-31T00:00:00Z");
-    let (attempt_ms, device_ms) = (now_ms - SIGN_IN_ATTEMPTS_MS, now_ms - KNOWN_DEVICES_MS);
+    let (attempt_ms, device_ms) = (now_ms - ATTEMPTS_KEPT_MS, now_ms - DEVICE_KNOWN_MS);
     change(
         &database,
         "INSERT INTO users (id, email, name, role, password_hash, created_at_ms) \

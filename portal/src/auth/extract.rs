@@ -9,9 +9,9 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
+use schemas::identity::{Role, User};
 use schemas::ids::CustomerId;
 
-use super::users::{Role, User};
 use super::{session, token_of};
 use crate::client::Client;
 use crate::error::{ApiError, Failure, PageError};

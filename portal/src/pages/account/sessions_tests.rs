@@ -172,7 +172,7 @@ async fn sign_ins_good_and_bad_are_shown_to_their_user() {
         .map(|event| event.payload["change"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(changes, ["recovery_code_used", "on"]);
-    portal.advance_ms(crate::auth::attempts::KEPT_MS + HOUR_MS);
+    portal.advance_ms(schemas::identity::ATTEMPTS_KEPT_MS + HOUR_MS);
     let page = portal.signed_in("bob").await.get("/account/sessions").await.body;
     assert_eq!(
         page.matches("Signed in</span>").count(),

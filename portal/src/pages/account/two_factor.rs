@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use jiff::tz::TimeZone;
 use qrcode::{Color, QrCode};
-use schemas::inventory;
+use schemas::{identity, inventory};
 use sqlx::AnyConnection;
 
 use super::step_up;
@@ -298,7 +298,7 @@ pub(super) async fn turn_off(
         transaction.rollback().await?;
         return refused(why).await;
     }
-    second_factor::turn_off(&mut transaction, who.user.id).await?;
+    identity::turn_off_second_factor(&mut transaction, who.user.id).await?;
     record(&mut transaction, &who, ip, "two_factor.off", state.now_ms()).await?;
     transaction.commit().await?;
     tracing::info!(user = %who.user.id, %ip, "second factor turned off");

@@ -7,10 +7,10 @@ use axum::response::Response;
 use billing::approval::{Action as Asked, ActionError, Done};
 use billing::refund::{self, Preview, RefundRequest};
 use jiff::tz::TimeZone;
+use schemas::identity;
 use schemas::ids::{ApprovalId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
 use serde_json::json;
-use sqlx::Row as _;
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
@@ -129,11 +129,8 @@ impl From<ActionError> for Failure {
 }
 
 async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
-    let row = sqlx::query("SELECT email FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_one(state.db().pool())
-        .await?;
-    Ok(row.try_get(0)?)
+    let found = identity::user(state.db().pool(), user).await?;
+    Ok(found.ok_or(sqlx::Error::RowNotFound)?.email)
 }
 
 pub(super) async fn show(
