@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::portal::auth::SessionLimits;
+use activity::channel::MailConfig;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;
-use billing::event::MailConfig;
 use billing::guard::ClockLimits;
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};

@@ -1,25 +1,26 @@
-//! What tells people and programs of events in the background, in `serve` and `demo`.
+//! What reacts to events and tells of them in the background, in `serve` and `demo`.
 //!
 //! ```text
-//! every 5 s     events    new events          → their deliveries, and what the portal shows
-//! every 5 s     mail      mail that is due    → the mail server
-//! every 5 s     webhooks  requests that are due → endpoints
+//! every 5 s     dispatch_mail, dispatch_webhooks, …    new events            → what each consumer writes, such as deliveries
+//! every 5 s     mail, webhooks, discord                deliveries that are due → the mail server, endpoints
 //! ```
 //!
-//! Each is a task of its own: no mail waits for an endpoint, and neither waits for billing. With a test clock, which stands
-//! still, they look every second. What fails is logged and tried again. All of it goes on while billing is stopped, and tells
-//! of that.
+//! Each is a task of its own: a consumer that lags delays no other, no mail waits for an endpoint, and none waits for billing.
+//! With a test clock, which stands still, they look every second. What fails is logged and tried again. All of it goes on while
+//! billing is stopped, and tells of that.
 
 use std::time::Duration;
 
-use billing::event::Run;
+use activity::channel::{CHANNELS, Channel, Run};
+use activity::event::Consumer;
+use futures::future::join_all;
 use schemas::clock::Clock;
 use schemas::db::Database;
 use schemas::job::JobBoard;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 
 /// How long a task waits before it looks again.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -35,20 +36,29 @@ pub(crate) struct OutboxJobs {
     pub(crate) outbox: Outbox,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Job {
-    Events,
-    Mail,
-    Webhooks,
+    /// Has a consumer handle new events.
+    Consume(&'static dyn Consumer),
+    /// Sends what is due over a channel.
+    Send(&'static dyn Channel, &'static str),
 }
 
 impl Job {
+    fn all() -> Vec<Job> {
+        let consuming = outbox::consumers().into_iter().map(Job::Consume);
+        let sending = CHANNELS.into_iter().filter_map(|channel| {
+            let sending = channel.sending()?;
+            Some(Job::Send(channel, sending.job))
+        });
+        consuming.chain(sending).collect()
+    }
+
     /// As the board and metrics name it, and its task.
     fn name(self) -> &'static str {
         match self {
-            Job::Events => "events",
-            Job::Mail => "mail",
-            Job::Webhooks => "webhooks",
+            Job::Consume(consumer) => consumer.name(),
+            Job::Send(_, name) => name,
         }
     }
 }
@@ -56,14 +66,11 @@ impl Job {
 impl OutboxJobs {
     /// Runs until cancelled; then what is under way ends.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        for job in [Job::Events, Job::Mail, Job::Webhooks] {
+        let jobs = Job::all();
+        for job in &jobs {
             self.board.add(job.name(), job.name(), INTERVAL);
         }
-        tokio::join!(
-            self.repeat(Job::Events, &stop),
-            self.repeat(Job::Mail, &stop),
-            self.repeat(Job::Webhooks, &stop),
-        );
+        join_all(jobs.into_iter().map(|job| self.repeat(job, &stop))).await;
     }
 
     async fn repeat(&self, job: Job, stop: &CancellationToken) {
@@ -86,9 +93,8 @@ impl OutboxJobs {
             is_stopping: &is_stopping,
         };
         let result = match job {
-            Job::Events => self.outbox.dispatch(&self.database, now_ms()).await,
-            Job::Mail => self.outbox.deliver_mail(&self.database, run).await,
-            Job::Webhooks => self.outbox.deliver_webhooks(&self.database, run).await,
+            Job::Consume(consumer) => self.outbox.consume(&self.database, consumer, now_ms()).await,
+            Job::Send(channel, _) => self.outbox.deliver(&self.database, channel, run).await,
         };
         if let Err(error) = &result {
             error!(

@@ -6,6 +6,7 @@
 //! ```
 
 mod accessibility;
+mod arrows;
 mod audited;
 mod backup;
 mod command_line;

@@ -44,6 +44,8 @@ pub(crate) use returned::{credit_from_invoice, free, is_topped_up, refundable_af
 
 use std::collections::HashSet;
 
+use activity::event::{EventError, EventType, NewEvent};
+use schemas::bulk;
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
 use schemas::inventory::Customer;
@@ -51,8 +53,7 @@ use schemas::money::{Currency, Money, MoneyError};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::bulk;
-use crate::event::{self, EventError, EventType, NewEvent};
+use crate::event;
 use crate::ledger::{self, Account, LedgerError, NewTransaction, Posting};
 
 /// Why something was not settled.

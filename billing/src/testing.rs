@@ -1,5 +1,7 @@
 //! A small world for tests: a database in a temporary folder, and usage that tests write down window by window.
 
+#[path = "../../activity/src/testing/postgres.rs"]
+#[allow(dead_code, reason = "the tests of activity use the rest")]
 mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};

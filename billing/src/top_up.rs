@@ -25,6 +25,8 @@ pub use buy::{Purchase, buy};
 pub use limits::{Limits, limits};
 pub use movements::{Cause, Movement, movements};
 
+use activity::audit::{self, Actor, AuditError, Entry, Risk};
+use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, TransactionId};
 use schemas::inventory::{self, InventoryError};
@@ -35,9 +37,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tracing::{info, warn};
 
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
 use crate::charger::{self, Charge, Charger, Order, Purpose};
-use crate::event::{EventError, EventType};
 use crate::payment::PaymentError;
 use crate::settlement::{self, SettlementError};
 

@@ -137,9 +137,21 @@ impl From<crate::auth::UserError> for Failure {
     }
 }
 
-impl From<billing::event::EventError> for Failure {
-    fn from(source: billing::event::EventError) -> Failure {
+impl From<activity::event::EventError> for Failure {
+    fn from(source: activity::event::EventError) -> Failure {
         Failure::internal("tell of an event")(source.into())
+    }
+}
+
+impl From<activity::verification::VerificationError> for Failure {
+    fn from(source: activity::verification::VerificationError) -> Failure {
+        Failure::internal("verify an address")(source.into())
+    }
+}
+
+impl From<activity::password_reset::PasswordResetError> for Failure {
+    fn from(source: activity::password_reset::PasswordResetError) -> Failure {
+        Failure::internal("reset a password")(source.into())
     }
 }
 

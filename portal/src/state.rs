@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use activity::channel::WebhookClient;
 use analytics::Analytics;
-use billing::event::WebhookClient;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -78,6 +78,7 @@ struct Inner {
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
     jobs: OnceLock<JobBoard>,
+    consumers: OnceLock<Vec<&'static str>>,
     readiness: Readiness,
 }
 
@@ -129,6 +130,7 @@ impl AppState {
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
                 jobs: OnceLock::new(),
+                consumers: OnceLock::new(),
                 readiness: Readiness::default(),
             }),
         }
@@ -213,6 +215,17 @@ impl AppState {
 
     pub(crate) fn jobs(&self) -> JobBoard {
         self.inner.jobs.get().cloned().unwrap_or_default()
+    }
+
+    /// Says by name who reacts to events, for `/readyz` and `/metrics`. The first call holds; without one it is the channels.
+    pub fn set_consumers(&self, names: Vec<&'static str>) {
+        // A second list is ignored, as documented.
+        let _ = self.inner.consumers.set(names);
+    }
+
+    pub(crate) fn consumers(&self) -> Vec<&'static str> {
+        let named = self.inner.consumers.get().cloned();
+        named.unwrap_or_else(activity::channel::consumer_names)
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

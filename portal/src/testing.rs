@@ -101,7 +101,7 @@ impl TestPortal {
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
-            webhooks: billing::event::WebhookClient::new(true).unwrap(),
+            webhooks: activity::channel::WebhookClient::new(true).unwrap(),
             guards: schemas::usage::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
             http: HttpSettings::default(),
@@ -169,7 +169,7 @@ impl TestPortal {
             customer,
             password: PASSWORD,
         };
-        let actor = billing::audit::Actor {
+        let actor = activity::audit::Actor {
             name: "test",
             user: None,
             ip: "",

@@ -6,8 +6,8 @@
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
-//! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`trial`]: what
-//!   something would do to it.
+//! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`bulk`]: many rows in
+//!   one statement; [`trial`]: what something would do to it.
 //! * [`secret`]: secrets at rest, sealed under a key file.
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
@@ -16,6 +16,7 @@
 
 pub mod address;
 pub mod assignment;
+pub mod bulk;
 pub mod clock;
 pub mod correction;
 pub mod db;

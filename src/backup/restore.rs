@@ -7,8 +7,8 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use activity::audit::{self, Actor, Entry, Risk};
 use anyhow::{Context as _, bail};
-use billing::audit::{self, Actor, Entry, Risk};
 use schemas::db::Database;
 use schemas::fault;
 use schemas::file_format::PROGRAM_VERSION;

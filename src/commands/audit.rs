@@ -1,7 +1,7 @@
 //! `ezscale audit`: who did what.
 
+use activity::audit::{self, Actor, AuditFilter, Entry, Risk};
 use anyhow::Context as _;
-use billing::audit::{self, Actor, AuditFilter, Entry, Risk};
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::db::Database;

@@ -1,7 +1,7 @@
 //! `ezscale backup`: database and tables, to a folder or a bucket.
 
+use activity::audit::Risk;
 use anyhow::{Context as _, bail};
-use billing::audit::Risk;
 use clap::Subcommand;
 use tables::table::Storage;
 

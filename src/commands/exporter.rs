@@ -5,10 +5,10 @@ mod heard;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use activity::audit::Risk;
 use analytics::Analytics;
 use analytics::correct::{CorrectionEffect, Volume};
 use anyhow::{Context as _, bail};
-use billing::audit::Risk;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use schemas::address::Address;

@@ -1,7 +1,7 @@
 //! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
 
+use activity::approval;
 use anyhow::Context as _;
-use billing::approval;
 use billing::payment;
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest};
 use rust_decimal::Decimal;

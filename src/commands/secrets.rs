@@ -1,7 +1,7 @@
 //! `ezscale secrets`: the key under which secrets are stored.
 
+use activity::audit::Risk;
 use anyhow::Context as _;
-use billing::audit::Risk;
 use clap::Subcommand;
 use schemas::ids::EndpointId;
 use schemas::secret;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use activity::audit::Actor;
+use activity::channel::WebhookClient;
 use anyhow::Context as _;
-use billing::audit::Actor;
 use billing::dunning;
-use billing::event::WebhookClient;
 use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;
@@ -197,6 +197,7 @@ impl Portal {
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         state.set_jobs(running.board.clone());
+        state.set_consumers(crate::outbox::consumer_names());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .enable_all()

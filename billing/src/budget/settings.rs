@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use activity::audit::{self, Actor, Entry, Risk};
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
@@ -13,7 +14,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{
     BudgetError, MAX_AMOUNT_MINOR, MAX_THRESHOLD_PERCENT, MAX_THRESHOLDS, cycle_at, mark_unlocked, release_all,
 };
-use crate::audit::{self, Actor, Entry, Risk};
 use crate::settlement;
 
 /// Percentages of a budget at which is said how much was spent: 1 to 10 of them, ascending, 1 to 200.

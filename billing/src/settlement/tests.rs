@@ -1,3 +1,4 @@
+use activity::event::{self, EventFilter};
 use proptest::prelude::*;
 use schemas::db::Database;
 use schemas::ids::RefundId;
@@ -272,7 +273,7 @@ async fn a_payment_settles_and_what_exceeds_becomes_credit() {
     assert_eq!(books.credit().await, 1_000);
     assert_eq!(books.refundable(payment).await, 1_000);
     books.assert_clean().await;
-    let told = event::list(books.database.pool(), event::EventFilter::default(), 10)
+    let told = event::list(books.database.pool(), EventFilter::default(), 10)
         .await
         .unwrap();
     let types: Vec<&str> = told.iter().map(|event| event.event_type.name()).collect();
