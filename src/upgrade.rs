@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use billing::audit::Risk;
+use activity::audit::Risk;
 use schemas::db::{Database, Migration, Upgrade};
 use schemas::file_format::PROGRAM_VERSION;
 
