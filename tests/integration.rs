@@ -6,6 +6,7 @@
 //! ```
 
 mod accessibility;
+mod architecture;
 mod arrows;
 mod audited;
 mod backup;
@@ -16,6 +17,7 @@ mod correction;
 mod crash;
 mod db_commands;
 mod demo;
+mod dependencies;
 mod events;
 mod exporters;
 mod faults;
@@ -29,6 +31,7 @@ mod recovery;
 mod rehearsal;
 mod reload;
 mod replay;
+mod sbom;
 mod secrets;
 mod service;
 mod sign_in;

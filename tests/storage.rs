@@ -398,9 +398,9 @@ fn f1_readers_see_each_flow_once_while_files_are_merged_and_removed() {
     let read = || {
         let sql =
             "SELECT in_if, count(*) AS n, count(DISTINCT bytes) AS flows FROM flows GROUP BY in_if ORDER BY in_if";
-        let batches = runtime.block_on(analytics.sql(sql)).expect("the query runs");
+        let answer = runtime.block_on(analytics.console().ask(sql)).expect("the query runs");
         let mut json = Vec::new();
-        analytics::output::to_json_rows(&batches, &mut json).expect("rows as JSON");
+        answer.write_json(&mut json).expect("rows as JSON");
         let rows: Vec<serde_json::Value> = serde_json::from_slice(&json).expect("JSON");
         for row in &rows {
             assert_eq!(

@@ -1,14 +1,14 @@
-//! A small world for tests: a database in a temporary folder, or in a PostgreSQL of its own.
+//! A small world for tests: a database in a temporary folder, or a copy of its own on the shared PostgreSQL.
 
 mod database;
-#[allow(dead_code, reason = "billing's tests use the rest")]
 mod postgres;
 
+use fixtures::postgres::TestDatabase;
 use schemas::db::Database;
 use schemas::ids::CustomerId;
 use schemas::inventory::{self, NewCustomer};
 
-pub(crate) use postgres::Postgres;
+use postgres::Postgres;
 
 pub(crate) struct World {
     pub(crate) database: Database,
@@ -19,7 +19,7 @@ pub(crate) struct World {
 #[derive(Debug)]
 enum Home {
     Folder { _folder: tempfile::TempDir },
-    Server { _server: Postgres },
+    Server { _copy: TestDatabase },
 }
 
 impl World {
@@ -33,10 +33,10 @@ impl World {
     }
 
     pub(crate) async fn on_postgres() -> World {
-        let server = Postgres::start();
+        let copy = Postgres::migrated().await.copy();
         World {
-            database: server.database().await,
-            _home: Home::Server { _server: server },
+            database: Database::open(&copy.url()).await.unwrap(),
+            _home: Home::Server { _copy: copy },
         }
     }
 

@@ -59,7 +59,7 @@ impl Value {
 ///
 /// # Errors
 /// When `out` does not take them.
-pub fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let mut first = true;
     out.write_all(b"[")?;
     for batch in batches {
@@ -93,7 +93,7 @@ pub fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(),
 ///
 /// # Errors
 /// When `out` does not take them.
-pub fn to_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let Some(first) = batches.first() else {
         return Ok(());
     };
@@ -134,7 +134,7 @@ fn csv_line(out: &mut impl Write, cells: Vec<String>) -> std::io::Result<()> {
 ///
 /// # Errors
 /// When `out` does not take it.
-pub fn to_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let Some(first) = batches.first() else {
         return Ok(());
     };

@@ -41,7 +41,7 @@ use days::{DayRewrite, rows_of};
 pub(crate) use days::{ROW_COLUMNS, UsageColumns};
 pub(crate) use ranges::Ranges;
 
-use crate::store::{fold, instant};
+use crate::store::parquet::{fold, instant};
 use crate::{Analytics, AnalyticsError, WindowUsage};
 
 /// How long after its end a window is closed: the time given to datagrams on their way, to the collector's segments and
@@ -322,12 +322,12 @@ impl Analytics {
     }
 
     /// For each `[from_ms, to_ms)` a mark of what its usage is measured from: the newest commits that touched its days in
-    /// `usage_5m` and `collection_5m`. As long as the mark is the same, [`Analytics::period_usage`] answers the same for every
+    /// `usage_5m` and `collection_5m`. As long as the mark is the same, `Analytics::period_usage` answers the same for every
     /// service. `None` where retention has removed some of it: it cannot be measured any more.
     ///
     /// # Errors
     /// When a manifest cannot be read.
-    pub fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+    pub(crate) fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
         let usage = self.store.usage.snapshot()?;
         let collection = self.store.collection.snapshot()?;
         let complete_from_ms = retained_from_ms(&usage).max(retained_from_ms(&collection));
@@ -350,7 +350,7 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn usage_windows(
+    pub(crate) async fn usage_windows(
         &self,
         service: u32,
         from_ms: i64,

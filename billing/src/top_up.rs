@@ -162,7 +162,7 @@ pub async fn settings(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<
 /// Switches automatic top-up on, with these terms; declines before are forgotten.
 ///
 /// # Errors
-/// When an amount is out of the [`limits`], in another currency, or too little to reach the threshold.
+/// When an amount is out of the [`limits()`], in another currency, or too little to reach the threshold.
 pub async fn set(
     connection: &mut AnyConnection,
     customer: CustomerId,

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fixtures::postgres::Cluster;
 use schemas::db::{Backend, Database, MigrationState, MigrationStatus};
 use schemas::inventory;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use crate::ledger;
 use crate::testing::{Postgres, in_memory_folder};
@@ -36,7 +37,7 @@ fn fixture(version: i64) -> Result<String, String> {
 /// Where the databases are.
 enum Ground {
     Sqlite(tempfile::TempDir),
-    Postgres(Postgres),
+    Postgres(Cluster),
 }
 
 /// The database that grows.
@@ -44,8 +45,8 @@ const GROWING: &str = "growing";
 
 impl Ground {
     async fn postgres() -> Ground {
-        let server = Postgres::start();
-        server.create(GROWING, None).await;
+        let server = Cluster::start();
+        run_on(&server, format!("CREATE DATABASE {GROWING}")).await;
         Ground::Postgres(server)
     }
 
@@ -66,16 +67,30 @@ impl Ground {
             Ground::Sqlite(folder) => {
                 std::fs::copy(Ground::file(folder, GROWING), Ground::file(folder, name)).unwrap();
             }
-            Ground::Postgres(server) => server.create(name, Some(GROWING)).await,
+            Ground::Postgres(server) => {
+                run_on(
+                    server,
+                    format!("CREATE DATABASE {name} TEMPLATE {GROWING} STRATEGY file_copy"),
+                )
+                .await;
+            }
         }
     }
 
     async fn remove(&self, name: &str) {
         match self {
             Ground::Sqlite(folder) => std::fs::remove_file(Ground::file(folder, name)).unwrap(),
-            Ground::Postgres(server) => server.remove(name).await,
+            Ground::Postgres(server) => run_on(server, format!("DROP DATABASE {name} WITH (FORCE)")).await,
         }
     }
+}
+
+/// A statement that no transaction may hold.
+async fn run_on(server: &Cluster, sql: String) {
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(&server.url("postgres")).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 async fn columns(database: &Database) -> Columns {
@@ -237,12 +252,12 @@ fn a_migration_without_a_fixture_is_named() {
 
 #[tokio::test]
 async fn a_newer_postgresql_database_is_refused_and_left_as_it_is() {
-    let server = Postgres::start();
-    let database = server.database().await;
+    let copy = Postgres::migrated().await.copy();
+    let url = copy.url();
+    let database = Database::open(&url).await.unwrap();
     let newer = "INSERT INTO schema_migrations (version, name, applied_at_ms, checksum, program) \
                  VALUES (9001, 'next century', 0, 'ff', '9.9.9')";
     database.pool().execute(newer).await.unwrap();
-    let url = server.url("postgres");
     let refused = Database::open(&url).await.unwrap_err().to_string();
     assert!(
         refused.contains("schema version 9001 (next century), written by ezscale 9.9.9") && refused.contains("backup"),

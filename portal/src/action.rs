@@ -155,7 +155,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
         loop {
             if innermost.is::<sqlx::Error>()
                 || innermost.is::<schemas::usage::UsageError>()
-                || innermost.is::<analytics::AnalyticsError>()
+                || innermost.is::<analytics::StoreError>()
             {
                 return Refused::Failed(Failure::internal("do what a form asked for")(error));
             }

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use billing::payment::PaymentError;
+use schemas::error_class::ErrorClass;
 
 use crate::admission::{Busy, RETRY_AFTER_S};
 
@@ -164,11 +165,11 @@ impl From<schemas::secret::SecretError> for Failure {
     }
 }
 
-impl From<analytics::AnalyticsError> for Failure {
-    fn from(source: analytics::AnalyticsError) -> Failure {
-        Failure::Internal {
-            context: "ask the stored tables",
-            source: source.into(),
+impl From<analytics::StoreError> for Failure {
+    fn from(source: analytics::StoreError) -> Failure {
+        match source.class() {
+            ErrorClass::Refused => Failure::BadRequest(format!("That cannot be answered: {source}.")),
+            _ => Failure::internal("ask the stored tables")(source.into()),
         }
     }
 }

@@ -226,7 +226,7 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
 async fn tables(state: &AppState) -> Check {
     const NAME: &str = "tables";
     let now_ms = state.now_ms();
-    match timeout(CHECK_LIMIT, state.analytics().usage_windows(0, now_ms, now_ms)).await {
+    match timeout(CHECK_LIMIT, state.flow_store().usage_windows(0, now_ms, now_ms)).await {
         Ok(Ok(_)) => Check::good(NAME),
         Ok(Err(error)) => {
             tracing::warn!(

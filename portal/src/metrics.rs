@@ -167,7 +167,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         state.db().discarded_connections()
     );
     let now_ms = state.now_ms();
-    match state.analytics().truth_now(now_ms).await {
+    match state.flow_store().truth_now(now_ms).await {
         Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
         // The other metrics are worth more than an error: a missing series is seen.
         Err(error) => tracing::warn!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use activity::channel::WebhookClient;
-use analytics::Analytics;
+use analytics::FlowStore;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -23,7 +23,8 @@ use crate::metrics::HttpMetrics;
 #[derive(Debug)]
 pub struct Options {
     pub db: Database,
-    pub analytics: Analytics,
+    /// Answers questions about flows and usage.
+    pub flow_store: Arc<dyn FlowStore>,
     pub data_dir: PathBuf,
     /// The current metering configuration; the sender replaces it when the configuration is reloaded.
     pub metering: watch::Receiver<Arc<MeteringConfig>>,
@@ -53,7 +54,7 @@ pub struct AppState {
 
 struct Inner {
     db: Database,
-    analytics: Analytics,
+    flow_store: Arc<dyn FlowStore>,
     data_dir: PathBuf,
     metering: watch::Receiver<Arc<MeteringConfig>>,
     secure_cookies: bool,
@@ -101,7 +102,7 @@ impl AppState {
         AppState {
             inner: Arc::new(Inner {
                 db: options.db,
-                analytics: options.analytics,
+                flow_store: options.flow_store,
                 data_dir: options.data_dir,
                 metering: options.metering,
                 secure_cookies: options.secure_cookies,
@@ -140,8 +141,8 @@ impl AppState {
         &self.inner.db
     }
 
-    pub fn analytics(&self) -> &Analytics {
-        &self.inner.analytics
+    pub(crate) fn flow_store(&self) -> &Arc<dyn FlowStore> {
+        &self.inner.flow_store
     }
 
     pub fn data_dir(&self) -> &Path {

@@ -6,6 +6,7 @@ pub(crate) mod world;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -88,6 +89,12 @@ impl TestPortal {
         };
         let dir = dir.unwrap();
         fill(dir.path());
+        // A copy, because migrating takes longer than most tests.
+        let migrate = async |folder: PathBuf| {
+            let db = Database::open(&Database::default_url(&folder)).await.unwrap();
+            db.pool().close().await;
+        };
+        fixtures::sqlite(dir.path(), env!("CARGO_PKG_NAME"), migrate).await;
         let db = Database::open(&Database::default_url(dir.path()))
             .await
             .unwrap()
@@ -97,7 +104,7 @@ impl TestPortal {
         let options = Options {
             gateways: gateways(&db),
             db,
-            analytics: Analytics::open(dir.path()).unwrap(),
+            flow_store: Analytics::open(dir.path()).unwrap().into(),
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,

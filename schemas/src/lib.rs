@@ -12,7 +12,8 @@
 //! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
-//! * [`file_format`]: versions of the files in a data folder. [`fault`]: crashes at named points, for tests.
+//! * [`file_format`]: versions of the files in a data folder. [`error_class`]: what an error means for who asked. [`fault`]:
+//!   crashes at named points, for tests.
 
 pub mod address;
 pub mod assignment;
@@ -20,6 +21,7 @@ pub mod bulk;
 pub mod clock;
 pub mod correction;
 pub mod db;
+pub mod error_class;
 pub mod fault;
 pub mod file_format;
 pub mod ids;

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// Where backups are.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Place {
-    /// Where the backups are: s3://bucket/prefix or a folder [default: url of the [backup] section]
+    /// Where the backups are: s3://bucket/prefix or a folder [default: that of the configuration]
     #[arg(long, alias = "from", value_name = "PLACE")]
     to: Option<String>,
 }

@@ -179,7 +179,7 @@ impl Portal {
         let stop = CancellationToken::new();
         let options = portal::Options {
             db: database,
-            analytics: running.analytics.clone(),
+            flow_store: running.analytics.clone().into(),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secures_cookies(),

@@ -68,8 +68,8 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Remove what is beyond the limits of the [retention] section, from the tables and from the database's records; `serve`
-    /// does so automatically, `collect` with the tables
+    /// Remove what is beyond the limits of `[retention]` in the configuration, from the tables and from the database's records;
+    /// `serve` does so automatically, `collect` with the tables
     Retain {
         /// Only say what would be removed
         #[arg(long)]

@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::postgres::{Postgres, START_LIMIT};
+use fixtures::postgres::Cluster;
+use schemas::db::Database;
+
+use super::postgres::Postgres;
+
+/// Until a server that was started again takes what is written.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_transaction_whose_caller_went_away_is_not_left_to_the_next() {
-    let server = Postgres::start();
-    let database = server.database().await;
+    let copy = Postgres::migrated().await.copy();
+    let database = Database::open(&copy.url()).await.unwrap();
     for polls in 0..300u32 {
         // Dropped after so many looks at it: before, while and after the server hears of it.
         let patience = async {
@@ -26,7 +32,7 @@ async fn a_transaction_whose_caller_went_away_is_not_left_to_the_next() {
             .await
             .unwrap();
     }
-    let others = server.database().await;
+    let others = Database::open(&copy.url()).await.unwrap();
     let row = sqlx::query("SELECT count(*) FROM settings WHERE name LIKE 'name-%'");
     let seen: i64 = sqlx::Row::get(&row.fetch_one(others.pool()).await.unwrap(), 0);
     assert_eq!(seen, 300, "what was written is there for all");
@@ -34,8 +40,8 @@ async fn a_transaction_whose_caller_went_away_is_not_left_to_the_next() {
 
 #[tokio::test]
 async fn connections_that_a_crash_of_the_server_ended_are_replaced() {
-    let mut server = Postgres::start();
-    let database = server.database().await;
+    let mut server = Cluster::start();
+    let database = Database::open(&server.url("postgres")).await.unwrap();
     let write = async || {
         let mut transaction = database.begin_write().await?;
         sqlx::query("INSERT INTO probes (name, at_ms) VALUES ('x', 1) ON CONFLICT (name) DO UPDATE SET at_ms = 2")
@@ -56,9 +62,9 @@ async fn connections_that_a_crash_of_the_server_ended_are_replaced() {
     for transaction in open {
         assert!(transaction.commit().await.is_err());
     }
+    server.start_again();
     let deadline = Instant::now() + START_LIMIT;
     loop {
-        server.start_again();
         match tokio::time::timeout(patience, write()).await {
             Ok(Ok(())) => break,
             other => assert!(Instant::now() < deadline, "{other:?}"),

@@ -1,5 +1,7 @@
 //! Backdated changes of assignments.
 
+use std::sync::Arc;
+
 use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::correction::{Correction, CorrectionSettings};
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};

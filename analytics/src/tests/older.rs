@@ -89,7 +89,7 @@ async fn queries_read_both() {
         let query = format!("SELECT sum(bytes) AS bytes FROM flows WHERE {condition}");
         assert_eq!(fixture.json(&query).await, json!([{"bytes": bytes}]), "{condition}");
     }
-    let unknown = fixture.analytics.sql("SELECT sum(vlan) FROM flows").await;
+    let unknown = fixture.analytics.console().ask("SELECT sum(vlan) FROM flows").await;
     assert!(
         unknown.is_err(),
         "the column that two took the place of is no column any more"

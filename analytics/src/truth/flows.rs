@@ -21,7 +21,7 @@ use tables::metering::Boundaries;
 use super::counter::Followed;
 use crate::AnalyticsError;
 use crate::error_bound::Estimate;
-use crate::store::column;
+use crate::store::parquet::column;
 
 /// Ethernet header and frame check sequence.
 const FRAME_BYTES: u64 = 14 + 4;

@@ -11,7 +11,7 @@ use tables::flow::Metered;
 use super::Ranges;
 use crate::AnalyticsError;
 use crate::error_bound::{Estimate, of_samples_ppm};
-use crate::store::column;
+use crate::store::parquet::column;
 
 /// Volume of one service in one window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -10,7 +10,7 @@ use tables::table::{FileEntry, Table, write_parquet};
 
 use super::{Cell, Ranges, UsageRow};
 use crate::AnalyticsError;
-use crate::store::{column, unique_suffix};
+use crate::store::parquet::{column, unique_suffix};
 
 /// One day's new file.
 pub(super) struct DayRewrite {

@@ -100,7 +100,7 @@ pub async fn exclusions(db: impl AnyExecutor<'_>, customer: CustomerId) -> Resul
     rows.iter().map(|row| Ok(ServiceId(row.try_get(0)?))).collect()
 }
 
-/// Sets or changes a budget. What follows from it is done by the next [`check`]: call it after the commit.
+/// Sets or changes a budget. What follows from it is done by the next [`super::check`]: call it after the commit.
 ///
 /// # Errors
 /// When the amount is out of range or in another currency.
@@ -194,7 +194,7 @@ pub async fn clear(
     Ok(resumed.len())
 }
 
-/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`check`].
+/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`super::check`].
 ///
 /// # Errors
 /// When the service is not the customer's.

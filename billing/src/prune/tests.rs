@@ -7,11 +7,12 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::*;
-use crate::testing::{World, ms};
+use crate::testing::{World, migrated, ms};
 
 const ADA: CustomerId = CustomerId(1);
 
 async fn database(folder: &tempfile::TempDir) -> Database {
+    migrated(folder.path()).await;
     let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
     let database = database.with_vault(schemas::secret::Vault::random().unwrap());
     sqlx::query(

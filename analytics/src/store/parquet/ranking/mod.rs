@@ -2,7 +2,7 @@
 //!
 //! Of millions of sums a ranking wants a few. DataFusion computes them all: it spends more on a hash table of every address than on reading the
 //! flows. [`RankBySum`] looks for rankings in a query's plan and has the keys that can be among the first found and
-//! summed alone ([`leaders`] says how, docs/decisions/007-queries.md what it gains). The sort stays where it is, but is handed only the keys with
+//! summed alone ([`mod@leaders`] says how, docs/decisions/007-queries.md what it gains). The sort stays where it is, but is handed only the keys with
 //! at least the sum of the last place, ties included: answers are the same, sum by sum.
 //!
 //! It is done for rankings of up to [`PLACES_MAX`] places, first by one sum, the largest first:
