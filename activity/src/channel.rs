@@ -175,7 +175,7 @@ pub async fn dispatch(database: &Database, now_ms: i64) -> Result<Dispatched, Ev
 /// Sends what is due over all channels, side by side.
 ///
 /// # Errors
-/// As [`deliver`].
+/// As [`deliver()`].
 pub async fn deliver_all(
     database: &Database,
     transports: Transports<'_>,

@@ -1,5 +1,5 @@
 //! What of billing a second admin decides (F-60): which actions there are, from which amounts and counts on they wait, and
-//! doing them ([`execute`]). How a request is kept and decided: [`activity::approval`].
+//! doing them ([`execute()`]). How a request is kept and decided: [`activity::approval`].
 
 mod execute;
 

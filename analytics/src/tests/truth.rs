@@ -329,12 +329,12 @@ async fn usage_has_its_sampling_error() {
             {"service": 2, "error_bound_ppm": 0},
         ])
     );
-    let service = crate::MeteredService {
+    let service = MeteredService {
         service: 1,
         meters: crate::Meters::AllBut(vec![]),
     };
     let period = fixture
-        .period_usage(&service, T0, T0 + DAY, crate::UsageMode::Sum, T0 + 2 * DAY)
+        .period_usage(&service, T0, T0 + DAY, UsageMode::Sum, T0 + 2 * DAY)
         .await;
     assert_eq!(period.error_bound_ppm, 69_297, "196 % / √800");
     let query = crate::SeriesQuery {
