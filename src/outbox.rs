@@ -33,21 +33,18 @@ impl Outbox {
     }
 
     /// Makes out the deliveries of what is new.
-    pub(crate) async fn dispatch(&self, database: &Database, now_ms: i64) -> anyhow::Result<()> {
-        event::dispatch(database, now_ms).await?;
-        Ok(())
+    pub(crate) async fn dispatch(&self, database: &Database, now_ms: i64) -> anyhow::Result<Dispatched> {
+        Ok(event::dispatch(database, now_ms).await?)
     }
 
     /// Sends the mail that is due.
-    pub(crate) async fn deliver_mail(&self, database: &Database, run: Run<'_>) -> anyhow::Result<()> {
-        event::deliver_mail(database, self.mailer.as_ref(), run).await?;
-        Ok(())
+    pub(crate) async fn deliver_mail(&self, database: &Database, run: Run<'_>) -> anyhow::Result<Delivered> {
+        Ok(event::deliver_mail(database, self.mailer.as_ref(), run).await?)
     }
 
     /// Sends the requests to endpoints that are due.
-    pub(crate) async fn deliver_webhooks(&self, database: &Database, run: Run<'_>) -> anyhow::Result<()> {
-        event::deliver_webhooks(database, &self.client, run).await?;
-        Ok(())
+    pub(crate) async fn deliver_webhooks(&self, database: &Database, run: Run<'_>) -> anyhow::Result<Delivered> {
+        Ok(event::deliver_webhooks(database, &self.client, run).await?)
     }
 
     /// Dispatches what is new and sends what is due.

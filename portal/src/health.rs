@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use activity::job::JobState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use billing::{event, guard};
 use schemas::db::CheckState;
-use schemas::job::JobState;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -403,7 +403,9 @@ mod tests {
             name,
             period: Duration::from_secs(600),
             since_success: Duration::from_secs(1_300),
+            last_success_at_ms: None,
             running: None,
+            last_duration: None,
             runs: 3,
             failures: 2,
             failures_in_a_row: 2,

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use activity::job::JobBoard;
 use analytics::Analytics;
 use billing::event::WebhookClient;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
-use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use schemas::usage::MeasureGuards;
 use tokio::sync::watch;

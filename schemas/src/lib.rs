@@ -11,7 +11,7 @@
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`trial`]: what
 //!   something would do to it.
 //! * [`secret`]: secrets at rest, sealed under a key file.
-//! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
+//! * [`clock`]: what time it is; a test can say.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
 //! * [`fault`]: crashes at named points, for tests.
@@ -28,7 +28,6 @@ pub mod ids;
 pub mod interfaces;
 pub mod inventory;
 pub mod iso;
-pub mod job;
 pub mod metering;
 pub mod money;
 pub mod names;

@@ -225,6 +225,7 @@ struct Hearers {
     endpoints: Vec<Endpoint>,
     owner: Option<String>,
     admins: Vec<String>,
+    operations: Vec<String>,
 }
 
 /// A customer as events are told.
@@ -252,7 +253,8 @@ impl Hearers {
             customers,
             endpoints: webhook::listeners(connection, &ids).await?,
             owner: owner_email(&mut *connection).await?,
-            admins: admins(connection).await?,
+            admins: users_of(connection, &["admin"]).await?,
+            operations: users_of(connection, &["ops", "admin"]).await?,
         })
     }
 
@@ -279,6 +281,7 @@ impl Hearers {
                 let all: BTreeSet<&str> = admins.chain(self.owner.as_deref()).collect();
                 all.into_iter().collect()
             }
+            (Audience::Operations, _) => self.operations.iter().map(String::as_str).collect(),
             (Audience::User, _) => {
                 let to = event.payload.get("to").and_then(serde_json::Value::as_str);
                 to.into_iter().collect()
@@ -288,10 +291,17 @@ impl Hearers {
     }
 }
 
-async fn admins(connection: &mut AnyConnection) -> Result<Vec<String>, EventError> {
-    let sql = "SELECT email FROM users WHERE role = 'admin' AND disabled_at_ms IS NULL ORDER BY email";
+/// The mailboxes of everybody with one of some roles.
+async fn users_of(connection: &mut AnyConnection, roles: &[&str]) -> Result<Vec<String>, EventError> {
+    let sql = "SELECT role, email FROM users WHERE role IN ('ops', 'admin') AND disabled_at_ms IS NULL ORDER BY email";
     let rows = sqlx::query(sql).fetch_all(connection).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    let mut emails = Vec::new();
+    for row in &rows {
+        if roles.contains(&row.try_get::<String, _>(0)?.as_str()) {
+            emails.push(row.try_get(1)?);
+        }
+    }
+    Ok(emails)
 }
 
 /// Where the owner of the business is written to; `None`: not set, then every admin is.

@@ -25,6 +25,7 @@ mod deliveries;
 mod dispatch;
 mod facts;
 pub mod guard;
+mod job;
 mod kind;
 pub mod mail;
 pub mod message;
@@ -43,6 +44,7 @@ pub use dispatch::{
     oldest_waiting, owner_email, replay, set_owner_email,
 };
 pub use guard::WebhookClient;
+pub use job::JobAlerts;
 pub use kind::{Audience, EventType};
 pub use mail::{Attachment, Attachments, MailConfig, Mailer};
 
