@@ -39,7 +39,7 @@ pub use agent::device_name;
 pub use attempts::{Attempt, Outcome, recent as recent_attempts};
 pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
-pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops, Staff};
+pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Operations, Ops, Staff};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;
