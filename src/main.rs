@@ -16,6 +16,7 @@ mod options;
 mod outbox;
 mod private;
 mod storage;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Command {
     Backup(commands::backup::Args),
     /// Restore a backup into a new data folder
     Restore(commands::restore::Args),
+    /// Show and upgrade the schema of the database, show the formats of stored files
+    Db(commands::db::Args),
     /// Show and rotate the key under which secrets are stored
     Secrets(commands::secrets::Args),
     /// Manage people who sign in
@@ -161,6 +164,7 @@ fn main() -> ExitCode {
             Command::Config(args) => commands::config::run(args).await,
             Command::Backup(args) => commands::backup::run(args).await,
             Command::Restore(args) => commands::restore::run(args).await,
+            Command::Db(args) => commands::db::run(args).await,
             Command::Secrets(args) => commands::secrets::run(args).await,
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use analytics::Analytics;
 use anyhow::Context as _;
-use schemas::table::RetentionConfig;
 use schemas::window::instant_text;
+use tables::table::RetentionConfig;
 use tracing::{info, warn};
 
 /// What retention has removed since the process started, by table.

@@ -78,6 +78,8 @@ const ON_DATA: &[(&str, &str)] = &[
     ("customer vat-accept", "cus_1 --reason x"),
     ("customer vat-check", "cus_1"),
     ("customer vat-checks", "cus_1"),
+    ("db migrate", ""),
+    ("db status", ""),
     ("dunning list", ""),
     ("dunning show", "inv_1"),
     ("dunning terms", ""),

@@ -6,6 +6,8 @@
 //! ```
 
 mod accessibility;
+mod architecture;
+mod arrows;
 mod audited;
 mod backup;
 mod command_line;
@@ -13,7 +15,9 @@ mod conservation;
 mod constant_rate;
 mod correction;
 mod crash;
+mod db_commands;
 mod demo;
+mod dependencies;
 mod events;
 mod exporters;
 mod faults;
@@ -28,6 +32,7 @@ mod recovery;
 mod rehearsal;
 mod reload;
 mod replay;
+mod sbom;
 mod secrets;
 mod service;
 mod sign_in;

@@ -98,7 +98,7 @@ fn a_server_runs_what_a_command_asks_for() {
         "close",
         "collect",
         "configuration",
-        "events",
+        "dispatch_mail",
         "mail",
         "truth",
         "usage",

@@ -3,7 +3,7 @@
 //! ```text
 //! deliveries       delivered or given up, made out before the limit     never one that is still to be sent or retried
 //! notifications    read before the limit                                never an unread one
-//! events           dispatched before the limit, nothing of theirs left  never one that waits to be dispatched
+//! events           dispatched before the limit, nothing of theirs left  never one that a consumer has not handled
 //! gateway events   their text, counted before the limit                 the row stays: an event counts once, for ever
 //! sessions, sign-ins, links, form tokens                                when they are over
 //! attempts to sign in    after 90 days        known browsers            180 days after they last signed somebody in
@@ -90,6 +90,7 @@ fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 11] {
              WHERE e.dispatched_at_ms IS NOT NULL AND e.dispatched_at_ms < $1 \
              AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id) \
              AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id) \
+             AND NOT EXISTS (SELECT 1 FROM event_retries r WHERE r.event_id = e.id) \
              ORDER BY e.dispatched_at_ms, e.id LIMIT $2)",
         ),
         kind(
@@ -189,7 +190,8 @@ pub async fn preview(
         "SELECT count(*) FROM notifications WHERE read_at_ms IS NOT NULL AND read_at_ms < $1",
         "SELECT count(*) FROM events e WHERE e.dispatched_at_ms IS NOT NULL AND e.dispatched_at_ms < $1 \
          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id) \
-         AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id)",
+         AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id) \
+         AND NOT EXISTS (SELECT 1 FROM event_retries r WHERE r.event_id = e.id)",
         "SELECT count(*) FROM gateway_events WHERE processed_at_ms IS NOT NULL AND processed_at_ms < $1 AND payload <> ''",
         "SELECT count(*) FROM sessions WHERE expires_at_ms <= $1",
         "SELECT count(*) FROM sign_ins WHERE expires_at_ms <= $1",

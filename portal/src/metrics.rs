@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use activity::event::Lag;
 use activity::job::JobState;
 use analytics::truth::TruthRow;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
@@ -152,6 +153,13 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         );
     }
     text.push_str(&jobs_text(&state.jobs().jobs()));
+    match activity::event::lags(state.db().pool(), &state.consumers()).await {
+        Ok(lags) => text.push_str(&events_text(&lags, state.now_ms())),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "how far events are handled cannot be read"
+        ),
+    }
     let _ = writeln!(
         text,
         "# HELP ezscale_database_connections_discarded_total connections closed because a transaction on them could not be ended\n\
@@ -159,7 +167,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         state.db().discarded_connections()
     );
     let now_ms = state.now_ms();
-    match state.analytics().truth_now(now_ms).await {
+    match state.flow_store().truth_now(now_ms).await {
         Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
         // The other metrics are worth more than an error: a missing series is seen.
         Err(error) => tracing::warn!(
@@ -278,6 +286,39 @@ fn jobs_text(jobs: &[JobState]) -> String {
     text
 }
 
+/// How far those who react to events are behind.
+fn events_text(lags: &[Lag], now_ms: i64) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&Lag) -> i64| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for lag in lags {
+            // Names of consumers are our own literals: no character needs escaping. Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{consumer=\"{}\"}} {}", lag.consumer, value(lag));
+        }
+    };
+    family(
+        "ezscale_event_consumer_waiting",
+        "events that a consumer has not handled, those set aside among them",
+        &|lag| lag.waiting,
+    );
+    family(
+        "ezscale_event_consumer_set_aside",
+        "events that a consumer could not handle and tries again",
+        &|lag| lag.set_aside,
+    );
+    family(
+        "ezscale_event_consumer_lag_seconds",
+        "how long the oldest event has waited for a consumer",
+        &|lag| {
+            let oldest = lag
+                .oldest
+                .map(|(_, created_at_ms)| now_ms.saturating_sub(created_at_ms));
+            oldest.unwrap_or(0).max(0) / 1_000
+        },
+    );
+    text
+}
+
 /// The truth check of the last whole hour. Names that two interfaces share would make one series twice: the second one is
 /// told by its numbers.
 fn truth_text(rows: &[TruthRow], metering: &MeteringConfig) -> String {
@@ -385,6 +426,29 @@ mod tests {
             !text.contains("ezscale_job_last_success_timestamp_seconds{job=\"usage\"}"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn each_consumer_of_events_tells_how_far_it_is_behind() {
+        let lag = |consumer, waiting, oldest| Lag {
+            consumer,
+            waiting,
+            set_aside: 0,
+            oldest,
+        };
+        let lags = [
+            lag("dispatch_mail", 0, None),
+            lag("dispatch_discord", 3, Some((schemas::ids::EventId(7), 1_000))),
+        ];
+        let text = events_text(&lags, 63_500);
+        for line in [
+            "ezscale_event_consumer_waiting{consumer=\"dispatch_mail\"} 0",
+            "ezscale_event_consumer_waiting{consumer=\"dispatch_discord\"} 3",
+            "ezscale_event_consumer_lag_seconds{consumer=\"dispatch_mail\"} 0",
+            "ezscale_event_consumer_lag_seconds{consumer=\"dispatch_discord\"} 62",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+        }
     }
 
     #[test]

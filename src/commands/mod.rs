@@ -12,6 +12,7 @@ pub(crate) mod config;
 pub(crate) mod coupon;
 pub(crate) mod credit;
 pub(crate) mod customer;
+pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod dunning;
 pub(crate) mod entity;

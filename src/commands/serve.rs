@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use activity::audit::Actor;
+use activity::channel::WebhookClient;
 use anyhow::Context as _;
-use billing::audit::Actor;
 use billing::dunning;
-use billing::event::WebhookClient;
 use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;
@@ -137,7 +137,7 @@ impl Portal {
         let stop = CancellationToken::new();
         let options = portal::Options {
             db: database,
-            analytics: running.analytics.clone(),
+            flow_store: running.analytics.clone().into(),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secures_cookies(),
@@ -155,6 +155,7 @@ impl Portal {
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         state.set_jobs(running.board.clone());
+        state.set_consumers(crate::outbox::consumer_names());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .enable_all()

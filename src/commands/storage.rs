@@ -13,8 +13,8 @@ use rust_decimal::Decimal;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::retention::RecordRetention;
-use schemas::tables::USAGE_5M;
 use schemas::window::HOUR_MS;
+use tables::definitions::USAGE_5M;
 
 use super::audit::note_done;
 use crate::config::Config;
@@ -70,8 +70,8 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Remove what is beyond the limits of the [retention] section, from the tables and from the database's records; `serve`
-    /// does so automatically, `collect` with the tables
+    /// Remove what is beyond the limits of `[retention]` in the configuration, from the tables and from the database's records;
+    /// `serve` does so automatically, `collect` with the tables
     Retain {
         /// Only say what would be removed
         #[arg(long)]
@@ -181,7 +181,7 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .print(format)
 }
 
-fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) -> anyhow::Result<()> {
+fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<()> {
     let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
         // The hour that has just begun is over in less than this.

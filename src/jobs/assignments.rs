@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory::{self, CorrectionRow};
-use schemas::metering::{Enricher, ExporterConfig, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeteringConfig};
 use schemas::window::DAY_MS;
+use tables::metering::Enricher;
 use tokio::sync::{Mutex, watch};
 use tracing::{error, info};
 

@@ -8,7 +8,8 @@
 //!   assignments     5 s ─▶ usage  5 s                    ▼
 //!   retention       10 min                           close      10 min ─▶ collect  1 min ─▶ budgets  10 min
 //!   truth           hourly                                                  ─▶ reconcile  15 s ─▶ prune  1 h
-//!   billing_clock   1 s, mail 5 s, webhooks 5 s      vat_numbers 30 s, events 5 s
+//!   billing_clock   1 s                              vat_numbers 30 s
+//!   what is sent over each channel  5 s              what reacts to events, each by itself  5 s
 //! ```
 //!
 //! An arrow: what is right of it comes after, when both are due ([`activity::job::After`]).
@@ -20,26 +21,26 @@ mod budgets;
 mod close;
 mod collect;
 mod configuration;
-mod events;
+mod consume;
 mod idle_plans;
 mod interface_names;
 mod lifecycle;
-mod mail;
 mod prune;
 mod reconcile;
 mod retention;
+mod send;
 mod site;
 mod truth;
 mod usage;
 mod vat_numbers;
-mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Done, Driver, Job, JobBoard, Settings};
+use activity::channel::CHANNELS;
+use activity::event::JobAlerts;
+use activity::job::{Driver, Job, JobBoard, Settings};
 use anyhow::Context as _;
-use billing::event::{Delivered, JobAlerts};
 use schemas::clock::Clock;
 use schemas::db::Database;
 use tokio::signal::unix::Signal;
@@ -52,6 +53,7 @@ pub(crate) use prune::JOB_RUNS;
 pub(crate) use site::{Metered, Site, Started};
 
 use crate::config::Config;
+use crate::outbox;
 
 /// How often jobs that look for work do so with a test clock, which may be set at any time.
 const TEST_PERIOD: Duration = Duration::from_secs(1);
@@ -87,10 +89,15 @@ pub(crate) fn of_books(books: &Arc<Books>) -> anyhow::Result<Vec<Arc<dyn Job>>> 
         Arc::new(budgets::Budgets::new(books)),
         Arc::new(reconcile::Reconcile::new(books)),
         Arc::new(prune::Prune::new(books)),
-        Arc::new(events::Events::new(books)),
-        Arc::new(mail::Mail::new(books)),
-        Arc::new(webhooks::Webhooks::new(books)),
     ];
+    for consumer in outbox::consumers() {
+        jobs.push(Arc::new(consume::Consume::new(books, consumer)));
+    }
+    for channel in CHANNELS {
+        if let Some(sending) = channel.sending() {
+            jobs.push(Arc::new(send::SendDue::new(books, channel, sending)));
+        }
+    }
     if books.closes {
         jobs.push(Arc::new(close::Close::new(books)));
     }
@@ -137,16 +144,4 @@ impl RunningJobs {
         self.stop.cancel();
         self.task.await.context("background jobs")
     }
-}
-
-/// What was sent, in words.
-fn sent(delivered: Delivered, what: &str) -> Done {
-    let Delivered {
-        sent,
-        postponed,
-        failed,
-    } = delivered;
-    Done::counted(sent + postponed + failed, || {
-        format!("{sent} {what} sent, {postponed} to retry, {failed} failed")
-    })
 }

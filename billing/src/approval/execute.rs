@@ -1,13 +1,14 @@
 //! Doing what was approved, in the transaction of the approval.
 
+use activity::audit::Actor;
+use activity::channel::endpoint;
 use schemas::ids::{CustomerId, RefundId, UserId};
 use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::AnyConnection;
 
-use super::{Action, ApprovalError};
+use super::Action;
 use crate::BillingError;
-use crate::audit::Actor;
 use crate::catalog::NewPrice;
 use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
@@ -20,8 +21,6 @@ use crate::subscription::{State, contracts_of, subscription};
 pub enum ExecuteError {
     #[error("do what was approved")]
     Billing(#[from] BillingError),
-    #[error("read what was approved")]
-    Approval(#[from] ApprovalError),
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
     #[error("read an amount")]
@@ -195,16 +194,12 @@ async fn delete_account(
         .await?;
         ended += 1;
     }
-    for sql in [
-        "UPDATE top_ups SET is_enabled = 0, updated_at_ms = $1 WHERE customer_id = $2 AND is_enabled <> 0",
-        "UPDATE webhook_endpoints SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL",
-    ] {
-        sqlx::query(sql)
-            .bind(now_ms)
-            .bind(customer.0)
-            .execute(&mut *connection)
-            .await?;
-    }
+    sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $1 WHERE customer_id = $2 AND is_enabled <> 0")
+        .bind(now_ms)
+        .bind(customer.0)
+        .execute(&mut *connection)
+        .await?;
+    endpoint::disable_all(&mut *connection, customer, now_ms).await?;
     sqlx::query("DELETE FROM sessions WHERE user_id IN (SELECT id FROM users WHERE customer_id = $1)")
         .bind(customer.0)
         .execute(&mut *connection)

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::event::{EventType, NewEvent};
 use schemas::ids::CustomerId;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -13,9 +15,8 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{Draft, OpenReason};
 use crate::BillingError;
-use crate::audit::{self, Actor, Entry, Risk};
 use crate::catalog::checked_text;
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::guard;
 
 /// Characters in the note of who confirms at most.

@@ -1,5 +1,6 @@
 //! Beginning: a service is subscribed to the plan of a price.
 
+use activity::event::EventType;
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use schemas::db::next_id;
@@ -16,7 +17,6 @@ use super::write::{NewPhase, insert_phase, record_state, tell};
 use super::{Contract, MAX_QUANTITY, State, Subscription, addon};
 use crate::BillingError;
 use crate::catalog::{self, PlanKind};
-use crate::event::EventType;
 
 /// A subscription to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
+use activity::audit::Actor;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::Actor;
 use schemas::ids::CustomerId;
 
 use super::users::{Role, User};

@@ -5,8 +5,8 @@
 //! * Who is disabled, or has another role or password, is out at once: sessions, sign-ins that wait for a code, and links that
 //!   were mailed end in the same transaction.
 
-use billing::audit::{self, Actor, Entry, Risk};
-use billing::password_reset::{self, By, Request};
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::password_reset::{self, By, Request};
 use schemas::db::{Database, next_ids};
 use schemas::ids::{CustomerId, UserId};
 use schemas::window::instant_text;

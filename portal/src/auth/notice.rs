@@ -1,6 +1,6 @@
 //! Mails to a user about how they sign in, sent when it changed: whoever did it, the user hears of it.
 
-use billing::event::{self, EventError, EventType, NewEvent};
+use activity::event::{self, EventError, EventType, NewEvent};
 use schemas::ids::{CustomerId, UserId};
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};

@@ -1,8 +1,8 @@
 //! Those who sign in, and their roles.
 
-use billing::BillingError;
-use billing::audit::{Actor, AuditError, Risk};
-use billing::event::EventError;
+use activity::audit::{Actor, AuditError, Risk};
+use activity::event::EventError;
+use activity::password_reset::PasswordResetError;
 use schemas::clock::{self, ClockError};
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, UserId};
@@ -120,7 +120,7 @@ pub enum UserError {
     #[error("tell the user")]
     Event(#[from] EventError),
     #[error("ask for a link")]
-    Billing(#[from] BillingError),
+    PasswordReset(#[from] PasswordResetError),
 }
 
 /// A user that is signed in.

@@ -7,7 +7,7 @@
 //! Templates whose records say something of their own sampling, of their exporter's start, of an answering direction or of ICMP
 //! type and code apart are rare and read record by record.
 
-use schemas::flow::{DIRECTION_UNKNOWN, FlowColumns};
+use tables::flow::{DIRECTION_UNKNOWN, FlowColumns};
 
 use super::elements::Target;
 use super::template::{CopyField, Plan, kept};
@@ -231,7 +231,7 @@ mod tests {
     use super::super::template::{Extras, FieldSpec, TemplateKind, TemplateSpec};
     use super::*;
     use proptest::prelude::*;
-    use schemas::flow::Flow;
+    use tables::flow::Flow;
 
     /// Every element that a column is filled from, and some that none is.
     const ELEMENTS: &[u16] = &[

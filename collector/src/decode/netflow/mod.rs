@@ -40,7 +40,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 pub use limits::DecodeLimits;
 pub use names::ToldInterface;

@@ -19,8 +19,8 @@
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns, marks};
 use serde::{Deserialize, Serialize};
+use tables::flow::{Flow, FlowColumns, marks};
 
 use super::memory::flow_key;
 use super::tally::Tally;

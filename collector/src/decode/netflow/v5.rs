@@ -12,7 +12,7 @@
 //! ignored.
 
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::wire::{be16, be32};
 use crate::times::Clock;

@@ -5,12 +5,12 @@
 
 use std::net::IpAddr;
 
+use activity::audit::{self, Entry, Risk};
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::{self, Entry, Risk};
 use jiff::tz::TimeZone;
 use qrcode::{Color, QrCode};
 use schemas::inventory;

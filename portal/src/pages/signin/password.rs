@@ -6,13 +6,13 @@
 
 use std::net::IpAddr;
 
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::password_reset::{self, By, Request};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::{self, Actor, Entry, Risk};
-use billing::password_reset::{self, By, Request};
 use schemas::ids::UserId;
 use sqlx::Row as _;
 
