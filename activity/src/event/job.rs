@@ -148,8 +148,10 @@ mod tests {
 
     #[tokio::test]
     async fn two_processes_on_sqlite_run_a_job_one_at_a_time_and_alert_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
+        let world = World::new().await;
+        let database = &world.database;
+        // A consumer begins with what happens after its first look.
+        dispatch(database, 0).await.unwrap();
         sqlx::query(
             "INSERT INTO users (id, email, name, role, password_hash, created_at_ms) \
              VALUES (1, 'ops@example.net', 'Ops', 'ops', '', 0), (2, 'root@example.net', 'Root', 'admin', '', 0), \
@@ -158,9 +160,9 @@ mod tests {
         .execute(database.pool())
         .await
         .unwrap();
-        two_drivers(&database).await;
+        two_drivers(database).await;
         // Operations and admins are written to, once for each event.
-        dispatch(&database, 1).await.unwrap();
+        dispatch(database, 1).await.unwrap();
         let rows = sqlx::query("SELECT target FROM deliveries WHERE channel = 'email' ORDER BY event_id, target")
             .fetch_all(database.pool())
             .await
