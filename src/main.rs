@@ -7,7 +7,6 @@
 mod output;
 mod attachments;
 mod backup;
-mod billing_jobs;
 mod commands;
 mod config;
 mod descriptors;
@@ -15,11 +14,9 @@ mod jobs;
 mod log_limit;
 mod options;
 mod outbox;
-mod outbox_jobs;
 mod private;
 mod storage;
 mod upgrade;
-mod vat_job;
 
 use std::process::ExitCode;
 
@@ -114,6 +111,8 @@ enum Command {
     Ledger(commands::ledger::Args),
     /// Show or set the time that billing goes by
     Clock(commands::clock::Args),
+    /// List background jobs, run one now, show what they did
+    Job(commands::job::Args),
     /// List what waits for a second admin
     Approval(commands::approval::Args),
     /// Show who did what
@@ -185,6 +184,7 @@ fn main() -> ExitCode {
             Command::Subscription(args) => commands::subscription::run(args).await,
             Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,
+            Command::Job(args) => commands::job::run(args).await,
             Command::Audit(args) => commands::audit::run(args).await,
             Command::Payment(args) => commands::payment::run(args).await,
         }

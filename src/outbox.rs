@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use activity::channel::{self, Channel, Delivered, Mailer, Run, Transports, WebhookClient};
-use activity::event::{self, Consumer, Dispatched};
+use activity::event::{self, Consumer, Dispatched, Handled};
 use anyhow::Context as _;
 use schemas::db::Database;
 
@@ -60,18 +60,21 @@ impl Outbox {
         database: &Database,
         consumer: &dyn Consumer,
         now_ms: i64,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Handled> {
         let handled = event::consume(database, consumer, now_ms).await;
         // Also after a failure: what the others have handled too is done.
         event::mark_dispatched(database, &consumer_names(), now_ms).await?;
-        handled?;
-        Ok(())
+        Ok(handled?)
     }
 
     /// Sends what is due over a channel.
-    pub(crate) async fn deliver(&self, database: &Database, channel: &dyn Channel, run: Run<'_>) -> anyhow::Result<()> {
-        channel::deliver(database, channel, self.transports(), run).await?;
-        Ok(())
+    pub(crate) async fn deliver(
+        &self,
+        database: &Database,
+        channel: &dyn Channel,
+        run: Run<'_>,
+    ) -> anyhow::Result<Delivered> {
+        Ok(channel::deliver(database, channel, self.transports(), run).await?)
     }
 
     /// Has all consumers handle what is new, and sends what is due.

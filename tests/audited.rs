@@ -76,6 +76,7 @@ const DONE: &[(&str, &str)] = &[
     ("secrets rotate", "secrets.rotate"),
     ("backup --to BACKUPS", "backup.create"),
     ("plan archive pln_1", "plan.archive"),
+    ("job run prune", "job.run"),
 ];
 
 /// What only reads, or finds nothing to do.
@@ -90,6 +91,8 @@ const READ: &[&str] = &[
     "secrets discard --yes",
     "storage",
     "usage",
+    "job list",
+    "job history",
     "payment reconcile",
 ];
 

@@ -24,6 +24,7 @@ mod exporters;
 mod faults;
 mod finance;
 mod flood;
+mod jobs;
 mod kill;
 mod localstripe;
 mod payments;

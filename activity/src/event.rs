@@ -20,6 +20,7 @@
 
 pub mod consumer;
 mod deliveries;
+mod job;
 mod kind;
 
 pub use consumer::{Consumer, Dispatched, HandleError, Handled, Lag, consume, dispatch, lags, mark_dispatched};
@@ -27,6 +28,7 @@ pub use deliveries::{
     Delivery, DeliveryFilter, OutboxCounts, deliveries, deliveries_of, deliveries_to, delivery, outbox_counts,
 };
 pub(crate) use deliveries::{NewDelivery, enqueue, take_turn};
+pub use job::JobAlerts;
 pub use kind::{Audience, EventType};
 
 use std::error::Error;

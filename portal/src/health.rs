@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use activity::event::{self, Lag};
+use activity::job::JobState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use billing::guard;
 use schemas::db::CheckState;
-use schemas::job::JobState;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -416,7 +416,9 @@ mod tests {
             name,
             period: Duration::from_secs(600),
             since_success: Duration::from_secs(1_300),
+            last_success_at_ms: None,
             running: None,
+            last_duration: None,
             runs: 3,
             failures: 2,
             failures_in_a_row: 2,

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use activity::event::Lag;
+use activity::job::JobState;
 use analytics::truth::TruthRow;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -16,7 +17,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use ipnet::IpNet;
-use schemas::job::JobState;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
@@ -231,33 +231,57 @@ fn limits_text(state: &AppState) -> String {
 /// What runs by itself.
 fn jobs_text(jobs: &[JobState]) -> String {
     let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, value: fn(&JobState) -> String| {
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&JobState) -> Option<String>| {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for job in jobs {
+        for (job, value) in jobs.iter().filter_map(|job| Some((job, value(job)?))) {
             // Names of jobs are our own literals: no character needs escaping. Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}{{job=\"{}\"}} {}", job.name, value(job));
+            let _ = writeln!(text, "{name}{{job=\"{}\"}} {value}", job.name);
         }
     };
     family("ezscale_job_runs_total", "counter", "runs of a background job", |job| {
-        job.runs.to_string()
+        Some(job.runs.to_string())
     });
     family(
         "ezscale_job_failures_total",
         "counter",
         "runs of a background job that failed",
-        |job| job.failures.to_string(),
+        |job| Some(job.failures.to_string()),
+    );
+    family(
+        "ezscale_job_failures_in_a_row",
+        "gauge",
+        "runs of a background job that failed since its last success",
+        |job| Some(job.failures_in_a_row.to_string()),
+    );
+    family(
+        "ezscale_job_last_success_timestamp_seconds",
+        "gauge",
+        "when a background job last succeeded in this process",
+        |job| Some((job.last_success_at_ms? / 1_000).to_string()),
+    );
+    family(
+        "ezscale_job_last_duration_seconds",
+        "gauge",
+        "how long the last run of a background job took",
+        |job| Some(job.last_duration?.as_secs_f64().to_string()),
+    );
+    family(
+        "ezscale_job_running_seconds",
+        "gauge",
+        "for how long a background job has been running; 0 while it does not",
+        |job| Some(job.running.unwrap_or_default().as_secs_f64().to_string()),
     );
     family(
         "ezscale_job_since_success_seconds",
         "gauge",
-        "time since a background job last succeeded, or since the start",
-        |job| job.since_success.as_secs().to_string(),
+        "time since a background job last succeeded, had nothing to do by order, or since the start",
+        |job| Some(job.since_success.as_secs().to_string()),
     );
     family(
         "ezscale_job_late",
         "gauge",
         "1 while a background job has not succeeded for longer than it may",
-        |job| u8::from(job.is_late).to_string(),
+        |job| Some(u8::from(job.is_late).to_string()),
     );
     text
 }
@@ -374,6 +398,35 @@ mod tests {
     use super::*;
     use analytics::truth::{Direction, Verdict};
     use schemas::metering::ExporterConfig;
+
+    #[test]
+    fn a_job_is_a_series_of_each_metric_and_what_is_not_known_of_it_is_left_out() {
+        let board = activity::job::JobBoard::default();
+        board.add("close", Duration::from_secs(600));
+        board.add("usage", Duration::from_secs(5));
+        board.start("close");
+        board.finish("close", true, 1_750_000_000_000);
+        board.start("usage");
+        let text = jobs_text(&board.jobs());
+        for line in [
+            "ezscale_job_runs_total{job=\"close\"} 1",
+            "ezscale_job_failures_total{job=\"close\"} 0",
+            "ezscale_job_failures_in_a_row{job=\"usage\"} 0",
+            "ezscale_job_last_success_timestamp_seconds{job=\"close\"} 1750000000",
+            "ezscale_job_running_seconds{job=\"close\"} 0",
+            "ezscale_job_late{job=\"usage\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(
+            text.contains("ezscale_job_last_duration_seconds{job=\"close\"}"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("ezscale_job_last_success_timestamp_seconds{job=\"usage\"}"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn each_consumer_of_events_tells_how_far_it_is_behind() {

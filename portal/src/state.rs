@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use activity::channel::WebhookClient;
+use activity::job::JobBoard;
 use analytics::FlowStore;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
-use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use schemas::usage::MeasureGuards;
 use tokio::sync::watch;

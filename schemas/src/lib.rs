@@ -10,7 +10,7 @@
 //!   one statement; [`trial`]: what something would do to it.
 //! * [`identity`]: who signs in: users, sessions, second factors, known browsers.
 //! * [`secret`]: secrets at rest, sealed under a key file.
-//! * [`clock`]: what time it is; a test can say. [`job`]: what runs by itself, and whether it does.
+//! * [`clock`]: what time it is; a test can say.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
 //! * [`file_format`]: versions of the files in a data folder. [`error_class`]: what kind of thing went wrong.
@@ -30,7 +30,6 @@ pub mod ids;
 pub mod interfaces;
 pub mod inventory;
 pub mod iso;
-pub mod job;
 pub mod metering;
 pub mod money;
 pub mod names;

@@ -21,6 +21,7 @@ pub(crate) mod exporter;
 pub(crate) mod init;
 pub(crate) mod interface;
 pub(crate) mod invoice;
+pub(crate) mod job;
 pub(crate) mod ledger;
 pub(crate) mod mail;
 pub(crate) mod payment;

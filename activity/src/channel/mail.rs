@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use jiff::tz::TimeZone;
 use schemas::bulk;
 use schemas::db::Database;
-use schemas::identity;
+use schemas::identity::{self, Role};
 use schemas::ids::CustomerId;
 use schemas::inventory;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -153,6 +153,7 @@ struct Mailboxes {
     customers: HashMap<CustomerId, String>,
     owner: Option<String>,
     admins: Vec<String>,
+    operations: Vec<String>,
 }
 
 impl Mailboxes {
@@ -168,7 +169,8 @@ impl Mailboxes {
         Ok(Mailboxes {
             customers,
             owner: owner_email(&mut *connection).await?,
-            admins: identity::admin_emails(connection).await?,
+            admins: identity::emails_of(&mut *connection, &[Role::Admin]).await?,
+            operations: identity::emails_of(connection, &[Role::Ops, Role::Admin]).await?,
         })
     }
 
@@ -190,6 +192,7 @@ impl Mailboxes {
                 let all: BTreeSet<&str> = admins.chain(self.owner.as_deref()).collect();
                 all.into_iter().collect()
             }
+            (Audience::Operations, _) => self.operations.iter().map(String::as_str).collect(),
             (Audience::User, _) => {
                 let to = event.payload.get("to").and_then(serde_json::Value::as_str);
                 to.into_iter().collect()

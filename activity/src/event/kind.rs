@@ -15,6 +15,8 @@ pub enum Audience {
     Owner,
     /// Every admin.
     Admins,
+    /// Everybody of operations, and every admin: who keeps the machines running.
+    Operations,
     /// The mailbox that the payload names as `to`: of somebody who signs in, or one that was left.
     User,
     /// Programs only.
@@ -124,6 +126,8 @@ event_types! {
     BillingStopped "billing.stopped" Admins,
     BillingResumed "billing.resumed" Admins,
     UsageUnmeasured "usage.unmeasured" Admins,
+    JobFailing "job.failing" Operations,
+    JobRecovered "job.recovered" Operations,
 }
 
 impl EventType {
@@ -201,6 +205,7 @@ mod tests {
                 Audience::Portal => "portal",
                 Audience::Owner => "owner",
                 Audience::Admins => "admins",
+                Audience::Operations => "operations",
                 Audience::User => "user",
                 Audience::Nobody => "programs",
             };
@@ -269,6 +274,8 @@ mod tests {
             EventType::BillingStopped,
             EventType::BillingResumed,
             EventType::UsageUnmeasured,
+            EventType::JobFailing,
+            EventType::JobRecovered,
             EventType::EmailChanged,
             EventType::PasswordResetRequested,
             EventType::PasswordChanged,

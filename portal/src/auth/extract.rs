@@ -165,6 +165,8 @@ staff_extractors! {
     Ops: Ops | Network | Admin;
     /// Exporters and their configuration.
     Network: Network | Ops | Admin;
+    /// What runs by itself.
+    Operations: Ops | Admin;
     /// Money of all customers.
     Finance: Finance | Admin;
     /// The catalog, taxes, approvals, the audit log.

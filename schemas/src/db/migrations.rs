@@ -85,6 +85,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(21, "test gateway", "021_test_gateway.sql"),
     migration!(22, "address changes", "022_address_changes.sql"),
     migration!(23, "approval entries", "023_approval_entries.sql"),
+    migration!(24, "jobs", "024_jobs.sql"),
     migration!(25, "event consumers", "025_event_consumers.sql"),
     migration!(ORIGIN, "migration origin", "026_migration_origin.sql"),
 ];

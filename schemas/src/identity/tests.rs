@@ -86,7 +86,7 @@ async fn users_are_found_until_they_are_disabled() {
 
     let mut transaction = database.begin_write().await.unwrap();
     assert_eq!(
-        admin_emails(&mut transaction).await.unwrap(),
+        emails_of(&mut transaction, &[Role::Admin]).await.unwrap(),
         ["other@example.net", "root@example.net"]
     );
     open(&mut transaction, root, "of-root", NOW_MS).await;

@@ -96,11 +96,17 @@ pub async fn has_other_enabled_admin(db: impl AnyExecutor<'_>, user: UserId) -> 
     Ok(row.is_some())
 }
 
-/// The addresses of all admins who may sign in, by address.
-pub async fn admin_emails(connection: &mut AnyConnection) -> Result<Vec<String>, sqlx::Error> {
-    let sql = "SELECT email FROM users WHERE role = 'admin' AND disabled_at_ms IS NULL ORDER BY email";
-    let rows = sqlx::query(sql).fetch_all(connection).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+/// The addresses of everybody in one of these roles who may sign in, by address.
+pub async fn emails_of(connection: &mut AnyConnection, roles: &[Role]) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "SELECT role, email FROM users WHERE disabled_at_ms IS NULL AND role <> 'customer' ORDER BY email";
+    let mut emails = Vec::new();
+    for row in sqlx::query(sql).fetch_all(connection).await? {
+        let role: String = row.try_get(0)?;
+        if roles.iter().any(|wanted| wanted.name() == role) {
+            emails.push(row.try_get(1)?);
+        }
+    }
+    Ok(emails)
 }
 
 /// A user to be stored, checked by who calls.

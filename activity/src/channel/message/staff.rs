@@ -136,6 +136,35 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             .fact("Amount so far", facts.money("amount_minor"))
             .page("Decide", "/finance/unmeasured")
         }
+        EventType::JobFailing => {
+            let job = facts.or("job", &event.subject);
+            Message::new(
+                Tone::Alert,
+                format!("Background job failing: {job}"),
+                "A background job fails",
+            )
+            .say(format!(
+                "The job {job} has failed {} times in a row. It is tried again until it succeeds; you are told once more when it does.",
+                facts.or("failures_in_a_row", "several")
+            ))
+            .fact("What it does", facts.text("description"))
+            .fact("Last error", facts.text("error"))
+            .fact("Last success", facts.instant("last_success_at_ms"))
+            .fact("Process", facts.text("instance"))
+            .page("See background jobs", "/ops/jobs")
+        }
+        EventType::JobRecovered => {
+            let job = facts.or("job", &event.subject);
+            Message::new(
+                Tone::Good,
+                format!("Background job works again: {job}"),
+                "A background job works again",
+            )
+            .say(format!("The job {job} had failed several times in a row. Its last run succeeded."))
+            .fact("What it does", facts.text("description"))
+            .fact("Process", facts.text("instance"))
+            .page("See background jobs", "/ops/jobs")
+        }
         other => Message::new(Tone::Plain, other.name(), other.name()).say(format!("{other}: {}", event.subject)),
     }
 }

@@ -1,8 +1,8 @@
-//! What runs by itself, and whether it does: each job's last success against its period.
+//! The jobs of this process, and whether they do their work: each one's last success against its period.
 //!
 //! Times are monotonic, since the process started: a clock that jumps, or a test clock that stands still, makes no job
-//! late. A job that fails counts as late once it has not succeeded for longer than [`JobState::limit`]; one that waits
-//! behind another of the same task is excused while that one runs, up to [`RUN_LIMIT`].
+//! late. A job that fails counts as late once it has not succeeded for longer than [`JobState::limit`]. One that runs is excused
+//! up to [`RUN_LIMIT`], and so is one that waits for another that runs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,15 +22,18 @@ pub struct JobBoard(Arc<Mutex<BTreeMap<&'static str, Entry>>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    task: &'static str,
     period: Duration,
-    /// When it last succeeded, or was made known.
+    /// When it last succeeded, was excused, or was made known.
     good_at: Instant,
     started_at: Option<Instant>,
+    /// The job that goes first.
+    waits_for: Option<&'static str>,
     runs: u64,
     failures: u64,
     /// Since the last success.
     failures_in_a_row: u64,
+    last_duration: Option<Duration>,
+    last_success_at_ms: Option<i64>,
 }
 
 /// A job as the board shows it.
@@ -40,8 +43,12 @@ pub struct JobState {
     pub period: Duration,
     /// Since its last success; where there was none, since it was made known.
     pub since_success: Duration,
+    /// When that was, UTC milliseconds; `None` where this process has seen none.
+    pub last_success_at_ms: Option<i64>,
     /// For how long it has been running, where it is.
     pub running: Option<Duration>,
+    /// How long its last run took.
+    pub last_duration: Option<Duration>,
     pub runs: u64,
     pub failures: u64,
     pub failures_in_a_row: u64,
@@ -64,45 +71,65 @@ impl JobBoard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a job known. Jobs of one task run one after the other.
-    pub fn add(&self, task: &'static str, name: &'static str, period: Duration) {
+    fn change(&self, name: &'static str, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries().get_mut(name) {
+            change(entry);
+        }
+    }
+
+    /// Makes a job known.
+    pub fn add(&self, name: &'static str, period: Duration) {
         let entry = Entry {
-            task,
             period,
             good_at: Instant::now(),
             started_at: None,
+            waits_for: None,
             runs: 0,
             failures: 0,
             failures_in_a_row: 0,
+            last_duration: None,
+            last_success_at_ms: None,
         };
         self.entries().insert(name, entry);
     }
 
-    /// Runs a job and notes how it ended; the answer says whether it succeeded.
-    pub async fn run(&self, name: &'static str, work: impl Future<Output = bool>) -> bool {
-        if let Some(entry) = self.entries().get_mut(name) {
+    /// A run begins.
+    pub fn start(&self, name: &'static str) {
+        self.change(name, |entry| {
             entry.started_at = Some(Instant::now());
-        }
-        let succeeded = work.await;
-        if let Some(entry) = self.entries().get_mut(name) {
-            entry.started_at = None;
+            entry.waits_for = None;
+        });
+    }
+
+    /// A run has ended, at a time of the machine's clock.
+    pub fn finish(&self, name: &'static str, succeeded: bool, ended_at_ms: i64) {
+        self.change(name, |entry| {
+            entry.last_duration = entry.started_at.take().map(|at| at.elapsed());
             entry.runs += 1;
             if succeeded {
                 entry.good_at = Instant::now();
+                entry.last_success_at_ms = Some(ended_at_ms);
                 entry.failures_in_a_row = 0;
             } else {
                 entry.failures += 1;
                 entry.failures_in_a_row += 1;
             }
-        }
-        succeeded
+        });
+    }
+
+    /// A run was given up because the process stops or lost its lease: neither a success nor a failure.
+    pub fn give_up(&self, name: &'static str) {
+        self.change(name, |entry| entry.started_at = None);
     }
 
     /// Notes that a job has nothing to do for now by order, such as while billing is stopped.
     pub fn rest(&self, name: &'static str) {
-        if let Some(entry) = self.entries().get_mut(name) {
-            entry.good_at = Instant::now();
-        }
+        self.change(name, |entry| entry.good_at = Instant::now());
+    }
+
+    /// Notes that a job that is due waits for another.
+    pub fn wait(&self, name: &'static str, other: &'static str) {
+        self.change(name, |entry| entry.waits_for = Some(other));
     }
 
     /// All jobs, by name.
@@ -113,24 +140,42 @@ impl JobBoard {
     fn at(&self, now: Instant) -> Vec<JobState> {
         let entries = self.entries();
         let running_for = |entry: &Entry| entry.started_at.map(|at| now.saturating_duration_since(at));
+        let is_busy = |entry: &Entry| running_for(entry).is_some_and(|running| running <= RUN_LIMIT);
         let states = entries.iter().map(|(name, entry)| {
             let since_success = now.saturating_duration_since(entry.good_at);
-            let is_excused = entries.values().any(|other| {
-                other.task == entry.task && running_for(other).is_some_and(|running| running <= RUN_LIMIT)
-            });
             JobState {
                 name,
                 period: entry.period,
                 since_success,
+                last_success_at_ms: entry.last_success_at_ms,
                 running: running_for(entry),
+                last_duration: entry.last_duration,
                 runs: entry.runs,
                 failures: entry.failures,
                 failures_in_a_row: entry.failures_in_a_row,
-                is_late: since_success > limit(entry.period) && !is_excused,
+                is_late: since_success > limit(entry.period)
+                    && !is_busy(entry)
+                    && !first_of(&entries, entry).is_some_and(is_busy),
             }
         });
         states.collect()
     }
+}
+
+/// The job at the front of those that a job waits behind.
+fn first_of<'a>(entries: &'a BTreeMap<&'static str, Entry>, entry: &Entry) -> Option<&'a Entry> {
+    let mut first = entries.get(entry.waits_for?)?;
+    // No longer than the list, whatever waits for what.
+    for _ in 0..entries.len() {
+        if first.started_at.is_some() {
+            break;
+        }
+        let Some(before) = first.waits_for.and_then(|name| entries.get(name)) else {
+            break;
+        };
+        first = before;
+    }
+    Some(first)
 }
 
 #[cfg(test)]
@@ -148,36 +193,47 @@ mod tests {
             .collect()
     }
 
-    #[tokio::test]
-    async fn a_job_is_late_after_two_periods_without_a_success() {
+    #[test]
+    fn a_job_is_late_after_two_periods_without_a_success() {
         let board = JobBoard::default();
-        board.add("billing", "events", Duration::from_secs(5));
-        board.add("billing", "close", 10 * MINUTE);
-        board.add("billing", "idle", 1_440 * MINUTE);
+        board.add("events", Duration::from_secs(5));
+        board.add("close", 10 * MINUTE);
+        board.add("idle", 1_440 * MINUTE);
         assert!(late(&board, MINUTE).is_empty());
         assert_eq!(late(&board, 2 * MINUTE), ["events"]);
         assert_eq!(late(&board, 21 * MINUTE), ["close", "events"]);
         assert_eq!(late(&board, 1_501 * MINUTE), ["close", "events", "idle"]);
-        assert!(!board.run("events", async { false }).await);
+        board.start("events");
+        board.finish("events", false, 1_000);
         assert_eq!(late(&board, 2 * MINUTE), ["events"]);
-        assert_eq!(board.jobs()[1].failures_in_a_row, 1);
+        let state = &board.jobs()[1];
+        assert_eq!((state.failures_in_a_row, state.last_success_at_ms), (1, None));
         board.rest("close");
-        assert!(board.run("events", async { true }).await);
+        board.start("events");
+        board.finish("events", true, 2_000);
         let state = &board.jobs()[1];
         assert_eq!((state.runs, state.failures, state.failures_in_a_row), (2, 1, 0));
+        assert_eq!(state.last_success_at_ms, Some(2_000));
+        assert!(state.running.is_none() && state.last_duration.is_some());
+        board.start("events");
+        board.give_up("events");
+        assert_eq!(board.jobs()[1].runs, 2);
     }
 
-    #[tokio::test]
-    async fn what_waits_behind_another_job_is_excused_until_that_one_is_stuck() {
+    #[test]
+    fn what_runs_and_what_waits_behind_it_is_excused_until_that_is_stuck() {
         let board = JobBoard::default();
-        board.add("billing", "events", Duration::from_secs(5));
-        board.add("billing", "close", 10 * MINUTE);
-        board.add("collector", "usage", Duration::from_secs(5));
-        let looked = board.run("close", async {
-            assert_eq!(late(&board, 20 * MINUTE), ["usage"]);
-            assert_eq!(late(&board, 40 * MINUTE), ["close", "events", "usage"]);
-            true
-        });
-        assert!(looked.await);
+        for name in ["close", "collect", "budgets"] {
+            board.add(name, 10 * MINUTE);
+        }
+        board.add("events", Duration::from_secs(5));
+        board.start("close");
+        board.wait("collect", "close");
+        board.wait("budgets", "collect");
+        assert_eq!(late(&board, 25 * MINUTE), ["events"]);
+        assert_eq!(late(&board, 40 * MINUTE), ["budgets", "close", "collect", "events"]);
+        board.finish("close", true, 0);
+        // It waits for nothing that runs.
+        assert_eq!(late(&board, 25 * MINUTE), ["budgets", "close", "collect", "events"]);
     }
 }
