@@ -3,6 +3,8 @@
 mod database;
 mod postgres;
 
+use std::path::{Path, PathBuf};
+
 use fixtures::postgres::TestDatabase;
 use schemas::db::Database;
 use schemas::ids::CustomerId;
@@ -22,9 +24,19 @@ enum Home {
     Server { _copy: TestDatabase },
 }
 
+/// Puts a migrated database into a folder: a copy, because migrating takes longer than most tests.
+pub(crate) async fn migrated(folder: &Path) {
+    let migrate = async |folder: PathBuf| {
+        let database = Database::open(&Database::default_url(&folder)).await.unwrap();
+        database.pool().close().await;
+    };
+    fixtures::sqlite(folder, env!("CARGO_PKG_NAME"), migrate).await;
+}
+
 impl World {
     pub(crate) async fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = fixtures::in_memory_folder();
+        migrated(folder.path()).await;
         let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
         World {
             database,

@@ -317,16 +317,6 @@ enum Home {
     Elsewhere,
 }
 
-/// A temporary folder in memory where the machine has such, so that nothing waits for a disk.
-pub(crate) fn in_memory_folder() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    }
-}
-
 /// Puts a migrated database into a folder: a copy, because migrating takes longer than most tests.
 pub(crate) async fn migrated(folder: &Path) {
     let migrate = async |folder: PathBuf| {
@@ -366,7 +356,7 @@ pub(crate) const DEAL: Deal = Deal {
 
 impl World {
     pub(crate) async fn new() -> World {
-        let folder = in_memory_folder();
+        let folder = fixtures::in_memory_folder();
         migrated(folder.path()).await;
         World::in_folder(folder).await
     }
@@ -387,7 +377,7 @@ impl World {
 
     /// On a copy of a SQLite database that nobody has open.
     pub(crate) async fn on_copy(file: &Path) -> World {
-        let folder = in_memory_folder();
+        let folder = fixtures::in_memory_folder();
         std::fs::copy(file, folder.path().join("ezscale.db")).unwrap();
         World::in_folder(folder).await
     }

@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use crate::ledger;
-use crate::testing::{Postgres, in_memory_folder};
+use crate::testing::Postgres;
 
 /// Columns that a migration gave another name: the migration, the table, before, after.
 const RENAMED: &[(i64, &str, &str, &str)] = &[(11, "coupons", "cycles", "months")];
@@ -233,7 +233,7 @@ async fn upgrade_from_every_version(ground: Ground) {
 
 #[tokio::test]
 async fn databases_of_every_earlier_schema_upgrade_on_sqlite() {
-    upgrade_from_every_version(Ground::Sqlite(in_memory_folder())).await;
+    upgrade_from_every_version(Ground::Sqlite(fixtures::in_memory_folder())).await;
 }
 
 #[tokio::test]

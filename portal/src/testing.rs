@@ -80,14 +80,7 @@ impl TestPortal {
         secure_cookies: bool,
         gateways: impl FnOnce(&Database) -> Gateways,
     ) -> TestPortal {
-        // In memory where the machine has such, so that nothing waits for a disk.
-        let memory = std::path::Path::new("/dev/shm");
-        let dir = if memory.is_dir() {
-            tempfile::tempdir_in(memory)
-        } else {
-            tempfile::tempdir()
-        };
-        let dir = dir.unwrap();
+        let dir = fixtures::in_memory_folder();
         fill(dir.path());
         // A copy, because migrating takes longer than most tests.
         let migrate = async |folder: PathBuf| {

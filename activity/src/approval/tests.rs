@@ -16,7 +16,8 @@ struct World {
 
 /// Two admins, somebody of finance, and an admin who may no longer sign in.
 async fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = fixtures::in_memory_folder();
+    crate::testing::migrated(folder.path()).await;
     let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
     let people = [
         (ADA, "admin", None),

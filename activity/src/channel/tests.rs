@@ -40,7 +40,8 @@ struct World {
 
 /// Two customers, Ada in Berlin and Ben in UTC, and one admin.
 async fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = fixtures::in_memory_folder();
+    crate::testing::migrated(folder.path()).await;
     let database = Database::open(&Database::default_url(folder.path()))
         .await
         .unwrap()

@@ -19,7 +19,7 @@ pub(crate) fn usd(minor: i64) -> Money {
 
 impl Books {
     pub(crate) async fn new() -> Books {
-        let folder = crate::testing::in_memory_folder();
+        let folder = fixtures::in_memory_folder();
         crate::testing::migrated(folder.path()).await;
         let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
         let mut transaction = database.begin_write().await.unwrap();

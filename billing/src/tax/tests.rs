@@ -407,7 +407,7 @@ proptest! {
 }
 
 async fn database() -> (tempfile::TempDir, Database) {
-    let dir = crate::testing::in_memory_folder();
+    let dir = fixtures::in_memory_folder();
     crate::testing::migrated(dir.path()).await;
     let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
     (dir, database)
