@@ -15,11 +15,12 @@ use analytics::Analytics;
 use collector::simulate::fleet::Fleet;
 use collector::{CompactLimits, compact};
 use schemas::assignment::Assignments;
-use schemas::column::TableDef;
-use schemas::flow::{FLOWS, Flow, flows_to_batch};
-use schemas::metering::{Enricher, MeteringConfig};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
+use schemas::metering::MeteringConfig;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::column::TableDef;
+use tables::flow::{FLOWS, Flow, flows_to_batch};
+use tables::metering::Enricher;
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
 const START_MS: i64 = 1_790_000_000_000 / HOUR_MS * HOUR_MS;
 const SEGMENT_FLOWS: usize = 100_000;
@@ -192,7 +193,7 @@ fn query(runtime: &tokio::runtime::Runtime, dir: &Path) -> Result<String, Error>
         let mut best = f64::INFINITY;
         for _ in 0..QUERY_RUNS {
             let started = Instant::now();
-            runtime.block_on(analytics.sql(query))?;
+            runtime.block_on(analytics.console().ask(query))?;
             best = best.min(started.elapsed().as_secs_f64() * 1e3);
         }
         times.push(format!("{best:.0}"));

@@ -1,8 +1,9 @@
 //! The files that go with mails: an invoice or credit note as PDF.
 
+use activity::channel::{Attachment, Attachments};
+use activity::event::{Event, EventType};
 use billing::BillingError;
 use billing::document::pdf::pdf;
-use billing::event::{Attachment, Attachments, Event, EventType};
 use billing::invoice;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::portal::auth::SessionLimits;
+use activity::channel::MailConfig;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;
-use billing::event::MailConfig;
 use billing::guard::ClockLimits;
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};
@@ -31,11 +31,11 @@ use schemas::interfaces::KnownInterfaces;
 use schemas::metering::{
     ACTIVE_TIMEOUT_S_MAX, ExporterConfig, LAYER2_OCTETS_MAX, MeterMode, MeteringConfig, SessionScope,
 };
-use schemas::table::{RetentionConfig, Storage, StorageConfig};
 use schemas::usage::MeasureGuards;
 use schemas::usage::{CORRECTION_REACH_DAYS, CORRECTION_REACH_DAYS_RANGE};
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
+use tables::table::{RetentionConfig, Storage, StorageConfig};
 
 pub(crate) use self::portal::PortalConfig;
 use self::secrets::hidden;

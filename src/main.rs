@@ -7,7 +7,6 @@
 mod output;
 mod attachments;
 mod backup;
-mod billing_jobs;
 mod commands;
 mod config;
 mod descriptors;
@@ -15,10 +14,9 @@ mod jobs;
 mod log_limit;
 mod options;
 mod outbox;
-mod outbox_jobs;
 mod private;
 mod storage;
-mod vat_job;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -67,6 +65,8 @@ enum Command {
     Backup(commands::backup::Args),
     /// Restore a backup into a new data folder
     Restore(commands::restore::Args),
+    /// Show and upgrade the schema of the database, show the formats of stored files
+    Db(commands::db::Args),
     /// Show and rotate the key under which secrets are stored
     Secrets(commands::secrets::Args),
     /// Manage people who sign in
@@ -111,6 +111,8 @@ enum Command {
     Ledger(commands::ledger::Args),
     /// Show or set the time that billing goes by
     Clock(commands::clock::Args),
+    /// List background jobs, run one now, show what they did
+    Job(commands::job::Args),
     /// List what waits for a second admin
     Approval(commands::approval::Args),
     /// Show who did what
@@ -162,6 +164,7 @@ fn main() -> ExitCode {
             Command::Config(args) => commands::config::run(args).await,
             Command::Backup(args) => commands::backup::run(args).await,
             Command::Restore(args) => commands::restore::run(args).await,
+            Command::Db(args) => commands::db::run(args).await,
             Command::Secrets(args) => commands::secrets::run(args).await,
             Command::User(args) => commands::user::run(args).await,
             Command::Customer(args) => commands::customer::run(args).await,
@@ -181,6 +184,7 @@ fn main() -> ExitCode {
             Command::Subscription(args) => commands::subscription::run(args).await,
             Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Clock(args) => commands::clock::run(args).await,
+            Command::Job(args) => commands::job::run(args).await,
             Command::Audit(args) => commands::audit::run(args).await,
             Command::Payment(args) => commands::payment::run(args).await,
         }

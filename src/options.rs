@@ -27,7 +27,7 @@ use schemas::window::instant_text;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::log_limit::LogLimit;
-use crate::private;
+use crate::{private, upgrade};
 
 /// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
 const PROBE_BYTES: usize = 256 << 10;
@@ -190,13 +190,19 @@ impl Data {
     /// become an empty installation.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         self.secure_default()?;
+        let config = self.config_to_look_at()?;
+        if config.data_dir.exists() {
+            private::secure(&config.data_dir)?;
+        }
+        Ok(config)
+    }
+
+    /// As [`Data::config`], for what changes nothing, not even who may read the folder.
+    pub(crate) fn config_to_look_at(&self) -> anyhow::Result<Config> {
         let config = self.read_config()?;
         // Commands that only ask a database need no folder where that lies elsewhere.
         if config.database.is_none() && !is_data_folder(&config.data_dir) {
             bail!("{}", no_data(&config.data_dir));
-        }
-        if config.data_dir.exists() {
-            private::secure(&config.data_dir)?;
         }
         Ok(config)
     }
@@ -291,7 +297,7 @@ impl Data {
 /// earlier versions stored as it is gets sealed.
 pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -> anyhow::Result<Database> {
     let file = config.secrets.key_file(config_path, &config.data_dir);
-    let database = Database::open(&config.database_url()).await?;
+    let database = upgrade::open(config).await?;
     let (database, unlocked) = secret::unlock(database, &file)
         .await
         .context("open the secrets in the database")?;

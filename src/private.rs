@@ -3,22 +3,25 @@
 //! * Whatever the program makes is so, because it runs with umask 0077.
 //! * `FORMAT` in the folder says that this holds. A folder without it is of an earlier version, or was made by somebody else
 //!   for this purpose: it is narrowed once, and the log says so.
+//! * The number in it is the folder's format. A folder of a newer one is refused.
 //! * From then on a wider folder or file is a mistake of somebody's, such as a copy that lost its modes: it is refused, with the
 //!   command that mends it.
 
 use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use nix::sys::stat::{Mode, umask};
+use schemas::file_format::{FoundFormat, refuse_newer};
 
 /// What group and others may do.
 const OTHERS: u32 = 0o077;
-/// Says that everything in the folder was private once.
+/// Says that everything in the folder was private once, and which format the folder has.
 const FORMAT: &str = "FORMAT";
-const FORMAT_TEXT: &str = "2\n";
+/// The format of folders that this program makes, and the newest that it works in; 1 had no such file.
+const FOLDER_FORMAT: u32 = 2;
 /// How deep a folder is looked through at each start: `tables/<table>/MANIFEST`. What lies deeper cannot be reached.
 const CHECK_DEPTH: usize = 3;
 
@@ -36,8 +39,8 @@ pub(crate) fn secure(dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("make the data folder {}", dir.display()))?;
-    let marker = dir.join(FORMAT);
-    if marker.exists() {
+    if let Some(format) = found_format(dir)? {
+        refuse_newer(format.kind, &format.path, format.found, format.known)?;
         return check(dir);
     }
     let narrowed = narrow(dir)?;
@@ -51,6 +54,25 @@ pub(crate) fn secure(dir: &Path) -> anyhow::Result<()> {
     mark(dir)
 }
 
+/// The format that a data folder says it has; `None` where it says nothing.
+///
+/// Fails when that cannot be read.
+pub(crate) fn found_format(dir: &Path) -> anyhow::Result<Option<FoundFormat>> {
+    let path = dir.join(FORMAT);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    Ok(Some(FoundFormat {
+        kind: "data folder",
+        path,
+        // Whatever a full disk left of it: it was written, and by a program that knew no more than this one.
+        found: text.trim().parse().unwrap_or(FOLDER_FORMAT),
+        known: FOLDER_FORMAT,
+    }))
+}
+
 /// Says of a folder that it is private.
 pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
     let marker = dir.join(FORMAT);
@@ -62,7 +84,7 @@ pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
             .truncate(true)
             .mode(0o600)
             .open(&marker)?;
-        file.write_all(FORMAT_TEXT.as_bytes())
+        file.write_all(format!("{FOLDER_FORMAT}\n").as_bytes())
     };
     write()
         .and_then(|()| own_as(&marker, dir))
@@ -90,7 +112,7 @@ fn walk(dir: &Path, depth: usize, each: &mut impl FnMut(&Path, &Metadata) -> any
         let metadata = match std::fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             // Another process removed it meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         each(&path, &metadata)?;
@@ -104,7 +126,7 @@ fn walk(dir: &Path, depth: usize, each: &mut impl FnMut(&Path, &Metadata) -> any
 fn narrow_one(path: &Path, metadata: &Metadata) -> anyhow::Result<()> {
     let mode = metadata.mode() & 0o7777 & !OTHERS;
     match std::fs::set_permissions(path, Permissions::from_mode(mode)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| {
             format!(
                 "{} can be read by others, and only its owner can change that: run `chmod -R go-rwx` on the data folder as \
                  its owner",
@@ -195,5 +217,24 @@ mod tests {
             set(path, private);
             secure(&dir).unwrap();
         }
+    }
+
+    #[test]
+    fn a_folder_of_a_newer_format_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("data");
+        assert_eq!(found_format(&dir).unwrap(), None);
+        secure(&dir).unwrap();
+        let found = found_format(&dir).unwrap().unwrap();
+        assert_eq!((found.found, found.known), (FOLDER_FORMAT, FOLDER_FORMAT));
+        std::fs::write(dir.join(FORMAT), format!("{}\n", FOLDER_FORMAT + 1)).unwrap();
+        let refused = secure(&dir).unwrap_err().to_string();
+        let words = format!("data/FORMAT is a data folder of format {}", FOLDER_FORMAT + 1);
+        assert!(
+            refused.contains(&words) && refused.contains("restore a backup"),
+            "{refused}"
+        );
+        std::fs::write(dir.join(FORMAT), "").unwrap();
+        secure(&dir).unwrap();
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use analytics::Analytics;
 use anyhow::Context as _;
-use schemas::table::RetentionConfig;
 use schemas::window::instant_text;
+use tables::table::RetentionConfig;
 use tracing::{info, warn};
 
 /// What retention has removed since the process started, by table.
@@ -21,8 +21,10 @@ struct Amount {
     bytes: u64,
 }
 
-/// Removes what is beyond the limits and files that nobody names any more; says what it did. Blocks meanwhile.
-pub(crate) fn keep_house(analytics: &Analytics, config: &RetentionConfig, removed: &Removed) -> anyhow::Result<()> {
+/// Removes what is beyond the limits and files that nobody names any more; says what it did, and answers how many files that
+/// were. Blocks meanwhile.
+pub(crate) fn apply_limits(analytics: &Analytics, config: &RetentionConfig, removed: &Removed) -> anyhow::Result<u64> {
+    let mut total = 0;
     let now_ms = schemas::clock::machine_now_ms();
     for retention in analytics.retain(config, now_ms).context("apply retention")? {
         let (table, plan) = (retention.table, retention.plan);
@@ -37,6 +39,7 @@ pub(crate) fn keep_house(analytics: &Analytics, config: &RetentionConfig, remove
             continue;
         }
         let files = plan.files.len() as u64;
+        total += files;
         let kept_from = instant_text(plan.cut_ms);
         info!(
             table,
@@ -52,10 +55,10 @@ pub(crate) fn keep_house(analytics: &Analytics, config: &RetentionConfig, remove
         amount.rows += plan.rows;
         amount.bytes += plan.size_bytes;
     }
-    analytics
+    let unnamed = analytics
         .vacuum(collector::pipeline::VACUUM_GRACE)
         .context("remove files that nobody names")?;
-    Ok(())
+    Ok(total + unnamed.iter().map(|(_, files)| *files as u64).sum::<u64>())
 }
 
 /// The tables in the Prometheus text format.

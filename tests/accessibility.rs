@@ -18,7 +18,8 @@ use fantoccini::wd::TimeoutConfiguration;
 use serde_json::{Value, json};
 
 use crate::support::browser::{Browser, sign_in};
-use crate::support::ezscale::{DataDir, Start};
+use crate::support::demo::{demo_data, start_demo};
+use crate::support::ezscale::DataDir;
 
 /// As the demo prints it.
 const PASSWORD: &str = "amber-lantern-walk";
@@ -344,12 +345,8 @@ fn add_what_is_linked_to(data: &DataDir) {
 
 #[test]
 fn every_page_meets_wcag_2_2_aa() {
-    let data = DataDir::new();
-    let demo = Start::new("demo")
-        .http("127.0.0.1:0")
-        .arguments(&["--density", "1"])
-        .starting_within(Duration::from_secs(300))
-        .on(&data);
+    let data = demo_data();
+    let demo = start_demo(&data);
     let base = demo.http.clone().expect("the demo prints the portal's address");
     add_what_is_linked_to(&data);
     let begun = Instant::now();

@@ -10,7 +10,7 @@ use crate::support::ezscale::DataDir;
 
 /// What is done, in order, and the action that the log has afterwards. SERVICES and ASSIGNMENTS are lists in files, BACKUPS
 /// is a folder, LATER a day in a month. Not here: `user` (tests/sign_in_attacks.rs), `clock` (tests/rehearsal.rs), `exporter correct`
-/// (tests/correction.rs), `restore` (tests/backup.rs), `secrets discard` (tests/secrets.rs).
+/// (tests/correction.rs), `db migrate` (tests/db_commands.rs), `restore` (tests/backup.rs), `secrets discard` (tests/secrets.rs).
 const DONE: &[(&str, &str)] = &[
     (
         "customer add --name Acme --email a@example.net --currency EUR --country FR",
@@ -76,18 +76,23 @@ const DONE: &[(&str, &str)] = &[
     ("secrets rotate", "secrets.rotate"),
     ("backup --to BACKUPS", "backup.create"),
     ("plan archive pln_1", "plan.archive"),
+    ("job run prune", "job.run"),
 ];
 
 /// What only reads, or finds nothing to do.
 const READ: &[&str] = &[
     "customer list",
     "customer show cus_1",
+    "db migrate",
+    "db status",
     "invoice preview --customer cus_1",
     "invoice check --all",
     "ledger check",
     "secrets discard --yes",
     "storage",
     "usage",
+    "job list",
+    "job history",
     "payment reconcile",
 ];
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use fixtures::postgres::{Shared, TestDatabase};
 use schemas::fault::BACKUP_POINTS;
 
 use crate::support::command::output_of;
+use crate::support::demo::{demo_data, start_demo};
 use crate::support::disk::Disk;
 use crate::support::ezscale::{DataDir, Start};
 use crate::support::s3::S3Server;
@@ -17,8 +19,6 @@ use crate::support::wait::wait_until;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
 const LIMIT: Duration = Duration::from_secs(60);
-/// Until a demo is filled, on a busy machine.
-const DEMO_LIMIT: Duration = Duration::from_secs(400);
 
 fn ezscale(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
@@ -56,12 +56,8 @@ fn books(data_dir: &str, until: &str) -> Vec<String> {
 
 #[test]
 fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
-    let data = DataDir::new();
-    let demo = Start::new("demo")
-        .http("127.0.0.1:0")
-        .arguments(&["--density", "1"])
-        .starting_within(DEMO_LIMIT);
-    let running = demo.on(&data);
+    let data = demo_data();
+    let running = start_demo(&data);
     let path = data.path().display().to_string();
     let to = data.scratch().join("backups").display().to_string();
     let key = data.scratch().join("kept.key");
@@ -476,112 +472,15 @@ fn to_a_bucket_and_back_only_what_is_new_is_sent() {
     assert_eq!(small_books(&path), expected);
 }
 
-/// A PostgreSQL of the test's own.
-struct Postgres {
-    server: std::process::Child,
-    port: u16,
-    programs: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Postgres {
-    fn start() -> Postgres {
-        let versions =
-            std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed: tests/run installs it");
-        let newest = versions.map(|entry| entry.unwrap().path()).max().unwrap();
-        let programs = newest.join("bin");
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let is_root = output_of(Command::new("id").arg("-u")).trim() == "0";
-        if is_root {
-            output_of(Command::new("chown").arg("postgres").arg(folder.path()));
-        }
-        // PostgreSQL does not run as root.
-        let unprivileged = |program: &str| {
-            let file = programs.join(program);
-            if !is_root {
-                return Command::new(file);
-            }
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-                .arg(file);
-            command
-        };
-        let initdb = [
-            "-A",
-            "trust",
-            "-U",
-            "ezscale",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-            "-D",
-        ];
-        output_of(unprivileged("initdb").args(initdb).arg(&data));
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let server = unprivileged("postgres")
-            .arg("-D")
-            .arg(&data)
-            .args(["-h", "127.0.0.1", "-k", "", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let postgres = Postgres {
-            server,
-            port,
-            programs,
-            _folder: folder,
-        };
-        wait_until("PostgreSQL answers", LIMIT, || {
-            postgres.psql("SELECT 1").status.success()
-        });
-        postgres
-    }
-
-    fn psql(&self, sql: &str) -> Output {
-        Command::new(self.programs.join("psql"))
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.port.to_string(),
-                "-U",
-                "ezscale",
-                "-d",
-                "postgres",
-                "-c",
-                sql,
-            ])
-            .output()
-            .unwrap()
-    }
-
-    fn database(&self, name: &str) -> String {
-        assert!(self.psql(&format!("CREATE DATABASE {name}")).status.success());
-        format!("postgres://ezscale:any@127.0.0.1:{}/{name}", self.port)
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 #[test]
 fn a_postgresql_database_comes_back_into_an_empty_one() {
-    let postgres = Postgres::start();
+    let postgres = Shared::find();
+    let databases = [postgres.empty(), postgres.empty()];
     let data = DataDir::new();
     let path = data.path().display().to_string();
-    let (old, new) = (postgres.database("old"), postgres.database("new"));
+    // With a password, which is not asked for, so that it is passed on.
+    let url = |database: &TestDatabase| database.url().replace("ezscale@", "ezscale:any@");
+    let [old, new] = databases.each_ref().map(url);
     let on = |url: &str, data_dir: &str, arguments: &[&str]| {
         run(&[arguments, &["--database", url, "--data-dir", data_dir]].concat())
     };

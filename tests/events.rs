@@ -5,7 +5,8 @@
 
 use std::process::{Command, Stdio};
 
-use billing::event::{EventType, NewEvent, publish};
+use activity::event::{EventType, NewEvent};
+use billing::event::publish;
 use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::{CustomerId, EventId};
@@ -327,6 +328,56 @@ async fn endpoints_are_managed_replayed_to_and_audited() {
     );
     let text = serde_json::to_string(&log).unwrap();
     assert!(!text.contains("whsec_"), "no secret is in the log");
+}
+
+#[tokio::test]
+async fn a_discord_channel_shows_events_and_its_address_is_nowhere_to_be_read() {
+    const TOKEN: &str = "tOken-9-of_a_channel";
+    let world = World::new();
+    let channel = HookServer::start();
+    channel.fail_next("429 Too Many Requests\r\nRetry-After: 1");
+    let address = channel.url().replace("/events", &format!("/api/webhooks/77/{TOKEN}"));
+    let added = world.data.run(&["webhook", "add", "--discord", &address]);
+    assert_eq!(added.trim(), "whk_2", "there is no secret to show");
+    assert!(
+        world
+            .fails(&["webhook", "add", "--discord", &channel.url()])
+            .contains("/api/webhooks/")
+    );
+    assert!(world.fails(&["webhook", "rotate", "whk_2"]).contains("has no secret"));
+    world.publish(1).await;
+    world.deliver();
+    let asked: Vec<Value> = world.deliveries(EventId(1));
+    let post = |deliveries: &[Value]| {
+        let found = deliveries.iter().find(|delivery| delivery["channel"] == "discord");
+        found.expect("a delivery to the channel").clone()
+    };
+    assert_eq!(post(&asked)["status"], "pending", "Discord asked for patience");
+    world.let_time_pass().await;
+    world.deliver();
+    let taken = world.deliveries(EventId(1));
+    assert_eq!(
+        (&post(&taken)["status"], &post(&taken)["attempts"]),
+        (&json!("delivered"), &json!(2))
+    );
+    let requests = channel.requests();
+    assert_eq!(requests.len(), 2);
+    let embed = &requests[1].json()["embeds"][0];
+    assert_eq!(embed["title"], "Your invoice 2023-0001");
+    assert_eq!(embed["url"], "https://portal.ada.example/invoices/inv_1");
+
+    let database = std::fs::read(world.data.path().join("ezscale.db")).expect("the database is a file");
+    let is_stored = database.windows(TOKEN.len()).any(|bytes| bytes == TOKEN.as_bytes());
+    assert!(!is_stored, "it is sealed");
+    for command in [
+        vec!["webhook", "list"],
+        vec!["webhook", "show", "whk_2"],
+        vec!["event", "show", "evt_1", "--format", "json"],
+        vec!["audit", "list", "--format", "json"],
+    ] {
+        let said = world.data.run(&command);
+        assert!(!said.contains(TOKEN), "{command:?}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ use rust_decimal::Decimal;
 use crate::support::browser::{Browser, sign_in};
 use crate::support::clock;
 use crate::support::command::output_of;
-use crate::support::ezscale::{DataDir, Start};
+use crate::support::demo::{demo_data, start_demo};
+use crate::support::ezscale::DataDir;
 
 const EMAIL: &str = "finance@demo.example";
 /// As the demo prints it.
@@ -527,12 +528,8 @@ async fn finance_s_month(data: &DataDir, base: &str) {
 
 #[test]
 fn finance_finds_in_two_clicks_why_a_line_says_what_it_says_and_its_files_and_books_agree() {
-    let data = DataDir::new();
-    let demo = Start::new("demo")
-        .http("127.0.0.1:0")
-        .arguments(&["--density", "1"])
-        .starting_within(Duration::from_secs(300))
-        .on(&data);
+    let data = demo_data();
+    let demo = start_demo(&data);
     let base = demo.http.clone().expect("the demo prints the portal's address");
     tokio::runtime::Runtime::new()
         .expect("a runtime")

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
+use crate::support::demo::{demo_data, start_demo};
 use crate::support::ezscale::{DataDir, Ezscale, Start};
 use crate::support::http::{Person, connect_from, read_reply};
 use crate::support::net::UdpSocketState;
@@ -287,11 +288,8 @@ fn link(page: &str, begin: &str) -> String {
 fn expensive_reads_of_one_session_hold_up_nobody() {
     const TABS: usize = 40;
     const PASSWORD: &str = "amber-lantern-walk";
-    let data = DataDir::new();
-    let process = Start::new("demo")
-        .http("127.0.0.1:0")
-        .starting_within(Duration::from_secs(300))
-        .on(&data);
+    let data = demo_data();
+    let process = start_demo(&data);
     let http = process.http.clone().expect("a portal");
     let mut greedy = Person::new("127.6.0.1", &http);
     assert_eq!(greedy.sign_in("customer@demo.example", PASSWORD).status, 303);

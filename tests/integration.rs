@@ -6,19 +6,25 @@
 //! ```
 
 mod accessibility;
+mod architecture;
+mod arrows;
 mod audited;
 mod backup;
+mod bans;
 mod command_line;
 mod conservation;
 mod constant_rate;
 mod correction;
 mod crash;
+mod db_commands;
 mod demo;
+mod dependencies;
 mod events;
 mod exporters;
 mod faults;
 mod finance;
 mod flood;
+mod jobs;
 mod kill;
 mod localstripe;
 mod payments;
@@ -27,6 +33,7 @@ mod recovery;
 mod rehearsal;
 mod reload;
 mod replay;
+mod sbom;
 mod secrets;
 mod service;
 mod sign_in;

@@ -415,6 +415,11 @@ struct Killed {
 
 impl Killed {
     fn new() -> Killed {
+        Killed::with(1)
+    }
+
+    /// With so many invoices that wait for their charge.
+    fn with(invoices: usize) -> Killed {
         let data = DataDir::new();
         std::fs::create_dir_all(data.path()).unwrap();
         let stub = HostileStripe::start();
@@ -429,7 +434,7 @@ impl Killed {
             .unwrap();
         let killed = Killed { data, stub, runtime };
         let database = killed.database();
-        killed.runtime.block_on(seed(&database, 1));
+        killed.runtime.block_on(seed(&database, invoices));
         killed
     }
 
@@ -576,4 +581,29 @@ fn b4_an_error_after_the_charge_is_not_charged_again() {
         );
         killed.check(&format!("{fault:?}"), 1, 0);
     }
+}
+
+#[test]
+fn a_refund_of_an_invoice_that_stands_is_refused_without_its_credit_note() {
+    let killed = Killed::with(0);
+    for command in [
+        "plan add --name Yearly --model flat --price 100.00 --currency USD --months 12",
+        "service add --name web --customer cus_1 --type vps",
+        "subscription add svc_1 --price prc_1",
+        "invoice close",
+        "payment charge inv_1",
+        "credit grant cus_1 100 --for t:1 --reason promotion",
+    ] {
+        killed.data.run(&command.split(' ').collect::<Vec<_>>());
+    }
+    // Credit that was granted does not leave as money, and the invoice is not credited by the way.
+    let refused = killed.data.command(&["payment", "refund", "pay_1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--credit-note"), "{said}");
+    assert_eq!(killed.stub.truth().refunded_minor(), 0);
+    killed.check("refused", 1, 10_000);
+    let said = killed.data.run(&["payment", "refund", "pay_1", "--credit-note"]);
+    assert!(said.contains("credit note inv_2"), "{said}");
+    assert_eq!(killed.stub.truth().refunded_minor(), 10_000);
+    killed.check("refunded", 1, 10_000);
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use billing::event::{EventType, NewEvent, publish};
+use activity::event::{EventType, NewEvent};
+use billing::event::publish;
 use schemas::db::Database;
 use schemas::fault;
 use schemas::ids::CustomerId;

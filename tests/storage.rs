@@ -12,9 +12,9 @@ use std::time::Duration;
 use analytics::Analytics;
 use collector::{CompactLimits, compact};
 use jiff::{Timestamp, ToSpan as _};
-use schemas::flow::{FLOWS, Flow, flows_to_batch};
-use schemas::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 use schemas::window::HOUR_MS;
+use tables::flow::{FLOWS, Flow, flows_to_batch};
+use tables::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
 
 use crate::support::clock;
 use crate::support::ezscale::{DataDir, Start};
@@ -398,9 +398,9 @@ fn f1_readers_see_each_flow_once_while_files_are_merged_and_removed() {
     let read = || {
         let sql =
             "SELECT in_if, count(*) AS n, count(DISTINCT bytes) AS flows FROM flows GROUP BY in_if ORDER BY in_if";
-        let batches = runtime.block_on(analytics.sql(sql)).expect("the query runs");
+        let answer = runtime.block_on(analytics.console().ask(sql)).expect("the query runs");
         let mut json = Vec::new();
-        analytics::output::to_json_rows(&batches, &mut json).expect("rows as JSON");
+        answer.write_json(&mut json).expect("rows as JSON");
         let rows: Vec<serde_json::Value> = serde_json::from_slice(&json).expect("JSON");
         for row in &rows {
             assert_eq!(

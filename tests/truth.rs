@@ -11,8 +11,8 @@ use std::time::Duration;
 use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use jiff::Timestamp;
 use schemas::address::Address;
-use schemas::flow::Flow;
 use serde_json::Value;
+use tables::flow::Flow;
 
 use crate::support::clock;
 use crate::support::ezscale::{DataDir, Start};

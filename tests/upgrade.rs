@@ -9,7 +9,7 @@ use crate::support::command::output_of;
 use crate::support::ezscale::{DataDir, Start, cents};
 
 /// A copy of the folder that version 7bef553 left.
-fn folder_of_7bef553() -> DataDir {
+pub(crate) fn folder_of_7bef553() -> DataDir {
     let data = DataDir::new();
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade/7bef553.tar.gz");
     output_of(

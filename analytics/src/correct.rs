@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemas::correction::Correction;
-use schemas::flow::{Flow, Metered};
-use schemas::metering::Enricher;
-use schemas::table::retained_from_ms;
+use tables::correction;
+use tables::flow::{Flow, Metered};
+use tables::metering::Enricher;
+use tables::table::retained_from_ms;
 
 use crate::rewrite::{Edit, Rewrite, RewriteProgress, RewriteSummary};
 use crate::{Analytics, AnalyticsError};
@@ -46,7 +47,7 @@ impl Edit for Correct {
         if !self.correction.covers(flow.exporter, flow.end_at_ms) {
             return false;
         }
-        self.correction.settings.apply(flow);
+        correction::apply(&self.correction.settings, flow);
         self.enricher.enrich(flow);
         true
     }

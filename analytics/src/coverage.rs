@@ -16,10 +16,10 @@ use std::sync::Arc;
 use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray};
 use datafusion::prelude::{col, lit};
 use schemas::address::Address;
-use schemas::table::Snapshot;
 use schemas::window::{WINDOW_MS, WindowStart};
+use tables::table::Snapshot;
 
-use crate::store::{column, fold};
+use crate::store::parquet::{column, fold};
 use crate::{Analytics, AnalyticsError, Gap, Meters};
 
 /// Counter of `collection_5m` that tells that an exporter was heard.
@@ -231,17 +231,20 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
+    pub(crate) async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
         let heard = self.heard().await?;
         let newest = heard.exporters.values().filter_map(HeardWindows::last).max();
         Ok(newest.map(|window| (window + 1) * WINDOW_MS))
     }
 
-    /// The windows of `[from_ms, to_ms)` in which a service that these meter was not measured.
+    /// The windows that touch `[from_ms, to_ms)` in which a service that these meter was not measured.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn gaps(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, AnalyticsError> {
+    pub(crate) async fn gaps(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, AnalyticsError> {
+        if to_ms <= from_ms {
+            return Ok(Vec::new());
+        }
         let from_ms = WindowStart::containing(from_ms).start_ms();
         let to_ms = WindowStart::containing(to_ms + WINDOW_MS - 1).start_ms();
         Ok(self.heard().await?.coverage(meters, from_ms, to_ms).gaps)

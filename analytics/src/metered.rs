@@ -1,4 +1,6 @@
-//! Usage as billing asks for it, answered from stored flows.
+//! Usage as billing asks for it, answered by a store of flows.
+
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use schemas::address::Address;
@@ -7,8 +9,8 @@ use schemas::metering::{MeterMode, MeteringConfig};
 use schemas::usage::{CORRECTION_REACH_DAYS, MeasureGuards, UsageError, UsageQuery, UsageSource};
 use schemas::window::DAY_MS;
 
-use crate::period::PeriodQuery;
-use crate::{Analytics, MeteredService, Meters, Peer, PeriodUsage, SeriesPoint, Step, WindowUsage};
+use crate::store::{FlowStore, MeteredService, Meters, PeriodQuery, SeriesQuery, Step};
+use crate::{Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
 /// An exporter that meters, and the site whose services it measures.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +23,7 @@ struct MeteringExporter {
 /// Usage measured from flows. Cheap enough to clone.
 #[derive(Clone, Debug)]
 pub struct MeteredUsage {
-    analytics: Analytics,
+    store: Arc<dyn FlowStore>,
     exporters: Vec<MeteringExporter>,
     guards: MeasureGuards,
     /// Configured not to meter.
@@ -31,7 +33,7 @@ pub struct MeteredUsage {
 
 impl MeteredUsage {
     /// Usage as the configured exporters meter it; those with `meter = "off"` do not.
-    pub fn new(analytics: Analytics, metering: &MeteringConfig) -> MeteredUsage {
+    pub fn new(store: impl Into<Arc<dyn FlowStore>>, metering: &MeteringConfig) -> MeteredUsage {
         let correction_reach_days = metering.correction_reach_days.unwrap_or(CORRECTION_REACH_DAYS);
         let (off, metering): (Vec<_>, Vec<_>) = metering
             .exporters
@@ -42,7 +44,7 @@ impl MeteredUsage {
             site: exporter.site.clone(),
         });
         MeteredUsage {
-            analytics,
+            store: store.into(),
             exporters: exporters.collect(),
             guards: MeasureGuards::NONE,
             off: off.into_iter().filter_map(|exporter| exporter.address.host()).collect(),
@@ -55,10 +57,6 @@ impl MeteredUsage {
     pub fn guarded(mut self, guards: MeasureGuards) -> MeteredUsage {
         self.guards = guards;
         self
-    }
-
-    pub fn analytics(&self) -> &Analytics {
-        &self.analytics
     }
 
     /// A service with who meters it: the exporters of its site. Where it has no site, or none is configured at it, everybody
@@ -88,20 +86,19 @@ impl UsageSource for MeteredUsage {
     }
 
     async fn heard_until(&self) -> Result<Option<i64>, UsageError> {
-        Ok(self.analytics.heard_until().await?)
+        Ok(self.store.heard_until().await?)
     }
 
     async fn settle(&self) -> Result<(), UsageError> {
-        self.analytics.refresh_usage(|_| {}).await?;
-        Ok(())
+        Ok(self.store.settle().await?)
     }
 
     fn corrected_from_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_sub(i64::from(self.correction_reach_days) * DAY_MS)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
-        Ok(self.analytics.usage_marks(periods)?)
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+        Ok(self.store.usage_marks(periods).await?)
     }
 
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError> {
@@ -115,7 +112,7 @@ impl UsageSource for MeteredUsage {
                 excluded: query.excluded.clone(),
             })
             .collect();
-        Ok(self.analytics.period_usage_batch(&queries, now_ms).await?)
+        Ok(self.store.period_usage(&queries, now_ms).await?)
     }
 
     async fn windows_from_flows(
@@ -125,8 +122,8 @@ impl UsageSource for MeteredUsage {
         to_ms: i64,
     ) -> Result<Vec<WindowUsage>, UsageError> {
         Ok(self
-            .analytics
-            .explain_windows(service.id.number(), from_ms, to_ms)
+            .store
+            .windows_from_flows(service.id.number(), from_ms, to_ms)
             .await?)
     }
 
@@ -137,12 +134,16 @@ impl UsageSource for MeteredUsage {
         to_ms: i64,
         zone: &TimeZone,
     ) -> Result<Vec<SeriesPoint>, UsageError> {
-        let service = self.metered(service);
-        Ok(self
-            .analytics
+        let query = SeriesQuery {
+            services: &[self.metered(service)],
+            from_ms,
+            to_ms,
+            step: Step::Day,
+            zone,
             // Days are asked for of what was invoiced, which is over, whatever clock it went by.
-            .usage_series(&[service], from_ms, to_ms, Step::Day, zone, i64::MAX)
-            .await?)
+            now_ms: i64::MAX,
+        };
+        Ok(self.store.usage_series(&query).await?)
     }
 
     async fn top_peers(
@@ -152,10 +153,7 @@ impl UsageSource for MeteredUsage {
         to_ms: i64,
         limit: usize,
     ) -> Result<Vec<Peer>, UsageError> {
-        Ok(self
-            .analytics
-            .top_peers(service.id.number(), from_ms, to_ms, limit)
-            .await?)
+        Ok(self.store.top_peers(service.id.number(), from_ms, to_ms, limit).await?)
     }
 }
 
@@ -166,6 +164,7 @@ mod tests {
     use schemas::metering::ExporterConfig;
 
     use super::*;
+    use crate::Analytics;
 
     fn service(site: Option<&str>) -> Service {
         Service {
@@ -215,7 +214,7 @@ mod tests {
             correction_reach_days: Some(40),
             ..metering
         };
-        let usage = MeteredUsage::new(usage.analytics().clone(), &metering);
+        let usage = MeteredUsage::new(usage.store, &metering);
         assert_eq!(usage.corrected_from_ms(400 * DAY_MS), 360 * DAY_MS);
     }
 

@@ -59,7 +59,7 @@ impl Value {
 ///
 /// # Errors
 /// When `out` does not take them.
-pub fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let mut first = true;
     out.write_all(b"[")?;
     for batch in batches {
@@ -93,7 +93,7 @@ pub fn to_json_rows(batches: &[RecordBatch], out: &mut impl Write) -> Result<(),
 ///
 /// # Errors
 /// When `out` does not take them.
-pub fn to_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let Some(first) = batches.first() else {
         return Ok(());
     };
@@ -134,7 +134,7 @@ fn csv_line(out: &mut impl Write, cells: Vec<String>) -> std::io::Result<()> {
 ///
 /// # Errors
 /// When `out` does not take it.
-pub fn to_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
+pub(crate) fn to_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), OutputError> {
     let Some(first) = batches.first() else {
         return Ok(());
     };
@@ -248,8 +248,8 @@ fn day(days: i64) -> Value {
 mod tests {
     use super::*;
     use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array};
-    use schemas::flow::address_array;
     use std::sync::Arc;
+    use tables::flow::address_array;
 
     fn batch() -> RecordBatch {
         let addresses: Vec<Address> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];

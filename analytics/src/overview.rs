@@ -13,12 +13,12 @@ use arrow::array::{
 };
 use datafusion::prelude::{col, lit};
 use schemas::address::Address;
-use schemas::flow::Metered;
 use schemas::ids::ServiceId;
 use schemas::sampling::scaled;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::flow::Metered;
 
-use crate::store::{column, fold, instant};
+use crate::store::parquet::{column, fold, instant};
 use crate::{Analytics, AnalyticsError, Dimension, Overview, OverviewSeries};
 
 /// Steps of one overview at most; a longer range ends there.
@@ -70,7 +70,7 @@ impl Analytics {
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub async fn overview(
+    pub(crate) async fn overview(
         &self,
         from_ms: i64,
         to_ms: i64,

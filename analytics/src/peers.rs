@@ -1,4 +1,4 @@
-//! What stands behind a usage line (B5): its days, its destinations, and the same sums from the flows alone.
+//! What stands behind a usage line (B5): its destinations, and the same windows from the flows alone.
 
 use std::collections::HashMap;
 
@@ -6,43 +6,14 @@ use arrow::array::{
     FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
 };
 use datafusion::prelude::{Expr, col, lit};
-use jiff::tz::TimeZone;
 use schemas::address::Address;
-use schemas::flow::Metered;
 use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart, spread_within};
+use tables::flow::Metered;
 
-use crate::series::steps;
-use crate::store::{column, fold};
+use crate::store::parquet::{column, fold};
 use crate::usage::{Cells, MeteredColumns, Ranges, overlapping};
-use crate::{Analytics, AnalyticsError, Peer, Step, WindowUsage};
-
-/// Usage of one service on one local day.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct DayUsage {
-    /// Local date; the first and last day may be cut by the range.
-    #[serde(serialize_with = "as_text")]
-    pub date: jiff::civil::Date,
-    pub start_ms: i64,
-    pub end_ms: i64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-}
-
-fn as_text<S: serde::Serializer>(date: &jiff::civil::Date, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(date)
-}
-
-/// Scaled sums of one service, recomputed from flows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct FlowTotals {
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub packets_in: u64,
-    pub packets_out: u64,
-    /// 5-minute windows with traffic.
-    pub windows: u64,
-}
+use crate::{Analytics, AnalyticsError, Peer, WindowUsage};
 
 #[derive(Clone, Copy, Default)]
 struct PeerSums {
@@ -80,13 +51,16 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn top_peers(
+    pub(crate) async fn top_peers(
         &self,
         service: u32,
         from_ms: i64,
         to_ms: i64,
         limit: usize,
     ) -> Result<Vec<Peer>, AnalyticsError> {
+        if to_ms <= from_ms {
+            return Ok(Vec::new());
+        }
         let from_ms = WindowStart::containing(from_ms).start_ms();
         let to_ms = WindowStart::containing(to_ms.saturating_add(WINDOW_MS - 1)).start_ms();
         let filter = of_service(service).and(overlapping(from_ms, to_ms));
@@ -130,46 +104,12 @@ impl Analytics {
         Ok(peers)
     }
 
-    /// Usage of a service by local day, a row for every day that `[from_ms, to_ms)` touches. The rows sum to the totals
-    /// of the range.
-    ///
-    /// # Errors
-    /// When the table cannot be read or the range is beyond the calendar.
-    pub async fn daily_breakdown(
-        &self,
-        service: u32,
-        from_ms: i64,
-        to_ms: i64,
-        zone: &TimeZone,
-    ) -> Result<Vec<DayUsage>, AnalyticsError> {
-        let mut days = Vec::new();
-        for (start_ms, end_ms) in steps(from_ms, to_ms, Step::Day, zone)? {
-            days.push(DayUsage {
-                date: jiff::Timestamp::from_millisecond(start_ms)?
-                    .to_zoned(zone.clone())
-                    .date(),
-                start_ms,
-                end_ms,
-                bytes_in: 0,
-                bytes_out: 0,
-            });
-        }
-        for row in self.usage_rows(Some(&[service]), from_ms, to_ms).await? {
-            let position = days.partition_point(|day| day.end_ms <= row.window_start_ms);
-            if let Some(day) = days.get_mut(position) {
-                day.bytes_in = day.bytes_in.saturating_add(row.cell.bytes_in);
-                day.bytes_out = day.bytes_out.saturating_add(row.cell.bytes_out);
-            }
-        }
-        Ok(days)
-    }
-
     /// The windows of a service recomputed from its flows alone, without `usage_5m`: what [`Analytics::usage_windows`]
     /// answers once usage is refreshed (U1, B5).
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn explain_windows(
+    pub(crate) async fn windows_from_flows(
         &self,
         service: u32,
         from_ms: i64,
@@ -191,22 +131,6 @@ impl Analytics {
         )
         .await?;
         Ok(cells.into_rows().iter().map(WindowUsage::from).collect())
-    }
-
-    /// The totals of a service over the windows of `[from_ms, to_ms)`, recomputed from its flows alone (B5).
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub async fn explain_flows(&self, service: u32, from_ms: i64, to_ms: i64) -> Result<FlowTotals, AnalyticsError> {
-        let mut totals = FlowTotals::default();
-        for window in self.explain_windows(service, from_ms, to_ms).await? {
-            totals.bytes_in = totals.bytes_in.saturating_add(window.bytes_in);
-            totals.bytes_out = totals.bytes_out.saturating_add(window.bytes_out);
-            totals.packets_in = totals.packets_in.saturating_add(window.packets_in);
-            totals.packets_out = totals.packets_out.saturating_add(window.packets_out);
-            totals.windows += 1;
-        }
-        Ok(totals)
     }
 }
 

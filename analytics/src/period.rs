@@ -4,7 +4,7 @@
 //!   ([`crate::usage::closed_until_ms`]).
 //! * Totals hold every stored byte of these windows. The percentile ranks measured windows only, a measured window
 //!   without traffic being 0; windows that were not measured are named as gaps and never taken for zeros.
-//! * Many services cost one scan: [`Analytics::period_usage_batch`].
+//! * Many services cost one scan: `Analytics::period_usage`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,84 +15,21 @@ use schemas::usage::{Percentile95, aligned, rank_95};
 
 use crate::coverage::{Coverage, Heard};
 use crate::error_bound::{Estimate, Z95_PPM};
-use crate::store::fold;
+use crate::store::parquet::fold;
 use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
-use crate::{Analytics, AnalyticsError, MeteredService, Meters, PeriodUsage, UsageMode};
+use crate::{Analytics, AnalyticsError, Meters, PeriodQuery, PeriodUsage, UsageMode};
 
 /// Services up to which a scan names each of them; with more it reads those from the first to the last.
 const NAMED_SERVICES_MAX: usize = 16;
 
-/// One question to [`Analytics::period_usage_batch`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeriodQuery {
-    pub service: MeteredService,
-    pub from_ms: i64,
-    pub to_ms: i64,
-    pub mode: UsageMode,
-    /// Windows that start in one of these `[from, to)` are told apart: they count neither as volume nor for the percentile.
-    pub excluded: Vec<(i64, i64)>,
-}
-
 impl Analytics {
-    /// Totals, billed volume, percentile and coverage of a period, over the closed windows before `now_ms`.
+    /// Totals, billed volume, percentile and coverage of services, each over its own period and by its own mode, over the closed
+    /// windows before `now_ms`, with one scan over the time that all of them span, in the order given. Rows are counted as they are
+    /// read: what is held is a few kilobytes per question, however many windows it has.
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub async fn period_usage(
-        &self,
-        service: &MeteredService,
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
-        now_ms: i64,
-    ) -> Result<PeriodUsage, AnalyticsError> {
-        let query = PeriodQuery {
-            service: service.clone(),
-            from_ms,
-            to_ms,
-            mode,
-            excluded: Vec::new(),
-        };
-        let covered = Covered::of(&query, &*self.heard().await?, now_ms);
-        let mut tally = Tally::new(&query, &covered);
-        for row in self.usage_rows(Some(&[service.service]), from_ms, to_ms).await? {
-            tally.add(&query, &covered, row.window_start_ms, &row.cell);
-        }
-        Ok(tally.usage(&query, &covered))
-    }
-
-    /// [`Analytics::period_usage`] of many services over one period, with one scan, in the order given.
-    ///
-    /// # Errors
-    /// When a table cannot be read.
-    pub async fn period_usage_many(
-        &self,
-        services: &[MeteredService],
-        from_ms: i64,
-        to_ms: i64,
-        mode: UsageMode,
-        now_ms: i64,
-    ) -> Result<Vec<PeriodUsage>, AnalyticsError> {
-        let queries: Vec<PeriodQuery> = services
-            .iter()
-            .map(|service| PeriodQuery {
-                service: service.clone(),
-                from_ms,
-                to_ms,
-                mode,
-                excluded: Vec::new(),
-            })
-            .collect();
-        self.period_usage_batch(&queries, now_ms).await
-    }
-
-    /// [`Analytics::period_usage`] of many services, each over its own period and by its own mode, with one scan over the
-    /// time that all of them span, in the order given. Rows are counted as they are read: what is held is a few kilobytes
-    /// per question, however many windows it has.
-    ///
-    /// # Errors
-    /// When a table cannot be read.
-    pub async fn period_usage_batch(
+    pub(crate) async fn period_usage(
         &self,
         queries: &[PeriodQuery],
         now_ms: i64,

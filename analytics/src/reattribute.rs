@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use schemas::flow::Flow;
-use schemas::metering::Enricher;
+use tables::flow::Flow;
+use tables::metering::Enricher;
 
 use crate::rewrite::{Edit, Rewrite, RewriteSummary};
 use crate::{Analytics, AnalyticsError};

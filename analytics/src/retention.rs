@@ -5,12 +5,12 @@
 //! * usage is computed from them: a flow file that the usage table has not read yet, and everything after its first flow,
 //!   stays;
 //! * their windows are closed ([`closed_until_ms`]);
-//! * they are older than [`schemas::table::UNBILLED_DAYS`], unless the configuration says otherwise.
+//! * they are older than [`tables::table::UNBILLED_DAYS`], unless the configuration says otherwise.
 
 use std::time::Duration;
 
-use schemas::flow::FLOWS;
-use schemas::table::{RetentionConfig, RetentionLimits, RetentionPlan, Table, retained_from_ms};
+use tables::flow::FLOWS;
+use tables::table::{RetentionConfig, RetentionLimits, RetentionPlan, Table, retained_from_ms};
 
 use crate::usage::{closed_until_ms, sequence_of};
 use crate::{Analytics, AnalyticsError};

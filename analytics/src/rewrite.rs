@@ -14,10 +14,10 @@ use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use schemas::fault;
-use schemas::flow::{Flow, batch_to_flows, flows_to_batch};
-use schemas::table::{Commit, Encoder, FileEntry, ManifestError, Table, write_row_groups};
+use tables::flow::{Flow, batch_to_flows, flows_to_batch};
+use tables::table::{Commit, Encoder, FileEntry, ManifestError, Table, write_row_groups};
 
-use crate::store::unique_suffix;
+use crate::store::parquet::unique_suffix;
 use crate::{Analytics, AnalyticsError};
 
 /// Rounds over the range when others replace files meanwhile.

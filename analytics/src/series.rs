@@ -10,7 +10,7 @@ use schemas::window::{HOUR_MS, WINDOW_MS};
 
 use crate::error_bound::{Estimate, Z95_PPM};
 use crate::usage::closed_until_ms;
-use crate::{Analytics, AnalyticsError, MeteredService, Meters, SeriesPoint, Step};
+use crate::{Analytics, AnalyticsError, Meters, SeriesPoint, SeriesQuery, Step};
 use schemas::usage::aligned;
 
 /// Points of one series at most: a year of windows and some; longer ranges end there.
@@ -22,15 +22,15 @@ impl Analytics {
     ///
     /// # Errors
     /// When a table cannot be read or the range is beyond the calendar.
-    pub async fn usage_series(
-        &self,
-        services: &[MeteredService],
-        from_ms: i64,
-        to_ms: i64,
-        step: Step,
-        zone: &TimeZone,
-        now_ms: i64,
-    ) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+    pub(crate) async fn usage_series(&self, query: &SeriesQuery<'_>) -> Result<Vec<SeriesPoint>, AnalyticsError> {
+        let SeriesQuery {
+            services,
+            from_ms,
+            to_ms,
+            step,
+            zone,
+            now_ms,
+        } = *query;
         let mut points: Vec<SeriesPoint> = steps(from_ms, to_ms, step, zone)?
             .into_iter()
             .map(|(start_ms, end_ms)| SeriesPoint {
@@ -95,7 +95,7 @@ fn position_at(points: &[SeriesPoint], at_ms: i64) -> Option<usize> {
 }
 
 /// The steps of `[from_ms, to_ms)`, half-open, without holes.
-pub(crate) fn steps(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<Vec<(i64, i64)>, AnalyticsError> {
+fn steps(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<Vec<(i64, i64)>, AnalyticsError> {
     let mut steps = Vec::new();
     let mut start_ms = from_ms;
     while start_ms < to_ms && steps.len() < SERIES_POINTS_MAX {

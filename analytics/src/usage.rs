@@ -13,7 +13,7 @@
 //! ```
 //!
 //! * A window that retention has taken flows of is never computed again, because the rest of its flows would say too
-//!   little ([`schemas::table::RETAINED_FROM`]).
+//!   little ([`tables::table::RETAINED_FROM`]).
 //! * One commit replaces the files of all dirty days and sets `flows_seq`. Commits carry a token that two refreshers
 //!   who started from the same state both claim: the second one's changes nothing and it starts again.
 //! * Between refreshes of one process the volume of the windows that are still filling is kept, so that only new files are read
@@ -31,9 +31,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::prelude::{col, lit};
-use schemas::flow::Metered;
-use schemas::table::{Commit, ManifestError, Snapshot, Token, retained_from_ms};
 use schemas::window::{DAY_MS, WindowStart};
+use tables::flow::Metered;
+use tables::table::{Commit, ManifestError, Snapshot, Token, retained_from_ms};
 
 pub(crate) use cells::{Cell, Cells, MeteredColumns, UsageRow};
 pub(crate) use counted::Counted;
@@ -41,7 +41,7 @@ use days::{DayRewrite, rows_of};
 pub(crate) use days::{ROW_COLUMNS, UsageColumns};
 pub(crate) use ranges::Ranges;
 
-use crate::store::{fold, instant};
+use crate::store::parquet::{fold, instant};
 use crate::{Analytics, AnalyticsError, WindowUsage};
 
 /// How long after its end a window is closed: the time given to datagrams on their way, to the collector's segments and
@@ -322,12 +322,12 @@ impl Analytics {
     }
 
     /// For each `[from_ms, to_ms)` a mark of what its usage is measured from: the newest commits that touched its days in
-    /// `usage_5m` and `collection_5m`. As long as the mark is the same, [`Analytics::period_usage`] answers the same for every
+    /// `usage_5m` and `collection_5m`. As long as the mark is the same, `Analytics::period_usage` answers the same for every
     /// service. `None` where retention has removed some of it: it cannot be measured any more.
     ///
     /// # Errors
     /// When a manifest cannot be read.
-    pub fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
+    pub(crate) fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, AnalyticsError> {
         let usage = self.store.usage.snapshot()?;
         let collection = self.store.collection.snapshot()?;
         let complete_from_ms = retained_from_ms(&usage).max(retained_from_ms(&collection));
@@ -350,7 +350,7 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn usage_windows(
+    pub(crate) async fn usage_windows(
         &self,
         service: u32,
         from_ms: i64,

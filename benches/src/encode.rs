@@ -12,11 +12,12 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use schemas::address::Address;
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::column::Layout;
-use schemas::flow::{FLOWS, Flow, FlowColumns};
-use schemas::metering::{Enricher, MeteringConfig};
-use schemas::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
+use schemas::metering::MeteringConfig;
 use serde::Serialize;
+use tables::column::Layout;
+use tables::flow::{FLOWS, Flow, FlowColumns};
+use tables::metering::Enricher;
+use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
 use crate::flows::Flows;
 use crate::report::{Report, progress};
@@ -166,7 +167,7 @@ fn own(groups: &[FlowColumns]) -> anyhow::Result<(Vec<u8>, u64)> {
         .iter()
         .map(|group| encoder.encode(&group.values()))
         .collect::<Result<Vec<RowGroup>, _>>()?;
-    let file = schemas::table::file_of(&FLOWS, &groups)?;
+    let file = tables::table::file_of(&FLOWS, &groups)?;
     Ok((file, cpu_ns()? - began))
 }
 

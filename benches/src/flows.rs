@@ -10,8 +10,8 @@
 use collector::simulate::encode::SimProtocol;
 use collector::simulate::rng::{Rng, mix};
 use schemas::address::Address;
-use schemas::flow::Flow;
 use std::f64::consts::TAU;
+use tables::flow::Flow;
 
 use crate::addresses::{IPV4_BLOCK_HOSTS, IPV4_BLOCKS, IPV6_NETWORK_HOSTS, IPV6_NETWORKS, inside_ipv4, inside_ipv6};
 

@@ -168,7 +168,7 @@ impl Pool {
     fn add(
         &mut self,
         datagram: &[u8],
-        flows: &[schemas::flow::Flow],
+        flows: &[tables::flow::Flow],
         sums: Sums,
         layouts: &mut Layouts,
     ) -> anyhow::Result<()> {
@@ -378,7 +378,7 @@ static V5_LAYOUT: Layout = Layout {
     options: false,
 };
 
-fn patch(record: &[u8], at: usize, flow: &schemas::flow::Flow, layout: &Layout) -> RecordPatch {
+fn patch(record: &[u8], at: usize, flow: &tables::flow::Flow, layout: &Layout) -> RecordPatch {
     let in_datagram = |offset: usize| (at + offset) as u16;
     let ephemeral = |offset: usize| u16::from_be_bytes([record[offset], record[offset + 1]]) >= EPHEMERAL_PORT_MIN;
     let tail = |(offset, length): (usize, usize)| is_tail(&record[offset..offset + length]);

@@ -185,8 +185,8 @@ mod tests {
     use collector::counts::Counter;
     use collector::decode::dispatch::Dispatcher;
     use collector::decode::{Datagram, Decoded};
-    use schemas::flow::Flow;
     use schemas::metering::MeteringConfig;
+    use tables::flow::Flow;
 
     use crate::pool::{SAMPLING_RATE, V5_RECORDS};
 

@@ -1,27 +1,16 @@
-//! Dual approval (F-60): what one admin asks for and another decides.
-//!
-//! ```text
-//! request ──▶ pending ──approve──▶ approved   the action is handed back to be done, in the same transaction
-//!                     ──reject───▶ rejected   with a reason
-//! ```
-//!
-//! Promises:
-//! * Whoever decides is an admin, may sign in, and is not the one who asked.
-//! * Of two who decide at once, one wins and the other is told so: an action is handed out at most once.
-//! * What is approved is what is done: the [`Action`] is kept as it was asked for.
-//! * Request and decision are in the audit log as high risk, so the owner is told of both.
+//! What of billing a second admin decides (F-60): which actions there are, from which amounts and counts on they wait, and
+//! doing them ([`execute()`]). How a request is kept and decided: [`activity::approval`].
 
 mod execute;
 
+pub use activity::approval::Admin;
+use activity::approval::{self, Approval, ApprovalError};
 pub use execute::{Done, ExecuteError, execute};
-use schemas::db::next_id;
-use schemas::ids::{ApprovalId, AuditId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
+use schemas::identity::Role;
+use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::AnyConnection;
 
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
-use crate::event::{self, EventError, EventType, NewEvent};
 use crate::refund::REFUND_OVER_MINOR;
 
 /// More subscriptions than this ended at once are of high risk.
@@ -30,42 +19,20 @@ pub const BULK_TERMINATION_OVER: usize = 5;
 pub const PRICE_CHANGE_CUSTOMERS_OVER: u64 = 100;
 /// Subscriptions in one termination at most.
 pub const MAX_TERMINATED: usize = 10_000;
-/// Characters of a reason or summary at most.
-pub const MAX_REASON_CHARS: usize = 500;
-/// Approvals on a page at most.
-pub const MAX_PAGE: i64 = 500;
 
-/// Why an action was not asked for or decided.
+/// Why an action was not asked for or handed out.
 #[derive(Debug, thiserror::Error)]
-pub enum ApprovalError {
-    #[error("ask the database")]
-    Database(#[from] sqlx::Error),
-    #[error("write the audit log")]
-    Audit(#[from] AuditError),
-    #[error("tell the admins")]
-    Event(#[from] EventError),
-    #[error("no approval {0}")]
-    NoApproval(ApprovalId),
-    #[error("{0} is not an active admin")]
-    NotAdmin(UserId),
-    #[error("{0} requested it: another admin decides")]
-    OwnRequest(UserId),
-    #[error("{user} was made an admin after {id} was requested: an admin of before decides")]
-    NewAdmin { id: ApprovalId, user: UserId },
-    #[error("{id} is {status} already")]
-    Decided { id: ApprovalId, status: &'static str },
-    #[error("there is no second admin to decide: add one with `ezscale user add --role admin`")]
-    NoSecondAdmin,
-    #[error("a {field} has between 1 and {MAX_REASON_CHARS} characters")]
-    Text { field: &'static str },
+pub enum ActionError {
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
     #[error("{0} needs no approval: execute it directly")]
     NotNeeded(&'static str),
     #[error("between 1 and {MAX_TERMINATED} subscriptions are ended at once, not {0}")]
     Terminated(usize),
     #[error("write down the action")]
     Json(#[from] serde_json::Error),
-    #[error("stored {what} is not understood: {text:?}")]
-    Corrupt { what: &'static str, text: String },
+    #[error("the stored action of {0} is not understood")]
+    Corrupt(ApprovalId),
 }
 
 /// Kinds of action that the owner is told of.
@@ -174,6 +141,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// The action of a request.
+    ///
+    /// # Errors
+    /// [`ActionError::Corrupt`] when what is stored is none of these.
+    pub fn of(approval: &Approval) -> Result<Action, ActionError> {
+        serde_json::from_value(approval.action.clone()).map_err(|_| ActionError::Corrupt(approval.id))
+    }
+
     fn kind(&self) -> HighRisk {
         match self {
             Action::BulkTermination { .. } => HighRisk::BulkTermination,
@@ -219,44 +194,9 @@ impl Action {
     }
 }
 
-/// How far a request has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Pending,
-    Approved,
-    Rejected,
-}
-
-impl Status {
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Pending => "pending",
-            Status::Approved => "approved",
-            Status::Rejected => "rejected",
-        }
-    }
-}
-
-impl std::str::FromStr for Status {
-    type Err = ApprovalError;
-
-    fn from_str(text: &str) -> Result<Status, ApprovalError> {
-        match text {
-            "pending" => Ok(Status::Pending),
-            "approved" => Ok(Status::Approved),
-            "rejected" => Ok(Status::Rejected),
-            _ => Err(ApprovalError::Corrupt {
-                what: "approval status",
-                text: text.to_owned(),
-            }),
-        }
-    }
-}
-
 /// What an admin asks for.
 #[derive(Clone, PartialEq, Debug)]
-pub struct NewApproval<'a> {
+pub struct NewRequest<'a> {
     pub action: Action,
     /// The id of what it is about, such as `pln_3`.
     pub subject: &'a str,
@@ -264,93 +204,37 @@ pub struct NewApproval<'a> {
     pub summary: &'a str,
 }
 
-/// An admin, and where they came from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Admin<'a> {
-    pub user: UserId,
-    pub ip: &'a str,
-}
-
-/// A request and what became of it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Approval {
-    pub id: ApprovalId,
-    pub kind: String,
-    pub subject: String,
-    pub action: Action,
-    pub summary: String,
-    pub status: Status,
-    pub requested_by: UserId,
-    pub requested_at_ms: i64,
-    pub decided_by: Option<UserId>,
-    pub decided_at_ms: Option<i64>,
-    pub reason: String,
-}
-
 /// Asks for an action that a second admin decides on.
 ///
 /// # Errors
-/// When the action needs no approval, who asks is no admin, or there is no other admin who could decide.
+/// When the action needs no approval, who asks may not, or there is no other admin who could decide.
 pub async fn request(
     connection: &mut AnyConnection,
-    new: NewApproval<'_>,
+    new: NewRequest<'_>,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<ApprovalId, ApprovalError> {
+) -> Result<ApprovalId, ActionError> {
     let kind = new.action.kind();
     if let Action::BulkTermination { subscriptions, .. } = &new.action
         && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
     {
-        return Err(ApprovalError::Terminated(subscriptions.len()));
+        return Err(ActionError::Terminated(subscriptions.len()));
     }
     if !new.action.needs_second_admin() {
-        return Err(ApprovalError::NotNeeded(kind.name()));
+        return Err(ActionError::NotNeeded(kind.name()));
     }
-    let summary = checked("summary", new.summary)?;
-    // Before the look at the admins: concurrent requests take turns from here on.
-    let id = ApprovalId(next_id(&mut *connection, "approval").await?);
-    let name = match kind {
+    let asked = approval::NewApproval {
+        kind: kind.name(),
+        action: serde_json::to_value(&new.action)?,
         // Refunds are finance's; an admin decides all the same.
-        HighRisk::Refund => name_of(&mut *connection, by.user, "finance").await?,
-        _ => admin_name(&mut *connection, by.user).await?,
+        requester_role: match kind {
+            HighRisk::Refund => Role::Finance,
+            _ => Role::Admin,
+        },
+        subject: new.subject,
+        summary: new.summary,
     };
-    if !has_other_admin(&mut *connection, by.user).await? {
-        return Err(ApprovalError::NoSecondAdmin);
-    }
-    let parameters = serde_json::to_value(&new.action)?;
-    sqlx::query(
-        "INSERT INTO approvals (id, action, subject, parameters, summary, status, requested_by, requested_at_ms, reason) \
-         VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, '')",
-    )
-    .bind(id.0)
-    .bind(kind.name())
-    .bind(new.subject)
-    .bind(parameters.to_string())
-    .bind(summary)
-    .bind(by.user.0)
-    .bind(now_ms)
-    .execute(&mut *connection)
-    .await?;
-    let change = serde_json::json!({"approval": id, "summary": summary, "parameters": parameters});
-    let entry = log(
-        &mut *connection,
-        &name,
-        by,
-        ("approval.request", new.subject),
-        change,
-        now_ms,
-    )
-    .await?;
-    sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
-        .bind(entry.0)
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
-    let payload = serde_json::json!({
-        "approval": id, "action": kind, "object": new.subject, "summary": summary, "requested_by": name,
-    });
-    tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
-    Ok(id)
+    Ok(approval::request(connection, asked, by, now_ms).await?)
 }
 
 /// Approves: returns what is to be done now, in the caller's transaction. It is handed out once.
@@ -362,218 +246,8 @@ pub async fn approve(
     id: ApprovalId,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<Action, ApprovalError> {
-    Ok(decide(connection, id, by, Status::Approved, "", now_ms).await?.action)
-}
-
-/// Rejects, with the reason.
-///
-/// # Errors
-/// When it was decided before, there is no reason, or `by` is no admin or the one who asked.
-pub async fn reject(
-    connection: &mut AnyConnection,
-    id: ApprovalId,
-    by: Admin<'_>,
-    reason: &str,
-    now_ms: i64,
-) -> Result<(), ApprovalError> {
-    let reason = checked("reason", reason)?;
-    decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
-    Ok(())
-}
-
-async fn decide(
-    connection: &mut AnyConnection,
-    id: ApprovalId,
-    by: Admin<'_>,
-    status: Status,
-    reason: &str,
-    now_ms: i64,
-) -> Result<Approval, ApprovalError> {
-    let name = admin_name(&mut *connection, by.user).await?;
-    if status == Status::Approved && became_admin_since_request(&mut *connection, id, by.user).await? {
-        return Err(ApprovalError::NewAdmin { id, user: by.user });
-    }
-    // One statement compares and sets: of two deciders at once the second finds nothing pending.
-    let updated = sqlx::query(
-        "UPDATE approvals SET status = $1, decided_by = $2, decided_at_ms = $3, reason = $4 \
-         WHERE id = $5 AND status = 'pending' AND requested_by <> $2",
-    )
-    .bind(status.name())
-    .bind(by.user.0)
-    .bind(now_ms)
-    .bind(reason)
-    .bind(id.0)
-    .execute(&mut *connection)
-    .await?;
-    let approval = approval(&mut *connection, id).await?;
-    if updated.rows_affected() == 0 {
-        return Err(match approval.status {
-            Status::Pending => ApprovalError::OwnRequest(by.user),
-            decided => ApprovalError::Decided {
-                id,
-                status: decided.name(),
-            },
-        });
-    }
-    let verb = match status {
-        Status::Approved => "approval.approve",
-        _ => "approval.reject",
-    };
-    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
-    log(connection, &name, by, (verb, &approval.subject), change, now_ms).await?;
-    let payload = serde_json::json!({
-        "approval": id, "action": approval.kind, "object": approval.subject, "summary": approval.summary,
-        "decision": status, "decided_by": name, "reason": reason,
-    });
-    tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
-    Ok(approval)
-}
-
-/// Whether somebody was made an admin, or let in again, after an approval was requested: whoever requests could otherwise make
-/// the second admin too.
-async fn became_admin_since_request(
-    connection: &mut AnyConnection,
-    id: ApprovalId,
-    user: UserId,
-) -> Result<bool, ApprovalError> {
-    // By the order of the entries: the clocks of who requests and who adds users may differ. Requests of before this was kept
-    // are compared by time.
-    let sql = "SELECT count(*) FROM audit_log l JOIN approvals a ON a.id = $1 WHERE l.subject = $2 \
-               AND l.action IN ('user.add', 'user.set_role', 'user.enable') AND (l.id > a.request_audit_id \
-               OR (a.request_audit_id IS NULL AND l.at_ms > a.requested_at_ms))";
-    let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
-    Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
-}
-
-async fn log(
-    connection: &mut AnyConnection,
-    name: &str,
-    by: Admin<'_>,
-    (action, subject): (&str, &str),
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<AuditId, ApprovalError> {
-    let entry = Entry {
-        actor: Actor {
-            name,
-            user: Some(by.user),
-            ip: by.ip,
-        },
-        action,
-        subject,
-        change,
-        risk: Risk::High,
-    };
-    Ok(audit::record(connection, entry, now_ms).await?)
-}
-
-async fn tell(
-    connection: &mut AnyConnection,
-    event_type: EventType,
-    id: ApprovalId,
-    payload: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), ApprovalError> {
-    let event = NewEvent {
-        event_type,
-        customer: None,
-        subject: id.to_string(),
-        payload,
-    };
-    event::publish(connection, event, now_ms).await?;
-    Ok(())
-}
-
-/// The email address of an admin who may sign in.
-async fn admin_name(db: impl AnyExecutor<'_>, user: UserId) -> Result<String, ApprovalError> {
-    name_of(db, user, "admin").await
-}
-
-/// The email address of an admin, or of somebody in another role, who may sign in.
-async fn name_of(db: impl AnyExecutor<'_>, user: UserId, role: &str) -> Result<String, ApprovalError> {
-    let sql = "SELECT email FROM users WHERE id = $1 AND role IN ('admin', $2) AND disabled_at_ms IS NULL";
-    let row = sqlx::query(sql).bind(user.0).bind(role).fetch_optional(db).await?;
-    Ok(row.ok_or(ApprovalError::NotAdmin(user))?.try_get(0)?)
-}
-
-async fn has_other_admin(db: impl AnyExecutor<'_>, user: UserId) -> Result<bool, ApprovalError> {
-    let sql = "SELECT id FROM users WHERE id <> $1 AND role = 'admin' AND disabled_at_ms IS NULL LIMIT 1";
-    let row = sqlx::query(sql).bind(user.0).fetch_optional(db).await?;
-    Ok(row.is_some())
-}
-
-fn checked<'a>(field: &'static str, text: &'a str) -> Result<&'a str, ApprovalError> {
-    let text = text.trim();
-    match text.chars().count() {
-        1..=MAX_REASON_CHARS => Ok(text),
-        _ => Err(ApprovalError::Text { field }),
-    }
-}
-
-const SELECT: &str = "SELECT id, action, subject, parameters, summary, status, requested_by, requested_at_ms, decided_by, \
-                      decided_at_ms, reason FROM approvals";
-
-/// One request.
-///
-/// # Errors
-/// [`ApprovalError::NoApproval`] when there is none of this id.
-pub async fn approval(db: impl AnyExecutor<'_>, id: ApprovalId) -> Result<Approval, ApprovalError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
-    let row = sqlx::query(sql).bind(id.0).fetch_optional(db).await?;
-    read(&row.ok_or(ApprovalError::NoApproval(id))?)
-}
-
-/// The requests of one kind that nobody has decided, oldest first.
-///
-/// # Errors
-/// As the database answers, or when a stored value is not understood.
-pub(crate) async fn pending_of(db: impl AnyExecutor<'_>, kind: HighRisk) -> Result<Vec<Approval>, ApprovalError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE status = 'pending' AND action = $1 ORDER BY id"));
-    let rows = sqlx::query(sql).bind(kind.name()).fetch_all(db).await?;
-    rows.iter().map(read).collect()
-}
-
-/// Requests, latest first, `limit` at most; of one status or all.
-///
-/// # Errors
-/// As the database answers, or when a stored value is not understood.
-pub async fn list(
-    db: impl AnyExecutor<'_>,
-    status: Option<Status>,
-    before: Option<ApprovalId>,
-    limit: i64,
-) -> Result<Vec<Approval>, ApprovalError> {
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT} WHERE id < $1 AND ($2 = '' OR status = $2) ORDER BY id DESC LIMIT $3"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(before.map_or(i64::MAX, |before| before.0))
-        .bind(status.map_or("", Status::name))
-        .bind(limit.clamp(1, MAX_PAGE))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read).collect()
-}
-
-fn read(row: &AnyRow) -> Result<Approval, ApprovalError> {
-    let parameters: String = row.try_get("parameters")?;
-    Ok(Approval {
-        id: ApprovalId(row.try_get("id")?),
-        kind: row.try_get("action")?,
-        subject: row.try_get("subject")?,
-        action: serde_json::from_str(&parameters).map_err(|_| ApprovalError::Corrupt {
-            what: "action",
-            text: parameters,
-        })?,
-        summary: row.try_get("summary")?,
-        status: row.try_get::<String, _>("status")?.parse()?,
-        requested_by: UserId(row.try_get("requested_by")?),
-        requested_at_ms: row.try_get("requested_at_ms")?,
-        decided_by: row.try_get::<Option<i64>, _>("decided_by")?.map(UserId),
-        decided_at_ms: row.try_get("decided_at_ms")?,
-        reason: row.try_get("reason")?,
-    })
+) -> Result<Action, ActionError> {
+    Action::of(&approval::approve(connection, id, by, now_ms).await?)
 }
 
 #[cfg(test)]

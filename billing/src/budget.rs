@@ -28,6 +28,8 @@ pub use settings::{Budget, NewBudget, Thresholds, budget, clear, exclude, exclus
 
 use std::collections::HashSet;
 
+use activity::audit::AuditError;
+use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, Customer, InventoryError};
@@ -40,8 +42,6 @@ use sqlx::{AnyConnection, Row as _};
 use self::say::{say_forecast, say_reset, say_spent};
 use self::settings::later;
 use self::spend::{Spend, spend};
-use crate::audit::AuditError;
-use crate::event::{EventError, EventType};
 use crate::invoice::{self, Draft, Previews};
 use crate::subscription::change;
 use crate::subscription::state::HoldCause;

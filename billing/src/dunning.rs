@@ -37,6 +37,8 @@ pub use recovery::{Recovered, recover, recover_customer};
 pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
 pub use terms::{MAX_NOTICE_DAYS, MAX_NOTICES, MAX_TERM_DAYS, MAX_TERMINATE_DAY, Terms, TermsError, set_terms, terms};
 
+use activity::audit::AuditError;
+use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId};
 use schemas::money::{Currency, Money, MoneyError};
@@ -47,9 +49,7 @@ use tracing::{info, warn};
 
 use self::schedule::Dates;
 use crate::BillingError;
-use crate::audit::AuditError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
-use crate::event::{EventError, EventType};
 use crate::settlement::{self, SettlementError};
 use crate::subscription::change::{self, End};
 use crate::subscription::state::HoldCause;

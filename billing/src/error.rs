@@ -1,5 +1,7 @@
 //! Why billing could not answer or act.
 
+use activity::audit::AuditError;
+use activity::event::EventError;
 use jiff::civil::Date;
 use schemas::ids::{
     ChangeId, ChargeItemId, CouponId, CustomerId, ExclusionId, InvoiceId, InvoiceLineId, PhaseId, PlanId, PriceId,
@@ -11,8 +13,6 @@ use schemas::period::PeriodError;
 use schemas::usage::UsageError;
 use schemas::window::instant_text;
 
-use crate::audit::AuditError;
-use crate::event::EventError;
 use crate::guard::Stopped;
 use crate::ledger::LedgerError;
 use crate::settlement::SettlementError;

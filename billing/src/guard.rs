@@ -13,6 +13,8 @@
 //!    └── clock back, or confirmed ┘
 //! ```
 
+use activity::audit::{self, Actor, AuditError, Entry, Risk};
+use activity::event::{EventError, EventType, NewEvent};
 use schemas::clock::{self, ClockError};
 use schemas::db::Database;
 use schemas::window::{HOUR_MS, instant_text};
@@ -20,8 +22,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
-use crate::event::{self, EventError, EventType, NewEvent};
+use crate::event;
 
 /// How far a clock may go back: time servers correct seconds.
 pub const BACK_MS: i64 = HOUR_MS;

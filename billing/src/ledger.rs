@@ -6,12 +6,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+use schemas::bulk;
 use schemas::db::next_ids;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId, TransactionId};
 use schemas::money::{Currency, Money, MoneyError};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
-
-use crate::bulk;
 
 /// Postings of one transaction at most.
 pub const MAX_POSTINGS: usize = 1000;

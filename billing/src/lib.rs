@@ -12,7 +12,7 @@
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
 //! * [`refund`]: what is given back of an invoice and the money that leaves, as one act.
 //! * [`vat`]: whether customers' VAT numbers were given out.
-//! * [`verification`]: whether mail to a customer is read.
+//! * [`approval`], [`event`]: what of billing a second admin decides, and the facts of its events; both stand on [`activity`].
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
 //!
@@ -23,9 +23,7 @@
 
 pub mod aging;
 pub mod approval;
-pub mod audit;
 pub mod budget;
-mod bulk;
 pub mod catalog;
 pub mod charger;
 pub mod deal;
@@ -44,7 +42,6 @@ pub mod ledger;
 pub mod lifecycle;
 #[cfg(test)]
 mod model;
-pub mod password_reset;
 pub mod payment;
 pub mod price;
 pub mod prune;
@@ -57,7 +54,8 @@ pub mod tax;
 #[cfg(test)]
 mod testing;
 pub mod top_up;
+#[cfg(test)]
+mod upgrades;
 pub mod vat;
-pub mod verification;
 
 pub use error::BillingError;

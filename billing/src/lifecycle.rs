@@ -5,6 +5,7 @@
 //! at: a program that was off for a week catches up to the same books. What cannot be done is told and does not keep the
 //! rest from being done. Doing it again does nothing.
 
+use activity::event::{EventType, NewEvent};
 use schemas::db::Database;
 use schemas::ids::SubscriptionId;
 use schemas::usage::UsageMode;
@@ -12,7 +13,7 @@ use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::subscription::State;
 use crate::subscription::change::{self, End};
 use crate::subscription::schedule::{self, ScheduledChange};
@@ -223,6 +224,7 @@ async fn due(database: &Database, sql: &'static str, now_ms: i64) -> Result<Vec<
 
 #[cfg(test)]
 mod tests {
+    use activity::event::{self, EventFilter};
     use schemas::money::{Currency, Money};
 
     use super::*;
@@ -301,7 +303,7 @@ mod tests {
                 .unwrap();
             assert_eq!((done.warned, done.ended), (warned, ended), "{now}");
         }
-        let warnings = event::list(pool, event::EventFilter::default(), 50).await.unwrap();
+        let warnings = event::list(pool, EventFilter::default(), 50).await.unwrap();
         let warnings: Vec<_> = warnings
             .iter()
             .filter(|event| event.event_type == EventType::FreeTierInactive)

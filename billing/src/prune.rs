@@ -3,7 +3,7 @@
 //! ```text
 //! deliveries       delivered or given up, made out before the limit     never one that is still to be sent or retried
 //! notifications    read before the limit                                never an unread one
-//! events           dispatched before the limit, nothing of theirs left  never one that waits to be dispatched
+//! events           dispatched before the limit, nothing of theirs left  never one that a consumer has not handled
 //! gateway events   their text, counted before the limit                 the row stays: an event counts once, for ever
 //! sessions, sign-ins, links, form tokens                                when they are over
 //! attempts to sign in    after 90 days        known browsers            180 days after they last signed somebody in
@@ -16,6 +16,7 @@
 //! [`BATCHES_MAX`] of a kind: the rest comes at the next call. Any number of processes may run it.
 
 use schemas::db::Database;
+use schemas::identity::{ATTEMPTS_KEPT_MS, DEVICE_KNOWN_MS};
 use schemas::retention::RecordRetention;
 use schemas::window::DAY_MS;
 use tracing::info;
@@ -37,11 +38,6 @@ struct Kind {
     sql: &'static str,
     before_ms: i64,
 }
-
-/// Attempts to sign in are shown for so long.
-const SIGN_IN_ATTEMPTS_MS: i64 = 90 * DAY_MS;
-/// A browser is known for so long after it last signed somebody in.
-const KNOWN_DEVICES_MS: i64 = 180 * DAY_MS;
 
 /// What a call removed, by kind, kinds of which there was nothing left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -90,6 +86,7 @@ fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 11] {
              WHERE e.dispatched_at_ms IS NOT NULL AND e.dispatched_at_ms < $1 \
              AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id) \
              AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id) \
+             AND NOT EXISTS (SELECT 1 FROM event_retries r WHERE r.event_id = e.id) \
              ORDER BY e.dispatched_at_ms, e.id LIMIT $2)",
         ),
         kind(
@@ -124,12 +121,12 @@ fn kinds(keep: &RecordRetention, now_ms: i64) -> [Kind; 11] {
         ),
         kind(
             KINDS[8],
-            now_ms.saturating_sub(SIGN_IN_ATTEMPTS_MS),
+            now_ms.saturating_sub(ATTEMPTS_KEPT_MS),
             "DELETE FROM sign_in_attempts WHERE id IN (SELECT id FROM sign_in_attempts WHERE at_ms < $1 LIMIT $2)",
         ),
         kind(
             KINDS[9],
-            now_ms.saturating_sub(KNOWN_DEVICES_MS),
+            now_ms.saturating_sub(DEVICE_KNOWN_MS),
             "DELETE FROM known_devices WHERE token_hash IN \
              (SELECT token_hash FROM known_devices WHERE used_at_ms <= $1 LIMIT $2) AND used_at_ms <= $1",
         ),
@@ -189,7 +186,8 @@ pub async fn preview(
         "SELECT count(*) FROM notifications WHERE read_at_ms IS NOT NULL AND read_at_ms < $1",
         "SELECT count(*) FROM events e WHERE e.dispatched_at_ms IS NOT NULL AND e.dispatched_at_ms < $1 \
          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id) \
-         AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id)",
+         AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.event_id = e.id) \
+         AND NOT EXISTS (SELECT 1 FROM event_retries r WHERE r.event_id = e.id)",
         "SELECT count(*) FROM gateway_events WHERE processed_at_ms IS NOT NULL AND processed_at_ms < $1 AND payload <> ''",
         "SELECT count(*) FROM sessions WHERE expires_at_ms <= $1",
         "SELECT count(*) FROM sign_ins WHERE expires_at_ms <= $1",

@@ -39,7 +39,7 @@ use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::BillingError;
-use crate::approval::{self, Action, ApprovalError, NewApproval};
+use crate::approval::{self, Action, ActionError, NewRequest};
 use crate::invoice::{self, Correctable, Credited};
 use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
 use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
@@ -61,7 +61,7 @@ pub enum RefundError {
     #[error("settle")]
     Settlement(#[from] SettlementError),
     #[error("ask a second admin")]
-    Approval(#[from] ApprovalError),
+    Approval(#[from] ActionError),
     #[error("add amounts")]
     Money(#[from] MoneyError),
     #[error("{left} of {payment} can be refunded, not {asked}: {why}")]
@@ -559,7 +559,7 @@ pub async fn request_approval(
         "Refund {} of {} to {}{invoice}. Reason: {}",
         preview.amount, preview.payment, preview.customer, request.reason
     );
-    let new = NewApproval {
+    let new = NewRequest {
         action: Action::Refund {
             payment: preview.payment,
             currency: preview.amount.currency.to_string(),

@@ -22,7 +22,7 @@
 //! * Each function has a ledger key, so that the same cause moves money once, and leaves status and `settled_at_ms` of the
 //!   document as its allocations say.
 //! * Credit that was promised to a refund under way is not spent on invoices.
-//! * Only what was paid in leaves as money, never credit that was granted ([`paid_in`]).
+//! * Only what was paid in leaves as money, never credit that was granted ([`mod@paid_in`]).
 //!
 //! Every function writes in the caller's transaction and first takes the customer's row, so that whoever settles something
 //! of the same customer at the same time waits: on SQLite the transaction has the one write lock already
@@ -44,6 +44,8 @@ pub(crate) use returned::{credit_from_invoice, free, is_topped_up, refundable_af
 
 use std::collections::HashSet;
 
+use activity::event::{EventError, EventType, NewEvent};
+use schemas::bulk;
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
 use schemas::inventory::Customer;
@@ -51,8 +53,7 @@ use schemas::money::{Currency, Money, MoneyError};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::bulk;
-use crate::event::{self, EventError, EventType, NewEvent};
+use crate::event;
 use crate::ledger::{self, Account, LedgerError, NewTransaction, Posting};
 
 /// Why something was not settled.

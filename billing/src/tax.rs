@@ -1,6 +1,6 @@
 //! Taxes: which ones a customer pays, and how much they are.
 //!
-//! [`rules`] decides which taxes hold for a customer of a seller at an instant; [`apply`] computes them, and [`ChargedTax`] those of
+//! [`rules()`] decides which taxes hold for a customer of a seller at an instant; [`apply()`] computes them, and [`ChargedTax`] those of
 //! what corrects an earlier charge. All are pure; the
 //! rates they go by are kept in the table `tax_rates`, by place and time.
 //!

@@ -1,12 +1,15 @@
 //! A small world for tests: a database in a temporary folder, and usage that tests write down window by window.
 
+#[path = "../../activity/src/testing/postgres.rs"]
+#[allow(dead_code, reason = "the tests of activity use the rest")]
 mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use fixtures::postgres::TestDatabase;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
@@ -207,7 +210,7 @@ impl UsageSource for FakeUsage {
         now_ms - CORRECTION_REACH_MS
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
         let changes = self.changes.lock().unwrap();
         let retained_from_ms = self.retained_from_ms.load(Ordering::Relaxed);
         let mark = |(from_ms, to_ms): &(i64, i64)| {
@@ -308,20 +311,19 @@ enum Home {
         _folder: tempfile::TempDir,
     },
     Server {
-        _server: Postgres,
+        _database: TestDatabase,
     },
     /// Whoever made the world keeps it.
     Elsewhere,
 }
 
-/// A temporary folder in memory where the machine has such, so that nothing waits for a disk.
-pub(crate) fn in_memory_folder() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    }
+/// Puts a migrated database into a folder: a copy, because migrating takes longer than most tests.
+pub(crate) async fn migrated(folder: &Path) {
+    let migrate = async |folder: PathBuf| {
+        let database = Database::open(&Database::default_url(&folder)).await.unwrap();
+        database.pool().close().await;
+    };
+    fixtures::sqlite(folder, env!("CARGO_PKG_NAME"), migrate).await;
 }
 
 /// What a subscription of a test is like.
@@ -354,28 +356,33 @@ pub(crate) const DEAL: Deal = Deal {
 
 impl World {
     pub(crate) async fn new() -> World {
-        let folder = in_memory_folder();
-        let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
-        World {
-            database,
-            usage: FakeUsage::default(),
-            _home: Home::Folder { _folder: folder },
-        }
+        let folder = fixtures::in_memory_folder();
+        migrated(folder.path()).await;
+        World::in_folder(folder).await
     }
 
     pub(crate) async fn on_postgres() -> World {
-        let server = Postgres::start();
+        World::on_copy_of(&Postgres::migrated().await).await
+    }
+
+    /// On a copy of a PostgreSQL database.
+    pub(crate) async fn on_copy_of(postgres: &Postgres) -> World {
+        let copy = postgres.copy();
+        let database = Database::open(&copy.url()).await.unwrap();
         World {
-            database: server.database().await,
-            usage: FakeUsage::default(),
-            _home: Home::Server { _server: server },
+            _home: Home::Server { _database: copy },
+            ..World::on(database)
         }
     }
 
     /// On a copy of a SQLite database that nobody has open.
     pub(crate) async fn on_copy(file: &Path) -> World {
-        let folder = in_memory_folder();
+        let folder = fixtures::in_memory_folder();
         std::fs::copy(file, folder.path().join("ezscale.db")).unwrap();
+        World::in_folder(folder).await
+    }
+
+    async fn in_folder(folder: tempfile::TempDir) -> World {
         let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
         World {
             _home: Home::Folder { _folder: folder },

@@ -25,6 +25,8 @@ pub use buy::{Purchase, buy};
 pub use limits::{Limits, limits};
 pub use movements::{Cause, Movement, movements};
 
+use activity::audit::{self, Actor, AuditError, Entry, Risk};
+use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, TransactionId};
 use schemas::inventory::{self, InventoryError};
@@ -35,9 +37,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tracing::{info, warn};
 
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
 use crate::charger::{self, Charge, Charger, Order, Purpose};
-use crate::event::{EventError, EventType};
 use crate::payment::PaymentError;
 use crate::settlement::{self, SettlementError};
 
@@ -162,7 +162,7 @@ pub async fn settings(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<
 /// Switches automatic top-up on, with these terms; declines before are forgotten.
 ///
 /// # Errors
-/// When an amount is out of the [`limits`], in another currency, or too little to reach the threshold.
+/// When an amount is out of the [`limits()`], in another currency, or too little to reach the threshold.
 pub async fn set(
     connection: &mut AnyConnection,
     customer: CustomerId,

@@ -17,6 +17,7 @@ pub mod vies;
 
 use std::collections::HashMap;
 
+use activity::event::{EventType, NewEvent};
 use async_trait::async_trait;
 use schemas::db::{Database, next_id};
 use schemas::ids::CustomerId;
@@ -29,7 +30,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
 use crate::catalog::{checked_text, named};
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::tax::VatStanding;
 
 /// Characters of what a person says about accepting a number at most.

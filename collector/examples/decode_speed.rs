@@ -9,7 +9,7 @@ use collector::decode::netflow::{DecodeLimits, NetflowDecoder};
 use collector::decode::{Datagram, Decoded};
 use collector::sampling::SamplingConfig;
 use schemas::address::Address;
-use schemas::flow::FlowColumns;
+use tables::flow::FlowColumns;
 
 const FLOWS: usize = 4_000_000;
 const RECEIVED_AT_MS: i64 = 1_767_225_600_000;

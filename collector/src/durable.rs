@@ -45,7 +45,7 @@ pub fn advice(error: &(dyn Error + 'static)) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::table::WriteError;
+    use tables::table::WriteError;
 
     #[test]
     fn advice_looks_through_every_cause() {

@@ -33,7 +33,7 @@ pub mod times;
 pub use config::{CollectorConfig, ConfigError};
 pub use durable::advice;
 pub use import::{ImportError, ImportSummary, Importer};
-pub use pipeline::{Collector, CollectorError, LiveCounts};
+pub use pipeline::{Collector, CollectorError, LiveCounts, found_formats};
 pub use receive::{ListenKind, Listening};
 pub use sink::{CompactLimits, Compaction, StoreError, compact};
 

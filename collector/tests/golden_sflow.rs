@@ -9,8 +9,8 @@ use collector::decode::{Datagram, Decoded};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use schemas::address::Address;
-use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeteringConfig};
+use tables::flow::Flow;
 
 use crate::beside::{GOLDEN, needs};
 use crate::oracle::{golden, tshark, udp_payloads_of_pcap};

@@ -9,8 +9,8 @@ use collector::decode::{Datagram, Decoded};
 use collector::simulate::encode::{DATAGRAM_BYTES_MAX, EncodeError, SimExporter, SimExporterConfig, SimProtocol, Sums};
 use collector::simulate::traffic::{Traffic, TrafficConfig};
 use schemas::address::Address;
-use schemas::flow::{Flow, marks};
 use schemas::metering::MeteringConfig;
+use tables::flow::{Flow, marks};
 
 use crate::oracle::tshark;
 

@@ -8,7 +8,7 @@ use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use collector::simulate::fleet::Fleet;
 use collector::simulate::traffic::{Traffic, TrafficConfig};
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow};
+use tables::flow::{DIRECTION_UNKNOWN, Flow};
 
 const NOW_MS: i64 = 1_700_000_000_123;
 const RATE: u32 = 1_024;

@@ -19,9 +19,10 @@ use collector::import::{PortFilter, read_pcap_bytes};
 use collector::status::DomainView;
 use schemas::address::Address;
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::flow::{Flow, Metered};
-use schemas::metering::{Enricher, ExporterConfig, MeterMode, MeteringConfig, TunnelMode};
+use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig, TunnelMode};
 use schemas::window::{WindowStart, spread};
+use tables::flow::{Flow, Metered};
+use tables::metering::Enricher;
 
 use crate::beside::TELEMETRY_CASES;
 

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use collector::counts::{Counter, Counts};
 use collector::decode::{Datagram, Decoded};
-use schemas::flow::{Flow, batch_to_flows};
+use tables::flow::{Flow, batch_to_flows};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::input::{Input, Settings};

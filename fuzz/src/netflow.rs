@@ -4,7 +4,7 @@ use collector::counts::Counter;
 use collector::decode::netflow::{DecodeLimits, NetflowCheckpoint, NetflowDecoder};
 use collector::decode::{Datagram, Decoded};
 use collector::sampling::{ExporterSampling, MAX_RATE_DOMAINS, SamplingConfig};
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use crate::check::{Subject, total};
 use crate::input::{Input, Settings, sources};

@@ -3,7 +3,7 @@
 use collector::counts::Counter;
 use collector::decode::sflow::{SflowCheckpoint, SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
-use schemas::flow::Flow;
+use tables::flow::Flow;
 use schemas::metering::{ExporterConfig, MeteringConfig};
 
 use crate::check::Subject;

@@ -15,9 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use activity::audit::{self, Actor, Entry, Risk};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use billing::audit::{self, Actor, Entry, Risk};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -155,7 +155,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
         loop {
             if innermost.is::<sqlx::Error>()
                 || innermost.is::<schemas::usage::UsageError>()
-                || innermost.is::<analytics::AnalyticsError>()
+                || innermost.is::<analytics::StoreError>()
             {
                 return Refused::Failed(Failure::internal("do what a form asked for")(error));
             }

@@ -5,10 +5,9 @@
 //! handler can call it for anybody else.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use analytics::MeteredUsage;
-use analytics::period::PeriodQuery;
-use analytics::{MeteredService, PeriodUsage, UsageMode};
+use analytics::{MeteredService, MeteredUsage, PeriodQuery, PeriodUsage, UsageMode};
 use billing::BillingError;
 use billing::catalog::Terms;
 use billing::evidence::{Evidence, Measured, UsageCharge};
@@ -122,7 +121,7 @@ async fn service_where(
 
 /// Usage as billing asks for it, by the metering exporters of the current configuration.
 pub(crate) fn metered_usage(state: &AppState) -> MeteredUsage {
-    MeteredUsage::new(state.analytics().clone(), &state.metering()).guarded(state.guards())
+    MeteredUsage::new(Arc::clone(state.flow_store()), &state.metering()).guarded(state.guards())
 }
 
 pub(crate) fn metered(state: &AppState, service: &Service) -> MeteredService {
@@ -312,7 +311,7 @@ async fn measure(
         });
         periods.push(current);
     }
-    let used = state.analytics().period_usage_batch(&queries, state.now_ms()).await?;
+    let used = state.flow_store().period_usage(&queries, state.now_ms()).await?;
     let found = periods.into_iter().zip(queries).zip(used);
     let found = found.map(|((current, query), usage)| MeasuredPeriod { current, query, usage });
     Ok(found.collect())

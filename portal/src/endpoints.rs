@@ -44,6 +44,8 @@ pub(crate) enum Access {
     Ops,
     /// Exporters and their configuration.
     Network,
+    /// What runs by itself.
+    Operations,
     /// Money of all customers.
     Finance,
     /// The catalog, taxes, approvals, the audit log.
@@ -59,6 +61,7 @@ impl Access {
             Access::Customer => Some(&[Role::Customer]),
             Access::Staff => Some(&[Role::Ops, Role::Network, Role::Finance, Role::Admin]),
             Access::Ops | Access::Network => Some(&[Role::Ops, Role::Network, Role::Admin]),
+            Access::Operations => Some(&[Role::Ops, Role::Admin]),
             Access::Finance => Some(&[Role::Finance, Role::Admin]),
             Access::Admin => Some(&[Role::Admin]),
         }

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use billing::payment::PaymentError;
+use schemas::error_class::ErrorClass;
 
 use crate::admission::{Busy, RETRY_AFTER_S};
 
@@ -137,9 +138,21 @@ impl From<crate::auth::UserError> for Failure {
     }
 }
 
-impl From<billing::event::EventError> for Failure {
-    fn from(source: billing::event::EventError) -> Failure {
+impl From<activity::event::EventError> for Failure {
+    fn from(source: activity::event::EventError) -> Failure {
         Failure::internal("tell of an event")(source.into())
+    }
+}
+
+impl From<activity::verification::VerificationError> for Failure {
+    fn from(source: activity::verification::VerificationError) -> Failure {
+        Failure::internal("verify an address")(source.into())
+    }
+}
+
+impl From<activity::password_reset::PasswordResetError> for Failure {
+    fn from(source: activity::password_reset::PasswordResetError) -> Failure {
+        Failure::internal("reset a password")(source.into())
     }
 }
 
@@ -152,11 +165,11 @@ impl From<schemas::secret::SecretError> for Failure {
     }
 }
 
-impl From<analytics::AnalyticsError> for Failure {
-    fn from(source: analytics::AnalyticsError) -> Failure {
-        Failure::Internal {
-            context: "ask the stored tables",
-            source: source.into(),
+impl From<analytics::StoreError> for Failure {
+    fn from(source: analytics::StoreError) -> Failure {
+        match source.class() {
+            ErrorClass::Refused => Failure::BadRequest(format!("That cannot be answered: {source}.")),
+            _ => Failure::internal("ask the stored tables")(source.into()),
         }
     }
 }

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use activity::event::{self, Lag};
+use activity::job::JobState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use billing::{event, guard};
+use billing::guard;
 use schemas::db::CheckState;
-use schemas::job::JobState;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -33,7 +34,7 @@ const REUSE: Duration = match cfg!(test) {
 };
 /// What takes longer does not answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
-/// An event that waits longer to be dispatched is told too late.
+/// An event that waits longer to be handled is told too late.
 const EVENT_LAG_MAX_MS: i64 = 300_000;
 /// What is written into the data folder: more than a block that happens to be free.
 const PROBE_BYTES: usize = 64 << 10;
@@ -225,7 +226,7 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
 async fn tables(state: &AppState) -> Check {
     const NAME: &str = "tables";
     let now_ms = state.now_ms();
-    match timeout(CHECK_LIMIT, state.analytics().usage_windows(0, now_ms, now_ms)).await {
+    match timeout(CHECK_LIMIT, state.flow_store().usage_windows(0, now_ms, now_ms)).await {
         Ok(Ok(_)) => Check::good(NAME),
         Ok(Err(error)) => {
             tracing::warn!(
@@ -238,25 +239,35 @@ async fn tables(state: &AppState) -> Check {
     }
 }
 
-/// How long the oldest event has waited to be dispatched.
+/// How long the oldest event has waited for each of those who react to events.
 async fn events(state: &AppState) -> Check {
     const NAME: &str = "events";
-    match timeout(CHECK_LIMIT, event::oldest_waiting(state.db().pool())).await {
-        Ok(Ok(None)) => Check::good(NAME),
-        Ok(Ok(Some(oldest))) => {
-            let lag_ms = state.now_ms().saturating_sub(oldest.created_at_ms).max(0);
-            let lag_s = lag_ms / 1_000;
-            let (id, count) = (oldest.id, oldest.waiting);
-            if lag_ms > EVENT_LAG_MAX_MS {
-                return Check::bad(
-                    NAME,
-                    format!("{count} not dispatched, the oldest ({id}) for {lag_s} s: the log says why"),
-                );
-            }
-            Check::noted(NAME, format!("{count} not dispatched yet, the oldest for {lag_s} s"))
-        }
+    match timeout(CHECK_LIMIT, event::lags(state.db().pool(), &state.consumers())).await {
+        Ok(Ok(lags)) => lagging(NAME, &lags, state.now_ms()),
         Ok(Err(error)) => Check::bad(NAME, format!("cannot be read: {error}")),
         Err(_) => Check::bad(NAME, format!("were not read within {} s", CHECK_LIMIT.as_secs())),
+    }
+}
+
+/// Says who lags; bad where somebody does for too long.
+fn lagging(name: &'static str, lags: &[Lag], now_ms: i64) -> Check {
+    let mut behind = Vec::new();
+    let mut is_late = false;
+    for lag in lags {
+        let Some((oldest, created_at_ms)) = lag.oldest else {
+            continue;
+        };
+        let lag_ms = now_ms.saturating_sub(created_at_ms).max(0);
+        is_late |= lag_ms > EVENT_LAG_MAX_MS;
+        let (consumer, count, lag_s) = (lag.consumer, lag.waiting, lag_ms / 1_000);
+        behind.push(format!(
+            "{consumer}: {count} not handled, the oldest ({oldest}) for {lag_s} s"
+        ));
+    }
+    match (behind.is_empty(), is_late) {
+        (true, _) => Check::good(name),
+        (false, false) => Check::noted(name, behind.join("; ")),
+        (false, true) => Check::bad(name, format!("{}: the log says why", behind.join("; "))),
     }
 }
 
@@ -307,7 +318,7 @@ async fn billing(state: &AppState) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use billing::event::{EventType, NewEvent};
+    use activity::event::{EventType, NewEvent};
 
     use super::*;
     use crate::testing::{Answer, NOW_MS, TestPortal};
@@ -357,16 +368,18 @@ mod tests {
         transaction.commit().await.unwrap();
         let young = browser.get("/readyz").await;
         assert_eq!(young.status, StatusCode::OK, "{}", young.body);
-        assert!(young.body.contains("1 not dispatched yet"), "{}", young.body);
+        assert!(young.body.contains("dispatch_mail: 1 not handled"), "{}", young.body);
         portal.advance_ms(EVENT_LAG_MAX_MS + 1);
         let old = browser.get("/readyz").await;
         assert_eq!(old.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(
-            problems(&old).contains("events: 1 not dispatched, the oldest (evt_1)"),
+            problems(&old).contains("events: dispatch_mail: 1 not handled, the oldest (evt_1)"),
             "{}",
             old.body
         );
-        event::dispatch(portal.state.db(), portal.state.now_ms()).await.unwrap();
+        activity::channel::dispatch(portal.state.db(), portal.state.now_ms())
+            .await
+            .unwrap();
         assert_eq!(problems(&browser.get("/readyz").await), "[]");
     }
 
@@ -403,7 +416,9 @@ mod tests {
             name,
             period: Duration::from_secs(600),
             since_success: Duration::from_secs(1_300),
+            last_success_at_ms: None,
             running: None,
+            last_duration: None,
             runs: 3,
             failures: 2,
             failures_in_a_row: 2,

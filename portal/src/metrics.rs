@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use activity::event::Lag;
+use activity::job::JobState;
 use analytics::truth::TruthRow;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -15,7 +17,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use ipnet::IpNet;
-use schemas::job::JobState;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
@@ -152,6 +153,13 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         );
     }
     text.push_str(&jobs_text(&state.jobs().jobs()));
+    match activity::event::lags(state.db().pool(), &state.consumers()).await {
+        Ok(lags) => text.push_str(&events_text(&lags, state.now_ms())),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "how far events are handled cannot be read"
+        ),
+    }
     let _ = writeln!(
         text,
         "# HELP ezscale_database_connections_discarded_total connections closed because a transaction on them could not be ended\n\
@@ -159,7 +167,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         state.db().discarded_connections()
     );
     let now_ms = state.now_ms();
-    match state.analytics().truth_now(now_ms).await {
+    match state.flow_store().truth_now(now_ms).await {
         Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
         // The other metrics are worth more than an error: a missing series is seen.
         Err(error) => tracing::warn!(
@@ -223,33 +231,90 @@ fn limits_text(state: &AppState) -> String {
 /// What runs by itself.
 fn jobs_text(jobs: &[JobState]) -> String {
     let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, value: fn(&JobState) -> String| {
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&JobState) -> Option<String>| {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for job in jobs {
+        for (job, value) in jobs.iter().filter_map(|job| Some((job, value(job)?))) {
             // Names of jobs are our own literals: no character needs escaping. Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}{{job=\"{}\"}} {}", job.name, value(job));
+            let _ = writeln!(text, "{name}{{job=\"{}\"}} {value}", job.name);
         }
     };
     family("ezscale_job_runs_total", "counter", "runs of a background job", |job| {
-        job.runs.to_string()
+        Some(job.runs.to_string())
     });
     family(
         "ezscale_job_failures_total",
         "counter",
         "runs of a background job that failed",
-        |job| job.failures.to_string(),
+        |job| Some(job.failures.to_string()),
+    );
+    family(
+        "ezscale_job_failures_in_a_row",
+        "gauge",
+        "runs of a background job that failed since its last success",
+        |job| Some(job.failures_in_a_row.to_string()),
+    );
+    family(
+        "ezscale_job_last_success_timestamp_seconds",
+        "gauge",
+        "when a background job last succeeded in this process",
+        |job| Some((job.last_success_at_ms? / 1_000).to_string()),
+    );
+    family(
+        "ezscale_job_last_duration_seconds",
+        "gauge",
+        "how long the last run of a background job took",
+        |job| Some(job.last_duration?.as_secs_f64().to_string()),
+    );
+    family(
+        "ezscale_job_running_seconds",
+        "gauge",
+        "for how long a background job has been running; 0 while it does not",
+        |job| Some(job.running.unwrap_or_default().as_secs_f64().to_string()),
     );
     family(
         "ezscale_job_since_success_seconds",
         "gauge",
-        "time since a background job last succeeded, or since the start",
-        |job| job.since_success.as_secs().to_string(),
+        "time since a background job last succeeded, had nothing to do by order, or since the start",
+        |job| Some(job.since_success.as_secs().to_string()),
     );
     family(
         "ezscale_job_late",
         "gauge",
         "1 while a background job has not succeeded for longer than it may",
-        |job| u8::from(job.is_late).to_string(),
+        |job| Some(u8::from(job.is_late).to_string()),
+    );
+    text
+}
+
+/// How far those who react to events are behind.
+fn events_text(lags: &[Lag], now_ms: i64) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&Lag) -> i64| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for lag in lags {
+            // Names of consumers are our own literals: no character needs escaping. Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{consumer=\"{}\"}} {}", lag.consumer, value(lag));
+        }
+    };
+    family(
+        "ezscale_event_consumer_waiting",
+        "events that a consumer has not handled, those set aside among them",
+        &|lag| lag.waiting,
+    );
+    family(
+        "ezscale_event_consumer_set_aside",
+        "events that a consumer could not handle and tries again",
+        &|lag| lag.set_aside,
+    );
+    family(
+        "ezscale_event_consumer_lag_seconds",
+        "how long the oldest event has waited for a consumer",
+        &|lag| {
+            let oldest = lag
+                .oldest
+                .map(|(_, created_at_ms)| now_ms.saturating_sub(created_at_ms));
+            oldest.unwrap_or(0).max(0) / 1_000
+        },
     );
     text
 }
@@ -333,6 +398,58 @@ mod tests {
     use super::*;
     use analytics::truth::{Direction, Verdict};
     use schemas::metering::ExporterConfig;
+
+    #[test]
+    fn a_job_is_a_series_of_each_metric_and_what_is_not_known_of_it_is_left_out() {
+        let board = activity::job::JobBoard::default();
+        board.add("close", Duration::from_secs(600));
+        board.add("usage", Duration::from_secs(5));
+        board.start("close");
+        board.finish("close", true, 1_750_000_000_000);
+        board.start("usage");
+        let text = jobs_text(&board.jobs());
+        for line in [
+            "ezscale_job_runs_total{job=\"close\"} 1",
+            "ezscale_job_failures_total{job=\"close\"} 0",
+            "ezscale_job_failures_in_a_row{job=\"usage\"} 0",
+            "ezscale_job_last_success_timestamp_seconds{job=\"close\"} 1750000000",
+            "ezscale_job_running_seconds{job=\"close\"} 0",
+            "ezscale_job_late{job=\"usage\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(
+            text.contains("ezscale_job_last_duration_seconds{job=\"close\"}"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("ezscale_job_last_success_timestamp_seconds{job=\"usage\"}"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn each_consumer_of_events_tells_how_far_it_is_behind() {
+        let lag = |consumer, waiting, oldest| Lag {
+            consumer,
+            waiting,
+            set_aside: 0,
+            oldest,
+        };
+        let lags = [
+            lag("dispatch_mail", 0, None),
+            lag("dispatch_discord", 3, Some((schemas::ids::EventId(7), 1_000))),
+        ];
+        let text = events_text(&lags, 63_500);
+        for line in [
+            "ezscale_event_consumer_waiting{consumer=\"dispatch_mail\"} 0",
+            "ezscale_event_consumer_waiting{consumer=\"dispatch_discord\"} 3",
+            "ezscale_event_consumer_lag_seconds{consumer=\"dispatch_mail\"} 0",
+            "ezscale_event_consumer_lag_seconds{consumer=\"dispatch_discord\"} 62",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+        }
+    }
 
     #[test]
     fn each_interface_is_one_series_whatever_it_is_called() {

@@ -4,7 +4,7 @@
 //! the invoices that follow: it is what will be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
 //! those any more, the order is not carried out but shown anew.
 
-use billing::audit::{self, Actor, Entry, Risk};
+use activity::audit::{self, Actor, Entry, Risk};
 pub(crate) use billing::invoice::next_charge_ms;
 use billing::invoice::{self, Draft, Horizon};
 use billing::rating::DraftLine;

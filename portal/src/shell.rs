@@ -12,7 +12,7 @@ pub(crate) struct NavItem {
 }
 
 /// All pages, in order; each role sees its own.
-const NAVIGATION: [NavItem; 13] = [
+const NAVIGATION: [NavItem; 14] = [
     NavItem {
         href: "/usage",
         label: "Usage",
@@ -72,6 +72,12 @@ const NAVIGATION: [NavItem; 13] = [
         label: "Exporters",
         icon: "M3 5h18v5H3zM3 14h18v5H3zM7 7.5h.01M7 16.5h.01",
         roles: &[Role::Network, Role::Ops, Role::Admin],
+    },
+    NavItem {
+        href: "/ops/jobs",
+        label: "Jobs",
+        icon: "M12 21a9 9 0 100-18 9 9 0 000 18zM12 7v5l3 3",
+        roles: &[Role::Ops, Role::Admin],
     },
     NavItem {
         href: "/finance",

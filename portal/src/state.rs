@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use analytics::Analytics;
-use billing::event::WebhookClient;
+use activity::channel::WebhookClient;
+use activity::job::JobBoard;
+use analytics::FlowStore;
 use billing::payment::Gateways;
 use jiff::Timestamp;
 use schemas::db::Database;
-use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use schemas::usage::MeasureGuards;
 use tokio::sync::watch;
@@ -23,7 +23,8 @@ use crate::metrics::HttpMetrics;
 #[derive(Debug)]
 pub struct Options {
     pub db: Database,
-    pub analytics: Analytics,
+    /// Answers questions about flows and usage.
+    pub flow_store: Arc<dyn FlowStore>,
     pub data_dir: PathBuf,
     /// The current metering configuration; the sender replaces it when the configuration is reloaded.
     pub metering: watch::Receiver<Arc<MeteringConfig>>,
@@ -53,7 +54,7 @@ pub struct AppState {
 
 struct Inner {
     db: Database,
-    analytics: Analytics,
+    flow_store: Arc<dyn FlowStore>,
     data_dir: PathBuf,
     metering: watch::Receiver<Arc<MeteringConfig>>,
     secure_cookies: bool,
@@ -78,6 +79,7 @@ struct Inner {
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
     jobs: OnceLock<JobBoard>,
+    consumers: OnceLock<Vec<&'static str>>,
     readiness: Readiness,
 }
 
@@ -100,7 +102,7 @@ impl AppState {
         AppState {
             inner: Arc::new(Inner {
                 db: options.db,
-                analytics: options.analytics,
+                flow_store: options.flow_store,
                 data_dir: options.data_dir,
                 metering: options.metering,
                 secure_cookies: options.secure_cookies,
@@ -129,6 +131,7 @@ impl AppState {
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
                 jobs: OnceLock::new(),
+                consumers: OnceLock::new(),
                 readiness: Readiness::default(),
             }),
         }
@@ -138,8 +141,8 @@ impl AppState {
         &self.inner.db
     }
 
-    pub fn analytics(&self) -> &Analytics {
-        &self.inner.analytics
+    pub(crate) fn flow_store(&self) -> &Arc<dyn FlowStore> {
+        &self.inner.flow_store
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -213,6 +216,17 @@ impl AppState {
 
     pub(crate) fn jobs(&self) -> JobBoard {
         self.inner.jobs.get().cloned().unwrap_or_default()
+    }
+
+    /// Says by name who reacts to events, for `/readyz` and `/metrics`. The first call holds; without one it is the channels.
+    pub fn set_consumers(&self, names: Vec<&'static str>) {
+        // A second list is ignored, as documented.
+        let _ = self.inner.consumers.set(names);
+    }
+
+    pub(crate) fn consumers(&self) -> Vec<&'static str> {
+        let named = self.inner.consumers.get().cloned();
+        named.unwrap_or_else(activity::channel::consumer_names)
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

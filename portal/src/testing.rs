@@ -6,6 +6,7 @@ pub(crate) mod world;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -79,15 +80,14 @@ impl TestPortal {
         secure_cookies: bool,
         gateways: impl FnOnce(&Database) -> Gateways,
     ) -> TestPortal {
-        // In memory where the machine has such, so that nothing waits for a disk.
-        let memory = std::path::Path::new("/dev/shm");
-        let dir = if memory.is_dir() {
-            tempfile::tempdir_in(memory)
-        } else {
-            tempfile::tempdir()
-        };
-        let dir = dir.unwrap();
+        let dir = fixtures::in_memory_folder();
         fill(dir.path());
+        // A copy, because migrating takes longer than most tests.
+        let migrate = async |folder: PathBuf| {
+            let db = Database::open(&Database::default_url(&folder)).await.unwrap();
+            db.pool().close().await;
+        };
+        fixtures::sqlite(dir.path(), env!("CARGO_PKG_NAME"), migrate).await;
         let db = Database::open(&Database::default_url(dir.path()))
             .await
             .unwrap()
@@ -97,11 +97,11 @@ impl TestPortal {
         let options = Options {
             gateways: gateways(&db),
             db,
-            analytics: Analytics::open(dir.path()).unwrap(),
+            flow_store: Analytics::open(dir.path()).unwrap().into(),
             data_dir: dir.path().to_owned(),
             metering,
             secure_cookies,
-            webhooks: billing::event::WebhookClient::new(true).unwrap(),
+            webhooks: activity::channel::WebhookClient::new(true).unwrap(),
             guards: schemas::usage::MeasureGuards::NONE,
             portal_url: "http://portal.example".to_owned(),
             http: HttpSettings::default(),
@@ -169,7 +169,7 @@ impl TestPortal {
             customer,
             password: PASSWORD,
         };
-        let actor = billing::audit::Actor {
+        let actor = activity::audit::Actor {
             name: "test",
             user: None,
             ip: "",

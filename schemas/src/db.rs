@@ -4,6 +4,8 @@
 //! TEXT, DOUBLE PRECISION and bytes: booleans are 0/1, instants UTC milliseconds, exact decimals text.
 
 mod check;
+mod migrations;
+mod schema;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,51 +17,12 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
 
 use check::CheckResult;
 pub use check::CheckState;
+use migrations::MIGRATIONS;
+pub use migrations::Migration;
+pub use schema::{MigrationState, MigrationStatus, SchemaStatus, Upgrade, UpgradeHindrance};
 
-use crate::search;
+use crate::file_format::PROGRAM_VERSION;
 use crate::secret::Vault;
-
-/// Migrations in order; a released one never changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "schema", include_str!("../sql/001_schema.sql")),
-    (
-        2,
-        "exporter corrections",
-        include_str!("../sql/002_exporter_corrections.sql"),
-    ),
-    (3, "given back", include_str!("../sql/003_given_back.sql")),
-    (4, "payment reversals", include_str!("../sql/004_payment_reversals.sql")),
-    (5, "corrections", include_str!("../sql/005_corrections.sql")),
-    (
-        6,
-        "usage by the time of day",
-        include_str!("../sql/006_usage_by_the_time_of_day.sql"),
-    ),
-    (7, "tax groups", include_str!("../sql/007_tax_groups.sql")),
-    (8, "held invoices", include_str!("../sql/008_held_invoices.sql")),
-    (9, "vat checks", include_str!("../sql/009_vat_checks.sql")),
-    (10, "add-ons", include_str!("../sql/010_addons.sql")),
-    (11, "redemptions", include_str!("../sql/011_redemptions.sql")),
-    (12, "guards", include_str!("../sql/012_guards.sql")),
-    (13, "collection", include_str!("../sql/013_collection.sql")),
-    (14, "collection terms", include_str!("../sql/014_collection_terms.sql")),
-    (15, "value dates", include_str!("../sql/015_value_dates.sql")),
-    (16, "paused charges", include_str!("../sql/016_paused_charges.sql")),
-    (17, "sign-in", include_str!("../sql/017_sign_in.sql")),
-    (18, "secret keys", include_str!("../sql/018_secret_keys.sql")),
-    (
-        19,
-        "probes and pruning",
-        include_str!("../sql/019_probes_and_pruning.sql"),
-    ),
-    (SEARCH, "search", include_str!("../sql/020_search.sql")),
-    (21, "test gateway", include_str!("../sql/021_test_gateway.sql")),
-    (22, "address changes", include_str!("../sql/022_address_changes.sql")),
-    (23, "approval entries", include_str!("../sql/023_approval_entries.sql")),
-];
-
-/// The migration that makes the search's index, which is filled from what is stored.
-const SEARCH: i64 = 20;
 
 /// Connections kept open at most.
 const MAX_CONNECTIONS: u32 = 8;
@@ -90,8 +53,38 @@ pub enum DatabaseError {
         "the database was made by a version before the first release, whose schema ({found}) is not migrated: start with an empty one"
     )]
     Unreleased { found: String },
-    #[error("the database is at schema version {found}, newer than this program's {known}: use a newer ezscale")]
-    TooNew { found: i64, known: i64 },
+    #[error("read the schema version of the database {url}")]
+    ReadSchema { url: String, source: sqlx::Error },
+    #[error(
+        "the database {url} has the schema version {found} ({name}), written by {program}, and this ezscale {PROGRAM_VERSION} \
+         knows {known} at most: use that ezscale or a newer one, or restore a backup from before the upgrade (docs/upgrades.md)"
+    )]
+    TooNew {
+        url: String,
+        found: i64,
+        name: String,
+        known: i64,
+        program: String,
+    },
+    #[error(
+        "the database {url} lacks migration {version} ({name}), although later ones were applied: it was made by a program \
+         that was never released; use that one, or restore a backup (docs/upgrades.md)"
+    )]
+    MissingMigration { url: String, version: i64, name: String },
+    #[error(
+        "migration {version} ({name}) of the database {url} is not the one that this ezscale {PROGRAM_VERSION} has: it was made \
+         by a program that was never released; use that one, or restore a backup (docs/upgrades.md)"
+    )]
+    OtherMigration { url: String, version: i64, name: String },
+    #[error(
+        "the database {url} has the schema version {found} and must be upgraded to {known}, but not now: {because}"
+    )]
+    UpgradeRefused {
+        url: String,
+        found: i64,
+        known: i64,
+        because: String,
+    },
 }
 
 /// Which database answers.
@@ -99,6 +92,18 @@ pub enum DatabaseError {
 pub enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    fn of(url: &str) -> Result<Backend, DatabaseError> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Backend::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Backend::Postgres),
+            _ => Err(DatabaseError::UnknownScheme {
+                url: without_password(url),
+            }),
+        }
+    }
 }
 
 /// An open database with the current schema. Clones share the pool.
@@ -111,24 +116,38 @@ pub struct Database {
     url: Arc<str>,
     discarded: Arc<AtomicU64>,
     checked: Arc<CheckResult>,
+    upgrade: Option<Arc<Upgrade>>,
 }
 
 impl Database {
     /// Opens (SQLite: creates where missing) and migrates.
     ///
     /// # Errors
-    /// When the URL is not understood, the database cannot be reached, or its schema is newer than this program.
+    /// When the URL is not understood, the database cannot be reached, or its schema is not one that this program knows: newer,
+    /// or made by a program that was never released.
     pub async fn open(url: &str) -> Result<Database, DatabaseError> {
+        Database::open_unless(url, &|| None).await
+    }
+
+    /// As [`Database::open`], but where migrations are missing in a database that has some, `hindrance` is asked first.
+    ///
+    /// # Errors
+    /// As [`Database::open`]; [`DatabaseError::UpgradeRefused`] where something speaks against the upgrade.
+    pub async fn open_unless(url: &str, hindrance: UpgradeHindrance<'_>) -> Result<Database, DatabaseError> {
+        Database::open_up_to(url, Database::known_version(), hindrance).await
+    }
+
+    /// As [`Database::open`], with the schema of an earlier version: for tests of upgrades.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn open_at_version(url: &str, version: i64) -> Result<Database, DatabaseError> {
+        Database::open_up_to(url, version, &|| None).await
+    }
+
+    async fn open_up_to(url: &str, version: i64, hindrance: UpgradeHindrance<'_>) -> Result<Database, DatabaseError> {
         sqlx::any::install_default_drivers();
-        let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => Backend::Sqlite,
-            Some("postgres" | "postgresql") => Backend::Postgres,
-            _ => {
-                return Err(DatabaseError::UnknownScheme {
-                    url: without_password(url),
-                });
-            }
-        };
+        let backend = Backend::of(url)?;
         let open_url = match backend {
             Backend::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
             _ => url.to_owned(),
@@ -174,19 +193,31 @@ impl Database {
             .connect(&open_url)
             .await
             .map_err(|source| opening_failed(url, source))?;
-        let database = Database {
+        let mut database = Database {
             pool,
             backend,
             vault: Vault::default(),
             url: without_password(url).into(),
             discarded,
             checked: Arc::default(),
+            upgrade: None,
         };
-        database.migrate().await.map_err(|error| match error {
-            DatabaseError::Migrate { source, .. } if check::is_damage(&source) => opening_failed(url, source),
+        let upgrade = database.migrate(version, hindrance).await;
+        let upgrade = upgrade.map_err(|error| match error {
+            DatabaseError::Migrate { source, .. } | DatabaseError::ReadSchema { source, .. }
+                if check::is_damage(&source) =>
+            {
+                opening_failed(url, source)
+            }
             other => other,
         })?;
+        database.upgrade = upgrade.map(Arc::new);
         Ok(database)
+    }
+
+    /// What opening it applied; `None` where its schema was current.
+    pub fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.as_deref()
     }
 
     /// Connections that were closed because a transaction on them could not be ended, since the start.
@@ -199,9 +230,14 @@ impl Database {
         format!("sqlite://{}", data_dir.join("ezscale.db").display())
     }
 
+    /// Every migration that this program has, in order.
+    pub fn migrations() -> &'static [Migration] {
+        MIGRATIONS
+    }
+
     /// The schema version that this program knows.
     pub fn known_version() -> i64 {
-        MIGRATIONS[MIGRATIONS.len() - 1].0
+        MIGRATIONS[MIGRATIONS.len() - 1].version
     }
 
     pub fn pool(&self) -> &AnyPool {
@@ -234,76 +270,6 @@ impl Database {
             Backend::Postgres => self.pool.begin().await,
         }
     }
-
-    async fn migrate(&self) -> Result<(), DatabaseError> {
-        let table = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
-        let fail = |version, name| move |source| DatabaseError::Migrate { version, name, source };
-        sqlx::query(table)
-            .execute(&self.pool)
-            .await
-            .map_err(fail(0, "schema_migrations"))?;
-        let first = sqlx::query("SELECT name FROM schema_migrations WHERE version = 1")
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(fail(0, "schema_migrations"))?;
-        if let Some(row) = first {
-            let found: String = row.try_get(0).map_err(fail(0, "schema_migrations"))?;
-            if found != MIGRATIONS[0].1 {
-                return Err(DatabaseError::Unreleased { found });
-            }
-        }
-        // What is current is not locked. Who finds something to do looks again under the lock: another may be at it.
-        if is_current(&self.pool).await? {
-            return Ok(());
-        }
-        let begin = fail(0, "schema_migrations");
-        let mut transaction = self.begin_write().await.map_err(begin)?;
-        if self.backend == Backend::Postgres {
-            // SQLite's transaction is alone already.
-            let lock = transaction
-                .execute("LOCK TABLE schema_migrations IN EXCLUSIVE MODE")
-                .await;
-            lock.map_err(begin)?;
-        }
-        let found = version_of(&mut *transaction).await?;
-        // All of them or none: a schema is never between two versions.
-        for &(version, name, sql) in MIGRATIONS.iter().filter(|(version, ..)| *version > found) {
-            let fail = || fail(version, name);
-            transaction.execute(sqlx::raw_sql(sql)).await.map_err(fail())?;
-            if version == SEARCH {
-                search::index_all(&mut transaction).await.map_err(fail())?;
-            }
-            sqlx::query("INSERT INTO schema_migrations (version, name, applied_at_ms) VALUES ($1, $2, $3)")
-                .bind(version)
-                .bind(name)
-                .bind(crate::clock::machine_now_ms())
-                .execute(&mut *transaction)
-                .await
-                .map_err(fail())?;
-        }
-        transaction.commit().await.map_err(begin)
-    }
-}
-
-/// The version of a database's schema; 0 where it has none.
-async fn version_of(db: impl sqlx::AnyExecutor<'_>) -> Result<i64, DatabaseError> {
-    let sql = "SELECT CAST(coalesce(max(version), 0) AS BIGINT) FROM schema_migrations";
-    let row = sqlx::query(sql).fetch_one(db).await;
-    row.and_then(|row| row.try_get(0))
-        .map_err(|source| DatabaseError::Migrate {
-            version: 0,
-            name: "schema_migrations",
-            source,
-        })
-}
-
-/// Whether there is nothing to migrate.
-async fn is_current(db: impl sqlx::AnyExecutor<'_>) -> Result<bool, DatabaseError> {
-    let (found, known) = (version_of(db).await?, Database::known_version());
-    if found > known {
-        return Err(DatabaseError::TooNew { found, known });
-    }
-    Ok(found == known)
 }
 
 /// A pool tries again for [`ACQUIRE_TIMEOUT`] what fails at each try: a file that is no database is told at once.
@@ -469,7 +435,7 @@ mod tests {
         let table = "CREATE TABLE schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
         for sql in [
             table,
-            MIGRATIONS[0].2,
+            MIGRATIONS[0].sql,
             "INSERT INTO schema_migrations VALUES (1, 'schema', 0)",
         ]
         .into_iter()

@@ -112,6 +112,8 @@ id_type!(/// Traffic that is not billed.
     ExclusionId, "exc");
 id_type!(/// A correction of what an exporter said.
     CorrectionId, "cor");
+id_type!(/// A run of a background job.
+    JobRunId, "run");
 
 impl ServiceId {
     /// The number that flows and usage carry.

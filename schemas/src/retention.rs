@@ -22,6 +22,8 @@ pub struct RecordRetention {
     pub notifications_days: u32,
     /// The text of payment gateways' webhooks, from when they were counted; that they were counted is kept.
     pub gateway_payloads_days: u32,
+    /// Runs of background jobs, from when they began.
+    pub job_runs_days: u32,
 }
 
 impl Default for RecordRetention {
@@ -31,6 +33,7 @@ impl Default for RecordRetention {
             deliveries_days: 90,
             notifications_days: 180,
             gateway_payloads_days: 90,
+            job_runs_days: 30,
         }
     }
 }
@@ -54,6 +57,7 @@ impl RecordRetention {
             ("deliveries_days", self.deliveries_days),
             ("notifications_days", self.notifications_days),
             ("gateway_payloads_days", self.gateway_payloads_days),
+            ("job_runs_days", self.job_runs_days),
         ] {
             if !(DAYS_MIN..=DAYS_MAX).contains(&days) {
                 return Err(RecordRetentionError { name, days });
@@ -81,6 +85,7 @@ impl RecordRetention {
                 "the text of payment gateways' webhooks is kept {} days after they were counted",
                 self.gateway_payloads_days
             ),
+            format!("runs of background jobs are kept {} days", self.job_runs_days),
         ]
     }
 }

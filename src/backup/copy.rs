@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use anyhow::{Context as _, bail};
 use ring::digest::{Context, SHA256};
-use schemas::table::Storage;
+use tables::table::Storage;
 
 use super::manifest::{Part, hex};
 

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use ring::digest::{SHA256, digest};
-use schemas::table::{RelativePath, Storage};
+use schemas::file_format::PROGRAM_VERSION;
 use serde::{Deserialize, Serialize};
+use tables::table::{RelativePath, Storage};
 
 use super::TABLE_ORDER;
 
@@ -163,6 +164,11 @@ impl Backup {
         let json = json.trim_end();
         let is_whole = first.strip_prefix("sha256 ") == Some(sha256_hex(json.as_bytes()).as_str());
         ensure!(is_whole, "it has another checksum than its first line says");
+        // Asked first: of a newer form this program knows only that it says so.
+        let said: Said = serde_json::from_str(json)?;
+        if said.format > FORMAT {
+            return Err(NewerBackup(said).into());
+        }
         let backup: Backup = serde_json::from_str(json)?;
         let of_tables = backup.table_files().map(|(_, _, file)| &file.part);
         for part in backup.parts.values().chain(of_tables) {
@@ -171,6 +177,29 @@ impl Backup {
         Ok(backup)
     }
 }
+
+/// What a backup of any form says of itself.
+#[derive(Debug, Deserialize)]
+struct Said {
+    format: u32,
+    product_version: String,
+}
+
+/// A newer program made a backup.
+#[derive(Debug)]
+struct NewerBackup(Said);
+
+impl std::fmt::Display for NewerBackup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "it is a backup of format {}, and this ezscale {PROGRAM_VERSION} knows formats up to {FORMAT}: use ezscale {} or newer",
+            self.0.format, self.0.product_version
+        )
+    }
+}
+
+impl std::error::Error for NewerBackup {}
 
 pub(super) fn manifest_name(name: &str) -> String {
     format!("{}/{MANIFEST}", Backup::folder(name))
@@ -208,20 +237,17 @@ pub(crate) fn read(place: &Storage, name: Option<&str>) -> anyhow::Result<Backup
         .get(&file)
         .with_context(|| format!("there is no backup {name} in {}", place.url()))?;
     let text = std::str::from_utf8(&content).context("it is not UTF-8");
+    let location = place.location(&file);
     let backup = text
         .and_then(Backup::parse)
-        .with_context(|| format!("{} is damaged", place.location(&file).display()))?;
-    if backup.format != FORMAT {
-        bail!(
-            "backup {name} has the form {}, which this program does not know: use ezscale {} or newer",
-            backup.format,
-            backup.product_version
-        );
-    }
+        .map_err(|error| match error.is::<NewerBackup>() {
+            true => error.context(format!("{} cannot be read", location.display())),
+            false => error.context(format!("{} is damaged", location.display())),
+        })?;
     ensure!(
         backup.name == name,
         "{} is damaged: it is of a backup named {:?}",
-        place.location(&file).display(),
+        location.display(),
         backup.name
     );
     Ok(backup)
@@ -274,6 +300,24 @@ mod tests {
     fn signed(json: &serde_json::Value) -> String {
         let json = json.to_string();
         format!("sha256 {}\n{json}\n", sha256_hex(json.as_bytes()))
+    }
+
+    #[test]
+    fn a_backup_of_a_newer_form_is_not_called_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Storage::from(dir.path());
+        let newer = serde_json::json!({ "format": FORMAT + 1, "product_version": "9.9.9", "chapters": [] });
+        place.put(&manifest_name("n"), signed(&newer).as_bytes()).unwrap();
+        let refused = format!("{:#}", read(&place, Some("n")).unwrap_err());
+        for part in [
+            "backups/n/MANIFEST cannot be read",
+            &format!("a backup of format {}", FORMAT + 1),
+            &format!("up to {FORMAT}"),
+            "use ezscale 9.9.9 or newer",
+        ] {
+            assert!(refused.contains(part), "{part:?} in {refused}");
+        }
+        assert!(!refused.contains("damaged"), "{refused}");
     }
 
     fn holding(table: &str, path: &str) -> serde_json::Value {

@@ -28,7 +28,7 @@ mod write;
 use std::path::Path;
 
 use anyhow::Context as _;
-use schemas::table::{Storage, StorageConfig};
+use tables::table::{Storage, StorageConfig};
 
 pub(crate) use manifest::{list, read};
 pub(crate) use restore::{Restore, restore};
@@ -36,12 +36,12 @@ pub(crate) use verify::{prune, verify};
 pub(crate) use write::{Options, write};
 
 /// The tables in the order in which they are looked at: each after everything that is derived from it.
-const TABLE_ORDER: [&schemas::column::TableDef; 5] = [
-    &schemas::tables::TRUTH_1H,
-    &schemas::tables::USAGE_5M,
-    &schemas::tables::COLLECTION_5M,
-    &schemas::tables::COUNTERS,
-    &schemas::flow::FLOWS,
+const TABLE_ORDER: [&tables::column::TableDef; 5] = [
+    &tables::definitions::TRUTH_1H,
+    &tables::definitions::USAGE_5M,
+    &tables::definitions::COLLECTION_5M,
+    &tables::definitions::COUNTERS,
+    &tables::flow::FLOWS,
 ];
 
 /// Opens the place of backups: `s3://bucket/prefix`, or a folder.

@@ -7,12 +7,13 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use activity::audit::{self, Actor, Entry, Risk};
 use anyhow::{Context as _, bail};
-use billing::audit::{self, Actor, Entry, Risk};
 use schemas::db::Database;
 use schemas::fault;
+use schemas::file_format::PROGRAM_VERSION;
 use schemas::secret::KeyFile;
-use schemas::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
+use tables::table::{Storage, StorageConfig, Table, create_dir_synced, snapshot_of_text};
 
 use super::manifest::{Backup, DatabaseKind, read};
 use super::verify::disagreements;
@@ -153,7 +154,7 @@ pub(crate) async fn restore(asked: &Restore<'_>) -> anyhow::Result<Restored> {
     let backup = read(asked.place, asked.name)?;
     if backup.schema_version > Database::known_version() {
         bail!(
-            "backup {} has the schema version {}, and this program knows {}: use ezscale {} or newer",
+            "backup {} has the schema version {}, and this ezscale {PROGRAM_VERSION} knows {} at most: use ezscale {} or newer",
             backup.name,
             backup.schema_version,
             Database::known_version(),
@@ -330,8 +331,7 @@ fn restore_tables(asked: &Restore<'_>, backup: &Backup, staging: &Path) -> anyho
         let name = backup.part_name(&part);
         copy::check(asked.place, &name, sum)?;
         let text = asked.place.get(&name)?;
-        let location = asked.place.location(&name);
-        let snapshot = snapshot_of_text(&text).with_context(|| format!("{} is damaged", location.display()))?;
+        let snapshot = snapshot_of_text(&asked.place.location(&name), &text)?;
         Table::open(&storage, def)?.begin_with(snapshot)?;
     }
     Ok(())

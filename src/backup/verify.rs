@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use schemas::table::{Storage, snapshot_of_text};
+use tables::table::{ManifestError, Storage, snapshot_of_text};
 
 use super::manifest::{Backup, Part, list, manifest_name, read};
 use super::write::lock;
@@ -83,10 +83,17 @@ pub(super) fn disagreements(place: &Storage, backup: &Backup) -> Vec<String> {
             continue;
         }
         let name = backup.part_name(&part);
-        let snapshot = place.get(&name).ok().and_then(|text| snapshot_of_text(&text));
-        let Some(snapshot) = snapshot else {
-            problems.push(format!("{} is damaged or missing", place.location(&name).display()));
-            continue;
+        let location = place.location(&name);
+        let snapshot = match place.get(&name).map(|text| snapshot_of_text(&location, &text)) {
+            Ok(Ok(snapshot)) => snapshot,
+            Ok(Err(error @ ManifestError::Newer(_))) => {
+                problems.push(error.to_string());
+                continue;
+            }
+            Ok(Err(_)) | Err(_) => {
+                problems.push(format!("{} is damaged or missing", location.display()));
+                continue;
+            }
         };
         let named: BTreeMap<&str, u64> = snapshot
             .files

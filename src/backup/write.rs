@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use schemas::db::{Backend, Database};
 use schemas::fault;
 use schemas::secret::{self, KeyFile};
-use schemas::table::{FileEntry, RelativePath, Snapshot, Storage, Table, create_dir_synced, snapshot_text};
+use tables::table::{FileEntry, RelativePath, Snapshot, Storage, Table, create_dir_synced, snapshot_text};
 
 use super::copy::{self, check, store, sum};
 use super::manifest::{Backup, DatabaseKind, FORMAT, Part, TableFile, TableName, list, manifest_name, read};

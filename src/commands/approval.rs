@@ -1,7 +1,7 @@
 //! `ezscale approval`: what one admin asked for and another decides. Deciding needs a second person, so it is done in the
 //! portal.
 
-use billing::approval::{self, Status};
+use activity::approval::{self, Status};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::ApprovalId;
 

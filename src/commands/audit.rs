@@ -1,7 +1,7 @@
 //! `ezscale audit`: who did what.
 
+use activity::audit::{self, Actor, AuditFilter, Entry, Risk};
 use anyhow::Context as _;
-use billing::audit::{self, Actor, AuditFilter, Entry, Risk};
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -156,7 +156,7 @@ pub(super) async fn note_done(
 }
 
 /// Records what a command did, and how far the owner should know.
-pub(super) async fn note_risk(
+pub(crate) async fn note_risk(
     connection: &mut sqlx::AnyConnection,
     action: &str,
     subject: &str,

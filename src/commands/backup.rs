@@ -1,9 +1,9 @@
 //! `ezscale backup`: database and tables, to a folder or a bucket.
 
+use activity::audit::Risk;
 use anyhow::{Context as _, bail};
-use billing::audit::Risk;
 use clap::Subcommand;
-use schemas::table::Storage;
+use tables::table::Storage;
 
 use super::audit::note_risk;
 use crate::backup;
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// Where backups are.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Place {
-    /// Where the backups are: s3://bucket/prefix or a folder [default: url of the [backup] section]
+    /// Where the backups are: s3://bucket/prefix or a folder [default: that of the configuration]
     #[arg(long, alias = "from", value_name = "PLACE")]
     to: Option<String>,
 }
@@ -177,7 +177,7 @@ fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
             ]),
             Err(error) => listing.row([
                 name.into(),
-                format!("DAMAGED: {error:#}").into(),
+                format!("UNREADABLE: {error:#}").into(),
                 Cell::Absent,
                 Cell::Absent,
                 Cell::Absent,

@@ -1,5 +1,6 @@
 //! `ezscale check`: whether what was measured is right.
 
+use analytics::FlowStore as _;
 use analytics::truth::{self, Guess, TruthRow, Verdict, finding_text, percent_text};
 use anyhow::bail;
 use clap::Subcommand;

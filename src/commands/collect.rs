@@ -3,22 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use activity::job::{Job, JobBoard};
 use analytics::Analytics;
 use anyhow::Context as _;
 use collector::snmp::{self, SnmpPoller};
 use collector::{Collector, ListenKind};
+use schemas::clock::{self, Clock};
 use schemas::db::Database;
 use schemas::inventory;
-use schemas::job::JobBoard;
 use schemas::metering::MeteringConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::billing_jobs::PrunedTotals;
 use crate::config::Config;
-use crate::jobs::{Jobs, apply_backdated};
+use crate::jobs::{self, Metered, PrunedTotals, RunningJobs, Site, Started, apply_backdated};
 use crate::options::{Data, Listen, load_assignments, load_metering};
 use crate::storage::{self, Removed};
 
@@ -34,8 +34,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
     let signal = StopSignal::watch()?;
-    let running = Running::start(&config, database, args.data.config_path()).await?;
+    let clock = clock::of(&database).await?;
+    let mut running = Running::start(&config, database, args.data.config_path()).await?;
+    let jobs = running.start_jobs(&clock, Vec::new());
     signal.received().await;
+    jobs.stop().await?;
     running.stop().await
 }
 
@@ -51,7 +54,8 @@ pub(crate) struct Running {
     /// What billing's jobs remove from the database.
     pub(crate) pruned: PrunedTotals,
     collector: Arc<Collector>,
-    jobs: tokio::task::JoinHandle<()>,
+    /// Those of the data folder, until they are started.
+    jobs: Vec<Arc<dyn Job>>,
     polling: tokio::task::JoinHandle<()>,
     cancel: CancellationToken,
     config: Config,
@@ -90,22 +94,17 @@ impl Running {
         let polling = tokio::spawn(poller.run(cancel.clone().cancelled_owned()));
         let started_with = config_path.as_deref().and_then(|path| Config::read(path).ok());
         let board = JobBoard::default();
-        let jobs = Jobs {
-            board: board.clone(),
+        let started = Started {
             config_path,
-            started_with,
-            config: config.clone(),
-            database: database.clone(),
-            analytics: analytics.clone(),
-            collector: collector.clone(),
+            config: started_with,
             assignments_revision,
-            metering: metering_sender,
-            hangup,
-            removed: removed.clone(),
             interfaces,
             told,
+            metering: metering_sender,
         };
-        let jobs = tokio::spawn(jobs.run(cancel.clone()));
+        let tables = Metered::new(config, analytics.clone(), removed.clone());
+        let site = Arc::new(Site::new(tables, database.clone(), collector.clone(), started));
+        let jobs = jobs::of_site(&site, hangup)?;
         Ok(Running {
             analytics,
             metering,
@@ -119,6 +118,14 @@ impl Running {
             database,
             removed,
         })
+    }
+
+    /// Starts the jobs of the data folder, and more beside them. They are stopped before this is.
+    pub(crate) fn start_jobs(&mut self, clock: &Clock, more: Vec<Arc<dyn Job>>) -> RunningJobs {
+        let mut all = std::mem::take(&mut self.jobs);
+        all.extend(more);
+        let settings = jobs::settings(&self.config, &self.database, clock, &self.board);
+        RunningJobs::start(settings, all)
     }
 
     /// Where the first NetFlow listener is.
@@ -169,7 +176,7 @@ impl Running {
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: storing what was received");
         self.cancel.cancel();
-        self.jobs.await.context("background jobs")?;
+        drop(self.jobs);
         self.polling.await.context("asking exporters by snmp")?;
         let collector = Arc::into_inner(self.collector).context("the collector is still in use")?;
         tokio::task::spawn_blocking(move || collector.stop())

@@ -1,8 +1,8 @@
 //! `ezscale customer`: who pays.
 
+use activity::verification::{self, Request};
 use anyhow::Context as _;
 use billing::vat;
-use billing::verification::{self, Request};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EntityId};
 use schemas::inventory::{self, BillingProfile, NewCustomer};

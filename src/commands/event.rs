@@ -1,8 +1,9 @@
 //! `ezscale event`: what happened, who was told, and telling it again.
 
+use activity::channel::endpoint::Owner;
+use activity::channel::{self, Replay};
+use activity::event::{self, EventFilter, EventType};
 use anyhow::bail;
-use billing::event::webhook::Owner;
-use billing::event::{self, EventFilter, EventType, Replay};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::{CustomerId, EndpointId, EventId};
 
@@ -127,7 +128,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let event = event::event(database.pool(), event).await?;
             if let Some(form) = mail {
-                let mail = event::preview(&database, &event, &config.portal_url()).await?;
+                let mail = channel::preview(&database, &event, &config.portal_url()).await?;
                 match form {
                     Form::Text => say_part!("Subject: {}\n\n{}", mail.subject, mail.text),
                     Form::Html => say!("{}", mail.html),
@@ -168,10 +169,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 event_type,
             };
             let mut transaction = database.begin_write().await?;
-            let replayed = event::replay(&mut transaction, replay, endpoint, Owner::Anybody, now_ms).await?;
-            let change = serde_json::json!({"after": {"first": first, "last": last, "events": replayed,
-                "type": event_type.map(|kind| kind.name())}});
-            super::audit::note(&mut transaction, "event.replay", &endpoint.to_string(), change, now_ms).await?;
+            let (owner, by) = (Owner::Anybody, super::audit::COMMAND_LINE);
+            let replayed = channel::replay(&mut transaction, replay, endpoint, owner, by, now_ms).await?;
             transaction.commit().await?;
             say!("on the way to {endpoint}: {}", count(replayed, "event"));
         }
@@ -197,7 +196,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = now_ms(&database).await?;
             if let Some(email) = &email {
                 let mut transaction = database.begin_write().await?;
-                event::set_owner_email(&mut transaction, email).await?;
+                channel::set_owner_email(&mut transaction, email).await?;
                 super::audit::note(
                     &mut transaction,
                     "owner.email",
@@ -208,7 +207,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 .await?;
                 transaction.commit().await?;
             }
-            match event::owner_email(database.pool()).await? {
+            match channel::owner_email(database.pool()).await? {
                 Some(email) => say!("{email}"),
                 None => say!("every admin is alerted: name one address with `ezscale event owner EMAIL`"),
             }

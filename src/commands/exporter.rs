@@ -5,10 +5,10 @@ mod heard;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use activity::audit::Risk;
 use analytics::Analytics;
 use analytics::correct::{CorrectionEffect, Volume};
 use anyhow::{Context as _, bail};
-use billing::audit::Risk;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use schemas::address::Address;
@@ -16,11 +16,12 @@ use schemas::correction::{CorrectedDirection, Correction, CorrectionSettings};
 use schemas::db::Database;
 use schemas::ids::ServiceId;
 use schemas::inventory::{self, CorrectionRow};
-use schemas::metering::{Enricher, MeterMode, MeteringConfig};
+use schemas::metering::{MeterMode, MeteringConfig};
 use schemas::names::Names;
 use schemas::sampling::SamplingRate;
 use schemas::window::instant_text;
 use serde_json::json;
+use tables::metering::Enricher;
 
 use super::audit::{COMMAND_LINE, note_risk};
 use crate::config::Config;

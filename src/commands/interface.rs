@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use collector::status::{self, InterfaceStatus};
 use schemas::address::Address;
-use schemas::flow::Boundary;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
+use tables::flow::Boundary;
 
 use super::exporter::exporter_named;
 use crate::options::Data;

@@ -1,7 +1,8 @@
 //! `ezscale mail`: what was mailed, and what was not.
 
+use activity::channel;
+use activity::event::{self, Delivery, DeliveryFilter};
 use anyhow::Context as _;
-use billing::event::{self, Delivery, DeliveryFilter};
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::DeliveryId;
 
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 .filter(|delivery| delivery.channel == "email")
                 .with_context(|| format!("no mail {mail}: `ezscale mail list` lists them"))?;
             let event = event::event(database.pool(), found.event).await?;
-            let text_of = event::preview(&database, &event, &config.portal_url()).await?;
+            let text_of = channel::preview(&database, &event, &config.portal_url()).await?;
             Record::new()
                 .field(text("id"), shown(found.id))
                 .field(text("event"), shown(found.event))

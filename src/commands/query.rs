@@ -1,9 +1,5 @@
 //! `ezscale query`: SQL over the stored tables.
 
-use analytics::{AnalyticsError, output};
-use anyhow::anyhow;
-use schemas::table::Table;
-
 use crate::options::{Data, open_current};
 use crate::output::{Format, print};
 
@@ -26,32 +22,19 @@ pub(crate) struct Args {
     data: Data,
 }
 
-/// What is wrong with a question, and where a table was asked for that is none, which there are.
-fn in_words(error: AnalyticsError, tables: &[Table]) -> anyhow::Error {
-    let Some(problem) = error.of_question() else {
-        return error.into();
-    };
-    if !(problem.contains("table '") && problem.contains("not found")) {
-        return anyhow!("run query: {problem}");
-    }
-    let names: Vec<&str> = tables.iter().map(|table| table.def().name).collect();
-    anyhow!("run query: {problem}; the tables are {}", names.join(", "))
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.data.config_with_tables()?;
     let analytics = open_current(&config).await?;
-    let batches = analytics.sql(&args.sql).await;
-    let batches = batches.map_err(|error| in_words(error, analytics.tables()))?;
-    if args.format == Format::Table && batches.iter().all(|batch| batch.num_rows() == 0) {
+    let answer = analytics.console().ask(&args.sql).await?;
+    if args.format == Format::Table && answer.row_count() == 0 {
         tell!("the query found no rows");
         return Ok(());
     }
     print::stream(|mut out| {
         match args.format {
-            Format::Table => output::to_table(&batches, &mut out)?,
-            Format::Json => output::to_json_rows(&batches, &mut out)?,
-            Format::Csv => output::to_csv(&batches, &mut out)?,
+            Format::Table => answer.write_table(&mut out)?,
+            Format::Json => answer.write_json(&mut out)?,
+            Format::Csv => answer.write_csv(&mut out)?,
         }
         Ok(())
     })

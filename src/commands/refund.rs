@@ -1,7 +1,7 @@
 //! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
 
+use activity::approval;
 use anyhow::Context as _;
-use billing::approval;
 use billing::payment;
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest};
 use rust_decimal::Decimal;
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Show what it would do, and do nothing
     #[arg(long)]
     preview: bool,
+    /// Credit the invoice that the payment paid, too: without this word such a refund is refused
+    #[arg(long)]
+    credit_note: bool,
     /// Above the threshold: the admin or finance user (usr_N) who requests it, for a second admin to approve
     #[arg(long, value_name = "USER")]
     requested_by: Option<UserId>,
@@ -58,6 +61,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut transaction = database.begin_write().await?;
     refund::check_gateway(&mut transaction, &gateways, args.payment).await?;
     let preview = refund::preview(&mut transaction, &request, now_ms).await?;
+    if let (Some(note), false) = (&preview.note, args.credit_note) {
+        let number = preview.invoice.as_ref().map_or("", |(_, number)| number);
+        anyhow::bail!(
+            "{} paid invoice {number}, which stands: a refund of {} goes with a credit note of {} over it (net {}, tax {}). \
+             Nothing was done. --preview shows all of it; --credit-note does both",
+            args.payment,
+            preview.amount,
+            note.gross,
+            note.net,
+            note.tax
+        );
+    }
     if preview.needs_second_admin {
         let user = args.requested_by.with_context(|| {
             format!(

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Copy of the key file, to be put into the data folder
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Restore the database alone: the tables' files lie where the [storage] section says
+    /// Restore the database alone: the tables' files lie where `[storage]` in the configuration says
     #[arg(long)]
     without_tables: bool,
     #[command(flatten)]

@@ -1,15 +1,15 @@
 //! `ezscale secrets`: the key under which secrets are stored.
 
+use activity::audit::Risk;
 use anyhow::Context as _;
-use billing::audit::Risk;
 use clap::Subcommand;
-use schemas::db::Database;
 use schemas::ids::EndpointId;
 use schemas::secret;
 
 use super::audit::note_risk;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, count, number, shown, text};
+use crate::upgrade;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn status(data: &Data) -> anyhow::Result<()> {
     let config = data.config()?;
     let file = data.key_file(&config);
-    let database = Database::open(&config.database_url()).await?;
+    let database = upgrade::open(&config).await?;
     let recorded = secret::recorded_keys(database.pool()).await?;
     let in_file = file.key_ids()?;
     say!("key file: {}", file.path().display());
@@ -141,7 +141,7 @@ async fn rotate(data: &Data) -> anyhow::Result<()> {
 async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     let config = data.config()?;
     let file = data.key_file(&config);
-    let database = Database::open(&config.database_url()).await?;
+    let database = upgrade::open(&config).await?;
     let now_ms = now_ms(&database).await?;
     let mut transaction = database.begin_write().await?;
     let recorded = secret::recorded_keys(&mut *transaction).await?;

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
+use activity::audit::Actor;
+use activity::channel::WebhookClient;
 use anyhow::Context as _;
-use billing::audit::Actor;
 use billing::dunning;
-use billing::event::WebhookClient;
 use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;
@@ -16,13 +17,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::collect::{Running, StopSignal};
-use crate::billing_jobs::{BillingJobs, TermsFile};
 use crate::config::Config;
 use crate::descriptors;
+use crate::jobs::{self, Books, RunningJobs};
 use crate::options::{Data, Listen};
 use crate::outbox::Outbox;
-use crate::outbox_jobs::OutboxJobs;
-use crate::vat_job::VatJob;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -59,14 +58,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::error!("{stopped}");
     }
     store_terms(&config, &database, clock.now_ms()).await?;
-    let running = Running::start(&config, database.clone(), args.data.config_path()).await?;
+    let mut running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.gateways(&database).await?;
     let config_path = args.data.config_path();
-    let billing = start_billing(&config, config_path, &database, &running, &clock, &gateways)?;
+    let jobs = start_jobs(&config, config_path, &database, &mut running, &clock, &gateways)?;
     let portal = Portal::start(listener, &config, database, &running, clock, gateways)?;
     say!("http listening on http://{address}");
     portal.run_until(signal.received()).await?;
-    billing.stop().await?;
+    jobs.stop().await?;
     running.stop().await
 }
 
@@ -85,30 +84,16 @@ pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i6
     Ok(())
 }
 
-/// The billing task.
-pub(crate) struct Billing {
-    task: tokio::task::JoinHandle<()>,
-    /// Tells of events.
-    outbox: tokio::task::JoinHandle<()>,
-    /// Asks for VAT numbers, where that is switched on.
-    vat: Option<tokio::task::JoinHandle<()>>,
-    stop: CancellationToken,
-}
-
-/// Starts what billing does in the background.
-pub(crate) fn start_billing(
+/// Starts what runs in the background: the jobs of the data folder and those of the books.
+pub(crate) fn start_jobs(
     config: &Config,
     config_path: Option<PathBuf>,
     database: &Database,
-    running: &Running,
+    running: &mut Running,
     clock: &Clock,
     gateways: &Gateways,
-) -> anyhow::Result<Billing> {
-    let stop = CancellationToken::new();
-    let jobs = BillingJobs {
-        board: running.board.clone(),
-        keep: config.retention.records,
-        pruned: running.pruned.clone(),
+) -> anyhow::Result<RunningJobs> {
+    let books = Books {
         database: database.clone(),
         analytics: running.analytics.clone(),
         metering: running.metering.clone(),
@@ -117,41 +102,14 @@ pub(crate) fn start_billing(
         closes: config.billing.close_automatically,
         clock_limits: config.billing.clock_limits(),
         guards: config.billing.guards(clock.is_test()),
-        terms: TermsFile::new(config_path),
-    };
-    let vat = config.vies.register()?.map(|register| {
-        let job = VatJob {
-            database: database.clone(),
-            register,
-            clock: clock.clone(),
-            board: running.board.clone(),
-        };
-        tokio::spawn(job.run(stop.clone()))
-    });
-    let outbox = OutboxJobs {
-        board: running.board.clone(),
-        database: database.clone(),
-        clock: clock.clone(),
+        config_path,
+        keep: Mutex::new(config.retention.records),
+        pruned: running.pruned.clone(),
         outbox: Outbox::new(config, database)?,
+        register: config.vies.register()?,
     };
-    Ok(Billing {
-        task: tokio::spawn(jobs.run(stop.clone())),
-        outbox: tokio::spawn(outbox.run(stop.clone())),
-        vat,
-        stop,
-    })
-}
-
-impl Billing {
-    /// Lets what is under way end.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        if let Some(vat) = self.vat {
-            vat.await.context("the task that asks for VAT numbers")?;
-        }
-        self.outbox.await.context("the tasks that tell of events")?;
-        self.task.await.context("the billing task")
-    }
+    let of_books = jobs::of_books(&Arc::new(books))?;
+    Ok(running.start_jobs(clock, of_books))
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -179,7 +137,7 @@ impl Portal {
         let stop = CancellationToken::new();
         let options = portal::Options {
             db: database,
-            analytics: running.analytics.clone(),
+            flow_store: running.analytics.clone().into(),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secures_cookies(),
@@ -197,6 +155,7 @@ impl Portal {
         state.set_collector_metrics(running.metrics());
         state.set_collector_problems(running.problems());
         state.set_jobs(running.board.clone());
+        state.set_consumers(crate::outbox::consumer_names());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .enable_all()

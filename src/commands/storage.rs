@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use activity::job::history;
 use analytics::Analytics;
 use analytics::retention::TableStorage;
 use anyhow::Context as _;
@@ -12,11 +13,12 @@ use rust_decimal::Decimal;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::retention::RecordRetention;
-use schemas::tables::USAGE_5M;
 use schemas::window::HOUR_MS;
+use tables::definitions::USAGE_5M;
 
 use super::audit::note_done;
 use crate::config::Config;
+use crate::jobs::JOB_RUNS;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, bytes, number, text};
 
@@ -68,8 +70,8 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Remove what is beyond the limits of the [retention] section, from the tables and from the database's records; `serve`
-    /// does so automatically, `collect` with the tables
+    /// Remove what is beyond the limits of `[retention]` in the configuration, from the tables and from the database's records;
+    /// `serve` does so automatically, `collect` with the tables
     Retain {
         /// Only say what would be removed
         #[arg(long)]
@@ -179,7 +181,7 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .print(format)
 }
 
-fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) -> anyhow::Result<()> {
+fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<()> {
     let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
         // The hour that has just begun is over in less than this.
@@ -226,8 +228,11 @@ fn compact(config: &Config, tables: &[schemas::table::Table], unfinished: bool) 
 /// The same of the database's records; answers to how many rows went, or would.
 async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bool) -> anyhow::Result<u64> {
     let now_ms = now_ms(database).await?;
+    // Runs of jobs have the machine's time.
+    let (days, machine_ms) = (keep.job_runs_days, clock::machine_now_ms());
     let rows: Vec<(&str, u64)> = if dry_run {
-        let over = prune::preview(database, keep, now_ms).await?;
+        let mut over = prune::preview(database, keep, now_ms).await?;
+        over.push((JOB_RUNS, history::count_over(database, days, machine_ms).await?));
         over.into_iter()
             .map(|(kind, rows)| (kind, u64::try_from(rows).unwrap_or(0)))
             .collect()
@@ -239,6 +244,13 @@ async fn retain_records(database: &Database, keep: &RecordRetention, dry_run: bo
                 *removed.entry(kind).or_default() += rows;
             }
             if !pruned.is_unfinished {
+                break;
+            }
+        }
+        loop {
+            let runs = history::prune(database, days, machine_ms).await?;
+            *removed.entry(JOB_RUNS).or_default() += runs;
+            if runs == 0 {
                 break;
             }
         }

@@ -1,8 +1,8 @@
 //! `ezscale usage`: what services received and sent in a range, with their 95th percentile and coverage.
 
-use analytics::MeteredUsage;
-use analytics::period::PeriodQuery;
-use analytics::{PeriodUsage, UsageMode};
+use std::sync::Arc;
+
+use analytics::{FlowStore, MeteredUsage, PeriodQuery, PeriodUsage, UsageMode};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
@@ -47,7 +47,7 @@ enum Mode {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_database().await?;
-    let analytics = open_current(&config).await?;
+    let store: Arc<dyn FlowStore> = open_current(&config).await?.into();
     let now_ms = now_ms(&database).await?;
     let now = Timestamp::from_millisecond(now_ms)?;
     let to = args.to.unwrap_or(now);
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Mode::Out => UsageMode::Out,
         Mode::Max => UsageMode::Max,
     };
-    let usage = MeteredUsage::new(analytics.clone(), &config.metering());
+    let usage = MeteredUsage::new(Arc::clone(&store), &config.metering());
     let progress = Progress::counted("reading usage", services.len() as u64);
     let queries: Vec<PeriodQuery> = services
         .iter()
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             excluded: Vec::new(),
         })
         .collect();
-    let periods = analytics.period_usage_batch(&queries, now_ms).await?;
+    let periods = store.period_usage(&queries, now_ms).await?;
     progress.clear();
     if args.format == Format::Table {
         say!("{} to {}", instant_text(from_ms), instant_text(to_ms));

@@ -5,8 +5,8 @@ mod list;
 
 use std::io::{BufRead as _, IsTerminal as _};
 
+use activity::verification;
 use anyhow::{Context as _, bail};
-use billing::verification;
 use clap::Subcommand;
 use portal::auth::{self, Change, Ending};
 use portal::{NewUser, Role};

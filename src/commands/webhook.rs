@@ -1,12 +1,15 @@
-//! `ezscale webhook`: the endpoints that hear of events.
+//! `ezscale webhook`: the endpoints that hear of events: programs and Discord channels.
 
-use billing::event::webhook::{self, Endpoint, NewEndpoint, Owner};
-use billing::event::{self, EventType};
+use std::io::BufRead as _;
+
+use activity::channel::endpoint::{self, Endpoint, EndpointKind, NewEndpoint, Owner};
+use activity::event::{self, EventType};
+use anyhow::Context as _;
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;
 
-use super::audit::note;
+use super::audit::COMMAND_LINE;
 use super::mail;
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
@@ -20,10 +23,13 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add an endpoint; prints its id and, this once, its secret
+    /// Add an endpoint; prints its id and, of a program, this once its secret
     Add {
-        /// Where events are posted to: https, on the public Internet
+        /// Where events are posted to: https, on the public Internet; `-` reads it from standard input
         url: String,
+        /// It is the webhook of a Discord channel, which shows events as posts
+        #[arg(long)]
+        discord: bool,
         /// Whose events (cus_N) [default: everybody's, for programs of your own]
         #[arg(long)]
         customer: Option<CustomerId>,
@@ -81,14 +87,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add {
             url,
+            discord,
             customer,
             event_types,
             data,
         } => {
             let (config, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
+            let kind = match discord {
+                true => EndpointKind::Discord,
+                false => EndpointKind::Webhook,
+            };
+            let url = match url.as_str() {
+                "-" => first_line()?,
+                _ => url,
+            };
             // Before the transaction: names are resolved.
-            let url = Outbox::new(&config, &database)?.client().vet(&url).await?;
+            let url = Outbox::new(&config, &database)?.client().vet(kind, &url).await?;
             let mut transaction = database.begin_write().await?;
             if let Some(customer) = customer {
                 inventory::customer(&mut *transaction, customer).await?;
@@ -98,23 +113,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 url: &url,
                 event_types: &event_types,
             };
-            let (endpoint, secret) = webhook::add(&mut transaction, database.vault(), new, now_ms).await?;
-            let change = serde_json::json!({ "after": endpoint });
-            note(
-                &mut transaction,
-                "webhook.add",
-                &endpoint.id.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
+            let added = endpoint::add(&mut transaction, database.vault(), new, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
-            say!("{} {secret}", endpoint.id);
+            match added.secret {
+                Some(secret) => say!("{} {secret}", added.endpoint.id),
+                None => say!("{}", added.endpoint.id),
+            }
         }
         Command::List { customer, format, data } => {
             let (_, database) = data.open_database().await?;
             let mut listing = Listing::new([
                 text("id"),
+                text("kind"),
                 text("customer").or("all"),
                 text("url"),
                 text("types").or("all"),
@@ -122,9 +132,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 text("disabled_at"),
             ]);
             let of = customer.map_or(Owner::Anybody, Owner::Customer);
-            for endpoint in webhook::endpoints(database.pool(), of).await? {
+            for endpoint in endpoint::endpoints(database.pool(), of).await? {
                 listing.row([
                     shown(endpoint.id),
+                    endpoint.kind.name().into(),
                     endpoint.customer.map(shown).into(),
                     endpoint.url.as_str().into(),
                     types(&endpoint)?,
@@ -136,13 +147,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Show { endpoint, format, data } => {
             let (_, database) = data.open_database().await?;
-            let endpoint = webhook::endpoint(database.pool(), endpoint, Owner::Anybody).await?;
+            let endpoint = endpoint::endpoint(database.pool(), endpoint, Owner::Anybody).await?;
             let mut deliveries = mail::listing();
             for delivery in event::deliveries_to(database.pool(), endpoint.id, DELIVERIES_SHOWN).await? {
                 deliveries.row(mail::cells(&delivery));
             }
             Record::new()
                 .field(text("id"), shown(endpoint.id))
+                .field(text("kind"), endpoint.kind.name())
                 .field(text("customer").or("all"), endpoint.customer.map(shown))
                 .field(text("url"), endpoint.url.as_str())
                 .field(text("types").or("all"), types(&endpoint)?)
@@ -156,33 +168,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let before = webhook::endpoint(&mut *transaction, endpoint, Owner::Anybody).await?;
-            webhook::remove(&mut transaction, endpoint, Owner::Anybody).await?;
-            let change = serde_json::json!({ "before": before });
-            note(
-                &mut transaction,
-                "webhook.remove",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
+            endpoint::remove(&mut transaction, endpoint, Owner::Anybody, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
         Command::Rotate { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            let secret = webhook::rotate(&mut transaction, database.vault(), endpoint, Owner::Anybody, now_ms).await?;
-            let change = serde_json::json!({ "changed": "secret" });
-            note(
-                &mut transaction,
-                "webhook.rotate",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
+            let (vault, owner) = (database.vault(), Owner::Anybody);
+            let secret = endpoint::rotate(&mut transaction, vault, endpoint, owner, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
             say!("{secret}");
         }
@@ -190,20 +184,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut transaction = database.begin_write().await?;
-            webhook::enable(&mut transaction, endpoint, Owner::Anybody).await?;
-            let change = serde_json::json!({ "after": { "disabled_at_ms": null } });
-            note(
-                &mut transaction,
-                "webhook.enable",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
+            endpoint::enable(&mut transaction, endpoint, Owner::Anybody, COMMAND_LINE, now_ms).await?;
             transaction.commit().await?;
         }
     }
     Ok(())
+}
+
+/// What stands in the first line of standard input.
+fn first_line() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("read the address from standard input")?;
+    Ok(line.trim().to_owned())
 }
 
 /// Deliveries that are shown with an endpoint.

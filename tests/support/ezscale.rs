@@ -18,7 +18,7 @@ use super::command::{output_of, show, signal, wait_for_exit};
 use super::disk::Disk;
 use super::net::Namespace;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ezscale");
 /// Until every listener has said where it listens.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// To drain after SIGTERM: everything received becomes Parquet first.

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 //!
 //! - [`ezscale`]: the built binary: a data directory, commands on it, a running collector or server.
+//! - [`demo`]: the demo's data, made once and copied.
 //! - [`net`], [`lab`]: network namespaces, and the little network in which traffic of known size is metered.
 //! - [`traffic`]: that traffic.
 //! - [`exporters`]: softflowd and pmacctd, the real exporters.
@@ -25,6 +26,7 @@ pub(crate) mod beside;
 pub(crate) mod browser;
 pub(crate) mod clock;
 pub(crate) mod command;
+pub(crate) mod demo;
 pub(crate) mod disk;
 pub(crate) mod exporters;
 pub(crate) mod ezscale;

@@ -23,7 +23,7 @@ use collector::journal::{Journal, Record, read_segment};
 use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use jiff::Timestamp;
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::ezscale::{DataDir, Ezscale};
 use super::net::UdpSocketState;

@@ -1,244 +1,114 @@
-//! The stored tables as SQL sees them.
+//! The seam between who asks about flows and usage and what stores them: [`FlowStore`].
 //!
-//! * Every query takes the manifests as they are when it is planned: a row is seen once or, before its commit, not at all.
-//! * Read only: data definition, data modification, `COPY` and `SET` are refused before anything runs, and the only
-//!   object store that queries can name is that of the tables' files.
-//! * Bounded: all queries together hold at most [`QUERY_MEMORY_BYTES`] and spill beyond it. How long a query may take is
-//!   the caller's to say: dropping the future (or stream) stops it.
+//! * A question about flows or usage is a method of [`FlowStore`], asked by the portal, billing and the command line alike. Questions
+//!   and answers are plain values: nothing of an engine shows, no SQL and no column format.
+//! * Every store answers every question identically (U3): what is counted, how it is rounded and in which order it comes is said at
+//!   the method, not left to an engine.
+//! * Times are UTC milliseconds and ranges half-open, `[from_ms, to_ms)`; an empty or reversed range holds nothing and is answered
+//!   without rows. Volumes are scaled by the sampling rate unless a name says otherwise; a flow whose rate is not known adds nothing
+//!   to a volume and is counted by [`FlowStore::flows_without_rate`].
+//!
+//! ```text
+//! portal, billing, command line ──▶ dyn FlowStore ──▶ parquet    Parquet files through DataFusion (crate::Analytics)
+//! ```
+//!
+//! SQL for people is no part of it: [`crate::console`].
 
-mod functions;
-mod keys;
-mod lookup;
-mod older;
-mod provider;
-mod ranking;
+mod answer;
+mod error;
+pub(crate) mod parquet;
+mod question;
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::RecordBatch;
-use datafusion::catalog::TableProvider;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::registry::FunctionRegistry;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionContext, lit};
-use datafusion::scalar::ScalarValue;
-use futures::TryStreamExt;
-use schemas::column::TableDef;
-use schemas::flow::FLOWS;
-use schemas::table::{Snapshot, Storage, Table};
-use schemas::tables::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
-use tokio::task::JoinSet;
+use async_trait::async_trait;
+use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
-use crate::AnalyticsError;
-use provider::StoredTable;
+pub use answer::{Attribution, ExporterCount, Overview, OverviewSeries, WindowCount, WindowVolume};
+pub use error::StoreError;
+pub use question::{Dimension, MeteredService, Meters, PeriodQuery, SeriesQuery, Step};
 
-/// Memory that all running queries of one store may hold together before they spill to temporary files.
-pub const QUERY_MEMORY_BYTES: usize = 1 << 30;
+use crate::truth::TruthRow;
 
-/// Memory for the parsed footers of files, the least recently used of which are forgotten.
-const FOOTER_CACHE_BYTES: usize = 128 << 20;
+/// Answers questions about stored flows and usage.
+///
+/// A method that is added here is a question for every store; its documentation is the contract that they are compared by.
+///
+/// # Errors
+/// Every method fails with [`StoreError`] when what is stored cannot be read; [`StoreError::class`] tells that apart from a question
+/// that nobody can answer. How long an answer may take is the caller's to say: dropping the future stops the work.
+#[async_trait]
+pub trait FlowStore: std::fmt::Debug + Send + Sync {
+    /// Makes sure that every flow stored before this call is in the answers about usage. Costs what has changed since the last call.
+    async fn settle(&self) -> Result<(), StoreError>;
 
-/// Rows of a batch: large enough to amortise the work per batch, small enough for the processor's cache.
-const BATCH_ROWS: usize = 8192;
+    /// The 5-minute windows of a service (0: traffic of no service) that start in the range and hold metered flows, ascending.
+    async fn usage_windows(&self, service: u32, from_ms: i64, to_ms: i64) -> Result<Vec<WindowUsage>, StoreError>;
 
-/// Rows are grouped in so many partitions by their keys, one after the other on each core: the hash table of a partition of a
-/// ranking of millions of addresses then stays within the processor's cache.
-const GROUP_PARTITIONS: usize = 64;
+    /// Usage of services together over time: one point for every step of the range, at most [`crate::series::SERIES_POINTS_MAX`]
+    /// (a longer range ends there). A window is measured when it was for each of the services.
+    async fn usage_series(&self, query: &SeriesQuery<'_>) -> Result<Vec<SeriesPoint>, StoreError>;
 
-/// Streams of a scan for each core: more than one, so that what is grouped waits for no single one of them.
-const STREAMS_PER_CORE: usize = 4;
+    /// What services used in periods, each by its own mode, as far as windows are closed by `now_ms`
+    /// ([`crate::usage::closed_until_ms`]): one answer for each question, in their order, for the price of one scan over the time
+    /// that all of them span.
+    async fn period_usage(&self, queries: &[PeriodQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, StoreError>;
 
-/// Distinct keys per row from which on rows are not grouped before they are partitioned.
-const GROUP_AT_ONCE_RATIO: f64 = 0.2;
+    /// For each `[from_ms, to_ms)` a mark of what its usage is measured from: as long as it is the same, [`FlowStore::period_usage`]
+    /// answers the same for every service. `None` where retention has removed some of it: it cannot be measured any more. The text
+    /// of a mark means nothing to anybody else, and marks of two stores are not compared.
+    async fn usage_marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, StoreError>;
 
-/// The name under which queries reach the folder of tables; it exists only inside the session.
-const STORE_URL: &str = "ezscale://tables";
+    /// The windows that touch the range in which a service that these meter was not measured, as runs by time, then exporter.
+    async fn gaps(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Result<Vec<Gap>, StoreError>;
 
-/// The tables of one data directory behind one query engine.
-pub(crate) struct FlowStore {
-    context: SessionContext,
-    /// Of each scan.
-    streams: usize,
-    url: ObjectStoreUrl,
-    /// All of them.
-    pub(crate) tables: Vec<Table>,
-    pub(crate) flows: Table,
-    pub(crate) usage: Table,
-    pub(crate) counters: Table,
-    pub(crate) collection: Table,
-    pub(crate) truth: Table,
-}
+    /// End of the newest window in which any exporter was heard; `None` where none ever was.
+    async fn heard_until(&self) -> Result<Option<i64>, StoreError>;
 
-impl std::fmt::Debug for FlowStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FlowStore")
-            .field("flows", &self.flows.dir())
-            .finish_non_exhaustive()
-    }
-}
-
-impl FlowStore {
-    pub(crate) fn open(storage: &Storage) -> Result<FlowStore, AnalyticsError> {
-        let open = |def: &'static TableDef| Table::open(storage, def);
-        let tables = [
-            open(&FLOWS)?,
-            open(&USAGE_5M)?,
-            open(&COUNTERS)?,
-            open(&COLLECTION_5M)?,
-            open(&TRUTH_1H)?,
-        ];
-
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let streams = STREAMS_PER_CORE * cores;
-        let mut config = SessionConfig::new()
-            .with_target_partitions(streams.max(GROUP_PARTITIONS))
-            .with_batch_size(BATCH_ROWS)
-            .with_information_schema(true)
-            // A scan makes its streams itself; more would only hold more memory.
-            .with_repartition_file_scans(false)
-            .with_round_robin_repartition(false);
-        // Where many rows have keys of their own, grouping what each stream has seen before grouping by partition is work twice.
-        config
-            .options_mut()
-            .execution
-            .skip_partial_aggregation_probe_ratio_threshold = GROUP_AT_ONCE_RATIO;
-        // `TIMESTAMP '2026-01-01 00:00:00'` without a zone means UTC, as everything stored does.
-        config.options_mut().execution.time_zone = Some("UTC".to_owned());
-
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_limit(QUERY_MEMORY_BYTES, 1.0)
-            .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
-            .build_arc()?;
-        let mut rules = PhysicalOptimizer::new().rules;
-        rules.insert(0, Arc::new(ranking::RankBySum));
-        let state = SessionStateBuilder::new_with_default_features()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_physical_optimizer_rules(rules)
-            .build();
-        let mut context = SessionContext::new_with_state(state);
-        let url = ObjectStoreUrl::parse(STORE_URL)?;
-        let store = storage
-            .object_store()
-            .map_err(|source| AnalyticsError::Query(source.into()))?;
-        context.register_object_store(url.as_ref(), store);
-
-        for table in &tables {
-            let provider = StoredTable::current(table.clone(), url.clone(), streams);
-            context.register_table(table.def().name, Arc::new(provider))?;
-        }
-        for function in functions::all() {
-            context.register_udf(function);
-        }
-        context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
-        context.add_optimizer_rule(Arc::new(keys::GroupAddressesAsNumbers::new()));
-        let all = tables.to_vec();
-        let [flows, usage, counters, collection, truth] = tables;
-        Ok(FlowStore {
-            context,
-            streams,
-            url,
-            flows,
-            usage,
-            counters,
-            collection,
-            tables: all,
-            truth,
-        })
-    }
-
-    /// Plans a read-only query.
-    pub(crate) async fn plan(&self, query: &str) -> Result<DataFrame, AnalyticsError> {
-        let read_only = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
-        Ok(self.context.sql_with_options(query, read_only).await?)
-    }
-
-    pub(crate) async fn sql(
+    /// Metered traffic of the whole network over time, stacked by a dimension, largest first, ties by key. The keys of these `ranks`
+    /// are named, the first being rank 0; those before are summed as `larger`, those after as `other`: whatever the ranks, the series
+    /// add up to the same. Steps are aligned in UTC and at most 4,000 (a longer range ends there); [`Overview::step_ms`] tells their width.
+    async fn overview(
         &self,
-        query: &str,
-    ) -> Result<(Vec<RecordBatch>, arrow::datatypes::SchemaRef), AnalyticsError> {
-        let stream = self.stream(query).await?;
-        let schema = stream.schema();
-        Ok((stream.try_collect().await?, schema))
-    }
+        from_ms: i64,
+        to_ms: i64,
+        by: Dimension,
+        ranks: Range<usize>,
+    ) -> Result<Overview, StoreError>;
 
-    pub(crate) async fn stream(&self, query: &str) -> Result<SendableRecordBatchStream, AnalyticsError> {
-        Ok(self.plan(query).await?.execute_stream().await?)
-    }
+    /// Usage of all services and of traffic of no service together, for every window that starts in the range and holds metered
+    /// flows, ascending.
+    async fn network_usage(&self, from_ms: i64, to_ms: i64) -> Result<Vec<WindowVolume>, StoreError>;
 
-    /// The table as it is now.
-    pub(crate) fn read(&self, table: &Table) -> Result<DataFrame, AnalyticsError> {
-        self.read_provider(Arc::new(StoredTable::current(
-            table.clone(),
-            self.url.clone(),
-            self.streams,
-        )))
-    }
+    /// How much of the metered traffic in the windows that start in the range belongs to a service.
+    async fn attribution(&self, from_ms: i64, to_ms: i64) -> Result<Attribution, StoreError>;
 
-    /// The table as `snapshot` says, whatever is committed meanwhile.
-    pub(crate) fn read_at(&self, table: &Table, snapshot: Arc<Snapshot>) -> Result<DataFrame, AnalyticsError> {
-        self.read_provider(Arc::new(StoredTable::pinned(
-            table.clone(),
-            self.url.clone(),
-            self.streams,
-            snapshot,
-        )))
-    }
+    /// How many flow records arrived, metered or not, for every window of arrival that starts in the range and in which they were
+    /// counted, ascending.
+    async fn flow_records(&self, from_ms: i64, to_ms: i64) -> Result<Vec<WindowCount>, StoreError>;
 
-    fn read_provider(&self, provider: Arc<dyn TableProvider>) -> Result<DataFrame, AnalyticsError> {
-        Ok(self.context.read_table(provider)?)
-    }
+    /// How many flows arrived whose sampling rate nobody knows, in the windows of arrival that start in the range, by exporter,
+    /// ascending; exporters without such flows are absent.
+    async fn flows_without_rate(&self, from_ms: i64, to_ms: i64) -> Result<Vec<ExporterCount>, StoreError>;
+
+    /// What [`FlowStore::usage_windows`] answers, counted anew from the stored flows alone (U1, B5).
+    async fn windows_from_flows(&self, service: u32, from_ms: i64, to_ms: i64) -> Result<Vec<WindowUsage>, StoreError>;
+
+    /// The `limit` remote addresses that a service exchanged most with in the windows that touch the range, largest first, ties by
+    /// address. A flow counts with what of it falls into these windows, as usage does: of one that went on when the service changed
+    /// hands, each owner sees its part (S1). Of the autonomous systems that its flows were reported with, an address has the largest.
+    async fn top_peers(&self, service: u32, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<Peer>, StoreError>;
+
+    /// Hours that were compared with interface counters and start in the range, by hour, exporter, interface and direction.
+    async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, StoreError>;
+
+    /// The last whole hour that was compared with interface counters, unless it began more than a day before `now_ms`.
+    async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, StoreError>;
 }
 
-/// Tells apart the files of writers who work on the same thing at once, in this process or another: of those only one is
-/// ever named, but none may disturb another while it writes.
-pub(crate) fn unique_suffix() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    format!("p{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A UTC instant as a literal of the tables' time type.
-pub(crate) fn instant(at_ms: i64) -> Expr {
-    lit(ScalarValue::TimestampMillisecond(Some(at_ms), Some("UTC".into())))
-}
-
-/// Folds all batches of a query: each partition on its own task into its own accumulator, then all accumulators into one.
-/// Partitions end in no particular order, so `add` and `merge` must not depend on it.
-pub(crate) async fn fold<A, Add, Merge>(frame: DataFrame, add: Add, merge: Merge) -> Result<A, AnalyticsError>
-where
-    A: Default + Send + 'static,
-    Add: Fn(&mut A, &RecordBatch) -> Result<(), AnalyticsError> + Clone + Send + 'static,
-    Merge: Fn(&mut A, A),
-{
-    let mut tasks = JoinSet::new();
-    for mut stream in frame.execute_stream_partitioned().await? {
-        let add = add.clone();
-        tasks.spawn(async move {
-            let mut partial = A::default();
-            while let Some(batch) = stream.try_next().await? {
-                add(&mut partial, &batch)?;
-            }
-            Ok::<A, AnalyticsError>(partial)
-        });
+impl From<crate::Analytics> for Arc<dyn FlowStore> {
+    fn from(analytics: crate::Analytics) -> Arc<dyn FlowStore> {
+        Arc::new(analytics)
     }
-    let mut whole = A::default();
-    while let Some(partial) = tasks.join_next().await {
-        merge(&mut whole, partial??);
-    }
-    Ok(whole)
-}
-
-/// The column `name` of a batch as the array type that the table's definition gives it.
-pub(crate) fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, AnalyticsError> {
-    batch
-        .column_by_name(name)
-        .and_then(|array| array.as_any().downcast_ref())
-        .ok_or(AnalyticsError::Column { name })
 }

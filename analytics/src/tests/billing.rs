@@ -3,9 +3,8 @@
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::period::PeriodQuery;
 use crate::usage::LATENESS_MS;
-use crate::{Dimension, Gap, MeteredService, Meters, Step, UsageMode};
+use crate::{Dimension, Gap, Meters, SeriesPoint, SeriesQuery, Step};
 
 const EXPORTER: &str = "198.51.100.1";
 
@@ -35,13 +34,7 @@ async fn a_period_has_totals_percentile_and_gaps() {
     let now_ms = T0 + 10 * HOUR + LATENESS_MS;
     let usage = |mode, to_ms| {
         let fixture = &fixture;
-        async move {
-            fixture
-                .analytics
-                .period_usage(&service(1), T0, to_ms, mode, now_ms)
-                .await
-                .unwrap()
-        }
+        async move { fixture.period_usage(&service(1), T0, to_ms, mode, now_ms).await }
     };
     let period = usage(UsageMode::Sum, T0 + DAY).await;
     assert_eq!((period.bytes_in, period.bytes_out), (120 * 900_000, 5_000_000));
@@ -75,10 +68,8 @@ async fn a_period_has_totals_percentile_and_gaps() {
     assert_eq!((max.billed_bytes, max.percentile_95_bps), (120 * 900_000, Some(24_000)));
 
     let early = fixture
-        .analytics
         .period_usage(&service(1), T0, T0 + DAY, UsageMode::Sum, T0)
-        .await
-        .unwrap();
+        .await;
     assert_eq!(
         (early.bytes_in, early.windows_expected, early.percentile_95_bps),
         (0, 0, None)
@@ -102,40 +93,29 @@ async fn many_services_are_measured_as_each_alone() {
             excluded: Vec::new(),
         })
         .collect();
-    let together = fixture.analytics.period_usage_batch(&queries, now_ms).await.unwrap();
+    let together = fixture.analytics.period_usage(&queries, now_ms).await.unwrap();
     for (query, batch) in queries.iter().zip(together) {
         let (from_ms, to_ms) = (query.from_ms, query.to_ms);
         let alone = fixture
-            .analytics
             .period_usage(&query.service, from_ms, to_ms, query.mode, now_ms)
-            .await
-            .unwrap();
+            .await;
         assert_eq!(alone, batch);
     }
-    let many = fixture
-        .analytics
-        .period_usage_many(&[service(2), service(1)], T0, T0 + DAY, UsageMode::Sum, now_ms)
-        .await
-        .unwrap();
-    assert_eq!((many[0].bytes_in, many[1].bytes_in), (77, 120 * 900_000));
-    assert_eq!(fixture.analytics.period_usage_batch(&[], now_ms).await.unwrap(), []);
+    assert_eq!(fixture.analytics.period_usage(&[], now_ms).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn coverage_follows_what_is_heard_later() {
     let fixture = ten_hours().await;
-    let measured = |fixture: &Fixture| {
-        let analytics = fixture.analytics.clone();
-        async move {
-            let period = analytics
-                .period_usage(&service(1), T0, T0 + DAY, UsageMode::Sum, T0 + DAY + HOUR)
-                .await;
-            period.unwrap().windows_measured
-        }
+    let measured = async || {
+        fixture
+            .period_usage(&service(1), T0, T0 + DAY, UsageMode::Sum, T0 + DAY + HOUR)
+            .await
+            .windows_measured
     };
-    assert_eq!(measured(&fixture).await, 108);
+    assert_eq!(measured().await, 108);
     fixture.hear(EXPORTER, T0 + 4 * HOUR, T0 + 5 * HOUR);
-    assert_eq!(measured(&fixture).await, 120);
+    assert_eq!(measured().await, 120);
 }
 
 #[tokio::test]
@@ -144,11 +124,7 @@ async fn a_series_has_every_step_and_sums_to_the_totals() {
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     for step in [Step::FiveMinutes, Step::Hour, Step::Day] {
         let services = [service(1), service(2)];
-        let points = fixture
-            .analytics
-            .usage_series(&services, T0, T0 + 2 * DAY, step, &zone, NOW_MS)
-            .await
-            .unwrap();
+        let points = series(&fixture, &services, step, &zone).await;
         assert_eq!(points[0].start_ms, T0);
         assert_eq!(points.last().unwrap().end_ms, T0 + 2 * DAY);
         let bytes_in: u64 = points.iter().map(|point| point.bytes_in).sum();
@@ -157,13 +133,22 @@ async fn a_series_has_every_step_and_sums_to_the_totals() {
         let measured: u32 = points.iter().map(|point| point.windows_measured).sum();
         assert_eq!(measured, expected_measured(), "{step:?}");
     }
-    let days = fixture
-        .analytics
-        .usage_series(&[service(1)], T0, T0 + 2 * DAY, Step::Day, &zone, NOW_MS)
-        .await
-        .unwrap();
+    let days = series(&fixture, &[service(1)], Step::Day, &zone).await;
     let hours: Vec<i64> = days.iter().map(|day| (day.end_ms - day.start_ms) / HOUR).collect();
     assert_eq!(hours, [22, 24, 2], "midnight in Berlin is 22:00 UTC");
+}
+
+/// Two days of services.
+async fn series(fixture: &Fixture, services: &[MeteredService], step: Step, zone: &TimeZone) -> Vec<SeriesPoint> {
+    let query = SeriesQuery {
+        services,
+        from_ms: T0,
+        to_ms: T0 + 2 * DAY,
+        step,
+        zone,
+        now_ms: NOW_MS,
+    };
+    fixture.analytics.usage_series(&query).await.unwrap()
 }
 
 /// In the middle of what the fixture holds: some of its windows are over, some are not.
@@ -181,26 +166,13 @@ fn expected_measured() -> u32 {
 #[tokio::test]
 async fn a_usage_line_is_explained_by_its_flows() {
     let fixture = ten_hours().await;
-    let zone = TimeZone::UTC;
     let range = (T0, T0 + 2 * DAY);
-    let days = fixture
-        .analytics
-        .daily_breakdown(1, range.0, range.1, &zone)
-        .await
-        .unwrap();
-    assert_eq!(days.len(), 2);
-    assert_eq!(days[0].date.to_string(), "2026-10-01");
-    assert_eq!((days[0].bytes_in, days[0].bytes_out), (120 * 900_000, 5_000_000));
-    assert_eq!(days[1].bytes_in, 0);
-
-    let totals = fixture.analytics.explain_flows(1, range.0, range.1).await.unwrap();
-    assert_eq!(
-        (totals.bytes_in, totals.bytes_out, totals.windows),
-        (120 * 900_000, 5_000_000, 120)
-    );
     let stored = fixture.analytics.usage_windows(1, range.0, range.1).await.unwrap();
-    let recomputed = fixture.analytics.explain_windows(1, range.0, range.1).await.unwrap();
+    let recomputed = fixture.analytics.windows_from_flows(1, range.0, range.1).await.unwrap();
     assert_eq!(stored, recomputed, "B5");
+    let bytes_in: u64 = recomputed.iter().map(|window| window.bytes_in).sum();
+    let bytes_out: u64 = recomputed.iter().map(|window| window.bytes_out).sum();
+    assert_eq!((bytes_in, bytes_out, recomputed.len()), (120 * 900_000, 5_000_000, 120));
 }
 
 #[tokio::test]

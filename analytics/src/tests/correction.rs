@@ -1,8 +1,11 @@
 //! Backdated changes of assignments.
 
+use std::sync::Arc;
+
 use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::correction::{Correction, CorrectionSettings};
-use schemas::metering::{Enricher, ExporterConfig, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use tables::metering::Enricher;
 
 use super::*;
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::table::RETAINED_FROM;
-use schemas::tables::USAGE_5M;
+use tables::definitions::USAGE_5M;
+use tables::table::RETAINED_FROM;
 
 use super::*;
 use crate::usage::LATENESS_MS;
@@ -115,10 +115,8 @@ async fn a_router_that_falls_silent_takes_no_window_from_what_another_measures()
     ] {
         let service = MeteredService { service: 1, meters };
         let usage = fixture
-            .analytics
             .period_usage(&service, T0, T0 + DAY, UsageMode::Out, T0 + DAY + LATENESS_MS)
-            .await
-            .unwrap();
+            .await;
         assert_eq!(
             (usage.percentile_95_bps, usage.windows_measured, usage.windows_expected),
             (Some(p95_mbps * 1_000_000), measured, 288),

@@ -4,24 +4,23 @@ mod billing;
 mod correction;
 mod marks;
 mod older;
+mod questions;
 mod sql;
 mod truth;
 mod usage;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use arrow::array::{
-    ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
-};
+use arrow::array::RecordBatch;
 use schemas::address::Address;
-use schemas::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
-use schemas::tables::COLLECTION_5M;
 use schemas::window::{WINDOW_MS, windows};
+use tables::collection::{CollectionRow, collection_to_batch};
+use tables::definitions::COLLECTION_5M;
+use tables::flow::{FLOWS, Flow, Metered, flows_to_batch};
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
-use crate::Analytics;
+use crate::{Analytics, MeteredService, PeriodQuery, PeriodUsage, UsageMode};
 
 /// 2026-10-01T00:00:00Z, a UTC midnight.
 const T0: i64 = 1_790_812_800_000;
@@ -135,32 +134,54 @@ impl Fixture {
 
     /// The exporter sent datagrams in every window of `[from_ms, to_ms)`.
     fn hear(&self, exporter: &str, from_ms: i64, to_ms: i64) {
-        let mut starts: Vec<i64> = windows(from_ms, to_ms).map(|window| window.start_ms()).collect();
-        let rows = starts.len();
+        let count = |window_start_ms, counter, value| CollectionRow {
+            window_start_ms,
+            exporter: address(exporter),
+            observation_domain: 0,
+            protocol_version: 10,
+            counter,
+            value,
+        };
+        let mut rows: Vec<CollectionRow<'_>> = windows(from_ms, to_ms)
+            .map(|window| count(window.start_ms(), "datagrams", 7))
+            .collect();
         // Beside datagrams there are other counters, and counts of zero, which say nothing about being heard.
-        starts.extend([from_ms - WINDOW_MS, from_ms - 2 * WINDOW_MS]);
-        let mut counters = vec!["datagrams"; rows];
-        counters.extend(["templates", "datagrams"]);
-        let mut values = vec![7u64; rows];
-        values.extend([1, 0]);
-        let all = rows + 2;
-        let arrays: Vec<ArrayRef> = vec![
-            Arc::new(TimestampMillisecondArray::from(starts.clone()).with_timezone("UTC")),
-            address_array(vec![address(exporter); all].into_iter()),
-            Arc::new(UInt32Array::from(vec![0; all])),
-            Arc::new(UInt8Array::from(vec![10; all])),
-            Arc::new(StringArray::from(counters)),
-            Arc::new(UInt64Array::from(values)),
-        ];
-        let batch = RecordBatch::try_new(COLLECTION_5M.arrow_schema(), arrays).unwrap();
+        rows.push(count(from_ms - WINDOW_MS, "templates", 1));
+        rows.push(count(from_ms - 2 * WINDOW_MS, "datagrams", 0));
+        self.collect(&rows);
+    }
+
+    /// One more file of what the collector counted.
+    fn collect(&self, rows: &[CollectionRow<'_>]) {
+        let starts = || rows.iter().map(|row| row.window_start_ms);
+        let (min_ms, max_ms) = (starts().min().unwrap(), starts().max().unwrap());
         let table = Table::open(self.path(), &COLLECTION_5M).unwrap();
-        let (min, max) = (*starts.iter().min().unwrap(), *starts.iter().max().unwrap());
-        let entry = self.write(&table, &batch, min, max);
+        let entry = self.write(&table, &collection_to_batch(rows), min_ms, max_ms);
         let commit = Commit {
             add: vec![entry],
             ..Commit::default()
         };
         table.commit(commit).unwrap();
+    }
+
+    /// What one service used in a period.
+    async fn period_usage(
+        &self,
+        service: &MeteredService,
+        from_ms: i64,
+        to_ms: i64,
+        mode: UsageMode,
+        now_ms: i64,
+    ) -> PeriodUsage {
+        let query = PeriodQuery {
+            service: service.clone(),
+            from_ms,
+            to_ms,
+            mode,
+            excluded: Vec::new(),
+        };
+        let mut used = self.analytics.period_usage(&[query], now_ms).await.unwrap();
+        used.pop().unwrap()
     }
 
     async fn refresh(&self) -> crate::usage::UsageRefresh {
@@ -169,13 +190,13 @@ impl Fixture {
 
     /// The result of a query as JSON.
     async fn json(&self, query: &str) -> serde_json::Value {
-        let batches = self
-            .analytics
-            .sql(query)
+        let console = self.analytics.console();
+        let answer = console
+            .ask(query)
             .await
             .unwrap_or_else(|error| panic!("{query}: {error:?}"));
         let mut text = Vec::new();
-        crate::output::to_json_rows(&batches, &mut text).unwrap();
+        answer.write_json(&mut text).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 }

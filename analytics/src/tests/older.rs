@@ -1,9 +1,9 @@
 //! Files of earlier versions beside those of today: read as they are, never written anew for it.
 
-use schemas::flow::older::{FLOWS_7BEF553, as_of_7bef553};
-use schemas::flow::{SpanBound, marks};
-use schemas::table::{Commit, Encoder, write_row_groups};
 use serde_json::json;
+use tables::flow::older::{FLOWS_7BEF553, as_of_7bef553};
+use tables::flow::{SpanBound, marks};
+use tables::table::{Commit, Encoder, write_row_groups};
 
 use super::*;
 
@@ -89,7 +89,7 @@ async fn queries_read_both() {
         let query = format!("SELECT sum(bytes) AS bytes FROM flows WHERE {condition}");
         assert_eq!(fixture.json(&query).await, json!([{"bytes": bytes}]), "{condition}");
     }
-    let unknown = fixture.analytics.sql("SELECT sum(vlan) FROM flows").await;
+    let unknown = fixture.analytics.console().ask("SELECT sum(vlan) FROM flows").await;
     assert!(
         unknown.is_err(),
         "the column that two took the place of is no column any more"

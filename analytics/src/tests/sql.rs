@@ -1,7 +1,8 @@
 //! SQL over the tables.
 
-use schemas::table::{Commit, Encoder, write_row_groups};
+use schemas::error_class::ErrorClass;
 use serde_json::json;
+use tables::table::{Commit, Encoder, write_row_groups};
 
 use super::*;
 
@@ -11,8 +12,10 @@ async fn empty_tables_answer() {
     for table in ["flows", "usage_5m", "counters", "collection_5m", "truth_1h"] {
         let rows = fixture.json(&format!("SELECT count(*) AS n FROM {table}")).await;
         assert_eq!(rows, json!([{"n": 0}]), "{table}");
-        let batches = fixture.analytics.sql(&format!("SELECT * FROM {table}")).await.unwrap();
-        assert!(batches[0].num_columns() > 5, "an empty result tells its columns");
+        let console = fixture.analytics.console();
+        let answer = console.ask(&format!("SELECT * FROM {table}")).await.unwrap();
+        assert!(answer.columns().len() > 5, "an empty result tells its columns");
+        assert_eq!(answer.row_count(), 0);
     }
     assert_eq!(fixture.analytics.usage_windows(1, T0, T0 + DAY).await.unwrap(), []);
     assert!(fixture.analytics.verify_u2(T0, T0 + DAY).await.unwrap().holds());
@@ -76,7 +79,7 @@ async fn addresses_compare_with_text_and_prefixes() {
     ] {
         let query = format!("SELECT * FROM flows WHERE {bad}");
         assert!(
-            fixture.analytics.sql(&query).await.is_err(),
+            fixture.analytics.console().ask(&query).await.is_err(),
             "{bad}: an error, never an empty answer"
         );
     }
@@ -101,7 +104,7 @@ async fn files_are_pruned_by_the_manifest() {
             .await;
         assert_eq!(rows, json!([{"bytes": 2}]), "{condition}");
     }
-    let all = fixture.analytics.sql("SELECT sum(bytes) FROM flows").await;
+    let all = fixture.analytics.console().ask("SELECT sum(bytes) FROM flows").await;
     assert!(all.is_err(), "a missing file is an error where its rows are needed");
 }
 
@@ -336,12 +339,37 @@ async fn only_reading_is_allowed() {
         format!("SELECT * FROM '{secret}'"),
         format!("SELECT * FROM 'file://{secret}'"),
     ] {
-        assert!(fixture.analytics.sql(&statement).await.is_err(), "{statement}");
+        assert!(
+            fixture.analytics.console().ask(&statement).await.is_err(),
+            "{statement}"
+        );
     }
     assert_eq!(std::fs::read_to_string(secret.to_string()).unwrap(), "a,b\n1,2\n");
     assert_eq!(fixture.json("SELECT count(*) AS n FROM flows").await, json!([{"n": 1}]));
     let tables = fixture.json("SHOW TABLES").await.to_string();
     assert!(tables.contains("usage_5m"), "{tables}");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_is_wrong_and_which_tables_there_are() {
+    let fixture = Fixture::new();
+    let console = fixture.analytics.console();
+    for (statement, words) in [
+        (
+            "SELECT * FROM flow",
+            "the tables are flows, usage_5m, counters, collection_5m, truth_1h",
+        ),
+        ("SELEC 1", "Expected"),
+    ] {
+        let refused = console.ask(statement).await.unwrap_err();
+        assert_eq!(
+            (refused.class(), refused.code()),
+            (ErrorClass::Refused, "query.refused"),
+            "{statement}: {refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.starts_with("run query: ") && text.contains(words), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! The truth check over stored tables, and usage files of a version that kept no sampling error.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
-use schemas::column::TableDef;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, MeteringConfig};
-use schemas::tables::{COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::column::TableDef;
+use tables::definitions::{COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::flow::address_array;
 
 use super::*;
 use crate::truth::{CHECK_DELAY_MS, Guess, TruthRow, TruthSettings, Verdict};
@@ -326,28 +329,23 @@ async fn usage_has_its_sampling_error() {
             {"service": 2, "error_bound_ppm": 0},
         ])
     );
-    let service = crate::MeteredService {
+    let service = MeteredService {
         service: 1,
         meters: crate::Meters::AllBut(vec![]),
     };
     let period = fixture
-        .analytics
-        .period_usage(&service, T0, T0 + DAY, crate::UsageMode::Sum, T0 + 2 * DAY)
-        .await
-        .unwrap();
+        .period_usage(&service, T0, T0 + DAY, UsageMode::Sum, T0 + 2 * DAY)
+        .await;
     assert_eq!(period.error_bound_ppm, 69_297, "196 % / √800");
-    let points = fixture
-        .analytics
-        .usage_series(
-            &[service],
-            T0,
-            T0 + HOUR,
-            crate::Step::Hour,
-            &jiff::tz::TimeZone::UTC,
-            T0 + DAY,
-        )
-        .await
-        .unwrap();
+    let query = crate::SeriesQuery {
+        services: &[service],
+        from_ms: T0,
+        to_ms: T0 + HOUR,
+        step: crate::Step::Hour,
+        zone: &jiff::tz::TimeZone::UTC,
+        now_ms: T0 + DAY,
+    };
+    let points = fixture.analytics.usage_series(&query).await.unwrap();
     assert_eq!(points[0].error_bound_ppm, 69_297);
 }
 

@@ -1,9 +1,9 @@
 //! U1 and U2 over whole tables.
 
 use proptest::prelude::*;
-use schemas::table::Token;
-use schemas::tables::USAGE_5M;
 use schemas::window::spread;
+use tables::definitions::USAGE_5M;
+use tables::table::Token;
 
 use super::*;
 use crate::usage::Conservation;

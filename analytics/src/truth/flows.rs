@@ -14,13 +14,14 @@ use arrow::array::{
     FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use schemas::address::Address;
-use schemas::metering::{Boundaries, ExporterTable, MeterDirection, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig};
 use schemas::sampling::scaled;
+use tables::metering::Boundaries;
 
 use super::counter::Followed;
 use crate::AnalyticsError;
 use crate::error_bound::Estimate;
-use crate::store::column;
+use crate::store::parquet::column;
 
 /// Ethernet header and frame check sequence.
 const FRAME_BYTES: u64 = 14 + 4;

@@ -36,14 +36,14 @@ use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray,
 use datafusion::prelude::col;
 use schemas::address::Address;
 use schemas::metering::MeteringConfig;
-use schemas::table::{Commit, ManifestError, Snapshot, Token};
 use schemas::window::{DAY_MS, HOUR_MS};
+use tables::table::{Commit, ManifestError, Snapshot, Token};
 
 use self::counter::{Sample, Series};
 use self::flows::{Observed, Sums, Watch, Watched};
 pub use self::judge::{Guess, Verdict, finding_text, percent_text};
 use crate::error_bound::Z99_PPM;
-use crate::store::{column, fold, instant};
+use crate::store::parquet::{column, fold, instant};
 use crate::{Analytics, AnalyticsError};
 
 /// How long after its end an hour is judged: flows of long conversations come when the active timeout has passed.
@@ -291,7 +291,7 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
+    pub(crate) async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
         let frame = self.store.read(&self.store.truth)?.filter(
             col("hour_start")
                 .gt_eq(instant(from_ms))
@@ -306,7 +306,7 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
+    pub(crate) async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
         let newest = self.store.truth.snapshot()?;
         let newest = newest.files.values().map(|file| file.max_time_ms).max();
         match newest.filter(|hour_ms| *hour_ms >= now_ms - CURRENT_MAX_AGE_MS) {

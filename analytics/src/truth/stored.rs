@@ -7,13 +7,13 @@ use arrow::array::{
     UInt64Array,
 };
 use schemas::address::Address;
-use schemas::flow::address_array;
-use schemas::table::{FileEntry, Table, write_parquet};
-use schemas::tables::TRUTH_1H;
+use tables::definitions::TRUTH_1H;
+use tables::flow::address_array;
+use tables::table::{FileEntry, Table, write_parquet};
 
 use super::{Direction, Guess, TruthRow, Verdict};
 use crate::AnalyticsError;
-use crate::store::unique_suffix;
+use crate::store::parquet::unique_suffix;
 
 /// Writes the file of one hour; `None` without rows.
 pub(super) fn write(
@@ -74,11 +74,11 @@ fn batch_of(rows: &[TruthRow]) -> Result<RecordBatch, AnalyticsError> {
 
 /// Appends the rows of a batch.
 pub(super) fn rows_of(rows: &mut Vec<TruthRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
-    let hour_start = crate::store::column::<TimestampMillisecondArray>(batch, "hour_start")?.values();
-    let exporter = crate::store::column::<FixedSizeBinaryArray>(batch, "exporter")?;
-    let direction = crate::store::column::<UInt8Array>(batch, "direction")?.values();
-    let u32s = |name| Ok::<_, AnalyticsError>(crate::store::column::<UInt32Array>(batch, name)?.values());
-    let u64s = |name| Ok::<_, AnalyticsError>(crate::store::column::<UInt64Array>(batch, name)?.values());
+    let hour_start = crate::store::parquet::column::<TimestampMillisecondArray>(batch, "hour_start")?.values();
+    let exporter = crate::store::parquet::column::<FixedSizeBinaryArray>(batch, "exporter")?;
+    let direction = crate::store::parquet::column::<UInt8Array>(batch, "direction")?.values();
+    let u32s = |name| Ok::<_, AnalyticsError>(crate::store::parquet::column::<UInt32Array>(batch, name)?.values());
+    let u64s = |name| Ok::<_, AnalyticsError>(crate::store::parquet::column::<UInt64Array>(batch, name)?.values());
     let (if_index, covered_ms) = (u32s("if_index")?, u32s("covered_ms")?);
     let (counter_bytes, metered_bytes) = (u64s("counter_bytes")?, u64s("metered_bytes")?);
     let (bytes_scaled, samples) = (u64s("bytes_scaled")?, u64s("samples")?);

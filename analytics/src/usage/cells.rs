@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::{RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array};
-use schemas::flow::Metered;
 use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart};
+use tables::flow::Metered;
 
 use super::Ranges;
 use crate::AnalyticsError;
 use crate::error_bound::{Estimate, of_samples_ppm};
-use crate::store::column;
+use crate::store::parquet::column;
 
 /// Volume of one service in one window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

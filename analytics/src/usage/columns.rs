@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use schemas::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
+use tables::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
 
 use super::WRITER;
 use super::days::{batch_of, read_rows};
 use crate::AnalyticsError;
-use crate::store::unique_suffix;
+use crate::store::parquet::unique_suffix;
 
 /// Property of `usage_5m`: which columns its files have.
 pub(super) const COLUMNS: &str = "columns";

@@ -14,8 +14,8 @@
 
 use std::collections::HashSet;
 
-use schemas::table::{FileEntry, Snapshot};
 use schemas::window::WINDOW_MS;
+use tables::table::{FileEntry, Snapshot};
 
 use super::{Cells, Ranges, UsageRow};
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use schemas::table::{FileEntry, Table, write_parquet};
-use schemas::tables::USAGE_5M;
 use schemas::window::DAY_MS;
+use tables::definitions::USAGE_5M;
+use tables::table::{FileEntry, Table, write_parquet};
 
 use super::{Cell, Ranges, UsageRow};
 use crate::AnalyticsError;
-use crate::store::{column, unique_suffix};
+use crate::store::parquet::{column, unique_suffix};
 
 /// One day's new file.
 pub(super) struct DayRewrite {

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use activity::channel;
+use activity::event::{EventType, NewEvent};
 use anyhow::ensure;
-use billing::event::{self, EventType, NewEvent};
 use billing::ledger::{self, Account, NewTransaction, Posting};
 use billing::payment::{Transfer, record_transfer_in};
 use schemas::db::Database;
@@ -93,7 +94,7 @@ pub(super) async fn run(database: &Database, server: Server, customers: u32, num
         pay(database, server, number / ALONE_SHARE, now_ms).await?,
     ];
     // What closing and paying had to tell comes first, so that only what is published here is counted.
-    event::dispatch(database, now_ms).await?;
+    channel::dispatch(database, now_ms).await?;
     let events = tell(database, server, (customers, number), now_ms).await?;
     Ok(Made { ledger, events })
 }
@@ -197,12 +198,12 @@ async fn tell(
             subject: format!("inv_{at}"),
             payload: json!({ "number": format!("INV-{at}"), "total_minor": 2379, "currency": world::CURRENCY }),
         });
-        event::publish_all(&mut transaction, new.collect(), now_ms).await?;
+        billing::event::publish_all(&mut transaction, new.collect(), now_ms).await?;
         transaction.commit().await?;
     }
     let published = begun.elapsed().as_secs_f64();
     let begun = Instant::now();
-    let dispatched = event::dispatch(database, now_ms).await?;
+    let dispatched = channel::dispatch(database, now_ms).await?;
     let told = begun.elapsed().as_secs_f64();
     ensure!(
         dispatched.events == u64::from(number),

@@ -11,9 +11,9 @@ use arrow::array::{
     UInt64Array,
 };
 use schemas::address::Address;
-use schemas::table::{Commit, FileEntry, ROW_GROUP_ROWS, Storage, StorageConfig, Table, write_parquet};
-use schemas::tables::{COLLECTION_5M, USAGE_5M};
 use schemas::window::{DAY_MS, WINDOW_MS};
+use tables::definitions::{COLLECTION_5M, USAGE_5M};
+use tables::table::{Commit, FileEntry, ROW_GROUP_ROWS, Storage, StorageConfig, Table, write_parquet};
 
 pub(super) const TIME_ZONE: &str = "Europe/Berlin";
 /// When the base price of the month is charged, and when its usage is.

@@ -1,13 +1,14 @@
 //! Doing what was approved, in the transaction of the approval.
 
+use activity::audit::Actor;
+use activity::channel::endpoint;
 use schemas::ids::{CustomerId, RefundId, UserId};
-use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
+use schemas::{identity, inventory};
 use sqlx::AnyConnection;
 
-use super::{Action, ApprovalError};
+use super::Action;
 use crate::BillingError;
-use crate::audit::Actor;
 use crate::catalog::NewPrice;
 use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
@@ -20,8 +21,6 @@ use crate::subscription::{State, contracts_of, subscription};
 pub enum ExecuteError {
     #[error("do what was approved")]
     Billing(#[from] BillingError),
-    #[error("read what was approved")]
-    Approval(#[from] ApprovalError),
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
     #[error("read an amount")]
@@ -195,45 +194,23 @@ async fn delete_account(
         .await?;
         ended += 1;
     }
-    for sql in [
-        "UPDATE top_ups SET is_enabled = 0, updated_at_ms = $1 WHERE customer_id = $2 AND is_enabled <> 0",
-        "UPDATE webhook_endpoints SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL",
-    ] {
-        sqlx::query(sql)
-            .bind(now_ms)
-            .bind(customer.0)
-            .execute(&mut *connection)
-            .await?;
-    }
-    sqlx::query("DELETE FROM sessions WHERE user_id IN (SELECT id FROM users WHERE customer_id = $1)")
+    sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $1 WHERE customer_id = $2 AND is_enabled <> 0")
+        .bind(now_ms)
         .bind(customer.0)
         .execute(&mut *connection)
         .await?;
-    let users = sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL")
-        .bind(now_ms)
-        .bind(customer.0)
-        .execute(connection)
-        .await?;
+    endpoint::disable_all(&mut *connection, customer, now_ms).await?;
+    let users = identity::disable_users_of(connection, customer, now_ms).await?;
     Ok(Done::Executed(format!(
-        "{customer} deleted: {ended} subscriptions ended, {} users cannot sign in any more; documents and postings are kept",
-        users.rows_affected()
+        "{customer} deleted: {ended} subscriptions ended, {users} users cannot sign in any more; documents and postings are kept"
     )))
 }
 
 /// Signs an admin out for good. Whoever asked and whoever approves are two, so there is an admin left.
 async fn delete_admin(connection: &mut AnyConnection, user: UserId, now_ms: i64) -> Result<Done, ExecuteError> {
-    sqlx::query("DELETE FROM sessions WHERE user_id = $1")
-        .bind(user.0)
-        .execute(&mut *connection)
-        .await?;
-    let disabled =
-        sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE id = $2 AND role = 'admin' AND disabled_at_ms IS NULL")
-            .bind(now_ms)
-            .bind(user.0)
-            .execute(connection)
-            .await?;
-    Ok(Done::Executed(match disabled.rows_affected() {
-        0 => format!("{user} was no admin who could sign in any more"),
-        _ => format!("{user} cannot sign in any more"),
+    let could_sign_in = identity::disable_admin(connection, user, now_ms).await?;
+    Ok(Done::Executed(match could_sign_in {
+        false => format!("{user} was no admin who could sign in any more"),
+        true => format!("{user} cannot sign in any more"),
     }))
 }

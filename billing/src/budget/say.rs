@@ -1,12 +1,12 @@
 //! What is said of a budget, each once per cycle: the row in `budget_alerts` and the event are one transaction.
 
+use activity::event::EventType;
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money};
 use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{BudgetError, EXCEEDED_PERCENT, Status, reaches};
-use crate::event::EventType;
 use crate::settlement;
 
 /// Notes that something is said in this cycle; false when it was before.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use activity::audit::{self, Actor, Entry, Risk};
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
@@ -13,7 +14,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{
     BudgetError, MAX_AMOUNT_MINOR, MAX_THRESHOLD_PERCENT, MAX_THRESHOLDS, cycle_at, mark_unlocked, release_all,
 };
-use crate::audit::{self, Actor, Entry, Risk};
 use crate::settlement;
 
 /// Percentages of a budget at which is said how much was spent: 1 to 10 of them, ascending, 1 to 200.
@@ -100,7 +100,7 @@ pub async fn exclusions(db: impl AnyExecutor<'_>, customer: CustomerId) -> Resul
     rows.iter().map(|row| Ok(ServiceId(row.try_get(0)?))).collect()
 }
 
-/// Sets or changes a budget. What follows from it is done by the next [`check`]: call it after the commit.
+/// Sets or changes a budget. What follows from it is done by the next [`super::check`]: call it after the commit.
 ///
 /// # Errors
 /// When the amount is out of range or in another currency.
@@ -194,7 +194,7 @@ pub async fn clear(
     Ok(resumed.len())
 }
 
-/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`check`].
+/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`super::check`].
 ///
 /// # Errors
 /// When the service is not the customer's.

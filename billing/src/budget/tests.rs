@@ -1,8 +1,8 @@
+use activity::audit::Actor;
 use proptest::prelude::*;
 use schemas::window::{DAY_MS, HOUR_MS};
 
 use super::*;
-use crate::audit::Actor;
 use crate::catalog::BaseTiming;
 use crate::charger::script::{Answer, Script, save_method};
 use crate::charger::{Charge, Charger as _, Order, Purpose};

@@ -1,5 +1,6 @@
 //! What people do to the catalog, each with its audit entry: the portal and the command line call the same.
 
+use activity::audit::{self, Actor, Entry, Risk};
 use schemas::ids::{CouponId, PlanId};
 use schemas::window::{DAY_MS, instant_text};
 use serde_json::json;
@@ -7,7 +8,6 @@ use sqlx::AnyConnection;
 
 use super::{Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::BillingError;
-use crate::audit::{self, Actor, Entry, Risk};
 use crate::subscription::reprice::{Repriced, reprice};
 
 async fn note(
@@ -210,9 +210,9 @@ mod tests {
     use schemas::usage::UsageMode;
 
     use super::*;
-    use crate::audit::AuditFilter;
     use crate::catalog::{QuotaUnit, Terms};
     use crate::price::UsagePrice;
+    use activity::audit::AuditFilter;
 
     const BY: Actor<'_> = Actor {
         name: "command line",

@@ -4,6 +4,7 @@
 //! subscriptions held for `unpaid` on the day of the suspension. Nothing is charged by itself: who took money back does not
 //! want it taken again. Whatever comes in as credit pays it, because it is the same balance.
 
+use activity::event::EventType;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, SubscriptionId};
 use schemas::money::Currency;
@@ -12,7 +13,6 @@ use tracing::info;
 
 use super::schedule::Dates;
 use super::{AT_ONCE, Collected, DunningError, Progress, Schedule, recover_customer};
-use crate::event::EventType;
 use crate::settlement;
 use crate::subscription::change;
 use crate::subscription::state::HoldCause;

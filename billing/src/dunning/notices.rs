@@ -3,6 +3,7 @@
 //! Of several notices that were missed the last is given. Which was given is kept with the invoice and the payment method, so
 //! that each is given once, whoever looks and how often, and a notice that the terms get anew is given where it is due.
 
+use activity::event::EventType;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use schemas::db::Database;
@@ -12,7 +13,6 @@ use schemas::window::DAY_MS;
 use sqlx::Row as _;
 
 use super::{AT_ONCE, DunningError, IS_LEFT_ALONE, Terms};
-use crate::event::EventType;
 use crate::settlement;
 
 /// Gives the notices that are due, and returns how many.

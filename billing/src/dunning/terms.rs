@@ -1,12 +1,12 @@
 //! The terms of collection: section `[collection]` of the configuration, kept in the database so that every process on it,
 //! every page and every mail goes by the same. `serve` stores them when it starts and when its configuration changes.
 
+use activity::audit::{self, Actor, Entry, Risk};
 use schemas::window::DAY_MS;
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{DunningError, MAX_DAY, Schedule, ScheduleError};
-use crate::audit::{self, Actor, Entry, Risk};
 
 /// The row of `settings` that holds them.
 const SETTING: &str = "collection";

@@ -6,12 +6,11 @@
 
 use std::str::FromStr;
 
+use activity::event::NewEvent;
 use schemas::ids::{InvoiceId, PaymentId, ServiceId, SubscriptionId, TransferId};
 use serde_json::{Map, Value, json};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
-
-use super::EventType;
 
 type Facts = Map<String, Value>;
 
@@ -36,17 +35,16 @@ fn id<T: FromStr>(facts: &Facts, name: &str, subject: &str) -> Option<T> {
     text.parse().ok()
 }
 
-/// Completes the facts of an event.
+/// Completes the facts of an event. A payload that is no object is left for [`activity::event::publish`] to refuse.
 ///
 /// # Errors
 /// As the database answers.
-pub(super) async fn complete(
-    connection: &mut AnyConnection,
-    event_type: EventType,
-    subject: &str,
-    facts: &mut Facts,
-) -> Result<(), sqlx::Error> {
-    match event_type.name().split('.').next().unwrap_or_default() {
+pub(super) async fn complete(connection: &mut AnyConnection, event: &mut NewEvent) -> Result<(), sqlx::Error> {
+    let subject = event.subject.as_str();
+    let Value::Object(facts) = &mut event.payload else {
+        return Ok(());
+    };
+    match event.event_type.name().split('.').next().unwrap_or_default() {
         "invoice" => {
             set(facts, "invoice", Some(json!(subject)));
             also(facts, "amount_minor", "total_minor");

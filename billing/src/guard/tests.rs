@@ -1,10 +1,10 @@
+use activity::audit::AuditFilter;
+use activity::event::{self, EventFilter};
 use schemas::ids::{ChangeId, InvoiceId};
 use schemas::window::DAY_MS;
 
 use super::*;
-use crate::audit::AuditFilter;
 use crate::catalog::BaseTiming;
-use crate::event::EventFilter;
 use crate::subscription::change;
 use crate::subscription::schedule::{self, Planned};
 use crate::testing::{DEAL, Deal, World, ms};

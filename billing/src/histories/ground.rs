@@ -1,9 +1,8 @@
 //! Where histories begin: customers, plans, prices, coupons and rates of tax, once for the product and once for the model.
 //!
-//! Migrating and filling a database takes longer than a history, so it is done once and copied for each.
+//! Migrating and filling a database takes longer than a history, so it is done once for all tests and copied for each history.
 
-use std::path::PathBuf;
-
+use fixtures::{Found, Made};
 use jiff::tz::TimeZone;
 use schemas::db::Database;
 use schemas::money::{Currency, Money};
@@ -11,7 +10,7 @@ use schemas::money::{Currency, Money};
 use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, PlanKind, QuotaUnit, Terms};
 use crate::model::{Coupon, Customer, Metered, Model, Off, Offer, PlaceRate, Taxed, UnitPrice, Way};
 use crate::tax::{self, NewTaxRate};
-use crate::testing::{Postgres, World, in_memory_folder};
+use crate::testing::{Postgres, World};
 
 /// Prices, by id: the offer, and its usage price as it is typed.
 pub(super) const OFFERS: [(Offer, &str); 12] = [
@@ -199,52 +198,34 @@ pub(super) fn model() -> Model {
 /// Databases with the ground on them.
 #[derive(Debug)]
 pub(super) enum Ground {
-    Sqlite { file: PathBuf, _folder: tempfile::TempDir },
-    Postgres { server: Postgres },
+    Sqlite(Made),
+    Postgres(Postgres),
 }
-
-/// The database of a server that others are copied from.
-const TEMPLATE: &str = "ground";
 
 impl Ground {
     pub(super) async fn sqlite() -> Ground {
-        let folder = in_memory_folder();
-        let url = Database::default_url(folder.path());
-        let database = Database::open(&url).await.unwrap();
-        fill(&database).await;
-        // What is in the log goes to the file.
-        database.pool().close().await;
-        Ground::Sqlite {
-            file: folder.path().join("ezscale.db"),
-            _folder: folder,
-        }
+        let made = match fixtures::find("billing-ground", &fixtures::own_identity()) {
+            Found::Ready(made) => made,
+            Found::Empty(making) => {
+                let database = Database::open(&Database::default_url(making.path())).await.unwrap();
+                fill(&database).await;
+                // What is in the log goes to the file.
+                database.pool().close().await;
+                making.finish()
+            }
+        };
+        Ground::Sqlite(made)
     }
 
     pub(super) async fn postgres() -> Ground {
-        let server = Postgres::start();
-        server.create(TEMPLATE, None).await;
-        let database = server.open(TEMPLATE).await;
-        fill(&database).await;
-        database.pool().close().await;
-        Ground::Postgres { server }
+        Ground::Postgres(Postgres::filled("ground", fill).await)
     }
 
     /// A world of its own, on a copy.
-    pub(super) async fn world(&self, name: &str) -> World {
+    pub(super) async fn world(&self) -> World {
         match self {
-            Ground::Sqlite { file, .. } => World::on_copy(file).await,
-            Ground::Postgres { server } => {
-                server.create(name, Some(TEMPLATE)).await;
-                World::on(server.open(name).await)
-            }
-        }
-    }
-
-    /// The world is not needed any more.
-    pub(super) async fn leave(&self, world: World, name: &str) {
-        world.database.pool().close().await;
-        if let Ground::Postgres { server } = self {
-            server.remove(name).await;
+            Ground::Sqlite(made) => World::on_copy(&made.path().join("ezscale.db")).await,
+            Ground::Postgres(postgres) => World::on_copy_of(postgres).await,
         }
     }
 }

@@ -15,7 +15,6 @@ mod step;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
@@ -66,12 +65,6 @@ fn play_all(count: u32, share: u32, play: impl Fn(&[Step])) {
     }
 }
 
-/// Names worlds, so that databases on one server are apart.
-fn next_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("history{}", COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,13 +73,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn play(ground: &Ground, steps: &[Step], crashes: bool) -> Books {
-    let name = next_name();
-    let mut play = Play::new(ground.world(&name).await, crashes);
+    let mut play = Play::new(ground.world().await, crashes);
     for step in steps {
         play.make(step).await;
     }
     let books = play.end().await;
-    ground.leave(play.into_world(), &name).await;
+    play.into_world().database.pool().close().await;
     books
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::civil::Date;
+use schemas::bulk;
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, InvoiceId, PhaseId};
 use schemas::inventory::{self, Customer};
@@ -23,7 +24,7 @@ use super::write::{Corrects, NewDocument, Parties, Written, write};
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
 use crate::tax::Unsettled;
-use crate::{BillingError, bulk, exclusion, guard, settlement, subscription};
+use crate::{BillingError, exclusion, guard, settlement, subscription};
 use schemas::usage::UsageSource;
 
 /// How often a closer that lost a race looks again for what is left.

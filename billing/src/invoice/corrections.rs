@@ -60,7 +60,7 @@ impl Months {
     ) -> Result<Months, BillingError> {
         let mut months = charged_keys(connection, between, usage.corrected_from_ms(now_ms)).await?;
         let times = months.values().flatten().map(|month| (month.from_ms, month.to_ms));
-        let marks = marks(usage, times)?;
+        let marks = marks(usage, times.collect()).await?;
         let awaits_change = |month: &ChargedKey| {
             let mut changes = pending.iter();
             changes.any(|change| change.from_ms < month.to_ms && change.to_ms.is_none_or(|to_ms| to_ms > month.from_ms))
@@ -97,16 +97,16 @@ fn awaits_usage(contract: &Contract) -> bool {
     contract.phases.iter().any(is_open)
 }
 
-/// What the usage of some times is measured from, each asked for once; nothing of those that cannot be measured any more.
+/// What the usage of some times is measured from; nothing of those that cannot be measured any more.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn marks<U: UsageSource>(
+pub(super) async fn marks<U: UsageSource>(
     usage: &U,
-    times: impl Iterator<Item = (i64, i64)>,
+    times: BTreeSet<(i64, i64)>,
 ) -> Result<HashMap<(i64, i64), String>, BillingError> {
-    let times: Vec<(i64, i64)> = times.collect::<BTreeSet<_>>().into_iter().collect();
-    let marks = usage.marks(&times)?;
+    let times: Vec<(i64, i64)> = times.into_iter().collect();
+    let marks = usage.marks(&times).await?;
     let known = times.into_iter().zip(marks);
     Ok(known.filter_map(|(time, mark)| Some((time, mark?))).collect())
 }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use activity::event::{EventType, NewEvent};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::ids::{InvoiceId, PhaseId};
@@ -23,7 +24,7 @@ use super::taxes::{Charged, Totals};
 use super::write::{Corrects, NewDocument, Parties, write};
 use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
 use crate::catalog::checked_text;
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::evidence::Evidence;
 use crate::rating::{DraftLine, LineKind};
 use crate::tax::{ChargedTax, TaxGroup};

@@ -184,10 +184,8 @@ pub(super) async fn load_all<U: UsageSource>(
     let confirmed = unmeasured::confirmed(&mut *connection, between.0, between.1).await?;
     let due = accounts.iter().flat_map(|account| &account.due);
     let usages = due.filter(|due| due.what == What::Usage);
-    let marks = corrections::marks(
-        usage,
-        usages.map(|due| (due.charged.period.start_ms, due.charged.period.end_ms)),
-    )?;
+    let times = usages.map(|due| (due.charged.period.start_ms, due.charged.period.end_ms));
+    let marks = corrections::marks(usage, times.collect()).await?;
     Ok(Loaded {
         confirmed,
         accounts,

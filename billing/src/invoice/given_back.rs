@@ -17,14 +17,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use schemas::bulk;
 use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
 use super::write::{NewDocument, Written};
+use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::rating::DraftLine;
-use crate::{BillingError, bulk};
 
 /// Why a line gives back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use activity::event::{EventType, NewEvent};
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, InvoiceId};
 use serde_json::json;
@@ -15,7 +16,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::Draft;
 use crate::BillingError;
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::tax::{MissingRate, Unsettled};
 
 /// Held invoices that one list names at most.

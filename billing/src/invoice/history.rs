@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::civil::Date;
+use schemas::bulk;
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, PhaseId, ServiceId, SubscriptionId};
 use schemas::money::Money;
 use sqlx::any::AnyRow;
@@ -13,7 +14,6 @@ use super::due::Due;
 use super::pool::PoolLine;
 use super::read::{LINE_COLUMNS, read_line};
 use crate::BillingError;
-use crate::bulk;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::rating::{ChargedBase, ChargedDiscount};
 

@@ -17,6 +17,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use schemas::bulk;
 use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::inventory::{Customer, EntityProfile};
 use schemas::money::{Currency, Money};
@@ -25,10 +26,10 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::Buyer;
 use super::read::{TAX_COLUMNS, read_json, read_tax};
+use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::rating::DraftLine;
 use crate::tax::{self, ChargedTax, TaxAmount, TaxCategory, TaxGroup, TaxRate, TaxRule, Unsettled, VatStanding};
-use crate::{BillingError, bulk};
 
 /// What was charged, as far as drafts correct it.
 #[derive(Debug, Default)]

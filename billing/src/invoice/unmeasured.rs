@@ -2,10 +2,12 @@
 //! never changes (B3).
 //!
 //! A period is held by closing, told once, and finalised by the next closing after somebody confirmed it, or after what was
-//! missing was measured. Which usage holds it: [`crate::guard::MeasureGuards`].
+//! missing was measured. Which usage holds it: [`schemas::usage::MeasureGuards`].
 
 use std::collections::HashSet;
 
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::event::{EventType, NewEvent};
 use schemas::ids::CustomerId;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -13,9 +15,8 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{Draft, OpenReason};
 use crate::BillingError;
-use crate::audit::{self, Actor, Entry, Risk};
 use crate::catalog::checked_text;
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::guard;
 
 /// Characters in the note of who confirms at most.

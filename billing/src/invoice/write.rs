@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use activity::event::{EventType, NewEvent};
+use schemas::bulk;
 use schemas::db::next_ids;
 use schemas::ids::{EntityId, InvoiceId, InvoiceLineId};
 use schemas::inventory::{Customer, EntityProfile};
@@ -12,9 +14,8 @@ use sqlx::AnyConnection;
 use super::given_back::{self, Cause};
 use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, number};
 use crate::BillingError;
-use crate::bulk;
 use crate::dunning::{self, Terms};
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 use crate::evidence::Evidence;
 use crate::ledger::{self, Account, NewTransaction, Posting};
 use crate::rating::{DraftLine, LineKind};

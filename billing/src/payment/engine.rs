@@ -1,5 +1,6 @@
 //! Starting a payment, and recording what became of it.
 
+use activity::event::EventType;
 use schemas::db::{Database, next_id};
 use schemas::fault;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
@@ -12,7 +13,6 @@ use super::gateway::{ChargeOutcome, ChargeRequest, ChargeState, FindRequest, Gat
 use super::method::{self, PaymentMethod};
 use super::store::{self, Payment, Purpose};
 use super::{PaymentError, PaymentGateway, State, random_hex};
-use crate::event::EventType;
 use crate::settlement::{self, Received};
 
 /// After so long a call has surely ended, whoever made it: twice its time-out.

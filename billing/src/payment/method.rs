@@ -1,5 +1,6 @@
 //! Ways to pay that customers have saved with a gateway. Card numbers never come here.
 
+use activity::event::EventType;
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, PaymentMethodId};
 use schemas::inventory;
@@ -8,7 +9,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::gateway::{SavedMethod, SetupOutcome, SetupRequest, SetupStarted};
 use super::{GatewayName, PaymentError, PaymentGateway};
-use crate::event::EventType;
 use crate::settlement;
 
 /// A saved way to pay.

@@ -59,11 +59,11 @@ pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
 
 use std::sync::Arc;
 
+use activity::event::EventError;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId, RefundId};
 use schemas::money::{Currency, Money, MoneyError};
 
-use crate::event::EventError;
 use crate::settlement::SettlementError;
 
 /// Why a payment could not be started, recorded or read.

@@ -1,5 +1,6 @@
 //! Money that goes back, with the same care: committed, asked, recorded, looked for.
 
+use activity::event::EventType;
 use schemas::db::{Database, next_id};
 use schemas::fault;
 use schemas::ids::{PaymentId, RefundId};
@@ -13,7 +14,6 @@ use super::gateway::{GatewayError, PaymentGateway, RefundOutcome, RefundProgress
 use super::reconcile::{LEASE_MS, Reconciled, WORK_LIMIT};
 use super::store::{self, Payment};
 use super::{GatewayName, Gateways, PaymentError, State, checked_text, random_hex};
-use crate::event::EventType;
 use crate::settlement;
 
 const MAX_BATCH: i64 = 200;

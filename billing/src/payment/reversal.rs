@@ -9,6 +9,7 @@
 //!
 //! What came by a gateway is never taken back here: the gateway says what became of its money.
 
+use activity::event::EventType;
 use schemas::db::Database;
 use schemas::ids::PaymentId;
 use schemas::money::Money;
@@ -17,7 +18,6 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::engine::locked;
 use super::store::Payment;
 use super::{GatewayName, PaymentError, checked_text};
-use crate::event::EventType;
 use crate::settlement;
 
 const MAX_REASON_CHARS: usize = 300;

@@ -1,5 +1,6 @@
 //! What gateways tell us: believed by signature, counted once, in any order.
 
+use activity::event::EventType;
 use reqwest::header::HeaderMap;
 use schemas::db::{Database, next_id};
 use sqlx::{AnyConnection, Row as _};
@@ -9,7 +10,6 @@ use super::engine::{cut, locked, record};
 use super::gateway::{DisputeStatus, GatewayEvent, GatewayNews, PaymentGateway, SetupOutcome};
 use super::{GatewayName, Gateways, PaymentError, State, refund};
 use super::{method, store};
-use crate::event::EventType;
 use crate::settlement;
 
 /// Bytes of an event at most.

@@ -1,14 +1,18 @@
+use activity::audit::Actor;
+use activity::channel::endpoint::{self, EndpointKind};
+use activity::channel::{self, WebhookClient};
+use activity::event::{self, EventType, NewEvent};
 use schemas::ids::{CustomerId, EventId};
 use serde_json::json;
 use sqlx::Row as _;
 
 use super::*;
-use crate::event::{self, EventType, NewEvent, WebhookClient, webhook};
-use crate::testing::{World, ms};
+use crate::testing::{World, migrated, ms};
 
 const ADA: CustomerId = CustomerId(1);
 
 async fn database(folder: &tempfile::TempDir) -> Database {
+    migrated(folder.path()).await;
     let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
     let database = database.with_vault(schemas::secret::Vault::random().unwrap());
     sqlx::query(
@@ -66,7 +70,7 @@ async fn an_event_goes_when_it_was_dispatched_told_and_read_and_not_before() {
     assert_eq!(prune().await, Pruned::default());
 
     // Dispatched: its mail is still to be sent, and its notification unread.
-    event::dispatch(&database, then_ms).await.unwrap();
+    channel::dispatch(&database, then_ms).await.unwrap();
     assert_eq!(count(&database, "SELECT count(*) FROM deliveries").await, 1);
     assert_eq!(count(&database, "SELECT count(*) FROM notifications").await, 1);
     assert_eq!(prune().await, Pruned::default());
@@ -99,11 +103,14 @@ async fn what_is_young_stays_and_what_is_replayed_keeps_its_event() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder).await;
     let client = WebhookClient::new(true).unwrap();
-    let url = client.vet("http://127.0.0.1:9/hook").await.unwrap();
+    let url = client
+        .vet(EndpointKind::Webhook, "http://127.0.0.1:9/hook")
+        .await
+        .unwrap();
     let then_ms = ms("2024-01-01T00:00:00Z");
     let now_ms = ms("2026-01-01T00:00:00Z");
     let id = publish(&database, then_ms).await;
-    event::dispatch(&database, then_ms).await.unwrap();
+    channel::dispatch(&database, then_ms).await.unwrap();
     change(
         &database,
         "UPDATE deliveries SET status = 'delivered', next_at_ms = NULL",
@@ -111,22 +118,27 @@ async fn what_is_young_stays_and_what_is_replayed_keeps_its_event() {
     .await;
     change(&database, "UPDATE notifications SET read_at_ms = 1").await;
     let mut transaction = database.begin_write().await.unwrap();
-    let new = webhook::NewEndpoint {
+    let new = endpoint::NewEndpoint {
         customer: Some(ADA),
         url: &url,
         event_types: &[],
     };
-    let (endpoint, _) = webhook::add(&mut transaction, database.vault(), new, now_ms)
+    let by = Actor {
+        name: "ada@example.net",
+        user: None,
+        ip: "",
+    };
+    let added = endpoint::add(&mut transaction, database.vault(), new, by, now_ms)
         .await
         .unwrap();
-    let replay = event::Replay {
+    let replay = channel::Replay {
         first: id,
         last: id,
         event_type: None,
     };
-    let owner = webhook::Owner::Customer(ADA);
+    let owner = endpoint::Owner::Customer(ADA);
     assert_eq!(
-        event::replay(&mut transaction, replay, endpoint.id, owner, now_ms)
+        channel::replay(&mut transaction, replay, added.endpoint.id, owner, by, now_ms)
             .await
             .unwrap(),
         1
@@ -170,7 +182,7 @@ async fn what_signing_in_left_behind_goes_when_it_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder).await;
     let now_ms = ms("2026-01-31T00:00:00Z");
-    let (attempt_ms, device_ms) = (now_ms - SIGN_IN_ATTEMPTS_MS, now_ms - KNOWN_DEVICES_MS);
+    let (attempt_ms, device_ms) = (now_ms - ATTEMPTS_KEPT_MS, now_ms - DEVICE_KNOWN_MS);
     change(
         &database,
         "INSERT INTO users (id, email, name, role, password_hash, created_at_ms) \

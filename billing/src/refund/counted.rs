@@ -7,13 +7,14 @@
 //!   + requested of the customer and pending        ┘
 //! ```
 
+use activity::approval::{self, Status};
 use schemas::ids::{ApprovalId, PaymentId};
 use schemas::money::{Currency, Money};
 use schemas::window::HOUR_MS;
 use sqlx::{AnyConnection, Row as _};
 
 use super::RefundError;
-use crate::approval::{self, Action, Status};
+use crate::approval::{Action, ActionError, HighRisk};
 use crate::payment::{self, Payment};
 
 /// Refunds of a customer that are no longer apart than this count together.
@@ -35,14 +36,15 @@ pub struct PendingRefund {
 /// As the database answers, or when a stored value is not understood.
 pub async fn pending(connection: &mut AnyConnection) -> Result<Vec<PendingRefund>, RefundError> {
     let mut found = Vec::new();
-    for approval in approval::pending_of(connection, approval::HighRisk::Refund).await? {
+    let requested = approval::pending_of(connection, HighRisk::Refund.name()).await;
+    for approval in requested.map_err(ActionError::from)? {
         let Action::Refund {
             payment,
             currency,
             amount_minor,
             reason,
             ..
-        } = approval.action
+        } = Action::of(&approval)?
         else {
             continue;
         };

@@ -491,7 +491,7 @@ async fn a_refund_of_bought_credit_switches_automatic_top_up_off() {
     let shop = Shop::new(false).await;
     let payment = shop.pay(None, 20_000).await;
     let database = &shop.world.database;
-    let by = crate::audit::Actor {
+    let by = activity::audit::Actor {
         name: "test",
         user: None,
         ip: "",
@@ -505,12 +505,12 @@ async fn a_refund_of_bought_credit_switches_automatic_top_up_off() {
     assert!(made.preview.switches_top_up_off);
     let settings = crate::top_up::settings(database.pool(), shop.customer).await.unwrap();
     assert!(!settings.unwrap().is_enabled);
-    let told = crate::event::list(database.pool(), crate::event::EventFilter::default(), 50)
+    let told = activity::event::list(database.pool(), activity::event::EventFilter::default(), 50)
         .await
         .unwrap();
     let told = told
         .iter()
-        .find(|event| event.event_type == crate::event::EventType::RefundSucceeded)
+        .find(|event| event.event_type == activity::event::EventType::RefundSucceeded)
         .unwrap();
     assert_eq!(told.payload["automatic_top_up"], "off");
     // Once it is off, there is nothing to switch off.

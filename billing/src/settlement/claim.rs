@@ -9,6 +9,7 @@
 //! that was paid is the first to be open again, as it would have been if the credit had never come. An invoice is opened for
 //! what its credit notes left of it at most.
 
+use activity::event::EventType;
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId};
 use schemas::money::{Currency, Money};
@@ -19,7 +20,6 @@ use super::{
     recompute_status, smaller, tell,
 };
 use crate::dunning;
-use crate::event::EventType;
 use crate::ledger::{Account, NewTransaction};
 
 /// An invoice that credit paid, with how much of it can be open again.

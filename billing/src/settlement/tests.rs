@@ -1,3 +1,4 @@
+use activity::event::{self, EventFilter};
 use proptest::prelude::*;
 use schemas::db::Database;
 use schemas::ids::RefundId;
@@ -18,7 +19,8 @@ pub(crate) fn usd(minor: i64) -> Money {
 
 impl Books {
     pub(crate) async fn new() -> Books {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = fixtures::in_memory_folder();
+        crate::testing::migrated(folder.path()).await;
         let database = Database::open(&Database::default_url(folder.path())).await.unwrap();
         let mut transaction = database.begin_write().await.unwrap();
         let new = NewCustomer {
@@ -272,7 +274,7 @@ async fn a_payment_settles_and_what_exceeds_becomes_credit() {
     assert_eq!(books.credit().await, 1_000);
     assert_eq!(books.refundable(payment).await, 1_000);
     books.assert_clean().await;
-    let told = event::list(books.database.pool(), event::EventFilter::default(), 10)
+    let told = event::list(books.database.pool(), EventFilter::default(), 10)
         .await
         .unwrap();
     let types: Vec<&str> = told.iter().map(|event| event.event_type.name()).collect();

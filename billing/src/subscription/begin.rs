@@ -1,12 +1,13 @@
 //! Beginning: a service is subscribed to the plan of a price.
 
+use activity::event::EventType;
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use schemas::db::next_id;
 use schemas::ids::{CustomerId, PlanId, PriceId, ServiceId, SubscriptionId};
-use schemas::inventory;
 use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
 use schemas::window::WindowStart;
+use schemas::{identity, inventory};
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
@@ -16,7 +17,6 @@ use super::write::{NewPhase, insert_phase, record_state, tell};
 use super::{Contract, MAX_QUANTITY, State, Subscription, addon};
 use crate::BillingError;
 use crate::catalog::{self, PlanKind};
-use crate::event::EventType;
 
 /// A subscription to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -245,17 +245,12 @@ pub async fn free_plan_standing(
     connection: &mut AnyConnection,
     customer: &inventory::Customer,
 ) -> Result<FreePlanStanding, BillingError> {
-    let count = |sql: &'static str| sqlx::query(sql).bind(customer.id.0);
-    let factors: i64 = count(
-        "SELECT count(*) FROM users WHERE customer_id = $1 AND disabled_at_ms IS NULL AND two_factor_at_ms IS NOT NULL",
-    )
-    .fetch_one(&mut *connection)
-    .await?
-    .try_get(0)?;
-    let others: i64 = count(
+    let factors = identity::users_with_second_factor(&mut *connection, customer.id).await?;
+    let others: i64 = sqlx::query(
         "SELECT count(*) FROM subscriptions s JOIN phases p ON p.subscription_id = s.id JOIN plans l ON l.id = p.plan_id \
          WHERE s.customer_id = $1 AND s.status <> 'ended' AND l.is_free = 1",
     )
+    .bind(customer.id.0)
     .fetch_one(&mut *connection)
     .await?
     .try_get(0)?;

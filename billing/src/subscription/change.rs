@@ -7,6 +7,7 @@
 //!
 //! Add-ons live and die with their plan ([`super::addon`]): they are cancelled, resumed, held and released with it.
 
+use activity::event::EventType;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
@@ -20,7 +21,6 @@ use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transi
 use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
-use crate::event::EventType;
 use crate::guard;
 
 /// Characters in a reason at most.
@@ -615,6 +615,14 @@ pub async fn hold(
         tell(
             connection,
             &before.subscription,
+            EventType::SubscriptionSuspended,
+            facts.clone(),
+            now_ms,
+        )
+        .await?;
+        tell(
+            connection,
+            &before.subscription,
             EventType::SuspendRequested,
             facts,
             now_ms,
@@ -652,6 +660,17 @@ pub async fn release(
     transition(connection, &before.subscription, happening, &reason, actor, now_ms).await?;
     if before.subscription.parent.is_none() {
         let facts = json!({ "service": before.service.name, "service_id": before.service.id, "cause": cause.name() });
+        // One that is cancelled beside goes on only until its end: it is not as it was.
+        if happening == Happening::HoldsLifted {
+            tell(
+                connection,
+                &before.subscription,
+                EventType::SubscriptionResumed,
+                facts.clone(),
+                now_ms,
+            )
+            .await?;
+        }
         tell(
             connection,
             &before.subscription,

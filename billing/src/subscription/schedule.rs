@@ -3,6 +3,7 @@
 //! A change takes effect at the time it was set for, however late the program gets to it: it is executed with that instant.
 //! The customer is reminded once, [`REMINDER_MS`] before.
 
+use activity::event::EventType;
 use schemas::db::next_id;
 use schemas::ids::{ChangeId, CustomerId, PriceId, SubscriptionId};
 use schemas::period::local_date;
@@ -18,7 +19,6 @@ use super::write::tell;
 use super::{MAX_QUANTITY, State};
 use crate::BillingError;
 use crate::catalog::{self, named};
-use crate::event::EventType;
 use crate::guard;
 
 /// How long before a change the customer is reminded of it.

@@ -7,6 +7,7 @@
 //! moves, and the new owner's from then on: every window is charged to one of them. What was measured before is not the new
 //! owner's to see, and nothing from then on the old owner's (S1).
 
+use activity::event::{EventType, NewEvent};
 use jiff::tz::TimeZone;
 use schemas::db::next_id;
 use schemas::ids::{CustomerId, ServiceId, SubscriptionId, TransferId};
@@ -23,7 +24,7 @@ use super::load::{addons_of, contract, subscription_of};
 use super::write::usage_turn_ms;
 use crate::BillingError;
 use crate::catalog::{self, named};
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 
 /// Where a transfer stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]

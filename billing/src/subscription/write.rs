@@ -1,5 +1,6 @@
 //! What is written of subscriptions: phases, states and the events that tell of them.
 
+use activity::event::{EventType, NewEvent};
 use jiff::civil::Date;
 use schemas::db::next_id;
 use schemas::ids::{PhaseId, SubscriptionId};
@@ -11,7 +12,7 @@ use super::Subscription;
 use super::state::{Happening, State};
 use crate::BillingError;
 use crate::catalog::Price;
-use crate::event::{self, EventType, NewEvent};
+use crate::event;
 
 /// A phase to be made.
 pub(super) struct NewPhase<'a> {

@@ -407,7 +407,8 @@ proptest! {
 }
 
 async fn database() -> (tempfile::TempDir, Database) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fixtures::in_memory_folder();
+    crate::testing::migrated(dir.path()).await;
     let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
     (dir, database)
 }

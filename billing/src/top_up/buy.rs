@@ -23,7 +23,7 @@ pub struct Purchase<'a> {
 /// A customer buys credit. What is returned may be under way still, and the bank may want it confirmed.
 ///
 /// # Errors
-/// When the amount is out of the [`super::limits`] or in another currency, the method is not the customer's, or another
+/// When the amount is out of the [`super::limits()`] or in another currency, the method is not the customer's, or another
 /// top-up is under way. What the gateway answers, or does not, is no error but the payment's state.
 pub async fn buy(
     database: &Database,

@@ -10,7 +10,7 @@
 //!
 //! Without that setting both zero mean many things, most of them forwarded: Junos without `nexthop-learning` says so of traffic between
 //! routing instances and over several paths, Cisco of what the router itself receives, everybody of multicast. Such a flow
-//! counts, and is marked ([`schemas::flow::marks::NO_ROUTE`]) so that it can be read again under the setting.
+//! counts, and is marked ([`tables::flow::marks::NO_ROUTE`]) so that it can be read again under the setting.
 
 /// Whether a flow with no route, of whose forwarding `told` is said, is taken as dropped.
 #[inline]

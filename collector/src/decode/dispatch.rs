@@ -14,9 +14,9 @@
 use std::collections::HashSet;
 
 use schemas::address::Address;
-use schemas::flow::PROTOCOL_SFLOW5;
 use schemas::metering::MeteringConfig;
 use serde::{Deserialize, Serialize};
+use tables::flow::PROTOCOL_SFLOW5;
 
 use super::{Datagram, Decoded};
 use crate::allow::AllowList;

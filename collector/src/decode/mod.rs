@@ -12,7 +12,7 @@ mod recent;
 pub mod sflow;
 
 use schemas::address::Address;
-use schemas::flow::FlowColumns;
+use tables::flow::FlowColumns;
 
 use crate::counts::Counts;
 
@@ -54,7 +54,7 @@ pub struct InterfaceCounters {
 }
 
 /// What decoding gathers. Flows carry everything but boundary, metering and service columns, which are set by
-/// [`schemas::metering::Enricher`] afterwards.
+/// [`tables::metering::Enricher`] afterwards.
 #[derive(Debug, Default)]
 pub struct Decoded {
     pub flows: FlowColumns,

@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
-use schemas::table::{RowGroup, Storage, Token};
 use schemas::window::DAY_MS;
+use tables::table::{RowGroup, Storage, Token};
 
 pub use pcap::{PortFilter, ReplayProgress, ReplaySummary, import_name, read_pcap_bytes, replay_pcap};
 
@@ -256,8 +256,8 @@ mod tests {
 
     use super::*;
     use crate::test_support::{source, v5_datagram};
-    use schemas::flow::FLOWS;
-    use schemas::table::Table;
+    use tables::flow::FLOWS;
+    use tables::table::Table;
 
     /// An import of one datagram an hour, from 22:13 UTC on.
     fn fed(data_dir: &Path, datagrams: u32) -> Importer {

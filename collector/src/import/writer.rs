@@ -1,7 +1,7 @@
 //! The thread that writes an import's files while their datagrams are still being decoded.
 
 use crossbeam_channel::Receiver;
-use schemas::table::{RowGroup, Token, write_row_groups};
+use tables::table::{RowGroup, Token, write_row_groups};
 
 use crate::sink::{Prepared, Step, StoreError, Tables, Written, applied};
 

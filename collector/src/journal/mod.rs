@@ -18,11 +18,14 @@
 //! segment  ┌────────────┬───────┬───────┬─ ─ ─┬──────────┐
 //!          │ header, 32 │ block │ block │     │ end mark │     end mark = a block without records: closed on purpose
 //!          └────────────┴───────┴───────┴─ ─ ─┴──────────┘
-//! header    8 magic "EZJOURN1" · 8 segment number · 8 created at, UTC ms · 4 zero · 4 crc32 of the 28 before
+//! header    7 magic "EZJOURN" · 1 format, a digit: "1" · 8 segment number · 8 created at, UTC ms · 4 zero · 4 crc32 of the 28 before
 //! block     4 magic "EZBK" · 4 length of the records · 4 number of records · 4 crc32 · records
 //! datagram  1 kind = 1 · 1 socket · 2 source port · 4 payload length · 8 received at, UTC ms · 16 source · payload
 //! drops     1 kind = 2 · 1 socket · 2 zero · 4 zero · 8 at, UTC ms · 8 dropped by the kernel · 8 dropped by the queue
 //! ```
+//!
+//! Segments of a newer format are refused, before anything is read or removed. The header has its form in every format: a
+//! digit that a bad disk changed does not fit its checksum, and is damage.
 //!
 //! Numbers are little-endian. The crc32 of a block covers length, number and records, and is seeded with the journal's
 //! id and the segment's number: bytes that a stranger sends in a datagram cannot pass for a block, nor can a block of
@@ -42,7 +45,9 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use folder::{Journal, SegmentFile};
+use schemas::file_format::NewerFormat;
+
+pub use folder::{Journal, SegmentFile, found_formats, holder};
 pub(crate) use reader::{Blocks, read_file_into};
 pub use reader::{SegmentContent, read_segment, read_segment_bytes};
 pub use record::{Drops, Record, RecordBuffer, Records};
@@ -51,7 +56,9 @@ pub use writer::SegmentWriter;
 /// Records of one block together are at most this long; a longer length in a header is damage.
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
 
-const SEGMENT_MAGIC: [u8; 8] = *b"EZJOURN1";
+const SEGMENT_MAGIC: [u8; 7] = *b"EZJOURN";
+/// The format of segments that this program writes, and the newest that it reads: a digit.
+const SEGMENT_FORMAT: u8 = 1;
 const BLOCK_MAGIC: [u8; 4] = *b"EZBK";
 const SEGMENT_HEADER_BYTES: usize = 32;
 const BLOCK_HEADER_BYTES: usize = 16;
@@ -71,6 +78,8 @@ pub enum JournalError {
         "{path} is missing, and without it the segments beside it cannot be read: restore it (the MANIFEST of table flows names it as writer), or move the journal folder away to start a new one"
     )]
     MissingId { path: PathBuf },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
 }
 
 fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> JournalError + '_ {

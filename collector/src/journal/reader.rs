@@ -8,9 +8,12 @@ use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
+use schemas::file_format::refuse_newer;
+
 use super::record::{Record, Records};
 use super::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, JournalError, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES,
+    SEGMENT_MAGIC, Seed, io,
 };
 
 /// A segment in memory, checked.
@@ -88,13 +91,22 @@ fn resync(bytes: &[u8], offset: usize, seed: Seed) -> Option<usize> {
         .or(lead)
 }
 
-fn header_is_sound(bytes: &[u8], segment: u64) -> bool {
-    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER_BYTES>() else {
-        return false;
-    };
-    header.starts_with(&SEGMENT_MAGIC)
+/// The format that a sound header of this segment says, known or not; `None` where the header is damaged or cut off.
+pub(super) fn format_of(bytes: &[u8], segment: u64) -> Option<u32> {
+    let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>()?;
+    let is_sound = header.starts_with(&SEGMENT_MAGIC)
         && header[8..16] == segment.to_le_bytes()
-        && header[28..] == crc32fast::hash(&header[..28]).to_le_bytes()
+        && header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
+    is_sound.then(|| u32::from(header[7].wrapping_sub(b'0')))
+}
+
+/// Refuses a segment that a newer program wrote.
+pub(super) fn refuse_newer_segment(path: &Path, bytes: &[u8], segment: u64) -> Result<(), JournalError> {
+    // One that cannot be asked is read as far as its blocks are sound.
+    let Some(found) = format_of(bytes, segment) else {
+        return Ok(());
+    };
+    Ok(refuse_newer("journal segment", path, found, u32::from(SEGMENT_FORMAT))?)
 }
 
 /// Walks the blocks of a segment that is in memory.
@@ -112,7 +124,9 @@ pub(crate) struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     pub(crate) fn new(bytes: &'a [u8], journal_id: &str, segment: u64) -> Blocks<'a> {
         // A damaged header loses nothing by itself: number and id seed the checksums of the blocks.
-        let damaged_header = bytes.len() >= SEGMENT_HEADER_BYTES && !header_is_sound(bytes, segment);
+        let known_formats = 1..=u32::from(SEGMENT_FORMAT);
+        let is_sound = format_of(bytes, segment).is_some_and(|format| known_formats.contains(&format));
+        let damaged_header = bytes.len() >= SEGMENT_HEADER_BYTES && !is_sound;
         Blocks {
             bytes,
             seed: Seed::new(journal_id, segment),
@@ -164,23 +178,23 @@ impl<'a> Iterator for Blocks<'a> {
 /// Reads a whole segment (at most `segment_max_bytes` and one block, so it fits in memory).
 ///
 /// # Errors
-/// When the file cannot be read. Damage is no error: it is counted in the answer.
+/// When the file cannot be read, or is of a newer format. Damage is no error: it is counted in the answer.
 pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
     let mut bytes = Vec::new();
-    read_file_into(&mut bytes, path)?;
+    read_file_into(&mut bytes, path, segment)?;
     Ok(read_segment_bytes(bytes, journal_id, segment))
 }
 
 /// Reads a segment's file into the room of an earlier one: fresh memory for each costs as much as reading it.
 ///
 /// # Errors
-/// When the file cannot be read.
-pub(crate) fn read_file_into(room: &mut Vec<u8>, path: &Path) -> Result<(), JournalError> {
+/// When the file cannot be read, or is of a newer format.
+pub(crate) fn read_file_into(room: &mut Vec<u8>, path: &Path, segment: u64) -> Result<(), JournalError> {
     room.clear();
     File::open(path)
         .and_then(|mut file| file.read_to_end(room))
         .map_err(io(path))?;
-    Ok(())
+    refuse_newer_segment(path, room, segment)
 }
 
 /// [`read_segment`] of a file that is in memory already.

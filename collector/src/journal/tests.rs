@@ -258,6 +258,68 @@ fn a_data_directory_belongs_to_one_process() {
 }
 
 #[test]
+fn whoever_asks_is_told_who_collects_and_is_no_collector() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(holder(dir.path()).unwrap(), None, "there is no journal");
+    assert!(!dir.path().join("journal").exists(), "asking makes none");
+    let journal = Journal::open(dir.path()).unwrap();
+    let expected = format!(" (pid {})", std::process::id());
+    assert_eq!(holder(dir.path()).unwrap(), Some(expected));
+    drop(journal);
+    assert_eq!(holder(dir.path()).unwrap(), None);
+    Journal::open(dir.path()).unwrap();
+}
+
+/// Makes a segment one of another format, with a sound header.
+fn set_format(path: &Path, format: u8) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[7] = b'0' + format;
+    let crc = crc32fast::hash(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn segments_of_a_newer_format_are_refused_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(found_formats(dir.path()).unwrap(), []);
+    let journal = Journal::open(dir.path()).unwrap();
+    std::fs::write(journal.dir().join("ID"), ID).unwrap();
+    let path = journal.segment_path(1);
+    write(&path, 1, &[vec![1], vec![2]], true);
+    write(&journal.segment_path(2), 2, &[vec![1]], true);
+    drop(journal);
+    let known = u32::from(SEGMENT_FORMAT);
+    set_format(&path, SEGMENT_FORMAT + 1);
+    let newer = std::fs::read(&path).unwrap();
+    let found: Vec<u32> = found_formats(dir.path()).unwrap().iter().map(|one| one.found).collect();
+    assert_eq!(found, [known + 1, known]);
+    for refused in [
+        Journal::open(dir.path()).unwrap_err().to_string(),
+        read_segment(&path, ID, 1).unwrap_err().to_string(),
+    ] {
+        let words = format!(
+            "segment-0000000001.journal is a journal segment of format {}",
+            known + 1
+        );
+        assert!(
+            refused.contains(&words) && refused.contains("restore a backup"),
+            "{refused}"
+        );
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+
+    // Of a digit that a disk changed nobody knows more than that it is damaged.
+    set_format(&path, SEGMENT_FORMAT);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[7] += 1;
+    std::fs::write(&path, bytes).unwrap();
+    let content = read_segment(&path, ID, 1).unwrap();
+    assert_eq!((names(&content).len(), content.blocks_damaged), (2, 1));
+    assert_eq!(Journal::open(dir.path()).unwrap().segments().unwrap().len(), 2);
+}
+
+#[test]
 fn segments_are_never_read_under_a_new_id() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();

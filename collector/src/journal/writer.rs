@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use schemas::fault;
 
 use super::record::RecordBuffer;
-use super::{JournalError, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
+use super::{JournalError, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, io};
 
 /// Blocks written with one call; the kernel takes at most 1,024 (`IOV_MAX`).
 const BLOCKS_PER_WRITE: usize = 256;
@@ -40,7 +40,8 @@ impl SegmentWriter {
     /// A new segment; nothing touches the disk before [`SegmentWriter::write`].
     pub fn new(path: PathBuf, journal_id: &str, number: u64, created_at_ms: i64) -> SegmentWriter {
         let mut header = [0; SEGMENT_HEADER_BYTES];
-        header[..8].copy_from_slice(&SEGMENT_MAGIC);
+        header[..7].copy_from_slice(&SEGMENT_MAGIC);
+        header[7] = b'0' + SEGMENT_FORMAT;
         header[8..16].copy_from_slice(&number.to_le_bytes());
         header[16..24].copy_from_slice(&created_at_ms.to_le_bytes());
         let crc = crc32fast::hash(&header[..28]);

@@ -7,14 +7,18 @@ use std::io::{BufReader, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use schemas::fault;
+use schemas::file_format::{FoundFormat, refuse_newer};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::CollectorError;
 use crate::decode::dispatch::DecoderCheckpoint;
 use crate::status::ExporterStatus;
 
-/// Changes when an older checkpoint cannot be understood any more.
+/// The newest version: it rises when earlier programs would misunderstand what is written. Older ones are read.
 const VERSION: u32 = 1;
+/// What it is called.
+const KIND: &str = "checkpoint";
 /// The fastest: what repeats, repeats nearby.
 const ZSTD_LEVEL: i32 = 1;
 /// First bytes of a Zstandard frame (RFC 8878 §3.1.1).
@@ -38,8 +42,8 @@ fn path_in(journal_dir: &Path) -> PathBuf {
 }
 
 impl Checkpoint {
-    /// The checkpoint of a journal; `None` on the first run. One that cannot be understood (another version, a damaged
-    /// disk) is put aside with an error in the log: exporters repeat their templates, so collecting goes on.
+    /// The checkpoint of a journal; `None` on the first run. One that cannot be understood (a damaged disk) is put aside with
+    /// an error in the log: exporters repeat their templates, so collecting goes on. One that a newer program wrote is refused.
     pub(super) fn load(journal_dir: &Path) -> Result<Option<Checkpoint>, CollectorError> {
         let path = path_in(journal_dir);
         let text = match std::fs::read(&path) {
@@ -47,11 +51,15 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CollectorError::Checkpoint { path, source }),
         };
-        let error = match read(&text) {
-            Ok(checkpoint) if checkpoint.version == VERSION => return Ok(Some(checkpoint)),
-            Ok(checkpoint) => format!("version {} instead of {VERSION}", checkpoint.version),
+        let error = match read::<Checkpoint>(&text) {
+            Ok(checkpoint) if checkpoint.version <= VERSION => return Ok(Some(checkpoint)),
+            Ok(checkpoint) => format!("version {}", checkpoint.version),
             Err(error) => error.to_string(),
         };
+        // Read a second time, for the version alone: what is newer need not look like what this program knows.
+        if let Ok(Said { version }) = read(&text) {
+            refuse_newer(KIND, &path, version, VERSION)?;
+        }
         let aside = path.with_extension("unreadable");
         tracing::error!(path = %path.display(), moved_to = %aside.display(), error, "checkpoint not understood, templates are learned anew");
         std::fs::rename(&path, &aside).map_err(|source| CollectorError::Checkpoint { path, source })?;
@@ -91,8 +99,35 @@ impl<D: Serialize> Checkpoint<D> {
     }
 }
 
+/// What a checkpoint of any version says.
+#[derive(Deserialize)]
+struct Said {
+    version: u32,
+}
+
+/// The format of the checkpoint in a data directory's journal; `None` where there is none that can be read. Nothing is
+/// changed.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn found_format(data_dir: &Path) -> std::io::Result<Option<FoundFormat>> {
+    let path = path_in(&data_dir.join("journal"));
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let said = read::<Said>(&text).ok();
+    Ok(said.map(|said| FoundFormat {
+        kind: KIND,
+        path,
+        found: said.version,
+        known: VERSION,
+    }))
+}
+
 /// What was written compressed, or plain by earlier versions.
-fn read(bytes: &[u8]) -> std::io::Result<Checkpoint> {
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> std::io::Result<T> {
     if bytes.starts_with(&ZSTD_MAGIC) {
         return Ok(serde_json::from_reader(BufReader::with_capacity(
             BUFFER_BYTES,
@@ -136,6 +171,34 @@ mod tests {
             assert!(Checkpoint::load(folder.path()).unwrap().is_none(), "{length} bytes");
             assert!(path.with_extension("unreadable").exists());
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_newer_checkpoint_is_refused_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal");
+        std::fs::create_dir(&journal).unwrap();
+        assert_eq!(found_format(folder.path()).unwrap(), None);
+        let path = path_in(&journal);
+        let newer = format!(
+            r#"{{"version":{},"next_segment":{{"number":7}},"sessions":[]}}"#,
+            VERSION + 1
+        );
+        for written in [
+            newer.clone().into_bytes(),
+            zstd::encode_all(newer.as_bytes(), ZSTD_LEVEL).unwrap(),
+        ] {
+            std::fs::write(&path, &written).unwrap();
+            let refused = Checkpoint::load(&journal).unwrap_err().to_string();
+            let words = format!("CHECKPOINT is a checkpoint of format {}", VERSION + 1);
+            assert!(
+                refused.contains(&words) && refused.contains("restore a backup"),
+                "{refused}"
+            );
+            assert_eq!(std::fs::read(&path).unwrap(), written);
+            let found = found_format(folder.path()).unwrap().unwrap();
+            assert_eq!((found.found, found.known), (VERSION + 1, VERSION));
         }
     }
 }

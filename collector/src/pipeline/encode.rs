@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use schemas::flow::{FLOWS, FlowColumns};
-use schemas::metering::Enricher;
-use schemas::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
+use tables::flow::{FLOWS, FlowColumns};
+use tables::metering::Enricher;
+use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
 use super::stage::TimeSpan;
 use crate::status::FlowSummary;
@@ -174,8 +174,8 @@ fn span_of(flows: &FlowColumns) -> TimeSpan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::flow::Flow;
     use schemas::metering::MeteringConfig;
+    use tables::flow::Flow;
 
     #[test]
     fn row_groups_come_out_in_order_whatever_the_threads() {

@@ -23,15 +23,16 @@ mod worker;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use schemas::assignment::Assignments;
+use schemas::file_format::{FoundFormat, NewerFormat};
 use schemas::metering::MeteringConfig;
-use schemas::table::Storage;
+use tables::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
 use crate::decode::netflow::ToldInterface;
@@ -72,6 +73,22 @@ pub enum CollectorError {
     TablesGone { segments: u64, folder: PathBuf },
     #[error("{segments} journal segments are not stored yet: they are kept, and stored at the next start")]
     NotDrained { segments: u64 },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
+}
+
+/// The formats of what waits in a data directory's journal, and of its checkpoint; nothing is made or changed.
+///
+/// # Errors
+/// When the files cannot be read.
+pub fn found_formats(data_dir: &Path) -> Result<Vec<FoundFormat>, CollectorError> {
+    let mut found = crate::journal::found_formats(data_dir)?;
+    let checkpoint = checkpoint::found_format(data_dir).map_err(|source| CollectorError::Checkpoint {
+        path: data_dir.join("journal/CHECKPOINT"),
+        source,
+    })?;
+    found.extend(checkpoint);
+    Ok(found)
 }
 
 /// What is in flight, as of now.

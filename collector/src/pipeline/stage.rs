@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemas::assignment::Assignments;
-use schemas::metering::{Enricher, MeteringConfig};
-use schemas::table::{ROW_GROUP_ROWS, RowGroup};
+use schemas::metering::MeteringConfig;
 use schemas::window::WindowStart;
 use serde::Serialize;
+use tables::metering::Enricher;
+use tables::table::{ROW_GROUP_ROWS, RowGroup};
 
 use super::encode::{EncodePool, EncodedFlows};
 use crate::counts::{CountKey, Counter, Counts};

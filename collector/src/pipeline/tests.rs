@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use arrow::array::types::{TimestampMillisecondType, UInt64Type};
 use arrow::array::{Array, AsArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use schemas::flow::FLOWS;
-use schemas::table::Table;
-use schemas::tables::COLLECTION_5M;
 use schemas::window::DAY_MS;
+use tables::definitions::COLLECTION_5M;
+use tables::flow::FLOWS;
+use tables::table::Table;
 
 use super::*;
 use crate::counts::Counter;

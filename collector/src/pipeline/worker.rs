@@ -1,6 +1,6 @@
 //! Closed segments to rows, in order.
 //!
-//! Storing a segment is a fixed list of steps: the tables' steps ([`Step`]), then the checkpoint for the next segment,
+//! Storing a segment is a fixed list of steps: the tables' steps ([`crate::sink::Step`]), then the checkpoint for the next segment,
 //! then the segment is deleted. A failed step is tried again with the rows at hand; a crash between any two steps is
 //! repaired by doing all of them again from the checkpoint of that segment (F1).
 
@@ -14,7 +14,7 @@ use schemas::address::Address;
 use schemas::assignment::Assignments;
 use schemas::fault;
 use schemas::metering::MeteringConfig;
-use schemas::table::Token;
+use tables::table::Token;
 
 use super::checkpoint::Checkpoint;
 use super::stage::Stage;
@@ -136,7 +136,7 @@ pub(super) fn prepare(
     if !path.exists() {
         return Ok(None);
     }
-    read_file_into(room, &path)?;
+    read_file_into(room, &path, number)?;
     let mut blocks = Blocks::new(room, journal.id(), number);
     let mut last_ms = None;
     for record in blocks.by_ref().flatten() {

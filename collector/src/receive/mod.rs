@@ -1,7 +1,7 @@
 //! From the socket to the journal's queue: one OS thread per socket, as many sockets per address as asked for.
 //!
 //! A receive thread never waits for anybody behind it: it takes up to 64 datagrams with one call ([`datagrams`]), encodes
-//! them as journal records into a batch and hands the batch over when it is full or [`BATCH_AGE`] old ([`queue`]). When
+//! them as journal records into a batch and hands the batch over when it is full or [`BATCH_AGE`] old ([`mod@queue`]). When
 //! the queue is full the batch is dropped and its datagrams are counted, per socket; what the kernel dropped before that
 //! is counted by the kernel ([`kernel_drops`]).
 //!

@@ -15,9 +15,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::flow::DIRECTION_UNKNOWN;
 use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
+use tables::flow::DIRECTION_UNKNOWN;
 
 use super::{DomainKey, SamplingSource, Told};
 

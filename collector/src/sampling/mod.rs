@@ -23,10 +23,10 @@ mod announced;
 mod elements;
 
 use schemas::address::Address;
-use schemas::flow::marks;
 use schemas::metering::{ExporterTable, MeteringConfig, SessionScope, TunnelMode};
 use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
+use tables::flow::marks;
 
 use crate::decode::reading::Reading;
 

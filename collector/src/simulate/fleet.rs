@@ -16,10 +16,10 @@
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemas::address::Address;
-use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use schemas::window::windows;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use tables::flow::Flow;
 
 use super::encode::{SimExporterConfig, SimProtocol};
 use super::names::{COMPANIES, COUNTRIES, PLANS};
@@ -429,11 +429,12 @@ mod tests {
     use super::*;
     use crate::simulate::encode::SimExporter;
     use schemas::assignment::{Assignment, Assignments, Target};
-    use schemas::flow::Metered;
-    use schemas::metering::{Enricher, MeteringConfig};
+    use schemas::metering::MeteringConfig;
     use schemas::window::{DAY_MS, WINDOW_MS};
     use std::collections::HashSet;
     use std::sync::Arc;
+    use tables::flow::Metered;
+    use tables::metering::Enricher;
 
     const DENSITY: u32 = 3;
     /// Monday 2026-11-02 00:00 UTC.

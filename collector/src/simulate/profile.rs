@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 use schemas::address::Address;
-use schemas::flow::Flow;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 use std::f64::consts::TAU;
+use tables::flow::Flow;
 
 use super::encode::SimProtocol;
 use super::fleet::{FleetBilling, FleetExporter, ROUTER_EXTERNAL_IFS, SWITCH_UPLINK_IFS, ServiceKind};

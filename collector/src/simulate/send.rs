@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::decode::sflow::{SflowDecoder, SflowLimits};
     use crate::decode::{Datagram, Decoded};
-    use schemas::flow::Flow;
+    use tables::flow::Flow;
 
     #[test]
     fn what_was_said_to_be_sent_arrives_from_each_exporter() {

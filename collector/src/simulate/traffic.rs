@@ -4,7 +4,7 @@
 //! interfaces [`EXTERNAL_IF`] and [`INTERNAL_IF_FIRST`] and following. Sizes are long-tailed, as real ones.
 
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::encode::SimProtocol;
 use super::rng::Rng;

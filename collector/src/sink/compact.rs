@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use schemas::fault;
-use schemas::table::{Commit, FileEntry, ManifestError, Table};
 use schemas::window::HOUR_MS;
+use tables::table::{Commit, FileEntry, ManifestError, Table};
 
 use super::StoreError;
 use super::sort::{ROW_GROUP_ROWS, write_sorted};
@@ -161,8 +161,8 @@ fn choose<'a>(
 mod tests {
     use super::*;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use schemas::flow::{FLOWS, Flow, flows_to_batch};
-    use schemas::table::write_parquet;
+    use tables::flow::{FLOWS, Flow, flows_to_batch};
+    use tables::table::write_parquet;
 
     fn add(table: &Table, path: &str, at_ms: i64, bytes: &[u64]) {
         let rows: Vec<Flow> = bytes

@@ -11,9 +11,9 @@ mod compact;
 mod rows;
 mod sort;
 
-use schemas::flow::FLOWS;
-use schemas::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
-use schemas::tables::{COLLECTION_5M, COUNTERS};
+use tables::definitions::{COLLECTION_5M, COUNTERS};
+use tables::flow::FLOWS;
+use tables::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
 
 pub use compact::{CompactLimits, Compaction, compact};
 
@@ -124,7 +124,7 @@ pub(crate) struct Written {
 impl Tables {
     pub(crate) fn open(storage: impl Into<Storage>) -> Result<Tables, StoreError> {
         let storage = storage.into();
-        let open = |def: &'static schemas::column::TableDef| {
+        let open = |def: &'static tables::column::TableDef| {
             Table::open(&storage, def).map_err(|source| StoreError::Commit {
                 table: def.name,
                 source,

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
-};
-use schemas::column::TableDef;
-use schemas::flow::address_array;
-use schemas::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
-use schemas::tables::{COLLECTION_5M, COUNTERS};
+use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
 use schemas::window::WindowStart;
+use tables::collection::{CollectionRow, collection_to_batch};
+use tables::column::TableDef;
+use tables::definitions::{COLLECTION_5M, COUNTERS};
+use tables::flow::address_array;
+use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
 use super::Part;
 use crate::counts::{CountKey, Counter, Counts};
@@ -111,27 +110,20 @@ pub(super) fn collection_part(windows: &BTreeMap<WindowStart, Counts>) -> Option
     });
     let min_ms = rows.iter().map(|row| row.1).min()?;
     let max_ms = rows.iter().map(|row| row.1).max()?;
-    let domains = rows.iter().map(|row| row.0.observation_domain);
-    let protocols = rows.iter().map(|row| row.0.protocol_version);
-    let names = rows.iter().map(|row| row.2.name());
-    let values = rows.iter().map(|row| row.3);
-    let columns: BTreeMap<&str, ArrayRef> = BTreeMap::from([
-        ("window_start", instants(rows.iter().map(|row| row.1))),
-        ("exporter", address_array(rows.iter().map(|row| row.0.exporter))),
-        (
-            "observation_domain",
-            Arc::new(UInt32Array::from_iter_values(domains)) as ArrayRef,
-        ),
-        (
-            "protocol_version",
-            Arc::new(UInt8Array::from_iter_values(protocols)) as ArrayRef,
-        ),
-        ("counter", Arc::new(StringArray::from_iter_values(names)) as ArrayRef),
-        ("value", Arc::new(UInt64Array::from_iter_values(values)) as ArrayRef),
-    ]);
+    let rows: Vec<CollectionRow<'_>> = rows
+        .into_iter()
+        .map(|(key, window_start_ms, counter, value)| CollectionRow {
+            window_start_ms,
+            exporter: key.exporter,
+            observation_domain: key.observation_domain,
+            protocol_version: key.protocol_version,
+            counter: counter.name(),
+            value,
+        })
+        .collect();
     Some(Part {
         rows: rows.len() as u64,
-        groups: groups(&COLLECTION_5M, &batch(&COLLECTION_5M, columns)),
+        groups: groups(&COLLECTION_5M, &collection_to_batch(&rows)),
         times: TimeSpan { min_ms, max_ms },
     })
 }

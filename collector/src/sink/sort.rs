@@ -21,8 +21,8 @@ use arrow::datatypes::{DataType, Field, TimestampMillisecondType, UInt8Type, UIn
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
-use schemas::column::{ColumnType, TableDef};
-use schemas::table::{Encoder, FileEntry, FileReader, RowGroup, Table, WriteError, write_row_groups};
+use tables::column::{ColumnType, TableDef};
+use tables::table::{Encoder, FileEntry, FileReader, RowGroup, Table, WriteError, write_row_groups};
 
 use super::StoreError;
 
@@ -264,10 +264,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use schemas::address::Address;
-    use schemas::flow::older::{FLOWS_7BEF553, as_of_7bef553};
-    use schemas::flow::{FLOWS, Flow, batch_to_flows, flows_to_batch, marks};
-    use schemas::table::write_parquet;
-    use schemas::tables::TABLES;
+    use tables::definitions::TABLES;
+    use tables::flow::older::{FLOWS_7BEF553, as_of_7bef553};
+    use tables::flow::{FLOWS, Flow, batch_to_flows, flows_to_batch, marks};
+    use tables::table::write_parquet;
 
     #[test]
     fn every_tables_sort_key_fits() {

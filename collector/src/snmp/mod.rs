@@ -31,7 +31,7 @@ use std::time::Duration;
 use schemas::address::Address;
 use schemas::interfaces::KnownInterfaces;
 use schemas::metering::MeteringConfig;
-use schemas::table::Storage;
+use tables::table::Storage;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 //! The token is that of the writer `snmp` with rising numbers; a data directory has one poller, as it has one collector. A
 //! failed attempt is repeated with the same number, so that rows are in the table once.
 
-use schemas::table::{Storage, Token};
+use tables::table::{Storage, Token};
 use tracing::warn;
 
 use super::ROWS_WAITING_MAX;

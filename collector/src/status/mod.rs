@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use schemas::address::Address;
-use schemas::flow::Boundary;
 use schemas::metering::MeterMode;
 use serde::{Deserialize, Serialize};
+use tables::flow::Boundary;
 
 pub use layer2::{HeaderSizes, LAYER2_OCTETS};
 
@@ -460,8 +460,8 @@ mod interfaces {
 mod boundary {
     //! A boundary as a word.
 
-    use schemas::flow::Boundary;
     use serde::{Deserialize, Deserializer, Serializer};
+    use tables::flow::Boundary;
 
     pub(super) fn word(boundary: Boundary) -> &'static str {
         match boundary {

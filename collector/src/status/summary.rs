@@ -2,9 +2,9 @@
 
 use super::layer2::HeaderSizes;
 use schemas::address::Address;
-use schemas::flow::{Boundary, FlowColumns};
 use schemas::sampling::scaled;
 use std::collections::HashMap;
+use tables::flow::{Boundary, FlowColumns};
 
 /// Interfaces are first looked for at their index modulo this.
 const NEAR_SLOTS: usize = 64;

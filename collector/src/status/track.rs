@@ -318,7 +318,7 @@ fn minute(minutes: &mut Vec<MinuteStatus>, at_ms: i64) -> &mut MinuteStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::flow::Flow;
+    use tables::flow::Flow;
 
     #[test]
     fn minutes_stay_in_order_and_bounded() {

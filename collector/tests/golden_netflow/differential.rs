@@ -11,7 +11,7 @@ use netflow_parser::variable_versions::{ipfix, v9};
 use netflow_parser::{FieldValue, NetflowPacket, NetflowParser};
 use proptest::prelude::*;
 use schemas::address::Address;
-use schemas::flow::{Flow, marks};
+use tables::flow::{Flow, marks};
 
 use crate::beside::{GOLDEN, needs};
 use crate::golden::{golden_dir, read, read_pcap};

@@ -6,8 +6,8 @@
 use collector::counts::Counter;
 use jiff::Timestamp;
 use schemas::address::Address;
-use schemas::flow::{Flow, marks};
 use serde_json::Value;
+use tables::flow::{Flow, marks};
 
 use super::{as_exported, decode, decoder};
 use crate::beside::{GOLDEN, needs};

@@ -2,8 +2,8 @@
 
 use collector::counts::Counter;
 use schemas::address::Address;
-use schemas::flow::Flow;
 use serde_json::Value;
+use tables::flow::Flow;
 
 use super::{decode, decoder};
 use crate::beside::{GOLDEN, needs};

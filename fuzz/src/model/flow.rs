@@ -4,7 +4,7 @@ use collector::counts::Counter;
 use collector::sampling::{Named, choose};
 use collector::times::{TimeKind, resolve};
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow, marks};
+use tables::flow::{DIRECTION_UNKNOWN, Flow, marks};
 
 use super::record::{Ranks, Values};
 use super::rules::{END_ELEMENTS, START_ELEMENTS, cannot_be, mark_without_route};

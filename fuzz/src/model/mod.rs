@@ -20,7 +20,7 @@ use collector::sampling::{
 use collector::sequence::SequenceTracker;
 use collector::times::{Clock, TimeKind, normalise, resolve};
 use schemas::address::Address;
-use schemas::flow::{Flow, marks};
+use tables::flow::{Flow, marks};
 
 use record::{Values, template_record};
 pub use rules::as_told;

@@ -2,7 +2,7 @@
 
 use collector::sampling::{SamplingElements, Selector};
 use schemas::address::Address;
-use schemas::flow::DIRECTION_UNKNOWN;
+use tables::flow::DIRECTION_UNKNOWN;
 
 use super::{Field, Template, VARIABLE_LENGTH, be16, be32, number};
 

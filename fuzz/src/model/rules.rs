@@ -3,7 +3,7 @@
 use collector::decode::netflow::DecodeLimits;
 use collector::times::{Clock, TimeKind};
 use schemas::address::Address;
-use schemas::flow::{Flow, SpanBound, marks};
+use tables::flow::{Flow, SpanBound, marks};
 
 pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))

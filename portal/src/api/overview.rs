@@ -81,7 +81,7 @@ async fn show(
 pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Result<Answer, Failure> {
     let now_ms = state.now_ms();
     let overview = state
-        .analytics()
+        .flow_store()
         .overview(
             request.from_ms,
             request.to_ms,
@@ -92,9 +92,9 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
     let names = names(state, overview.series.iter().map(|series| series.key.as_str())).await?;
     Ok(Answer {
         view: view::overview_view(&overview, request, &names, now_ms),
-        tiles: tiles::tiles(state.analytics(), request, now_ms).await?,
+        tiles: tiles::tiles(state.flow_store().as_ref(), request, now_ms).await?,
         exporters: super::exporters::presence(state, now_ms).await?,
-        truth: TruthSummary::of(&state.analytics().truth_now(now_ms).await?),
+        truth: TruthSummary::of(&state.flow_store().truth_now(now_ms).await?),
     })
 }
 

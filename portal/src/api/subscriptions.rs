@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use activity::channel::in_app::{self, Notification};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use billing::catalog::{PlanKind, Price};
-use billing::event::notification::{self, Notification};
 use billing::invoice::Draft;
 use billing::subscription::{Contract, Phase, State as Stand, contracts_of};
 use schemas::ids::{NotificationId, PhaseId, PlanId, PriceId, ServiceId, SubscriptionId};
@@ -243,9 +243,9 @@ async fn notifications(
     ApiQuery(asked): ApiQuery<NotificationsAsked>,
 ) -> Result<Json<NotificationsAnswer>, ApiError> {
     let before: Option<NotificationId> = optional("before", asked.before.as_deref(), "the id of a notification")?;
-    let found = notification::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
+    let found = in_app::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
     Ok(Json(NotificationsAnswer {
         unread: customer.who.unread,
-        notifications: found.map_err(billing::BillingError::from)?,
+        notifications: found?,
     }))
 }

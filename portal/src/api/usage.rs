@@ -3,7 +3,7 @@
 //! pages are.
 
 use analytics::usage::closed_until_ms;
-use analytics::{Gap, SeriesPoint};
+use analytics::{Gap, SeriesPoint, SeriesQuery};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -113,20 +113,21 @@ pub(crate) async fn series(
 ) -> Result<UsageAnswer, Failure> {
     let metered = metered(state, &own.service);
     let now_ms = state.now_ms();
-    let points = state
-        .analytics()
-        .usage_series(
-            std::slice::from_ref(&metered),
-            range.from_ms,
-            range.to_ms,
-            range.step,
-            &page.zone,
-            now_ms,
-        )
-        .await?;
+    let query = SeriesQuery {
+        services: std::slice::from_ref(&metered),
+        from_ms: range.from_ms,
+        to_ms: range.to_ms,
+        step: range.step,
+        zone: &page.zone,
+        now_ms,
+    };
+    let points = state.flow_store().usage_series(&query).await?;
     let until_ms = range.to_ms.min(closed_until_ms(now_ms));
     let gaps = if until_ms > range.from_ms {
-        state.analytics().gaps(&metered.meters, range.from_ms, until_ms).await?
+        state
+            .flow_store()
+            .gaps(&metered.meters, range.from_ms, until_ms)
+            .await?
     } else {
         Vec::new()
     };

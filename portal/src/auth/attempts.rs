@@ -1,88 +1,14 @@
-//! Who signed in, and who tried: when, from where, with which browser, and how it went.
-//!
-//! It is shown to the user, to admins and on the command line. It is a log of its own, not part of the audit log, because it
-//! holds where people are, is filled by whoever guesses, and is therefore forgotten after [`KEPT_MS`] and bounded by
-//! [`MAX_KEPT`]. Nothing that was typed as a password is in it.
+//! Attempts to sign in, as they are made here: shown to the user, to admins and on the command line. Nothing that was typed as a
+//! password is among them.
 
-use schemas::db::next_id;
+use schemas::identity::{self, NewAttempt, Outcome, normalised_email};
 use schemas::ids::UserId;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::AnyConnection;
 
 use super::agent::Agent;
-use super::users::normalised;
 
-/// How long an attempt is kept.
-pub(crate) const KEPT_MS: i64 = 90 * 24 * 3_600_000;
-/// Attempts that are kept at most; the oldest go first.
-pub(crate) const MAX_KEPT: i64 = 1_000_000;
-/// Attempts between two looks at these limits.
-const PRUNED_EVERY: i64 = 100;
 /// Longest address that is kept, in characters.
 const MAX_EMAIL_CHARS: usize = 254;
-
-macro_rules! outcomes {
-    ($($variant:ident $name:literal $label:literal,)*) => {
-        /// How an attempt went.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Outcome {
-            $(#[doc = $label] $variant,)*
-        }
-
-        impl Outcome {
-            /// As stored.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Outcome::$variant => $name,)*
-                }
-            }
-
-            /// As shown.
-            pub fn label(self) -> &'static str {
-                match self {
-                    $(Outcome::$variant => $label,)*
-                }
-            }
-
-            fn named(text: &str) -> Option<Outcome> {
-                match text {
-                    $($name => Some(Outcome::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-outcomes! {
-    SignedIn "signed_in" "Signed in",
-    CodeAsked "code_asked" "Right password, code asked for",
-    WrongPassword "wrong_password" "Wrong password",
-    WrongCode "wrong_code" "Right password, wrong code",
-    Disabled "disabled" "Disabled user",
-}
-
-/// An attempt.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Attempt {
-    pub at_ms: i64,
-    /// Of whom, where the address is somebody's.
-    pub user: Option<UserId>,
-    /// As typed.
-    pub email: String,
-    #[serde(serialize_with = "by_name")]
-    pub outcome: Outcome,
-    /// What signed in: `password`, `app`, `recovery_code`; empty where nothing did.
-    pub means: String,
-    pub ip: String,
-    pub user_agent: String,
-    /// The browser had signed the user in before.
-    pub is_known_device: bool,
-}
-
-fn by_name<S: serde::Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(outcome.name())
-}
 
 /// An attempt that was made just now.
 #[derive(Clone, Copy, Debug)]
@@ -101,79 +27,20 @@ pub(crate) async fn note(
     agent: &Agent,
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
-    let id = next_id(&mut *connection, "sign_in_attempt").await?;
     // What has no @ may be a password that was typed into the wrong field.
-    let email: String = normalised(made.email)
+    let email: String = normalised_email(made.email)
         .chars()
         .filter(|c| !c.is_control())
         .take(MAX_EMAIL_CHARS)
         .collect();
-    let email = if email.contains('@') { email.as_str() } else { "" };
-    sqlx::query(
-        "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(id)
-    .bind(now_ms)
-    .bind(made.user.map(|user| user.0))
-    .bind(email)
-    .bind(made.outcome.name())
-    .bind(made.means)
-    .bind(agent.ip_text())
-    .bind(&agent.user_agent)
-    .bind(i64::from(made.is_known_device))
-    .execute(&mut *connection)
-    .await?;
-    if id % PRUNED_EVERY == 0 {
-        sqlx::query("DELETE FROM sign_in_attempts WHERE at_ms < $1 OR id <= $2")
-            .bind(now_ms - KEPT_MS)
-            .bind(id - MAX_KEPT)
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Attempts, latest first: of a user, or of all.
-///
-/// # Errors
-/// As the database answers.
-pub async fn recent(
-    db: impl AnyExecutor<'_>,
-    user: Option<UserId>,
-    now_ms: i64,
-    limit: i64,
-) -> Result<Vec<Attempt>, sqlx::Error> {
-    // Each by its own index: there may be a million of others.
-    let of_whom = match user {
-        Some(_) => "user_id = $1",
-        None => "$1 = 0",
+    let new = NewAttempt {
+        user: made.user,
+        email: if email.contains('@') { email.as_str() } else { "" },
+        outcome: made.outcome,
+        means: made.means,
+        ip: &agent.ip_text(),
+        user_agent: &agent.user_agent,
+        is_known_device: made.is_known_device,
     };
-    let sql = sqlx::AssertSqlSafe(format!(
-        "SELECT at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device FROM sign_in_attempts \
-         WHERE {of_whom} AND at_ms >= $2 ORDER BY id DESC LIMIT $3"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(user.map_or(0, |user| user.0))
-        .bind(now_ms - KEPT_MS)
-        .bind(limit)
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read).collect()
-}
-
-fn read(row: &AnyRow) -> Result<Attempt, sqlx::Error> {
-    let outcome: String = row.try_get("outcome")?;
-    let outcome = Outcome::named(&outcome)
-        .ok_or_else(|| sqlx::Error::Decode(format!("{outcome:?} is no outcome of a sign-in").into()))?;
-    Ok(Attempt {
-        at_ms: row.try_get("at_ms")?,
-        user: row.try_get::<Option<i64>, _>("user_id")?.map(UserId),
-        email: row.try_get("email")?,
-        outcome,
-        means: row.try_get("means")?,
-        ip: row.try_get("ip")?,
-        user_agent: row.try_get("user_agent")?,
-        is_known_device: row.try_get::<i64, _>("is_known_device")? != 0,
-    })
+    identity::note_attempt(connection, new, now_ms).await
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::attempts::Outcome;
+use schemas::identity::Outcome;
 
 const OUTCOMES: [Outcome; 5] = [
     Outcome::SignedIn,

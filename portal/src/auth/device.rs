@@ -7,16 +7,13 @@
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::AppendHeaders;
 use axum_extra::extract::CookieJar;
+use schemas::identity::{self, DEVICE_KNOWN_MS};
 use schemas::ids::UserId;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 use super::session::token_hash;
-use super::users::normalised;
 use crate::state::AppState;
 
-/// How long a browser is known after it last signed the user in.
-pub(crate) const KNOWN_MS: i64 = KNOWN_DAYS * 24 * 3_600_000;
-const KNOWN_DAYS: i64 = 180;
 /// Of one user; the one that signed them in longest ago is forgotten first.
 const MAX_PER_USER: i64 = 20;
 
@@ -34,7 +31,7 @@ pub(crate) type SetCookie = AppendHeaders<Option<(HeaderName, HeaderValue)>>;
 fn set_cookie(state: &AppState, token: &str) -> SetCookie {
     let name = cookie_name(state);
     let secure = if state.secure_cookies() { "; Secure" } else { "" };
-    let age_s = KNOWN_MS / 1_000;
+    let age_s = DEVICE_KNOWN_MS / 1_000;
     let text = format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age_s}{secure}");
     AppendHeaders(
         HeaderValue::from_str(&text)
@@ -52,16 +49,8 @@ pub(crate) async fn known(state: &AppState, jar: &CookieJar, email: &str) -> Res
     let Some(hash) = hash_of(state, jar) else {
         return Ok(None);
     };
-    let row = sqlx::query(
-        "SELECT 1 FROM known_devices d JOIN users u ON u.id = d.user_id \
-         WHERE d.token_hash = $1 AND u.email = $2 AND d.used_at_ms > $3",
-    )
-    .bind(&hash)
-    .bind(normalised(email))
-    .bind(state.now_ms() - KNOWN_MS)
-    .fetch_optional(state.db().pool())
-    .await?;
-    Ok(row.map(|_| hash))
+    let is_known = identity::is_known_device(state.db().pool(), &hash, email, state.now_ms()).await?;
+    Ok(is_known.then_some(hash))
 }
 
 /// Notes that this browser has shown to be the user's; the answer gives it its new token.
@@ -71,48 +60,9 @@ pub(crate) async fn remember(
     jar: &CookieJar,
     user: UserId,
 ) -> Result<SetCookie, sqlx::Error> {
-    let now_ms = state.now_ms();
     let token = super::random_token();
-    let hash = token_hash(&token);
-    if let Some(before) = hash_of(state, jar) {
-        // Two users may share a browser.
-        sqlx::query("UPDATE known_devices SET token_hash = $1 WHERE token_hash = $2")
-            .bind(&hash)
-            .bind(before)
-            .execute(&mut *connection)
-            .await?;
-    }
-    sqlx::query(
-        "INSERT INTO known_devices (token_hash, user_id, used_at_ms) VALUES ($1, $2, $3) \
-         ON CONFLICT (token_hash, user_id) DO UPDATE SET used_at_ms = $3",
-    )
-    .bind(&hash)
-    .bind(user.0)
-    .bind(now_ms)
-    .execute(&mut *connection)
-    .await?;
-    let rows = sqlx::query(
-        "SELECT token_hash FROM known_devices WHERE user_id = $1 ORDER BY used_at_ms DESC, token_hash LIMIT 1 OFFSET $2",
-    )
-    .bind(user.0)
-    .bind(MAX_PER_USER)
-    .fetch_optional(&mut *connection)
-    .await?;
-    if let Some(row) = rows {
-        sqlx::query("DELETE FROM known_devices WHERE user_id = $1 AND token_hash = $2")
-            .bind(user.0)
-            .bind(row.try_get::<String, _>(0)?)
-            .execute(&mut *connection)
-            .await?;
-    }
+    let before = hash_of(state, jar);
+    let (hash, now_ms) = (token_hash(&token), state.now_ms());
+    identity::remember_device(connection, user, &hash, before.as_deref(), now_ms, MAX_PER_USER).await?;
     Ok(set_cookie(state, &token))
-}
-
-/// Forgets all browsers of a user: what they guess is a stranger's.
-pub(super) async fn forget(connection: &mut AnyConnection, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM known_devices WHERE user_id = $1")
-        .bind(user.0)
-        .execute(connection)
-        .await?;
-    Ok(())
 }

@@ -3,15 +3,15 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
+use activity::audit::Actor;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::Actor;
+use schemas::identity::{Role, User};
 use schemas::ids::CustomerId;
 
-use super::users::{Role, User};
 use super::{session, token_of};
 use crate::client::Client;
 use crate::error::{ApiError, Failure, PageError};
@@ -165,6 +165,8 @@ staff_extractors! {
     Ops: Ops | Network | Admin;
     /// Exporters and their configuration.
     Network: Network | Ops | Admin;
+    /// What runs by itself.
+    Operations: Ops | Admin;
     /// Money of all customers.
     Finance: Finance | Admin;
     /// The catalog, taxes, approvals, the audit log.

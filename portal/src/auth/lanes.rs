@@ -15,8 +15,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use schemas::identity::normalised_email;
+
 use super::Guesser;
-use super::users::normalised;
 use crate::admission::{Busy, Gate, Limits, Place};
 use crate::client::grouped;
 
@@ -67,7 +68,11 @@ impl PasswordLanes {
     /// Waits for a place in the lane of who tries.
     pub(crate) async fn enter(&self, guesser: Guesser<'_>, account: &str) -> Result<PasswordPlace, Busy> {
         match guesser {
-            Guesser::Known(_) => self.known.enter(normalised(account)).await.map(PasswordPlace::Known),
+            Guesser::Known(_) => self
+                .known
+                .enter(normalised_email(account))
+                .await
+                .map(PasswordPlace::Known),
             Guesser::Stranger(ip) => {
                 let share = Share::of(&self.networks, ip)?;
                 let place = self.strangers.enter(grouped(ip)).await?;

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use schemas::identity;
+
 use crate::state::AppState;
 
 /// Sessions that wait to be written at most; further notes are dropped, and made again by the next request.
@@ -84,11 +86,7 @@ async fn write(state: AppState) {
 async fn write_all(state: &AppState, waiting: &HashMap<String, i64>) -> Result<(), sqlx::Error> {
     let mut transaction = state.db().begin_write().await?;
     for (token_hash, seen_ms) in waiting {
-        sqlx::query("UPDATE sessions SET last_seen_at_ms = $1 WHERE token_hash = $2 AND last_seen_at_ms < $1")
-            .bind(seen_ms)
-            .bind(token_hash)
-            .execute(&mut *transaction)
-            .await?;
+        identity::note_session_used(&mut transaction, token_hash, *seen_ms).await?;
     }
     transaction.commit().await
 }

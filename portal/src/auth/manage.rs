@@ -5,23 +5,20 @@
 //! * Who is disabled, or has another role or password, is out at once: sessions, sign-ins that wait for a code, and links that
 //!   were mailed end in the same transaction.
 
-use billing::audit::{self, Actor, Entry, Risk};
-use billing::password_reset::{self, By, Request};
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::password_reset::{self, By, Request};
 use schemas::db::{Database, next_ids};
+use schemas::identity::{self, Account, AccountFilter, Ending, IdleLimits, Role, User};
 use schemas::ids::{CustomerId, UserId};
 use schemas::window::instant_text;
 use serde_json::json;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::{AnyConnection, AnyExecutor};
 
 use super::notice::{self, How};
 use super::password::NewHash;
-use super::session::{self, Ending, SessionLimits};
-use super::users::{Role, UserError, normalised};
-use super::{device, second_factor};
-
-/// Users on one page at most.
-pub const MAX_PAGE: i64 = 200;
+use super::second_factor;
+use super::session::SessionLimits;
+use super::users::UserError;
 
 /// Who changes something, and when.
 #[derive(Clone, Copy, Debug)]
@@ -30,48 +27,12 @@ pub struct Change<'a> {
     pub now_ms: i64,
 }
 
-/// A user, as those see them who manage users.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Account {
-    pub id: UserId,
-    pub email: String,
-    pub name: String,
-    #[serde(serialize_with = "by_name")]
-    pub role: Role,
-    /// Set exactly for the role customer.
-    pub customer: Option<CustomerId>,
-    pub customer_name: Option<String>,
-    pub created_at_ms: i64,
-    pub disabled_at_ms: Option<i64>,
-    /// When they last signed in.
-    pub signed_in_at_ms: Option<i64>,
-    /// Since when a second factor is asked for.
-    pub two_factor_at_ms: Option<i64>,
-    pub password_changed_at_ms: Option<i64>,
-    /// Sessions that last.
-    pub sessions: i64,
+fn idle_limits(limits: &SessionLimits) -> IdleLimits {
+    IdleLimits {
+        customer_ms: limits.idle_ms(Role::Customer),
+        staff_ms: limits.idle_ms(Role::Admin),
+    }
 }
-
-fn by_name<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(role.name())
-}
-
-/// Which users to list; what is not set is not asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
-    /// A part of the name or email address, or an id.
-    pub search: &'a str,
-    pub role: Option<Role>,
-    pub is_disabled: Option<bool>,
-    /// Those after this one: the last of the page before.
-    pub after: Option<UserId>,
-}
-
-const SELECT: &str = "SELECT u.id, u.email, u.name, u.role, u.customer_id, c.name AS customer_name, u.created_at_ms, \
-     u.disabled_at_ms, u.last_seen_at_ms, u.two_factor_at_ms, u.password_changed_at_ms, \
-     (SELECT count(*) FROM sessions s WHERE s.user_id = u.id AND u.disabled_at_ms IS NULL AND s.expires_at_ms > $1 \
-      AND s.last_seen_at_ms > $1 - CASE WHEN u.role = 'customer' THEN $2 ELSE $3 END) AS sessions \
-     FROM users u LEFT JOIN customers c ON c.id = u.customer_id";
 
 /// Users by id.
 ///
@@ -79,41 +40,12 @@ const SELECT: &str = "SELECT u.id, u.email, u.name, u.role, u.customer_id, c.nam
 /// As the database answers.
 pub async fn accounts(
     db: impl AnyExecutor<'_>,
-    filter: Filter<'_>,
+    filter: AccountFilter<'_>,
     limits: &SessionLimits,
     now_ms: i64,
     limit: i64,
 ) -> Result<Vec<Account>, UserError> {
-    // Wildcards that were typed are letters; an id finds its user alone.
-    let search = filter.search.trim();
-    let escaped = search
-        .to_lowercase()
-        .replace('\\', "\\\\")
-        .replace('%', "\\%")
-        .replace('_', "\\_");
-    let sql = sqlx::AssertSqlSafe(format!(
-        "{SELECT} WHERE u.id > $4 AND ($5 = '' OR u.id = $6 OR lower(u.name) LIKE $7 ESCAPE '\\' \
-         OR u.email LIKE $7 ESCAPE '\\') AND ($8 = '' OR u.role = $8) \
-         AND ($9 = 0 OR ($9 = 1) = (u.disabled_at_ms IS NOT NULL)) ORDER BY u.id LIMIT $10"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(now_ms)
-        .bind(limits.idle_ms(Role::Customer))
-        .bind(limits.idle_ms(Role::Admin))
-        .bind(filter.after.map_or(0, |after| after.0))
-        .bind(search)
-        .bind(search.parse::<UserId>().map_or(0, |id| id.0))
-        .bind(format!("%{escaped}%"))
-        .bind(filter.role.map_or("", Role::name))
-        .bind(
-            filter
-                .is_disabled
-                .map_or(0, |is_disabled| if is_disabled { 1 } else { 2 }),
-        )
-        .bind(limit.clamp(1, MAX_PAGE + 1))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(read).collect()
+    Ok(identity::accounts(db, filter, idle_limits(limits), now_ms, limit).await?)
 }
 
 /// One user.
@@ -126,15 +58,8 @@ pub async fn account(
     limits: &SessionLimits,
     now_ms: i64,
 ) -> Result<Account, UserError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE u.id = $4"));
-    let row = sqlx::query(sql)
-        .bind(now_ms)
-        .bind(limits.idle_ms(Role::Customer))
-        .bind(limits.idle_ms(Role::Admin))
-        .bind(id.0)
-        .fetch_optional(db)
-        .await?;
-    read(&row.ok_or(UserError::NoUser(id))?)
+    let found = identity::account(db, id, idle_limits(limits), now_ms).await?;
+    found.ok_or(UserError::NoUser(id))
 }
 
 /// Who is named by an id (`usr_7`) or an email address.
@@ -142,49 +67,11 @@ pub async fn account(
 /// # Errors
 /// When there is no such user.
 pub async fn user_named(db: impl AnyExecutor<'_>, text: &str) -> Result<UserId, UserError> {
-    let row = sqlx::query("SELECT id FROM users WHERE id = $1 OR email = $2")
-        .bind(text.trim().parse::<UserId>().map_or(0, |id| id.0))
-        .bind(normalised(text))
-        .fetch_optional(db)
-        .await?;
-    let row = row.ok_or_else(|| UserError::Unknown(text.trim().to_owned()))?;
-    Ok(UserId(row.try_get(0)?))
+    let found = identity::user_named(db, text).await?;
+    found.ok_or_else(|| UserError::Unknown(text.trim().to_owned()))
 }
 
-fn read(row: &AnyRow) -> Result<Account, UserError> {
-    Ok(Account {
-        id: UserId(row.try_get("id")?),
-        email: row.try_get("email")?,
-        name: row.try_get("name")?,
-        role: row.try_get::<String, _>("role")?.parse()?,
-        customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
-        customer_name: row.try_get("customer_name")?,
-        created_at_ms: row.try_get("created_at_ms")?,
-        disabled_at_ms: row.try_get("disabled_at_ms")?,
-        signed_in_at_ms: row.try_get("last_seen_at_ms")?,
-        two_factor_at_ms: row.try_get("two_factor_at_ms")?,
-        password_changed_at_ms: row.try_get("password_changed_at_ms")?,
-        sessions: row.try_get("sessions")?,
-    })
-}
-
-/// What a change goes by.
-#[derive(Debug)]
-struct Stored {
-    id: UserId,
-    email: String,
-    role: Role,
-    customer: Option<CustomerId>,
-    disabled_at_ms: Option<i64>,
-}
-
-impl Stored {
-    /// The owner is told of what is done about staff, who see what is everybody's.
-    fn risk(&self) -> Risk {
-        risk_of(self.role)
-    }
-}
-
+/// The owner is told of what is done about staff, who see what is everybody's.
 fn risk_of(role: Role) -> Risk {
     match role {
         Role::Customer => Risk::Normal,
@@ -193,38 +80,23 @@ fn risk_of(role: Role) -> Risk {
 }
 
 /// The user, while nobody else changes users: two admins that disable each other take turns.
-async fn locked(connection: &mut AnyConnection, id: UserId) -> Result<Stored, UserError> {
+async fn locked(connection: &mut AnyConnection, id: UserId) -> Result<User, UserError> {
     next_ids(&mut *connection, "user_changes", 0).await?;
-    let row = sqlx::query("SELECT email, role, customer_id, disabled_at_ms FROM users WHERE id = $1")
-        .bind(id.0)
-        .fetch_optional(connection)
-        .await?;
-    let row = row.ok_or(UserError::NoUser(id))?;
-    Ok(Stored {
-        id,
-        email: row.try_get("email")?,
-        role: row.try_get::<String, _>("role")?.parse()?,
-        customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
-        disabled_at_ms: row.try_get("disabled_at_ms")?,
-    })
+    let user = identity::user(connection, id).await?;
+    user.ok_or(UserError::NoUser(id))
 }
 
 /// What must not be taken from this user: by accident from oneself, and from the last admin.
-async fn check_can_lose(connection: &mut AnyConnection, user: &Stored, by: Change<'_>) -> Result<(), UserError> {
+async fn check_can_lose(connection: &mut AnyConnection, user: &User, by: Change<'_>) -> Result<(), UserError> {
     if by.actor.user == Some(user.id) {
         return Err(UserError::Oneself);
     }
     if user.role != Role::Admin || user.disabled_at_ms.is_some() {
         return Ok(());
     }
-    let others =
-        sqlx::query("SELECT id FROM users WHERE role = 'admin' AND disabled_at_ms IS NULL AND id <> $1 LIMIT 1")
-            .bind(user.id.0)
-            .fetch_optional(connection)
-            .await?;
-    match others {
-        Some(_) => Ok(()),
-        None => Err(UserError::LastAdmin(user.email.clone())),
+    match identity::has_other_enabled_admin(connection, user.id).await? {
+        true => Ok(()),
+        false => Err(UserError::LastAdmin(user.email.clone())),
     }
 }
 
@@ -249,7 +121,7 @@ pub(super) async fn record(
 
 /// Ends whatever lets a user in without the password.
 async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, UserError> {
-    let ended = session::end(&mut *connection, user, Ending::All).await?;
+    let ended = identity::end_sessions(&mut *connection, user, Ending::All).await?;
     password_reset::void(connection, user).await?;
     Ok(ended)
 }
@@ -264,15 +136,11 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
     if user.disabled_at_ms.is_some() {
         return Err(UserError::IsDisabled(user.email));
     }
-    sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE id = $2")
-        .bind(by.now_ms)
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
+    identity::set_disabled(&mut *connection, id, Some(by.now_ms)).await?;
     let sessions = put_out(&mut *connection, id).await?;
-    device::forget(&mut *connection, id).await?;
+    identity::forget_devices(&mut *connection, id).await?;
     let change = json!({ "email": user.email, "sessions_ended": sessions });
-    record(connection, by, "user.disable", id, change, user.risk()).await
+    record(connection, by, "user.disable", id, change, risk_of(user.role)).await
 }
 
 /// Lets a user sign in again.
@@ -284,12 +152,9 @@ pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) 
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
     };
-    sqlx::query("UPDATE users SET disabled_at_ms = NULL WHERE id = $1")
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
+    identity::set_disabled(&mut *connection, id, None).await?;
     let change = json!({ "email": user.email, "disabled_at_ms": disabled_at_ms });
-    record(connection, by, "user.enable", id, change, user.risk()).await
+    record(connection, by, "user.enable", id, change, risk_of(user.role)).await
 }
 
 /// Gives a user another role, and ends every session. `customer` is set exactly for the role customer.
@@ -317,12 +182,7 @@ pub async fn set_role(
     if let Some(customer) = customer {
         super::users::check_customer(&mut *connection, customer).await?;
     }
-    sqlx::query("UPDATE users SET role = $1, customer_id = $2 WHERE id = $3")
-        .bind(role.name())
-        .bind(customer.map(|customer| customer.0))
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
+    identity::set_role(&mut *connection, id, role, customer).await?;
     let sessions = put_out(&mut *connection, id).await?;
     let change = json!({
         "before": { "role": user.role.name(), "customer": user.customer },
@@ -344,7 +204,7 @@ pub async fn end_sessions(
     by: Change<'_>,
 ) -> Result<u64, UserError> {
     let user = locked(&mut *connection, id).await?;
-    let ended = session::end(&mut *connection, id, ending).await?;
+    let ended = identity::end_sessions(&mut *connection, id, ending).await?;
     if let (Ending::One(name), 0) = (ending, ended) {
         return Err(UserError::NoSession(name.to_owned()));
     }
@@ -381,7 +241,15 @@ pub async fn reset_second_factor(connection: &mut AnyConnection, id: UserId, by:
         return Err(UserError::NoSecondFactor(user.email));
     };
     let change = json!({ "email": user.email, "was_on_since_ms": since_ms });
-    record(&mut *connection, by, "user.two_factor_reset", id, change, user.risk()).await?;
+    record(
+        &mut *connection,
+        by,
+        "user.two_factor_reset",
+        id,
+        change,
+        risk_of(user.role),
+    )
+    .await?;
     notice::second_factor_changed(connection, id, "reset", by.actor.ip, by.now_ms).await?;
     Ok(())
 }
@@ -398,16 +266,11 @@ pub(crate) async fn put_password(
     by: Change<'_>,
 ) -> Result<(), UserError> {
     let user = locked(&mut *connection, id).await?;
-    sqlx::query("UPDATE users SET password_hash = $1, password_changed_at_ms = $2 WHERE id = $3")
-        .bind(hash.as_str())
-        .bind(by.now_ms)
-        .bind(id.0)
-        .execute(&mut *connection)
-        .await?;
+    identity::set_password_hash(&mut *connection, id, hash.as_str(), by.now_ms).await?;
     let sessions = put_out(&mut *connection, id).await?;
     let risk = match how {
         How::Changed | How::Reset => Risk::Normal,
-        How::Staff => user.risk(),
+        How::Staff => risk_of(user.role),
     };
     let change = json!({ "email": user.email, "sessions_ended": sessions });
     record(&mut *connection, by, how.action(), id, change, risk).await?;
@@ -420,14 +283,9 @@ pub(crate) async fn put_password(
 /// # Errors
 /// When there is no such user, or the password is not acceptable.
 pub async fn set_password(db: &Database, id: UserId, password: &str, by: Change<'_>) -> Result<(), UserError> {
-    let row = sqlx::query("SELECT email, name FROM users WHERE id = $1")
-        .bind(id.0)
-        .fetch_optional(db.pool())
-        .await?;
-    let row = row.ok_or(UserError::NoUser(id))?;
-    let (email, name): (String, String) = (row.try_get("email")?, row.try_get("name")?);
+    let user = identity::user(db.pool(), id).await?.ok_or(UserError::NoUser(id))?;
     // Before the transaction: it takes a while.
-    let hash = NewHash::of(password, &email, &name).await?;
+    let hash = NewHash::of(password, &user.email, &user.name).await?;
     let mut transaction = db.begin_write().await?;
     put_password(&mut transaction, id, &hash, How::Staff, by).await?;
     transaction.commit().await?;

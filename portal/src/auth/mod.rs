@@ -36,27 +36,28 @@ mod users;
 
 pub(crate) use agent::Agent;
 pub use agent::device_name;
-pub use attempts::{Attempt, Outcome, recent as recent_attempts};
 pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
-pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Ops, Staff};
+pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Operations, Ops, Staff};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;
 pub(crate) use link_queue::LinkQueue;
 pub use manage::{
-    Account, Change, Filter, MAX_PAGE as MAX_USERS, account, accounts, disable, enable, end_sessions,
-    reset_second_factor, send_reset, set_password, set_role, user_named,
+    Change, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset, set_password, set_role,
+    user_named,
 };
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
 pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verify_password};
-pub use session::{Ending, Session, SessionLimits, SessionLimitsError, sessions_of};
+pub use schemas::identity::{
+    Account, AccountFilter as Filter, Attempt, Ending, MAX_ACCOUNTS as MAX_USERS, Outcome, Role, User, recent_attempts,
+};
+pub use session::{Session, SessionLimits, SessionLimitsError, sessions_of};
 pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
 pub(crate) use throttle::{Guesser, Throttle};
-pub use users::{NewUser, Role, User, UserError, create_user};
-pub(crate) use users::{find_for_sign_in, password_hash_of};
+pub use users::{NewUser, UserError, create_user};
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -1,9 +1,10 @@
 //! Mails to a user about how they sign in, sent when it changed: whoever did it, the user hears of it.
 
-use billing::event::{self, EventError, EventType, NewEvent};
-use schemas::ids::{CustomerId, UserId};
+use activity::event::{self, EventError, EventType, NewEvent};
+use schemas::identity;
+use schemas::ids::UserId;
 use serde_json::json;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 /// How a password came to be another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,16 +68,15 @@ async fn publish(
     mut facts: serde_json::Value,
     now_ms: i64,
 ) -> Result<(), EventError> {
-    let row = sqlx::query("SELECT email, customer_id FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_one(&mut *connection)
-        .await?;
+    let found = identity::user(&mut *connection, user)
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)?;
     facts["user"] = json!(user);
-    facts["to"] = json!(row.try_get::<String, _>("email")?);
+    facts["to"] = json!(found.email);
     facts["at_ms"] = json!(now_ms);
     let new = NewEvent {
         event_type,
-        customer: row.try_get::<Option<i64>, _>("customer_id")?.map(CustomerId),
+        customer: found.customer,
         subject: user.to_string(),
         payload: facts,
     };

@@ -3,12 +3,11 @@
 
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
+use schemas::identity::{self, PendingSignIn};
 use schemas::ids::UserId;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 use super::session::token_hash;
-use super::users::Role;
 use crate::state::AppState;
 
 /// How long the code may be waited for.
@@ -17,14 +16,6 @@ const LIFETIME_MS: i64 = 10 * 60_000;
 const MAX_ATTEMPTS: i64 = 5;
 /// Of one user at one time; the oldest end first.
 const MAX_PER_USER: i64 = 10;
-
-/// Who gave the right password.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    pub(crate) user: UserId,
-    pub(crate) email: String,
-    pub(crate) role: Role,
-}
 
 fn cookie(state: &AppState, token: String) -> Cookie<'static> {
     let name = if state.secure_cookies() {
@@ -52,45 +43,18 @@ pub(crate) async fn open(
     jar: CookieJar,
     user: UserId,
 ) -> Result<CookieJar, sqlx::Error> {
-    let now_ms = state.now_ms();
-    let token = super::random_token();
-    sqlx::query("DELETE FROM sign_ins WHERE expires_at_ms <= $1")
-        .bind(now_ms)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "DELETE FROM sign_ins WHERE user_id = $1 AND token_hash NOT IN \
-         (SELECT token_hash FROM sign_ins WHERE user_id = $1 ORDER BY expires_at_ms DESC, token_hash LIMIT $2)",
-    )
-    .bind(user.0)
-    .bind(MAX_PER_USER - 1)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("INSERT INTO sign_ins (token_hash, user_id, attempts, expires_at_ms) VALUES ($1, $2, 0, $3)")
-        .bind(token_hash(&token))
-        .bind(user.0)
-        .bind(now_ms + LIFETIME_MS)
-        .execute(&mut *connection)
-        .await?;
+    let (token, now_ms) = (super::random_token(), state.now_ms());
+    let times = (now_ms, now_ms + LIFETIME_MS);
+    identity::open_sign_in(connection, user, &token_hash(&token), times, MAX_PER_USER).await?;
     Ok(jar.add(cookie(state, token)))
 }
 
 /// Who owes the second factor in this browser, while there are time and tries left.
-pub(crate) async fn find(state: &AppState, jar: &CookieJar) -> Result<Option<Pending>, sqlx::Error> {
+pub(crate) async fn find(state: &AppState, jar: &CookieJar) -> Result<Option<PendingSignIn>, sqlx::Error> {
     let Some(token) = token_of(state, jar) else {
         return Ok(None);
     };
-    let row = sqlx::query(
-        "SELECT u.id, u.email, u.role FROM sign_ins s JOIN users u ON u.id = s.user_id \
-         WHERE s.token_hash = $1 AND s.expires_at_ms > $2 AND s.attempts < $3 \
-         AND u.disabled_at_ms IS NULL AND u.two_factor_at_ms IS NOT NULL",
-    )
-    .bind(token_hash(&token))
-    .bind(state.now_ms())
-    .bind(MAX_ATTEMPTS)
-    .fetch_optional(state.db().pool())
-    .await?;
-    row.as_ref().map(read).transpose().map(Option::flatten)
+    identity::pending_sign_in(state.db().pool(), &token_hash(&token), state.now_ms(), MAX_ATTEMPTS).await
 }
 
 /// Who owes it, as [`find`], in the transaction that signs them in: they stay as they are until it ends.
@@ -98,30 +62,11 @@ pub(crate) async fn hold(
     state: &AppState,
     connection: &mut AnyConnection,
     jar: &CookieJar,
-) -> Result<Option<Pending>, sqlx::Error> {
+) -> Result<Option<PendingSignIn>, sqlx::Error> {
     let Some(token) = token_of(state, jar) else {
         return Ok(None);
     };
-    let row = sqlx::query(
-        "UPDATE users SET last_seen_at_ms = last_seen_at_ms \
-         WHERE id = (SELECT user_id FROM sign_ins WHERE token_hash = $1 AND expires_at_ms > $2) \
-         AND disabled_at_ms IS NULL AND two_factor_at_ms IS NOT NULL RETURNING id, email, role",
-    )
-    .bind(token_hash(&token))
-    .bind(state.now_ms())
-    .fetch_optional(connection)
-    .await?;
-    row.as_ref().map(read).transpose().map(Option::flatten)
-}
-
-fn read(row: &AnyRow) -> Result<Option<Pending>, sqlx::Error> {
-    let role: String = row.try_get("role")?;
-    let Ok(role) = role.parse() else { return Ok(None) };
-    Ok(Some(Pending {
-        user: UserId(row.try_get("id")?),
-        email: row.try_get("email")?,
-        role,
-    }))
+    identity::hold_sign_in(connection, &token_hash(&token), state.now_ms()).await
 }
 
 /// Takes one try before it is made, so that parallel guesses count too; false where none is left.
@@ -129,15 +74,7 @@ pub(crate) async fn take_attempt(state: &AppState, jar: &CookieJar) -> Result<bo
     let Some(token) = token_of(state, jar) else {
         return Ok(false);
     };
-    let taken = sqlx::query(
-        "UPDATE sign_ins SET attempts = attempts + 1 WHERE token_hash = $1 AND expires_at_ms > $2 AND attempts < $3",
-    )
-    .bind(token_hash(&token))
-    .bind(state.now_ms())
-    .bind(MAX_ATTEMPTS)
-    .execute(state.db().pool())
-    .await?;
-    Ok(taken.rows_affected() == 1)
+    identity::take_code_attempt(state.db().pool(), &token_hash(&token), state.now_ms(), MAX_ATTEMPTS).await
 }
 
 /// It is over: the token is dead, and the browser forgets it. False where it was over already.
@@ -148,11 +85,7 @@ pub(crate) async fn close(
 ) -> Result<(CookieJar, bool), sqlx::Error> {
     let mut is_closed = false;
     if let Some(token) = token_of(state, &jar) {
-        let deleted = sqlx::query("DELETE FROM sign_ins WHERE token_hash = $1")
-            .bind(token_hash(&token))
-            .execute(connection)
-            .await?;
-        is_closed = deleted.rows_affected() == 1;
+        is_closed = identity::close_sign_in(connection, &token_hash(&token)).await?;
     }
     Ok((jar.remove(cookie(state, String::new())), is_closed))
 }

@@ -11,11 +11,12 @@
 //! * A code is accepted once: the step it belongs to must be later than the last one accepted, by compare-and-set. A recovery
 //!   code is deleted as it is used.
 
-use schemas::db::{Database, next_ids};
+use schemas::db::Database;
+use schemas::identity::{self, Ending};
 use schemas::ids::UserId;
 use schemas::secret::{SecretError, TWO_FACTOR, Vault};
 use sha2::{Digest as _, Sha256};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 use super::hex;
 pub(crate) use super::totp::Secret;
@@ -49,21 +50,13 @@ pub(crate) enum Means {
 
 /// How far a user is.
 pub(crate) async fn second_factor_of(db: &Database, user: UserId) -> Result<SecondFactor, SecretError> {
-    let row = sqlx::query(
-        "SELECT two_factor_at_ms, two_factor_secret, \
-         (SELECT count(*) FROM recovery_codes r WHERE r.user_id = u.id) AS recovery_codes FROM users u WHERE id = $1",
-    )
-    .bind(user.0)
-    .fetch_one(db.pool())
-    .await?;
-    let since_ms: Option<i64> = row.try_get("two_factor_at_ms")?;
-    let stored: Option<String> = row.try_get("two_factor_secret")?;
-    Ok(match (since_ms, stored) {
+    let stored = identity::second_factor(db.pool(), user).await?;
+    Ok(match (stored.since_ms, stored.secret) {
         (Some(since_ms), _) => SecondFactor::On {
             since_ms,
-            recovery_codes: row.try_get("recovery_codes")?,
+            recovery_codes: stored.recovery_codes,
         },
-        (None, Some(stored)) => match opened(db.vault(), user, &stored)? {
+        (None, Some(sealed)) => match opened(db.vault(), user, &sealed)? {
             Some(secret) => SecondFactor::Pending(secret),
             None => SecondFactor::Off,
         },
@@ -81,23 +74,13 @@ fn opened(vault: &Vault, user: UserId, stored: &str) -> Result<Option<Secret>, S
 pub(crate) async fn begin(connection: &mut AnyConnection, vault: &Vault, user: UserId) -> Result<(), SecretError> {
     let secret = Secret::random();
     let sealed = vault.seal(&mut *connection, TWO_FACTOR, user.0, &secret.text()).await?;
-    sqlx::query(
-        "UPDATE users SET two_factor_secret = $1, two_factor_step = 0 WHERE id = $2 AND two_factor_at_ms IS NULL",
-    )
-    .bind(sealed)
-    .bind(user.0)
-    .execute(connection)
-    .await?;
+    identity::put_pending_secret(connection, user, &sealed).await?;
     Ok(())
 }
 
 /// Forgets a secret that was not confirmed.
 pub(crate) async fn cancel(db: &Database, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET two_factor_secret = NULL WHERE id = $1 AND two_factor_at_ms IS NULL")
-        .bind(user.0)
-        .execute(db.pool())
-        .await?;
-    Ok(())
+    identity::cancel_second_factor(db.pool(), user).await
 }
 
 /// Turns it on by a code of the pending secret, and answers the recovery codes; `None` where the code is not right. Sessions
@@ -110,33 +93,17 @@ pub(crate) async fn confirm(
     session_token: &str,
     now_ms: i64,
 ) -> Result<Option<Vec<String>>, SecretError> {
-    let row = sqlx::query("SELECT two_factor_secret FROM users WHERE id = $1 AND two_factor_at_ms IS NULL")
-        .bind(user.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let stored: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-    let Some(stored) = stored else { return Ok(None) };
+    let Some(stored) = identity::pending_secret(&mut *connection, user).await? else {
+        return Ok(None);
+    };
     let secret = opened(vault, user, &stored)?;
     let step = secret.and_then(|secret| secret.step_of(&compact(typed), now_ms));
     let Some(step) = step else { return Ok(None) };
-    let turned_on = sqlx::query(
-        "UPDATE users SET two_factor_at_ms = $1, two_factor_step = $2 \
-         WHERE id = $3 AND two_factor_at_ms IS NULL AND two_factor_secret = $4",
-    )
-    .bind(now_ms)
-    .bind(step)
-    .bind(user.0)
-    .bind(&stored)
-    .execute(&mut *connection)
-    .await?;
-    if turned_on.rows_affected() == 0 {
+    if !identity::turn_on_second_factor(&mut *connection, user, &stored, step, now_ms).await? {
         return Ok(None);
     }
-    sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND token_hash <> $2")
-        .bind(user.0)
-        .bind(super::session::token_hash(session_token))
-        .execute(&mut *connection)
-        .await?;
+    let token_hash = super::session::token_hash(session_token);
+    identity::end_sessions_without(&mut *connection, user, &token_hash).await?;
     Ok(Some(new_recovery_codes(connection, user).await?))
 }
 
@@ -150,36 +117,18 @@ pub(crate) async fn accept(
 ) -> Result<Option<Means>, SecretError> {
     let code = compact(typed);
     if code.len() == RECOVERY_CHARS {
-        let used = sqlx::query(
-            "DELETE FROM recovery_codes WHERE code_hash = $1 AND user_id = $2 \
-             AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND two_factor_at_ms IS NOT NULL)",
-        )
-        .bind(recovery_hash(user, &code))
-        .bind(user.0)
-        .execute(connection)
-        .await?;
-        return Ok((used.rows_affected() == 1).then_some(Means::RecoveryCode));
+        let is_used = identity::use_recovery_code(connection, user, &recovery_hash(user, &code)).await?;
+        return Ok(is_used.then_some(Means::RecoveryCode));
     }
-    let row = sqlx::query("SELECT two_factor_secret FROM users WHERE id = $1 AND two_factor_at_ms IS NOT NULL")
-        .bind(user.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let stored: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-    let Some(stored) = stored else { return Ok(None) };
+    let Some(stored) = identity::confirmed_secret(&mut *connection, user).await? else {
+        return Ok(None);
+    };
     let secret = opened(vault, user, &stored)?;
     let Some(step) = secret.and_then(|secret| secret.step_of(&code, now_ms)) else {
         return Ok(None);
     };
-    let accepted = sqlx::query(
-        "UPDATE users SET two_factor_step = $1 \
-         WHERE id = $2 AND two_factor_step < $1 AND two_factor_secret = $3 AND two_factor_at_ms IS NOT NULL",
-    )
-    .bind(step)
-    .bind(user.0)
-    .bind(stored)
-    .execute(connection)
-    .await?;
-    Ok((accepted.rows_affected() == 1).then_some(Means::App))
+    let is_accepted = identity::accept_code_step(connection, user, &stored, step).await?;
+    Ok(is_accepted.then_some(Means::App))
 }
 
 /// Recovery codes in place of all there were; shown once.
@@ -187,49 +136,20 @@ pub(crate) async fn new_recovery_codes(
     connection: &mut AnyConnection,
     user: UserId,
 ) -> Result<Vec<String>, sqlx::Error> {
-    // Two who ask at once take turns, so that nobody ends with more than there should be.
-    next_ids(&mut *connection, "recovery_codes", 0).await?;
-    forget_recovery_codes(connection, user).await?;
-    let mut codes = Vec::with_capacity(RECOVERY_CODES);
-    for _ in 0..RECOVERY_CODES {
-        let code = base32(&rand::random::<[u8; RECOVERY_BYTES]>());
-        sqlx::query("INSERT INTO recovery_codes (code_hash, user_id) VALUES ($1, $2)")
-            .bind(recovery_hash(user, &code))
-            .bind(user.0)
-            .execute(&mut *connection)
-            .await?;
-        codes.push(grouped(&code));
-    }
-    Ok(codes)
-}
-
-async fn forget_recovery_codes(connection: &mut AnyConnection, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1")
-        .bind(user.0)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Turns it off and forgets secret and recovery codes.
-pub(crate) async fn turn_off(connection: &mut AnyConnection, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET two_factor_at_ms = NULL, two_factor_secret = NULL WHERE id = $1")
-        .bind(user.0)
-        .execute(&mut *connection)
-        .await?;
-    forget_recovery_codes(connection, user).await
+    let codes: Vec<String> = (0..RECOVERY_CODES)
+        .map(|_| base32(&rand::random::<[u8; RECOVERY_BYTES]>()))
+        .collect();
+    let hashes: Vec<String> = codes.iter().map(|code| recovery_hash(user, code)).collect();
+    identity::replace_recovery_codes(connection, user, &hashes).await?;
+    Ok(codes.iter().map(|code| grouped(code)).collect())
 }
 
 /// Turns off the second factor of who lost it, and ends every session of theirs; since when it was on, where it was.
 pub(super) async fn reset(connection: &mut AnyConnection, user: UserId) -> Result<Option<i64>, sqlx::Error> {
-    let row = sqlx::query("SELECT two_factor_at_ms FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_one(&mut *connection)
-        .await?;
-    let since_ms: Option<i64> = row.try_get("two_factor_at_ms")?;
+    let since_ms = identity::second_factor(&mut *connection, user).await?.since_ms;
     if since_ms.is_some() {
-        turn_off(&mut *connection, user).await?;
-        super::session::end(connection, user, super::session::Ending::All).await?;
+        identity::turn_off_second_factor(&mut *connection, user).await?;
+        identity::end_sessions(connection, user, Ending::All).await?;
     }
     Ok(since_ms)
 }

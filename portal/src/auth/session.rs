@@ -7,15 +7,15 @@
 use axum::http::HeaderName;
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
-use schemas::ids::{CustomerId, UserId};
+use schemas::identity::{self, NewSession, Role, SessionTimes, StoredSession, session_name};
+use schemas::ids::UserId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use sqlx::{AnyConnection, AnyExecutor, Row as _};
+use sqlx::{AnyConnection, AnyExecutor};
 
 use super::agent::Agent;
 use super::extract::SignedIn;
 use super::last_seen::LastSeen;
-use super::users::{Role, User};
 use crate::state::AppState;
 
 const MINUTE_MS: i64 = 60_000;
@@ -28,8 +28,6 @@ pub(crate) const BACKGROUND: HeaderName = HeaderName::from_static("ezscale-backg
 const TOUCH_INTERVAL_MS: i64 = 60_000;
 /// Sessions one user may have; the oldest end first.
 const MAX_SESSIONS_PER_USER: i64 = 20;
-/// Characters of a session's name, which begins its token's hash.
-const NAME_CHARS: usize = 16;
 
 /// How long sessions last: the section `[sessions]` of the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -97,27 +95,10 @@ impl SessionLimits {
     }
 
     /// What is stored of a session, as far as it lasts by limits that were configured since.
-    fn lasts(&self, role: Role, times: Times, now_ms: i64) -> bool {
+    fn lasts(&self, role: Role, times: SessionTimes, now_ms: i64) -> bool {
         now_ms < times.expires_at_ms
             && now_ms < times.created_at_ms + self.whole_ms(role)
             && now_ms < times.last_seen_at_ms + self.idle_ms(role)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Times {
-    created_at_ms: i64,
-    last_seen_at_ms: i64,
-    expires_at_ms: i64,
-}
-
-impl Times {
-    fn read(row: &sqlx::any::AnyRow) -> Result<Times, sqlx::Error> {
-        Ok(Times {
-            created_at_ms: row.try_get("created_at_ms")?,
-            last_seen_at_ms: row.try_get("last_seen_at_ms")?,
-            expires_at_ms: row.try_get("expires_at_ms")?,
-        })
     }
 }
 
@@ -165,60 +146,31 @@ pub(crate) async fn open(
     let now_ms = state.now_ms();
     let limits = state.session_limits();
     let token = super::random_token();
-    if let Some(previous) = previous {
-        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
-            .bind(token_hash(previous))
-            .execute(&mut *connection)
-            .await?;
-    }
     let longest_idle_ms = limits.idle_ms(Role::Customer).max(limits.idle_ms(Role::Admin));
-    sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= $1 OR last_seen_at_ms <= $2")
-        .bind(now_ms)
-        .bind(now_ms - longest_idle_ms)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "DELETE FROM sessions WHERE user_id = $1 AND token_hash NOT IN \
-         (SELECT token_hash FROM sessions WHERE user_id = $1 ORDER BY last_seen_at_ms DESC, token_hash LIMIT $2)",
+    let new = NewSession {
+        user,
+        token_hash: &token_hash(&token),
+        csrf_token: &super::random_token(),
+        created_at_ms: now_ms,
+        expires_at_ms: now_ms + limits.whole_ms(role),
+        user_agent: &agent.user_agent,
+        ip: &agent.ip_text(),
+    };
+    let previous = previous.map(token_hash);
+    identity::open_session(
+        connection,
+        new,
+        previous.as_deref(),
+        now_ms - longest_idle_ms,
+        MAX_SESSIONS_PER_USER,
     )
-    .bind(user.0)
-    .bind(MAX_SESSIONS_PER_USER - 1)
-    .execute(&mut *connection)
     .await?;
-    sqlx::query(
-        "INSERT INTO sessions (token_hash, user_id, csrf_token, created_at_ms, last_seen_at_ms, expires_at_ms, \
-         user_agent, ip) VALUES ($1, $2, $3, $4, $4, $5, $6, $7)",
-    )
-    .bind(token_hash(&token))
-    .bind(user.0)
-    .bind(super::random_token())
-    .bind(now_ms)
-    .bind(now_ms + limits.whole_ms(role))
-    .bind(&agent.user_agent)
-    .bind(agent.ip_text())
-    .execute(&mut *connection)
-    .await?;
-    note_seen(&mut *connection, user, now_ms).await?;
     Ok(token)
-}
-
-/// Notes when somebody was last here; sessions end and are forgotten, and a free plan goes by this (F-26).
-async fn note_seen(db: impl AnyExecutor<'_>, user: UserId, now_ms: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET last_seen_at_ms = $1 WHERE id = $2")
-        .bind(now_ms)
-        .bind(user.0)
-        .execute(db)
-        .await?;
-    Ok(())
 }
 
 /// Ends the session of a token.
 pub(crate) async fn close(state: &AppState, token: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
-        .bind(token_hash(token))
-        .execute(state.db().pool())
-        .await?;
-    Ok(())
+    identity::close_session(state.db().pool(), &token_hash(token)).await
 }
 
 /// A session, as its user and admins see it.
@@ -234,8 +186,10 @@ pub struct Session {
     pub user_agent: String,
 }
 
-fn name_of(hash: &str) -> String {
-    hash.chars().take(NAME_CHARS).collect()
+/// When a session ends if it is used until then.
+fn lasts_until_ms(limits: &SessionLimits, session: &StoredSession) -> i64 {
+    let whole_ms = session.times.created_at_ms + limits.whole_ms(session.role);
+    session.times.expires_at_ms.min(whole_ms)
 }
 
 /// The sessions of a user that last, the one used last first.
@@ -248,42 +202,17 @@ pub async fn sessions_of(
     limits: &SessionLimits,
     now_ms: i64,
 ) -> Result<Vec<Session>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT s.token_hash, s.created_at_ms, s.last_seen_at_ms, s.expires_at_ms, s.ip, s.user_agent, u.role \
-         FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.user_id = $1 AND u.disabled_at_ms IS NULL \
-         ORDER BY s.last_seen_at_ms DESC, s.token_hash",
-    )
-    .bind(user.0)
-    .fetch_all(db)
-    .await?;
-    let mut sessions = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let times = Times::read(row)?;
-        let Ok(role) = row.try_get::<String, _>("role")?.parse::<Role>() else {
-            continue;
-        };
-        if !limits.lasts(role, times, now_ms) {
-            continue;
-        }
-        sessions.push(Session {
-            name: name_of(&row.try_get::<String, _>("token_hash")?),
-            created_at_ms: times.created_at_ms,
-            last_seen_at_ms: times.last_seen_at_ms,
-            ends_at_ms: times.expires_at_ms.min(times.created_at_ms + limits.whole_ms(role)),
-            ip: row.try_get("ip")?,
-            user_agent: row.try_get("user_agent")?,
-        });
-    }
-    Ok(sessions)
-}
-
-/// Which sessions of a user to end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending<'a> {
-    All,
-    /// All but the one of this name.
-    AllBut(&'a str),
-    One(&'a str),
+    let stored = identity::sessions_of(db, user).await?.into_iter();
+    let lasting = stored.filter(|session| limits.lasts(session.role, session.times, now_ms));
+    let sessions = lasting.map(|session| Session {
+        ends_at_ms: lasts_until_ms(limits, &session),
+        name: session.name,
+        created_at_ms: session.times.created_at_ms,
+        last_seen_at_ms: session.times.last_seen_at_ms,
+        ip: session.ip,
+        user_agent: session.user_agent,
+    });
+    Ok(sessions.collect())
 }
 
 /// A password that was given again in a session, for what takes it.
@@ -309,48 +238,10 @@ impl StepUp {
     /// Whether it is still the password, and the session goes on: comparing takes a while. Both stay so until the transaction
     /// ends.
     pub(crate) async fn still_holds(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        let found = sqlx::query(
-            "UPDATE users SET last_seen_at_ms = last_seen_at_ms WHERE id = $1 AND password_hash = $2 \
-             AND disabled_at_ms IS NULL",
-        )
-        .bind(self.user.0)
-        .bind(&self.password_hash)
-        .execute(&mut *connection)
-        .await?;
-        let session = sqlx::query("SELECT 1 FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) = $2")
-            .bind(self.user.0)
-            .bind(&self.session)
-            .fetch_optional(connection)
-            .await?;
-        Ok(found.rows_affected() == 1 && session.is_some())
+        let holds = identity::hold_by_password(&mut *connection, self.user, &self.password_hash).await?;
+        let goes_on = identity::has_session(connection, self.user, &self.session).await?;
+        Ok(holds && goes_on)
     }
-}
-
-/// Ends sessions of a user, and with all of them the sign-ins that wait for a code; how many sessions.
-pub(super) async fn end(connection: &mut AnyConnection, user: UserId, ending: Ending<'_>) -> Result<u64, sqlx::Error> {
-    let (sql, name) = match ending {
-        Ending::All => ("DELETE FROM sessions WHERE user_id = $1 AND $2 = ''", ""),
-        Ending::AllBut(name) => (
-            "DELETE FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) <> $2",
-            name,
-        ),
-        Ending::One(name) => (
-            "DELETE FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) = $2",
-            name,
-        ),
-    };
-    let ended = sqlx::query(sql)
-        .bind(user.0)
-        .bind(name)
-        .execute(&mut *connection)
-        .await?;
-    if !matches!(ending, Ending::One(_)) {
-        sqlx::query("DELETE FROM sign_ins WHERE user_id = $1")
-            .bind(user.0)
-            .execute(connection)
-            .await?;
-    }
-    Ok(ended.rows_affected())
 }
 
 /// Who a token belongs to, while its session lasts and the user is not disabled. It goes on being used, unless the request
@@ -360,44 +251,24 @@ pub(super) async fn find(state: &AppState, token: &str, is_background: bool) -> 
     let hash = token_hash(token);
     // Before the row: a note that is written meanwhile is forgotten, and is in the row then.
     let noted_ms = state.last_seen().noted(&hash).unwrap_or(0);
-    let row = sqlx::query(
-        "SELECT s.csrf_token, s.created_at_ms, s.last_seen_at_ms, s.expires_at_ms, u.id, u.email, u.name, u.role, u.customer_id, \
-         (SELECT count(*) FROM notifications n WHERE n.customer_id = u.customer_id AND n.read_at_ms IS NULL) AS unread, \
-         (SELECT count(*) FROM billing_clock b WHERE b.stopped_at_ms IS NOT NULL) AS stopped \
-         FROM sessions s JOIN users u ON u.id = s.user_id \
-         WHERE s.token_hash = $1 AND s.expires_at_ms > $2 AND u.disabled_at_ms IS NULL",
-    )
-    .bind(&hash)
-    .bind(now_ms)
-    .fetch_optional(state.db().pool())
-    .await?;
-    let Some(row) = row else {
+    let Some(found) = identity::session_user(state.db().pool(), &hash, now_ms).await? else {
         return Ok(None);
     };
-    let role: String = row.try_get("role")?;
-    let Ok(role) = role.parse::<Role>() else {
-        return Ok(None);
+    let times = SessionTimes {
+        last_seen_at_ms: noted_ms.max(found.times.last_seen_at_ms),
+        ..found.times
     };
-    let mut times = Times::read(&row)?;
-    times.last_seen_at_ms = noted_ms.max(times.last_seen_at_ms);
-    if !state.session_limits().lasts(role, times, now_ms) {
+    if !state.session_limits().lasts(found.user.role, times, now_ms) {
         return Ok(None);
     }
     if !is_background && now_ms - times.last_seen_at_ms >= TOUCH_INTERVAL_MS {
         LastSeen::note(state, &hash, now_ms);
     }
-    let customer: Option<i64> = row.try_get("customer_id")?;
     Ok(Some(SignedIn {
-        user: User {
-            id: UserId(row.try_get("id")?),
-            email: row.try_get("email")?,
-            name: row.try_get("name")?,
-            role,
-            customer: customer.map(CustomerId),
-        },
-        csrf_token: row.try_get("csrf_token")?,
-        session: name_of(&hash),
-        unread: row.try_get("unread")?,
-        billing_stopped: row.try_get::<i64, _>("stopped")? > 0,
+        user: found.user,
+        csrf_token: found.csrf_token,
+        session: session_name(&hash),
+        unread: found.unread,
+        billing_stopped: found.billing_stopped,
     }))
 }

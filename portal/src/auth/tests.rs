@@ -403,7 +403,7 @@ async fn users_are_checked_before_they_are_made() {
         password: PASSWORD,
     };
     let db = portal.state.db();
-    let actor = billing::audit::Actor {
+    let actor = activity::audit::Actor {
         name: "test",
         user: None,
         ip: "",

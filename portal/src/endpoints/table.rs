@@ -1,7 +1,7 @@
 //! The table of all endpoints: a new route needs its line here.
 
 use super::Access::{
-    Admin, Customer, Finance, Link, Metrics, Network, Ops, Public, Signature, SignedIn as AnyRole, Staff,
+    Admin, Customer, Finance, Link, Metrics, Network, Operations, Ops, Public, Signature, SignedIn as AnyRole, Staff,
 };
 use super::{Access, Endpoint, Proof};
 use crate::admission::Cost;
@@ -184,6 +184,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     form("/ops/services/{service}/attacks/{exclusion}/revoke", Ops).read(),
     get("/api/v1/ops/overview", Ops).read(),
     get("/api/v1/ops/services/{service}/usage", Ops).read(),
+    get("/ops/jobs", Operations),
+    get("/ops/jobs/{job}", Operations),
+    form("/ops/jobs/{job}/run", Operations),
     get("/exporters", Network).read(),
     get("/exporters/list", Network).read(),
     get("/api/v1/exporters", Network).read(),

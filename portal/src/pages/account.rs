@@ -17,14 +17,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum_extra::extract::CookieJar;
-use schemas::inventory;
+use schemas::{identity, inventory};
 
 use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
     Agent, CsrfForm, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, StepUp, open_session,
-    password_hash_of, session_cookie, sessions_of, verify_password,
+    session_cookie, sessions_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -199,7 +199,7 @@ pub(crate) async fn step_up(state: &AppState, who: &SignedIn, password: String) 
             return Err(busy.into());
         }
     };
-    let stored = password_hash_of(state.db(), who.user.id).await?;
+    let stored = identity::password_hash(state.db().pool(), who.user.id).await?;
     state.sign_in_counts().password_check();
     if !verify_password(place, password, stored.clone()).await {
         return Ok(None);

@@ -7,6 +7,7 @@ pub(crate) mod credit;
 mod exporters;
 mod finance;
 pub(crate) mod invoices;
+mod jobs;
 mod notifications;
 mod overview;
 pub(crate) mod paying;
@@ -44,6 +45,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .merge(finance::routes())
         .merge(admin::routes())
         .merge(exporters::routes())
+        .merge(jobs::routes())
         .merge(search::routes())
         .merge(test_gateway::routes())
 }

@@ -1,11 +1,11 @@
 //! What happened to a customer's account, latest first, with what is unread.
 
+use activity::channel::in_app;
 use askama::Template;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use billing::event::notification;
 use schemas::ids::NotificationId;
 use schemas::inventory;
 
@@ -62,9 +62,7 @@ async fn list(
     let now_ms = state.now_ms();
     let limit = i64::try_from(PAGE_ROWS + 1).unwrap_or(i64::MAX);
     let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
-    let mut found = notification::list(state.db().pool(), customer.id, before, limit)
-        .await
-        .map_err(billing::BillingError::from)?;
+    let mut found = in_app::list(state.db().pool(), customer.id, before, limit).await?;
     let has_older = found.len() > PAGE_ROWS;
     found.truncate(PAGE_ROWS);
     let older = found.last().filter(|_| has_older).map(|last| last.id);
@@ -100,9 +98,7 @@ async fn mark_read(
 ) -> Result<Response, PageError> {
     let up_to: NotificationId = form.up_to.parse().map_err(|_| Failure::NotFound)?;
     let mut transaction = state.db().begin_write().await?;
-    notification::mark_read(&mut transaction, customer.id, up_to, state.now_ms())
-        .await
-        .map_err(billing::BillingError::from)?;
+    in_app::mark_read(&mut transaction, customer.id, up_to, state.now_ms()).await?;
     transaction.commit().await?;
     Ok(Redirect::to(PATH).into_response())
 }

@@ -12,13 +12,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
+use schemas::identity;
 use schemas::ids::UserId;
 use sqlx::AnyConnection;
 
 use crate::auth::attempts::{self, Made};
 use crate::auth::{
     Agent, CsrfForm, Guesser, OpenForm, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
-    find_for_sign_in, open_session, pending, session_cookie, token_of, verify_password,
+    open_session, pending, session_cookie, token_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::query::PageQuery;
@@ -105,9 +106,8 @@ async fn show(
         return Ok(Redirect::to(target).into_response());
     }
     let (form_token, jar) = PreSession::issue(&state, jar);
-    let user = sqlx::query("SELECT id FROM users LIMIT 1").fetch_optional(state.db().pool());
     let body = page(&SignInPage {
-        is_new: user.await?.is_none(),
+        is_new: !identity::has_users(state.db().pool()).await?,
         form_token,
         email: String::new(),
         next: local_path(&asked.next).unwrap_or("").to_owned(),
@@ -166,7 +166,7 @@ async fn sign_in(
             return Err(Failure::from(busy).into());
         }
     };
-    let found = find_for_sign_in(state.db(), &form.email).await?;
+    let found = identity::find_candidate(state.db().pool(), &form.email).await?;
     let enabled = found.as_ref().filter(|candidate| !candidate.is_disabled);
     let stored = enabled.map(|candidate| candidate.password_hash.clone());
     state.sign_in_counts().password_check();

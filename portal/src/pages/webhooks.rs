@@ -1,23 +1,26 @@
-//! A customer's endpoints: where their programs hear of events, what was sent there, and sending it again.
+//! A customer's endpoints: programs and Discord channels that hear of events, what was sent there, and sending it again.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 
+use activity::channel::endpoint::{
+    self, Added, Endpoint, EndpointError, EndpointKind, MAX_ENDPOINTS, NewEndpoint, Owner,
+};
+use activity::channel::{self, Replay, ReplayError};
+use activity::event::{self, Delivery, EventType};
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use billing::event::webhook::{self, Endpoint, MAX_ENDPOINTS, NewEndpoint, Owner, WebhookError};
-use billing::event::{self, Delivery, EventError, EventType, Replay};
 use jiff::tz::TimeZone;
 use schemas::ids::{EndpointId, EventId};
 use schemas::inventory;
 
-use crate::auth::{CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -44,17 +47,36 @@ fn href(id: EndpointId) -> String {
     format!("{PATH}/{id}")
 }
 
-impl From<WebhookError> for Failure {
-    fn from(error: WebhookError) -> Failure {
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Failure {
         match error {
-            WebhookError::NoEndpoint(_) => Failure::NotFound,
+            EndpointError::NoEndpoint(_) => Failure::NotFound,
             error => Failure::internal("ask for webhooks")(error.into()),
         }
     }
 }
 
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Failure {
+        match error {
+            ReplayError::Endpoint(error) => error.into(),
+            error => Failure::internal("replay an event")(error.into()),
+        }
+    }
+}
+
+fn kind_label(kind: EndpointKind) -> &'static str {
+    match kind {
+        EndpointKind::Webhook => "Webhook",
+        EndpointKind::Discord => "Discord channel",
+    }
+}
+
 struct EndpointRow {
     id: String,
+    kind: &'static str,
+    /// It has a secret, which can be replaced.
+    has_secret: bool,
     url: String,
     hears: String,
     is_disabled: bool,
@@ -66,6 +88,8 @@ impl EndpointRow {
     fn new(endpoint: &Endpoint, zone: &TimeZone) -> EndpointRow {
         EndpointRow {
             id: endpoint.id.to_string(),
+            kind: kind_label(endpoint.kind),
+            has_secret: endpoint.kind == EndpointKind::Webhook,
             url: endpoint.url.clone(),
             hears: match endpoint.event_types.as_slice() {
                 [] => "all events".to_owned(),
@@ -90,6 +114,20 @@ struct TypeGroup {
     types: Vec<TypeChoice>,
 }
 
+struct KindChoice {
+    name: &'static str,
+    label: &'static str,
+    is_chosen: bool,
+}
+
+/// What the form's kind means; a form without one is of before there were others.
+fn kind_of(fields: &Fields) -> Option<EndpointKind> {
+    match fields.get("kind") {
+        None => Some(EndpointKind::Webhook),
+        Some(name) => EndpointKind::ALL.into_iter().find(|kind| kind.name() == name),
+    }
+}
+
 /// A secret as it is shown, once.
 struct ShownSecret {
     url: String,
@@ -104,12 +142,23 @@ struct ListPage {
     endpoints: Vec<EndpointRow>,
     max_endpoints: i64,
     can_add: bool,
+    kinds: Vec<KindChoice>,
     groups: Vec<TypeGroup>,
     any_checked: bool,
     url: String,
     problem: Option<String>,
+    /// A Discord channel that was just added.
+    added: Option<String>,
     secret: Option<ShownSecret>,
     form_token: String,
+}
+
+/// What the page says of what was just done.
+#[derive(Default)]
+struct Outcome {
+    problem: Option<String>,
+    added: Option<String>,
+    secret: Option<ShownSecret>,
 }
 
 /// What the form for a new endpoint holds; the boxes that are ticked are fields of their own.
@@ -136,11 +185,10 @@ async fn list_page(
     state: &AppState,
     customer: &Customer,
     fields: &Fields,
-    problem: Option<String>,
-    secret: Option<ShownSecret>,
+    outcome: Outcome,
 ) -> Result<Response, PageError> {
     let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
-    let endpoints = webhook::endpoints(state.db().pool(), Owner::Customer(customer.id)).await?;
+    let endpoints = endpoint::endpoints(state.db().pool(), Owner::Customer(customer.id)).await?;
     let have = i64::try_from(endpoints.len()).unwrap_or(i64::MAX);
     let groups = groups(fields);
     let mut response = page(&ListPage {
@@ -150,9 +198,18 @@ async fn list_page(
         can_add: have < MAX_ENDPOINTS,
         any_checked: groups.iter().flat_map(|group| &group.types).any(|one| one.checked),
         groups,
+        kinds: EndpointKind::ALL
+            .into_iter()
+            .map(|kind| KindChoice {
+                name: kind.name(),
+                label: kind_label(kind),
+                is_chosen: kind_of(fields) == Some(kind),
+            })
+            .collect(),
         url: fields.get("url").cloned().unwrap_or_default(),
-        problem,
-        secret,
+        problem: outcome.problem,
+        added: outcome.added,
+        secret: outcome.secret,
         form_token: form_token(),
     })?;
     // It may hold a secret.
@@ -163,19 +220,19 @@ async fn list_page(
 }
 
 async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
-    list_page(&state, &customer, &Fields::new(), None, None).await
+    list_page(&state, &customer, &Fields::new(), Outcome::default()).await
 }
 
 /// What is wrong with an address, in words for who typed it; `Err` where it is not their doing.
-fn url_problem(error: WebhookError) -> Result<String, Failure> {
+fn url_problem(error: EndpointError) -> Result<String, Failure> {
     match error {
         // What an operator could set is not for customers.
-        WebhookError::Url { url, why } => Ok(format!(
+        EndpointError::Url { url, why } => Ok(format!(
             "Not added: {url:?} cannot be an endpoint: {}.",
             why.split("; an operator").next().unwrap_or(why)
         )),
-        WebhookError::Resolve { .. } | WebhookError::TooMany => Ok(format!("Not added: {error}.")),
-        WebhookError::Private { host, .. } => Ok(format!(
+        EndpointError::Resolve { .. } | EndpointError::TooMany => Ok(format!("Not added: {error}.")),
+        EndpointError::Private { host, .. } => Ok(format!(
             "Not added: {host} does not lead to a public address. Use an address that we can reach."
         )),
         error => Err(error.into()),
@@ -185,8 +242,12 @@ fn url_problem(error: WebhookError) -> Result<String, Failure> {
 async fn add(
     State(state): State<AppState>,
     customer: Customer,
+    ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
+    let Some(kind) = kind_of(&fields) else {
+        return Err(Failure::BadRequest("kind is webhook or discord".to_owned()).into());
+    };
     let url = fields.get("url").map_or("", |url| url.trim());
     let token = fields.get("form_token").map_or("", String::as_str);
     let chosen: Vec<EventType> = EventType::ALL
@@ -194,13 +255,16 @@ async fn add(
         .copied()
         .filter(|kind| kind.is_for_customers() && fields.contains_key(&format!("{TYPE_FIELD}{}", kind.name())))
         .collect();
-    let refused = async |error: WebhookError| {
-        let problem = url_problem(error)?;
-        let body = list_page(&state, &customer, &fields, Some(problem), None).await?;
+    let refused = async |error: EndpointError| {
+        let outcome = Outcome {
+            problem: Some(url_problem(error)?),
+            ..Outcome::default()
+        };
+        let body = list_page(&state, &customer, &fields, outcome).await?;
         Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
     };
     // Names are looked up before the database is written to.
-    let vetted = match state.webhooks().vet(url).await {
+    let vetted = match state.webhooks().vet(kind, url).await {
         Ok(vetted) => vetted,
         Err(error) => return refused(error).await,
     };
@@ -214,7 +278,9 @@ async fn add(
         url: &vetted,
         event_types: &chosen,
     };
-    let (endpoint, secret) = match webhook::add(&mut transaction, state.db().vault(), new, state.now_ms()).await {
+    let ip = ip.to_string();
+    let (vault, by) = (state.db().vault(), customer.who.actor(&ip));
+    let Added { endpoint, secret } = match endpoint::add(&mut transaction, vault, new, by, state.now_ms()).await {
         Ok(added) => added,
         Err(error) => {
             transaction.rollback().await?;
@@ -222,12 +288,21 @@ async fn add(
         }
     };
     transaction.commit().await?;
-    let shown = ShownSecret {
-        url: endpoint.url,
-        secret,
-        is_rotated: false,
+    let outcome = match secret {
+        None => Outcome {
+            added: Some(endpoint.url),
+            ..Outcome::default()
+        },
+        Some(secret) => Outcome {
+            secret: Some(ShownSecret {
+                url: endpoint.url,
+                secret,
+                is_rotated: false,
+            }),
+            ..Outcome::default()
+        },
     };
-    list_page(&state, &customer, &Fields::new(), None, Some(shown)).await
+    list_page(&state, &customer, &Fields::new(), outcome).await
 }
 
 struct DeliveryRow {
@@ -288,15 +363,11 @@ async fn endpoint_page(
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
-    let endpoint = webhook::endpoint(state.db().pool(), endpoint_id(id)?, owner).await?;
-    let found = event::deliveries_to(state.db().pool(), endpoint.id, MAX_DELIVERIES)
-        .await
-        .map_err(billing::BillingError::from)?;
+    let endpoint = endpoint::endpoint(state.db().pool(), endpoint_id(id)?, owner).await?;
+    let found = event::deliveries_to(state.db().pool(), endpoint.id, MAX_DELIVERIES).await?;
     let mut deliveries = Vec::with_capacity(found.len());
     for delivery in &found {
-        let of = event::event(state.db().pool(), delivery.event)
-            .await
-            .map_err(billing::BillingError::from)?;
+        let of = event::event(state.db().pool(), delivery.event).await?;
         deliveries.push(delivery_row(delivery, of.event_type.name().to_owned(), &zone));
     }
     page(&EndpointPage {
@@ -326,36 +397,59 @@ async fn rotate(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(_, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let id = endpoint_id(&id)?;
     let now_ms = state.now_ms();
     let mut transaction = state.db().begin_write().await?;
-    let endpoint = webhook::endpoint(&mut *transaction, id, owner).await?;
+    let endpoint = endpoint::endpoint(&mut *transaction, id, owner).await?;
     if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
         transaction.rollback().await?;
         return Ok(Redirect::to(&href(id)).into_response());
     }
-    let secret = webhook::rotate(&mut transaction, state.db().vault(), id, owner, now_ms).await?;
-    transaction.commit().await?;
-    let shown = ShownSecret {
-        url: endpoint.url,
-        secret,
-        is_rotated: true,
+    let ip = ip.to_string();
+    let (vault, by) = (state.db().vault(), customer.who.actor(&ip));
+    let secret = match endpoint::rotate(&mut transaction, vault, id, owner, by, now_ms).await {
+        Ok(secret) => secret,
+        Err(error @ EndpointError::NoSecret(_)) => {
+            transaction.rollback().await?;
+            let body = endpoint_page(
+                &state,
+                &customer,
+                &id.to_string(),
+                None,
+                Some(format!("Not rotated: {error}.")),
+            )
+            .await?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response());
+        }
+        Err(error) => return Err(error.into()),
     };
-    list_page(&state, &customer, &Fields::new(), None, Some(shown)).await
+    transaction.commit().await?;
+    let outcome = Outcome {
+        secret: Some(ShownSecret {
+            url: endpoint.url,
+            secret,
+            is_rotated: true,
+        }),
+        ..Outcome::default()
+    };
+    list_page(&state, &customer, &Fields::new(), outcome).await
 }
 
 async fn enable(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(_, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let id = endpoint_id(&id)?;
     let mut transaction = state.db().begin_write().await?;
-    webhook::enable(&mut transaction, id, Owner::Customer(customer.id)).await?;
+    let (owner, ip) = (Owner::Customer(customer.id), ip.to_string());
+    endpoint::enable(&mut transaction, id, owner, customer.who.actor(&ip), state.now_ms()).await?;
     transaction.commit().await?;
     Ok(Redirect::to(&href(id)).into_response())
 }
@@ -364,10 +458,13 @@ async fn remove(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(_, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let mut transaction = state.db().begin_write().await?;
-    webhook::remove(&mut transaction, endpoint_id(&id)?, Owner::Customer(customer.id)).await?;
+    let (owner, ip) = (Owner::Customer(customer.id), ip.to_string());
+    let id = endpoint_id(&id)?;
+    endpoint::remove(&mut transaction, id, owner, customer.who.actor(&ip), state.now_ms()).await?;
     transaction.commit().await?;
     Ok(Redirect::to(PATH).into_response())
 }
@@ -377,6 +474,7 @@ async fn replay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
+    ClientIp(ip): ClientIp,
     CsrfForm(_, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
@@ -384,7 +482,7 @@ async fn replay(
     let event: EventId = sent.event.parse().map_err(|_| Failure::NotFound)?;
     let now_ms = state.now_ms();
     let mut transaction = state.db().begin_write().await?;
-    webhook::endpoint(&mut *transaction, endpoint, owner).await?;
+    endpoint::endpoint(&mut *transaction, endpoint, owner).await?;
     if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
         transaction.rollback().await?;
         return Ok(Redirect::to(&href(endpoint)).into_response());
@@ -394,7 +492,9 @@ async fn replay(
         last: event,
         event_type: None,
     };
-    match event::replay(&mut transaction, range, endpoint, owner, now_ms).await {
+    let ip = ip.to_string();
+    let by = customer.who.actor(&ip);
+    match channel::replay(&mut transaction, range, endpoint, owner, by, now_ms).await {
         Ok(0) => {
             transaction.rollback().await?;
             Err(Failure::NotFound.into())
@@ -403,20 +503,20 @@ async fn replay(
             transaction.commit().await?;
             Ok(Redirect::to(&href(endpoint)).into_response())
         }
-        Err(EventError::Disabled(_)) => {
+        Err(ReplayError::Disabled(_)) => {
             transaction.rollback().await?;
             let problem = "Nothing is sent to this endpoint at present: switch it on first.".to_owned();
             let body = endpoint_page(&state, &customer, &id, None, Some(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
-        Err(error @ (EventError::TooManyPending { .. } | EventError::TooOften)) => {
+        Err(error @ (ReplayError::TooManyPending { .. } | ReplayError::TooOften)) => {
             transaction.rollback().await?;
             let body = endpoint_page(&state, &customer, &id, None, Some(format!("Not replayed: {error}."))).await?;
             Ok((StatusCode::TOO_MANY_REQUESTS, body).into_response())
         }
         Err(error) => {
             transaction.rollback().await?;
-            Err(billing::BillingError::from(error).into())
+            Err(error.into())
         }
     }
 }

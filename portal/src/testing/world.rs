@@ -2,23 +2,20 @@
 //! one hour missing, and the invoices of last month.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use analytics::UsageMode;
-use arrow::array::{
-    ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
-};
 use billing::catalog::{BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms, add_price, create_plan};
 use billing::subscription::{NewSubscription, subscribe};
 use rust_decimal::Decimal;
 use schemas::address::Address;
-use schemas::flow::{FLOWS, Flow, Metered, address_array, flows_to_batch};
 use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
 use schemas::inventory::{NewService, create_service};
 use schemas::money::{Currency, Money};
-use schemas::table::{Commit, FileEntry, Table, write_parquet};
-use schemas::tables::COLLECTION_5M;
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
+use tables::collection::{CollectionRow, collection_to_batch};
+use tables::definitions::COLLECTION_5M;
+use tables::flow::{FLOWS, Flow, Metered, flows_to_batch};
+use tables::table::{Commit, FileEntry, Table, write_parquet};
 
 use super::{NOW_MS, TestPortal};
 
@@ -55,7 +52,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> World {
         let portal = TestPortal::with(write_tables).await;
-        portal.state.analytics().refresh_usage(|_| {}).await.unwrap();
+        portal.state.flow_store().settle().await.unwrap();
         let ada = portal.customer("ada").await;
         let bob = portal.customer("bob").await;
         let transfer = Terms::Transfer {
@@ -209,13 +206,14 @@ fn flows() -> Vec<Flow> {
     flows
 }
 
-fn store(dir: &Path, def: &'static schemas::column::TableDef, batch: &RecordBatch, min_ms: i64, max_ms: i64) {
-    let table = Table::open(dir, def).unwrap();
-    let path = "2025-05-01/all.parquet".to_owned();
-    let size_bytes = write_parquet(&table, &path, [batch]).unwrap();
+/// Where the one file of each table lies.
+const FILE: &str = "2025-05-01/all.parquet";
+
+/// Names the file in the table's manifest.
+fn commit(table: &Table, rows: usize, size_bytes: u64, min_ms: i64, max_ms: i64) {
     let entry = FileEntry {
-        path,
-        rows: batch.num_rows() as u64,
+        path: FILE.to_owned(),
+        rows: rows as u64,
         size_bytes,
         min_time_ms: min_ms,
         max_time_ms: max_ms,
@@ -229,29 +227,28 @@ fn store(dir: &Path, def: &'static schemas::column::TableDef, batch: &RecordBatc
 }
 
 /// One datagram in every window but those of the gap.
-fn collection() -> RecordBatch {
-    let windows: Vec<i64> = (START_MS..NOW_MS)
+fn collection() -> Vec<CollectionRow<'static>> {
+    let windows = (START_MS..NOW_MS)
         .step_by(usize::try_from(WINDOW_MS).unwrap())
-        .filter(|start_ms| !(GAP_MS..GAP_MS + HOUR_MS).contains(start_ms))
-        .collect();
-    let count = windows.len();
-    let schema = COLLECTION_5M.arrow_schema();
-    let columns = schema.fields().iter().map(|field| -> ArrayRef {
-        let plain: ArrayRef = match field.name().as_str() {
-            "window_start" => Arc::new(TimestampMillisecondArray::from(windows.clone())),
-            "exporter" => address_array(vec![exporter(); count].into_iter()),
-            "observation_domain" => Arc::new(UInt32Array::from(vec![0; count])),
-            "protocol_version" => Arc::new(UInt8Array::from(vec![10; count])),
-            "counter" => Arc::new(StringArray::from(vec!["datagrams"; count])),
-            _ => Arc::new(UInt64Array::from(vec![1; count])),
-        };
-        arrow::compute::cast(&plain, field.data_type()).unwrap()
+        .filter(|start_ms| !(GAP_MS..GAP_MS + HOUR_MS).contains(start_ms));
+    let rows = windows.map(|window_start_ms| CollectionRow {
+        window_start_ms,
+        exporter: exporter(),
+        observation_domain: 0,
+        protocol_version: 10,
+        counter: "datagrams",
+        value: 1,
     });
-    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+    rows.collect()
 }
 
 fn write_tables(dir: &Path) {
     let flows = flows();
-    store(dir, &FLOWS, &flows_to_batch(&flows), START_MS, NOW_MS + DAY_MS);
-    store(dir, &COLLECTION_5M, &collection(), START_MS, NOW_MS);
+    let table = Table::open(dir, &FLOWS).unwrap();
+    let size_bytes = write_parquet(&table, FILE, [&flows_to_batch(&flows)]).unwrap();
+    commit(&table, flows.len(), size_bytes, START_MS, NOW_MS + DAY_MS);
+    let collection = collection();
+    let table = Table::open(dir, &COLLECTION_5M).unwrap();
+    let size_bytes = write_parquet(&table, FILE, [&collection_to_batch(&collection)]).unwrap();
+    commit(&table, collection.len(), size_bytes, START_MS, NOW_MS);
 }

@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::address::Address;
 use crate::window::instant_text;
-pub(crate) use prefixes::Found;
+pub use prefixes::Found;
 use prefixes::PrefixTable;
 
 /// What is assigned to a service.
@@ -172,13 +172,13 @@ impl Assignments {
 
     /// The longest prefix of an address, to be asked for its holder: many of these in a row wait for memory together.
     #[inline]
-    pub(crate) fn find(&self, address: Address) -> Found {
+    pub fn find(&self, address: Address) -> Found {
         self.prefixes.find(address)
     }
 
     /// The service that held what was found at `at_ms`.
     #[inline]
-    pub(crate) fn service_of(&self, found: Found, at_ms: i64) -> Option<u32> {
+    pub fn service_of(&self, found: Found, at_ms: i64) -> Option<u32> {
         self.prefixes.holder_of(found, at_ms)
     }
 
@@ -188,10 +188,10 @@ impl Assignments {
         if self.interfaces.is_empty() {
             return None;
         }
-        self.holder_of_interface(exporter, if_index, vlan, at_ms)
+        self.service_behind(exporter, if_index, vlan, at_ms)
     }
 
-    fn holder_of_interface(&self, exporter: Address, if_index: u32, vlan: u16, at_ms: i64) -> Option<u32> {
+    fn service_behind(&self, exporter: Address, if_index: u32, vlan: u16, at_ms: i64) -> Option<u32> {
         let find = |target: Target| self.interfaces.get(&target).and_then(|tenures| holder(tenures, at_ms));
         if vlan != 0 {
             let tagged = find(Target::Interface {

@@ -53,9 +53,9 @@ const SPARSE: u32 = 0b10 << 30;
 const DENSE: u32 = 0b11 << 30;
 const INSIDE_NOBODY: u32 = u32::MAX >> 1;
 
-/// What [`PrefixTable::find`] found.
+/// What [`super::Assignments::find`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Found(u32);
+pub struct Found(u32);
 
 /// From `start` on, up to the next boundary, `prefix` is the longest one.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::Secret;
+use crate::secret::Secret;
 
 /// Passphrases of SNMPv3 have at least so many characters (RFC 3414 §11.2).
 const PASSWORD_CHARS_MIN: usize = 8;

@@ -23,7 +23,7 @@ const fn column(table: &'static str, column: &'static str) -> Column {
 
 /// What an authenticator app and we share.
 pub const TWO_FACTOR: Column = column("users", "two_factor_secret");
-/// What signs requests to an endpoint.
+/// What signs requests to an endpoint; of a Discord channel, its address.
 pub const WEBHOOK: Column = column("webhook_endpoints", "secret");
 /// What signed before the last rotation, and signs beside it for a while.
 pub const WEBHOOK_PREVIOUS: Column = column("webhook_endpoints", "previous_secret");

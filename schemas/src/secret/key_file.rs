@@ -11,7 +11,10 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::SecretError;
+use crate::file_format::{FoundFormat, refuse_newer};
 
+/// What it is called.
+const KIND: &str = "key file";
 /// Bytes of a key of ChaCha20-Poly1305.
 const KEY_BYTES: usize = 32;
 /// Hex digits of a key's id.
@@ -20,6 +23,10 @@ pub(super) const ID_CHARS: usize = 16;
 const KEYS_MAX: usize = 16;
 const HEADER: &str = "# The key under which EZSCALE seals secrets in its database (second factors, webhook secrets).\n\
                       # Keep a copy apart from the database's backups: without it they cannot be read.\n";
+/// How the line begins that says the file's format; without one, that is 1.
+const FORMAT_LINE: &str = "# format: ";
+/// The format that this program writes, and the newest that it reads.
+const KEY_FILE_FORMAT: u32 = 1;
 
 /// A key, and the name under which values say that it sealed them.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +82,8 @@ impl Keyring {
             .0
             .iter()
             .map(|key| format!("{} {}\n", key.id, BASE64.encode(key.bytes)));
-        lines.fold(HEADER.to_owned(), |text, line| text + &line)
+        let head = format!("{HEADER}{FORMAT_LINE}{KEY_FILE_FORMAT}\n");
+        lines.fold(head, |text, line| text + &line)
     }
 }
 
@@ -108,6 +116,23 @@ impl KeyFile {
         Ok(ring.map(|ring| ring.0.into_iter().map(|key| key.id).collect()))
     }
 
+    /// Its format; `None` where there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn found_format(&self) -> Result<Option<FoundFormat>, SecretError> {
+        match std::fs::read_to_string(&self.0) {
+            Ok(text) => Ok(Some(FoundFormat {
+                kind: KIND,
+                path: self.0.clone(),
+                found: format_of(&text),
+                known: KEY_FILE_FORMAT,
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.error()(source)),
+        }
+    }
+
     /// Its keys; `None` where there is no file.
     pub(super) fn read(&self) -> Result<Option<Keyring>, SecretError> {
         let metadata = match std::fs::metadata(&self.0) {
@@ -117,6 +142,7 @@ impl KeyFile {
         };
         check_mode(&self.0, &metadata)?;
         let text = std::fs::read_to_string(&self.0).map_err(self.error())?;
+        refuse_newer(KIND, &self.0, format_of(&text), KEY_FILE_FORMAT)?;
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.starts_with('#') || line.trim().is_empty() {
@@ -208,6 +234,12 @@ impl KeyFile {
             Err(std::fs::TryLockError::Error(source)) => Err(self.error()(source)),
         }
     }
+}
+
+/// The format that a key file says it has.
+fn format_of(text: &str) -> u32 {
+    let said = text.lines().find_map(|line| line.strip_prefix(FORMAT_LINE));
+    said.and_then(|said| said.trim().parse().ok()).unwrap_or(1)
 }
 
 /// A file that root makes in somebody's folder is that one's: else the service could not read it.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! stored      sealed:1:<key id, 16 hex digits>:<base64 of nonce (12 bytes), ciphertext, tag (16 bytes)>
-//! key file    # a comment
+//! key file    # a comment; `# format: 1` says which format it is
 //!             <key id> <base64 of 32 bytes>        a line for each key; the last one seals, all of them open
 //! database    secret_keys: the ids of the keys in use, one of them current
 //! ```
@@ -19,14 +19,18 @@
 mod columns;
 mod key_file;
 mod rotate;
+mod text;
 mod unlock;
 mod vault;
 
 use std::path::PathBuf;
 
+use crate::file_format::NewerFormat;
+
 pub use columns::{COLUMNS, Column, ColumnStatus, TWO_FACTOR, WEBHOOK, WEBHOOK_PREVIOUS, column_status};
 pub use key_file::KeyFile;
 pub use rotate::{Discarded, Rotated, discard, rotate};
+pub use text::Secret;
 pub use unlock::{Unlocked, recorded_keys, unlock};
 pub use vault::Vault;
 
@@ -75,6 +79,8 @@ pub enum SecretError {
     Random,
     #[error("another process rotates the keys of {}", .path.display())]
     Busy { path: PathBuf },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
 }
 
 #[cfg(test)]

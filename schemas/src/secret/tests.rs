@@ -149,7 +149,20 @@ async fn a_missing_wrong_damaged_or_readable_key_file_is_refused() {
     damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
     std::fs::write(file.path(), damaged).unwrap();
     let error = unlock(open(dir.path()).await, &file).await.unwrap_err();
-    assert!(matches!(error, SecretError::Damaged { line: 3, .. }), "{error}");
+    assert!(matches!(error, SecretError::Damaged { line: 4, .. }), "{error}");
+
+    // Of a program of the future, and of one before files said their format.
+    assert_eq!(file.found_format().unwrap().unwrap().found, 1);
+    std::fs::write(file.path(), text.replace("# format: 1", "# format: 2")).unwrap();
+    let error = unlock(open(dir.path()).await, &file).await.unwrap_err();
+    assert!(matches!(error, SecretError::Newer(_)), "{error}");
+    assert!(
+        error.to_string().contains("secrets.key is a key file of format 2"),
+        "{error}"
+    );
+    assert!(file.found_format().unwrap().unwrap().is_newer());
+    std::fs::write(file.path(), text.replace("# format: 1\n", "")).unwrap();
+    unlock(open(dir.path()).await, &file).await.unwrap();
 
     std::fs::write(file.path(), &kept).unwrap();
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -11,7 +11,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::columns::Column;
 use super::key_file::{ID_CHARS, Key, KeyFile, Keyring};
 use super::{SecretError, rotate};
-use crate::table::Secret;
+use crate::secret::Secret;
 
 /// How every sealed value begins.
 const PREFIX: &str = "sealed:1:";

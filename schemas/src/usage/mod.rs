@@ -165,7 +165,7 @@ pub trait UsageSource: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError>;
+    fn marks(&self, periods: &[(i64, i64)]) -> impl Future<Output = Result<Vec<Option<String>>, UsageError>> + Send;
 
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
     fn period_usage(

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use collector::simulate::encode::{SimExporter, SimExporterConfig, SimProtocol};
 use collector::simulate::fleet::Fleet;
 use schemas::address::Address;
-use schemas::flow::Flow;
 use schemas::metering::{ExporterConfig, MeterMode};
 use schemas::window::{DAY_MS, HOUR_MS};
+use tables::flow::Flow;
 use tracing::warn;
 
 /// How often the exporters report.

@@ -28,7 +28,7 @@ use schemas::clock::Clock;
 use schemas::window::{DAY_MS, WindowStart};
 
 use super::collect::{Running, StopSignal};
-use super::serve::{Portal, bind, start_billing, store_terms};
+use super::serve::{Portal, bind, start_jobs, store_terms};
 use crate::config::{Config, TestSettings};
 use crate::options::open_database;
 use crate::private;
@@ -133,9 +133,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let signal = StopSignal::watch()?;
     store_terms(&config, &database, now.as_millisecond()).await?;
     let gateways = config.gateways(&database).await?;
-    let running = Running::start(&config, database.clone(), Some(config_path.clone())).await?;
+    let mut running = Running::start(&config, database.clone(), Some(config_path.clone())).await?;
     let clock = Clock::system();
-    let billing = start_billing(&config, Some(config_path), &database, &running, &clock, &gateways)?;
+    let jobs = start_jobs(&config, Some(config_path), &database, &mut running, &clock, &gateways)?;
     // A demo that is started again goes on from now: what was sent before it stopped must not be sent twice.
     let live_from_ms = if fresh { stored_to_ms } else { now.as_millisecond() };
     let netflow = running.netflow_address()?;
@@ -145,7 +145,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     print_logins(address, started.elapsed(), fresh);
     portal.run_until(signal.received()).await?;
     senders.stop();
-    billing.stop().await?;
+    jobs.stop().await?;
     running.stop().await
 }
 

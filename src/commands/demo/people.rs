@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use billing::audit::Actor;
+use activity::audit::Actor;
 use portal::{NewUser, Role};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, UserId};

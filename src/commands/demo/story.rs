@@ -15,9 +15,9 @@ mod cast;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use activity::audit::{self, Actor, Entry, Risk};
 use analytics::MeteredUsage;
 use anyhow::Context as _;
-use billing::audit::{self, Actor, Entry, Risk};
 use billing::catalog::{self, NewPlan, NewPrice, Terms};
 use billing::invoice::{self, Invoice, InvoiceFilter};
 use billing::payment::trial::{self, Card, TestGateway};

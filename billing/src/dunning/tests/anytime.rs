@@ -340,7 +340,7 @@ async fn automatic_top_up_ends_with_a_top_up_that_was_taken_back() {
     let debt = Debt::without_method(&[], Answer::Succeeds).await;
     let usd = |minor| Money::new(minor, Currency::USD);
     let mut transaction = debt.world.database.begin_write().await.unwrap();
-    let actor = crate::audit::Actor {
+    let actor = activity::audit::Actor {
         name: "ada",
         user: None,
         ip: "",
@@ -439,7 +439,7 @@ async fn collection_on_postgresql() {
         bill_suspended: false,
         ..Terms::default()
     };
-    let actor = crate::audit::Actor {
+    let actor = activity::audit::Actor {
         name: "configuration",
         user: None,
         ip: "",

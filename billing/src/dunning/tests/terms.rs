@@ -1,7 +1,8 @@
 //! Terms that are not the default ones.
 
+use activity::audit::Actor;
+
 use super::*;
-use crate::audit::Actor;
 use crate::subscription::change::End;
 
 impl Debt {

@@ -428,8 +428,8 @@ impl UsageSource for Meanwhile<'_> {
         self.case.world.usage.corrected_from_ms(now_ms)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
-        self.case.world.usage.marks(periods)
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+        self.case.world.usage.marks(periods).await
     }
 
     async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError> {

@@ -445,8 +445,8 @@ impl UsageSource for Meanwhile<'_> {
         self.world.usage.corrected_from_ms(now_ms)
     }
 
-    fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
-        self.world.usage.marks(periods)
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError> {
+        self.world.usage.marks(periods).await
     }
 
     async fn settle(&self) -> Result<(), UsageError> {

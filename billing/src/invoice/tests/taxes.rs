@@ -1,5 +1,6 @@
 //! Which taxes lines bear: those of their time, those that were charged, and none before its rate is known.
 
+use activity::event::EventType;
 use rust_decimal::Decimal;
 use schemas::ids::SubscriptionId;
 use schemas::inventory::{BillingProfile, EntityProfile, FIRST_ENTITY};
@@ -7,7 +8,6 @@ use schemas::inventory::{BillingProfile, EntityProfile, FIRST_ENTITY};
 use super::*;
 use crate::catalog::BaseTiming;
 use crate::document::ubl;
-use crate::event::EventType;
 use crate::subscription::change::{self, Change, End};
 use crate::tax::NewTaxRate;
 

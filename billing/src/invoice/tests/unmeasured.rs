@@ -1,9 +1,9 @@
 //! What was not measured waits for a person's word.
 
 use super::*;
-use crate::audit::{Actor, AuditFilter};
-use crate::event::{self, EventFilter, EventType};
 use crate::invoice::{confirm_unmeasured, unmeasured};
+use activity::audit::{Actor, AuditFilter};
+use activity::event::{self, EventFilter, EventType};
 use schemas::usage::MeasureGuards;
 
 const GUARDS: MeasureGuards = MeasureGuards::DEFAULT;
@@ -72,7 +72,7 @@ async fn usage_of_which_too_little_was_measured_is_closed_by_a_persons_word() {
     let again = confirm_unmeasured(&mut connection, customer, reason, FINANCE, ms(at)).await;
     assert!(matches!(again, Err(BillingError::NothingUnmeasured(_))), "{again:?}");
     drop(connection);
-    let entries = crate::audit::list(world.database.pool(), AuditFilter::default(), 10)
+    let entries = activity::audit::list(world.database.pool(), AuditFilter::default(), 10)
         .await
         .unwrap();
     assert_eq!(entries[0].action, "invoice.confirm_coverage");

@@ -1,10 +1,10 @@
 //! f31 and f32 of `cases/billing`, and pairs around them.
 
 use super::*;
-use crate::event::{self, EventFilter};
 use crate::ledger;
 use crate::payment::{NewRefund, Transfer, payment, record_sent_back, record_transfer};
 use crate::settlement::tests::{Books, usd};
+use activity::event::{self, EventFilter};
 use schemas::ids::InvoiceId;
 use schemas::money::Currency;
 

@@ -1,7 +1,7 @@
+use activity::audit::Actor;
 use schemas::ids::{CustomerId, SubscriptionId};
 use schemas::usage::UsageMode;
 
-use crate::audit::Actor;
 use crate::catalog::{BaseTiming, QuotaUnit, Terms};
 use crate::dunning;
 use crate::subscription::change::{self, Change, End};

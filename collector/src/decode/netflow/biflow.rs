@@ -10,7 +10,7 @@
 //! the mark [`marks::ANSWER`]. Nobody said where it was observed, and both halves count.
 
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow, marks};
+use tables::flow::{DIRECTION_UNKNOWN, Flow, marks};
 
 use super::totals::Counted;
 

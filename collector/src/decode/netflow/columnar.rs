@@ -8,7 +8,7 @@
 //! record. So are sets whose records differ in what they say of their sampling, or of their exporter's start
 //! ([`is_same_of_all`]): mostly all name the same sampler.
 
-use schemas::flow::{DIRECTION_UNKNOWN, Flow, FlowColumns};
+use tables::flow::{DIRECTION_UNKNOWN, Flow, FlowColumns};
 
 use super::elements::Target;
 use super::meaning::LongRow;

@@ -6,8 +6,8 @@
 //! [`super::biflow`]), is done while it is read.
 
 use schemas::address::Address;
-use schemas::flow::{FlowColumns, SpanBound, marks, was_discarded};
 use serde::{Deserialize, Serialize};
+use tables::flow::{FlowColumns, SpanBound, marks, was_discarded};
 
 use super::span::{ActiveTimeout, SpanContext, Spans};
 use super::tally::Tally;
@@ -120,7 +120,7 @@ fn judge_forwarding(flows: &mut FlowColumns, first: usize, facts: RowFacts, tall
             if is_nowhere {
                 *row_marks |= marks::NO_ROUTE;
                 if discard::by_rule(*status, facts.reading.zero_route_is_discard) {
-                    *status = schemas::flow::FORWARDING_DROPPED;
+                    *status = tables::flow::FORWARDING_DROPPED;
                     *row_marks |= marks::DROPPED_BY_RULE;
                 }
                 without_route += u64::from(!was_discarded(*status));

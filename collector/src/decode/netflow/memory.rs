@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::flow::Flow;
 use serde::{Deserialize, Serialize};
+use tables::flow::Flow;
 
 /// Values by the key of a flow, at most so many.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -41,8 +41,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
-use schemas::flow::Flow;
 use serde::Serialize;
+use tables::flow::Flow;
 
 pub use limits::DecodeLimits;
 pub use names::ToldInterface;

@@ -8,8 +8,8 @@
 //! Juniper's private common properties (enterprise 2636, IE 137, several in one record) repeat interfaces and forwarding
 //! details in an encoding of its own; they are passed over by their length.
 
-use schemas::flow::{Flow, marks};
 use schemas::metering::TunnelMode;
+use tables::flow::{Flow, marks};
 
 use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 use super::wire::unsigned;

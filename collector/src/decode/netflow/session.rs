@@ -5,7 +5,7 @@
 //! whose template is not known waits in [`super::state::PendingSets`] with the times of its own header.
 
 use schemas::address::Address;
-use schemas::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
+use tables::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
 use super::biflow::answer_of;
 use super::columnar::{RawTimes, append_set, is_same_of_all};

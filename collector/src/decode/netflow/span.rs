@@ -28,8 +28,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::flow::{FlowColumns, SpanBound, marks};
 use serde::{Deserialize, Serialize};
+use tables::flow::{FlowColumns, SpanBound, marks};
 
 use super::memory::{Memory, observed_key};
 use super::tally::Tally;

@@ -1,6 +1,6 @@
 //! Counts of one datagram: gathered in an array, poured into the shared [`Counts`] once.
 
-use schemas::flow::marks;
+use tables::flow::marks;
 
 use crate::counts::{CountKey, Counter, Counts};
 use crate::sampling::ChosenRate;

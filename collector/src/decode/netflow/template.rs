@@ -5,8 +5,8 @@
 //! offsets measured for each record first (RFC 7011 §7).
 
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, Flow};
 use serde::{Deserialize, Serialize};
+use tables::flow::{DIRECTION_UNKNOWN, Flow};
 
 use super::biflow::REVERSE_ENTERPRISE;
 use super::columnar;

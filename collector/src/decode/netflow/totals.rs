@@ -25,8 +25,8 @@
 
 use std::cmp::Ordering;
 
-use schemas::flow::{Flow, SpanBound, marks};
 use serde::{Deserialize, Serialize};
+use tables::flow::{Flow, SpanBound, marks};
 
 use super::meaning::Room;
 use super::memory::{Memory, flow_key, mix, observed_key};

@@ -17,8 +17,8 @@
 //! * Exporters that always name one direction are not followed beyond their first records.
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns, marks};
 use serde::{Deserialize, Serialize};
+use tables::flow::{Flow, FlowColumns, marks};
 
 use super::memory::flow_key;
 use super::packed::{Observation, Observations};

@@ -14,7 +14,7 @@
 //! The records are those of a template that everybody knows ([`FixedPlans`]): they are read column by column, as those of v9 are.
 
 use schemas::address::Address;
-use schemas::flow::{Flow, FlowColumns};
+use tables::flow::{Flow, FlowColumns};
 
 use super::columnar::append_set;
 use super::row_times::finish_times;

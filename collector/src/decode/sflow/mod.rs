@@ -30,9 +30,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::address::Address;
-use schemas::flow::{Flow, PROTOCOL_SFLOW5, marks};
 use schemas::metering::{ExporterTable, MeteringConfig, TunnelMode};
 use serde::{Deserialize, Serialize};
+use tables::flow::{Flow, PROTOCOL_SFLOW5, marks};
 
 use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};

@@ -10,8 +10,8 @@
 //! ```
 
 use schemas::address::Address;
-use schemas::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5, marks};
 use schemas::metering::TunnelMode;
+use tables::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5, marks};
 
 use super::xdr::{Xdr, XdrError};
 use crate::decode::InterfaceCounters;

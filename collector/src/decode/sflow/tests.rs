@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::flow::{Flow, Metered};
-use schemas::metering::{Enricher, ExporterConfig, MeterDirection, MeterMode};
+use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
+use tables::flow::{Flow, Metered};
+use tables::metering::Enricher;
 
 use super::*;
 

@@ -16,7 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemas::address::Address;
-use schemas::flow::{Flow, PROTOCOL_SFLOW5};
+use tables::flow::{Flow, PROTOCOL_SFLOW5};
 
 use self::sflow::SflowEncoder;
 use self::template::TemplateEncoder;

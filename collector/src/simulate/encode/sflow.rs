@@ -4,7 +4,7 @@
 //! A sample is one packet, so a flow given here must have `packets` = 1 and `bytes` of a packet that can exist.
 
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::v5::uptime_ms;
 use super::{

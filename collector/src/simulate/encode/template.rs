@@ -7,7 +7,7 @@
 //! v9     20-byte header | likewise; sets padded to four bytes; the record names its sampler
 //! ```
 
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::v5::uptime_ms;
 use super::{

@@ -1,6 +1,6 @@
 //! NetFlow version 5: a 24-byte header and up to 28 records of 48 bytes (30 would pass the datagram limit).
 
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::{DATAGRAM_BYTES_MAX, EncodeError, SimExporterConfig, SimProtocol, patch_u16, put_u16, put_u32, v4_octets};
 

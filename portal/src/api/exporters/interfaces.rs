@@ -101,8 +101,8 @@ mod tests {
     use std::sync::Arc;
 
     use collector::status::{ExporterStatus, InterfaceStatus};
-    use schemas::flow::Boundary;
     use schemas::interfaces::{KnownInterface, KnownInterfaces};
+    use tables::flow::Boundary;
 
     use super::super::view;
     use super::*;

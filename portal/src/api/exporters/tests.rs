@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use collector::sampling::SamplingSource;
 use collector::status::{CollectorStatus, DomainView, ExporterStatus, InterfaceStatus};
-use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
+use tables::flow::Boundary;
 
 use super::*;
 

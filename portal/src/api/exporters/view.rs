@@ -5,9 +5,9 @@ use collector::decode::netflow::{TemplateKind, TemplateStatus};
 use collector::sampling::SamplingSource;
 use collector::status::{ExporterStatus, InterfaceStatus, SocketStatus};
 use schemas::address::Address;
-use schemas::flow::Boundary;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
+use tables::flow::Boundary;
 
 use super::interfaces::SnmpView;
 use super::records::{self, RecordFact};

@@ -3,9 +3,7 @@
 //! "Now" is the last window that is over and had time to fill; while there is none yet (the first minutes of a new
 //! installation) it is the open window, rated over what has passed of it.
 
-use analytics::{Analytics, AnalyticsError};
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::Int64Type;
+use analytics::{FlowStore, StoreError, WindowCount, WindowVolume};
 use serde::Serialize;
 
 use super::query::{OPEN_STEP_MIN_MS, OverviewRequest, WINDOW_MS};
@@ -31,84 +29,61 @@ pub(crate) struct Tiles {
     pub(crate) flows_without_rate: u64,
 }
 
-/// What was counted in one window.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct WindowSum {
-    start_ms: i64,
-    first: u64,
-    second: u64,
+/// What has a window.
+trait Windowed: Copy {
+    fn start_ms(&self) -> i64;
 }
 
-/// Asks the stored tables.
+impl Windowed for WindowVolume {
+    fn start_ms(&self) -> i64 {
+        self.window_start_ms
+    }
+}
+
+impl Windowed for WindowCount {
+    fn start_ms(&self) -> i64 {
+        self.window_start_ms
+    }
+}
+
+/// Asks the store.
 ///
 /// # Errors
-/// When they cannot be read.
-pub(crate) async fn tiles(
-    analytics: &Analytics,
-    request: &OverviewRequest,
-    now_ms: i64,
-) -> Result<Tiles, AnalyticsError> {
-    let since_ms = now_ms - CURRENT_MAX_AGE_MS;
-    let usage = analytics
-        .sql(&format!(
-            "SELECT CAST(arrow_cast(window_start, 'Int64') AS BIGINT), CAST(sum(bytes_in) AS BIGINT), \
-             CAST(sum(bytes_out) AS BIGINT) FROM usage_5m \
-             WHERE window_start >= to_timestamp_millis({since_ms}) AND window_start <= to_timestamp_millis({now_ms}) \
-             GROUP BY window_start"
-        ))
-        .await?;
-    let received = analytics
-        .sql(&format!(
-            "SELECT CAST(arrow_cast(window_start, 'Int64') AS BIGINT), CAST(sum(value) AS BIGINT) \
-             FROM collection_5m WHERE counter = 'flow_records' \
-             AND window_start >= to_timestamp_millis({since_ms}) AND window_start <= to_timestamp_millis({now_ms}) \
-             GROUP BY window_start"
-        ))
-        .await?;
+/// When it does not answer.
+pub(crate) async fn tiles(store: &dyn FlowStore, request: &OverviewRequest, now_ms: i64) -> Result<Tiles, StoreError> {
+    let (since_ms, until_ms) = (now_ms - CURRENT_MAX_AGE_MS, now_ms + 1);
+    let usage = store.network_usage(since_ms, until_ms).await?;
+    let received = store.flow_records(since_ms, until_ms).await?;
     let (from_ms, to_ms) = (request.from_ms, request.to_ms);
-    let attributed = analytics
-        .sql(&format!(
-            "SELECT CAST(coalesce(sum(CASE WHEN service = 0 THEN bytes_in + bytes_out END), 0) AS BIGINT), \
-             CAST(coalesce(sum(bytes_in + bytes_out), 0) AS BIGINT) FROM usage_5m \
-             WHERE window_start >= to_timestamp_millis({from_ms}) AND window_start < to_timestamp_millis({to_ms})"
-        ))
-        .await?;
-    let without_rate = analytics
-        .sql(&format!(
-            "SELECT CAST(coalesce(sum(value), 0) AS BIGINT) FROM collection_5m \
-             WHERE counter = 'flows_without_sampling_rate' \
-             AND window_start >= to_timestamp_millis({from_ms}) AND window_start < to_timestamp_millis({to_ms})"
-        ))
-        .await?;
+    let attribution = store.attribution(from_ms, to_ms).await?;
+    let without_rate = store.flows_without_rate(from_ms, to_ms).await?;
 
-    let (unattributed_bytes, all_bytes) = rows(&attributed)
-        .first()
-        .map_or((0, 0), |row| (unsigned(row[0]), unsigned(row[1])));
+    let (unattributed_bytes, all_bytes) = (attribution.unattributed_bytes, attribution.total_bytes);
     let mut tiles = Tiles {
         unattributed_percent: (all_bytes > 0).then(|| share_percent(unattributed_bytes, all_bytes)),
         unattributed_bytes,
-        flows_without_rate: rows(&without_rate).first().map_or(0, |row| unsigned(row[0])),
+        flows_without_rate: without_rate.iter().map(|one| one.count).sum(),
         ..Tiles::default()
     };
-    if let Some((window, width_ms)) = current(&window_sums(&usage), now_ms) {
-        tiles.current_window_start_ms = Some(window.start_ms);
-        tiles.in_bits_per_second = Some(rate(window.first, width_ms));
-        tiles.out_bits_per_second = Some(rate(window.second, width_ms));
+    if let Some((window, width_ms)) = current(&usage, now_ms) {
+        tiles.current_window_start_ms = Some(window.window_start_ms);
+        tiles.in_bits_per_second = Some(rate(window.bytes_in, width_ms));
+        tiles.out_bits_per_second = Some(rate(window.bytes_out, width_ms));
     }
-    if let Some((window, width_ms)) = current(&window_sums(&received), now_ms) {
-        tiles.flows_per_second = Some(per_second(window.first, width_ms));
+    if let Some((window, width_ms)) = current(&received, now_ms) {
+        tiles.flows_per_second = Some(per_second(window.count, width_ms));
     }
     Ok(tiles)
 }
 
 /// The window that stands for now, and the width its volume is to be divided by.
-fn current(windows: &[WindowSum], now_ms: i64) -> Option<(WindowSum, i64)> {
-    let settled = |window: &&WindowSum| window.start_ms + WINDOW_MS + WINDOW_GRACE_MS <= now_ms;
-    if let Some(window) = windows.iter().filter(settled).max_by_key(|window| window.start_ms) {
+fn current<W: Windowed>(windows: &[W], now_ms: i64) -> Option<(W, i64)> {
+    let settled = |window: &&W| window.start_ms() + WINDOW_MS + WINDOW_GRACE_MS <= now_ms;
+    if let Some(window) = windows.iter().filter(settled).max_by_key(|window| window.start_ms()) {
         return Some((*window, WINDOW_MS));
     }
-    let open = windows.iter().max_by_key(|window| window.start_ms)?;
-    let width_ms = (now_ms - open.start_ms).min(WINDOW_MS);
+    let open = windows.iter().max_by_key(|window| window.start_ms())?;
+    let width_ms = (now_ms - open.start_ms()).min(WINDOW_MS);
     (width_ms >= OPEN_STEP_MIN_MS).then_some((*open, width_ms))
 }
 
@@ -119,71 +94,33 @@ fn per_second(count: u64, width_ms: i64) -> f64 {
     f64::from(u32::try_from(tenths).unwrap_or(u32::MAX)) / 10.0
 }
 
-fn window_sums(batches: &[RecordBatch]) -> Vec<WindowSum> {
-    let sum = |row: Vec<i64>| WindowSum {
-        start_ms: row[0],
-        first: unsigned(row[1]),
-        second: row.get(2).copied().map_or(0, unsigned),
-    };
-    rows(batches)
-        .into_iter()
-        .filter(|row| row.len() >= 2)
-        .map(sum)
-        .collect()
-}
-
-/// Rows of BIGINT columns. A batch with another column in it has none.
-fn rows(batches: &[RecordBatch]) -> Vec<Vec<i64>> {
-    let mut rows = Vec::new();
-    for batch in batches {
-        let columns: Vec<_> = batch
-            .columns()
-            .iter()
-            .filter_map(|c| c.as_primitive_opt::<Int64Type>())
-            .collect();
-        if columns.len() != batch.num_columns() {
-            continue;
-        }
-        for row in 0..batch.num_rows() {
-            // NULL is the sum of nothing.
-            let value = |column: &&arrow::array::Int64Array| if column.is_valid(row) { column.value(row) } else { 0 };
-            rows.push(columns.iter().map(value).collect());
-        }
-    }
-    rows
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn window(start_ms: i64) -> WindowSum {
-        WindowSum {
-            start_ms,
-            first: 1,
-            second: 2,
+    fn window(window_start_ms: i64) -> WindowVolume {
+        WindowVolume {
+            window_start_ms,
+            bytes_in: 1,
+            bytes_out: 2,
         }
     }
 
     #[test]
     fn now_is_the_last_window_that_had_time_to_fill() {
         let windows = [window(0), window(WINDOW_MS), window(2 * WINDOW_MS)];
-        let at = |now_ms| current(&windows, now_ms).map(|(window, width_ms)| (window.start_ms, width_ms));
+        let at = |now_ms| current(&windows, now_ms).map(|(window, width_ms)| (window.window_start_ms, width_ms));
         assert_eq!(at(2 * WINDOW_MS + 59_999), Some((0, WINDOW_MS)));
         assert_eq!(at(2 * WINDOW_MS + 60_000), Some((WINDOW_MS, WINDOW_MS)));
     }
 
     #[test]
     fn a_new_installation_is_rated_over_what_has_passed() {
-        let at = |now_ms| current(&[window(0)], now_ms).map(|(window, width_ms)| (window.start_ms, width_ms));
+        let at = |now_ms| current(&[window(0)], now_ms).map(|(window, width_ms)| (window.window_start_ms, width_ms));
         assert_eq!(at(59_999), None);
         assert_eq!(at(90_000), Some((0, 90_000)));
         assert_eq!(at(310_000), Some((0, WINDOW_MS)));
-        assert_eq!(current(&[], 90_000), None);
+        assert_eq!(current::<WindowVolume>(&[], 90_000), None);
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! The link's page needs no session, for mail is often read elsewhere: who holds the link has read the mail. Opening it
 //! changes nothing; its button does.
 
+use activity::audit::{self, Entry, Risk};
+use activity::verification::{self, Pending, Request, VerificationError};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::BillingError;
-use billing::audit::{self, Entry, Risk};
-use billing::verification::{self, Pending, Request};
 use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
 
@@ -127,7 +126,7 @@ pub(super) async fn change(
             return Ok(Redirect::to(super::PATH).into_response());
         }
         Ok(Request::TooMany { until_ms }) => Some(format!("Not changed. {}", too_many(until_ms, &before.time_zone))),
-        Err(BillingError::Inventory(InventoryError::Email(_))) => {
+        Err(VerificationError::Inventory(InventoryError::Email(_))) => {
             Some("An email address is like billing@example.net. Correct it.".to_owned())
         }
         // Whose it is, is not for others to know (S1): that it was asked for counts, so that few can be tried.

@@ -1,9 +1,10 @@
 //! Sessions, recent sign-ins and a forgotten password, through the whole server.
 
+use activity::audit::{self, AuditFilter};
+use activity::channel::{Transports, WebhookClient, run_once};
+use activity::event::{self, Event, EventFilter, EventType};
+use activity::password_reset;
 use axum::http::{Request, StatusCode, header};
-use billing::audit::{self, AuditFilter};
-use billing::event::{self, Event, EventFilter, EventType};
-use billing::password_reset;
 use schemas::ids::CustomerId;
 
 use super::two_factor_tests::App;
@@ -171,7 +172,7 @@ async fn sign_ins_good_and_bad_are_shown_to_their_user() {
         .map(|event| event.payload["change"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(changes, ["recovery_code_used", "on"]);
-    portal.advance_ms(crate::auth::attempts::KEPT_MS + HOUR_MS);
+    portal.advance_ms(schemas::identity::ATTEMPTS_KEPT_MS + HOUR_MS);
     let page = portal.signed_in("bob").await.get("/account/sessions").await.body;
     assert_eq!(
         page.matches("Signed in</span>").count(),
@@ -345,14 +346,14 @@ async fn whatever_changes_is_told_to_the_address_of_before() {
     assert_eq!(told[0].payload["to"], "fin@example.net");
     assert_eq!(told[0].payload["how"], "changed");
     // As mail: to that address and to nobody else.
-    event::run_once(
-        portal.state.db(),
-        None,
-        &event::WebhookClient::new(true).unwrap(),
-        portal.state.now_ms(),
-    )
-    .await
-    .unwrap();
+    let transports = Transports {
+        mailer: None,
+        client: &WebhookClient::new(true).unwrap(),
+        portal_url: "https://portal.example.net",
+    };
+    run_once(portal.state.db(), transports, portal.state.now_ms())
+        .await
+        .unwrap();
     let to: Vec<String> = sqlx::query_scalar(
         "SELECT d.target FROM deliveries d JOIN events e ON e.id = d.event_id \
          WHERE e.event_type IN ('email.changed', 'user.password_changed') ORDER BY e.id",

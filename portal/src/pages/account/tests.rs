@@ -1,8 +1,8 @@
 //! A customer's address, verified by a mail's link, through the whole server.
 
+use activity::event::{self, EventFilter, EventType};
+use activity::verification::MAX_PER_HOUR;
 use axum::http::StatusCode;
-use billing::event::{self, EventFilter, EventType};
-use billing::verification::MAX_PER_HOUR;
 use schemas::ids::CustomerId;
 use schemas::inventory;
 
@@ -55,7 +55,7 @@ async fn change(browser: &mut Browser, email: &str, password: &str) -> Answer {
 /// The path of the link in the mail that is waiting for this customer, as the outbox would make it.
 async fn mailed_link(portal: &TestPortal, customer: CustomerId) -> String {
     let (address, _) = address_of(portal, customer).await;
-    let token = billing::verification::issue(portal.state.db(), customer, &address, portal.state.now_ms())
+    let token = activity::verification::issue(portal.state.db(), customer, &address, portal.state.now_ms())
         .await
         .unwrap()
         .unwrap();
@@ -107,7 +107,7 @@ async fn an_old_or_made_up_link_is_void() {
     let link = mailed_link(&portal, ada).await;
     let mut reader = portal.browser();
     let token = reader.get(&link).await.csrf_token();
-    portal.advance_ms(billing::verification::VALID_MS);
+    portal.advance_ms(activity::verification::VALID_MS);
     for path in [link.as_str(), "/verify-email/0123456789abcdef", "/verify-email/%27--"] {
         assert_eq!(reader.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
         let pressed = reader.post(path, &[("csrf_token", &token)]).await;
@@ -171,11 +171,11 @@ async fn a_new_address_takes_the_password_and_is_not_verified() {
     assert_eq!(answer.header("location"), "/account?changed=address");
     assert_eq!(address_of(&portal, ada).await, ("new@example.net".to_owned(), None));
     assert_eq!(events(&portal, ada).await, 1);
-    let filter = billing::audit::AuditFilter {
+    let filter = activity::audit::AuditFilter {
         action: Some("customer.email"),
-        ..billing::audit::AuditFilter::default()
+        ..activity::audit::AuditFilter::default()
     };
-    let recorded = billing::audit::list(portal.state.db().pool(), filter, 10)
+    let recorded = activity::audit::list(portal.state.db().pool(), filter, 10)
         .await
         .unwrap();
     assert_eq!(recorded.len(), 1);

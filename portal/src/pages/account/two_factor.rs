@@ -5,15 +5,15 @@
 
 use std::net::IpAddr;
 
+use activity::audit::{self, Entry, Risk};
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::{self, Entry, Risk};
 use jiff::tz::TimeZone;
 use qrcode::{Color, QrCode};
-use schemas::inventory;
+use schemas::{identity, inventory};
 use sqlx::AnyConnection;
 
 use super::step_up;
@@ -298,7 +298,7 @@ pub(super) async fn turn_off(
         transaction.rollback().await?;
         return refused(why).await;
     }
-    second_factor::turn_off(&mut transaction, who.user.id).await?;
+    identity::turn_off_second_factor(&mut transaction, who.user.id).await?;
     record(&mut transaction, &who, ip, "two_factor.off", state.now_ms()).await?;
     transaction.commit().await?;
     tracing::info!(user = %who.user.id, %ip, "second factor turned off");

@@ -1,7 +1,7 @@
 //! The second factor, through the whole server.
 
+use activity::audit::{self, AuditFilter};
 use axum::http::StatusCode;
-use billing::audit::{self, AuditFilter};
 use schemas::ids::UserId;
 
 use crate::auth::Role;

@@ -1,15 +1,16 @@
 //! What waits for a second admin, and what was decided (F-60).
 
+use activity::approval::{self, Approval, ApprovalError, Status};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use billing::approval::{self, Action as Asked, Approval, ApprovalError, Done, Status};
+use billing::approval::{Action as Asked, ActionError, Done};
 use billing::refund::{self, Preview, RefundRequest};
 use jiff::tz::TimeZone;
+use schemas::identity;
 use schemas::ids::{ApprovalId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
 use serde_json::json;
-use sqlx::Row as _;
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
@@ -63,7 +64,7 @@ impl RefundNow {
     }
 }
 
-async fn refund_now(state: &AppState, approval: &Approval) -> Result<Option<RefundNow>, Failure> {
+async fn refund_now(state: &AppState, status: Status, asked: &Asked) -> Result<Option<RefundNow>, Failure> {
     let Asked::Refund {
         payment,
         currency,
@@ -71,11 +72,11 @@ async fn refund_now(state: &AppState, approval: &Approval) -> Result<Option<Refu
         reason,
         shown,
         ..
-    } = &approval.action
+    } = asked
     else {
         return Ok(None);
     };
-    if approval.status != Status::Pending {
+    if status != Status::Pending {
         return Ok(None);
     }
     let currency: Currency = currency
@@ -118,12 +119,18 @@ impl From<ApprovalError> for Failure {
     }
 }
 
+impl From<ActionError> for Failure {
+    fn from(error: ActionError) -> Failure {
+        match error {
+            ActionError::Approval(error) => error.into(),
+            error => Failure::internal("read what was asked for")(error.into()),
+        }
+    }
+}
+
 async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
-    let row = sqlx::query("SELECT email FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_one(state.db().pool())
-        .await?;
-    Ok(row.try_get(0)?)
+    let found = identity::user(state.db().pool(), user).await?;
+    Ok(found.ok_or(sqlx::Error::RowNotFound)?.email)
 }
 
 pub(super) async fn show(
@@ -173,8 +180,9 @@ async fn render(
 }
 
 async fn row(approval: Approval, decided: String, state: &AppState, user: UserId) -> Result<Row, Failure> {
+    let asked = Asked::of(&approval)?;
     Ok(Row {
-        refund: refund_now(state, &approval).await?,
+        refund: refund_now(state, approval.status, &asked).await?,
         id: approval.id,
         kind: approval.kind.replace('_', " "),
         status: approval.status.name(),
@@ -187,9 +195,9 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
         asked: format::minute(approval.requested_at_ms, &TimeZone::UTC),
         decided,
         is_pending: approval.status == Status::Pending,
-        by_hand: Some(&approval)
-            .filter(|approval| approval.status != Status::Rejected)
-            .and_then(|approval| approval.action.by_hand()),
+        by_hand: Some(&asked)
+            .filter(|_| approval.status != Status::Rejected)
+            .and_then(Asked::by_hand),
         is_own: approval.requested_by == user,
         subject: approval.subject,
         summary: approval.summary,
@@ -217,10 +225,10 @@ pub(super) async fn approve(
         };
         let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
-        let wanted = approval::approve(action.connection(), id, by, now_ms).await?;
+        let wanted = billing::approval::approve(action.connection(), id, by, now_ms).await?;
         let wanted = wanted.confirmed(fields.text("shown"));
         let (connection, who) = action.parts();
-        let what = approval::execute(connection, &wanted, who, now_ms).await?;
+        let what = billing::approval::execute(connection, &wanted, who, now_ms).await?;
         let said = match &what {
             Done::Executed(text) | Done::Refunding { what: text, .. } => {
                 let change = json!({"approval": id, "after": {"done": text}});

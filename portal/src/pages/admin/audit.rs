@@ -1,9 +1,9 @@
 //! The audit log (F-60): who did what to what, from where, with the values before and after.
 
+use activity::audit::{self, AuditError, AuditFilter, Risk};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use billing::audit::{self, AuditError, AuditFilter, Risk};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};

@@ -1,9 +1,9 @@
 //! The clock that billing goes by: what it shows, and an admin's word that it is right after it moved.
 
+use activity::audit::Actor;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use billing::audit::Actor;
 use billing::guard;
 use jiff::tz::TimeZone;
 
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(health.status, 503);
         assert!(health.body.contains("billing is stopped"), "{}", health.body);
         // That the clock moved is an event of a month ago, and nothing dispatches here.
-        billing::event::dispatch(db, NOW_MS).await.unwrap();
+        activity::channel::dispatch(db, NOW_MS).await.unwrap();
         let ready = admin.get("/readyz").await;
         assert_eq!(ready.status, 200);
         assert!(ready.body.contains("billing is stopped"), "{}", ready.body);

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::BillingError;
-use billing::approval::{self, Action as Asked, NewApproval};
+use billing::approval::{self, Action as Asked, NewRequest};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
 use billing::price::UsagePrice;
 use billing::rating::cycle_words;
@@ -303,7 +303,7 @@ pub(super) async fn price(
                         format::date(new.valid_from_ms, &TimeZone::UTC),
                         touches.customers
                     );
-                    let request = NewApproval {
+                    let request = NewRequest {
                         action: wanted,
                         subject: &plan.id.to_string(),
                         summary: &summary,

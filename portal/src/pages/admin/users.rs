@@ -9,8 +9,8 @@ use schemas::ids::{CustomerId, UserId};
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::manage::{self, Account, Change, Filter};
-use crate::auth::{Admin, ClientIp, CsrfForm, Ending, Role, recent_attempts, sessions_of};
+use crate::auth::manage::{self, Change};
+use crate::auth::{Account, Admin, ClientIp, CsrfForm, Ending, Filter, Role, recent_attempts, sessions_of};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::account::sessions::{AttemptRow, SessionRow};

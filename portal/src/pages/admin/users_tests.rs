@@ -1,8 +1,8 @@
 //! Users as admins manage them, through the whole server.
 
+use activity::audit::{self, AuditFilter, Recorded};
+use activity::event::{self, EventFilter, EventType};
 use axum::http::StatusCode;
-use billing::audit::{self, AuditFilter, Recorded};
-use billing::event::{self, EventFilter, EventType};
 use schemas::ids::UserId;
 
 use crate::auth::manage::{self, Change};

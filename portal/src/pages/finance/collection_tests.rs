@@ -131,7 +131,7 @@ async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
         terminate_day: Some(40),
         ..billing::dunning::Terms::default()
     };
-    let actor = billing::audit::Actor {
+    let actor = activity::audit::Actor {
         name: "configuration",
         user: None,
         ip: "",

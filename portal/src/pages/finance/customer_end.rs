@@ -1,9 +1,10 @@
 //! Ending all that a customer has, by an admin: every subscription, or the account (F-60). What ends more than a few
 //! subscriptions, and any account, waits for a second admin.
 
+use activity::approval::MAX_REASON_CHARS;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use billing::approval::{self, Action as Asked, Done, NewApproval};
+use billing::approval::{self, Action as Asked, Done, NewRequest};
 use billing::subscription::{State as Stand, contracts_of};
 use schemas::ids::SubscriptionId;
 use schemas::inventory::Customer;
@@ -27,9 +28,9 @@ async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<Subscri
 
 /// Asks a second admin.
 async fn ask(action: &mut Action, customer: &Customer, wanted: Asked, summary: &str) -> Result<(), Refused> {
-    let summary: String = summary.chars().take(approval::MAX_REASON_CHARS).collect();
+    let summary: String = summary.chars().take(MAX_REASON_CHARS).collect();
     let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
-    let new = NewApproval {
+    let new = NewRequest {
         action: wanted,
         subject: &customer.id.to_string(),
         summary: &summary,

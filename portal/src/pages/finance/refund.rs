@@ -1,10 +1,10 @@
 //! A refund, in two steps: what is asked for, then what it does to the credit note, the payment and the customer's credit, to
 //! be confirmed. Above a threshold it waits for a second admin.
 
+use activity::approval;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::approval;
 use billing::payment::{GatewayName, Payment, State as PaymentState};
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
 use schemas::money::Money;

@@ -1,9 +1,9 @@
 //! What is due and waits for a person, because too little of its usage was measured.
 
+use activity::audit::Actor;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::audit::Actor;
 use billing::invoice::{UnmeasuredPeriod, confirm_unmeasured, unmeasured};
 use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;

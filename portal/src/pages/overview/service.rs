@@ -96,7 +96,7 @@ pub(super) async fn render(
     let traffic = traffic::view(state, &account, &own, &PageZone::utc(), asked, &addresses).await?;
     let (from_ms, to_ms) = (traffic.range.from_ms, traffic.range.to_ms);
     let peers = state
-        .analytics()
+        .flow_store()
         .top_peers(id.number(), from_ms, to_ms, TOP_PEERS)
         .await?;
 

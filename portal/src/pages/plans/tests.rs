@@ -299,7 +299,7 @@ async fn the_free_plan_is_ordered_once_address_and_second_factor_are_there() {
     let refused = send(&mut browser, &address, &form).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
 
-    let token = billing::verification::issue(portal.state.db(), ada, "ada@example.net", NOW_MS)
+    let token = activity::verification::issue(portal.state.db(), ada, "ada@example.net", NOW_MS)
         .await
         .unwrap()
         .unwrap();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use activity::event::EventType;
+use activity::event::{self, EventFilter};
 use axum::http::StatusCode;
 use axum_extra::extract::CookieJar;
-use billing::event::EventType;
-use billing::event::{self, EventFilter};
 
 use crate::auth::{Guesser, pending};
 use crate::pages::account::two_factor_tests::App;

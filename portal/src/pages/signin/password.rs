@@ -6,22 +6,20 @@
 
 use std::net::IpAddr;
 
+use activity::audit::{self, Actor, Entry, Risk};
+use activity::password_reset::{self, By, Request};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
-use billing::audit::{self, Actor, Entry, Risk};
-use billing::password_reset::{self, By, Request};
+use schemas::identity;
 use schemas::ids::UserId;
-use sqlx::Row as _;
 
 use super::{retry_after, too_early};
 use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
-use crate::auth::{
-    Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device, find_for_sign_in,
-};
+use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device};
 use crate::error::{Failure, PageError, page};
 use crate::query::PageQuery;
 use crate::state::AppState;
@@ -108,7 +106,7 @@ pub(super) async fn ask(
 
 /// Asks for a mail, and notes that in the audit log.
 async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failure> {
-    let Some(candidate) = find_for_sign_in(state.db(), email).await? else {
+    let Some(candidate) = identity::find_candidate(state.db().pool(), email).await? else {
         tracing::info!(%ip, "a link was asked for an address that nobody signs in with");
         return Ok(());
     };
@@ -165,14 +163,11 @@ async fn whose(state: &AppState, agent: &Agent, token: &str) -> Result<Option<Wh
         return Ok(None);
     };
     state.link_throttle().succeeded(guesser, "");
-    let row = sqlx::query("SELECT email, name FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_one(state.db().pool())
-        .await?;
-    Ok(Some(Whose {
+    let found = identity::user(state.db().pool(), user).await?;
+    Ok(found.map(|found| Whose {
         user,
-        email: row.try_get("email")?,
-        name: row.try_get("name")?,
+        email: found.email,
+        name: found.name,
     }))
 }
 

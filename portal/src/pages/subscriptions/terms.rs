@@ -1,11 +1,11 @@
 //! Other terms for a subscription, and add-ons beside it: now, with what is given back and charged to the cent, or at a date
 //! and time (F-25).
 
+use activity::audit::Actor;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::audit::Actor;
 use billing::catalog::{PlanKind, Price};
 use billing::subscription::change::Change;
 use billing::subscription::schedule::{self, Planned};

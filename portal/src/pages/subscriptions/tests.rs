@@ -115,7 +115,7 @@ async fn a_change_now_charges_the_difference_to_the_cent_and_once() {
     assert_eq!(shop.totals().await, totals);
     // Who changed it is in the audit log, once, and in the subscription's history.
     let pool = shop.portal.state.db().pool();
-    let entries = billing::audit::list(pool, billing::audit::AuditFilter::default(), 10)
+    let entries = activity::audit::list(pool, activity::audit::AuditFilter::default(), 10)
         .await
         .unwrap();
     let changes: Vec<_> = entries
@@ -256,7 +256,7 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
     let token = page.csrf_token();
     let answer = shop.browser.post(&back, &[("csrf_token", &token)]).await;
     let pool = shop.portal.state.db().pool();
-    let entries = billing::audit::list(pool, billing::audit::AuditFilter::default(), 10)
+    let entries = activity::audit::list(pool, activity::audit::AuditFilter::default(), 10)
         .await
         .unwrap();
     let acts: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();

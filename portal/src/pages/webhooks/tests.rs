@@ -1,7 +1,7 @@
 //! Endpoints and notifications are their customer's alone (S1), and a secret is shown once.
 
+use activity::event::{EventType, NewEvent};
 use axum::http::StatusCode;
-use billing::event::{self, EventType, NewEvent};
 use schemas::ids::CustomerId;
 
 use crate::auth::Role;
@@ -16,9 +16,9 @@ async fn tell(portal: &TestPortal, customer: CustomerId) {
         subject: "inv_1".to_owned(),
         payload: serde_json::json!({ "number": "INV-1", "total_minor": 100, "currency": "USD" }),
     };
-    event::publish(&mut transaction, new, NOW_MS).await.unwrap();
+    billing::event::publish(&mut transaction, new, NOW_MS).await.unwrap();
     transaction.commit().await.unwrap();
-    event::dispatch(portal.state.db(), NOW_MS).await.unwrap();
+    activity::channel::dispatch(portal.state.db(), NOW_MS).await.unwrap();
 }
 
 async fn add(browser: &mut Browser, url: &str) -> crate::testing::Answer {
@@ -191,4 +191,47 @@ async fn s1_endpoints_and_notifications_of_another_are_not_found() {
         .post("/notifications/read", &[("csrf_token", &token), ("up_to", &latest)])
         .await;
     assert!(browser.get("/notifications").await.body.contains("All read"));
+}
+
+#[tokio::test]
+async fn s1_a_discord_channel_is_added_and_its_address_never_shown() {
+    const TOKEN: &str = "sEcret-tOken";
+    let portal = TestPortal::new().await;
+    portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    let mut send = async |url: &str| {
+        let page = browser.get("/webhooks").await;
+        let (token, form_token) = (page.csrf_token(), hidden(&page, "form_token"));
+        let form = [
+            ("csrf_token", token.as_str()),
+            ("form_token", &form_token),
+            ("kind", "discord"),
+            ("url", url),
+        ];
+        browser.post("/webhooks", &form).await
+    };
+    let refused = send("http://127.0.0.1:9/hook").await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("/api/webhooks/"), "{}", refused.body);
+    let added = send(&format!("http://127.0.0.1:9/api/webhooks/7/{TOKEN}")).await;
+    assert_eq!(added.status, StatusCode::OK, "{}", added.body);
+    assert!(added.body.contains("Discord channel added") && !added.body.contains("whsec_"));
+    let list = browser.get("/webhooks").await.body;
+    assert!(list.contains("http://127.0.0.1:9/api/webhooks/7/…"), "{list}");
+    let page = browser.get("/webhooks/whk_1").await;
+    assert!(page.body.contains("Discord channel") && !page.body.contains("Rotate secret"));
+    // The page has no such form: one is made up.
+    let form_token = hidden(&browser.get("/webhooks").await, "form_token");
+    let token = page.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("form_token", &form_token)];
+    let rotated = browser.post("/webhooks/whk_1/rotate", &form).await;
+    assert_eq!(rotated.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(rotated.body.contains("Not rotated"), "{}", rotated.body);
+    let log = activity::audit::list(portal.state.db().pool(), activity::audit::AuditFilter::default(), 9).await;
+    let log = log.unwrap();
+    assert_eq!(log[0].action, "webhook.add");
+    assert_eq!(log[0].actor, "ada@example.net");
+    for shown in [&added.body, &list, &page.body, &rotated.body, &format!("{log:?}")] {
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What staff does in the story, on the days on which it happened; each act has its entry in the audit log.
 
+use activity::audit::Actor;
 use anyhow::Context as _;
-use billing::audit::Actor;
 use billing::invoice::{self, Credited, Invoice, InvoiceFilter, Rebill};
 use billing::payment::trial::Card;
 use billing::payment::{self, GatewayCharger, NewRefund, PaymentFilter, State, Transfer};
@@ -211,7 +211,7 @@ impl Story<'_> {
             user: self.people.actor(ADMIN).user.context("the admin is stored")?,
             ip: self.people.actor(ADMIN).ip,
         };
-        let new = approval::NewApproval {
+        let new = approval::NewRequest {
             action: approval::Action::AccountDeletion { customer },
             subject: &subject,
             summary: "Delete the account of Bruna Juegos SL: unpaid, and the mail comes back.",

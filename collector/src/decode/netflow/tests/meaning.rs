@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::flow::{FlowColumns, Metered, SpanBound, marks};
-use schemas::metering::{Enricher, ExporterConfig, MeterDirection, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeterDirection, MeteringConfig};
 use schemas::window::{WindowStart, spread};
+use tables::flow::{FlowColumns, Metered, SpanBound, marks};
+use tables::metering::Enricher;
 
 use super::*;
 

@@ -14,7 +14,7 @@ mod values;
 mod vendors;
 
 use schemas::address::Address;
-use schemas::flow::Flow;
+use tables::flow::Flow;
 
 use super::*;
 use encode::{Ipfix, V9, fields};

@@ -337,7 +337,7 @@ fn case_08a_rates_by_template_as_arista_announces_them() {
         (rates_of(&out), out.counts.total(Counter::FlowsRateAmbiguous)),
         (vec![0], 1)
     );
-    assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_AMBIGUOUS));
+    assert!(one_flow(&out).is_marked(tables::flow::marks::RATE_AMBIGUOUS));
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn case_08e_a_sampler_that_nobody_announced() {
     let out = decode_all(&mut decoder(), &[message.build()]);
     assert_eq!(rates_of(&out), [1_000, 0]);
     assert_eq!(out.counts.total(Counter::FlowsSamplerNotAnnounced), 1);
-    assert!(out.flows.row(1).is_marked(schemas::flow::marks::SAMPLER_NOT_ANNOUNCED));
+    assert!(out.flows.row(1).is_marked(tables::flow::marks::SAMPLER_NOT_ANNOUNCED));
 }
 
 #[test]
@@ -567,7 +567,7 @@ fn case_26_a_rate_in_the_wrong_order_of_bytes_is_flagged_and_can_be_overridden()
     let message = |sequence| Ipfix::new().sequence(sequence).template(256, &fields).set(256, &record);
     let mut decoder = decoder();
     let out = decode_all(&mut decoder, &[message(0).build()]);
-    assert!(one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE));
+    assert!(one_flow(&out).is_marked(tables::flow::marks::RATE_IMPLAUSIBLE));
     assert_eq!(out.counts.total(Counter::FlowsRateImplausible), 1);
     assert!(decoder.domains()[0].sampling.implausible, "the page says so");
     let own = ExporterSampling {
@@ -590,7 +590,7 @@ fn a_v5_header_whose_rate_jumps_is_flagged() {
         let mut out = Decoded::default();
         decode_at(&mut decoder, &encode::v5(sequence, word, 1), received_at_ms, &mut out);
         sequence += 1;
-        one_flow(&out).is_marked(schemas::flow::marks::RATE_IMPLAUSIBLE)
+        one_flow(&out).is_marked(tables::flow::marks::RATE_IMPLAUSIBLE)
     };
     assert!(!marked(1_000, NOW_MS));
     assert!(!marked(2_000, NOW_MS));

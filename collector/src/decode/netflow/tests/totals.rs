@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::correction::CorrectionSettings;
-use schemas::flow::{Metered, marks};
-use schemas::metering::{Enricher, ExporterConfig, MeterDirection, MeterMode, MeteringConfig};
+use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, MeteringConfig};
 use schemas::window::{WindowStart, spread};
+use tables::flow::{Metered, marks};
+use tables::metering::Enricher;
 
 use super::*;
 
@@ -433,7 +434,8 @@ fn case_g1b_and_f1_a_corrected_timeout_leaves_totals_in_their_minutes() {
             active_timeout_s: Some(active_timeout_s),
             ..CorrectionSettings::default()
         };
-        rows.iter_mut().for_each(|flow| settings.apply(flow));
+        rows.iter_mut()
+            .for_each(|flow| tables::correction::apply(&settings, flow));
         assert_eq!(windows(&rows), right, "{active_timeout_s} s");
     }
 }

@@ -1,7 +1,7 @@
 //! Templates that count, place or time a flow in elements of their own.
 
 use super::*;
-use schemas::flow::marks;
+use tables::flow::marks;
 
 #[test]
 fn case_14_layer_2_octets_alone_make_a_flow() {

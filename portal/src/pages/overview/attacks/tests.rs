@@ -1,5 +1,5 @@
+use activity::audit::{self, AuditFilter};
 use axum::http::StatusCode;
-use billing::audit::{self, AuditFilter};
 
 use crate::auth::Role;
 use crate::testing::world::World;

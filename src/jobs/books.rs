@@ -1,0 +1,215 @@
+//! What the jobs of the books share: database, usage, gateways, the clock, and what a changed configuration says.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use activity::job::{Hold, Schedule};
+use analytics::{Analytics, MeteredUsage};
+use billing::guard::{self, ClockLimits};
+use billing::payment::{GatewayCharger, Gateways};
+use billing::prune;
+use billing::vat::VatRegister;
+use jiff::Timestamp;
+use schemas::clock::Clock;
+use schemas::db::Database;
+use schemas::metering::MeteringConfig;
+use schemas::retention::RecordRetention;
+use schemas::usage::MeasureGuards;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::outbox::Outbox;
+
+/// The lease of the jobs that charge, collect and end: their order matters, so one process runs them all.
+pub(super) const LEASE: &str = "billing";
+const START_DELAY: Duration = Duration::from_secs(5);
+const OUTBOX_PERIOD: Duration = Duration::from_secs(5);
+
+/// Everything these jobs work on.
+pub(crate) struct Books {
+    pub(crate) database: Database,
+    pub(crate) analytics: Analytics,
+    pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
+    pub(crate) clock: Clock,
+    pub(crate) gateways: Gateways,
+    /// Charges what is due by itself.
+    pub(crate) closes: bool,
+    pub(crate) clock_limits: ClockLimits,
+    pub(crate) guards: MeasureGuards,
+    /// The file whose terms of collection hold from when it is seen to have changed.
+    pub(crate) config_path: Option<PathBuf>,
+    /// How long records are kept, and how many were removed since the start.
+    pub(crate) keep: Mutex<RecordRetention>,
+    pub(crate) pruned: PrunedTotals,
+    pub(crate) outbox: Outbox,
+    /// Where VAT numbers are asked for, where that is switched on.
+    pub(crate) register: Option<Arc<dyn VatRegister>>,
+}
+
+impl Books {
+    pub(super) fn usage(&self) -> MeteredUsage {
+        MeteredUsage::new(self.analytics.clone(), &self.metering.borrow()).guarded(self.guards)
+    }
+
+    /// After the start, before the first run: what the collector journalled before is stored by then. By a test clock everything is
+    /// done at once.
+    pub(super) fn first_delay(&self) -> Duration {
+        match self.clock.is_test() {
+            true => Duration::ZERO,
+            false => START_DELAY,
+        }
+    }
+
+    /// How often what stands ready to be sent is looked for; with a test clock, which may be set at any time, every second.
+    pub(super) fn outbox_schedule(&self) -> Schedule {
+        let period = match self.clock.is_test() {
+            true => super::TEST_PERIOD,
+            false => OUTBOX_PERIOD,
+        };
+        Schedule::every(period).first_after(period)
+    }
+
+    pub(super) fn charger(&self) -> GatewayCharger<'_> {
+        GatewayCharger {
+            database: &self.database,
+            gateways: &self.gateways,
+        }
+    }
+
+    /// Whether billing is stopped. A clock that cannot be looked at is not believed either.
+    pub(super) async fn hold(&self, now_ms: i64) -> Hold {
+        match guard::look(&self.database, self.clock_limits, now_ms).await {
+            Ok(None) => Hold::No,
+            Ok(Some(stopped)) => Hold::ByOrder(stopped.to_string()),
+            Err(error) => Hold::Unknown(format!(
+                "the clock could not be looked at: {:#}",
+                anyhow::Error::from(error)
+            )),
+        }
+    }
+
+    pub(super) fn keep(&self) -> RecordRetention {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_keep(&self, keep: RecordRetention) {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    }
+}
+
+/// Logs what could not be done for one of many; the answer is how many those are.
+pub(super) fn log_failed<I, E>(failed: impl IntoIterator<Item = (I, E)>, what: &'static str) -> u64
+where
+    I: std::fmt::Display,
+    E: Into<anyhow::Error>,
+{
+    let mut count = 0;
+    for (of, error) in failed {
+        count += 1;
+        tracing::error!(%of, error = format!("{:#}", error.into()), "{what}");
+    }
+    count
+}
+
+/// The configuration file, whose terms of collection hold from when it is seen to have changed. One that changed since the
+/// last look may be half written, and half a file can be a valid one.
+#[derive(Debug)]
+pub(crate) struct TermsFile {
+    path: Option<PathBuf>,
+    taken: Option<Timestamp>,
+    seen: Option<Timestamp>,
+}
+
+impl TermsFile {
+    /// What it says now is in force.
+    pub(crate) fn new(path: Option<PathBuf>) -> TermsFile {
+        let mut file = TermsFile {
+            path,
+            taken: None,
+            seen: None,
+        };
+        file.taken = file.modified();
+        file.seen = file.taken;
+        file
+    }
+
+    fn modified(&self) -> Option<Timestamp> {
+        let modified = std::fs::metadata(self.path.as_ref()?)
+            .and_then(|metadata| metadata.modified())
+            .ok()?;
+        Timestamp::try_from(modified).ok()
+    }
+
+    /// The configuration, when it has changed and is as it was at the last look.
+    pub(super) fn changed(&mut self) -> Option<anyhow::Result<Config>> {
+        let modified = self.modified();
+        let is_settled = std::mem::replace(&mut self.seen, modified) == modified;
+        if modified == self.taken || !is_settled {
+            return None;
+        }
+        self.taken = modified;
+        self.path.as_ref().map(|path| Config::read(path))
+    }
+}
+
+/// Records that were removed since the process started, by kind. Clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PrunedTotals(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl PrunedTotals {
+    pub(super) fn add(&self, rows: &[(&'static str, u64)]) {
+        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kind, count) in rows {
+            *totals.entry(kind).or_default() += count;
+        }
+    }
+
+    /// In the Prometheus text format.
+    pub(crate) fn metrics(&self) -> String {
+        let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = "ezscale_records_pruned_total";
+        let mut text = format!("# HELP {name} old records removed from the database\n# TYPE {name} counter\n");
+        for kind in prune::KINDS.into_iter().chain([super::JOB_RUNS]) {
+            let count = totals.get(kind).copied().unwrap_or_default();
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{records=\"{kind}\"}} {count}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_of_a_changed_configuration_are_taken_once_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ezscale.toml");
+        let write = |text: &str, second: i64| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(Timestamp::from_second(second).unwrap().into())
+                .unwrap();
+        };
+        write("[collection]\nsuspend_day = 20\n", 1);
+        let mut file = TermsFile::new(Some(path.clone()));
+        // What it said at the start is in force.
+        assert!(file.changed().is_none());
+        write("[collection]\nsuspend_day = 30\n", 2);
+        assert!(file.changed().is_none());
+        let config = file.changed().unwrap().unwrap();
+        assert_eq!(config.collection.suspend_day, 30);
+        assert!(file.changed().is_none());
+        // One with mistakes is told once and changes nothing.
+        write("[collection]\nsuspend_day = 3\n", 3);
+        assert!(file.changed().is_none());
+        let error = format!("{:#}", file.changed().unwrap().unwrap_err());
+        assert!(error.contains("nothing is charged by itself on day 7"), "{error}");
+        assert!(file.changed().is_none());
+        assert!(TermsFile::new(None).changed().is_none());
+    }
+}

@@ -1,0 +1,72 @@
+//! Customers' budgets: alerts, hard stops, resets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use anyhow::Context as _;
+use async_trait::async_trait;
+use billing::budget;
+
+use super::books::{Books, LEASE, log_failed};
+
+const PERIOD: Duration = Duration::from_secs(600);
+/// What was invoiced and topped up is spent and paid; the next look sees what comes later.
+const AFTER: [After; 1] = [After::at_most("collect", Duration::from_secs(60))];
+
+pub(super) struct Budgets {
+    books: Arc<Books>,
+}
+
+impl Budgets {
+    pub(super) fn new(books: &Arc<Books>) -> Budgets {
+        Budgets {
+            books: Arc::clone(books),
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Budgets {
+    fn name(&self) -> &'static str {
+        "budgets"
+    }
+
+    fn description(&self) -> &'static str {
+        "Compares spending with budgets: alerts, stops at the limit, resets"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule::every(PERIOD).first_after(self.books.first_delay())
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Group(LEASE)
+    }
+
+    fn timing(&self) -> Timing {
+        Timing::Books
+    }
+
+    fn after(&self) -> &'static [After] {
+        &AFTER
+    }
+
+    async fn hold(&self, now_ms: i64) -> Hold {
+        self.books.hold(now_ms).await
+    }
+
+    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+        let looked = budget::check_all(&self.books.database, &self.books.usage(), run.now_ms)
+            .await
+            .context("budgets could not be looked at")?;
+        let failed = log_failed(looked.failed, "a budget could not be looked at");
+        let (held, released) = (looked.held.len() as u64, looked.released.len() as u64);
+        Ok(Done::counted(looked.said + held + released + failed, || {
+            format!(
+                "{} alerts, {held} subscriptions stopped, {released} released, {failed} errors",
+                looked.said
+            )
+        }))
+    }
+}

@@ -1,0 +1,79 @@
+//! What is due, invoiced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use anyhow::Context as _;
+use async_trait::async_trait;
+use billing::invoice;
+use tracing::info;
+
+use super::books::{Books, LEASE, log_failed};
+
+const PERIOD: Duration = Duration::from_secs(600);
+/// A change that takes effect before what is due must be made before that is charged: otherwise it is charged by what was agreed
+/// before. A free plan that ends is only sooner off the next invoice.
+const AFTER: [After; 2] = [
+    After::always("lifecycle"),
+    After::at_most("idle_plans", Duration::from_secs(60)),
+];
+
+pub(super) struct Close {
+    books: Arc<Books>,
+}
+
+impl Close {
+    pub(super) fn new(books: &Arc<Books>) -> Close {
+        Close {
+            books: Arc::clone(books),
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Close {
+    fn name(&self) -> &'static str {
+        "close"
+    }
+
+    fn description(&self) -> &'static str {
+        "Invoices what is due"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule::every(PERIOD).first_after(self.books.first_delay())
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Group(LEASE)
+    }
+
+    fn timing(&self) -> Timing {
+        Timing::Books
+    }
+
+    fn after(&self) -> &'static [After] {
+        &AFTER
+    }
+
+    async fn hold(&self, now_ms: i64) -> Hold {
+        self.books.hold(now_ms).await
+    }
+
+    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+        let usage = self.books.usage();
+        let closing = invoice::close_all_telling(&self.books.database, &usage, run.now_ms, |done, total| {
+            run.progress(done as u64, total as u64, "customers");
+        });
+        let closing = closing.await.context("what was due could not be charged")?;
+        let invoices = closing.invoices.len();
+        if invoices > 0 {
+            info!(invoices, "what was due is charged");
+        }
+        let failed = log_failed(closing.failed, "what was due could not be charged");
+        Ok(Done::counted(invoices as u64 + failed, || {
+            format!("{invoices} invoices finalised, {failed} customers with errors")
+        }))
+    }
+}

@@ -1,0 +1,51 @@
+//! New events, handled by one consumer. It goes on while billing is stopped, and tells of that. A consumer that lags delays no
+//! other: each has a job of its own.
+
+use std::sync::Arc;
+
+use activity::event::Consumer;
+use activity::job::{Context, Done, Job, RunError, Schedule};
+use anyhow::Context as _;
+use async_trait::async_trait;
+
+use super::books::Books;
+
+pub(super) struct Consume {
+    books: Arc<Books>,
+    consumer: &'static dyn Consumer,
+}
+
+impl Consume {
+    pub(super) fn new(books: &Arc<Books>, consumer: &'static dyn Consumer) -> Consume {
+        Consume {
+            books: Arc::clone(books),
+            consumer,
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Consume {
+    fn name(&self) -> &'static str {
+        self.consumer.name()
+    }
+
+    fn description(&self) -> &'static str {
+        "Reacts to new events, such as by making their deliveries"
+    }
+
+    fn schedule(&self) -> Schedule {
+        self.books.outbox_schedule()
+    }
+
+    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+        let (outbox, now_ms) = (&self.books.outbox, self.books.clock.now_ms());
+        let handled = outbox
+            .consume(&self.books.database, self.consumer, now_ms)
+            .await
+            .context("events could not be told")?;
+        Ok(Done::counted(handled.written, || {
+            format!("{} written for {} events", handled.written, handled.events)
+        }))
+    }
+}

@@ -1,0 +1,59 @@
+//! Customers' VAT numbers, asked for at VIES: an answer may take long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use activity::job::{Context, Done, Job, OnStop, RunError, Schedule};
+use anyhow::Context as _;
+use async_trait::async_trait;
+use billing::vat::{self, VatRegister};
+
+use super::TEST_PERIOD;
+use super::books::Books;
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+pub(super) struct VatNumbers {
+    books: Arc<Books>,
+    register: Arc<dyn VatRegister>,
+}
+
+impl VatNumbers {
+    pub(super) fn new(books: &Arc<Books>, register: &Arc<dyn VatRegister>) -> VatNumbers {
+        VatNumbers {
+            books: Arc::clone(books),
+            register: Arc::clone(register),
+        }
+    }
+}
+
+#[async_trait]
+impl Job for VatNumbers {
+    fn name(&self) -> &'static str {
+        "vat_numbers"
+    }
+
+    fn description(&self) -> &'static str {
+        "Asks VIES whether customers' VAT numbers were given out"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule::every(match self.books.clock.is_test() {
+            true => TEST_PERIOD,
+            false => PERIOD,
+        })
+    }
+
+    /// What is asked for at that moment is asked for again after the next start.
+    fn on_stop(&self) -> OnStop {
+        OnStop::GiveUp
+    }
+
+    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+        let now_ms = self.books.clock.now_ms();
+        let answered = vat::ask_due(&self.books.database, self.register.as_ref(), now_ms)
+            .await
+            .context("VAT numbers could not be asked for")?;
+        Ok(Done::counted(answered, || format!("{answered} VAT numbers asked for")))
+    }
+}
