@@ -11,6 +11,7 @@ mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use fantoccini::Client;
@@ -269,28 +270,22 @@ async fn set_window(client: &Client, (width, height): (u32, u32)) {
         .expect("the window can be resized");
 }
 
-/// A path with its ids left open and without its query: `/invoices/inv_7?x=y` → `/invoices/{}`.
+/// A path as it is registered, with its ids left open and without its query: `/invoices/inv_7?x=y` → `/invoices/{}`.
 fn kind_of(path: &str) -> String {
+    static ROUTES: LazyLock<Vec<String>> = LazyLock::new(routes::pages);
     let path = path.split(['?', '#']).next().unwrap_or(path);
-    let is_id = |part: &str| {
-        part.split_once('_').is_some_and(|(prefix, number)| {
-            prefix.len() <= 4
-                && prefix.bytes().all(|byte| byte.is_ascii_lowercase())
-                && !number.is_empty()
-                && number.bytes().all(|byte| byte.is_ascii_digit())
-        })
+    let parts: Vec<&str> = path.split('/').collect();
+    let is_open = |part: &str| part.starts_with('{');
+    let fits = |route: &&String| {
+        let of_route: Vec<&str> = route.split('/').collect();
+        of_route.len() == parts.len() && of_route.iter().zip(&parts).all(|(of, part)| of == part || is_open(of))
     };
-    let parts: Vec<&str> = path
-        .split('/')
-        .map(|part| {
-            if is_id(part) || part.starts_with('{') {
-                "{}"
-            } else {
-                part
-            }
-        })
-        .collect();
-    parts.join("/")
+    // A page with a name of its own before one for every name.
+    let fitting = ROUTES.iter().filter(fits);
+    let route = fitting.min_by_key(|route| route.split('/').filter(|part| is_open(part)).count());
+    let shown = route.map_or(path, String::as_str).split('/');
+    let shown: Vec<&str> = shown.map(|part| if is_open(part) { "{}" } else { part }).collect();
+    shown.join("/")
 }
 
 /// A page of many rows takes its time on a small machine.

@@ -92,6 +92,7 @@ const READ: &[&str] = &[
     "storage",
     "usage",
     "job list",
+    "job show prune",
     "job history",
     "payment reconcile",
 ];

@@ -111,6 +111,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("job history", ""),
     ("job list", ""),
     ("job run", "prune"),
+    ("job show", "prune"),
     ("ledger aging", ""),
     ("ledger balance", ""),
     ("ledger check", ""),

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::jobs::{self, Books, Metered, PrunedTotals};
 use crate::options::{Data, load_metering, now_ms};
 use crate::outbox::Outbox;
-use crate::output::{Cell, Format, Listing, at, number, shown, text};
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, number, shown, text};
 use crate::storage::Removed;
 
 /// How often it is looked for what became of a run.
@@ -39,6 +39,16 @@ enum Command {
         /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show a job with its schedule, state and last run
+    Show {
+        /// The job, such as close
+        name: String,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -96,6 +106,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::List { format, data } => {
             let (_, database) = data.open_database().await?;
             list(&database, format).await
+        }
+        Command::Show { name, format, data } => {
+            let (_, database) = data.open_database().await?;
+            show(&database, &name, format).await
         }
         Command::Run { name, data } => {
             let (config, database) = data.open_database().await?;
@@ -160,6 +174,37 @@ async fn list(database: &Database, format: Format) -> anyhow::Result<()> {
         ]);
     }
     listing.print(format, "no jobs yet: `ezscale serve` makes them known when it starts")
+}
+
+/// Of a job that processes have each for themselves, the one that began last.
+async fn show(database: &Database, name: &str, format: ShowFormat) -> anyhow::Result<()> {
+    let now_ms = clock::machine_now_ms();
+    let named = job::list(database.pool())
+        .await?
+        .into_iter()
+        .filter(|job| job.name == name);
+    let job = named
+        .max_by_key(|job| job.last_started_at_ms)
+        .with_context(|| format!("no job {name}: `ezscale job list` lists them"))?;
+    let process = job.lease.as_ref().map(|lease| lease.owner.clone());
+    Record::new()
+        .field(text("job"), job.name.clone())
+        .field(text("description"), job.description.clone())
+        .field(text("state"), job.condition(now_ms).name())
+        .field(text("schedule"), job.schedule.clone())
+        .field(text("after"), some(&job.waits_for))
+        .field(text("next_at"), job.next_at_ms.map(at))
+        .field(text("running_since"), job.running_since_ms.map(at))
+        .field(text("progress"), some(&progress(&job)))
+        .field(text("last_started_at"), job.last_started_at_ms.map(at))
+        .field(text("last_ended_at"), job.last_ended_at_ms.map(at))
+        .field(text("last_success_at"), job.last_success_at_ms.map(at))
+        .field(text("last_outcome"), job.last_outcome.map(Outcome::name))
+        .field(text("did"), some(&doing(&job)))
+        .field(number("failures_in_a_row"), job.failures_in_a_row)
+        .field(text("process"), process.filter(|owner| !owner.is_empty()))
+        .field(text("instance"), some(&job.instance))
+        .print(format)
 }
 
 /// A text, or nothing where it is empty.
