@@ -75,10 +75,12 @@ fn billing_publishes_through_this_module_alone() {
             }
             files_read += 1;
             let text = std::fs::read_to_string(&path).unwrap();
+            let product = text.split("#[cfg(test)]").next().unwrap();
+            let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code = code.collect::<Vec<_>>().join("\n");
             for past in ["activity::event::publish", "use activity::event::{self"] {
-                let product = text.split("#[cfg(test)]").next().unwrap();
                 assert!(
-                    !product.contains(past),
+                    !code.contains(past),
                     "{} has {past:?}: use crate::event",
                     path.display()
                 );
