@@ -29,8 +29,8 @@ fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in [
         "portal/templates",
-        "billing/templates/mail",
-        "billing/src/event/message",
+        "activity/templates/mail",
+        "activity/src/channel/message",
         "src/commands",
     ] {
         let entries = std::fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));

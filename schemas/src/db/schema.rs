@@ -180,15 +180,23 @@ impl Applied {
 }
 
 /// What was applied, in order.
-async fn applied(db: impl sqlx::AnyExecutor<'_>, url: &str) -> Result<Vec<Applied>, DatabaseError> {
-    // Not prepared: PostgreSQL would refuse the statement once its table had more columns.
-    let rows = sqlx::raw_sql("SELECT * FROM schema_migrations ORDER BY version");
-    let rows = rows.fetch_all(db).await;
-    rows.and_then(|rows| rows.iter().map(Applied::read).collect())
-        .map_err(|source| DatabaseError::ReadSchema {
-            url: without_password(url),
-            source,
-        })
+async fn applied(connection: &mut AnyConnection, url: &str) -> Result<Vec<Applied>, DatabaseError> {
+    // Columns by name, and those of `ORIGIN` only once it was applied: a statement for all columns would fail, and sqlx with it,
+    // when another process adds some in between. Not prepared: nobody asks twice.
+    let first = "SELECT version, name, applied_at_ms FROM schema_migrations ORDER BY version";
+    let all = "SELECT version, name, applied_at_ms, checksum, program FROM schema_migrations ORDER BY version";
+    let failed = |source| DatabaseError::ReadSchema {
+        url: without_password(url),
+        source,
+    };
+    let read = |rows: Vec<AnyRow>| rows.iter().map(Applied::read).collect::<Result<Vec<_>, _>>();
+    let rows = sqlx::raw_sql(first).fetch_all(&mut *connection).await;
+    let found = rows.and_then(read).map_err(failed)?;
+    if !found.iter().any(|applied| applied.version >= ORIGIN) {
+        return Ok(found);
+    }
+    let rows = sqlx::raw_sql(all).fetch_all(connection).await;
+    rows.and_then(read).map_err(failed)
 }
 
 /// What was applied beside what this program has.
@@ -270,6 +278,15 @@ impl Database {
         Ok(compare(url, true, applied))
     }
 
+    async fn applied(&self) -> Result<Vec<Applied>, DatabaseError> {
+        let connection = self.pool().acquire().await;
+        let mut connection = connection.map_err(|source| DatabaseError::ReadSchema {
+            url: without_password(&self.url),
+            source,
+        })?;
+        applied(&mut connection, &self.url).await
+    }
+
     /// Applies what is missing, up to a version; answers what that was.
     pub(super) async fn migrate(
         &self,
@@ -281,7 +298,7 @@ impl Database {
         let begin = fail(0, "schema_migrations");
         sqlx::query(table).execute(self.pool()).await.map_err(begin)?;
         // What is current is not locked. Who finds something to do looks again under the lock: another may be at it.
-        let status = compare(&self.url, true, applied(self.pool(), &self.url).await?);
+        let status = compare(&self.url, true, self.applied().await?);
         if pending(&status, up_to)?.is_empty() {
             return Ok(None);
         }
@@ -289,7 +306,7 @@ impl Database {
             && let Some(because) = hindrance()
         {
             // What hinders may be who has just upgraded it.
-            let status = compare(&self.url, true, applied(self.pool(), &self.url).await?);
+            let status = compare(&self.url, true, self.applied().await?);
             if pending(&status, up_to)?.is_empty() {
                 return Ok(None);
             }
