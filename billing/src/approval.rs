@@ -15,12 +15,12 @@ mod execute;
 
 pub use execute::{Done, ExecuteError, execute};
 use schemas::db::next_id;
-use schemas::ids::{ApprovalId, AuditId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
+use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::audit::{self, Actor, AuditError, Entered, Entry, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
 use crate::refund::REFUND_OVER_MINOR;
 
@@ -287,6 +287,14 @@ pub struct Approval {
     pub reason: String,
 }
 
+/// That a second admin was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requested {
+    pub id: ApprovalId,
+    /// The request's entry in the audit log, to be committed with.
+    pub entered: Entered,
+}
+
 /// Asks for an action that a second admin decides on.
 ///
 /// # Errors
@@ -296,7 +304,7 @@ pub async fn request(
     new: NewApproval<'_>,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<ApprovalId, ApprovalError> {
+) -> Result<Requested, ApprovalError> {
     let kind = new.action.kind();
     if let Action::BulkTermination { subscriptions, .. } = &new.action
         && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
@@ -332,7 +340,7 @@ pub async fn request(
     .execute(&mut *connection)
     .await?;
     let change = serde_json::json!({"approval": id, "summary": summary, "parameters": parameters});
-    let entry = log(
+    let entered = log(
         &mut *connection,
         &name,
         by,
@@ -342,7 +350,7 @@ pub async fn request(
     )
     .await?;
     sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
-        .bind(entry.0)
+        .bind(entered.id().0)
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
@@ -350,7 +358,7 @@ pub async fn request(
         "approval": id, "action": kind, "object": new.subject, "summary": summary, "requested_by": name,
     });
     tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
-    Ok(id)
+    Ok(Requested { id, entered })
 }
 
 /// Approves: returns what is to be done now, in the caller's transaction. It is handed out once.
@@ -453,7 +461,7 @@ async fn log(
     (action, subject): (&str, &str),
     change: serde_json::Value,
     now_ms: i64,
-) -> Result<AuditId, ApprovalError> {
+) -> Result<Entered, ApprovalError> {
     let entry = Entry {
         actor: Actor {
             name,

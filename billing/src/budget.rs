@@ -40,7 +40,6 @@ use sqlx::{AnyConnection, Row as _};
 use self::say::{say_forecast, say_reset, say_spent};
 use self::settings::later;
 use self::spend::{Spend, spend};
-use crate::audit::AuditError;
 use crate::event::{EventError, EventType};
 use crate::invoice::{self, Draft, Previews};
 use crate::subscription::change;
@@ -76,8 +75,6 @@ pub enum BudgetError {
     Money(#[from] MoneyError),
     #[error("tell what happened")]
     Event(#[from] EventError),
-    #[error("record who did it")]
-    Audit(#[from] AuditError),
     #[error("{0} has no budget")]
     NoBudget(CustomerId),
     #[error("a budget lies between {min} and {max}, not {value}")]

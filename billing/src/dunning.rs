@@ -47,7 +47,6 @@ use tracing::{info, warn};
 
 use self::schedule::Dates;
 use crate::BillingError;
-use crate::audit::AuditError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
 use crate::event::{EventError, EventType};
 use crate::settlement::{self, SettlementError};
@@ -82,8 +81,6 @@ pub enum DunningError {
     Charge(#[from] charger::ChargerError),
     #[error("take over the terms of collection")]
     Terms(#[from] TermsError),
-    #[error("record who did it")]
-    Audit(#[from] AuditError),
 }
 
 /// What one call did.

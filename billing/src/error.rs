@@ -11,7 +11,6 @@ use schemas::period::PeriodError;
 use schemas::usage::UsageError;
 use schemas::window::instant_text;
 
-use crate::audit::AuditError;
 use crate::event::EventError;
 use crate::guard::Stopped;
 use crate::ledger::LedgerError;
@@ -145,8 +144,6 @@ pub enum BillingError {
     Stopped(Stopped),
     #[error("nothing of {0} waits for a confirmation of its measured usage")]
     NothingUnmeasured(CustomerId),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error("{0} is not charged now: a new price waits until it is again")]
     NotChargedNow(SubscriptionId),
     #[error("{name} is a number more than 0 with at most 3 decimal places, not {value:?}")]

@@ -20,7 +20,8 @@ use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::act::Note;
+use crate::audit::Risk;
 use crate::event::{self, EventError, EventType, NewEvent};
 
 /// How far a clock may go back: time servers correct seconds.
@@ -50,8 +51,6 @@ pub enum GuardError {
     Clock(#[from] ClockError),
     #[error("tell that billing stopped")]
     Event(#[from] EventError),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error("billing runs: there is nothing to confirm")]
     Running,
 }
@@ -188,11 +187,11 @@ async fn go_on(database: &Database, good_ms: i64, now_ms: i64) -> Result<(), Gua
     Ok(())
 }
 
-/// An admin's word that the clock is right: billing goes on from its time.
+/// An admin's word that the clock is right: billing goes on from its time. `by` is told to the owner.
 ///
 /// # Errors
 /// [`GuardError::Running`] where billing is not stopped.
-pub async fn confirm(connection: &mut AnyConnection, actor: Actor<'_>, now_ms: i64) -> Result<(), GuardError> {
+pub async fn confirm(connection: &mut AnyConnection, by: &str, now_ms: i64) -> Result<Note, GuardError> {
     let Some(before) = stopped(&mut *connection).await? else {
         return Err(GuardError::Running);
     };
@@ -200,19 +199,15 @@ pub async fn confirm(connection: &mut AnyConnection, actor: Actor<'_>, now_ms: i
         .bind(now_ms)
         .execute(&mut *connection)
         .await?;
-    let entry = Entry {
-        actor,
-        action: "billing.confirm_clock",
-        subject: "clock",
-        change: json!({
-            "before": {"believed": instant_text(before.good_ms), "stopped_at": instant_text(before.stopped_at_ms)},
-            "after": {"believed": instant_text(now_ms)},
-        }),
-        risk: Risk::High,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    let why = format!("{} confirmed the time", actor.name);
-    tell(connection, EventType::BillingResumed, before.good_ms, now_ms, &why).await
+    let why = format!("{by} confirmed the time");
+    tell(connection, EventType::BillingResumed, before.good_ms, now_ms, &why).await?;
+    let change = json!({
+        "before": {"believed": instant_text(before.good_ms), "stopped_at": instant_text(before.stopped_at_ms)},
+        "after": {"believed": instant_text(now_ms)},
+    });
+    Ok(Note::new("billing.confirm_clock", "clock")
+        .change(change)
+        .risk(Risk::High))
 }
 
 async fn tell(

@@ -16,17 +16,20 @@
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
 //!
+//! * [`act`]: whatever somebody changes, with its entry in the audit log ([`audit`], [`chain`]).
 //! * [`prune`]: old records that no money depends on are removed.
 //! * [`guard`]: what stops billing: a clock that jumped, usage that was not measured.
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
+pub mod act;
 pub mod aging;
 pub mod approval;
 pub mod audit;
 pub mod budget;
 mod bulk;
 pub mod catalog;
+pub mod chain;
 pub mod charger;
 pub mod deal;
 pub mod document;

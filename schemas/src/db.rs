@@ -56,6 +56,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (21, "test gateway", include_str!("../sql/021_test_gateway.sql")),
     (22, "address changes", include_str!("../sql/022_address_changes.sql")),
     (23, "approval entries", include_str!("../sql/023_approval_entries.sql")),
+    (27, "audit chain", include_str!("../sql/027_audit_chain.sql")),
 ];
 
 /// The migration that makes the search's index, which is filled from what is stored.

@@ -1,13 +1,13 @@
 //! `ezscale webhook`: the endpoints that hear of events.
 
+use billing::act::Note;
 use billing::event::webhook::{self, Endpoint, NewEndpoint, Owner};
 use billing::event::{self, EventType};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;
 
-use super::audit::note;
-use super::mail;
+use super::{audit, mail};
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, number, shown, text};
@@ -89,26 +89,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = now_ms(&database).await?;
             // Before the transaction: names are resolved.
             let url = Outbox::new(&config, &database)?.client().vet(&url).await?;
-            let mut transaction = database.begin_write().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
             if let Some(customer) = customer {
-                inventory::customer(&mut *transaction, customer).await?;
+                inventory::customer(act.connection(), customer).await?;
             }
             let new = NewEndpoint {
                 customer,
                 url: &url,
                 event_types: &event_types,
             };
-            let (endpoint, secret) = webhook::add(&mut transaction, database.vault(), new, now_ms).await?;
+            let (endpoint, secret) = webhook::add(act.connection(), database.vault(), new, now_ms).await?;
             let change = serde_json::json!({ "after": endpoint });
-            note(
-                &mut transaction,
-                "webhook.add",
-                &endpoint.id.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("webhook.add", endpoint.id).change(change)).await?;
             say!("{} {secret}", endpoint.id);
         }
         Command::List { customer, format, data } => {
@@ -155,52 +147,28 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Remove { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let before = webhook::endpoint(&mut *transaction, endpoint, Owner::Anybody).await?;
-            webhook::remove(&mut transaction, endpoint, Owner::Anybody).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let before = webhook::endpoint(act.connection(), endpoint, Owner::Anybody).await?;
+            webhook::remove(act.connection(), endpoint, Owner::Anybody).await?;
             let change = serde_json::json!({ "before": before });
-            note(
-                &mut transaction,
-                "webhook.remove",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("webhook.remove", endpoint).change(change)).await?;
         }
         Command::Rotate { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let secret = webhook::rotate(&mut transaction, database.vault(), endpoint, Owner::Anybody, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let secret = webhook::rotate(act.connection(), database.vault(), endpoint, Owner::Anybody, now_ms).await?;
             let change = serde_json::json!({ "changed": "secret" });
-            note(
-                &mut transaction,
-                "webhook.rotate",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("webhook.rotate", endpoint).change(change)).await?;
             say!("{secret}");
         }
         Command::Enable { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            webhook::enable(&mut transaction, endpoint, Owner::Anybody).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            webhook::enable(act.connection(), endpoint, Owner::Anybody).await?;
             let change = serde_json::json!({ "after": { "disabled_at_ms": null } });
-            note(
-                &mut transaction,
-                "webhook.enable",
-                &endpoint.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("webhook.enable", endpoint).change(change)).await?;
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ use sqlx::AnyConnection;
 
 use super::{Action, ApprovalError};
 use crate::BillingError;
-use crate::audit::Actor;
+use crate::act::By;
+use crate::audit::{self, Actor};
 use crate::catalog::NewPrice;
 use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
@@ -118,7 +119,10 @@ pub async fn execute(
                 // A price does not hold before it was approved.
                 valid_from_ms: (*valid_from_ms).max(now_ms),
             };
-            let (price, repriced) = add_price_moving(connection, new, by, now_ms).await?;
+            let (price, repriced, note) = add_price_moving(&mut *connection, new, actor, now_ms).await?;
+            audit::enter(connection, &By::from(by), note, now_ms)
+                .await
+                .map_err(ApprovalError::from)?;
             Ok(Done::Executed(format!(
                 "{} added; {} subscriptions change to it at their renewal, {} are left",
                 price.id,

@@ -60,7 +60,10 @@ fn termination(count: i64) -> NewApproval<'static> {
 
 async fn asked(world: &World) -> ApprovalId {
     let mut transaction = world.database.begin_write().await.unwrap();
-    let id = request(&mut transaction, termination(6), admin(ADA), 10).await.unwrap();
+    let id = request(&mut transaction, termination(6), admin(ADA), 10)
+        .await
+        .unwrap()
+        .id;
     transaction.commit().await.unwrap();
     id
 }
@@ -236,7 +239,7 @@ async fn approved(database: &Database, action: Action) -> Done {
         subject: "x",
         summary: "what it does",
     };
-    let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap();
+    let id = request(&mut transaction, new, admin(ADA), 10).await.unwrap().id;
     let action = approve(&mut transaction, id, admin(BEN), 20).await.unwrap();
     let done = execute(&mut transaction, &action, BEN_ACTS, ms("2026-01-20T12:00:00Z")).await;
     let done = done.unwrap();
@@ -332,7 +335,7 @@ async fn f60_who_became_an_admin_after_the_request_does_not_approve_it() {
             subject: "cus_1",
             summary: "delete the account",
         };
-        request(transaction, new, admin(ADA), 10).await.unwrap()
+        request(transaction, new, admin(ADA), 10).await.unwrap().id
     };
     note(&mut transaction, "user.set_role").await;
     let first = ask(&mut transaction).await;

@@ -1,11 +1,12 @@
-//! What is done about users, the same from the portal and from the command line: each has its checks and its entry in the
-//! audit log here, in the caller's transaction.
+//! What is done about users, the same from the portal and from the command line: each has its checks here, and answers to what
+//! its entry in the audit log says, with which the caller commits the act.
 //!
 //! * Nobody disables themself, takes their own role away, or leaves the installation without an admin.
 //! * Who is disabled, or has another role or password, is out at once: sessions, sign-ins that wait for a code, and links that
 //!   were mailed end in the same transaction.
 
-use billing::audit::{self, Actor, Entry, Risk};
+use billing::act::{Act, By as Who, Note};
+use billing::audit::{Actor, Risk};
 use billing::password_reset::{self, By, Request};
 use schemas::db::{Database, next_ids};
 use schemas::ids::{CustomerId, UserId};
@@ -228,23 +229,12 @@ async fn check_can_lose(connection: &mut AnyConnection, user: &Stored, by: Chang
     }
 }
 
-pub(super) async fn record(
-    connection: &mut AnyConnection,
-    by: Change<'_>,
-    action: &str,
-    user: UserId,
-    change: serde_json::Value,
-    risk: Risk,
-) -> Result<(), UserError> {
-    let entry = Entry {
-        actor: by.actor,
-        action,
-        subject: &user.to_string(),
-        change,
-        risk,
-    };
-    audit::record(connection, entry, by.now_ms).await?;
-    Ok(())
+/// What was done to a user. The address is the person's, and erased with them.
+fn note(action: &str, user: UserId, email: &str, change: serde_json::Value, risk: Risk) -> Note {
+    Note::new(action, user)
+        .change(change)
+        .personal(json!({ "email": email }))
+        .risk(risk)
 }
 
 /// Ends whatever lets a user in without the password.
@@ -258,7 +248,7 @@ async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, Us
 ///
 /// # Errors
 /// When they are disabled, are who asks, or are the last admin.
-pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     check_can_lose(&mut *connection, &user, by).await?;
     if user.disabled_at_ms.is_some() {
@@ -271,15 +261,15 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
         .await?;
     let sessions = put_out(&mut *connection, id).await?;
     device::forget(&mut *connection, id).await?;
-    let change = json!({ "email": user.email, "sessions_ended": sessions });
-    record(connection, by, "user.disable", id, change, user.risk()).await
+    let change = json!({ "sessions_ended": sessions });
+    Ok(note("user.disable", id, &user.email, change, user.risk()))
 }
 
 /// Lets a user sign in again.
 ///
 /// # Errors
 /// When they are not disabled.
-pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn enable(connection: &mut AnyConnection, id: UserId) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
@@ -288,8 +278,8 @@ pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) 
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    let change = json!({ "email": user.email, "disabled_at_ms": disabled_at_ms });
-    record(connection, by, "user.enable", id, change, user.risk()).await
+    let change = json!({ "disabled_at_ms": disabled_at_ms });
+    Ok(note("user.enable", id, &user.email, change, user.risk()))
 }
 
 /// Gives a user another role, and ends every session. `customer` is set exactly for the role customer.
@@ -302,7 +292,7 @@ pub async fn set_role(
     role: Role,
     customer: Option<CustomerId>,
     by: Change<'_>,
-) -> Result<(), UserError> {
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     if (role == Role::Customer) != customer.is_some() {
         return Err(UserError::Customer);
@@ -327,10 +317,9 @@ pub async fn set_role(
     let change = json!({
         "before": { "role": user.role.name(), "customer": user.customer },
         "after": { "role": role.name(), "customer": customer },
-        "email": user.email,
         "sessions_ended": sessions,
     });
-    record(connection, by, "user.set_role", id, change, Risk::High).await
+    Ok(note("user.set_role", id, &user.email, change, Risk::High))
 }
 
 /// Ends sessions of a user; how many.
@@ -341,23 +330,22 @@ pub async fn end_sessions(
     connection: &mut AnyConnection,
     id: UserId,
     ending: Ending<'_>,
-    by: Change<'_>,
-) -> Result<u64, UserError> {
+) -> Result<(u64, Note), UserError> {
     let user = locked(&mut *connection, id).await?;
     let ended = session::end(&mut *connection, id, ending).await?;
     if let (Ending::One(name), 0) = (ending, ended) {
         return Err(UserError::NoSession(name.to_owned()));
     }
-    let change = json!({ "email": user.email, "sessions_ended": ended });
-    record(connection, by, "user.end_sessions", id, change, Risk::Normal).await?;
-    Ok(ended)
+    let change = json!({ "sessions_ended": ended });
+    let note = note("user.end_sessions", id, &user.email, change, Risk::Normal);
+    Ok((ended, note))
 }
 
 /// Mails a user a link to set a new password.
 ///
 /// # Errors
 /// When they are disabled, or so many were mailed that none can be for now.
-pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     match password_reset::request(&mut *connection, id, By::Staff, by.actor.ip, by.now_ms).await? {
         Request::Mailed => {}
@@ -367,23 +355,26 @@ pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'
             return Err(UserError::EnoughMailed { until });
         }
     }
-    let change = json!({ "email": user.email });
-    record(connection, by, "user.password_reset_request", id, change, Risk::Normal).await
+    let action = "user.password_reset_request";
+    Ok(note(action, id, &user.email, json!({}), Risk::Normal))
 }
 
 /// Turns off the second factor of who lost it, and ends every session.
 ///
 /// # Errors
 /// When no second factor is on.
-pub async fn reset_second_factor(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn reset_second_factor(
+    connection: &mut AnyConnection,
+    id: UserId,
+    by: Change<'_>,
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(since_ms) = second_factor::reset(&mut *connection, id).await? else {
         return Err(UserError::NoSecondFactor(user.email));
     };
-    let change = json!({ "email": user.email, "was_on_since_ms": since_ms });
-    record(&mut *connection, by, "user.two_factor_reset", id, change, user.risk()).await?;
     notice::second_factor_changed(connection, id, "reset", by.actor.ip, by.now_ms).await?;
-    Ok(())
+    let change = json!({ "was_on_since_ms": since_ms });
+    Ok(note("user.two_factor_reset", id, &user.email, change, user.risk()))
 }
 
 /// Sets the password of a user, ends every session, and tells the user.
@@ -396,7 +387,7 @@ pub(crate) async fn put_password(
     hash: &NewHash,
     how: How,
     by: Change<'_>,
-) -> Result<(), UserError> {
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     sqlx::query("UPDATE users SET password_hash = $1, password_changed_at_ms = $2 WHERE id = $3")
         .bind(hash.as_str())
@@ -409,17 +400,16 @@ pub(crate) async fn put_password(
         How::Changed | How::Reset => Risk::Normal,
         How::Staff => user.risk(),
     };
-    let change = json!({ "email": user.email, "sessions_ended": sessions });
-    record(&mut *connection, by, how.action(), id, change, risk).await?;
     notice::password_changed(connection, id, how, by.actor.ip, by.now_ms).await?;
-    Ok(())
+    let change = json!({ "sessions_ended": sessions });
+    Ok(note(how.action(), id, &user.email, change, risk))
 }
 
 /// Sets the password of a user by an operator, ends every session, and tells the user.
 ///
 /// # Errors
 /// When there is no such user, or the password is not acceptable.
-pub async fn set_password(db: &Database, id: UserId, password: &str, by: Change<'_>) -> Result<(), UserError> {
+pub async fn set_password(db: &Database, id: UserId, password: &str, by: Who, now_ms: i64) -> Result<(), UserError> {
     let row = sqlx::query("SELECT email, name FROM users WHERE id = $1")
         .bind(id.0)
         .fetch_optional(db.pool())
@@ -428,8 +418,9 @@ pub async fn set_password(db: &Database, id: UserId, password: &str, by: Change<
     let (email, name): (String, String) = (row.try_get("email")?, row.try_get("name")?);
     // Before the transaction: it takes a while.
     let hash = NewHash::of(password, &email, &name).await?;
-    let mut transaction = db.begin_write().await?;
-    put_password(&mut transaction, id, &hash, How::Staff, by).await?;
-    transaction.commit().await?;
+    let mut act = Act::begin(db, by, now_ms).await?;
+    let (connection, actor) = act.parts();
+    let note = put_password(connection, id, &hash, How::Staff, Change { actor, now_ms }).await?;
+    act.commit(note).await?;
     Ok(())
 }

@@ -55,7 +55,7 @@ pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
 pub(crate) use throttle::{Guesser, Throttle};
-pub use users::{NewUser, Role, User, UserError, create_user};
+pub use users::{CheckedUser, NewUser, Role, User, UserError, add_user, check_user, create_user};
 pub(crate) use users::{find_for_sign_in, password_hash_of};
 
 /// Bytes as lower-case hex.

@@ -1,14 +1,14 @@
 //! Those who sign in, and their roles.
 
 use billing::BillingError;
-use billing::audit::{Actor, AuditError, Risk};
+use billing::act::{Act, By, Note};
+use billing::audit::{AuditError, Risk};
 use billing::event::EventError;
 use schemas::clock::{self, ClockError};
 use schemas::db::{Database, next_id};
 use schemas::ids::{CustomerId, UserId};
 use sqlx::{AnyConnection, Row as _};
 
-use super::manage::{self, Change};
 use super::password::{NewHash, PasswordError};
 
 /// Longest name or email, in characters.
@@ -171,11 +171,34 @@ pub(super) async fn check_customer(connection: &mut AnyConnection, customer: Cus
     }
 }
 
+/// A user who can be added: what was typed is acceptable, and the password is hashed, which takes a while.
+#[derive(Debug)]
+pub struct CheckedUser {
+    email: String,
+    name: String,
+    role: Role,
+    customer: Option<CustomerId>,
+    password_hash: NewHash,
+}
+
 /// Makes a user.
 ///
 /// # Errors
 /// When the email, name, role or password is not acceptable, or the email is taken.
-pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> Result<UserId, UserError> {
+pub async fn create_user(db: &Database, new: &NewUser<'_>, by: By) -> Result<UserId, UserError> {
+    let checked = check_user(new).await?;
+    let now_ms = clock::of(db).await?.now_ms();
+    let mut act = Act::begin(db, by, now_ms).await?;
+    let (id, note) = add_user(act.connection(), &checked, now_ms).await?;
+    act.commit(note).await?;
+    Ok(id)
+}
+
+/// Checks what was typed, before the transaction in which it is added.
+///
+/// # Errors
+/// When the email, name, role or password is not acceptable.
+pub async fn check_user(new: &NewUser<'_>) -> Result<CheckedUser, UserError> {
     let email = normalised(new.email);
     let plausible = email
         .split_once('@')
@@ -191,48 +214,62 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> 
         return Err(UserError::Customer);
     }
     let password_hash = NewHash::of(new.password, &email, name).await?;
-    let now_ms = clock::of(db).await?.now_ms();
-    let mut transaction = db.begin_write().await?;
+    Ok(CheckedUser {
+        name: name.to_owned(),
+        email,
+        role: new.role,
+        customer: new.customer,
+        password_hash,
+    })
+}
+
+/// Adds a user.
+///
+/// # Errors
+/// When the email is taken, or there is no such customer.
+pub async fn add_user(
+    connection: &mut AnyConnection,
+    new: &CheckedUser,
+    now_ms: i64,
+) -> Result<(UserId, Note), UserError> {
     if let Some(customer) = new.customer {
-        check_customer(&mut transaction, customer).await?;
+        check_customer(&mut *connection, customer).await?;
     }
     let taken = sqlx::query("SELECT id FROM users WHERE email = $1")
-        .bind(&email)
-        .fetch_optional(&mut *transaction)
+        .bind(&new.email)
+        .fetch_optional(&mut *connection)
         .await?;
     if taken.is_some() {
-        return Err(UserError::Taken(email));
+        return Err(UserError::Taken(new.email.clone()));
     }
-    let id = next_id(&mut transaction, "user").await?;
+    let id = next_id(&mut *connection, "user").await?;
     sqlx::query(
         "INSERT INTO users (id, email, name, role, customer_id, password_hash, created_at_ms) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(id)
-    .bind(&email)
-    .bind(name)
+    .bind(&new.email)
+    .bind(&new.name)
     .bind(new.role.name())
     .bind(new.customer.map(|customer| customer.0))
-    .bind(password_hash.as_str())
+    .bind(new.password_hash.as_str())
     .bind(now_ms)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
-    let change = serde_json::json!({
-        "after": { "email": email, "name": name, "role": new.role.name(), "customer": new.customer },
-    });
     let admins = sqlx::query("SELECT id FROM users WHERE role = 'admin' AND id <> $1 LIMIT 1")
         .bind(id)
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(connection)
         .await?;
     // The first admin is no news.
     let risk = match (new.role, admins) {
         (Role::Admin, Some(_)) => Risk::High,
         _ => Risk::Normal,
     };
-    let by = Change { actor, now_ms };
-    manage::record(&mut transaction, by, "user.add", UserId(id), change, risk).await?;
-    transaction.commit().await?;
-    Ok(UserId(id))
+    let note = Note::new("user.add", UserId(id))
+        .change(serde_json::json!({ "after": { "role": new.role.name(), "customer": new.customer } }))
+        .personal(serde_json::json!({ "after": { "email": new.email, "name": new.name } }))
+        .risk(risk);
+    Ok((UserId(id), note))
 }
 
 /// Somebody who wants to sign in.
