@@ -165,10 +165,19 @@ impl Act {
     /// # Errors
     /// As [`Act::commit`].
     pub async fn steps(database: &Database, by: By, now_ms: i64, begins: Note) -> Result<Steps, AuditError> {
+        let act = Act::begin(database, by, now_ms).await?;
+        act.begin_steps(database, begins).await
+    }
+
+    /// Commits as [`Act::commit`]; what begins with it takes more transactions.
+    ///
+    /// # Errors
+    /// As [`Act::commit`].
+    pub async fn begin_steps(self, database: &Database, begins: Note) -> Result<Steps, AuditError> {
+        let (by, now_ms) = (self.by.clone(), self.now_ms);
         let (action, subject) = (begins.action.clone(), begins.subject.clone());
-        let act = Act::begin(database, by.clone(), now_ms).await?;
         Ok(Steps {
-            entry: act.commit(begins).await?,
+            entry: self.commit(begins).await?,
             database: database.clone(),
             by,
             action,

@@ -9,7 +9,8 @@
 //! * Whoever decides is an admin, may sign in, and is not the one who asked.
 //! * Of two who decide at once, one wins and the other is told so: an action is handed out at most once.
 //! * What is approved is what is done: the [`Action`] is kept as it was asked for.
-//! * Request and decision are in the audit log as high risk, so the owner is told of both.
+//! * Request and decision are in the audit log as high risk, so the owner is told of both. A decision is one entry with what was
+//!   done by it.
 
 mod execute;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
+use crate::act::Note;
 use crate::audit::{self, Actor, AuditError, Entered, Entry, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
 use crate::refund::REFUND_OVER_MINOR;
@@ -340,15 +342,18 @@ pub async fn request(
     .execute(&mut *connection)
     .await?;
     let change = serde_json::json!({"approval": id, "summary": summary, "parameters": parameters});
-    let entered = log(
-        &mut *connection,
-        &name,
-        by,
-        ("approval.request", new.subject),
+    let entry = Entry {
+        actor: Actor {
+            name: &name,
+            user: Some(by.user),
+            ip: by.ip,
+        },
+        action: "approval.request",
+        subject: new.subject,
         change,
-        now_ms,
-    )
-    .await?;
+        risk: Risk::High,
+    };
+    let entered = audit::record(&mut *connection, entry, now_ms).await?;
     sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
         .bind(entered.id().0)
         .bind(id.0)
@@ -361,7 +366,7 @@ pub async fn request(
     Ok(Requested { id, entered })
 }
 
-/// Approves: returns what is to be done now, in the caller's transaction. It is handed out once.
+/// Approves: returns what is to be done now, in the caller's transaction, and what the decision's entry says. It is handed out once.
 ///
 /// # Errors
 /// When it was decided before, or `by` is no admin or the one who asked.
@@ -370,8 +375,9 @@ pub async fn approve(
     id: ApprovalId,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<Action, ApprovalError> {
-    Ok(decide(connection, id, by, Status::Approved, "", now_ms).await?.action)
+) -> Result<(Action, Note), ApprovalError> {
+    let (approval, note) = decide(connection, id, by, Status::Approved, "", now_ms).await?;
+    Ok((approval.action, note))
 }
 
 /// Rejects, with the reason.
@@ -384,10 +390,10 @@ pub async fn reject(
     by: Admin<'_>,
     reason: &str,
     now_ms: i64,
-) -> Result<(), ApprovalError> {
+) -> Result<Note, ApprovalError> {
     let reason = checked("reason", reason)?;
-    decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
-    Ok(())
+    let (_, note) = decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
+    Ok(note)
 }
 
 async fn decide(
@@ -397,7 +403,7 @@ async fn decide(
     status: Status,
     reason: &str,
     now_ms: i64,
-) -> Result<Approval, ApprovalError> {
+) -> Result<(Approval, Note), ApprovalError> {
     let name = admin_name(&mut *connection, by.user).await?;
     if status == Status::Approved && became_admin_since_request(&mut *connection, id, by.user).await? {
         return Err(ApprovalError::NewAdmin { id, user: by.user });
@@ -428,14 +434,14 @@ async fn decide(
         Status::Approved => "approval.approve",
         _ => "approval.reject",
     };
-    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
-    log(connection, &name, by, (verb, &approval.subject), change, now_ms).await?;
     let payload = serde_json::json!({
         "approval": id, "action": approval.kind, "object": approval.subject, "summary": approval.summary,
         "decision": status, "decided_by": name, "reason": reason,
     });
     tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
-    Ok(approval)
+    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
+    let note = Note::new(verb, &approval.subject).change(change).risk(Risk::High);
+    Ok((approval, note))
 }
 
 /// Whether somebody was made an admin, or let in again, after an approval was requested: whoever requests could otherwise make
@@ -452,28 +458,6 @@ async fn became_admin_since_request(
                OR (a.request_audit_id IS NULL AND l.at_ms > a.requested_at_ms))";
     let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
     Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
-}
-
-async fn log(
-    connection: &mut AnyConnection,
-    name: &str,
-    by: Admin<'_>,
-    (action, subject): (&str, &str),
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<Entered, ApprovalError> {
-    let entry = Entry {
-        actor: Actor {
-            name,
-            user: Some(by.user),
-            ip: by.ip,
-        },
-        action,
-        subject,
-        change,
-        risk: Risk::High,
-    };
-    Ok(audit::record(connection, entry, now_ms).await?)
 }
 
 async fn tell(

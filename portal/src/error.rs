@@ -137,6 +137,12 @@ impl From<crate::auth::UserError> for Failure {
     }
 }
 
+impl From<billing::audit::AuditError> for Failure {
+    fn from(source: billing::audit::AuditError) -> Failure {
+        Failure::internal("write to the audit log")(source.into())
+    }
+}
+
 impl From<billing::event::EventError> for Failure {
     fn from(source: billing::event::EventError) -> Failure {
         Failure::internal("tell of an event")(source.into())

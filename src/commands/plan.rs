@@ -354,9 +354,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let from_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
             let prices = add_prices(act.connection(), &plan, &terms, from_ms, now_ms).await?;
             let (prices, notes): (Vec<String>, Vec<Note>) = prices.into_iter().unzip();
-            let mut change = note.change.clone();
-            change["prices"] = notes.into_iter().map(|price| price.change).collect();
-            act.commit(note.change(change)).await?;
+            act.commit(catalog::act::plan_note(note, notes)).await?;
             say!("{} {}", plan.id, prices.join(" "));
         }
         Command::Price(new) => {

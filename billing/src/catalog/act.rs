@@ -164,6 +164,13 @@ pub async fn archive_coupon(connection: &mut AnyConnection, id: CouponId, now_ms
     Ok(Note::new("coupon.archive", id).change(change))
 }
 
+/// One entry for a new plan and its prices.
+pub fn plan_note(plan: Note, prices: Vec<Note>) -> Note {
+    let mut change = plan.change.clone();
+    change["prices"] = prices.into_iter().map(|price| price.change).collect();
+    plan.change(change)
+}
+
 /// One entry for several prices of a plan, each with its values before and after.
 pub fn prices_note(plan: PlanId, prices: Vec<Note>) -> Note {
     let mut changes: Vec<serde_json::Value> = prices.into_iter().map(|price| price.change).collect();

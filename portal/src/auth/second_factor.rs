@@ -91,13 +91,12 @@ pub(crate) async fn begin(connection: &mut AnyConnection, vault: &Vault, user: U
     Ok(())
 }
 
-/// Forgets a secret that was not confirmed.
-pub(crate) async fn cancel(db: &Database, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET two_factor_secret = NULL WHERE id = $1 AND two_factor_at_ms IS NULL")
-        .bind(user.0)
-        .execute(db.pool())
-        .await?;
-    Ok(())
+/// Forgets a secret that was not confirmed; whether there was one.
+pub(crate) async fn cancel(connection: &mut AnyConnection, user: UserId) -> Result<bool, sqlx::Error> {
+    let sql = "UPDATE users SET two_factor_secret = NULL WHERE id = $1 AND two_factor_at_ms IS NULL \
+               AND two_factor_secret IS NOT NULL";
+    let forgotten = sqlx::query(sql).bind(user.0).execute(connection).await?;
+    Ok(forgotten.rows_affected() > 0)
 }
 
 /// Turns it on by a code of the pending secret, and answers the recovery codes; `None` where the code is not right. Sessions

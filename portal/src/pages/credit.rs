@@ -17,7 +17,7 @@ use schemas::ids::{CustomerId, TransactionId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
 
-use crate::action::{Draft, Fields, Refused, said};
+use crate::action::{self, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -464,11 +464,10 @@ async fn set(
         let currency = currency_of(&state, customer.id).await?;
         let threshold = chosen(&fields, "threshold", currency)?;
         let amount = chosen(&fields, "amount", currency)?;
-        let ip = ip.to_string();
-        let actor = who.actor(&ip);
-        let mut transaction = state.db().begin_write().await?;
-        top_up::set(&mut transaction, customer.id, threshold, amount, actor, state.now_ms()).await?;
-        transaction.commit().await?;
+        let mut act = action::begin(&state, &who, ip).await?;
+        let now_ms = act.now_ms();
+        let note = top_up::set(act.connection(), customer.id, threshold, amount, now_ms).await?;
+        act.commit(note).await?;
         Ok("set")
     }
     .await;
@@ -481,14 +480,15 @@ async fn switch_off(
     ClientIp(ip): ClientIp,
     CsrfForm(who, _): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let ip = ip.to_string();
-    let actor = who.actor(&ip);
-    let mut transaction = state.db().begin_write().await?;
-    match top_up::disable(&mut transaction, customer.id, actor, state.now_ms()).await {
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    match top_up::disable(act.connection(), customer.id, now_ms).await {
+        Ok(note) => {
+            act.commit(note).await?;
+        }
         // There is nothing to switch off: as it was asked for.
-        Ok(()) | Err(TopUpError::NotSet(_)) => {}
+        Err(TopUpError::NotSet(_)) => {}
         Err(error) => return Err(Failure::from(error).into()),
     }
-    transaction.commit().await?;
     Ok(Redirect::to("/credit?done=off").into_response())
 }

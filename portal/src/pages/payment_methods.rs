@@ -16,11 +16,13 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use billing::act::Note;
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{GatewayError, GatewayName, PaymentError};
 use schemas::ids::{CustomerId, PaymentMethodId};
 
-use crate::auth::{CsrfForm, Customer};
+use crate::action;
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::query::{PageQuery, filter};
 use crate::server::policy_with_form_targets;
@@ -331,12 +333,13 @@ async fn make_default(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let id: PaymentMethodId = id.parse().map_err(|_| Failure::NotFound)?;
-    let mut transaction = state.db().begin_write().await?;
-    method::set_default(&mut transaction, customer.id, id).await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    method::set_default(act.connection(), customer.id, id).await?;
+    act.commit(Note::new("payment_method.default", id)).await?;
     Ok(Redirect::to("/payment-methods?done=default").into_response())
 }
 

@@ -11,13 +11,15 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use billing::act::Note;
 use billing::event::webhook::{self, Endpoint, MAX_ENDPOINTS, NewEndpoint, Owner, WebhookError};
 use billing::event::{self, Delivery, EventError, EventType, Replay};
 use jiff::tz::TimeZone;
 use schemas::ids::{EndpointId, EventId};
 use schemas::inventory;
 
-use crate::auth::{CsrfForm, Customer};
+use crate::action;
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -185,7 +187,8 @@ fn url_problem(error: WebhookError) -> Result<String, Failure> {
 async fn add(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let url = fields.get("url").map_or("", |url| url.trim());
     let token = fields.get("form_token").map_or("", String::as_str);
@@ -204,9 +207,9 @@ async fn add(
         Ok(vetted) => vetted,
         Err(error) => return refused(error).await,
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !once::take(&mut transaction, token, state.now_ms()).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if !once::take(act.connection(), token, now_ms).await? {
         return Ok(Redirect::to(PATH).into_response());
     }
     let new = NewEndpoint {
@@ -214,14 +217,15 @@ async fn add(
         url: &vetted,
         event_types: &chosen,
     };
-    let (endpoint, secret) = match webhook::add(&mut transaction, state.db().vault(), new, state.now_ms()).await {
+    let (endpoint, secret) = match webhook::add(act.connection(), state.db().vault(), new, now_ms).await {
         Ok(added) => added,
         Err(error) => {
-            transaction.rollback().await?;
+            drop(act);
             return refused(error).await;
         }
     };
-    transaction.commit().await?;
+    let change = serde_json::json!({ "after": endpoint });
+    act.commit(Note::new("webhook.add", endpoint.id).change(change)).await?;
     let shown = ShownSecret {
         url: endpoint.url,
         secret,
@@ -326,19 +330,20 @@ async fn rotate(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, sent): CsrfForm<Sent>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let id = endpoint_id(&id)?;
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    let endpoint = webhook::endpoint(&mut *transaction, id, owner).await?;
-    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    let endpoint = webhook::endpoint(act.connection(), id, owner).await?;
+    if !once::take(act.connection(), &sent.form_token, now_ms).await? {
         return Ok(Redirect::to(&href(id)).into_response());
     }
-    let secret = webhook::rotate(&mut transaction, state.db().vault(), id, owner, now_ms).await?;
-    transaction.commit().await?;
+    let secret = webhook::rotate(act.connection(), state.db().vault(), id, owner, now_ms).await?;
+    let change = serde_json::json!({ "changed": "secret" });
+    act.commit(Note::new("webhook.rotate", id).change(change)).await?;
     let shown = ShownSecret {
         url: endpoint.url,
         secret,
@@ -351,12 +356,14 @@ async fn enable(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, _): CsrfForm<Sent>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let id = endpoint_id(&id)?;
-    let mut transaction = state.db().begin_write().await?;
-    webhook::enable(&mut transaction, id, Owner::Customer(customer.id)).await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    webhook::enable(act.connection(), id, Owner::Customer(customer.id)).await?;
+    let change = serde_json::json!({ "after": { "disabled_at_ms": null } });
+    act.commit(Note::new("webhook.enable", id).change(change)).await?;
     Ok(Redirect::to(&href(id)).into_response())
 }
 
@@ -364,11 +371,15 @@ async fn remove(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, _): CsrfForm<Sent>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
-    let mut transaction = state.db().begin_write().await?;
-    webhook::remove(&mut transaction, endpoint_id(&id)?, Owner::Customer(customer.id)).await?;
-    transaction.commit().await?;
+    let (id, owner) = (endpoint_id(&id)?, Owner::Customer(customer.id));
+    let mut act = action::begin(&state, &who, ip).await?;
+    let before = webhook::endpoint(act.connection(), id, owner).await?;
+    webhook::remove(act.connection(), id, owner).await?;
+    let change = serde_json::json!({ "before": before });
+    act.commit(Note::new("webhook.remove", id).change(change)).await?;
     Ok(Redirect::to(PATH).into_response())
 }
 
@@ -377,16 +388,16 @@ async fn replay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, sent): CsrfForm<Sent>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let endpoint = endpoint_id(&id)?;
     let event: EventId = sent.event.parse().map_err(|_| Failure::NotFound)?;
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    webhook::endpoint(&mut *transaction, endpoint, owner).await?;
-    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    webhook::endpoint(act.connection(), endpoint, owner).await?;
+    if !once::take(act.connection(), &sent.form_token, now_ms).await? {
         return Ok(Redirect::to(&href(endpoint)).into_response());
     }
     let range = Replay {
@@ -394,29 +405,24 @@ async fn replay(
         last: event,
         event_type: None,
     };
-    match event::replay(&mut transaction, range, endpoint, owner, now_ms).await {
-        Ok(0) => {
-            transaction.rollback().await?;
-            Err(Failure::NotFound.into())
-        }
-        Ok(_) => {
-            transaction.commit().await?;
+    match event::replay(act.connection(), range, endpoint, owner, now_ms).await {
+        Ok(0) => Err(Failure::NotFound.into()),
+        Ok(events) => {
+            let change = serde_json::json!({"after": {"first": event, "last": event, "events": events}});
+            act.commit(Note::new("event.replay", endpoint).change(change)).await?;
             Ok(Redirect::to(&href(endpoint)).into_response())
         }
         Err(EventError::Disabled(_)) => {
-            transaction.rollback().await?;
+            drop(act);
             let problem = "Nothing is sent to this endpoint at present: switch it on first.".to_owned();
             let body = endpoint_page(&state, &customer, &id, None, Some(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
         Err(error @ (EventError::TooManyPending { .. } | EventError::TooOften)) => {
-            transaction.rollback().await?;
+            drop(act);
             let body = endpoint_page(&state, &customer, &id, None, Some(format!("Not replayed: {error}."))).await?;
             Ok((StatusCode::TOO_MANY_REQUESTS, body).into_response())
         }
-        Err(error) => {
-            transaction.rollback().await?;
-            Err(billing::BillingError::from(error).into())
-        }
+        Err(error) => Err(billing::BillingError::from(error).into()),
     }
 }

@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use billing::audit::Actor;
 use billing::guard;
 use jiff::tz::TimeZone;
 
@@ -70,14 +69,10 @@ pub(super) async fn confirm(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };
-        let (name, user, ip, now_ms) = (action.actor.clone(), action.user, action.ip.clone(), action.now_ms);
-        let actor = Actor {
-            name: &name,
-            user: Some(user),
-            ip: &ip,
-        };
-        guard::confirm(action.connection(), actor, now_ms).await?;
-        action.commit().await
+        let now_ms = action.now_ms;
+        let (connection, by) = action.parts();
+        let note = guard::confirm(connection, by.name, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use billing::act::Note;
 use billing::deal::{self, Component, ComponentKind, Deal, MAX_COMPONENTS, NewDeal};
 use schemas::ids::CustomerId;
 use schemas::inventory;
@@ -147,8 +148,7 @@ pub(super) async fn add(
         let deal = deal::record(action.connection(), new, &actor, now_ms).await?;
         let change = json!({"after": {"customer": deal.customer, "name": deal.name, "subscription": deal.subscription,
             "components": deal.components}});
-        action.record("deal.record", deal.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("deal.record", deal.id).change(change)).await
     }
     .await;
     match done {

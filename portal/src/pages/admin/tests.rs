@@ -655,7 +655,7 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
     assert_ne!(answer.status, 303, "nobody signs in for a deleted account");
     let audit = admin.get(&format!("/admin/audit?subject={}", world.ada)).await.body;
     assert!(
-        audit.contains("approval.execute") && audit.contains("documents and postings are kept"),
+        audit.contains("approval.approve") && audit.contains("documents and postings are kept"),
         "{audit}"
     );
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use billing::act::Note;
 use billing::payment::{Transfer, record_transfer_in};
 use serde_json::json;
 
@@ -36,8 +37,9 @@ pub(super) async fn transfer(
         let payment = record_transfer_in(action.connection(), &transfer, now_ms).await?;
         let change = json!({"after": {"payment": payment.id, "amount": amount.to_string(),
             "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}});
-        action.record("payment.record_transfer", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("payment.record_transfer", customer.id).change(change))
+            .await?;
         Ok("transfer")
     }
     .await;

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
+use billing::act::Note;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
 use billing::payment::{
     self, GatewayName, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
@@ -349,8 +350,9 @@ pub(super) async fn reverse(
         };
         let reversal = payment::reverse_transfer_in(action.connection(), &new, now_ms).await?;
         let change = json!({"after": {"reversed": reversal.amount.to_string(), "reason": reversal.reason}});
-        action.record("payment.reverse", payment.id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new("payment.reverse", payment.id).change(change))
+            .await
     }
     .await;
     match done {

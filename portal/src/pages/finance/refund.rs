@@ -4,6 +4,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::act::Note;
 use billing::approval;
 use billing::payment::{GatewayName, Payment, State as PaymentState};
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
@@ -164,8 +165,9 @@ async fn confirm(
         let (user, ip) = (action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
         let reference = Some(reference);
-        refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
-        action.commit().await?;
+        let (asked, _) =
+            refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
+        action.commit_entered(asked.entered).await?;
         return Ok("asked");
     }
     let confirmed = Confirmed {
@@ -178,8 +180,9 @@ async fn confirm(
     let mut change = serde_json::json!({"after": made.preview.change(request.reason)});
     change["after"]["id"] = serde_json::json!(made.refund);
     change["after"]["credit_note_id"] = serde_json::json!(made.note);
-    action.record("payment.refund", payment.id, change).await?;
-    action.commit().await?;
+    action
+        .commit(Note::new("payment.refund", payment.id).change(change))
+        .await?;
     if let Err(error) = refund::ask(state.db(), state.gateways(), made.refund, now_ms).await {
         // It is committed: whoever reconciles next asks for it.
         let error: &(dyn std::error::Error + 'static) = &error;

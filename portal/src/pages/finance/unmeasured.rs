@@ -3,7 +3,6 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::audit::Actor;
 use billing::invoice::{UnmeasuredPeriod, confirm_unmeasured, unmeasured};
 use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;
@@ -91,14 +90,10 @@ pub(super) async fn confirm(
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
-        let (name, user, ip, now_ms) = (action.actor.clone(), action.user, action.ip.clone(), action.now_ms);
-        let actor = Actor {
-            name: &name,
-            user: Some(user),
-            ip: &ip,
-        };
-        confirm_unmeasured(action.connection(), customer, fields.text("reason"), actor, now_ms).await?;
-        action.commit().await
+        let now_ms = action.now_ms;
+        let (connection, by) = action.parts();
+        let (_, note) = confirm_unmeasured(connection, customer, fields.text("reason"), by.name, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {

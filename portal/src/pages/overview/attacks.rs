@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::act::Note;
 use billing::{BillingError, exclusion};
 use jiff::tz::TimeZone;
 use schemas::ids::{ExclusionId, ServiceId};
@@ -123,8 +124,7 @@ pub(super) async fn flag(
         let made = exclusion::exclude(action.connection(), id, (from_ms, to_ms), reason, &actor, now_ms).await?;
         let change = json!({"after": {"service": id, "from": format::rfc3339(from_ms), "to": format::rfc3339(to_ms),
             "reason": made.reason}});
-        action.record("usage.exclude", made.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("usage.exclude", made.id).change(change)).await
     }
     .await;
     match done {
@@ -159,8 +159,7 @@ pub(super) async fn revoke(
         exclusion::revoke(action.connection(), id, now_ms).await?;
         let change = json!({"before": {"service": own.service.id, "from": format::rfc3339(found.from_ms),
             "to": format::rfc3339(found.to_ms), "reason": found.reason}});
-        action.record("usage.include", id, change).await?;
-        action.commit().await
+        action.commit(Note::new("usage.include", id).change(change)).await
     }
     .await;
     match done {
