@@ -6,7 +6,7 @@
 //! ```
 
 mod accessibility;
-mod audited;
+mod acts;
 mod backup;
 mod command_line;
 mod conservation;

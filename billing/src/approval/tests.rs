@@ -402,7 +402,7 @@ async fn f60_an_admin_who_was_deleted_decides_nothing_any_more() {
     drop(connection);
     // Finance is no admin: that is not what was approved.
     let done = approved(&world.database, Action::AdminDeleted { user: FAY }).await;
-    assert!(matches!(done, Done::Executed(said) if said.contains("was no admin")));
+    assert!(matches!(done, (Done::Executed(said), _) if said.contains("was no admin")));
     let enabled = "SELECT count(*) FROM users WHERE id = 3 AND disabled_at_ms IS NULL";
     assert_eq!(count(&world.database, enabled).await, 1);
 }
@@ -426,7 +426,7 @@ async fn f60_what_billing_cannot_do_says_who_does_what() {
         (admin, "Operator: ", "--email eve@example.net"),
         (change, "Operator of the database", "drop the index"),
     ] {
-        let Done::ByHand(said) = approved(&world.database, action).await else {
+        let (Done::ByHand(said), _) = approved(&world.database, action).await else {
             panic!("{what} is done by hand")
         };
         assert!(said.starts_with(who) && said.contains(what), "{said}");
