@@ -691,3 +691,53 @@ fn a_restored_log_is_whole_and_goes_on() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("the audit log is broken at aud_1 (content)"), "{said}");
 }
+
+/// What opens a transaction to write in the portal or a command without being an act of somebody, and why it may.
+const NO_ACTS: &[(&str, &str)] = &[
+    (
+        "portal/src/auth/last_seen.rs",
+        "when a session was last used, each minute",
+    ),
+    ("portal/src/pages/notifications.rs", "what a customer has read"),
+    ("portal/src/pages/signin.rs", "a try to sign in has a list of its own"),
+    ("portal/src/pages/signin/code.rs", "the second step of that"),
+];
+
+/// The program's files below a folder, with their text up to their tests.
+fn sources(folder: &std::path::Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("the folder of sources") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["tests", "testing"].contains(&name.as_str()) {
+                sources(&path, found);
+            }
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "testing.rs" {
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            let path = path.strip_prefix(root).expect("it is below the root");
+            found.push((path.display().to_string(), program.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn what_is_written_by_portal_and_commands_is_an_act() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "portal/src"] {
+        sources(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 100, "{} files", files.len());
+    let writes = |text: &str| text.contains("begin_write(") || text.contains("audit::record(");
+    let writing = files.iter().filter(|(_, text)| writes(text));
+    let mut found: Vec<&str> = writing.map(|(path, _)| path.as_str()).collect();
+    let mut allowed: Vec<&str> = NO_ACTS.iter().map(|(path, _)| *path).collect();
+    allowed.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(
+        found, allowed,
+        "what somebody changes goes through `billing::act::Act`; anything else needs its line and reason in NO_ACTS"
+    );
+}

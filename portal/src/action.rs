@@ -310,6 +310,26 @@ pub(crate) async fn begin(state: &AppState, who: &SignedIn, ip: IpAddr) -> Resul
     Act::begin(state.db(), by, state.now_ms()).await
 }
 
+/// Does what takes several transactions, such as what a gateway is asked for: it is recorded before it begins, and again with
+/// what came of it.
+pub(crate) async fn in_steps<T, E: std::fmt::Display>(
+    state: &AppState,
+    (who, ip): (&SignedIn, IpAddr),
+    begins: Note,
+    work: impl Future<Output = Result<T, E>>,
+    result: impl FnOnce(&T) -> serde_json::Value,
+) -> Result<Result<T, E>, Failure> {
+    let act = begin(state, who, ip).await?;
+    let steps = act.begin_steps(state.db(), begins).await?;
+    let done = work.await;
+    let outcome = match &done {
+        Ok(value) => Ok(result(value)),
+        Err(error) => Err(error.to_string()),
+    };
+    steps.end(outcome).await?;
+    Ok(done)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -449,11 +449,12 @@ async fn exclude(
 async fn unlock(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let done = async {
         let amount = fields.money("amount", currency_of(&state, customer.id).await?)?;
-        let payment = bought(&state, customer.id, &fields, amount, PATH).await?;
+        let payment = bought(&state, (&who, ip), customer.id, &fields, amount, PATH).await?;
         let budget = budget::budget(state.db().pool(), customer.id).await?;
         let until_ms = budget.and_then(|budget| budget.unlocked_until_ms);
         Ok(match until_ms {

@@ -4,11 +4,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use billing::act::Note;
 use billing::payment::{self, Payment, PaymentError, PaymentFilter, State as Stand};
 use billing::settlement;
 use billing::top_up::{self, AUTOMATIC_NOTE, BOUGHT_NOTE, Cause, Limits, Movement, Purchase, TopUp, TopUpError};
@@ -16,9 +19,10 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, TransactionId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
+use serde_json::json;
 
 use crate::action::{self, Draft, Fields, Refused, said};
-use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::auth::{ClientIp, CsrfForm, Customer, SignedIn};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -388,6 +392,7 @@ pub(crate) async fn top_ups(state: &AppState, customer: CustomerId) -> Result<Ve
 /// Buys credit of the amount that a form names; the form's token is the request, so that it is bought once.
 pub(super) async fn bought(
     state: &AppState,
+    (who, ip): (&SignedIn, IpAddr),
     customer: CustomerId,
     fields: &Fields,
     amount: Money,
@@ -407,7 +412,9 @@ pub(super) async fn bought(
         request: token,
         return_url: Some(&return_url),
     };
-    match top_up::buy(state.db(), state.gateways(), &purchase, state.now_ms()).await {
+    let begins = Note::new("payment.top_up", customer).change(json!({"after": {"amount": amount.to_string()}}));
+    let buy = top_up::buy(state.db(), state.gateways(), &purchase, state.now_ms());
+    match action::in_steps(state, (who, ip), begins, buy, paying::outcome_change).await? {
         Ok(payment) => {
             paying::after_payment(state, &payment).await;
             Ok(payment)
@@ -443,11 +450,12 @@ async fn answer(
 async fn buy(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let done = async {
         let amount = chosen(&fields, "amount", currency_of(&state, customer.id).await?)?;
-        let payment = bought(&state, customer.id, &fields, amount, PATH).await?;
+        let payment = bought(&state, (&who, ip), customer.id, &fields, amount, PATH).await?;
         Ok(paying::outcome_name(&payment))
     }
     .await;

@@ -132,7 +132,8 @@ pub(super) async fn pay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, form): CsrfForm<Paying>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<Paying>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let method = method_of(&state, customer.id, &form.method).await?;
@@ -151,7 +152,9 @@ pub(super) async fn pay(
         note: &note,
         return_url: Some(&back),
     };
-    match payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms()).await {
+    let start = payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms());
+    let begins = Note::new("payment.charge", found.invoice.id);
+    match action::in_steps(&state, (&who, ip), begins, start, paying::outcome_change).await? {
         Ok(payment) => {
             paying::after_payment(&state, &payment).await;
             Ok(Redirect::to(&page).into_response())
