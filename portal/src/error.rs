@@ -139,7 +139,7 @@ impl From<crate::auth::UserError> for Failure {
 
 impl From<billing::audit::AuditError> for Failure {
     fn from(source: billing::audit::AuditError) -> Failure {
-        Failure::internal("write to the audit log")(source.into())
+        Failure::internal("read or write the audit log")(source.into())
     }
 }
 

@@ -224,7 +224,10 @@ pub(super) async fn approve(
         let mut change = note.change.clone();
         let said = match &what {
             Done::Executed(text) | Done::Refunding { what: text, .. } => {
-                change["after"] = json!({"done": text, "changed": changed});
+                change["after"] = json!({ "done": text });
+                if !changed.is_null() {
+                    change["after"]["changed"] = changed;
+                }
                 "approved"
             }
             Done::ByHand(_) => "by_hand",
