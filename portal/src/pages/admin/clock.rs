@@ -130,11 +130,10 @@ mod tests {
         assert_eq!(done.status, 303, "{}", done.body);
         assert_eq!(admin.get("/healthz").await.status, 200);
         assert!(!finance.get("/finance").await.body.contains("Billing is stopped."));
-        let audited =
-            sqlx::query("SELECT actor FROM audit_log WHERE action = 'billing.confirm_clock' AND risk = 'high'")
-                .fetch_all(db.pool())
-                .await
-                .unwrap();
+        let audited = sqlx::query("SELECT id FROM audit_log WHERE action = 'billing.confirm_clock' AND risk = 'high'")
+            .fetch_all(db.pool())
+            .await
+            .unwrap();
         assert_eq!(audited.len(), 1);
     }
 }

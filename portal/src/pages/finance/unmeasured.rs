@@ -156,7 +156,7 @@ mod tests {
             )
             .await;
         assert_eq!(again.status, 422);
-        let audited = sqlx::query("SELECT actor FROM audit_log WHERE action = 'invoice.confirm_coverage'")
+        let audited = sqlx::query("SELECT id FROM audit_log WHERE action = 'invoice.confirm_coverage'")
             .fetch_all(pool)
             .await
             .unwrap();

@@ -192,12 +192,16 @@ pub(super) async fn pay_from_credit(
     let mut act = action::begin(&state, &who, ip).await?;
     let now_ms = act.now_ms();
     if once::take(act.connection(), &form.form_token, now_ms).await? {
-        settlement::apply_credit(act.connection(), found.invoice.id, now_ms)
+        let applied = settlement::apply_credit(act.connection(), found.invoice.id, now_ms)
             .await
             .map_err(ask)?;
-        let change = json!({"before": {"open": found.invoice.outstanding().to_string()}});
-        act.commit(Note::new("invoice.apply_credit", found.invoice.id).change(change))
-            .await?;
+        // There may be none left.
+        if applied.minor > 0 {
+            let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
+                "after": {"applied": applied.to_string()}});
+            act.commit(Note::new("invoice.apply_credit", found.invoice.id).change(change))
+                .await?;
+        }
     }
     Ok(Redirect::to(&format!("{page}?done=credit")).into_response())
 }
