@@ -158,7 +158,7 @@ const CASES: &[Case] = &[
     case("ada", "/payment-methods/{method}/default", "/payment-methods/pmt_1/default", &[]),
     case("ada", "/credit/top-up", "/credit/top-up", &[("threshold", "10.00"), ("amount", "50.00")]),
     case("ada", "/credit/top-up/off", "/credit/top-up/off", &[]),
-    case("ada", "/budget", "/budget", &[("amount", "100000"), ("thresholds", "50"), ("reset_day", "")]),
+    case("ada", "/budget", "/budget", &[("amount", "5000"), ("thresholds", "50"), ("reset_day", "")]),
     case("ada", "/budget/services", "/budget/services", &[("service", "svc_1"), ("counts", "no")]),
     case("ada", "/budget/clear", "/budget/clear", &[]),
     case("ada", "/account/sessions/others", "/account/sessions/others", &[]),
