@@ -28,7 +28,7 @@ use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::offers::{price_text, usage_text};
 use crate::query::PageQuery;
-use crate::quote::DraftView;
+use crate::quote::{self, DraftView};
 use crate::refusal::refusal;
 use crate::shell::Shell;
 use crate::state::AppState;

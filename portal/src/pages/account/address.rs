@@ -18,7 +18,7 @@ use schemas::inventory::{self, InventoryError};
 use super::{Refused, account_page, step_up};
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer, OpenForm, PreSession};
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
 use crate::format;
 use crate::once;
 use crate::state::AppState;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::PATH;
 use crate::auth::Admin;
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
 use crate::format;
 use crate::pages::finance::url_encoded;
 use crate::query::{PageQuery, filter};
