@@ -157,15 +157,22 @@ pub(crate) async fn enter(
     note: Note,
     now_ms: i64,
 ) -> Result<Entered, AuditError> {
-    let (actor, risk) = (by.actor(), note.risk);
-    let (action, subject) = (note.action.as_str(), note.subject.as_str());
+    let actor = by.actor();
+    let Note {
+        action,
+        subject,
+        change,
+        personal,
+        risk,
+    } = note;
+    let (action, subject) = (action.as_str(), subject.as_str());
     for (field, text) in [("actor", actor.name), ("action", action), ("subject", subject)] {
         if text.trim().is_empty() {
             return Err(AuditError::Empty { field });
         }
     }
-    let change = note.change.to_string();
-    let personal = Some(note.personal.to_string()).filter(|_| !note.personal.is_null());
+    let change = change.to_string();
+    let personal = (!personal.is_null()).then(|| personal.to_string());
     let size = change.len() + personal.as_ref().map_or(0, String::len);
     if size > MAX_CHANGE_BYTES {
         return Err(AuditError::TooLarge {

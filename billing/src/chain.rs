@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Promises:
-//! * An entry's hash covers the hash before it and everything the entry says: [`Content`] lists the fields in their order, each
+//! * An entry's hash covers the hash before it and everything the entry says: `Content` lists the fields in their order, each
 //!   written as its length (8 bytes, big endian) and its bytes; numbers are 8 bytes big endian, what is absent is empty.
 //! * The head is moved in the transaction of the entry. Who appends holds the sequence `audit`, so appending takes turns.
 //! * Genesis is the hash of a fixed text. The entries of before the chain are hashed on from there in the order of their ids by
