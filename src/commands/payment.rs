@@ -1,6 +1,6 @@
 //! `ezscale payment`: money that comes in and goes out.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use billing::act::Note;
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Transfer};

@@ -107,8 +107,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Show(show) => show.run().await,
         Command::Disable(user) => {
             let mut doing = Doing::begin(&user.data, &user.user).await?;
-            let (connection, by) = doing.parts();
-            let note = auth::disable(connection, doing.id, by).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::disable(connection, id, by).await?;
             doing.commit(note, "disabled; every session was ended").await
         }
         Command::Enable(user) => {
@@ -123,8 +123,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 bail!("no mail is sent: set mail.smtp_url, or set a password with `ezscale user set-password`");
             }
             let mut doing = Doing::begin(&user.data, &user.user).await?;
-            let (connection, by) = doing.parts();
-            let note = auth::send_reset(connection, doing.id, by).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::send_reset(connection, id, by).await?;
             doing.commit(note, "a link to set a new password is on its way").await
         }
         Command::SetRole {
@@ -134,8 +134,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let mut doing = Doing::begin(&data, &user).await?;
-            let (connection, by) = doing.parts();
-            let note = auth::set_role(connection, doing.id, role, customer, by).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::set_role(connection, id, role, customer, by).await?;
             doing
                 .commit(note, &format!("the role is {role}; every session was ended"))
                 .await
@@ -161,8 +161,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::SignIns(sign_ins) => sign_ins.run().await,
         Command::ResetTwoFactor(user) => {
             let mut doing = Doing::begin(&user.data, &user.user).await?;
-            let (connection, by) = doing.parts();
-            let note = auth::reset_second_factor(connection, doing.id, by).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::reset_second_factor(connection, id, by).await?;
             doing
                 .commit(note, "the password alone signs in; every session was ended")
                 .await
@@ -187,10 +187,10 @@ impl Doing {
         })
     }
 
-    fn parts(&mut self) -> (&mut AnyConnection, Change<'_>) {
+    fn parts(&mut self) -> (&mut AnyConnection, UserId, Change<'_>) {
         let now_ms = self.act.now_ms();
         let (connection, actor) = self.act.parts();
-        (connection, Change { actor, now_ms })
+        (connection, self.id, Change { actor, now_ms })
     }
 
     async fn commit(self, note: Note, what: &str) -> anyhow::Result<()> {
