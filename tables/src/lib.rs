@@ -1,6 +1,6 @@
 //! What is stored, column by column: what a flow is, how it is judged, and how tables lie on disk.
 //!
-//! * [`column`], [`flow`], [`definitions`]: one definition per stored table; Arrow schema, Parquet options, ClickHouse DDL
+//! * [`mod@column`], [`flow`], [`definitions`]: one definition per stored table; Arrow schema, Parquet options, ClickHouse DDL
 //!   and the documentation table are derived from it.
 //! * [`collection`]: rows of what the collector counts.
 //! * [`table`]: how such a table lies on disk: Parquet files named by a manifest that commits atomically (F1).

@@ -200,7 +200,7 @@ pub trait Job: Send + Sync + 'static {
     /// Resolves when it is to run at once, besides its schedule. Dropped and called again between runs: what happened meanwhile
     /// must not be lost.
     async fn woken(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Runs once.

@@ -194,7 +194,7 @@ fn duration_words(duration: Duration) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
     let unit = units
         .into_iter()
-        .find(|(size, _)| seconds >= *size && seconds % size == 0);
+        .find(|(size, _)| seconds >= *size && seconds.is_multiple_of(*size));
     match unit {
         Some((size, unit)) => format!("{} {unit}", seconds / size),
         None if duration.subsec_millis() > 0 => format!("{} ms", duration.as_millis()),

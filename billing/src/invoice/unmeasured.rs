@@ -2,7 +2,7 @@
 //! never changes (B3).
 //!
 //! A period is held by closing, told once, and finalised by the next closing after somebody confirmed it, or after what was
-//! missing was measured. Which usage holds it: [`crate::guard::MeasureGuards`].
+//! missing was measured. Which usage holds it: [`schemas::usage::MeasureGuards`].
 
 use std::collections::HashSet;
 

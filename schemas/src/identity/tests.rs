@@ -317,8 +317,8 @@ async fn browsers_links_and_attempts() {
             .unwrap(),
         None
     );
-    assert!(take_password_link(&mut *transaction, "y").await.unwrap());
-    assert!(!take_password_link(&mut *transaction, "y").await.unwrap());
+    assert!(take_password_link(&mut transaction, "y").await.unwrap());
+    assert!(!take_password_link(&mut transaction, "y").await.unwrap());
     void_password_links(&mut transaction, ada).await.unwrap();
     assert_eq!(password_link_user(&mut *transaction, "z", NOW_MS).await.unwrap(), None);
 
