@@ -41,6 +41,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
         &["deliveries", "notifications", "webhook_endpoints"],
     ),
     ("activity::event", &["event_consumers", "event_retries", "events"]),
+    ("activity::job", &["job_leases", "job_runs", "jobs"]),
     ("activity::verification", &["address_changes", "email_verifications"]),
     ("billing::budget", &["budget_alerts", "budget_exclusions", "budgets"]),
     (

@@ -1,4 +1,3 @@
-use activity::audit::{self, Actor, AuditFilter};
 use schemas::db::Database;
 use sqlx::Row as _;
 
