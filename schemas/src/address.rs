@@ -35,6 +35,7 @@ impl Address {
     }
 
     /// Reads a column value; `None` unless it holds 16 bytes.
+    #[inline]
     pub fn from_slice(bytes: &[u8]) -> Option<Address> {
         bytes.try_into().ok().map(Address)
     }

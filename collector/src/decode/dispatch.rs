@@ -56,10 +56,10 @@ impl Kind {
     }
 }
 
-/// State of both decoders, as the journal's checkpoint keeps it.
+/// State of both decoders, as the journal's checkpoint keeps it. `N` is that of NetFlow, or what is written as that.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct DecoderCheckpoint {
-    netflow: NetflowCheckpoint,
+pub struct DecoderCheckpoint<N = NetflowCheckpoint> {
+    netflow: N,
     sflow: SflowCheckpoint,
 }
 
@@ -100,9 +100,11 @@ impl Dispatcher {
         }
     }
 
-    pub fn checkpoint(&self) -> DecoderCheckpoint {
+    /// The state as of the last datagram, to be written: it is read as what [`Dispatcher::restore`] takes. With thousands of flows
+    /// remembered for each exporter a copy would be large.
+    pub fn checkpoint(&self) -> impl Serialize + '_ {
         DecoderCheckpoint {
-            netflow: self.netflow.checkpoint(),
+            netflow: self.netflow.written(),
             sflow: self.sflow.checkpoint(),
         }
     }

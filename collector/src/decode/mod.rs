@@ -8,6 +8,7 @@ pub mod ingress;
 pub mod netflow;
 mod packet_header;
 pub mod reading;
+mod recent;
 pub mod sflow;
 
 use schemas::address::Address;

@@ -48,7 +48,7 @@ use std::path::PathBuf;
 use schemas::file_format::NewerFormat;
 
 pub use folder::{Journal, SegmentFile, found_formats, holder};
-pub(crate) use reader::read_segment_into;
+pub(crate) use reader::{Blocks, read_file_into};
 pub use reader::{SegmentContent, read_segment, read_segment_bytes};
 pub use record::{Drops, Record, RecordBuffer, Records};
 pub use writer::SegmentWriter;

@@ -1,4 +1,7 @@
 //! Reading a segment: every sound block once, in order, past any damage.
+//!
+//! The file is read before anything is made of it, so that an error of the disk leaves nothing half done. Its blocks are checked
+//! one by one as they are asked for ([`Blocks`]): what was just checked is in the core's cache when it is decoded.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -33,11 +36,6 @@ impl SegmentContent {
         self.blocks
             .iter()
             .flat_map(|block| Records::new(&self.bytes[block.clone()]))
-    }
-
-    /// The memory it took, to read another one into.
-    pub(crate) fn into_room(self) -> Vec<u8> {
-        self.bytes
     }
 
     /// Length of the file.
@@ -111,68 +109,106 @@ pub(super) fn refuse_newer_segment(path: &Path, bytes: &[u8], segment: u64) -> R
     Ok(refuse_newer("journal segment", path, found, u32::from(SEGMENT_FORMAT))?)
 }
 
+/// Walks the blocks of a segment that is in memory.
+#[derive(Debug)]
+pub(crate) struct Blocks<'a> {
+    bytes: &'a [u8],
+    seed: Seed,
+    offset: usize,
+    /// Until the last block was asked for these say what was found so far; as in [`SegmentContent`].
+    pub(crate) blocks_damaged: u64,
+    pub(crate) torn_bytes: u64,
+    closed: bool,
+}
+
+impl<'a> Blocks<'a> {
+    pub(crate) fn new(bytes: &'a [u8], journal_id: &str, segment: u64) -> Blocks<'a> {
+        // A damaged header loses nothing by itself: number and id seed the checksums of the blocks.
+        let known_formats = 1..=u32::from(SEGMENT_FORMAT);
+        let is_sound = format_of(bytes, segment).is_some_and(|format| known_formats.contains(&format));
+        let damaged_header = bytes.len() >= SEGMENT_HEADER_BYTES && !is_sound;
+        Blocks {
+            bytes,
+            seed: Seed::new(journal_id, segment),
+            offset: SEGMENT_HEADER_BYTES.min(bytes.len()),
+            blocks_damaged: u64::from(damaged_header),
+            torn_bytes: 0,
+            closed: false,
+        }
+    }
+
+    /// Where the records of the next sound block lie.
+    fn next_range(&mut self) -> Option<Range<usize>> {
+        while self.offset < self.bytes.len() {
+            match block_at(self.bytes, self.offset, self.seed) {
+                Found::Block(records) => {
+                    self.offset = records.end;
+                    return Some(records);
+                }
+                Found::EndMark => {
+                    self.closed = true;
+                    self.offset = self.bytes.len();
+                }
+                Found::Damaged => match resync(self.bytes, self.offset, self.seed) {
+                    Some(next) => {
+                        self.blocks_damaged += 1;
+                        self.offset = next;
+                    }
+                    None => {
+                        self.torn_bytes = (self.bytes.len() - self.offset) as u64;
+                        self.offset = self.bytes.len();
+                    }
+                },
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Records<'a>;
+
+    /// The records of the next sound block.
+    fn next(&mut self) -> Option<Records<'a>> {
+        let range = self.next_range()?;
+        Some(Records::new(&self.bytes[range]))
+    }
+}
+
 /// Reads a whole segment (at most `segment_max_bytes` and one block, so it fits in memory).
 ///
 /// # Errors
 /// When the file cannot be read, or is of a newer format. Damage is no error: it is counted in the answer.
 pub fn read_segment(path: &Path, journal_id: &str, segment: u64) -> Result<SegmentContent, JournalError> {
-    read_segment_into(Vec::new(), path, journal_id, segment)
+    let mut bytes = Vec::new();
+    read_file_into(&mut bytes, path, segment)?;
+    Ok(read_segment_bytes(bytes, journal_id, segment))
 }
 
-/// [`read_segment`] into the room of an earlier one ([`SegmentContent::into_room`]): fresh memory for each segment costs as
-/// much as reading it.
-pub(crate) fn read_segment_into(
-    mut room: Vec<u8>,
-    path: &Path,
-    journal_id: &str,
-    segment: u64,
-) -> Result<SegmentContent, JournalError> {
+/// Reads a segment's file into the room of an earlier one: fresh memory for each costs as much as reading it.
+///
+/// # Errors
+/// When the file cannot be read, or is of a newer format.
+pub(crate) fn read_file_into(room: &mut Vec<u8>, path: &Path, segment: u64) -> Result<(), JournalError> {
     room.clear();
     File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut room))
+        .and_then(|mut file| file.read_to_end(room))
         .map_err(io(path))?;
-    refuse_newer_segment(path, &room, segment)?;
-    Ok(read_segment_bytes(room, journal_id, segment))
+    refuse_newer_segment(path, room, segment)
 }
 
 /// [`read_segment`] of a file that is in memory already.
 pub fn read_segment_bytes(bytes: Vec<u8>, journal_id: &str, segment: u64) -> SegmentContent {
-    let seed = Seed::new(journal_id, segment);
-    let mut content = SegmentContent {
-        bytes: Vec::new(),
-        blocks: Vec::new(),
-        blocks_damaged: 0,
-        torn_bytes: 0,
-        closed: false,
-    };
-    // A damaged header loses nothing by itself: number and id seed the checksums of the blocks.
-    let known_formats = 1..=u32::from(SEGMENT_FORMAT);
-    let is_sound = format_of(&bytes, segment).is_some_and(|format| known_formats.contains(&format));
-    let damaged_header = bytes.len() >= SEGMENT_HEADER_BYTES && !is_sound;
-    content.blocks_damaged += u64::from(damaged_header);
-    let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
-    while offset < bytes.len() {
-        match block_at(&bytes, offset, seed) {
-            Found::Block(records) => {
-                offset = records.end;
-                content.blocks.push(records);
-            }
-            Found::EndMark => {
-                content.closed = true;
-                break;
-            }
-            Found::Damaged => match resync(&bytes, offset, seed) {
-                Some(next) => {
-                    content.blocks_damaged += 1;
-                    offset = next;
-                }
-                None => {
-                    content.torn_bytes = (bytes.len() - offset) as u64;
-                    break;
-                }
-            },
-        }
+    let mut blocks = Blocks::new(&bytes, journal_id, segment);
+    let mut ranges = Vec::new();
+    while let Some(records) = blocks.next_range() {
+        ranges.push(records);
     }
-    content.bytes = bytes;
-    content
+    SegmentContent {
+        blocks: ranges,
+        blocks_damaged: blocks.blocks_damaged,
+        torn_bytes: blocks.torn_bytes,
+        closed: blocks.closed,
+        bytes,
+    }
 }

@@ -26,40 +26,26 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Handed to and taken from Zstandard at once.
 const BUFFER_BYTES: usize = 1 << 17;
 
+/// `D` is what the decoders are to be restored from, or, where it is only written, whatever is written as that.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Checkpoint {
+pub(super) struct Checkpoint<D = DecoderCheckpoint> {
     version: u32,
     /// The first segment whose datagrams this state has not seen.
     pub(super) next_segment: u64,
-    pub(super) decoders: DecoderCheckpoint,
+    pub(super) decoders: D,
     pub(super) exporters: Vec<ExporterStatus>,
     pub(super) totals: BTreeMap<String, u64>,
 }
 
+fn path_in(journal_dir: &Path) -> PathBuf {
+    journal_dir.join("CHECKPOINT")
+}
+
 impl Checkpoint {
-    pub(super) fn new(
-        next_segment: u64,
-        decoders: DecoderCheckpoint,
-        exporters: Vec<ExporterStatus>,
-        totals: BTreeMap<String, u64>,
-    ) -> Checkpoint {
-        Checkpoint {
-            version: VERSION,
-            next_segment,
-            decoders,
-            exporters,
-            totals,
-        }
-    }
-
-    fn path(journal_dir: &Path) -> PathBuf {
-        journal_dir.join("CHECKPOINT")
-    }
-
     /// The checkpoint of a journal; `None` on the first run. One that cannot be understood (a damaged disk) is put aside with
     /// an error in the log: exporters repeat their templates, so collecting goes on. One that a newer program wrote is refused.
     pub(super) fn load(journal_dir: &Path) -> Result<Option<Checkpoint>, CollectorError> {
-        let path = Checkpoint::path(journal_dir);
+        let path = path_in(journal_dir);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -79,9 +65,26 @@ impl Checkpoint {
         std::fs::rename(&path, &aside).map_err(|source| CollectorError::Checkpoint { path, source })?;
         Ok(None)
     }
+}
+
+impl<D: Serialize> Checkpoint<D> {
+    pub(super) fn new(
+        next_segment: u64,
+        decoders: D,
+        exporters: Vec<ExporterStatus>,
+        totals: BTreeMap<String, u64>,
+    ) -> Checkpoint<D> {
+        Checkpoint {
+            version: VERSION,
+            next_segment,
+            decoders,
+            exporters,
+            totals,
+        }
+    }
 
     pub(super) fn save(&self, journal_dir: &Path) -> Result<(), CollectorError> {
-        let path = Checkpoint::path(journal_dir);
+        let path = path_in(journal_dir);
         fault::at("checkpoint.due");
         self.compressed()
             .and_then(|compressed| crate::durable::write(&path, &compressed))
@@ -108,7 +111,7 @@ struct Said {
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn found_format(data_dir: &Path) -> std::io::Result<Option<FoundFormat>> {
-    let path = Checkpoint::path(&data_dir.join("journal"));
+    let path = path_in(&data_dir.join("journal"));
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -141,14 +144,10 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = Checkpoint::new(
-            7,
-            DecoderCheckpoint::default(),
-            vec![ExporterStatus::default()],
-            BTreeMap::new(),
-        );
+        let decoders: DecoderCheckpoint = DecoderCheckpoint::default();
+        let saved = Checkpoint::new(7, decoders, vec![ExporterStatus::default()], BTreeMap::new());
         saved.save(folder.path()).unwrap();
-        let path = Checkpoint::path(folder.path());
+        let path = path_in(folder.path());
         assert!(std::fs::read(&path).unwrap().starts_with(&ZSTD_MAGIC));
         let plain = serde_json::to_vec(&saved).unwrap();
         for written in [None, Some(&plain)] {
@@ -163,9 +162,10 @@ mod tests {
     #[test]
     fn a_torn_checkpoint_is_put_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = Checkpoint::new(7, DecoderCheckpoint::default(), Vec::new(), BTreeMap::new());
+        let decoders: DecoderCheckpoint = DecoderCheckpoint::default();
+        let saved = Checkpoint::new(7, decoders, Vec::new(), BTreeMap::new());
         let whole = saved.compressed().unwrap();
-        let path = Checkpoint::path(folder.path());
+        let path = path_in(folder.path());
         for length in [0, 3, 4, whole.len() / 2, whole.len() - 1] {
             std::fs::write(&path, &whole[..length]).unwrap();
             assert!(Checkpoint::load(folder.path()).unwrap().is_none(), "{length} bytes");
@@ -180,7 +180,7 @@ mod tests {
         let journal = folder.path().join("journal");
         std::fs::create_dir(&journal).unwrap();
         assert_eq!(found_format(folder.path()).unwrap(), None);
-        let path = Checkpoint::path(&journal);
+        let path = path_in(&journal);
         let newer = format!(
             r#"{{"version":{},"next_segment":{{"number":7}},"sessions":[]}}"#,
             VERSION + 1

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemas::assignment::Assignments;
 use schemas::metering::MeteringConfig;
 use schemas::window::WindowStart;
+use serde::Serialize;
 use tables::metering::Enricher;
 use tables::table::{ROW_GROUP_ROWS, RowGroup};
 
@@ -115,7 +116,8 @@ impl Stage {
         self.metering = metering;
     }
 
-    pub(crate) fn decoder_checkpoint(&self) -> DecoderCheckpoint {
+    /// What [`Stage::restore`] goes on from, to be written.
+    pub(crate) fn decoder_checkpoint(&self) -> impl Serialize + '_ {
         self.dispatcher.checkpoint()
     }
 

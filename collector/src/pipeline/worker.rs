@@ -20,7 +20,7 @@ use super::checkpoint::Checkpoint;
 use super::stage::Stage;
 use super::{CollectorError, Shared};
 use crate::counts::{CountKey, Counter};
-use crate::journal::{Journal, Record, read_segment_into};
+use crate::journal::{Blocks, Journal, Record, read_file_into};
 use crate::sink::{self, Prepared, Tables};
 use crate::status::{self, CollectorStatus, Tracker};
 
@@ -136,9 +136,10 @@ pub(super) fn prepare(
     if !path.exists() {
         return Ok(None);
     }
-    let content = read_segment_into(std::mem::take(room), &path, journal.id(), number)?;
+    read_file_into(room, &path, number)?;
+    let mut blocks = Blocks::new(room, journal.id(), number);
     let mut last_ms = None;
-    for record in content.records() {
+    for record in blocks.by_ref().flatten() {
         match record {
             Record::Datagram { datagram, .. } => {
                 stage.push(&datagram);
@@ -151,17 +152,16 @@ pub(super) fn prepare(
             }
         }
     }
-    if content.blocks_damaged > 0 {
+    if blocks.blocks_damaged > 0 {
         let at_ms = last_ms.unwrap_or_else(schemas::clock::machine_now_ms);
-        stage.count(at_ms, NOBODY, Counter::JournalBlocksDamaged, content.blocks_damaged);
-        tracing::error!(segment = %path.display(), blocks = content.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
+        stage.count(at_ms, NOBODY, Counter::JournalBlocksDamaged, blocks.blocks_damaged);
+        tracing::error!(segment = %path.display(), blocks = blocks.blocks_damaged, "journal is damaged: datagrams are lost, check the disk");
     }
-    if content.torn_bytes > 0 {
+    if blocks.torn_bytes > 0 {
         let at_ms = last_ms.unwrap_or_else(schemas::clock::machine_now_ms);
-        stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, content.torn_bytes);
-        tracing::warn!(segment = %path.display(), bytes = content.torn_bytes, "end of the segment was never acknowledged, ignored");
+        stage.count(at_ms, NOBODY, Counter::JournalBytesTorn, blocks.torn_bytes);
+        tracing::warn!(segment = %path.display(), bytes = blocks.torn_bytes, "end of the segment was never acknowledged, ignored");
     }
-    *room = content.into_room();
     let token = Token {
         writer: journal.id().to_owned(),
         number,

@@ -215,6 +215,7 @@ impl PrefixTable {
         boundaries
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.firsts.is_empty()
     }

@@ -166,56 +166,61 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Flow {
-        Flow {
-            received_at_ms: 0,
-            start_at_ms: 0,
-            end_at_ms: 0,
-            exporter: Address::UNSPECIFIED,
-            observation_domain: 0,
-            protocol_version: 0,
-            sampling_rate: 0,
-            in_if: 0,
-            out_if: 0,
-            in_boundary: Boundary::Unknown,
-            out_boundary: Boundary::Unknown,
-            direction: DIRECTION_UNKNOWN,
-            metered: Metered::No,
-            src_addr: Address::UNSPECIFIED,
-            dst_addr: Address::UNSPECIFIED,
-            src_port: 0,
-            dst_port: 0,
-            ip_protocol: 0,
-            tcp_flags: 0,
-            tos: 0,
-            icmp_type_code: 0,
-            in_vlan: 0,
-            out_vlan: 0,
-            next_hop: Address::UNSPECIFIED,
-            src_as: 0,
-            dst_as: 0,
-            src_mask: 0,
-            dst_mask: 0,
-            forwarding_status: 0,
-            bytes: 0,
-            packets: 0,
-            src_service: 0,
-            dst_service: 0,
-            sampling_divisor: 1,
-            reported_start_at_ms: 0,
-            span_bound: SpanBound::None,
-            exporter_port: 0,
-            marks: 0,
-        }
+        Flow::USUAL
     }
 }
 
 impl Flow {
+    /// Of which nothing is known: what [`Flow::default`] gives.
+    const USUAL: Flow = Flow {
+        received_at_ms: 0,
+        start_at_ms: 0,
+        end_at_ms: 0,
+        exporter: Address::UNSPECIFIED,
+        observation_domain: 0,
+        protocol_version: 0,
+        sampling_rate: 0,
+        in_if: 0,
+        out_if: 0,
+        in_boundary: Boundary::Unknown,
+        out_boundary: Boundary::Unknown,
+        direction: DIRECTION_UNKNOWN,
+        metered: Metered::No,
+        src_addr: Address::UNSPECIFIED,
+        dst_addr: Address::UNSPECIFIED,
+        src_port: 0,
+        dst_port: 0,
+        ip_protocol: 0,
+        tcp_flags: 0,
+        tos: 0,
+        icmp_type_code: 0,
+        in_vlan: 0,
+        out_vlan: 0,
+        next_hop: Address::UNSPECIFIED,
+        src_as: 0,
+        dst_as: 0,
+        src_mask: 0,
+        dst_mask: 0,
+        forwarding_status: 0,
+        bytes: 0,
+        packets: 0,
+        src_service: 0,
+        dst_service: 0,
+        sampling_divisor: 1,
+        reported_start_at_ms: 0,
+        span_bound: SpanBound::None,
+        exporter_port: 0,
+        marks: 0,
+    };
+
     /// Volume after sampling, rounded down; 0 while the rate is not known.
+    #[inline]
     pub fn bytes_scaled(&self) -> u64 {
         scaled(self.bytes, self.sampling_rate, self.sampling_divisor)
     }
 
     /// Packets after sampling, rounded down; 0 while the rate is not known.
+    #[inline]
     pub fn packets_scaled(&self) -> u64 {
         scaled(self.packets, self.sampling_rate, self.sampling_divisor)
     }
@@ -226,6 +231,7 @@ impl Flow {
     }
 
     /// When the exporter said that the flow began (UTC ms), whatever bounded its span.
+    #[inline]
     pub fn reported_start(&self) -> i64 {
         match self.reported_start_at_ms {
             0 => self.start_at_ms,

@@ -39,8 +39,9 @@ struct Seen {
     exporter: Address,
     src_addr: Address,
     dst_addr: Address,
-    src_found: Found,
-    dst_found: Found,
+    /// The services that held these addresses when the flow ended.
+    src_held: Option<u32>,
+    dst_held: Option<u32>,
     in_if: u32,
     out_if: u32,
     in_vlan: u16,
@@ -69,7 +70,7 @@ pub struct Enricher {
     assignments: Arc<Assignments>,
 }
 
-/// Rows whose prefixes are looked up together.
+/// Rows whose prefixes, and then their holders, are looked up together: what is not in the core's cache is waited for once.
 const FOUND_AT_ONCE: usize = 256;
 
 /// Marks an address of an own network that no service holds.
@@ -107,8 +108,8 @@ impl Enricher {
             exporter: flow.exporter,
             src_addr: flow.src_addr,
             dst_addr: flow.dst_addr,
-            src_found: self.assignments.find(flow.src_addr),
-            dst_found: self.assignments.find(flow.dst_addr),
+            src_held: self.assignments.service_of_address(flow.src_addr, flow.end_at_ms),
+            dst_held: self.assignments.service_of_address(flow.dst_addr, flow.end_at_ms),
             in_if: flow.in_if,
             out_if: flow.out_if,
             in_vlan: flow.in_vlan,
@@ -135,20 +136,28 @@ impl Enricher {
 
     /// The same for many flows by column.
     pub fn enrich_columns(&self, flows: &mut FlowColumns) {
+        flows.complete();
         let mut found: Vec<(Found, Found)> = Vec::with_capacity(FOUND_AT_ONCE);
+        let mut held: Vec<(Option<u32>, Option<u32>)> = Vec::with_capacity(FOUND_AT_ONCE);
         for first in (0..flows.len()).step_by(FOUND_AT_ONCE) {
             let rows = first..flows.len().min(first + FOUND_AT_ONCE);
             let pairs = flows.src_addr[rows.clone()].iter().zip(&flows.dst_addr[rows.clone()]);
             let find = |address: &[u8; 16]| self.assignments.find(Address(*address));
             found.clear();
             found.extend(pairs.map(|(src, dst)| (find(src), find(dst))));
-            self.judge_rows(flows, rows, &found);
+            let ends = &flows.end_at_ms[rows.clone()];
+            held.clear();
+            held.extend(found.iter().zip(ends).map(|((src, dst), end_at_ms)| {
+                let holder = |found| self.assignments.service_of(found, *end_at_ms);
+                (holder(*src), holder(*dst))
+            }));
+            self.judge_rows(flows, rows, &held);
         }
     }
 
-    fn judge_rows(&self, flows: &mut FlowColumns, rows: Range<usize>, found: &[(Found, Found)]) {
+    fn judge_rows(&self, flows: &mut FlowColumns, rows: Range<usize>, held: &[(Option<u32>, Option<u32>)]) {
         let mut known: Option<(([u8; 16], u16), MeterOf<'_>)> = None;
-        for (row, (src_found, dst_found)) in rows.zip(found) {
+        for (row, (src_held, dst_held)) in rows.zip(held) {
             // Flows of one datagram follow each other: the exporter is looked up once per run.
             let (exporter, port) = (flows.exporter[row], flows.exporter_port[row]);
             let meter = match known {
@@ -163,8 +172,8 @@ impl Enricher {
                 exporter: Address(exporter),
                 src_addr: Address(flows.src_addr[row]),
                 dst_addr: Address(flows.dst_addr[row]),
-                src_found: *src_found,
-                dst_found: *dst_found,
+                src_held: *src_held,
+                dst_held: *dst_held,
                 in_if: flows.in_if[row],
                 out_if: flows.out_if[row],
                 in_vlan: flows.in_vlan[row],
@@ -186,17 +195,15 @@ impl Enricher {
     #[inline]
     fn judge(&self, (meter, boundary): &MeterOf<'_>, seen: &Seen) -> Judged {
         let at_ms = seen.end_at_ms;
-        let service = |found, if_index, vlan| {
-            self.assignments
-                .service_of(found, at_ms)
-                .or_else(|| {
-                    self.assignments
-                        .service_of_interface(seen.exporter, if_index, vlan, at_ms)
-                })
-                .unwrap_or(0)
+        let service = |held: Option<u32>, if_index, vlan| {
+            held.or_else(|| {
+                self.assignments
+                    .service_of_interface(seen.exporter, if_index, vlan, at_ms)
+            })
+            .unwrap_or(0)
         };
-        let src_service = service(seen.src_found, seen.in_if, seen.in_vlan);
-        let dst_service = service(seen.dst_found, seen.out_if, seen.out_vlan);
+        let src_service = service(seen.src_held, seen.in_if, seen.in_vlan);
+        let dst_service = service(seen.dst_held, seen.out_if, seen.out_vlan);
         let past = self.past.at(seen.exporter, at_ms);
         let mode = past
             .and_then(|past| past.mode)

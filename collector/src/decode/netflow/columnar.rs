@@ -4,22 +4,27 @@
 //! offset and one vector, four times as fast as record by record. What it gives is the same, row for row, as
 //! [`Plan::read`] would: a test runs both over random templates and records.
 //!
-//! Templates whose records say something of their own sampling, of their exporter's start, of an answering direction or of ICMP
-//! type and code apart are rare and read record by record.
+//! Templates whose records say something of an answering direction or of ICMP type and code apart are rare and read record by
+//! record. So are sets whose records differ in what they say of their sampling, or of their exporter's start
+//! ([`is_same_of_all`]): mostly all name the same sampler.
 
-use tables::flow::{DIRECTION_UNKNOWN, FlowColumns};
+use tables::flow::{DIRECTION_UNKNOWN, Flow, FlowColumns};
 
 use super::elements::Target;
-use super::template::{CopyField, Plan, kept};
+use super::meaning::LongRow;
+use super::row_times::{finish_times, times_of};
+use super::tally::Tally;
+use super::template::{CopyField, Extras, Plan, apply, kept};
 use super::wire::unsigned;
+use crate::times::{Clock, TimeKind, TimeLimits, resolve};
 
 /// Times as the records carry them, one per record where the template has them.
 #[derive(Debug, Default)]
 pub(super) struct RawTimes {
-    pub(super) start: Vec<u64>,
-    pub(super) end: Vec<u64>,
+    start: Vec<u64>,
+    end: Vec<u64>,
     /// Milliseconds.
-    pub(super) duration: Vec<u64>,
+    duration: Vec<u64>,
 }
 
 impl RawTimes {
@@ -32,9 +37,7 @@ impl RawTimes {
 
 /// Whether [`append`] reads all that the plan copies.
 pub(super) fn covers(copies: &[CopyField]) -> bool {
-    copies
-        .iter()
-        .all(|copy| !copy.target.speaks_of_exporter() && !is_rare(copy.target))
+    !copies.iter().any(|copy| is_rare(copy.target))
 }
 
 /// Read record by record, because it needs another field, adds to one or says something of other records.
@@ -74,9 +77,104 @@ impl<'a> Records<'a> {
     }
 }
 
+/// Whether all records in `body`, a whole number of them, say the same of their exporter; `extras` takes what that is.
+pub(super) fn is_same_of_all(plan: &Plan, body: &[u8], extras: &mut Extras) -> bool {
+    let speaks = plan
+        .copies
+        .iter()
+        .rev()
+        .take_while(|copy| copy.target.speaks_of_exporter());
+    let of_exporter = &plan.copies[plan.copies.len() - speaks.count()..];
+    let Some(first) = body.get(..plan.record_min_bytes) else {
+        return true;
+    };
+    for copy in of_exporter {
+        let place = usize::from(copy.offset)..usize::from(copy.offset) + usize::from(copy.length);
+        let field = &first[place.clone()];
+        let mut records = body.chunks_exact(plan.record_min_bytes);
+        if !records.all(|record| record[place.clone()] == *field) {
+            return false;
+        }
+        apply(*copy, field, &mut Flow::default(), extras);
+    }
+    true
+}
+
+/// Appends the records of a set column by column; false, and nothing is appended, when one of them cannot be.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a set's records have in common"
+)]
+pub(super) fn append_set(
+    plan: &Plan,
+    body: &[u8],
+    count: usize,
+    base: &Flow,
+    clock: Clock,
+    limits: &TimeLimits,
+    raw: &mut RawTimes,
+    long_rows: &mut Vec<LongRow>,
+    flows: &mut FlowColumns,
+    tally: &mut Tally,
+) -> bool {
+    let first = flows.len();
+    append(plan, body, flows, raw);
+    if plan.compares_sizes {
+        let sizes = flows.bytes[first..].iter().zip(&flows.packets[first..]);
+        if sizes.fold(false, |found, (bytes, packets)| {
+            found | super::cannot_be(*bytes, *packets)
+        }) {
+            flows.truncate(first);
+            return false;
+        }
+    }
+    let mut push = |(start_ms, end_ms): (Option<i64>, Option<i64>)| {
+        let row = flows.start_at_ms.len();
+        let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, row, long_rows, tally);
+        flows.start_at_ms.push(start_ms);
+        flows.end_at_ms.push(end_ms);
+    };
+    match (plan.start, plan.end) {
+        // What routers send today, without asking each record for its kind.
+        (Some(TimeKind::Milliseconds), Some(TimeKind::Milliseconds)) if raw.duration.is_empty() => {
+            let at = |value: u64| resolve(TimeKind::Milliseconds, value, clock);
+            raw.start
+                .iter()
+                .zip(&raw.end)
+                .for_each(|(start, end)| push((at(*start), at(*end))));
+        }
+        // v5, and most of v9.
+        (Some(TimeKind::SysUptime), Some(TimeKind::SysUptime)) if raw.duration.is_empty() => {
+            let at = |value: u64| resolve(TimeKind::SysUptime, value, clock);
+            raw.start
+                .iter()
+                .zip(&raw.end)
+                .for_each(|(start, end)| push((at(*start), at(*end))));
+        }
+        _ => {
+            let of = |values: &[u64], row: usize| values.get(row).copied();
+            for row in 0..count {
+                let (start, end) = (of(&raw.start, row), of(&raw.end, row));
+                let duration_ms = of(&raw.duration, row);
+                push(times_of(plan, start.unwrap_or(0), end.unwrap_or(0), duration_ms, clock));
+            }
+        }
+    }
+    if !plan.has_icmp {
+        // Both columns may be missing in the template; ports of nothing are 0.
+        for row in first..first + count {
+            let ip_protocol = flows.ip_protocol.get(row).copied().unwrap_or(0);
+            let dst_port = flows.dst_port.get(row).copied().unwrap_or(0);
+            flows.icmp_type_code.push(super::icmp_from_port(ip_protocol, dst_port));
+        }
+    }
+    flows.fill_up(first + count, base);
+    true
+}
+
 /// Appends the copied fields of every record in `body` to their columns; columns that the template does not fill stay
 /// behind. `body` is a whole number of records, and `plan` is covered.
-pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &mut RawTimes) {
+fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &mut RawTimes) {
     times.clear();
     let rows = flows.len();
     let records = Records {
@@ -115,6 +213,8 @@ pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &
             Target::DstAs => number.to(&mut flows.dst_as, |value| value as u32),
             Target::IcmpTypeCode => number.to(&mut flows.icmp_type_code, |value| value as u16),
             Target::InVlan => number.to(&mut flows.in_vlan, |value| value as u16 & 0x0fff),
+            // Copied below.
+            Target::OutVlan if plan.has_one_vlan => {}
             Target::OutVlan => number.to(&mut flows.out_vlan, |value| value as u16 & 0x0fff),
             Target::Direction => number.to(&mut flows.direction, |value| match value {
                 0 | 1 => value as u8,
@@ -125,9 +225,12 @@ pub(super) fn append(plan: &Plan, body: &[u8], flows: &mut FlowColumns, times: &
             Target::End => number.alone().to(&mut times.end, |value| value),
             Target::DurationMs => number.alone().to(&mut times.duration, |value| value),
             Target::DurationUs => number.alone().to(&mut times.duration, |value| value / 1000),
-            // Not covered, or only wanted where it is configured.
+            // Not covered, only wanted where it is configured, or the same in all records.
             _ => {}
         }
+    }
+    if plan.has_one_vlan {
+        flows.out_vlan.extend_from_slice(&flows.in_vlan[rows..]);
     }
 }
 
@@ -231,7 +334,6 @@ mod tests {
     use super::super::template::{Extras, FieldSpec, TemplateKind, TemplateSpec};
     use super::*;
     use proptest::prelude::*;
-    use tables::flow::Flow;
 
     /// Every element that a column is filled from, and some that none is.
     const ELEMENTS: &[u16] = &[

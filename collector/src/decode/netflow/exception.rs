@@ -47,6 +47,11 @@ impl CommonProperties {
         found
     }
 
+    /// Whether records have any.
+    pub(super) fn is_there(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// Whether the packet of a record met a forwarding exception. `spans` are those of this record where lengths are variable.
     pub(super) fn tell_exception(&self, record: &[u8], spans: &[(u32, u32)]) -> bool {
         self.fields.iter().any(|(index, offset, length)| {

@@ -86,7 +86,7 @@ impl Meaning {
             take_off_layer2(flows, first, u64::from(facts.reading.layer2_octets), tally);
         }
         for (row, start_ms) in long_rows.iter() {
-            flows.reported_start_at_ms[*row] = *start_ms;
+            flows.set_reported_start(*row, *start_ms);
         }
         let context = SpanContext {
             export_ms: facts.export_ms,
@@ -96,7 +96,7 @@ impl Meaning {
             reports_max: facts.room.max(self.spans.remembered()),
         };
         self.spans.bound(flows, first, context, tally);
-        let unbounded = |(row, _): &LongRow| flows.span_bound[*row] == SpanBound::None as u8;
+        let unbounded = |(row, _): &LongRow| flows.span_bound_of(*row) == SpanBound::None;
         let too_old = long_rows.drain(..).filter(unbounded).count();
         tally.add(Counter::TimesTooOld, too_old as u64);
         if facts.tells_direction {

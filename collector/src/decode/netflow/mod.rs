@@ -20,6 +20,7 @@ mod meaning;
 mod memory;
 mod message;
 mod names;
+mod packed;
 mod row_times;
 mod section;
 mod session;
@@ -40,6 +41,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::address::Address;
+use serde::Serialize;
 use tables::flow::Flow;
 
 pub use limits::DecodeLimits;
@@ -51,15 +53,14 @@ pub use template::TemplateKind;
 
 use self::meaning::{Room, RowFacts};
 use self::message::{Content, Header, Refused};
-use self::row_times::finish_times;
-use self::session::{Moment, Scratch, Session, scaled_by};
+use self::session::{Moment, Scratch, Session, scale};
 use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
-use self::state::{Domain, Exporter};
+use self::state::{Domain, Exporter, WrittenCheckpoint};
 use self::tally::Tally;
+use self::v5::FixedPlans;
 use crate::counts::{CountKey, Counter};
 use crate::decode::{Datagram, Decoded};
 use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
-use crate::times::{TimeKind, resolve};
 
 /// Decodes the datagrams of every NetFlow and IPFIX exporter.
 #[derive(Debug)]
@@ -73,6 +74,7 @@ pub struct NetflowDecoder {
     template_fields: usize,
     /// Flows of all exporters.
     remembered_flows: usize,
+    fixed_plans: FixedPlans,
     scratch: Scratch,
 }
 
@@ -101,6 +103,7 @@ impl NetflowDecoder {
             pending_bytes,
             template_fields,
             remembered_flows,
+            fixed_plans: FixedPlans::new(),
             scratch: Scratch::default(),
         }
     }
@@ -109,6 +112,13 @@ impl NetflowDecoder {
     pub fn checkpoint(&self) -> NetflowCheckpoint {
         NetflowCheckpoint {
             exporters: self.exporters.clone(),
+        }
+    }
+
+    /// The same without a copy, to be written.
+    pub(crate) fn written(&self) -> impl Serialize + '_ {
+        WrittenCheckpoint {
+            exporters: &self.exporters,
         }
     }
 
@@ -311,7 +321,7 @@ impl NetflowDecoder {
         };
         let units = match header.content {
             Content::Records(records) => {
-                let base = Flow {
+                let mut base = Flow {
                     received_at_ms: datagram.received_at_ms,
                     exporter: source,
                     observation_domain: key.observation_domain,
@@ -328,22 +338,10 @@ impl NetflowDecoder {
                     implausible: chosen.implausible || jumped,
                     ..chosen
                 };
-                let times = self.limits.times();
-                let mut impossible = 0;
                 let (first_row, received_at_ms) = (flows.len(), datagram.received_at_ms);
-                let long_rows = &mut self.scratch.long_rows;
-                for (mut flow, first, last) in records.flows(base) {
-                    if cannot_be(flow.bytes, flow.packets) {
-                        impossible += 1;
-                        continue;
-                    }
-                    flow = scaled_by(flow, domain.sampling);
-                    let at = |uptime_ms| resolve(TimeKind::SysUptime, u64::from(uptime_ms), records.clock);
-                    let row = flows.len();
-                    (flow.start_at_ms, flow.end_at_ms) =
-                        finish_times(at(first), at(last), received_at_ms, &times, row, long_rows, tally);
-                    flows.push(flow);
-                }
+                scale(&mut base, domain.sampling);
+                let times = self.limits.times();
+                let impossible = records.append(&self.fixed_plans, &base, &times, &mut self.scratch, flows, tally);
                 let facts = RowFacts {
                     reading: config.reading,
                     received_at_ms,
@@ -354,7 +352,7 @@ impl NetflowDecoder {
                     of_session_s: session.active_timeout_s,
                     room,
                 };
-                let twice = &mut session.twice;
+                let (twice, long_rows) = (&mut session.twice, &mut self.scratch.long_rows);
                 domain.meaning.finish(flows, first_row, facts, twice, long_rows, tally);
                 let count = records.count();
                 let kept = u64::from(count) - impossible;
@@ -467,7 +465,8 @@ fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut D
 #[inline]
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
-    bytes != 0 && packets.checked_mul(IP_HEADER_BYTES).is_none_or(|least| bytes < least)
+    // Of whole packets: `bytes < packets × 20`, where that has no 64 bits too.
+    bytes != 0 && packets > bytes / IP_HEADER_BYTES
 }
 
 /// Who the counts of a domain belong to.

@@ -8,12 +8,12 @@ use schemas::address::Address;
 use tables::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
 use super::biflow::answer_of;
-use super::columnar::{self, RawTimes};
+use super::columnar::{RawTimes, append_set, is_same_of_all};
 use super::limits::DecodeLimits;
 use super::meaning::{LongRow, Room, RowFacts};
 use super::message::starts_with_v9;
 use super::names::ToldInterface;
-use super::row_times::{finish_times, note_times, times_of, with_boot};
+use super::row_times::{note_times, times_of, with_boot};
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
 use super::template::{
@@ -27,7 +27,7 @@ use crate::decode::packet_header::HeaderError;
 use crate::sampling::{
     AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told, choose,
 };
-use crate::times::{Clock, TimeKind, TimeLimits, normalise, resolve};
+use crate::times::{Clock, normalise};
 
 const SET_HEADER_BYTES: usize = 4;
 /// In the place of a set's id: another message begins.
@@ -45,7 +45,7 @@ const PADDING_BYTES: usize = 3;
 pub(super) struct Scratch {
     sets: Vec<SetRef>,
     spans: Vec<(u32, u32)>,
-    times: RawTimes,
+    pub(super) times: RawTimes,
     pub(super) long_rows: Vec<LongRow>,
 }
 
@@ -418,10 +418,20 @@ impl Session<'_> {
         let by_flow = self.rates.by_flow(self.key);
         let of_template = Named::template(id);
         let mut chosen = choose(self.config, Told::default(), self.rates, self.key, of_template);
-        if plan.by_column && !by_flow && !counts_out {
-            let base = scaled_by(base, chosen);
-            let count = body.len() / plan.record_min_bytes;
-            let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
+        let mut chosen_for = (Told::default(), of_template);
+        let count = body.len() / plan.record_min_bytes;
+        let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
+        let mut of_all = Extras::default();
+        let reads_columns = plan.by_column && !by_flow && !counts_out;
+        if reads_columns && is_same_of_all(plan, records_body, &mut of_all) {
+            let for_all = told_of(plan, &of_all, of_template);
+            if for_all != chosen_for {
+                chosen = choose(self.config, for_all.0, self.rates, self.key, for_all.1);
+                chosen_for = for_all;
+            }
+            let mut base = base;
+            scale(&mut base, chosen);
+            let clock = clock_of(clock, moment.clock, &of_all);
             let is_sound = append_set(
                 plan,
                 records_body,
@@ -450,7 +460,6 @@ impl Session<'_> {
             }
             // A record among them cannot be: it is found one by one.
         }
-        let mut chosen_for = (Told::default(), of_template);
         let (mut at, mut records, mut kept, mut answers) = (0, 0_u32, 0_u64, 0_u64);
         let (mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
@@ -488,15 +497,7 @@ impl Session<'_> {
                 continue;
             }
             if plan.tells_sampling || by_flow {
-                let told = if plan.tells_sampling {
-                    extras.sampling.told()
-                } else {
-                    Told::default()
-                };
-                let mut named = Named {
-                    sampler: extras.sampler,
-                    ..of_template
-                };
+                let (told, mut named) = told_of(plan, &extras, of_template);
                 if by_flow {
                     (named.in_if, named.out_if, named.direction) = (flow.in_if, flow.out_if, flow.direction);
                 }
@@ -505,7 +506,7 @@ impl Session<'_> {
                     chosen_for = (told, named);
                 }
             }
-            flow = scaled_by(flow, chosen);
+            scale(&mut flow, chosen);
             if flow.forwarding_status == 0 && plan.common_properties.tell_exception(record, &self.scratch.spans) {
                 flow.forwarding_status = FORWARDING_DROPPED;
             }
@@ -516,10 +517,7 @@ impl Session<'_> {
             } else if flow.icmp_type_code == 0 {
                 flow.icmp_type_code = u16::from_be_bytes([extras.icmp_type, extras.icmp_code]);
             }
-            let record_clock = match extras.boot_ms {
-                0 => clock,
-                boot_ms => with_boot(moment.clock, i64::try_from(boot_ms).ok()),
-            };
+            let record_clock = clock_of(clock, moment.clock, &extras);
             let (mut told_times, mut plausible) = ((None, None), None);
             if extras.is_packet && plan.start.or(plan.end).is_none() {
                 // A sampled packet is exported at once, without times.
@@ -692,15 +690,34 @@ impl Session<'_> {
     }
 }
 
-/// A flow with its rate, and what is marked because of it.
-#[inline]
-pub(super) fn scaled_by(flow: Flow, chosen: ChosenRate) -> Flow {
-    Flow {
-        sampling_rate: chosen.rate,
-        sampling_divisor: chosen.divisor,
-        marks: flow.marks | chosen.marks(),
-        ..flow
+/// What a record says of its rate, and what it names that one may be announced for; both but its interfaces and direction.
+fn told_of(plan: &Plan, extras: &Extras, of_template: Named) -> (Told, Named) {
+    let told = if plan.tells_sampling {
+        extras.sampling.told()
+    } else {
+        Told::default()
+    };
+    let named = Named {
+        sampler: extras.sampler,
+        ..of_template
+    };
+    (told, named)
+}
+
+/// By which clock a record's times are: `clock`, or, where it says itself when its exporter started, that of its header.
+fn clock_of(clock: Clock, of_header: Clock, extras: &Extras) -> Clock {
+    match extras.boot_ms {
+        0 => clock,
+        boot_ms => with_boot(of_header, i64::try_from(boot_ms).ok()),
     }
+}
+
+/// Gives a flow its rate, and the marks that it has because of it.
+#[inline]
+pub(super) fn scale(flow: &mut Flow, chosen: ChosenRate) {
+    flow.sampling_rate = chosen.rate;
+    flow.sampling_divisor = chosen.divisor;
+    flow.marks |= chosen.marks();
 }
 
 /// Layer 3 of bytes that count layer 2 (IE 352: headers and payload): without an Ethernet header for each packet.
@@ -711,68 +728,6 @@ fn take_off_layer2(flow: &mut Flow) {
         flow.bytes -= headers;
         flow.marks |= marks::LAYER2_TAKEN_OFF;
     }
-}
-
-/// Appends the records of a set column by column; false, and nothing is appended, when one of them cannot be.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "everything that a set's records have in common"
-)]
-fn append_set(
-    plan: &Plan,
-    body: &[u8],
-    count: usize,
-    base: &Flow,
-    clock: Clock,
-    limits: &TimeLimits,
-    raw: &mut RawTimes,
-    long_rows: &mut Vec<LongRow>,
-    flows: &mut FlowColumns,
-    tally: &mut Tally,
-) -> bool {
-    let first = flows.len();
-    columnar::append(plan, body, flows, raw);
-    if plan.compares_sizes {
-        let mut sizes = flows.bytes[first..].iter().zip(&flows.packets[first..]);
-        if sizes.any(|(bytes, packets)| super::cannot_be(*bytes, *packets)) {
-            flows.truncate(first);
-            return false;
-        }
-    }
-    let mut push = |(start_ms, end_ms): (Option<i64>, Option<i64>)| {
-        let row = flows.start_at_ms.len();
-        let (start_ms, end_ms) = finish_times(start_ms, end_ms, base.received_at_ms, limits, row, long_rows, tally);
-        flows.start_at_ms.push(start_ms);
-        flows.end_at_ms.push(end_ms);
-    };
-    match (plan.start, plan.end) {
-        // What routers send today, without asking each record for its kind.
-        (Some(TimeKind::Milliseconds), Some(TimeKind::Milliseconds)) if raw.duration.is_empty() => {
-            let at = |value: u64| resolve(TimeKind::Milliseconds, value, clock);
-            raw.start
-                .iter()
-                .zip(&raw.end)
-                .for_each(|(start, end)| push((at(*start), at(*end))));
-        }
-        _ => {
-            let of = |values: &[u64], row: usize| values.get(row).copied();
-            for row in 0..count {
-                let (start, end) = (of(&raw.start, row), of(&raw.end, row));
-                let duration_ms = of(&raw.duration, row);
-                push(times_of(plan, start.unwrap_or(0), end.unwrap_or(0), duration_ms, clock));
-            }
-        }
-    }
-    if !plan.has_icmp {
-        // Both columns may be missing in the template; ports of nothing are 0.
-        for row in first..first + count {
-            let ip_protocol = flows.ip_protocol.get(row).copied().unwrap_or(0);
-            let dst_port = flows.dst_port.get(row).copied().unwrap_or(0);
-            flows.icmp_type_code.push(super::icmp_from_port(ip_protocol, dst_port));
-        }
-    }
-    flows.fill_up(first + count, base);
-    true
 }
 
 /// What is left of a set: padding is at most three bytes, or zeros; anything else is a record that was cut off.

@@ -217,9 +217,9 @@ impl Spans {
             if bound_ms <= flow.start_at_ms {
                 continue;
             }
-            flows.reported_start_at_ms[row] = start_ms;
+            flows.set_reported_start(row, start_ms);
             flows.start_at_ms[row] = bound_ms;
-            flows.span_bound[row] = timeout.told_by as u8;
+            flows.set_span_bound(row, timeout.told_by);
             tally.add(counter_of(timeout.told_by), 1);
         }
     }

@@ -22,6 +22,12 @@ pub struct NetflowCheckpoint {
     pub(super) exporters: BTreeMap<Address, Exporter>,
 }
 
+/// A [`NetflowCheckpoint`] as it is written.
+#[derive(Debug, Serialize)]
+pub(super) struct WrittenCheckpoint<'a> {
+    pub(super) exporters: &'a BTreeMap<Address, Exporter>,
+}
+
 /// What one address is remembered by: its transport sessions, and the sums that its limits hold for.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "StoredExporter")]

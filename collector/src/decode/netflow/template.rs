@@ -122,6 +122,7 @@ pub(super) struct CopyField {
 /// A compiled template.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
+    /// By target: those that speak of the exporter come last.
     pub(super) copies: Vec<CopyField>,
     /// Length of every field, only where at least one is variable.
     variable: Vec<u16>,
@@ -136,8 +137,10 @@ pub(super) struct Plan {
     pub(super) compares_sizes: bool,
     /// Records say something of their own sampling.
     pub(super) tells_sampling: bool,
-    /// Sets can be read column by column ([`super::columnar`]).
+    /// Sets can be read column by column ([`super::columnar`]), where all records say the same of their exporter.
     pub(super) by_column: bool,
+    /// The VLAN of one side is that of the other, too.
+    pub(super) has_one_vlan: bool,
     /// Has a next hop and an output interface: both zero say something where it is configured.
     pub(super) tells_path: bool,
     /// Its bytes are of layer 2.
@@ -301,7 +304,7 @@ impl Plan {
             return None;
         }
 
-        vlan_of_both_sides(&mut candidates);
+        let has_one_vlan = vlan_of_both_sides(&mut candidates);
         leave_out_unreadable_uptimes(spec, &mut candidates);
         let counters_beside = counters_beside(spec, &candidates);
         candidates.extend(counters_beside);
@@ -337,6 +340,7 @@ impl Plan {
         };
         let has = |target: Target| copies.iter().any(|copy| copy.target == target);
         let counted = (best_rank(Target::Bytes), best_rank(Target::Packets));
+        let common_properties = CommonProperties::find(spec);
         Some(Plan {
             start: time_kind(Target::Start),
             end: time_kind(Target::End),
@@ -354,8 +358,8 @@ impl Plan {
             tells_event,
             counts_out: has(Target::OutBytes),
             is_junos: is_junos(spec),
-            common_properties: CommonProperties::find(spec),
             section: PacketSection::find(spec),
+            has_one_vlan,
             names: InterfaceNames::find(spec),
             variable: if is_variable {
                 spec.fields.iter().map(|f| f.length).collect()
@@ -366,7 +370,9 @@ impl Plan {
                 && has(Target::Bytes)
                 && bytes_rank != Some(LAYER2_BYTES)
                 && !counts_totals
+                && !common_properties.is_there()
                 && columnar::covers(&copies),
+            common_properties,
             record_min_bytes: offset,
             copies,
         })
@@ -462,8 +468,9 @@ fn leave_out_unreadable_uptimes(spec: &TemplateSpec, candidates: &mut Vec<(Targe
     });
 }
 
-/// A template with the VLAN of one side only names that of the flow.
-fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) {
+/// A template with the VLAN of one side only names that of the flow; answers whether it is one.
+fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) -> bool {
+    let candidates_before = candidates.len();
     for (told, untold) in [(Target::InVlan, Target::OutVlan), (Target::OutVlan, Target::InVlan)] {
         if candidates.iter().any(|(target, ..)| *target == untold) {
             continue;
@@ -484,6 +491,7 @@ fn vlan_of_both_sides(candidates: &mut Vec<(Target, u8, CopyField)>) {
             .collect();
         candidates.extend(same);
     }
+    candidates.len() > candidates_before
 }
 
 /// Finds where each field of a record with variable lengths lies; answers the record's length, or `None` when it is cut off.
@@ -517,7 +525,7 @@ fn measure(lengths: &[u16], bytes: &[u8], spans: &mut Vec<(u32, u32)>) -> Option
 
 /// Writes one field's value where it belongs. A value of a length that its element cannot have is left out.
 #[inline]
-fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
+pub(super) fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
     match copy.target {
         Target::SrcAddr => set_address(&mut flow.src_addr, field, copy.keep_if_zero),
         Target::DstAddr => set_address(&mut flow.dst_addr, field, copy.keep_if_zero),

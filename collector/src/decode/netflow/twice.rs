@@ -16,13 +16,12 @@
 //!   of flows, those that are remembered are a fair sample, and both records of a flow are in it or neither.
 //! * Exporters that always name one direction are not followed beyond their first records.
 
-use std::collections::BTreeMap;
-
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 use tables::flow::{Flow, FlowColumns, marks};
 
 use super::memory::flow_key;
+use super::packed::{Observation, Observations};
 use super::tally::Tally;
 use crate::counts::Counter;
 use crate::decode::ingress::IngressInterfaces;
@@ -80,15 +79,6 @@ struct Family {
     ingress: IngressInterfaces,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-struct Observation {
-    start_ms: i64,
-    end_ms: i64,
-    in_if: u32,
-    direction: u8,
-    received_at_ms: i64,
-}
-
 impl Observation {
     /// Whether `later`, another record of the flow, is of packets that this one has: over the same time, and not at different
     /// input interfaces.
@@ -109,7 +99,7 @@ impl Observation {
 #[serde(default)]
 struct Sample {
     zero_bits: u32,
-    observations: BTreeMap<u64, Observation>,
+    observations: Observations,
     expired_at_ms: i64,
 }
 
@@ -122,7 +112,7 @@ impl Sample {
         if max == 0 {
             return;
         }
-        if !self.observations.contains_key(&key) && self.observations.len() >= max {
+        if self.observations.len() >= max && !self.observations.contains_key(key) {
             self.expire(observation.received_at_ms);
             while self.observations.len() >= max && self.zero_bits < u64::BITS {
                 self.zero_bits += 1;
@@ -253,7 +243,11 @@ impl Twice {
             };
             let key = key_of(flows, row);
             let is_sampled = self.counted.holds(key);
-            let known = self.counted.observations.get(&key).filter(|_| is_sampled);
+            let known = if is_sampled {
+                self.counted.observations.get(key)
+            } else {
+                None
+            };
             let is_repeat = known.is_some_and(|known| known.has_packets_of(&observed));
             let family = self.families.of(flows, row);
             if is_sampled {
@@ -285,7 +279,7 @@ impl Twice {
             let family = self.families.of(flows, row);
             if is_open
                 && family.is_observed_at_ingress(flows.in_if[row], now_ms)
-                && !self.counted.observations.contains_key(&key_of(flows, row))
+                && !self.counted.observations.contains_key(key_of(flows, row))
             {
                 second += mark_with_answer(flows, row);
             }

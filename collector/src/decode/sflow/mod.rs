@@ -38,6 +38,7 @@ use self::sample::DataSource;
 use self::xdr::{Xdr, XdrError};
 use super::copies::LastDatagrams;
 use super::ingress::IngressInterfaces;
+use super::recent::Recent;
 use super::{Datagram, Decoded, InterfaceCounters};
 use crate::counts::{CountKey, Counter, Counts};
 use crate::sequence::SequenceTracker;
@@ -167,6 +168,9 @@ struct Agent {
     lost: u64,
     sources: BTreeMap<DataSource, u32>,
     interfaces: BTreeSet<u32>,
+    /// Of these two what samples named last.
+    recent_sources: Recent<(DataSource, u32)>,
+    recent_interfaces: Recent<u32>,
 }
 
 /// What the configuration says of one agent.
@@ -396,10 +400,12 @@ impl SflowDecoder {
             .numbers
             .observe_within(head.sequence, Some(1), Some(head.uptime_ms), SEQUENCE_LOSS_MAX);
         agent.lost += observed.lost;
-        out.counts.add(key, Counter::SequenceLost, observed.lost);
-        out.counts.add(key, Counter::SequenceReset, u64::from(observed.reset));
-        out.counts
-            .add(key, Counter::SequenceReordered, u64::from(observed.reordered));
+        let of_sequence = [
+            (Counter::SequenceLost, observed.lost),
+            (Counter::SequenceReset, u64::from(observed.reset)),
+            (Counter::SequenceReordered, u64::from(observed.reordered)),
+        ];
+        out.counts.add_several(key, &of_sequence);
         if !observed.reordered {
             agent.sequence = head.sequence;
             agent.uptime_ms = head.uptime_ms;
@@ -520,6 +526,8 @@ impl SflowDecoder {
                 lost: status.lost,
                 sources: sources.collect(),
                 interfaces: status.interfaces.into_iter().collect(),
+                recent_sources: Recent::default(),
+                recent_interfaces: Recent::default(),
             };
             let agent_key = AgentKey {
                 agent: match status.agent {
@@ -584,6 +592,8 @@ impl Agent {
             lost: 0,
             sources: BTreeMap::new(),
             interfaces: BTreeSet::new(),
+            recent_sources: Recent::default(),
+            recent_interfaces: Recent::default(),
         }
     }
 
@@ -600,7 +610,11 @@ impl Agent {
                 .is_some_and(|step| step <= MISSING_MAX)
     }
 
+    #[inline]
     fn saw_source(&mut self, source: DataSource, sampling_rate: u32, limits: SflowLimits) {
+        if self.recent_sources.holds(source.index, (source, sampling_rate)) {
+            return;
+        }
         let has_room = self.sources.len() < limits.sources_per_agent_max;
         match self.sources.entry(source) {
             Entry::Occupied(mut entry) => {
@@ -609,29 +623,38 @@ impl Agent {
             Entry::Vacant(entry) if has_room => {
                 entry.insert(sampling_rate);
             }
-            Entry::Vacant(_) => {}
+            Entry::Vacant(_) => return,
         }
+        self.recent_sources.note(source.index, (source, sampling_rate));
     }
 
+    #[inline]
     fn saw_interface(&mut self, if_index: u32, limits: SflowLimits) {
-        if if_index != 0 && self.interfaces.len() < limits.interfaces_per_agent_max {
+        if if_index == 0 || self.recent_interfaces.holds(if_index, if_index) {
+            return;
+        }
+        if self.interfaces.len() < limits.interfaces_per_agent_max {
             self.interfaces.insert(if_index);
+            self.recent_interfaces.note(if_index, if_index);
         }
     }
 }
 
 impl Tally {
     fn add_to(&self, key: CountKey, counts: &mut Counts) {
-        counts.add(key, Counter::FlowRecords, self.flow_records);
-        counts.add(key, Counter::FlowsWithoutRate, self.without_rate);
-        counts.add(key, Counter::FlowsDiscarded, self.discarded);
-        counts.add(key, Counter::FlowsSecondObservation, self.second_observations);
-        counts.add(key, Counter::SamplesNotIp, self.not_ip);
-        counts.add(key, Counter::TunnelsCut, self.tunnels_cut);
-        counts.add(key, Counter::CounterSamples, self.counter_samples);
-        counts.add(key, Counter::CounterRecordsIgnored, self.counter_records_ignored);
-        counts.add(key, Counter::SamplesIgnored, self.ignored);
-        counts.add(key, Counter::SamplesRejected, self.rejected);
+        let amounts = [
+            (Counter::FlowRecords, self.flow_records),
+            (Counter::FlowsWithoutRate, self.without_rate),
+            (Counter::FlowsDiscarded, self.discarded),
+            (Counter::FlowsSecondObservation, self.second_observations),
+            (Counter::SamplesNotIp, self.not_ip),
+            (Counter::TunnelsCut, self.tunnels_cut),
+            (Counter::CounterSamples, self.counter_samples),
+            (Counter::CounterRecordsIgnored, self.counter_records_ignored),
+            (Counter::SamplesIgnored, self.ignored),
+            (Counter::SamplesRejected, self.rejected),
+        ];
+        counts.add_several(key, &amounts);
     }
 }
 
@@ -676,9 +699,12 @@ fn count_key(exporter: Address, observation_domain: u32) -> CountKey {
 }
 
 fn count_datagram(datagram: &Datagram<'_>, key: CountKey, outcome: Counter, counts: &mut Counts) {
-    counts.add(key, Counter::Datagrams, 1);
-    counts.add(key, Counter::DatagramBytes, datagram.payload.len() as u64);
-    counts.add(key, outcome, 1);
+    let amounts = [
+        (Counter::Datagrams, 1),
+        (Counter::DatagramBytes, datagram.payload.len() as u64),
+        (outcome, 1),
+    ];
+    counts.add_several(key, &amounts);
 }
 
 /// Reads the head, or says which counter its failure belongs to.

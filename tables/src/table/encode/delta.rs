@@ -1,5 +1,7 @@
 //! DELTA_BINARY_PACKED of 64-bit integers (Parquet format, "Delta Encoding").
 
+use super::dictionary::is_one;
+
 /// Values of a block, and of each of its miniblocks, whose widths are chosen one by one.
 const BLOCK_VALUES: usize = 128;
 const MINIBLOCK_VALUES: usize = 32;
@@ -15,6 +17,12 @@ pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
         return;
     };
     zigzag(*first, out);
+    if is_one(values) {
+        // Blocks of a least delta of 0, on which nothing is put.
+        let blocks = (values.len() - 1).div_ceil(BLOCK_VALUES);
+        out.resize(out.len() + blocks * (1 + MINIBLOCKS), 0);
+        return;
+    }
     let mut deltas = [0_i64; BLOCK_VALUES];
     let mut at = 1;
     while at < values.len() {

@@ -24,14 +24,19 @@ impl Default for Slots {
     }
 }
 
-impl Slots {
-    /// Whether all values are the same; true for none.
-    pub(super) fn is_one<T: Copy + Eq>(&self, values: &[T]) -> bool {
-        values
-            .first()
-            .is_none_or(|first| values.iter().all(|value| value == first))
-    }
+/// Values that are compared without a look whether one differs, so that the compiler compares many at once.
+const COMPARED_VALUES: usize = 128;
 
+/// Whether all values are the same; true for none. Many columns are so in most row groups.
+pub(super) fn is_one<T: Copy + Eq>(values: &[T]) -> bool {
+    let Some(first) = values.first().copied() else {
+        return true;
+    };
+    let is_same = |chunk: &[T]| chunk.iter().fold(true, |same, value| same & (*value == first));
+    values.chunks(COMPARED_VALUES).all(is_same)
+}
+
+impl Slots {
     /// Numbers the values: one byte each into `indices`, or none when there is only one distinct value. Answers the distinct
     /// values in the order of their numbers, or `None` when there are too many.
     pub(super) fn index<T: Copy + Eq>(
@@ -41,7 +46,7 @@ impl Slots {
         indices: &mut Vec<u8>,
     ) -> Option<Vec<T>> {
         indices.clear();
-        if self.is_one(values) {
+        if is_one(values) {
             return Some(values.first().copied().into_iter().collect());
         }
         self.entries.fill(0);
@@ -77,7 +82,7 @@ pub(super) fn bytes(values: &[u8], indices: &mut Vec<u8>) -> Vec<u8> {
     let Some(first) = values.first() else {
         return Vec::new();
     };
-    if values.iter().all(|value| value == first) {
+    if is_one(values) {
         return vec![*first];
     }
     // A byte is its own number when the dictionary holds every byte up to the largest.

@@ -36,7 +36,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescPtr;
 
 use crate::column::{Column, ColumnType, TableDef};
-use pages::{ChunkBuilder, Compressor};
+use pages::{Chunk, ChunkBuilder, Compressor};
 
 /// Rows of a row group: enough for dictionaries to pay, few enough to be encoded in the cache of a core.
 pub const ROW_GROUP_ROWS: usize = 128 << 10;
@@ -174,10 +174,30 @@ impl Encoder {
             )));
         }
         let mut group = RowGroup::default();
+        let mut last: Option<Chunk> = None;
         for (index, values) in columns.iter().enumerate() {
-            group.push(self.encode_column(index, values)?);
+            let (chunk, filter) = match last.filter(|_| self.is_as_before(index, columns)) {
+                Some(chunk) => (chunk, None),
+                None => self.encode_chunk(index, values)?,
+            };
+            group.push(self.column_of(index, &chunk, filter)?);
+            last = Some(chunk);
         }
         Ok(group)
+    }
+
+    /// Whether a column holds what the one before it holds, as the VLANs of both sides do where an exporter says one: its pages are
+    /// the same.
+    fn is_as_before(&self, index: usize, columns: &[ColumnValues<'_>]) -> bool {
+        let Some(before) = index.checked_sub(1) else {
+            return false;
+        };
+        let is_same_value = match (&columns[before], &columns[index]) {
+            (ColumnValues::U16(before), ColumnValues::U16(now)) => before == now,
+            (ColumnValues::U32(before), ColumnValues::U32(now)) => before == now,
+            _ => false,
+        };
+        is_same_value && self.table.columns[before].statistics == self.table.columns[index].statistics
     }
 
     /// Encodes one row group from a batch of the table's schema.
@@ -197,9 +217,23 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::encode`].
     pub fn encode_column(&mut self, index: usize, values: &ColumnValues<'_>) -> Result<EncodedColumn, ParquetError> {
+        let (chunk, filter) = self.encode_chunk(index, values)?;
+        self.column_of(index, &chunk, filter)
+    }
+
+    fn column_of(&self, index: usize, chunk: &Chunk, filter: Option<Sbbf>) -> Result<EncodedColumn, ParquetError> {
+        let mut close = chunk.close(self.schema.column(index))?;
+        close.bloom_filter = filter;
+        Ok(EncodedColumn {
+            bytes: chunk.bytes.clone(),
+            close,
+        })
+    }
+
+    fn encode_chunk(&mut self, index: usize, values: &ColumnValues<'_>) -> Result<(Chunk, Option<Sbbf>), ParquetError> {
         let column = &self.table.columns[index];
         let rows = values.len();
-        let mut chunk = ChunkBuilder::new(self.schema.column(index), rows, &mut self.compressor);
+        let mut chunk = ChunkBuilder::new(rows, &mut self.compressor);
         if column.statistics {
             chunk.statistics(values);
         }
@@ -255,8 +289,7 @@ impl Encoder {
                 }
             }
         }
-        let (bytes, close) = chunk.finish()?;
-        Ok(EncodedColumn { bytes, close })
+        chunk.finish()
     }
 
     /// The same for an array of the column's type.

@@ -15,6 +15,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::ColumnValues;
 use super::delta::{self, varint};
+use super::dictionary::is_one;
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
@@ -60,7 +61,6 @@ fn external(error: std::io::Error) -> ParquetError {
 
 /// One column chunk in the making: at most a dictionary page, then one data page.
 pub(super) struct ChunkBuilder<'a> {
-    column: ColumnDescPtr,
     rows: usize,
     compressor: &'a mut Compressor,
     sink: TrackedWrite<Vec<u8>>,
@@ -72,10 +72,46 @@ pub(super) struct ChunkBuilder<'a> {
     filter: Option<Sbbf>,
 }
 
+/// The pages of a column chunk, and all that the footer says of them but whose they are.
+#[derive(Clone)]
+pub(super) struct Chunk {
+    pub(super) bytes: Bytes,
+    rows: usize,
+    uncompressed_bytes: usize,
+    dictionary_at: Option<u64>,
+    data_at: u64,
+    encodings: Vec<Encoding>,
+    statistics: Option<Statistics>,
+}
+
+impl Chunk {
+    /// As a chunk of this column, with offsets from its start.
+    pub(super) fn close(&self, column: ColumnDescPtr) -> Result<ColumnCloseResult, ParquetError> {
+        let mut metadata = ColumnChunkMetaData::builder(column)
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+            .set_encodings(self.encodings.clone())
+            .set_num_values(self.rows as i64)
+            .set_total_compressed_size(self.bytes.len() as i64)
+            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
+            .set_dictionary_page_offset(self.dictionary_at.map(u64::cast_signed))
+            .set_data_page_offset(self.data_at.cast_signed());
+        if let Some(statistics) = &self.statistics {
+            metadata = metadata.set_statistics(statistics.clone());
+        }
+        Ok(ColumnCloseResult {
+            bytes_written: self.bytes.len() as u64,
+            rows_written: self.rows as u64,
+            metadata: metadata.build()?,
+            bloom_filter: None,
+            column_index: None,
+            offset_index: None,
+        })
+    }
+}
+
 impl<'a> ChunkBuilder<'a> {
-    pub(super) fn new(column: ColumnDescPtr, rows: usize, compressor: &'a mut Compressor) -> ChunkBuilder<'a> {
+    pub(super) fn new(rows: usize, compressor: &'a mut Compressor) -> ChunkBuilder<'a> {
         ChunkBuilder {
-            column,
             rows,
             compressor,
             sink: TrackedWrite::new(Vec::new()),
@@ -92,6 +128,9 @@ impl<'a> ChunkBuilder<'a> {
     pub(super) fn statistics(&mut self, values: &ColumnValues<'_>) {
         fn ends<T: Copy + Ord>(values: &[T]) -> Option<(T, T)> {
             let first = *values.first()?;
+            if is_one(values) {
+                return Some((first, first));
+            }
             Some(values.iter().fold((first, first), |(least, most), value| {
                 (least.min(*value), most.max(*value))
             }))
@@ -120,7 +159,8 @@ impl<'a> ChunkBuilder<'a> {
             ColumnValues::Address(values) => values.first().map(|first| {
                 // As numbers they compare as their bytes do, and faster.
                 let first = u128::from_be_bytes(*first);
-                let (least, most) = values.iter().fold((first, first), |(least, most), value| {
+                let others: &[[u8; 16]] = if is_one(values) { &[] } else { values };
+                let (least, most) = others.iter().fold((first, first), |(least, most), value| {
                     let value = u128::from_be_bytes(*value);
                     (least.min(value), most.max(value))
                 });
@@ -214,28 +254,17 @@ impl<'a> ChunkBuilder<'a> {
         Ok(written.offset)
     }
 
-    /// The chunk's bytes and its metadata, with offsets from its start.
-    pub(super) fn finish(self) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
-        let bytes = Bytes::from(self.sink.into_inner()?);
-        let mut metadata = ColumnChunkMetaData::builder(self.column)
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
-            .set_encodings(self.encodings)
-            .set_num_values(self.rows as i64)
-            .set_total_compressed_size(bytes.len() as i64)
-            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
-            .set_dictionary_page_offset(self.dictionary_at.map(u64::cast_signed))
-            .set_data_page_offset(self.data_at.cast_signed());
-        if let Some(statistics) = self.statistics {
-            metadata = metadata.set_statistics(statistics);
-        }
-        let close = ColumnCloseResult {
-            bytes_written: bytes.len() as u64,
-            rows_written: self.rows as u64,
-            metadata: metadata.build()?,
-            bloom_filter: self.filter,
-            column_index: None,
-            offset_index: None,
+    /// The chunk, and what tells which values there are.
+    pub(super) fn finish(self) -> Result<(Chunk, Option<Sbbf>), ParquetError> {
+        let chunk = Chunk {
+            bytes: Bytes::from(self.sink.into_inner()?),
+            rows: self.rows,
+            uncompressed_bytes: self.uncompressed_bytes,
+            dictionary_at: self.dictionary_at,
+            data_at: self.data_at,
+            encodings: self.encodings,
+            statistics: self.statistics,
         };
-        Ok((bytes, close))
+        Ok((chunk, self.filter))
     }
 }
