@@ -12,6 +12,7 @@ mod config;
 mod descriptors;
 mod jobs;
 mod log_limit;
+mod operator;
 mod options;
 mod outbox;
 mod private;

@@ -6,12 +6,13 @@
 
 use std::path::Path;
 
+use activity::act::{Act, Note};
 use activity::audit::Risk;
 use schemas::db::{Database, Migration, Upgrade};
 use schemas::file_format::PROGRAM_VERSION;
 
-use crate::commands::audit::note_risk;
 use crate::config::Config;
+use crate::operator;
 use crate::options::now_ms;
 
 /// A configuration's database with today's schema, its secrets still sealed.
@@ -48,9 +49,9 @@ pub(crate) async fn audit(database: &Database, upgrade: &Upgrade) -> anyhow::Res
         "before": { "schema_version": upgrade.from },
         "after": { "schema_version": upgrade.to(), "migrations": applied, "program": PROGRAM_VERSION },
     });
-    let mut transaction = database.begin_write().await?;
-    note_risk(&mut transaction, "db.migrate", "schema", change, Risk::High, now_ms).await?;
-    transaction.commit().await?;
+    let act = Act::begin(database, operator::by(), now_ms).await?;
+    let note = Note::new("db.migrate", "schema").change(change);
+    act.commit(note.risk(Risk::High)).await?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::acts::account;
 use crate::support::clock;
 use crate::support::command::wait_for_exit;
 use crate::support::ezscale::{DataDir, run};
@@ -53,6 +54,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("attack show", "exc_1"),
     ("audit list", ""),
     ("audit show", "aud_1"),
+    ("audit verify", ""),
     ("budget clear", "cus_1"),
     ("budget exclude", "cus_1 svc_1"),
     ("budget include", "cus_1 svc_1"),
@@ -671,14 +673,13 @@ fn a_setting_of_another_model_is_refused() {
             "plan.create",
             "price.add",
             "price.add",
-            "price.add",
             "plan.stock",
             "coupon.create",
             "coupon.archive",
             "plan.archive"
         ]
     );
-    assert!(log.iter().all(|entry| entry["actor"] == "command line"), "{log:?}");
+    assert!(log.iter().all(|entry| entry["actor"] == account()), "{log:?}");
 }
 
 #[test]

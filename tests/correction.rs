@@ -19,7 +19,7 @@ const FROM: &str = "2026-01-01T00:00:00Z";
 const TO: &str = "2026-02-01T00:00:00Z";
 
 /// One flow of a minute that ended a second before `at` (Cisco's NetFlow export datagram format, version 5).
-fn netflow_v5(at: Timestamp, sequence: u32, interval: u16, to: Ipv4Addr, bytes: u32) -> Vec<u8> {
+pub(crate) fn netflow_v5(at: Timestamp, sequence: u32, interval: u16, to: Ipv4Addr, bytes: u32) -> Vec<u8> {
     const UPTIME_MS: u32 = 3_600_000;
     let mut datagram = Vec::new();
     datagram.extend(5u16.to_be_bytes());

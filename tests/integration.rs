@@ -6,9 +6,9 @@
 //! ```
 
 mod accessibility;
+mod acts;
 mod architecture;
 mod arrows;
-mod audited;
 mod backup;
 mod bans;
 mod command_line;

@@ -16,6 +16,7 @@ use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::acts::account;
 use crate::support::ezscale::{DataDir, Ezscale, Start};
 use crate::support::smtp::{Mail, MailServer};
 use crate::support::wait::wait_for;
@@ -661,7 +662,7 @@ fn users_are_managed_from_the_command_line_while_the_portal_runs() {
         let list = admin.get("/admin/users?search=second").await.body;
         assert!(list.contains("Finance") && list.contains(second), "{list}");
     });
-    let entries = world.listed(&["audit", "list", "--actor", "command line"]);
+    let entries = world.listed(&["audit", "list", "--actor", &account()]);
     let done: Vec<(&str, &str)> = entries
         .iter()
         .rev()

@@ -12,16 +12,18 @@
 //! * Whoever decides is an admin, may sign in, and is not the one who asked.
 //! * Of two who decide at once, one wins and the other is told so: an action is handed out at most once.
 //! * What is approved is what is done: the action is kept as it was asked for.
-//! * Request and decision are in the audit log as high risk, so the owner is told of both.
+//! * Request and decision are in the audit log as high risk, so the owner is told of both. A decision is one entry with what was
+//!   done by it.
 
 use schemas::db::next_id;
 use schemas::identity::{self, Role};
-use schemas::ids::{ApprovalId, AuditId, UserId};
+use schemas::ids::{ApprovalId, UserId};
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::act::Note;
+use crate::audit::{self, Actor, AuditError, Entered, Entry, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
 
 /// Characters of a reason or summary at most.
@@ -130,6 +132,14 @@ pub struct Approval {
     pub reason: String,
 }
 
+/// That a second admin was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requested {
+    pub id: ApprovalId,
+    /// The request's entry in the audit log, to be committed with.
+    pub entered: Entered,
+}
+
 /// Asks for an action that a second admin decides on.
 ///
 /// # Errors
@@ -139,7 +149,7 @@ pub async fn request(
     new: NewApproval<'_>,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<ApprovalId, ApprovalError> {
+) -> Result<Requested, ApprovalError> {
     let summary = checked("summary", new.summary)?;
     // Before the look at the admins: concurrent requests take turns from here on.
     let id = ApprovalId(next_id(&mut *connection, "approval").await?);
@@ -161,17 +171,20 @@ pub async fn request(
     .execute(&mut *connection)
     .await?;
     let change = serde_json::json!({"approval": id, "summary": summary, "parameters": new.action});
-    let entry = log(
-        &mut *connection,
-        &name,
-        by,
-        ("approval.request", new.subject),
+    let entry = Entry {
+        actor: Actor {
+            name: &name,
+            user: Some(by.user),
+            ip: by.ip,
+        },
+        action: "approval.request",
+        subject: new.subject,
         change,
-        now_ms,
-    )
-    .await?;
+        risk: Risk::High,
+    };
+    let entered = audit::record(&mut *connection, entry, now_ms).await?;
     sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
-        .bind(entry.0)
+        .bind(entered.id().0)
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
@@ -179,10 +192,11 @@ pub async fn request(
         "approval": id, "action": new.kind, "object": new.subject, "summary": summary, "requested_by": name,
     });
     tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
-    Ok(id)
+    Ok(Requested { id, entered })
 }
 
-/// Approves: returns the request with what is to be done now, in the caller's transaction. It is handed out once.
+/// Approves: returns the request with what is to be done now, in the caller's transaction, and what the decision's entry says.
+/// It is handed out once.
 ///
 /// # Errors
 /// When it was decided before, or `by` is no admin or the one who asked.
@@ -191,11 +205,11 @@ pub async fn approve(
     id: ApprovalId,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<Approval, ApprovalError> {
+) -> Result<(Approval, Note), ApprovalError> {
     decide(connection, id, by, Status::Approved, "", now_ms).await
 }
 
-/// Rejects, with the reason.
+/// Rejects, with the reason; returns what the decision's entry says.
 ///
 /// # Errors
 /// When it was decided before, there is no reason, or `by` is no admin or the one who asked.
@@ -205,10 +219,10 @@ pub async fn reject(
     by: Admin<'_>,
     reason: &str,
     now_ms: i64,
-) -> Result<(), ApprovalError> {
+) -> Result<Note, ApprovalError> {
     let reason = checked("reason", reason)?;
-    decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
-    Ok(())
+    let (_, note) = decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
+    Ok(note)
 }
 
 async fn decide(
@@ -218,7 +232,7 @@ async fn decide(
     status: Status,
     reason: &str,
     now_ms: i64,
-) -> Result<Approval, ApprovalError> {
+) -> Result<(Approval, Note), ApprovalError> {
     let name = admin_name(&mut *connection, by.user).await?;
     if status == Status::Approved && became_admin_since_request(&mut *connection, id, by.user).await? {
         return Err(ApprovalError::NewAdmin { id, user: by.user });
@@ -249,14 +263,14 @@ async fn decide(
         Status::Approved => "approval.approve",
         _ => "approval.reject",
     };
-    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
-    log(connection, &name, by, (verb, &approval.subject), change, now_ms).await?;
     let payload = serde_json::json!({
         "approval": id, "action": approval.kind, "object": approval.subject, "summary": approval.summary,
         "decision": status, "decided_by": name, "reason": reason,
     });
     tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
-    Ok(approval)
+    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
+    let note = Note::new(verb, &approval.subject).change(change).risk(Risk::High);
+    Ok((approval, note))
 }
 
 /// Whether somebody was made an admin, or let in again, after an approval was requested: whoever requests could otherwise make
@@ -273,28 +287,6 @@ async fn became_admin_since_request(
                OR (a.request_audit_id IS NULL AND l.at_ms > a.requested_at_ms))";
     let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
     Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
-}
-
-async fn log(
-    connection: &mut AnyConnection,
-    name: &str,
-    by: Admin<'_>,
-    (action, subject): (&str, &str),
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<AuditId, ApprovalError> {
-    let entry = Entry {
-        actor: Actor {
-            name,
-            user: Some(by.user),
-            ip: by.ip,
-        },
-        action,
-        subject,
-        change,
-        risk: Risk::High,
-    };
-    Ok(audit::record(connection, entry, now_ms).await?)
 }
 
 async fn tell(

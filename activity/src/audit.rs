@@ -1,16 +1,25 @@
 //! The audit log (F-60): who did what, to what, from where, and what it changed.
 //!
 //! The log only grows: there is no function here that changes or removes an entry, and nothing else writes the table. An
-//! entry is written in the transaction of the change that it tells of. One of high risk is told to the owner.
+//! entry is written in the transaction of the change that it tells of ([`crate::act`]) and chained to the one before it
+//! ([`chain`]). One of high risk is told to the owner.
 //!
 //! `change` says what was before and after. Secrets have no place in it: whoever records names them and leaves them out.
+//! Names of people lie beside the log, where they can be erased.
+
+pub mod chain;
 
 use schemas::db::{next_id, next_ids};
 use schemas::ids::{AuditId, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
+use self::chain::Content;
+use crate::act::{By, Note};
 use crate::event::{self, EventError, EventType, NewEvent};
+
+/// Stands where a name or a text was erased.
+pub const ERASED: &str = "(erased)";
 
 /// Entries on a page at most.
 pub const MAX_PAGE: i64 = 500;
@@ -69,7 +78,7 @@ impl std::str::FromStr for Risk {
 /// Who acts: a person with the address they came from, or the program itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Actor<'a> {
-    /// An email address, or what acted: `command line`, `dunning`.
+    /// An email address, an account of the operating system (`os:alice`), or what acted: `configuration`.
     pub name: &'a str,
     pub user: Option<UserId>,
     /// Empty where there is none.
@@ -94,18 +103,34 @@ pub struct Entry<'a> {
 pub struct Recorded {
     pub id: AuditId,
     pub at_ms: i64,
+    /// [`ERASED`] where the name was.
     pub actor: String,
+    /// The account that the actor's account said it acts for: told by sudo, proved by nobody.
+    pub claimed_by: Option<String>,
     pub user: Option<UserId>,
     pub ip: String,
     pub action: String,
     pub subject: String,
     pub change: serde_json::Value,
     pub risk: Risk,
+    /// Of the chain; empty for entries of before it.
+    pub hash: String,
+}
+
+/// That an entry was written, in a transaction which may be committed now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entered(AuditId);
+
+impl Entered {
+    pub fn id(self) -> AuditId {
+        self.0
+    }
 }
 
 /// Which entries to list; what is not set is not asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AuditFilter<'a> {
+    /// Who acted, or said to be the one who acts through another account.
     pub actor: Option<&'a str>,
     pub action: Option<&'a str>,
     pub subject: Option<&'a str>,
@@ -120,45 +145,95 @@ pub struct AuditFilter<'a> {
 ///
 /// # Errors
 /// When it names no actor, action or subject, or its change is too large.
-pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i64) -> Result<AuditId, AuditError> {
-    let Entry {
-        actor,
+pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i64) -> Result<Entered, AuditError> {
+    let note = Note::new(entry.action, entry.subject)
+        .change(entry.change)
+        .risk(entry.risk);
+    enter(connection, &By::from(entry.actor), note, now_ms).await
+}
+
+/// As [`record`].
+pub(crate) async fn enter(
+    connection: &mut AnyConnection,
+    by: &By,
+    note: Note,
+    now_ms: i64,
+) -> Result<Entered, AuditError> {
+    let actor = by.actor();
+    let Note {
         action,
         subject,
         change,
+        personal,
         risk,
-    } = entry;
+    } = note;
+    let (action, subject) = (action.as_str(), subject.as_str());
     for (field, text) in [("actor", actor.name), ("action", action), ("subject", subject)] {
         if text.trim().is_empty() {
             return Err(AuditError::Empty { field });
         }
     }
     let change = change.to_string();
-    if change.len() > MAX_CHANGE_BYTES {
+    let personal = (!personal.is_null()).then(|| personal.to_string());
+    let size = change.len() + personal.as_ref().map_or(0, String::len);
+    if size > MAX_CHANGE_BYTES {
         return Err(AuditError::TooLarge {
             action: action.to_owned(),
-            size: change.len(),
+            size,
         });
     }
     // Whatever publishes and records takes the sequence of events before that of entries: two who take two locks in opposite
     // orders would wait for each other.
     next_ids(&mut *connection, "event", 0).await?;
     let id = AuditId(next_id(&mut *connection, "audit").await?);
+    chain::seal(&mut *connection).await?;
+    let (actor_id, actor_commitment) = chain::actor(&mut *connection, actor.name).await?;
+    let claims = match by.claims() {
+        "" => None,
+        name => Some(chain::actor(&mut *connection, name).await?),
+    };
+    let kept = personal.as_deref().map(chain::committed);
+    let content = Content {
+        id: id.0,
+        at_ms: now_ms,
+        actor: &actor_commitment,
+        user: actor.user.map(|user| user.0),
+        ip: actor.ip,
+        claims: claims.as_ref().map_or("", |(_, commitment)| commitment),
+        action,
+        subject,
+        change: &change,
+        personal: kept.as_ref().map_or("", |(_, commitment)| commitment),
+        risk: risk.name(),
+    };
+    let (previous_hash, hash) = chain::link(&mut *connection, &content).await?;
     sqlx::query(
-        "INSERT INTO audit_log (id, at_ms, actor, user_id, ip, action, subject, change, risk) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO audit_log (id, at_ms, actor_id, claims_id, user_id, ip, action, subject, change, personal, risk, \
+         previous_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(id.0)
     .bind(now_ms)
-    .bind(actor.name)
-    .bind(actor.user.map(|user| user.0))
+    .bind(actor_id)
+    .bind(claims.as_ref().map(|(id, _)| *id))
+    .bind(content.user)
     .bind(actor.ip)
     .bind(action)
     .bind(subject)
-    .bind(change)
+    .bind(&change)
+    .bind(content.personal)
     .bind(risk.name())
+    .bind(previous_hash)
+    .bind(hash)
     .execute(&mut *connection)
     .await?;
+    if let (Some((salt, _)), Some(text)) = (&kept, &personal) {
+        sqlx::query("INSERT INTO audit_personal (entry_id, salt, text) VALUES ($1, $2, $3)")
+            .bind(id.0)
+            .bind(salt)
+            .bind(text)
+            .execute(&mut *connection)
+            .await?;
+    }
     if risk == Risk::High {
         let event = NewEvent {
             event_type: EventType::HighRiskAction,
@@ -174,7 +249,7 @@ pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i6
         };
         event::publish(connection, event, now_ms).await?;
     }
-    Ok(id)
+    Ok(Entered(id))
 }
 
 /// Entries, latest first, `limit` at most.
@@ -183,9 +258,13 @@ pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i6
 /// As the database answers, or when a stored value is not understood.
 pub async fn list(db: impl AnyExecutor<'_>, filter: AuditFilter<'_>, limit: i64) -> Result<Vec<Recorded>, AuditError> {
     let rows = sqlx::query(
-        "SELECT id, at_ms, actor, user_id, ip, action, subject, change, risk FROM audit_log \
-         WHERE id < $1 AND at_ms >= $2 AND at_ms < $3 AND ($4 = '' OR actor = $4) AND ($5 = '' OR action = $5) \
-         AND ($6 = '' OR subject = $6) AND ($7 = '' OR risk = $7) ORDER BY id DESC LIMIT $8",
+        "SELECT l.id, l.at_ms, a.name AS actor, l.claims_id, c.name AS claims, l.user_id, l.ip, l.action, l.subject, l.change, \
+         l.personal, p.text AS personal_text, l.risk, l.hash FROM audit_log l \
+         LEFT JOIN audit_actors a ON a.id = l.actor_id LEFT JOIN audit_actors c ON c.id = l.claims_id \
+         LEFT JOIN audit_personal p ON p.entry_id = l.id \
+         WHERE l.id < $1 AND l.at_ms >= $2 AND l.at_ms < $3 AND ($4 = '' OR a.name = $4 OR c.name = $4) \
+         AND ($5 = '' OR l.action = $5) AND ($6 = '' OR l.subject = $6) AND ($7 = '' OR l.risk = $7) \
+         ORDER BY l.id DESC LIMIT $8",
     )
     .bind(filter.before.map_or(i64::MAX, |before| before.0))
     .bind(filter.from_ms.unwrap_or(i64::MIN))
@@ -201,21 +280,47 @@ pub async fn list(db: impl AnyExecutor<'_>, filter: AuditFilter<'_>, limit: i64)
 }
 
 fn read(row: &AnyRow) -> Result<Recorded, AuditError> {
-    let change: String = row.try_get("change")?;
+    let name = |name: Option<String>| name.unwrap_or_else(|| ERASED.to_owned());
+    let mut change = json_of("change", row.try_get("change")?)?;
+    if !row.try_get::<String, _>("personal")?.is_empty() {
+        match row.try_get("personal_text")? {
+            Some(text) => merge(&mut change, json_of("personal part of a change", text)?),
+            None => merge(&mut change, serde_json::json!({"personal": ERASED})),
+        }
+    }
+    let claims = row.try_get::<Option<i64>, _>("claims_id")?;
     Ok(Recorded {
         id: AuditId(row.try_get("id")?),
         at_ms: row.try_get("at_ms")?,
-        actor: row.try_get("actor")?,
+        actor: name(row.try_get("actor")?),
+        claimed_by: match claims {
+            Some(_) => Some(name(row.try_get("claims")?)),
+            None => None,
+        },
         user: row.try_get::<Option<i64>, _>("user_id")?.map(UserId),
         ip: row.try_get("ip")?,
         action: row.try_get("action")?,
         subject: row.try_get("subject")?,
-        change: serde_json::from_str(&change).map_err(|_| AuditError::Corrupt {
-            what: "change",
-            text: change,
-        })?,
+        change,
         risk: row.try_get::<String, _>("risk")?.parse()?,
+        hash: row.try_get("hash")?,
     })
+}
+
+fn json_of(what: &'static str, text: String) -> Result<serde_json::Value, AuditError> {
+    serde_json::from_str(&text).map_err(|_| AuditError::Corrupt { what, text })
+}
+
+/// Puts the fields of one object into another.
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
 }
 
 #[cfg(test)]
@@ -383,6 +488,8 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(all.len(), 100);
+        let verified = chain::verify(&world.database).await.unwrap();
+        assert_eq!((verified.entries, verified.broken), (100, None));
     }
 
     /// What F-60 promises of the table holds only as long as nobody else writes it.

@@ -1,6 +1,7 @@
 //! Who did what, who hears of it, and what runs by itself.
 //!
-//! * [`audit`]: the log of who did what, to what, from where.
+//! * [`act`]: whatever somebody changes, with its entry in the audit log.
+//! * [`audit`]: the log of who did what, to what, from where, as a chain of hashes.
 //! * [`approval`]: what one admin asks for and another decides; what is then done belongs to whoever asked.
 //! * [`event`]: the outbox: what happened is written in the transaction of the change, and consumers react to it.
 //! * [`channel`]: the consumers that tell people and programs: mail, webhooks, Discord, the portal.
@@ -12,6 +13,7 @@
 //!
 //! But for the driver of jobs, nothing here reads a clock: whoever calls says what time it is.
 
+pub mod act;
 pub mod approval;
 pub mod audit;
 pub mod channel;

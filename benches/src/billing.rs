@@ -180,7 +180,7 @@ impl Closer<'_> {
         ));
         let at = at.parse::<jiff::Zoned>()?.timestamp();
         let before = self.runtime.block_on(async {
-            clock::store(self.database, at).await?;
+            clock::store(&mut *self.database.pool().acquire().await?, at).await?;
             counts(self.database).await
         })?;
         let (used, seconds) = self.program(&["invoice", "close"])?;

@@ -3,8 +3,9 @@
 
 mod execute;
 
-pub use activity::approval::Admin;
+use activity::act::Note;
 use activity::approval::{self, Approval, ApprovalError};
+pub use activity::approval::{Admin, Requested};
 pub use execute::{Done, ExecuteError, execute};
 use schemas::identity::Role;
 use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
@@ -213,7 +214,7 @@ pub async fn request(
     new: NewRequest<'_>,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<ApprovalId, ActionError> {
+) -> Result<Requested, ActionError> {
     let kind = new.action.kind();
     if let Action::BulkTermination { subscriptions, .. } = &new.action
         && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
@@ -237,7 +238,7 @@ pub async fn request(
     Ok(approval::request(connection, asked, by, now_ms).await?)
 }
 
-/// Approves: returns what is to be done now, in the caller's transaction. It is handed out once.
+/// Approves: returns what is to be done now, in the caller's transaction, and what the decision's entry says. It is handed out once.
 ///
 /// # Errors
 /// When it was decided before, or `by` is no admin or the one who asked.
@@ -246,8 +247,9 @@ pub async fn approve(
     id: ApprovalId,
     by: Admin<'_>,
     now_ms: i64,
-) -> Result<Action, ActionError> {
-    Action::of(&approval::approve(connection, id, by, now_ms).await?)
+) -> Result<(Action, Note), ActionError> {
+    let (approval, note) = approval::approve(connection, id, by, now_ms).await?;
+    Ok((Action::of(&approval)?, note))
 }
 
 #[cfg(test)]

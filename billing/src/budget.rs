@@ -28,7 +28,6 @@ pub use settings::{Budget, NewBudget, Thresholds, budget, clear, exclude, exclus
 
 use std::collections::HashSet;
 
-use activity::audit::AuditError;
 use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, ServiceId, SubscriptionId};
@@ -76,8 +75,6 @@ pub enum BudgetError {
     Money(#[from] MoneyError),
     #[error("tell what happened")]
     Event(#[from] EventError),
-    #[error("record who did it")]
-    Audit(#[from] AuditError),
     #[error("{0} has no budget")]
     NoBudget(CustomerId),
     #[error("a budget lies between {min} and {max}, not {value}")]

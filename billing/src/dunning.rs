@@ -37,7 +37,6 @@ pub use recovery::{Recovered, recover, recover_customer};
 pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
 pub use terms::{MAX_NOTICE_DAYS, MAX_NOTICES, MAX_TERM_DAYS, MAX_TERMINATE_DAY, Terms, TermsError, set_terms, terms};
 
-use activity::audit::AuditError;
 use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, SubscriptionId};
@@ -82,8 +81,6 @@ pub enum DunningError {
     Charge(#[from] charger::ChargerError),
     #[error("take over the terms of collection")]
     Terms(#[from] TermsError),
-    #[error("record who did it")]
-    Audit(#[from] AuditError),
 }
 
 /// What one call did.

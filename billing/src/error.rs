@@ -1,6 +1,5 @@
 //! Why billing could not answer or act.
 
-use activity::audit::AuditError;
 use activity::event::EventError;
 use jiff::civil::Date;
 use schemas::ids::{
@@ -145,8 +144,6 @@ pub enum BillingError {
     Stopped(Stopped),
     #[error("nothing of {0} waits for a confirmation of its measured usage")]
     NothingUnmeasured(CustomerId),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error("{0} is not charged now: a new price waits until it is again")]
     NotChargedNow(SubscriptionId),
     #[error("{name} is a number more than 0 with at most 3 decimal places, not {value:?}")]

@@ -13,7 +13,8 @@
 //!    └── clock back, or confirmed ┘
 //! ```
 
-use activity::audit::{self, Actor, AuditError, Entry, Risk};
+use activity::act::Note;
+use activity::audit::Risk;
 use activity::event::{EventError, EventType, NewEvent};
 use schemas::clock::{self, ClockError};
 use schemas::db::Database;
@@ -51,8 +52,6 @@ pub enum GuardError {
     Clock(#[from] ClockError),
     #[error("tell that billing stopped")]
     Event(#[from] EventError),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error("billing runs: there is nothing to confirm")]
     Running,
 }
@@ -189,11 +188,11 @@ async fn go_on(database: &Database, good_ms: i64, now_ms: i64) -> Result<(), Gua
     Ok(())
 }
 
-/// An admin's word that the clock is right: billing goes on from its time.
+/// An admin's word that the clock is right: billing goes on from its time. `by` is told to the owner.
 ///
 /// # Errors
 /// [`GuardError::Running`] where billing is not stopped.
-pub async fn confirm(connection: &mut AnyConnection, actor: Actor<'_>, now_ms: i64) -> Result<(), GuardError> {
+pub async fn confirm(connection: &mut AnyConnection, by: &str, now_ms: i64) -> Result<Note, GuardError> {
     let Some(before) = stopped(&mut *connection).await? else {
         return Err(GuardError::Running);
     };
@@ -201,19 +200,15 @@ pub async fn confirm(connection: &mut AnyConnection, actor: Actor<'_>, now_ms: i
         .bind(now_ms)
         .execute(&mut *connection)
         .await?;
-    let entry = Entry {
-        actor,
-        action: "billing.confirm_clock",
-        subject: "clock",
-        change: json!({
-            "before": {"believed": instant_text(before.good_ms), "stopped_at": instant_text(before.stopped_at_ms)},
-            "after": {"believed": instant_text(now_ms)},
-        }),
-        risk: Risk::High,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    let why = format!("{} confirmed the time", actor.name);
-    tell(connection, EventType::BillingResumed, before.good_ms, now_ms, &why).await
+    let why = format!("{by} confirmed the time");
+    tell(connection, EventType::BillingResumed, before.good_ms, now_ms, &why).await?;
+    let change = json!({
+        "before": {"believed": instant_text(before.good_ms), "stopped_at": instant_text(before.stopped_at_ms)},
+        "after": {"believed": instant_text(now_ms)},
+    });
+    Ok(Note::new("billing.confirm_clock", "clock")
+        .change(change)
+        .risk(Risk::High))
 }
 
 async fn tell(

@@ -33,13 +33,13 @@ mod counted;
 
 pub use counted::{PendingRefund, pending};
 use schemas::db::Database;
-use schemas::ids::{ApprovalId, CustomerId, InvoiceId, PaymentId, RefundId};
+use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId};
 use schemas::money::{Money, MoneyError};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::BillingError;
-use crate::approval::{self, Action, ActionError, NewRequest};
+use crate::approval::{self, Action, ActionError, NewRequest, Requested};
 use crate::invoice::{self, Correctable, Credited};
 use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
 use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
@@ -539,7 +539,7 @@ pub async fn request_approval(
     reference: Option<&str>,
     by: approval::Admin<'_>,
     now_ms: i64,
-) -> Result<(ApprovalId, Preview), RefundError> {
+) -> Result<(Requested, Preview), RefundError> {
     let payment = payment::payment(&mut *connection, request.payment).await?;
     // Of two requests at once, the second finds the first pending.
     settlement::lock_customer(&mut *connection, payment.customer).await?;
@@ -572,8 +572,8 @@ pub async fn request_approval(
         subject: &preview.payment.to_string(),
         summary: &summary,
     };
-    let id = approval::request(connection, new, by, now_ms).await?;
-    Ok((id, preview))
+    let requested = approval::request(connection, new, by, now_ms).await?;
+    Ok((requested, preview))
 }
 
 /// Refuses what the payment's gateway cannot do, before anything is written for it.

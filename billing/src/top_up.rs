@@ -25,7 +25,7 @@ pub use buy::{Purchase, buy};
 pub use limits::{Limits, limits};
 pub use movements::{Cause, Movement, movements};
 
-use activity::audit::{self, Actor, AuditError, Entry, Risk};
+use activity::act::Note;
 use activity::event::{EventError, EventType};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, TransactionId};
@@ -68,8 +68,6 @@ pub enum TopUpError {
     Settlement(#[from] SettlementError),
     #[error("tell what happened")]
     Event(#[from] EventError),
-    #[error("record who did it")]
-    Audit(#[from] AuditError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),
     #[error("charge the payment method")]
@@ -168,9 +166,8 @@ pub async fn set(
     customer: CustomerId,
     threshold: Money,
     amount: Money,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<TopUp, TopUpError> {
+) -> Result<Note, TopUpError> {
     settlement::lock_customer(connection, customer).await?;
     let limits = limits_of(connection, customer, threshold).await?;
     limits_of(connection, customer, amount).await?;
@@ -199,37 +196,29 @@ pub async fn set(
     .bind(counted)
     .bind(now_ms)
     .bind(not_before_ms)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
     let change = json!({
         "threshold_minor": threshold.minor, "amount_minor": amount.minor, "currency": amount.currency,
     });
-    record(connection, actor, "top_up.set", customer, change, now_ms).await?;
-    settings(connection, customer)
-        .await?
-        .ok_or(TopUpError::NotSet(customer))
+    Ok(Note::new("top_up.set", customer).change(change))
 }
 
 /// Switches automatic top-up off. One that is under way goes on.
 ///
 /// # Errors
 /// [`TopUpError::NotSet`] when there is none.
-pub async fn disable(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), TopUpError> {
+pub async fn disable(connection: &mut AnyConnection, customer: CustomerId, now_ms: i64) -> Result<Note, TopUpError> {
     settlement::lock_customer(connection, customer).await?;
     let disabled = sqlx::query("UPDATE top_ups SET is_enabled = 0, updated_at_ms = $2 WHERE customer_id = $1")
         .bind(customer.0)
         .bind(now_ms)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
     if disabled.rows_affected() == 0 {
         return Err(TopUpError::NotSet(customer));
     }
-    record(connection, actor, "top_up.disable", customer, json!({}), now_ms).await
+    Ok(Note::new("top_up.disable", customer))
 }
 
 /// Looks at every customer with an automatic top-up: the daily job, and after credit was used. One who fails does not keep
@@ -436,7 +425,8 @@ async fn note_low(
     Ok(())
 }
 
-/// Staff gives a customer credit. `cause` is what it is given once for, such as `ticket:4711`.
+/// Staff gives a customer credit. `cause` is what it is given once for, such as `ticket:4711`: where it was given before, nothing is
+/// done that could be recorded, and there is no note.
 ///
 /// # Errors
 /// When the amount is not more than zero or in another currency, the reason is empty, or the cause stands for another amount.
@@ -446,23 +436,21 @@ pub async fn grant(
     amount: Money,
     cause: &str,
     reason: &str,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<TransactionId, TopUpError> {
+) -> Result<(TransactionId, Option<Note>), TopUpError> {
     settlement::lock_customer(connection, customer).await?;
     limits_of(connection, customer, amount).await?;
     let (reason, cause) = (checked_reason(reason)?, checked_reason(cause)?);
     let before = settlement::credit_balance(&mut *connection, customer, amount.currency).await?;
     let granted = settlement::grant_credit(connection, customer, amount, &cause, &reason, now_ms).await?;
-    // The same cause again moved nothing: nothing was done that could be recorded.
-    if settlement::credit_balance(&mut *connection, customer, amount.currency).await? != before {
-        let change = json!({
-            "amount_minor": amount.minor, "currency": amount.currency, "cause": cause, "reason": reason,
-            "transaction": granted,
-        });
-        record(connection, actor, "credit.grant", customer, change, now_ms).await?;
+    if settlement::credit_balance(connection, customer, amount.currency).await? == before {
+        return Ok((granted, None));
     }
-    Ok(granted)
+    let change = json!({
+        "amount_minor": amount.minor, "currency": amount.currency, "cause": cause, "reason": reason,
+        "transaction": granted,
+    });
+    Ok((granted, Some(Note::new("credit.grant", customer).change(change))))
 }
 
 fn checked_reason(text: &str) -> Result<String, TopUpError> {
@@ -485,25 +473,6 @@ async fn limits_of(connection: &mut AnyConnection, customer: CustomerId, asked: 
         });
     }
     Ok(limits(owner.currency))
-}
-
-async fn record(
-    connection: &mut AnyConnection,
-    actor: Actor<'_>,
-    action: &str,
-    customer: CustomerId,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), TopUpError> {
-    let entry = Entry {
-        actor,
-        action,
-        subject: &customer.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
 }
 
 /// Every top-up counts as one that is under way, bought ones too: two at once would be one too many.

@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, By, Note, Steps};
+use activity::audit::{Actor, Entered};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use jiff::civil::{Date, DateTime};
@@ -23,7 +24,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::ids::UserId;
 use schemas::money::{Currency, Money};
-use sqlx::{Any, AnyConnection, Transaction};
+use sqlx::AnyConnection;
 
 use crate::auth::SignedIn;
 use crate::error::{Failure, PageError};
@@ -237,10 +238,10 @@ impl Draft {
     }
 }
 
-/// An action under way, in its transaction.
+/// An action under way: an act that begins with a form's token.
 #[derive(Debug)]
 pub(crate) struct Action {
-    transaction: Transaction<'static, Any>,
+    act: Act,
     /// The email address of who acts.
     pub(crate) actor: String,
     pub(crate) user: UserId,
@@ -262,13 +263,13 @@ impl Action {
                 "This form is too old. Look at the values below and send it again.",
             ));
         }
-        let now_ms = state.now_ms();
-        let mut transaction = state.db().begin_write().await?;
-        if !once::take(&mut transaction, token, now_ms).await? {
+        let mut act = begin(state, who, ip).await?;
+        let now_ms = act.now_ms();
+        if !once::take(act.connection(), token, now_ms).await? {
             return Ok(None);
         }
         Ok(Some(Action {
-            transaction,
+            act,
             actor: who.user.email.clone(),
             user: who.user.id,
             ip: ip.to_string(),
@@ -277,44 +278,56 @@ impl Action {
     }
 
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.transaction
+        self.act.connection()
     }
 
-    /// The connection with who acts, for what records itself.
+    /// The connection with who acts, for what keeps that too.
     pub(crate) fn parts(&mut self) -> (&mut AnyConnection, Actor<'_>) {
-        let actor = Actor {
-            name: &self.actor,
-            user: Some(self.user),
-            ip: &self.ip,
-        };
-        (&mut self.transaction, actor)
+        self.act.parts()
     }
 
-    /// Notes what is done, to what, with the values before and after.
-    pub(crate) async fn record(
-        &mut self,
-        action: &str,
-        subject: impl std::fmt::Display,
-        change: serde_json::Value,
-    ) -> Result<(), Refused> {
-        let entry = Entry {
-            actor: Actor {
-                name: &self.actor,
-                user: Some(self.user),
-                ip: &self.ip,
-            },
-            action,
-            subject: &subject.to_string(),
-            change,
-            risk: Risk::Normal,
-        };
-        audit::record(&mut self.transaction, entry, self.now_ms).await?;
+    /// Records what was done, with the values before and after, and commits both.
+    pub(crate) async fn commit(self, note: Note) -> Result<(), Refused> {
+        self.act.commit(note).await?;
         Ok(())
     }
 
-    pub(crate) async fn commit(self) -> Result<(), Refused> {
-        Ok(self.transaction.commit().await?)
+    /// Commits what has recorded itself.
+    pub(crate) async fn commit_entered(self, entered: Entered) -> Result<(), Refused> {
+        self.act.commit_entered(entered).await?;
+        Ok(())
     }
+
+    /// Records what begins and takes more transactions.
+    pub(crate) async fn begin_steps(self, state: &AppState, begins: Note) -> Result<Steps, Refused> {
+        Ok(self.act.begin_steps(state.db(), begins).await?)
+    }
+}
+
+/// Begins an act of who has signed in.
+pub(crate) async fn begin(state: &AppState, who: &SignedIn, ip: IpAddr) -> Result<Act, sqlx::Error> {
+    let by = By::user(&who.user.email, who.user.id, ip.to_canonical().to_string());
+    Act::begin(state.db(), by, state.now_ms()).await
+}
+
+/// Does what takes several transactions, such as what a gateway is asked for: it is recorded before it begins, and again with
+/// what came of it.
+pub(crate) async fn in_steps<T, E: std::fmt::Display>(
+    state: &AppState,
+    (who, ip): (&SignedIn, IpAddr),
+    begins: Note,
+    work: impl Future<Output = Result<T, E>>,
+    result: impl FnOnce(&T) -> serde_json::Value,
+) -> Result<Result<T, E>, Failure> {
+    let act = begin(state, who, ip).await?;
+    let steps = act.begin_steps(state.db(), begins).await?;
+    let done = work.await;
+    let outcome = match &done {
+        Ok(value) => Ok(result(value)),
+        Err(error) => Err(error.to_string()),
+    };
+    steps.end(outcome).await?;
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -138,6 +138,12 @@ impl From<crate::auth::UserError> for Failure {
     }
 }
 
+impl From<activity::audit::AuditError> for Failure {
+    fn from(source: activity::audit::AuditError) -> Failure {
+        Failure::internal("read or write the audit log")(source.into())
+    }
+}
+
 impl From<activity::event::EventError> for Failure {
     fn from(source: activity::event::EventError) -> Failure {
         Failure::internal("tell of an event")(source.into())

@@ -8,6 +8,8 @@
 //! `analytics`, money from `billing`.
 
 mod action;
+#[cfg(test)]
+mod acts_tests;
 mod admission;
 mod api;
 mod assets;

@@ -4,7 +4,8 @@
 //! the invoices that follow: it is what will be charged and not an estimate. What is shown is sent back with the order ([`Quote::shown`]): when the amounts are not
 //! those any more, the order is not carried out but shown anew.
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, By, Note};
+use activity::audit::Actor;
 pub(crate) use billing::invoice::next_charge_ms;
 use billing::invoice::{self, Draft, Horizon};
 use billing::rating::DraftLine;
@@ -337,27 +338,6 @@ async fn entry_of(connection: &mut AnyConnection, deed: Deed<'_>) -> Result<(&'s
     })
 }
 
-/// Records what a customer did to a subscription, in the transaction of it.
-pub(crate) async fn record(
-    connection: &mut AnyConnection,
-    by: Actor<'_>,
-    (action, subject): (&str, SubscriptionId),
-    change: Value,
-    now_ms: i64,
-) -> Result<(), Failure> {
-    let entry = Entry {
-        actor: by,
-        action,
-        subject: &subject.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms)
-        .await
-        .map_err(|error| Failure::internal("record what was done to a subscription")(error.into()))?;
-    Ok(())
-}
-
 /// Does it, once for each form token, with its entry in the audit log, and finalises what is due then.
 pub(crate) async fn carry_out(
     state: &AppState,
@@ -367,21 +347,16 @@ pub(crate) async fn carry_out(
     form_token: &str,
 ) -> Result<Outcome, Failure> {
     let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    if !once::take(&mut transaction, form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = Act::begin(state.db(), By::from(by), now_ms).await?;
+    if !once::take(act.connection(), form_token, now_ms).await? {
         return Ok(Outcome::Again);
     }
-    let (action, change) = entry_of(&mut transaction, deed).await?;
-    let subscription = match perform(&mut transaction, customer, deed, now_ms, by.name, now_ms).await {
+    let (action, change) = entry_of(act.connection(), deed).await?;
+    let subscription = match perform(act.connection(), customer, deed, now_ms, by.name, now_ms).await {
         Ok(subscription) => subscription,
-        Err(error) => {
-            transaction.rollback().await?;
-            return refusal(error).map(Outcome::Refused);
-        }
+        Err(error) => return refusal(error).map(Outcome::Refused),
     };
-    record(&mut transaction, by, (action, subscription), change, now_ms).await?;
-    transaction.commit().await?;
+    act.commit(Note::new(action, subscription).change(change)).await?;
     let invoice = match invoice_at_once(state, customer, subscription, now_ms).await {
         Ok(invoice) => invoice,
         // It is done all the same; what is due is finalised in the background, as every renewal is.

@@ -169,12 +169,8 @@ impl TestPortal {
             customer,
             password: PASSWORD,
         };
-        let actor = activity::audit::Actor {
-            name: "test",
-            user: None,
-            ip: "",
-        };
-        create_user(self.state.db(), &user, actor).await.unwrap();
+        let by = activity::act::By::program("test");
+        create_user(self.state.db(), &user, by).await.unwrap();
     }
 
     pub(crate) fn browser(&self) -> Browser {

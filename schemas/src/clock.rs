@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
-use sqlx::{AnyExecutor, Row as _};
+use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::db::Database;
 
@@ -78,43 +78,39 @@ pub async fn of(database: &Database) -> Result<Clock, ClockError> {
     Ok(stored(database.pool()).await?.map_or(Clock::system(), Clock::test))
 }
 
-/// Begins a test clock on a database without books, or goes on with the one it has, set to `at` where that is later.
+/// Begins a test clock on a database without books, or goes on with the one it has, set to `at` where that is later. Answers also
+/// to whether that changed anything.
 ///
 /// # Errors
 /// When the database has books but no test clock; as the database answers.
-pub async fn begin(database: &Database, at: Timestamp) -> Result<Clock, ClockError> {
-    let mut transaction = database.begin_write().await?;
-    let before = stored(&mut *transaction).await?;
+pub async fn begin(connection: &mut AnyConnection, at: Timestamp) -> Result<(Clock, bool), ClockError> {
+    let before = stored(&mut *connection).await?;
     if before.is_none() {
         let row = sqlx::query("SELECT count(*) FROM ledger_transactions")
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut *connection)
             .await?;
         if row.try_get::<i64, _>(0)? > 0 {
             return Err(ClockError::RealBooks);
         }
     }
     let at = before.map_or(at, |before| before.max(at));
-    write(&mut transaction, at).await?;
-    transaction.commit().await?;
-    Ok(Clock::test(at))
+    write(connection, at).await?;
+    Ok((Clock::test(at), before != Some(at)))
 }
 
 /// Sets a database's test clock.
 ///
 /// # Errors
 /// When it has none, or `to` lies before what it shows.
-pub async fn store(database: &Database, to: Timestamp) -> Result<(), ClockError> {
-    let mut transaction = database.begin_write().await?;
-    let now = stored(&mut *transaction).await?.ok_or(ClockError::System)?;
+pub async fn store(connection: &mut AnyConnection, to: Timestamp) -> Result<(), ClockError> {
+    let now = stored(&mut *connection).await?.ok_or(ClockError::System)?;
     if to < now {
         return Err(ClockError::Backwards { now, asked: to });
     }
-    write(&mut transaction, to).await?;
-    transaction.commit().await?;
-    Ok(())
+    Ok(write(connection, to).await?)
 }
 
-async fn write(connection: &mut sqlx::AnyConnection, at: Timestamp) -> Result<(), sqlx::Error> {
+async fn write(connection: &mut AnyConnection, at: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
         .bind(SETTING)
         .bind(at.as_millisecond().to_string())
@@ -195,17 +191,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
         assert!(!of(&database).await.unwrap().is_test());
+        let mut connection = database.pool().acquire().await.unwrap();
         assert!(matches!(
-            store(&database, at("2024-01-01T00:00:00Z")).await,
+            store(&mut connection, at("2024-01-01T00:00:00Z")).await,
             Err(ClockError::System)
         ));
-        begin(&database, at("2024-01-31T00:00:00Z")).await.unwrap();
-        store(&database, at("2024-02-01T00:00:00Z")).await.unwrap();
-        let back = store(&database, at("2024-01-31T00:00:00Z")).await;
+        let (_, is_begun) = begin(&mut connection, at("2024-01-31T00:00:00Z")).await.unwrap();
+        assert!(is_begun);
+        store(&mut connection, at("2024-02-01T00:00:00Z")).await.unwrap();
+        let back = store(&mut connection, at("2024-01-31T00:00:00Z")).await;
         assert!(matches!(back, Err(ClockError::Backwards { .. })), "{back:?}");
         // Begun again it goes on.
-        let clock = begin(&database, at("2024-01-31T00:00:00Z")).await.unwrap();
-        assert_eq!(clock.now(), at("2024-02-01T00:00:00Z"));
+        let (clock, is_begun) = begin(&mut connection, at("2024-01-31T00:00:00Z")).await.unwrap();
+        assert_eq!((clock.now(), is_begun), (at("2024-02-01T00:00:00Z"), false));
 
         let dir = tempfile::tempdir().unwrap();
         let real = Database::open(&Database::default_url(dir.path())).await.unwrap();
@@ -215,8 +213,9 @@ mod tests {
         .execute(real.pool())
         .await
         .unwrap();
+        let mut connection = real.pool().acquire().await.unwrap();
         assert!(matches!(
-            begin(&real, at("2024-01-31T00:00:00Z")).await,
+            begin(&mut connection, at("2024-01-31T00:00:00Z")).await,
             Err(ClockError::RealBooks)
         ));
     }

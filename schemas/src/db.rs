@@ -497,6 +497,37 @@ mod tests {
         assert_eq!(along, [0, 1, 0]);
     }
 
+    #[tokio::test]
+    async fn names_of_who_acted_move_beside_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = Database::default_url(dir.path());
+        let rows = [
+            "INSERT INTO audit_log (id, at_ms, actor, ip, action, subject, change, risk) VALUES \
+             (1, 5, 'command line', '', 'plan.create', 'pln_1', '{}', 'normal'), \
+             (2, 6, 'ada@example.net', '192.0.2.7', 'plan.edit', 'pln_1', '{}', 'high'), \
+             (3, 7, 'command line', '', 'plan.archive', 'pln_1', '{}', 'normal')",
+        ];
+        of_the_first_version(&url, &rows).await;
+        let database = Database::open(&url).await.unwrap();
+        let sql = "SELECT l.id, a.name, l.action, l.hash FROM audit_log l JOIN audit_actors a ON a.id = l.actor_id ORDER BY l.id";
+        let rows = sqlx::query(sql).fetch_all(database.pool()).await.unwrap();
+        let told: Vec<(i64, String, String, String)> = rows
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+            .collect();
+        let entry = |id, name: &str, action: &str| (id, name.to_owned(), action.to_owned(), String::new());
+        assert_eq!(
+            told,
+            [
+                entry(1, "command line", "plan.create"),
+                entry(2, "ada@example.net", "plan.edit"),
+                entry(3, "command line", "plan.archive"),
+            ]
+        );
+        let mut transaction = database.begin_write().await.unwrap();
+        assert_eq!(next_id(&mut transaction, "audit_actor").await.unwrap(), 3);
+    }
+
     /// Rows of `probes`, and that each connection of the pool can write.
     async fn write_on_every_connection(database: &Database) {
         let mut open = Vec::new();

@@ -30,7 +30,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use tables::table::{Storage, StorageConfig};
 
-pub(crate) use manifest::{list, read};
+pub(crate) use manifest::{Backup, list, read};
 pub(crate) use restore::{Restore, restore};
 pub(crate) use verify::{prune, verify};
 pub(crate) use write::{Options, write};

@@ -7,7 +7,8 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, Note};
+use activity::audit::Risk;
 use anyhow::{Context as _, bail};
 use schemas::db::Database;
 use schemas::fault;
@@ -20,6 +21,7 @@ use super::verify::disagreements;
 use super::write::{DATABASE, INTERFACES, KEY, is_vacant};
 use super::{TABLE_ORDER, copy, database};
 use crate::config::{Config, DatabaseUrl};
+use crate::operator;
 use crate::output::Progress;
 use crate::private;
 
@@ -339,46 +341,36 @@ fn restore_tables(asked: &Restore<'_>, backup: &Backup, staging: &Path) -> anyho
 
 /// Records the restore, and leaves out numbers that were given out after the backup.
 async fn note(asked: &Restore<'_>, database: &Database, restored: &mut Restored) -> anyhow::Result<()> {
-    let mut transaction = database.begin_write().await?;
+    let mut act = Act::begin(database, operator::by(), asked.now_ms).await?;
     for name in KNOWN_NUMBERS {
         sqlx::query("UPDATE sequences SET next_value = next_value + $1 WHERE name = $2")
             .bind(NUMBERS_LEFT_OUT)
             .bind(name)
-            .execute(&mut *transaction)
+            .execute(act.connection())
             .await?;
     }
     let count = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql);
     restored.waiting_deliveries = count("SELECT count(*) FROM deliveries WHERE status = 'pending'")
-        .fetch_one(&mut *transaction)
+        .fetch_one(act.connection())
         .await?;
     restored.open_payments =
         count("SELECT count(*) FROM payments WHERE state IN ('intent', 'unknown', 'requires_action', 'processing')")
-            .fetch_one(&mut *transaction)
+            .fetch_one(act.connection())
             .await?;
     restored.last_invoices = sqlx::query_scalar(
         "SELECT i.number FROM invoices i WHERE i.id IN (SELECT max(id) FROM invoices WHERE number <> '' \
          GROUP BY entity_id, kind) ORDER BY i.number",
     )
-    .fetch_all(&mut *transaction)
+    .fetch_all(act.connection())
     .await?;
     let backup = &restored.backup;
-    let entry = Entry {
-        actor: Actor {
-            name: "command line",
-            user: None,
-            ip: "",
-        },
-        action: "backup.restore",
-        subject: &backup.name,
-        change: serde_json::json!({
-            "from": asked.place.url(),
-            "created_at": backup.created_at,
-            "files": restored.files,
-            "without_tables": asked.without_tables,
-        }),
-        risk: Risk::High,
-    };
-    audit::record(&mut transaction, entry, asked.now_ms).await?;
-    transaction.commit().await?;
+    let change = serde_json::json!({
+        "from": asked.place.url(),
+        "created_at": backup.created_at,
+        "files": restored.files,
+        "without_tables": asked.without_tables,
+    });
+    let note = Note::new("backup.restore", &backup.name).change(change);
+    act.commit(note.risk(Risk::High)).await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `ezscale attack`: windows of a service that are told on invoices and not charged.
 
+use activity::act::Note;
 use anyhow::Context as _;
 use billing::exclusion::{self, Exclusion};
 use clap::Subcommand;
@@ -9,7 +10,7 @@ use schemas::ids::{ExclusionId, ServiceId};
 use schemas::inventory;
 use serde_json::json;
 
-use super::audit::{COMMAND_LINE, note};
+use super::audit;
 use crate::options::{self, Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
@@ -80,12 +81,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let time = (from.as_millisecond(), to.as_millisecond());
             options::check_order(time.0, time.1)?;
             exclusion::check_time(time)?;
-            let mut transaction = database.begin_write().await?;
-            let made = exclusion::exclude(&mut transaction, service, time, &reason, COMMAND_LINE.name, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            let made = exclusion::exclude(connection, service, time, &reason, by.name, now_ms).await?;
             let change = json!({"after": {"service": service, "from": from.to_string(), "to": to.to_string(),
                 "reason": made.reason}});
-            note(&mut transaction, "usage.exclude", &made.id.to_string(), change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("usage.exclude", made.id).change(change)).await?;
             say!("{}", made.id);
         }
         Command::List { service, format, data } => {
@@ -126,11 +127,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Revoke { exclusion, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            exclusion::revoke(&mut transaction, exclusion, now_ms).await?;
-            let subject = exclusion.to_string();
-            note(&mut transaction, "usage.include", &subject, json!({}), now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            exclusion::revoke(act.connection(), exclusion, now_ms).await?;
+            act.commit(Note::new("usage.include", exclusion)).await?;
         }
     }
     Ok(())

@@ -1,21 +1,17 @@
-//! `ezscale audit`: who did what.
+//! `ezscale audit`: who did what, and whether the log is whole.
 
-use activity::audit::{self, Actor, AuditFilter, Entry, Risk};
-use anyhow::Context as _;
+use activity::act::{Act, Note};
+use activity::audit::chain::{self, Break};
+use activity::audit::{self, AuditFilter, Risk};
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::ids::AuditId;
 
+use crate::operator;
 use crate::options::Data;
-use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
-
-/// Who acts where nobody has signed in.
-pub(crate) const COMMAND_LINE: Actor<'_> = Actor {
-    name: "command line",
-    user: None,
-    ip: "",
-};
+use crate::output::{Format, Listing, Record, ShowFormat, at, causes, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -37,11 +33,20 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Check that nobody changed, removed, added or moved an entry: each entry's hash covers the one before. Fails when one did
+    Verify {
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 #[derive(clap::Args, Debug)]
 struct List {
-    /// By this one: an email address, or `command line`
+    /// By this one: an email address, an account of this machine (os:alice) that ran a command itself or by sudo, or a part of the
+    /// program (configuration)
     #[arg(long)]
     actor: Option<String>,
     /// Such as webhook.add
@@ -76,6 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let list = match args.command {
         Command::List(list) => list,
         Command::Show { entry, format, data } => return show(entry, format, &data).await,
+        Command::Verify { format, data } => return verify(format, &data).await,
     };
     let (_, database) = list.data.open_database().await?;
     let filter = AuditFilter {
@@ -88,13 +94,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         before: list.before,
     };
     let entries = audit::list(database.pool(), filter, list.limit).await?;
-    let columns = ["id", "at", "actor", "user", "ip", "action", "subject", "risk", "change"];
+    let columns = [
+        "id",
+        "at",
+        "actor",
+        "claimed_by",
+        "user",
+        "ip",
+        "action",
+        "subject",
+        "risk",
+        "change",
+    ];
     let mut listing = Listing::new(columns.map(text));
     for entry in entries {
         listing.row([
             shown(entry.id),
             at(entry.at_ms),
             entry.actor.into(),
+            entry.claimed_by.into(),
             entry.user.map(shown).into(),
             entry.ip.into(),
             entry.action.into(),
@@ -121,56 +139,63 @@ async fn show(entry: AuditId, format: ShowFormat, data: &Data) -> anyhow::Result
         .field(text("id"), shown(found.id))
         .field(text("at"), at(found.at_ms))
         .field(text("actor"), found.actor)
+        .field(text("claimed_by"), found.claimed_by)
         .field(text("user"), found.user.map(shown))
         .field(text("ip"), found.ip)
         .field(text("action"), found.action)
         .field(text("subject"), found.subject)
         .field(text("risk"), found.risk.name())
         .field(text("change"), found.change)
+        .field(text("hash"), Some(found.hash).filter(|hash| !hash.is_empty()))
         .print(format)
 }
 
-/// Records what a command did.
-pub(super) async fn note(
-    connection: &mut sqlx::AnyConnection,
-    action: &str,
-    subject: &str,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> anyhow::Result<()> {
-    note_risk(connection, action, subject, change, Risk::Normal, now_ms).await
+/// Walks the chain, and fails at the first break.
+async fn verify(format: ShowFormat, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let found = chain::verify(&database).await?;
+    let broken = found.broken.as_ref();
+    let (last, hash) = found.head.unzip();
+    Record::new()
+        .field(number("entries"), found.entries)
+        .field(text("sealed_to").or("none"), found.sealed.map(shown))
+        .field(text("last_entry").or("none"), last.map(shown))
+        .field(text("hash").or("none"), hash)
+        .field(
+            text("broken_at").or("nowhere"),
+            broken.map(|broken| shown(broken.entry)),
+        )
+        .field(text("differs").or("nothing"), broken.map(|broken| broken.kind.name()))
+        .field(text("problem").or("none"), broken.map(|broken| broken.what.as_str()))
+        .print(format)?;
+    match broken {
+        None => Ok(()),
+        Some(Break { entry, kind, what }) => bail!("the audit log is broken at {entry} ({}): {what}", kind.name()),
+    }
 }
 
-/// As [`note`], of what was done in transactions of its own.
-pub(super) async fn note_done(
+/// Begins what a command changes, in the name of who runs it.
+pub(super) async fn begin(database: &Database, now_ms: i64) -> anyhow::Result<Act> {
+    Ok(Act::begin(database, operator::by(), now_ms).await?)
+}
+
+/// Does what takes several transactions: `begins` is recorded before, and what came of it after. `work` answers to what the
+/// command goes on with, and to the result for the audit log.
+pub(super) async fn in_steps<T>(
     database: &Database,
-    action: &str,
-    subject: &str,
-    change: serde_json::Value,
     now_ms: i64,
-) -> anyhow::Result<()> {
-    let mut transaction = database.begin_write().await?;
-    note(&mut transaction, action, subject, change, now_ms).await?;
-    transaction.commit().await?;
-    Ok(())
-}
-
-/// Records what a command did, and how far the owner should know.
-pub(crate) async fn note_risk(
-    connection: &mut sqlx::AnyConnection,
-    action: &str,
-    subject: &str,
-    change: serde_json::Value,
-    risk: Risk,
-    now_ms: i64,
-) -> anyhow::Result<()> {
-    let entry = Entry {
-        actor: COMMAND_LINE,
-        action,
-        subject,
-        change,
-        risk,
+    begins: Note,
+    work: impl Future<Output = anyhow::Result<(T, serde_json::Value)>>,
+) -> anyhow::Result<T> {
+    let steps = Act::steps(database, operator::by(), now_ms, begins).await?;
+    let done = work.await;
+    let outcome = match &done {
+        Ok((_, result)) => Ok(result.clone()),
+        Err(error) => Err(causes(error)),
     };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
+    let recorded = steps.end(outcome).await;
+    // Why it failed says more than why that could not be recorded.
+    let (value, _) = done?;
+    recorded?;
+    Ok(value)
 }

@@ -1,11 +1,12 @@
 //! `ezscale backup`: database and tables, to a folder or a bucket.
 
+use activity::act::Note;
 use activity::audit::Risk;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use tables::table::Storage;
 
-use super::audit::note_risk;
+use super::audit;
 use crate::backup;
 use crate::options::{Data, now_ms};
 use crate::output::{Cell, Format, Listing, byte_count, bytes, count, number, text};
@@ -90,9 +91,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(Command::Prune { keep, to, data }) => {
             let place = to.open(&data)?;
-            let now_ms = schemas::clock::machine_now_ms();
+            let (_, database) = data.open_database().await?;
+            let change = serde_json::json!({"after": {"keep": keep}});
+            let begins = Note::new("backup.prune", place.url()).change(change);
             let keep = usize::try_from(keep)?;
-            let (backups, files) = tokio::task::spawn_blocking(move || backup::prune(&place, keep, now_ms)).await??;
+            let (backups, files) = audit::in_steps(&database, now_ms(&database).await?, begins, async {
+                let at_ms = schemas::clock::machine_now_ms();
+                let removed = tokio::task::spawn_blocking(move || backup::prune(&place, keep, at_ms)).await??;
+                let result = serde_json::json!({"backups_removed": removed.0, "files_removed": removed.1});
+                Ok((removed, result))
+            })
+            .await?;
             say!(
                 "{} removed, with {} of tables",
                 count(backups, "backup"),
@@ -111,23 +120,24 @@ async fn write(args: &Args) -> anyhow::Result<()> {
         key_file: args.with_key.then_some(&key_file),
         with_tables: !args.without_tables,
     };
-    let done = backup::write(&config, &database, &place, options, schemas::clock::machine_now())
-        .await
-        .with_context(|| format!("back up to {}", place.url()))?;
-    let made = &done.backup;
-    let database_bytes = made.parts.get("database").map_or(0, |part| part.size_bytes);
-    let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
-    let change = serde_json::json!({
-        "to": place.url(),
-        "files": made.table_files().count(),
-        "bytes": database_bytes + made.table_bytes(),
-        "with_key": args.with_key,
-        "without_tables": args.without_tables,
-    });
+    let change = serde_json::json!({"after": {"with_key": args.with_key, "without_tables": args.without_tables}});
+    // Whoever has the key can read every secret: the owner hears of it before it is written anywhere.
     let risk = if args.with_key { Risk::High } else { Risk::Normal };
-    note_risk(&mut transaction, "backup.create", &made.name, change, risk, now_ms).await?;
-    transaction.commit().await?;
+    let begins = Note::new("backup.create", place.url()).change(change).risk(risk);
+    let done = audit::in_steps(&database, now_ms(&database).await?, begins, async {
+        let done = backup::write(&config, &database, &place, options, schemas::clock::machine_now())
+            .await
+            .with_context(|| format!("back up to {}", place.url()))?;
+        let result = serde_json::json!({
+            "name": done.backup.name,
+            "files": done.backup.table_files().count(),
+            "bytes": database_bytes_of(&done.backup) + done.backup.table_bytes(),
+        });
+        Ok((done, result))
+    })
+    .await?;
+    let made = &done.backup;
+    let database_bytes = database_bytes_of(made);
     say!("backup {} in {}, read back and compared", made.name, place.url());
     say!("  database  {}", byte_count(database_bytes));
     if args.without_tables {
@@ -156,6 +166,10 @@ async fn write(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn database_bytes_of(backup: &backup::Backup) -> u64 {
+    backup.parts.get("database").map_or(0, |part| part.size_bytes)
+}
+
 fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
     let mut listing = Listing::new([
         text("name"),
@@ -170,7 +184,7 @@ fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
             Ok(made) => listing.row([
                 name.into(),
                 made.product_version.as_str().into(),
-                made.parts.get("database").map_or(0, |part| part.size_bytes).into(),
+                database_bytes_of(&made).into(),
                 made.table_files().count().into(),
                 made.table_bytes().into(),
                 made.has_key().into(),

@@ -12,7 +12,7 @@ use schemas::money::Money;
 use schemas::period::AnchorDay;
 use schemas::window::instant_text;
 
-use super::audit::COMMAND_LINE;
+use super::audit;
 use crate::config::Config;
 use crate::options::{Data, now_ms, open_current, plain_decimal};
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
@@ -118,8 +118,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let owner = inventory::customer(&mut *transaction, customer).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let owner = inventory::customer(act.connection(), customer).await?;
             let new = NewBudget {
                 amount: Money::exact_from_major(amount, owner.currency)?,
                 thresholds: match alert.is_empty() {
@@ -129,25 +129,28 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 suspends: suspend,
                 reset_day: reset_day.map(AnchorDay::new).transpose().context("--reset-day")?,
             };
-            budget::set(&mut transaction, customer, &new, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let note = budget::set(act.connection(), customer, &new, now_ms).await?;
+            act.commit(note).await?;
             follow(&config, &database, customer, now_ms).await?;
         }
         Command::Clear { customer, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            budget::clear(&mut transaction, customer, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (_, note) = budget::clear(act.connection(), customer, now_ms).await?;
+            act.commit(note).await?;
         }
         Command::Exclude(one) => exclude(one, true).await?,
         Command::Include(one) => exclude(one, false).await?,
         Command::Unlock { customer, reason, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let budget = budget::unlock(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let Some((budget, note)) = budget::unlock(act.connection(), customer, &reason, now_ms).await? else {
+                say!("{customer} is unlocked already");
+                return Ok(());
+            };
+            act.commit(note).await?;
             if let Some(until_ms) = budget.unlocked_until_ms {
                 say!("unlocked until {}", instant_text(until_ms));
             }
@@ -159,17 +162,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn exclude(one: OneService, is_excluded: bool) -> anyhow::Result<()> {
     let (config, database) = one.data.open_database().await?;
     let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
-    budget::exclude(
-        &mut transaction,
-        one.customer,
-        one.service,
-        is_excluded,
-        COMMAND_LINE,
-        now_ms,
-    )
-    .await?;
-    transaction.commit().await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    if let Some(note) = budget::exclude(act.connection(), one.customer, one.service, is_excluded, now_ms).await? {
+        act.commit(note).await?;
+    }
     follow(&config, &database, one.customer, now_ms).await
 }
 

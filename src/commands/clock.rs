@@ -1,5 +1,6 @@
 //! `ezscale clock`: what time billing takes it for, on a database made for rehearsals.
 
+use activity::act::Note;
 use anyhow::bail;
 use billing::guard;
 use clap::Subcommand;
@@ -8,7 +9,7 @@ use schemas::clock;
 use schemas::window::instant_text;
 use serde_json::json;
 
-use super::audit::{COMMAND_LINE, note_done};
+use super::audit;
 use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
@@ -54,9 +55,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             guard::look(&database, config.billing.clock_limits(), now_ms).await?;
-            let mut transaction = database.begin_write().await?;
-            guard::confirm(&mut transaction, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            let note = guard::confirm(connection, by.name, now_ms).await?;
+            act.commit(note).await?;
             say!("billing resumed at {}", instant_text(now_ms));
         }
         Command::Set { to, data } => {
@@ -67,10 +69,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 );
             }
             let before_ms = now_ms(&database).await?;
-            clock::store(&database, to).await?;
             let to_ms = to.as_millisecond();
+            let mut act = audit::begin(&database, to_ms).await?;
+            clock::store(act.connection(), to).await?;
             let change = json!({"before": instant_text(before_ms), "after": instant_text(to_ms)});
-            note_done(&database, "clock.set", "clock", change, to_ms).await?;
+            act.commit(Note::new("clock.set", "clock").change(change)).await?;
             say!("{to}");
         }
     }

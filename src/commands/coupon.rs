@@ -9,7 +9,7 @@ use schemas::ids::{CouponId, PlanId};
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 
-use super::audit::COMMAND_LINE;
+use super::audit;
 use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
 
@@ -103,9 +103,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 per_customer: Some(add.per_customer).filter(|&times| times != 0),
                 expires_at_ms: add.expires.map(Timestamp::as_millisecond),
             };
-            let mut transaction = database.begin_write().await?;
-            let made = catalog::act::add_coupon(&mut transaction, new, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (made, note) = catalog::act::add_coupon(act.connection(), new, now_ms).await?;
+            act.commit(note).await?;
             say!("{}", made.id);
         }
         Command::List { format, data } => list(format, &data).await?,
@@ -113,9 +113,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Archive { coupon, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            catalog::act::archive_coupon(&mut transaction, coupon, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let note = catalog::act::archive_coupon(act.connection(), coupon, now_ms).await?;
+            act.commit(note).await?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use schemas::inventory;
 use schemas::money::Money;
 use schemas::window::instant_text;
 
-use super::audit::COMMAND_LINE;
+use super::audit;
 use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
@@ -87,20 +87,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let owner = inventory::customer(&mut *transaction, customer).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let owner = inventory::customer(act.connection(), customer).await?;
             let amount = Money::exact_from_major(amount, owner.currency)?;
-            let granted = top_up::grant(
-                &mut transaction,
-                customer,
-                amount,
-                &cause,
-                &reason,
-                COMMAND_LINE,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            let (granted, note) = top_up::grant(act.connection(), customer, amount, &cause, &reason, now_ms).await?;
+            // Without one it was granted before, and this is the transaction of then.
+            if let Some(note) = note {
+                act.commit(note).await?;
+            }
             say!("{granted}");
         }
         Command::Topup {
@@ -112,20 +106,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let owner = inventory::customer(&mut *transaction, customer).await?;
-            match (threshold, amount) {
+            let mut act = audit::begin(&database, now_ms).await?;
+            let owner = inventory::customer(act.connection(), customer).await?;
+            let note = match (threshold, amount) {
                 (Some(threshold), Some(amount)) => {
                     let threshold = Money::exact_from_major(threshold, owner.currency).context("--threshold")?;
                     let amount = Money::exact_from_major(amount, owner.currency).context("--amount")?;
-                    top_up::set(&mut transaction, customer, threshold, amount, COMMAND_LINE, now_ms).await?;
+                    Some(top_up::set(act.connection(), customer, threshold, amount, now_ms).await?)
                 }
-                (None, None) if off => top_up::disable(&mut transaction, customer, COMMAND_LINE, now_ms).await?,
-                (None, None) => {}
+                (None, None) if off => Some(top_up::disable(act.connection(), customer, now_ms).await?),
+                (None, None) => None,
                 _ => bail!("--threshold and --amount belong together"),
+            };
+            let settings = top_up::settings(act.connection(), customer).await?;
+            if let Some(note) = note {
+                act.commit(note).await?;
             }
-            let settings = top_up::settings(&mut *transaction, customer).await?;
-            transaction.commit().await?;
             print_top_up(settings.as_ref());
         }
     }

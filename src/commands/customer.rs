@@ -1,5 +1,6 @@
 //! `ezscale customer`: who pays.
 
+use activity::act::Note;
 use activity::verification::{self, Request};
 use anyhow::Context as _;
 use billing::vat;
@@ -8,6 +9,7 @@ use schemas::ids::{CustomerId, EntityId};
 use schemas::inventory::{self, BillingProfile, NewCustomer};
 use schemas::window::instant_text;
 
+use super::audit;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
@@ -165,14 +167,13 @@ const CHECKS_SHOWN: i64 = 100;
 async fn change_profile(customer: CustomerId, profile: ProfileFields, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
     let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
-    let before = inventory::customer(&mut *transaction, customer).await?.billing;
-    inventory::change_billing_profile(&mut transaction, customer, &profile.over(before.clone())).await?;
-    let after = inventory::customer(&mut *transaction, customer).await?.billing;
+    let mut act = audit::begin(&database, now_ms).await?;
+    let before = inventory::customer(act.connection(), customer).await?.billing;
+    inventory::change_billing_profile(act.connection(), customer, &profile.over(before.clone())).await?;
+    let after = inventory::customer(act.connection(), customer).await?.billing;
     let change = serde_json::json!({ "before": before, "after": after });
-    let action = "customer.billing_profile";
-    super::audit::note(&mut transaction, action, &customer.to_string(), change, now_ms).await?;
-    transaction.commit().await?;
+    act.commit(Note::new("customer.billing_profile", customer).personal(change))
+        .await?;
     Ok(())
 }
 
@@ -181,10 +182,13 @@ async fn check_vat(customer: CustomerId, data: &Data) -> anyhow::Result<()> {
     let now_ms = now_ms(&database).await?;
     let register = config.vies.register()?;
     let register = register.context("VIES is not switched on: set enabled = true under [vies] in the configuration")?;
-    let check = vat::ask(&database, register.as_ref(), customer, now_ms).await?;
-    let check = check.with_context(|| format!("{customer} has no VAT number of a member state of the Union"))?;
-    let change = serde_json::json!({"after": {"vat_id": check.vat_id, "answer": check.answer.name()}});
-    super::audit::note_done(&database, "customer.vat_check", &customer.to_string(), change, now_ms).await?;
+    let check = audit::in_steps(&database, now_ms, Note::new("customer.vat_check", customer), async {
+        let check = vat::ask(&database, register.as_ref(), customer, now_ms).await?;
+        let check = check.with_context(|| format!("{customer} has no VAT number of a member state of the Union"))?;
+        let result = serde_json::json!({"vat_id": check.vat_id, "answer": check.answer.name()});
+        Ok((check, result))
+    })
+    .await?;
     let said = [&check.detail, &check.name, &check.consultation].map(String::as_str);
     let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
     say!("{}: {} {}", check.vat_id, check.answer.name(), said.join(", "));
@@ -194,13 +198,12 @@ async fn check_vat(customer: CustomerId, data: &Data) -> anyhow::Result<()> {
 async fn accept_vat(customer: CustomerId, reason: &str, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
     let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
-    let actor = super::audit::COMMAND_LINE.name;
-    let check = vat::accept(&mut transaction, customer, reason, actor, now_ms).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    let (connection, by) = act.parts();
+    let check = vat::accept(connection, customer, reason, by.name, now_ms).await?;
     let change = serde_json::json!({"after": {"vat_id": check.vat_id, "reason": check.detail}});
-    let action = "customer.vat_accept";
-    super::audit::note(&mut transaction, action, &customer.to_string(), change, now_ms).await?;
-    transaction.commit().await?;
+    act.commit(Note::new("customer.vat_accept", customer).change(change))
+        .await?;
     say!("{}: accepted", check.vat_id);
     Ok(())
 }
@@ -324,35 +327,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 country: &country,
                 tax_rate_percent: &tax_rate,
             };
-            let mut transaction = database.begin_write().await?;
-            let customer = inventory::create_customer(&mut transaction, new, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let customer = inventory::create_customer(act.connection(), new, now_ms).await?;
+            let personal = serde_json::json!({"after": {"name": customer.name, "email": customer.email}});
             let change = serde_json::json!({"after": {
-                "name": customer.name, "email": customer.email, "currency": customer.currency.code(),
-                "time_zone": customer.time_zone_name(), "country": customer.country,
+                "currency": customer.currency.code(), "time_zone": customer.time_zone_name(), "country": customer.country,
                 "agreed_tax_percent": customer.tax_rate.value().to_string(),
             }});
-            let subject = customer.id.to_string();
-            super::audit::note(&mut transaction, "customer.create", &subject, change, now_ms).await?;
-            transaction.commit().await?;
+            let note = Note::new("customer.create", customer.id).change(change);
+            act.commit(note.personal(personal)).await?;
             say!("{}", customer.id);
         }
         Command::Email { customer, email, data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let before = inventory::customer(&mut *transaction, customer).await?.email;
-            let request = verification::change_address(&mut transaction, customer, &email, now_ms).await?;
-            let after = inventory::customer(&mut *transaction, customer).await?.email;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let before = inventory::customer(act.connection(), customer).await?.email;
+            let request = verification::change_address(act.connection(), customer, &email, now_ms).await?;
+            let after = inventory::customer(act.connection(), customer).await?.email;
             let change = serde_json::json!({ "before": before, "after": after });
-            super::audit::note(
-                &mut transaction,
-                "customer.email",
-                &customer.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("customer.email", customer).personal(change))
+                .await?;
             match request {
                 Request::Mailed if config.mail.smtp_url.is_none() => say!(
                     "{after}: not verified, and no mail is sent: set mail.smtp_url, then the customer can ask for a link"

@@ -1,9 +1,11 @@
 //! `ezscale entity`: the companies that issue invoices, and what they say of themselves.
 
+use activity::act::Note;
 use clap::Subcommand;
 use schemas::ids::EntityId;
 use schemas::inventory::{self, EntityProfile};
 
+use super::audit;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, shown, text};
 
@@ -146,31 +148,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Set { entity, profile, data } => {
             let (_, database) = data.open_database().await?;
-            let mut transaction = database.begin_write().await?;
-            let old = inventory::entity(&mut *transaction, entity).await?;
             let now_ms = now_ms(&database).await?;
-            inventory::change_entity(&mut transaction, entity, profile.over(old.profile.clone())).await?;
-            let new = inventory::entity(&mut *transaction, entity).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let old = inventory::entity(act.connection(), entity).await?;
+            inventory::change_entity(act.connection(), entity, profile.over(old.profile.clone())).await?;
+            let new = inventory::entity(act.connection(), entity).await?;
             let change = serde_json::json!({"before": old.profile, "after": new.profile});
-            super::audit::note(&mut transaction, "entity.change", &entity.to_string(), change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("entity.change", entity).change(change)).await?;
         }
         Command::Add { profile, data } => {
             let (_, database) = data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
             let profile = profile.over(EntityProfile::default());
-            let entity = inventory::create_entity(&mut transaction, profile, now_ms).await?;
+            let entity = inventory::create_entity(act.connection(), profile, now_ms).await?;
             let change = serde_json::json!({"after": entity.profile});
-            super::audit::note(
-                &mut transaction,
-                "entity.create",
-                &entity.id.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("entity.create", entity.id).change(change)).await?;
             say!("{}", entity.id);
         }
     }

@@ -1,5 +1,6 @@
 //! `ezscale event`: what happened, who was told, and telling it again.
 
+use activity::act::Note;
 use activity::channel::endpoint::Owner;
 use activity::channel::{self, Replay};
 use activity::event::{self, EventFilter, EventType};
@@ -7,7 +8,7 @@ use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use schemas::ids::{CustomerId, EndpointId, EventId};
 
-use super::mail;
+use super::{audit, mail};
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
 use crate::output::{Format, Listing, Record, ShowFormat, at, count, shown, text};
@@ -168,21 +169,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 last,
                 event_type,
             };
-            let mut transaction = database.begin_write().await?;
-            let (owner, by) = (Owner::Anybody, super::audit::COMMAND_LINE);
-            let replayed = channel::replay(&mut transaction, replay, endpoint, owner, by, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (replayed, note) = channel::replay(act.connection(), replay, endpoint, Owner::Anybody, now_ms).await?;
+            act.commit(note).await?;
             say!("on the way to {endpoint}: {}", count(replayed, "event"));
         }
         Command::Deliver { data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let (dispatched, delivered) = Outbox::new(&config, &database)?.run_once(&database, now_ms).await?;
-            if dispatched.events > 0 || delivered.sent > 0 || delivered.failed > 0 {
-                let change = serde_json::json!({"after": {"dispatched": dispatched.events, "delivered": delivered.sent,
-                    "failed": delivered.failed}});
-                super::audit::note_done(&database, "event.deliver", "outbox", change, now_ms).await?;
-            }
+            let outbox = Outbox::new(&config, &database)?;
+            let (dispatched, delivered) =
+                audit::in_steps(&database, now_ms, Note::new("event.deliver", "outbox"), async {
+                    let (dispatched, delivered) = outbox.run_once(&database, now_ms).await?;
+                    let result = serde_json::json!({"dispatched": dispatched.events, "delivered": delivered.sent,
+                        "failed": delivered.failed});
+                    Ok(((dispatched, delivered), result))
+                })
+                .await?;
             say!(
                 "{} dispatched; {} delivered, {} to retry, {} failed",
                 count(dispatched.events, "event"),
@@ -195,17 +198,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             if let Some(email) = &email {
-                let mut transaction = database.begin_write().await?;
-                channel::set_owner_email(&mut transaction, email).await?;
-                super::audit::note(
-                    &mut transaction,
-                    "owner.email",
-                    "owner",
-                    serde_json::json!({ "after": email }),
-                    now_ms,
-                )
-                .await?;
-                transaction.commit().await?;
+                let mut act = audit::begin(&database, now_ms).await?;
+                channel::set_owner_email(act.connection(), email).await?;
+                let note = Note::new("owner.email", "owner").personal(serde_json::json!({ "after": email }));
+                act.commit(note).await?;
             }
             match channel::owner_email(database.pool()).await? {
                 Some(email) => say!("{email}"),

@@ -5,6 +5,7 @@ mod heard;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use activity::act::Note;
 use activity::audit::Risk;
 use analytics::Analytics;
 use analytics::correct::{CorrectionEffect, Volume};
@@ -23,7 +24,7 @@ use schemas::window::instant_text;
 use serde_json::json;
 use tables::metering::Enricher;
 
-use super::audit::{COMMAND_LINE, note_risk};
+use super::audit;
 use crate::config::Config;
 use crate::jobs::apply_correction;
 use crate::options::{Data, load_assignments, load_metering, now_ms};
@@ -233,25 +234,17 @@ async fn keep(
     effect: &CorrectionEffect,
     now_ms: i64,
 ) -> anyhow::Result<CorrectionRow> {
-    let mut transaction = database.begin_write().await?;
-    let row = inventory::add_correction(&mut transaction, correction, reason, COMMAND_LINE.name, now_ms).await?;
+    let mut act = audit::begin(database, now_ms).await?;
+    let (connection, by) = act.parts();
+    let row = inventory::add_correction(connection, correction, reason, by.name, now_ms).await?;
     let change = json!({"after": {
         "exporter": correction.exporter.to_string(),
         "from": instant_text(correction.from_ms), "to": instant_text(correction.to_ms),
         "settings": correction.settings, "reason": row.reason,
         "flows_changed": effect.summary.flows_changed, "services": effect.services.len(),
     }});
-    let subject = row.id.to_string();
-    note_risk(
-        &mut transaction,
-        "exporter.correct",
-        &subject,
-        change,
-        Risk::High,
-        now_ms,
-    )
-    .await?;
-    transaction.commit().await?;
+    let note = Note::new("exporter.correct", row.id).change(change);
+    act.commit(note.risk(Risk::High)).await?;
     Ok(row)
 }
 

@@ -1,8 +1,10 @@
 //! `ezscale init`: a data folder, ready for everything else.
 
+use activity::act::Note;
 use billing::payment::trial;
 
-use crate::options::Data;
+use super::audit;
+use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -17,9 +19,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = args.data.open_or_create().await?;
     if args.test_books {
-        let mut transaction = database.begin_write().await?;
-        trial::mark_test_books(&mut transaction).await?;
-        transaction.commit().await?;
+        let mut act = audit::begin(&database, now_ms(&database).await?).await?;
+        if trial::mark_test_books(act.connection()).await? {
+            act.commit(Note::new("books.mark_test", "books")).await?;
+        }
     }
     say!("{}", config.data_dir.display());
     Ok(())

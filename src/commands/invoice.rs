@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use activity::act::Note;
 use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, InvoiceWithLines};
@@ -16,7 +17,7 @@ use schemas::ids::{CustomerId, InvoiceId, ServiceId};
 use schemas::money::{Currency, Money};
 use schemas::window::instant_text;
 
-use super::audit::COMMAND_LINE;
+use super::audit;
 use crate::config::Config;
 use crate::jobs::apply_backdated;
 use crate::options::{Data, billing_now_ms, guarded_usage, load_metering, now_ms, open_current, plain_decimal};
@@ -146,10 +147,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Confirm { customer, reason, data } => {
             let (config, database) = data.open_database().await?;
             let now_ms = billing_now_ms(&config, &database).await?;
-            let mut transaction = database.begin_write().await?;
-            let confirmed =
-                invoice::confirm_unmeasured(&mut transaction, customer, &reason, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            let (confirmed, note) = invoice::confirm_unmeasured(connection, customer, &reason, by.name, now_ms).await?;
+            act.commit(note).await?;
             say!(
                 "finalised by the next close: {} of {customer}",
                 count(confirmed, "period")
@@ -199,28 +200,29 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     let (config, database) = data.open_database().await?;
     let now_ms = billing_now_ms(&config, &database).await?;
     let analytics = open_current(&config).await?;
-    apply_backdated(&database, &analytics, &load_metering(&config, &database).await?).await?;
-    let usage = guarded_usage(&config, &database, analytics).await?;
-    // Changes and ends that were set for a time before now, so that nothing is charged by terms that do not hold any more.
-    for (subscription, error) in lifecycle::advance(&database, now_ms).await?.failed {
-        tell!("{subscription}: {:#}", anyhow::Error::from(error));
-    }
-    let closing = match customer {
-        Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
-        None => {
-            let progress = Progress::counted("closing customers", 0);
-            let tell = |done: usize, of: usize| progress.set_of(done as u64, of as u64);
-            let closing = invoice::close_all_telling(&database, &usage, now_ms, tell).await?;
-            progress.clear();
-            closing
+    let subject = customer.map_or("all customers".to_owned(), |customer| customer.to_string());
+    let closing = audit::in_steps(&database, now_ms, Note::new("invoice.close", subject), async {
+        apply_backdated(&database, &analytics, &load_metering(&config, &database).await?).await?;
+        let usage = guarded_usage(&config, &database, analytics).await?;
+        // Changes and ends that were set for a time before now, so that nothing is charged by terms that do not hold any more.
+        for (subscription, error) in lifecycle::advance(&database, now_ms).await?.failed {
+            tell!("{subscription}: {:#}", anyhow::Error::from(error));
         }
-    };
-    if !closing.invoices.is_empty() {
-        let subject = customer.map_or("all customers".to_owned(), |customer| customer.to_string());
-        let change = serde_json::json!({"after": {"invoices": closing.invoices.len(),
-            "first": closing.invoices.iter().min(), "last": closing.invoices.iter().max()}});
-        super::audit::note_done(&database, "invoice.close", &subject, change, now_ms).await?;
-    }
+        let closing = match customer {
+            Some(customer) => invoice::close(&database, &usage, customer, now_ms).await?,
+            None => {
+                let progress = Progress::counted("closing customers", 0);
+                let tell = |done: usize, of: usize| progress.set_of(done as u64, of as u64);
+                let closing = invoice::close_all_telling(&database, &usage, now_ms, tell).await?;
+                progress.clear();
+                closing
+            }
+        };
+        let result = serde_json::json!({"invoices": closing.invoices.len(), "first": closing.invoices.iter().min(),
+            "last": closing.invoices.iter().max(), "refused": closing.refused.len(), "failed": closing.failed.len()});
+        Ok((closing, result))
+    })
+    .await?;
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
         if let Some(unsettled) = &open.unsettled {
@@ -324,18 +326,16 @@ async fn credit(
         Some(amount) => Some(Money::exact_from_major(amount, found.currency).context("--amount")?),
         None => None,
     };
-    let mut transaction = database.begin_write().await?;
+    let mut act = audit::begin(&database, now_ms).await?;
     let (note, preview) = if is_preview {
-        let preview = invoice::preview_credit(&mut transaction, found.id, gross, reason).await?;
-        transaction.rollback().await?;
+        // Not committed: it is only looked at.
+        let preview = invoice::preview_credit(act.connection(), found.id, gross, reason).await?;
         (None, preview)
     } else {
-        let (note, preview) = invoice::credit_gross(&mut transaction, found.id, gross, reason, None, now_ms).await?;
+        let (note, preview) = invoice::credit_gross(act.connection(), found.id, gross, reason, None, now_ms).await?;
         let change = serde_json::json!({"before": {"open": found.outstanding().to_string()},
             "after": preview.change(note, reason)});
-        let subject = found.id.to_string();
-        super::audit::note(&mut transaction, "invoice.credit", &subject, change, now_ms).await?;
-        transaction.commit().await?;
+        act.commit(Note::new("invoice.credit", found.id).change(change)).await?;
         (Some(note), preview)
     };
     for (name, amount) in [

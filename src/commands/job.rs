@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use activity::act::Note;
 use activity::job::{self, Job, JobBoard, Listed, Outcome, Run, RunFilter, RunHere, history};
 use analytics::Analytics;
 use anyhow::{Context as _, bail};
@@ -10,10 +11,9 @@ use clap::{Subcommand, ValueEnum};
 use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::JobRunId;
-use serde_json::json;
 use tokio::sync::watch;
 
-use super::audit::{note, note_done};
+use super::audit;
 use crate::config::Config;
 use crate::jobs::{self, Books, Metered, PrunedTotals};
 use crate::options::{Data, load_metering, now_ms};
@@ -281,7 +281,9 @@ async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) 
         }
         bail!("no job is called {name:?}: there are {}", names.join(", "));
     };
-    note_done(database, "job.run", name, json!({}), now_ms(database).await?).await?;
+    // What comes of it is in the job's history.
+    let act = audit::begin(database, now_ms(database).await?).await?;
+    act.commit(Note::new("job.run", name)).await?;
     let clock = clock::of(database).await?;
     let settings = jobs::settings(config, database, &clock, &JobBoard::default());
     match job::run_here(Arc::clone(job), settings).await? {
@@ -307,10 +309,10 @@ async fn ask(database: &Database, name: &str, processes: usize) -> anyhow::Resul
         ..RunFilter::default()
     };
     let last = job::runs(database.pool(), latest, 1).await?.first().map(|run| run.id);
-    let mut transaction = database.begin_write().await?;
-    job::request(&mut transaction, name).await?;
-    note(&mut transaction, "job.run", name, json!({}), now_ms(database).await?).await?;
-    transaction.commit().await?;
+    // The job's row before the log's: as who records a run takes them.
+    let mut act = audit::begin(database, now_ms(database).await?).await?;
+    job::request(act.connection(), name).await?;
+    act.commit(Note::new("job.run", name)).await?;
     let asked = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;

@@ -1,10 +1,9 @@
 //! `ezscale payment`: money that comes in and goes out.
 
-use anyhow::{Context as _, bail};
-use billing::payment::method;
-use billing::payment::{
-    self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Reconciled, Transfer,
-};
+use activity::act::Note;
+use anyhow::Context as _;
+use billing::payment::method::{self, PaymentMethod};
+use billing::payment::{self, GatewayName, Gateways, NewPayment, NewReversal, Payment, PaymentFilter, Transfer};
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -16,7 +15,7 @@ use schemas::money::{Currency, Money};
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::audit::{self, COMMAND_LINE};
+use super::audit;
 use crate::options::{Data, billing_now_ms, now_ms, plain_decimal};
 use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
 
@@ -177,10 +176,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = billing_now_ms(&config, &database).await?;
             let (customer, _) = owner(&database, invoice).await?;
             let gateways = config.gateways(&database).await?;
-            let payment = charge(&database, &gateways, customer, Some(invoice), None, method, now_ms).await?;
-            let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
-                "state": payment.state.to_string()}});
-            audit::note_done(&database, "payment.charge", &invoice.to_string(), change, now_ms).await?;
+            let method = chosen(&database, customer, method).await?;
+            let begins = Note::new("payment.charge", invoice).change(json!({"after": {"method": method.id}}));
+            let payment = audit::in_steps(&database, now_ms, begins, async {
+                charge(&database, &gateways, &method, Some(invoice), None, now_ms).await
+            })
+            .await?;
             print_state(&payment);
         }
         Command::TopUp {
@@ -194,10 +195,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let currency = inventory::customer(database.pool(), customer).await?.currency;
             let amount = Money::exact_from_major(amount, currency).context("--amount")?;
             let gateways = config.gateways(&database).await?;
-            let payment = charge(&database, &gateways, customer, None, Some(amount), method, now_ms).await?;
-            let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
-                "state": payment.state.to_string()}});
-            audit::note_done(&database, "payment.top_up", &customer.to_string(), change, now_ms).await?;
+            let method = chosen(&database, customer, method).await?;
+            let change = json!({"after": {"method": method.id, "amount": amount.to_string()}});
+            let begins = Note::new("payment.top_up", customer).change(change);
+            let payment = audit::in_steps(&database, now_ms, begins, async {
+                charge(&database, &gateways, &method, None, Some(amount), now_ms).await
+            })
+            .await?;
             print_state(&payment);
         }
         Command::Record {
@@ -228,36 +232,29 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 note: &note,
                 value_date,
             };
-            let mut transaction = database.begin_write().await?;
-            let payment = payment::record_transfer_in(&mut transaction, &transfer, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let payment = payment::record_transfer_in(act.connection(), &transfer, now_ms).await?;
             let change = json!({"after": {"payment": payment.id, "amount": payment.amount.to_string(),
                 "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}});
             let subject = invoice.map_or(customer.to_string(), |invoice| invoice.to_string());
-            audit::note(&mut transaction, "payment.record_transfer", &subject, change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("payment.record_transfer", subject).change(change))
+                .await?;
             print_state(&payment);
         }
         Command::Refund(args) => super::refund::run(args).await?,
         Command::Reverse { payment, reason, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
             let new = NewReversal {
                 payment,
                 reason: &reason,
-                created_by: COMMAND_LINE.name,
+                created_by: by.name,
             };
-            let mut transaction = database.begin_write().await?;
-            let reversal = payment::reverse_transfer_in(&mut transaction, &new, now_ms).await?;
+            let reversal = payment::reverse_transfer_in(connection, &new, now_ms).await?;
             let change = json!({"after": {"reversed": reversal.amount.to_string(), "reason": reversal.reason}});
-            audit::note(
-                &mut transaction,
-                "payment.reverse",
-                &payment.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("payment.reverse", payment).change(change)).await?;
             say!("{payment} reversed: {}", reversal.amount);
         }
         Command::Reconcile { at, data } => {
@@ -265,12 +262,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let now_ms = now_ms(&database).await?;
             let gateways = config.gateways(&database).await?;
             let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
-            let done = payment::reconcile(&database, &gateways, at_ms).await?;
-            if done != Reconciled::default() {
-                let change = json!({"after": {"looked_up": done.looked_for, "settled": done.settled,
-                    "retried": done.asked_again, "errors": done.errors, "events": done.events}});
-                audit::note_done(&database, "payment.reconcile", "payments", change, now_ms).await?;
-            }
+            let done = audit::in_steps(&database, now_ms, Note::new("payment.reconcile", "payments"), async {
+                let done = payment::reconcile(&database, &gateways, at_ms).await?;
+                let result = json!({"looked_up": done.looked_for, "settled": done.settled,
+                    "retried": done.asked_again, "errors": done.errors, "events": done.events});
+                Ok((done, result))
+            })
+            .await?;
             say!(
                 "{} looked up, {} settled, {} retried, {}, {}",
                 done.looked_for,
@@ -284,35 +282,44 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The payment method that was named, or the customer's first.
+async fn chosen(
+    database: &Database,
+    customer: CustomerId,
+    method: Option<PaymentMethodId>,
+) -> anyhow::Result<PaymentMethod> {
+    let mut saved = method::methods(database.pool(), customer).await?.into_iter();
+    match method {
+        Some(id) => saved.find(|saved| saved.id == id).with_context(|| {
+            format!("{customer} has no payment method {id}: see `ezscale payment methods {customer}`")
+        }),
+        None => saved
+            .next()
+            .with_context(|| format!("{customer} has saved no payment method")),
+    }
+}
+
+/// Charges, and says what came of it.
 async fn charge(
     database: &Database,
     gateways: &Gateways,
-    customer: CustomerId,
+    method: &PaymentMethod,
     invoice: Option<InvoiceId>,
     amount: Option<Money>,
-    method: Option<PaymentMethodId>,
     now_ms: i64,
-) -> anyhow::Result<Payment> {
-    let saved = method::methods(database.pool(), customer).await?;
-    let chosen = match method {
-        Some(id) => saved.iter().find(|saved| saved.id == id),
-        None => saved.first(),
-    };
-    let Some(chosen) = chosen else {
-        match method {
-            Some(id) => bail!("{customer} has no payment method {id}: see `ezscale payment methods {customer}`"),
-            None => bail!("{customer} has saved no payment method"),
-        }
-    };
+) -> anyhow::Result<(Payment, serde_json::Value)> {
     let new = NewPayment {
-        customer,
+        customer: method.customer,
         invoice,
         amount,
-        method: chosen.id,
+        method: method.id,
         note: "",
         return_url: None,
     };
-    Ok(payment::start(database, gateways.get(chosen.gateway)?, &new, now_ms).await?)
+    let payment = payment::start(database, gateways.get(method.gateway)?, &new, now_ms).await?;
+    let result =
+        json!({"payment": payment.id, "amount": payment.amount.to_string(), "state": payment.state.to_string()});
+    Ok((payment, result))
 }
 
 async fn owner(database: &Database, invoice: InvoiceId) -> anyhow::Result<(CustomerId, Currency)> {

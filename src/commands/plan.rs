@@ -1,5 +1,6 @@
 //! `ezscale plan`: the catalog.
 
+use activity::act::Note;
 use analytics::UsageMode;
 use anyhow::{Context as _, bail};
 use billing::catalog::{
@@ -13,9 +14,7 @@ use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 
-use super::audit::COMMAND_LINE;
-use super::price;
-use crate::commands::audit;
+use super::{audit, price};
 use crate::options::{Data, now_ms, plain_decimal};
 use crate::output::{Format, Record, ShowFormat, at, number, shown, text};
 
@@ -338,8 +337,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let new = add.plan()?;
             let (_, database) = add.data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let plan = catalog::act::add_plan(&mut transaction, new, COMMAND_LINE, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (plan, note) = catalog::act::add_plan(act.connection(), new, now_ms).await?;
             let terms = match (add.preset, add.terms.price) {
                 // What is free costs nothing.
                 (Some(Preset::Free), None) => PriceTerms {
@@ -353,25 +352,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 ..terms
             };
             let from_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
-            let prices = add_prices(&mut transaction, &plan, &terms, from_ms, now_ms).await?;
-            transaction.commit().await?;
+            let prices = add_prices(act.connection(), &plan, &terms, from_ms, now_ms).await?;
+            let (prices, notes): (Vec<String>, Vec<Note>) = prices.into_iter().unzip();
+            act.commit(catalog::act::plan_note(note, notes)).await?;
             say!("{} {}", plan.id, prices.join(" "));
         }
         Command::Price(new) => {
             let (_, database) = new.data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let plan = catalog::plan(&mut *transaction, new.plan).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let plan = catalog::plan(act.connection(), new.plan).await?;
             let from_ms = new.from.map_or(now_ms, Timestamp::as_millisecond);
-            let prices = add_prices(&mut transaction, &plan, &new.terms, from_ms, now_ms).await?;
-            transaction.commit().await?;
+            let prices = add_prices(act.connection(), &plan, &new.terms, from_ms, now_ms).await?;
+            let (prices, notes): (Vec<String>, Vec<Note>) = prices.into_iter().unzip();
+            act.commit(catalog::act::prices_note(plan.id, notes)).await?;
             say!("{}", prices.join(" "));
         }
         Command::Edit(edit) => {
             let (_, database) = edit.data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let mut specs = catalog::plan(&mut *transaction, edit.plan).await?.attributes;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let mut specs = catalog::plan(act.connection(), edit.plan).await?.attributes;
             for (name, value) in edit.specs {
                 match value.as_str() {
                     "" => drop(specs.remove(&name)),
@@ -383,26 +384,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 badge: edit.badge.map(PlanBadge::badge),
                 specs: Some(specs),
             };
-            let (before, after) = catalog::edit_plan(&mut transaction, edit.plan, &wanted).await?;
+            let (before, after) = catalog::edit_plan(act.connection(), edit.plan, &wanted).await?;
             let change = catalog::edit_change(&before, &after);
-            audit::note(&mut transaction, "plan.edit", &after.id.to_string(), change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("plan.edit", after.id).change(change)).await?;
             let specs: Vec<String> = after.specs().iter().map(Spec::words).collect();
             say!("{} {}: {}", after.id, after.name, specs.join(", "));
         }
         Command::Stock { plan, count, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            catalog::act::change_stock(&mut transaction, plan, count, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let note = catalog::act::change_stock(act.connection(), plan, count).await?;
+            act.commit(note).await?;
         }
         Command::Archive { plan, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            catalog::act::archive_plan(&mut transaction, plan, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let note = catalog::act::archive_plan(act.connection(), plan, now_ms).await?;
+            act.commit(note).await?;
         }
         // A plan is listed with its prices, a row for each.
         Command::List { format, data } => price::list(None, format, &data).await?,
@@ -411,15 +411,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds the price that was typed, or those of all cycles, and returns their ids. Where no usage price was typed, a new version
-/// keeps the current one.
+/// Adds the price that was typed, or those of all cycles, and returns their ids with what each changed. Where no usage price was
+/// typed, a new version keeps the current one.
 async fn add_prices(
     connection: &mut sqlx::AnyConnection,
     plan: &Plan,
     terms: &PriceTerms,
     valid_from_ms: i64,
     now_ms: i64,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Vec<(String, Note)>> {
     let price = terms.price.context("--price is needed")?;
     let base = Money::exact_from_major(price, terms.currency).context("--price")?;
     let cycles: &[i64] = if terms.all_cycles {
@@ -443,12 +443,8 @@ async fn add_prices(
             usage,
             valid_from_ms,
         };
-        made.push(
-            catalog::act::add_price(&mut *connection, new, COMMAND_LINE, now_ms)
-                .await?
-                .id
-                .to_string(),
-        );
+        let (price, note) = catalog::act::add_price(&mut *connection, new, now_ms).await?;
+        made.push((price.id.to_string(), note));
     }
     Ok(made)
 }

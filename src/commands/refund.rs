@@ -1,5 +1,6 @@
 //! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
 
+use activity::act::Note;
 use activity::approval;
 use anyhow::Context as _;
 use billing::payment;
@@ -9,7 +10,7 @@ use schemas::ids::{PaymentId, UserId};
 use schemas::money::Money;
 use serde_json::json;
 
-use super::audit::{self, COMMAND_LINE};
+use super::audit;
 use crate::options::{Data, now_ms, plain_decimal};
 
 #[derive(clap::Args, Debug)]
@@ -58,9 +59,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         print(&refund::preview(&mut connection, &request, now_ms).await?);
         return Ok(());
     }
-    let mut transaction = database.begin_write().await?;
-    refund::check_gateway(&mut transaction, &gateways, args.payment).await?;
-    let preview = refund::preview(&mut transaction, &request, now_ms).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    refund::check_gateway(act.connection(), &gateways, args.payment).await?;
+    let preview = refund::preview(act.connection(), &request, now_ms).await?;
     if let (Some(note), false) = (&preview.note, args.credit_note) {
         let number = preview.invoice.as_ref().map_or("", |(_, number)| number);
         anyhow::bail!(
@@ -83,31 +84,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )
         })?;
         let by = approval::Admin { user, ip: "" };
-        let (id, preview) = refund::request_approval(&mut transaction, &request, None, reference, by, now_ms).await?;
-        transaction.commit().await?;
+        let (requested, preview) =
+            refund::request_approval(act.connection(), &request, None, reference, by, now_ms).await?;
+        act.commit_entered(requested.entered).await?;
         print(&preview);
-        say!("{id} waits for a second admin");
+        say!("{} waits for a second admin", requested.id);
         return Ok(());
     }
+    let (connection, by) = act.parts();
     let confirmed = Confirmed {
         shown: None,
         is_approved: false,
         reference,
-        actor: COMMAND_LINE.name,
+        actor: by.name,
     };
-    let made = refund::make(&mut transaction, &request, &confirmed, now_ms).await?;
+    let made = refund::make(connection, &request, &confirmed, now_ms).await?;
     let mut change = json!({"after": made.preview.change(&args.reason)});
     change["after"]["id"] = json!(made.refund);
     change["after"]["credit_note_id"] = json!(made.note);
-    audit::note(
-        &mut transaction,
-        "payment.refund",
-        &args.payment.to_string(),
-        change,
-        now_ms,
-    )
-    .await?;
-    transaction.commit().await?;
+    act.commit(Note::new("payment.refund", args.payment).change(change))
+        .await?;
     let refund = refund::ask(&database, &gateways, made.refund, now_ms).await?;
     say!("{} {}", refund.id, refund.state);
     if let Some(note) = made.note {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use activity::act::Note;
 use collector::counts::Counter;
 use collector::import::{Importer, PortFilter, import_name, replay_pcap};
 
-use super::audit::note_done;
+use super::audit;
 use crate::options::{Data, load_assignments, load_metering, now_ms, open_current};
 use crate::output::{Format, Listing, Progress, count, number, text};
 
@@ -28,8 +29,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let size_bytes = std::fs::metadata(&args.file)
         .map(|metadata| metadata.len())
         .unwrap_or(0);
-    let subject = args.file.display().to_string();
-    let (packets, summary) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+    let begins = Note::new("flows.replay", args.file.display());
+    let read = move || -> anyhow::Result<_> {
         let progress = Progress::bytes("reading the capture", size_bytes);
         let name = format!("replay {}", import_name(&args.file)?);
         let mut importer = Importer::open(&storage, metering, assignments, &name)?;
@@ -42,15 +43,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let summary = importer.finish()?;
         progress.clear();
         Ok((packets, summary))
+    };
+    let (packets, summary) = audit::in_steps(&database, now_ms(&database).await?, begins, async {
+        let (packets, summary) = tokio::task::spawn_blocking(read).await??;
+        open_current(&config).await?;
+        let result = serde_json::json!({"packets": packets.packets, "datagrams": packets.datagrams,
+            "files": summary.files - summary.files_known});
+        Ok(((packets, summary), result))
     })
-    .await??;
-    open_current(&config).await?;
-    if summary.files > summary.files_known {
-        let now_ms = now_ms(&database).await?;
-        let change = serde_json::json!({"after": {"packets": packets.packets, "datagrams": packets.datagrams,
-            "files": summary.files - summary.files_known}});
-        note_done(&database, "flows.replay", &subject, change, now_ms).await?;
-    }
+    .await?;
     say!(
         "{}: {}, {}",
         count(packets.packets, "packet"),

@@ -1,12 +1,13 @@
 //! `ezscale secrets`: the key under which secrets are stored.
 
+use activity::act::Note;
 use activity::audit::Risk;
 use anyhow::Context as _;
 use clap::Subcommand;
 use schemas::ids::EndpointId;
 use schemas::secret;
 
-use super::audit::note_risk;
+use super::audit;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, count, number, shown, text};
 use crate::upgrade;
@@ -109,19 +110,14 @@ async fn rotate(data: &Data) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
     let file = data.key_file(&config);
     let now_ms = now_ms(&database).await?;
-    let done = secret::rotate(&database, &file).await.context("rotate the key")?;
-    let mut transaction = database.begin_write().await?;
-    let change = serde_json::json!({ "removed": done.removed, "values": done.values, "resumed": done.is_resumed });
-    note_risk(
-        &mut transaction,
-        "secrets.rotate",
-        &done.key,
-        change,
-        Risk::High,
-        now_ms,
-    )
+    let begins = Note::new("secrets.rotate", "secrets").risk(Risk::High);
+    let done = audit::in_steps(&database, now_ms, begins, async {
+        let done = secret::rotate(&database, &file).await.context("rotate the key")?;
+        let result = serde_json::json!({ "key": done.key, "removed": done.removed, "values": done.values,
+            "resumed": done.is_resumed });
+        Ok((done, result))
+    })
     .await?;
-    transaction.commit().await?;
     if done.is_resumed {
         say!("a rotation that was interrupted is finished; run it again for another key");
     }
@@ -143,13 +139,12 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     let file = data.key_file(&config);
     let database = upgrade::open(&config).await?;
     let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
-    let recorded = secret::recorded_keys(&mut *transaction).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    let recorded = secret::recorded_keys(act.connection()).await?;
     let in_file = file.key_ids()?.unwrap_or_default();
     let is_intact = !in_file.is_empty() && recorded.iter().all(|key| in_file.contains(key));
-    let lost = secret::discard(&mut transaction, &file, now_ms, true).await?;
+    let lost = secret::discard(act.connection(), &file, now_ms, true).await?;
     if is_intact && lost.users.is_empty() && lost.endpoints.is_empty() {
-        transaction.rollback().await?;
         say!(
             "the key in {} opens every secret: nothing would be lost, there is nothing to discard",
             file.path().display()
@@ -157,7 +152,7 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let done = match yes {
-        true => secret::discard(&mut transaction, &file, now_ms, false).await?,
+        true => secret::discard(act.connection(), &file, now_ms, false).await?,
         false => lost,
     };
     for email in &done.users {
@@ -170,21 +165,13 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
         );
     }
     if !yes {
-        transaction.rollback().await?;
         say!("nothing was changed: add --yes to do it, if the key file is lost for good");
         return Ok(());
     }
-    let change = serde_json::json!({ "users": done.users, "endpoints": done.endpoints });
-    note_risk(
-        &mut transaction,
-        "secrets.discard",
-        &done.key,
-        change,
-        Risk::High,
-        now_ms,
-    )
-    .await?;
-    transaction.commit().await?;
+    let note = Note::new("secrets.discard", &done.key)
+        .change(serde_json::json!({ "endpoints": done.endpoints }))
+        .personal(serde_json::json!({ "users": done.users }));
+    act.commit(note.risk(Risk::High)).await?;
     say!(
         "the key {} seals from now on: keep a copy of {}",
         done.key,

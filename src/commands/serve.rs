@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use activity::audit::Actor;
+use activity::act::{Act, By, Note};
 use activity::channel::WebhookClient;
 use anyhow::Context as _;
 use billing::dunning;
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Port 0 was any that is free: links name the one it became.
     config.portal.http = address;
     let clock = match args.clock {
-        Some(at) => clock::begin(&database, at).await?,
+        Some(at) => begin_clock(&database, at).await?,
         None => clock::of(&database).await?,
     };
     // Before anybody can order anything by it.
@@ -71,17 +71,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Takes the terms of collection over from the configuration: from here on every process on the database goes by them.
 pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
-    let actor = Actor {
-        name: "configuration",
-        user: None,
-        ip: "",
-    };
-    let mut transaction = database.begin_write().await?;
-    if dunning::set_terms(&mut transaction, &config.collection, actor, now_ms).await? {
-        transaction.commit().await?;
+    let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
+    if let Some(note) = dunning::set_terms(act.connection(), &config.collection).await? {
+        act.commit(note).await?;
         tracing::info!("the terms of collection were taken over from the configuration");
     }
     Ok(())
+}
+
+/// Begins a test clock, or goes on with the one that the database has.
+async fn begin_clock(database: &Database, at: Timestamp) -> anyhow::Result<Clock> {
+    let mut act = super::audit::begin(database, at.as_millisecond()).await?;
+    let (clock, is_changed) = clock::begin(act.connection(), at).await?;
+    if is_changed {
+        let change = serde_json::json!({"after": clock.now().to_string()});
+        act.commit(Note::new("clock.begin", "clock").change(change)).await?;
+    }
+    Ok(clock)
 }
 
 /// Starts what runs in the background: the jobs of the data folder and those of the books.

@@ -4,6 +4,7 @@ mod list;
 
 use std::path::{Path, PathBuf};
 
+use activity::act::Note;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use ipnet::IpNet;
@@ -15,7 +16,7 @@ use schemas::inventory;
 use schemas::window::instant_text;
 use serde_json::json;
 
-use super::audit::note;
+use super::audit;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
 
@@ -137,52 +138,41 @@ fn target(
 async fn assign(assign: Assign) -> anyhow::Result<()> {
     let (_, database) = assign.data.open_database().await?;
     let now_ms = now_ms(&database).await?;
-    let mut transaction = database.begin_write().await?;
+    let mut act = audit::begin(&database, now_ms).await?;
     let Some(service) = assign.service else {
         let file = assign.file.context("a service or --file is needed")?;
         let list = list::assignments(&file, now_ms)?;
-        inventory::assign_all(&mut transaction, &list, now_ms)
+        inventory::assign_all(act.connection(), &list, now_ms)
             .await
             .with_context(|| format!("assign the {} lines of {}", list.len(), file.display()))?;
         let change = json!({"after": {"file": file.display().to_string(), "assignments": list.len()}});
-        note(&mut transaction, "service.assign_list", "services", change, now_ms).await?;
-        transaction.commit().await?;
+        act.commit(Note::new("service.assign_list", "services").change(change))
+            .await?;
         say!("{} assigned", list.len());
         return Ok(());
     };
     let target = target(assign.prefix, assign.exporter, assign.interface, assign.vlan)?;
     let from_ms = assign.from.map_or(now_ms, Timestamp::as_millisecond);
     let to_ms = assign.to.map(Timestamp::as_millisecond);
-    let row = inventory::assign(&mut transaction, service, target, from_ms, to_ms, now_ms)
+    let row = inventory::assign(act.connection(), service, target, from_ms, to_ms, now_ms)
         .await
         .with_context(|| format!("assign {target} to {service}"))?;
     let change = json!({"after": {"assignment": row.id, "holds": row.target.to_string(),
         "from": instant_text(row.valid_from_ms), "to": row.valid_to_ms.map(instant_text)}});
-    note(&mut transaction, "service.assign", &service.to_string(), change, now_ms).await?;
-    transaction.commit().await?;
+    act.commit(Note::new("service.assign", service).change(change)).await?;
     say!("{}", row.id);
     Ok(())
 }
 
-/// Records what was added: one entry for a service, one for a list.
-async fn note_added(
-    connection: &mut sqlx::AnyConnection,
-    file: Option<&Path>,
-    added: &[list::TypedService],
-    ids: &[ServiceId],
-    now_ms: i64,
-) -> anyhow::Result<()> {
-    if let Some(file) = file {
-        let change = json!({"after": {"file": file.display().to_string(), "services": ids.len(),
-            "first": ids.first(), "last": ids.last()}});
-        return note(connection, "service.create_list", "services", change, now_ms).await;
+/// What was added: a service, or a list of them.
+fn added_note(file: Option<&Path>, added: &[list::TypedService], ids: &[ServiceId]) -> Note {
+    match (file, added, ids) {
+        (None, [service], [id]) => Note::new("service.create", id).change(json!({"after": {"name": service.name,
+            "customer": service.customer, "type": service.service_type, "site": service.site}})),
+        _ => Note::new("service.create_list", "services").change(json!({"after": {
+            "file": file.map(|file| file.display().to_string()), "services": ids.len(), "first": ids.first(),
+            "last": ids.last()}})),
     }
-    for (service, id) in added.iter().zip(ids) {
-        let change = json!({"after": {"name": service.name, "customer": service.customer, "type": service.service_type,
-            "site": service.site}});
-        note(&mut *connection, "service.create", &id.to_string(), change, now_ms).await?;
-    }
-    Ok(())
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -207,14 +197,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
             let mut ids = Vec::with_capacity(typed.len());
             for service in &typed {
-                let created = inventory::create_service(&mut transaction, service.as_new(), now_ms).await;
+                let created = inventory::create_service(act.connection(), service.as_new(), now_ms).await;
                 ids.push(created.with_context(|| format!("add service {:?}", service.name))?.id);
             }
-            note_added(&mut transaction, file.as_deref(), &typed, &ids, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(added_note(file.as_deref(), &typed, &ids)).await?;
             for id in ids {
                 say!("{id}");
             }
@@ -224,18 +213,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
-            let mut transaction = database.begin_write().await?;
-            inventory::end_assignment(&mut transaction, assignment, at_ms, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            inventory::end_assignment(act.connection(), assignment, at_ms, now_ms).await?;
             let change = json!({"after": {"to": instant_text(at_ms)}});
-            note(
-                &mut transaction,
-                "service.release",
-                &assignment.to_string(),
-                change,
-                now_ms,
-            )
-            .await?;
-            transaction.commit().await?;
+            act.commit(Note::new("service.release", assignment).change(change))
+                .await?;
         }
         Command::List { customer, format, data } => list_all(customer, format, &data).await?,
         Command::Show { service, format, data } => show(service, format, &data).await?,

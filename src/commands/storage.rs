@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use activity::act::Note;
 use activity::job::history;
 use analytics::Analytics;
 use analytics::retention::TableStorage;
@@ -14,9 +15,10 @@ use schemas::clock;
 use schemas::db::Database;
 use schemas::retention::RecordRetention;
 use schemas::window::HOUR_MS;
+use serde_json::json;
 use tables::definitions::USAGE_5M;
 
-use super::audit::note_done;
+use super::audit;
 use crate::config::Config;
 use crate::jobs::JOB_RUNS;
 use crate::options::{Data, now_ms};
@@ -100,12 +102,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(Command::List { format, .. }) => list(&config, &analytics, format)?,
         Some(Command::Show { table, format, .. }) => show(&config, &analytics, &table, format)?,
         Some(Command::Compact { unfinished, .. }) => {
+            let (_, database) = data.open_database().await?;
             let tables = analytics.tables().to_vec();
-            tokio::task::spawn_blocking(move || compact(&config, &tables, unfinished)).await??;
+            let begins = Note::new("storage.compact", "storage").change(json!({"after": {"unfinished": unfinished}}));
+            audit::in_steps(&database, now_ms(&database).await?, begins, async {
+                let (merged, written) =
+                    tokio::task::spawn_blocking(move || compact(&config, &tables, unfinished)).await??;
+                Ok(((), json!({"files_merged": merged, "files_written": written})))
+            })
+            .await?;
         }
         Some(Command::Vacuum { grace_seconds, .. }) => {
             let grace = std::time::Duration::from_secs(grace_seconds);
-            let removed = tokio::task::spawn_blocking(move || analytics.vacuum(grace)).await??;
+            let (_, database) = data.open_database().await?;
+            let change = json!({"after": {"grace_seconds": grace_seconds}});
+            let begins = Note::new("storage.vacuum", "storage").change(change);
+            let removed = audit::in_steps(&database, now_ms(&database).await?, begins, async {
+                let removed = tokio::task::spawn_blocking(move || analytics.vacuum(grace)).await??;
+                let files: usize = removed.iter().map(|(_, files)| files).sum();
+                Ok((removed, json!({"files_removed": files})))
+            })
+            .await?;
             let mut listing = Listing::new([text("table"), number("files_removed")]);
             for (table, files) in removed {
                 listing.row([table.into(), files.into()]);
@@ -117,12 +134,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             analytics.refresh_usage(|_| {}).await?;
             let records = config.retention.records;
             let (_, database) = data.open_database().await?;
-            let files = tokio::task::spawn_blocking(move || retain(&config, &analytics, dry_run)).await??;
-            let removed = retain_records(&database, &records, dry_run).await?;
-            if !dry_run && (files > 0 || removed > 0) {
-                let now_ms = now_ms(&database).await?;
-                let change = serde_json::json!({"after": {"files_removed": files, "records_removed": removed}});
-                note_done(&database, "storage.retain", "storage", change, now_ms).await?;
+            let work = async {
+                let files = tokio::task::spawn_blocking(move || retain(&config, &analytics, dry_run)).await??;
+                let removed = retain_records(&database, &records, dry_run).await?;
+                Ok::<_, anyhow::Error>(((), json!({"files_removed": files, "records_removed": removed})))
+            };
+            if dry_run {
+                work.await.map(drop)?;
+            } else {
+                let begins = Note::new("storage.retain", "storage");
+                audit::in_steps(&database, now_ms(&database).await?, begins, work).await?;
             }
         }
     }
@@ -181,7 +202,8 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .print(format)
 }
 
-fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<()> {
+/// Answers to how many files were merged, and into how many.
+fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<(usize, u64)> {
     let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
         // The hour that has just begun is over in less than this.
@@ -196,6 +218,7 @@ fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -
         bytes("bytes_before").titled("before"),
         bytes("bytes_after").titled("after"),
     ]);
+    let (mut all_merged, mut all_written) = (0, 0);
     // Once, so that every table is judged by the same hours.
     let now_ms = clock::machine_now_ms();
     // Usage is one file a day and sorted as it is written.
@@ -213,6 +236,8 @@ fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -
             before += done.bytes_before;
             after += done.bytes_after;
         }
+        all_merged += merged;
+        all_written += written;
         listing.row([
             name.into(),
             merged.into(),
@@ -222,7 +247,8 @@ fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -
             after.into(),
         ]);
     }
-    listing.print(Format::Table, "no tables")
+    listing.print(Format::Table, "no tables")?;
+    Ok((all_merged, all_written))
 }
 
 /// The same of the database's records; answers to how many rows went, or would.

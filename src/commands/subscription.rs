@@ -1,5 +1,6 @@
 //! `ezscale subscription`: begin, change, cancel, resume, suspend, show.
 
+use activity::act::Note;
 use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::catalog;
@@ -23,9 +24,6 @@ use super::audit;
 use crate::config::Config;
 use crate::options::{Data, billing_now_ms, open_current};
 use crate::output::{Format, Listing, Record, ShowFormat, at, money, number, shown, text};
-
-/// Who did what the command line does.
-const ACTOR: &str = "command line";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -178,39 +176,34 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let now_ms = billing_now_ms(&config, &database).await?;
             let change = Change { price, quantity };
-            let mut transaction = database.begin_write().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
             match at.map(Timestamp::as_millisecond).filter(|&at_ms| at_ms > now_ms) {
                 Some(at_ms) => {
                     let planned = Planned::Change(change);
-                    let id = schedule::schedule(
-                        &mut transaction,
-                        subscription,
-                        planned,
-                        at_ms,
-                        "asked for",
-                        ACTOR,
-                        now_ms,
-                    );
+                    let (connection, by) = act.parts();
+                    let id = schedule::schedule(connection, subscription, planned, at_ms, "asked for", by.name, now_ms);
                     let id = id.await?;
                     let entry = json!({"after": {
                         "change": id, "at_ms": at_ms, "price": price, "quantity": quantity,
                     }});
-                    note(&mut transaction, "subscription.schedule", subscription, entry, now_ms).await?;
+                    act.commit(Note::new("subscription.schedule", subscription).change(entry))
+                        .await?;
                     say!("{id}");
                 }
                 None => {
                     let at_ms = at.map_or(now_ms, Timestamp::as_millisecond);
-                    let before = subscription::contract(&mut transaction, subscription).await?;
+                    let before = subscription::contract(act.connection(), subscription).await?;
                     let phase = before.last_phase();
                     let entry = json!({
                         "before": {"price": phase.price.id, "quantity": phase.quantity},
                         "after": {"price": price, "quantity": quantity, "at_ms": at_ms},
                     });
-                    change::change(&mut transaction, subscription, change, at_ms, ACTOR, now_ms).await?;
-                    note(&mut transaction, "subscription.change", subscription, entry, now_ms).await?;
+                    let (connection, by) = act.parts();
+                    change::change(connection, subscription, change, at_ms, by.name, now_ms).await?;
+                    act.commit(Note::new("subscription.change", subscription).change(entry))
+                        .await?;
                 }
             }
-            transaction.commit().await?;
             print_charges(&config, &database, subscription, now_ms).await
         }
         Command::Cancel {
@@ -227,44 +220,41 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 (false, Some(date)) => End::On(date),
                 (false, None) => End::CycleEnd,
             };
-            let mut transaction = database.begin_write().await?;
-            change::cancel(&mut transaction, subscription, end, &reason, ACTOR, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            change::cancel(connection, subscription, end, &reason, by.name, now_ms).await?;
             let end = match end {
                 End::Now => "now".to_owned(),
                 End::CycleEnd => "cycle end".to_owned(),
                 End::On(date) => date.to_string(),
             };
             let entry = json!({"after": {"end": end, "reason": reason}});
-            note(&mut transaction, "subscription.cancel", subscription, entry, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("subscription.cancel", subscription).change(entry))
+                .await?;
             print_charges(&config, &database, subscription, now_ms).await
         }
         Command::Resume { subscription, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
-            let mut transaction = database.begin_write().await?;
-            change::resume(&mut transaction, subscription, ACTOR, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            change::resume(connection, subscription, by.name, now_ms).await?;
             let entry = json!({"after": {"cancel_at_ms": null}});
-            note(&mut transaction, "subscription.resume", subscription, entry, now_ms).await?;
-            Ok(transaction.commit().await?)
+            act.commit(Note::new("subscription.resume", subscription).change(entry))
+                .await?;
+            Ok(())
         }
         Command::Unschedule { change, reason, data } => {
             let (database, now_ms) = open_to_change(&data).await?;
-            let mut transaction = database.begin_write().await?;
-            let planned = schedule::scheduled(&mut *transaction, change).await?;
-            schedule::cancel(&mut transaction, change, &reason, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let planned = schedule::scheduled(act.connection(), change).await?;
+            schedule::cancel(act.connection(), change, &reason, now_ms).await?;
             let entry = json!({
                 "before": {"change": change, "at_ms": planned.at_ms},
                 "after": {"status": "cancelled", "reason": reason},
             });
-            note(
-                &mut transaction,
-                "subscription.unschedule",
-                planned.subscription,
-                entry,
-                now_ms,
-            )
-            .await?;
-            Ok(transaction.commit().await?)
+            act.commit(Note::new("subscription.unschedule", planned.subscription).change(entry))
+                .await?;
+            Ok(())
         }
         Command::Suspend {
             subscription,
@@ -273,11 +263,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (database, now_ms) = open_to_change(&data).await?;
-            let mut transaction = database.begin_write().await?;
-            change::hold(&mut transaction, subscription, cause(abuse), &reason, ACTOR, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            change::hold(connection, subscription, cause(abuse), &reason, by.name, now_ms).await?;
             let entry = json!({"after": {"suspended": true, "abuse": abuse, "reason": reason}});
-            note(&mut transaction, "subscription.suspend", subscription, entry, now_ms).await?;
-            Ok(transaction.commit().await?)
+            act.commit(Note::new("subscription.suspend", subscription).change(entry))
+                .await?;
+            Ok(())
         }
         Command::Unsuspend {
             subscription,
@@ -285,11 +277,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             data,
         } => {
             let (database, now_ms) = open_to_change(&data).await?;
-            let mut transaction = database.begin_write().await?;
-            change::release(&mut transaction, subscription, cause(abuse), ACTOR, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let (connection, by) = act.parts();
+            change::release(connection, subscription, cause(abuse), by.name, now_ms).await?;
             let entry = json!({"after": {"suspended": false, "abuse": abuse}});
-            note(&mut transaction, "subscription.unsuspend", subscription, entry, now_ms).await?;
-            Ok(transaction.commit().await?)
+            act.commit(Note::new("subscription.unsuspend", subscription).change(entry))
+                .await?;
+            Ok(())
         }
     }
 }
@@ -329,17 +323,6 @@ async fn print_charges(config: &Config, database: &Database, id: SubscriptionId,
     Ok(())
 }
 
-/// Records what was done to a subscription, in its transaction.
-async fn note(
-    connection: &mut AnyConnection,
-    action: &str,
-    subject: SubscriptionId,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> anyhow::Result<()> {
-    audit::note(connection, action, &subject.to_string(), change, now_ms).await
-}
-
 fn cause(abuse: bool) -> HoldCause {
     if abuse { HoldCause::Abuse } else { HoldCause::Admin }
 }
@@ -367,21 +350,21 @@ async fn begin(add: Add) -> anyhow::Result<()> {
         parent: add.beside,
         ..NewSubscription::new(add.service, add.price, started_at_ms)
     };
-    let mut transaction = database.begin_write().await?;
-    if let Some(id) = cancelled_to_the_same(&mut transaction, &add).await? {
-        change::resume(&mut transaction, id, ACTOR, now_ms).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    if let Some(id) = cancelled_to_the_same(act.connection(), &add).await? {
+        let (connection, by) = act.parts();
+        change::resume(connection, id, by.name, now_ms).await?;
         let entry = json!({"after": {"cancel_at_ms": null}});
-        note(&mut transaction, "subscription.resume", id, entry, now_ms).await?;
-        transaction.commit().await?;
+        act.commit(Note::new("subscription.resume", id).change(entry)).await?;
         tell!("{id} was cancelled and has not ended: its cancellation is reversed");
         say!("{id}");
         return Ok(());
     }
-    let made = subscription::subscribe(&mut transaction, new, ACTOR, now_ms).await?;
+    let (connection, by) = act.parts();
+    let made = subscription::subscribe(connection, new, by.name, now_ms).await?;
     let entry =
         json!({"after": {"service": add.service, "price": add.price, "quantity": add.quantity, "coupon": add.coupon}});
-    note(&mut transaction, "subscription.add", made.id, entry, now_ms).await?;
-    transaction.commit().await?;
+    act.commit(Note::new("subscription.add", made.id).change(entry)).await?;
     say!("{}", made.id);
     Ok(())
 }

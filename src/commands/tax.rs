@@ -1,5 +1,6 @@
 //! `ezscale tax`: the rates of taxes, by place and time.
 
+use activity::act::Note;
 use anyhow::Context as _;
 use billing::tax::{self, NewTaxRate};
 use clap::Subcommand;
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::ids::TaxRateId;
 
+use super::audit;
 use crate::options::{Data, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, number, shown, text};
 
@@ -142,25 +144,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 valid_from_ms: from.map_or(now_ms, Timestamp::as_millisecond),
                 valid_to_ms: to.map(Timestamp::as_millisecond),
             };
-            let mut transaction = database.begin_write().await?;
-            let rate = tax::add_rate(&mut transaction, new, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let rate = tax::add_rate(act.connection(), new, now_ms).await?;
             let change = serde_json::json!({"after": {
                 "country": rate.country, "region": rate.region, "name": rate.name, "rate": rate.rate.to_string(),
                 "from_ms": rate.valid_from_ms, "to_ms": rate.valid_to_ms,
             }});
-            super::audit::note(&mut transaction, "tax.add", &rate.id.to_string(), change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("tax.add", rate.id).change(change)).await?;
             say!("{}", rate.id);
         }
         Command::End { rate, at, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let end_ms = at.map_or(now_ms, Timestamp::as_millisecond);
-            let mut transaction = database.begin_write().await?;
-            tax::end_rate(&mut transaction, rate, end_ms, now_ms).await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            tax::end_rate(act.connection(), rate, end_ms, now_ms).await?;
             let change = serde_json::json!({"after": {"to_ms": end_ms}});
-            super::audit::note(&mut transaction, "tax.end", &rate.to_string(), change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("tax.end", rate).change(change)).await?;
         }
     }
     Ok(())

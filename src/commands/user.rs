@@ -5,16 +5,17 @@ mod list;
 
 use std::io::{BufRead as _, IsTerminal as _};
 
+use activity::act::{Act, Note};
 use activity::verification;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use portal::auth::{self, Change, Ending};
 use portal::{NewUser, Role};
-use schemas::db::Database;
 use schemas::ids::{CustomerId, UserId};
-use sqlx::{Any, Transaction};
+use sqlx::AnyConnection;
 
-use super::audit::COMMAND_LINE;
+use super::audit;
+use crate::operator;
 use crate::options::{Data, now_ms};
 
 #[derive(clap::Args, Debug)]
@@ -105,24 +106,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::List(list) => list.run().await,
         Command::Show(show) => show.run().await,
         Command::Disable(user) => {
-            let mut act = Act::begin(&user.data, &user.user).await?;
-            auth::disable(&mut act.transaction, act.id, act.by).await?;
-            act.commit("disabled; every session was ended").await
+            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::disable(connection, id, by).await?;
+            doing.commit(note, "disabled; every session was ended").await
         }
         Command::Enable(user) => {
-            let mut act = Act::begin(&user.data, &user.user).await?;
-            auth::enable(&mut act.transaction, act.id, act.by).await?;
-            act.commit("enabled").await
+            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let note = auth::enable(doing.act.connection(), doing.id).await?;
+            doing.commit(note, "enabled").await
         }
         Command::SetPassword(user) => set_password(&user).await,
         Command::ResetPassword(user) => {
             let (config, _) = user.data.open_database().await?;
-            let mut act = Act::begin(&user.data, &user.user).await?;
-            auth::send_reset(&mut act.transaction, act.id, act.by).await?;
             if config.mail.smtp_url.is_none() {
                 bail!("no mail is sent: set mail.smtp_url, or set a password with `ezscale user set-password`");
             }
-            act.commit("a link to set a new password is on its way").await
+            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::send_reset(connection, id, by).await?;
+            doing.commit(note, "a link to set a new password is on its way").await
         }
         Command::SetRole {
             user,
@@ -130,9 +133,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             customer,
             data,
         } => {
-            let mut act = Act::begin(&data, &user).await?;
-            auth::set_role(&mut act.transaction, act.id, role, customer, act.by).await?;
-            act.commit(&format!("the role is {role}; every session was ended"))
+            let mut doing = Doing::begin(&data, &user).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::set_role(connection, id, role, customer, by).await?;
+            doing
+                .commit(note, &format!("the role is {role}; every session was ended"))
                 .await
         }
         Command::Sessions {
@@ -145,52 +150,54 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 None if revoke_all => Ending::All,
                 None => return sessions.run().await,
             };
-            let mut act = Act::begin(&sessions.data, &sessions.user).await?;
-            let ended = auth::end_sessions(&mut act.transaction, act.id, ending, act.by).await?;
-            act.commit(&format!("sessions ended: {ended}")).await
+            let mut doing = Doing::begin(&sessions.data, &sessions.user).await?;
+            let (ended, note) = auth::end_sessions(doing.act.connection(), doing.id, ending).await?;
+            if ended == 0 {
+                say!("{}: there are no sessions", doing.name);
+                return Ok(());
+            }
+            doing.commit(note, &format!("sessions ended: {ended}")).await
         }
         Command::SignIns(sign_ins) => sign_ins.run().await,
         Command::ResetTwoFactor(user) => {
-            let mut act = Act::begin(&user.data, &user.user).await?;
-            auth::reset_second_factor(&mut act.transaction, act.id, act.by).await?;
-            act.commit("the password alone signs in; every session was ended").await
+            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let (connection, id, by) = doing.parts();
+            let note = auth::reset_second_factor(connection, id, by).await?;
+            doing
+                .commit(note, "the password alone signs in; every session was ended")
+                .await
         }
     }
 }
 
-/// A change of a user, in its transaction.
-struct Act {
-    transaction: Transaction<'static, Any>,
+/// An act on a user.
+struct Doing {
+    act: Act,
     id: UserId,
     name: String,
-    by: Change<'static>,
 }
 
-impl Act {
-    async fn begin(data: &Data, user: &str) -> anyhow::Result<Act> {
+impl Doing {
+    async fn begin(data: &Data, user: &str) -> anyhow::Result<Doing> {
         let (_, database) = data.open_database().await?;
-        let (id, by) = named(&database, user).await?;
-        Ok(Act {
-            transaction: database.begin_write().await?,
-            id,
+        Ok(Doing {
+            id: auth::user_named(database.pool(), user).await?,
+            act: audit::begin(&database, now_ms(&database).await?).await?,
             name: user.to_owned(),
-            by,
         })
     }
 
-    async fn commit(self, what: &str) -> anyhow::Result<()> {
-        self.transaction.commit().await?;
+    fn parts(&mut self) -> (&mut AnyConnection, UserId, Change<'_>) {
+        let now_ms = self.act.now_ms();
+        let (connection, actor) = self.act.parts();
+        (connection, self.id, Change { actor, now_ms })
+    }
+
+    async fn commit(self, note: Note, what: &str) -> anyhow::Result<()> {
+        self.act.commit(note).await?;
         say!("{}: {what}", self.name);
         Ok(())
     }
-}
-
-async fn named(database: &Database, user: &str) -> anyhow::Result<(UserId, Change<'static>)> {
-    let by = Change {
-        actor: COMMAND_LINE,
-        now_ms: now_ms(database).await?,
-    };
-    Ok((auth::user_named(database.pool(), user).await?, by))
 }
 
 async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> {
@@ -203,23 +210,25 @@ async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, 
         customer,
         password: &password,
     };
-    let id = portal::create_user(&database, &new, COMMAND_LINE).await?;
-    say!("{id}");
+    let checked = auth::check_user(&new).await?;
+    let now_ms = now_ms(&database).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    let (id, note) = auth::add_user(act.connection(), &checked, now_ms).await?;
     if let Some(customer) = customer {
         // A mail for the first user; later ones find the address verified, or ask on their account page.
-        let now_ms = now_ms(&database).await?;
-        let mut transaction = database.begin_write().await?;
-        verification::request(&mut transaction, customer, now_ms).await?;
-        transaction.commit().await?;
+        verification::request(act.connection(), customer, now_ms).await?;
     }
+    act.commit(note).await?;
+    say!("{id}");
     Ok(())
 }
 
 async fn set_password(user: &User) -> anyhow::Result<()> {
     let (_, database) = user.data.open_database().await?;
-    let (id, by) = named(&database, &user.user).await?;
+    let id = auth::user_named(database.pool(), &user.user).await?;
     let password = read_password()?;
-    auth::set_password(&database, id, &password, by).await?;
+    let now_ms = now_ms(&database).await?;
+    auth::set_password(&database, id, &password, operator::by(), now_ms).await?;
     say!("{}: the password is set; every session was ended", user.user);
     Ok(())
 }

@@ -9,8 +9,7 @@ use clap::Subcommand;
 use schemas::ids::{CustomerId, EndpointId};
 use schemas::inventory;
 
-use super::audit::COMMAND_LINE;
-use super::mail;
+use super::{audit, mail};
 use crate::options::{Data, now_ms};
 use crate::outbox::Outbox;
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, number, shown, text};
@@ -104,17 +103,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             // Before the transaction: names are resolved.
             let url = Outbox::new(&config, &database)?.client().vet(kind, &url).await?;
-            let mut transaction = database.begin_write().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
             if let Some(customer) = customer {
-                inventory::customer(&mut *transaction, customer).await?;
+                inventory::customer(act.connection(), customer).await?;
             }
             let new = NewEndpoint {
                 customer,
                 url: &url,
                 event_types: &event_types,
             };
-            let added = endpoint::add(&mut transaction, database.vault(), new, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let (added, note) = endpoint::add(act.connection(), database.vault(), new, now_ms).await?;
+            act.commit(note).await?;
             match added.secret {
                 Some(secret) => say!("{} {secret}", added.endpoint.id),
                 None => say!("{}", added.endpoint.id),
@@ -167,25 +166,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Remove { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            endpoint::remove(&mut transaction, endpoint, Owner::Anybody, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let note = endpoint::remove(act.connection(), endpoint, Owner::Anybody).await?;
+            act.commit(note).await?;
         }
         Command::Rotate { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            let (vault, owner) = (database.vault(), Owner::Anybody);
-            let secret = endpoint::rotate(&mut transaction, vault, endpoint, owner, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let vault = database.vault();
+            let (secret, note) = endpoint::rotate(act.connection(), vault, endpoint, Owner::Anybody, now_ms).await?;
+            act.commit(note).await?;
             say!("{secret}");
         }
         Command::Enable { endpoint, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
-            let mut transaction = database.begin_write().await?;
-            endpoint::enable(&mut transaction, endpoint, Owner::Anybody, COMMAND_LINE, now_ms).await?;
-            transaction.commit().await?;
+            let mut act = audit::begin(&database, now_ms).await?;
+            let note = endpoint::enable(act.connection(), endpoint, Owner::Anybody).await?;
+            act.commit(note).await?;
         }
     }
     Ok(())

@@ -32,7 +32,10 @@ pub(super) struct Exception {
 /// Each module with the tables that only it changes.
 pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("activity::approval", &["approvals"]),
-    ("activity::audit", &["audit_log"]),
+    (
+        "activity::audit",
+        &["audit_actors", "audit_head", "audit_log", "audit_personal"],
+    ),
     (
         "activity::channel",
         &["deliveries", "notifications", "webhook_endpoints"],

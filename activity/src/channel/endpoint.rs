@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::guard::VettedUrl;
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::act::Note;
 use crate::event::{Event, EventError, EventType};
 use crate::hex::hex;
 
@@ -57,8 +57,6 @@ pub enum EndpointError {
         "{0} is a Discord channel, which has no secret beside its address: add the new address, then remove this one"
     )]
     NoSecret(EndpointId),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
 }
@@ -148,7 +146,7 @@ pub struct Added {
     pub secret: Option<String>,
 }
 
-/// Adds an endpoint.
+/// Adds an endpoint; answers it and what its entry in the audit log says.
 ///
 /// # Errors
 /// When the customer has too many, or asks for events that are not told to customers.
@@ -156,9 +154,8 @@ pub async fn add(
     connection: &mut AnyConnection,
     vault: &Vault,
     new: NewEndpoint<'_>,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<Added, EndpointError> {
+) -> Result<(Added, Note), EndpointError> {
     if new.customer.is_some()
         && let Some(hidden) = new.event_types.iter().find(|kind| !kind.is_for_customers())
     {
@@ -199,10 +196,10 @@ pub async fn add(
     .bind(sealed)
     .bind(json!(endpoint.event_types).to_string())
     .bind(now_ms)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    record(connection, by, "webhook.add", id, json!({ "after": endpoint }), now_ms).await?;
-    Ok(Added { endpoint, secret })
+    let note = Note::new("webhook.add", id).change(json!({ "after": endpoint }));
+    Ok((Added { endpoint, secret }, note))
 }
 
 /// Gives a program's endpoint a new secret and returns it. The one before signs beside it for [`ROTATION_MS`].
@@ -214,9 +211,8 @@ pub async fn rotate(
     vault: &Vault,
     id: EndpointId,
     of: Owner,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<String, EndpointError> {
+) -> Result<(String, Note), EndpointError> {
     if endpoint(&mut *connection, id, of).await?.kind == EndpointKind::Discord {
         return Err(EndpointError::NoSecret(id));
     }
@@ -242,47 +238,25 @@ pub async fn rotate(
         .bind(now_ms + ROTATION_MS)
         .bind(sealed)
         .bind(id.0)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    record(
-        connection,
-        by,
-        "webhook.rotate",
-        id,
-        json!({ "changed": "secret" }),
-        now_ms,
-    )
-    .await?;
-    Ok(secret)
+    let note = Note::new("webhook.rotate", id).change(json!({ "changed": "secret" }));
+    Ok((secret, note))
 }
 
 /// Removes an endpoint. What was on its way to it fails.
 ///
 /// # Errors
 /// [`EndpointError::NoEndpoint`] when `of` has none of this id.
-pub async fn remove(
-    connection: &mut AnyConnection,
-    id: EndpointId,
-    of: Owner,
-    by: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), EndpointError> {
+pub async fn remove(connection: &mut AnyConnection, id: EndpointId, of: Owner) -> Result<Note, EndpointError> {
     let before = endpoint(&mut *connection, id, of).await?;
     // The endpoint before its deliveries, as everywhere.
     sqlx::query("DELETE FROM webhook_endpoints WHERE id = $1")
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    fail_pending(&mut *connection, id, "the endpoint was removed").await?;
-    record(
-        connection,
-        by,
-        "webhook.remove",
-        id,
-        json!({ "before": before }),
-        now_ms,
-    )
-    .await
+    fail_pending(connection, id, "the endpoint was removed").await?;
+    Ok(Note::new("webhook.remove", id).change(json!({ "before": before })))
 }
 
 /// What was on its way to an endpoint is not sent any more.
@@ -301,20 +275,14 @@ pub(super) async fn fail_pending(connection: &mut AnyConnection, id: EndpointId,
 ///
 /// # Errors
 /// [`EndpointError::NoEndpoint`] when `of` has none of this id.
-pub async fn enable(
-    connection: &mut AnyConnection,
-    id: EndpointId,
-    of: Owner,
-    by: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), EndpointError> {
+pub async fn enable(connection: &mut AnyConnection, id: EndpointId, of: Owner) -> Result<Note, EndpointError> {
     endpoint(&mut *connection, id, of).await?;
     sqlx::query("UPDATE webhook_endpoints SET disabled_at_ms = NULL, failures = 0 WHERE id = $1")
         .bind(id.0)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
     let change = json!({ "after": { "disabled_at_ms": null } });
-    record(connection, by, "webhook.enable", id, change, now_ms).await
+    Ok(Note::new("webhook.enable", id).change(change))
 }
 
 /// Sends nothing more to any endpoint of a customer, whose account ends: whoever ends it records that.
@@ -327,25 +295,6 @@ pub async fn disable_all(connection: &mut AnyConnection, customer: CustomerId, n
         .bind(customer.0)
         .execute(connection)
         .await?;
-    Ok(())
-}
-
-async fn record(
-    connection: &mut AnyConnection,
-    by: Actor<'_>,
-    action: &str,
-    id: EndpointId,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), EndpointError> {
-    let entry = Entry {
-        actor: by,
-        action,
-        subject: &id.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
 use super::endpoint::{self, EndpointError, Owner};
-use crate::audit::{self, Actor, AuditError, Entry, Risk};
+use crate::act::Note;
 use crate::event::{EventError, EventType, NewDelivery, SELECT, enqueue, read, take_turn};
 
 /// Events that are replayed at once at most.
@@ -23,8 +23,6 @@ pub enum ReplayError {
     Database(#[from] sqlx::Error),
     #[error("read the events")]
     Event(#[from] EventError),
-    #[error("write to the audit log")]
-    Audit(#[from] AuditError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error("{0} is disabled: enable it first")]
@@ -54,7 +52,7 @@ pub struct Replay {
     pub event_type: Option<EventType>,
 }
 
-/// Sends stored events to an endpoint again, as new deliveries, and returns how many. Mail is not repeated.
+/// Sends stored events to an endpoint again, as new deliveries, and returns how many, with what the entry says. Mail is not repeated.
 ///
 /// # Errors
 /// When there is no such endpoint, it is disabled, or the range holds more than [`MAX_REPLAYED`] events; of a customer's
@@ -64,9 +62,8 @@ pub async fn replay(
     replay: Replay,
     endpoint: EndpointId,
     of: Owner,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<u64, ReplayError> {
+) -> Result<(u64, Note), ReplayError> {
     let endpoint = endpoint::endpoint(&mut *connection, endpoint, of).await?;
     if endpoint.disabled_at_ms.is_some() {
         return Err(ReplayError::Disabled(endpoint.id));
@@ -101,18 +98,11 @@ pub async fn replay(
     if let Some(customer) = endpoint.customer {
         check_replay(&mut *connection, customer, endpoint.id, deliveries.len(), now_ms).await?;
     }
-    enqueue(&mut *connection, &deliveries, now_ms).await?;
+    enqueue(connection, &deliveries, now_ms).await?;
     let change = json!({"after": {"first": replay.first, "last": replay.last, "events": deliveries.len(),
         "type": replay.event_type}});
-    let entry = Entry {
-        actor: by,
-        action: "event.replay",
-        subject: &endpoint.id.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(deliveries.len() as u64)
+    let note = Note::new("event.replay", endpoint.id).change(change);
+    Ok((deliveries.len() as u64, note))
 }
 
 /// Whether so many more may be replayed to a customer's endpoint.

@@ -17,7 +17,6 @@ use sqlx::Row as _;
 
 use super::endpoint::{self, EndpointKind, NewEndpoint};
 use super::*;
-use crate::audit::Actor;
 use crate::event::{
     Delivery, EventFilter, EventType, MAX_PAYLOAD_BYTES, NewEvent, deliveries_of, event, list, outbox_counts, publish,
 };
@@ -25,12 +24,6 @@ use crate::event::{
 const NOW_MS: i64 = 1_700_000_000_000;
 const ADA: CustomerId = CustomerId(1);
 const BEN: CustomerId = CustomerId(2);
-/// Who manages the endpoints.
-const STAFF: Actor<'static> = Actor {
-    name: "command line",
-    user: None,
-    ip: "",
-};
 
 struct World {
     database: Database,
@@ -99,7 +92,7 @@ impl World {
             url: &url,
             event_types: types,
         };
-        let added = endpoint::add(&mut transaction, self.database.vault(), new, STAFF, NOW_MS)
+        let (added, _) = endpoint::add(&mut transaction, self.database.vault(), new, NOW_MS)
             .await
             .unwrap();
         transaction.commit().await.unwrap();

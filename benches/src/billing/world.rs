@@ -23,7 +23,7 @@ const ACTOR: &str = "benchmark";
 /// the rest for the base price alone. German tax of 19 % is on all of it.
 pub(super) async fn make(database: &Database, subscriptions: u32) -> anyhow::Result<()> {
     let begin = month::BEGIN.parse::<jiff::Zoned>()?.timestamp();
-    clock::begin(database, begin).await?;
+    clock::begin(&mut *database.pool().acquire().await?, begin).await?;
     let now_ms = month::starts_at_ms()?;
     let mut transaction = database.begin_write().await?;
     let prices = prices(&mut transaction, now_ms).await?;

@@ -1,10 +1,10 @@
 //! Doing what was approved, in the transaction of the approval.
 
-use activity::audit::Actor;
 use activity::channel::endpoint;
 use schemas::ids::{CustomerId, RefundId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
 use schemas::{identity, inventory};
+use serde_json::Value;
 use sqlx::AnyConnection;
 
 use super::Action;
@@ -75,18 +75,19 @@ impl Action {
 }
 
 /// Does an approved action, in the transaction of its approval: what cannot be done is not approved either. Nothing is done
-/// twice, since an approval is handed out once; what was done meanwhile by somebody else is left as it is.
+/// twice, since an approval is handed out once; what was done meanwhile by somebody else is left as it is. `actor` stands in the
+/// histories of what is changed. Answers also to what it changed, for the entry of the approval: `null` where the sentence says all.
 ///
 /// # Errors
 /// As what is to be done answers.
 pub async fn execute(
     connection: &mut AnyConnection,
     action: &Action,
-    by: Actor<'_>,
+    actor: &str,
     now_ms: i64,
-) -> Result<Done, ExecuteError> {
-    let actor = by.name;
-    match action {
+) -> Result<(Done, Value), ExecuteError> {
+    let mut change = Value::Null;
+    let done = match action {
         Action::BulkTermination { subscriptions, reason } => {
             let mut ended = 0;
             for id in subscriptions {
@@ -96,7 +97,7 @@ pub async fn execute(
                 cancel(&mut *connection, *id, End::Now, reason, actor, now_ms).await?;
                 ended += 1;
             }
-            Ok(Done::Executed(format!("{ended} subscriptions ended")))
+            Done::Executed(format!("{ended} subscriptions ended"))
         }
         Action::PriceChange {
             plan,
@@ -117,15 +118,16 @@ pub async fn execute(
                 // A price does not hold before it was approved.
                 valid_from_ms: (*valid_from_ms).max(now_ms),
             };
-            let (price, repriced) = add_price_moving(connection, new, by, now_ms).await?;
-            Ok(Done::Executed(format!(
+            let (price, repriced, note) = add_price_moving(connection, new, actor, now_ms).await?;
+            change = note.change;
+            Done::Executed(format!(
                 "{} added; {} subscriptions change to it at their renewal, {} are left",
                 price.id,
                 repriced.scheduled,
                 repriced.left.len()
-            )))
+            ))
         }
-        Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await,
+        Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await?,
         Action::Refund {
             payment,
             currency,
@@ -151,17 +153,18 @@ pub async fn execute(
                 .note
                 .map_or(String::new(), |note| format!(", with credit note {note}"));
             let what = format!("{} of {} of {payment}{note}", made.refund, made.preview.amount);
-            Ok(Done::Refunding {
+            Done::Refunding {
                 refund: made.refund,
                 what,
-            })
+            }
         }
-        Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await,
+        Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await?,
         Action::GatewaySettings { .. }
         | Action::AdminCreated { .. }
         | Action::ResellerBilling { .. }
-        | Action::DatabaseChange { .. } => Ok(Done::ByHand(action.by_hand().unwrap_or_default())),
-    }
+        | Action::DatabaseChange { .. } => Done::ByHand(action.by_hand().unwrap_or_default()),
+    };
+    Ok((done, change))
 }
 
 /// Ends what an account is charged for and lets nobody sign in for it any more. Documents and postings stay, as the law wants

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::Note;
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
@@ -108,9 +108,8 @@ pub async fn set(
     connection: &mut AnyConnection,
     customer: CustomerId,
     new: &NewBudget,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<Budget, BudgetError> {
+) -> Result<Note, BudgetError> {
     settlement::lock_customer(connection, customer).await?;
     let owner = inventory::customer(&mut *connection, customer).await?;
     let NewBudget { amount, .. } = *new;
@@ -161,10 +160,7 @@ pub async fn set(
         "suspends": new.suspends, "reset_day": reset_day.get(),
         "before_minor": before.map(|before| before.amount.minor),
     });
-    record(connection, actor, "budget.set", customer, change, now_ms).await?;
-    budget(connection, customer)
-        .await?
-        .ok_or(BudgetError::NoBudget(customer))
+    Ok(Note::new("budget.set", customer).change(change))
 }
 
 /// Takes a budget away, with its exclusions and holds.
@@ -174,9 +170,8 @@ pub async fn set(
 pub async fn clear(
     connection: &mut AnyConnection,
     customer: CustomerId,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<usize, BudgetError> {
+) -> Result<(usize, Note), BudgetError> {
     settlement::lock_customer(connection, customer).await?;
     let cleared = sqlx::query("DELETE FROM budgets WHERE customer_id = $1")
         .bind(customer.0)
@@ -190,11 +185,11 @@ pub async fn clear(
         .execute(&mut *connection)
         .await?;
     let resumed = release_all(connection, customer, &HashSet::new(), now_ms).await?;
-    record(connection, actor, "budget.clear", customer, json!({}), now_ms).await?;
-    Ok(resumed.len())
+    Ok((resumed.len(), Note::new("budget.clear", customer)))
 }
 
-/// Leaves a service out of the budget, or takes it in again. What follows is done by the next [`super::check`].
+/// Leaves a service out of the budget, or takes it in again; `None` where it is so already. What follows is done by the next
+/// [`super::check`].
 ///
 /// # Errors
 /// When the service is not the customer's.
@@ -203,9 +198,8 @@ pub async fn exclude(
     customer: CustomerId,
     service: ServiceId,
     is_excluded: bool,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<(), BudgetError> {
+) -> Result<Option<Note>, BudgetError> {
     settlement::lock_customer(connection, customer).await?;
     if inventory::service(&mut *connection, service).await?.customer != customer {
         return Err(BudgetError::OtherCustomer { service, customer });
@@ -221,29 +215,24 @@ pub async fn exclude(
             "budget.include",
         )
     };
-    sqlx::query(sql)
+    let changed = sqlx::query(sql)
         .bind(customer.0)
         .bind(service.0)
         .execute(&mut *connection)
         .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(None);
+    }
     let before = budget(&mut *connection, customer).await?;
     sqlx::query("UPDATE budgets SET updated_at_ms = $2 WHERE customer_id = $1")
         .bind(customer.0)
         .bind(later(now_ms, before.as_ref()))
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    record(
-        connection,
-        actor,
-        action,
-        customer,
-        json!({ "service": service }),
-        now_ms,
-    )
-    .await
+    Ok(Some(Note::new(action, customer).change(json!({ "service": service }))))
 }
 
-/// Staff lets a customer go on until the cycle ends, without a payment.
+/// Staff lets a customer go on until the cycle ends, without a payment; `None` where it is unlocked already.
 ///
 /// # Errors
 /// [`BudgetError::NoBudget`] when there is none.
@@ -251,22 +240,21 @@ pub async fn unlock(
     connection: &mut AnyConnection,
     customer: CustomerId,
     reason: &str,
-    actor: Actor<'_>,
     now_ms: i64,
-) -> Result<Budget, BudgetError> {
+) -> Result<Option<(Budget, Note)>, BudgetError> {
     settlement::lock_customer(connection, customer).await?;
     let owner = inventory::customer(&mut *connection, customer).await?;
     let before = budget(&mut *connection, customer).await?;
     let before = before.ok_or(BudgetError::NoBudget(customer))?;
     let cycle = cycle_at(&owner, before.reset_day, now_ms)?;
-    if mark_unlocked(connection, &before, &cycle, None, now_ms).await? {
-        let change = json!({ "reason": reason, "unlocked_until_ms": cycle.end_ms });
-        record(connection, actor, "budget.unlock", customer, change, now_ms).await?;
-        release_all(connection, customer, &HashSet::new(), now_ms).await?;
+    if !mark_unlocked(connection, &before, &cycle, None, now_ms).await? {
+        return Ok(None);
     }
-    budget(connection, customer)
-        .await?
-        .ok_or(BudgetError::NoBudget(customer))
+    release_all(connection, customer, &HashSet::new(), now_ms).await?;
+    let unlocked = budget(connection, customer).await?;
+    let change = json!({ "reason": reason, "unlocked_until_ms": cycle.end_ms });
+    let note = Note::new("budget.unlock", customer).change(change);
+    Ok(Some((unlocked.ok_or(BudgetError::NoBudget(customer))?, note)))
 }
 
 /// The day on which the customer's oldest subscription that runs begins its periods.
@@ -285,25 +273,6 @@ async fn billing_day(connection: &mut AnyConnection, customer: CustomerId) -> Re
 /// An instant of change that differs from the one before, also within a millisecond.
 pub(super) fn later(now_ms: i64, before: Option<&Budget>) -> i64 {
     before.map_or(now_ms, |before| now_ms.max(before.updated_at_ms + 1))
-}
-
-async fn record(
-    connection: &mut AnyConnection,
-    actor: Actor<'_>,
-    action: &str,
-    customer: CustomerId,
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), BudgetError> {
-    let entry = Entry {
-        actor,
-        action,
-        subject: &customer.to_string(),
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<Budget, BudgetError> {

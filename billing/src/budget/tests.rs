@@ -1,4 +1,3 @@
-use activity::audit::Actor;
 use proptest::prelude::*;
 use schemas::window::{DAY_MS, HOUR_MS};
 
@@ -12,11 +11,6 @@ use crate::subscription::{self, Contract};
 use crate::testing::{DEAL, Deal, World, ms};
 
 const GIB: u64 = 1 << 30;
-const ADA: Actor<'static> = Actor {
-    name: "ada@example.net",
-    user: None,
-    ip: "192.0.2.7",
-};
 
 /// A customer with one service at 20.00 a month, 1000 GiB included, 0.05 for each GiB over it.
 struct Spender {
@@ -56,9 +50,14 @@ impl Spender {
             reset_day: None,
         };
         let mut transaction = self.world.database.begin_write().await.unwrap();
-        let budget = set(&mut transaction, self.customer, &new, ADA, ms(now)).await.unwrap();
+        let note = set(&mut transaction, self.customer, &new, ms(now)).await.unwrap();
+        assert_eq!(
+            (note.action.as_str(), &note.change["amount_minor"]),
+            ("budget.set", &json!(minor))
+        );
         transaction.commit().await.unwrap();
-        budget
+        let stored = budget(self.world.database.pool(), self.customer).await.unwrap();
+        stored.unwrap()
     }
 
     fn transfers(&self, at: &str, gib: u64) {
@@ -277,16 +276,11 @@ async fn services_that_are_excluded_neither_count_nor_stop() {
     let other = spender.world.subscribe(spender.customer, DEAL).await;
     let exclude_it = async |service, is_excluded| {
         let mut transaction = spender.world.database.begin_write().await.unwrap();
-        exclude(
-            &mut transaction,
-            spender.customer,
-            service,
-            is_excluded,
-            ADA,
-            ms("2026-01-02T00:00:00Z"),
-        )
-        .await
-        .unwrap();
+        let at_ms = ms("2026-01-02T00:00:00Z");
+        let done = exclude(&mut transaction, spender.customer, service, is_excluded, at_ms).await;
+        assert!(done.unwrap().is_some());
+        let again = exclude(&mut transaction, spender.customer, service, is_excluded, at_ms).await;
+        assert_eq!(again.unwrap(), None);
         transaction.commit().await.unwrap();
     };
     exclude_it(other.service.id, true).await;
@@ -318,7 +312,7 @@ async fn services_that_are_excluded_neither_count_nor_stop() {
     let stranger = spender.world.customer("USD", "UTC", "0").await;
     let service = spender.world.service(stranger, "db-1").await;
     let mut transaction = spender.world.database.begin_write().await.unwrap();
-    let refused = exclude(&mut transaction, spender.customer, service.id, true, ADA, 0).await;
+    let refused = exclude(&mut transaction, spender.customer, service.id, true, 0).await;
     assert!(matches!(refused, Err(BudgetError::OtherCustomer { .. })), "{refused:?}");
 }
 
@@ -338,9 +332,10 @@ async fn a_larger_budget_lifts_and_is_exceeded_anew() {
     assert_eq!(spender.events("budget.exceeded").await.len(), 2);
 
     let mut transaction = spender.world.database.begin_write().await.unwrap();
-    clear(&mut transaction, spender.customer, ADA, ms("2026-01-08T00:00:00Z"))
+    let (resumed, note) = clear(&mut transaction, spender.customer, ms("2026-01-08T00:00:00Z"))
         .await
         .unwrap();
+    assert_eq!((resumed, note.action.as_str()), (1, "budget.clear"));
     transaction.commit().await.unwrap();
     assert_eq!(spender.state().await, State::Active);
     let gone = check(
@@ -457,13 +452,17 @@ async fn an_open_invoice_keeps_it_locked_and_staff_can_unlock() {
         .await;
     assert!(!spender.check("2026-02-06T02:00:00Z").await.unlocked);
     let now_ms = ms("2026-02-06T03:00:00Z");
-    for _ in 0..2 {
+    for is_first in [true, false] {
         let mut transaction = spender.world.database.begin_write().await.unwrap();
-        let unlocked = unlock(&mut transaction, spender.customer, "called", ADA, now_ms)
+        let unlocked = unlock(&mut transaction, spender.customer, "called", now_ms)
             .await
             .unwrap();
         transaction.commit().await.unwrap();
-        assert_eq!(unlocked.unlocked_until_ms, Some(ms("2026-03-01T00:00:00Z")));
+        assert_eq!(unlocked.is_some(), is_first);
+        if let Some((budget, note)) = unlocked {
+            assert_eq!(budget.unlocked_until_ms, Some(ms("2026-03-01T00:00:00Z")));
+            assert_eq!(note.change["reason"], "called");
+        }
     }
     assert_eq!(spender.state_of(&other).await, State::Active);
     assert_eq!(spender.check("2026-02-07T00:00:00Z").await.held.len(), 0);
@@ -536,7 +535,7 @@ async fn all_budgets_are_looked_at_with_one_scan_as_one_by_one() {
         reset_day: Some(AnchorDay::new(31).unwrap()),
     };
     let mut transaction = spender.world.database.begin_write().await.unwrap();
-    set(&mut transaction, idle, &new, ADA, 0).await.unwrap();
+    let _ = set(&mut transaction, idle, &new, 0).await.unwrap();
     transaction.commit().await.unwrap();
     let (database, usage, now_ms) = (
         &spender.world.database,
@@ -573,11 +572,11 @@ async fn budgets_are_closed_types() {
             reset_day: None,
         };
         assert!(
-            set(&mut connection, spender.customer, &new, ADA, 0).await.is_err(),
+            set(&mut connection, spender.customer, &new, 0).await.is_err(),
             "{amount} {currency}"
         );
     }
-    let nobody = clear(&mut connection, CustomerId(77), ADA, 0).await;
+    let nobody = clear(&mut connection, CustomerId(77), 0).await;
     assert!(matches!(nobody, Err(BudgetError::NoBudget(_))));
 }
 

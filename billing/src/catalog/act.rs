@@ -1,6 +1,7 @@
-//! What people do to the catalog, each with its audit entry: the portal and the command line call the same.
+//! What people do to the catalog, each with what its entry in the audit log says: the portal and the command line call the same
+//! and commit their act with it.
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::Note;
 use schemas::ids::{CouponId, PlanId};
 use schemas::window::{DAY_MS, instant_text};
 use serde_json::json;
@@ -10,39 +11,20 @@ use super::{Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::BillingError;
 use crate::subscription::reprice::{Repriced, reprice};
 
-async fn note(
-    connection: &mut AnyConnection,
-    by: Actor<'_>,
-    (action, subject): (&str, &str),
-    change: serde_json::Value,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    let entry = Entry {
-        actor: by,
-        action,
-        subject,
-        change,
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(())
-}
-
 /// Makes a plan.
 ///
 /// # Errors
-/// As [`super::create_plan`]; when the audit log cannot be written.
+/// As [`super::create_plan`].
 pub async fn add_plan(
     connection: &mut AnyConnection,
     new: NewPlan<'_>,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<Plan, BillingError> {
-    let plan = super::create_plan(&mut *connection, new, now_ms).await?;
+) -> Result<(Plan, Note), BillingError> {
+    let plan = super::create_plan(connection, new, now_ms).await?;
     let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
         "model": plan.terms.name(), "is_free": plan.is_free, "attributes": plan.attributes}});
-    note(connection, by, ("plan.create", &plan.id.to_string()), change, now_ms).await?;
-    Ok(plan)
+    let note = Note::new("plan.create", plan.id).change(change);
+    Ok((plan, note))
 }
 
 /// Refuses a new version of a price that would hold from a day before today (UTC) on: what was ordered since was ordered
@@ -79,33 +61,32 @@ fn today_ms(now_ms: i64) -> i64 {
 /// Adds a price, or a new version of one. Who pays the one before keeps it.
 ///
 /// # Errors
-/// When it is a new version that would hold from a day that has passed on; as [`super::add_price`]; when the audit log cannot be written.
+/// When it is a new version that would hold from a day that has passed on; as [`super::add_price`].
 pub async fn add_price(
     connection: &mut AnyConnection,
     new: NewPrice,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<Price, BillingError> {
-    let (price, change) = insert_price(&mut *connection, new, now_ms).await?;
-    note(connection, by, ("price.add", &price.plan.to_string()), change, now_ms).await?;
-    Ok(price)
+) -> Result<(Price, Note), BillingError> {
+    let (price, change) = insert_price(connection, new, now_ms).await?;
+    let note = Note::new("price.add", price.plan).change(change);
+    Ok((price, note))
 }
 
-/// Adds a new version of a price, which subscriptions to the one before change to at their renewal.
+/// Adds a new version of a price, which subscriptions to the one before change to at their renewal. `by` stands in their history.
 ///
 /// # Errors
 /// As [`add_price`].
 pub async fn add_price_moving(
     connection: &mut AnyConnection,
     new: NewPrice,
-    by: Actor<'_>,
+    by: &str,
     now_ms: i64,
-) -> Result<(Price, Repriced), BillingError> {
+) -> Result<(Price, Repriced, Note), BillingError> {
     let (price, mut change) = insert_price(&mut *connection, new, now_ms).await?;
-    let repriced = reprice(&mut *connection, price.id, by.name, now_ms).await?;
+    let repriced = reprice(connection, price.id, by, now_ms).await?;
     change["after"]["at_renewal"] = json!(repriced);
-    note(connection, by, ("price.add", &price.plan.to_string()), change, now_ms).await?;
-    Ok((price, repriced))
+    let note = Note::new("price.add", price.plan).change(change);
+    Ok((price, repriced, note))
 }
 
 /// Adds a price, and says what that changes.
@@ -129,78 +110,75 @@ async fn insert_price(
 /// Sets how many more of a plan can be sold; `None`: any number.
 ///
 /// # Errors
-/// As [`super::set_stock`]; when the audit log cannot be written.
+/// As [`super::set_stock`].
 pub async fn change_stock(
     connection: &mut AnyConnection,
     id: PlanId,
     stock: Option<i64>,
-    by: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), BillingError> {
+) -> Result<Note, BillingError> {
     let before = super::plan(&mut *connection, id).await?;
-    super::set_stock(&mut *connection, id, stock).await?;
+    super::set_stock(connection, id, stock).await?;
     let change = json!({"before": {"stock": before.stock}, "after": {"stock": stock}});
-    note(connection, by, ("plan.stock", &id.to_string()), change, now_ms).await
+    Ok(Note::new("plan.stock", id).change(change))
 }
 
 /// Closes a plan to new subscriptions.
 ///
 /// # Errors
-/// As [`super::archive_plan`]; when the audit log cannot be written.
-pub async fn archive_plan(
-    connection: &mut AnyConnection,
-    id: PlanId,
-    by: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), BillingError> {
+/// As [`super::archive_plan`].
+pub async fn archive_plan(connection: &mut AnyConnection, id: PlanId, now_ms: i64) -> Result<Note, BillingError> {
     let before = super::plan(&mut *connection, id).await?;
-    super::archive_plan(&mut *connection, id, now_ms).await?;
+    super::archive_plan(connection, id, now_ms).await?;
     let change = json!({"before": {"archived": before.archived_at_ms.is_some()}, "after": {"archived": true}});
-    note(connection, by, ("plan.archive", &id.to_string()), change, now_ms).await
+    Ok(Note::new("plan.archive", id).change(change))
 }
 
 /// Makes a coupon.
 ///
 /// # Errors
-/// As [`super::create_coupon`]; when the audit log cannot be written.
+/// As [`super::create_coupon`].
 pub async fn add_coupon(
     connection: &mut AnyConnection,
     new: NewCoupon<'_>,
-    by: Actor<'_>,
     now_ms: i64,
-) -> Result<Coupon, BillingError> {
-    let coupon = super::create_coupon(&mut *connection, new, now_ms).await?;
+) -> Result<(Coupon, Note), BillingError> {
+    let coupon = super::create_coupon(connection, new, now_ms).await?;
     let off = match coupon.discount {
         Discount::Percent(percent) => percent.to_string(),
         Discount::Amount(amount) => amount.to_string(),
     };
     let change = json!({"after": {"code": coupon.code, "off": off, "months": coupon.months, "plan": coupon.plan,
         "max_redemptions": coupon.max_redemptions, "per_customer": coupon.per_customer}});
-    note(
-        connection,
-        by,
-        ("coupon.create", &coupon.id.to_string()),
-        change,
-        now_ms,
-    )
-    .await?;
-    Ok(coupon)
+    let note = Note::new("coupon.create", coupon.id).change(change);
+    Ok((coupon, note))
 }
 
 /// Ends a coupon.
 ///
 /// # Errors
-/// As [`super::archive_coupon`]; when the audit log cannot be written.
-pub async fn archive_coupon(
-    connection: &mut AnyConnection,
-    id: CouponId,
-    by: Actor<'_>,
-    now_ms: i64,
-) -> Result<(), BillingError> {
+/// As [`super::archive_coupon`].
+pub async fn archive_coupon(connection: &mut AnyConnection, id: CouponId, now_ms: i64) -> Result<Note, BillingError> {
     let before = super::coupon(&mut *connection, id).await?;
-    super::archive_coupon(&mut *connection, id, now_ms).await?;
+    super::archive_coupon(connection, id, now_ms).await?;
     let change = json!({"before": {"archived": before.archived_at_ms.is_some()}, "after": {"archived": true}});
-    note(connection, by, ("coupon.archive", &id.to_string()), change, now_ms).await
+    Ok(Note::new("coupon.archive", id).change(change))
+}
+
+/// One entry for a new plan and its prices.
+pub fn plan_note(plan: Note, prices: Vec<Note>) -> Note {
+    let mut change = plan.change.clone();
+    change["prices"] = prices.into_iter().map(|price| price.change).collect();
+    plan.change(change)
+}
+
+/// One entry for several prices of a plan, each with its values before and after.
+pub fn prices_note(plan: PlanId, prices: Vec<Note>) -> Note {
+    let mut changes: Vec<serde_json::Value> = prices.into_iter().map(|price| price.change).collect();
+    let note = Note::new("price.add", plan);
+    match changes.len() {
+        1 => note.change(changes.remove(0)),
+        _ => note.change(json!({ "prices": changes })),
+    }
 }
 
 #[cfg(test)]
@@ -212,19 +190,13 @@ mod tests {
     use super::*;
     use crate::catalog::{QuotaUnit, Terms};
     use crate::price::UsagePrice;
-    use activity::audit::AuditFilter;
 
-    const BY: Actor<'_> = Actor {
-        name: "command line",
-        user: None,
-        ip: "",
-    };
     /// 2026-03-29T13:00:00Z.
     const NOW_MS: i64 = 1_774_789_200_000;
     const MIDNIGHT_MS: i64 = 1_774_742_400_000;
 
     #[tokio::test]
-    async fn a_new_version_of_a_price_holds_from_today_on_and_everything_is_audited() {
+    async fn a_new_version_of_a_price_holds_from_today_on_and_everything_says_what_it_did() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
         let mut transaction = database.begin_write().await.unwrap();
@@ -233,7 +205,7 @@ mod tests {
             unit: QuotaUnit::Gib,
             mode: UsageMode::Sum,
         };
-        let plan = add_plan(&mut transaction, NewPlan::new("VPS", "vps", terms), BY, NOW_MS)
+        let (plan, made) = add_plan(&mut transaction, NewPlan::new("VPS", "vps", terms), NOW_MS)
             .await
             .unwrap();
         let version = |cycle_months: i64, valid_from_ms: i64| NewPrice {
@@ -243,31 +215,34 @@ mod tests {
             usage: UsagePrice::FREE,
             valid_from_ms,
         };
+        let mut notes = vec![made];
         // The first of a cycle may be an old one.
         for first in [version(1, 0), version(3, MIDNIGHT_MS - 1)] {
-            add_price(&mut transaction, first, BY, NOW_MS).await.unwrap();
+            notes.push(add_price(&mut transaction, first, NOW_MS).await.unwrap().1);
         }
-        let refused = add_price(&mut transaction, version(1, MIDNIGHT_MS - 1), BY, NOW_MS).await;
+        let refused = add_price(&mut transaction, version(1, MIDNIGHT_MS - 1), NOW_MS).await;
         assert_eq!(
             refused.unwrap_err().to_string(),
             "a new version of a price holds from today (UTC) or a later day on, not from 2026-03-28T23:59:59.999Z"
         );
         for from_ms in [MIDNIGHT_MS, NOW_MS + DAY_MS] {
-            add_price(&mut transaction, version(1, from_ms), BY, NOW_MS)
-                .await
-                .unwrap();
+            notes.push(
+                add_price(&mut transaction, version(1, from_ms), NOW_MS)
+                    .await
+                    .unwrap()
+                    .1,
+            );
         }
-        change_stock(&mut transaction, plan.id, Some(7), BY, NOW_MS)
-            .await
-            .unwrap();
+        let both = prices_note(plan.id, notes[1..3].to_vec());
+        assert_eq!(both.change["prices"][1]["after"]["cycle_months"], 3);
+        assert_eq!(prices_note(plan.id, notes[1..2].to_vec()), notes[1]);
+        notes.push(change_stock(&mut transaction, plan.id, Some(7)).await.unwrap());
         let off = NewCoupon::new("TEN", Discount::Amount(Money::new(1_000, Currency::USD)));
-        let coupon = add_coupon(&mut transaction, off, BY, NOW_MS).await.unwrap();
-        archive_coupon(&mut transaction, coupon.id, BY, NOW_MS).await.unwrap();
-        archive_plan(&mut transaction, plan.id, BY, NOW_MS).await.unwrap();
-        transaction.commit().await.unwrap();
-
-        let entries = audit::list(database.pool(), AuditFilter::default(), 50).await.unwrap();
-        let actions: Vec<&str> = entries.iter().rev().map(|entry| entry.action.as_str()).collect();
+        let (coupon, made) = add_coupon(&mut transaction, off, NOW_MS).await.unwrap();
+        notes.push(made);
+        notes.push(archive_coupon(&mut transaction, coupon.id, NOW_MS).await.unwrap());
+        notes.push(archive_plan(&mut transaction, plan.id, NOW_MS).await.unwrap());
+        let actions: Vec<&str> = notes.iter().map(|note| note.action.as_str()).collect();
         assert_eq!(
             actions,
             [
@@ -282,7 +257,6 @@ mod tests {
                 "plan.archive"
             ]
         );
-        assert!(entries.iter().all(|entry| entry.actor == "command line"));
-        assert_eq!(entries[3].change["after"]["stock"], 7);
+        assert_eq!(notes[5].change["after"]["stock"], 7);
     }
 }

@@ -1,7 +1,7 @@
 //! The terms of collection: section `[collection]` of the configuration, kept in the database so that every process on it,
 //! every page and every mail goes by the same. `serve` stores them when it starts and when its configuration changes.
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::Note;
 use schemas::window::DAY_MS;
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -171,37 +171,25 @@ pub async fn terms(db: impl AnyExecutor<'_>) -> Result<Terms, sqlx::Error> {
     }
 }
 
-/// Stores terms, and notes in the audit log what they were before; false where they are in force already.
+/// Stores terms; `None` where they are in force already.
 ///
 /// # Errors
 /// When they are no terms, or as the database answers.
-pub async fn set_terms(
-    connection: &mut AnyConnection,
-    new: &Terms,
-    actor: Actor<'_>,
-    now_ms: i64,
-) -> Result<bool, DunningError> {
+pub async fn set_terms(connection: &mut AnyConnection, new: &Terms) -> Result<Option<Note>, DunningError> {
     new.validate()?;
     let before = terms(&mut *connection).await?;
     if before == *new {
-        return Ok(false);
+        return Ok(None);
     }
     sqlx::query(
         "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
     .bind(SETTING)
     .bind(serde_json::to_string(new).map_err(|error| sqlx::Error::Encode(Box::new(error)))?)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    let entry = Entry {
-        actor,
-        action: "collection.terms",
-        subject: SETTING,
-        change: serde_json::json!({ "before": before, "after": new }),
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(true)
+    let change = serde_json::json!({ "before": before, "after": new });
+    Ok(Some(Note::new("collection.terms", SETTING).change(change)))
 }
 
 #[cfg(test)]
@@ -265,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn terms_are_stored_once_and_audited() {
+    async fn terms_are_stored_once_and_say_what_they_were() {
         let world = World::new().await;
         assert_eq!(terms(world.database.pool()).await.unwrap(), Terms::default());
         let new = Terms {
@@ -273,22 +261,15 @@ mod tests {
             remind_days_before: vec![3],
             ..Terms::default()
         };
-        let actor = Actor {
-            name: "configuration",
-            user: None,
-            ip: "",
-        };
         for is_new in [true, false] {
             let mut transaction = world.database.begin_write().await.unwrap();
-            assert_eq!(set_terms(&mut transaction, &new, actor, 7).await.unwrap(), is_new);
+            let note = set_terms(&mut transaction, &new).await.unwrap();
+            assert_eq!(
+                note.map(|note| note.action).as_deref(),
+                is_new.then_some("collection.terms")
+            );
             transaction.commit().await.unwrap();
         }
         assert_eq!(terms(world.database.pool()).await.unwrap(), new);
-        let entries: i64 = sqlx::query("SELECT count(*) FROM audit_log WHERE action = 'collection.terms'")
-            .fetch_one(world.database.pool())
-            .await
-            .unwrap()
-            .get(0);
-        assert_eq!(entries, 1);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::Note;
 use activity::event::{EventType, NewEvent};
 use schemas::ids::CustomerId;
 use serde_json::json;
@@ -126,7 +126,7 @@ pub(super) async fn finalised(
 }
 
 /// A person's word that what is held for a customer is to be finalised as it was measured; returns how many periods. The next
-/// closing finalises them.
+/// closing finalises them. `by` is kept with them.
 ///
 /// # Errors
 /// [`BillingError::NothingUnmeasured`] where nothing of this customer waits; while billing is stopped.
@@ -134,9 +134,9 @@ pub async fn confirm(
     connection: &mut AnyConnection,
     customer: CustomerId,
     note: &str,
-    actor: Actor<'_>,
+    by: &str,
     now_ms: i64,
-) -> Result<u64, BillingError> {
+) -> Result<(u64, Note), BillingError> {
     let note = checked_text("reason", note, MAX_NOTE_CHARS)?;
     guard::check(&mut *connection).await?;
     let waiting = of_customer(&mut *connection, customer).await?;
@@ -148,21 +148,15 @@ pub async fn confirm(
         "UPDATE unmeasured_periods SET confirmed_by = $1, confirmed_at_ms = $2, note = $3 \
          WHERE customer_id = $4 AND confirmed_by IS NULL",
     )
-    .bind(actor.name)
+    .bind(by)
     .bind(now_ms)
     .bind(&note)
     .bind(customer.0)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    let entry = Entry {
-        actor,
-        action: "invoice.confirm_coverage",
-        subject: &customer.to_string(),
-        change: json!({ "after": { "confirmed": waiting, "reason": note } }),
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms).await?;
-    Ok(done.rows_affected())
+    let change = json!({ "after": { "confirmed": waiting, "reason": note } });
+    let note = Note::new("invoice.confirm_coverage", customer).change(change);
+    Ok((done.rows_affected(), note))
 }
 
 const SELECT: &str = "SELECT h.customer_id, c.name, h.due_ms, h.period_start_ms, h.period_end_ms, h.reason, h.coverage_percent, \

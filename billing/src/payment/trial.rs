@@ -509,13 +509,14 @@ pub async fn are_test_books(db: impl AnyExecutor<'_>) -> Result<bool, PaymentErr
     Ok(row.is_some())
 }
 
-/// Marks new books as books for tests, for ever: the test gateway may be used on them, and no live one.
+/// Marks new books as books for tests, for ever: the test gateway may be used on them, and no live one. Answers to whether they
+/// were not before.
 ///
 /// # Errors
 /// [`PaymentError::BooksInUse`] where they hold an invoice or a payment, unless they are marked already; as the database answers.
-pub async fn mark_test_books(connection: &mut AnyConnection) -> Result<(), PaymentError> {
+pub async fn mark_test_books(connection: &mut AnyConnection) -> Result<bool, PaymentError> {
     if are_test_books(&mut *connection).await? {
-        return Ok(());
+        return Ok(false);
     }
     for sql in [
         "SELECT id FROM invoices LIMIT 1",
@@ -533,12 +534,12 @@ pub async fn mark_test_books(connection: &mut AnyConnection) -> Result<(), Payme
 ///
 /// # Errors
 /// As the database answers.
-pub async fn mark_demo_books(connection: &mut AnyConnection) -> Result<(), PaymentError> {
-    sqlx::query("INSERT INTO settings (name, value) VALUES ($1, '1') ON CONFLICT (name) DO NOTHING")
+pub async fn mark_demo_books(connection: &mut AnyConnection) -> Result<bool, PaymentError> {
+    let marked = sqlx::query("INSERT INTO settings (name, value) VALUES ($1, '1') ON CONFLICT (name) DO NOTHING")
         .bind(TEST_BOOKS)
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(marked.rows_affected() > 0)
 }
 
 /// Whether the books know a gateway, by its payments or the methods saved with it; both are looked up in indexes.

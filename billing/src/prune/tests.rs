@@ -1,4 +1,3 @@
-use activity::audit::Actor;
 use activity::channel::endpoint::{self, EndpointKind};
 use activity::channel::{self, WebhookClient};
 use activity::event::{self, EventType, NewEvent};
@@ -123,12 +122,7 @@ async fn what_is_young_stays_and_what_is_replayed_keeps_its_event() {
         url: &url,
         event_types: &[],
     };
-    let by = Actor {
-        name: "ada@example.net",
-        user: None,
-        ip: "",
-    };
-    let added = endpoint::add(&mut transaction, database.vault(), new, by, now_ms)
+    let (added, _) = endpoint::add(&mut transaction, database.vault(), new, now_ms)
         .await
         .unwrap();
     let replay = channel::Replay {
@@ -138,9 +132,10 @@ async fn what_is_young_stays_and_what_is_replayed_keeps_its_event() {
     };
     let owner = endpoint::Owner::Customer(ADA);
     assert_eq!(
-        channel::replay(&mut transaction, replay, added.endpoint.id, owner, by, now_ms)
+        channel::replay(&mut transaction, replay, added.endpoint.id, owner, now_ms)
             .await
-            .unwrap(),
+            .unwrap()
+            .0,
         1
     );
     transaction.commit().await.unwrap();

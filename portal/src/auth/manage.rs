@@ -1,11 +1,12 @@
-//! What is done about users, the same from the portal and from the command line: each has its checks and its entry in the
-//! audit log here, in the caller's transaction.
+//! What is done about users, the same from the portal and from the command line: each has its checks here, and answers to what
+//! its entry in the audit log says, with which the caller commits the act.
 //!
 //! * Nobody disables themself, takes their own role away, or leaves the installation without an admin.
 //! * Who is disabled, or has another role or password, is out at once: sessions, sign-ins that wait for a code, and links that
 //!   were mailed end in the same transaction.
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, By as Who, Note};
+use activity::audit::{Actor, Risk};
 use activity::password_reset::{self, By, Request};
 use schemas::db::{Database, next_ids};
 use schemas::identity::{self, Account, AccountFilter, Ending, IdleLimits, Role, User};
@@ -100,23 +101,12 @@ async fn check_can_lose(connection: &mut AnyConnection, user: &User, by: Change<
     }
 }
 
-pub(super) async fn record(
-    connection: &mut AnyConnection,
-    by: Change<'_>,
-    action: &str,
-    user: UserId,
-    change: serde_json::Value,
-    risk: Risk,
-) -> Result<(), UserError> {
-    let entry = Entry {
-        actor: by.actor,
-        action,
-        subject: &user.to_string(),
-        change,
-        risk,
-    };
-    audit::record(connection, entry, by.now_ms).await?;
-    Ok(())
+/// What was done to a user. The address is the person's, and erased with them.
+fn note(action: &str, user: UserId, email: &str, change: serde_json::Value, risk: Risk) -> Note {
+    Note::new(action, user)
+        .change(change)
+        .personal(json!({ "email": email }))
+        .risk(risk)
 }
 
 /// Ends whatever lets a user in without the password.
@@ -130,7 +120,7 @@ async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, Us
 ///
 /// # Errors
 /// When they are disabled, are who asks, or are the last admin.
-pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     check_can_lose(&mut *connection, &user, by).await?;
     if user.disabled_at_ms.is_some() {
@@ -139,22 +129,22 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
     identity::set_disabled(&mut *connection, id, Some(by.now_ms)).await?;
     let sessions = put_out(&mut *connection, id).await?;
     identity::forget_devices(&mut *connection, id).await?;
-    let change = json!({ "email": user.email, "sessions_ended": sessions });
-    record(connection, by, "user.disable", id, change, risk_of(user.role)).await
+    let change = json!({ "sessions_ended": sessions });
+    Ok(note("user.disable", id, &user.email, change, risk_of(user.role)))
 }
 
 /// Lets a user sign in again.
 ///
 /// # Errors
 /// When they are not disabled.
-pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn enable(connection: &mut AnyConnection, id: UserId) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
     };
     identity::set_disabled(&mut *connection, id, None).await?;
-    let change = json!({ "email": user.email, "disabled_at_ms": disabled_at_ms });
-    record(connection, by, "user.enable", id, change, risk_of(user.role)).await
+    let change = json!({ "disabled_at_ms": disabled_at_ms });
+    Ok(note("user.enable", id, &user.email, change, risk_of(user.role)))
 }
 
 /// Gives a user another role, and ends every session. `customer` is set exactly for the role customer.
@@ -167,7 +157,7 @@ pub async fn set_role(
     role: Role,
     customer: Option<CustomerId>,
     by: Change<'_>,
-) -> Result<(), UserError> {
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     if (role == Role::Customer) != customer.is_some() {
         return Err(UserError::Customer);
@@ -187,10 +177,9 @@ pub async fn set_role(
     let change = json!({
         "before": { "role": user.role.name(), "customer": user.customer },
         "after": { "role": role.name(), "customer": customer },
-        "email": user.email,
         "sessions_ended": sessions,
     });
-    record(connection, by, "user.set_role", id, change, Risk::High).await
+    Ok(note("user.set_role", id, &user.email, change, Risk::High))
 }
 
 /// Ends sessions of a user; how many.
@@ -201,23 +190,22 @@ pub async fn end_sessions(
     connection: &mut AnyConnection,
     id: UserId,
     ending: Ending<'_>,
-    by: Change<'_>,
-) -> Result<u64, UserError> {
+) -> Result<(u64, Note), UserError> {
     let user = locked(&mut *connection, id).await?;
     let ended = identity::end_sessions(&mut *connection, id, ending).await?;
     if let (Ending::One(name), 0) = (ending, ended) {
         return Err(UserError::NoSession(name.to_owned()));
     }
-    let change = json!({ "email": user.email, "sessions_ended": ended });
-    record(connection, by, "user.end_sessions", id, change, Risk::Normal).await?;
-    Ok(ended)
+    let change = json!({ "sessions_ended": ended });
+    let note = note("user.end_sessions", id, &user.email, change, Risk::Normal);
+    Ok((ended, note))
 }
 
 /// Mails a user a link to set a new password.
 ///
 /// # Errors
 /// When they are disabled, or so many were mailed that none can be for now.
-pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     match password_reset::request(&mut *connection, id, By::Staff, by.actor.ip, by.now_ms).await? {
         Request::Mailed => {}
@@ -227,31 +215,32 @@ pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'
             return Err(UserError::EnoughMailed { until });
         }
     }
-    let change = json!({ "email": user.email });
-    record(connection, by, "user.password_reset_request", id, change, Risk::Normal).await
+    let action = "user.password_reset_request";
+    Ok(note(action, id, &user.email, json!({}), Risk::Normal))
 }
 
 /// Turns off the second factor of who lost it, and ends every session.
 ///
 /// # Errors
 /// When no second factor is on.
-pub async fn reset_second_factor(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<(), UserError> {
+pub async fn reset_second_factor(
+    connection: &mut AnyConnection,
+    id: UserId,
+    by: Change<'_>,
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(since_ms) = second_factor::reset(&mut *connection, id).await? else {
         return Err(UserError::NoSecondFactor(user.email));
     };
-    let change = json!({ "email": user.email, "was_on_since_ms": since_ms });
-    record(
-        &mut *connection,
-        by,
+    notice::second_factor_changed(connection, id, "reset", by.actor.ip, by.now_ms).await?;
+    let change = json!({ "was_on_since_ms": since_ms });
+    Ok(note(
         "user.two_factor_reset",
         id,
+        &user.email,
         change,
         risk_of(user.role),
-    )
-    .await?;
-    notice::second_factor_changed(connection, id, "reset", by.actor.ip, by.now_ms).await?;
-    Ok(())
+    ))
 }
 
 /// Sets the password of a user, ends every session, and tells the user.
@@ -264,7 +253,7 @@ pub(crate) async fn put_password(
     hash: &NewHash,
     how: How,
     by: Change<'_>,
-) -> Result<(), UserError> {
+) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     identity::set_password_hash(&mut *connection, id, hash.as_str(), by.now_ms).await?;
     let sessions = put_out(&mut *connection, id).await?;
@@ -272,22 +261,22 @@ pub(crate) async fn put_password(
         How::Changed | How::Reset => Risk::Normal,
         How::Staff => risk_of(user.role),
     };
-    let change = json!({ "email": user.email, "sessions_ended": sessions });
-    record(&mut *connection, by, how.action(), id, change, risk).await?;
     notice::password_changed(connection, id, how, by.actor.ip, by.now_ms).await?;
-    Ok(())
+    let change = json!({ "sessions_ended": sessions });
+    Ok(note(how.action(), id, &user.email, change, risk))
 }
 
 /// Sets the password of a user by an operator, ends every session, and tells the user.
 ///
 /// # Errors
 /// When there is no such user, or the password is not acceptable.
-pub async fn set_password(db: &Database, id: UserId, password: &str, by: Change<'_>) -> Result<(), UserError> {
+pub async fn set_password(db: &Database, id: UserId, password: &str, by: Who, now_ms: i64) -> Result<(), UserError> {
     let user = identity::user(db.pool(), id).await?.ok_or(UserError::NoUser(id))?;
     // Before the transaction: it takes a while.
     let hash = NewHash::of(password, &user.email, &user.name).await?;
-    let mut transaction = db.begin_write().await?;
-    put_password(&mut transaction, id, &hash, How::Staff, by).await?;
-    transaction.commit().await?;
+    let mut act = Act::begin(db, by, now_ms).await?;
+    let (connection, actor) = act.parts();
+    let note = put_password(connection, id, &hash, How::Staff, Change { actor, now_ms }).await?;
+    act.commit(note).await?;
     Ok(())
 }

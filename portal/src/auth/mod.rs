@@ -57,7 +57,7 @@ pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
 pub(crate) use throttle::{Guesser, Throttle};
-pub use users::{NewUser, UserError, create_user};
+pub use users::{CheckedUser, NewUser, UserError, add_user, check_user, create_user};
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -78,9 +78,9 @@ pub(crate) async fn begin(connection: &mut AnyConnection, vault: &Vault, user: U
     Ok(())
 }
 
-/// Forgets a secret that was not confirmed.
-pub(crate) async fn cancel(db: &Database, user: UserId) -> Result<(), sqlx::Error> {
-    identity::cancel_second_factor(db.pool(), user).await
+/// Forgets a secret that was not confirmed; whether there was one.
+pub(crate) async fn cancel(connection: &mut AnyConnection, user: UserId) -> Result<bool, sqlx::Error> {
+    identity::cancel_second_factor(connection, user).await
 }
 
 /// Turns it on by a code of the pending secret, and answers the recovery codes; `None` where the code is not right. Sessions

@@ -403,12 +403,8 @@ async fn users_are_checked_before_they_are_made() {
         password: PASSWORD,
     };
     let db = portal.state.db();
-    let actor = activity::audit::Actor {
-        name: "test",
-        user: None,
-        ip: "",
-    };
-    let refused = async |user: NewUser<'_>| create_user(db, &user, actor).await.unwrap_err();
+    let by = activity::act::By::program("test");
+    let refused = async |user: NewUser<'_>| create_user(db, &user, by.clone()).await.unwrap_err();
     assert!(matches!(
         refused(NewUser {
             email: "new",
@@ -449,7 +445,7 @@ async fn users_are_checked_before_they_are_made() {
         .await,
         UserError::Taken(_)
     ));
-    create_user(db, &good, actor).await.unwrap();
+    create_user(db, &good, by.clone()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! How those who sign in are made, and why they are not.
 
-use activity::audit::{Actor, AuditError, Risk};
+use activity::act::{Act, By, Note};
+use activity::audit::{AuditError, Risk};
 use activity::event::EventError;
 use activity::password_reset::PasswordResetError;
 use schemas::clock::{self, ClockError};
@@ -9,7 +10,6 @@ use schemas::identity::{self, NewUserRow, Role, RoleError, normalised_email};
 use schemas::ids::{CustomerId, UserId};
 use sqlx::AnyConnection;
 
-use super::manage::{self, Change};
 use super::password::{NewHash, PasswordError};
 
 /// Longest name or email, in characters.
@@ -92,11 +92,34 @@ pub(super) async fn check_customer(connection: &mut AnyConnection, customer: Cus
     }
 }
 
+/// A user who can be added: what was typed is acceptable, and the password is hashed, which takes a while.
+#[derive(Debug)]
+pub struct CheckedUser {
+    email: String,
+    name: String,
+    role: Role,
+    customer: Option<CustomerId>,
+    password_hash: NewHash,
+}
+
 /// Makes a user.
 ///
 /// # Errors
 /// When the email, name, role or password is not acceptable, or the email is taken.
-pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> Result<UserId, UserError> {
+pub async fn create_user(db: &Database, new: &NewUser<'_>, by: By) -> Result<UserId, UserError> {
+    let checked = check_user(new).await?;
+    let now_ms = clock::of(db).await?.now_ms();
+    let mut act = Act::begin(db, by, now_ms).await?;
+    let (id, note) = add_user(act.connection(), &checked, now_ms).await?;
+    act.commit(note).await?;
+    Ok(id)
+}
+
+/// Checks what was typed, before the transaction in which it is added.
+///
+/// # Errors
+/// When the email, name, role or password is not acceptable.
+pub async fn check_user(new: &NewUser<'_>) -> Result<CheckedUser, UserError> {
     let email = normalised_email(new.email);
     let plausible = email
         .split_once('@')
@@ -112,32 +135,46 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>, actor: Actor<'_>) -> 
         return Err(UserError::Customer);
     }
     let password_hash = NewHash::of(new.password, &email, name).await?;
-    let now_ms = clock::of(db).await?.now_ms();
-    let mut transaction = db.begin_write().await?;
-    if let Some(customer) = new.customer {
-        check_customer(&mut transaction, customer).await?;
-    }
-    if identity::email_is_taken(&mut transaction, &email).await? {
-        return Err(UserError::Taken(email));
-    }
-    let row = NewUserRow {
-        email: &email,
-        name,
+    Ok(CheckedUser {
+        name: name.to_owned(),
+        email,
         role: new.role,
         customer: new.customer,
-        password_hash: password_hash.as_str(),
+        password_hash,
+    })
+}
+
+/// Adds a user.
+///
+/// # Errors
+/// When the email is taken, or there is no such customer.
+pub async fn add_user(
+    connection: &mut AnyConnection,
+    new: &CheckedUser,
+    now_ms: i64,
+) -> Result<(UserId, Note), UserError> {
+    if let Some(customer) = new.customer {
+        check_customer(&mut *connection, customer).await?;
+    }
+    if identity::email_is_taken(&mut *connection, &new.email).await? {
+        return Err(UserError::Taken(new.email.clone()));
+    }
+    let row = NewUserRow {
+        email: &new.email,
+        name: &new.name,
+        role: new.role,
+        customer: new.customer,
+        password_hash: new.password_hash.as_str(),
     };
-    let id = identity::add_user(&mut transaction, row, now_ms).await?;
-    let change = serde_json::json!({
-        "after": { "email": email, "name": name, "role": new.role.name(), "customer": new.customer },
-    });
+    let id = identity::add_user(&mut *connection, row, now_ms).await?;
     // The first admin is no news.
     let risk = match new.role {
-        Role::Admin if identity::has_other_admin(&mut *transaction, id).await? => Risk::High,
+        Role::Admin if identity::has_other_admin(connection, id).await? => Risk::High,
         _ => Risk::Normal,
     };
-    let by = Change { actor, now_ms };
-    manage::record(&mut transaction, by, "user.add", id, change, risk).await?;
-    transaction.commit().await?;
-    Ok(id)
+    let note = Note::new("user.add", id)
+        .change(serde_json::json!({ "after": { "role": new.role.name(), "customer": new.customer } }))
+        .personal(serde_json::json!({ "after": { "email": new.email, "name": new.name } }))
+        .risk(risk);
+    Ok((id, note))
 }

@@ -19,6 +19,7 @@ use axum::routing::get;
 use axum_extra::extract::CookieJar;
 use schemas::{identity, inventory};
 
+use crate::action;
 use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
@@ -254,16 +255,16 @@ async fn change(
         actor: who.actor(&ip),
         now_ms: state.now_ms(),
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !proof.still_holds(&mut transaction).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, agent.ip).await?;
+    if !proof.still_holds(act.connection()).await? {
+        drop(act);
         return refused("The current password is not right.".to_owned()).await;
     }
-    put_password(&mut transaction, who.user.id, &hash, How::Changed, by).await?;
+    let note = put_password(act.connection(), who.user.id, &hash, How::Changed, by).await?;
     // All sessions ended, and this browser goes on with a new one.
     let user = (who.user.id, who.user.role);
-    let token = open_session(&state, &mut transaction, user, None, &agent).await?;
-    transaction.commit().await?;
+    let token = open_session(&state, act.connection(), user, None, &agent).await?;
+    act.commit(note).await?;
     tracing::info!(user = %who.user.id, ip = %agent.ip, "password changed");
     let jar = jar.add(session_cookie(&state, token));
     Ok((jar, Redirect::to("/account?changed=password")).into_response())

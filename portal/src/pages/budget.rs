@@ -17,7 +17,7 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::money::Money;
 use schemas::period::AnchorDay;
 
-use crate::action::{Draft, Fields, Refused, said};
+use crate::action::{self, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::customer::{metered_usage, services_of};
 use crate::error::{Failure, PageError, page};
@@ -391,11 +391,10 @@ async fn set(
             suspends: fields.is_ticked("suspends"),
             reset_day: day.map(AnchorDay::new).transpose()?,
         };
-        let ip = ip.to_string();
-        let actor = who.actor(&ip);
-        let mut transaction = state.db().begin_write().await?;
-        budget::set(&mut transaction, customer.id, &new, actor, state.now_ms()).await?;
-        transaction.commit().await?;
+        let mut act = action::begin(&state, &who, ip).await?;
+        let now_ms = act.now_ms();
+        let note = budget::set(act.connection(), customer.id, &new, now_ms).await?;
+        act.commit(note).await?;
         follow(&state, customer.id).await;
         Ok("set")
     }
@@ -409,16 +408,17 @@ async fn clear(
     ClientIp(ip): ClientIp,
     CsrfForm(who, _): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let ip = ip.to_string();
-    let actor = who.actor(&ip);
-    let mut transaction = state.db().begin_write().await?;
-    let done = match budget::clear(&mut transaction, customer.id, actor, state.now_ms()).await {
-        Ok(resumed) if resumed > 0 => "resumed",
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    let done = match budget::clear(act.connection(), customer.id, now_ms).await {
+        Ok((resumed, note)) => {
+            act.commit(note).await?;
+            if resumed > 0 { "resumed" } else { "cleared" }
+        }
         // There is none, as it was asked for.
-        Ok(_) | Err(BudgetError::NoBudget(_)) => "cleared",
+        Err(BudgetError::NoBudget(_)) => "cleared",
         Err(error) => return Err(Failure::from(error).into()),
     };
-    transaction.commit().await?;
     Ok(Redirect::to(&format!("/budget?done={done}")).into_response())
 }
 
@@ -435,20 +435,12 @@ async fn exclude(
     if !services.iter().any(|own| own.service.id == service) {
         return Err(Failure::NotFound.into());
     }
-    let ip = ip.to_string();
-    let actor = who.actor(&ip);
     let is_excluded = fields.text("counts") == "no";
-    let mut transaction = state.db().begin_write().await?;
-    budget::exclude(
-        &mut transaction,
-        customer.id,
-        service,
-        is_excluded,
-        actor,
-        state.now_ms(),
-    )
-    .await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if let Some(note) = budget::exclude(act.connection(), customer.id, service, is_excluded, now_ms).await? {
+        act.commit(note).await?;
+    }
     follow(&state, customer.id).await;
     Ok(Redirect::to("/budget?done=services").into_response())
 }
@@ -457,11 +449,12 @@ async fn exclude(
 async fn unlock(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let done = async {
         let amount = fields.money("amount", currency_of(&state, customer.id).await?)?;
-        let payment = bought(&state, customer.id, &fields, amount, PATH).await?;
+        let payment = bought(&state, (&who, ip), customer.id, &fields, amount, PATH).await?;
         let budget = budget::budget(state.db().pool(), customer.id).await?;
         let until_ms = budget.and_then(|budget| budget.unlocked_until_ms);
         Ok(match until_ms {

@@ -4,6 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
+use activity::act::Note;
 use askama::Template;
 use axum::Router;
 use axum::extract::State;
@@ -16,9 +19,10 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, TransactionId};
 use schemas::inventory;
 use schemas::money::{Currency, Money};
+use serde_json::json;
 
-use crate::action::{Draft, Fields, Refused, said};
-use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::action::{self, Draft, Fields, Refused, said};
+use crate::auth::{ClientIp, CsrfForm, Customer, SignedIn};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -388,6 +392,7 @@ pub(crate) async fn top_ups(state: &AppState, customer: CustomerId) -> Result<Ve
 /// Buys credit of the amount that a form names; the form's token is the request, so that it is bought once.
 pub(super) async fn bought(
     state: &AppState,
+    (who, ip): (&SignedIn, IpAddr),
     customer: CustomerId,
     fields: &Fields,
     amount: Money,
@@ -407,7 +412,9 @@ pub(super) async fn bought(
         request: token,
         return_url: Some(&return_url),
     };
-    match top_up::buy(state.db(), state.gateways(), &purchase, state.now_ms()).await {
+    let begins = Note::new("payment.top_up", customer).change(json!({"after": {"amount": amount.to_string()}}));
+    let buy = top_up::buy(state.db(), state.gateways(), &purchase, state.now_ms());
+    match action::in_steps(state, (who, ip), begins, buy, paying::outcome_change).await? {
         Ok(payment) => {
             paying::after_payment(state, &payment).await;
             Ok(payment)
@@ -443,11 +450,12 @@ async fn answer(
 async fn buy(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let done = async {
         let amount = chosen(&fields, "amount", currency_of(&state, customer.id).await?)?;
-        let payment = bought(&state, customer.id, &fields, amount, PATH).await?;
+        let payment = bought(&state, (&who, ip), customer.id, &fields, amount, PATH).await?;
         Ok(paying::outcome_name(&payment))
     }
     .await;
@@ -464,11 +472,10 @@ async fn set(
         let currency = currency_of(&state, customer.id).await?;
         let threshold = chosen(&fields, "threshold", currency)?;
         let amount = chosen(&fields, "amount", currency)?;
-        let ip = ip.to_string();
-        let actor = who.actor(&ip);
-        let mut transaction = state.db().begin_write().await?;
-        top_up::set(&mut transaction, customer.id, threshold, amount, actor, state.now_ms()).await?;
-        transaction.commit().await?;
+        let mut act = action::begin(&state, &who, ip).await?;
+        let now_ms = act.now_ms();
+        let note = top_up::set(act.connection(), customer.id, threshold, amount, now_ms).await?;
+        act.commit(note).await?;
         Ok("set")
     }
     .await;
@@ -481,14 +488,15 @@ async fn switch_off(
     ClientIp(ip): ClientIp,
     CsrfForm(who, _): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let ip = ip.to_string();
-    let actor = who.actor(&ip);
-    let mut transaction = state.db().begin_write().await?;
-    match top_up::disable(&mut transaction, customer.id, actor, state.now_ms()).await {
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    match top_up::disable(act.connection(), customer.id, now_ms).await {
+        Ok(note) => {
+            act.commit(note).await?;
+        }
         // There is nothing to switch off: as it was asked for.
-        Ok(()) | Err(TopUpError::NotSet(_)) => {}
+        Err(TopUpError::NotSet(_)) => {}
         Err(error) => return Err(Failure::from(error).into()),
     }
-    transaction.commit().await?;
     Ok(Redirect::to("/credit?done=off").into_response())
 }

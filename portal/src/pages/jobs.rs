@@ -1,5 +1,6 @@
 //! What runs by itself: each job with its state, next and last run; "Run now"; its history.
 
+use activity::act::Note;
 use activity::job::{self, Condition, JobError, Listed, Outcome, Run, RunFilter};
 use askama::Template;
 use axum::Router;
@@ -9,7 +10,6 @@ use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use schemas::clock;
 use schemas::ids::JobRunId;
-use serde_json::json;
 
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Operations, SignedIn};
@@ -280,8 +280,7 @@ async fn run(
         };
         // The job's row before the log's: as who records a run takes them.
         job::request(action.connection(), &name).await?;
-        action.record("job.run", &name, json!({})).await?;
-        action.commit().await
+        action.commit(Note::new("job.run", &name)).await
     }
     .await;
     match done {

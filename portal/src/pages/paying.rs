@@ -1,6 +1,7 @@
 //! What pages on which something is paid share: ways to pay, a payment that waits for the customer, giving it up, and coming
 //! back from the bank.
 
+use activity::act::Note;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -11,7 +12,8 @@ use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
 
-use crate::auth::{CsrfForm, Customer};
+use crate::action;
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::customer::{invoice_of, metered_usage};
 use crate::error::{Failure, PageError};
 use crate::format;
@@ -149,11 +151,17 @@ struct Nothing {}
 
 /// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
 /// counts, and that may be that the money came.
+/// What came of a payment, for the audit log.
+pub(crate) fn outcome_change(payment: &Payment) -> serde_json::Value {
+    serde_json::json!({"payment": payment.id, "amount": payment.amount.to_string(), "state": payment.state.to_string()})
+}
+
 async fn give_up(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
     let before = payment::payment(state.db().pool(), id).await?;
@@ -163,7 +171,9 @@ async fn give_up(
     }
     let page = page_of(&before);
     let gateway = state.gateways().get(before.gateway)?;
-    let done = match payment::cancel(state.db(), gateway, id, state.now_ms()).await {
+    let begins = Note::new("payment.cancel", id);
+    let cancel = payment::cancel(state.db(), gateway, id, state.now_ms());
+    let done = match action::in_steps(&state, (&who, ip), begins, cancel, outcome_change).await? {
         Ok(after) => {
             after_payment(&state, &after).await;
             match after.state {
@@ -193,7 +203,8 @@ async fn confirm(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, form): CsrfForm<Anew>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<Anew>,
 ) -> Result<Response, PageError> {
     let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
     let before = payment::payment(state.db().pool(), id).await?;
@@ -211,7 +222,9 @@ async fn confirm(
     let to = |done: &str| Redirect::to(&format!("{page}?done={done}")).into_response();
     let gateway = state.gateways().get(before.gateway)?;
     if before.state == Stand::RequiresAction {
-        match payment::cancel(state.db(), gateway, id, state.now_ms()).await {
+        let begins = Note::new("payment.cancel", id);
+        let cancel = payment::cancel(state.db(), gateway, id, state.now_ms());
+        match action::in_steps(&state, (&who, ip), begins, cancel, outcome_change).await? {
             Ok(after) if matches!(after.state, Stand::Cancelled | Stand::Failed) => {}
             Ok(after) if after.state == Stand::RequiresAction => return Ok(to("kept")),
             Ok(after) => {
@@ -237,7 +250,9 @@ async fn confirm(
         note: &note,
         return_url: Some(&back),
     };
-    match payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms()).await {
+    let start = payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms());
+    let begins = Note::new("payment.charge", invoice);
+    match action::in_steps(&state, (&who, ip), begins, start, outcome_change).await? {
         Ok(payment) => {
             after_payment(&state, &payment).await;
             Ok(to(outcome_name(&payment)))

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use activity::act::Note;
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -20,7 +21,8 @@ use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{GatewayError, GatewayName, PaymentError};
 use schemas::ids::{CustomerId, PaymentMethodId};
 
-use crate::auth::{CsrfForm, Customer};
+use crate::action;
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::query::{PageQuery, filter};
 use crate::server::policy_with_form_targets;
@@ -272,14 +274,22 @@ async fn came_back(
     })
 }
 
+/// What was saved, for the audit log.
+fn method_change(method: &PaymentMethod) -> serde_json::Value {
+    serde_json::json!({"method": method.id, "gateway": method.gateway.name()})
+}
+
 async fn returned(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, form): CsrfForm<Adding>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<Adding>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
-    let done = match method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms()).await {
+    let finish = method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms());
+    let begins = Note::new("payment_method.add", customer.id);
+    let done = match action::in_steps(&state, (&who, ip), begins, finish, method_change).await? {
         // An old address, opened again after the method was removed, says nothing.
         Ok(method) if method.removed_at_ms.is_some() => "known",
         Ok(_) => "added",
@@ -296,12 +306,15 @@ async fn returned(
 async fn finish(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, form): CsrfForm<Adding>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<Adding>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
     // The gateway says whose setup it is (S1).
-    match method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms()).await {
+    let finish = method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms());
+    let begins = Note::new("payment_method.add", customer.id);
+    match action::in_steps(&state, (&who, ip), begins, finish, method_change).await? {
         Ok(_) => Ok(Redirect::to("/payment-methods?done=added").into_response()),
         Err(error) => {
             let problem = match &error {
@@ -331,12 +344,13 @@ async fn make_default(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let id: PaymentMethodId = id.parse().map_err(|_| Failure::NotFound)?;
-    let mut transaction = state.db().begin_write().await?;
-    method::set_default(&mut transaction, customer.id, id).await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    method::set_default(act.connection(), customer.id, id).await?;
+    act.commit(Note::new("payment_method.default", id)).await?;
     Ok(Redirect::to("/payment-methods?done=default").into_response())
 }
 
@@ -344,11 +358,14 @@ async fn remove(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, Nothing {}): CsrfForm<Nothing>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let method = method_of(&state, customer.id, &id).await?;
     let gateway = state.gateways().get(method.gateway)?;
-    match method::remove(state.db(), gateway, customer.id, method.id, state.now_ms()).await {
+    let remove = method::remove(state.db(), gateway, customer.id, method.id, state.now_ms());
+    let begins = Note::new("payment_method.remove", method.id);
+    match action::in_steps(&state, (&who, ip), begins, remove, |()| serde_json::json!({})).await? {
         Ok(()) => Ok(Redirect::to("/payment-methods?done=removed").into_response()),
         Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, SILENT).await,
         Err(error) => Err(error.into()),

@@ -6,6 +6,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+use activity::act::Note;
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -21,6 +22,7 @@ use schemas::ids::{ChangeId, CustomerId, SubscriptionId};
 use serde_json::json;
 use sqlx::AnyConnection;
 
+use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -449,21 +451,20 @@ async fn resume(
     ClientIp(ip): ClientIp,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
-    let (now_ms, ip) = (state.now_ms(), ip.to_string());
-    let mut transaction = state.db().begin_write().await?;
-    let found = contract_of(&mut transaction, customer.id, &id).await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    let found = contract_of(act.connection(), customer.id, &id).await?;
     let subscription = found.subscription.id;
-    let resumed = change::resume(&mut transaction, subscription, &who.user.email, now_ms).await;
+    let resumed = change::resume(act.connection(), subscription, &who.user.email, now_ms).await;
     match resumed {
         Ok(()) => {
             let change =
                 json!({"before": {"cancel_at_ms": found.subscription.cancel_at_ms}, "after": {"cancel_at_ms": null}});
-            let what = ("subscription.resume", subscription);
-            quote::record(&mut transaction, who.actor(&ip), what, change, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("subscription.resume", subscription).change(change))
+                .await?;
         }
         Err(error) => {
-            transaction.rollback().await?;
+            drop(act);
             return refused(&state, &customer, &id, refusal(error)?).await;
         }
     }
@@ -478,9 +479,9 @@ async fn take_change_back(
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
     let change: ChangeId = change.parse().map_err(|_| Failure::NotFound)?;
-    let mut transaction = state.db().begin_write().await?;
-    let found = contract_of(&mut transaction, customer.id, &id).await?;
-    let planned = match schedule::scheduled(&mut *transaction, change).await {
+    let mut act = action::begin(&state, &who, ip).await?;
+    let found = contract_of(act.connection(), customer.id, &id).await?;
+    let planned = match schedule::scheduled(act.connection(), change).await {
         Err(BillingError::NoChange(_)) => return Err(Failure::NotFound.into()),
         planned => planned?,
     };
@@ -488,16 +489,15 @@ async fn take_change_back(
         return Err(Failure::NotFound.into());
     }
     let reason = format!("cancelled by {}", who.user.email);
-    let (now_ms, ip) = (state.now_ms(), ip.to_string());
-    match schedule::cancel(&mut transaction, change, &reason, now_ms).await {
+    let now_ms = act.now_ms();
+    match schedule::cancel(act.connection(), change, &reason, now_ms).await {
         Ok(()) => {
             let entry = json!({"before": {"change": change, "at_ms": planned.at_ms}, "after": {"status": "cancelled"}});
-            let what = ("subscription.unschedule", found.subscription.id);
-            quote::record(&mut transaction, who.actor(&ip), what, entry, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("subscription.unschedule", found.subscription.id).change(entry))
+                .await?;
         }
         Err(error) => {
-            transaction.rollback().await?;
+            drop(act);
             return refused(&state, &customer, &id, refusal(error)?).await;
         }
     }

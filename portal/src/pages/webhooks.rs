@@ -20,6 +20,7 @@ use jiff::tz::TimeZone;
 use schemas::ids::{EndpointId, EventId};
 use schemas::inventory;
 
+use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -243,7 +244,7 @@ async fn add(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
-    CsrfForm(_, fields): CsrfForm<Fields>,
+    CsrfForm(who, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let Some(kind) = kind_of(&fields) else {
         return Err(Failure::BadRequest("kind is webhook or discord".to_owned()).into());
@@ -268,9 +269,9 @@ async fn add(
         Ok(vetted) => vetted,
         Err(error) => return refused(error).await,
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !once::take(&mut transaction, token, state.now_ms()).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if !once::take(act.connection(), token, now_ms).await? {
         return Ok(Redirect::to(PATH).into_response());
     }
     let new = NewEndpoint {
@@ -278,16 +279,15 @@ async fn add(
         url: &vetted,
         event_types: &chosen,
     };
-    let ip = ip.to_string();
-    let (vault, by) = (state.db().vault(), customer.who.actor(&ip));
-    let Added { endpoint, secret } = match endpoint::add(&mut transaction, vault, new, by, state.now_ms()).await {
+    let vault = state.db().vault();
+    let (Added { endpoint, secret }, note) = match endpoint::add(act.connection(), vault, new, now_ms).await {
         Ok(added) => added,
         Err(error) => {
-            transaction.rollback().await?;
+            drop(act);
             return refused(error).await;
         }
     };
-    transaction.commit().await?;
+    act.commit(note).await?;
     let outcome = match secret {
         None => Outcome {
             added: Some(endpoint.url),
@@ -398,23 +398,23 @@ async fn rotate(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(_, sent): CsrfForm<Sent>,
+    CsrfForm(who, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let id = endpoint_id(&id)?;
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    let endpoint = endpoint::endpoint(&mut *transaction, id, owner).await?;
-    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    let endpoint = endpoint::endpoint(act.connection(), id, owner).await?;
+    if !once::take(act.connection(), &sent.form_token, now_ms).await? {
         return Ok(Redirect::to(&href(id)).into_response());
     }
-    let ip = ip.to_string();
-    let (vault, by) = (state.db().vault(), customer.who.actor(&ip));
-    let secret = match endpoint::rotate(&mut transaction, vault, id, owner, by, now_ms).await {
-        Ok(secret) => secret,
+    let secret = match endpoint::rotate(act.connection(), state.db().vault(), id, owner, now_ms).await {
+        Ok((secret, note)) => {
+            act.commit(note).await?;
+            secret
+        }
         Err(error @ EndpointError::NoSecret(_)) => {
-            transaction.rollback().await?;
+            drop(act);
             let body = endpoint_page(
                 &state,
                 &customer,
@@ -427,7 +427,6 @@ async fn rotate(
         }
         Err(error) => return Err(error.into()),
     };
-    transaction.commit().await?;
     let outcome = Outcome {
         secret: Some(ShownSecret {
             url: endpoint.url,
@@ -444,13 +443,12 @@ async fn enable(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(_, _): CsrfForm<Sent>,
+    CsrfForm(who, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let id = endpoint_id(&id)?;
-    let mut transaction = state.db().begin_write().await?;
-    let (owner, ip) = (Owner::Customer(customer.id), ip.to_string());
-    endpoint::enable(&mut transaction, id, owner, customer.who.actor(&ip), state.now_ms()).await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let note = endpoint::enable(act.connection(), id, Owner::Customer(customer.id)).await?;
+    act.commit(note).await?;
     Ok(Redirect::to(&href(id)).into_response())
 }
 
@@ -459,13 +457,12 @@ async fn remove(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(_, _): CsrfForm<Sent>,
+    CsrfForm(who, _): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
-    let mut transaction = state.db().begin_write().await?;
-    let (owner, ip) = (Owner::Customer(customer.id), ip.to_string());
     let id = endpoint_id(&id)?;
-    endpoint::remove(&mut transaction, id, owner, customer.who.actor(&ip), state.now_ms()).await?;
-    transaction.commit().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let note = endpoint::remove(act.connection(), id, Owner::Customer(customer.id)).await?;
+    act.commit(note).await?;
     Ok(Redirect::to(PATH).into_response())
 }
 
@@ -475,16 +472,15 @@ async fn replay(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(_, sent): CsrfForm<Sent>,
+    CsrfForm(who, sent): CsrfForm<Sent>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let endpoint = endpoint_id(&id)?;
     let event: EventId = sent.event.parse().map_err(|_| Failure::NotFound)?;
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    endpoint::endpoint(&mut *transaction, endpoint, owner).await?;
-    if !once::take(&mut transaction, &sent.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    endpoint::endpoint(act.connection(), endpoint, owner).await?;
+    if !once::take(act.connection(), &sent.form_token, now_ms).await? {
         return Ok(Redirect::to(&href(endpoint)).into_response());
     }
     let range = Replay {
@@ -492,31 +488,23 @@ async fn replay(
         last: event,
         event_type: None,
     };
-    let ip = ip.to_string();
-    let by = customer.who.actor(&ip);
-    match channel::replay(&mut transaction, range, endpoint, owner, by, now_ms).await {
-        Ok(0) => {
-            transaction.rollback().await?;
-            Err(Failure::NotFound.into())
-        }
-        Ok(_) => {
-            transaction.commit().await?;
+    match channel::replay(act.connection(), range, endpoint, owner, now_ms).await {
+        Ok((0, _)) => Err(Failure::NotFound.into()),
+        Ok((_, note)) => {
+            act.commit(note).await?;
             Ok(Redirect::to(&href(endpoint)).into_response())
         }
         Err(ReplayError::Disabled(_)) => {
-            transaction.rollback().await?;
+            drop(act);
             let problem = "Nothing is sent to this endpoint at present: switch it on first.".to_owned();
             let body = endpoint_page(&state, &customer, &id, None, Some(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
         Err(error @ (ReplayError::TooManyPending { .. } | ReplayError::TooOften)) => {
-            transaction.rollback().await?;
+            drop(act);
             let body = endpoint_page(&state, &customer, &id, None, Some(format!("Not replayed: {error}."))).await?;
             Ok((StatusCode::TOO_MANY_REQUESTS, body).into_response())
         }
-        Err(error) => {
-            transaction.rollback().await?;
-            Err(error.into())
-        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -88,6 +88,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(24, "jobs", "024_jobs.sql"),
     migration!(25, "event consumers", "025_event_consumers.sql"),
     migration!(ORIGIN, "migration origin", "026_migration_origin.sql"),
+    migration!(27, "audit chain", "027_audit_chain.sql"),
 ];
 
 #[cfg(test)]

@@ -49,13 +49,12 @@ pub async fn put_pending_secret(connection: &mut AnyConnection, user: UserId, se
     Ok(())
 }
 
-/// Forgets a secret that was not confirmed.
-pub async fn cancel_second_factor(db: impl AnyExecutor<'_>, user: UserId) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET two_factor_secret = NULL WHERE id = $1 AND two_factor_at_ms IS NULL")
-        .bind(user.0)
-        .execute(db)
-        .await?;
-    Ok(())
+/// Forgets a secret that was not confirmed; whether there was one.
+pub async fn cancel_second_factor(connection: &mut AnyConnection, user: UserId) -> Result<bool, sqlx::Error> {
+    let sql = "UPDATE users SET two_factor_secret = NULL WHERE id = $1 AND two_factor_at_ms IS NULL \
+               AND two_factor_secret IS NOT NULL";
+    let forgotten = sqlx::query(sql).bind(user.0).execute(connection).await?;
+    Ok(forgotten.rows_affected() > 0)
 }
 
 /// The sealed secret that waits to be confirmed.

@@ -205,7 +205,8 @@ async fn a_second_factor_is_confirmed_and_each_code_accepted_once() {
         pending_secret(&mut transaction, ada).await.unwrap().as_deref(),
         Some("sealed")
     );
-    cancel_second_factor(&mut *transaction, ada).await.unwrap();
+    assert!(cancel_second_factor(&mut transaction, ada).await.unwrap());
+    assert!(!cancel_second_factor(&mut transaction, ada).await.unwrap());
     assert_eq!(pending_secret(&mut transaction, ada).await.unwrap(), None);
     put_pending_secret(&mut transaction, ada, "sealed").await.unwrap();
     assert!(

@@ -19,6 +19,7 @@ mod story;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use activity::act::Note;
 use analytics::Analytics;
 use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
@@ -27,6 +28,7 @@ use collector::simulate::fleet::Fleet;
 use schemas::clock::Clock;
 use schemas::window::{DAY_MS, WindowStart};
 
+use super::audit;
 use super::collect::{Running, StopSignal};
 use super::serve::{Portal, bind, start_jobs, store_terms};
 use crate::config::{Config, TestSettings};
@@ -76,10 +78,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.data_dir.clone_from(&args.data_dir);
     config.portal.http = address;
     let database = open_database(&config, Some(&config_path)).await?;
-    let mut transaction = database.begin_write().await?;
-    trial::mark_demo_books(&mut transaction).await?;
-    transaction.commit().await?;
     let now = schemas::clock::machine_now();
+    let mut act = audit::begin(&database, now.as_millisecond()).await?;
+    if trial::mark_demo_books(act.connection()).await? {
+        act.commit(Note::new("books.mark_test", "books")).await?;
+    }
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
     // Until where the past is stored.
     let mut stored_to_ms = history_end_ms;

@@ -7,7 +7,7 @@ use portal::{NewUser, Role};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, UserId};
 
-use crate::commands::audit::COMMAND_LINE;
+use crate::operator;
 
 /// Everybody's password in the demo.
 pub(crate) const PASSWORD: &str = "amber-lantern-walk";
@@ -130,5 +130,5 @@ async fn add_user(database: &Database, user: &DemoUser, customer: Option<Custome
         customer,
         password: PASSWORD,
     };
-    Ok(portal::create_user(database, &new, COMMAND_LINE).await?)
+    Ok(portal::create_user(database, &new, operator::by()).await?)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use activity::act::Note;
 use analytics::UsageMode;
 use anyhow::Context as _;
 use billing::catalog::{self, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, QuotaUnit, Terms};
@@ -18,8 +19,10 @@ use schemas::ids::{CustomerId, PriceId, ServiceId};
 use schemas::inventory::{self, NewCustomer, NewService};
 use schemas::money::{Currency, Money};
 use schemas::window::DAY_MS;
+use serde_json::json;
 
 use super::story;
+use crate::commands::audit;
 
 /// Tax of the demo's customers by country, in percent; others pay none.
 const TAX_RATES: [(&str, &str); 6] = [
@@ -49,7 +52,7 @@ pub(crate) async fn fill(
     history_start_ms: i64,
     now: Timestamp,
 ) -> anyhow::Result<Filled> {
-    let mut transaction = database.begin_write().await?;
+    let mut act = audit::begin(database, history_start_ms).await?;
     // Everything is as if it had been entered before the history began.
     let mut customers: Vec<(CustomerId, Currency, i64)> = Vec::new();
     for (index, customer) in fleet.customers.iter().enumerate() {
@@ -62,8 +65,8 @@ pub(crate) async fn fill(
             country: customer.country,
             tax_rate_percent: tax.map_or("0", |(_, percent)| percent),
         };
-        let made = inventory::create_customer(&mut transaction, new, history_start_ms).await?;
-        story::address(&mut transaction, made.id, index).await?;
+        let made = inventory::create_customer(act.connection(), new, history_start_ms).await?;
+        story::address(act.connection(), made.id, index).await?;
         let days_ago = ANCHOR_DAYS_AGO[index % ANCHOR_DAYS_AGO.len()];
         customers.push((made.id, made.currency, days_ago));
     }
@@ -76,7 +79,7 @@ pub(crate) async fn fill(
             base_timing: BaseTiming::Arrears,
             ..NewPlan::new(plan.name, plan.kind.name(), terms(plan))
         };
-        let made = catalog::create_plan(&mut transaction, new, history_start_ms).await?;
+        let made = catalog::create_plan(act.connection(), new, history_start_ms).await?;
         for currency in currencies(&customers) {
             let month = Money::new(plan.price_minor, currency);
             for cycle_months in CYCLES_MONTHS {
@@ -87,7 +90,7 @@ pub(crate) async fn fill(
                     usage: UsagePrice::PerUnit { rate: usage_rate(plan) },
                     valid_from_ms: sold_from_ms,
                 };
-                let price = catalog::add_price(&mut transaction, new).await?;
+                let price = catalog::add_price(act.connection(), new).await?;
                 if cycle_months == 1 {
                     prices.insert((index, currency), price.id);
                 }
@@ -105,11 +108,11 @@ pub(crate) async fn fill(
             service_type: service.kind.name(),
             site: Some(service.site),
         };
-        let made = inventory::create_service(&mut transaction, new, history_start_ms).await?;
+        let made = inventory::create_service(act.connection(), new, history_start_ms).await?;
         for prefix in &service.prefixes {
             let target = Target::Prefix(*prefix);
             inventory::assign(
-                &mut transaction,
+                act.connection(),
                 made.id,
                 target,
                 history_start_ms,
@@ -123,7 +126,7 @@ pub(crate) async fn fill(
         }
         let zone = inventory::zone_named(fleet.customers[service.customer].time_zone)?;
         subscribe(
-            &mut transaction,
+            act.connection(),
             made.id,
             prices[&(service.plan, currency)],
             days_ago,
@@ -132,7 +135,8 @@ pub(crate) async fn fill(
         )
         .await?;
     }
-    transaction.commit().await?;
+    let change = json!({"after": {"customers": customers.len(), "services": fleet.services.len()}});
+    act.commit(Note::new("demo.fill", "demo").change(change)).await?;
 
     Ok(Filled {
         showcase: (
@@ -145,7 +149,7 @@ pub(crate) async fn fill(
 
 /// The subscription starts with the billing month that ended `days_ago` days ago, so that one whole month can be charged.
 async fn subscribe(
-    transaction: &mut sqlx::AnyConnection,
+    connection: &mut sqlx::AnyConnection,
     service: ServiceId,
     price: PriceId,
     days_ago: i64,
@@ -157,7 +161,7 @@ async fn subscribe(
         anchor_day: Some(i64::from(ended_on.day())),
         ..NewSubscription::new(service, price, started_at_ms)
     };
-    subscription::subscribe(transaction, new, "demo", started_at_ms).await?;
+    subscription::subscribe(connection, new, "demo", started_at_ms).await?;
     Ok(())
 }
 

@@ -15,7 +15,8 @@ mod cast;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, By, Note};
+use activity::audit::Actor;
 use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::catalog::{self, NewPlan, NewPrice, Terms};
@@ -35,7 +36,6 @@ use schemas::inventory::{self, BillingProfile, EntityProfile, FIRST_ENTITY, NewC
 use schemas::money::{Currency, Money};
 use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 use serde_json::json;
-use sqlx::{Any, Transaction};
 
 use super::people::{ADMIN, OPS, People};
 use cast::{BUSINESS, CHARACTERS, COLLEGE, FORGETFUL, PRIVATE, Pays};
@@ -53,32 +53,6 @@ const TAXES: [(&str, &str, &str); 4] = [
 ];
 /// Per month in each currency, in minor units.
 const PRICES: [(&str, i64); 3] = [("EUR", 4_900), ("USD", 5_400), ("GBP", 4_300)];
-
-/// An act of one of staff, with its entry in the audit log, in one transaction.
-struct Deed<'a> {
-    transaction: Transaction<'static, Any>,
-    actor: Actor<'a>,
-    at_ms: i64,
-}
-
-impl Deed<'_> {
-    async fn record(&mut self, action: &str, subject: impl ToString, change: serde_json::Value) -> anyhow::Result<()> {
-        let subject = subject.to_string();
-        let entry = Entry {
-            actor: self.actor,
-            action,
-            subject: &subject,
-            change,
-            risk: Risk::Normal,
-        };
-        audit::record(&mut self.transaction, entry, self.at_ms).await?;
-        Ok(())
-    }
-
-    async fn done(self) -> anyhow::Result<()> {
-        Ok(self.transaction.commit().await?)
-    }
-}
 
 /// One of the story's customers as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -128,18 +102,25 @@ impl<'a> Story<'a> {
         self.now_ms - days * DAY_MS
     }
 
-    async fn deed(&self, who: &'static str, at_ms: i64) -> anyhow::Result<Deed<'a>> {
-        Ok(Deed {
-            transaction: self.database.begin_write().await?,
-            actor: self.people.actor(who),
-            at_ms,
-        })
+    /// Begins an act of one of staff.
+    async fn act(&self, who: &'static str, at_ms: i64) -> anyhow::Result<Act> {
+        Ok(Act::begin(self.database, By::from(self.people.actor(who)), at_ms).await?)
+    }
+
+    /// Begins an act of a customer's.
+    async fn act_of_customer(&self, email: &str, at_ms: i64) -> anyhow::Result<Act> {
+        let customer = Actor {
+            name: email,
+            user: None,
+            ip: "",
+        };
+        Ok(Act::begin(self.database, By::from(customer), at_ms).await?)
     }
 
     /// The company: who issues, which taxes hold, what is sold.
     pub(crate) async fn set_up(&self) -> anyhow::Result<()> {
         let at_ms = self.ago(SETUP_DAYS);
-        let mut deed = self.deed(ADMIN, at_ms).await?;
+        let mut act = self.act(ADMIN, at_ms).await?;
         let issuer = EntityProfile {
             name: "EZSCALE Demo GmbH".to_owned(),
             street: "Beispielstraße 7".to_owned(),
@@ -157,8 +138,9 @@ impl<'a> Story<'a> {
             number_prefix: String::new(),
         };
         let change = json!({"after": &issuer});
-        inventory::change_entity(&mut deed.transaction, FIRST_ENTITY, issuer).await?;
-        deed.record("entity.change", FIRST_ENTITY, change).await?;
+        inventory::change_entity(act.connection(), FIRST_ENTITY, issuer).await?;
+        act.commit(Note::new("entity.change", FIRST_ENTITY).change(change))
+            .await?;
         for (country, name, percent) in TAXES {
             let new = NewTaxRate {
                 country,
@@ -168,11 +150,12 @@ impl<'a> Story<'a> {
                 valid_from_ms: at_ms,
                 valid_to_ms: None,
             };
-            let rate = tax::add_rate(&mut deed.transaction, new, at_ms).await?;
+            let mut act = self.act(ADMIN, at_ms).await?;
+            let rate = tax::add_rate(act.connection(), new, at_ms).await?;
             let change = json!({"after": {"country": country, "name": name, "rate": percent}});
-            deed.record("tax.add", rate.id, change).await?;
+            act.commit(Note::new("tax.add", rate.id).change(change)).await?;
         }
-        deed.done().await
+        Ok(())
     }
 
     /// Everything before today.
@@ -200,12 +183,12 @@ impl<'a> Story<'a> {
     /// A plan that is charged in advance, by currency.
     async fn plan(&self) -> anyhow::Result<BTreeMap<Currency, PriceId>> {
         let at_ms = self.ago(SETUP_DAYS - 1);
-        let mut deed = self.deed(ADMIN, at_ms).await?;
+        let mut act = self.act(ADMIN, at_ms).await?;
         let new = NewPlan {
             description: "A site, its mail and its backups, at one price.",
             ..NewPlan::new("Site Business", "web", Terms::Flat)
         };
-        let plan = catalog::create_plan(&mut deed.transaction, new, at_ms).await?;
+        let plan = catalog::create_plan(act.connection(), new, at_ms).await?;
         let mut prices = BTreeMap::new();
         for (currency, minor) in PRICES {
             let currency: Currency = currency.parse()?;
@@ -217,21 +200,20 @@ impl<'a> Story<'a> {
                     usage: UsagePrice::PerUnit { rate: Decimal::ZERO },
                     valid_from_ms: at_ms,
                 };
-                let price = catalog::add_price(&mut deed.transaction, new).await?;
+                let price = catalog::add_price(act.connection(), new).await?;
                 if cycle_months == 1 {
                     prices.insert(currency, price.id);
                 }
             }
         }
-        deed.record("plan.create", plan.id, json!({"after": {"name": "Site Business"}}))
+        act.commit(Note::new("plan.create", plan.id).change(json!({"after": {"name": "Site Business"}})))
             .await?;
-        deed.done().await?;
         Ok(prices)
     }
 
     async fn order(&self, index: usize, prices: &BTreeMap<Currency, PriceId>, at_ms: i64) -> anyhow::Result<Known> {
         let character = &CHARACTERS[index];
-        let mut deed = self.deed(ADMIN, at_ms).await?;
+        let mut act = self.act(ADMIN, at_ms).await?;
         let new = NewCustomer {
             name: character.name,
             email: character.email,
@@ -240,7 +222,7 @@ impl<'a> Story<'a> {
             country: character.country,
             tax_rate_percent: "0",
         };
-        let customer = inventory::create_customer(&mut deed.transaction, new, at_ms).await?;
+        let customer = inventory::create_customer(act.connection(), new, at_ms).await?;
         let [street, postal_code, city] = character.place.map(str::to_owned);
         let profile = BillingProfile {
             street,
@@ -250,22 +232,23 @@ impl<'a> Story<'a> {
             tax_exempt_reason: character.exempt.to_owned(),
             ..BillingProfile::default()
         };
-        let change = json!({"before": {}, "after": &profile});
-        inventory::change_billing_profile(&mut deed.transaction, customer.id, &profile).await?;
-        deed.record("customer.billing_profile", customer.id, change).await?;
+        inventory::change_billing_profile(act.connection(), customer.id, &profile).await?;
         let new = NewService {
             customer: customer.id,
             name: character.service,
             service_type: "web",
             site: Some("FRA1"),
         };
-        let service = inventory::create_service(&mut deed.transaction, new, at_ms).await?;
+        let service = inventory::create_service(act.connection(), new, at_ms).await?;
         let price = prices
             .get(&customer.currency)
             .context("a price in the customer’s currency")?;
         let new = NewSubscription::new(service.id, *price, at_ms);
-        let made = subscription::subscribe(&mut deed.transaction, new, character.email, at_ms).await?;
-        deed.done().await?;
+        let made = subscription::subscribe(act.connection(), new, character.email, at_ms).await?;
+        let change = json!({"after": {"service": service.id, "subscription": made.id, "price": price}});
+        let personal = json!({"after": {"name": character.name, "email": character.email, "profile": profile}});
+        let note = Note::new("customer.create", customer.id).change(change);
+        act.commit(note.personal(personal)).await?;
         if let Pays::By(card) = character.pays {
             self.save_card(customer.id, card, at_ms).await?;
         }
@@ -288,9 +271,10 @@ impl<'a> Story<'a> {
         let started = started.await?;
         trial::choose(self.database.pool(), &started.reference, card).await?;
         let saved = method::finish_setup(self.database, gateway, customer, &started.reference, at_ms).await?;
-        let mut transaction = self.database.begin_write().await?;
-        method::set_default(&mut transaction, customer, saved.id).await?;
-        transaction.commit().await?;
+        let email = inventory::customer(self.database.pool(), customer).await?.email;
+        let mut act = self.act_of_customer(&email, at_ms).await?;
+        method::set_default(act.connection(), customer, saved.id).await?;
+        act.commit(Note::new("payment_method.default", saved.id)).await?;
         Ok(())
     }
 
@@ -358,29 +342,23 @@ impl<'a> Story<'a> {
         }
 
         let (customer, service) = showcase;
-        let mut deed = self.deed(OPS, at_ms).await?;
+        let mut act = self.act(OPS, at_ms).await?;
         let to_ms = at_ms.div_euclid(WINDOW_MS) * WINDOW_MS - 2 * HOUR_MS;
         let (from_ms, reason) = (to_ms - 4 * WINDOW_MS, "SYN flood, filtered upstream");
-        let made = exclusion::exclude(&mut deed.transaction, service, (from_ms, to_ms), reason, OPS, at_ms).await?;
+        let made = exclusion::exclude(act.connection(), service, (from_ms, to_ms), reason, OPS, at_ms).await?;
         let change = json!({"after": {"exclusion": made.id, "reason": reason}});
-        deed.record("usage.exclude", service, change).await?;
-        deed.done().await?;
+        act.commit(Note::new("usage.exclude", service).change(change)).await?;
 
         let currency = inventory::customer(self.database.pool(), customer).await?.currency;
-        let mut transaction = self.database.begin_write().await?;
-        let actor = Actor {
-            name: super::people::CUSTOMERS[0].email,
-            user: None,
-            ip: "",
-        };
+        let mut act = self.act_of_customer(super::people::CUSTOMERS[0].email, at_ms).await?;
         let new = budget::NewBudget {
             amount: Money::new(100_000, currency),
             thresholds: budget::Thresholds::default(),
             suspends: false,
             reset_day: None,
         };
-        budget::set(&mut transaction, customer, &new, actor, at_ms).await?;
-        transaction.commit().await?;
+        let note = budget::set(act.connection(), customer, &new, at_ms).await?;
+        act.commit(note).await?;
         Ok(())
     }
 }
@@ -390,7 +368,7 @@ const SETUP_FEE_DAYS: i64 = 17;
 
 /// Addresses of the fleet's customers, so that their documents are complete.
 pub(crate) async fn address(
-    transaction: &mut sqlx::AnyConnection,
+    connection: &mut sqlx::AnyConnection,
     customer: CustomerId,
     number: usize,
 ) -> anyhow::Result<()> {
@@ -400,7 +378,7 @@ pub(crate) async fn address(
         city: "Demo City".to_owned(),
         ..BillingProfile::default()
     };
-    inventory::change_billing_profile(transaction, customer, &profile).await?;
+    inventory::change_billing_profile(connection, customer, &profile).await?;
     Ok(())
 }
 

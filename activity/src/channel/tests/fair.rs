@@ -114,9 +114,9 @@ async fn a_customer_replays_so_much_to_an_endpoint_and_so_much_an_hour() {
             event_type: None,
         };
         let mut transaction = world.database.begin_write().await.unwrap();
-        let replayed = replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms).await;
+        let replayed = replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms).await;
         transaction.commit().await.unwrap();
-        replayed
+        replayed.map(|(events, _)| events)
     };
     let now_ms = NOW_MS + 1;
     let refused = replay_to(adas, EVENTS, now_ms).await.unwrap_err();

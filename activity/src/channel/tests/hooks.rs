@@ -98,17 +98,15 @@ async fn after_a_rotation_both_secrets_sign_for_a_day() {
         world.database.vault(),
         endpoint,
         Owner::Customer(BEN),
-        STAFF,
         NOW_MS,
     )
     .await;
     assert!(foreign.is_err(), "S1");
-    let new = endpoint::rotate(
+    let (new, _) = endpoint::rotate(
         &mut transaction,
         world.database.vault(),
         endpoint,
         Owner::Customer(ADA),
-        STAFF,
         NOW_MS,
     )
     .await
@@ -182,16 +180,17 @@ async fn an_endpoint_that_takes_nothing_for_three_days_is_disabled_and_its_owner
         event_type: None,
     };
     let mut transaction = world.database.begin_write().await.unwrap();
-    let refused = replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms).await;
+    let refused = replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms).await;
     assert!(matches!(refused, Err(ReplayError::Disabled(_))), "{refused:?}");
-    endpoint::enable(&mut transaction, endpoint, Owner::Customer(ADA), STAFF, now_ms)
+    let _ = endpoint::enable(&mut transaction, endpoint, Owner::Customer(ADA))
         .await
         .unwrap();
     receiver.answers.lock().unwrap().clear();
     assert_eq!(
-        replay(&mut transaction, range, endpoint, Owner::Anybody, STAFF, now_ms)
+        replay(&mut transaction, range, endpoint, Owner::Anybody, now_ms)
             .await
-            .unwrap(),
+            .unwrap()
+            .0,
         3
     );
     transaction.commit().await.unwrap();
@@ -247,14 +246,15 @@ async fn s1_events_of_others_are_not_replayed() {
     };
     let mut transaction = world.database.begin_write().await.unwrap();
     assert!(
-        replay(&mut transaction, range, bens, Owner::Customer(ADA), STAFF, NOW_MS)
+        replay(&mut transaction, range, bens, Owner::Customer(ADA), NOW_MS)
             .await
             .is_err()
     );
     assert_eq!(
-        replay(&mut transaction, range, bens, Owner::Customer(BEN), STAFF, NOW_MS)
+        replay(&mut transaction, range, bens, Owner::Customer(BEN), NOW_MS)
             .await
-            .unwrap(),
+            .unwrap()
+            .0,
         1
     );
     let other_type = Replay {
@@ -262,9 +262,10 @@ async fn s1_events_of_others_are_not_replayed() {
         ..range
     };
     assert_eq!(
-        replay(&mut transaction, other_type, bens, Owner::Anybody, STAFF, NOW_MS)
+        replay(&mut transaction, other_type, bens, Owner::Anybody, NOW_MS)
             .await
-            .unwrap(),
+            .unwrap()
+            .0,
         0
     );
 }
@@ -363,23 +364,22 @@ async fn endpoints_are_limited_and_told_only_what_customers_may_hear() {
         &mut connection,
         world.database.vault(),
         new(&[EventType::HighRiskAction]),
-        STAFF,
         NOW_MS,
     )
     .await;
     assert!(hidden.unwrap_err().to_string().contains("admin.high_risk_action"));
     for _ in 0..endpoint::MAX_ENDPOINTS {
-        endpoint::add(&mut connection, world.database.vault(), new(&[]), STAFF, NOW_MS)
+        let _ = endpoint::add(&mut connection, world.database.vault(), new(&[]), NOW_MS)
             .await
             .unwrap();
     }
-    let one_more = endpoint::add(&mut connection, world.database.vault(), new(&[]), STAFF, NOW_MS).await;
+    let one_more = endpoint::add(&mut connection, world.database.vault(), new(&[]), NOW_MS).await;
     assert!(matches!(one_more, Err(EndpointError::TooMany)), "{one_more:?}");
-    endpoint::remove(&mut connection, EndpointId(3), Owner::Customer(ADA), STAFF, NOW_MS)
+    let _ = endpoint::remove(&mut connection, EndpointId(3), Owner::Customer(ADA))
         .await
         .unwrap();
     assert!(
-        endpoint::remove(&mut connection, EndpointId(4), Owner::Customer(BEN), STAFF, NOW_MS)
+        endpoint::remove(&mut connection, EndpointId(4), Owner::Customer(BEN))
             .await
             .is_err()
     );

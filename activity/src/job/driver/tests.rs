@@ -355,7 +355,8 @@ async fn whenever_the_test_clock_is_set_all_jobs_of_the_books_run_in_their_order
     static AFTER_SECOND: [After; 1] = [After::at_most("second", Duration::from_millis(1))];
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let world = World::new().await;
-    let clock = clock::begin(&world.database, at("2026-01-01T00:00:00Z")).await.unwrap();
+    let mut connection = world.database.pool().acquire().await.unwrap();
+    let (clock, _) = clock::begin(&mut connection, at("2026-01-01T00:00:00Z")).await.unwrap();
     let desk = Arc::new(Desk::default());
     let of_the_books = |name, after| Task {
         after,
@@ -372,7 +373,7 @@ async fn whenever_the_test_clock_is_set_all_jobs_of_the_books_run_in_their_order
     let running = world.start_with(&desk, jobs, &clock);
     wait_until("they ran at the start", async || desk.count("third") == 1).await;
     let set = at("2026-03-01T12:00:00Z");
-    clock::store(&world.database, set).await.unwrap();
+    clock::store(&mut connection, set).await.unwrap();
     wait_until("they ran when it was set", async || desk.count("third") == 2).await;
     let order: Vec<String> = desk
         .begun

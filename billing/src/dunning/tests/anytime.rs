@@ -340,21 +340,9 @@ async fn automatic_top_up_ends_with_a_top_up_that_was_taken_back() {
     let debt = Debt::without_method(&[], Answer::Succeeds).await;
     let usd = |minor| Money::new(minor, Currency::USD);
     let mut transaction = debt.world.database.begin_write().await.unwrap();
-    let actor = activity::audit::Actor {
-        name: "ada",
-        user: None,
-        ip: "",
-    };
-    top_up::set(
-        &mut transaction,
-        debt.customer,
-        usd(1000),
-        usd(5000),
-        actor,
-        Debt::day(0),
-    )
-    .await
-    .unwrap();
+    let _ = top_up::set(&mut transaction, debt.customer, usd(1000), usd(5000), Debt::day(0))
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     let payment = debt.top_up(5000, Debt::day(1)).await;
     debt.charge_back(payment, 5000, Debt::day(2)).await;
@@ -439,12 +427,7 @@ async fn collection_on_postgresql() {
         bill_suspended: false,
         ..Terms::default()
     };
-    let actor = activity::audit::Actor {
-        name: "configuration",
-        user: None,
-        ip: "",
-    };
-    set_terms(&mut transaction, &terms, actor, 0).await.unwrap();
+    let _ = set_terms(&mut transaction, &terms).await.unwrap();
     transaction.commit().await.unwrap();
     for day in [0, 11, 14, 28] {
         debt.run(Debt::day(day)).await;

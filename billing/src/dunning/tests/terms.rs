@@ -1,19 +1,12 @@
 //! Terms that are not the default ones.
 
-use activity::audit::Actor;
-
 use super::*;
 use crate::subscription::change::End;
 
 impl Debt {
     async fn terms(&self, terms: Terms) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
-        let actor = Actor {
-            name: "configuration",
-            user: None,
-            ip: "",
-        };
-        set_terms(&mut transaction, &terms, actor, 0).await.unwrap();
+        let _ = set_terms(&mut transaction, &terms).await.unwrap();
         transaction.commit().await.unwrap();
     }
 

@@ -1,4 +1,3 @@
-use activity::audit::Actor;
 use schemas::ids::{CustomerId, SubscriptionId};
 use schemas::usage::UsageMode;
 
@@ -33,13 +32,8 @@ impl Suspended {
             bill_suspended,
             ..dunning::Terms::default()
         };
-        let actor = Actor {
-            name: "configuration",
-            user: None,
-            ip: "",
-        };
         let mut transaction = world.database.begin_write().await.unwrap();
-        dunning::set_terms(&mut transaction, &terms, actor, 0).await.unwrap();
+        let _ = dunning::set_terms(&mut transaction, &terms).await.unwrap();
         transaction.commit().await.unwrap();
         let id = world.subscribe(customer, deal).await.subscription.id;
         Suspended { world, customer, id }

@@ -3,7 +3,8 @@
 //! The link's page needs no session, for mail is often read elsewhere: who holds the link has read the mail. Opening it
 //! changes nothing; its button does.
 
-use activity::audit::{self, Entry, Risk};
+use activity::act::{Act, By, Note};
+use activity::audit::Actor;
 use activity::verification::{self, Pending, Request, VerificationError};
 use askama::Template;
 use axum::extract::{Path, State};
@@ -14,8 +15,9 @@ use jiff::tz::TimeZone;
 use schemas::inventory::{self, InventoryError};
 
 use super::{Refused, account_page, step_up};
+use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer, OpenForm, PreSession};
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
 use crate::format;
 use crate::once;
 use crate::state::AppState;
@@ -33,9 +35,13 @@ pub(super) struct Asked {
     form_token: String,
 }
 
+/// In the audit log: a mail with a link to the address was asked for.
+const LINK_REQUESTED: &str = "customer.email_link_request";
+
 /// Sends a mail with a link to the address.
 pub(super) async fn ask(
     State(state): State<AppState>,
+    ClientIp(ip): ClientIp,
     customer: Customer,
     CsrfForm(who, form): CsrfForm<Asked>,
 ) -> Result<Response, PageError> {
@@ -47,27 +53,19 @@ pub(super) async fn ask(
         };
         return account_page(&state, &who, None, refused).await;
     }
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    if !once::take(&mut transaction, &form.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if !once::take(act.connection(), &form.form_token, now_ms).await? {
         return Ok(Redirect::to("/account?changed=asked").into_response());
     }
-    match verification::request(&mut transaction, customer.id, now_ms).await? {
+    match verification::request(act.connection(), customer.id, now_ms).await? {
         Request::Mailed => {
-            transaction.commit().await?;
+            act.commit(Note::new(LINK_REQUESTED, customer.id)).await?;
             Ok(Redirect::to("/account?changed=asked").into_response())
         }
-        Request::Verified => {
-            transaction.rollback().await?;
-            Ok(Redirect::to(super::PATH).into_response())
-        }
-        Request::Unavailable => {
-            transaction.rollback().await?;
-            Ok(Redirect::to(super::PATH).into_response())
-        }
+        Request::Verified | Request::Unavailable => Ok(Redirect::to(super::PATH).into_response()),
         Request::TooMany { until_ms } => {
-            transaction.rollback().await?;
+            drop(act);
             let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
             let refused = Refused {
                 form: "verify",
@@ -107,56 +105,43 @@ pub(super) async fn change(
     let Some(proof) = step_up(&state, &who, form.password.clone()).await? else {
         return refused("The password is not right.".to_owned()).await;
     };
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    if !proof.still_holds(&mut transaction).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if !proof.still_holds(act.connection()).await? {
+        drop(act);
         return refused("The password is not right.".to_owned()).await;
     }
-    if !once::take(&mut transaction, &form.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    if !once::take(act.connection(), &form.form_token, now_ms).await? {
         return Ok(Redirect::to("/account?changed=address").into_response());
     }
-    let before = inventory::customer(&mut *transaction, customer.id).await?;
-    let problem = match verification::change_own_address(&mut transaction, customer.id, &form.email, now_ms).await {
+    let before = inventory::customer(act.connection(), customer.id).await?;
+    let problem = match verification::change_own_address(act.connection(), customer.id, &form.email, now_ms).await {
         Ok(Request::Mailed) => None,
         // It is the address that was there.
-        Ok(Request::Verified) => {
-            transaction.rollback().await?;
-            return Ok(Redirect::to(super::PATH).into_response());
-        }
+        Ok(Request::Verified) => return Ok(Redirect::to(super::PATH).into_response()),
         Ok(Request::TooMany { until_ms }) => Some(format!("Not changed. {}", too_many(until_ms, &before.time_zone))),
         Err(VerificationError::Inventory(InventoryError::Email(_))) => {
             Some("An email address is like billing@example.net. Correct it.".to_owned())
         }
         // Whose it is, is not for others to know (S1): that it was asked for counts, so that few can be tried.
         Ok(Request::Unavailable) => {
-            transaction.commit().await?;
+            act.commit(Note::new("customer.email_refused", customer.id)).await?;
             return refused("This address cannot be used. Choose another one, or write to us.".to_owned()).await;
         }
         Err(error) => return Err(error.into()),
     };
     if let Some(problem) = problem {
-        transaction.rollback().await?;
+        drop(act);
         return refused(problem).await;
     }
-    let after = inventory::customer(&mut *transaction, customer.id).await?;
+    let after = inventory::customer(act.connection(), customer.id).await?;
     if after.email == before.email {
-        transaction.commit().await?;
+        act.commit(Note::new(LINK_REQUESTED, customer.id)).await?;
         return Ok(Redirect::to("/account?changed=asked").into_response());
     }
-    let ip = ip.to_string();
-    let entry = Entry {
-        actor: who.actor(&ip),
-        action: "customer.email",
-        subject: &customer.id.to_string(),
-        change: serde_json::json!({ "before": before.email, "after": after.email }),
-        risk: Risk::Normal,
-    };
-    audit::record(&mut transaction, entry, now_ms)
-        .await
-        .map_err(|error| Failure::internal("record a change of address")(error.into()))?;
-    transaction.commit().await?;
+    let personal = serde_json::json!({ "before": before.email, "after": after.email });
+    act.commit(Note::new("customer.email", customer.id).personal(personal))
+        .await?;
     Ok(Redirect::to("/account?changed=address").into_response())
 }
 
@@ -212,12 +197,19 @@ pub(super) async fn confirm(
     OpenForm(form): OpenForm<Confirmed>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
-    let mut transaction = state.db().begin_write().await?;
-    let Some(verified) = verification::confirm(&mut transaction, &token, state.now_ms()).await? else {
-        transaction.rollback().await?;
+    // Who reads the mail need not be signed in.
+    let address = ip.to_string();
+    let by = Actor {
+        name: "somebody with the link",
+        user: None,
+        ip: &address,
+    };
+    let mut act = Act::begin(state.db(), By::from(by), state.now_ms()).await?;
+    let Some(verified) = verification::confirm(act.connection(), &token, state.now_ms()).await? else {
         return void();
     };
-    transaction.commit().await?;
+    act.commit(Note::new("customer.email_verified", verified.customer))
+        .await?;
     tracing::info!(%ip, customer = %verified.customer, "email address verified");
     Ok(Redirect::to("/verify-email").into_response())
 }

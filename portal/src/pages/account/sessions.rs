@@ -1,12 +1,15 @@
 //! Where a user is signed in, and who signed in or tried to.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 
 use super::two_factor::zone_of;
-use crate::auth::manage::{Change, end_sessions};
+use crate::action;
+use crate::auth::manage::end_sessions;
 use crate::auth::{
     Attempt, ClientIp, CsrfForm, Ending, Outcome, Session, SignedIn, UserError, device_name, recent_attempts,
     sessions_of,
@@ -139,18 +142,17 @@ pub(super) async fn show(
 #[derive(serde::Deserialize)]
 pub(super) struct Nothing {}
 
-async fn end(state: &AppState, who: &SignedIn, ip: String, ending: Ending<'_>) -> Result<(), PageError> {
-    let by = Change {
-        actor: who.actor(&ip),
-        now_ms: state.now_ms(),
-    };
-    let mut transaction = state.db().begin_write().await?;
-    match end_sessions(&mut transaction, who.user.id, ending, by).await {
+async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: Ending<'_>) -> Result<(), PageError> {
+    let mut act = action::begin(state, who, ip).await?;
+    match end_sessions(act.connection(), who.user.id, ending).await {
         // It ended meanwhile.
-        Ok(_) | Err(UserError::NoSession(_)) => {}
+        Ok((0, _)) | Err(UserError::NoSession(_)) => {}
+        Ok((_, note)) => {
+            act.commit(note).await?;
+        }
         Err(error) => return Err(error.into()),
     }
-    Ok(transaction.commit().await?)
+    Ok(())
 }
 
 /// Ends every session but this one.
@@ -159,7 +161,6 @@ pub(super) async fn end_others(
     ClientIp(ip): ClientIp,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
-    let ip = ip.to_canonical().to_string();
     end(&state, &who, ip, Ending::AllBut(&who.session)).await?;
     Ok(Redirect::to("/account/sessions?done=others").into_response())
 }
@@ -171,7 +172,6 @@ pub(super) async fn end_one(
     Path(session): Path<String>,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
 ) -> Result<Response, PageError> {
-    let ip = ip.to_canonical().to_string();
     end(&state, &who, ip, Ending::One(&session)).await?;
     Ok(Redirect::to("/account/sessions?done=one").into_response())
 }

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use activity::audit::{self, Entry, Risk};
+use activity::act::{Act, Note};
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,6 +17,7 @@ use schemas::{identity, inventory};
 use sqlx::AnyConnection;
 
 use super::step_up;
+use crate::action;
 use crate::auth::second_factor::{self, Means, SecondFactor};
 use crate::auth::{ClientIp, CsrfForm, Guesser, SignedIn, notice, token_of};
 use crate::error::{Failure, PageError, page};
@@ -177,28 +178,33 @@ pub(super) struct Proof {
 /// Makes a secret. It takes the password, so that who finds a browser signed in does not lock its owner out.
 pub(super) async fn begin(
     State(state): State<AppState>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, proof): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
     let refused = async || two_factor_page(&state, &who, Some(("begin", WRONG_PASSWORD)), Vec::new(), false).await;
     let Some(step_up) = step_up(&state, &who, proof.password).await? else {
         return refused().await;
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !step_up.still_holds(&mut transaction).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    if !step_up.still_holds(act.connection()).await? {
+        drop(act);
         return refused().await;
     }
-    second_factor::begin(&mut transaction, state.db().vault(), who.user.id).await?;
-    transaction.commit().await?;
+    second_factor::begin(act.connection(), state.db().vault(), who.user.id).await?;
+    act.commit(Note::new("two_factor.begin", who.user.id)).await?;
     Ok(Redirect::to(PATH).into_response())
 }
 
 /// Forgets a secret that was not confirmed.
 pub(super) async fn cancel(
     State(state): State<AppState>,
+    ClientIp(ip): ClientIp,
     CsrfForm(who, _): CsrfForm<Proof>,
 ) -> Result<Response, PageError> {
-    second_factor::cancel(state.db(), who.user.id).await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    if second_factor::cancel(act.connection(), who.user.id).await? {
+        act.commit(Note::new("two_factor.cancel", who.user.id)).await?;
+    }
     Ok(Redirect::to(PATH).into_response())
 }
 
@@ -214,15 +220,14 @@ pub(super) async fn confirm(
     };
     let session = token_of(&state, &jar).unwrap_or_default();
     let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
     let vault = state.db().vault();
-    let confirmed = second_factor::confirm(&mut transaction, vault, who.user.id, &proof.code, &session, now_ms).await?;
+    let confirmed = second_factor::confirm(act.connection(), vault, who.user.id, &proof.code, &session, now_ms).await?;
     let Some(codes) = confirmed else {
-        transaction.rollback().await?;
+        drop(act);
         return two_factor_page(&state, &who, Some(("confirm", WRONG_CODE)), Vec::new(), false).await;
     };
-    record(&mut transaction, &who, ip, "two_factor.on", now_ms).await?;
-    transaction.commit().await?;
+    commit(act, &who, ip, "two_factor.on").await?;
     tracing::info!(user = %who.user.id, %ip, "second factor turned on");
     two_factor_page(&state, &who, None, codes, true).await
 }
@@ -264,18 +269,17 @@ pub(super) async fn renew(
     let Some(step_up) = step_up(&state, &who, proof.password).await? else {
         return refused(WRONG_PASSWORD).await;
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !step_up.still_holds(&mut transaction).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    if !step_up.still_holds(act.connection()).await? {
+        drop(act);
         return refused(WRONG_PASSWORD).await;
     }
-    if let Some(why) = missing(&state, &mut transaction, ip, &who, &proof.code).await? {
-        transaction.rollback().await?;
+    if let Some(why) = missing(&state, act.connection(), ip, &who, &proof.code).await? {
+        drop(act);
         return refused(why).await;
     }
-    let codes = second_factor::new_recovery_codes(&mut transaction, who.user.id).await?;
-    record(&mut transaction, &who, ip, "two_factor.recovery_codes", state.now_ms()).await?;
-    transaction.commit().await?;
+    let codes = second_factor::new_recovery_codes(act.connection(), who.user.id).await?;
+    commit(act, &who, ip, "two_factor.recovery_codes").await?;
     two_factor_page(&state, &who, None, codes, false).await
 }
 
@@ -289,43 +293,27 @@ pub(super) async fn turn_off(
     let Some(step_up) = step_up(&state, &who, proof.password).await? else {
         return refused(WRONG_PASSWORD).await;
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !step_up.still_holds(&mut transaction).await? {
-        transaction.rollback().await?;
+    let mut act = action::begin(&state, &who, ip).await?;
+    if !step_up.still_holds(act.connection()).await? {
+        drop(act);
         return refused(WRONG_PASSWORD).await;
     }
-    if let Some(why) = missing(&state, &mut transaction, ip, &who, &proof.code).await? {
-        transaction.rollback().await?;
+    if let Some(why) = missing(&state, act.connection(), ip, &who, &proof.code).await? {
+        drop(act);
         return refused(why).await;
     }
-    identity::turn_off_second_factor(&mut transaction, who.user.id).await?;
-    record(&mut transaction, &who, ip, "two_factor.off", state.now_ms()).await?;
-    transaction.commit().await?;
+    identity::turn_off_second_factor(act.connection(), who.user.id).await?;
+    commit(act, &who, ip, "two_factor.off").await?;
     tracing::info!(user = %who.user.id, %ip, "second factor turned off");
     Ok(Redirect::to("/account?changed=two-factor-off").into_response())
 }
 
-/// Notes it in the audit log and tells the user by mail; no secret is in either.
-async fn record(
-    connection: &mut AnyConnection,
-    who: &SignedIn,
-    ip: IpAddr,
-    action: &'static str,
-    now_ms: i64,
-) -> Result<(), Failure> {
-    let ip = ip.to_canonical().to_string();
+/// Tells the user by mail, and commits the act; no secret is in either.
+async fn commit(mut act: Act, who: &SignedIn, ip: IpAddr, action: &'static str) -> Result<(), Failure> {
+    let (now_ms, ip) = (act.now_ms(), ip.to_canonical().to_string());
     let change = action.strip_prefix("two_factor.").unwrap_or(action);
-    notice::second_factor_changed(&mut *connection, who.user.id, change, &ip, now_ms).await?;
-    let entry = Entry {
-        actor: who.actor(&ip),
-        action,
-        subject: &who.user.id.to_string(),
-        change: serde_json::json!({}),
-        risk: Risk::Normal,
-    };
-    audit::record(connection, entry, now_ms)
-        .await
-        .map_err(|error| Failure::internal("record a second factor")(error.into()))?;
+    notice::second_factor_changed(act.connection(), who.user.id, change, &ip, now_ms).await?;
+    act.commit(Note::new(action, who.user.id)).await?;
     Ok(())
 }
 

@@ -410,7 +410,8 @@ async fn who_lost_the_app_is_let_in_by_a_reset() {
         },
         now_ms: portal.state.now_ms(),
     };
-    reset_second_factor(&mut transaction, app.user, by).await.unwrap();
+    let note = reset_second_factor(&mut transaction, app.user, by).await.unwrap();
+    assert_eq!(note.action, "user.two_factor_reset");
     let none = reset_second_factor(&mut transaction, app.user, by).await.unwrap_err();
     assert_eq!(none.to_string(), "ada@example.net has no second factor");
     assert!(reset_second_factor(&mut transaction, UserId(99), by).await.is_err());

@@ -218,26 +218,29 @@ pub(super) async fn approve(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let id = id_of(&id)?;
-    let found = approval::approval(state.db().pool(), id).await?;
+    approval::approval(state.db().pool(), id).await?;
     let done: Result<&'static str, Refused> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("approved");
         };
         let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
-        let wanted = billing::approval::approve(action.connection(), id, by, now_ms).await?;
+        let (wanted, note) = billing::approval::approve(action.connection(), id, by, now_ms).await?;
         let wanted = wanted.confirmed(fields.text("shown"));
         let (connection, who) = action.parts();
-        let what = billing::approval::execute(connection, &wanted, who, now_ms).await?;
+        let (what, changed) = billing::approval::execute(connection, &wanted, who.name, now_ms).await?;
+        let mut change = note.change.clone();
         let said = match &what {
             Done::Executed(text) | Done::Refunding { what: text, .. } => {
-                let change = json!({"approval": id, "after": {"done": text}});
-                action.record("approval.execute", &found.subject, change).await?;
+                change["after"] = json!({ "done": text });
+                if !changed.is_null() {
+                    change["after"]["changed"] = changed;
+                }
                 "approved"
             }
             Done::ByHand(_) => "by_hand",
         };
-        action.commit().await?;
+        action.commit(note.change(change)).await?;
         if let Done::Refunding { refund, .. } = what {
             refund::ask(state.db(), state.gateways(), refund, now_ms).await?;
         }
@@ -265,8 +268,8 @@ pub(super) async fn reject(
         };
         let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
-        approval::reject(action.connection(), id, by, fields.text("reason"), now_ms).await?;
-        action.commit().await
+        let note = approval::reject(action.connection(), id, by, fields.text("reason"), now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {

@@ -1,6 +1,6 @@
 //! The audit log (F-60): who did what to what, from where, with the values before and after.
 
-use activity::audit::{self, AuditError, AuditFilter, Risk};
+use activity::audit::{self, AuditFilter, Risk};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::PATH;
 use crate::auth::Admin;
-use crate::error::{Failure, PageError, page};
+use crate::error::{PageError, page};
 use crate::format;
 use crate::pages::finance::url_encoded;
 use crate::query::{PageQuery, filter};
@@ -47,6 +47,8 @@ struct Changed {
 struct Row {
     at: String,
     actor: String,
+    /// Whom the actor's account said it acts for.
+    claimed_by: Option<String>,
     ip: String,
     action: String,
     subject: String,
@@ -61,12 +63,6 @@ struct AuditPage {
     query: AuditQuery,
     rows: Vec<Row>,
     older_href: Option<String>,
-}
-
-impl From<AuditError> for Failure {
-    fn from(error: AuditError) -> Failure {
-        Failure::internal("read the audit log")(error.into())
-    }
 }
 
 /// A value as people read it. Amounts and times are told by the end of their name: `amount_minor` is money in `currency`,
@@ -212,6 +208,7 @@ pub(super) async fn show(
         changes: changes(&entry.change),
         is_high: entry.risk == Risk::High,
         actor: entry.actor,
+        claimed_by: entry.claimed_by,
         ip: entry.ip,
         action: entry.action,
         subject: entry.subject,

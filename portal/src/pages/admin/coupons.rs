@@ -138,9 +138,8 @@ pub(super) async fn add(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        catalog::act::add_coupon(connection, new, by, now_ms).await?;
-        action.commit().await
+        let (_, note) = catalog::act::add_coupon(action.connection(), new, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {
@@ -166,9 +165,8 @@ pub(super) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        catalog::act::archive_coupon(connection, id, by, now_ms).await?;
-        action.commit().await
+        let note = catalog::act::archive_coupon(action.connection(), id, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {

@@ -1,5 +1,6 @@
 //! Deals (F-28): what was agreed with one customer, recorded and billed.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -147,8 +148,7 @@ pub(super) async fn add(
         let deal = deal::record(action.connection(), new, &actor, now_ms).await?;
         let change = json!({"after": {"customer": deal.customer, "name": deal.name, "subscription": deal.subscription,
             "components": deal.components}});
-        action.record("deal.record", deal.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("deal.record", deal.id).change(change)).await
     }
     .await;
     match done {

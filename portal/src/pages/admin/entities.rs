@@ -1,5 +1,6 @@
 //! The companies of ours that issue invoices.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -82,8 +83,9 @@ pub(super) async fn add(
         let now_ms = action.now_ms;
         let entity = inventory::create_entity(action.connection(), profile(&fields), now_ms).await?;
         let change = json!({"after": entity.profile});
-        action.record("entity.create", entity.id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new("entity.create", entity.id).change(change))
+            .await
     }
     .await;
     match done {
@@ -111,8 +113,7 @@ pub(super) async fn change(
         inventory::change_entity(action.connection(), id, profile(&fields)).await?;
         let after = inventory::entity(action.connection(), id).await?;
         let change = json!({"before": before.profile, "after": after.profile});
-        action.record("entity.change", id, change).await?;
-        action.commit().await
+        action.commit(Note::new("entity.change", id).change(change)).await
     }
     .await;
     match done {

@@ -1,5 +1,6 @@
 //! What is done to one plan: a new version of a price, its description and specifications, its stock, its end.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -285,7 +286,7 @@ pub(super) async fn price(
                 "Prices or subscriptions changed since the preview. Preview the price again.",
             ));
         }
-        let mut waits = false;
+        let (mut asked, mut notes) = (None, Vec::new());
         for version in versions {
             if moves {
                 let wanted = wanted(&version)?;
@@ -310,20 +311,25 @@ pub(super) async fn price(
                     };
                     let (user, ip) = (action.user, action.ip.clone());
                     let by = approval::Admin { user, ip: &ip };
-                    approval::request(action.connection(), request, by, now_ms).await?;
-                    waits = true;
+                    asked = Some(approval::request(action.connection(), request, by, now_ms).await?);
                     continue;
                 }
             }
             let (connection, by) = action.parts();
-            if moves {
-                catalog::act::add_price_moving(connection, version.new, by, now_ms).await?;
+            notes.push(if moves {
+                catalog::act::add_price_moving(connection, version.new, by.name, now_ms)
+                    .await?
+                    .2
             } else {
-                catalog::act::add_price(connection, version.new, by, now_ms).await?;
-            }
+                catalog::act::add_price(connection, version.new, now_ms).await?.1
+            });
         }
-        action.commit().await?;
-        Ok(match (waits, moves) {
+        match &asked {
+            // Each request has its entry.
+            Some(asked) if notes.is_empty() => action.commit_entered(asked.entered).await?,
+            _ => action.commit(catalog::act::prices_note(plan.id, notes)).await?,
+        }
+        Ok(match (asked.is_some(), moves) {
             (true, _) => "approval",
             (_, true) => "reprice",
             _ => "price",
@@ -353,9 +359,8 @@ pub(super) async fn edit(
         };
         let (before, after) = catalog::edit_plan(action.connection(), plan.id, &edit).await?;
         action
-            .record("plan.edit", plan.id, catalog::edit_change(&before, &after))
+            .commit(Note::new("plan.edit", plan.id).change(catalog::edit_change(&before, &after)))
             .await?;
-        action.commit().await?;
         Ok("edit")
     }
     .await;
@@ -376,10 +381,8 @@ pub(super) async fn stock(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("stock");
         };
-        let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        catalog::act::change_stock(connection, plan.id, stock, by, now_ms).await?;
-        action.commit().await?;
+        let note = catalog::act::change_stock(action.connection(), plan.id, stock).await?;
+        action.commit(note).await?;
         Ok("stock")
     }
     .await;
@@ -400,9 +403,8 @@ pub(super) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        catalog::act::archive_plan(connection, plan.id, by, now_ms).await?;
-        action.commit().await
+        let note = catalog::act::archive_plan(action.connection(), plan.id, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {

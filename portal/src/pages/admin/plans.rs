@@ -171,9 +171,8 @@ pub(super) async fn add(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        let plan = catalog::act::add_plan(connection, new, by, now_ms).await?;
-        action.commit().await?;
+        let (plan, note) = catalog::act::add_plan(action.connection(), new, now_ms).await?;
+        action.commit(note).await?;
         Ok(Some(plan.id))
     }
     .await;
@@ -197,8 +196,7 @@ pub(super) async fn add_free(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let (connection, by) = action.parts();
-        let plan = catalog::act::add_plan(connection, NewPlan::free_tier(), by, now_ms).await?;
+        let (plan, note) = catalog::act::add_plan(action.connection(), NewPlan::free_tier(), now_ms).await?;
         let price = NewPrice {
             plan: plan.id,
             cycle_months: 1,
@@ -206,8 +204,8 @@ pub(super) async fn add_free(
             usage: UsagePrice::FREE,
             valid_from_ms: now_ms,
         };
-        catalog::act::add_price(connection, price, by, now_ms).await?;
-        action.commit().await?;
+        let (_, price) = catalog::act::add_price(action.connection(), price, now_ms).await?;
+        action.commit(catalog::act::plan_note(note, vec![price])).await?;
         Ok(Some(plan.id))
     }
     .await;

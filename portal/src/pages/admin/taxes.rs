@@ -1,5 +1,6 @@
 //! Tax rates by place and time.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -105,8 +106,7 @@ pub(super) async fn add(
         let rate = tax::add_rate(action.connection(), new, now_ms).await?;
         let change = json!({"after": {"country": rate.country, "region": rate.region, "name": rate.name,
             "rate": rate.rate.to_string(), "from": format::rfc3339(rate.valid_from_ms)}});
-        action.record("tax.add", rate.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("tax.add", rate.id).change(change)).await
     }
     .await;
     match done {
@@ -132,8 +132,7 @@ pub(super) async fn end(
         let now_ms = action.now_ms;
         tax::end_rate(action.connection(), id, end_ms, now_ms).await?;
         let change = json!({"after": {"ends": format::rfc3339(end_ms)}});
-        action.record("tax.end", id, change).await?;
-        action.commit().await
+        action.commit(Note::new("tax.end", id).change(change)).await
     }
     .await;
     match done {

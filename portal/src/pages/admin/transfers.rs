@@ -1,5 +1,6 @@
 //! Services that move to another customer (F-27): requested, approved by who verified both parties, completed.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -128,8 +129,7 @@ pub(super) async fn add(
         let now_ms = action.now_ms;
         let id = transfer::request(action.connection(), service, to, ticket, now_ms).await?;
         let change = json!({"after": {"service": service, "to": to, "ticket": ticket}});
-        action.record("transfer.request", id, change).await?;
-        action.commit().await
+        action.commit(Note::new("transfer.request", id).change(change)).await
     }
     .await;
     match done {
@@ -170,8 +170,9 @@ pub(super) async fn step(
         let after = transfer::transfer(action.connection(), id).await?;
         let change =
             json!({"before": {"status": before.status}, "after": {"status": after.status, "reason": after.reason}});
-        action.record(&format!("transfer.{step}"), id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new(format!("transfer.{step}"), id).change(change))
+            .await
     }
     .await;
     match done {

@@ -252,9 +252,9 @@ pub(super) async fn act(
             now_ms: action.now_ms,
         };
         let connection = action.connection();
-        match act.as_str() {
+        let note = match act.as_str() {
             "disable" => manage::disable(connection, id, by).await?,
-            "enable" => manage::enable(connection, id, by).await?,
+            "enable" => manage::enable(connection, id).await?,
             "role" => {
                 let role: Role = fields.text("role").parse()?;
                 let customer = match (role, fields.text("customer")) {
@@ -264,7 +264,7 @@ pub(super) async fn act(
                     (Role::Customer, text) => Some(text.parse::<CustomerId>()?),
                     _ => None,
                 };
-                manage::set_role(connection, id, role, customer, by).await?;
+                manage::set_role(connection, id, role, customer, by).await?
             }
             "reset-password" => manage::send_reset(connection, id, by).await?,
             "reset-two-factor" => manage::reset_second_factor(connection, id, by).await?,
@@ -275,10 +275,10 @@ pub(super) async fn act(
                     "" => Ending::All,
                     name => Ending::One(name),
                 };
-                manage::end_sessions(connection, id, ending, by).await?;
+                manage::end_sessions(connection, id, ending).await?.1
             }
-        }
-        action.commit().await
+        };
+        action.commit(note).await
     }
     .await;
     match done {

@@ -132,7 +132,7 @@ async fn nobody_takes_the_last_admin_or_themself() {
     // From the command line nobody is oneself, and the last admin stays all the same.
     let by = Change {
         actor: audit::Actor {
-            name: "command line",
+            name: "os:root",
             user: None,
             ip: "",
         },

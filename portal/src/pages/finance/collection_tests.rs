@@ -131,15 +131,8 @@ async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
         terminate_day: Some(40),
         ..billing::dunning::Terms::default()
     };
-    let actor = activity::audit::Actor {
-        name: "configuration",
-        user: None,
-        ip: "",
-    };
     let mut transaction = world.portal.state.db().begin_write().await.unwrap();
-    billing::dunning::set_terms(&mut transaction, &terms, actor, NOW_MS)
-        .await
-        .unwrap();
+    let _ = billing::dunning::set_terms(&mut transaction, &terms).await.unwrap();
     transaction.commit().await.unwrap();
     let body = ada.get(&page).await.body;
     assert!(body.contains("If it is still open on 19 Jul 2025"), "{body}");

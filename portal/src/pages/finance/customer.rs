@@ -1,6 +1,7 @@
 //! One customer as finance sees them: who they are on paper, what they are subscribed to, what they were charged and paid,
 //! and what finance can do about it.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -300,8 +301,9 @@ pub(super) async fn profile(
         };
         inventory::change_billing_profile(action.connection(), customer.id, &new).await?;
         let change = json!({"before": customer.billing, "after": new});
-        action.record("customer.billing_profile", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("customer.billing_profile", customer.id).personal(change))
+            .await?;
         Ok("profile")
     }
     .await;
@@ -325,8 +327,9 @@ pub(super) async fn vat_accept(
         let reason = fields.text("reason");
         let check = vat::accept(action.connection(), customer.id, reason, &actor, now_ms).await?;
         let change = json!({"after": {"vat_id": check.vat_id, "reason": check.detail}});
-        action.record("customer.vat_accept", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("customer.vat_accept", customer.id).change(change))
+            .await?;
         Ok("vat")
     }
     .await;
@@ -360,8 +363,9 @@ pub(super) async fn charge(
         )
         .await?;
         let change = json!({"after": {"item": item.id, "description": description, "amount": amount.to_string()}});
-        action.record("customer.charge", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("customer.charge", customer.id).change(change))
+            .await?;
         Ok("charge")
     }
     .await;
@@ -389,9 +393,10 @@ pub(super) async fn grant(
         let now_ms = action.now_ms;
         // The form's token is the cause: one sending, one grant.
         let cause = format!("form:{}", fields.text("form_token"));
-        let (connection, by) = action.parts();
-        top_up::grant(connection, customer.id, amount, &cause, reason, by, now_ms).await?;
-        action.commit().await?;
+        let (_, note) = top_up::grant(action.connection(), customer.id, amount, &cause, reason, now_ms).await?;
+        if let Some(note) = note {
+            action.commit(note).await?;
+        }
         Ok("grant")
     }
     .await;
@@ -399,7 +404,7 @@ pub(super) async fn grant(
 }
 
 /// Charges now what is due. Each charge is made once whoever asks and however often (B3), so it needs no token of its own;
-/// the entry in the audit log comes first.
+/// an entry in the audit log comes first, and one with the result after it.
 pub(super) async fn close(
     State(state): State<AppState>,
     finance: Finance,
@@ -409,14 +414,21 @@ pub(super) async fn close(
 ) -> Result<Response, PageError> {
     let customer = find(&state, &id).await?;
     let done = async {
-        let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
+        let Some(action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok("close");
         };
         let now_ms = action.now_ms;
         let change = json!({"after": {"charged_at": format::rfc3339(now_ms)}});
-        action.record("customer.close", customer.id, change).await?;
-        action.commit().await?;
-        let closing = invoice::close(state.db(), &metered_usage(&state), customer.id, now_ms).await?;
+        let begins = Note::new("customer.close", customer.id).change(change);
+        let steps = action.begin_steps(&state, begins).await?;
+        let closing = invoice::close(state.db(), &metered_usage(&state), customer.id, now_ms).await;
+        let outcome = match &closing {
+            Ok(closing) => Ok(json!({"invoices": closing.invoices, "refused": closing.refused.len(),
+                "failed": closing.failed.len()})),
+            Err(error) => Err(error.to_string()),
+        };
+        steps.end(outcome).await?;
+        let closing = closing?;
         if let Some((_, error)) = closing.failed.into_iter().next() {
             return Err(error.into());
         }

@@ -1,6 +1,7 @@
 //! Ending all that a customer has, by an admin: every subscription, or the account (F-60). What ends more than a few
 //! subscriptions, and any account, waits for a second admin.
 
+use activity::act::Note;
 use activity::approval::MAX_REASON_CHARS;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -27,7 +28,7 @@ async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<Subscri
 }
 
 /// Asks a second admin.
-async fn ask(action: &mut Action, customer: &Customer, wanted: Asked, summary: &str) -> Result<(), Refused> {
+async fn ask(mut action: Action, customer: &Customer, wanted: Asked, summary: &str) -> Result<(), Refused> {
     let summary: String = summary.chars().take(MAX_REASON_CHARS).collect();
     let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
     let new = NewRequest {
@@ -35,8 +36,9 @@ async fn ask(action: &mut Action, customer: &Customer, wanted: Asked, summary: &
         subject: &customer.id.to_string(),
         summary: &summary,
     };
-    approval::request(action.connection(), new, approval::Admin { user, ip: &ip }, now_ms).await?;
-    Ok(())
+    let by = approval::Admin { user, ip: &ip };
+    let asked = approval::request(action.connection(), new, by, now_ms).await?;
+    action.commit_entered(asked.entered).await
 }
 
 /// Ends every subscription today: at once where they are few, else when a second admin approves it.
@@ -68,17 +70,17 @@ pub(super) async fn terminate(
                 "End all {count} subscriptions of {} today. Reason: {reason}",
                 customer.name
             );
-            ask(&mut action, &customer, wanted, &summary).await?;
-            action.commit().await?;
+            ask(action, &customer, wanted, &summary).await?;
             return Ok("asked");
         }
         let now_ms = action.now_ms;
         let (connection, by) = action.parts();
-        let what = approval::execute(connection, &wanted, by, now_ms).await?;
+        let (what, _) = approval::execute(connection, &wanted, by.name, now_ms).await?;
         let (Done::Executed(what) | Done::Refunding { what, .. } | Done::ByHand(what)) = what;
         let change = json!({"after": {"done": what, "reason": fields.text("reason")}});
-        action.record("customer.terminate", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("customer.terminate", customer.id).change(change))
+            .await?;
         Ok("terminated")
     }
     .await;
@@ -108,8 +110,7 @@ pub(super) async fn delete(
             customer.name
         );
         let wanted = Asked::AccountDeletion { customer: customer.id };
-        ask(&mut action, &customer, wanted, &summary).await?;
-        action.commit().await?;
+        ask(action, &customer, wanted, &summary).await?;
         Ok("asked")
     }
     .await;

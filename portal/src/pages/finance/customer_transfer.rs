@@ -1,5 +1,6 @@
 //! A bank transfer that came in for a customer and not for one invoice: it becomes credit, which pays what is open.
 
+use activity::act::Note;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::payment::{Transfer, record_transfer_in};
@@ -36,8 +37,9 @@ pub(super) async fn transfer(
         let payment = record_transfer_in(action.connection(), &transfer, now_ms).await?;
         let change = json!({"after": {"payment": payment.id, "amount": amount.to_string(),
             "reference": payment.reference, "value_date": payment.value_date().map(|date| date.to_string())}});
-        action.record("payment.record_transfer", customer.id, change).await?;
-        action.commit().await?;
+        action
+            .commit(Note::new("payment.record_transfer", customer.id).change(change))
+            .await?;
         Ok("transfer")
     }
     .await;

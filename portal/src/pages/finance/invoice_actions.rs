@@ -1,5 +1,6 @@
 //! What finance does to an invoice: credit note, void, write-off, and a bank transfer that came in for it.
 
+use activity::act::Note;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::invoice::{self, CreditPreview, InvoiceWithLines, Rebill};
@@ -74,8 +75,9 @@ pub(super) async fn credit(
             invoice::credit_gross(connection, found.invoice.id, gross, &reason, Some(shown), now_ms).await?;
         let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
             "after": preview.change(note, &reason)});
-        action.record("invoice.credit", found.invoice.id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new("invoice.credit", found.invoice.id).change(change))
+            .await
     }
     .await;
     answer(&state, &finance, found, "credit", fields, done).await
@@ -100,8 +102,7 @@ pub(super) async fn void(
         let note = invoice::void(action.connection(), found.invoice.id, rebill, &reason, now_ms).await?;
         let change = json!({"before": {"status": found.invoice.status},
             "after": {"status": "void", "credit_note": note, "charged_again": rebill == Rebill::Yes, "reason": reason}});
-        action.record("invoice.void", found.invoice.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("invoice.void", found.invoice.id).change(change)).await
     }
     .await;
     answer(&state, &finance, found, "void", fields, done).await
@@ -155,8 +156,9 @@ pub(super) async fn write_off(
         let status = if amount.minor > 0 { "uncollectible" } else { "paid" };
         let change = json!({"before": {"open": open.to_string()},
             "after": {"status": status, "written_off": amount.to_string(), "reason": reason}});
-        action.record("invoice.write_off", found.invoice.id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new("invoice.write_off", found.invoice.id).change(change))
+            .await
     }
     .await;
     answer(&state, &finance, found, "write_off", fields, done).await
@@ -191,9 +193,8 @@ pub(super) async fn transfer(
             "after": {"payment": payment.id, "amount": amount.to_string(), "reference": reference,
                 "value_date": payment.value_date().map(|date| date.to_string())}});
         action
-            .record("payment.record_transfer", found.invoice.id, change)
-            .await?;
-        action.commit().await
+            .commit(Note::new("payment.record_transfer", found.invoice.id).change(change))
+            .await
     }
     .await;
     answer(&state, &finance, found, "transfer", fields, done).await

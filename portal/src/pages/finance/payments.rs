@@ -1,5 +1,6 @@
 //! Payments of all customers, and one with what became of it: attempts, refunds, disputes, postings.
 
+use activity::act::Note;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -349,8 +350,9 @@ pub(super) async fn reverse(
         };
         let reversal = payment::reverse_transfer_in(action.connection(), &new, now_ms).await?;
         let change = json!({"after": {"reversed": reversal.amount.to_string(), "reason": reversal.reason}});
-        action.record("payment.reverse", payment.id, change).await?;
-        action.commit().await
+        action
+            .commit(Note::new("payment.reverse", payment.id).change(change))
+            .await
     }
     .await;
     match done {

@@ -1,6 +1,7 @@
 //! A refund, in two steps: what is asked for, then what it does to the credit note, the payment and the customer's credit, to
 //! be confirmed. Above a threshold it waits for a second admin.
 
+use activity::act::Note;
 use activity::approval;
 use askama::Template;
 use axum::extract::{Path, State};
@@ -164,8 +165,9 @@ async fn confirm(
         let (user, ip) = (action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
         let reference = Some(reference);
-        refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
-        action.commit().await?;
+        let (asked, _) =
+            refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
+        action.commit_entered(asked.entered).await?;
         return Ok("asked");
     }
     let confirmed = Confirmed {
@@ -178,8 +180,9 @@ async fn confirm(
     let mut change = serde_json::json!({"after": made.preview.change(request.reason)});
     change["after"]["id"] = serde_json::json!(made.refund);
     change["after"]["credit_note_id"] = serde_json::json!(made.note);
-    action.record("payment.refund", payment.id, change).await?;
-    action.commit().await?;
+    action
+        .commit(Note::new("payment.refund", payment.id).change(change))
+        .await?;
     if let Err(error) = refund::ask(state.db(), state.gateways(), made.refund, now_ms).await {
         // It is committed: whoever reconciles next asks for it.
         let error: &(dyn std::error::Error + 'static) = &error;

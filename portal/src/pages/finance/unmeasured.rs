@@ -1,6 +1,5 @@
 //! What is due and waits for a person, because too little of its usage was measured.
 
-use activity::audit::Actor;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -91,14 +90,10 @@ pub(super) async fn confirm(
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
-        let (name, user, ip, now_ms) = (action.actor.clone(), action.user, action.ip.clone(), action.now_ms);
-        let actor = Actor {
-            name: &name,
-            user: Some(user),
-            ip: &ip,
-        };
-        confirm_unmeasured(action.connection(), customer, fields.text("reason"), actor, now_ms).await?;
-        action.commit().await
+        let now_ms = action.now_ms;
+        let (connection, by) = action.parts();
+        let (_, note) = confirm_unmeasured(connection, customer, fields.text("reason"), by.name, now_ms).await?;
+        action.commit(note).await
     }
     .await;
     match done {
@@ -161,7 +156,7 @@ mod tests {
             )
             .await;
         assert_eq!(again.status, 422);
-        let audited = sqlx::query("SELECT actor FROM audit_log WHERE action = 'invoice.confirm_coverage'")
+        let audited = sqlx::query("SELECT id FROM audit_log WHERE action = 'invoice.confirm_coverage'")
             .fetch_all(pool)
             .await
             .unwrap();

@@ -1,5 +1,6 @@
 //! Paying an invoice with a saved method: once for each form, and never beside a payment that is under way (B4).
 
+use activity::act::Note;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -10,9 +11,11 @@ use billing::settlement::{self, SettlementError};
 use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;
 use schemas::money::Money;
+use serde_json::json;
 
 use super::{PATH, Told, invoice_page, zone_of};
-use crate::auth::{CsrfForm, Customer};
+use crate::action;
+use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::customer::invoice_of;
 use crate::error::{Failure, PageError};
 use crate::format;
@@ -129,7 +132,8 @@ pub(super) async fn pay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, form): CsrfForm<Paying>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<Paying>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let method = method_of(&state, customer.id, &form.method).await?;
@@ -148,7 +152,9 @@ pub(super) async fn pay(
         note: &note,
         return_url: Some(&back),
     };
-    match payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms()).await {
+    let start = payment::start_once(state.db(), gateway, &new, &form.form_token, state.now_ms());
+    let begins = Note::new("payment.charge", found.invoice.id);
+    match action::in_steps(&state, (&who, ip), begins, start, paying::outcome_change).await? {
         Ok(payment) => {
             paying::after_payment(&state, &payment).await;
             Ok(Redirect::to(&page).into_response())
@@ -175,20 +181,27 @@ pub(super) async fn pay_from_credit(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    CsrfForm(_, form): CsrfForm<FromCredit>,
+    ClientIp(ip): ClientIp,
+    CsrfForm(who, form): CsrfForm<FromCredit>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let page = format!("{PATH}/{}", found.invoice.id);
     if found.invoice.kind != InvoiceKind::Invoice {
         return Err(Failure::NotFound.into());
     }
-    let now_ms = state.now_ms();
-    let mut transaction = state.db().begin_write().await?;
-    if once::take(&mut transaction, &form.form_token, now_ms).await? {
-        settlement::apply_credit(&mut transaction, found.invoice.id, now_ms)
+    let mut act = action::begin(&state, &who, ip).await?;
+    let now_ms = act.now_ms();
+    if once::take(act.connection(), &form.form_token, now_ms).await? {
+        let applied = settlement::apply_credit(act.connection(), found.invoice.id, now_ms)
             .await
             .map_err(ask)?;
-        transaction.commit().await?;
+        // There may be none left.
+        if applied.minor > 0 {
+            let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
+                "after": {"applied": applied.to_string()}});
+            act.commit(Note::new("invoice.apply_credit", found.invoice.id).change(change))
+                .await?;
+        }
     }
     Ok(Redirect::to(&format!("{page}?done=credit")).into_response())
 }

@@ -83,10 +83,12 @@ async fn operations_see_what_runs_by_itself_and_run_it_now() {
         shown = browser.get("/ops/jobs/nightly").await;
     }
     assert!(shown.body.contains("request"), "{}", shown.body);
-    let row = sqlx::query("SELECT actor, subject FROM audit_log WHERE action = 'job.run'")
-        .fetch_all(portal.state.db().pool())
-        .await
-        .unwrap();
+    let row = sqlx::query(
+        "SELECT a.name, l.subject FROM audit_log l JOIN audit_actors a ON a.id = l.actor_id WHERE l.action = 'job.run'",
+    )
+    .fetch_all(portal.state.db().pool())
+    .await
+    .unwrap();
     assert_eq!(row.len(), 1);
     assert_eq!(row[0].get::<String, _>(0), "op@example.net");
     assert_eq!(row[0].get::<String, _>(1), "nightly");

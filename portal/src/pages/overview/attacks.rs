@@ -1,5 +1,6 @@
 //! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged.
 
+use activity::act::Note;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::{BillingError, exclusion};
@@ -123,8 +124,7 @@ pub(super) async fn flag(
         let made = exclusion::exclude(action.connection(), id, (from_ms, to_ms), reason, &actor, now_ms).await?;
         let change = json!({"after": {"service": id, "from": format::rfc3339(from_ms), "to": format::rfc3339(to_ms),
             "reason": made.reason}});
-        action.record("usage.exclude", made.id, change).await?;
-        action.commit().await
+        action.commit(Note::new("usage.exclude", made.id).change(change)).await
     }
     .await;
     match done {
@@ -159,8 +159,7 @@ pub(super) async fn revoke(
         exclusion::revoke(action.connection(), id, now_ms).await?;
         let change = json!({"before": {"service": own.service.id, "from": format::rfc3339(found.from_ms),
             "to": format::rfc3339(found.to_ms), "reason": found.reason}});
-        action.record("usage.include", id, change).await?;
-        action.commit().await
+        action.commit(Note::new("usage.include", id).change(change)).await
     }
     .await;
     match done {

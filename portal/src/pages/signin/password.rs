@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use activity::audit::{self, Actor, Entry, Risk};
+use activity::act::{Act, By as Who, Note};
+use activity::audit::Actor;
 use activity::password_reset::{self, By, Request};
 use askama::Template;
 use axum::extract::{Path, State};
@@ -111,29 +112,22 @@ async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failur
         return Ok(());
     };
     let (now_ms, ip) = (state.now_ms(), ip.to_canonical().to_string());
-    let mut transaction = state.db().begin_write().await?;
-    match password_reset::request(&mut transaction, candidate.user, By::Anybody, &ip, now_ms).await? {
+    let by = Actor {
+        name: "somebody who is not signed in",
+        user: None,
+        ip: &ip,
+    };
+    let mut act = Act::begin(state.db(), Who::from(by), now_ms).await?;
+    match password_reset::request(act.connection(), candidate.user, By::Anybody, &ip, now_ms).await? {
         Request::Mailed => {}
         refused @ (Request::Nobody | Request::TooMany { .. }) => {
             tracing::info!(%ip, user = %candidate.user, ?refused, "no link is mailed");
-            return Ok(transaction.rollback().await?);
+            return Ok(());
         }
     }
-    let entry = Entry {
-        actor: Actor {
-            name: "somebody who is not signed in",
-            user: None,
-            ip: &ip,
-        },
-        action: "user.password_reset_request",
-        subject: &candidate.user.to_string(),
-        change: serde_json::json!({}),
-        risk: Risk::Normal,
-    };
-    audit::record(&mut transaction, entry, now_ms)
-        .await
-        .map_err(|error| Failure::internal("record that a link was asked for")(error.into()))?;
-    Ok(transaction.commit().await?)
+    act.commit(Note::new("user.password_reset_request", candidate.user))
+        .await?;
+    Ok(())
 }
 
 /// Whose password is set.
@@ -261,16 +255,15 @@ pub(super) async fn set(
         },
         now_ms: state.now_ms(),
     };
-    let mut transaction = state.db().begin_write().await?;
-    let taken = password_reset::take(&mut transaction, &token, by.now_ms).await?;
+    let mut act = Act::begin(state.db(), Who::from(by.actor), by.now_ms).await?;
+    let taken = password_reset::take(act.connection(), &token, by.now_ms).await?;
     if taken != Some(whose.user) {
-        transaction.rollback().await?;
         return void();
     }
-    put_password(&mut transaction, whose.user, &hash, How::Reset, by).await?;
+    let note = put_password(act.connection(), whose.user, &hash, How::Reset, by).await?;
     // Who reads the user's mail is no stranger: others' guesses do not hold them up here.
-    let known = device::remember(&state, &mut transaction, &jar, whose.user).await?;
-    transaction.commit().await?;
+    let known = device::remember(&state, act.connection(), &jar, whose.user).await?;
+    act.commit(note).await?;
     state.sign_in_counts().password_reset();
     tracing::info!(ip = %agent.ip, user = %whose.user, "password set by a link");
     Ok((known, Redirect::to("/signin?done=password")).into_response())

@@ -1,6 +1,7 @@
 //! Other terms for a subscription, and add-ons beside it: now, with what is given back and charged to the cent, or at a date
 //! and time (F-25).
 
+use activity::act::{Act, By, Note};
 use activity::audit::Actor;
 use askama::Template;
 use axum::extract::{Path, State};
@@ -395,24 +396,22 @@ async fn set(
         What::Change => Planned::Change(change),
         What::Addon => Planned::Addon(change),
     };
-    let mut transaction = state.db().begin_write().await?;
-    if !once::take(&mut transaction, &asked.form_token, now_ms).await? {
-        transaction.rollback().await?;
+    let mut act = Act::begin(state.db(), By::from(by), now_ms).await?;
+    if !once::take(act.connection(), &asked.form_token, now_ms).await? {
         return Ok(done(subscription, "again"));
     }
     let reason = "requested in the portal";
-    match schedule::schedule(&mut transaction, subscription, planned, at_ms, reason, by.name, now_ms).await {
+    match schedule::schedule(act.connection(), subscription, planned, at_ms, reason, by.name, now_ms).await {
         Ok(id) => {
             let entry = json!({"after": {
                 "change": id, "at_ms": at_ms, "price": change.price, "quantity": change.quantity,
                 "addon": what == What::Addon,
             }});
-            let done = ("subscription.schedule", subscription);
-            quote::record(&mut transaction, by, done, entry, now_ms).await?;
-            transaction.commit().await?;
+            act.commit(Note::new("subscription.schedule", subscription).change(entry))
+                .await?;
         }
         Err(error) => {
-            transaction.rollback().await?;
+            drop(act);
             let problem = refusal(error)?;
             return again(state, customer, contract, what, asked, problem).await;
         }

@@ -1,6 +1,6 @@
 //! What staff does in the story, on the days on which it happened; each act has its entry in the audit log.
 
-use activity::audit::Actor;
+use activity::act::{Act, By, Note};
 use anyhow::Context as _;
 use billing::invoice::{self, Credited, Invoice, InvoiceFilter, Rebill};
 use billing::payment::trial::Card;
@@ -73,7 +73,7 @@ impl Story<'_> {
         reference: &str,
         at_ms: i64,
     ) -> anyhow::Result<()> {
-        let mut deed = self.deed(FINANCE, at_ms).await?;
+        let mut act = self.act(FINANCE, at_ms).await?;
         let transfer = Transfer {
             customer: found.customer,
             invoice: Some(found.id),
@@ -82,11 +82,12 @@ impl Story<'_> {
             note: "",
             value_date: None,
         };
-        let payment = payment::record_transfer_in(&mut deed.transaction, &transfer, at_ms).await?;
+        let payment = payment::record_transfer_in(act.connection(), &transfer, at_ms).await?;
         let change = json!({"before": {"open": found.outstanding().to_string()},
             "after": {"payment": payment.id, "amount": amount.to_string(), "reference": reference}});
-        deed.record("payment.record_transfer", found.id, change).await?;
-        deed.done().await
+        act.commit(Note::new("payment.record_transfer", found.id).change(change))
+            .await?;
+        Ok(())
     }
 
     /// A part of what was paid is given back: a credit note, and the money to the card it came from.
@@ -94,13 +95,12 @@ impl Story<'_> {
         let found = self.newest(index).await?;
         let net = Money::new(1_500, found.currency);
         let reason = "six hours without mail on a working day";
-        let mut deed = self.deed(FINANCE, at_ms).await?;
+        let mut act = self.act(FINANCE, at_ms).await?;
         let credited = Credited::Amount(net);
-        let note = invoice::credit(&mut deed.transaction, found.id, credited, reason, at_ms).await?;
+        let note = invoice::credit(act.connection(), found.id, credited, reason, at_ms).await?;
         let change = json!({"before": {"open": found.outstanding().to_string()},
             "after": {"credit_note": note, "amount": net.to_string(), "reason": reason}});
-        deed.record("invoice.credit", found.id, change).await?;
-        deed.done().await?;
+        act.commit(Note::new("invoice.credit", found.id).change(change)).await?;
         let gross = invoice::get(self.database, note).await?.invoice.total;
         let filter = PaymentFilter {
             invoice: Some(found.id),
@@ -116,32 +116,33 @@ impl Story<'_> {
             reason,
             created_by: FINANCE,
         };
-        let mut deed = self.deed(FINANCE, at_ms).await?;
         let change = json!({"after": {"refund": amount.to_string(), "reason": reason}});
-        deed.record("payment.refund", paid.id, change).await?;
-        deed.done().await?;
-        payment::refund(self.database, self.gateways.get(paid.gateway)?, &new, at_ms).await?;
+        let begins = Note::new("payment.refund", paid.id).change(change);
+        let steps = Act::steps(self.database, By::from(self.people.actor(FINANCE)), at_ms, begins).await?;
+        let refund = payment::refund(self.database, self.gateways.get(paid.gateway)?, &new, at_ms).await?;
+        steps.end(Ok(json!({"refund": refund.id}))).await?;
         Ok(())
     }
 
     async fn grant(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let customer = self.known[&index].customer;
         let amount = Money::new(500, Currency::EUR);
-        let mut deed = self.deed(SECOND_ADMIN, at_ms).await?;
+        let mut act = self.act(SECOND_ADMIN, at_ms).await?;
         let reason = "for waiting on the phone";
-        let by = deed.actor;
-        top_up::grant(&mut deed.transaction, customer, amount, "call:3", reason, by, at_ms).await?;
-        deed.done().await
+        let (_, note) = top_up::grant(act.connection(), customer, amount, "call:3", reason, at_ms).await?;
+        act.commit(note.context("it is granted once")?).await?;
+        Ok(())
     }
 
     async fn end(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let Known { customer, subscription } = self.known[&index];
-        let mut deed = self.deed(ADMIN, at_ms).await?;
+        let mut act = self.act(ADMIN, at_ms).await?;
         let reason = "nobody answers";
-        change::cancel(&mut deed.transaction, subscription, End::Now, reason, ADMIN, at_ms).await?;
+        change::cancel(act.connection(), subscription, End::Now, reason, ADMIN, at_ms).await?;
         let change = json!({"after": {"subscriptions": [subscription], "reason": reason}});
-        deed.record("customer.terminate", customer, change).await?;
-        deed.done().await
+        act.commit(Note::new("customer.terminate", customer).change(change))
+            .await?;
+        Ok(())
     }
 
     async fn write_off(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
@@ -151,13 +152,13 @@ impl Story<'_> {
         };
         let open = invoice::list_all(self.database.pool(), filter).await?;
         for found in open.into_iter().filter(|found| found.outstanding().minor > 0) {
-            let mut deed = self.deed(FINANCE, at_ms).await?;
+            let mut act = self.act(FINANCE, at_ms).await?;
             let reason = "dissolved, nothing left";
-            let amount = settlement::write_off(&mut deed.transaction, found.id, reason, at_ms).await?;
+            let amount = settlement::write_off(act.connection(), found.id, reason, at_ms).await?;
             let change = json!({"before": {"open": found.outstanding().to_string()},
                 "after": {"status": "uncollectible", "written_off": amount.to_string(), "reason": reason}});
-            deed.record("invoice.write_off", found.id, change).await?;
-            deed.done().await?;
+            act.commit(Note::new("invoice.write_off", found.id).change(change))
+                .await?;
         }
         Ok(())
     }
@@ -165,37 +166,33 @@ impl Story<'_> {
     async fn charge_set_up(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let customer = self.known[&index].customer;
         let amount = Money::new(12_000, Currency::USD);
-        let mut deed = self.deed(FINANCE, at_ms).await?;
+        let mut act = self.act(FINANCE, at_ms).await?;
         let what = "Set-up of a second site";
-        let item = invoice::add_item(&mut deed.transaction, customer, None, what, amount, FINANCE, at_ms).await?;
+        let item = invoice::add_item(act.connection(), customer, None, what, amount, FINANCE, at_ms).await?;
         let change = json!({"after": {"item": item.id, "description": what, "amount": amount.to_string()}});
-        deed.record("customer.charge", customer, change).await?;
-        deed.done().await
+        act.commit(Note::new("customer.charge", customer).change(change))
+            .await?;
+        Ok(())
     }
 
     async fn void(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let found = self.newest(index).await?;
-        let mut deed = self.deed(FINANCE, at_ms).await?;
+        let mut act = self.act(FINANCE, at_ms).await?;
         let reason = "ordered twice by mistake";
-        let note = invoice::void(&mut deed.transaction, found.id, Rebill::No, reason, at_ms).await?;
+        let note = invoice::void(act.connection(), found.id, Rebill::No, reason, at_ms).await?;
         let change = json!({"before": {"status": found.status},
             "after": {"status": "void", "credit_note": note, "charged_again": false, "reason": reason}});
-        deed.record("invoice.void", found.id, change).await?;
-        deed.done().await
+        act.commit(Note::new("invoice.void", found.id).change(change)).await?;
+        Ok(())
     }
 
     /// Credit that the business bought, and its automatic top-up.
     async fn top_up(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let customer = self.known[&index].customer;
-        let mut transaction = self.database.begin_write().await?;
-        let actor = Actor {
-            name: CHARACTERS[index].email,
-            user: None,
-            ip: "",
-        };
+        let mut act = self.act_of_customer(CHARACTERS[index].email, at_ms).await?;
         let amount = |minor| Money::new(minor, Currency::EUR);
-        top_up::set(&mut transaction, customer, amount(2_500), amount(5_000), actor, at_ms).await?;
-        transaction.commit().await?;
+        let note = top_up::set(act.connection(), customer, amount(2_500), amount(5_000), at_ms).await?;
+        act.commit(note).await?;
         let charger = GatewayCharger {
             database: self.database,
             gateways: &self.gateways,
@@ -216,9 +213,9 @@ impl Story<'_> {
             subject: &subject,
             summary: "Delete the account of Bruna Juegos SL: unpaid, and the mail comes back.",
         };
-        let mut transaction = self.database.begin_write().await?;
-        approval::request(&mut transaction, new, by, at_ms).await?;
-        transaction.commit().await?;
+        let mut act = self.act(ADMIN, at_ms).await?;
+        let requested = approval::request(act.connection(), new, by, at_ms).await?;
+        act.commit_entered(requested.entered).await?;
         Ok(())
     }
 }
