@@ -112,7 +112,7 @@ pub struct Note {
 
 impl Note {
     /// That something was done whose change is that it was done.
-    pub fn new(action: impl Into<String>, subject: impl ToString) -> Note {
+    pub fn new(action: impl Into<String>, subject: impl std::fmt::Display) -> Note {
         Note {
             action: action.into(),
             subject: subject.to_string(),

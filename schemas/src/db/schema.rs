@@ -325,7 +325,7 @@ impl Database {
                 .await;
             lock.map_err(begin)?;
         }
-        let status = compare(&self.url, true, applied(&mut *transaction, &self.url).await?);
+        let status = compare(&self.url, true, applied(&mut transaction, &self.url).await?);
         let missing = pending(&status, up_to)?;
         // All of them or none: a schema is never between two versions.
         for migration in &missing {
