@@ -165,6 +165,9 @@ async fn exclude(one: OneService, is_excluded: bool) -> anyhow::Result<()> {
     let mut act = audit::begin(&database, now_ms).await?;
     if let Some(note) = budget::exclude(act.connection(), one.customer, one.service, is_excluded, now_ms).await? {
         act.commit(note).await?;
+    } else {
+        // It holds the lock for writing, which what follows takes.
+        drop(act);
     }
     follow(&config, &database, one.customer, now_ms).await
 }

@@ -440,6 +440,9 @@ async fn exclude(
     let now_ms = act.now_ms();
     if let Some(note) = budget::exclude(act.connection(), customer.id, service, is_excluded, now_ms).await? {
         act.commit(note).await?;
+    } else {
+        // It holds the lock for writing, which what follows takes.
+        drop(act);
     }
     follow(&state, customer.id).await;
     Ok(Redirect::to("/budget?done=services").into_response())

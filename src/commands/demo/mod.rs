@@ -82,6 +82,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut act = audit::begin(&database, now.as_millisecond()).await?;
     if trial::mark_demo_books(act.connection()).await? {
         act.commit(Note::new("books.mark_test", "books")).await?;
+    } else {
+        // It holds the lock for writing.
+        drop(act);
     }
     let history_end_ms = WindowStart::containing(now.as_millisecond()).start_ms();
     // Until where the past is stored.
