@@ -147,7 +147,10 @@ fn after_the_loss_of_the_whole_folder_the_books_and_the_usage_are_the_same() {
     collector.terminate();
     let third = data.run(&["backup", "--to", &to]);
     assert!(third.contains("read back"), "{third}");
-    assert!(run(&["backup", "prune", "--keep", "1", "--to", &to]).contains(" removed, with "));
+    assert!(
+        data.run(&["backup", "prune", "--keep", "1", "--to", &to])
+            .contains(" removed, with ")
+    );
     let verified = run(&["backup", "verify", "--to", &to]);
     assert!(
         verified.contains("1 backup,") && verified.contains("0 problems"),
