@@ -173,7 +173,7 @@ const CASES: &[Case] = &[
         "pln_1",
     ),
     case(
-        "plan price pln_1 --price 12 --currency USD --all-cycles",
+        "plan price pln_1 --price 12 --usage-rate 0 --currency USD --all-cycles",
         "price.add",
         "pln_1",
     ),

@@ -358,7 +358,7 @@ fn is_behind(listed: &[Listed], name: &str) -> bool {
         })
 }
 
-/// The jobs that this process can run by itself.
+/// The jobs that this process can run alone.
 async fn jobs_here(config: &Config, data: &Data, database: &Database) -> anyhow::Result<Vec<Arc<dyn Job>>> {
     let analytics = Analytics::open(&config.open_storage()?)?;
     let clock = clock::of(database).await?;

@@ -119,12 +119,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::SetPassword(user) => set_password(&user).await,
         Command::ResetPassword(user) => {
             let (config, _) = user.data.open_database().await?;
-            if config.mail.smtp_url.is_none() {
-                bail!("no mail is sent: set mail.smtp_url, or set a password with `ezscale user set-password`");
-            }
             let mut doing = Doing::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
             let note = auth::send_reset(connection, id, by).await?;
+            if config.mail.smtp_url.is_none() {
+                bail!("no mail is sent: set mail.smtp_url, or set a password with `ezscale user set-password`");
+            }
             doing.commit(note, "a link to set a new password is on its way").await
         }
         Command::SetRole {

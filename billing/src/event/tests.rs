@@ -65,7 +65,7 @@ fn billing_publishes_through_this_module_alone() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let is_test = path.file_name().unwrap().to_string_lossy().contains("tests");
+            let is_test = path.to_string_lossy().contains("tests");
             if path.is_dir() {
                 folders.push(path);
                 continue;

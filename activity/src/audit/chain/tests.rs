@@ -232,7 +232,7 @@ async fn log_of_before(database: &Database, entries: i64) {
         database,
         &[
             "INSERT INTO audit_actors (id, name, commitment) VALUES (1, 'command line', ''), (2, 'ada@example.net', '')",
-            "INSERT INTO sequences (name, next_value) VALUES ('audit_actor', 3)",
+            "UPDATE sequences SET next_value = 3 WHERE name = 'audit_actor'",
             &format!("INSERT INTO sequences (name, next_value) VALUES ('audit', {})", entries + 1),
             &format!("{head} {}", rows.join(", ")),
         ],

@@ -338,7 +338,12 @@ async fn turning_it_off_and_new_codes_take_password_and_code() {
     let actions: Vec<&str> = recorded.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(
         actions,
-        ["two_factor.off", "two_factor.recovery_codes", "two_factor.on"]
+        [
+            "two_factor.off",
+            "two_factor.recovery_codes",
+            "two_factor.on",
+            "two_factor.begin"
+        ]
     );
 }
 
