@@ -208,6 +208,8 @@ impl Worker<'_> {
         let mut done = Delivered::default();
         let mut failed = None;
         let mut look_at = Instant::now();
+        // Tried while it was looked for more.
+        let mut finished = Vec::new();
         loop {
             let mut has_looked = false;
             while running.len() < slots && failed.is_none() && !self.is_over() {
@@ -218,19 +220,22 @@ impl Worker<'_> {
                 } else {
                     has_looked = true;
                     look_at = Instant::now() + LOOK_INTERVAL;
-                    match self.due().await {
+                    match self.look(&mut running, &mut finished).await {
                         Ok(due) => queue.fill(due),
                         Err(error) => failed = Some(error),
                     }
                 }
             }
-            if running.is_empty() {
+            if running.is_empty() && finished.is_empty() {
                 return failed.map_or(Ok(done), Err);
             }
             let has_room = running.len() < slots && failed.is_none() && !self.is_over();
-            let tried = tokio::select! {
-                tried = running.next() => tried,
-                () = tokio::time::sleep(LOOK_INTERVAL), if has_room => None,
+            let tried = match finished.pop() {
+                Some(tried) => Some(tried),
+                None => tokio::select! {
+                    tried = running.next() => tried,
+                    () = tokio::time::sleep(LOOK_INTERVAL), if has_room => None,
+                },
             };
             let Some(tried) = tried else { continue };
             queue.finish(tried.owner, &tried.due);
@@ -246,6 +251,21 @@ impl Worker<'_> {
                 Err(error) => {
                     failed.get_or_insert(error);
                 }
+            }
+        }
+    }
+
+    /// As [`Worker::due`], while what is under way goes on: one of them may hold the lock for writing that all connections wait for.
+    async fn look<F: Future<Output = Tried>>(
+        &self,
+        running: &mut FuturesUnordered<F>,
+        finished: &mut Vec<Tried>,
+    ) -> Result<Vec<(OwnerKey, Due)>, ChannelError> {
+        let mut looking = std::pin::pin!(self.due());
+        loop {
+            tokio::select! {
+                due = &mut looking => return due,
+                Some(tried) = running.next() => finished.push(tried),
             }
         }
     }
