@@ -8,8 +8,8 @@ use std::fmt::Debug;
 
 use collector::counts::{Counter, Counts};
 use collector::decode::{Datagram, Decoded};
-use tables::flow::{Flow, batch_to_flows};
 use serde::{Serialize, de::DeserializeOwned};
+use tables::flow::{Flow, batch_to_flows};
 
 use crate::input::{Input, Settings};
 

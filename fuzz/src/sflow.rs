@@ -3,8 +3,8 @@
 use collector::counts::Counter;
 use collector::decode::sflow::{SflowCheckpoint, SflowDecoder, SflowLimits};
 use collector::decode::{Datagram, Decoded};
-use tables::flow::Flow;
 use schemas::metering::{ExporterConfig, MeteringConfig};
+use tables::flow::Flow;
 
 use crate::check::Subject;
 use crate::input::{Input, Settings, sources};
