@@ -28,6 +28,10 @@ fn packages() -> Vec<PathBuf> {
     packages
 }
 
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// Sources of a package under one of its folders, without those of a package that lies in it.
 fn sources(folder: &Path, found: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(folder) else {
@@ -38,7 +42,13 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
         if path.is_dir() && !path.join("Cargo.toml").exists() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+            let text = read(&path);
+            // What it takes in of other packages is compiled with it.
+            let taken_in = text
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+            found.extend(taken_in.filter_map(|other| std::fs::read_to_string(path.with_file_name(other)).ok()));
+            found.push(text);
         }
     }
 }
