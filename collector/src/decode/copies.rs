@@ -69,7 +69,7 @@ const SEEDS: [u64; LANES] = [
     0x3c6e_f372_fe94_f82b,
 ];
 
-/// A check sum of a datagram, the same on every machine. Of every datagram of every exporter: a CRC-32 takes three times as long.
+/// A check sum of a datagram, the same on every machine. It is made of every datagram of every exporter.
 fn check_sum(payload: &[u8]) -> u32 {
     let (blocks, rest) = payload.as_chunks::<BLOCK_BYTES>();
     let mut sums = SEEDS;

@@ -1,7 +1,7 @@
 //! Observations as a checkpoint holds them: one text for all of a session's.
 //!
 //! A session remembers up to a thousand, and a checkpoint is written with every segment: as JSON objects those of a hundred
-//! exporters are ten megabytes, and took a tenth of the collector's time. The text is a fifth of that, and kept as long as it is right.
+//! exporters are megabytes with every segment. The text is shorter, and kept as long as it is right.
 //!
 //! ```text
 //! text          for each observation, ascending by key:
