@@ -137,12 +137,18 @@ fn check_arrow(decoded: &Decoded) {
         return;
     }
     let rows = decoded.flows.rows();
-    let values = decoded.flows.values();
     assert!(
-        values.iter().all(|column| column.len() == rows.len()),
-        "columns are of one length"
+        decoded.flows.values().iter().all(|column| column.len() <= rows.len()),
+        "no column is longer than the rows"
     );
-    let batch = decoded.flows.clone().into_batch();
+    let mut complete = decoded.flows.clone();
+    complete.complete();
+    assert!(
+        complete.values().iter().all(|column| column.len() == rows.len()),
+        "complete columns are of one length"
+    );
+    assert_eq!(complete.rows(), rows, "completing changes no row");
+    let batch = complete.into_batch();
     assert_eq!(batch.num_rows(), rows.len(), "a batch holds every flow");
     let back = batch_to_flows(&batch).expect("a batch of flows is read again");
     assert_eq!(back, rows, "flows survive Arrow");
