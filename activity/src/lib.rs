@@ -20,6 +20,7 @@ pub mod channel;
 pub mod event;
 mod hex;
 pub mod job;
+mod link_token;
 pub mod password_reset;
 #[cfg(test)]
 mod testing;

@@ -14,16 +14,14 @@
 //!   nobody who asks too often keeps the user from a new password.
 //! * A token sets a password and nothing else: the second factor is asked for as before.
 
-use rand::random;
 use schemas::db::{Database, next_ids};
 use schemas::identity;
 use schemas::ids::UserId;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::event::{Event, EventError, EventType, NewEvent, publish};
-use crate::hex::hex;
+use crate::link_token;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long a link can be used, from when it was asked for.
@@ -132,10 +130,11 @@ pub async fn issue(
     if expires_at_ms <= now_ms {
         return Ok(None);
     }
-    let token = hex(&random::<[u8; 32]>());
+    let token = link_token::new();
     let mut transaction = database.begin_write().await?;
     let times = (now_ms, expires_at_ms);
-    let is_issued = identity::add_password_link(&mut transaction, user, address, &hash(&token), times).await?;
+    let is_issued =
+        identity::add_password_link(&mut transaction, user, address, &link_token::hash(&token), times).await?;
     transaction.commit().await?;
     Ok(is_issued.then_some(token))
 }
@@ -145,7 +144,7 @@ pub async fn issue(
 /// # Errors
 /// As the database answers.
 pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<UserId>, PasswordResetError> {
-    Ok(identity::password_link_user(db, &hash(token), now_ms).await?)
+    Ok(identity::password_link_user(db, &link_token::hash(token), now_ms).await?)
 }
 
 /// Uses a link up, and voids all others of its user, in the transaction that sets the password. `None` as for [`pending`].
@@ -161,7 +160,7 @@ pub async fn take(
         return Ok(None);
     };
     // Of two who use it at once, one finds it gone.
-    if !identity::take_password_link(&mut *connection, &hash(token)).await? {
+    if !identity::take_password_link(&mut *connection, &link_token::hash(token)).await? {
         return Ok(None);
     }
     void(connection, user).await?;
@@ -174,11 +173,6 @@ pub async fn take(
 /// As the database answers.
 pub async fn void(connection: &mut AnyConnection, user: UserId) -> Result<(), PasswordResetError> {
     Ok(identity::void_password_links(connection, user).await?)
-}
-
-/// As stored. The token has 256 random bits, so that a hash without salt gives nothing away.
-fn hash(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -242,7 +236,7 @@ mod tests {
             .fetch_all(world.database.pool())
             .await
             .unwrap();
-        assert!(stored.len() == 3 && !stored.contains(&first) && stored.contains(&hash(&first)));
+        assert!(stored.len() == 3 && !stored.contains(&first) && stored.contains(&link_token::hash(&first)));
         assert!(!of_ada.payload.to_string().contains(&first), "only the mail has it");
 
         let looked = pending(world.database.pool(), &first, NOW_MS).await.unwrap();

@@ -17,16 +17,14 @@
 //! * At most [`MAX_PER_HOUR`] and [`MAX_PER_DAY`] mails are asked for by one customer, whatever the address: nobody's mailbox
 //!   is filled with them.
 
-use rand::random;
 use schemas::db::Database;
 use schemas::ids::CustomerId;
 use schemas::inventory::{self, InventoryError};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::event::{EventError, EventType, NewEvent, publish};
-use crate::hex::hex;
+use crate::link_token;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long a link can be used, from when it was sent.
@@ -212,7 +210,7 @@ pub async fn issue(
     address: &str,
     now_ms: i64,
 ) -> Result<Option<String>, EventError> {
-    let token = hex(&random::<[u8; 32]>());
+    let token = link_token::new();
     let mut transaction = database.begin_write().await?;
     sqlx::query("DELETE FROM email_verifications WHERE expires_at_ms <= $1")
         .bind(now_ms)
@@ -222,7 +220,7 @@ pub async fn issue(
         "INSERT INTO email_verifications (token_hash, customer_id, email, created_at_ms, expires_at_ms) \
          SELECT $1, id, email, $2, $3 FROM customers WHERE id = $4 AND email = $5 AND email_verified_at_ms IS NULL",
     )
-    .bind(hash(&token))
+    .bind(link_token::hash(&token))
     .bind(now_ms)
     .bind(now_ms + VALID_MS)
     .bind(customer.0)
@@ -252,7 +250,7 @@ pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Resu
          JOIN customers c ON c.id = v.customer_id AND c.email = v.email \
          WHERE v.token_hash = $1 AND v.expires_at_ms > $2",
     )
-    .bind(hash(token))
+    .bind(link_token::hash(token))
     .bind(now_ms)
     .fetch_optional(db)
     .await?;
@@ -292,11 +290,6 @@ pub async fn confirm(
         .execute(connection)
         .await?;
     Ok(Some(pending))
-}
-
-/// As stored. The token has 256 random bits, so that a hash without salt gives nothing away.
-fn hash(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -344,7 +337,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(stored.len(), 3);
-        assert!(!stored.contains(&first) && stored.contains(&hash(&first)));
+        assert!(!stored.contains(&first) && stored.contains(&link_token::hash(&first)));
 
         let shown = pending(world.database.pool(), &first, NOW_MS).await.unwrap().unwrap();
         assert_eq!((shown.customer, shown.email.as_str()), (ada, to_ada));
