@@ -48,7 +48,7 @@ impl Edit for Correct {
             return false;
         }
         correction::apply(&self.correction.settings, flow);
-        self.enricher.enrich(flow);
+        self.enricher.judge_again(flow);
         true
     }
 

@@ -1,6 +1,7 @@
 //! Which service an address or interface belongs to: handed to the collector when it changes, and applied to stored flows where it
 //! was said of the past.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use analytics::Analytics;
 use analytics::rewrite::{RewriteProgress, RewriteSummary};
 use anyhow::Context as _;
 use async_trait::async_trait;
+use schemas::address::Address;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::inventory::{self, CorrectionRow};
@@ -62,23 +64,28 @@ impl Assignments {
         let metering = load_metering(&config, &site.database).await?;
         site.started.metering.send_replace(Arc::new(metering.clone()));
         state.known = None;
-        let became_known = metering.interfaces.iter().any(|(exporter, port, interfaces)| {
-            let by_name = metering
-                .exporter(exporter, port)
-                .is_some_and(ExporterConfig::judges_by_name);
-            let old = before.of(exporter, port);
-            by_name
-                && interfaces
-                    .keys()
-                    .any(|if_index| !old.is_some_and(|old| old.contains_key(if_index)))
-        });
-        if became_known {
+        let became_known: HashSet<Address> = metering
+            .interfaces
+            .iter()
+            .filter(|(exporter, port, interfaces)| {
+                let by_name = metering
+                    .exporter(*exporter, *port)
+                    .is_some_and(ExporterConfig::judges_by_name);
+                let old = before.of(*exporter, *port);
+                by_name
+                    && interfaces
+                        .keys()
+                        .any(|if_index| !old.is_some_and(|old| old.contains_key(if_index)))
+            })
+            .map(|(exporter, _, _)| exporter)
+            .collect();
+        if !became_known.is_empty() {
             let now_ms = schemas::clock::machine_now_ms();
             let enricher = Arc::new(Enricher::new(&metering, load_assignments(&site.database).await?));
             let summary = site
                 .metered
                 .analytics
-                .reattribute(&enricher, now_ms - UNNAMED_LOOKBACK_MS, i64::MAX)
+                .judge_unknown_sides(&enricher, became_known, now_ms - UNNAMED_LOOKBACK_MS)
                 .await?;
             info!(
                 flows = summary.flows_changed,

@@ -89,6 +89,48 @@ async fn a_backdated_assignment_moves_the_usage() {
     assert_eq!(fixture.refresh().await.windows_recomputed, 0);
 }
 
+/// U1: a router that is not metered any more was metered then, and a backdated assignment says whose its flows were, no more.
+#[tokio::test]
+async fn a_backdated_assignment_takes_no_later_configuration_for_that_of_the_flows() {
+    let fixture = Fixture::new();
+    let mut flow = received(0, T0, 15);
+    enricher(&[]).enrich(&mut flow);
+    assert_eq!(flow.metered, Metered::In);
+    fixture.add_flows(&[flow]);
+    fixture.refresh().await;
+    let config = MeteringConfig {
+        exporters: vec![ExporterConfig {
+            meter: MeterMode::Off,
+            ..ExporterConfig::unlisted(flow.exporter)
+        }],
+        ..MeteringConfig::default()
+    };
+    let held = Assignment {
+        service: 7,
+        target: Target::Prefix("192.0.2.1/32".parse().unwrap()),
+        valid_from_ms: 0,
+        valid_to_ms: None,
+    };
+    let now = Arc::new(Enricher::new(&config, Arc::new(Assignments::new([held]).unwrap())));
+    let summary = fixture.analytics.reattribute(&now, T0 - DAY, T0 + DAY).await.unwrap();
+    assert_eq!((summary.flows_judged, summary.flows_changed), (1, 1));
+    fixture.refresh().await;
+    assert_eq!(
+        by_service(&fixture).await,
+        serde_json::json!([{"service": 7, "bytes": 15}])
+    );
+    // A name that some interface got means nothing to flows whose sides were known, nor to other exporters' flows.
+    for exporters in [[flow.exporter].into(), std::collections::HashSet::new()] {
+        let named = fixture
+            .analytics
+            .judge_unknown_sides(&now, exporters, T0 - DAY)
+            .await
+            .unwrap();
+        assert_eq!(named.flows_changed, 0);
+    }
+    assert!(fixture.analytics.verify_u2(T0 - DAY, T0 + DAY).await.unwrap().holds());
+}
+
 /// U1: what a correction says of the boundary holds whenever a flow is judged, and a backdated assignment keeps it.
 #[tokio::test]
 async fn a_corrected_boundary_outlives_a_backdated_assignment() {

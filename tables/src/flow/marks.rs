@@ -24,10 +24,22 @@ pub const SAMPLER_NOT_ANNOUNCED: u16 = 1 << 7;
 pub const RATE_IMPLAUSIBLE: u16 = 1 << 8;
 /// `forwarding_status` was not reported: it says dropped because of [`NO_ROUTE`] and the configuration.
 pub const DROPPED_BY_RULE: u16 = 1 << 9;
+/// Judged where its exporter metered by addresses. One of this and the next two is set once a flow was judged; flows that were
+/// stored before there were these marks have none.
+pub const METER_ADDRESSES: u16 = 1 << 10;
+/// Judged where its exporter metered at its external interfaces.
+pub const METER_BOUNDARY: u16 = 1 << 11;
+/// Judged where its exporter did not meter.
+pub const METER_OFF: u16 = 1 << 12;
+/// Judged where another observation than this one was metered.
+pub const OTHER_OBSERVATION: u16 = 1 << 13;
+
+/// How a flow was judged.
+pub const JUDGED: u16 = METER_ADDRESSES | METER_BOUNDARY | METER_OFF | OTHER_OBSERVATION;
 
 /// Every mark: its bit, its name and its meaning.
 #[rustfmt::skip] // a mark is a line
-pub const ALL: [(u16, &str, &str); 10] = [
+pub const ALL: [(u16, &str, &str); 14] = [
     (NO_ROUTE, "no route", "next hop and output interface are in the record and zero, with an input interface"),
     (ANSWER, "answer", "answering half of a record that counts both directions"),
     (OF_TOTALS, "of totals", "what a running total grew by"),
@@ -38,6 +50,10 @@ pub const ALL: [(u16, &str, &str); 10] = [
     (SAMPLER_NOT_ANNOUNCED, "sampler not announced", "the record names a sampler that its exporter did not announce"),
     (RATE_IMPLAUSIBLE, "rate implausible", "the rate is orders of magnitude from what counters or history say"),
     (DROPPED_BY_RULE, "dropped by rule", "not reported as dropped; `zero_route_is_discard` says so"),
+    (METER_ADDRESSES, "meter addresses", "judged where its exporter metered by addresses"),
+    (METER_BOUNDARY, "meter boundary", "judged where its exporter metered at its external interfaces"),
+    (METER_OFF, "meter off", "judged where its exporter did not meter; never metered"),
+    (OTHER_OBSERVATION, "other observation", "judged where another observation than this one was metered; never metered"),
 ];
 
 #[cfg(test)]

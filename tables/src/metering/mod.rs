@@ -4,8 +4,9 @@
 //! exporter that meters, in the observation that the exporter's configuration names (ingress unless said otherwise), when
 //! it crosses the external boundary. Traffic between two of our own services never crosses it and is not billed.
 //!
-//! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1): applied again to a
-//! stored flow it gives the stored columns again, or, after a backdated change, the corrected ones.
+//! [`Enricher::enrich`] is a function of the flow, the configuration and the assignments alone (U1). How it judged is kept with the
+//! flow ([`marks::JUDGED`]), because the configuration of a stored flow's time is gone: [`Enricher::judge_again`] changes of a
+//! stored flow what assignments and corrections say of its time, and never takes the configuration of now for the one of then.
 
 mod boundary;
 mod past;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use schemas::address::Address;
 use schemas::assignment::{Assignment, Assignments, Found, Target};
+use schemas::correction::CorrectedDirection;
 use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig};
 
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};
@@ -58,6 +60,8 @@ struct Judged {
     in_boundary: Boundary,
     out_boundary: Boundary,
     metered: Metered,
+    /// The bits of [`marks::JUDGED`].
+    how: u16,
 }
 
 /// Applies boundaries, metering points and attribution to flows.
@@ -104,7 +108,86 @@ impl Enricher {
 
     /// Sets the boundary, metering and service columns of `flow` from its other columns.
     pub fn enrich(&self, flow: &mut Flow) {
-        let seen = Seen {
+        let judged = self.judge(&self.meter_of(flow.exporter, flow.exporter_port), &self.seen(flow));
+        judged.write(flow);
+    }
+
+    /// Judges a stored flow again by what assignments and corrections say of its time; all else stays as it was judged. A flow
+    /// that does not say how it was judged is judged by the configuration of now.
+    pub fn judge_again(&self, flow: &mut Flow) {
+        let Some(mode) = stored_mode(flow.marks) else {
+            return self.enrich(flow);
+        };
+        let seen = self.seen(flow);
+        let (_, boundary) = self.meter_of(flow.exporter, flow.exporter_port);
+        let (src_service, dst_service) = self.services(&seen);
+        let past = self.past.at(seen.exporter, seen.end_at_ms);
+        let corrected_mode = past.and_then(|past| past.mode);
+        let counts = match past.and_then(|past| past.direction) {
+            Some(corrected) => observation_counts(
+                observed_by(corrected, corrected_mode.unwrap_or(mode)),
+                seen.direction,
+                seen.marks,
+            ),
+            None => !flow.is_marked(marks::OTHER_OBSERVATION),
+        };
+        let side = |if_index, stored: Boundary| {
+            let corrected = past.and_then(|past| past.boundary(if_index));
+            corrected.unwrap_or_else(|| match mode {
+                MeterMode::Addresses => boundary.interface(if_index),
+                MeterMode::Boundary | MeterMode::Off => stored,
+            })
+        };
+        let side_of = |address, (service, stored_service): (u32, u32), stored: Boundary| {
+            let is_as_stored = mode == MeterMode::Addresses && (service != 0) == (stored_service != 0);
+            if is_as_stored {
+                stored
+            } else {
+                self.side_of(address, service)
+            }
+        };
+        let mode = corrected_mode.unwrap_or(mode);
+        let sides = match mode {
+            MeterMode::Addresses => (
+                side_of(seen.src_addr, (src_service, flow.src_service), flow.in_boundary),
+                side_of(seen.dst_addr, (dst_service, flow.dst_service), flow.out_boundary),
+            ),
+            MeterMode::Boundary | MeterMode::Off => {
+                (side(seen.in_if, flow.in_boundary), side(seen.out_if, flow.out_boundary))
+            }
+        };
+        Judged::new(
+            (src_service, dst_service),
+            sides,
+            (mode, counts),
+            seen.forwarding_status,
+        )
+        .write(flow);
+    }
+
+    /// Judges the sides of a stored flow that were unknown, because nothing was known of an interface: by what is known of it
+    /// now.
+    pub fn judge_unknown_sides(&self, flow: &mut Flow) {
+        let is_unknown = |side| side == Boundary::Unknown;
+        let mode = match stored_mode(flow.marks) {
+            Some(MeterMode::Addresses) => return,
+            Some(mode) if is_unknown(flow.in_boundary) || is_unknown(flow.out_boundary) => mode,
+            Some(_) => return,
+            None => return self.enrich(flow),
+        };
+        let (_, boundary) = self.meter_of(flow.exporter, flow.exporter_port);
+        let side = |if_index, stored| match stored {
+            Boundary::Unknown => boundary.interface(if_index),
+            stored => stored,
+        };
+        let sides = (side(flow.in_if, flow.in_boundary), side(flow.out_if, flow.out_boundary));
+        let counts = !flow.is_marked(marks::OTHER_OBSERVATION);
+        let services = (flow.src_service, flow.dst_service);
+        Judged::new(services, sides, (mode, counts), flow.forwarding_status).write(flow);
+    }
+
+    fn seen(&self, flow: &Flow) -> Seen {
+        Seen {
             exporter: flow.exporter,
             src_addr: flow.src_addr,
             dst_addr: flow.dst_addr,
@@ -118,13 +201,7 @@ impl Enricher {
             end_at_ms: flow.end_at_ms,
             forwarding_status: flow.forwarding_status,
             marks: flow.marks,
-        };
-        let judged = self.judge(&self.meter_of(flow.exporter, flow.exporter_port), &seen);
-        flow.src_service = judged.src_service;
-        flow.dst_service = judged.dst_service;
-        flow.in_boundary = judged.in_boundary;
-        flow.out_boundary = judged.out_boundary;
-        flow.metered = judged.metered;
+        }
     }
 
     fn meter_of(&self, exporter: Address, port: u16) -> MeterOf<'_> {
@@ -189,32 +266,36 @@ impl Enricher {
             flows.in_boundary[row] = judged.in_boundary as u8;
             flows.out_boundary[row] = judged.out_boundary as u8;
             flows.metered[row] = judged.metered as u8;
+            flows.marks[row] = flows.marks[row] & !marks::JUDGED | judged.how;
         }
+    }
+
+    /// The services of source and destination.
+    #[inline]
+    fn services(&self, seen: &Seen) -> (u32, u32) {
+        let service = |held: Option<u32>, if_index, vlan| {
+            held.or_else(|| {
+                self.assignments
+                    .service_of_interface(seen.exporter, if_index, vlan, seen.end_at_ms)
+            })
+            .unwrap_or(0)
+        };
+        (
+            service(seen.src_held, seen.in_if, seen.in_vlan),
+            service(seen.dst_held, seen.out_if, seen.out_vlan),
+        )
     }
 
     #[inline]
     fn judge(&self, (meter, boundary): &MeterOf<'_>, seen: &Seen) -> Judged {
-        let at_ms = seen.end_at_ms;
-        let service = |held: Option<u32>, if_index, vlan| {
-            held.or_else(|| {
-                self.assignments
-                    .service_of_interface(seen.exporter, if_index, vlan, at_ms)
-            })
-            .unwrap_or(0)
-        };
-        let src_service = service(seen.src_held, seen.in_if, seen.in_vlan);
-        let dst_service = service(seen.dst_held, seen.out_if, seen.out_vlan);
-        let past = self.past.at(seen.exporter, at_ms);
+        let (src_service, dst_service) = self.services(seen);
+        let past = self.past.at(seen.exporter, seen.end_at_ms);
         let mode = past
             .and_then(|past| past.mode)
             .or(meter.map(|m| m.mode))
             .unwrap_or_default();
-        // Which observation counts, and whether somebody said so.
         let observed = match (past.and_then(|past| past.direction), meter) {
-            (Some(corrected), _) => match corrected.said() {
-                Some(direction) => (direction, true),
-                None => (mode.default_direction(), false),
-            },
+            (Some(corrected), _) => observed_by(corrected, mode),
             (None, Some(meter)) => (meter.direction, meter.direction_is_configured),
             (None, None) => (MeterDirection::Both, false),
         };
@@ -222,28 +303,20 @@ impl Enricher {
             let corrected = past.and_then(|past| past.boundary(if_index));
             corrected.unwrap_or_else(|| boundary.interface(if_index))
         };
-        let (in_boundary, out_boundary) = match mode {
+        let sides = match mode {
             MeterMode::Addresses => (
                 self.side_of(seen.src_addr, src_service),
                 self.side_of(seen.dst_addr, dst_service),
             ),
             MeterMode::Boundary | MeterMode::Off => (side(seen.in_if), side(seen.out_if)),
         };
-        let metered = match (in_boundary, out_boundary) {
-            // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
-            _ if was_discarded(seen.forwarding_status) => Metered::No,
-            _ if mode == MeterMode::Off || !observation_counts(observed, seen.direction, seen.marks) => Metered::No,
-            (Boundary::External, Boundary::Internal) => Metered::In,
-            (Boundary::Internal, Boundary::External) => Metered::Out,
-            _ => Metered::No,
-        };
-        Judged {
-            src_service,
-            dst_service,
-            in_boundary,
-            out_boundary,
-            metered,
-        }
+        let counts = observation_counts(observed, seen.direction, seen.marks);
+        Judged::new(
+            (src_service, dst_service),
+            sides,
+            (mode, counts),
+            seen.forwarding_status,
+        )
     }
 
     fn side_of(&self, address: Address, service: u32) -> Boundary {
@@ -252,6 +325,66 @@ impl Enricher {
         } else {
             Boundary::External
         }
+    }
+}
+
+impl Judged {
+    /// `counts`: the observation of this record is the metered one.
+    #[inline]
+    fn new(
+        (src_service, dst_service): (u32, u32),
+        (in_boundary, out_boundary): (Boundary, Boundary),
+        (mode, counts): (MeterMode, bool),
+        forwarding_status: u8,
+    ) -> Judged {
+        let metered = match (in_boundary, out_boundary) {
+            // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
+            _ if was_discarded(forwarding_status) => Metered::No,
+            _ if mode == MeterMode::Off || !counts => Metered::No,
+            (Boundary::External, Boundary::Internal) => Metered::In,
+            (Boundary::Internal, Boundary::External) => Metered::Out,
+            _ => Metered::No,
+        };
+        let of_mode = match mode {
+            MeterMode::Addresses => marks::METER_ADDRESSES,
+            MeterMode::Boundary => marks::METER_BOUNDARY,
+            MeterMode::Off => marks::METER_OFF,
+        };
+        Judged {
+            src_service,
+            dst_service,
+            in_boundary,
+            out_boundary,
+            metered,
+            how: of_mode | if counts { 0 } else { marks::OTHER_OBSERVATION },
+        }
+    }
+
+    fn write(&self, flow: &mut Flow) {
+        flow.src_service = self.src_service;
+        flow.dst_service = self.dst_service;
+        flow.in_boundary = self.in_boundary;
+        flow.out_boundary = self.out_boundary;
+        flow.metered = self.metered;
+        flow.marks = flow.marks & !marks::JUDGED | self.how;
+    }
+}
+
+/// How the exporter metered when a flow was judged, as its marks say.
+fn stored_mode(marked: u16) -> Option<MeterMode> {
+    match marked & (marks::METER_ADDRESSES | marks::METER_BOUNDARY | marks::METER_OFF) {
+        marks::METER_ADDRESSES => Some(MeterMode::Addresses),
+        marks::METER_BOUNDARY => Some(MeterMode::Boundary),
+        marks::METER_OFF => Some(MeterMode::Off),
+        _ => None,
+    }
+}
+
+/// Which observation a correction says to count, and whether it says so.
+fn observed_by(corrected: CorrectedDirection, mode: MeterMode) -> (MeterDirection, bool) {
+    match corrected.said() {
+        Some(direction) => (direction, true),
+        None => (mode.default_direction(), false),
     }
 }
 
@@ -272,232 +405,4 @@ fn observation_counts((metered, is_said): (MeterDirection, bool), direction: u8,
 }
 
 #[cfg(test)]
-mod tests {
-    use schemas::correction::{CorrectedDirection, Correction, CorrectionSettings};
-    use schemas::metering::ExporterConfig;
-
-    use super::*;
-
-    fn enricher(mode: MeterMode, direction: Option<MeterDirection>) -> Enricher {
-        let exporter = ExporterConfig {
-            meter: mode,
-            direction,
-            external_interfaces: vec![1],
-            ..ExporterConfig::unlisted("198.51.100.1".parse().unwrap())
-        };
-        let config = MeteringConfig {
-            own_networks: vec!["203.0.113.0/24".parse().unwrap()],
-            exporters: vec![exporter],
-            ..MeteringConfig::default()
-        };
-        let target = Target::Prefix("192.0.2.0/24".parse().unwrap());
-        let assignments = Assignments::new([Assignment {
-            service: 7,
-            target,
-            valid_from_ms: 0,
-            valid_to_ms: None,
-        }])
-        .unwrap();
-        Enricher::new(&config, Arc::new(assignments))
-    }
-
-    #[test]
-    fn a_corrected_direction_can_be_taken_back() {
-        let exporter: Address = "198.51.100.1".parse().unwrap();
-        let metered = |said: &[CorrectedDirection]| {
-            let corrections = said.iter().map(|direction| Correction {
-                exporter,
-                from_ms: 0,
-                to_ms: 1_000,
-                settings: CorrectionSettings {
-                    direction: Some(*direction),
-                    ..CorrectionSettings::default()
-                },
-            });
-            let config = MeteringConfig {
-                own_networks: vec!["203.0.113.0/24".parse().unwrap()],
-                corrections: corrections.collect(),
-                ..MeteringConfig::default()
-            };
-            let mut flow = Flow {
-                exporter,
-                src_addr: "8.8.8.8".parse().unwrap(),
-                dst_addr: "203.0.113.1".parse().unwrap(),
-                end_at_ms: 500,
-                direction: 1,
-                marks: marks::SECOND_OBSERVATION,
-                ..Flow::default()
-            };
-            Enricher::new(&config, Arc::new(Assignments::default())).enrich(&mut flow);
-            flow.metered
-        };
-        assert_eq!(metered(&[]), Metered::No);
-        assert_eq!(metered(&[CorrectedDirection::Both]), Metered::In);
-        assert_eq!(
-            metered(&[CorrectedDirection::Both, CorrectedDirection::Auto]),
-            Metered::No
-        );
-    }
-
-    #[test]
-    fn a_second_observation_counts_only_where_the_configuration_says_which_one_does() {
-        let of = |direction, observed, marks| {
-            let mut flow = Flow {
-                exporter: "198.51.100.1".parse().unwrap(),
-                src_addr: "8.8.8.8".parse().unwrap(),
-                dst_addr: "192.0.2.1".parse().unwrap(),
-                direction: observed,
-                marks,
-                ..Flow::default()
-            };
-            let enricher = enricher(MeterMode::Addresses, direction);
-            enricher.enrich(&mut flow);
-            let mut columns: FlowColumns = std::iter::once(flow).collect();
-            enricher.enrich_columns(&mut columns);
-            assert_eq!(columns.row(0), flow);
-            flow.metered
-        };
-        assert_eq!(of(None, 0, 0), Metered::In);
-        assert_eq!(of(None, 1, 0), Metered::In, "an answer that is called egress");
-        assert_eq!(of(None, 1, marks::SECOND_OBSERVATION), Metered::No);
-        for (direction, metered) in [
-            (MeterDirection::Ingress, Metered::No),
-            (MeterDirection::Egress, Metered::In),
-            (MeterDirection::Both, Metered::In),
-        ] {
-            assert_eq!(
-                of(Some(direction), 1, marks::SECOND_OBSERVATION),
-                metered,
-                "{direction:?}"
-            );
-        }
-        // The answer in a biflow's record names no direction: that of the second observation counts only where each does.
-        let of_answer = marks::SECOND_OBSERVATION | marks::ANSWER;
-        assert_eq!(of(None, 255, of_answer), Metered::No);
-        assert_eq!(of(None, 255, marks::ANSWER), Metered::In);
-        for (direction, metered) in [
-            (MeterDirection::Ingress, Metered::No),
-            (MeterDirection::Egress, Metered::No),
-            (MeterDirection::Both, Metered::In),
-        ] {
-            assert_eq!(of(Some(direction), 255, of_answer), metered, "{direction:?}");
-            assert_eq!(of(Some(direction), 255, marks::ANSWER), Metered::In, "{direction:?}");
-        }
-    }
-
-    fn judged(
-        enricher: &Enricher,
-        src: &str,
-        dst: &str,
-        in_if: u32,
-        out_if: u32,
-        direction: u8,
-    ) -> (Metered, u32, u32) {
-        let mut flow = Flow {
-            exporter: "198.51.100.1".parse().unwrap(),
-            src_addr: src.parse().unwrap(),
-            dst_addr: dst.parse().unwrap(),
-            in_if,
-            out_if,
-            direction,
-            ..Flow::default()
-        };
-        enricher.enrich(&mut flow);
-        (flow.metered, flow.src_service, flow.dst_service)
-    }
-
-    #[test]
-    fn a_boundary_crossing_counts_once_and_by_direction() {
-        let e = enricher(MeterMode::Boundary, None);
-        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 255), (Metered::In, 0, 7));
-        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0), (Metered::Out, 7, 0));
-        assert_eq!(
-            judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 1).0,
-            Metered::No,
-            "the egress observation is the second one"
-        );
-        assert_eq!(judged(&e, "192.0.2.1", "192.0.2.2", 2, 3, 0).0, Metered::No, "internal");
-        assert_eq!(judged(&e, "8.8.8.8", "9.9.9.9", 1, 1, 0).0, Metered::No, "transit");
-        assert_eq!(
-            judged(&e, "8.8.8.8", "192.0.2.1", 1, 0, 0).0,
-            Metered::No,
-            "discarded: no output interface"
-        );
-        let e = enricher(MeterMode::Boundary, Some(MeterDirection::Egress));
-        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 1).0, Metered::Out);
-        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 2, 1, 0).0, Metered::No);
-    }
-
-    #[test]
-    fn by_addresses_our_side_is_what_is_assigned_or_own() {
-        let e = enricher(MeterMode::Addresses, None);
-        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 0, 0, 255), (Metered::In, 0, 7));
-        assert_eq!(
-            judged(&e, "203.0.113.9", "8.8.8.8", 0, 0, 255),
-            (Metered::Out, 0, 0),
-            "own but unattributed"
-        );
-        assert_eq!(
-            judged(&e, "203.0.113.9", "192.0.2.1", 0, 0, 255).0,
-            Metered::No,
-            "both ours"
-        );
-        // softflowd's IPFIX calls the answering half of each conversation egress: it is no second observation.
-        assert_eq!(judged(&e, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::Out);
-        let ingress = enricher(MeterMode::Addresses, Some(MeterDirection::Ingress));
-        assert_eq!(judged(&ingress, "192.0.2.1", "8.8.8.8", 0, 0, 1).0, Metered::No);
-    }
-
-    #[test]
-    fn a_discarded_flow_is_attributed_and_not_metered_in_any_mode() {
-        for (mode, out_if) in [(MeterMode::Boundary, 2), (MeterMode::Addresses, 0)] {
-            let mut flow = Flow {
-                exporter: "198.51.100.1".parse().unwrap(),
-                src_addr: "8.8.8.8".parse().unwrap(),
-                dst_addr: "192.0.2.1".parse().unwrap(),
-                in_if: 1,
-                out_if,
-                ..Flow::default()
-            };
-            enricher(mode, None).enrich(&mut flow);
-            assert_eq!(flow.metered, Metered::In, "{mode:?}");
-            for (forwarding_status, metered) in [
-                (128, Metered::No),
-                (0xbf, Metered::No),
-                (64, Metered::In),
-                (192, Metered::In),
-            ] {
-                flow.forwarding_status = forwarding_status;
-                enricher(mode, None).enrich(&mut flow);
-                assert_eq!(
-                    (flow.metered, flow.dst_service),
-                    (metered, 7),
-                    "{mode:?} {forwarding_status}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_packet_sampled_on_its_way_in_and_on_its_way_out_counts_once() {
-        // A switch reports it twice: as seen at the input interface, and as seen at the output interface.
-        let twice = |direction| {
-            let e = enricher(MeterMode::Boundary, direction);
-            let count = |observed| u32::from(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, observed).0 == Metered::In);
-            count(0) + count(1)
-        };
-        assert_eq!((twice(None), twice(Some(MeterDirection::Ingress))), (1, 1));
-        assert_eq!(twice(Some(MeterDirection::Egress)), 1);
-        assert_eq!(
-            twice(Some(MeterDirection::Both)),
-            2,
-            "only where the configuration asks for it"
-        );
-    }
-
-    #[test]
-    fn an_exporter_that_does_not_meter_still_attributes() {
-        let e = enricher(MeterMode::Off, None);
-        assert_eq!(judged(&e, "8.8.8.8", "192.0.2.1", 1, 2, 0), (Metered::No, 0, 7));
-    }
-}
+mod tests;
