@@ -97,6 +97,16 @@ pub enum BudgetError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    BudgetError: "budget";
+    of [Database, Inventory, Billing, Period, Money, Event, Audit]
+    source []
+    NotFound: NoBudget = "no_budget", OtherCustomer = "other_customer";
+    Refused: OutOfRange = "out_of_range", OtherCurrency = "other_currency", Thresholds = "thresholds";
+    Conflict: Busy = "busy";
+    Fault: Corrupt = "corrupt";
+}
+
 /// Where a budget stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {

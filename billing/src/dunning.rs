@@ -83,6 +83,12 @@ pub enum DunningError {
     Terms(#[from] TermsError),
 }
 
+schemas::error_codes! {
+    DunningError: "dunning";
+    of [Database, Settlement, Billing, Event, Money, Charge, Terms, Audit]
+    source []
+}
+
 /// What one call did.
 #[derive(Debug, Default)]
 pub struct Collected {
@@ -485,7 +491,8 @@ async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
 }
 
 /// An invoice that is collected.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = InvoiceInCollection)]
 pub struct Collection {
     pub invoice: InvoiceId,
     pub number: String,

@@ -192,6 +192,24 @@ pub enum PaymentError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    PaymentError: "payment";
+    of [Database, Settlement, Event, Money]
+    source [Gateway, Webhook]
+    NotFound:
+        NoPayment = "no_payment", NoRefund = "no_refund", NoMethod = "no_method", NotConfigured = "not_configured",
+        UnknownGateway = "unknown_gateway", OtherCustomer = "other_customer";
+    Refused:
+        NotCapable = "not_capable", OtherGateway = "other_gateway", OtherCurrency = "other_currency",
+        NotPositive = "not_positive", NoAmount = "no_amount", SentAtTheBank = "sent_at_the_bank",
+        ValueDate = "value_date", Text = "text", SetupUnfinished = "setup_unfinished",
+        TestBesideLive = "test_beside_live", NotRefundable = "not_refundable";
+    Conflict:
+        UnderWay = "under_way", NotOpen = "not_open", NotPaid = "not_paid", NotReversed = "not_reversed",
+        RecordedBefore = "recorded_before", BooksInUse = "books_in_use";
+    Fault: OtherAmount = "other_amount", ChargedTwice = "charged_twice", Corrupt = "corrupt";
+}
+
 /// The gateways that are configured.
 #[derive(Clone, Debug, Default)]
 pub struct Gateways(Vec<Arc<dyn PaymentGateway>>);
