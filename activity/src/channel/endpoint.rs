@@ -63,7 +63,7 @@ pub enum EndpointError {
 
 schemas::error_codes! {
     EndpointError: "webhook";
-    of [Database, Secret, Event, Audit]
+    of [Database, Secret, Event]
     source []
     NotFound: NoEndpoint = "no_endpoint";
     Refused:

@@ -46,7 +46,7 @@ pub enum ReplayError {
 
 schemas::error_codes! {
     ReplayError: "replay";
-    of [Database, Event, Audit, Endpoint]
+    of [Database, Event, Endpoint]
     source []
     Conflict: Disabled = "disabled";
     Limit: TooMany = "too_many", TooManyPending = "too_many_pending", TooOften = "too_often";
