@@ -99,7 +99,7 @@ pub enum BudgetError {
 
 schemas::error_codes! {
     BudgetError: "budget";
-    of [Database, Inventory, Billing, Period, Money, Event, Audit]
+    of [Database, Inventory, Billing, Period, Money, Event]
     source []
     NotFound: NoBudget = "no_budget", OtherCustomer = "other_customer";
     Refused: OutOfRange = "out_of_range", OtherCurrency = "other_currency", Thresholds = "thresholds";

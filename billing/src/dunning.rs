@@ -85,7 +85,7 @@ pub enum DunningError {
 
 schemas::error_codes! {
     DunningError: "dunning";
-    of [Database, Settlement, Billing, Event, Money, Charge, Terms, Audit]
+    of [Database, Settlement, Billing, Event, Money, Charge, Terms]
     source []
 }
 

@@ -248,7 +248,7 @@ pub enum BillingError {
 
 schemas::error_codes! {
     BillingError: "billing";
-    of [Database, Inventory, Usage, Money, Period, Ledger, Settlement, Tax, Event, Audit]
+    of [Database, Inventory, Usage, Money, Period, Ledger, Settlement, Tax, Event]
     source []
     NotFound:
         NoPlan = "no_plan", NoPrice = "no_price", NoSubscription = "no_subscription", NoInvoice = "no_invoice",

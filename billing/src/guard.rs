@@ -58,7 +58,7 @@ pub enum GuardError {
 
 schemas::error_codes! {
     GuardError: "guard";
-    of [Database, Clock, Event, Audit]
+    of [Database, Clock, Event]
     source []
     Conflict: Running = "running";
 }

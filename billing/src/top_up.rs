@@ -97,7 +97,7 @@ pub enum TopUpError {
 
 schemas::error_codes! {
     TopUpError: "top_up";
-    of [Database, Inventory, Settlement, Event, Audit, Money, Charge, Payment]
+    of [Database, Inventory, Settlement, Event, Money, Charge, Payment]
     source []
     NotFound: NotSet = "not_set";
     Refused:
