@@ -24,6 +24,7 @@
 //! * An invoice is paid if, and only if, its money is in the ledger, in the same transaction.
 
 mod charges;
+mod claim;
 mod engine;
 pub mod gateway;
 pub mod manual;
@@ -43,13 +44,14 @@ pub mod trial;
 mod webhook;
 
 pub use charges::GatewayCharger;
+pub use claim::Reconciled;
 pub use engine::{NewPayment, cancel, look_now, start, start_once};
 pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
     PaymentGateway, WebhookError,
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
-pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
+pub use reconcile::{ACTION_LIMIT_MS, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, ask, intend, record_sent_back, refund, refunds_of};
 pub(crate) use refund::{get as refund_by_id, intend_by};
 pub use reversal::{NewReversal, Reversal, reversal_of, reverse_transfer, reverse_transfer_in};
