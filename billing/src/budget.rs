@@ -42,8 +42,8 @@ use self::say::{say_forecast, say_reset, say_spent};
 use self::settings::later;
 use self::spend::{Spend, spend};
 use crate::invoice::{self, Draft, Previews};
-use crate::subscription::change;
 use crate::subscription::state::HoldCause;
+use crate::subscription::{change, holds};
 use crate::{BillingError, dunning, settlement, top_up};
 use schemas::usage::UsageSource;
 
@@ -348,7 +348,7 @@ async fn look(
                 continue;
             }
             to_hold.insert(subscription);
-            if !change::holds(&mut transaction, subscription)
+            if !holds(&mut transaction, subscription)
                 .await?
                 .contains(&HoldCause::Budget)
             {

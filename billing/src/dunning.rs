@@ -51,6 +51,7 @@ use crate::BillingError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
 use crate::settlement::{self, SettlementError};
 use crate::subscription::change::{self, End};
+use crate::subscription::holds;
 use crate::subscription::state::HoldCause;
 
 /// Invoices that one call looks at; the next call takes the rest.
@@ -340,7 +341,7 @@ async fn step(
         let reason = format!("invoice {} is not paid", unpaid.number);
         for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
             // Whom a person has let go on is not ended.
-            if change::holds(&mut transaction, subscription)
+            if holds(&mut transaction, subscription)
                 .await?
                 .contains(&HoldCause::Unpaid)
             {

@@ -324,7 +324,7 @@ async fn subscription_page(
     let contract = contract_of(&mut connection, customer.id, id).await?;
     let subscription = &contract.subscription;
     let zone = &subscription.time_zone;
-    let held = change::holds(&mut connection, subscription.id).await?;
+    let held = billing::subscription::holds(&mut connection, subscription.id).await?;
     let paused_from = billing::subscription::paused_from(&mut connection, subscription).await?;
     let scheduled = scheduled_rows(&mut connection, customer.id, &contract).await?;
     let events = event_rows(&mut connection, subscription.id, zone).await?;
