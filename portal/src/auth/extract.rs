@@ -267,6 +267,7 @@ mod tests {
                 name: "Ada".to_owned(),
                 role,
                 customer,
+                disabled_at_ms: None,
             },
             csrf_token: String::new(),
             session: String::new(),
