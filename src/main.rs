@@ -195,14 +195,32 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell!("error: {}", output::causes(&error));
-            ExitCode::FAILURE
+            ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Of a command that failed, by the class of what it failed of (`docs/errors.md`); 1 where that has none.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let error: &(dyn std::error::Error + 'static) = error.as_ref();
+    portal::error_table::outcome(portal::error_table::classify(error).class).exit_code
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_exit_code_tells_what_kind_of_thing_went_wrong() {
+        use anyhow::Context as _;
+
+        let gone = Err::<(), _>(billing::BillingError::NoPlan(schemas::ids::PlanId(7)));
+        let gone = gone.context("show a plan").unwrap_err();
+        assert_eq!(exit_code(&gone), 4);
+        let archived = anyhow::Error::new(billing::BillingError::PlanArchived(schemas::ids::PlanId(7)));
+        assert_eq!(exit_code(&archived), 3);
+        assert_eq!(exit_code(&anyhow::anyhow!("a file is missing")), 1);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

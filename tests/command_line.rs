@@ -616,6 +616,23 @@ fn what_adds_something_makes_the_data_folder() {
     }
 }
 
+/// `docs/errors.md` and `docs/command-line.md` say them.
+#[test]
+fn the_exit_code_tells_what_kind_of_thing_went_wrong() {
+    let data = DataDir::made();
+    data.run(&["coupon", "add", "SPRING", "--percent", "10"]);
+    for (words, code) in [
+        (&["plan", "show", "pln_99"][..], 4),
+        (&["coupon", "add", "SPRING", "--percent", "10"], 3),
+        (&["plan", "list", "--nonsense"], 2),
+        (&["query", "SELECT nothing FROM nowhere"], 1),
+        (&["plan", "list"], 0),
+    ] {
+        let output = data.command(words).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+    }
+}
+
 #[test]
 fn a_setting_of_another_model_is_refused() {
     let data = DataDir::new();

@@ -58,6 +58,18 @@ pub enum ApprovalError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    ApprovalError: "approval";
+    of [Database, Audit, Event]
+    source []
+    NotFound: NoApproval = "no_approval";
+    Refused:
+        NotAdmin = "not_admin", OwnRequest = "own_request", NewAdmin = "new_admin",
+        NoSecondAdmin = "no_second_admin", Text = "text";
+    Conflict: Decided = "decided";
+    Fault: Corrupt = "corrupt";
+}
+
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]

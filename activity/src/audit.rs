@@ -43,6 +43,13 @@ pub enum AuditError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    AuditError: "audit";
+    of [Database, Event]
+    source []
+    Fault: Empty = "empty", TooLarge = "too_large", Corrupt = "corrupt";
+}
+
 /// Whether the owner is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

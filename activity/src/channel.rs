@@ -63,6 +63,13 @@ pub enum ChannelError {
     Address(String),
 }
 
+schemas::error_codes! {
+    ChannelError: "channel";
+    of [Database, Event, Customer, Endpoint, Mail]
+    source []
+    Refused: Address = "address";
+}
+
 /// What sends. Clones of what is in it share connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Transports<'a> {

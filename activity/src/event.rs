@@ -81,6 +81,17 @@ pub enum EventError {
     },
 }
 
+schemas::error_codes! {
+    EventError: "event";
+    of [Database]
+    source []
+    NotFound: NoEvent = "no_event";
+    Refused: UnknownType = "unknown_type";
+    Fault:
+        Subject = "subject", NotAnObject = "not_an_object", Float = "float", TooLarge = "too_large",
+        Corrupt = "corrupt", Consumer = "consumer", PassedOver = "passed_over";
+}
+
 /// Whether it is the database that could not do something, however deep it says so.
 pub(crate) fn is_of_database(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);

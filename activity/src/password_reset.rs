@@ -40,6 +40,12 @@ pub enum PasswordResetError {
     Event(#[from] EventError),
 }
 
+schemas::error_codes! {
+    PasswordResetError: "password_reset";
+    of [Database, Event]
+    source []
+}
+
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum By {

@@ -45,6 +45,12 @@ pub enum VerificationError {
     Event(#[from] EventError),
 }
 
+schemas::error_codes! {
+    VerificationError: "verification";
+    of [Database, Inventory, Event]
+    source []
+}
+
 /// What became of asking for a mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
-use schemas::error_class::ErrorClass;
 
 use crate::output;
 pub use crate::output::OutputError;
@@ -26,22 +25,12 @@ pub enum SqlError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl SqlError {
-    /// What it means for who asked.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            SqlError::Refused { .. } => ErrorClass::Refused,
-            SqlError::Failed(_) => ErrorClass::Fault,
-        }
-    }
-
-    /// A name that does not change with the text.
-    pub fn code(&self) -> &'static str {
-        match self {
-            SqlError::Refused { .. } => "query.refused",
-            SqlError::Failed(_) => "query.failed",
-        }
-    }
+schemas::error_codes! {
+    SqlError: "query";
+    of []
+    source []
+    Refused: Refused = "refused";
+    Fault: Failed = "failed";
 }
 
 /// Takes SQL over the tables `flows`, `usage_5m`, `counters`, `collection_5m` and `truth_1h` (`docs/query.md`).

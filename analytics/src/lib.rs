@@ -71,6 +71,15 @@ pub enum AnalyticsError {
     Task(#[from] tokio::task::JoinError),
 }
 
+schemas::error_codes! {
+    AnalyticsError: "analytics";
+    of []
+    source []
+    Fault:
+        Query = "query", Manifest = "manifest", Write = "write", Open = "open", Parquet = "parquet", Arrow = "arrow",
+        Column = "column", Calendar = "calendar", Contended = "contended", Task = "task";
+}
+
 /// The stored tables of one data folder or bucket, with DataFusion over them: a [`FlowStore`], and what keeps its tables. Cheap to
 /// clone.
 #[derive(Clone, Debug)]

@@ -27,6 +27,13 @@ pub enum OutputError {
     Arrow(#[from] arrow::error::ArrowError),
 }
 
+schemas::error_codes! {
+    OutputError: "query_output";
+    of []
+    source []
+    Fault: Io = "io", Arrow = "arrow";
+}
+
 /// One value, ready to be written in any form.
 #[derive(Clone, PartialEq, Debug)]
 enum Value {

@@ -14,7 +14,8 @@ pub const BUCKET_DAYS: [i64; 3] = [30, 60, 90];
 pub const BUCKETS: [&str; 5] = ["Not due", "1–30 days", "31–60 days", "61–90 days", "Over 90 days"];
 
 /// What one customer owes in one currency, by how long it has been due.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = AgedCustomer)]
 pub struct Aged {
     pub customer: CustomerId,
     pub customer_name: String,
@@ -26,7 +27,7 @@ pub struct Aged {
 }
 
 /// The sums of one currency.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct AgedCurrency {
     pub currency: Currency,
     pub customers: Vec<Aged>,

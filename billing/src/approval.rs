@@ -36,6 +36,14 @@ pub enum ActionError {
     Corrupt(ApprovalId),
 }
 
+schemas::error_codes! {
+    ActionError: "approval";
+    of [Approval]
+    source []
+    Refused: NotNeeded = "not_needed", Terminated = "terminated";
+    Fault: Json = "json", Corrupt = "corrupt_action";
+}
+
 /// Kinds of action that the owner is told of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -42,8 +42,8 @@ use self::say::{say_forecast, say_reset, say_spent};
 use self::settings::later;
 use self::spend::{Spend, spend};
 use crate::invoice::{self, Draft, Previews};
-use crate::subscription::change;
 use crate::subscription::state::HoldCause;
+use crate::subscription::{change, holds};
 use crate::{BillingError, dunning, settlement, top_up};
 use schemas::usage::UsageSource;
 
@@ -95,6 +95,16 @@ pub enum BudgetError {
     Busy(CustomerId),
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
+}
+
+schemas::error_codes! {
+    BudgetError: "budget";
+    of [Database, Inventory, Billing, Period, Money, Event]
+    source []
+    NotFound: NoBudget = "no_budget", OtherCustomer = "other_customer";
+    Refused: OutOfRange = "out_of_range", OtherCurrency = "other_currency", Thresholds = "thresholds";
+    Conflict: Busy = "busy";
+    Fault: Corrupt = "corrupt";
 }
 
 /// Where a budget stands.
@@ -338,7 +348,7 @@ async fn look(
                 continue;
             }
             to_hold.insert(subscription);
-            if !change::holds(&mut transaction, subscription)
+            if !holds(&mut transaction, subscription)
                 .await?
                 .contains(&HoldCause::Budget)
             {

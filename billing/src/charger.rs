@@ -56,6 +56,10 @@ pub struct ChargerError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+schemas::error_codes! {
+    struct ChargerError: Fault "charger.failed";
+}
+
 /// Charges saved payment methods.
 pub trait Charger: Send + Sync {
     /// Charges once. Whoever asks again asks for another charge; at most one of an invoice, and one top-up of a customer, is

@@ -51,6 +51,7 @@ use crate::BillingError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
 use crate::settlement::{self, SettlementError};
 use crate::subscription::change::{self, End};
+use crate::subscription::holds;
 use crate::subscription::state::HoldCause;
 
 /// Invoices that one call looks at; the next call takes the rest.
@@ -81,6 +82,12 @@ pub enum DunningError {
     Charge(#[from] charger::ChargerError),
     #[error("take over the terms of collection")]
     Terms(#[from] TermsError),
+}
+
+schemas::error_codes! {
+    DunningError: "dunning";
+    of [Database, Settlement, Billing, Event, Money, Charge, Terms]
+    source []
 }
 
 /// What one call did.
@@ -334,7 +341,7 @@ async fn step(
         let reason = format!("invoice {} is not paid", unpaid.number);
         for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
             // Whom a person has let go on is not ended.
-            if change::holds(&mut transaction, subscription)
+            if holds(&mut transaction, subscription)
                 .await?
                 .contains(&HoldCause::Unpaid)
             {
@@ -485,7 +492,8 @@ async fn read_unpaid(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
 }
 
 /// An invoice that is collected.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = InvoiceInCollection)]
 pub struct Collection {
     pub invoice: InvoiceId,
     pub number: String,

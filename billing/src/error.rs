@@ -246,6 +246,37 @@ pub enum BillingError {
     Csv(#[from] csv::Error),
 }
 
+schemas::error_codes! {
+    BillingError: "billing";
+    of [Database, Inventory, Usage, Money, Period, Ledger, Settlement, Tax, Event]
+    source []
+    NotFound:
+        NoPlan = "no_plan", NoPrice = "no_price", NoSubscription = "no_subscription", NoInvoice = "no_invoice",
+        NoInvoiceLine = "no_invoice_line", NoCoupon = "no_coupon", NoChange = "no_change",
+        NoTransfer = "no_transfer", NoExclusion = "no_exclusion";
+    Refused:
+        OutOfRange = "out_of_range", Text = "text", TooFine = "too_fine", NoUsagePrice = "no_usage_price",
+        UsagePrice = "usage_price", TiersEnd = "tiers_end", UsageOfFlatPlan = "usage_of_flat_plan",
+        FreePlanCosts = "free_plan_costs", PriceInThePast = "price_in_the_past", PriceNotYet = "price_not_yet",
+        DateOver = "date_over", NotAhead = "not_ahead", CouponCode = "coupon_code", CouponRefused = "coupon_refused",
+        AddonAlone = "addon_alone", NotAnAddon = "not_an_addon", OtherService = "other_service",
+        OtherServiceType = "other_service_type", NothingUnmeasured = "nothing_unmeasured", Spec = "spec",
+        TransferIsMetered = "transfer_is_metered", FreeAddon = "free_addon", FreePlanIsOne = "free_plan_is_one",
+        FreePlanRefused = "free_plan_refused", FreePlanFixed = "free_plan_fixed", TooEarly = "too_early",
+        TransferRefused = "transfer_refused", NoVatNumber = "no_vat_number",
+        CurrencyNotInUse = "currency_not_in_use", EndsBeforeStart = "ends_before_start", NoWindow = "no_window",
+        NotCredited = "not_credited", CurrencyMismatch = "currency_mismatch", NoPeriod = "no_period",
+        NoUsage = "no_usage", MoreThanLeft = "more_than_left", TooManyPeriods = "too_many_periods";
+    Conflict:
+        PlanArchived = "plan_archived", PriceExists = "price_exists", ParentCancelled = "parent_cancelled",
+        CouponTaken = "coupon_taken", Stopped = "stopped", NotChargedNow = "not_charged_now",
+        NothingChanges = "nothing_changes", Refused = "refused", NoTransition = "no_transition",
+        ChangedMeanwhile = "changed_meanwhile", ChangeSettled = "change_settled", TransferState = "transfer_state",
+        ItemCharged = "item_charged", AlreadySubscribed = "already_subscribed", GivenBackTwice = "given_back_twice",
+        OutOfStock = "out_of_stock";
+    Fault: Corrupt = "corrupt", Evidence = "evidence", Csv = "csv";
+}
+
 impl BillingError {
     pub(crate) fn corrupt(what: &'static str, text: impl Into<String>) -> BillingError {
         BillingError::Corrupt {

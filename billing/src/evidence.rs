@@ -13,7 +13,7 @@ use crate::price::UsagePrice;
 use crate::rating::LineKind;
 
 /// What an invoice line was computed from.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(
     clippy::large_enum_variant,
@@ -114,7 +114,7 @@ pub enum Evidence {
 }
 
 /// What a coupon covers of a charged period that it does not cover as a whole.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Covered {
     /// The first local day that is not covered, as YYYY-MM-DD.
     pub until: String,
@@ -127,7 +127,7 @@ pub struct Covered {
 
 /// A time in months of the period that is charged: days of the first month where it is in part, whole months, days of the last.
 /// Lines of older versions counted from the first day of the terms, so they have no first part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MonthCount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<PartOfMonth>,
@@ -138,21 +138,21 @@ pub struct MonthCount {
 }
 
 /// Days out of a month's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PartOfMonth {
     pub days: i64,
     pub month_days: i64,
 }
 
 /// The time that a discount covered, and what of it is not used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UnusedMonths {
     pub covered: MonthCount,
     pub unused: MonthCount,
 }
 
 /// The price of a cycle, for its days.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BaseCharge {
     /// Of one unit and a whole cycle.
     pub base_minor: i64,
@@ -162,7 +162,7 @@ pub struct BaseCharge {
 }
 
 /// What is charged per unit over what is included, in one period.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum UsageCharge {
     Transfer {
@@ -192,7 +192,8 @@ pub enum UsageCharge {
 }
 
 /// A part of a month that is not whole days.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PartialMonth)]
 pub struct Held {
     pub ms: i64,
     /// Of the whole month.
@@ -235,7 +236,7 @@ impl UsageCharge {
 }
 
 /// What was measured in one period.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Measured {
     pub mode: UsageMode,
     pub bytes_in: u64,
@@ -251,6 +252,7 @@ pub struct Measured {
     pub gaps: Vec<MeasuredGap>,
     /// Times that are not billed, by decision of ops, and what their windows hold: in none of the other sums.
     #[serde(default)]
+    #[schema(value_type = Vec<Vec<i64>>)]
     pub excluded: Vec<(i64, i64)>,
     #[serde(default)]
     pub windows_excluded: u64,
@@ -261,7 +263,7 @@ pub struct Measured {
 }
 
 /// A time in which an exporter that meters the service was not heard: not counted, and never estimated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MeasuredGap {
     pub from_ms: i64,
     pub to_ms: i64,

@@ -40,6 +40,14 @@ pub enum ExportError {
     TooMany { sheet: &'static str },
 }
 
+schemas::error_codes! {
+    ExportError: "export";
+    of [Database, Billing]
+    source []
+    Refused: TooMany = "too_many";
+    Fault: Csv = "csv", Xlsx = "xlsx";
+}
+
 /// What is exported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SheetKind {

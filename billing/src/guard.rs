@@ -56,6 +56,13 @@ pub enum GuardError {
     Running,
 }
 
+schemas::error_codes! {
+    GuardError: "guard";
+    of [Database, Clock, Event]
+    source []
+    Conflict: Running = "running";
+}
+
 /// Billing is stopped, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Stopped {

@@ -42,6 +42,16 @@ pub enum LedgerError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    LedgerError: "ledger";
+    of [Database]
+    source []
+    Refused: TooLarge = "too_large";
+    Fault:
+        Money = "money", Unbalanced = "unbalanced", Postings = "postings", AccountCurrency = "account_currency",
+        Corrupt = "corrupt", KeyReused = "key_reused";
+}
+
 /// Which side an account grows on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

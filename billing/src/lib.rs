@@ -9,6 +9,7 @@
 //! * [`invoice`]: preview, close, read, recompute, explain, export.
 //! * [`ledger`]: double entry (B1).
 //! * [`settlement`]: what settles documents, and what opens them again.
+//! * [`quote`]: what a customer asks to be done to subscriptions, what it costs, and doing it.
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
 //! * [`refund`]: what is given back of an invoice and the money that leaves, as one act.
 //! * [`vat`]: whether customers' VAT numbers were given out.
@@ -45,6 +46,7 @@ mod model;
 pub mod payment;
 pub mod price;
 pub mod prune;
+pub mod quote;
 pub mod rating;
 pub mod ratio;
 pub mod refund;

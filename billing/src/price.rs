@@ -25,7 +25,7 @@ pub const MAX_TIERS: usize = 20;
 pub const MAX_TIER_UNITS: i64 = 1_000_000_000;
 
 /// The price of usage over what is included, in major units.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "model", rename_all = "snake_case")]
 pub enum UsagePrice {
     /// Each unit, and each fraction of it, at one rate.
@@ -46,7 +46,8 @@ pub enum UsagePrice {
 }
 
 /// A tier of units, from where the one before ends.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PriceTier)]
 pub struct Tier {
     /// Units up to which it goes, counted from the first; `None` for the last tier.
     pub up_to_units: Option<i64>,

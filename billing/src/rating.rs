@@ -41,7 +41,7 @@ pub const QUANTITY_PLACES: u32 = 6;
 pub const BPS_PER_MBPS: u64 = 1_000_000;
 
 /// What a line charges for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
     Base,

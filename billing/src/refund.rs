@@ -85,6 +85,15 @@ pub enum RefundError {
     NeedsApproval { amount: Money, counted: Money, over: Money },
 }
 
+schemas::error_codes! {
+    RefundError: "refund";
+    of [Database, Billing, Payment, Settlement, Approval, Money]
+    source []
+    Refused:
+        NeedsApproval = "needs_approval", MoreThanLeft = "more_than_left", NothingLeft = "nothing_left";
+    Conflict: Changed = "changed";
+}
+
 /// What somebody asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RefundRequest<'a> {

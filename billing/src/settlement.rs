@@ -89,6 +89,17 @@ pub enum SettlementError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    SettlementError: "settlement";
+    of [Database, Ledger, Money, Event]
+    source []
+    NotFound: NoInvoice = "no_invoice", NoPayment = "no_payment", OtherCustomer = "other_customer";
+    Refused:
+        IsCreditNote = "is_credit_note", NotACreditNote = "not_a_credit_note", NotPositive = "not_positive",
+        TooLarge = "too_large";
+    Fault: Corrupt = "corrupt";
+}
+
 /// Received, granted or moved at once at most, in minor units: more is a slip of the keyboard.
 pub const MAX_AMOUNT_MINOR: i64 = 100_000_000_000_000;
 

@@ -42,6 +42,10 @@ pub enum TaxCategory {
 #[error("a tax category is S, Z, E, AE, G or O, not {0:?}")]
 pub struct TaxCategoryError(pub String);
 
+schemas::error_codes! {
+    struct TaxCategoryError: Refused "tax.category";
+}
+
 impl TaxCategory {
     pub const ALL: [TaxCategory; 6] = [
         TaxCategory::Standard,

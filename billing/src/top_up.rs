@@ -95,8 +95,17 @@ pub enum TopUpError {
     Reason(String),
 }
 
+schemas::error_codes! {
+    TopUpError: "top_up";
+    of [Database, Inventory, Settlement, Event, Money, Charge, Payment]
+    source []
+    NotFound: NotSet = "not_set";
+    Refused:
+        OtherCurrency = "other_currency", OutOfRange = "out_of_range", TooLittle = "too_little", Reason = "reason";
+}
+
 /// A customer's automatic top-up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct TopUp {
     pub customer: CustomerId,
     /// Below it credit is topped up.

@@ -76,6 +76,13 @@ pub enum RegisterError {
     Unavailable(String),
 }
 
+schemas::error_codes! {
+    RegisterError: "vat_register";
+    of []
+    source []
+    Fault: Http = "http", Unavailable = "unavailable";
+}
+
 /// Who knows which VAT numbers were given out.
 #[async_trait]
 pub trait VatRegister: Send + Sync + std::fmt::Debug {

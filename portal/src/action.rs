@@ -22,12 +22,14 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
+use schemas::error_class::ErrorClass;
 use schemas::ids::UserId;
 use schemas::money::{Currency, Money};
 use sqlx::AnyConnection;
 
 use crate::auth::SignedIn;
 use crate::error::{Failure, PageError};
+use crate::error_table;
 use crate::once;
 use crate::state::AppState;
 
@@ -144,36 +146,26 @@ pub(crate) fn said(text: impl Into<String>) -> Refused {
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
-    /// What the database or the stored tables could not do is a failure; everything else is a rule, and its own words say
-    /// which.
+    /// What broke is a failure; everything else is a rule, and its own words say which. What has no class is a failure: nobody is
+    /// told to type something else because a disk is full.
     fn from(error: E) -> Refused {
         let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
         let error = match error.downcast::<Failure>() {
-            Ok(failure) => return Refused::Failed(*failure),
+            Ok(failure) => {
+                return match *failure {
+                    Failure::Refused { words, .. } => Refused::Said(words),
+                    failure => Refused::Failed(failure),
+                };
+            }
             Err(error) => error,
         };
-        let mut innermost: &(dyn std::error::Error + 'static) = error.as_ref();
-        loop {
-            if innermost.is::<sqlx::Error>()
-                || innermost.is::<schemas::usage::UsageError>()
-                || innermost.is::<analytics::StoreError>()
-            {
-                return Refused::Failed(Failure::internal("do what a form asked for")(error));
-            }
-            match innermost.source() {
-                Some(source) => innermost = source,
-                None => return Refused::Said(sentence(&innermost.to_string())),
+        match error_table::classify(error.as_ref()).class {
+            ErrorClass::Fault => Refused::Failed(Failure::internal("do what a form asked for")(error)),
+            ErrorClass::NotFound | ErrorClass::Refused | ErrorClass::Conflict | ErrorClass::Limit => {
+                Refused::Said(error_table::words(error.as_ref()))
             }
         }
     }
-}
-
-/// With a capital letter and a full stop.
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
-    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
-    format!("{first}{}{stop}", chars.as_str())
 }
 
 /// What a form shows: what is stored, or what was typed and why that was refused.
@@ -366,6 +358,21 @@ mod tests {
         assert!(matches!(Refused::from(rule), Refused::Said(text) if text == "No plan pln_7."));
         let broken = billing::BillingError::Database(sqlx::Error::PoolClosed);
         assert!(matches!(Refused::from(broken), Refused::Failed(_)));
+        // Once these were told as if a person had typed them: stored data that is damaged, a file, an answer that is no JSON.
+        let damaged = billing::BillingError::Corrupt {
+            what: "terms",
+            text: "?".to_owned(),
+        };
+        assert!(matches!(Refused::from(damaged), Refused::Failed(_)));
+        assert!(matches!(
+            Refused::from(std::io::Error::other("disk full")),
+            Refused::Failed(_)
+        ));
+        let no_json = serde_json::from_str::<i64>("?").unwrap_err();
+        assert!(matches!(Refused::from(no_json), Refused::Failed(_)));
+        // What somebody typed stays theirs.
+        let typed = "abc".parse::<schemas::ids::PlanId>().unwrap_err();
+        assert!(matches!(Refused::from(typed), Refused::Said(_)));
         assert!(matches!(
             Refused::from(Failure::NotFound),
             Refused::Failed(Failure::NotFound)

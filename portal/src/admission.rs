@@ -19,6 +19,7 @@ use schemas::ids::UserId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{Client, grouped};
+use crate::error::Failure;
 use crate::state::AppState;
 
 /// What a request is told that found no place: to come again after so many seconds.
@@ -51,6 +52,14 @@ impl IntoResponse for Busy {
     fn into_response(self) -> Response {
         let retry = [(header::RETRY_AFTER, RETRY_AFTER_S.to_string())];
         (StatusCode::SERVICE_UNAVAILABLE, retry, "busy: try again in a moment\n").into_response()
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Failure {
+        Failure::Busy {
+            retry_after_s: RETRY_AFTER_S,
+        }
     }
 }
 

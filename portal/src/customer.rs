@@ -13,15 +13,17 @@ use billing::catalog::Terms;
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::exclusion;
 use billing::invoice::{Explanation, InvoiceLine, InvoiceWithLines, Share, pool_grants};
+use billing::payment::{self, Payment, PaymentFilter};
 use billing::rating::{rate_usage, usage_charge};
 use billing::subscription::{ChargedPeriod, Contract, Phase, contract, contracts_of, subscription_of};
-use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId};
+use schemas::ids::{CustomerId, InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::inventory::{self, Customer, InventoryError, Service};
 use schemas::money::Money;
 use schemas::period::{AnchorDay, Period};
 use schemas::usage::{project, windows_of_period};
+use sqlx::AnyConnection;
 
-use crate::auth::{Finance, Ops};
+use crate::auth::{Asker, Finance, Ops};
 use crate::error::Failure;
 use crate::format::VolumeUnits;
 use crate::state::AppState;
@@ -86,7 +88,7 @@ pub(crate) async fn service_of(
 /// One service, whoever's it is.
 pub(crate) async fn service_for_staff(
     state: &AppState,
-    _: &Ops,
+    _: &Ops<impl Asker>,
     service: &str,
 ) -> Result<(Customer, OwnService), Failure> {
     service_where(state, service, |_| true).await
@@ -418,4 +420,31 @@ pub(crate) async fn explained(state: &AppState, found: &InvoiceWithLines, line: 
         }
         _ => Ok(Explained::Line(Box::new(own.clone()))),
     }
+}
+
+/// One subscription of the customer with everything it refers to; whatever else the address names is not found (S1).
+pub(crate) async fn contract_of(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    id: &str,
+) -> Result<Contract, Failure> {
+    let id: SubscriptionId = id.parse().map_err(|_| Failure::NotFound)?;
+    match contract(connection, id).await {
+        Ok(found) if found.subscription.customer == customer => Ok(found),
+        Ok(_) | Err(BillingError::NoSubscription(_)) => Err(Failure::NotFound),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Payments for credit that are shown.
+const MAX_TOP_UPS: i64 = 10;
+
+/// The customer's last payments for credit, the latest first: the first says whether one is under way.
+pub(crate) async fn top_ups(state: &AppState, customer: CustomerId) -> Result<Vec<Payment>, Failure> {
+    let filter = PaymentFilter {
+        customer: Some(customer),
+        top_ups: true,
+        ..PaymentFilter::default()
+    };
+    Ok(payment::list(state.db().pool(), filter, MAX_TOP_UPS).await?)
 }

@@ -1,27 +1,42 @@
-//! Every address of the portal, who may use it, and what it costs.
+//! Every address of the portal: who may use it, what answers it, what it costs, and what the API's description says of it.
 //!
-//! A route that is not in this table does not exist: [`guard`] stands before every handler and answers 404 for it. For the
-//! others it looks whether who asks may ([`Access`]), and has expensive reads wait for their turn ([`Cost`]). Handlers ask once
-//! more, by the extractor that they take; whose a thing is, only they can know ([`crate::auth`], S1).
+//! ```text
+//! table (a row for each method and path) ─┬─▶ routes: the router has these handlers and no others
+//!                                         ├─▶ guard: who may, before any handler runs
+//!                                         ├─▶ openapi: GET /api/v1/openapi.json
+//!                                         └─▶ the tests of S1: each row as each role and as another tenant
+//! ```
 //!
-//! `matrix_tests.rs` makes requests to each as each role and as another tenant, and compares the table with the router.
+//! A route that is not in the table does not exist. For the others [`guard`] looks whether who asks may ([`Access`]), and has
+//! expensive reads wait for their turn ([`Cost`]). Handlers ask once more, by the extractor that they take; whose a thing is,
+//! only they can know ([`crate::auth`], S1).
 
+pub(crate) mod openapi;
+mod operation;
+pub(crate) mod parameters;
+mod row;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use axum::Router;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::MethodRouter;
 
 use crate::admission::Cost;
-use crate::auth::{Rejection, Role, SignedIn, refuse_foreign_origin};
+use crate::auth::{Principal, Rejection, Role, refuse_foreign_origin};
 use crate::error::{Failure, PageError};
+use crate::links;
+use crate::query::refuse_unread_query;
 use crate::state::AppState;
 
-pub(crate) use table::ENDPOINTS;
+pub(crate) use operation::{Area, Operation};
 
 /// Who may use an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,13 +72,40 @@ impl Access {
     pub(crate) fn roles(self) -> Option<&'static [Role]> {
         match self {
             Access::Public | Access::Link | Access::Signature | Access::Metrics => None,
-            Access::SignedIn => Some(&[Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin]),
+            Access::SignedIn => Some(&Role::ALL),
             Access::Customer => Some(&[Role::Customer]),
             Access::Staff => Some(&[Role::Ops, Role::Network, Role::Finance, Role::Admin]),
             Access::Ops | Access::Network => Some(&[Role::Ops, Role::Network, Role::Admin]),
             Access::Operations => Some(&[Role::Ops, Role::Admin]),
             Access::Finance => Some(&[Role::Finance, Role::Admin]),
             Access::Admin => Some(&[Role::Admin]),
+        }
+    }
+}
+
+/// Whose things an address can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tenants {
+    /// Those of the customer who asks; anything else is not found (S1).
+    Own,
+    /// Those of every customer.
+    All,
+    /// It names things of no customer, or of the user who asks alone.
+    Nobodys,
+}
+
+impl Access {
+    /// Whose things an address of this access can name.
+    pub(crate) fn tenants(self) -> Tenants {
+        match self {
+            Access::Customer => Tenants::Own,
+            Access::Staff | Access::Ops | Access::Network | Access::Finance | Access::Admin => Tenants::All,
+            Access::Public
+            | Access::Link
+            | Access::Signature
+            | Access::Metrics
+            | Access::SignedIn
+            | Access::Operations => Tenants::Nobodys,
         }
     }
 }
@@ -81,8 +123,19 @@ pub(crate) enum Proof {
     Signature,
 }
 
+/// Which limit on simultaneous requests an address is under.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Queue {
+    /// That of all requests of people and programs.
+    Requests,
+    /// That of what gateways post.
+    Hooks,
+    /// None: it must answer when everything else is at its limit.
+    None,
+}
+
 /// One method of one address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) method: &'static str,
     /// As the router has it.
@@ -90,7 +143,21 @@ pub(crate) struct Endpoint {
     pub(crate) access: Access,
     pub(crate) proof: Proof,
     pub(crate) cost: Cost,
+    pub(crate) queue: Queue,
+    /// What the API's description says of it; every address of the API has one, and no page.
+    pub(crate) operation: Option<Operation>,
+    route: MethodRouter<AppState>,
 }
+
+impl Endpoint {
+    /// Read by programs, who are told of failures as `application/problem+json`.
+    pub(crate) fn is_api(&self) -> bool {
+        links::is_api(self.path)
+    }
+}
+
+/// All endpoints, by who uses them.
+pub(crate) static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(table::rows);
 
 static BY_ADDRESS: LazyLock<HashMap<(&'static str, &'static str), &'static Endpoint>> = LazyLock::new(|| {
     let rows = ENDPOINTS
@@ -98,6 +165,22 @@ static BY_ADDRESS: LazyLock<HashMap<(&'static str, &'static str), &'static Endpo
         .map(|endpoint| ((endpoint.method, endpoint.path), endpoint));
     rows.collect()
 });
+
+/// The routes of a queue, behind [`guard`].
+pub(crate) fn routes(queue: Queue, state: &AppState) -> Router<AppState> {
+    unguarded(queue).layer(middleware::from_fn_with_state(state.clone(), guard))
+}
+
+/// The routes of a queue, without what stands before all of them.
+pub(crate) fn unguarded(queue: Queue) -> Router<AppState> {
+    let mut pages = Router::new();
+    let mut api = Router::new();
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.queue == queue) {
+        let routes = if endpoint.is_api() { &mut api } else { &mut pages };
+        *routes = std::mem::take(routes).route(endpoint.path, endpoint.route.clone());
+    }
+    pages.merge(api.layer(middleware::from_fn(refuse_unread_query)))
+}
 
 /// The rule of a method and of an address as the router has it. HEAD is a GET without its body.
 pub(crate) fn endpoint(method: &Method, path: &str) -> Option<&'static Endpoint> {
@@ -123,18 +206,18 @@ pub(crate) async fn guard(State(state): State<AppState>, request: Request, next:
         return next.run(request).await;
     };
     let (mut parts, body) = request.into_parts();
-    let who = match SignedIn::from_request_parts(&mut parts, &state).await {
+    let who = match Principal::from_request_parts(&mut parts, &state).await {
         Ok(who) => who,
         Err(rejection) => return rejection.into_response(),
     };
-    if !roles.contains(&who.user.role) {
+    if !roles.contains(&who.user().role) {
         let why = match endpoint.access {
             Access::Customer => "This page belongs to customers; you are signed in as staff.",
             _ => "Your role does not include this page.",
         };
         return Rejection::new(&parts, Failure::Forbidden(why)).into_response();
     }
-    let place = match state.gates().read(endpoint.cost, who.user.id).await {
+    let place = match state.gates().read(endpoint.cost, who.user().id).await {
         Ok(place) => place,
         Err(busy) => return Rejection::new(&parts, busy.into()).into_response(),
     };
@@ -161,7 +244,7 @@ fn page_above(path: &str, uri_path: &str) -> Option<String> {
     }
 }
 
-/// A method that the address does not have is refused, whatever its route would do; an address without a rule is not there.
+/// A method that the address does not have is refused with those that it has.
 /// Whoever asks for a form's address, by reloading it or from the history, gets the page that the form is on.
 fn without_rule(request: Request, path: &str) -> Response {
     let methods: Vec<&str> = ENDPOINTS
@@ -176,15 +259,6 @@ fn without_rule(request: Request, path: &str) -> Response {
         && let Some(page) = page_above(path, parts.uri.path())
     {
         return Redirect::to(&page).into_response();
-    }
-    if methods.is_empty() {
-        // Whoever adds a route meets this in the first test of it.
-        debug_assert!(
-            false,
-            "{path} has no rule in portal/src/endpoints/table.rs: add its line there"
-        );
-        tracing::error!(path, "this route has no rule in endpoints/table.rs: it is not served");
-        return Rejection::new(&parts, Failure::NotFound).into_response();
     }
     let mut answer = Rejection::new(&parts, Failure::MethodNotAllowed).into_response();
     if let Ok(allowed) = HeaderValue::from_str(&methods.join(", ")) {

@@ -1,14 +1,19 @@
 //! What goes wrong, and how it is told: a page for people, `application/problem+json` (RFC 9457) for programs.
 //!
-//! A [`Failure`] carries what may be shown. What happened inside is logged and never sent.
+//! A [`Failure`] carries what may be shown. What happened inside is logged under an id and never sent: whoever asks is told the
+//! id. What becomes of the class of an error is said in [`crate::error_table`].
+//!
+//! Nothing here knows of sign-in, pages or the API: they stand on this.
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
-use billing::payment::PaymentError;
-use schemas::error_class::ErrorClass;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use schemas::error_class::{Classified, ErrorClass, ErrorCode, ErrorCodes};
 
-use crate::admission::{Busy, RETRY_AFTER_S};
+use crate::error_table::{UNKNOWN, outcome, words};
+use crate::links;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,37 +34,99 @@ pub(crate) enum Failure {
     Busy { retry_after_s: u64 },
     #[error("method not allowed")]
     MethodNotAllowed,
+    /// By a rule of what was asked for: no fault, and never one.
+    #[error("{words}")]
+    Refused { code: ErrorCode, words: String },
     #[error("{context}")]
     Internal {
         context: &'static str,
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Source,
     },
 }
 
+const fn code(class: ErrorClass, code: &'static str) -> ErrorCode {
+    ErrorCode { code, class }
+}
+
+const NOT_FOUND: ErrorCode = code(ErrorClass::NotFound, "not_found");
+const SIGN_IN: ErrorCode = code(ErrorClass::Refused, "sign_in");
+const FORBIDDEN: ErrorCode = code(ErrorClass::Refused, "forbidden");
+const BAD_REQUEST: ErrorCode = code(ErrorClass::Refused, "bad_request");
+const TOO_MANY_ATTEMPTS: ErrorCode = code(ErrorClass::Limit, "too_many_attempts");
+const BUSY: ErrorCode = code(ErrorClass::Limit, "busy");
+const METHOD_NOT_ALLOWED: ErrorCode = code(ErrorClass::Refused, "method_not_allowed");
+
+impl ErrorCodes for Failure {
+    const CODES: &'static [ErrorCode] = &[
+        NOT_FOUND,
+        SIGN_IN,
+        FORBIDDEN,
+        BAD_REQUEST,
+        TOO_MANY_ATTEMPTS,
+        BUSY,
+        METHOD_NOT_ALLOWED,
+    ];
+}
+
+impl Classified for Failure {
+    fn error_code(&self) -> ErrorCode {
+        match self {
+            Failure::NotFound => NOT_FOUND,
+            Failure::Unauthenticated { .. } => SIGN_IN,
+            Failure::Forbidden(_) => FORBIDDEN,
+            Failure::BadRequest(_) => BAD_REQUEST,
+            Failure::TooManyRequests { .. } => TOO_MANY_ATTEMPTS,
+            Failure::Busy { .. } => BUSY,
+            Failure::MethodNotAllowed => METHOD_NOT_ALLOWED,
+            Failure::Refused { code, .. } => *code,
+            // Which of ours it is, is for the log.
+            Failure::Internal { .. } => UNKNOWN,
+        }
+    }
+}
+
 impl Failure {
-    pub(crate) fn internal(context: &'static str) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> Failure {
+    pub(crate) fn internal(context: &'static str) -> impl Fn(Source) -> Failure {
         move |source| Failure::Internal { context, source }
     }
 
-    fn status(&self) -> StatusCode {
-        match self {
-            Failure::NotFound => StatusCode::NOT_FOUND,
-            Failure::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-            Failure::Forbidden(_) => StatusCode::FORBIDDEN,
-            Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Failure::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Failure::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    /// What a classified error comes to: not found, a refusal in its own words, or a fault.
+    pub(crate) fn of(error: impl Classified + Send + Sync + 'static, context: &'static str) -> Failure {
+        let code = error.error_code();
+        match code.class {
+            ErrorClass::NotFound => Failure::NotFound,
+            ErrorClass::Fault => Failure::Internal {
+                context,
+                source: error.into(),
+            },
+            ErrorClass::Refused | ErrorClass::Conflict | ErrorClass::Limit => Failure::Refused {
+                code,
+                words: words(&error),
+            },
         }
     }
 
-    /// Title and text for people.
-    fn words(&self) -> (&'static str, String) {
+    /// What HTTP has a status for has that; everything else has its class's.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Failure::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Failure::Forbidden(_) => StatusCode::FORBIDDEN,
+            Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Failure::NotFound
+            | Failure::TooManyRequests { .. }
+            | Failure::Refused { .. }
+            | Failure::Internal { .. } => outcome(self.class()).status,
+        }
+    }
+
+    /// Title and text for people. `fault` is the id under which a fault was logged.
+    fn words(&self, fault: &str) -> (&'static str, String) {
         match self {
             Failure::NotFound => (
-                "Not found",
+                outcome(ErrorClass::NotFound).title,
                 "There is nothing at this address, or it is not yours to see.".to_owned(),
             ),
             Failure::Unauthenticated { .. } => ("Sign in", "Sign in to see this.".to_owned()),
@@ -77,18 +144,25 @@ impl Failure {
                 "Method not allowed",
                 "This address does not take requests of this method.".to_owned(),
             ),
+            Failure::Refused { code, words } => (outcome(code.class).title, words.clone()),
             Failure::Internal { .. } => (
-                "Something went wrong on our side",
-                "The problem has been logged. Try again in a moment.".to_owned(),
+                outcome(ErrorClass::Fault).title,
+                format!(
+                    "The problem has been logged as {fault}. Try again in a moment; if it stays, tell us this number."
+                ),
             ),
         }
     }
 
-    fn log(&self) {
-        if let Failure::Internal { context, source } = self {
-            let source: &(dyn std::error::Error + 'static) = source.as_ref();
-            tracing::error!(error = source, context, "request failed");
-        }
+    /// Logs a fault under a new id, which is returned; of everything else nothing is logged, and the id is empty.
+    fn log(&self) -> String {
+        let Failure::Internal { context, source } = self else {
+            return String::new();
+        };
+        let fault = fault_id();
+        let source: &(dyn std::error::Error + 'static) = source.as_ref();
+        tracing::error!(error = source, context, fault, "request failed");
+        fault
     }
 
     fn add_headers(&self, response: &mut Response) {
@@ -100,110 +174,64 @@ impl Failure {
     }
 }
 
-impl From<Busy> for Failure {
-    fn from(Busy: Busy) -> Failure {
-        Failure::Busy {
-            retry_after_s: RETRY_AFTER_S,
+/// By what a fault is found in the log: `flt-9f86d081884c`.
+fn fault_id() -> String {
+    let random: u64 = rand::random();
+    format!("flt-{:012x}", random >> 16)
+}
+
+/// Errors of the crates beneath that go through their class.
+macro_rules! by_class {
+    ($($type:ty: $context:literal;)+) => {$(
+        impl From<$type> for Failure {
+            fn from(error: $type) -> Failure {
+                Failure::of(error, $context)
+            }
         }
-    }
+    )+};
 }
 
-impl From<PaymentError> for Failure {
-    fn from(error: PaymentError) -> Failure {
-        match error {
-            PaymentError::NoPayment(_)
-            | PaymentError::NoMethod { .. }
-            | PaymentError::UnknownGateway(_)
-            | PaymentError::NotConfigured { .. } => Failure::NotFound,
-            error => Failure::internal("ask for payments")(error.into()),
-        }
-    }
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(source: sqlx::Error) -> Failure {
-        Failure::Internal {
-            context: "ask the database",
-            source: source.into(),
-        }
-    }
-}
-
-impl From<crate::auth::UserError> for Failure {
-    fn from(source: crate::auth::UserError) -> Failure {
-        match source {
-            crate::auth::UserError::NoUser(_) => Failure::NotFound,
-            source => Failure::internal("look after users")(source.into()),
-        }
-    }
-}
-
-impl From<activity::audit::AuditError> for Failure {
-    fn from(source: activity::audit::AuditError) -> Failure {
-        Failure::internal("read or write the audit log")(source.into())
-    }
-}
-
-impl From<activity::event::EventError> for Failure {
-    fn from(source: activity::event::EventError) -> Failure {
-        Failure::internal("tell of an event")(source.into())
-    }
-}
-
-impl From<activity::verification::VerificationError> for Failure {
-    fn from(source: activity::verification::VerificationError) -> Failure {
-        Failure::internal("verify an address")(source.into())
-    }
-}
-
-impl From<activity::password_reset::PasswordResetError> for Failure {
-    fn from(source: activity::password_reset::PasswordResetError) -> Failure {
-        Failure::internal("reset a password")(source.into())
-    }
-}
-
-impl From<schemas::secret::SecretError> for Failure {
-    fn from(source: schemas::secret::SecretError) -> Failure {
-        Failure::Internal {
-            context: "seal or open a secret",
-            source: source.into(),
-        }
-    }
+by_class! {
+    sqlx::Error: "ask the database";
+    activity::approval::ApprovalError: "read approvals";
+    activity::audit::AuditError: "write or read the audit log";
+    activity::channel::endpoint::EndpointError: "ask for webhooks";
+    activity::channel::ReplayError: "replay an event";
+    activity::event::EventError: "tell of an event";
+    activity::job::JobError: "read what runs by itself";
+    activity::password_reset::PasswordResetError: "reset a password";
+    activity::verification::VerificationError: "verify an address";
+    billing::BillingError: "ask billing";
+    billing::approval::ActionError: "read what was asked for";
+    billing::budget::BudgetError: "ask for a budget";
+    billing::dunning::DunningError: "ask how invoices are collected";
+    billing::export::ExportError: "export";
+    billing::ledger::LedgerError: "ask the ledger";
+    billing::payment::PaymentError: "ask for payments";
+    billing::refund::RefundError: "read what can be refunded";
+    billing::settlement::SettlementError: "ask what settles what";
+    billing::top_up::TopUpError: "ask for credit";
+    schemas::inventory::InventoryError: "read the inventory";
+    schemas::secret::SecretError: "seal or open a secret";
 }
 
 impl From<analytics::StoreError> for Failure {
-    fn from(source: analytics::StoreError) -> Failure {
-        match source.class() {
-            ErrorClass::Refused => Failure::BadRequest(format!("That cannot be answered: {source}.")),
-            _ => Failure::internal("ask the stored tables")(source.into()),
-        }
-    }
-}
-
-impl From<schemas::inventory::InventoryError> for Failure {
-    fn from(source: schemas::inventory::InventoryError) -> Failure {
-        Failure::Internal {
-            context: "read the inventory",
-            source: source.into(),
-        }
-    }
-}
-
-impl From<billing::BillingError> for Failure {
-    fn from(source: billing::BillingError) -> Failure {
-        Failure::Internal {
-            context: "ask billing",
-            source: source.into(),
+    fn from(error: analytics::StoreError) -> Failure {
+        let code = error.error_code();
+        match code.class {
+            // Its cause says of the calendar what the question did not: the error itself is the words.
+            ErrorClass::Refused => Failure::Refused {
+                code,
+                words: format!("That cannot be answered: {error}."),
+            },
+            _ => Failure::of(error, "ask the stored tables"),
         }
     }
 }
 
 impl From<askama::Error> for Failure {
     fn from(source: askama::Error) -> Failure {
-        Failure::Internal {
-            context: "render a page",
-            source: source.into(),
-        }
+        Failure::internal("render a page")(source.into())
     }
 }
 
@@ -238,11 +266,11 @@ struct ErrorPage {
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let PageError(failure) = self;
-        failure.log();
+        let fault = failure.log();
         if let Failure::Unauthenticated { next } = &failure {
-            return axum::response::Redirect::to(&crate::pages::signin::address(next)).into_response();
+            return Redirect::to(&links::sign_in(next)).into_response();
         }
-        let (title, text) = failure.words();
+        let (title, text) = failure.words(&fault);
         let page = ErrorPage {
             status: failure.status().as_u16(),
             title,
@@ -255,25 +283,39 @@ impl IntoResponse for PageError {
     }
 }
 
-#[derive(serde::Serialize)]
-struct Problem {
+/// Why a request of the API was not answered (RFC 9457).
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct Problem {
+    /// Where the codes are explained: a page of the portal, from its root.
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
+    /// Of the answer.
     status: u16,
+    /// For people.
     detail: String,
+    /// What programs compare: it never changes.
+    code: &'static str,
+    /// Of a fault on our side: the id under which it was logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
 }
+
+/// The page that explains the codes.
+const EXPLAINED: &str = "/api#errors";
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let ApiError(failure) = self;
-        failure.log();
-        let (title, detail) = failure.words();
+        let fault = failure.log();
+        let (title, detail) = failure.words(&fault);
         let problem = Problem {
-            kind: "about:blank",
+            kind: EXPLAINED,
             title,
             status: failure.status().as_u16(),
             detail,
+            code: failure.code(),
+            fault: Some(fault).filter(|fault| !fault.is_empty()),
         };
         let mut response = (failure.status(), axum::Json(problem)).into_response();
         response.headers_mut().insert(
@@ -297,4 +339,63 @@ pub(crate) fn page_beside(template: &impl Template, is_refused: bool) -> Result<
 /// Renders a template as a page.
 pub(crate) fn page(template: &impl Template) -> Result<Response, PageError> {
     Ok(Html(template.render()?).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use schemas::ids::PlanId;
+
+    use super::*;
+
+    async fn body_of(response: Response) -> String {
+        let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_fault_is_told_by_its_id_and_nothing_of_it() {
+        let broken = || {
+            Failure::from(billing::BillingError::Database(sqlx::Error::Protocol(
+                "secret table".to_owned(),
+            )))
+        };
+        for response in [PageError(broken()).into_response(), ApiError(broken()).into_response()] {
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = body_of(response).await;
+            assert!(body.contains("flt-"), "{body}");
+            assert!(!body.contains("secret table"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_billing_refuses_is_no_fault() {
+        let plan = PlanId(7);
+        for (error, status, code) in [
+            (billing::BillingError::NoPlan(plan), StatusCode::NOT_FOUND, "not_found"),
+            (
+                billing::BillingError::FreePlanCosts(plan),
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "billing.free_plan_costs",
+            ),
+            (
+                billing::BillingError::PlanArchived(plan),
+                StatusCode::CONFLICT,
+                "billing.plan_archived",
+            ),
+        ] {
+            let response = ApiError(error.into()).into_response();
+            assert_eq!(response.status(), status, "{code}");
+            let problem: serde_json::Value = serde_json::from_str(&body_of(response).await).unwrap();
+            assert_eq!(problem["code"], code);
+            assert!(problem.get("fault").is_none(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn ids_of_faults_differ() {
+        let (one, two) = (fault_id(), fault_id());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), "flt-".len() + 12);
+    }
 }

@@ -4,9 +4,9 @@
 
 use sqlx::Row as _;
 
-use crate::api::exporters;
 use crate::auth::Role;
 use crate::error::Failure;
+use crate::exporters;
 use crate::state::AppState;
 
 /// Where flows are sent unless the collector says otherwise.

@@ -8,7 +8,7 @@ use schemas::money::{Currency, Money};
 
 /// The family of units a volume is told in. On the pages of a service it is that of its plan, so that every number can be
 /// compared with what is included; where it sells no transfer it is binary. Pages about the network are decimal, as rates are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum VolumeUnits {
     /// kB, MB, GB: powers of 1000.

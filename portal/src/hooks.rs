@@ -3,25 +3,18 @@
 //! Nobody signs in here: a message is believed by its signature alone, which is checked before anything is read from it.
 //! Signatures age by real time, whatever clock billing goes by. A gateway that is told 500 sends it again.
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
 use billing::payment::{self, GatewayName, PaymentError, Received};
 
+use crate::path::Path;
 use crate::state::AppState;
 
 /// Largest message; what gateways send is a few kilobytes.
 pub(crate) const MAX_BODY_BYTES: usize = 256 * 1024;
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/hooks/{gateway}", post(receive))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-}
-
-async fn receive(
+pub(crate) async fn receive(
     State(state): State<AppState>,
     Path(gateway): Path<String>,
     headers: HeaderMap,

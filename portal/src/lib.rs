@@ -4,6 +4,13 @@
 //! * [`auth`]: passwords, sessions, roles, and the extractors that guard every route (S1).
 //! * Pages are rendered on the server and work without JavaScript; charts draw themselves from the JSON API.
 //!
+//! Core, then the two that stand on it, which do not know each other; the table of endpoints and the server put them together:
+//!
+//! ```text
+//! auth, error, customer, overview, exporters, … ◀── api      ◀── endpoints ◀── server
+//!                                               ◀── pages    ◀──
+//! ```
+//!
 //! Architecture invariant: the portal never reads the journal and never writes a stored table; flows and usage come from
 //! `analytics`, money from `billing`.
 
@@ -19,21 +26,29 @@ mod client;
 mod customer;
 mod endpoints;
 mod error;
+pub mod error_table;
+mod exporters;
 mod first_steps;
 mod format;
 mod health;
 mod hooks;
+#[cfg(test)]
+mod layer_tests;
+mod links;
 mod listen;
 #[cfg(test)]
 mod matrix_tests;
 mod metrics;
 mod offers;
 mod once;
+mod overview;
 mod pages;
+mod path;
 mod query;
-mod quote;
 mod range;
 mod refusal;
+mod security;
+mod series;
 mod server;
 mod shell;
 mod state;

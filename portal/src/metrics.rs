@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
-use crate::auth::{Network, same};
+use crate::auth::{Network, Principal, same};
 use crate::client::{Client, is_in};
 use crate::state::AppState;
 
@@ -134,7 +134,10 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
     let client = Client::of(request.extensions());
     if !state.http().metrics.lets_in(client, &headers) {
         let (mut parts, _) = request.into_parts();
-        if Network::from_request_parts(&mut parts, &state).await.is_err() {
+        if Network::<Principal>::from_request_parts(&mut parts, &state)
+            .await
+            .is_err()
+        {
             let text =
                 "not for this address: see [portal] metrics_allow and metrics_token, or sign in as network staff\n";
             return (StatusCode::FORBIDDEN, text).into_response();

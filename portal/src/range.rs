@@ -25,14 +25,18 @@ const AUTO_FIVE_MINUTES_MS: i64 = 2 * DAY_MS;
 const AUTO_HOURS_MS: i64 = 45 * DAY_MS;
 
 /// What an address asked for, unchecked.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
 pub(crate) struct Asked {
+    /// `24h`, `7d`, `30d`, `period` or `previous`, in place of `from` and `to`.
     #[serde(default)]
     pub(crate) range: String,
+    /// RFC 3339, UTC milliseconds, or a local date with or without a time.
     #[serde(default)]
     pub(crate) from: String,
+    /// The same, not included.
     #[serde(default)]
     pub(crate) to: String,
+    /// `five_minutes`, `hour` or `day`; the finest that draws well where it is left out.
     #[serde(default)]
     pub(crate) step: String,
 }

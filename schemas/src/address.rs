@@ -76,6 +76,14 @@ impl serde::Serialize for Address {
     }
 }
 
+impl utoipa::PartialSchema for Address {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::api_text::schema("An IPv4 or IPv6 address.", "^[0-9a-f.:]+$", "192.0.2.1")
+    }
+}
+
+impl utoipa::ToSchema for Address {}
+
 impl<'de> serde::Deserialize<'de> for Address {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
         <IpAddr as serde::Deserialize>::deserialize(deserializer).map(Address::from)

@@ -55,6 +55,15 @@ pub enum ClockError {
     Corrupt(String),
 }
 
+crate::error_codes! {
+    ClockError: "clock";
+    of [Database]
+    source []
+    Refused: System = "system", Backwards = "backwards";
+    Conflict: RealBooks = "real_books";
+    Fault: Corrupt = "corrupt";
+}
+
 /// What a database's test clock shows; `None` where it goes by the system's.
 ///
 /// # Errors

@@ -86,6 +86,16 @@ pub enum CorrectionError {
     InterfacesWithoutBoundary,
 }
 
+crate::error_codes! {
+    CorrectionError: "correction";
+    of []
+    source []
+    Refused:
+        Empty = "empty", EmptyRange = "empty_range", Ahead = "ahead", NoRate = "no_rate",
+        ActiveTimeout = "active_timeout", InterfacesWithoutBoundary = "interfaces_without_boundary",
+        TooManyInterfaces = "too_many_interfaces";
+}
+
 /// A correction of one exporter over `[from_ms, to_ms)`, by the time at which a flow ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Correction {

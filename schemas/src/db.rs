@@ -87,6 +87,19 @@ pub enum DatabaseError {
     },
 }
 
+crate::error_codes! {
+    DatabaseError: "database";
+    of []
+    source []
+    Refused: UnknownScheme = "unknown_scheme";
+    Conflict: UpgradeRefused = "upgrade_refused";
+    // What another program wrote and this one cannot open: as a file that cannot be read, for whoever runs it.
+    Fault:
+        Open = "open", Damaged = "damaged", Migrate = "migrate", ReadSchema = "read_schema",
+        Unreleased = "unreleased", TooNew = "too_new", MissingMigration = "missing_migration",
+        OtherMigration = "other_migration";
+}
+
 /// Which database answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {

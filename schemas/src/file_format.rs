@@ -36,6 +36,10 @@ pub struct NewerFormat {
     pub known: u32,
 }
 
+crate::error_codes! {
+    struct NewerFormat: Fault "file.newer_format";
+}
+
 /// A file with its format, as a data folder has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundFormat {

@@ -13,10 +13,11 @@
 //! * [`clock`]: what time it is; a test can say.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
-//! * [`file_format`]: versions of the files in a data folder. [`error_class`]: what kind of thing went wrong.
-//!   [`fault`]: crashes at named points, for tests.
+//! * [`file_format`]: versions of the files in a data folder. [`fault`]: crashes at named points, for tests.
+//! * [`error_class`]: what kind of thing went wrong, and its stable code.
 
 pub mod address;
+mod api_text;
 pub mod assignment;
 pub mod bulk;
 pub mod clock;

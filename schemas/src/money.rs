@@ -28,6 +28,14 @@ pub enum MoneyError {
     TooFine { amount: Decimal, currency: Currency },
 }
 
+crate::error_codes! {
+    MoneyError: "money";
+    of []
+    source []
+    Refused:
+        Currency = "currency", NotInUse = "not_in_use", Mixed = "mixed", Overflow = "overflow", TooFine = "too_fine";
+}
+
 impl Currency {
     pub const USD: Currency = Currency(*b"USD");
     pub const EUR: Currency = Currency(*b"EUR");
@@ -88,8 +96,16 @@ impl serde::Serialize for Currency {
     }
 }
 
+impl utoipa::PartialSchema for Currency {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::api_text::schema("A currency, by its code of ISO 4217.", "^[A-Z]{3}$", "EUR")
+    }
+}
+
+impl utoipa::ToSchema for Currency {}
+
 /// An amount of one currency in minor units (cents).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Money {
     pub minor: i64,
     pub currency: Currency,

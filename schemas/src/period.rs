@@ -21,6 +21,13 @@ pub enum PeriodError {
     Calendar(#[from] jiff::Error),
 }
 
+crate::error_codes! {
+    PeriodError: "period";
+    of []
+    source []
+    Refused: Anchor = "anchor", Cycle = "cycle", Calendar = "calendar";
+}
+
 /// A billing period, half-open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Period {

@@ -27,6 +27,13 @@ pub enum VatNumberError {
     Check { number: String, state: String },
 }
 
+crate::error_codes! {
+    VatNumberError: "vat_number";
+    of []
+    source []
+    Refused: Shape = "shape", Greek = "greek", Check = "check";
+}
+
 /// A VAT number without spaces, dots and hyphens, in capital letters; empty where there is none.
 ///
 /// # Errors

@@ -61,6 +61,18 @@ pub enum EndpointError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    EndpointError: "webhook";
+    of [Database, Secret, Event]
+    source []
+    NotFound: NoEndpoint = "no_endpoint";
+    Refused:
+        Url = "url", Resolve = "resolve", Private = "private", NotForCustomers = "not_for_customers",
+        NoSecret = "no_secret";
+    Limit: TooMany = "too_many";
+    Fault: Client = "client", Corrupt = "corrupt";
+}
+
 /// What stands at an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -118,7 +118,7 @@ async fn notify(
 }
 
 /// One line of a customer's list.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Notification {
     pub id: NotificationId,
     pub event: EventId,

@@ -73,6 +73,14 @@ pub enum MailError {
     Mime(String),
 }
 
+schemas::error_codes! {
+    MailError: "mail";
+    of []
+    source []
+    Refused: Address = "address", Recipient = "recipient";
+    Fault: Url = "url", Tls = "tls", Smtp = "smtp", Template = "template", Build = "build", Mime = "mime";
+}
+
 impl MailConfig {
     /// # Errors
     /// When an address or the URL cannot be used, with what to write instead.

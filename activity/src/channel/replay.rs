@@ -44,6 +44,14 @@ pub enum ReplayError {
     TooOften,
 }
 
+schemas::error_codes! {
+    ReplayError: "replay";
+    of [Database, Event, Endpoint]
+    source []
+    Conflict: Disabled = "disabled";
+    Limit: TooMany = "too_many", TooManyPending = "too_many_pending", TooOften = "too_often";
+}
+
 /// Which events are sent once more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replay {

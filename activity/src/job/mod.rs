@@ -73,6 +73,15 @@ pub enum JobError {
     Held { job: &'static str, owner: String },
 }
 
+schemas::error_codes! {
+    JobError: "job";
+    of [Database]
+    source []
+    NotFound: Unknown = "unknown";
+    Conflict: Held = "held";
+    Fault: Corrupt = "corrupt";
+}
+
 /// By which clock a job is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Timing {

@@ -46,6 +46,10 @@ pub struct ScheduleError {
     source: CronError,
 }
 
+schemas::error_codes! {
+    struct ScheduleError: Refused "job.pattern";
+}
+
 /// When a job runs.
 #[derive(Clone, Debug)]
 pub struct Schedule(Kind);

@@ -1,6 +1,5 @@
 //! Why a store does not answer.
 
-use schemas::error_class::ErrorClass;
 use schemas::usage::UsageError;
 
 use crate::AnalyticsError;
@@ -19,24 +18,13 @@ pub enum StoreError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl StoreError {
-    /// What it means for who asked.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            StoreError::BeyondCalendar(_) => ErrorClass::Refused,
-            StoreError::Contended(_) => ErrorClass::Conflict,
-            StoreError::Failed(_) => ErrorClass::Fault,
-        }
-    }
-
-    /// A name that does not change with the text.
-    pub fn code(&self) -> &'static str {
-        match self {
-            StoreError::BeyondCalendar(_) => "flows.beyond_calendar",
-            StoreError::Contended(_) => "flows.contended",
-            StoreError::Failed(_) => "flows.failed",
-        }
-    }
+schemas::error_codes! {
+    StoreError: "flows";
+    of []
+    source []
+    Refused: BeyondCalendar = "beyond_calendar";
+    Conflict: Contended = "contended";
+    Fault: Failed = "failed";
 }
 
 impl From<AnalyticsError> for StoreError {
@@ -57,6 +45,8 @@ impl From<StoreError> for UsageError {
 
 #[cfg(test)]
 mod tests {
+    use schemas::error_class::{Classified as _, ErrorClass};
+
     use super::*;
 
     #[test]

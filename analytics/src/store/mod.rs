@@ -36,7 +36,7 @@ use crate::truth::TruthRow;
 /// A method that is added here is a question for every store; its documentation is the contract that they are compared by.
 ///
 /// # Errors
-/// Every method fails with [`StoreError`] when what is stored cannot be read; [`StoreError::class`] tells that apart from a question
+/// Every method fails with [`StoreError`] when what is stored cannot be read; its class ([`schemas::error_class::Classified`]) tells that apart from a question
 /// that nobody can answer. How long an answer may take is the caller's to say: dropping the future stops the work.
 #[async_trait]
 pub trait FlowStore: std::fmt::Debug + Send + Sync {

@@ -15,7 +15,8 @@ pub enum Step {
 }
 
 /// What the overview is stacked by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = OverviewDimension)]
 #[serde(rename_all = "lowercase")]
 pub enum Dimension {
     Service,

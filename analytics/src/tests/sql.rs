@@ -1,6 +1,6 @@
 //! SQL over the tables.
 
-use schemas::error_class::ErrorClass;
+use schemas::error_class::{Classified as _, ErrorClass};
 use serde_json::json;
 use tables::table::{Commit, Encoder, write_row_groups};
 

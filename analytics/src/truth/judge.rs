@@ -16,7 +16,8 @@ const RATE_FACTOR_MIN: u64 = 8;
 const PPM: u128 = 1_000_000;
 
 /// What the comparison came to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CounterVerdict)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Within the sampling error and the tolerance.

@@ -70,7 +70,8 @@ const WRITER: &str = "truth";
 const ATTEMPTS_MAX: u32 = 8;
 
 /// Which way packets cross an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = InterfaceDirection)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Received by the interface (`ifInOctets`).

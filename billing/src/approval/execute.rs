@@ -31,6 +31,13 @@ pub enum ExecuteError {
     Refund(#[from] RefundError),
 }
 
+schemas::error_codes! {
+    ExecuteError: "approval_execution";
+    of [Billing, Database, Money, Refund]
+    source []
+    Fault: Usage = "usage";
+}
+
 /// What became of an approved action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {

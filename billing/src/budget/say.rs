@@ -101,7 +101,8 @@ pub(super) async fn say_reset(connection: &mut AnyConnection, status: &Status, n
 }
 
 /// Something that was said of a budget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = BudgetAlert)]
 pub struct Alert {
     pub at_ms: i64,
     pub threshold_percent: i64,

@@ -59,7 +59,7 @@ pub const MAX_BASE_MINOR: i64 = 1_000_000_000_000;
 pub const MAX_CYCLE_MONTHS: i64 = 120;
 
 /// What one unit of transfer is (F-4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub enum QuotaUnit {
     /// 1000³ bytes.
     #[serde(rename = "GB")]

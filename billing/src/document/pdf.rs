@@ -31,6 +31,14 @@ pub enum PdfError {
     Write(String),
 }
 
+schemas::error_codes! {
+    PdfError: "pdf";
+    of []
+    source []
+    Refused: Pages = "pages";
+    Fault: Font = "font", Write = "write";
+}
+
 /// Pages of one document at most: about 40,000 lines.
 const MAX_PAGES: usize = 1000;
 

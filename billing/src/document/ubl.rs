@@ -60,6 +60,17 @@ pub enum UblError {
     Utf8(#[from] std::string::FromUtf8Error),
 }
 
+schemas::error_codes! {
+    UblError: "e_invoice";
+    of [Money]
+    source []
+    Refused:
+        Seller = "seller", Buyer = "buyer", MixedCategories = "mixed_categories", NoReason = "no_reason";
+    Fault:
+        NoLines = "no_lines", NoTax = "no_tax", TooFine = "too_fine", Unbalanced = "unbalanced", Write = "write",
+        Utf8 = "utf8";
+}
+
 /// The document as UBL 2.1 XML.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use super::{DunningError, Progress, read_unpaid, terms};
 use crate::charger;
 
 /// What is still to come by itself while an invoice is not paid.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, utoipa::ToSchema)]
 pub struct Outlook {
     /// When the default payment method is charged; empty where there is none, or where money was taken back.
     pub charges_at_ms: Vec<i64>,

@@ -26,6 +26,15 @@ pub enum ScheduleError {
     BeforeSuspension { day: i64, suspend: i64 },
 }
 
+schemas::error_codes! {
+    ScheduleError: "collection_schedule";
+    of []
+    source []
+    Refused:
+        Day = "day", TooMany = "too_many", Order = "order", AfterSuspension = "after_suspension",
+        BeforeSuspension = "before_suspension";
+}
+
 /// What is done about an invoice that is not paid, in days of 24 hours after it was due. When it is finalised it is charged
 /// in any case.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +58,8 @@ impl Default for Schedule {
 
 /// How far an invoice has come, as `dunning.step` stores it: 0 nothing was done, 1 charged when finalised, 2 + n what is due
 /// n days after the due date was done. So a schedule can be changed while invoices are on their way through it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CollectionProgress)]
 pub struct Progress(pub i64);
 
 impl Progress {

@@ -20,7 +20,8 @@ pub const MAX_NOTICE_DAYS: i64 = 90;
 pub const MAX_NOTICES: usize = 5;
 
 /// What customers are given, and when they are told.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = CollectionTerms)]
 #[serde(deny_unknown_fields, default)]
 pub struct Terms {
     /// Days from an invoice to its due date.
@@ -68,6 +69,13 @@ pub enum TermsError {
         "remind_days_before = {days:?} is no use where payment_term_days is {term_days}: name fewer days than that"
     )]
     BeforeTheInvoice { days: Vec<i64>, term_days: i64 },
+}
+
+schemas::error_codes! {
+    TermsError: "collection_terms";
+    of [Schedule]
+    source []
+    Refused: PaymentTerm = "payment_term", Notices = "notices", BeforeTheInvoice = "before_the_invoice";
 }
 
 impl Terms {

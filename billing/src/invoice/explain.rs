@@ -48,7 +48,7 @@ impl LineCheck {
 }
 
 /// What a service used on one local day of a line's period.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct DayUsage {
     pub start_ms: i64,
     pub end_ms: i64,

@@ -27,7 +27,7 @@ const RATE: &str = "tax_rate_missing";
 const VAT_NUMBER: &str = "vat_number_unconfirmed";
 
 /// An invoice that waits for a person.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct HeldInvoice {
     /// The invoice will have it too.
     pub id: InvoiceId,

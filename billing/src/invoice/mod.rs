@@ -63,7 +63,7 @@ pub const PAYMENT_TERM_DAYS: i64 = 14;
 pub const MAX_PAGE: i64 = 1000;
 
 /// What a document is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvoiceKind {
     Invoice,
@@ -74,7 +74,7 @@ pub enum InvoiceKind {
 named!(InvoiceKind, "kind of document", Invoice => "invoice", CreditNote => "credit_note");
 
 /// Where an invoice stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvoiceStatus {
     Finalised,

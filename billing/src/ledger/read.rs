@@ -10,7 +10,8 @@ use super::LedgerError;
 pub const MAX_PAGE: i64 = 1_000;
 
 /// A posting as it stands in the books.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = LedgerPosting)]
 pub struct Posted {
     /// Name of the account.
     pub account: String,
@@ -19,7 +20,8 @@ pub struct Posted {
 }
 
 /// A transaction as it stands in the books.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = LedgerTransaction)]
 pub struct PostedTransaction {
     pub id: TransactionId,
     pub idempotency_key: String,
@@ -110,7 +112,8 @@ pub async fn transactions(
 }
 
 /// What a customer owes in one currency, and has as credit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CustomerBalance)]
 pub struct Owed {
     pub customer: CustomerId,
     /// Open invoices.
@@ -148,7 +151,7 @@ pub async fn owed(db: impl AnyExecutor<'_>, customer: Option<CustomerId>) -> Res
 }
 
 /// What one transaction did to a customer's account.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct StatementLine {
     pub transaction: TransactionId,
     pub posted_at_ms: i64,

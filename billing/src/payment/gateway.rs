@@ -257,6 +257,13 @@ pub enum GatewayError {
     },
 }
 
+schemas::error_codes! {
+    GatewayError: "gateway";
+    of []
+    source []
+    Fault: NotSent = "not_sent", Unknown = "unknown", Refused = "refused";
+}
+
 impl GatewayError {
     pub(crate) fn unknown(why: impl Into<String>) -> GatewayError {
         GatewayError::Unknown {
@@ -303,6 +310,15 @@ pub enum WebhookError {
     Body(String),
     #[error("ask the gateway whether it sent this")]
     Gateway(#[from] GatewayError),
+}
+
+schemas::error_codes! {
+    WebhookError: "gateway_message";
+    of [Gateway]
+    source []
+    Refused:
+        NoHeader = "no_header", Header = "header", Signature = "signature", TooOld = "too_old",
+        NotSupported = "not_supported", Body = "body";
 }
 
 /// A payment gateway. An `Err` means that nobody knows whether it happened, unless it is one that says nothing did.

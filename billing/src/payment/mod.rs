@@ -24,6 +24,7 @@
 //! * An invoice is paid if, and only if, its money is in the ledger, in the same transaction.
 
 mod charges;
+mod claim;
 mod engine;
 pub mod gateway;
 pub mod manual;
@@ -43,13 +44,14 @@ pub mod trial;
 mod webhook;
 
 pub use charges::GatewayCharger;
+pub use claim::Reconciled;
 pub use engine::{NewPayment, cancel, look_now, start, start_once};
 pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
     PaymentGateway, WebhookError,
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
-pub use reconcile::{ACTION_LIMIT_MS, Reconciled, next_check_ms, reconcile};
+pub use reconcile::{ACTION_LIMIT_MS, next_check_ms, reconcile};
 pub use refund::{NewRefund, Refund, RefundState, ask, intend, record_sent_back, refund, refunds_of};
 pub(crate) use refund::{get as refund_by_id, intend_by};
 pub use reversal::{NewReversal, Reversal, reversal_of, reverse_transfer, reverse_transfer_in};
@@ -190,6 +192,24 @@ pub enum PaymentError {
     BooksInUse,
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
+}
+
+schemas::error_codes! {
+    PaymentError: "payment";
+    of [Database, Settlement, Event, Money]
+    source [Gateway, Webhook]
+    NotFound:
+        NoPayment = "no_payment", NoRefund = "no_refund", NoMethod = "no_method", NotConfigured = "not_configured",
+        UnknownGateway = "unknown_gateway", OtherCustomer = "other_customer";
+    Refused:
+        NotCapable = "not_capable", OtherGateway = "other_gateway", OtherCurrency = "other_currency",
+        NotPositive = "not_positive", NoAmount = "no_amount", SentAtTheBank = "sent_at_the_bank",
+        ValueDate = "value_date", Text = "text", SetupUnfinished = "setup_unfinished",
+        TestBesideLive = "test_beside_live", NotRefundable = "not_refundable";
+    Conflict:
+        UnderWay = "under_way", NotOpen = "not_open", NotPaid = "not_paid", NotReversed = "not_reversed",
+        RecordedBefore = "recorded_before", BooksInUse = "books_in_use";
+    Fault: OtherAmount = "other_amount", ChargedTwice = "charged_twice", Corrupt = "corrupt";
 }
 
 /// The gateways that are configured.

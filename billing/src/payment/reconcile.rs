@@ -1,14 +1,13 @@
 //! What was left over is looked for at the gateway: by any number of workers, after any crash.
 
-use std::time::Duration;
-
 use schemas::db::Database;
 use schemas::fault;
 use schemas::money::Money;
 use sqlx::Row as _;
 use tracing::warn;
 
-use super::engine::{self, CHECK_AFTER_MS, locked, look_again};
+use super::claim::{LEASE_MS, Reconciled, WORK_LIMIT};
+use super::engine::{self, locked, look_again};
 use super::gateway::{ChargeOutcome, ChargeState, FindRequest, PaymentGateway};
 use super::method::{self, PaymentMethod};
 use super::store::{self, Payment};
@@ -17,32 +16,11 @@ use crate::settlement;
 
 /// Payments that one run looks at, at most.
 const MAX_BATCH: i64 = 200;
-/// A claim lasts so long; another worker takes over afterwards.
-pub(crate) const LEASE_MS: i64 = 180_000;
-/// What a claim allows must be done by then.
-pub(crate) const WORK_LIMIT: Duration = Duration::from_secs(120);
 /// A gateway is asked to charge so often at most.
 const MAX_CALLS: i64 = 8;
 /// What the customer has not confirmed by then is given up: before a gateway forgets keys (Stripe after 24 hours), so that
 /// whatever comes of it can still be told apart by its key.
 pub const ACTION_LIMIT_MS: i64 = 23 * 3_600_000;
-
-const _: () = assert!(LEASE_MS > WORK_LIMIT.as_millis() as i64 + CHECK_AFTER_MS / 2);
-
-/// What a run did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Reconciled {
-    /// Payments and refunds that were looked for.
-    pub looked_for: u64,
-    /// Of those, settled one way or the other.
-    pub settled: u64,
-    /// Charges that were asked for again with their key.
-    pub asked_again: u64,
-    /// Of those looked for, the ones that gave an error; they are looked for again.
-    pub errors: u64,
-    /// Webhooks that came too early and were counted now.
-    pub events: u64,
-}
 
 /// Looks for every payment and refund whose time has come, and for events that came before what they are about.
 ///

@@ -9,9 +9,9 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tracing::warn;
 
+use super::claim::{LEASE_MS, Reconciled, WORK_LIMIT};
 use super::engine::{CHECK_AFTER_MS, cut, locked};
 use super::gateway::{GatewayError, PaymentGateway, RefundOutcome, RefundProgress, RefundRequest};
-use super::reconcile::{LEASE_MS, Reconciled, WORK_LIMIT};
 use super::store::{self, Payment};
 use super::{GatewayName, Gateways, PaymentError, State, checked_text, random_hex};
 use crate::settlement;

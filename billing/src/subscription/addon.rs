@@ -10,15 +10,15 @@
 //!
 //! An add-on is not begun beside a plan that is cancelled, and not resumed before its plan is.
 
-use schemas::db::next_id;
-use schemas::ids::{HoldId, SubscriptionId};
+use schemas::ids::SubscriptionId;
 use schemas::period::local_date;
 use sqlx::{AnyConnection, Row as _};
 
+use super::hold::{holds, is_held, lift, place};
 use super::load::{addons_of, contract, subscription};
 use super::state::{Happening, HoldCause, State};
 use super::write::{end_phase, transition};
-use super::{Subscription, change, pause};
+use super::{Subscription, pause};
 use crate::BillingError;
 
 /// Notes that an add-on is cancelled with its plan, and the end that it had before, if any.
@@ -117,7 +117,7 @@ pub(super) async fn hold_as_parent(
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    for cause in change::holds(connection, parent).await? {
+    for cause in holds(connection, parent).await? {
         let addon = subscription(&mut *connection, addon.id).await?;
         hold(connection, &addon, cause, "its plan is suspended", actor, now_ms).await?;
     }
@@ -156,7 +156,7 @@ pub(super) async fn release_all(
             continue;
         }
         pause::follow(connection, addon.id, now_ms).await?;
-        if change::holds(connection, addon.id).await?.is_empty() {
+        if holds(connection, addon.id).await?.is_empty() {
             let happening = match addon.cancel_at_ms {
                 Some(_) => Happening::HoldsLiftedOfCancelled,
                 None => Happening::HoldsLifted,
@@ -166,76 +166,4 @@ pub(super) async fn release_all(
         }
     }
     Ok(())
-}
-
-/// Whether a hold of a cause is in force: one of its own, or one that came with its plan.
-///
-/// # Errors
-/// As the database answers.
-pub(super) async fn is_held(
-    connection: &mut AnyConnection,
-    id: SubscriptionId,
-    cause: HoldCause,
-    with_parent: bool,
-) -> Result<bool, BillingError> {
-    let held = sqlx::query(
-        "SELECT id FROM holds WHERE subscription_id = $1 AND cause = $2 AND with_parent = $3 AND lifted_at_ms IS NULL",
-    )
-    .bind(id.0)
-    .bind(cause.name())
-    .bind(i64::from(with_parent))
-    .fetch_optional(connection)
-    .await?;
-    Ok(held.is_some())
-}
-
-/// Writes a hold.
-///
-/// # Errors
-/// As the database answers.
-pub(super) async fn place(
-    connection: &mut AnyConnection,
-    id: SubscriptionId,
-    cause: HoldCause,
-    with_parent: bool,
-    reason: &str,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    let hold = HoldId(next_id(connection, "hold").await?);
-    sqlx::query(
-        "INSERT INTO holds (id, subscription_id, cause, reason, placed_at_ms, with_parent) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(hold.0)
-    .bind(id.0)
-    .bind(cause.name())
-    .bind(reason)
-    .bind(now_ms)
-    .bind(i64::from(with_parent))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Lifts holds of a cause; false where there was none.
-///
-/// # Errors
-/// As the database answers.
-pub(super) async fn lift(
-    connection: &mut AnyConnection,
-    id: SubscriptionId,
-    cause: HoldCause,
-    with_parent: bool,
-    now_ms: i64,
-) -> Result<bool, BillingError> {
-    let lifted = sqlx::query(
-        "UPDATE holds SET lifted_at_ms = $1 WHERE subscription_id = $2 AND cause = $3 AND with_parent = $4 \
-         AND lifted_at_ms IS NULL",
-    )
-    .bind(now_ms)
-    .bind(id.0)
-    .bind(cause.name())
-    .bind(i64::from(with_parent))
-    .execute(connection)
-    .await?;
-    Ok(lifted.rows_affected() > 0)
 }

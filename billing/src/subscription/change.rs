@@ -13,12 +13,14 @@ use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
 use schemas::period::{AnchorDay, local_date, midnight_ms};
 use serde_json::json;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 use super::load::{addons_of, contract};
 use super::state::{Happening, HoldCause, State};
-use super::write::{NewPhase, end_phase, insert_phase, record_state, tell, transition, usage_turn_ms};
-use super::{Contract, MAX_QUANTITY, Phase, addon, pause};
+use super::write::{
+    NewPhase, cancel_pending, cycle_start, end_phase, insert_phase, record_state, tell, transition, usage_turn_ms,
+};
+use super::{Contract, MAX_QUANTITY, addon, hold, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::guard;
@@ -447,7 +449,7 @@ async fn reach_end_and(
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
-    super::schedule::cancel_all_of(connection, id, "the subscription has ended", now_ms).await?;
+    cancel_pending(connection, id, "the subscription has ended", now_ms).await?;
     let last = before.last_phase();
     catalog::return_to_stock(connection, last.plan.id, last.quantity).await?;
     for addon in addons_of(&mut *connection, id).await? {
@@ -592,7 +594,7 @@ pub async fn hold(
 ) -> Result<(), BillingError> {
     let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
-    if addon::is_held(connection, id, cause, false).await? {
+    if hold::is_held(connection, id, cause, false).await? {
         return Ok(());
     }
     let was_running = before.subscription.state != State::Suspended;
@@ -605,7 +607,7 @@ pub async fn hold(
         now_ms,
     )
     .await?;
-    addon::place(connection, id, cause, false, &reason, now_ms).await?;
+    hold::place(connection, id, cause, false, &reason, now_ms).await?;
     addon::hold_all(connection, id, cause, &reason, actor, now_ms).await?;
     pause::follow(connection, id, now_ms).await?;
     if was_running && before.subscription.parent.is_none() {
@@ -644,12 +646,12 @@ pub async fn release(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
-    if !addon::lift(connection, id, cause, false, now_ms).await? {
+    if !hold::lift(connection, id, cause, false, now_ms).await? {
         return Ok(());
     }
     pause::follow(connection, id, now_ms).await?;
     addon::release_all(connection, id, cause, actor, now_ms).await?;
-    if !holds(connection, id).await?.is_empty() {
+    if !hold::holds(connection, id).await?.is_empty() {
         return Ok(());
     }
     let happening = match before.subscription.cancel_at_ms {
@@ -681,41 +683,6 @@ pub async fn release(
         .await?;
     }
     Ok(())
-}
-
-/// The causes for which a subscription is held now.
-///
-/// # Errors
-/// As the database answers, or when a stored value is not understood.
-pub async fn holds(connection: &mut AnyConnection, id: SubscriptionId) -> Result<Vec<HoldCause>, BillingError> {
-    let rows = sqlx::query("SELECT cause FROM holds WHERE subscription_id = $1 AND lifted_at_ms IS NULL ORDER BY id")
-        .bind(id.0)
-        .fetch_all(connection)
-        .await?;
-    let mut causes: Vec<HoldCause> = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let cause = row.try_get::<String, _>(0)?.parse()?;
-        // An add-on may have one of its own beside its plan's.
-        if !causes.contains(&cause) {
-            causes.push(cause);
-        }
-    }
-    Ok(causes)
-}
-
-/// The start of the cycle of a phase that a day lies in.
-pub(super) fn cycle_start(phase: &Phase, contract: &Contract, date: Date) -> Result<Date, BillingError> {
-    let whole = Phase {
-        to: None,
-        ..phase.clone()
-    };
-    let mut periods = whole.base_periods(&contract.subscription.time_zone);
-    while let Some(charged) = periods.next_period()? {
-        if date < charged.nominal.end_date {
-            return Ok(charged.nominal.start_date);
-        }
-    }
-    Ok(date)
 }
 
 /// Usage and arrears that were charged are done with, and phases follow one another.

@@ -16,6 +16,7 @@
 mod addon;
 mod begin;
 pub mod change;
+mod hold;
 mod load;
 mod pause;
 pub mod reprice;
@@ -28,6 +29,7 @@ mod write;
 use std::sync::Arc;
 
 pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, had_trial, subscribe};
+pub use hold::holds;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;

@@ -15,10 +15,10 @@ use schemas::ids::SubscriptionId;
 use schemas::period::{local_date, midnight_ms};
 use sqlx::{AnyConnection, Row as _};
 
-use super::change::{self, cycle_start};
+use super::hold::holds;
 use super::load::contract;
 use super::state::HoldCause;
-use super::write::{NewPhase, end_phase, insert_phase};
+use super::write::{NewPhase, cycle_start, end_phase, insert_phase};
 use super::{Contract, Subscription};
 use crate::catalog::BaseTiming;
 use crate::{BillingError, dunning};
@@ -49,7 +49,7 @@ pub(super) async fn follow(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let before = contract(&mut *connection, id).await?;
-    match change::holds(&mut *connection, id).await?.contains(&HoldCause::Unpaid) {
+    match holds(&mut *connection, id).await?.contains(&HoldCause::Unpaid) {
         true => pause(connection, &before, now_ms).await,
         false => go_on(connection, &before, now_ms).await,
     }

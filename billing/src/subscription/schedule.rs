@@ -190,28 +190,6 @@ pub async fn cancel(
     tell(connection, &subscription, EventType::ChangeCancelled, facts, now_ms).await
 }
 
-/// Takes all pending changes of a subscription back.
-///
-/// # Errors
-/// As the database answers.
-pub(super) async fn cancel_all_of(
-    connection: &mut AnyConnection,
-    subscription: SubscriptionId,
-    reason: &str,
-    now_ms: i64,
-) -> Result<(), BillingError> {
-    sqlx::query(
-        "UPDATE scheduled_changes SET status = 'cancelled', reason = $1, settled_at_ms = $2 \
-         WHERE subscription_id = $3 AND status = 'pending'",
-    )
-    .bind(reason)
-    .bind(now_ms)
-    .bind(subscription.0)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 /// Pending changes whose time has come, in their order.
 ///
 /// # Errors

@@ -16,7 +16,8 @@ use crate::catalog::named;
 use crate::{BillingError, catalog};
 
 /// Where a subscription stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = SubscriptionState)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Runs, and is charged from the end of the trial on.

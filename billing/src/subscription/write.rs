@@ -8,8 +8,8 @@ use schemas::period::AnchorDay;
 use schemas::window::{WINDOW_MS, WindowStart};
 use sqlx::AnyConnection;
 
-use super::Subscription;
 use super::state::{Happening, State};
+use super::{Contract, Phase, Subscription};
 use crate::BillingError;
 use crate::catalog::Price;
 use crate::event;
@@ -149,5 +149,42 @@ pub(super) async fn tell(
         payload,
     };
     event::publish(connection, new, now_ms).await?;
+    Ok(())
+}
+
+/// The start of the cycle of a phase that a day lies in.
+pub(super) fn cycle_start(phase: &Phase, contract: &Contract, date: Date) -> Result<Date, BillingError> {
+    let whole = Phase {
+        to: None,
+        ..phase.clone()
+    };
+    let mut periods = whole.base_periods(&contract.subscription.time_zone);
+    while let Some(charged) = periods.next_period()? {
+        if date < charged.nominal.end_date {
+            return Ok(charged.nominal.start_date);
+        }
+    }
+    Ok(date)
+}
+
+/// Takes all changes back that are set for a subscription ([`super::schedule`]).
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn cancel_pending(
+    connection: &mut AnyConnection,
+    subscription: SubscriptionId,
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    sqlx::query(
+        "UPDATE scheduled_changes SET status = 'cancelled', reason = $1, settled_at_ms = $2 \
+         WHERE subscription_id = $3 AND status = 'pending'",
+    )
+    .bind(reason)
+    .bind(now_ms)
+    .bind(subscription.0)
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -77,6 +77,16 @@ pub enum TaxError {
     Corrupt { what: &'static str, text: String },
 }
 
+schemas::error_codes! {
+    TaxError: "tax";
+    of [Database, Rate]
+    source []
+    NotFound: NoRate = "no_rate";
+    Refused: Country = "country", Text = "text", EndsBeforeStart = "ends_before_start";
+    Conflict: AlreadyEnded = "already_ended", Overlap = "overlap";
+    Fault: Corrupt = "corrupt";
+}
+
 const SELECT: &str = "SELECT id, country, region, name, rate_percent, valid_from_ms, valid_to_ms FROM tax_rates";
 
 /// Adds a rate. One tax (place and name) has one rate at a time.

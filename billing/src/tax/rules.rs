@@ -61,7 +61,7 @@ impl TaxRule {
 }
 
 /// A rate that should be known and is not: a person must say what it is, be it 0 %.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct MissingRate {
     /// ISO 3166-1, two letters.
     pub country: String,
@@ -82,7 +82,8 @@ pub enum VatStanding {
 }
 
 /// Why it cannot be said which taxes hold: a person settles it.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = HoldReason)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Unsettled {
     Rate(MissingRate),

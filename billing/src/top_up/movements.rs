@@ -10,7 +10,8 @@ use super::{AUTOMATIC_NOTE, BOUGHT_NOTE, TopUpError};
 use crate::ledger::{self, Account};
 
 /// Why credit came or went, by the key of the transaction that moved it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CreditCause)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// By itself, because there was little left.
@@ -56,7 +57,8 @@ impl Cause {
 }
 
 /// What one transaction did to a customer's credit.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = CreditMovement)]
 pub struct Movement {
     pub transaction: TransactionId,
     pub at_ms: i64,

@@ -1,12 +1,11 @@
 //! `/api/v1/credit…`, `/api/v1/budget`: a customer's credit with its movements and top-ups, and where the budget stands. Amounts
 //! are integer minor units beside their currency.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use billing::budget::{self, Alert, Status};
 use billing::payment::{GatewayName, Payment};
-use billing::settlement::{self, SettlementError};
+use billing::settlement;
 use billing::top_up::{self, AUTOMATIC_NOTE, Movement, TopUp};
 use schemas::ids::{PaymentId, PaymentMethodId, ServiceId, TransactionId};
 use schemas::inventory;
@@ -14,10 +13,9 @@ use schemas::money::Money;
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::Customer;
-use crate::customer::metered_usage;
+use crate::auth::{Customer, Principal};
+use crate::customer::{metered_usage, top_ups};
 use crate::error::{ApiError, Failure};
-use crate::pages::credit::top_ups;
 use crate::query::optional;
 use crate::state::AppState;
 
@@ -26,16 +24,9 @@ const PAGE_MOVEMENTS: i64 = 100;
 /// Alerts in one answer.
 const MAX_ALERTS: i64 = 100;
 
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/credit", get(credit))
-        .route("/credit/movements", get(movements))
-        .route("/budget", get(budget))
-}
-
 /// A payment for credit.
-#[derive(Serialize)]
-struct AttemptAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+struct TopUpAttempt {
     id: PaymentId,
     amount: Money,
     state: &'static str,
@@ -47,9 +38,9 @@ struct AttemptAnswer {
     paid_at_ms: Option<i64>,
 }
 
-impl From<Payment> for AttemptAnswer {
-    fn from(payment: Payment) -> AttemptAnswer {
-        AttemptAnswer {
+impl From<Payment> for TopUpAttempt {
+    fn from(payment: Payment) -> TopUpAttempt {
+        TopUpAttempt {
             id: payment.id,
             amount: payment.amount,
             state: payment.state.name(),
@@ -63,8 +54,8 @@ impl From<Payment> for AttemptAnswer {
     }
 }
 
-#[derive(Serialize)]
-struct CreditAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct CreditAnswer {
     balance: Money,
     /// What can be spent: not what refunds under way will take.
     available: Money,
@@ -73,22 +64,18 @@ struct CreditAnswer {
     /// `null` where it was never set.
     top_up: Option<TopUp>,
     /// The latest first.
-    attempts: Vec<AttemptAnswer>,
+    attempts: Vec<TopUpAttempt>,
 }
 
-async fn credit(State(state): State<AppState>, customer: Customer) -> Result<Json<CreditAnswer>, ApiError> {
-    let ask = |error: SettlementError| Failure::internal("ask for credit")(error.into());
+pub(crate) async fn credit(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+) -> Result<Json<CreditAnswer>, ApiError> {
     let mut connection = state.db().pool().acquire().await?;
     let currency = inventory::customer(&mut *connection, customer.id).await?.currency;
-    let balance = settlement::credit_balance(&mut *connection, customer.id, currency)
-        .await
-        .map_err(ask)?;
-    let available = settlement::available_credit(&mut connection, customer.id, currency)
-        .await
-        .map_err(ask)?;
-    let owed_by_ms = settlement::credit_claim_due(&mut *connection, customer.id, currency)
-        .await
-        .map_err(ask)?;
+    let balance = settlement::credit_balance(&mut *connection, customer.id, currency).await?;
+    let available = settlement::available_credit(&mut connection, customer.id, currency).await?;
+    let owed_by_ms = settlement::credit_claim_due(&mut *connection, customer.id, currency).await?;
     let top_up = top_up::settings(&mut *connection, customer.id).await?;
     drop(connection);
     let attempts = top_ups(&state, customer.id).await?;
@@ -97,30 +84,31 @@ async fn credit(State(state): State<AppState>, customer: Customer) -> Result<Jso
         available,
         owed_by_ms,
         top_up,
-        attempts: attempts.into_iter().map(AttemptAnswer::from).collect(),
+        attempts: attempts.into_iter().map(TopUpAttempt::from).collect(),
     }))
 }
 
-#[derive(serde::Deserialize)]
-struct Asked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct MovementsQuery {
     /// The last transaction of the page before.
     #[serde(default)]
     before: Option<String>,
+    /// Movements in one answer, 1 to 100.
     #[serde(default)]
     limit: Option<i64>,
 }
 
-#[derive(Serialize)]
-struct MovementsAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct MovementsAnswer {
     movements: Vec<Movement>,
     /// `before` of the next page; absent on the last.
     next: Option<TransactionId>,
 }
 
-async fn movements(
+pub(crate) async fn movements(
     State(state): State<AppState>,
-    customer: Customer,
-    ApiQuery(asked): ApiQuery<Asked>,
+    customer: Customer<Principal>,
+    ApiQuery(asked): ApiQuery<MovementsQuery>,
 ) -> Result<Json<MovementsAnswer>, ApiError> {
     let limit = asked.limit.unwrap_or(PAGE_MOVEMENTS);
     if !(1..=PAGE_MOVEMENTS).contains(&limit) {
@@ -137,7 +125,7 @@ async fn movements(
     }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct BudgetStatus {
     amount: Money,
     thresholds_percent: Vec<i64>,
@@ -176,15 +164,18 @@ impl From<Status> for BudgetStatus {
     }
 }
 
-#[derive(Serialize)]
-struct BudgetAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct BudgetAnswer {
     /// `null` where none is set.
     budget: Option<BudgetStatus>,
     /// What was said, the latest first.
     alerts: Vec<Alert>,
 }
 
-async fn budget(State(state): State<AppState>, customer: Customer) -> Result<Json<BudgetAnswer>, ApiError> {
+pub(crate) async fn budget(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+) -> Result<Json<BudgetAnswer>, ApiError> {
     let status = budget::status(state.db(), &metered_usage(&state), customer.id, state.now_ms()).await?;
     let alerts = budget::alerts(state.db().pool(), customer.id, MAX_ALERTS).await?;
     Ok(Json(BudgetAnswer {

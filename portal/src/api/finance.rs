@@ -1,159 +1,144 @@
 //! `/api/v1/finance…`: what finance reads, for programs. Amounts are integer minor units beside their currency.
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use billing::BillingError;
+use axum::Json;
+use axum::extract::State;
 use billing::aging::{AgedCurrency, aging};
 use billing::dunning::{self, Collection, CollectionFilter, Terms};
 use billing::invoice::{self, HeldInvoice};
 use billing::ledger::{self, Owed, PostedTransaction, StatementLine, TransactionFilter};
 use schemas::ids::{CustomerId, TransactionId};
-use schemas::inventory::{self, InventoryError};
+use schemas::inventory;
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::Finance;
+use crate::auth::{Finance, Principal};
 use crate::error::{ApiError, Failure};
+use crate::path::Path;
 use crate::query::optional;
 use crate::state::AppState;
 
 /// Lines or transactions in one answer.
 const PAGE: i64 = 100;
 
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/finance/aging", get(open_invoices))
-        .route("/finance/balances", get(balances))
-        .route("/finance/collection", get(collection))
-        .route("/finance/held", get(held))
-        .route("/finance/transactions", get(transactions))
-        .route("/finance/customers/{customer}/statement", get(statement))
-}
-
-#[derive(Serialize)]
-struct AgingAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct AgingAnswer {
     at_ms: i64,
     currencies: Vec<AgedCurrency>,
 }
 
-#[derive(serde::Deserialize)]
-struct AgingAsked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct AgingQuery {
     /// An instant, UTC milliseconds; now where it is absent.
     #[serde(default)]
     at_ms: Option<i64>,
 }
 
-async fn open_invoices(
+pub(crate) async fn open_invoices(
     State(state): State<AppState>,
-    _: Finance,
-    ApiQuery(asked): ApiQuery<AgingAsked>,
+    _: Finance<Principal>,
+    ApiQuery(asked): ApiQuery<AgingQuery>,
 ) -> Result<Json<AgingAnswer>, ApiError> {
     let at_ms = asked.at_ms.unwrap_or_else(|| state.now_ms());
     let currencies = aging(state.db().pool(), at_ms).await?;
     Ok(Json(AgingAnswer { at_ms, currencies }))
 }
 
-#[derive(Serialize)]
-struct CollectionAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct CollectionAnswer {
     terms: Terms,
     invoices: Vec<Collection>,
 }
 
-async fn collection(State(state): State<AppState>, _: Finance) -> Result<Json<CollectionAnswer>, ApiError> {
-    let invoices = dunning::list(state.db().pool(), CollectionFilter::default())
-        .await
-        .map_err(|error| Failure::internal("ask what is collected")(error.into()))?;
+pub(crate) async fn collection(
+    State(state): State<AppState>,
+    _: Finance<Principal>,
+) -> Result<Json<CollectionAnswer>, ApiError> {
+    let invoices = dunning::list(state.db().pool(), CollectionFilter::default()).await?;
     let terms = dunning::terms(state.db().pool()).await?;
     Ok(Json(CollectionAnswer { terms, invoices }))
 }
 
-#[derive(Serialize)]
-struct HeldAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct HeldAnswer {
     invoices: Vec<HeldInvoice>,
 }
 
 /// Invoices that are due and wait for a person.
-async fn held(State(state): State<AppState>, _: Finance) -> Result<Json<HeldAnswer>, ApiError> {
+pub(crate) async fn held(State(state): State<AppState>, _: Finance<Principal>) -> Result<Json<HeldAnswer>, ApiError> {
     let invoices = invoice::held(state.db().pool(), None).await?;
     Ok(Json(HeldAnswer { invoices }))
 }
 
-#[derive(Serialize)]
-struct BalancesAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct BalancesAnswer {
     balances: Vec<Owed>,
 }
 
-async fn balances(State(state): State<AppState>, _: Finance) -> Result<Json<BalancesAnswer>, ApiError> {
-    let balances = ledger::owed(state.db().pool(), None)
-        .await
-        .map_err(BillingError::from)?;
+pub(crate) async fn balances(
+    State(state): State<AppState>,
+    _: Finance<Principal>,
+) -> Result<Json<BalancesAnswer>, ApiError> {
+    let balances = ledger::owed(state.db().pool(), None).await?;
     Ok(Json(BalancesAnswer { balances }))
 }
 
-#[derive(serde::Deserialize)]
-struct Asked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct TransactionsQuery {
     /// The last transaction of the page before.
     #[serde(default)]
     before: Option<String>,
+    /// Name of an account that it posts to, such as `receivable:cus_1:USD`.
     #[serde(default)]
     account: Option<String>,
 }
 
-impl Asked {
+impl TransactionsQuery {
     fn before(&self) -> Result<Option<TransactionId>, Failure> {
         optional("before", self.before.as_deref(), "the id of a transaction")
     }
 }
 
-#[derive(Serialize)]
-struct TransactionsAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct TransactionsAnswer {
     transactions: Vec<PostedTransaction>,
 }
 
-async fn transactions(
+pub(crate) async fn transactions(
     State(state): State<AppState>,
-    _: Finance,
-    ApiQuery(asked): ApiQuery<Asked>,
+    _: Finance<Principal>,
+    ApiQuery(asked): ApiQuery<TransactionsQuery>,
 ) -> Result<Json<TransactionsAnswer>, ApiError> {
     let filter = TransactionFilter {
         account: asked.account.as_deref().filter(|account| !account.is_empty()),
         before: asked.before()?,
         ..TransactionFilter::default()
     };
-    let transactions = ledger::transactions(state.db().pool(), filter, PAGE)
-        .await
-        .map_err(BillingError::from)?;
+    let transactions = ledger::transactions(state.db().pool(), filter, PAGE).await?;
     Ok(Json(TransactionsAnswer { transactions }))
 }
 
-#[derive(serde::Deserialize)]
-struct StatementAsked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct StatementQuery {
     /// The last transaction of the page before.
     #[serde(default)]
     before: Option<String>,
 }
 
-#[derive(Serialize)]
-struct StatementAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct StatementAnswer {
     customer: CustomerId,
     lines: Vec<StatementLine>,
 }
 
-async fn statement(
+pub(crate) async fn statement(
     State(state): State<AppState>,
-    _: Finance,
+    _: Finance<Principal>,
     Path(customer): Path<String>,
-    ApiQuery(asked): ApiQuery<StatementAsked>,
+    ApiQuery(asked): ApiQuery<StatementQuery>,
 ) -> Result<Json<StatementAnswer>, ApiError> {
     let customer: CustomerId = customer.parse().map_err(|_| Failure::NotFound)?;
-    match inventory::customer(state.db().pool(), customer).await {
-        Err(InventoryError::NoCustomer(_)) => return Err(Failure::NotFound.into()),
-        found => found?,
-    };
+    inventory::customer(state.db().pool(), customer).await?;
     let before = optional("before", asked.before.as_deref(), "the id of a transaction")?;
-    let lines = ledger::statement(state.db().pool(), customer, before, PAGE)
-        .await
-        .map_err(BillingError::from)?;
+    let lines = ledger::statement(state.db().pool(), customer, before, PAGE).await?;
     Ok(Json(StatementAnswer { customer, lines }))
 }

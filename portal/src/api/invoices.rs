@@ -2,9 +2,8 @@
 //! integer minor units beside their currency.
 
 use analytics::Peer;
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::State;
 use billing::dunning::{self, Outlook};
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceKind, InvoiceLine, InvoiceStatus};
@@ -14,23 +13,17 @@ use schemas::money::{Currency, Money};
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::Customer;
+use crate::auth::{Customer, Principal};
 use crate::customer::{explanation, invoice_of};
 use crate::error::{ApiError, Failure};
+use crate::path::Path;
 use crate::query::optional;
 use crate::state::AppState;
 
 /// Invoices in one answer, unless fewer are asked for.
 const PAGE_INVOICES: i64 = 100;
 
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/invoices", get(list))
-        .route("/invoices/{invoice}", get(one))
-        .route("/invoices/{invoice}/lines/{line}/explain", get(explain))
-}
-
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct InvoiceAnswer {
     id: InvoiceId,
     kind: InvoiceKind,
@@ -69,7 +62,7 @@ impl From<Invoice> for InvoiceAnswer {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct LineAnswer {
     id: InvoiceLineId,
     position: i64,
@@ -106,27 +99,28 @@ impl From<InvoiceLine> for LineAnswer {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct ListAsked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct InvoicesQuery {
     /// The last invoice of the page before.
     #[serde(default)]
     before: Option<String>,
+    /// Invoices in one answer, 1 to 100.
     #[serde(default)]
     limit: Option<i64>,
 }
 
-#[derive(Serialize)]
-struct ListAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct InvoicesAnswer {
     invoices: Vec<InvoiceAnswer>,
     /// To be given as `before` for the next page; absent on the last.
     next: Option<InvoiceId>,
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
-    customer: Customer,
-    ApiQuery(asked): ApiQuery<ListAsked>,
-) -> Result<Json<ListAnswer>, ApiError> {
+    customer: Customer<Principal>,
+    ApiQuery(asked): ApiQuery<InvoicesQuery>,
+) -> Result<Json<InvoicesAnswer>, ApiError> {
     let limit = asked.limit.unwrap_or(PAGE_INVOICES);
     if !(1..=PAGE_INVOICES).contains(&limit) {
         return Err(Failure::BadRequest(format!("“limit” lies between 1 and {PAGE_INVOICES}.")).into());
@@ -143,14 +137,14 @@ async fn list(
     let has_more = invoices.len() > limit;
     invoices.truncate(limit);
     let next = invoices.last().filter(|_| has_more).map(|invoice| invoice.id);
-    Ok(Json(ListAnswer {
+    Ok(Json(InvoicesAnswer {
         invoices: invoices.into_iter().map(InvoiceAnswer::from).collect(),
         next,
     }))
 }
 
-#[derive(Serialize)]
-struct OneAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct InvoiceWithLinesAnswer {
     #[serde(flatten)]
     invoice: InvoiceAnswer,
     lines: Vec<LineAnswer>,
@@ -158,25 +152,23 @@ struct OneAnswer {
     outlook: Option<Outlook>,
 }
 
-async fn one(
+pub(crate) async fn one(
     State(state): State<AppState>,
-    customer: Customer,
+    customer: Customer<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<OneAnswer>, ApiError> {
+) -> Result<Json<InvoiceWithLinesAnswer>, ApiError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let mut connection = state.db().pool().acquire().await?;
-    let outlook = dunning::outlook(&mut connection, found.invoice.id)
-        .await
-        .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
-    Ok(Json(OneAnswer {
+    let outlook = dunning::outlook(&mut connection, found.invoice.id).await?;
+    Ok(Json(InvoiceWithLinesAnswer {
         outlook,
         invoice: found.invoice.into(),
         lines: found.lines.into_iter().map(LineAnswer::from).collect(),
     }))
 }
 
-#[derive(Serialize)]
-struct ExplainAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct ExplainAnswer {
     line: LineAnswer,
     service_name: String,
     charge: UsageCharge,
@@ -185,9 +177,9 @@ struct ExplainAnswer {
     peers: Vec<Peer>,
 }
 
-async fn explain(
+pub(crate) async fn explain(
     State(state): State<AppState>,
-    customer: Customer,
+    customer: Customer<Principal>,
     Path((invoice, line)): Path<(String, String)>,
 ) -> Result<Json<ExplainAnswer>, ApiError> {
     let found = invoice_of(&state, customer.id, &invoice).await?;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use activity::channel::in_app::{self, Notification};
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::State;
 use billing::catalog::{PlanKind, Price};
-use billing::invoice::Draft;
+use billing::invoice::{Draft, next_charge_ms};
+use billing::quote::next_charge;
 use billing::subscription::{Contract, Phase, State as Stand, contracts_of};
 use schemas::ids::{NotificationId, PhaseId, PlanId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory;
@@ -16,26 +16,18 @@ use schemas::money::Money;
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::Customer;
+use crate::auth::{Customer, Principal};
+use crate::customer::{contract_of, metered_usage};
 use crate::error::{ApiError, Failure};
 use crate::offers::offers;
-use crate::pages::subscriptions::contract_of;
+use crate::path::Path;
 use crate::query::optional;
-use crate::quote::{next_charge, next_charge_ms};
 use crate::state::AppState;
 
 /// Notifications in one answer.
 const PAGE_NOTIFICATIONS: i64 = 100;
 
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/subscriptions", get(list))
-        .route("/subscriptions/{subscription}", get(one))
-        .route("/plans", get(plans))
-        .route("/notifications", get(notifications))
-}
-
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct PhaseAnswer {
     id: PhaseId,
     plan: PlanId,
@@ -65,7 +57,7 @@ impl From<&Phase> for PhaseAnswer {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct SubscriptionAnswer {
     id: SubscriptionId,
     service: ServiceId,
@@ -107,23 +99,26 @@ impl SubscriptionAnswer {
     }
 }
 
-#[derive(Serialize)]
-struct ListAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct SubscriptionsAnswer {
     subscriptions: Vec<SubscriptionAnswer>,
 }
 
-async fn list(State(state): State<AppState>, customer: Customer) -> Result<Json<ListAnswer>, ApiError> {
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+) -> Result<Json<SubscriptionsAnswer>, ApiError> {
     let mut connection = state.db().pool().acquire().await?;
     let contracts = contracts_of(&mut connection, customer.id).await?;
     let mut subscriptions = Vec::with_capacity(contracts.len());
     for contract in &contracts {
         subscriptions.push(SubscriptionAnswer::new(contract, state.now_ms())?);
     }
-    Ok(Json(ListAnswer { subscriptions }))
+    Ok(Json(SubscriptionsAnswer { subscriptions }))
 }
 
 /// The next invoice as known now.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct NextAnswer {
     due_ms: i64,
     subtotal: Money,
@@ -142,32 +137,32 @@ impl From<Draft> for NextAnswer {
     }
 }
 
-#[derive(Serialize)]
-struct OneAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct SubscriptionWithNextAnswer {
     #[serde(flatten)]
     subscription: SubscriptionAnswer,
     next_invoice: Option<NextAnswer>,
 }
 
-async fn one(
+pub(crate) async fn one(
     State(state): State<AppState>,
-    customer: Customer,
+    customer: Customer<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<OneAnswer>, ApiError> {
+) -> Result<Json<SubscriptionWithNextAnswer>, ApiError> {
     let mut connection = state.db().pool().acquire().await?;
     let contract = contract_of(&mut connection, customer.id, &id).await?;
     drop(connection);
     let next = match contract.subscription.state {
         Stand::Ended => None,
-        _ => next_charge(&state, &contract).await?,
+        _ => next_charge(state.db(), &metered_usage(&state), &contract, state.now_ms()).await?,
     };
-    Ok(Json(OneAnswer {
+    Ok(Json(SubscriptionWithNextAnswer {
         subscription: SubscriptionAnswer::new(&contract, state.now_ms())?,
         next_invoice: next.map(NextAnswer::from),
     }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct PriceAnswer {
     id: PriceId,
     cycle_months: i64,
@@ -177,7 +172,7 @@ struct PriceAnswer {
     saving_percent: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct PlanAnswer {
     id: PlanId,
     name: String,
@@ -191,12 +186,15 @@ struct PlanAnswer {
     prices: Vec<PriceAnswer>,
 }
 
-#[derive(Serialize)]
-struct PlansAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct PlansAnswer {
     plans: Vec<PlanAnswer>,
 }
 
-async fn plans(State(state): State<AppState>, customer: Customer) -> Result<Json<PlansAnswer>, ApiError> {
+pub(crate) async fn plans(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+) -> Result<Json<PlansAnswer>, ApiError> {
     let mut connection = state.db().pool().acquire().await?;
     let currency = inventory::customer(&mut *connection, customer.id).await?.currency;
     let sold = offers(&mut connection, currency, PlanKind::Plan, state.now_ms()).await?;
@@ -224,28 +222,29 @@ async fn plans(State(state): State<AppState>, customer: Customer) -> Result<Json
     Ok(Json(PlansAnswer { plans: plans.collect() }))
 }
 
-#[derive(serde::Deserialize)]
-struct NotificationsAsked {
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct NotificationsQuery {
     /// The last notification of the page before.
     #[serde(default)]
     before: Option<String>,
 }
 
-#[derive(Serialize)]
-struct NotificationsAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct NotificationsAnswer {
     unread: i64,
     notifications: Vec<Notification>,
 }
 
-async fn notifications(
+pub(crate) async fn notifications(
     State(state): State<AppState>,
-    customer: Customer,
-    ApiQuery(asked): ApiQuery<NotificationsAsked>,
+    customer: Customer<Principal>,
+    ApiQuery(asked): ApiQuery<NotificationsQuery>,
 ) -> Result<Json<NotificationsAnswer>, ApiError> {
     let before: Option<NotificationId> = optional("before", asked.before.as_deref(), "the id of a notification")?;
+    let unread = in_app::unread(state.db().pool(), customer.id).await?;
     let found = in_app::list(state.db().pool(), customer.id, before, PAGE_NOTIFICATIONS).await;
     Ok(Json(NotificationsAnswer {
-        unread: customer.who.unread,
+        unread,
         notifications: found?,
     }))
 }

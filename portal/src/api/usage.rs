@@ -2,33 +2,23 @@
 //! `/api/v1/ops/services/{service}/usage` answers the same of any service, for those who watch the network: in UTC, as their
 //! pages are.
 
-use analytics::usage::closed_until_ms;
-use analytics::{Gap, SeriesPoint, SeriesQuery};
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::State;
 use billing::evidence::UsageCharge;
 use schemas::ids::ServiceId;
 use schemas::money::Money;
 use serde::Serialize;
 
 use super::ApiQuery;
-use crate::auth::{Customer, Ops};
-use crate::customer::{self, OwnService, PeriodToDate, current_period, metered};
+use crate::auth::{Customer, Ops, Principal};
+use crate::customer::{self, OwnService, PeriodToDate};
 use crate::error::{ApiError, Failure};
-use crate::format::{self, VolumeUnits};
-use crate::range::{Asked, PageZone, Range, step_name};
+use crate::path::Path;
+use crate::range::{Asked, PageZone};
+use crate::series::{UsageAnswer, resolve, series};
 use crate::state::AppState;
 
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/services", get(services))
-        .route("/services/{service}/usage", get(usage))
-        .route("/services/{service}/period", get(period))
-        .route("/ops/services/{service}/usage", get(usage_for_staff))
-}
-
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ServiceAnswer {
     id: ServiceId,
     name: String,
@@ -37,12 +27,15 @@ struct ServiceAnswer {
     plan: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ServicesAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct ServicesAnswer {
     services: Vec<ServiceAnswer>,
 }
 
-async fn services(State(state): State<AppState>, customer: Customer) -> Result<Json<ServicesAnswer>, ApiError> {
+pub(crate) async fn services(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+) -> Result<Json<ServicesAnswer>, ApiError> {
     let (_, own) = customer::services_of(&state, customer.id).await?;
     let services = own.into_iter().map(|own| ServiceAnswer {
         id: own.service.id,
@@ -54,98 +47,6 @@ async fn services(State(state): State<AppState>, customer: Customer) -> Result<J
     Ok(Json(ServicesAnswer {
         services: services.collect(),
     }))
-}
-
-/// A series of usage with what it takes to draw it honestly.
-#[derive(Serialize)]
-pub(crate) struct UsageAnswer {
-    service: ServiceId,
-    name: String,
-    time_zone: String,
-    step: &'static str,
-    from_ms: i64,
-    to_ms: i64,
-    pub(crate) points: Vec<SeriesPoint>,
-    /// Times in which an exporter that meters the service was not heard.
-    pub(crate) gaps: Vec<Gap>,
-    /// 95th percentile of the current period and the commit, where the service is billed by it.
-    percentile_95_bps: Option<u64>,
-    commit_bps: Option<u64>,
-    /// How the pages tell its volumes; those of this answer are bytes.
-    volume_units: VolumeUnits,
-    /// When this was answered, and until when windows are closed: what lies between is still filling.
-    pub(crate) now_ms: i64,
-    pub(crate) closed_until_ms: i64,
-}
-
-/// The range that an address asks for, by the service's billing periods.
-pub(crate) fn resolve(
-    state: &AppState,
-    customer: &schemas::inventory::Customer,
-    own: &OwnService,
-    page: &PageZone,
-    asked: &Asked,
-) -> Result<Range, Failure> {
-    let period = current_period(state, customer, own)?.period;
-    let anchor = match &own.contract {
-        Some(contract) => contract.last_phase().anchor,
-        None => schemas::period::AnchorDay::new(1).map_err(billing::BillingError::from)?,
-    };
-    let previous = period
-        .previous(anchor, &customer.time_zone)
-        .map_err(billing::BillingError::from)?;
-    let range = asked.resolve(state.now_ms(), &page.zone, &period, &previous)?;
-    // What was measured before it was theirs is not theirs to see (S1); the series begins there, whatever its steps.
-    range.seen_from(own.visible_from_ms, state.now_ms()).ok_or_else(|| {
-        Failure::BadRequest(format!(
-            "This service is yours since {}: what was measured before is not yours to see.",
-            format::date(own.visible_from_ms, &customer.time_zone)
-        ))
-    })
-}
-
-/// The series of one service over a checked range.
-pub(crate) async fn series(
-    state: &AppState,
-    own: &OwnService,
-    page: &PageZone,
-    range: &Range,
-) -> Result<UsageAnswer, Failure> {
-    let metered = metered(state, &own.service);
-    let now_ms = state.now_ms();
-    let query = SeriesQuery {
-        services: std::slice::from_ref(&metered),
-        from_ms: range.from_ms,
-        to_ms: range.to_ms,
-        step: range.step,
-        zone: &page.zone,
-        now_ms,
-    };
-    let points = state.flow_store().usage_series(&query).await?;
-    let until_ms = range.to_ms.min(closed_until_ms(now_ms));
-    let gaps = if until_ms > range.from_ms {
-        state
-            .flow_store()
-            .gaps(&metered.meters, range.from_ms, until_ms)
-            .await?
-    } else {
-        Vec::new()
-    };
-    Ok(UsageAnswer {
-        service: own.service.id,
-        name: own.service.name.clone(),
-        time_zone: page.name.clone(),
-        step: step_name(range.step),
-        from_ms: range.from_ms,
-        to_ms: range.to_ms,
-        points,
-        gaps,
-        percentile_95_bps: None,
-        commit_bps: None,
-        volume_units: own.volume_units(),
-        now_ms,
-        closed_until_ms: closed_until_ms(now_ms),
-    })
 }
 
 /// The series of what an address asks for, with the lines that the chart draws across it.
@@ -166,9 +67,9 @@ async fn answer(
     Ok(answer)
 }
 
-async fn usage(
+pub(crate) async fn usage(
     State(state): State<AppState>,
-    customer: Customer,
+    customer: Customer<Principal>,
     Path(service): Path<String>,
     ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
@@ -177,9 +78,9 @@ async fn usage(
     Ok(Json(answer(&state, &account, &own, &page, &asked).await?))
 }
 
-async fn usage_for_staff(
+pub(crate) async fn usage_for_staff(
     State(state): State<AppState>,
-    ops: Ops,
+    ops: Ops<Principal>,
     Path(service): Path<String>,
     ApiQuery(asked): ApiQuery<Asked>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
@@ -187,8 +88,8 @@ async fn usage_for_staff(
     Ok(Json(answer(&state, &account, &own, &PageZone::utc(), &asked).await?))
 }
 
-#[derive(Serialize)]
-struct PeriodAnswer {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct PeriodAnswer {
     #[serde(flatten)]
     usage: analytics::PeriodUsage,
     mode: analytics::UsageMode,
@@ -198,9 +99,9 @@ struct PeriodAnswer {
     cost_projected: Option<Money>,
 }
 
-async fn period(
+pub(crate) async fn period(
     State(state): State<AppState>,
-    customer: Customer,
+    customer: Customer<Principal>,
     Path(service): Path<String>,
 ) -> Result<Json<PeriodAnswer>, ApiError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;

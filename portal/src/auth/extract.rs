@@ -15,6 +15,7 @@ use schemas::ids::CustomerId;
 use super::{session, token_of};
 use crate::client::Client;
 use crate::error::{ApiError, Failure, PageError};
+use crate::links;
 use crate::state::AppState;
 
 /// Anybody with a session.
@@ -51,16 +52,76 @@ impl SignedIn {
     }
 }
 
-/// A customer: every query takes its id from here (S1).
+/// Who asks, by what showed it. Another way to show it is a variant here and a question in [`Principal::find`].
 #[derive(Clone, Debug)]
-pub(crate) struct Customer {
-    pub(crate) who: SignedIn,
-    pub(crate) id: CustomerId,
+pub(crate) enum Principal {
+    /// The cookie of a session.
+    Session(SignedIn),
 }
 
-/// Marks requests to the API, whose readers are programs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IsApi;
+/// Whose things somebody may name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// Those of one customer (S1).
+    Own(CustomerId),
+    /// Those of every customer, as far as the role goes.
+    All,
+}
+
+impl Principal {
+    /// Asks what the request shows. One that shows nothing that holds has no principal.
+    async fn find(parts: &Parts, state: &AppState) -> Result<Option<Principal>, Failure> {
+        let jar = CookieJar::from_headers(&parts.headers);
+        let Some(token) = token_of(state, &jar) else {
+            return Ok(None);
+        };
+        let is_background = parts.headers.contains_key(session::BACKGROUND);
+        let found = session::find(state, &token, is_background).await?;
+        Ok(found.map(Principal::Session))
+    }
+
+    /// The user who asks, or for whom a program does.
+    pub(crate) fn user(&self) -> &User {
+        match self {
+            Principal::Session(who) => &who.user,
+        }
+    }
+
+    /// Whose things they may name; `None` for a user whose role and customer contradict each other, who may name nothing.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        let user = self.user();
+        match (user.role, user.customer) {
+            (Role::Customer, Some(customer)) => Some(Scope::Own(customer)),
+            (Role::Customer, None) | (_, Some(_)) => None,
+            (_, None) => Some(Scope::All),
+        }
+    }
+}
+
+/// Who an extractor below lets in: pages are for sessions alone ([`SignedIn`], whose forms repeat its token), the API is for any
+/// [`Principal`].
+pub(crate) trait Asker: FromRequestParts<AppState, Rejection = Rejection> + Send {
+    fn principal(&self) -> Principal;
+}
+
+impl Asker for Principal {
+    fn principal(&self) -> Principal {
+        self.clone()
+    }
+}
+
+impl Asker for SignedIn {
+    fn principal(&self) -> Principal {
+        Principal::Session(self.clone())
+    }
+}
+
+/// A customer: every query takes its id from here (S1).
+#[derive(Clone, Debug)]
+pub(crate) struct Customer<A = SignedIn> {
+    pub(crate) who: A,
+    pub(crate) id: CustomerId,
+}
 
 /// Why a request was not let in, told as the path's readers expect.
 #[derive(Debug)]
@@ -75,8 +136,7 @@ impl Rejection {
     pub(crate) fn new(parts: &Parts, failure: Failure) -> Rejection {
         Rejection {
             failure,
-            // The router of the API takes the beginning of its addresses off.
-            is_api: parts.extensions.get::<IsApi>().is_some() || parts.uri.path().starts_with("/api/"),
+            is_api: links::is_api(parts.uri.path()),
             is_part: parts.headers.contains_key("hx-request"),
         }
     }
@@ -101,21 +161,17 @@ impl From<Rejection> for Failure {
     }
 }
 
-impl FromRequestParts<AppState> for SignedIn {
+impl FromRequestParts<AppState> for Principal {
     type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<SignedIn, Rejection> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Principal, Rejection> {
         // Whoever stands before the handler has asked already.
-        if let Some(who) = parts.extensions.get::<SignedIn>() {
+        if let Some(who) = parts.extensions.get::<Principal>() {
             return Ok(who.clone());
         }
-        let jar = CookieJar::from_headers(&parts.headers);
-        let found = match token_of(state, &jar) {
-            Some(token) => session::find(state, &token, parts.headers.contains_key(session::BACKGROUND))
-                .await
-                .map_err(|error| Rejection::new(parts, error.into()))?,
-            None => None,
-        };
+        let found = Principal::find(parts, state)
+            .await
+            .map_err(|failure| Rejection::new(parts, failure))?;
         found.ok_or_else(|| {
             let next = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
             Rejection::new(parts, Failure::Unauthenticated { next })
@@ -123,14 +179,24 @@ impl FromRequestParts<AppState> for SignedIn {
     }
 }
 
-impl FromRequestParts<AppState> for Customer {
+impl FromRequestParts<AppState> for SignedIn {
     type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Customer, Rejection> {
-        let who = SignedIn::from_request_parts(parts, state).await?;
-        match (who.user.role, who.user.customer) {
-            (Role::Customer, Some(id)) => Ok(Customer { who, id }),
-            _ => Err(Rejection::new(
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<SignedIn, Rejection> {
+        match Principal::from_request_parts(parts, state).await? {
+            Principal::Session(who) => Ok(who),
+        }
+    }
+}
+
+impl<A: Asker> FromRequestParts<AppState> for Customer<A> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Customer<A>, Rejection> {
+        let who = A::from_request_parts(parts, state).await?;
+        match who.principal().scope() {
+            Some(Scope::Own(id)) => Ok(Customer { who, id }),
+            Some(Scope::All) | None => Err(Rejection::new(
                 parts,
                 Failure::Forbidden("This page belongs to customers; you are signed in as staff."),
             )),
@@ -142,14 +208,16 @@ macro_rules! staff_extractors {
     ($($(#[$doc:meta])* $name:ident: $($role:ident)|+;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug)]
-        pub(crate) struct $name(pub(crate) SignedIn);
+        pub(crate) struct $name<A = SignedIn>(pub(crate) A);
 
-        impl FromRequestParts<AppState> for $name {
+        impl<A: Asker> FromRequestParts<AppState> for $name<A> {
             type Rejection = Rejection;
 
-            async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<$name, Rejection> {
-                let who = SignedIn::from_request_parts(parts, state).await?;
-                if matches!(who.user.role, $(Role::$role)|+) {
+            async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<$name<A>, Rejection> {
+                let who = A::from_request_parts(parts, state).await?;
+                let principal = who.principal();
+                let is_staff = principal.scope() == Some(Scope::All);
+                if is_staff && matches!(principal.user().role, $(Role::$role)|+) {
                     return Ok($name(who));
                 }
                 Err(Rejection::new(parts, Failure::Forbidden("Your role does not include this page.")))
@@ -182,5 +250,42 @@ impl FromRequestParts<AppState> for ClientIp {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<ClientIp, Infallible> {
         Ok(ClientIp(Client::of(&parts.extensions).ip))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::ids::UserId;
+
+    use super::*;
+
+    fn session_of(role: Role, customer: Option<CustomerId>) -> Principal {
+        Principal::Session(SignedIn {
+            user: User {
+                id: UserId(1),
+                email: "ada@example.net".to_owned(),
+                name: "Ada".to_owned(),
+                role,
+                customer,
+                disabled_at_ms: None,
+            },
+            csrf_token: String::new(),
+            session: String::new(),
+            unread: 0,
+            billing_stopped: false,
+        })
+    }
+
+    #[test]
+    fn s1_a_customer_names_their_own_staff_everything_and_a_contradiction_nothing() {
+        let ada = CustomerId(7);
+        for (role, customer, scope) in [
+            (Role::Customer, Some(ada), Some(Scope::Own(ada))),
+            (Role::Finance, None, Some(Scope::All)),
+            (Role::Customer, None, None),
+            (Role::Admin, Some(ada), None),
+        ] {
+            assert_eq!(session_of(role, customer).scope(), scope, "{role} {customer:?}");
+        }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) use agent::Agent;
 pub use agent::device_name;
 pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
-pub(crate) use extract::{Admin, ClientIp, Customer, Finance, IsApi, Network, Operations, Ops, Staff};
+pub(crate) use extract::{Admin, Asker, ClientIp, Customer, Finance, Network, Operations, Ops, Principal, Staff};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;

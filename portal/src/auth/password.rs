@@ -33,6 +33,14 @@ pub enum PasswordError {
     Hash(String),
 }
 
+schemas::error_codes! {
+    PasswordError: "password";
+    of []
+    source []
+    Refused: TooShort = "too_short", TooLong = "too_long", Guessable = "guessable";
+    Fault: Hash = "hash";
+}
+
 /// Checks the policy for the user with this email and name.
 fn check_policy(password: &str, email: &str, name: &str) -> Result<(), PasswordError> {
     if password.chars().count() < MIN_PASSWORD_CHARS {

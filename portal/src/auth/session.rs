@@ -63,6 +63,10 @@ pub struct SessionLimitsError {
     most: u32,
 }
 
+schemas::error_codes! {
+    struct SessionLimitsError: Refused "sessions.out_of_range";
+}
+
 impl SessionLimits {
     /// # Errors
     /// When a limit is out of range, with the range.

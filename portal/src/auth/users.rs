@@ -11,6 +11,7 @@ use schemas::ids::{CustomerId, UserId};
 use sqlx::AnyConnection;
 
 use super::password::{NewHash, PasswordError};
+use crate::error::Failure;
 
 /// Longest name or email, in characters.
 const MAX_NAME_CHARS: usize = 200;
@@ -62,6 +63,25 @@ pub enum UserError {
     Event(#[from] EventError),
     #[error("ask for a link")]
     PasswordReset(#[from] PasswordResetError),
+}
+
+schemas::error_codes! {
+    UserError: "user";
+    of [Role, Password, Database, Clock, Audit, Event, PasswordReset]
+    source []
+    NotFound:
+        UnknownCustomer = "unknown_customer", Unknown = "unknown", NoUser = "no_user", NoSession = "no_session";
+    Refused: Email = "email", Name = "name", Customer = "customer", Oneself = "oneself";
+    Conflict:
+        LastAdmin = "last_admin", IsDisabled = "is_disabled", IsEnabled = "is_enabled", SameRole = "same_role",
+        NoSecondFactor = "no_second_factor", Taken = "taken";
+    Limit: EnoughMailed = "enough_mailed";
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Failure {
+        Failure::of(error, "look after users")
+    }
 }
 
 /// A user to be made.

@@ -6,16 +6,14 @@ pub(crate) mod sessions;
 mod sessions_tests;
 #[cfg(test)]
 mod tests;
-mod two_factor;
+pub(crate) mod two_factor;
 #[cfg(test)]
 pub(crate) mod two_factor_tests;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
 use axum_extra::extract::CookieJar;
 use schemas::{identity, inventory};
 
@@ -36,45 +34,19 @@ use crate::state::AppState;
 /// The page, and the navigation entry of all pages here.
 const PATH: &str = "/account";
 
-pub(crate) fn routes() -> Router<AppState> {
-    // Where a form was answered with a page, its address may be opened or loaded again.
-    let back = || async { Redirect::to(PATH) };
-    let to_sessions = || async { Redirect::to(sessions::PATH) };
-    let to_second_factor = || async { Redirect::to(two_factor::PATH) };
-    Router::new()
-        .route(PATH, get(show))
-        .route("/account/password", get(back).post(change))
-        .route("/account/address", get(back).post(address::change))
-        .route("/account/address/verify", get(back).post(address::ask))
-        .route(sessions::PATH, get(sessions::show))
-        .route("/account/sessions/others", get(to_sessions).post(sessions::end_others))
-        .route(
-            "/account/sessions/{session}/end",
-            get(to_sessions).post(sessions::end_one),
-        )
-        .route(two_factor::PATH, get(two_factor::show))
-        .route(
-            "/account/two-factor/begin",
-            get(to_second_factor).post(two_factor::begin),
-        )
-        .route(
-            "/account/two-factor/cancel",
-            get(to_second_factor).post(two_factor::cancel),
-        )
-        .route(
-            "/account/two-factor/confirm",
-            get(to_second_factor).post(two_factor::confirm),
-        )
-        .route(
-            "/account/two-factor/recovery-codes",
-            get(to_second_factor).post(two_factor::renew),
-        )
-        .route(
-            "/account/two-factor/off",
-            get(to_second_factor).post(two_factor::turn_off),
-        )
-        .route("/verify-email", get(address::verified))
-        .route("/verify-email/{token}", get(address::link).post(address::confirm))
+/// Where a form was answered with a page, its address may be opened or loaded again.
+pub(crate) async fn to_account() -> Redirect {
+    Redirect::to(PATH)
+}
+
+/// The same for forms of the sessions' page.
+pub(crate) async fn to_sessions() -> Redirect {
+    Redirect::to(sessions::PATH)
+}
+
+/// The same for forms of the second factor's page.
+pub(crate) async fn to_second_factor() -> Redirect {
+    Redirect::to(two_factor::PATH)
 }
 
 /// Why no link can be mailed.
@@ -157,12 +129,12 @@ async fn account_page(
 }
 
 #[derive(serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     changed: String,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     who: SignedIn,
     PageQuery(shown): PageQuery<Shown>,
@@ -214,13 +186,13 @@ pub(crate) async fn step_up(state: &AppState, who: &SignedIn, password: String) 
 }
 
 #[derive(serde::Deserialize)]
-struct NewPassword {
+pub(crate) struct NewPassword {
     current: String,
     new: String,
     again: String,
 }
 
-async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,

@@ -5,10 +5,8 @@
 mod tests;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use billing::budget::{self, Alert, Budget, BudgetError, NewBudget, Status, Thresholds};
 use billing::invoice::{self, InvoiceFilter, InvoiceKind};
 use billing::top_up;
@@ -19,18 +17,18 @@ use schemas::period::AnchorDay;
 
 use crate::action::{self, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Customer};
-use crate::customer::{metered_usage, services_of};
+use crate::customer::{metered_usage, services_of, top_ups};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::form_token;
-use crate::pages::credit::{bought, currency_of, top_ups};
+use crate::pages::credit::{bought, currency_of};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
 #[derive(Default, serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
     /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
@@ -43,24 +41,6 @@ const PATH: &str = "/budget";
 const MAX_ALERTS: i64 = 25;
 /// The bar's width, in the units of its drawing.
 const BAR_WIDTH: i64 = 1_000;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(show).post(set))
-        .route("/budget/clear", post(clear))
-        .route("/budget/services", post(exclude))
-        .route("/budget/unlock", post(unlock))
-}
-
-impl From<BudgetError> for Failure {
-    fn from(error: BudgetError) -> Failure {
-        match error {
-            // S1: another customer's service is not found.
-            BudgetError::OtherCustomer { .. } => Failure::NotFound,
-            error => Failure::internal("ask for a budget")(error.into()),
-        }
-    }
-}
 
 /// What was spent, what will be, and the budget, drawn to one scale.
 struct Bar {
@@ -177,7 +157,7 @@ struct BudgetPage {
     problem: Option<&'static str>,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(shown): PageQuery<Shown>,
@@ -376,7 +356,7 @@ fn thresholds(text: &str) -> Result<Thresholds, Refused> {
     Thresholds::new(&percentages.map_err(|_| refuse())?).map_err(|_| refuse())
 }
 
-async fn set(
+pub(crate) async fn set(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -402,7 +382,7 @@ async fn set(
     answer(&state, &customer, "set", fields, done).await
 }
 
-async fn clear(
+pub(crate) async fn clear(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -423,7 +403,7 @@ async fn clear(
 }
 
 /// Leaves a service out, or takes it in again.
-async fn exclude(
+pub(crate) async fn exclude(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -449,7 +429,7 @@ async fn exclude(
 }
 
 /// The customer goes on by paying: credit of what was spent over the budget. It is theirs, and pays for the next invoice.
-async fn unlock(
+pub(crate) async fn unlock(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,

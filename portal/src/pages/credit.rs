@@ -8,11 +8,9 @@ use std::net::IpAddr;
 
 use activity::act::Note;
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
-use billing::payment::{self, Payment, PaymentError, PaymentFilter, State as Stand};
+use billing::payment::{Payment, PaymentError, State as Stand};
 use billing::settlement;
 use billing::top_up::{self, AUTOMATIC_NOTE, BOUGHT_NOTE, Cause, Limits, Movement, Purchase, TopUp, TopUpError};
 use jiff::tz::TimeZone;
@@ -23,6 +21,7 @@ use serde_json::json;
 
 use crate::action::{self, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Customer, SignedIn};
+use crate::customer::top_ups;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
@@ -35,27 +34,8 @@ use crate::state::AppState;
 const PATH: &str = "/credit";
 /// Movements on a page.
 const PAGE_MOVEMENTS: i64 = 25;
-/// Attempts to charge that are shown.
-const MAX_ATTEMPTS: i64 = 10;
 /// The choice beside those that are offered.
 const OWN: &str = "own";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(show))
-        .route("/credit/buy", post(buy))
-        .route("/credit/top-up", post(set))
-        .route("/credit/top-up/off", post(switch_off))
-}
-
-impl From<TopUpError> for Failure {
-    fn from(error: TopUpError) -> Failure {
-        match error {
-            TopUpError::Payment(error) => error.into(),
-            error => Failure::internal("ask for credit")(error.into()),
-        }
-    }
-}
 
 /// An amount that is offered, in major units as the form sends it.
 struct Choice {
@@ -287,7 +267,7 @@ struct CreditPage {
 }
 
 #[derive(Default, serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
     /// The last movement of the page before.
@@ -298,7 +278,7 @@ struct Shown {
     payment_intent: String,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(shown): PageQuery<Shown>,
@@ -379,16 +359,6 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
     Ok(draft.answer(body))
 }
 
-/// The customer's last payments for credit, the latest first: the first says whether one is under way.
-pub(crate) async fn top_ups(state: &AppState, customer: CustomerId) -> Result<Vec<Payment>, Failure> {
-    let filter = PaymentFilter {
-        customer: Some(customer),
-        top_ups: true,
-        ..PaymentFilter::default()
-    };
-    Ok(payment::list(state.db().pool(), filter, MAX_ATTEMPTS).await?)
-}
-
 /// Buys credit of the amount that a form names; the form's token is the request, so that it is bought once.
 pub(super) async fn bought(
     state: &AppState,
@@ -447,7 +417,7 @@ async fn answer(
     }
 }
 
-async fn buy(
+pub(crate) async fn buy(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -462,7 +432,7 @@ async fn buy(
     answer(&state, &customer, "buy", fields, done).await
 }
 
-async fn set(
+pub(crate) async fn set(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -482,7 +452,7 @@ async fn set(
     answer(&state, &customer, "top-up", fields, done).await
 }
 
-async fn switch_off(
+pub(crate) async fn switch_off(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,

@@ -6,21 +6,19 @@ mod guide;
 
 use analytics::truth::{Verdict, percent_text};
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use axum::routing::get;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::metering::{MeterDirection, MeterMode};
 
-use crate::api::exporters::interfaces::SnmpView;
-use crate::api::exporters::truth::{self, TruthView};
-use crate::api::exporters::view::{Domain, ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
-use crate::api::exporters::{self, Exporters, Presence};
 use crate::auth::Network;
 use crate::error::{Failure, PageError, page};
+use crate::exporters::interfaces::SnmpView;
+use crate::exporters::truth::{self, TruthView};
+use crate::exporters::view::{Domain, ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
+use crate::exporters::{self, Exporters, Presence};
 use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::query::PageQuery;
@@ -36,10 +34,6 @@ const REFRESH_S: u32 = 10;
 const MAX_SHOWN: usize = 200;
 /// Interfaces shown per exporter, the busiest.
 const MAX_INTERFACES: usize = 200;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route(PATH, get(show)).route("/exporters/list", get(list))
-}
 
 /// One interface as it is printed.
 struct InterfaceRow {
@@ -168,7 +162,7 @@ struct ExportersList {
 
 /// What the address may say.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-struct Chosen {
+pub(crate) struct Chosen {
     /// The one exporter that is shown; all where empty.
     #[serde(default)]
     only: String,
@@ -185,7 +179,7 @@ impl Chosen {
     }
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Network(who): Network,
     PageQuery(chosen): PageQuery<Chosen>,
@@ -200,7 +194,7 @@ async fn show(
     })
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     _: Network,
     PageQuery(chosen): PageQuery<Chosen>,

@@ -3,32 +3,30 @@
 //! Amounts of different currencies are never added: every sum is one per currency. What is selected by month or day is selected
 //! by finalisation in UTC, as the years in the numbers are; the dates of a document are those printed on it, in its own zone.
 
-mod aging;
-mod customer;
-mod customer_end;
-mod customer_transfer;
-mod customers;
-mod document;
-mod export;
-mod held;
-mod invoice;
-mod invoice_actions;
+pub(crate) mod aging;
+pub(crate) mod customer;
+pub(crate) mod customer_end;
+pub(crate) mod customer_transfer;
+pub(crate) mod customers;
+pub(crate) mod document;
+pub(crate) mod export;
+pub(crate) mod held;
+pub(crate) mod invoice;
+pub(crate) mod invoice_actions;
 mod invoice_preview;
-mod ledger;
-mod payments;
-mod refund;
+pub(crate) mod ledger;
+pub(crate) mod payments;
+pub(crate) mod refund;
 mod select;
-mod transactions;
-mod unmeasured;
+pub(crate) mod transactions;
+pub(crate) mod unmeasured;
 
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use billing::invoice::{
     Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, MAX_PAGE, OpenAt, export_csv, list_all, open_at_sql,
 };
@@ -56,52 +54,6 @@ const CSV_MAX_INVOICES: usize = 200_000;
 /// Months and customers that the filters offer.
 const MAX_MONTHS: usize = 120;
 const MAX_CUSTOMERS: i64 = 2_000;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(show))
-        .route("/finance/invoices.csv", get(csv))
-        .route("/finance/invoices/{invoice}", get(invoice::show))
-        .route("/finance/invoices/{invoice}/pdf", get(document::pdf))
-        .route("/finance/invoices/{invoice}/xml", get(document::xml))
-        .route("/finance/invoices/{invoice}/lines/{line}", get(invoice::line))
-        .route("/finance/invoices/{invoice}/credit", post(invoice_actions::credit))
-        .route("/finance/invoices/{invoice}/void", post(invoice_actions::void))
-        .route(
-            "/finance/invoices/{invoice}/write-off",
-            post(invoice_actions::write_off),
-        )
-        .route("/finance/invoices/{invoice}/transfer", post(invoice_actions::transfer))
-        .route("/finance/customers", get(customers::show))
-        .route("/finance/customers/{customer}", get(customer::show))
-        .route("/finance/customers/{customer}/profile", post(customer::profile))
-        .route("/finance/customers/{customer}/vat", post(customer::vat_accept))
-        .route("/finance/customers/{customer}/charge", post(customer::charge))
-        .route("/finance/customers/{customer}/grant", post(customer::grant))
-        .route(
-            "/finance/customers/{customer}/transfer",
-            post(customer_transfer::transfer),
-        )
-        .route("/finance/customers/{customer}/close", post(customer::close))
-        .route("/finance/customers/{customer}/terminate", post(customer_end::terminate))
-        .route("/finance/customers/{customer}/delete", post(customer_end::delete))
-        .route("/finance/payments", get(payments::list))
-        .route("/finance/payments/{payment}", get(payments::show))
-        .route(
-            "/finance/payments/{payment}/refund",
-            get(refund::show).post(refund::refund),
-        )
-        .route("/finance/payments/{payment}/reverse", post(payments::reverse))
-        .route("/finance/held", get(held::show))
-        .route("/finance/ledger", get(ledger::show))
-        .route("/finance/transactions", get(transactions::show))
-        .route("/finance/aging", get(aging::show))
-        .route("/finance/unmeasured", get(unmeasured::show))
-        .route("/finance/unmeasured/{customer}", post(unmeasured::confirm))
-        .route("/finance/export", get(export::show))
-        .route("/finance/export/month.xlsx", get(export::workbook))
-        .route("/finance/export/{sheet}", get(export::sheet))
-}
 
 /// An entry of a filter.
 struct Choice {
@@ -213,7 +165,7 @@ struct FinancePage {
     any: bool,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
     PageQuery(query): PageQuery<FinanceQuery>,
@@ -283,7 +235,7 @@ async fn show(
 }
 
 /// Everything that is selected as a file, whatever page is shown.
-async fn csv(
+pub(crate) async fn csv(
     State(state): State<AppState>,
     _: Finance,
     PageQuery(query): PageQuery<FinanceQuery>,

@@ -2,15 +2,13 @@
 //! explained (`steps.rs`); of usage what was measured, day by day, and with whom (B5).
 
 pub(crate) mod lines;
-mod pay;
+pub(crate) mod pay;
 mod steps;
 
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
 use billing::document;
 use billing::document::ubl::UblError;
 use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
@@ -25,6 +23,7 @@ use crate::customer::{self, invoice_of, metered_usage};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::paying;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -33,18 +32,6 @@ use pay::PayView;
 
 /// Address of the list, and the navigation entry of all pages here.
 const PATH: &str = "/invoices";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list))
-        .route("/invoices/invoices.csv", get(download))
-        .route("/invoices/{invoice}", get(one))
-        .route("/invoices/{invoice}/pay", post(pay::pay))
-        .route("/invoices/{invoice}/pay-from-credit", post(pay::pay_from_credit))
-        .route("/invoices/{invoice}/pdf", get(pdf))
-        .route("/invoices/{invoice}/xml", get(xml))
-        .route("/invoices/{invoice}/lines/{line}", get(line))
-}
 
 pub(crate) struct InvoiceRow {
     id: String,
@@ -124,7 +111,7 @@ fn invoice_row(invoice: &Invoice, now_ms: i64) -> InvoiceRow {
     }
 }
 
-async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
+pub(crate) async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let invoices = invoice::list_of(state.db().pool(), customer.id).await?;
     let drafts = invoice::preview(state.db(), &metered_usage(&state), customer.id, now_ms).await?;
@@ -159,7 +146,7 @@ fn sum(amounts: impl Iterator<Item = Money>) -> Option<Money> {
     sum
 }
 
-async fn download(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
+pub(crate) async fn download(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
     let invoices = invoice::list_of(state.db().pool(), customer.id).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -252,7 +239,7 @@ struct SettledRow {
 }
 
 #[derive(serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
     /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
@@ -320,7 +307,7 @@ async fn settled_rows(state: &AppState, customer: CustomerId, invoice: &Invoice)
     Ok(settled)
 }
 
-async fn one(
+pub(crate) async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -425,7 +412,11 @@ fn attachment(content_type: &'static str, number: &str, extension: &str, body: V
     (headers, body).into_response()
 }
 
-async fn pdf(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+pub(crate) async fn pdf(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
     // Laying out a long invoice takes a core for a while.
@@ -436,7 +427,11 @@ async fn pdf(State(state): State<AppState>, customer: Customer, Path(id): Path<S
     Ok(attachment("application/pdf", &found.invoice.number, "pdf", bytes))
 }
 
-async fn xml(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+pub(crate) async fn xml(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
     let text = match document::ubl::xml(&document) {
@@ -463,7 +458,7 @@ async fn xml(State(state): State<AppState>, customer: Customer, Path(id): Path<S
     ))
 }
 
-async fn line(
+pub(crate) async fn line(
     State(state): State<AppState>,
     customer: Customer,
     Path((invoice, line)): Path<(String, String)>,

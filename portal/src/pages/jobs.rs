@@ -1,12 +1,10 @@
 //! What runs by itself: each job with its state, next and last run; "Run now"; its history.
 
 use activity::act::Note;
-use activity::job::{self, Condition, JobError, Listed, Outcome, Run, RunFilter};
+use activity::job::{self, Condition, Listed, Outcome, Run, RunFilter};
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use schemas::clock;
 use schemas::ids::JobRunId;
@@ -15,6 +13,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Operations, SignedIn};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -27,22 +26,6 @@ const RECENT_RUNS: i64 = 15;
 const PAGE_RUNS: i64 = 50;
 /// The form of a job's page.
 const RUN_FORM: &str = "run";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(show))
-        .route("/ops/jobs/{job}", get(show_one))
-        .route("/ops/jobs/{job}/run", post(run))
-}
-
-impl From<JobError> for Failure {
-    fn from(error: JobError) -> Failure {
-        match error {
-            JobError::Unknown(_) => Failure::NotFound,
-            other => Failure::internal("read what runs by itself")(other.into()),
-        }
-    }
-}
 
 /// A job as it is printed.
 struct JobRow {
@@ -98,7 +81,7 @@ struct JobPage {
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-struct JobQuery {
+pub(crate) struct JobQuery {
     #[serde(default)]
     done: String,
     #[serde(default)]
@@ -195,7 +178,7 @@ impl RunRow {
     }
 }
 
-async fn show(State(state): State<AppState>, Operations(who): Operations) -> Result<Response, PageError> {
+pub(crate) async fn show(State(state): State<AppState>, Operations(who): Operations) -> Result<Response, PageError> {
     let pool = state.db().pool();
     let now_ms = clock::machine_now_ms();
     let jobs = job::list(pool).await?;
@@ -207,7 +190,7 @@ async fn show(State(state): State<AppState>, Operations(who): Operations) -> Res
     })
 }
 
-async fn show_one(
+pub(crate) async fn show_one(
     State(state): State<AppState>,
     Operations(who): Operations,
     Path(name): Path<String>,
@@ -256,7 +239,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-async fn run(
+pub(crate) async fn run(
     State(state): State<AppState>,
     Operations(who): Operations,
     Path(name): Path<String>,

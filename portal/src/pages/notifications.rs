@@ -2,10 +2,8 @@
 
 use activity::channel::in_app;
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use schemas::ids::NotificationId;
 use schemas::inventory;
 
@@ -19,12 +17,6 @@ use crate::state::AppState;
 const PATH: &str = "/notifications";
 /// Notifications on one page.
 const PAGE_ROWS: usize = 30;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list))
-        .route("/notifications/read", post(mark_read))
-}
 
 struct Row {
     title: String,
@@ -48,12 +40,12 @@ struct NotificationsPage {
 }
 
 #[derive(serde::Deserialize)]
-struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     before: String,
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(asked): PageQuery<Asked>,
@@ -87,11 +79,11 @@ async fn list(
 }
 
 #[derive(serde::Deserialize)]
-struct UpTo {
+pub(crate) struct UpTo {
     up_to: String,
 }
 
-async fn mark_read(
+pub(crate) async fn mark_read(
     State(state): State<AppState>,
     customer: Customer,
     CsrfForm(_, form): CsrfForm<UpTo>,

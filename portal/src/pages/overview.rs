@@ -3,25 +3,23 @@
 //! The server renders the table and puts the chart's figures beside it; `overview.js` draws and refreshes. A query that
 //! cannot be answered shows the last 24 hours and says why. From a service's row it is one click to the service alone.
 
-mod attacks;
-mod service;
+pub(crate) mod attacks;
+pub(crate) mod service;
 
 use analytics::Dimension;
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 
-use crate::api::exporters::truth;
-use crate::api::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
-use crate::api::overview::view::{OverviewView, SeriesKind, SeriesView};
-use crate::api::overview::{self, Answer};
 use crate::auth::Ops;
 use crate::error::{Failure, PageError, page_beside};
+use crate::exporters::truth;
 use crate::first_steps::FirstSteps;
 use crate::format;
+use crate::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
+use crate::overview::view::{OverviewView, SeriesKind, SeriesView};
+use crate::overview::{self, Answer};
 use crate::query::PageQuery;
 use crate::range::PRESETS;
 use crate::shell::Shell;
@@ -29,18 +27,6 @@ use crate::state::AppState;
 
 /// Address of the page.
 pub(crate) const PATH: &str = "/ops";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(show))
-        .route("/ops/services/{service}", get(service::show))
-        .route("/ops/services/{service}/attacks", post(attacks::flag))
-        .route(
-            "/ops/services/{service}/attacks/{exclusion}/revoke",
-            post(attacks::revoke),
-        )
-        .route("/ops/services/{service}/usage.csv", get(service::download))
-}
 
 /// A link that may be the current one: a range or a tab.
 struct Choice {
@@ -121,7 +107,7 @@ struct OverviewPage {
     chart_json: String,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Ops(who): Ops,
     PageQuery(query): PageQuery<OverviewQuery>,

@@ -2,10 +2,8 @@
 //! back from the bank.
 
 use activity::act::Note;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::post;
 use billing::budget;
 use billing::payment::{self, ACTION_LIMIT_MS, NewPayment, Payment, PaymentError, PaymentFilter, State as Stand};
 use jiff::tz::TimeZone;
@@ -18,13 +16,8 @@ use crate::customer::{invoice_of, metered_usage};
 use crate::error::{Failure, PageError};
 use crate::format;
 use crate::once;
+use crate::path::Path;
 use crate::state::AppState;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/payments/{payment}/give-up", post(give_up))
-        .route("/payments/{payment}/confirm", post(confirm))
-}
 
 /// A way to pay that can be charged here.
 pub(crate) struct MethodChoice {
@@ -147,16 +140,16 @@ pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'stati
 }
 
 #[derive(serde::Deserialize)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
-/// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
-/// counts, and that may be that the money came.
 /// What came of a payment, for the audit log.
 pub(crate) fn outcome_change(payment: &Payment) -> serde_json::Value {
     serde_json::json!({"payment": payment.id, "amount": payment.amount.to_string(), "state": payment.state.to_string()})
 }
 
-async fn give_up(
+/// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
+/// counts, and that may be that the money came.
+pub(crate) async fn give_up(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -192,14 +185,14 @@ async fn give_up(
 }
 
 #[derive(serde::Deserialize)]
-struct Anew {
+pub(crate) struct Anew {
     #[serde(default)]
     form_token: String,
 }
 
 /// Begins a payment of an invoice anew, by the same method, so that its customer gets a page to confirm it on: the one that
 /// was charged while they were away is cancelled first.
-async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,

@@ -12,11 +12,9 @@ mod tests;
 
 use activity::act::Note;
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{GatewayError, GatewayName, PaymentError};
 use schemas::ids::{CustomerId, PaymentMethodId};
@@ -24,22 +22,13 @@ use schemas::ids::{CustomerId, PaymentMethodId};
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::query::{PageQuery, filter};
-use crate::server::policy_with_form_targets;
+use crate::security::policy_with_form_targets;
 use crate::shell::Shell;
 use crate::state::AppState;
 
 const PATH: &str = "/payment-methods";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list))
-        .route("/payment-methods/add", post(add))
-        .route("/payment-methods/finish", post(finish))
-        .route("/payment-methods/return", get(came_back).post(returned))
-        .route("/payment-methods/{method}/default", post(make_default))
-        .route("/payment-methods/{method}/remove", post(remove))
-}
 
 /// A gateway's name as people know it.
 pub(super) fn gateway_words(gateway: GatewayName) -> &'static str {
@@ -152,12 +141,12 @@ async fn methods_page(
 }
 
 #[derive(serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(shown): PageQuery<Shown>,
@@ -189,7 +178,7 @@ async fn refused(
 }
 
 #[derive(serde::Deserialize)]
-struct Adding {
+pub(crate) struct Adding {
     gateway: String,
     #[serde(default)]
     reference: String,
@@ -199,7 +188,7 @@ struct Adding {
 
 const SILENT: &str = "The payment provider does not answer at present. Nothing was changed: try again in a moment.";
 
-async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     customer: Customer,
     CsrfForm(_, form): CsrfForm<Adding>,
@@ -246,7 +235,7 @@ fn log(gateway: GatewayName, error: &GatewayError) {
 
 /// What a gateway adds to the address that the customer comes back to.
 #[derive(serde::Deserialize)]
-struct Back {
+pub(crate) struct Back {
     gateway: String,
     #[serde(default)]
     reference: String,
@@ -256,7 +245,7 @@ struct Back {
 }
 
 /// Opening an address changes nothing: the page has a form that sends itself, or by its button.
-async fn came_back(
+pub(crate) async fn came_back(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(back): PageQuery<Back>,
@@ -279,7 +268,7 @@ fn method_change(method: &PaymentMethod) -> serde_json::Value {
     serde_json::json!({"method": method.id, "gateway": method.gateway.name()})
 }
 
-async fn returned(
+pub(crate) async fn returned(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -303,7 +292,7 @@ async fn returned(
     Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response())
 }
 
-async fn finish(
+pub(crate) async fn finish(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -338,9 +327,9 @@ async fn finish(
 }
 
 #[derive(serde::Deserialize)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
-async fn make_default(
+pub(crate) async fn make_default(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -354,7 +343,7 @@ async fn make_default(
     Ok(Redirect::to("/payment-methods?done=default").into_response())
 }
 
-async fn remove(
+pub(crate) async fn remove(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,

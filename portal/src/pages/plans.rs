@@ -1,14 +1,12 @@
 //! What is sold (F-20): plans by service type and cycle, and the way to an order.
 
-mod checkout;
+pub(crate) mod checkout;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use billing::catalog::{Badge, Plan, PlanKind, Spec};
 use schemas::inventory;
 use schemas::money::Money;
@@ -23,12 +21,6 @@ use crate::state::AppState;
 
 /// Address of the list, and the navigation entry of all pages here.
 const PATH: &str = "/plans";
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list))
-        .route("/plans/{plan}/checkout", get(checkout::show).post(checkout::order))
-}
 
 struct Tab {
     name: String,
@@ -73,7 +65,7 @@ struct PlansPage {
 }
 
 #[derive(serde::Deserialize)]
-struct Asked {
+pub(crate) struct Asked {
     #[serde(default, rename = "type")]
     service_type: String,
     #[serde(default)]
@@ -140,7 +132,7 @@ fn saving_text(offers: &[Offer], cycle: i64) -> Option<String> {
     }
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(asked): PageQuery<Asked>,

@@ -7,10 +7,8 @@
 mod find;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 
 use crate::auth::{Role, Staff};
 use crate::error::{PageError, page};
@@ -23,12 +21,8 @@ pub(crate) const PATH: &str = "/search";
 /// Characters that are searched for at most.
 const MAX_SEARCH_CHARS: usize = 100;
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route(PATH, get(show))
-}
-
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-struct SearchQuery {
+pub(crate) struct SearchQuery {
     #[serde(default)]
     q: String,
 }
@@ -78,7 +72,7 @@ struct SearchPage {
     sight: Sight,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Staff(who): Staff,
     PageQuery(query): PageQuery<SearchQuery>,

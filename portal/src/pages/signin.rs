@@ -1,16 +1,14 @@
 //! Signing in and out, and a new password for who forgot theirs.
 
-mod code;
+pub(crate) mod code;
 #[cfg(test)]
 mod flight_tests;
-mod password;
+pub(crate) mod password;
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
 use schemas::identity;
 use schemas::ids::UserId;
@@ -28,36 +26,6 @@ use crate::state::AppState;
 
 /// Longest address to go back to after sign-in.
 const MAX_NEXT_BYTES: usize = 512;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/signin", get(show).post(sign_in))
-        .route("/signin/code", get(code::show).post(code::check))
-        .route("/signout", post(sign_out))
-        .route(password::FORGOT, get(password::forgot).post(password::ask))
-        .route("/reset-password/{token}", get(password::link).post(password::set))
-}
-
-/// The address of the sign-in page that leads back to `next`.
-pub(crate) fn address(next: &str) -> String {
-    match next {
-        "/" => "/signin".to_owned(),
-        next => format!("/signin?next={}", percent_encoded(next)),
-    }
-}
-
-fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
-}
 
 /// Only a path of our own: never another site, however written.
 fn local_path(next: &str) -> Option<&str> {
@@ -88,14 +56,14 @@ struct SignInPage {
 }
 
 #[derive(serde::Deserialize)]
-struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     next: String,
     #[serde(default)]
     done: String,
 }
 
-async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     who: Result<SignedIn, crate::auth::Rejection>,
     PageQuery(asked): PageQuery<Asked>,
@@ -120,7 +88,7 @@ async fn show(
 }
 
 #[derive(serde::Deserialize)]
-struct Credentials {
+pub(crate) struct Credentials {
     #[serde(default)]
     csrf_token: String,
     #[serde(default)]
@@ -131,7 +99,7 @@ struct Credentials {
     next: String,
 }
 
-async fn sign_in(
+pub(crate) async fn sign_in(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
@@ -247,9 +215,9 @@ async fn finish(
 }
 
 #[derive(serde::Deserialize)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
-async fn sign_out(
+pub(crate) async fn sign_out(
     State(state): State<AppState>,
     jar: CookieJar,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
@@ -279,7 +247,5 @@ mod tests {
         ] {
             assert_eq!(local_path(bad), None, "{bad:?}");
         }
-        assert_eq!(address("/usage?a=b&c"), "/signin?next=/usage%3Fa%3Db%26c");
-        assert_eq!(address("/"), "/signin");
     }
 }

@@ -1,22 +1,21 @@
 //! A customer's subscriptions: what each one is, costs and will cost, and what can be done with it.
 
-mod cancel;
+pub(crate) mod cancel;
 mod choose;
-mod terms;
+pub(crate) mod terms;
 #[cfg(test)]
 mod tests;
 
 use activity::act::Note;
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use billing::BillingError;
 use billing::catalog;
+use billing::invoice::next_charge_ms;
 use billing::subscription::schedule::{self, ChangeStatus, Planned, ScheduledChange};
-use billing::subscription::{Contract, Phase, State as Stand, change, contract, contracts_of};
+use billing::subscription::{Contract, Phase, State as Stand, change, contracts_of};
 use jiff::tz::TimeZone;
 use schemas::ids::{ChangeId, CustomerId, SubscriptionId};
 use serde_json::json;
@@ -24,11 +23,13 @@ use sqlx::AnyConnection;
 
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::customer::contract_of;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::offers::{price_text, usage_text};
+use crate::pages::quotes::{self, DraftView};
+use crate::path::Path;
 use crate::query::PageQuery;
-use crate::quote::{self, DraftView};
 use crate::refusal::refusal;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -36,45 +37,8 @@ use crate::state::AppState;
 /// Address of the list, and the navigation entry of all pages here.
 pub(super) const PATH: &str = "/subscriptions";
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list))
-        .route("/subscriptions/{subscription}", get(one))
-        .route(
-            "/subscriptions/{subscription}/change",
-            get(terms::show_change).post(terms::make_change),
-        )
-        .route(
-            "/subscriptions/{subscription}/addon",
-            get(terms::show_addon).post(terms::make_addon),
-        )
-        .route(
-            "/subscriptions/{subscription}/cancel",
-            get(cancel::show).post(cancel::make),
-        )
-        .route("/subscriptions/{subscription}/resume", post(resume))
-        .route(
-            "/subscriptions/{subscription}/changes/{change}/cancel",
-            post(take_change_back),
-        )
-}
-
 pub(super) fn href(id: SubscriptionId) -> String {
     format!("{PATH}/{id}")
-}
-
-/// One subscription of the customer with everything it refers to; whatever else the address names is not found (S1).
-pub(crate) async fn contract_of(
-    connection: &mut AnyConnection,
-    customer: CustomerId,
-    id: &str,
-) -> Result<Contract, Failure> {
-    let id: SubscriptionId = id.parse().map_err(|_| Failure::NotFound)?;
-    match contract(connection, id).await {
-        Ok(found) if found.subscription.customer == customer => Ok(found),
-        Ok(_) | Err(BillingError::NoSubscription(_)) => Err(Failure::NotFound),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// A state in words, and how it is coloured.
@@ -127,7 +91,7 @@ fn row(contract: &Contract, now_ms: i64) -> Result<SubscriptionRow, Failure> {
     let zone = &contract.subscription.time_zone;
     let next = match contract.subscription.state {
         Stand::Ended => None,
-        _ => quote::next_charge_ms(contract, now_ms)?,
+        _ => next_charge_ms(contract, now_ms)?,
     };
     Ok(SubscriptionRow {
         id: contract.subscription.id.to_string(),
@@ -151,12 +115,12 @@ struct ListPage {
 }
 
 #[derive(serde::Deserialize)]
-struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(shown): PageQuery<Shown>,
@@ -360,7 +324,7 @@ async fn subscription_page(
     let contract = contract_of(&mut connection, customer.id, id).await?;
     let subscription = &contract.subscription;
     let zone = &subscription.time_zone;
-    let held = change::holds(&mut connection, subscription.id).await?;
+    let held = billing::subscription::holds(&mut connection, subscription.id).await?;
     let paused_from = billing::subscription::paused_from(&mut connection, subscription).await?;
     let scheduled = scheduled_rows(&mut connection, customer.id, &contract).await?;
     let events = event_rows(&mut connection, subscription.id, zone).await?;
@@ -377,7 +341,7 @@ async fn subscription_page(
     let next = if is_over {
         None
     } else {
-        quote::next_charge(state, &contract).await?
+        quotes::next_charge(state, &contract).await?
     };
     let phase = phase_now(&contract, now_ms)?;
     let is_cancelled = subscription.cancel_at_ms.is_some();
@@ -422,7 +386,7 @@ fn hold_words(cause: billing::subscription::state::HoldCause) -> &'static str {
     }
 }
 
-async fn one(
+pub(crate) async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -442,9 +406,9 @@ fn done(id: SubscriptionId, what: &str) -> Response {
 }
 
 #[derive(serde::Deserialize)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
-async fn resume(
+pub(crate) async fn resume(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -471,7 +435,7 @@ async fn resume(
     Ok(done(found.subscription.id, "resumed"))
 }
 
-async fn take_change_back(
+pub(crate) async fn take_change_back(
     State(state): State<AppState>,
     customer: Customer,
     Path((id, change)): Path<(String, String)>,

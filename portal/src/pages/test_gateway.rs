@@ -4,22 +4,15 @@
 //! top that no money moves.
 
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::get;
 use billing::payment::GatewayName;
 use billing::payment::trial::{self, Card, TestCharge, TestSetup};
 
 use crate::auth::{CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::state::AppState;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/test-gateway/setups/{setup}", get(show_setup).post(choose))
-        .route("/test-gateway/charges/{charge}", get(show_charge).post(answer))
-}
 
 struct CardChoice {
     name: &'static str,
@@ -73,7 +66,7 @@ fn back(state: &AppState, url: &str, name: &str, reference: &str) -> String {
     format!("{path}{separator}{name}={reference}")
 }
 
-async fn show_setup(
+pub(crate) async fn show_setup(
     State(state): State<AppState>,
     customer: Customer,
     Path(reference): Path<String>,
@@ -92,11 +85,11 @@ async fn show_setup(
 }
 
 #[derive(serde::Deserialize)]
-struct Chosen {
+pub(crate) struct Chosen {
     card: String,
 }
 
-async fn choose(
+pub(crate) async fn choose(
     State(state): State<AppState>,
     customer: Customer,
     Path(reference): Path<String>,
@@ -111,7 +104,7 @@ async fn choose(
     Ok(Redirect::to(&back(&state, &setup.return_url, "reference", &setup.reference)).into_response())
 }
 
-async fn show_charge(
+pub(crate) async fn show_charge(
     State(state): State<AppState>,
     customer: Customer,
     Path(reference): Path<String>,
@@ -127,11 +120,11 @@ async fn show_charge(
 }
 
 #[derive(serde::Deserialize)]
-struct Answer {
+pub(crate) struct Answer {
     answer: String,
 }
 
-async fn answer(
+pub(crate) async fn answer(
     State(state): State<AppState>,
     customer: Customer,
     Path(reference): Path<String>,

@@ -1,14 +1,12 @@
 //! What a customer's services use: the list of services, and one service with its chart, its period and its coverage.
 
-mod service;
+pub(crate) mod service;
 pub(crate) mod traffic;
 
 use analytics::UsageMode;
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use billing::evidence::UsageCharge;
 use jiff::tz::TimeZone;
 use schemas::money::Money;
@@ -33,13 +31,6 @@ const WINDOW_MINUTES: u64 = 5;
 const MAX_ATTACKS_NAMED: usize = 3;
 /// Longest search text looked at, in characters.
 const MAX_SEARCH_CHARS: usize = 100;
-
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/usage", get(list))
-        .route("/usage/{service}", get(service::show))
-        .route("/usage/{service}/usage.csv", get(service::download))
-}
 
 /// Which directions count, in words.
 pub(crate) fn mode_words(mode: UsageMode) -> &'static str {
@@ -210,7 +201,7 @@ struct UsageList {
 }
 
 #[derive(serde::Deserialize)]
-struct ListAsked {
+pub(crate) struct ListAsked {
     #[serde(default)]
     q: String,
     #[serde(default)]
@@ -228,7 +219,7 @@ pub(crate) fn details(own: &OwnService) -> String {
     parts.into_iter().flatten().collect::<Vec<&str>>().join(" · ")
 }
 
-async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
     PageQuery(asked): PageQuery<ListAsked>,

@@ -11,11 +11,9 @@ use activity::channel::endpoint::{
 use activity::channel::{self, Replay, ReplayError};
 use activity::event::{self, Delivery, EventType};
 use askama::Template;
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use schemas::ids::{EndpointId, EventId};
 use schemas::inventory;
@@ -25,6 +23,7 @@ use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
+use crate::path::Path;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -34,36 +33,8 @@ const MAX_DELIVERIES: i64 = 50;
 /// Prefix of the checkboxes' names, so that no event type can be taken for another field.
 const TYPE_FIELD: &str = "type:";
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route(PATH, get(list).post(add))
-        .route("/webhooks/{endpoint}", get(one))
-        .route("/webhooks/{endpoint}/rotate", post(rotate))
-        .route("/webhooks/{endpoint}/enable", post(enable))
-        .route("/webhooks/{endpoint}/remove", post(remove))
-        .route("/webhooks/{endpoint}/replay", post(replay))
-}
-
 fn href(id: EndpointId) -> String {
     format!("{PATH}/{id}")
-}
-
-impl From<EndpointError> for Failure {
-    fn from(error: EndpointError) -> Failure {
-        match error {
-            EndpointError::NoEndpoint(_) => Failure::NotFound,
-            error => Failure::internal("ask for webhooks")(error.into()),
-        }
-    }
-}
-
-impl From<ReplayError> for Failure {
-    fn from(error: ReplayError) -> Failure {
-        match error {
-            ReplayError::Endpoint(error) => error.into(),
-            error => Failure::internal("replay an event")(error.into()),
-        }
-    }
 }
 
 fn kind_label(kind: EndpointKind) -> &'static str {
@@ -163,7 +134,7 @@ struct Outcome {
 }
 
 /// What the form for a new endpoint holds; the boxes that are ticked are fields of their own.
-type Fields = HashMap<String, String>;
+pub(crate) type Fields = HashMap<String, String>;
 
 fn groups(fields: &Fields) -> Vec<TypeGroup> {
     let mut by_subject: BTreeMap<String, Vec<TypeChoice>> = BTreeMap::new();
@@ -220,7 +191,7 @@ async fn list_page(
     Ok(response)
 }
 
-async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
+pub(crate) async fn list(State(state): State<AppState>, customer: Customer) -> Result<Response, PageError> {
     list_page(&state, &customer, &Fields::new(), Outcome::default()).await
 }
 
@@ -240,7 +211,7 @@ fn url_problem(error: EndpointError) -> Result<String, Failure> {
     }
 }
 
-async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
@@ -381,19 +352,23 @@ async fn endpoint_page(
     })
 }
 
-async fn one(State(state): State<AppState>, customer: Customer, Path(id): Path<String>) -> Result<Response, PageError> {
+pub(crate) async fn one(
+    State(state): State<AppState>,
+    customer: Customer,
+    Path(id): Path<String>,
+) -> Result<Response, PageError> {
     endpoint_page(&state, &customer, &id, None, None).await
 }
 
 #[derive(serde::Deserialize)]
-struct Sent {
+pub(crate) struct Sent {
     #[serde(default)]
     form_token: String,
     #[serde(default)]
     event: String,
 }
 
-async fn rotate(
+pub(crate) async fn rotate(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -438,7 +413,7 @@ async fn rotate(
     list_page(&state, &customer, &Fields::new(), outcome).await
 }
 
-async fn enable(
+pub(crate) async fn enable(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -452,7 +427,7 @@ async fn enable(
     Ok(Redirect::to(&href(id)).into_response())
 }
 
-async fn remove(
+pub(crate) async fn remove(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -467,7 +442,7 @@ async fn remove(
 }
 
 /// Sends an event again.
-async fn replay(
+pub(crate) async fn replay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,

@@ -58,7 +58,14 @@ pub enum Role {
 #[error("a role is one of customer, ops, finance, network, admin, not {0:?}")]
 pub struct RoleError(pub String);
 
+crate::error_codes! {
+    struct RoleError: Refused "user.role";
+}
+
 impl Role {
+    /// All of them, customers first.
+    pub const ALL: [Role; 5] = [Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin];
+
     /// As stored.
     pub fn name(self) -> &'static str {
         match self {

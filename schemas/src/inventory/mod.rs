@@ -115,6 +115,22 @@ pub enum InventoryError {
     Corrupt { what: &'static str, text: String },
 }
 
+crate::error_codes! {
+    InventoryError: "inventory";
+    of [Database, TaxRange, Currency, VatId, Correction]
+    source []
+    NotFound:
+        NoEntity = "no_entity", NoCustomer = "no_customer", NoService = "no_service", NoAssignment = "no_assignment";
+    Refused:
+        Text = "text", Email = "email", Country = "country", TimeZone = "time_zone", TaxRate = "tax_rate",
+        NumberPrefix = "number_prefix", EndsBeforeStart = "ends_before_start";
+    Conflict:
+        EmailTaken = "email_taken", NumberPrefixTaken = "number_prefix_taken", Archived = "archived",
+        AlreadyEnded = "already_ended", Overlap = "overlap";
+    Limit: TooManyCorrections = "too_many_corrections";
+    Fault: Corrupt = "corrupt";
+}
+
 /// Trims a text people typed and checks its length.
 fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, InventoryError> {
     let trimmed = text.trim();

@@ -21,7 +21,7 @@ pub use pattern::{InterfacePattern, InterfacePatternError};
 pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};
 
 /// How an exporter's flows are judged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MeterMode {
     /// By the configured boundary of the interfaces it crossed.
@@ -45,7 +45,7 @@ impl MeterMode {
 }
 
 /// Which observation of a packet counts at an exporter that reports both.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MeterDirection {
     Ingress,

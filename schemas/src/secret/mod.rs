@@ -83,5 +83,15 @@ pub enum SecretError {
     Newer(#[from] NewerFormat),
 }
 
+crate::error_codes! {
+    SecretError: "secret";
+    of [Newer]
+    source []
+    Fault:
+        Database = "database", NoKeyFile = "no_key_file", File = "file", Damaged = "damaged", Empty = "empty",
+        Readable = "readable", Missing = "missing", UnknownKey = "unknown_key", NotOpened = "not_opened",
+        NotSealed = "not_sealed", Random = "random", Busy = "busy";
+}
+
 #[cfg(test)]
 mod tests;

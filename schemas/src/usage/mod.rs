@@ -25,7 +25,7 @@ impl UsageError {
 }
 
 /// Which of a service's directions count for billing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UsageMode {
     Sum,
@@ -50,7 +50,8 @@ pub struct WindowUsage {
 }
 
 /// One point of a usage series; a step in which nothing was measured says so instead of pretending to be zero.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = UsagePoint)]
 pub struct SeriesPoint {
     pub start_ms: i64,
     pub end_ms: i64,
@@ -64,7 +65,8 @@ pub struct SeriesPoint {
 }
 
 /// A run of windows in which nobody who meters the service was heard; `exporter` is one of those who were not.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = MeasurementGap)]
 pub struct Gap {
     pub from_ms: i64,
     pub to_ms: i64,
@@ -72,7 +74,7 @@ pub struct Gap {
 }
 
 /// What a service used in a period.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct PeriodUsage {
     pub service: u32,
     pub from_ms: i64,
@@ -100,7 +102,7 @@ pub struct PeriodUsage {
 }
 
 /// A remote address that a service exchanged traffic with.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct Peer {
     pub address: Address,
     pub autonomous_system: u32,

@@ -5,7 +5,7 @@ mod model;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use schemas::error_class::ErrorClass;
+use schemas::error_class::{Classified as _, ErrorClass};
 
 use self::model::Model;
 use super::*;

@@ -35,27 +35,6 @@ impl RawTimes {
     }
 }
 
-/// Whether [`append`] reads all that the plan copies.
-pub(super) fn covers(copies: &[CopyField]) -> bool {
-    !copies.iter().any(|copy| is_rare(copy.target))
-}
-
-/// Read record by record, because it needs another field, adds to one or says something of other records.
-fn is_rare(target: Target) -> bool {
-    matches!(
-        target,
-        Target::IcmpType
-            | Target::IcmpCode
-            | Target::StationAddr
-            | Target::MoreBytes
-            | Target::AnswerBytes
-            | Target::AnswerPackets
-            | Target::AnswerTcpFlags
-            | Target::AnswerTos
-            | Target::FirewallEvent
-    )
-}
-
 /// The records of a set, all of one length.
 #[derive(Clone, Copy)]
 struct Records<'a> {
@@ -331,7 +310,8 @@ fn write_addresses(
 
 #[cfg(test)]
 mod tests {
-    use super::super::template::{Extras, FieldSpec, TemplateKind, TemplateSpec};
+    use super::super::spec::{FieldSpec, TemplateKind, TemplateSpec};
+    use super::super::template::Extras;
     use super::*;
     use proptest::prelude::*;
 

@@ -15,7 +15,7 @@
 //! ones (RFC 5103) tell what the answer carried, Junos' common properties what was not forwarded ([`super::exception`]), and the few
 //! that are named here fill columns; all others are skipped by their length.
 
-use super::template::FieldSpec;
+use super::spec::FieldSpec;
 use crate::times::TimeKind;
 
 /// What an element fills.
@@ -99,6 +99,22 @@ impl Target {
     /// Headers in headers repeat it, the outermost first.
     pub(super) fn is_layered(self) -> bool {
         matches!(self, Target::SrcAddr | Target::DstAddr)
+    }
+
+    /// Read record by record, because it needs another field, adds to one or says something of other records.
+    pub(super) fn is_read_by_record(self) -> bool {
+        matches!(
+            self,
+            Target::IcmpType
+                | Target::IcmpCode
+                | Target::StationAddr
+                | Target::MoreBytes
+                | Target::AnswerBytes
+                | Target::AnswerPackets
+                | Target::AnswerTcpFlags
+                | Target::AnswerTos
+                | Target::FirewallEvent
+        )
     }
 
     pub(super) fn choice(self) -> Choice {

@@ -13,7 +13,7 @@
 //! Property 2 is the forwarding exception: 0 where there was none, else the reason why the packet was not forwarded
 //! (`cpid-forwarding-exception-code`, Junos *primary-data-record-fields*; the numbers as Wireshark reads them).
 
-use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
+use super::spec::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 
 const JUNIPER: u32 = 2636;
 const COMMON_PROPERTIES: u16 = 137;

@@ -26,6 +26,7 @@ mod section;
 mod session;
 mod sessions;
 mod span;
+mod spec;
 mod state;
 mod status;
 mod tally;
@@ -47,9 +48,9 @@ use tables::flow::Flow;
 pub use limits::DecodeLimits;
 pub use names::ToldInterface;
 pub use span::ActiveTimeout;
+pub use spec::TemplateKind;
 pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
-pub use template::TemplateKind;
 
 use self::meaning::{Room, RowFacts};
 use self::message::{Content, Header, Refused};

@@ -6,7 +6,7 @@
 use schemas::address::Address;
 use schemas::interfaces::KnownInterface;
 
-use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
+use super::spec::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 use super::wire::unsigned;
 
 const INGRESS_INTERFACE: u16 = 10;

@@ -11,7 +11,7 @@
 use schemas::metering::TunnelMode;
 use tables::flow::{Flow, marks};
 
-use super::template::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
+use super::spec::{TemplateKind, TemplateSpec, VARIABLE_LENGTH};
 use super::wire::unsigned;
 use crate::decode::packet_header::{self, HeaderError, PROTOCOL_ETHERNET, PROTOCOL_IPV4};
 

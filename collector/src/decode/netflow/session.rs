@@ -14,11 +14,10 @@ use super::meaning::{LongRow, Room, RowFacts};
 use super::message::starts_with_v9;
 use super::names::ToldInterface;
 use super::row_times::{note_times, times_of, with_boot};
+use super::spec::{FIRST_TEMPLATE_ID, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec};
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
-use super::template::{
-    Extras, FIRST_TEMPLATE_ID, Plan, Template, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec,
-};
+use super::template::{Extras, Plan, Template};
 use super::totals::{CountKind, Counted, Report};
 use super::twice::Twice;
 use super::wire::be16;

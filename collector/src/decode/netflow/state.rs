@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::meaning::Meaning;
 use super::sessions::{PORT_NOT_KNOWN, Sessions, TransportSession};
-use super::template::{Template, TemplateKind};
+use super::spec::TemplateKind;
+use super::template::Template;
 use crate::decode::copies::LastDatagrams;
 use crate::sampling::{AnnouncedRates, ChosenRate, DomainKey};
 use crate::sequence::SequenceTracker;

@@ -6,8 +6,8 @@ use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
 use super::span::ActiveTimeout;
+use super::spec::{FieldSpec, TemplateKind};
 use super::state::Exporter;
-use super::template::{FieldSpec, TemplateKind};
 use crate::sampling::{ChosenRate, SamplingConfig};
 
 /// One observation domain of one exporter in one protocol.

@@ -19,8 +19,9 @@ use tables::flow::{Flow, FlowColumns};
 use super::columnar::append_set;
 use super::row_times::finish_times;
 use super::session::Scratch;
+use super::spec::{FieldSpec, TemplateKind, TemplateSpec};
 use super::tally::Tally;
-use super::template::{FieldSpec, Plan, TemplateKind, TemplateSpec};
+use super::template::Plan;
 use super::wire::{be16, be32};
 use crate::times::{Clock, TimeKind, TimeLimits, resolve};
 

@@ -7,7 +7,7 @@ use activity::act::{Act, By, Note};
 use activity::audit::Actor;
 use activity::verification::{self, Pending, Request, VerificationError};
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -20,6 +20,7 @@ use crate::auth::{ClientIp, CsrfForm, Customer, OpenForm, PreSession};
 use crate::error::{PageError, page};
 use crate::format;
 use crate::once;
+use crate::path::Path;
 use crate::state::AppState;
 
 fn too_many(until_ms: i64, zone: &TimeZone) -> String {
@@ -30,7 +31,7 @@ fn too_many(until_ms: i64, zone: &TimeZone) -> String {
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     form_token: String,
 }
@@ -39,7 +40,7 @@ pub(super) struct Asked {
 const LINK_REQUESTED: &str = "customer.email_link_request";
 
 /// Sends a mail with a link to the address.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     customer: Customer,
@@ -78,7 +79,7 @@ pub(super) async fn ask(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct NewAddress {
+pub(crate) struct NewAddress {
     #[serde(default)]
     form_token: String,
     #[serde(default)]
@@ -88,7 +89,7 @@ pub(super) struct NewAddress {
 }
 
 /// Writes to another address from now on.
-pub(super) async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     customer: Customer,
@@ -169,7 +170,7 @@ fn void() -> Result<Response, PageError> {
 }
 
 /// What the link in the mail opens.
-pub(super) async fn link(
+pub(crate) async fn link(
     State(state): State<AppState>,
     Path(token): Path<String>,
     jar: CookieJar,
@@ -183,13 +184,13 @@ pub(super) async fn link(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Confirmed {
+pub(crate) struct Confirmed {
     #[serde(default)]
     csrf_token: String,
 }
 
 /// Its button.
-pub(super) async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     Path(token): Path<String>,
@@ -215,6 +216,6 @@ pub(super) async fn confirm(
 }
 
 /// Where the button leads.
-pub(super) async fn verified() -> Result<Response, PageError> {
+pub(crate) async fn verified() -> Result<Response, PageError> {
     page(&LinkPage { shown: Shown::Done })
 }

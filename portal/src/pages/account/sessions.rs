@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 
@@ -16,6 +16,7 @@ use crate::auth::{
 };
 use crate::error::{PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -106,12 +107,12 @@ struct SessionsPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     who: SignedIn,
     PageQuery(shown): PageQuery<Shown>,
@@ -140,7 +141,7 @@ pub(super) async fn show(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Nothing {}
+pub(crate) struct Nothing {}
 
 async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: Ending<'_>) -> Result<(), PageError> {
     let mut act = action::begin(state, who, ip).await?;
@@ -156,7 +157,7 @@ async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: Ending<'_>) -
 }
 
 /// Ends every session but this one.
-pub(super) async fn end_others(
+pub(crate) async fn end_others(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
@@ -166,7 +167,7 @@ pub(super) async fn end_others(
 }
 
 /// Ends one session of the user's.
-pub(super) async fn end_one(
+pub(crate) async fn end_one(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     Path(session): Path<String>,

@@ -163,12 +163,12 @@ async fn two_factor_page(
     Ok(body)
 }
 
-pub(super) async fn show(State(state): State<AppState>, who: SignedIn) -> Result<Response, PageError> {
+pub(crate) async fn show(State(state): State<AppState>, who: SignedIn) -> Result<Response, PageError> {
     two_factor_page(&state, &who, None, Vec::new(), false).await
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Proof {
+pub(crate) struct Proof {
     #[serde(default)]
     password: String,
     #[serde(default)]
@@ -176,7 +176,7 @@ pub(super) struct Proof {
 }
 
 /// Makes a secret. It takes the password, so that who finds a browser signed in does not lock its owner out.
-pub(super) async fn begin(
+pub(crate) async fn begin(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     CsrfForm(who, proof): CsrfForm<Proof>,
@@ -196,7 +196,7 @@ pub(super) async fn begin(
 }
 
 /// Forgets a secret that was not confirmed.
-pub(super) async fn cancel(
+pub(crate) async fn cancel(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     CsrfForm(who, _): CsrfForm<Proof>,
@@ -209,7 +209,7 @@ pub(super) async fn cancel(
 }
 
 /// Turns it on.
-pub(super) async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     jar: CookieJar,
@@ -260,7 +260,7 @@ async fn missing(
 }
 
 /// Ten recovery codes in place of those there were.
-pub(super) async fn renew(
+pub(crate) async fn renew(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     CsrfForm(who, proof): CsrfForm<Proof>,
@@ -284,7 +284,7 @@ pub(super) async fn renew(
 }
 
 /// Turns it off.
-pub(super) async fn turn_off(
+pub(crate) async fn turn_off(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     CsrfForm(who, proof): CsrfForm<Proof>,

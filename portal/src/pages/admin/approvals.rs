@@ -1,10 +1,10 @@
 //! What waits for a second admin, and what was decided (F-60).
 
-use activity::approval::{self, Approval, ApprovalError, Status};
+use activity::approval::{self, Approval, Status};
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use billing::approval::{Action as Asked, ActionError, Done};
+use billing::approval::{Action as Asked, Done};
 use billing::refund::{self, Preview, RefundRequest};
 use jiff::tz::TimeZone;
 use schemas::identity;
@@ -17,6 +17,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -110,30 +111,12 @@ struct ApprovalsPage {
     notice: Option<&'static str>,
 }
 
-impl From<ApprovalError> for Failure {
-    fn from(error: ApprovalError) -> Failure {
-        match error {
-            ApprovalError::NoApproval(_) => Failure::NotFound,
-            error => Failure::internal("read approvals")(error.into()),
-        }
-    }
-}
-
-impl From<ActionError> for Failure {
-    fn from(error: ActionError) -> Failure {
-        match error {
-            ActionError::Approval(error) => error.into(),
-            error => Failure::internal("read what was asked for")(error.into()),
-        }
-    }
-}
-
 async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
     let found = identity::user(state.db().pool(), user).await?;
     Ok(found.ok_or(sqlx::Error::RowNotFound)?.email)
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -210,7 +193,7 @@ fn id_of(id: &str) -> Result<ApprovalId, Failure> {
 }
 
 /// Approves, and does what was asked for in the same transaction: what cannot be done is not approved.
-pub(super) async fn approve(
+pub(crate) async fn approve(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -253,7 +236,7 @@ pub(super) async fn approve(
     }
 }
 
-pub(super) async fn reject(
+pub(crate) async fn reject(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

@@ -24,7 +24,7 @@ const MINOR: &str = "_minor";
 const PAGE_ENTRIES: i64 = 50;
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct AuditQuery {
+pub(crate) struct AuditQuery {
     #[serde(default)]
     actor: String,
     #[serde(default)]
@@ -173,7 +173,7 @@ fn changes(change: &Value) -> Vec<Changed> {
     found
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Admin(who): Admin,
     PageQuery(query): PageQuery<AuditQuery>,

@@ -30,7 +30,7 @@ struct ClockPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -59,7 +59,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,

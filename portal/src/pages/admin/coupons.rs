@@ -1,7 +1,7 @@
 //! Coupons: every one, a new one, and an end.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::catalog::{self, Discount, NewCoupon, Plan};
@@ -14,6 +14,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -40,7 +41,7 @@ struct CouponsPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -107,7 +108,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,
@@ -148,7 +149,7 @@ pub(super) async fn add(
     }
 }
 
-pub(super) async fn archive(
+pub(crate) async fn archive(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

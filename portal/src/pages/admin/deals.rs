@@ -48,7 +48,7 @@ struct DealsPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -121,7 +121,7 @@ fn components(fields: &Fields, currency: Currency) -> Result<Vec<Component>, Ref
     Ok(components)
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,

@@ -2,7 +2,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use schemas::ids::EntityId;
 use schemas::inventory::{self, Entity, EntityProfile, InventoryError};
@@ -12,6 +12,7 @@ use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -27,7 +28,7 @@ struct EntitiesPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -70,7 +71,7 @@ fn profile(fields: &Fields) -> EntityProfile {
     }
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,
@@ -94,7 +95,7 @@ pub(super) async fn add(
     }
 }
 
-pub(super) async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

@@ -2,7 +2,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::approval::{self, Action as Asked, NewRequest};
@@ -23,6 +23,7 @@ use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::offers::usage_price_words;
+use crate::path::Path;
 use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -32,7 +33,7 @@ const MAX_SUMMARY_USAGE_CHARS: usize = 200;
 
 /// Which action the page is shown after, and which price its form replaces.
 #[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct PlanQuery {
+pub(crate) struct PlanQuery {
     #[serde(default)]
     done: String,
     #[serde(default)]
@@ -83,7 +84,7 @@ async fn find(state: &AppState, id: &str) -> Result<Plan, Failure> {
     }
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -255,7 +256,7 @@ fn preview(
 
 /// A new price, or a new version of one. Who pays already keeps their price, or changes to it at renewal; that is shown
 /// before it is done.
-pub(super) async fn price(
+pub(crate) async fn price(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -340,7 +341,7 @@ pub(super) async fn price(
 }
 
 /// What people read of it: description, badge and specifications.
-pub(super) async fn edit(
+pub(crate) async fn edit(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -368,7 +369,7 @@ pub(super) async fn edit(
 }
 
 /// How many more can be sold.
-pub(super) async fn stock(
+pub(crate) async fn stock(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -390,7 +391,7 @@ pub(super) async fn stock(
 }
 
 /// Closes the plan to new subscriptions.
-pub(super) async fn archive(
+pub(crate) async fn archive(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

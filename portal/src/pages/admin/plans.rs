@@ -45,7 +45,7 @@ struct PlansPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -143,7 +143,7 @@ fn terms(fields: &Fields) -> Result<Terms, Refused> {
     }
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,
@@ -184,7 +184,7 @@ pub(super) async fn add(
 }
 
 /// The free developer tier (F-26), ready made, with its price of nothing.
-pub(super) async fn add_free(
+pub(crate) async fn add_free(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,

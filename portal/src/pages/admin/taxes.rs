@@ -2,7 +2,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::tax::{self, NewTaxRate};
@@ -15,6 +15,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -39,7 +40,7 @@ struct TaxesPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -83,7 +84,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,
@@ -115,7 +116,7 @@ pub(super) async fn add(
     }
 }
 
-pub(super) async fn end(
+pub(crate) async fn end(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

@@ -2,7 +2,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::subscription::transfer::{self, TransferStatus};
@@ -16,6 +16,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -47,7 +48,7 @@ struct TransfersPage {
     notice: Option<&'static str>,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
@@ -113,7 +114,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn add(
+pub(crate) async fn add(
     State(state): State<AppState>,
     admin: Admin,
     ClientIp(ip): ClientIp,
@@ -139,7 +140,7 @@ pub(super) async fn add(
 }
 
 /// `approve`, `complete` or `cancel`.
-pub(super) async fn step(
+pub(crate) async fn step(
     State(state): State<AppState>,
     admin: Admin,
     Path((id, step)): Path<(String, String)>,

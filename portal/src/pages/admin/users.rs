@@ -2,7 +2,7 @@
 //! in the audit log in `auth/manage.rs`, as it has from the command line.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, UserId};
@@ -15,6 +15,7 @@ use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::account::sessions::{AttemptRow, SessionRow};
 use crate::pages::finance::url_encoded;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -26,10 +27,9 @@ const MAX_SEARCH_CHARS: usize = 100;
 /// Attempts on the page of a user.
 const ATTEMPTS_SHOWN: i64 = 30;
 /// Roles that are chosen from.
-const ROLES: [Role; 5] = [Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin];
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct UsersQuery {
+pub(crate) struct UsersQuery {
     #[serde(default)]
     search: String,
     #[serde(default)]
@@ -93,7 +93,7 @@ struct UsersPage {
     is_filtered: bool,
 }
 
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Admin(who): Admin,
     PageQuery(query): PageQuery<UsersQuery>,
@@ -133,7 +133,7 @@ pub(super) async fn list(
     });
     page(&UsersPage {
         shell: Shell::new(&who, "Users", PATH),
-        roles: ROLES,
+        roles: Role::ALL,
         is_first: filter.after.is_none(),
         is_filtered: !search.is_empty() || filter.role.is_some() || filter.is_disabled.is_some(),
         rows: found.into_iter().map(Row::of).collect(),
@@ -183,7 +183,7 @@ async fn render(
         shell: Shell::new(&admin.0, account.name.clone(), PATH),
         is_oneself: id == admin.0.user.id,
         user: Row::of(account),
-        roles: ROLES,
+        roles: Role::ALL,
         sends_mail: state.sends_mail(),
         sessions: sessions
             .into_iter()
@@ -203,7 +203,7 @@ fn id_of(text: &str) -> Result<UserId, Failure> {
     text.parse().map_err(|_| Failure::NotFound)
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(user): Path<String>,
@@ -222,7 +222,7 @@ pub(super) async fn show(
 }
 
 /// What a form asks for.
-pub(super) async fn act(
+pub(crate) async fn act(
     State(state): State<AppState>,
     admin: Admin,
     Path((user, act)): Path<(String, String)>,

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::api::exporters::view::SocketView;
+use crate::exporters::view::SocketView;
 
 /// Where flows are sent unless the collector says otherwise.
 const NETFLOW_PORT: u16 = 2055;

@@ -28,13 +28,13 @@ struct AgingPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// The end of this day, in UTC; empty for now.
     #[serde(default)]
     day: String,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
     PageQuery(shown): PageQuery<Shown>,

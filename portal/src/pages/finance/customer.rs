@@ -3,7 +3,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::invoice::{self, InvoiceFilter, list_all};
@@ -27,6 +27,7 @@ use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::subscriptions::StateView;
+use crate::path::Path;
 use crate::query::{self, PageQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -102,7 +103,7 @@ struct CustomerPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
     /// The last transaction of the page of the statement before.
@@ -118,7 +119,7 @@ pub(super) async fn find(state: &AppState, id: &str) -> Result<Customer, Failure
     }
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -274,7 +275,7 @@ pub(super) async fn answer(
 }
 
 /// What invoices to the customer say and follow.
-pub(super) async fn profile(
+pub(crate) async fn profile(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -311,7 +312,7 @@ pub(super) async fn profile(
 }
 
 /// Takes the customer's VAT number although the register has not confirmed it.
-pub(super) async fn vat_accept(
+pub(crate) async fn vat_accept(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -337,7 +338,7 @@ pub(super) async fn vat_accept(
 }
 
 /// Something for the next invoice, by hand.
-pub(super) async fn charge(
+pub(crate) async fn charge(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -373,7 +374,7 @@ pub(super) async fn charge(
 }
 
 /// Credit that nobody paid for; it is granted once per cause.
-pub(super) async fn grant(
+pub(crate) async fn grant(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -405,7 +406,7 @@ pub(super) async fn grant(
 
 /// Charges now what is due. Each charge is made once whoever asks and however often (B3), so it needs no token of its own;
 /// an entry in the audit log comes first, and one with the result after it.
-pub(super) async fn close(
+pub(crate) async fn close(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,

@@ -3,7 +3,7 @@
 
 use activity::act::Note;
 use activity::approval::MAX_REASON_CHARS;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::approval::{self, Action as Asked, Done, NewRequest};
 use billing::subscription::{State as Stand, contracts_of};
@@ -15,6 +15,7 @@ use super::customer::{answer, find};
 use crate::action::{Action, Fields, Refused, said};
 use crate::auth::{Admin, ClientIp, CsrfForm, Finance};
 use crate::error::PageError;
+use crate::path::Path;
 use crate::state::AppState;
 
 /// What runs; add-ons end with what they are beside.
@@ -42,7 +43,7 @@ async fn ask(mut action: Action, customer: &Customer, wanted: Asked, summary: &s
 }
 
 /// Ends every subscription today: at once where they are few, else when a second admin approves it.
-pub(super) async fn terminate(
+pub(crate) async fn terminate(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,
@@ -88,7 +89,7 @@ pub(super) async fn terminate(
 }
 
 /// Asks for the account's deletion, which a second admin decides on.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     admin: Admin,
     Path(id): Path<String>,

@@ -1,7 +1,7 @@
 //! A bank transfer that came in for a customer and not for one invoice: it becomes credit, which pays what is open.
 
 use activity::act::Note;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use billing::payment::{Transfer, record_transfer_in};
 use serde_json::json;
@@ -10,9 +10,10 @@ use super::customer::{answer, find};
 use crate::action::{Action, Fields};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::PageError;
+use crate::path::Path;
 use crate::state::AppState;
 
-pub(super) async fn transfer(
+pub(crate) async fn transfer(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,

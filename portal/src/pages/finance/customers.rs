@@ -24,7 +24,7 @@ const PAGE_CUSTOMERS: i64 = 100;
 const MAX_SEARCH_CHARS: usize = 100;
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct CustomersQuery {
+pub(crate) struct CustomersQuery {
     #[serde(default)]
     search: String,
     /// The last customer of the page before.
@@ -51,7 +51,7 @@ struct CustomersPage {
     is_first: bool,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
     PageQuery(query): PageQuery<CustomersQuery>,

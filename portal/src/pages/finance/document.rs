@@ -1,6 +1,6 @@
 //! A document as it is sent: PDF for people, UBL (EN 16931) for programs.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use billing::document::pdf as paper;
@@ -10,9 +10,10 @@ use schemas::ids::InvoiceId;
 use crate::auth::Finance;
 use crate::customer;
 use crate::error::{Failure, PageError};
+use crate::path::Path;
 use crate::state::AppState;
 
-pub(super) async fn pdf(
+pub(crate) async fn pdf(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,
@@ -24,7 +25,7 @@ pub(super) async fn pdf(
     pdf_of(&state, invoice).await
 }
 
-pub(super) async fn xml(
+pub(crate) async fn xml(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,

@@ -1,15 +1,16 @@
 //! A month for other books: one workbook, or each sheet of it as CSV.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
-use billing::export::{self, ExportError, SheetKind};
+use billing::export::{self, SheetKind};
 
 use super::select::Month;
 use super::{PATH, months};
 use crate::auth::Finance;
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::query::{PageQuery, wrong};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -28,18 +29,9 @@ struct ExportPage {
 }
 
 #[derive(Debug, serde::Deserialize)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     month: String,
-}
-
-impl From<ExportError> for Failure {
-    fn from(error: ExportError) -> Failure {
-        match error {
-            ExportError::TooMany { .. } => Failure::BadRequest(error.to_string()),
-            error => Failure::internal("export")(error.into()),
-        }
-    }
 }
 
 /// Half-open, UTC milliseconds.
@@ -50,7 +42,7 @@ fn bounds(asked: &Asked) -> Result<(Month, i64, i64), Failure> {
     Ok((month, from_ms, to_ms))
 }
 
-pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
+pub(crate) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
     let months = months(&state).await?;
     page(&ExportPage {
         shell: Shell::new(&who, "Export", PATH),
@@ -65,7 +57,7 @@ pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -
     })
 }
 
-pub(super) async fn workbook(
+pub(crate) async fn workbook(
     State(state): State<AppState>,
     _: Finance,
     PageQuery(asked): PageQuery<Asked>,
@@ -90,7 +82,7 @@ pub(super) async fn workbook(
 }
 
 /// `documents.csv`, `taxes.csv` …
-pub(super) async fn sheet(
+pub(crate) async fn sheet(
     State(state): State<AppState>,
     _: Finance,
     Path(name): Path<String>,

@@ -48,7 +48,7 @@ fn reason_words(reason: &Unsettled) -> String {
     }
 }
 
-pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
+pub(crate) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
     let row = |held: HeldInvoice| HeldRow {
         id: held.id,
         customer: held.customer,

@@ -1,7 +1,7 @@
 //! One invoice as finance sees it: what the customer was charged and why, and how it was posted.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
@@ -19,6 +19,7 @@ use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::invoices::lines::{self, LineAddresses, LineRow, RateSources, TaxRow, explained_taxes};
 use crate::pages::invoices::zone_of;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -82,12 +83,12 @@ struct InvoicePage {
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,
@@ -161,7 +162,7 @@ async fn render(
 }
 
 /// Why a line says what it says, as its customer sees it (B5).
-pub(super) async fn line(
+pub(crate) async fn line(
     State(state): State<AppState>,
     finance: Finance,
     Path((invoice, line)): Path<(String, String)>,

@@ -1,7 +1,7 @@
 //! What finance does to an invoice: credit note, void, write-off, and a bank transfer that came in for it.
 
 use activity::act::Note;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::invoice::{self, CreditPreview, InvoiceWithLines, Rebill};
 use billing::payment::{Transfer, record_transfer_in};
@@ -14,6 +14,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::customer;
 use crate::error::PageError;
+use crate::path::Path;
 use crate::state::AppState;
 
 /// The redirect after a done action, or the page again with why it was refused.
@@ -32,7 +33,7 @@ async fn answer(
 }
 
 /// A credit note over the whole or a gross amount: shown first, then issued as it was shown.
-pub(super) async fn credit(
+pub(crate) async fn credit(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -84,7 +85,7 @@ pub(super) async fn credit(
 }
 
 /// Makes the invoice void, and charges what was on it again if asked to.
-pub(super) async fn void(
+pub(crate) async fn void(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -109,7 +110,7 @@ pub(super) async fn void(
 }
 
 /// Gives up what is open: shown first, then done as it was shown.
-pub(super) async fn write_off(
+pub(crate) async fn write_off(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -165,7 +166,7 @@ pub(super) async fn write_off(
 }
 
 /// A bank transfer that came in for it; more than is open becomes credit.
-pub(super) async fn transfer(
+pub(crate) async fn transfer(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,

@@ -106,7 +106,7 @@ struct LedgerPage {
     invoices: String,
 }
 
-pub(super) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
+pub(crate) async fn show(State(state): State<AppState>, Finance(who): Finance) -> Result<Response, PageError> {
     let billing = |error: ledger::LedgerError| Failure::from(BillingError::from(error));
     let balances = ledger::trial_balance(state.db().pool()).await.map_err(billing)?;
     let report = ledger::check(state.db()).await.map_err(billing)?;

@@ -2,7 +2,7 @@
 
 use activity::act::Note;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
@@ -23,6 +23,7 @@ use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -33,7 +34,7 @@ const PAGE_PAYMENTS: i64 = 100;
 const TRANSACTIONS_SHOWN: i64 = 100;
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct PaymentsQuery {
+pub(crate) struct PaymentsQuery {
     #[serde(default)]
     state: String,
     #[serde(default)]
@@ -101,7 +102,7 @@ fn purpose(payment: &Payment) -> String {
     }
 }
 
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Finance(who): Finance,
     PageQuery(query): PageQuery<PaymentsQuery>,
@@ -214,7 +215,7 @@ struct PaymentPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
@@ -224,7 +225,7 @@ pub(super) async fn find(state: &AppState, id: &str) -> Result<Payment, Failure>
     Ok(payment::payment(state.db().pool(), id).await?)
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -326,7 +327,7 @@ async fn render(
 }
 
 /// Takes a bank transfer back that never came in.
-pub(super) async fn reverse(
+pub(crate) async fn reverse(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,

@@ -4,7 +4,7 @@
 use activity::act::Note;
 use activity::approval;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::payment::{GatewayName, Payment, State as PaymentState};
 use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
@@ -15,6 +15,7 @@ use super::payments::{find, name_of};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -39,12 +40,6 @@ struct RefundPage {
     amount: String,
     reason: String,
     reference: String,
-}
-
-impl From<refund::RefundError> for Failure {
-    fn from(error: refund::RefundError) -> Failure {
-        Failure::internal("read what can be refunded")(error.into())
-    }
 }
 
 /// How a payment stands, for pages.
@@ -80,7 +75,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
@@ -110,7 +105,7 @@ fn asked<'a>(payment: &Payment, fields: &'a Fields) -> Result<RefundRequest<'a>,
 }
 
 /// Shows what it does, or does it.
-pub(super) async fn refund(
+pub(crate) async fn refund(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,

@@ -11,7 +11,7 @@ use crate::query::{filter, wrong};
 
 /// What the URL may say; empty fields are as good as none.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct FinanceQuery {
+pub(crate) struct FinanceQuery {
     /// `2026-11`, or `all`; the newest month with invoices where absent.
     #[serde(default)]
     month: String,

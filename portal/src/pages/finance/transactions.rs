@@ -25,7 +25,7 @@ const PAGE_TRANSACTIONS: i64 = 50;
 const MAX_ACCOUNTS: i64 = 500;
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(super) struct TransactionsQuery {
+pub(crate) struct TransactionsQuery {
     #[serde(default)]
     account: String,
     #[serde(default)]
@@ -115,7 +115,7 @@ pub(super) fn midnight(name: &str, text: &str, days: i64) -> Result<Option<i64>,
     ))
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
     PageQuery(query): PageQuery<TransactionsQuery>,

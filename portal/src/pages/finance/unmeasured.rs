@@ -1,7 +1,7 @@
 //! What is due and waits for a person, because too little of its usage was measured.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::invoice::{UnmeasuredPeriod, confirm_unmeasured, unmeasured};
 use jiff::tz::TimeZone;
@@ -12,6 +12,7 @@ use crate::action::{Action, Draft, Fields, Refused};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -36,12 +37,12 @@ struct UnmeasuredPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     PageQuery(shown): PageQuery<Shown>,
@@ -78,7 +79,7 @@ async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<AppState>,
     finance: Finance,
     Path(customer): Path<String>,

@@ -1,7 +1,7 @@
 //! Paying an invoice with a saved method: once for each form, and never beside a payment that is under way (B4).
 
 use activity::act::Note;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use billing::dunning::{self, Outlook};
@@ -22,6 +22,7 @@ use crate::format;
 use crate::once::{self, form_token};
 use crate::pages::paying::{self, MethodChoice, UnderWay};
 use crate::pages::payment_methods::method_of;
+use crate::path::Path;
 use crate::state::AppState;
 
 /// How an open invoice can be paid.
@@ -123,12 +124,12 @@ pub(super) async fn pay_view(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Paying {
+pub(crate) struct Paying {
     method: String,
     form_token: String,
 }
 
-pub(super) async fn pay(
+pub(crate) async fn pay(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -172,12 +173,12 @@ pub(super) async fn pay(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct FromCredit {
+pub(crate) struct FromCredit {
     form_token: String,
 }
 
 /// Pays as much of an invoice as there is credit for, once for each form. Nothing is asked of a gateway.
-pub(super) async fn pay_from_credit(
+pub(crate) async fn pay_from_credit(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,

@@ -1,7 +1,7 @@
 //! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged.
 
 use activity::act::Note;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::{BillingError, exclusion};
 use jiff::tz::TimeZone;
@@ -15,6 +15,7 @@ use crate::auth::{ClientIp, CsrfForm, Ops};
 use crate::customer;
 use crate::error::{Failure, PageError};
 use crate::format;
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::range::{Asked, Range};
 use crate::state::AppState;
@@ -88,14 +89,14 @@ impl Attacks {
 
 /// What the page is shown after.
 #[derive(Debug, Default, serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     done: String,
     #[serde(skip)]
     draft: Draft,
 }
 
-pub(super) async fn flag(
+pub(crate) async fn flag(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
@@ -139,7 +140,7 @@ pub(super) async fn flag(
     }
 }
 
-pub(super) async fn revoke(
+pub(crate) async fn revoke(
     State(state): State<AppState>,
     ops: Ops,
     Path((service, exclusion)): Path<(String, String)>,

@@ -3,7 +3,7 @@
 
 use analytics::Meters;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, ServiceId};
@@ -18,6 +18,7 @@ use crate::format;
 use crate::pages::peers::{PeerRow, peer_rows};
 use crate::pages::usage::details;
 use crate::pages::usage::traffic::{self, Addresses, TrafficView, exporter_name};
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::range::{Asked, PageZone, Range};
 use crate::shell::Shell;
@@ -69,7 +70,7 @@ pub(super) fn href(service: ServiceId) -> String {
     format!("{PATH}/services/{service}")
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
@@ -140,7 +141,7 @@ pub(super) async fn render(
     Ok(draft.answer(body))
 }
 
-pub(super) async fn download(
+pub(crate) async fn download(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,

@@ -1,10 +1,11 @@
 //! An order: name the service, choose the cycle, see what is charged today and next, order.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price, Spec};
+use billing::quote::Request;
 use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing, had_trial};
 use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
@@ -14,8 +15,9 @@ use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
+use crate::pages::quotes::{self, Outcome, QuoteView};
+use crate::path::Path;
 use crate::query::{PageQuery, filter, wrong};
-use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -23,13 +25,13 @@ use crate::state::AppState;
 const MAX_COUPON_CHARS: usize = 40;
 
 #[derive(serde::Deserialize)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     cycle: String,
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Form {
+pub(crate) struct Form {
     #[serde(default)]
     cycle: String,
     #[serde(default)]
@@ -145,7 +147,7 @@ async fn checkout_page(
         plan.trial_days > 0 && !plan.trial_repeats && had_trial(&mut connection, account.id, plan.id).await?
     };
     let (mut shown, mut refused) = (None, None);
-    match quote::quote(state, customer.id, deed(offer, price, form)).await? {
+    match quotes::quote(state, customer.id, request(offer, price, form)).await? {
         Ok(quote) => shown = Some(QuoteView::new(&quote, &account.time_zone)),
         // What is lacking is said at length.
         Err(_) if !lacking.is_empty() => {}
@@ -186,9 +188,9 @@ fn quantity_of(form: &Form) -> Option<i64> {
     (1..=MAX_QUANTITY).contains(&quantity).then_some(quantity)
 }
 
-fn deed<'a>(offer: &'a Offer, price: &Price, form: &'a Form) -> Deed<'a> {
+fn request<'a>(offer: &'a Offer, price: &Price, form: &'a Form) -> Request<'a> {
     let coupon = form.coupon.trim();
-    Deed::Order {
+    Request::Order {
         // What it is called changes no amount.
         name: if form.name.trim().is_empty() {
             &offer.plan.name
@@ -202,7 +204,7 @@ fn deed<'a>(offer: &'a Offer, price: &Price, form: &'a Form) -> Deed<'a> {
     }
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(plan): Path<String>,
@@ -221,7 +223,7 @@ pub(super) async fn show(
     checkout_page(&state, &customer, (&account, &offer), &form, None).await
 }
 
-pub(super) async fn order(
+pub(crate) async fn order(
     State(state): State<AppState>,
     customer: Customer,
     Path(plan): Path<String>,
@@ -249,16 +251,16 @@ pub(super) async fn order(
         return again("There is no such coupon. Correct it, or leave the field empty.").await;
     }
     let price = price_of(&offer, &form.cycle)?;
-    let deed = deed(&offer, price, &form);
-    match quote::quote(&state, customer.id, deed).await? {
-        Ok(quote) if quote.shown() != form.shown => {
+    let request = request(&offer, price, &form);
+    match quotes::quote(&state, customer.id, request).await? {
+        Ok(quote) if quotes::shown(&quote) != form.shown => {
             return again("These are the amounts for what you chose now: look at them, then order.").await;
         }
         Ok(_) => {}
         Err(problem) => return again(&problem).await,
     }
     let ip = ip.to_string();
-    match quote::carry_out(&state, customer.id, deed, who.actor(&ip), &form.form_token).await? {
+    match quotes::carry_out(&state, customer.id, request, who.actor(&ip), &form.form_token).await? {
         Outcome::Done {
             invoice: Some(invoice), ..
         } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=ordered")).into_response()),

@@ -9,8 +9,8 @@ use schemas::search::{self, PrefixHit};
 use sqlx::Row as _;
 
 use super::{Hit, PATH, Sight};
-use crate::api::exporters::{self, Known};
 use crate::error::Failure;
+use crate::exporters::{self, Known};
 use crate::format;
 use crate::pages::finance::{status_words, url_encoded};
 use crate::state::AppState;

@@ -11,6 +11,7 @@ use crate::auth::attempts::{self, Made};
 use crate::auth::second_factor::{self, Means};
 use crate::auth::{Agent, Guesser, OpenForm, Outcome, PreSession, device, notice, pending};
 use crate::error::{PageError, page};
+use crate::links;
 use crate::query::PageQuery;
 use crate::state::AppState;
 
@@ -21,7 +22,7 @@ const PATH: &str = "/signin/code";
 pub(super) fn address(next: &str) -> String {
     match next {
         "" => PATH.to_owned(),
-        next => format!("{PATH}?next={}", super::percent_encoded(next)),
+        next => format!("{PATH}?next={}", links::percent_encoded(next)),
     }
 }
 
@@ -36,13 +37,13 @@ struct CodePage {
     with_recovery_code: bool,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     PageQuery(asked): PageQuery<Asked>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     let Some(pending) = pending::find(&state, &jar).await? else {
-        return Ok(Redirect::to(&super::address(local_path(&asked.next).unwrap_or("/"))).into_response());
+        return Ok(Redirect::to(&links::sign_in(local_path(&asked.next).unwrap_or("/"))).into_response());
     };
     let (form_token, jar) = PreSession::issue(&state, jar);
     let body = page(&CodePage {
@@ -56,7 +57,7 @@ pub(super) async fn show(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Typed {
+pub(crate) struct Typed {
     #[serde(default)]
     csrf_token: String,
     #[serde(default)]
@@ -67,7 +68,7 @@ pub(super) struct Typed {
     next: String,
 }
 
-pub(super) async fn check(
+pub(crate) async fn check(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,

@@ -10,7 +10,7 @@ use activity::act::{Act, By as Who, Note};
 use activity::audit::Actor;
 use activity::password_reset::{self, By, Request};
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -22,11 +22,9 @@ use crate::auth::manage::{Change, put_password};
 use crate::auth::notice::How;
 use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device};
 use crate::error::{Failure, PageError, page};
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::state::AppState;
-
-/// The page that asks for the address.
-pub(super) const FORGOT: &str = "/forgot-password";
 
 #[derive(Template)]
 #[template(path = "forgot_password.html")]
@@ -39,13 +37,13 @@ struct ForgotPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     #[serde(default)]
     asked: String,
 }
 
 /// Asks for the address.
-pub(super) async fn forgot(
+pub(crate) async fn forgot(
     State(state): State<AppState>,
     PageQuery(shown): PageQuery<Shown>,
     jar: CookieJar,
@@ -61,7 +59,7 @@ pub(super) async fn forgot(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct Address {
+pub(crate) struct Address {
     #[serde(default)]
     csrf_token: String,
     #[serde(default)]
@@ -69,7 +67,7 @@ pub(super) struct Address {
 }
 
 /// Mails a link, if there is whom to mail it to.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
@@ -176,7 +174,7 @@ fn void() -> Result<Response, PageError> {
 }
 
 /// What the link in the mail opens. Nothing is changed by it.
-pub(super) async fn link(
+pub(crate) async fn link(
     State(state): State<AppState>,
     agent: Agent,
     Path(token): Path<String>,
@@ -196,7 +194,7 @@ pub(super) async fn link(
 }
 
 #[derive(serde::Deserialize)]
-pub(super) struct NewPassword {
+pub(crate) struct NewPassword {
     #[serde(default)]
     csrf_token: String,
     #[serde(default)]
@@ -206,7 +204,7 @@ pub(super) struct NewPassword {
 }
 
 /// Its form: sets the password, ends every session, and leads to the page that signs in.
-pub(super) async fn set(
+pub(crate) async fn set(
     State(state): State<AppState>,
     agent: Agent,
     Path(token): Path<String>,

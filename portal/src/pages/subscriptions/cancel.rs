@@ -1,20 +1,23 @@
 //! Cancelling, now or with the cycle that is paid for, with a reason; what would be given back is shown first.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use billing::catalog::BaseTiming;
+use billing::quote::Request;
 use billing::subscription::Contract;
 use billing::subscription::change::{End, MAX_REASON_CHARS};
 
-use super::{PATH, contract_of, done};
+use super::{PATH, done};
 use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::customer::contract_of;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
+use crate::pages::quotes::{self, Outcome, QuoteView};
+use crate::path::Path;
 use crate::query::{PageQuery, wrong};
-use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -55,7 +58,7 @@ struct CancelPage {
 }
 
 #[derive(Default, serde::Deserialize)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     end: String,
     #[serde(default)]
@@ -117,12 +120,12 @@ async fn cancel_page(
         Ok(_) | Err(_) => None,
     };
     let ends_now = asked.ends_now() || cycle_ends.is_none();
-    let deed = Deed::Cancel {
+    let request = Request::Cancel {
         subscription: subscription.id,
         end: if ends_now { End::Now } else { End::CycleEnd },
         reason: "asked",
     };
-    let (quote, refused) = match quote::quote(state, customer.id, deed).await? {
+    let (quote, refused) = match quotes::quote(state, customer.id, request).await? {
         Ok(quote) => (Some(QuoteView::new(&quote, zone)), None),
         Err(refused) => (None, Some(refused)),
     };
@@ -148,7 +151,7 @@ async fn cancel_page(
     })
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -161,7 +164,7 @@ pub(super) async fn show(
     cancel_page(&state, &customer, &contract, &asked, None).await
 }
 
-pub(super) async fn make(
+pub(crate) async fn make(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -186,13 +189,13 @@ pub(super) async fn make(
         )
         .await;
     };
-    let deed = Deed::Cancel {
+    let request = Request::Cancel {
         subscription,
         end: asked.end(),
         reason: &reason,
     };
-    match quote::quote(&state, customer.id, deed).await? {
-        Ok(quote) if quote.shown() != asked.shown => {
+    match quotes::quote(&state, customer.id, request).await? {
+        Ok(quote) if quotes::shown(&quote) != asked.shown => {
             return again(
                 &state,
                 &customer,
@@ -206,7 +209,7 @@ pub(super) async fn make(
         Err(refused) => return again(&state, &customer, &contract, &asked, refused).await,
     }
     let ip = ip.to_string();
-    match quote::carry_out(&state, customer.id, deed, who.actor(&ip), &asked.form_token).await? {
+    match quotes::carry_out(&state, customer.id, request, who.actor(&ip), &asked.form_token).await? {
         Outcome::Done { .. } => Ok(done(subscription, "cancelled")),
         Outcome::Again => Ok(done(subscription, "again")),
         Outcome::Refused(problem) => again(&state, &customer, &contract, &asked, problem).await,

@@ -4,6 +4,7 @@
 use askama::Template;
 use axum::response::Response;
 use billing::catalog::{Price, Spec};
+use billing::quote::{Quote, Request};
 use billing::subscription::change::Change;
 use billing::subscription::{Contract, MAX_QUANTITY};
 use schemas::money::Money;
@@ -14,7 +15,7 @@ use crate::auth::Customer;
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, price_text};
 use crate::once::form_token;
-use crate::quote::{self, Deed, Quote, QuoteView};
+use crate::pages::quotes::{self, QuoteView};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -94,8 +95,8 @@ fn amounts(quote: &Quote, contract: &Contract) -> Result<Amounts, Failure> {
         today: Money::new(today.minor.abs(), today.currency),
         has_tax: quote.now.iter().any(|draft| draft.tax.minor != 0),
         next: quote
-            .own_next
-            .map(|own| (crate::format::date(own.at_ms, zone), own.amount, own.note)),
+            .next_of_service
+            .map(|own| (crate::format::date(own.at_ms, zone), own.amount, quotes::note(own.is))),
     })
 }
 
@@ -124,7 +125,7 @@ impl Quoting<'_> {
                 price: price.id,
                 quantity: self.quantity,
             };
-            match quote::quote(self.state, self.customer.id, Deed::Change { subscription, change }).await? {
+            match quotes::quote(self.state, self.customer.id, Request::Change { subscription, change }).await? {
                 Ok(quote) => amounts_of = Some(amounts(&quote, self.contract)?),
                 Err(why) => problem = Some(why),
             }

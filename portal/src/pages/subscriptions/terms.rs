@@ -4,10 +4,11 @@
 use activity::act::{Act, By, Note};
 use activity::audit::Actor;
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
+use billing::quote::Request;
 use billing::subscription::change::Change;
 use billing::subscription::schedule::{self, Planned};
 use billing::subscription::{Contract, MAX_QUANTITY};
@@ -15,13 +16,15 @@ use jiff::civil::DateTime;
 use schemas::ids::PriceId;
 use serde_json::json;
 
-use super::{PATH, choose, contract_of, done};
+use super::{PATH, choose, done};
 use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::customer::contract_of;
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
+use crate::pages::quotes::{self, Outcome, QuoteView};
+use crate::path::Path;
 use crate::query::{PageQuery, filter, wrong};
-use crate::quote::{self, Deed, Outcome, QuoteView};
 use crate::refusal::refusal;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -35,7 +38,7 @@ enum What {
 
 /// What the form holds; the amounts are absent until they were shown.
 #[derive(Default, serde::Deserialize)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     pub(super) price: String,
     #[serde(default)]
@@ -205,11 +208,11 @@ fn understand(asked: &Asked, choices: &[Offer], contract: &Contract, now_ms: i64
     })
 }
 
-fn deed(contract: &Contract, what: What, change: Change) -> Deed<'static> {
+fn request(contract: &Contract, what: What, change: Change) -> Request<'static> {
     let subscription = contract.subscription.id;
     match what {
-        What::Change => Deed::Change { subscription, change },
-        What::Addon => Deed::Addon {
+        What::Change => Request::Change { subscription, change },
+        What::Addon => Request::Addon {
             parent: subscription,
             service: contract.service.id,
             price: change.price,
@@ -236,10 +239,10 @@ async fn terms_page(
         match understand(&asked, &choices, contract, now_ms) {
             Err(problem) => refused = Some(problem),
             Ok(terms) => {
-                let deed = deed(contract, what, terms.change);
+                let request = request(contract, what, terms.change);
                 let quoted = match terms.at_ms {
-                    None => quote::quote(state, customer.id, deed).await?,
-                    Some(at_ms) => quote::quote_at(state, customer.id, deed, at_ms).await?,
+                    None => quotes::quote(state, customer.id, request).await?,
+                    Some(at_ms) => quotes::quote_at(state, customer.id, request, at_ms).await?,
                 };
                 match quoted {
                     Ok(quote) => shown = Some(QuoteView::new(&quote, zone)),
@@ -360,16 +363,16 @@ async fn make(
     if let Some(at_ms) = terms.at_ms {
         return set(state, customer, by, &contract, what, asked, (terms.change, at_ms)).await;
     }
-    let deed = deed(&contract, what, terms.change);
-    match quote::quote(state, customer.id, deed).await? {
-        Ok(quote) if quote.shown() != asked.shown => {
+    let request = request(&contract, what, terms.change);
+    match quotes::quote(state, customer.id, request).await? {
+        Ok(quote) if quotes::shown(&quote) != asked.shown => {
             let problem = "The amounts changed since this page was loaded: look at them again.".to_owned();
             return again(state, customer, &contract, what, asked, problem).await;
         }
         Ok(_) => {}
         Err(problem) => return again(state, customer, &contract, what, asked, problem).await,
     }
-    match quote::carry_out(state, customer.id, deed, by, &asked.form_token).await? {
+    match quotes::carry_out(state, customer.id, request, by, &asked.form_token).await? {
         Outcome::Done {
             invoice: Some(invoice), ..
         } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=changed")).into_response()),
@@ -431,7 +434,7 @@ async fn again(
     Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
 }
 
-pub(super) async fn show_change(
+pub(crate) async fn show_change(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -440,7 +443,7 @@ pub(super) async fn show_change(
     show(&state, &customer, &id, What::Change, asked).await
 }
 
-pub(super) async fn show_addon(
+pub(crate) async fn show_addon(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -449,7 +452,7 @@ pub(super) async fn show_addon(
     show(&state, &customer, &id, What::Addon, asked).await
 }
 
-pub(super) async fn make_change(
+pub(crate) async fn make_change(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
@@ -460,7 +463,7 @@ pub(super) async fn make_change(
     make(&state, &customer, who.actor(&ip), &id, What::Change, asked).await
 }
 
-pub(super) async fn make_addon(
+pub(crate) async fn make_addon(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,

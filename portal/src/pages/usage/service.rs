@@ -1,7 +1,7 @@
 //! One service of a customer: its period, its chart and its coverage.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::traffic::{self, Addresses, TrafficView};
@@ -9,6 +9,7 @@ use super::{PeriodView, details};
 use crate::auth::Customer;
 use crate::customer;
 use crate::error::{PageError, page_beside};
+use crate::path::Path;
 use crate::query::PageQuery;
 use crate::range::{Asked, PageZone};
 use crate::shell::Shell;
@@ -24,7 +25,7 @@ struct UsageService {
     traffic: TrafficView,
 }
 
-pub(super) async fn show(
+pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
@@ -50,7 +51,7 @@ pub(super) async fn show(
     page_beside(&shown, is_refused)
 }
 
-pub(super) async fn download(
+pub(crate) async fn download(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,

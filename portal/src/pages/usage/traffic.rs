@@ -9,11 +9,11 @@ use schemas::address::Address;
 use schemas::inventory::Customer;
 
 use super::coverage_percent;
-use crate::api;
 use crate::customer::OwnService;
 use crate::error::Failure;
 use crate::format::{self, VolumeUnits};
 use crate::range::{Asked, PRESETS, PageZone, Range, STEPS, step_name};
+use crate::series;
 use crate::state::AppState;
 
 /// Rows of the table beneath the chart; the newest are shown, the CSV file has all.
@@ -104,14 +104,14 @@ pub(crate) async fn view(
     addresses: &Addresses,
 ) -> Result<TrafficView, Failure> {
     let zone = &page.zone;
-    let (range, problem) = match api::usage::resolve(state, account, own, page, asked) {
+    let (range, problem) = match series::resolve(state, account, own, page, asked) {
         Err(Failure::BadRequest(why)) => {
-            let fallback = api::usage::resolve(state, account, own, page, &Asked::default())?;
+            let fallback = series::resolve(state, account, own, page, &Asked::default())?;
             (fallback, Some(why))
         }
         resolved => (resolved?, None),
     };
-    let series = api::usage::series(state, own, page, &range).await?;
+    let series = series::series(state, own, page, &range).await?;
     let filling = Filling {
         closed_until_ms: series.closed_until_ms,
         now_ms: series.now_ms,
@@ -272,8 +272,8 @@ pub(crate) async fn csv(
     page: &PageZone,
     asked: &Asked,
 ) -> Result<Response, Failure> {
-    let range = api::usage::resolve(state, account, own, page, asked)?;
-    let series = api::usage::series(state, own, page, &range).await?;
+    let range = series::resolve(state, account, own, page, asked)?;
+    let series = series::series(state, own, page, &range).await?;
     let body = csv_of(&series.points).map_err(|error| Failure::internal("write CSV")(error.into()))?;
     let name = format!(
         "attachment; filename=\"usage-{}-{}-{}.csv\"",

@@ -1,4 +1,4 @@
-//! `GET /api/v1/ops/overview`: traffic of the whole network over time, for ops, network engineers and admins.
+//! Traffic of the whole network over time, for ops, network engineers and admins.
 //!
 //! * [`query`]: what may be asked.
 //! * [`view`]: volumes become rates and keys become names.
@@ -11,28 +11,20 @@ pub(crate) mod tiles;
 pub(crate) mod view;
 
 use analytics::truth::{TruthRow, Verdict};
-use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use schemas::ids::ServiceId;
 use serde::Serialize;
 use sqlx::Row as _;
 
-use crate::api::ApiQuery;
-use crate::api::exporters::Presence;
-use crate::auth::Ops;
-use crate::error::{ApiError, Failure};
+use crate::error::Failure;
+use crate::exporters::{self, Presence};
 use crate::state::AppState;
-use query::{OverviewQuery, OverviewRequest};
+use query::OverviewRequest;
 use tiles::Tiles;
 use view::{Names, OverviewView};
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/ops/overview", get(show))
-}
-
 /// Everything the overview shows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Overview)]
 pub(crate) struct Answer {
     #[serde(flatten)]
     pub(crate) view: OverviewView,
@@ -42,7 +34,8 @@ pub(crate) struct Answer {
 }
 
 /// Flows against interface counters in the last whole hour.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = CounterCheckSummary)]
 pub(crate) struct TruthSummary {
     /// `None` where nothing was compared.
     pub(crate) hour_start_ms: Option<i64>,
@@ -66,17 +59,6 @@ impl TruthSummary {
     }
 }
 
-async fn show(
-    State(state): State<AppState>,
-    _: Ops,
-    ApiQuery(query): ApiQuery<OverviewQuery>,
-) -> Result<Json<Answer>, ApiError> {
-    let request = query
-        .check(state.now_ms())
-        .map_err(|error| Failure::BadRequest(error.to_string()))?;
-    Ok(Json(answer(&state, &request).await?))
-}
-
 /// Answers a checked query.
 pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Result<Answer, Failure> {
     let now_ms = state.now_ms();
@@ -93,7 +75,7 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
     Ok(Answer {
         view: view::overview_view(&overview, request, &names, now_ms),
         tiles: tiles::tiles(state.flow_store().as_ref(), request, now_ms).await?,
-        exporters: super::exporters::presence(state, now_ms).await?,
+        exporters: exporters::presence(state, now_ms).await?,
         truth: TruthSummary::of(&state.flow_store().truth_now(now_ms).await?),
     })
 }

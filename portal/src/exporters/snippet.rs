@@ -40,7 +40,8 @@ pub(crate) enum Reason {
 }
 
 /// A piece of configuration with the reasons for it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigurationSnippet)]
 pub(crate) struct Snippet {
     pub(crate) toml: String,
     /// Exporters in it.

@@ -1,4 +1,4 @@
-//! `GET /api/v1/exporters`: what each exporter sends, how it is scaled and metered, and what is still to be configured.
+//! What each exporter sends, how it is scaled and metered, and what is still to be configured.
 //!
 //! Everything comes from the status the collector writes after each segment, the configuration as of now, and the last
 //! hour of `collection_5m`. An exporter that is configured and was never heard is listed too: its silence is the finding.
@@ -16,17 +16,13 @@ pub(crate) mod view;
 
 use std::collections::HashMap;
 
-use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use collector::snmp::SnmpStatus;
 use collector::status::CollectorStatus;
 use schemas::address::Address;
 use schemas::metering::{ExporterNet, ExporterTable};
 use serde::Serialize;
 
-use crate::auth::Network;
-use crate::error::{ApiError, Failure};
+use crate::error::Failure;
 use crate::state::AppState;
 use snippet::Snippet;
 use view::{ExporterView, Hearing, SocketView};
@@ -36,12 +32,8 @@ const RECENT_MS: i64 = 60 * 60_000;
 /// The collector writes its status after every segment; an older one means that it does not run.
 const STATUS_MAX_AGE_MS: i64 = 2 * 60_000;
 
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/exporters", get(show))
-}
-
 /// Everything the exporters page shows.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Exporters {
     pub(crate) now_ms: i64,
     /// When the collector last told; `None` before it ever did.
@@ -57,16 +49,13 @@ pub(crate) struct Exporters {
 }
 
 /// How many exporters are heard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = ExporterPresence)]
 pub(crate) struct Presence {
     pub(crate) heard: usize,
     pub(crate) late: usize,
     /// Configured ones that were never heard included.
     pub(crate) silent: usize,
-}
-
-async fn show(State(state): State<AppState>, _: Network) -> Result<Json<Exporters>, ApiError> {
-    Ok(Json(exporters(&state).await?))
 }
 
 /// Gathers and judges everything.

@@ -15,7 +15,8 @@ const WINDOW_GRACE_MS: i64 = 60_000;
 const CURRENT_MAX_AGE_MS: i64 = 30 * 60_000;
 
 /// Figures of the whole network. What was not measured is absent, never zero.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = OverviewTiles)]
 pub(crate) struct Tiles {
     /// Start of the window the current figures are of.
     pub(crate) current_window_start_ms: Option<i64>,

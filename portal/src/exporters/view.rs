@@ -23,7 +23,7 @@ const IPFIX: u8 = 10;
 const SFLOW: u8 = 105;
 
 /// When an exporter was last heard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Hearing {
     Heard,
@@ -32,7 +32,8 @@ pub(crate) enum Hearing {
 }
 
 /// Something a network engineer should do.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ExporterProblem)]
 pub(crate) struct Problem {
     /// Short, for a badge.
     pub(crate) what: &'static str,
@@ -41,7 +42,8 @@ pub(crate) struct Problem {
 }
 
 /// How flows are scaled.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = ExporterSampling)]
 pub(crate) struct Sampling {
     /// One packet in so many; `None` where nobody said.
     pub(crate) rate: Option<u32>,
@@ -54,14 +56,16 @@ pub(crate) struct Sampling {
 }
 
 /// A count with its name in words.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Counter)]
 pub(crate) struct Count {
     pub(crate) counter: String,
     pub(crate) value: u64,
 }
 
 /// An observation domain, or an sFlow sub-agent.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ObservationDomain)]
 pub(crate) struct Domain {
     pub(crate) observation_domain: u32,
     pub(crate) protocol: String,
@@ -88,7 +92,8 @@ pub(crate) struct Domain {
 }
 
 /// A template, with its fields in the order of the record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ExporterTemplate)]
 pub(crate) struct Template {
     pub(crate) id: u16,
     /// `data` or `options`.
@@ -99,7 +104,8 @@ pub(crate) struct Template {
 }
 
 /// An interface that flows crossed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ExporterInterface)]
 pub(crate) struct Interface {
     pub(crate) if_index: u32,
     /// As configured, else as the exporter says.
@@ -117,7 +123,8 @@ pub(crate) struct Interface {
 }
 
 /// A socket the collector listens on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = CollectorSocket)]
 pub(crate) struct SocketView {
     pub(crate) kind: String,
     pub(crate) address: String,
@@ -130,7 +137,8 @@ pub(crate) struct SocketView {
 }
 
 /// One exporter.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Exporter)]
 pub(crate) struct ExporterView {
     pub(crate) address: Address,
     /// As configured, else the address.

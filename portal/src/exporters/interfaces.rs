@@ -14,7 +14,8 @@ use super::view::{ExporterView, Problem};
 const FAILURES_TOLERATED: u32 = 1;
 
 /// How asking an exporter goes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SnmpStatus)]
 pub(crate) struct SnmpView {
     pub(crate) asked: String,
     pub(crate) interval_seconds: u64,

@@ -32,7 +32,8 @@ pub(crate) struct Names {
 }
 
 /// What a series stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = OverviewSeriesKind)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SeriesKind {
     Key,
@@ -45,7 +46,8 @@ pub(crate) enum SeriesKind {
 }
 
 /// One band of the chart and one row of the table.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = OverviewSeries)]
 pub(crate) struct SeriesView {
     pub(crate) key: String,
     pub(crate) name: String,
@@ -65,7 +67,8 @@ pub(crate) struct SeriesView {
 }
 
 /// The overview as it is drawn.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = OverviewFigures)]
 pub(crate) struct OverviewView {
     /// RFC 3339.
     pub(crate) from: String,
@@ -368,7 +371,7 @@ fn as_label(number: u32) -> Label {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::overview::query::OverviewQuery;
+    use crate::overview::query::OverviewQuery;
     use schemas::interfaces::{KnownInterface, KnownInterfaces};
     use schemas::metering::ExporterConfig;
 

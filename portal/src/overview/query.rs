@@ -66,13 +66,16 @@ impl Preset {
 }
 
 /// What the URL may say.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, utoipa::IntoParams)]
 pub(crate) struct OverviewQuery {
+    /// `1h`, `6h`, `24h`, `7d` or `30d`, in place of `from` and `to`.
     pub(crate) range: Option<String>,
     /// As every range: RFC 3339, UTC milliseconds, or `2026-11-22T14:00` (UTC) as date fields send it.
     pub(crate) from: Option<String>,
     pub(crate) to: Option<String>,
+    /// What it is stacked by: `service`, `protocol`, `interface` or `as`.
     pub(crate) by: Option<String>,
+    /// How many keys are named.
     pub(crate) limit: Option<usize>,
     /// How many of the largest keys are summed instead of named: those of the pages before.
     pub(crate) skip: Option<usize>,
@@ -99,6 +102,15 @@ pub(crate) enum QueryError {
     Limit(usize),
     #[error("skip is at most {MAX_SKIP}, not {0}")]
     Skip(usize),
+}
+
+schemas::error_codes! {
+    QueryError: "overview_query";
+    of []
+    source []
+    Refused:
+        Range = "range", Time = "time", Half = "half", Empty = "empty", NotYet = "not_yet", TooLong = "too_long",
+        By = "by", Limit = "limit", Skip = "skip";
 }
 
 /// A checked query.

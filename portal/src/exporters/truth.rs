@@ -16,7 +16,8 @@ use crate::format;
 const FINDINGS_TOLD: usize = 4;
 
 /// One direction of one interface in the last whole hour that was checked.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = CounterCheck)]
 pub(crate) struct TruthView {
     pub(crate) hour_start_ms: i64,
     pub(crate) if_index: u32,

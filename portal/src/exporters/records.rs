@@ -11,7 +11,7 @@ use super::view::Problem;
 const DATAGRAMS_PER_COPY: u64 = 100;
 
 /// A fact with its explanation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct RecordFact {
     pub(crate) what: &'static str,
     pub(crate) value: String,
