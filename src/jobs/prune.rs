@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use activity::approval;
 use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing, history};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::prune;
+use schemas::db::Database;
 
 use super::books::{Books, LEASE};
 
@@ -26,6 +28,14 @@ impl Prune {
             books: Arc::clone(books),
         }
     }
+}
+
+/// Ends the requests that no second admin decided in time.
+async fn expire(database: &Database, now_ms: i64) -> anyhow::Result<u64> {
+    let mut transaction = database.begin_write().await?;
+    let expired = approval::expire(&mut transaction, now_ms).await?;
+    transaction.commit().await?;
+    Ok(expired)
 }
 
 #[async_trait]
@@ -69,6 +79,12 @@ impl Job for Prune {
             .await
             .context("old runs of jobs could not be removed")?;
         self.books.pruned.add(&[(JOB_RUNS, runs)]);
+        let expired = expire(database, run.now_ms)
+            .await
+            .context("requests that nobody decided could not be ended")?;
+        if expired > 0 {
+            tracing::info!(expired, "requests for a second admin expired");
+        }
         let rows = runs + pruned.rows.iter().map(|(_, rows)| rows).sum::<u64>();
         Ok(Done::counted(rows, || format!("{rows} records removed")))
     }
