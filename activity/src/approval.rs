@@ -17,7 +17,7 @@
 //!   done by it. The approval names both entries, and they name it.
 //! * Who asks need not have a user: on the command line it is an account of the operating system, which its entry names.
 
-use schemas::db::{next_id, next_ids};
+use schemas::db::{Database, next_id, next_ids};
 use schemas::identity::{self, Role};
 use schemas::ids::{ApprovalId, AuditId, UserId};
 use schemas::window::DAY_MS;
@@ -271,6 +271,17 @@ pub async fn request(
     });
     tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
     Ok(Requested { id, entered })
+}
+
+/// As [`expire()`], in a transaction of its own: for the job that does it hourly.
+///
+/// # Errors
+/// As the database answers.
+pub async fn expire_now(database: &Database, now_ms: i64) -> Result<u64, ApprovalError> {
+    let mut transaction = database.begin_write().await?;
+    let expired = expire(&mut transaction, now_ms).await?;
+    transaction.commit().await?;
+    Ok(expired)
 }
 
 /// Ends the requests that nobody decided in time, and tells the admins; how many. Nobody acts: it leaves no entry.

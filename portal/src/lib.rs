@@ -34,6 +34,8 @@ mod query;
 mod quote;
 mod range;
 mod refusal;
+#[cfg(test)]
+mod risk_tests;
 mod server;
 mod shell;
 mod state;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use activity::act::{Act, By, Note};
 use activity::channel::WebhookClient;
-use activity::event::{self, EventType, NewEvent};
 use activity::risk::{self, fingerprint};
 use anyhow::Context as _;
 use billing::dunning;
@@ -90,26 +89,17 @@ pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i6
 
 /// Compares the settings of the payment gateways with those of the last start; where they differ, owner and admins are told.
 async fn look_at_gateways(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
-    let mut act = super::audit::begin(database, now_ms).await?;
+    let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     let about = ("gateway.settings", "gateways");
     let Some(found) = fingerprint::look(act.connection(), about, &config.payments.settings()).await? else {
         return Ok(());
     };
     let names = found.names.join(", ");
-    let entered = act.commit(found.note).await?;
+    fingerprint::commit_gateways(act, found).await?;
     tracing::warn!(
         settings = names,
         "the settings of the payment gateways are not those of the last start"
     );
-    let event = NewEvent {
-        event_type: EventType::GatewaySettingsChanged,
-        customer: None,
-        subject: "gateways".to_owned(),
-        payload: serde_json::json!({ "audit": entered.id(), "settings": names }),
-    };
-    let mut transaction = database.begin_write().await?;
-    event::publish(&mut transaction, event, now_ms).await?;
-    transaction.commit().await?;
     Ok(())
 }
 

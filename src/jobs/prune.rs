@@ -8,7 +8,6 @@ use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::prune;
-use schemas::db::Database;
 
 use super::books::{Books, LEASE};
 
@@ -28,14 +27,6 @@ impl Prune {
             books: Arc::clone(books),
         }
     }
-}
-
-/// Ends the requests that no second admin decided in time.
-async fn expire(database: &Database, now_ms: i64) -> anyhow::Result<u64> {
-    let mut transaction = database.begin_write().await?;
-    let expired = approval::expire(&mut transaction, now_ms).await?;
-    transaction.commit().await?;
-    Ok(expired)
 }
 
 #[async_trait]
@@ -79,7 +70,7 @@ impl Job for Prune {
             .await
             .context("old runs of jobs could not be removed")?;
         self.books.pruned.add(&[(JOB_RUNS, runs)]);
-        let expired = expire(database, run.now_ms)
+        let expired = approval::expire_now(database, run.now_ms)
             .await
             .context("requests that nobody decided could not be ended")?;
         if expired > 0 {

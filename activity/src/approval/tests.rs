@@ -1,4 +1,3 @@
-use schemas::db::Database;
 use serde_json::json;
 
 use super::*;

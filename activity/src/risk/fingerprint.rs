@@ -16,9 +16,10 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, Row as _};
 
 use super::store;
-use crate::act::Note;
+use crate::act::{Act, Note};
 use crate::approval::ApprovalError;
-use crate::audit::Risk;
+use crate::audit::{AuditError, Entered, Risk};
+use crate::event::{self, EventType, NewEvent};
 use crate::hex::hex;
 
 /// A value of a configuration.
@@ -91,6 +92,23 @@ pub struct Difference {
     pub names: Vec<String>,
 }
 
+/// Commits a difference in the settings of payment gateways, and tells the admins; the owner is told as of anything of high risk.
+///
+/// # Errors
+/// As [`Act::commit`].
+pub async fn commit_gateways(mut act: Act, found: Difference) -> Result<Entered, AuditError> {
+    let now_ms = act.now_ms();
+    let entered = act.enter(found.note).await?;
+    let event = NewEvent {
+        event_type: EventType::GatewaySettingsChanged,
+        customer: None,
+        subject: "gateways".to_owned(),
+        payload: json!({ "audit": entered.id(), "settings": found.names.join(", ") }),
+    };
+    event::publish(act.connection(), event, now_ms).await?;
+    act.commit_entered(entered).await
+}
+
 /// Compares a part of the configuration with what was seen before, and keeps it; `None` where nothing differs. `action` and `subject`
 /// stand in the entry.
 ///
@@ -156,6 +174,25 @@ mod tests {
             ("stripe.secret_key".to_owned(), Value::Secret(key.to_owned())),
             ("stripe.base_url".to_owned(), Value::Plain(url.to_owned())),
         ])
+    }
+
+    #[tokio::test]
+    async fn f60_owner_and_admins_are_told_of_other_settings() {
+        let world = World::new().await;
+        let operator = crate::act::By::operator("alice", None);
+        let mut act = Act::begin(&world.database, operator, 7).await.unwrap();
+        let found = look(act.connection(), ABOUT, &stripe("sk_one", "https://a"))
+            .await
+            .unwrap();
+        let entered = commit_gateways(act, found.unwrap()).await.unwrap();
+        let told = event::list(world.database.pool(), event::EventFilter::default(), 10)
+            .await
+            .unwrap();
+        let types: Vec<EventType> = told.iter().map(|event| event.event_type).collect();
+        assert_eq!(types, [EventType::GatewaySettingsChanged, EventType::HighRiskAction]);
+        for event in &told {
+            assert_eq!(event.payload["audit"], entered.id().to_string());
+        }
     }
 
     #[tokio::test]

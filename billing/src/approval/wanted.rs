@@ -1,5 +1,6 @@
 //! What somebody is about to do, as the rules look at it: with its size, and what counts together with it. Parts of one action within
-//! 24 hours are one action, those that are asked for and not decided too, so that parts are no way around a threshold.
+//! 24 hours are one action, those that are asked for and not decided too, so that parts are no way around a threshold. What is asked
+//! for a second time does not count itself.
 
 use activity::approval;
 use activity::risk::HighRisk;
@@ -61,8 +62,10 @@ pub async fn credit_grant(
             customer: whose,
             currency: in_currency,
             amount_minor,
+            cause: pending_cause,
             ..
         } = action
+            && pending_cause != cause.trim()
             && whose == customer
             && in_currency == currency.code()
         {
@@ -158,17 +161,18 @@ pub async fn usage_exclusion(
     for action in pending(&mut *connection, HighRisk::UsageExclusion).await? {
         if let Action::UsageExclusion {
             service: of,
-            from_ms,
-            to_ms,
+            from_ms: pending_from_ms,
+            to_ms: pending_to_ms,
             ..
         } = action
+            && (of, pending_from_ms, pending_to_ms) != (id, from_ms, to_ms)
             && inventory::service(&mut *connection, of)
                 .await
                 .map_err(BillingError::from)?
                 .customer
                 == service.customer
         {
-            counted_ms += to_ms - from_ms;
+            counted_ms += pending_to_ms - pending_from_ms;
         }
     }
     Ok(NewRequest {
