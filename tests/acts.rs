@@ -355,6 +355,7 @@ const CASES: &[Case] = &[
              held_at_ms, note) VALUES (1, 1, 0, 1, 'low_coverage', 50, 1, '')",
         );
     }),
+    case("customer reseller cus_1", "customer.reseller", "cus_1"),
     case("plan archive pln_1", "plan.archive", "pln_1"),
     case("job run prune", "job.run", "prune"),
     case("secrets rotate", "secrets.rotate+", "secrets"),

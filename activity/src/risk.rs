@@ -50,6 +50,8 @@ pub enum HighRisk {
     AdminDeleted,
     /// Somebody becomes an admin, or an admin becomes something else.
     AdminRole,
+    /// What a reseller pays.
+    ResellerBilling,
     GatewaySettings,
     DatabaseChange,
 }
@@ -111,7 +113,7 @@ pub struct Rule {
 }
 
 impl HighRisk {
-    pub const ALL: [HighRisk; 13] = [
+    pub const ALL: [HighRisk; 14] = [
         HighRisk::BulkTermination,
         HighRisk::AccountDeletion,
         HighRisk::PriceChange,
@@ -123,6 +125,7 @@ impl HighRisk {
         HighRisk::AdminCreated,
         HighRisk::AdminDeleted,
         HighRisk::AdminRole,
+        HighRisk::ResellerBilling,
         HighRisk::GatewaySettings,
         HighRisk::DatabaseChange,
     ];
@@ -140,13 +143,14 @@ impl HighRisk {
             HighRisk::AdminCreated => "admin_created",
             HighRisk::AdminDeleted => "admin_deleted",
             HighRisk::AdminRole => "admin_role",
+            HighRisk::ResellerBilling => "reseller_billing",
             HighRisk::GatewaySettings => "gateway_settings",
             HighRisk::DatabaseChange => "database_change",
         }
     }
 
-    /// The table. The keys of a gateway and the database are seen when they have changed already, by whoever has the machine: there
-    /// is nothing left to wait for.
+    /// The table. What a reseller is billed can be put right with the next invoice; the keys of a gateway and the database are seen
+    /// when they have changed already, by whoever has the machine: there is nothing left to wait for.
     pub fn rule(self) -> Rule {
         let rule = |measure, decision, requester| Rule {
             measure,
@@ -166,7 +170,9 @@ impl HighRisk {
             HighRisk::AdminCreated | HighRisk::AdminDeleted | HighRisk::AdminRole => {
                 rule(Measure::Always, of_two, Role::Admin)
             }
-            HighRisk::GatewaySettings | HighRisk::DatabaseChange => rule(Measure::Always, told, Role::Admin),
+            HighRisk::ResellerBilling | HighRisk::GatewaySettings | HighRisk::DatabaseChange => {
+                rule(Measure::Always, told, Role::Admin)
+            }
         }
     }
 }
@@ -278,6 +284,7 @@ impl Thresholds {
             | HighRisk::AdminCreated
             | HighRisk::AdminDeleted
             | HighRisk::AdminRole
+            | HighRisk::ResellerBilling
             | HighRisk::GatewaySettings
             | HighRisk::DatabaseChange => None,
         }

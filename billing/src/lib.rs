@@ -48,6 +48,7 @@ pub mod prune;
 pub mod rating;
 pub mod ratio;
 pub mod refund;
+pub mod reseller;
 pub mod settlement;
 pub mod subscription;
 pub mod tax;

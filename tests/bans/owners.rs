@@ -83,6 +83,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
             "test_gateway_setups",
         ],
     ),
+    ("billing::reseller", &["resellers"]),
     ("billing::settlement", &["allocations", "credit_claims"]),
     (
         "billing::subscription",

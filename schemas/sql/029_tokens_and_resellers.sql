@@ -10,3 +10,9 @@ CREATE TABLE user_tokens (
   last_used_at_ms BIGINT
 );
 CREATE INDEX user_tokens_user ON user_tokens (user_id);
+
+-- Customers who sell on what they buy: other prices of theirs are of high risk.
+CREATE TABLE resellers (
+  customer_id BIGINT PRIMARY KEY REFERENCES customers (id),
+  since_ms BIGINT NOT NULL
+);
