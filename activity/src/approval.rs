@@ -256,9 +256,11 @@ pub async fn request(
     .bind(expires_at_ms)
     .execute(&mut *connection)
     .await?;
-    let change = serde_json::json!({"approval": id, "summary": summary, "parameters": new.action});
+    let change = serde_json::json!({"approval": id, "parameters": new.action});
+    // A summary names people: it is kept where it can be erased.
     let note = Note::new("approval.request", new.subject)
         .change(change)
+        .personal(serde_json::json!({ "summary": summary }))
         .risk(Risk::High);
     let entered = audit::enter(&mut *connection, by, note, now_ms).await?;
     sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
@@ -399,8 +401,11 @@ async fn decide(
         "decision": status, "decided_by": name, "reason": reason,
     });
     tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
-    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
-    let note = Note::new(verb, &approval.subject).change(change).risk(Risk::High);
+    let change = serde_json::json!({"approval": id, "reason": reason});
+    let note = Note::new(verb, &approval.subject)
+        .change(change)
+        .personal(serde_json::json!({"summary": approval.summary}))
+        .risk(Risk::High);
     Ok((approval, note))
 }
 

@@ -217,12 +217,14 @@ impl NewRequest {
         {
             return Err(ActionError::Terminated(subscriptions.len()));
         }
+        // Names and reasons are longer than a summary may be; the action has them in full.
+        let end = self.summary.char_indices().nth(approval::MAX_REASON_CHARS);
         Ok(approval::NewApproval {
             kind: self.action.kind(),
             size: self.action.size(),
             action: serde_json::to_value(&self.action)?,
             subject: &self.subject,
-            summary: &self.summary,
+            summary: &self.summary[..end.map_or(self.summary.len(), |(end, _)| end)],
         })
     }
 }

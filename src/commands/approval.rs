@@ -204,7 +204,9 @@ async fn begin(database: &Database, user: &User, now_ms: i64) -> anyhow::Result<
 /// With the account of the operating system that the decision was made from.
 fn by_account(note: Note) -> Note {
     let account = operator::by().actor().name.to_owned();
-    note.personal(json!({ "account": account }))
+    let mut personal = note.personal.clone();
+    personal["account"] = json!(account);
+    note.personal(personal)
 }
 
 async fn approve(id: ApprovalId, credential: &Credential, data: &Data) -> anyhow::Result<()> {

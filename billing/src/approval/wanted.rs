@@ -19,13 +19,6 @@ use crate::{BillingError, settlement, top_up};
 
 /// Actions that are no longer apart than this count together.
 const TOGETHER_MS: i64 = DAY_MS;
-/// Characters of a reason in a summary at most.
-const MAX_REASON_CHARS: usize = 300;
-
-fn short(text: &str) -> String {
-    text.chars().take(MAX_REASON_CHARS).collect()
-}
-
 /// The actions of a kind that wait for a second admin.
 async fn pending(connection: &mut AnyConnection, kind: HighRisk) -> Result<Vec<Action>, ExecuteError> {
     let mut actions = Vec::new();
@@ -87,7 +80,7 @@ pub async fn credit_grant(
             reason: reason.trim().to_owned(),
         },
         subject: customer.to_string(),
-        summary: format!("Grant {amount} of credit to {customer}. Reason: {}", short(reason)),
+        summary: format!("Grant {amount} of credit to {customer}. Reason: {reason}"),
     })
 }
 
@@ -133,10 +126,7 @@ pub async fn write_off(
             reason: reason.trim().to_owned(),
         },
         subject: id.to_string(),
-        summary: format!(
-            "Write off {open} of invoice {number} of {customer}. Reason: {}",
-            short(reason)
-        ),
+        summary: format!("Write off {open} of invoice {number} of {customer}. Reason: {}", reason),
     })
 }
 
@@ -186,11 +176,10 @@ pub async fn usage_exclusion(
         },
         subject: id.to_string(),
         summary: format!(
-            "Do not charge usage of {id} ({}) from {} until {}. Reason: {}",
+            "Do not charge usage of {id} ({}) from {} until {}. Reason: {reason}",
             service.name,
             instant_text(from_ms),
-            instant_text(to_ms),
-            short(reason)
+            instant_text(to_ms)
         ),
     })
 }
@@ -268,11 +257,7 @@ pub async fn price_change(
             customers,
         },
         subject: plan.id.to_string(),
-        summary: format!(
-            "{}: {}, for {customers} customers at their renewal",
-            plan.name,
-            short(words)
-        ),
+        summary: format!("{}: {}, for {customers} customers at their renewal", plan.name, words),
     })
 }
 

@@ -2,7 +2,6 @@
 //! subscriptions, and any account, waits for a second admin.
 
 use activity::act::{By, Note};
-use activity::approval::MAX_REASON_CHARS;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use billing::approval::{self, Action as Asked, Done, Gate, NewRequest};
@@ -28,11 +27,11 @@ async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<Subscri
 }
 
 /// What somebody asks for, about a customer.
-fn request_of(customer: &Customer, wanted: Asked, summary: &str) -> NewRequest {
+fn request_of(customer: &Customer, wanted: Asked, summary: String) -> NewRequest {
     NewRequest {
         action: wanted,
         subject: customer.id.to_string(),
-        summary: summary.chars().take(MAX_REASON_CHARS).collect(),
+        summary,
     }
 }
 
@@ -62,7 +61,7 @@ pub(super) async fn terminate(
             "End all {count} subscriptions of {} today. Reason: {reason}",
             customer.name
         );
-        let wanted = request_of(&customer, Asked::BulkTermination { subscriptions, reason }, &summary);
+        let wanted = request_of(&customer, Asked::BulkTermination { subscriptions, reason }, summary);
         if let Gate::Waits(asked) = action.gate(&wanted).await? {
             action.commit_entered(asked.entered).await?;
             return Ok("asked");
@@ -103,7 +102,7 @@ pub(super) async fn delete(
             "Delete the account of {}: {count} subscriptions end at once, nobody signs in any more. Reason: {reason}",
             customer.name
         );
-        let wanted = request_of(&customer, Asked::AccountDeletion { customer: customer.id }, &summary);
+        let wanted = request_of(&customer, Asked::AccountDeletion { customer: customer.id }, summary);
         let (now_ms, by) = (action.now_ms, By::from(action.parts().1));
         let asked = approval::request(action.connection(), &wanted, &by, now_ms).await?;
         action.commit_entered(asked.entered).await?;
