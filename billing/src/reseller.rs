@@ -77,19 +77,23 @@ mod tests {
         let price = &contract.phases[0].price;
         let now_ms = ms("2026-01-20T12:00:00Z");
         let mut transaction = world.database.begin_write().await.unwrap();
-        let version = |minor| NewPrice {
+        let version = |minor, from_ms| NewPrice {
             plan: price.plan,
             cycle_months: price.cycle_months,
             base: schemas::money::Money::new(minor, price.base.currency),
             usage: price.usage.clone(),
-            valid_from_ms: now_ms,
+            valid_from_ms: from_ms,
         };
-        let (_, plain) = add_price(&mut transaction, version(4_200), now_ms).await.unwrap();
+        let (_, plain) = add_price(&mut transaction, version(4_200, now_ms), now_ms)
+            .await
+            .unwrap();
         assert_eq!(plain.risk, Risk::Normal);
         let marked = mark(&mut transaction, customer, true, now_ms).await.unwrap().unwrap();
         assert_eq!(marked.risk, Risk::High);
         assert_eq!(mark(&mut transaction, customer, true, now_ms).await.unwrap(), None);
-        let (_, told) = add_price(&mut transaction, version(4_300), now_ms).await.unwrap();
+        let (_, told) = add_price(&mut transaction, version(4_300, now_ms + 1), now_ms)
+            .await
+            .unwrap();
         assert_eq!(told.risk, Risk::High);
         // One of several is enough.
         assert_eq!(prices_note(price.plan, vec![plain, told]).risk, Risk::High);

@@ -193,7 +193,7 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
             Status::Approved => "ok",
             Status::Rejected | Status::Expired => "warn",
         },
-        asked_by: approval::requester(&mut *state.db().pool().acquire().await?, &approval).await?,
+        asked_by: approval::requester(&mut state.db().pool().acquire().await?, &approval).await?,
         expires: format::minute(approval.expires_at_ms, &TimeZone::UTC),
         entries: [approval.request_entry, approval.decision_entry]
             .into_iter()
