@@ -4,6 +4,7 @@
 //! must not silently leave a default in force.
 
 mod advice;
+mod gateways;
 mod portal;
 mod secrets;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use ::portal::auth::SessionLimits;
 use activity::channel::MailConfig;
+use activity::risk::Thresholds;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
 use billing::dunning::Terms;
@@ -74,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) billing: BillingConfig,
     /// What customers are given to pay, and what happens when they do not.
     pub(crate) collection: Terms,
+    /// From which size on an action waits for a second admin.
+    pub(crate) approvals: Thresholds,
     /// How events are mailed.
     pub(crate) mail: MailConfig,
     pub(crate) webhooks: WebhooksConfig,
@@ -347,6 +351,7 @@ impl Default for Config {
             sessions: SessionLimits::default(),
             billing: BillingConfig::default(),
             collection: Terms::default(),
+            approvals: Thresholds::default(),
             mail: MailConfig::default(),
             webhooks: WebhooksConfig::default(),
             payments: PaymentsConfig::default(),
@@ -418,6 +423,7 @@ impl Config {
         self.billing.check()?;
         self.payments.check()?;
         self.collection.validate().context("[collection]")?;
+        self.approvals.validate().context("[approvals]")?;
         self.vies.validate()?;
         self.portal.check()?;
         let reach_days = self.billing.correction_reach_days;
@@ -743,6 +749,11 @@ mod tests {
                 "after they were suspended on day 14",
             ),
             ("[collection]\nsuspend_days = 10", "suspend_days"),
+            (
+                "[approvals]\nrefund_over_minor = -1",
+                "[approvals]: refund_over_minor = -1 is out of range: use 0 to 1000000000000",
+            ),
+            ("[approvals]\nrefund_over = 5", "refund_over"),
             ("[mail]\nsmtp_url = 'mx.example.net'", "smtps://name:password@host"),
             ("[mail]\nfrom = 'nobody'", "Example Hosting"),
             (

@@ -25,6 +25,7 @@ use crate::upgrade::folder_of_7bef553;
 /// Commands that change nothing of their own, each as it is called: they show, print, or compute anew what can be computed.
 const READS: &[&str] = &[
     "approval list",
+    "approval rules",
     "approval show",
     "attack list",
     "attack show",
@@ -101,6 +102,7 @@ const READS: &[&str] = &[
     "user list",
     "user show",
     "user sign-ins",
+    "user token list",
     "webhook list",
     "webhook show",
 ];
@@ -281,6 +283,12 @@ const CASES: &[Case] = &[
         "usr_1",
     ),
     case(
+        "user token add usr_1 --name laptop",
+        "user.token_add",
+        "usr_1",
+    ),
+    case("user token revoke tok_1", "user.token_revoke", "usr_1"),
+    case(
         "user add --email cus@example.net --name Cus --role customer --customer cus_1",
         "user.add",
         "usr_2",
@@ -347,6 +355,7 @@ const CASES: &[Case] = &[
              held_at_ms, note) VALUES (1, 1, 0, 1, 'low_coverage', 50, 1, '')",
         );
     }),
+    case("customer reseller cus_1", "customer.reseller", "cus_1"),
     case("plan archive pln_1", "plan.archive", "pln_1"),
     case("job run prune", "job.run", "prune"),
     case("secrets rotate", "secrets.rotate+", "secrets"),
@@ -358,10 +367,16 @@ const CASES: &[Case] = &[
 ];
 
 /// Driven by tests of their own, on other folders.
-const ELSEWHERE: &[&str] = &["clock set", "db migrate", "restore"];
+const ELSEWHERE: &[&str] = &[
+    "approval approve",
+    "approval reject",
+    "clock set",
+    "db migrate",
+    "restore",
+];
 
 /// A data folder, what commands on it are told, and its database.
-struct World {
+pub(crate) struct World {
     data: DataDir,
     folder: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
@@ -369,7 +384,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    pub(crate) fn new() -> World {
         let data = DataDir::made();
         let config = data.path().join("ezscale.toml");
         // Nobody answers at port 9.
@@ -407,12 +422,12 @@ impl World {
         world
     }
 
-    fn place(&self, name: &str) -> String {
+    pub(crate) fn place(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// A command's words, or a subject.
-    fn words(&self, text: &str) -> Vec<String> {
+    pub(crate) fn words(&self, text: &str) -> Vec<String> {
         let date = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
         text.split(' ')
             .map(|word| match word {
@@ -431,14 +446,20 @@ impl World {
             .collect()
     }
 
+    /// A number from the database.
+    pub(crate) fn number(&self, query: &'static str) -> i64 {
+        let found = sqlx::query_scalar::<_, i64>(query).fetch_one(self.database.pool());
+        self.runtime.block_on(found).expect("the query is right")
+    }
+
     /// Something that no command does.
-    fn sql(&self, statement: &'static str) {
+    pub(crate) fn sql(&self, statement: &'static str) {
         let done = sqlx::query(statement).execute(self.database.pool());
         self.runtime.block_on(done).expect("the statement is right");
     }
 
     /// The entries after one, oldest first.
-    fn after(&self, known: i64) -> Vec<Recorded> {
+    pub(crate) fn after(&self, known: i64) -> Vec<Recorded> {
         let listed = audit::list(self.database.pool(), AuditFilter::default(), audit::MAX_PAGE);
         let mut entries = self.runtime.block_on(listed).expect("the log is read");
         entries.retain(|entry| entry.id.0 > known);
@@ -446,7 +467,7 @@ impl World {
         entries
     }
 
-    fn assert_chain_holds(&self, after: &str) {
+    pub(crate) fn assert_chain_holds(&self, after: &str) {
         let verified = self
             .runtime
             .block_on(chain::verify(&self.database))
@@ -455,7 +476,7 @@ impl World {
     }
 
     /// Runs a command, which may read a password.
-    fn run(&self, words: &[String]) -> std::process::Output {
+    pub(crate) fn run(&self, words: &[String]) -> std::process::Output {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         with_password(&mut self.data.command(&words))
     }
@@ -520,7 +541,7 @@ fn commands() -> Vec<String> {
 /// The command that words call, as its man page is named.
 fn named(commands: &[String], words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
-    let names = (1..=words.len().min(2)).rev().map(|count| words[..count].join("-"));
+    let names = (1..=words.len().min(3)).rev().map(|count| words[..count].join("-"));
     names
         .into_iter()
         .find(|name| commands.contains(name))

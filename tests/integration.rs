@@ -33,6 +33,7 @@ mod recovery;
 mod rehearsal;
 mod reload;
 mod replay;
+mod risk;
 mod sbom;
 mod secrets;
 mod service;

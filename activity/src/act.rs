@@ -196,6 +196,11 @@ impl Act {
         (&mut self.transaction, self.by.actor())
     }
 
+    /// The connection with all that is known of who acts, for what may have to wait for somebody else.
+    pub fn asking(&mut self) -> (&mut AnyConnection, &By) {
+        (&mut self.transaction, &self.by)
+    }
+
     pub fn actor(&self) -> Actor<'_> {
         self.by.actor()
     }
@@ -205,12 +210,17 @@ impl Act {
         self.now_ms
     }
 
+    /// Records what was done, to be committed by [`Act::commit_entered`].
+    pub(crate) async fn enter(&mut self, note: Note) -> Result<Entered, AuditError> {
+        audit::enter(&mut self.transaction, &self.by, note, self.now_ms).await
+    }
+
     /// Records what was done, and commits both.
     ///
     /// # Errors
     /// When the note names no action or subject, or its change is too large; as the database answers.
     pub async fn commit(mut self, note: Note) -> Result<Entered, AuditError> {
-        let entered = audit::enter(&mut self.transaction, &self.by, note, self.now_ms).await?;
+        let entered = self.enter(note).await?;
         self.commit_entered(entered).await
     }
 

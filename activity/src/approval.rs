@@ -1,35 +1,41 @@
-//! Dual approval (F-60): what one admin asks for and another decides.
+//! Dual approval (F-60): what somebody asks for and another admin decides.
 //!
 //! ```text
-//! request ──▶ pending ──approve──▶ approved   the action is handed back to be done, in the same transaction
-//!                     ──reject───▶ rejected   with a reason
+//! gate ──▶ passes    below the threshold of its kind (`risk`): the caller does it
+//!      └─▶ pending ──approve──▶ approved   the action is handed back to be done, in the same transaction
+//!                  ──reject───▶ rejected   with a reason
+//!                  ──time─────▶ expired    nobody decided in time
 //! ```
 //!
-//! An action is a name and its JSON: which actions there are, which of them wait for a second admin, and doing them, is up to
-//! whoever requests.
+//! An action is its kind and its JSON: doing it is up to whoever asks.
 //!
 //! Promises:
-//! * Whoever decides is an admin, may sign in, and is not the one who asked.
+//! * Whoever decides is an admin, may sign in, is not the one who asked and not the one whom it is about.
 //! * Of two who decide at once, one wins and the other is told so: an action is handed out at most once.
-//! * What is approved is what is done: the action is kept as it was asked for.
+//! * What is approved is what is done: the action is kept as it was asked for, and asked for once while it waits.
 //! * Request and decision are in the audit log as high risk, so the owner is told of both. A decision is one entry with what was
-//!   done by it.
+//!   done by it. The approval names both entries, and they name it.
+//! * Who asks need not have a user: on the command line it is an account of the operating system, which its entry names.
 
-use schemas::db::next_id;
+use schemas::db::{Database, next_id, next_ids};
 use schemas::identity::{self, Role};
-use schemas::ids::{ApprovalId, UserId};
+use schemas::ids::{ApprovalId, AuditId, UserId};
+use schemas::window::DAY_MS;
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::act::Note;
-use crate::audit::{self, Actor, AuditError, Entered, Entry, Risk};
+use crate::act::{Act, By, Note};
+use crate::audit::{self, AuditError, Entered, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
+use crate::risk::{self, Decision, HighRisk, Judgement};
 
 /// Characters of a reason or summary at most.
 pub const MAX_REASON_CHARS: usize = 500;
 /// Approvals on a page at most.
 pub const MAX_PAGE: i64 = 500;
+/// Whose way in was changed by somebody else so short before a request does not approve it.
+const NEW_ACCESS_MS: i64 = DAY_MS;
 
 /// Why an action was not asked for or decided.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +52,17 @@ pub enum ApprovalError {
     NotAdmin(UserId),
     #[error("{0} requested it: another admin decides")]
     OwnRequest(UserId),
-    #[error("{user} was made an admin after {id} was requested: an admin of before decides")]
+    #[error("it is about {0}: another admin decides")]
+    AboutOneself(UserId),
+    #[error(
+        "{user} was made an admin, or got a password or second factor from somebody else, after or shortly before {id} was \
+         requested: another admin decides"
+    )]
     NewAdmin { id: ApprovalId, user: UserId },
+    #[error("{0} asks for the same and waits already")]
+    Waits(ApprovalId),
+    #[error("{0} has expired: ask for it again")]
+    Expired(ApprovalId),
     #[error("{id} is {status} already")]
     Decided { id: ApprovalId, status: &'static str },
     #[error("there is no second admin to decide: add one with `ezscale user add --role admin`")]
@@ -77,6 +92,8 @@ pub enum Status {
     Pending,
     Approved,
     Rejected,
+    /// Nobody decided in time.
+    Expired,
 }
 
 impl Status {
@@ -85,6 +102,7 @@ impl Status {
             Status::Pending => "pending",
             Status::Approved => "approved",
             Status::Rejected => "rejected",
+            Status::Expired => "expired",
         }
     }
 }
@@ -97,6 +115,7 @@ impl std::str::FromStr for Status {
             "pending" => Ok(Status::Pending),
             "approved" => Ok(Status::Approved),
             "rejected" => Ok(Status::Rejected),
+            "expired" => Ok(Status::Expired),
             _ => Err(ApprovalError::Corrupt {
                 what: "approval status",
                 text: text.to_owned(),
@@ -105,19 +124,28 @@ impl std::str::FromStr for Status {
     }
 }
 
-/// What an admin asks for.
+/// What somebody asks for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewApproval<'a> {
-    /// What kind of action it is, such as `price_change`.
-    pub kind: &'a str,
+    pub kind: HighRisk,
+    /// How large it is, with what counts together with it, in the unit of its rule.
+    pub size: i64,
     /// What is to be done, complete: whoever does it asks for nothing more.
     pub action: serde_json::Value,
-    /// The role that may ask for it beside admins; [`Role::Admin`] where none may.
-    pub requester_role: Role,
-    /// The id of what it is about, such as `pln_3`.
+    /// The id of what it is about, such as `pln_3`. Where it is a user, that user does not decide.
     pub subject: &'a str,
     /// What it does, for the one who decides, in a sentence.
     pub summary: &'a str,
+}
+
+/// What the rules say of an action that somebody is about to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "what waits is not done"]
+pub enum Gate {
+    /// It may be done; its entry is of this risk.
+    Passes(Risk),
+    /// A second admin decides; what is committed is the request.
+    Waits(Requested),
 }
 
 /// An admin, and where they came from.
@@ -137,11 +165,17 @@ pub struct Approval {
     pub action: serde_json::Value,
     pub summary: String,
     pub status: Status,
-    pub requested_by: UserId,
+    /// `None` where who asked has no user: the entry of the request names them ([`requester`]).
+    pub requested_by: Option<UserId>,
     pub requested_at_ms: i64,
+    /// Nobody decides from then on.
+    pub expires_at_ms: i64,
     pub decided_by: Option<UserId>,
     pub decided_at_ms: Option<i64>,
     pub reason: String,
+    /// The entries of request and decision in the audit log; `None` of those of before entries were named.
+    pub request_entry: Option<AuditId>,
+    pub decision_entry: Option<AuditId>,
 }
 
 /// That a second admin was asked.
@@ -152,59 +186,153 @@ pub struct Requested {
     pub entered: Entered,
 }
 
+/// Asks the rules whether an action may be done, and asks a second admin where it may not. Every way in asks here.
+///
+/// # Errors
+/// As [`request`], where it waits.
+pub async fn gate(
+    connection: &mut AnyConnection,
+    new: NewApproval<'_>,
+    by: &By,
+    now_ms: i64,
+) -> Result<Gate, ApprovalError> {
+    let thresholds = risk::thresholds(&mut *connection).await?;
+    let decision = match thresholds.judge(new.kind, new.size) {
+        Judgement::Passes => return Ok(Gate::Passes(Risk::Normal)),
+        Judgement::Told => return Ok(Gate::Passes(Risk::High)),
+        Judgement::Waits(decision) => decision,
+    };
+    if decision == Decision::SecondAdminOfTwo {
+        // Two who each make a second admin take turns.
+        next_ids(&mut *connection, "user_changes", 0).await?;
+        let admins = identity::enabled_admins(&mut *connection).await?;
+        if admins.len() < 2 || !admins.iter().any(|admin| may_decide(*admin, by, new.subject)) {
+            return Ok(Gate::Passes(Risk::High));
+        }
+    }
+    Ok(Gate::Waits(request(connection, new, by, now_ms).await?))
+}
+
+/// Whether an admin is another than who asks and whom it is about.
+fn may_decide(admin: UserId, by: &By, subject: &str) -> bool {
+    by.actor().user != Some(admin) && subject != admin.to_string()
+}
+
 /// Asks for an action that a second admin decides on.
 ///
 /// # Errors
-/// When who asks may not, or there is no other admin who could decide.
+/// When who asks may not, there is no other admin who could decide, or the same waits already.
 pub async fn request(
     connection: &mut AnyConnection,
     new: NewApproval<'_>,
-    by: Admin<'_>,
+    by: &By,
     now_ms: i64,
 ) -> Result<Requested, ApprovalError> {
     let summary = checked("summary", new.summary)?;
-    // Before the look at the admins: concurrent requests take turns from here on.
+    // Before the look at the admins and at what waits: concurrent requests take turns from here on.
     let id = ApprovalId(next_id(&mut *connection, "approval").await?);
-    let name = name_of(&mut *connection, by.user, new.requester_role).await?;
-    if !identity::has_other_enabled_admin(&mut *connection, by.user).await? {
+    expire(&mut *connection, now_ms).await?;
+    let user = by.actor().user;
+    let name = match user {
+        Some(user) => name_of(&mut *connection, user, new.kind.rule().requester).await?,
+        None => by.actor().name.to_owned(),
+    };
+    let admins = identity::enabled_admins(&mut *connection).await?;
+    if !admins.iter().any(|admin| may_decide(*admin, by, new.subject)) {
         return Err(ApprovalError::NoSecondAdmin);
     }
+    let action = new.action.to_string();
+    let same = sqlx::query(
+        "SELECT id FROM approvals WHERE status = 'pending' AND action = $1 AND subject = $2 AND parameters = $3 LIMIT 1",
+    )
+    .bind(new.kind.name())
+    .bind(new.subject)
+    .bind(&action)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(row) = same {
+        return Err(ApprovalError::Waits(ApprovalId(row.try_get(0)?)));
+    }
+    let expires_at_ms = now_ms + risk::thresholds(&mut *connection).await?.valid_ms();
     sqlx::query(
-        "INSERT INTO approvals (id, action, subject, parameters, summary, status, requested_by, requested_at_ms, reason) \
-         VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, '')",
+        "INSERT INTO approvals (id, action, subject, parameters, summary, status, requested_by, requested_at_ms, \
+         expires_at_ms, reason) VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, '')",
     )
     .bind(id.0)
-    .bind(new.kind)
+    .bind(new.kind.name())
     .bind(new.subject)
-    .bind(new.action.to_string())
+    .bind(action)
     .bind(summary)
-    .bind(by.user.0)
+    .bind(user.map(|user| user.0))
     .bind(now_ms)
+    .bind(expires_at_ms)
     .execute(&mut *connection)
     .await?;
-    let change = serde_json::json!({"approval": id, "summary": summary, "parameters": new.action});
-    let entry = Entry {
-        actor: Actor {
-            name: &name,
-            user: Some(by.user),
-            ip: by.ip,
-        },
-        action: "approval.request",
-        subject: new.subject,
-        change,
-        risk: Risk::High,
-    };
-    let entered = audit::record(&mut *connection, entry, now_ms).await?;
+    let change = serde_json::json!({"approval": id, "parameters": new.action});
+    // A summary names people: it is kept where it can be erased.
+    let note = Note::new("approval.request", new.subject)
+        .change(change)
+        .personal(serde_json::json!({ "summary": summary }))
+        .risk(Risk::High);
+    let entered = audit::enter(&mut *connection, by, note, now_ms).await?;
     sqlx::query("UPDATE approvals SET request_audit_id = $1 WHERE id = $2")
         .bind(entered.id().0)
         .bind(id.0)
         .execute(&mut *connection)
         .await?;
     let payload = serde_json::json!({
-        "approval": id, "action": new.kind, "object": new.subject, "summary": summary, "requested_by": name,
+        "approval": id, "action": new.kind.name(), "object": new.subject, "summary": summary, "requested_by": name,
     });
     tell(connection, EventType::ApprovalRequested, id, payload, now_ms).await?;
     Ok(Requested { id, entered })
+}
+
+/// As [`expire()`], in a transaction of its own: for the job that does it hourly.
+///
+/// # Errors
+/// As the database answers.
+pub async fn expire_now(database: &Database, now_ms: i64) -> Result<u64, ApprovalError> {
+    let mut transaction = database.begin_write().await?;
+    let expired = expire(&mut transaction, now_ms).await?;
+    transaction.commit().await?;
+    Ok(expired)
+}
+
+/// Ends the requests that nobody decided in time, and tells the admins; how many. Nobody acts: it leaves no entry.
+///
+/// # Errors
+/// As the database answers.
+pub async fn expire(connection: &mut AnyConnection, now_ms: i64) -> Result<u64, ApprovalError> {
+    let rows = sqlx::query(
+        "UPDATE approvals SET status = 'expired' WHERE status = 'pending' AND expires_at_ms <= $1 \
+         RETURNING id, action, subject, summary",
+    )
+    .bind(now_ms)
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &rows {
+        let id = ApprovalId(row.try_get(0)?);
+        let (action, subject, summary): (String, String, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let payload = serde_json::json!({
+            "approval": id, "action": action, "object": subject, "summary": summary, "decision": Status::Expired,
+        });
+        tell(&mut *connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
+    }
+    Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+}
+
+/// Commits a decision and what was done by it, with an entry that the approval names from then on.
+///
+/// # Errors
+/// As [`Act::commit`].
+pub async fn commit_decision(mut act: Act, id: ApprovalId, note: Note) -> Result<Entered, ApprovalError> {
+    let entered = act.enter(note).await?;
+    sqlx::query("UPDATE approvals SET decision_audit_id = $1 WHERE id = $2")
+        .bind(entered.id().0)
+        .bind(id.0)
+        .execute(act.connection())
+        .await?;
+    Ok(act.commit_entered(entered).await?)
 }
 
 /// Approves: returns the request with what is to be done now, in the caller's transaction, and what the decision's entry says.
@@ -245,26 +373,31 @@ async fn decide(
     reason: &str,
     now_ms: i64,
 ) -> Result<(Approval, Note), ApprovalError> {
-    let name = admin_name(&mut *connection, by.user).await?;
-    if status == Status::Approved && became_admin_since_request(&mut *connection, id, by.user).await? {
+    let name = name_of(&mut *connection, by.user, Role::Admin).await?;
+    if status == Status::Approved && got_in_by_others(&mut *connection, id, by.user).await? {
         return Err(ApprovalError::NewAdmin { id, user: by.user });
     }
     // One statement compares and sets: of two deciders at once the second finds nothing pending.
     let updated = sqlx::query(
         "UPDATE approvals SET status = $1, decided_by = $2, decided_at_ms = $3, reason = $4 \
-         WHERE id = $5 AND status = 'pending' AND requested_by <> $2",
+         WHERE id = $5 AND status = 'pending' AND (requested_by IS NULL OR requested_by <> $2) AND expires_at_ms > $3 \
+         AND subject <> $6",
     )
     .bind(status.name())
     .bind(by.user.0)
     .bind(now_ms)
     .bind(reason)
     .bind(id.0)
+    .bind(by.user.to_string())
     .execute(&mut *connection)
     .await?;
     let approval = approval(&mut *connection, id).await?;
     if updated.rows_affected() == 0 {
         return Err(match approval.status {
-            Status::Pending => ApprovalError::OwnRequest(by.user),
+            Status::Expired => ApprovalError::Expired(id),
+            Status::Pending if approval.expires_at_ms <= now_ms => ApprovalError::Expired(id),
+            Status::Pending if approval.requested_by == Some(by.user) => ApprovalError::OwnRequest(by.user),
+            Status::Pending => ApprovalError::AboutOneself(by.user),
             decided => ApprovalError::Decided {
                 id,
                 status: decided.name(),
@@ -280,24 +413,25 @@ async fn decide(
         "decision": status, "decided_by": name, "reason": reason,
     });
     tell(connection, EventType::ApprovalDecided, id, payload, now_ms).await?;
-    let change = serde_json::json!({"approval": id, "summary": approval.summary, "reason": reason});
-    let note = Note::new(verb, &approval.subject).change(change).risk(Risk::High);
+    let change = serde_json::json!({"approval": id, "reason": reason});
+    let note = Note::new(verb, &approval.subject)
+        .change(change)
+        .personal(serde_json::json!({"summary": approval.summary}))
+        .risk(Risk::High);
     Ok((approval, note))
 }
 
-/// Whether somebody was made an admin, or let in again, after an approval was requested: whoever requests could otherwise make
-/// the second admin too.
-async fn became_admin_since_request(
-    connection: &mut AnyConnection,
-    id: ApprovalId,
-    user: UserId,
-) -> Result<bool, ApprovalError> {
+/// Whether somebody was made an admin, let in again, or given a password or another second factor by others after an approval was
+/// requested, or was given those shortly before: whoever requests could otherwise be the second admin too.
+async fn got_in_by_others(connection: &mut AnyConnection, id: ApprovalId, user: UserId) -> Result<bool, ApprovalError> {
     // By the order of the entries: the clocks of who requests and who adds users may differ. Requests of before this was kept
     // are compared by time.
-    let sql = "SELECT count(*) FROM audit_log l JOIN approvals a ON a.id = $1 WHERE l.subject = $2 \
-               AND l.action IN ('user.add', 'user.set_role', 'user.enable') AND (l.id > a.request_audit_id \
-               OR (a.request_audit_id IS NULL AND l.at_ms > a.requested_at_ms))";
-    let row = sqlx::query(sql).bind(id.0).bind(user.to_string());
+    let sql = "SELECT count(*) FROM audit_log l JOIN approvals a ON a.id = $1 WHERE l.subject = $2 AND ( \
+               l.action IN ('user.add', 'user.set_role', 'user.enable', 'user.set_password', 'user.two_factor_reset', \
+               'approval.approve') AND (l.id > a.request_audit_id OR (a.request_audit_id IS NULL \
+               AND l.at_ms > a.requested_at_ms)) \
+               OR l.action IN ('user.set_password', 'user.two_factor_reset') AND l.at_ms > a.requested_at_ms - $3)";
+    let row = sqlx::query(sql).bind(id.0).bind(user.to_string()).bind(NEW_ACCESS_MS);
     Ok(row.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 
@@ -318,11 +452,6 @@ async fn tell(
     Ok(())
 }
 
-/// The email address of an admin who may sign in.
-async fn admin_name(db: impl AnyExecutor<'_>, user: UserId) -> Result<String, ApprovalError> {
-    name_of(db, user, Role::Admin).await
-}
-
 /// The email address of an admin, or of somebody in another role, who may sign in.
 async fn name_of(db: impl AnyExecutor<'_>, user: UserId, role: Role) -> Result<String, ApprovalError> {
     let found = identity::user(db, user).await?;
@@ -338,8 +467,25 @@ fn checked<'a>(field: &'static str, text: &'a str) -> Result<&'a str, ApprovalEr
     }
 }
 
-const SELECT: &str = "SELECT id, action, subject, parameters, summary, status, requested_by, requested_at_ms, decided_by, \
-                      decided_at_ms, reason FROM approvals";
+const SELECT: &str = "SELECT id, action, subject, parameters, summary, status, requested_by, requested_at_ms, expires_at_ms, \
+                      decided_by, decided_at_ms, reason, request_audit_id, decision_audit_id FROM approvals";
+
+/// Who asked: an email address, or an account of the operating system.
+///
+/// # Errors
+/// As the database answers.
+pub async fn requester(connection: &mut AnyConnection, approval: &Approval) -> Result<String, ApprovalError> {
+    if let Some(user) = approval.requested_by
+        && let Some(user) = identity::user(&mut *connection, user).await?
+    {
+        return Ok(user.email);
+    }
+    let named = match approval.request_entry {
+        Some(entry) => audit::actor_of(connection, entry).await?,
+        None => None,
+    };
+    Ok(named.unwrap_or_else(|| audit::ERASED.to_owned()))
+}
 
 /// One request.
 ///
@@ -355,9 +501,9 @@ pub async fn approval(db: impl AnyExecutor<'_>, id: ApprovalId) -> Result<Approv
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub async fn pending_of(db: impl AnyExecutor<'_>, kind: &str) -> Result<Vec<Approval>, ApprovalError> {
+pub async fn pending_of(db: impl AnyExecutor<'_>, kind: HighRisk) -> Result<Vec<Approval>, ApprovalError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE status = 'pending' AND action = $1 ORDER BY id"));
-    let rows = sqlx::query(sql).bind(kind).fetch_all(db).await?;
+    let rows = sqlx::query(sql).bind(kind.name()).fetch_all(db).await?;
     rows.iter().map(read).collect()
 }
 
@@ -395,11 +541,14 @@ fn read(row: &AnyRow) -> Result<Approval, ApprovalError> {
         })?,
         summary: row.try_get("summary")?,
         status: row.try_get::<String, _>("status")?.parse()?,
-        requested_by: UserId(row.try_get("requested_by")?),
+        requested_by: row.try_get::<Option<i64>, _>("requested_by")?.map(UserId),
         requested_at_ms: row.try_get("requested_at_ms")?,
+        expires_at_ms: row.try_get("expires_at_ms")?,
         decided_by: row.try_get::<Option<i64>, _>("decided_by")?.map(UserId),
         decided_at_ms: row.try_get("decided_at_ms")?,
         reason: row.try_get("reason")?,
+        request_entry: row.try_get::<Option<i64>, _>("request_audit_id")?.map(AuditId),
+        decision_entry: row.try_get::<Option<i64>, _>("decision_audit_id")?.map(AuditId),
     })
 }
 

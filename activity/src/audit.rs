@@ -286,6 +286,20 @@ pub async fn list(db: impl AnyExecutor<'_>, filter: AuditFilter<'_>, limit: i64)
     rows.iter().map(read).collect()
 }
 
+/// Who left an entry, as [`Recorded::actor`]; `None` where there is no such entry.
+///
+/// # Errors
+/// As the database answers.
+pub async fn actor_of(db: impl AnyExecutor<'_>, entry: AuditId) -> Result<Option<String>, AuditError> {
+    let row =
+        sqlx::query("SELECT a.name FROM audit_log l LEFT JOIN audit_actors a ON a.id = l.actor_id WHERE l.id = $1")
+            .bind(entry.0)
+            .fetch_optional(db)
+            .await?;
+    let name = row.map(|row| row.try_get::<Option<String>, _>(0)).transpose()?;
+    Ok(name.map(|name| name.unwrap_or_else(|| ERASED.to_owned())))
+}
+
 fn read(row: &AnyRow) -> Result<Recorded, AuditError> {
     let name = |name: Option<String>| name.unwrap_or_else(|| ERASED.to_owned());
     let mut change = json_of("change", row.try_get("change")?)?;

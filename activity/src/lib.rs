@@ -2,6 +2,7 @@
 //!
 //! * [`act`]: whatever somebody changes, with its entry in the audit log.
 //! * [`audit`]: the log of who did what, to what, from where, as a chain of hashes.
+//! * [`risk`]: the rule table: which actions are of high risk, from which size on, and who decides.
 //! * [`approval`]: what one admin asks for and another decides; what is then done belongs to whoever asked.
 //! * [`event`]: the outbox: what happened is written in the transaction of the change, and consumers react to it.
 //! * [`channel`]: the consumers that tell people and programs: mail, webhooks, Discord, the portal.
@@ -22,6 +23,7 @@ mod hex;
 pub mod job;
 mod link_token;
 pub mod password_reset;
+pub mod risk;
 #[cfg(test)]
 mod testing;
 pub mod verification;

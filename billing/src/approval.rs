@@ -1,23 +1,26 @@
-//! What of billing a second admin decides (F-60): which actions there are, from which amounts and counts on they wait, and
-//! doing them ([`execute()`]). How a request is kept and decided: [`activity::approval`].
+//! What a second admin decides (F-60): the actions that wait above the thresholds of [`activity::risk`], what each of them is
+//! measured by ([`wanted`]), and doing them ([`execute()`]). How a request is kept and decided: [`activity::approval`].
+//!
+//! ```text
+//! wanted::credit_grant(…) ──▶ gate ──▶ Passes(risk): the caller does it as ever
+//!                                  └─▶ Waits(request) ── carry_out: approved and done, in one transaction
+//! ```
 
 mod execute;
+pub mod wanted;
 
-use activity::act::Note;
+use activity::act::{By, Note};
 use activity::approval::{self, Approval, ApprovalError};
-pub use activity::approval::{Admin, Requested};
-pub use execute::{Done, ExecuteError, execute};
-use schemas::identity::Role;
-use schemas::ids::{ApprovalId, CustomerId, PaymentId, PlanId, SubscriptionId, UserId};
+pub use activity::approval::{Admin, Gate, Requested};
+use activity::risk::{HighRisk, Judgement, Thresholds};
+pub use execute::{Done, ExecuteError, carry_out, execute};
+use schemas::ids::{
+    ApprovalId, CustomerId, InvoiceId, PaymentId, PlanId, ServiceId, SubscriptionId, TransferId, UserId,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::AnyConnection;
 
-use crate::refund::REFUND_OVER_MINOR;
-
-/// More subscriptions than this ended at once are of high risk.
-pub const BULK_TERMINATION_OVER: usize = 5;
-/// A price change that touches more customers than this is of high risk.
-pub const PRICE_CHANGE_CUSTOMERS_OVER: u64 = 100;
 /// Subscriptions in one termination at most.
 pub const MAX_TERMINATED: usize = 10_000;
 
@@ -44,56 +47,19 @@ schemas::error_codes! {
     Fault: Json = "json", Corrupt = "corrupt_action";
 }
 
-/// Kinds of action that the owner is told of.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HighRisk {
-    BulkTermination,
-    AccountDeletion,
-    PriceChange,
-    GatewaySettings,
-    AdminCreated,
-    AdminDeleted,
-    ResellerBilling,
-    DatabaseChange,
-    Refund,
+/// A version of a price, of a change that may have several.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PriceVersion {
+    pub cycle_months: i64,
+    pub base_minor: i64,
+    /// As in the column `prices.usage_price`.
+    pub usage_price: serde_json::Value,
+    /// 0: from the approval on.
+    pub valid_from_ms: i64,
 }
 
-impl HighRisk {
-    pub const ALL: [HighRisk; 9] = [
-        HighRisk::BulkTermination,
-        HighRisk::AccountDeletion,
-        HighRisk::PriceChange,
-        HighRisk::GatewaySettings,
-        HighRisk::AdminCreated,
-        HighRisk::AdminDeleted,
-        HighRisk::ResellerBilling,
-        HighRisk::DatabaseChange,
-        HighRisk::Refund,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            HighRisk::BulkTermination => "bulk_termination",
-            HighRisk::AccountDeletion => "account_deletion",
-            HighRisk::PriceChange => "price_change",
-            HighRisk::GatewaySettings => "gateway_settings",
-            HighRisk::AdminCreated => "admin_created",
-            HighRisk::AdminDeleted => "admin_deleted",
-            HighRisk::ResellerBilling => "reseller_billing",
-            HighRisk::DatabaseChange => "database_change",
-            HighRisk::Refund => "refund",
-        }
-    }
-
-    /// Whether a second admin decides. What a reseller is billed can be put right with the next invoice; of the rest, what
-    /// was done is gone, seen by many customers, or lets somebody do anything.
-    pub fn needs_second_admin(self) -> bool {
-        self != HighRisk::ResellerBilling
-    }
-}
-
-/// What is to be done, complete: whoever does it asks for nothing more.
+/// What is to be done, complete: whoever does it asks for nothing more. `counted_…` is the size that the rules look at: with what
+/// was done within 24 hours, or is asked for, and counts together with it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
@@ -104,41 +70,20 @@ pub enum Action {
     AccountDeletion {
         customer: CustomerId,
     },
+    /// Prices that subscriptions change to at their renewal.
     PriceChange {
         plan: PlanId,
         currency: String,
-        cycle_months: i64,
-        base_minor: i64,
-        /// As in the column `prices.usage_price`.
-        usage_price: serde_json::Value,
-        valid_from_ms: i64,
-        /// How many pay by the price before.
+        prices: Vec<PriceVersion>,
+        /// How many pay by any of the prices before.
         customers: u64,
-    },
-    GatewaySettings {
-        gateway: String,
-        settings: serde_json::Value,
-    },
-    AdminCreated {
-        email: String,
-        name: String,
-    },
-    AdminDeleted {
-        user: UserId,
-    },
-    ResellerBilling {
-        customer: CustomerId,
-        change: serde_json::Value,
-    },
-    DatabaseChange {
-        description: String,
     },
     /// Money that leaves, with its credit note.
     Refund {
         payment: PaymentId,
         currency: String,
         amount_minor: i64,
-        /// With what was refunded before and counts towards the threshold ([`crate::refund::Preview::counted`]).
+        /// [`crate::refund::Preview::counted`].
         #[serde(default)]
         counted_minor: i64,
         reason: String,
@@ -147,6 +92,57 @@ pub enum Action {
         /// What was shown to who asked ([`crate::refund::Preview::shown`]).
         shown: String,
     },
+    CreditGrant {
+        customer: CustomerId,
+        currency: String,
+        amount_minor: i64,
+        counted_minor: i64,
+        /// What it is granted once for.
+        cause: String,
+        reason: String,
+    },
+    WriteOff {
+        invoice: InvoiceId,
+        currency: String,
+        /// What was open: more than it is not written off.
+        amount_minor: i64,
+        counted_minor: i64,
+        reason: String,
+    },
+    UsageExclusion {
+        service: ServiceId,
+        from_ms: i64,
+        to_ms: i64,
+        counted_hours: i64,
+        reason: String,
+    },
+    ServiceTransfer {
+        transfer: TransferId,
+        counted_services: i64,
+    },
+    /// A disabled admin may sign in: one who was added, or disabled before.
+    AdminCreated {
+        user: UserId,
+    },
+    AdminDeleted {
+        user: UserId,
+    },
+    AdminRole {
+        user: UserId,
+        role: String,
+        customer: Option<CustomerId>,
+    },
+}
+
+/// A price change of when each was one price has its fields beside the plan.
+fn with_prices(mut action: serde_json::Value) -> serde_json::Value {
+    if action["action"] == "price_change" && action.get("prices").is_none() {
+        action["prices"] = json!([{
+            "cycle_months": action["cycle_months"], "base_minor": action["base_minor"],
+            "usage_price": action["usage_price"], "valid_from_ms": action["valid_from_ms"],
+        }]);
+    }
+    action
 }
 
 impl Action {
@@ -155,34 +151,43 @@ impl Action {
     /// # Errors
     /// [`ActionError::Corrupt`] when what is stored is none of these.
     pub fn of(approval: &Approval) -> Result<Action, ActionError> {
-        serde_json::from_value(approval.action.clone()).map_err(|_| ActionError::Corrupt(approval.id))
+        let action = with_prices(approval.action.clone());
+        serde_json::from_value(action).map_err(|_| ActionError::Corrupt(approval.id))
     }
 
-    fn kind(&self) -> HighRisk {
+    pub fn kind(&self) -> HighRisk {
         match self {
             Action::BulkTermination { .. } => HighRisk::BulkTermination,
             Action::AccountDeletion { .. } => HighRisk::AccountDeletion,
             Action::PriceChange { .. } => HighRisk::PriceChange,
-            Action::GatewaySettings { .. } => HighRisk::GatewaySettings,
+            Action::Refund { .. } => HighRisk::Refund,
+            Action::CreditGrant { .. } => HighRisk::CreditGrant,
+            Action::WriteOff { .. } => HighRisk::WriteOff,
+            Action::UsageExclusion { .. } => HighRisk::UsageExclusion,
+            Action::ServiceTransfer { .. } => HighRisk::ServiceTransfer,
             Action::AdminCreated { .. } => HighRisk::AdminCreated,
             Action::AdminDeleted { .. } => HighRisk::AdminDeleted,
-            Action::ResellerBilling { .. } => HighRisk::ResellerBilling,
-            Action::DatabaseChange { .. } => HighRisk::DatabaseChange,
-            Action::Refund { .. } => HighRisk::Refund,
+            Action::AdminRole { .. } => HighRisk::AdminRole,
         }
     }
 
-    /// Of which risk it is; `None` below the thresholds of F-60.
-    pub fn high_risk(&self) -> Option<HighRisk> {
+    /// How large it is, in the unit of its rule ([`activity::risk::Measure`]).
+    pub fn size(&self) -> i64 {
         match self {
-            Action::BulkTermination { subscriptions, .. } if subscriptions.len() <= BULK_TERMINATION_OVER => None,
-            Action::PriceChange { customers, .. } if *customers <= PRICE_CHANGE_CUSTOMERS_OVER => None,
+            Action::BulkTermination { subscriptions, .. } => i64::try_from(subscriptions.len()).unwrap_or(i64::MAX),
+            Action::PriceChange { customers, .. } => i64::try_from(*customers).unwrap_or(i64::MAX),
             Action::Refund {
                 amount_minor,
                 counted_minor,
                 ..
-            } if *amount_minor.max(counted_minor) <= REFUND_OVER_MINOR => None,
-            _ => Some(self.kind()),
+            } => *amount_minor.max(counted_minor),
+            Action::CreditGrant { counted_minor, .. } | Action::WriteOff { counted_minor, .. } => *counted_minor,
+            Action::UsageExclusion { counted_hours, .. } => *counted_hours,
+            Action::ServiceTransfer { counted_services, .. } => *counted_services,
+            Action::AccountDeletion { .. }
+            | Action::AdminCreated { .. }
+            | Action::AdminDeleted { .. }
+            | Action::AdminRole { .. } => 1,
         }
     }
 
@@ -197,59 +202,70 @@ impl Action {
         self
     }
 
-    /// Whether it waits for a second admin.
-    pub fn needs_second_admin(&self) -> bool {
-        self.high_risk().is_some_and(HighRisk::needs_second_admin)
+    /// Whether it would wait for a second admin by these thresholds.
+    pub fn waits(&self, thresholds: &Thresholds) -> bool {
+        matches!(thresholds.judge(self.kind(), self.size()), Judgement::Waits(_))
     }
 }
 
-/// What an admin asks for.
+/// What somebody asks for.
 #[derive(Clone, PartialEq, Debug)]
-pub struct NewRequest<'a> {
+pub struct NewRequest {
     pub action: Action,
     /// The id of what it is about, such as `pln_3`.
-    pub subject: &'a str,
+    pub subject: String,
     /// What it does, for the one who decides, in a sentence.
-    pub summary: &'a str,
+    pub summary: String,
+}
+
+impl NewRequest {
+    fn approval(&self) -> Result<approval::NewApproval<'_>, ActionError> {
+        if let Action::BulkTermination { subscriptions, .. } = &self.action
+            && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
+        {
+            return Err(ActionError::Terminated(subscriptions.len()));
+        }
+        // Names and reasons are longer than a summary may be; the action has them in full.
+        let end = self.summary.char_indices().nth(approval::MAX_REASON_CHARS);
+        Ok(approval::NewApproval {
+            kind: self.action.kind(),
+            size: self.action.size(),
+            action: serde_json::to_value(&self.action)?,
+            subject: &self.subject,
+            summary: &self.summary[..end.map_or(self.summary.len(), |(end, _)| end)],
+        })
+    }
+}
+
+/// Asks the rules whether an action may be done, and asks a second admin where it may not. Every way in asks here, in the
+/// transaction of the action.
+///
+/// # Errors
+/// As [`request`], where it waits.
+pub async fn gate(connection: &mut AnyConnection, new: &NewRequest, by: &By, now_ms: i64) -> Result<Gate, ActionError> {
+    Ok(approval::gate(connection, new.approval()?, by, now_ms).await?)
 }
 
 /// Asks for an action that a second admin decides on.
 ///
 /// # Errors
-/// When the action needs no approval, who asks may not, or there is no other admin who could decide.
+/// When the action needs no approval, who asks may not, the same waits already, or there is no other admin who could decide.
 pub async fn request(
     connection: &mut AnyConnection,
-    new: NewRequest<'_>,
-    by: Admin<'_>,
+    new: &NewRequest,
+    by: &By,
     now_ms: i64,
 ) -> Result<Requested, ActionError> {
-    let kind = new.action.kind();
-    if let Action::BulkTermination { subscriptions, .. } = &new.action
-        && !(1..=MAX_TERMINATED).contains(&subscriptions.len())
-    {
-        return Err(ActionError::Terminated(subscriptions.len()));
+    match gate(connection, new, by, now_ms).await? {
+        Gate::Waits(requested) => Ok(requested),
+        Gate::Passes(_) => Err(ActionError::NotNeeded(new.action.kind().name())),
     }
-    if !new.action.needs_second_admin() {
-        return Err(ActionError::NotNeeded(kind.name()));
-    }
-    let asked = approval::NewApproval {
-        kind: kind.name(),
-        action: serde_json::to_value(&new.action)?,
-        // Refunds are finance's; an admin decides all the same.
-        requester_role: match kind {
-            HighRisk::Refund => Role::Finance,
-            _ => Role::Admin,
-        },
-        subject: new.subject,
-        summary: new.summary,
-    };
-    Ok(approval::request(connection, asked, by, now_ms).await?)
 }
 
 /// Approves: returns what is to be done now, in the caller's transaction, and what the decision's entry says. It is handed out once.
 ///
 /// # Errors
-/// When it was decided before, or `by` is no admin or the one who asked.
+/// When it was decided before or has expired, or `by` is no admin, the one who asked or the one whom it is about.
 pub async fn approve(
     connection: &mut AnyConnection,
     id: ApprovalId,

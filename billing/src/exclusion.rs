@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use schemas::db::next_id;
-use schemas::ids::{ExclusionId, ServiceId};
+use schemas::ids::{CustomerId, ExclusionId, ServiceId};
 use schemas::inventory;
 use schemas::window::{DAY_MS, WINDOW_MS};
 use sqlx::any::AnyRow;
@@ -136,6 +136,31 @@ pub async fn revoke(connection: &mut AnyConnection, id: ExclusionId, now_ms: i64
         .execute(&mut *connection)
         .await?;
     mark_charged(connection, exclusion.service, (exclusion.from_ms, exclusion.to_ms)).await
+}
+
+/// Refuses what could not be excluded, before somebody else is asked for it.
+///
+/// # Errors
+/// As [`check_time`]; when the reason is empty or too long.
+pub fn check(time: (i64, i64), reason: &str) -> Result<(), BillingError> {
+    checked_text("reason", reason, MAX_REASON_CHARS)?;
+    check_time(time)
+}
+
+/// How long was excluded of the services of a customer by exclusions that were made since an instant, in milliseconds.
+///
+/// # Errors
+/// As the database answers.
+pub async fn excluded_since(
+    db: impl AnyExecutor<'_>,
+    customer: CustomerId,
+    since_ms: i64,
+) -> Result<i64, BillingError> {
+    let sql = "SELECT CAST(COALESCE(sum(e.to_ms - e.from_ms), 0) AS BIGINT) FROM usage_exclusions e \
+               JOIN services s ON s.id = e.service_id \
+               WHERE s.customer_id = $1 AND e.created_at_ms > $2 AND e.revoked_at_ms IS NULL";
+    let row = sqlx::query(sql).bind(customer.0).bind(since_ms).fetch_one(db).await?;
+    Ok(row.try_get(0)?)
 }
 
 /// The closers' row lock: an exclusion is made before a close looks whether there are new ones, or after it has charged.

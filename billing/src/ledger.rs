@@ -546,7 +546,8 @@ mod read;
 
 pub use check::check;
 pub use read::{
-    MAX_PAGE, Owed, Posted, PostedTransaction, StatementLine, TransactionFilter, owed, statement, transactions,
+    MAX_PAGE, Owed, Posted, PostedTransaction, StatementLine, TransactionFilter, owed, posted_since, statement,
+    transactions,
 };
 
 #[cfg(test)]

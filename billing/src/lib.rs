@@ -50,6 +50,7 @@ pub mod quote;
 pub mod rating;
 pub mod ratio;
 pub mod refund;
+pub mod reseller;
 pub mod settlement;
 pub mod subscription;
 pub mod tax;

@@ -31,10 +31,11 @@
 
 mod counted;
 
+use activity::act::By;
 pub use counted::{PendingRefund, pending};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId};
-use schemas::money::{Money, MoneyError};
+use schemas::money::{Currency, Money, MoneyError};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
@@ -44,8 +45,6 @@ use crate::invoice::{self, Correctable, Credited};
 use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
 use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
 
-/// Refunds of more minor units than this together wait for a second admin: 1,000.00 where a currency has cents.
-pub const REFUND_OVER_MINOR: i64 = 100_000;
 /// Each try makes the credit note larger by what is missing; granted credit and rounding are all that can be missing.
 const MAX_TRIES: usize = 6;
 
@@ -136,6 +135,8 @@ pub struct Preview {
     pub credit_after: Money,
     /// With what was refunded before and counts towards the threshold.
     pub counted: Money,
+    /// More than this waits for a second admin.
+    pub threshold: Money,
     pub needs_second_admin: bool,
     /// The customer's automatic top-up, so that what is refunded is not charged again.
     pub switches_top_up_off: bool,
@@ -423,6 +424,7 @@ async fn preview_beside(
     let buys_credit = payment.purpose.invoice().is_none();
     let switches_top_up_off = buys_credit && settlement::is_topped_up(&mut *connection, payment.customer).await?;
     let counted = counted.with(amount)?;
+    let threshold = threshold(connection, currency).await?;
     Ok(Preview {
         payment: payment.id,
         customer: payment.customer,
@@ -438,9 +440,21 @@ async fn preview_beside(
         credit_before,
         credit_after: minus(credit_before.checked_add(to_credit)?, amount)?,
         counted,
-        needs_second_admin: counted.minor > REFUND_OVER_MINOR,
+        threshold,
+        needs_second_admin: counted.minor > threshold.minor,
         switches_top_up_off,
     })
+}
+
+/// Refunds of more than this together wait for a second admin.
+///
+/// # Errors
+/// As the database answers.
+pub async fn threshold(connection: &mut AnyConnection, currency: Currency) -> Result<Money, RefundError> {
+    let thresholds = activity::risk::thresholds(connection)
+        .await
+        .map_err(ActionError::from)?;
+    Ok(Money::new(thresholds.refund_over_minor, currency))
 }
 
 /// A reason for the drafts of a preview, before there is one.
@@ -499,7 +513,7 @@ pub async fn make(
         return Err(RefundError::NeedsApproval {
             amount: preview.amount,
             counted: preview.counted,
-            over: Money::new(REFUND_OVER_MINOR, preview.amount.currency),
+            over: preview.threshold,
         });
     }
     let mut note = None;
@@ -546,7 +560,7 @@ pub async fn request_approval(
     request: &RefundRequest<'_>,
     shown: Option<&str>,
     reference: Option<&str>,
-    by: approval::Admin<'_>,
+    by: &By,
     now_ms: i64,
 ) -> Result<(Requested, Preview), RefundError> {
     let payment = payment::payment(&mut *connection, request.payment).await?;
@@ -578,10 +592,10 @@ pub async fn request_approval(
             reference: reference.map(str::to_owned),
             shown: preview.shown(),
         },
-        subject: &preview.payment.to_string(),
-        summary: &summary,
+        subject: preview.payment.to_string(),
+        summary,
     };
-    let requested = approval::request(connection, new, by, now_ms).await?;
+    let requested = approval::request(connection, &new, by, now_ms).await?;
     Ok((requested, preview))
 }
 

@@ -178,6 +178,19 @@ pub async fn outstanding(db: impl AnyExecutor<'_>, invoice: InvoiceId) -> Result
     Ok(document(db, invoice).await?.open()?)
 }
 
+/// Whose an invoice is, its number, and what is still to be paid of it.
+///
+/// # Errors
+/// [`SettlementError::NoInvoice`] when there is none of this id.
+pub(crate) async fn open_of(
+    db: impl AnyExecutor<'_>,
+    invoice: InvoiceId,
+) -> Result<(CustomerId, String, Money), SettlementError> {
+    let document = document(db, invoice).await?;
+    let open = document.open()?;
+    Ok((document.customer, document.number, open))
+}
+
 /// What is in a customer's wallet, promised to refunds or not. Below zero only where money that had been refunded was taken
 /// back too: what credit had paid is open again instead ([`claim_spent_credit`]).
 ///
@@ -419,6 +432,18 @@ pub async fn apply_credit(
     Ok(amount)
 }
 
+/// Whether credit was granted to a customer for a cause.
+///
+/// # Errors
+/// As the database answers.
+pub async fn is_granted(db: impl AnyExecutor<'_>, customer: CustomerId, cause: &str) -> Result<bool, SettlementError> {
+    Ok(ledger::posted(db, &grant_key(customer, cause.trim())).await?.is_some())
+}
+
+fn grant_key(customer: CustomerId, cause: &str) -> String {
+    format!("grant:{customer}:{cause}")
+}
+
 /// Gives a customer credit that nobody paid for. `cause` is what it is given once for: `ticket:4711`.
 ///
 /// # Errors
@@ -433,7 +458,7 @@ pub async fn grant_credit(
 ) -> Result<TransactionId, SettlementError> {
     positive(amount)?;
     lock_customer(connection, customer).await?;
-    let key = format!("grant:{customer}:{cause}");
+    let key = grant_key(customer, cause);
     let is_new = ledger::posted(&mut *connection, &key).await?.is_none();
     let currency = amount.currency;
     let transaction = post(
@@ -592,7 +617,7 @@ pub(crate) async fn tell(
     Ok(())
 }
 
-fn positive(amount: Money) -> Result<(), SettlementError> {
+pub(crate) fn positive(amount: Money) -> Result<(), SettlementError> {
     match amount.minor {
         1..=MAX_AMOUNT_MINOR => Ok(()),
         ..=0 => Err(SettlementError::NotPositive(amount)),

@@ -434,6 +434,23 @@ async fn note_low(
     Ok(())
 }
 
+/// Refuses a grant that could not be made ([`grant`]), before somebody else is asked for it.
+///
+/// # Errors
+/// When the amount is not more than zero or in another currency, or the reason or cause is empty.
+pub async fn check_grant(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    amount: Money,
+    cause: &str,
+    reason: &str,
+) -> Result<(), TopUpError> {
+    limits_of(connection, customer, amount).await?;
+    checked_reason(reason)?;
+    checked_reason(cause)?;
+    Ok(settlement::positive(amount)?)
+}
+
 /// Staff gives a customer credit. `cause` is what it is given once for, such as `ticket:4711`: where it was given before, nothing is
 /// done that could be recorded, and there is no note.
 ///

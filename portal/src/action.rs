@@ -19,11 +19,12 @@ use activity::act::{Act, By, Note, Steps};
 use activity::audit::{Actor, Entered};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use billing::approval::{self, Gate, NewRequest};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use schemas::error_class::ErrorClass;
-use schemas::ids::UserId;
+use schemas::ids::{ApprovalId, UserId};
 use schemas::money::{Currency, Money};
 use sqlx::AnyConnection;
 
@@ -287,6 +288,20 @@ impl Action {
     /// Commits what has recorded itself.
     pub(crate) async fn commit_entered(self, entered: Entered) -> Result<(), Refused> {
         self.act.commit_entered(entered).await?;
+        Ok(())
+    }
+
+    /// Asks the rules of risk whether something may be done; where it waits, what is committed is the request
+    /// ([`Action::commit_entered`]).
+    pub(crate) async fn gate(&mut self, wanted: &NewRequest) -> Result<Gate, Refused> {
+        let now_ms = self.now_ms;
+        let (connection, by) = self.act.asking();
+        Ok(approval::gate(connection, wanted, by, now_ms).await?)
+    }
+
+    /// Commits a decision on an approval, and what was done by it.
+    pub(crate) async fn commit_decision(self, id: ApprovalId, note: Note) -> Result<(), Refused> {
+        activity::approval::commit_decision(self.act, id, note).await?;
         Ok(())
     }
 

@@ -47,6 +47,8 @@ mod path;
 mod query;
 mod range;
 mod refusal;
+#[cfg(test)]
+mod risk_tests;
 mod security;
 mod series;
 mod server;

@@ -120,6 +120,8 @@ id_type!(/// An entry of the audit log.
     AuditId, "aud");
 id_type!(/// An action that waits for a second admin.
     ApprovalId, "apr");
+id_type!(/// A token by which a user proves who they are.
+    TokenId, "tok");
 id_type!(/// Traffic that is not billed.
     ExclusionId, "exc");
 id_type!(/// A correction of what an exporter said.

@@ -2,6 +2,7 @@
 
 use activity::act::Note;
 use anyhow::Context as _;
+use billing::approval::wanted;
 use billing::exclusion::{self, Exclusion};
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -82,6 +83,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             options::check_order(time.0, time.1)?;
             exclusion::check_time(time)?;
             let mut act = audit::begin(&database, now_ms).await?;
+            let wanted = wanted::usage_exclusion(act.connection(), service, time, &reason, now_ms).await?;
+            let Some(mut act) = audit::gate(act, &wanted).await? else {
+                return Ok(());
+            };
             let (connection, by) = act.parts();
             let made = exclusion::exclude(connection, service, time, &reason, by.name, now_ms).await?;
             let change = json!({"after": {"service": service, "from": from.to_string(), "to": to.to_string(),

@@ -4,6 +4,7 @@ use activity::act::{Act, Note};
 use activity::audit::chain::{self, Break};
 use activity::audit::{self, AuditFilter, Risk};
 use anyhow::{Context as _, bail};
+use billing::approval::{Gate, NewRequest, Requested};
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -177,6 +178,26 @@ async fn verify(format: ShowFormat, data: &Data) -> anyhow::Result<()> {
 /// Begins what a command changes, in the name of who runs it.
 pub(super) async fn begin(database: &Database, now_ms: i64) -> anyhow::Result<Act> {
     Ok(Act::begin(database, operator::by(), now_ms).await?)
+}
+
+/// Asks the rules of risk whether something may be done; `None` where a second admin decides: then the request is what was committed.
+pub(super) async fn gate(mut act: Act, wanted: &NewRequest) -> anyhow::Result<Option<Act>> {
+    let now_ms = act.now_ms();
+    let (connection, by) = act.asking();
+    match billing::approval::gate(connection, wanted, by, now_ms).await? {
+        Gate::Passes(_) => Ok(Some(act)),
+        Gate::Waits(requested) => {
+            act.commit_entered(requested.entered).await?;
+            say_waits(requested);
+            Ok(None)
+        }
+    }
+}
+
+/// Says that a second admin was asked.
+pub(super) fn say_waits(requested: Requested) {
+    let id = requested.id;
+    say!("{id} waits for a second admin: `ezscale approval approve {id}`, or Approvals in the portal");
 }
 
 /// Does what takes several transactions: `begins` is recorded before, and what came of it after. `work` answers to what the

@@ -1,6 +1,7 @@
 //! `ezscale credit`: what customers have paid or were given ahead, and its automatic top-up.
 
 use anyhow::{Context as _, bail};
+use billing::approval::wanted;
 use billing::settlement;
 use billing::top_up::{self, TopUp};
 use clap::Subcommand;
@@ -90,6 +91,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut act = audit::begin(&database, now_ms).await?;
             let owner = inventory::customer(act.connection(), customer).await?;
             let amount = Money::exact_from_major(amount, owner.currency)?;
+            let wanted = wanted::credit_grant(act.connection(), customer, amount, &cause, &reason, now_ms).await?;
+            let Some(mut act) = audit::gate(act, &wanted).await? else {
+                return Ok(());
+            };
             let (granted, note) = top_up::grant(act.connection(), customer, amount, &cause, &reason, now_ms).await?;
             // Without one it was granted before, and this is the transaction of then.
             if let Some(note) = note {

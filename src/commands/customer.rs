@@ -3,7 +3,7 @@
 use activity::act::Note;
 use activity::verification::{self, Request};
 use anyhow::Context as _;
-use billing::vat;
+use billing::{reseller, vat};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EntityId};
 use schemas::inventory::{self, BillingProfile, NewCustomer};
@@ -59,6 +59,16 @@ enum Command {
         customer: CustomerId,
         #[command(flatten)]
         profile: ProfileFields,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Mark a customer as a reseller, whose other prices the owner is told of
+    Reseller {
+        /// The customer (cus_N)
+        customer: CustomerId,
+        /// Take the mark away
+        #[arg(long)]
+        off: bool,
         #[command(flatten)]
         data: Data,
     },
@@ -163,6 +173,20 @@ impl ProfileFields {
 
 /// Findings about VAT numbers that are listed at most.
 const CHECKS_SHOWN: i64 = 100;
+
+async fn mark_reseller(customer: CustomerId, is_reseller: bool, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let now_ms = now_ms(&database).await?;
+    let mut act = audit::begin(&database, now_ms).await?;
+    if let Some(note) = reseller::mark(act.connection(), customer, is_reseller, now_ms).await? {
+        act.commit(note).await?;
+    }
+    say!(
+        "{customer} is {}",
+        if is_reseller { "a reseller" } else { "no reseller" }
+    );
+    Ok(())
+}
 
 async fn change_profile(customer: CustomerId, profile: ProfileFields, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
@@ -278,6 +302,7 @@ async fn show(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::
         ]);
     }
     let time_zone = customer.time_zone_name().to_owned();
+    let is_reseller = reseller::resellers(database.pool()).await?.contains(&customer.id);
     let billing = customer.billing;
     Record::new()
         .field(text("id"), shown(customer.id))
@@ -301,6 +326,7 @@ async fn show(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::
         .field(text("tax_exempt_reason"), billing.tax_exempt_reason)
         .field(text("prices_include_tax"), billing.prices_include_tax)
         .field(text("pools_usage"), billing.pools_usage)
+        .field(text("is_reseller"), is_reseller)
         .field(text("created_at"), at(customer.created_at_ms))
         .list("services", services)
         .print(format)
@@ -367,6 +393,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             profile,
             data,
         } => change_profile(customer, profile, &data).await?,
+        Command::Reseller { customer, off, data } => mark_reseller(customer, !off, &data).await?,
         Command::VatCheck { customer, data } => check_vat(customer, &data).await?,
         Command::VatAccept { customer, reason, data } => accept_vat(customer, &reason, &data).await?,
         Command::VatChecks { customer, format, data } => list_vat_checks(customer, format, &data).await?,

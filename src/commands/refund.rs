@@ -1,12 +1,11 @@
 //! `ezscale payment refund`: what it would do, then the credit note and the money, as one act.
 
 use activity::act::Note;
-use activity::approval;
 use anyhow::Context as _;
 use billing::payment;
-use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest};
+use billing::refund::{self, Confirmed, Preview, RefundRequest};
 use rust_decimal::Decimal;
-use schemas::ids::{PaymentId, UserId};
+use schemas::ids::PaymentId;
 use schemas::money::Money;
 use serde_json::json;
 
@@ -32,9 +31,6 @@ pub(crate) struct Args {
     /// Credit the invoice that the payment paid, too: without this word such a refund is refused
     #[arg(long)]
     credit_note: bool,
-    /// Above the threshold: the admin or finance user (usr_N) who requests it, for a second admin to approve
-    #[arg(long, value_name = "USER")]
-    requested_by: Option<UserId>,
     #[command(flatten)]
     data: Data,
 }
@@ -75,20 +71,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     if preview.needs_second_admin {
-        let user = args.requested_by.with_context(|| {
-            format!(
-                "a refund of {} needs a second admin: refunds of the payment, or of its customer within 24 hours, \
-                 come to {} with \
-                 it; name who requests it with --requested-by, another admin then approves it in the portal",
-                preview.amount, preview.counted
-            )
-        })?;
-        let by = approval::Admin { user, ip: "" };
-        let (requested, preview) =
-            refund::request_approval(act.connection(), &request, None, reference, by, now_ms).await?;
+        let (connection, by) = act.asking();
+        let (requested, preview) = refund::request_approval(connection, &request, None, reference, by, now_ms).await?;
         act.commit_entered(requested.entered).await?;
         print(&preview);
-        say!("{} waits for a second admin", requested.id);
+        audit::say_waits(requested);
         return Ok(());
     }
     let (connection, by) = act.parts();
@@ -140,8 +127,7 @@ fn print(preview: &Preview) {
         lines.push(("top-up", "automatic top-up is switched off".to_owned()));
     }
     if preview.needs_second_admin {
-        let over = Money::new(REFUND_OVER_MINOR, preview.amount.currency);
-        let counted = preview.counted;
+        let (counted, over) = (preview.counted, preview.threshold);
         lines.push((
             "approval",
             format!("a second admin decides: {counted} with earlier refunds, more than {over}"),

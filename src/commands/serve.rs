@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use activity::act::{Act, By, Note};
 use activity::channel::WebhookClient;
+use activity::risk::{self, fingerprint};
 use anyhow::Context as _;
 use billing::dunning;
 use billing::guard;
@@ -58,6 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::error!("{stopped}");
     }
     store_terms(&config, &database, clock.now_ms()).await?;
+    look_at_gateways(&config, &database, clock.now_ms()).await?;
     let mut running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.gateways(&database).await?;
     let config_path = args.data.config_path();
@@ -69,13 +71,35 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     running.stop().await
 }
 
-/// Takes the terms of collection over from the configuration: from here on every process on the database goes by them.
+/// Takes the terms of collection and the thresholds of risk over from the configuration: from here on every process on the
+/// database goes by them.
 pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     if let Some(note) = dunning::set_terms(act.connection(), &config.collection).await? {
         act.commit(note).await?;
         tracing::info!("the terms of collection were taken over from the configuration");
     }
+    let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
+    if let Some(note) = risk::set_thresholds(act.connection(), &config.approvals).await? {
+        act.commit(note).await?;
+        tracing::info!("the thresholds of approvals were taken over from the configuration");
+    }
+    Ok(())
+}
+
+/// Compares the settings of the payment gateways with those of the last start; where they differ, owner and admins are told.
+async fn look_at_gateways(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
+    let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
+    let about = ("gateway.settings", "gateways");
+    let Some(found) = fingerprint::look(act.connection(), about, &config.payments.settings()).await? else {
+        return Ok(());
+    };
+    let names = found.names.join(", ");
+    fingerprint::commit_gateways(act, found).await?;
+    tracing::warn!(
+        settings = names,
+        "the settings of the payment gateways are not those of the last start"
+    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! from the portal.
 
 mod list;
+mod token;
 
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -9,12 +10,14 @@ use activity::act::{Act, Note};
 use activity::verification;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use portal::auth::{self, Change, Ending};
+use portal::auth::{self, Change, Ending, Managed};
 use portal::{NewUser, Role};
 use schemas::ids::{CustomerId, UserId};
 use sqlx::AnyConnection;
+pub(crate) use token::Credential;
 
 use super::audit;
+
 use crate::operator;
 use crate::options::{Data, now_ms};
 
@@ -36,7 +39,7 @@ struct User {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Add somebody who signs in; the password is asked for, or read from standard input. A customer whose address is not
-    /// verified is mailed a link
+    /// verified is mailed a link. Once there are two admins, another one waits until a second admin approves it
     Add {
         /// Address that the user signs in with
         #[arg(long)]
@@ -90,6 +93,8 @@ enum Command {
     },
     /// List who signed in and who tried, latest first
     SignIns(list::SignIns),
+    /// Tokens by which a user proves who they are, such as to `ezscale approval approve`
+    Token(token::Args),
     /// Turn off the second factor of somebody who lost it, and end their sessions; make sure first who asks
     ResetTwoFactor(User),
 }
@@ -108,13 +113,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Disable(user) => {
             let mut doing = Doing::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
-            let note = auth::disable(connection, id, by).await?;
-            doing.commit(note, "disabled; every session was ended").await
+            let managed = auth::disable(connection, id, by).await?;
+            doing.conclude(managed, "disabled; every session was ended").await
         }
         Command::Enable(user) => {
             let mut doing = Doing::begin(&user.data, &user.user).await?;
-            let note = auth::enable(doing.act.connection(), doing.id).await?;
-            doing.commit(note, "enabled").await
+            let (connection, id, by) = doing.parts();
+            let managed = auth::enable(connection, id, by).await?;
+            doing.conclude(managed, "enabled").await
         }
         Command::SetPassword(user) => set_password(&user).await,
         Command::ResetPassword(user) => {
@@ -135,9 +141,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let mut doing = Doing::begin(&data, &user).await?;
             let (connection, id, by) = doing.parts();
-            let note = auth::set_role(connection, id, role, customer, by).await?;
+            let managed = auth::set_role(connection, id, role, customer, by).await?;
             doing
-                .commit(note, &format!("the role is {role}; every session was ended"))
+                .conclude(managed, &format!("the role is {role}; every session was ended"))
                 .await
         }
         Command::Sessions {
@@ -159,6 +165,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             doing.commit(note, &format!("sessions ended: {ended}")).await
         }
         Command::SignIns(sign_ins) => sign_ins.run().await,
+        Command::Token(args) => token::run(args).await,
         Command::ResetTwoFactor(user) => {
             let mut doing = Doing::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
@@ -193,6 +200,15 @@ impl Doing {
         (connection, self.id, Change { actor, now_ms })
     }
 
+    /// Commits what was done, or that a second admin was asked.
+    async fn conclude(self, managed: Managed, what: &str) -> anyhow::Result<()> {
+        match managed.commit(self.act).await? {
+            None => say!("{}: {what}", self.name),
+            Some(requested) => audit::say_waits(requested),
+        }
+        Ok(())
+    }
+
     async fn commit(self, note: Note, what: &str) -> anyhow::Result<()> {
         self.act.commit(note).await?;
         say!("{}: {what}", self.name);
@@ -213,13 +229,17 @@ async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, 
     let checked = auth::check_user(&new).await?;
     let now_ms = now_ms(&database).await?;
     let mut act = audit::begin(&database, now_ms).await?;
-    let (id, note) = auth::add_user(act.connection(), &checked, now_ms).await?;
+    let (connection, by) = act.asking();
+    let (id, managed) = auth::add_user(connection, &checked, by, now_ms).await?;
     if let Some(customer) = customer {
         // A mail for the first user; later ones find the address verified, or ask on their account page.
         verification::request(act.connection(), customer, now_ms).await?;
     }
-    act.commit(note).await?;
+    let waits = managed.commit(act).await?;
     say!("{id}");
+    if let Some(requested) = waits {
+        audit::say_waits(requested);
+    }
     Ok(())
 }
 

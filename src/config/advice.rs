@@ -154,8 +154,9 @@ fn line(setting: &str) -> String {
 }
 
 /// What a running process takes over.
-const TAKEN_OVER: [&str; 8] = [
+const TAKEN_OVER: [&str; 9] = [
     // By billing, from the file itself.
+    "approvals",
     "collection",
     "own_networks",
     "metering",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use activity::approval;
 use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing, history};
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -69,6 +70,12 @@ impl Job for Prune {
             .await
             .context("old runs of jobs could not be removed")?;
         self.books.pruned.add(&[(JOB_RUNS, runs)]);
+        let expired = approval::expire_now(database, run.now_ms)
+            .await
+            .context("requests that nobody decided could not be ended")?;
+        if expired > 0 {
+            tracing::info!(expired, "requests for a second admin expired");
+        }
         let rows = runs + pruned.rows.iter().map(|(_, rows)| rows).sum::<u64>();
         Ok(Done::counted(rows, || format!("{rows} records removed")))
     }

@@ -83,6 +83,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
             "test_gateway_setups",
         ],
     ),
+    ("billing::reseller", &["resellers"]),
     ("billing::settlement", &["allocations", "credit_claims"]),
     (
         "billing::subscription",
@@ -110,6 +111,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
             "sessions",
             "sign_in_attempts",
             "sign_ins",
+            "user_tokens",
             "users",
         ],
     ),
@@ -158,6 +160,12 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         access: Access::Reads,
         tables: &["events"],
         reason: "how many links were mailed is counted in events",
+    },
+    Exception {
+        module: "activity::risk",
+        access: Access::Writes,
+        tables: &["settings"],
+        reason: "the thresholds in force, and what was seen of the gateways' configuration, are settings",
     },
     Exception {
         module: "activity::verification",
@@ -259,8 +267,8 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception {
         module: "billing::exclusion",
         access: Access::Reads,
-        tables: &["invoice_lines", "subscriptions"],
-        reason: "which charged lines an exclusion touches",
+        tables: &["invoice_lines", "services", "subscriptions"],
+        reason: "which charged lines an exclusion touches; what was excluded of all services of a customer",
     },
     Exception {
         module: "billing::exclusion",

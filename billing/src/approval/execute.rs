@@ -1,24 +1,32 @@
 //! Doing what was approved, in the transaction of the approval.
 
+use activity::act::Note;
 use activity::channel::endpoint;
-use schemas::ids::{CustomerId, RefundId, UserId};
+use activity::password_reset::{self, PasswordResetError};
+use schemas::identity::{self, Ending, Role};
+use schemas::ids::{ApprovalId, CustomerId, RefundId, UserId};
+use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
-use schemas::{identity, inventory};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::Action;
-use crate::BillingError;
+use super::{Action, ActionError, Admin, PriceVersion};
 use crate::catalog::NewPrice;
 use crate::catalog::act::add_price_moving;
 use crate::price::UsagePrice;
 use crate::refund::{self, Confirmed, RefundError, RefundRequest};
+use crate::settlement::SettlementError;
 use crate::subscription::change::{End, cancel};
+use crate::subscription::transfer;
 use crate::subscription::{State, contracts_of, subscription};
+use crate::top_up::TopUpError;
+use crate::{BillingError, exclusion, settlement, top_up};
 
 /// Why an approved action was not done; then it is not approved either.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
+    #[error(transparent)]
+    Action(#[from] ActionError),
     #[error("do what was approved")]
     Billing(#[from] BillingError),
     #[error("ask the database")]
@@ -29,6 +37,14 @@ pub enum ExecuteError {
     Usage(#[from] serde_json::Error),
     #[error("refund what was approved")]
     Refund(#[from] RefundError),
+    #[error("grant what was approved")]
+    TopUp(#[from] TopUpError),
+    #[error("settle what was approved")]
+    Settlement(#[from] SettlementError),
+    #[error("end the links of a user")]
+    PasswordReset(#[from] PasswordResetError),
+    #[error("it is not what was asked for any more: {0}; reject it, and ask again for what is still wanted")]
+    Changed(String),
 }
 
 schemas::error_codes! {
@@ -45,40 +61,42 @@ pub enum Done {
     Executed(String),
     /// It is written down, and its gateway is asked once this is committed ([`crate::refund::ask`], or who reconciles next).
     Refunding { refund: RefundId, what: String },
-    /// It is not billing's to do: who does what, in a sentence.
-    ByHand(String),
 }
 
 impl Action {
     /// What is left for a person once it is approved, and for whom; `None` where approving it does all there is to do.
-    ///
-    /// Billing keeps no gateway keys, no passwords of others and no way to change its own database at will: what needs those
-    /// is approved here and done by whoever has them.
     pub fn by_hand(&self) -> Option<String> {
         match self {
-            Action::BulkTermination { .. }
-            | Action::PriceChange { .. }
-            | Action::AdminDeleted { .. }
-            | Action::Refund { .. } => None,
             Action::AccountDeletion { customer } => Some(format!(
                 "Finance: once the last invoice of {customer} is paid, delete its payment methods at the gateway."
             )),
-            Action::GatewaySettings { gateway, settings } => Some(format!(
-                "Operator: set {settings} in the section [{gateway}] of the configuration file, then restart \
-                 `ezscale serve`."
-            )),
-            Action::AdminCreated { email, name } => Some(format!(
-                "Operator: run `ezscale user add --role admin --email {email} --name \"{name}\"`, with a \
-                 password that {name} chooses."
-            )),
-            Action::ResellerBilling { customer, change } => Some(format!(
-                "Finance: enter it at {customer}, in the billing profile or as an item for the next invoice: {change}."
-            )),
-            Action::DatabaseChange { description } => Some(format!(
-                "Operator of the database: make a backup, then apply exactly the approved change: {description}."
-            )),
+            _ => None,
         }
     }
+}
+
+/// Approves, and does what was asked for in the same transaction: what cannot be done is not approved. Answers to what was done,
+/// and to what the entry says, with which the caller commits ([`activity::approval::commit_decision`]). `name` is who decides, for
+/// the histories of what is changed; `shown` is what was shown to them, where something was.
+///
+/// # Errors
+/// As [`super::approve`] and [`execute()`].
+pub async fn carry_out(
+    connection: &mut AnyConnection,
+    id: ApprovalId,
+    (by, name): (Admin<'_>, &str),
+    shown: &str,
+    now_ms: i64,
+) -> Result<(Done, Note), ExecuteError> {
+    let (action, note) = super::approve(&mut *connection, id, by, now_ms).await?;
+    let (done, changed) = execute(connection, &action.confirmed(shown), name, now_ms).await?;
+    let (Done::Executed(text) | Done::Refunding { what: text, .. }) = &done;
+    let mut change = note.change.clone();
+    change["after"] = json!({ "done": text });
+    if !changed.is_null() {
+        change["after"]["changed"] = changed;
+    }
+    Ok((done, note.change(change)))
 }
 
 /// Does an approved action, in the transaction of its approval: what cannot be done is not approved either. Nothing is done
@@ -86,7 +104,7 @@ impl Action {
 /// histories of what is changed. Answers also to what it changed, for the entry of the approval: `null` where the sentence says all.
 ///
 /// # Errors
-/// As what is to be done answers.
+/// As what is to be done answers; [`ExecuteError::Changed`] when it would be another thing by now.
 pub async fn execute(
     connection: &mut AnyConnection,
     action: &Action,
@@ -107,32 +125,40 @@ pub async fn execute(
             Done::Executed(format!("{ended} subscriptions ended"))
         }
         Action::PriceChange {
-            plan,
-            currency,
-            cycle_months,
-            base_minor,
-            usage_price,
-            valid_from_ms,
-            ..
+            plan, currency, prices, ..
         } => {
             let currency: Currency = currency.parse()?;
-            let usage: UsagePrice = serde_json::from_value(usage_price.clone())?;
-            let new = NewPrice {
-                plan: *plan,
-                cycle_months: *cycle_months,
-                base: Money::new(*base_minor, currency),
-                usage,
-                // A price does not hold before it was approved.
-                valid_from_ms: (*valid_from_ms).max(now_ms),
+            let (mut said, mut changes) = (Vec::new(), Vec::new());
+            for version in prices {
+                let PriceVersion {
+                    cycle_months,
+                    base_minor,
+                    usage_price,
+                    valid_from_ms,
+                } = version;
+                let usage: UsagePrice = serde_json::from_value(usage_price.clone())?;
+                let new = NewPrice {
+                    plan: *plan,
+                    cycle_months: *cycle_months,
+                    base: Money::new(*base_minor, currency),
+                    usage,
+                    // A price does not hold before it was approved.
+                    valid_from_ms: (*valid_from_ms).max(now_ms),
+                };
+                let (price, repriced, note) = add_price_moving(&mut *connection, new, actor, now_ms).await?;
+                said.push(format!(
+                    "{} added; {} subscriptions change to it at their renewal, {} are left",
+                    price.id,
+                    repriced.scheduled,
+                    repriced.left.len()
+                ));
+                changes.push(note.change);
+            }
+            change = match changes.len() {
+                1 => changes.remove(0),
+                _ => Value::Array(changes),
             };
-            let (price, repriced, note) = add_price_moving(connection, new, actor, now_ms).await?;
-            change = note.change;
-            Done::Executed(format!(
-                "{} added; {} subscriptions change to it at their renewal, {} are left",
-                price.id,
-                repriced.scheduled,
-                repriced.left.len()
-            ))
+            Done::Executed(said.join("; "))
         }
         Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await?,
         Action::Refund {
@@ -165,13 +191,106 @@ pub async fn execute(
                 what,
             }
         }
+        Action::CreditGrant {
+            customer,
+            currency,
+            amount_minor,
+            cause,
+            reason,
+            ..
+        } => {
+            let amount = Money::new(*amount_minor, currency.parse()?);
+            let (granted, note) = top_up::grant(connection, *customer, amount, cause, reason, now_ms).await?;
+            Done::Executed(match note {
+                Some(note) => {
+                    change = note.change;
+                    format!("{amount} of credit granted to {customer}")
+                }
+                None => format!("it was granted before, by {granted}"),
+            })
+        }
+        Action::WriteOff {
+            invoice,
+            currency,
+            amount_minor,
+            reason,
+            ..
+        } => {
+            let approved = Money::new(*amount_minor, currency.parse()?);
+            let open = settlement::outstanding(&mut *connection, *invoice).await?;
+            if open.minor <= 0 || open.minor > approved.minor {
+                return Err(ExecuteError::Changed(format!(
+                    "{open} of {invoice} is open, not {approved}"
+                )));
+            }
+            let amount = settlement::write_off(connection, *invoice, reason, now_ms).await?;
+            Done::Executed(format!("{amount} of {invoice} written off"))
+        }
+        Action::UsageExclusion {
+            service,
+            from_ms,
+            to_ms,
+            reason,
+            ..
+        } => {
+            let made = exclusion::exclude(connection, *service, (*from_ms, *to_ms), reason, actor, now_ms).await?;
+            Done::Executed(format!("{} of {service} made", made.id))
+        }
+        Action::ServiceTransfer { transfer, .. } => {
+            transfer::approve(connection, *transfer, actor, now_ms).await?;
+            Done::Executed(format!("{transfer} approved"))
+        }
+        Action::AdminCreated { user } => {
+            let found = identity::user(&mut *connection, *user).await?;
+            let found = found.filter(|found| found.role == Role::Admin);
+            let found = found.ok_or_else(|| ExecuteError::Changed(format!("{user} is no admin")))?;
+            match found.disabled_at_ms {
+                Some(_) => {
+                    identity::set_disabled(connection, *user, None).await?;
+                    Done::Executed(format!("{user} can sign in"))
+                }
+                None => Done::Executed(format!("{user} could sign in already")),
+            }
+        }
         Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await?,
-        Action::GatewaySettings { .. }
-        | Action::AdminCreated { .. }
-        | Action::ResellerBilling { .. }
-        | Action::DatabaseChange { .. } => Done::ByHand(action.by_hand().unwrap_or_default()),
+        Action::AdminRole { user, role, customer } => {
+            change_role(connection, *user, role, *customer, &mut change).await?
+        }
     };
     Ok((done, change))
+}
+
+/// Gives somebody who is or becomes an admin another role, and ends what lets them in without the password.
+async fn change_role(
+    connection: &mut AnyConnection,
+    user: UserId,
+    role: &str,
+    customer: Option<CustomerId>,
+    change: &mut Value,
+) -> Result<Done, ExecuteError> {
+    let role: Role = role
+        .parse()
+        .map_err(|error: identity::RoleError| ExecuteError::Changed(error.to_string()))?;
+    let before = identity::user(&mut *connection, user).await?;
+    let before = before.ok_or_else(|| ExecuteError::Changed(format!("there is no {user}")))?;
+    if (before.role, before.customer) == (role, customer) {
+        return Ok(Done::Executed(format!("{user} had the role {role} already")));
+    }
+    if let Some(customer) = customer {
+        inventory::customer(&mut *connection, customer)
+            .await
+            .map_err(BillingError::from)?;
+    }
+    identity::set_role(&mut *connection, user, role, customer).await?;
+    identity::end_sessions(&mut *connection, user, Ending::All).await?;
+    password_reset::void(connection, user).await?;
+    *change = json!({
+        "before": { "role": before.role.name(), "customer": before.customer },
+        "after": { "role": role.name(), "customer": customer },
+    });
+    Ok(Done::Executed(format!(
+        "{user} has the role {role}; their sessions were ended"
+    )))
 }
 
 /// Ends what an account is charged for and lets nobody sign in for it any more. Documents and postings stay, as the law wants
@@ -218,7 +337,9 @@ async fn delete_account(
 
 /// Signs an admin out for good. Whoever asked and whoever approves are two, so there is an admin left.
 async fn delete_admin(connection: &mut AnyConnection, user: UserId, now_ms: i64) -> Result<Done, ExecuteError> {
-    let could_sign_in = identity::disable_admin(connection, user, now_ms).await?;
+    let could_sign_in = identity::disable_admin(&mut *connection, user, now_ms).await?;
+    identity::forget_devices(&mut *connection, user).await?;
+    password_reset::void(connection, user).await?;
     Ok(Done::Executed(match could_sign_in {
         false => format!("{user} was no admin who could sign in any more"),
         true => format!("{user} cannot sign in any more"),

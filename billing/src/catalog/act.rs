@@ -2,6 +2,7 @@
 //! and commit their act with it.
 
 use activity::act::Note;
+use activity::audit::Risk;
 use schemas::ids::{CouponId, PlanId};
 use schemas::window::{DAY_MS, instant_text};
 use serde_json::json;
@@ -9,7 +10,8 @@ use sqlx::AnyConnection;
 
 use super::{Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::BillingError;
-use crate::subscription::reprice::{Repriced, reprice};
+use crate::reseller;
+use crate::subscription::reprice::{Repriced, paying, reprice};
 
 /// Makes a plan.
 ///
@@ -67,8 +69,7 @@ pub async fn add_price(
     new: NewPrice,
     now_ms: i64,
 ) -> Result<(Price, Note), BillingError> {
-    let (price, change) = insert_price(connection, new, now_ms).await?;
-    let note = Note::new("price.add", price.plan).change(change);
+    let (price, note) = insert_price(connection, new, now_ms).await?;
     Ok((price, note))
 }
 
@@ -82,10 +83,9 @@ pub async fn add_price_moving(
     by: &str,
     now_ms: i64,
 ) -> Result<(Price, Repriced, Note), BillingError> {
-    let (price, mut change) = insert_price(&mut *connection, new, now_ms).await?;
+    let (price, mut note) = insert_price(&mut *connection, new, now_ms).await?;
     let repriced = reprice(connection, price.id, by, now_ms).await?;
-    change["after"]["at_renewal"] = json!(repriced);
-    let note = Note::new("price.add", price.plan).change(change);
+    note.change["after"]["at_renewal"] = json!(repriced);
     Ok((price, repriced, note))
 }
 
@@ -94,7 +94,7 @@ async fn insert_price(
     connection: &mut AnyConnection,
     new: NewPrice,
     now_ms: i64,
-) -> Result<(Price, serde_json::Value), BillingError> {
+) -> Result<(Price, Note), BillingError> {
     check_price_start(&mut *connection, &new, now_ms).await?;
     let (plan, currency, months) = (new.plan, new.base.currency, new.cycle_months);
     let before = super::price_at(&mut *connection, plan, currency, months, now_ms).await?;
@@ -104,7 +104,10 @@ async fn insert_price(
         "after": {"price": price.id, "cycle_months": months, "base": price.base.to_string(), "usage": price.usage,
             "valid_from": instant_text(price.valid_from_ms)},
     });
-    Ok((price, change))
+    let paying = paying(&mut *connection, plan, currency, months).await?;
+    let risk = reseller::risk_of(connection, &paying).await?;
+    let note = Note::new("price.add", price.plan).change(change).risk(risk);
+    Ok((price, note))
 }
 
 /// Sets how many more of a plan can be sold; `None`: any number.
@@ -173,8 +176,9 @@ pub fn plan_note(plan: Note, prices: Vec<Note>) -> Note {
 
 /// One entry for several prices of a plan, each with its values before and after.
 pub fn prices_note(plan: PlanId, prices: Vec<Note>) -> Note {
+    let is_high = prices.iter().any(|price| price.risk == Risk::High);
     let mut changes: Vec<serde_json::Value> = prices.into_iter().map(|price| price.change).collect();
-    let note = Note::new("price.add", plan);
+    let note = Note::new("price.add", plan).risk(if is_high { Risk::High } else { Risk::Normal });
     match changes.len() {
         1 => note.change(changes.remove(0)),
         _ => note.change(json!({ "prices": changes })),

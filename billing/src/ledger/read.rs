@@ -4,7 +4,7 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId, TransactionId};
 use schemas::money::{Currency, Money};
 use sqlx::{AnyExecutor, Row as _};
 
-use super::LedgerError;
+use super::{Account, LedgerError};
 
 /// Transactions on one page at most.
 pub const MAX_PAGE: i64 = 1_000;
@@ -50,6 +50,29 @@ pub struct TransactionFilter<'a> {
     pub to_ms: Option<i64>,
     /// Only transactions before this one: the last of the page before.
     pub before: Option<TransactionId>,
+}
+
+/// What transactions of a customer posted to an account since an instant: of those whose key begins so.
+///
+/// # Errors
+/// As the database answers.
+pub async fn posted_since(
+    db: impl AnyExecutor<'_>,
+    customer: CustomerId,
+    (account, key_prefix): (&Account, &str),
+    since_ms: i64,
+) -> Result<Money, LedgerError> {
+    let sql = "SELECT CAST(COALESCE(sum(p.amount_minor), 0) AS BIGINT) FROM ledger_transactions t \
+               JOIN ledger_postings p ON p.transaction_id = t.id JOIN ledger_accounts a ON a.id = p.account_id \
+               WHERE t.customer_id = $1 AND a.name = $2 AND t.posted_at_ms > $3 AND t.idempotency_key LIKE $4";
+    let row = sqlx::query(sql)
+        .bind(customer.0)
+        .bind(&account.name)
+        .bind(since_ms)
+        .bind(format!("{key_prefix}%"))
+        .fetch_one(db)
+        .await?;
+    Ok(Money::new(row.try_get(0)?, account.currency))
 }
 
 /// Transactions with all their postings, newest first, `limit` at most.

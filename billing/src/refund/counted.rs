@@ -8,13 +8,14 @@
 //! ```
 
 use activity::approval::{self, Status};
+use activity::risk::HighRisk;
 use schemas::ids::{ApprovalId, PaymentId};
 use schemas::money::{Currency, Money};
 use schemas::window::HOUR_MS;
 use sqlx::{AnyConnection, Row as _};
 
 use super::RefundError;
-use crate::approval::{Action, ActionError, HighRisk};
+use crate::approval::{Action, ActionError};
 use crate::payment::{self, Payment};
 
 /// Refunds of a customer that are no longer apart than this count together.
@@ -36,7 +37,7 @@ pub struct PendingRefund {
 /// As the database answers, or when a stored value is not understood.
 pub async fn pending(connection: &mut AnyConnection) -> Result<Vec<PendingRefund>, RefundError> {
     let mut found = Vec::new();
-    let requested = approval::pending_of(connection, HighRisk::Refund.name()).await;
+    let requested = approval::pending_of(connection, HighRisk::Refund).await;
     for approval in requested.map_err(ActionError::from)? {
         let Action::Refund {
             payment,

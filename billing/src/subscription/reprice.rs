@@ -3,7 +3,7 @@
 //! The change is scheduled, so that the customer is told and reminded as of any other (F-25). It is bound to the price that
 //! it replaces: who has moved to other terms by then keeps those.
 
-use schemas::ids::{PlanId, PriceId, SubscriptionId};
+use schemas::ids::{CustomerId, PlanId, PriceId, SubscriptionId};
 use schemas::money::Currency;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -48,6 +48,26 @@ pub async fn touched(
         customers: count(0)?,
         subscriptions: count(1)?,
     })
+}
+
+/// The customers that [`touched`] counts.
+///
+/// # Errors
+/// As the database answers.
+pub async fn paying(
+    db: impl AnyExecutor<'_>,
+    plan: PlanId,
+    currency: Currency,
+    cycle_months: i64,
+) -> Result<Vec<CustomerId>, BillingError> {
+    let sql = sqlx::AssertSqlSafe(format!("SELECT DISTINCT s.customer_id {PAYING}"));
+    let rows = sqlx::query(sql)
+        .bind(plan.0)
+        .bind(currency.code())
+        .bind(cycle_months)
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| Ok(CustomerId(row.try_get(0)?))).collect()
 }
 
 /// What was scheduled.

@@ -136,6 +136,17 @@ pub async fn approve(
     tell_both(connection, &transfer, EventType::TransferApproved, &facts, now_ms).await
 }
 
+/// How many moves away from a customer were approved since an instant.
+///
+/// # Errors
+/// As the database answers.
+pub async fn approved_since(db: impl AnyExecutor<'_>, from: CustomerId, since_ms: i64) -> Result<i64, BillingError> {
+    let sql = "SELECT count(*) FROM service_transfers WHERE from_customer_id = $1 AND approved_at_ms > $2 \
+               AND status IN ('approved', 'completed')";
+    let row = sqlx::query(sql).bind(from.0).bind(since_ms).fetch_one(db).await?;
+    Ok(row.try_get(0)?)
+}
+
 /// Gives a move up.
 ///
 /// # Errors

@@ -1,13 +1,15 @@
 //! What is done about users, the same from the portal and from the command line: each has its checks here, and answers to what
 //! its entry in the audit log says, with which the caller commits the act.
 //!
-//! * Nobody disables themself, takes their own role away, or leaves the installation without an admin.
+//! * Nobody disables themself, takes their own role away, or leaves the installation without an admin. Who becomes an admin, or is
+//!   one no more, is decided by a second admin once there are two ([`activity::risk`]).
 //! * Who is disabled, or has another role or password, is out at once: sessions, sign-ins that wait for a code, and links that
 //!   were mailed end in the same transaction.
 
 use activity::act::{Act, By as Who, Note};
-use activity::audit::{Actor, Risk};
+use activity::audit::{Actor, AuditError, Risk};
 use activity::password_reset::{self, By, Request};
+use billing::approval::{self, Gate, NewRequest, Requested, wanted};
 use schemas::db::{Database, next_ids};
 use schemas::identity::{self, Account, AccountFilter, Ending, IdleLimits, Role, User};
 use schemas::ids::{CustomerId, UserId};
@@ -26,6 +28,34 @@ use super::users::UserError;
 pub struct Change<'a> {
     pub actor: Actor<'a>,
     pub now_ms: i64,
+}
+
+/// What became of a change that the rules of risk look at.
+#[derive(Clone, PartialEq, Debug)]
+#[must_use = "commit it"]
+pub enum Managed {
+    /// It is done; what its entry says.
+    Done(Note),
+    /// A second admin decides.
+    Waits(Requested),
+}
+
+impl Managed {
+    /// Commits what was done, or the request; which of both, `Some` where a second admin was asked.
+    ///
+    /// # Errors
+    /// As [`Act::commit`].
+    pub async fn commit(self, act: Act) -> Result<Option<Requested>, AuditError> {
+        match self {
+            Managed::Done(note) => act.commit(note).await.map(|_| None),
+            Managed::Waits(requested) => act.commit_entered(requested.entered).await.map(|_| Some(requested)),
+        }
+    }
+}
+
+/// The request where a second admin decides; the risk of what may be done.
+async fn gate(connection: &mut AnyConnection, wanted: &NewRequest, by: Change<'_>) -> Result<Gate, UserError> {
+    Ok(approval::gate(connection, wanted, &Who::from(by.actor), by.now_ms).await?)
 }
 
 fn idle_limits(limits: &SessionLimits) -> IdleLimits {
@@ -120,31 +150,45 @@ async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, Us
 ///
 /// # Errors
 /// When they are disabled, are who asks, or are the last admin.
-pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
+pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Managed, UserError> {
     let user = locked(&mut *connection, id).await?;
     check_can_lose(&mut *connection, &user, by).await?;
     if user.disabled_at_ms.is_some() {
         return Err(UserError::IsDisabled(user.email));
     }
+    if user.role == Role::Admin {
+        let wanted = wanted::admin_deleted(id, &user.email);
+        if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
+            return Ok(Managed::Waits(requested));
+        }
+    }
     identity::set_disabled(&mut *connection, id, Some(by.now_ms)).await?;
     let sessions = put_out(&mut *connection, id).await?;
     identity::forget_devices(&mut *connection, id).await?;
     let change = json!({ "sessions_ended": sessions });
-    Ok(note("user.disable", id, &user.email, change, risk_of(user.role)))
+    let note = note("user.disable", id, &user.email, change, risk_of(user.role));
+    Ok(Managed::Done(note))
 }
 
 /// Lets a user sign in again.
 ///
 /// # Errors
 /// When they are not disabled.
-pub async fn enable(connection: &mut AnyConnection, id: UserId) -> Result<Note, UserError> {
+pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Managed, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
     };
+    if user.role == Role::Admin {
+        let wanted = wanted::admin_created(id, "Let the admin sign in again:", &user.email);
+        if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
+            return Ok(Managed::Waits(requested));
+        }
+    }
     identity::set_disabled(&mut *connection, id, None).await?;
     let change = json!({ "disabled_at_ms": disabled_at_ms });
-    Ok(note("user.enable", id, &user.email, change, risk_of(user.role)))
+    let note = note("user.enable", id, &user.email, change, risk_of(user.role));
+    Ok(Managed::Done(note))
 }
 
 /// Gives a user another role, and ends every session. `customer` is set exactly for the role customer.
@@ -157,7 +201,7 @@ pub async fn set_role(
     role: Role,
     customer: Option<CustomerId>,
     by: Change<'_>,
-) -> Result<Note, UserError> {
+) -> Result<Managed, UserError> {
     let user = locked(&mut *connection, id).await?;
     if (role == Role::Customer) != customer.is_some() {
         return Err(UserError::Customer);
@@ -172,6 +216,12 @@ pub async fn set_role(
     if let Some(customer) = customer {
         super::users::check_customer(&mut *connection, customer).await?;
     }
+    if [user.role, role].contains(&Role::Admin) {
+        let wanted = wanted::admin_role(id, role.name(), customer, &user.email);
+        if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
+            return Ok(Managed::Waits(requested));
+        }
+    }
     identity::set_role(&mut *connection, id, role, customer).await?;
     let sessions = put_out(&mut *connection, id).await?;
     let change = json!({
@@ -179,7 +229,13 @@ pub async fn set_role(
         "after": { "role": role.name(), "customer": customer },
         "sessions_ended": sessions,
     });
-    Ok(note("user.set_role", id, &user.email, change, Risk::High))
+    Ok(Managed::Done(note(
+        "user.set_role",
+        id,
+        &user.email,
+        change,
+        Risk::High,
+    )))
 }
 
 /// Ends sessions of a user; how many.

@@ -31,6 +31,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod token;
 mod totp;
 mod users;
 
@@ -44,8 +45,8 @@ pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;
 pub(crate) use link_queue::LinkQueue;
 pub use manage::{
-    Change, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset, set_password, set_role,
-    user_named,
+    Change, Managed, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset, set_password,
+    set_role, user_named,
 };
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
 pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verify_password};
@@ -57,6 +58,7 @@ pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
 pub(crate) use throttle::{Guesser, Throttle};
+pub use token::{Proof, issue_token, revoke_token, token_user, tokens_of};
 pub use users::{CheckedUser, NewUser, UserError, add_user, check_user, create_user};
 
 /// Bytes as lower-case hex.

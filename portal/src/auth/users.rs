@@ -4,12 +4,15 @@ use activity::act::{Act, By, Note};
 use activity::audit::{AuditError, Risk};
 use activity::event::EventError;
 use activity::password_reset::PasswordResetError;
+use billing::approval::{self, ActionError, Gate, wanted};
 use schemas::clock::{self, ClockError};
 use schemas::db::Database;
-use schemas::identity::{self, NewUserRow, Role, RoleError, normalised_email};
-use schemas::ids::{CustomerId, UserId};
+use schemas::identity::{self, NewUserRow, Role, RoleError, TOKEN_DAYS_MAX, normalised_email};
+use schemas::ids::{CustomerId, TokenId, UserId};
+use schemas::secret::SecretError;
 use sqlx::AnyConnection;
 
+use super::manage::Managed;
 use super::password::{NewHash, PasswordError};
 use crate::error::Failure;
 
@@ -51,6 +54,24 @@ pub enum UserError {
     NoSecondFactor(String),
     #[error("there is already a user with the email {0}")]
     Taken(String),
+    #[error("the password or the code of {0} is not right")]
+    NotProved(String),
+    #[error("{0} is a customer's user: tokens are for staff")]
+    NoTokens(String),
+    #[error(
+        "the token is not valid: it is over, was revoked, or ended with another password or role; make another one with `ezscale user token add`"
+    )]
+    BadToken,
+    #[error("there is no token {0}")]
+    NoToken(TokenId),
+    #[error("the name of a token has between 1 and 100 characters and no control characters")]
+    TokenName,
+    #[error("a token is valid for 1 to {TOKEN_DAYS_MAX} days, not {0}")]
+    TokenDays(i64),
+    #[error(transparent)]
+    Approval(#[from] ActionError),
+    #[error("open the second factor")]
+    Secret(#[from] SecretError),
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error("store the user")]
@@ -122,7 +143,7 @@ pub struct CheckedUser {
     password_hash: NewHash,
 }
 
-/// Makes a user.
+/// Makes a user. An admin who waits for a second admin is there and cannot sign in yet.
 ///
 /// # Errors
 /// When the email, name, role or password is not acceptable, or the email is taken.
@@ -130,8 +151,9 @@ pub async fn create_user(db: &Database, new: &NewUser<'_>, by: By) -> Result<Use
     let checked = check_user(new).await?;
     let now_ms = clock::of(db).await?.now_ms();
     let mut act = Act::begin(db, by, now_ms).await?;
-    let (id, note) = add_user(act.connection(), &checked, now_ms).await?;
-    act.commit(note).await?;
+    let (connection, by) = act.asking();
+    let (id, managed) = add_user(connection, &checked, by, now_ms).await?;
+    managed.commit(act).await?;
     Ok(id)
 }
 
@@ -164,15 +186,16 @@ pub async fn check_user(new: &NewUser<'_>) -> Result<CheckedUser, UserError> {
     })
 }
 
-/// Adds a user.
+/// Adds a user. Where a second admin decides on another one, they are there and cannot sign in until it is approved.
 ///
 /// # Errors
 /// When the email is taken, or there is no such customer.
 pub async fn add_user(
     connection: &mut AnyConnection,
     new: &CheckedUser,
+    by: &By,
     now_ms: i64,
-) -> Result<(UserId, Note), UserError> {
+) -> Result<(UserId, Managed), UserError> {
     if let Some(customer) = new.customer {
         check_customer(&mut *connection, customer).await?;
     }
@@ -187,14 +210,24 @@ pub async fn add_user(
         password_hash: new.password_hash.as_str(),
     };
     let id = identity::add_user(&mut *connection, row, now_ms).await?;
-    // The first admin is no news.
-    let risk = match new.role {
-        Role::Admin if identity::has_other_admin(connection, id).await? => Risk::High,
-        _ => Risk::Normal,
-    };
+    let mut risk = Risk::Normal;
+    if new.role == Role::Admin {
+        // Whoever asks must not count as the second one.
+        identity::set_disabled(&mut *connection, id, Some(now_ms)).await?;
+        let wanted = wanted::admin_created(id, "Add the admin", &new.email);
+        match approval::gate(&mut *connection, &wanted, by, now_ms).await? {
+            Gate::Waits(requested) => return Ok((id, Managed::Waits(requested))),
+            Gate::Passes(of) => risk = of,
+        }
+        identity::set_disabled(&mut *connection, id, None).await?;
+        // The first admin is no news.
+        if !identity::has_other_admin(connection, id).await? {
+            risk = Risk::Normal;
+        }
+    }
     let note = Note::new("user.add", id)
         .change(serde_json::json!({ "after": { "role": new.role.name(), "customer": new.customer } }))
         .personal(serde_json::json!({ "after": { "email": new.email, "name": new.name } }))
         .risk(risk);
-    Ok((id, note))
+    Ok((id, Managed::Done(note)))
 }

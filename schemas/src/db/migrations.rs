@@ -89,6 +89,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(25, "event consumers", "025_event_consumers.sql"),
     migration!(ORIGIN, "migration origin", "026_migration_origin.sql"),
     migration!(27, "audit chain", "027_audit_chain.sql"),
+    migration!(28, "approval expiry", "028_approval_expiry.sql"),
+    migration!(29, "tokens and resellers", "029_tokens_and_resellers.sql"),
 ];
 
 #[cfg(test)]

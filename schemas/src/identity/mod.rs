@@ -1,5 +1,5 @@
-//! Who signs in, and what they hold: users and their roles, sessions, second factors, known browsers, links to set a password, and
-//! the log of who tried.
+//! Who signs in, and what they hold: users and their roles, sessions, tokens, second factors, known browsers, links to set a
+//! password, and the log of who tried.
 //!
 //! * This is the only module with SQL on these tables. It stores and finds; what may be done, what is audited and what a browser
 //!   is told is for who calls it.
@@ -16,6 +16,7 @@ mod password_link;
 mod second_factor;
 mod session;
 mod sign_in;
+mod token;
 mod user;
 
 pub use account::{Account, AccountFilter, IdleLimits, MAX_ACCOUNTS, account, accounts};
@@ -32,10 +33,13 @@ pub use session::{
     end_sessions_without, has_session, note_session_used, open_session, session_name, session_user, sessions_of,
 };
 pub use sign_in::{PendingSignIn, close_sign_in, hold_sign_in, open_sign_in, pending_sign_in, take_code_attempt};
+pub use token::{
+    NewToken, StoredToken, TOKEN_DAYS_MAX, add_token, end_tokens, note_token_used, remove_token, token_user, tokens_of,
+};
 pub use user::{
     Candidate, NewUserRow, User, add_user, customer_exists, disable_admin, disable_users_of, email_is_taken, emails_of,
-    find_candidate, has_other_admin, has_other_enabled_admin, has_users, hold_by_password, normalised_email,
-    password_hash, set_disabled, set_password_hash, set_role, user, user_named,
+    enabled_admins, find_candidate, has_other_admin, has_other_enabled_admin, has_users, hold_by_password,
+    normalised_email, password_hash, set_disabled, set_password_hash, set_role, user, user_named,
 };
 
 /// What a user may see and do.

@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{Role, role_in};
+use super::{Role, end_tokens, role_in};
 use crate::db::next_id;
 use crate::ids::{CustomerId, UserId};
 
@@ -96,6 +96,14 @@ pub async fn has_other_enabled_admin(db: impl AnyExecutor<'_>, user: UserId) -> 
     Ok(row.is_some())
 }
 
+/// The admins who may sign in, by id.
+pub async fn enabled_admins(db: impl AnyExecutor<'_>) -> Result<Vec<UserId>, sqlx::Error> {
+    let rows = sqlx::query("SELECT id FROM users WHERE role = 'admin' AND disabled_at_ms IS NULL ORDER BY id")
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| row.try_get(0).map(UserId)).collect()
+}
+
 /// The addresses of everybody in one of these roles who may sign in, by address.
 pub async fn emails_of(connection: &mut AnyConnection, roles: &[Role]) -> Result<Vec<String>, sqlx::Error> {
     let sql = "SELECT role, email FROM users WHERE disabled_at_ms IS NULL AND role <> 'customer' ORDER BY email";
@@ -150,12 +158,13 @@ pub async fn add_user(connection: &mut AnyConnection, new: NewUserRow<'_>, now_m
     Ok(UserId(id))
 }
 
-/// Keeps a user from signing in since an instant, or lets them again.
+/// Keeps a user from signing in since an instant, or lets them again. Their tokens end.
 pub async fn set_disabled(
     connection: &mut AnyConnection,
     user: UserId,
     disabled_at_ms: Option<i64>,
 ) -> Result<(), sqlx::Error> {
+    end_tokens(&mut *connection, user).await?;
     sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE id = $2")
         .bind(disabled_at_ms)
         .bind(user.0)
@@ -164,13 +173,14 @@ pub async fn set_disabled(
     Ok(())
 }
 
-/// Gives a user another role. `customer` is set exactly for the role customer.
+/// Gives a user another role. `customer` is set exactly for the role customer. Their tokens end.
 pub async fn set_role(
     connection: &mut AnyConnection,
     user: UserId,
     role: Role,
     customer: Option<CustomerId>,
 ) -> Result<(), sqlx::Error> {
+    end_tokens(&mut *connection, user).await?;
     sqlx::query("UPDATE users SET role = $1, customer_id = $2 WHERE id = $3")
         .bind(role.name())
         .bind(customer.map(|customer| customer.0))
@@ -189,13 +199,14 @@ pub async fn password_hash(db: impl AnyExecutor<'_>, user: UserId) -> Result<Opt
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// Gives a user another password.
+/// Gives a user another password. Their tokens end.
 pub async fn set_password_hash(
     connection: &mut AnyConnection,
     user: UserId,
     password_hash: &str,
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
+    end_tokens(&mut *connection, user).await?;
     sqlx::query("UPDATE users SET password_hash = $1, password_changed_at_ms = $2 WHERE id = $3")
         .bind(password_hash)
         .bind(now_ms)
@@ -240,8 +251,9 @@ pub async fn disable_users_of(
     Ok(users.rows_affected())
 }
 
-/// Keeps an admin from signing in, and ends their sessions; whether they were one who could.
+/// Keeps an admin from signing in, and ends their sessions and tokens; whether they were one who could.
 pub async fn disable_admin(connection: &mut AnyConnection, user: UserId, now_ms: i64) -> Result<bool, sqlx::Error> {
+    end_tokens(&mut *connection, user).await?;
     sqlx::query("DELETE FROM sessions WHERE user_id = $1")
         .bind(user.0)
         .execute(&mut *connection)

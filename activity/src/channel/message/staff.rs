@@ -73,12 +73,16 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
         }
         EventType::ApprovalDecided => {
             let (by, decision) = (facts.or("decided_by", "An admin"), facts.or("decision", "decided"));
+            let said = match decision.as_str() {
+                "expired" => "Nobody decided in time: what is still wanted is asked for again.".to_owned(),
+                _ => format!("{by} has decided."),
+            };
             Message::new(
                 Tone::Plain,
                 format!("{} was {decision}", facts.or("action", "An action")),
                 format!("An action was {decision}"),
             )
-            .say(format!("{by} has decided."))
+            .say(said)
             .fact("What", summary)
             .fact("About", Some(object))
             .fact("Reason", facts.text("reason"))
@@ -100,6 +104,18 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             .fact("Audit entry", facts.text("audit"))
             .page("See the audit log", "/admin/audit")
         }
+        EventType::GatewaySettingsChanged => Message::new(
+            Tone::Alert,
+            "Payment gateway settings changed",
+            "The settings of a payment gateway changed",
+        )
+        .say(
+            "The configuration names other settings of a payment gateway than when the server was started before. If nobody of you \
+             did that, stop the server and compare the file: payments may go to somebody else.",
+        )
+        .fact("Settings", facts.text("settings"))
+        .fact("Audit entry", facts.text("audit"))
+        .page("See the audit log", "/admin/audit"),
         EventType::BillingStopped => Message::new(
             Tone::Alert,
             "Billing is stopped: the clock moved",

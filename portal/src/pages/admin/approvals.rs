@@ -4,13 +4,12 @@ use activity::approval::{self, Approval, Status};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use billing::approval::{Action as Asked, Done};
+use billing::approval::{Action as Asked, ActionError, Done, carry_out};
 use billing::refund::{self, Preview, RefundRequest};
 use jiff::tz::TimeZone;
 use schemas::identity;
 use schemas::ids::{ApprovalId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
-use serde_json::json;
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused};
@@ -39,8 +38,12 @@ struct Row {
     /// What is left for a person once it is approved.
     by_hand: Option<String>,
     is_pending: bool,
-    /// Whoever asked does not decide.
+    expires: String,
+    /// The entries of request and decision in the audit log.
+    entries: String,
+    /// Whoever asked does not decide, and whom it is about neither.
     is_own: bool,
+    is_about_oneself: bool,
     /// Of a refund that is pending: what it would do now.
     refund: Option<RefundNow>,
 }
@@ -123,7 +126,6 @@ pub(crate) async fn show(
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "approved" => Some("Approved and executed."),
-        "by_hand" => Some("Approved. The manual step is listed below."),
         "rejected" => Some("Rejected."),
         _ => None,
     };
@@ -172,16 +174,24 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
         badge: match approval.status {
             Status::Pending => "info",
             Status::Approved => "ok",
-            Status::Rejected => "warn",
+            Status::Rejected | Status::Expired => "warn",
         },
-        asked_by: email_of(state, approval.requested_by).await?,
+        asked_by: approval::requester(&mut state.db().pool().acquire().await?, &approval).await?,
+        expires: format::minute(approval.expires_at_ms, &TimeZone::UTC),
+        entries: [approval.request_entry, approval.decision_entry]
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
         asked: format::minute(approval.requested_at_ms, &TimeZone::UTC),
         decided,
         is_pending: approval.status == Status::Pending,
         by_hand: Some(&asked)
-            .filter(|_| approval.status != Status::Rejected)
+            .filter(|_| [Status::Pending, Status::Approved].contains(&approval.status))
             .and_then(Asked::by_hand),
-        is_own: approval.requested_by == user,
+        is_own: approval.requested_by == Some(user),
+        is_about_oneself: approval.subject == user.to_string(),
         subject: approval.subject,
         summary: approval.summary,
         reason: approval.reason,
@@ -207,27 +217,14 @@ pub(crate) async fn approve(
             return Ok("approved");
         };
         let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
-        let by = approval::Admin { user, ip: &ip };
-        let (wanted, note) = billing::approval::approve(action.connection(), id, by, now_ms).await?;
-        let wanted = wanted.confirmed(fields.text("shown"));
-        let (connection, who) = action.parts();
-        let (what, changed) = billing::approval::execute(connection, &wanted, who.name, now_ms).await?;
-        let mut change = note.change.clone();
-        let said = match &what {
-            Done::Executed(text) | Done::Refunding { what: text, .. } => {
-                change["after"] = json!({ "done": text });
-                if !changed.is_null() {
-                    change["after"]["changed"] = changed;
-                }
-                "approved"
-            }
-            Done::ByHand(_) => "by_hand",
-        };
-        action.commit(note.change(change)).await?;
-        if let Done::Refunding { refund, .. } = what {
+        let (name, by) = (action.actor.clone(), approval::Admin { user, ip: &ip });
+        let shown = fields.text("shown");
+        let (done, note) = carry_out(action.connection(), id, (by, &name), shown, now_ms).await?;
+        action.commit_decision(id, note).await?;
+        if let Done::Refunding { refund, .. } = done {
             refund::ask(state.db(), state.gateways(), refund, now_ms).await?;
         }
-        Ok(said)
+        Ok("approved")
     }
     .await;
     match done {
@@ -252,7 +249,7 @@ pub(crate) async fn reject(
         let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
         let by = approval::Admin { user, ip: &ip };
         let note = approval::reject(action.connection(), id, by, fields.text("reason"), now_ms).await?;
-        action.commit(note).await
+        action.commit_decision(id, note).await
     }
     .await;
     match done {

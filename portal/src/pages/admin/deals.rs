@@ -5,6 +5,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::deal::{self, Component, ComponentKind, Deal, MAX_COMPONENTS, NewDeal};
+use billing::reseller;
 use schemas::ids::CustomerId;
 use schemas::inventory;
 use schemas::money::{Currency, Money};
@@ -148,7 +149,10 @@ pub(crate) async fn add(
         let deal = deal::record(action.connection(), new, &actor, now_ms).await?;
         let change = json!({"after": {"customer": deal.customer, "name": deal.name, "subscription": deal.subscription,
             "components": deal.components}});
-        action.commit(Note::new("deal.record", deal.id).change(change)).await
+        let risk = reseller::risk_of(action.connection(), &[deal.customer]).await?;
+        action
+            .commit(Note::new("deal.record", deal.id).change(change).risk(risk))
+            .await
     }
     .await;
     match done {

@@ -1,11 +1,12 @@
 //! What is done to one plan: a new version of a price, its description and specifications, its stock, its end.
 
 use activity::act::Note;
+use activity::risk::{self, Thresholds};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::approval::{self, Action as Asked, NewRequest};
+use billing::approval::{Action as Asked, Gate, NewRequest, wanted};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
 use billing::price::UsagePrice;
 use billing::rating::cycle_words;
@@ -56,8 +57,6 @@ struct VersionRow {
     usage_after: String,
     customers: u64,
     subscriptions: u64,
-    /// A second admin decides on it.
-    waits: bool,
 }
 
 #[derive(Template)]
@@ -70,7 +69,10 @@ struct PricePreview {
     /// From when on the versions hold.
     from: String,
     is_later: bool,
+    /// A second admin decides: so many customers pay any of the prices, and more than so many wait.
     waits: bool,
+    customers: i64,
+    over: i64,
     makes_usage_free: bool,
     /// What the form asks for, to be sent again.
     hidden: Vec<(&'static str, String)>,
@@ -96,7 +98,7 @@ pub(crate) async fn show(
         "add" => Some("Plan added. Add its prices."),
         "price" => Some("Price added."),
         "reprice" => Some("Price added; existing subscriptions change to it at renewal."),
-        "approval" => Some("More than 100 customers pay this price: a second admin decides first."),
+        "approval" => Some("Requested. A second admin decides."),
         "stock" => Some("Stock set."),
         "edit" => Some("Plan saved."),
         _ => None,
@@ -184,18 +186,28 @@ fn stamp(versions: &[Version]) -> String {
     parts.join(" ")
 }
 
-/// What is to be done with a version that moves subscriptions, for a second admin to decide on where many pay it.
-fn wanted(version: &Version) -> Result<Asked, Refused> {
-    let new = &version.new;
-    Ok(Asked::PriceChange {
-        plan: new.plan,
-        currency: new.base.currency.to_string(),
-        cycle_months: new.cycle_months,
-        base_minor: new.base.minor,
-        usage_price: serde_json::to_value(&new.usage)?,
-        valid_from_ms: new.valid_from_ms,
-        customers: version.touches.customers,
-    })
+/// The versions as one change, for a second admin to decide on where many customers pay any of the prices.
+async fn whole_change(
+    connection: &mut AnyConnection,
+    plan: &Plan,
+    versions: &[Version],
+    now_ms: i64,
+) -> Result<NewRequest, Refused> {
+    let words = versions.iter().map(|version| {
+        let new = &version.new;
+        let usage = usage_price_words(plan, &new.usage, new.base.currency);
+        // Twenty tiers are longer than a summary may be.
+        let usage: String = usage.chars().take(MAX_SUMMARY_USAGE_CHARS).collect();
+        let from = format::date(new.valid_from_ms, &TimeZone::UTC);
+        format!(
+            "{} per {}, usage {usage}, from {from} on",
+            new.base,
+            cycle_words(new.cycle_months)
+        )
+    });
+    let words = words.collect::<Vec<_>>().join("; ");
+    let new: Vec<NewPrice> = versions.iter().map(|version| version.new.clone()).collect();
+    Ok(wanted::price_change(connection, plan, &new, &words, now_ms).await?)
 }
 
 /// What the versions change, before any subscription is moved to them.
@@ -204,13 +216,12 @@ fn preview(
     admin: &Admin,
     plan: &Plan,
     versions: &[Version],
+    (wanted, thresholds): (&Asked, &Thresholds),
     fields: &Fields,
 ) -> Result<Response, PageError> {
     let mut rows = Vec::with_capacity(versions.len());
     for version in versions {
         let Version { new, before, touches } = version;
-        // A version that cannot be written down is refused when it is confirmed.
-        let waits = wanted(version).is_ok_and(|asked| asked.needs_second_admin());
         rows.push(VersionRow {
             cycle: cycle_words(new.cycle_months),
             base_before: before
@@ -224,7 +235,6 @@ fn preview(
             usage_after: usage_price_words(plan, &new.usage, new.base.currency),
             customers: touches.customers,
             subscriptions: touches.subscriptions,
-            waits,
         });
     }
     let makes_usage_free = versions.iter().any(|version| {
@@ -245,7 +255,9 @@ fn preview(
         shell: Shell::new(&admin.0, format!("New price of {}", plan.name), PATH),
         plan: plan.id,
         plan_name: plan.name.clone(),
-        waits: rows.iter().any(|row| row.waits),
+        waits: wanted.waits(thresholds),
+        customers: wanted.size(),
+        over: thresholds.price_change_over_customers,
         rows,
         from: format::date(valid_from_ms, &TimeZone::UTC),
         is_later: valid_from_ms > state.now_ms(),
@@ -266,13 +278,19 @@ pub(crate) async fn price(
     let plan = find(&state, &id).await?;
     let moves = fields.text("who") == "renewal";
     if moves && fields.text("do") != "add" {
-        let found: Result<Vec<Version>, Refused> = async {
+        let found: Result<(Vec<Version>, Asked, Thresholds), Refused> = async {
             let mut connection = state.db().pool().acquire().await?;
-            versions(&mut connection, &plan, &fields, state.now_ms()).await
+            let versions = versions(&mut connection, &plan, &fields, state.now_ms()).await?;
+            let wanted = whole_change(&mut connection, &plan, &versions, state.now_ms())
+                .await?
+                .action;
+            Ok((versions, wanted, risk::thresholds(&mut *connection).await?))
         }
         .await;
         return match found {
-            Ok(versions) => preview(&state, &admin, &plan, &versions, &fields),
+            Ok((versions, wanted, thresholds)) => {
+                preview(&state, &admin, &plan, &versions, (&wanted, &thresholds), &fields)
+            }
             Err(refused) => answer(&state, &admin, plan, "price", fields, Err(refused)).await,
         };
     }
@@ -287,35 +305,15 @@ pub(crate) async fn price(
                 "Prices or subscriptions changed since the preview. Preview the price again.",
             ));
         }
-        let (mut asked, mut notes) = (None, Vec::new());
-        for version in versions {
-            if moves {
-                let wanted = wanted(&version)?;
-                if wanted.needs_second_admin() {
-                    let Version { new, touches, .. } = &version;
-                    let usage = usage_price_words(&plan, &new.usage, new.base.currency);
-                    // Twenty tiers are longer than a summary may be.
-                    let usage: String = usage.chars().take(MAX_SUMMARY_USAGE_CHARS).collect();
-                    let summary = format!(
-                        "{} costs {} per {}, usage {}, from {} on, for {} customers at their renewal",
-                        plan.name,
-                        new.base,
-                        cycle_words(new.cycle_months),
-                        usage,
-                        format::date(new.valid_from_ms, &TimeZone::UTC),
-                        touches.customers
-                    );
-                    let request = NewRequest {
-                        action: wanted,
-                        subject: &plan.id.to_string(),
-                        summary: &summary,
-                    };
-                    let (user, ip) = (action.user, action.ip.clone());
-                    let by = approval::Admin { user, ip: &ip };
-                    asked = Some(approval::request(action.connection(), request, by, now_ms).await?);
-                    continue;
-                }
+        if moves {
+            let wanted = whole_change(action.connection(), &plan, &versions, now_ms).await?;
+            if let Gate::Waits(asked) = action.gate(&wanted).await? {
+                action.commit_entered(asked.entered).await?;
+                return Ok("approval");
             }
+        }
+        let mut notes = Vec::new();
+        for version in versions {
             let (connection, by) = action.parts();
             notes.push(if moves {
                 catalog::act::add_price_moving(connection, version.new, by.name, now_ms)
@@ -325,16 +323,8 @@ pub(crate) async fn price(
                 catalog::act::add_price(connection, version.new, now_ms).await?.1
             });
         }
-        match &asked {
-            // Each request has its entry.
-            Some(asked) if notes.is_empty() => action.commit_entered(asked.entered).await?,
-            _ => action.commit(catalog::act::prices_note(plan.id, notes)).await?,
-        }
-        Ok(match (asked.is_some(), moves) {
-            (true, _) => "approval",
-            (_, true) => "reprice",
-            _ => "price",
-        })
+        action.commit(catalog::act::prices_note(plan.id, notes)).await?;
+        Ok(if moves { "reprice" } else { "price" })
     }
     .await;
     answer(&state, &admin, plan, "price", fields, done).await

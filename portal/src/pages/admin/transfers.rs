@@ -5,6 +5,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
+use billing::approval::{Gate, wanted};
 use billing::subscription::transfer::{self, TransferStatus};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, ServiceId, TransferId};
@@ -58,6 +59,7 @@ pub(crate) async fn show(
         "approve" => Some("Approved: it can be completed."),
         "complete" => Some("The service is the new owner's; both sides are charged for their days."),
         "cancel" => Some("The transfer was cancelled."),
+        "asked" => Some("Requested. A second admin decides."),
         _ => None,
     };
     render(&state, &admin, Draft::default(), notice).await
@@ -155,11 +157,18 @@ pub(crate) async fn step(
     if !["approve", "complete", "cancel"].contains(&step.as_str()) {
         return Err(Failure::NotFound.into());
     }
-    let done: Result<(), Refused> = async {
+    let done: Result<&str, Refused> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
-            return Ok(());
+            return Ok(step.as_str());
         };
         let (actor, now_ms) = (action.actor.clone(), action.now_ms);
+        if step == "approve" {
+            let wanted = wanted::service_transfer(action.connection(), id, now_ms).await?;
+            if let Gate::Waits(asked) = action.gate(&wanted).await? {
+                action.commit_entered(asked.entered).await?;
+                return Ok("asked");
+            }
+        }
         let connection = action.connection();
         match step.as_str() {
             "approve" => transfer::approve(connection, id, &actor, now_ms).await?,
@@ -173,11 +182,12 @@ pub(crate) async fn step(
             json!({"before": {"status": before.status}, "after": {"status": after.status, "reason": after.reason}});
         action
             .commit(Note::new(format!("transfer.{step}"), id).change(change))
-            .await
+            .await?;
+        Ok(step.as_str())
     }
     .await;
     match done {
-        Ok(()) => Ok(super::done("/admin/transfers", &step)),
+        Ok(what) => Ok(super::done("/admin/transfers", what)),
         Err(refused) => render(&state, &admin, Draft::refused(id.to_string(), refused, fields)?, None).await,
     }
 }

@@ -9,7 +9,7 @@ use schemas::ids::{CustomerId, UserId};
 
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::manage::{self, Change};
+use crate::auth::manage::{self, Change, Managed};
 use crate::auth::{Account, Admin, ClientIp, CsrfForm, Ending, Filter, Role, recent_attempts, sessions_of};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -216,6 +216,7 @@ pub(crate) async fn show(
         "reset-password" => Some("A mail with a link to set a new password is on its way."),
         "reset-two-factor" => Some("The second factor is off, and every session was ended."),
         "sessions" => Some("The sessions were ended."),
+        "asked" => Some("Requested. A second admin decides."),
         _ => None,
     };
     render(&state, &admin, id_of(&user)?, Draft::default(), notice).await
@@ -242,9 +243,9 @@ pub(crate) async fn act(
     {
         return Err(Failure::NotFound.into());
     }
-    let done: Result<(), Refused> = async {
+    let done: Result<&str, Refused> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
-            return Ok(());
+            return Ok(act.as_str());
         };
         let address = action.ip.clone();
         let by = Change {
@@ -252,9 +253,9 @@ pub(crate) async fn act(
             now_ms: action.now_ms,
         };
         let connection = action.connection();
-        let note = match act.as_str() {
+        let managed = match act.as_str() {
             "disable" => manage::disable(connection, id, by).await?,
-            "enable" => manage::enable(connection, id).await?,
+            "enable" => manage::enable(connection, id, by).await?,
             "role" => {
                 let role: Role = fields.text("role").parse()?;
                 let customer = match (role, fields.text("customer")) {
@@ -266,8 +267,8 @@ pub(crate) async fn act(
                 };
                 manage::set_role(connection, id, role, customer, by).await?
             }
-            "reset-password" => manage::send_reset(connection, id, by).await?,
-            "reset-two-factor" => manage::reset_second_factor(connection, id, by).await?,
+            "reset-password" => Managed::Done(manage::send_reset(connection, id, by).await?),
+            "reset-two-factor" => Managed::Done(manage::reset_second_factor(connection, id, by).await?),
             _ => {
                 let ending = match fields.text("session") {
                     // One's own session goes on: signing out is another button.
@@ -275,14 +276,23 @@ pub(crate) async fn act(
                     "" => Ending::All,
                     name => Ending::One(name),
                 };
-                manage::end_sessions(connection, id, ending).await?.1
+                Managed::Done(manage::end_sessions(connection, id, ending).await?.1)
             }
         };
-        action.commit(note).await
+        match managed {
+            Managed::Done(note) => {
+                action.commit(note).await?;
+                Ok(act.as_str())
+            }
+            Managed::Waits(requested) => {
+                action.commit_entered(requested.entered).await?;
+                Ok("asked")
+            }
+        }
     }
     .await;
     match done {
-        Ok(()) => Ok(Redirect::to(&format!("/admin/users/{id}?done={act}")).into_response()),
+        Ok(what) => Ok(Redirect::to(&format!("/admin/users/{id}?done={what}")).into_response()),
         Err(refused) => render(&state, &admin, id, Draft::refused(act, refused, fields)?, None).await,
     }
 }

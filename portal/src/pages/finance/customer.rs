@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
+use billing::approval::{Gate, wanted};
 use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
 use billing::payment::{self, PaymentFilter, State as PaymentState};
@@ -394,6 +395,11 @@ pub(crate) async fn grant(
         let now_ms = action.now_ms;
         // The form's token is the cause: one sending, one grant.
         let cause = format!("form:{}", fields.text("form_token"));
+        let wanted = wanted::credit_grant(action.connection(), customer.id, amount, &cause, reason, now_ms).await?;
+        if let Gate::Waits(asked) = action.gate(&wanted).await? {
+            action.commit_entered(asked.entered).await?;
+            return Ok("asked");
+        }
         let (_, note) = top_up::grant(action.connection(), customer.id, amount, &cause, reason, now_ms).await?;
         if let Some(note) = note {
             action.commit(note).await?;

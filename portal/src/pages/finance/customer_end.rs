@@ -1,11 +1,11 @@
 //! Ending all that a customer has, by an admin: every subscription, or the account (F-60). What ends more than a few
 //! subscriptions, and any account, waits for a second admin.
 
-use activity::act::Note;
+use activity::act::{By, Note};
 use activity::approval::MAX_REASON_CHARS;
 use axum::extract::State;
 use axum::response::Response;
-use billing::approval::{self, Action as Asked, Done, NewRequest};
+use billing::approval::{self, Action as Asked, Done, Gate, NewRequest};
 use billing::subscription::{State as Stand, contracts_of};
 use schemas::ids::SubscriptionId;
 use schemas::inventory::Customer;
@@ -28,18 +28,13 @@ async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<Subscri
     Ok(running.map(|subscription| subscription.id).collect())
 }
 
-/// Asks a second admin.
-async fn ask(mut action: Action, customer: &Customer, wanted: Asked, summary: &str) -> Result<(), Refused> {
-    let summary: String = summary.chars().take(MAX_REASON_CHARS).collect();
-    let (now_ms, user, ip) = (action.now_ms, action.user, action.ip.clone());
-    let new = NewRequest {
+/// What somebody asks for, about a customer.
+fn request_of(customer: &Customer, wanted: Asked, summary: String) -> NewRequest {
+    NewRequest {
         action: wanted,
-        subject: &customer.id.to_string(),
-        summary: &summary,
-    };
-    let by = approval::Admin { user, ip: &ip };
-    let asked = approval::request(action.connection(), new, by, now_ms).await?;
-    action.commit_entered(asked.entered).await
+        subject: customer.id.to_string(),
+        summary,
+    }
 }
 
 /// Ends every subscription today: at once where they are few, else when a second admin approves it.
@@ -64,20 +59,19 @@ pub(crate) async fn terminate(
         if count == 0 {
             return Err(said("No active subscription."));
         }
-        let wanted = Asked::BulkTermination { subscriptions, reason };
-        if wanted.needs_second_admin() {
-            let reason = fields.text("reason");
-            let summary = format!(
-                "End all {count} subscriptions of {} today. Reason: {reason}",
-                customer.name
-            );
-            ask(action, &customer, wanted, &summary).await?;
+        let summary = format!(
+            "End all {count} subscriptions of {} today. Reason: {reason}",
+            customer.name
+        );
+        let wanted = request_of(&customer, Asked::BulkTermination { subscriptions, reason }, summary);
+        if let Gate::Waits(asked) = action.gate(&wanted).await? {
+            action.commit_entered(asked.entered).await?;
             return Ok("asked");
         }
         let now_ms = action.now_ms;
         let (connection, by) = action.parts();
-        let (what, _) = approval::execute(connection, &wanted, by.name, now_ms).await?;
-        let (Done::Executed(what) | Done::Refunding { what, .. } | Done::ByHand(what)) = what;
+        let (what, _) = approval::execute(connection, &wanted.action, by.name, now_ms).await?;
+        let (Done::Executed(what) | Done::Refunding { what, .. }) = what;
         let change = json!({"after": {"done": what, "reason": fields.text("reason")}});
         action
             .commit(Note::new("customer.terminate", customer.id).change(change))
@@ -110,8 +104,10 @@ pub(crate) async fn delete(
             "Delete the account of {}: {count} subscriptions end at once, nobody signs in any more. Reason: {reason}",
             customer.name
         );
-        let wanted = Asked::AccountDeletion { customer: customer.id };
-        ask(action, &customer, wanted, &summary).await?;
+        let wanted = request_of(&customer, Asked::AccountDeletion { customer: customer.id }, summary);
+        let (now_ms, by) = (action.now_ms, By::from(action.parts().1));
+        let asked = approval::request(action.connection(), &wanted, &by, now_ms).await?;
+        action.commit_entered(asked.entered).await?;
         Ok("asked")
     }
     .await;

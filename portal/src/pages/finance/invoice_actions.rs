@@ -3,6 +3,7 @@
 use activity::act::Note;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::approval::{Gate, wanted};
 use billing::invoice::{self, CreditPreview, InvoiceWithLines, Rebill};
 use billing::payment::{Transfer, record_transfer_in};
 use billing::settlement;
@@ -138,7 +139,7 @@ pub(crate) async fn write_off(
             return Err(said("Enter a reason for the write-off."));
         }
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let invoice = &found.invoice;
         let shown = invoice_preview::write_off_of(action.connection(), invoice.id, invoice.customer).await?;
@@ -148,6 +149,11 @@ pub(crate) async fn write_off(
             ));
         }
         let now_ms = action.now_ms;
+        let wanted = wanted::write_off(action.connection(), found.invoice.id, &reason, now_ms).await?;
+        if let Gate::Waits(asked) = action.gate(&wanted).await? {
+            action.commit_entered(asked.entered).await?;
+            return Ok(true);
+        }
         let amount = settlement::write_off(action.connection(), found.invoice.id, &reason, now_ms).await?;
         let open = found.invoice.outstanding();
         if amount.minor == 0 && open.minor <= 0 {
@@ -159,10 +165,14 @@ pub(crate) async fn write_off(
             "after": {"status": status, "written_off": amount.to_string(), "reason": reason}});
         action
             .commit(Note::new("invoice.write_off", found.invoice.id).change(change))
-            .await
+            .await?;
+        Ok(false)
     }
     .await;
-    answer(&state, &finance, found, "write_off", fields, done).await
+    if let Ok(true) = done {
+        return Ok(Redirect::to(&format!("{}?done=asked", href(found.invoice.id))).into_response());
+    }
+    answer(&state, &finance, found, "write_off", fields, done.map(drop)).await
 }
 
 /// A bank transfer that came in for it; more than is open becomes credit.
@@ -208,6 +218,7 @@ pub(super) fn notice(done: &str) -> Option<&'static str> {
         "void" => Some("Invoice voided: a credit note credits all of it."),
         "write_off" => Some("Open amount written off."),
         "transfer" => Some("Transfer recorded."),
+        "asked" => Some("Requested. A second admin decides."),
         _ => None,
     }
 }

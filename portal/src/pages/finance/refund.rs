@@ -1,14 +1,12 @@
 //! A refund, in two steps: what is asked for, then what it does to the credit note, the payment and the customer's credit, to
 //! be confirmed. Above a threshold it waits for a second admin.
 
-use activity::act::Note;
-use activity::approval;
+use activity::act::{By, Note};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::payment::{GatewayName, Payment, State as PaymentState};
-use billing::refund::{self, Confirmed, Preview, REFUND_OVER_MINOR, RefundRequest, Standing};
-use schemas::money::Money;
+use billing::refund::{self, Confirmed, Preview, RefundRequest, Standing};
 
 use super::PATH;
 use super::payments::{find, name_of};
@@ -34,8 +32,6 @@ struct RefundPage {
     /// Came by bank transfer.
     is_transfer: bool,
     proposed: String,
-    /// More than this waits for a second admin.
-    threshold: Money,
     preview: Option<Preview>,
     amount: String,
     reason: String,
@@ -63,7 +59,6 @@ async fn render(
         proposed: standing.left.to_major().to_string(),
         is_paid: payment.state == PaymentState::Succeeded,
         is_transfer: payment.gateway == GatewayName::Manual,
-        threshold: Money::new(REFUND_OVER_MINOR, payment.amount.currency),
         standing,
         preview,
         amount: fields.text("amount").to_owned(),
@@ -157,11 +152,10 @@ async fn confirm(
     let shown = fields.text("shown");
     let reference = fields.text("reference");
     if preview.needs_second_admin {
-        let (user, ip) = (action.user, action.ip.clone());
-        let by = approval::Admin { user, ip: &ip };
+        let by = By::from(action.parts().1);
         let reference = Some(reference);
         let (asked, _) =
-            refund::request_approval(action.connection(), &request, Some(shown), reference, by, now_ms).await?;
+            refund::request_approval(action.connection(), &request, Some(shown), reference, &by, now_ms).await?;
         action.commit_entered(asked.entered).await?;
         return Ok("asked");
     }

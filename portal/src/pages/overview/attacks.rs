@@ -3,6 +3,7 @@
 use activity::act::Note;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use billing::approval::{Gate, wanted};
 use billing::{BillingError, exclusion};
 use jiff::tz::TimeZone;
 use schemas::ids::{ExclusionId, ServiceId};
@@ -79,6 +80,7 @@ impl Attacks {
             notice: match shown.done.as_str() {
                 "flag" => Some("Windows flagged: shown on the invoice but not charged."),
                 "revoke" => Some("Flag removed: the windows are charged again."),
+                "asked" => Some("Requested. A second admin decides."),
                 _ => None,
             },
             from: field(range.from_ms),
@@ -106,7 +108,7 @@ pub(crate) async fn flag(
 ) -> Result<Response, PageError> {
     let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
     let id = own.service.id;
-    let done: Result<(), Refused> = async {
+    let done: Result<&'static str, Refused> = async {
         let (from_ms, to_ms) = (fields.utc_ms("from")?, fields.utc_ms("to")?);
         match exclusion::check_time((from_ms, to_ms)) {
             Err(BillingError::EndsBeforeStart { .. }) => return Err(said("The end must be after the start.")),
@@ -118,18 +120,26 @@ pub(crate) async fn flag(
             checked => checked?,
         }
         let Some(mut action) = Action::begin(&state, &ops.0, ip, &fields).await? else {
-            return Ok(());
+            return Ok("flag");
         };
         let (actor, now_ms) = (action.actor.clone(), action.now_ms);
         let reason = fields.text("reason");
+        let wanted = wanted::usage_exclusion(action.connection(), id, (from_ms, to_ms), reason, now_ms).await?;
+        if let Gate::Waits(asked) = action.gate(&wanted).await? {
+            action.commit_entered(asked.entered).await?;
+            return Ok("asked");
+        }
         let made = exclusion::exclude(action.connection(), id, (from_ms, to_ms), reason, &actor, now_ms).await?;
         let change = json!({"after": {"service": id, "from": format::rfc3339(from_ms), "to": format::rfc3339(to_ms),
             "reason": made.reason}});
-        action.commit(Note::new("usage.exclude", made.id).change(change)).await
+        action
+            .commit(Note::new("usage.exclude", made.id).change(change))
+            .await?;
+        Ok("flag")
     }
     .await;
     match done {
-        Ok(()) => Ok(after(id, "flag")),
+        Ok(what) => Ok(after(id, what)),
         Err(refused) => {
             let shown = Shown {
                 done: String::new(),

@@ -203,18 +203,14 @@ impl Story<'_> {
 
     async fn ask_for_a_second_admin(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let customer = self.known[&index].customer;
-        let subject = customer.to_string();
-        let by = approval::Admin {
-            user: self.people.actor(ADMIN).user.context("the admin is stored")?,
-            ip: self.people.actor(ADMIN).ip,
-        };
         let new = approval::NewRequest {
             action: approval::Action::AccountDeletion { customer },
-            subject: &subject,
-            summary: "Delete the account of Bruna Juegos SL: unpaid, and the mail comes back.",
+            subject: customer.to_string(),
+            summary: "Delete the account of Bruna Juegos SL: unpaid, and the mail comes back.".to_owned(),
         };
         let mut act = self.act(ADMIN, at_ms).await?;
-        let requested = approval::request(act.connection(), new, by, at_ms).await?;
+        let (connection, by) = act.asking();
+        let requested = approval::request(connection, &new, by, at_ms).await?;
         act.commit_entered(requested.entered).await?;
         Ok(())
     }

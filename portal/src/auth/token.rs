@@ -1,0 +1,200 @@
+//! Tokens by which staff prove on the command line who they are, such as to decide on an approval. Whoever has the machine can run
+//! any command; a token is had by who knows the password, and the second factor where one is on.
+//!
+//! A token is shown once, when it is made; its SHA-256 is stored. It ends with whatever ends sessions: another password or role,
+//! being disabled.
+
+use activity::act::{Act, By, Note};
+use schemas::db::Database;
+use schemas::identity::{self, NewToken, Role, StoredToken, TOKEN_DAYS_MAX, User};
+use schemas::ids::{TokenId, UserId};
+use schemas::window::DAY_MS;
+use serde_json::json;
+use sqlx::{AnyConnection, AnyExecutor};
+
+use super::session::token_hash;
+use super::users::UserError;
+use super::{Guesser, PasswordLanes, second_factor, verify_password};
+
+/// What a token begins with, so that one that was left somewhere is found.
+const PREFIX: &str = "ezs_";
+/// Characters of a token's name at most.
+const MAX_NAME_CHARS: usize = 100;
+
+/// By what a user proves who they are.
+#[derive(Clone, Copy)]
+pub struct Proof<'a> {
+    pub password: &'a str,
+    /// Of the authenticator app, or a recovery code; empty where no second factor is on.
+    pub code: &'a str,
+}
+
+impl std::fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof(…)")
+    }
+}
+
+/// Makes a token, and returns it: it is nowhere else. `name` says what it is for.
+///
+/// # Errors
+/// When password or code are not right, the user is disabled or a customer's, or the name or the days are out of range.
+pub async fn issue_token(
+    db: &Database,
+    user: UserId,
+    proof: Proof<'_>,
+    (name, days): (&str, i64),
+    by: By,
+    now_ms: i64,
+) -> Result<(TokenId, String), UserError> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+        return Err(UserError::TokenName);
+    }
+    if !(1..=TOKEN_DAYS_MAX).contains(&days) {
+        return Err(UserError::TokenDays(days));
+    }
+    let found = identity::user(db.pool(), user).await?.ok_or(UserError::NoUser(user))?;
+    if found.disabled_at_ms.is_some() {
+        return Err(UserError::IsDisabled(found.email));
+    }
+    if found.role == Role::Customer {
+        return Err(UserError::NoTokens(found.email));
+    }
+    // Before the transaction: it takes a while.
+    let stored = identity::password_hash(db.pool(), user).await?;
+    let lanes = PasswordLanes::default();
+    let place = lanes.enter(Guesser::Known("command line"), &found.email).await;
+    let place = place.map_err(|_| UserError::NotProved(found.email.clone()))?;
+    let hash = stored.clone().unwrap_or_default();
+    let is_right = verify_password(place, proof.password.to_owned(), stored).await;
+    let mut act = Act::begin(db, by, now_ms).await?;
+    if !is_right || !identity::hold_by_password(act.connection(), user, &hash).await? {
+        return Err(UserError::NotProved(found.email));
+    }
+    if identity::second_factor(act.connection(), user)
+        .await?
+        .since_ms
+        .is_some()
+    {
+        let accepted = second_factor::accept(act.connection(), db.vault(), user, proof.code, now_ms).await?;
+        if accepted.is_none() {
+            return Err(UserError::NotProved(found.email));
+        }
+    }
+    let token = format!("{PREFIX}{}", super::random_token());
+    let new = NewToken {
+        user,
+        name,
+        token_hash: &token_hash(&token),
+        expires_at_ms: now_ms + days * DAY_MS,
+    };
+    let id = identity::add_token(act.connection(), new, now_ms).await?;
+    let change = json!({"after": {"token": id, "days": days}});
+    let note = Note::new("user.token_add", user)
+        .change(change)
+        .personal(json!({"email": found.email, "name": name}));
+    act.commit(note).await?;
+    Ok((id, token))
+}
+
+/// Whose token this is, and notes that it was used.
+///
+/// # Errors
+/// [`UserError::BadToken`] when it is none, is over or was revoked, or its user is disabled.
+pub async fn token_user(connection: &mut AnyConnection, token: &str, now_ms: i64) -> Result<User, UserError> {
+    let found = identity::token_user(&mut *connection, &token_hash(token.trim()), now_ms).await?;
+    let (id, user) = found.ok_or(UserError::BadToken)?;
+    identity::note_token_used(connection, id, now_ms).await?;
+    Ok(user)
+}
+
+/// The tokens of a user, oldest first.
+///
+/// # Errors
+/// As the database answers.
+pub async fn tokens_of(db: impl AnyExecutor<'_>, user: UserId) -> Result<Vec<StoredToken>, UserError> {
+    Ok(identity::tokens_of(db, user).await?)
+}
+
+/// Revokes a token; what its entry says.
+///
+/// # Errors
+/// [`UserError::NoToken`] when there is none of this id.
+pub async fn revoke_token(connection: &mut AnyConnection, token: TokenId) -> Result<Note, UserError> {
+    let removed = identity::remove_token(connection, token).await?;
+    let (user, name) = removed.ok_or(UserError::NoToken(token))?;
+    let change = json!({"before": {"token": token}});
+    Ok(Note::new("user.token_revoke", user)
+        .change(change)
+        .personal(json!({"name": name})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{NewUser, create_user, set_password};
+    use crate::testing::{PASSWORD, TestPortal};
+
+    fn proof(password: &str) -> Proof<'_> {
+        Proof { password, code: "" }
+    }
+
+    #[tokio::test]
+    async fn s1_a_token_is_had_by_who_knows_the_password_and_ends_with_it() {
+        let portal = TestPortal::new().await;
+        let (db, now_ms) = (portal.state.db(), portal.state.now_ms());
+        let new = NewUser {
+            email: "ada@example.net",
+            name: "Ada",
+            role: Role::Admin,
+            customer: None,
+            password: PASSWORD,
+        };
+        let ada = create_user(db, &new, By::program("test")).await.unwrap();
+        let issue = async |password: &str, name: &str, days: i64| {
+            issue_token(
+                db,
+                ada,
+                proof(password),
+                (name, days),
+                By::operator("ada", None),
+                now_ms,
+            )
+            .await
+        };
+        let wrong = issue("orchid kettle summer", "laptop", 90).await;
+        assert!(matches!(wrong, Err(UserError::NotProved(_))), "{wrong:?}");
+        assert!(matches!(issue(PASSWORD, " ", 90).await, Err(UserError::TokenName)));
+        assert!(matches!(
+            issue(PASSWORD, "laptop", 0).await,
+            Err(UserError::TokenDays(0))
+        ));
+        let (id, token) = issue(PASSWORD, "laptop", 90).await.unwrap();
+        let (other, revoked) = issue(PASSWORD, "desk", 90).await.unwrap();
+
+        let mut connection = db.pool().acquire().await.unwrap();
+        assert_eq!(token_user(&mut connection, &token, now_ms).await.unwrap().id, ada);
+        let stored = tokens_of(&mut *connection, ada).await.unwrap();
+        assert_eq!((stored[0].id, stored[0].last_used_at_ms), (id, Some(now_ms)));
+        let text: Vec<String> = sqlx::query_scalar("SELECT token_hash FROM user_tokens")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        assert!(text.iter().all(|hash| !token.contains(hash)));
+        let over = token_user(&mut connection, &token, now_ms + 90 * DAY_MS).await;
+        assert!(matches!(over, Err(UserError::BadToken)), "{over:?}");
+        let _ = revoke_token(&mut connection, other).await.unwrap();
+        for bad in [revoked.as_str(), "", "ezs_0"] {
+            let refused = token_user(&mut connection, bad, now_ms).await;
+            assert!(matches!(refused, Err(UserError::BadToken)), "{bad}: {refused:?}");
+        }
+        drop(connection);
+        set_password(db, ada, "orchid kettle autumn", By::program("test"), now_ms)
+            .await
+            .unwrap();
+        let mut connection = db.pool().acquire().await.unwrap();
+        let ended = token_user(&mut connection, &token, now_ms).await;
+        assert!(matches!(ended, Err(UserError::BadToken)), "{ended:?}");
+    }
+}
