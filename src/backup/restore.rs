@@ -73,6 +73,8 @@ pub(crate) struct Restored {
     pub(crate) open_payments: i64,
     /// The newest invoice numbers of each company that issues invoices.
     pub(crate) last_invoices: Vec<String>,
+    /// The account that the folder was given to, where root restored into the empty folder of another.
+    pub(crate) given_to: Option<String>,
 }
 
 /// The folder beside the data folder in which everything is made ready.
@@ -165,7 +167,11 @@ pub(crate) async fn restore(asked: &Restore<'_>) -> anyhow::Result<Restored> {
     }
     check_targets(asked, &backup).await?;
     let staging = Staging::begin(data_dir)?;
-    let done = fill(asked, backup, &staging.folder).await;
+    let filled = fill(asked, backup, &staging.folder).await;
+    let done = filled.and_then(|mut done| {
+        done.given_to = private::give_to_owner_of(data_dir, &staging.folder)?;
+        Ok(done)
+    });
     let done = match done {
         Ok(done) => done,
         Err(error) => {
@@ -269,6 +275,7 @@ async fn fill(asked: &Restore<'_>, backup: Backup, staging: &Path) -> anyhow::Re
         waiting_deliveries: 0,
         open_payments: 0,
         last_invoices: Vec::new(),
+        given_to: None,
     };
     note(asked, &database, &mut restored).await?;
     database.pool().close().await;

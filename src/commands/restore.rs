@@ -45,6 +45,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         count(done.files, "file"),
         byte_count(done.bytes)
     );
+    if let Some(account) = &done.given_to {
+        say!(
+            "the folder is {account}'s, as the empty one was: run commands on it as {account}, `sudo -u {account} ezscale …`"
+        );
+    }
     say!("what to check next:");
     if let Some(key) = done.missing_keys.first() {
         say!("  put the key file with the key {key} at {folder}/secrets.key, or name it in [secrets] key_file");
