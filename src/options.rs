@@ -26,6 +26,7 @@ use schemas::secret::{self, KeyFile};
 use schemas::window::instant_text;
 
 use crate::config::{Config, DatabaseUrl};
+use crate::database_note::{self, NOTE};
 use crate::log_limit::LogLimit;
 use crate::{private, upgrade};
 
@@ -204,6 +205,7 @@ impl Data {
         if config.database.is_none() && !is_data_folder(&config.data_dir) {
             bail!("{}", no_data(&config.data_dir));
         }
+        database_note::refuse_forgotten(&config)?;
         Ok(config)
     }
 
@@ -321,7 +323,7 @@ pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -
 }
 
 /// What a folder has at least one of that data were written to.
-const IN_DATA_FOLDERS: [&str; 5] = ["ezscale.db", "tables", "journal", "collector", "ezscale.toml"];
+const IN_DATA_FOLDERS: [&str; 6] = ["ezscale.db", "tables", "journal", "collector", "ezscale.toml", NOTE];
 
 fn is_data_folder(path: &Path) -> bool {
     IN_DATA_FOLDERS.iter().any(|name| path.join(name).exists())

@@ -21,6 +21,7 @@ use super::verify::disagreements;
 use super::write::{DATABASE, INTERFACES, KEY, is_vacant};
 use super::{TABLE_ORDER, copy, database};
 use crate::config::{Config, DatabaseUrl};
+use crate::database_note;
 use crate::operator;
 use crate::output::Progress;
 use crate::private;
@@ -263,6 +264,7 @@ async fn fill(asked: &Restore<'_>, backup: Backup, staging: &Path) -> anyhow::Re
             let url = asked.config.database_url();
             database::load(&url, database_path.clone()).await?;
             std::fs::remove_file(&database_path)?;
+            database_note::write(staging, &url)?;
             url
         }
     };
