@@ -24,6 +24,8 @@ use schemas::metering::MeteringConfig;
 use schemas::money::{Currency, MoneyError};
 use schemas::secret::{self, KeyFile};
 use schemas::window::instant_text;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::database_note::{self, NOTE};
@@ -126,6 +128,15 @@ enum LogFormat {
     Json,
 }
 
+/// What libraries say that nobody can act on, or that we say ourselves with what to do: the text of statements that took long,
+/// notices of PostgreSQL, exporters that do not answer by SNMP. Who names a library in the filter gets it.
+const OF_LIBRARIES: &str = "sqlx::query=error,sqlx::postgres::notice=warn,async_snmp=off";
+
+/// The filter that somebody typed; of what several parts of it name the last holds.
+fn log_filter(wanted: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{OF_LIBRARIES},{wanted}"))
+}
+
 pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use std::io::IsTerminal as _;
 
@@ -135,9 +146,9 @@ pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
     let wanted = logging.log.as_deref().unwrap_or(default);
-    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+    let filter = log_filter(wanted).unwrap_or_else(|error| {
         tell!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
-        tracing_subscriber::EnvFilter::new(default)
+        EnvFilter::new(format!("{OF_LIBRARIES},{default}"))
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -426,6 +437,11 @@ pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
 
     #[test]
@@ -448,6 +464,39 @@ mod tests {
             let refused = instant(text).unwrap_err();
             assert!(refused.contains("a day like 2026-11-29"), "{text}: {refused}");
         }
+    }
+
+    /// Counts what a filter lets through.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Lines {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_log_has_no_statements_notices_and_failures_of_libraries_unless_they_are_asked_for() {
+        for (wanted, expected) in [
+            ("info", 1),
+            ("debug", 1),
+            ("warn,billing=error", 1),
+            ("info,sqlx=info", 1),
+            ("info,sqlx::query=warn", 2),
+            ("info,async_snmp=error,sqlx::postgres::notice=info", 3),
+        ] {
+            let lines = Lines::default();
+            let filtered = lines.clone().with_filter(log_filter(wanted).unwrap());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(filtered), || {
+                tracing::warn!(target: "sqlx::query", "slow statement");
+                tracing::info!(target: "sqlx::postgres::notice", "relation exists, skipping");
+                tracing::error!(target: "async_snmp::client", "timeout");
+                tracing::warn!("ours");
+            });
+            assert_eq!(lines.0.load(Ordering::Relaxed), expected, "{wanted}");
+        }
+        assert!(log_filter("ours=loud").is_err());
     }
 
     #[test]
