@@ -59,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) database: Option<DatabaseUrl>,
     pub(crate) secrets: SecretsConfig,
     /// Networks of ours beside the prefixes that services hold.
+    #[serde(deserialize_with = "schemas::prefix::list")]
     pub(crate) own_networks: Vec<IpNet>,
     /// Where the files of the tables lie.
     pub(crate) storage: StorageConfig,
@@ -409,6 +410,9 @@ impl Config {
 
     /// What no type can rule out.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if let Some(url) = &self.database {
+            Database::check_url(url.reveal())?;
+        }
         self.collector.validate()?;
         self.storage.validate().context("[storage]")?;
         self.backup.validate().context("[backup]")?;
@@ -635,6 +639,45 @@ mod tests {
         assert_eq!(again.exporters, config.exporters);
     }
 
+    /// A commented section and its settings, without the marks, one after the other.
+    fn with_each_section_switched_on() -> Vec<(String, String)> {
+        let lines: Vec<&str> = EXAMPLE.lines().collect();
+        let header = |line: &str| Some(line.strip_prefix("# [")?.split_once(']')?.0.to_owned());
+        let mut found = Vec::new();
+        for (start, line) in lines.iter().enumerate() {
+            let Some(name) = header(line) else { continue };
+            let end = (start + 1..lines.len()).find(|&at| !lines[at].starts_with("# ") || header(lines[at]).is_some());
+            let section = start..end.unwrap_or(lines.len());
+            let text = lines.iter().enumerate().map(|(at, line)| {
+                let setting = line.strip_prefix("# ").filter(|_| section.contains(&at));
+                // Not what a remark goes on with, nor keys that are left empty.
+                let is_one = |text: &&str| text.starts_with('[') || (text.contains(" = ") && !text.contains("\"\""));
+                setting.filter(is_one).unwrap_or(line).to_owned() + "\n"
+            });
+            found.push((name, text.collect()));
+        }
+        found
+    }
+
+    #[test]
+    fn a_section_of_the_example_that_is_switched_on_takes_nothing_of_what_is_below() {
+        let table = |text: &str| {
+            let config = Config::parse(text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
+            toml::Table::try_from(&config).unwrap()
+        };
+        let before = table(EXAMPLE);
+        let switched = with_each_section_switched_on();
+        assert!(switched.len() >= 6, "{switched:?}");
+        for (name, text) in switched {
+            let section = name.split('.').next().unwrap();
+            let after = table(&text);
+            assert_ne!(after.get(section), before.get(section), "[{name}] sets nothing");
+            for (other, value) in after.iter().filter(|(other, _)| *other != section) {
+                assert_eq!(Some(value), before.get(other), "{other}, by [{name}]");
+            }
+        }
+    }
+
     #[test]
     fn an_empty_file_is_the_default() {
         let config = Config::parse("").unwrap();
@@ -706,6 +749,25 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("data_dri = 'x'", "data_dri"),
+            (
+                "database = 'mysql://ez:hush@db/ez'",
+                "must start with sqlite:// or postgres://",
+            ),
+            ("database = 'postgres://db:port/ez'", "is not understood"),
+            (
+                "own_networks = ['10.0.0.0/33']",
+                "\"10.0.0.0/33\": the prefix length of an IPv4 address is 0 to 32",
+            ),
+            ("own_networks = ['10.0.0.0']", "one address as 192.0.2.1/32"),
+            (
+                "[collector]\nallowed_exporters = ['10.0.0.0/33']",
+                "the prefix length of an IPv4 address is 0 to 32",
+            ),
+            ("[portal]\ntrusted_proxies = ['::1/129']", "an IPv6 address is 0 to 128"),
+            (
+                "[portal]\nmetrics_allow = ['localhost/8']",
+                "\"localhost\" is no IP address",
+            ),
             ("[collector]\nsegment_seconds = 'ten'", "line 2"),
             (
                 "[[exporter]]\naddress = '192.0.2.1'\n[[exporter]]\naddress = '192.0.2.1'",

@@ -9,11 +9,14 @@ mod reach;
 mod schema;
 
 use std::path::Path;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
 
 use check::CheckResult;
@@ -37,6 +40,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum DatabaseError {
     #[error("the database URL must start with sqlite:// or postgres://, not {url:?}")]
     UnknownScheme { url: String },
+    #[error("the database URL {url} is not understood")]
+    Url { url: String, source: sqlx::Error },
     #[error("open database {url}")]
     Open { url: String, source: sqlx::Error },
     /// PostgreSQL said no.
@@ -220,6 +225,21 @@ impl Database {
         })?;
         database.upgrade = upgrade.map(Arc::new);
         Ok(database)
+    }
+
+    /// Whether a URL is one that can be opened; nothing is opened.
+    ///
+    /// # Errors
+    /// When it is of another kind of database, or not understood.
+    pub fn check_url(url: &str) -> Result<(), DatabaseError> {
+        let parsed = match Backend::of(url)? {
+            Backend::Sqlite => SqliteConnectOptions::from_str(url).map(drop),
+            Backend::Postgres => PgConnectOptions::from_str(url).map(drop),
+        };
+        parsed.map_err(|source| DatabaseError::Url {
+            url: without_password(url),
+            source,
+        })
     }
 
     /// Connects to a PostgreSQL database once, and waits for a server that is about to start.
