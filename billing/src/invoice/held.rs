@@ -3,7 +3,7 @@
 //! What is due and has a tax whose rate nobody entered is not finalised: "VAT 0 %" would be a wrong bill that nobody notices.
 //! Nor is what a VAT number would make reverse charged that nobody has confirmed ([`crate::vat`]), nor anything before the company that
 //! issues it has a name and an address ([`schemas::inventory::Entity::is_issuer`]). It is held instead: it has an id from then on, finance finds it on a page of its own and in `ezscale invoice list`, an event
-//! tells the admins once, and closing says what is missing. When that is settled, the next closing finalises it under that
+//! tells the admins once of each reason, and closing says what is missing. When that is settled, the next closing finalises it under that
 //! id. What a customer is charged later waits behind it, as charges are made in their order.
 
 use std::collections::{HashMap, HashSet};
@@ -119,7 +119,7 @@ pub(super) async fn note(
         match known.get(&key) {
             Some(known) if known.waits_for(unsettled, key.1) => {}
             // Something else holds it now, or it had been released.
-            Some(known) => hold_again(&mut transaction, known, unsettled, key.1, now_ms).await?,
+            Some(known) => hold_again(&mut transaction, known, draft, unsettled, now_ms).await?,
             None => hold(&mut transaction, draft, unsettled, now_ms).await?,
         }
     }
@@ -187,6 +187,18 @@ async fn hold(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    tell(connection, id, draft, unsettled, now_ms).await
+}
+
+/// Tells the admins, in the transaction that holds it.
+async fn tell(
+    connection: &mut AnyConnection,
+    id: InvoiceId,
+    draft: &Draft,
+    unsettled: &Unsettled,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let stored = Stored::of(unsettled, draft.due_ms);
     let new = NewEvent {
         event_type: EventType::InvoiceHeld,
         customer: Some(draft.customer),
@@ -205,11 +217,11 @@ async fn hold(
 async fn hold_again(
     connection: &mut AnyConnection,
     known: &Known,
+    draft: &Draft,
     unsettled: &Unsettled,
-    due_ms: i64,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let stored = Stored::of(unsettled, due_ms);
+    let stored = Stored::of(unsettled, draft.due_ms);
     // One that has waited all the time waits since then.
     let held_at_ms = match known.released_at_ms {
         Some(_) => now_ms,
@@ -226,8 +238,12 @@ async fn hold_again(
     .bind(stored.at_ms)
     .bind(stored.vat_id)
     .bind(known.id.0)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    // Of what was released and is held as before they know.
+    if known.released_at_ms.is_none() {
+        tell(connection, known.id, draft, unsettled, now_ms).await?;
+    }
     Ok(())
 }
 

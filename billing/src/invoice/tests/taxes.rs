@@ -521,6 +521,16 @@ async fn an_invoice_waits_until_somebody_says_who_issues_it() {
     assert_eq!(waiting.len(), 1);
     assert!(matches!(waiting[0].reason, Unsettled::Rate(_)), "{waiting:?}");
     assert_eq!(waiting[0].held_at_ms, ms("2026-01-01T00:00:00Z"));
+    let told = sqlx::query("SELECT payload FROM events WHERE event_type = $1 ORDER BY id")
+        .bind(EventType::InvoiceHeld.name())
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    let told: Vec<String> = told.iter().map(|row| sqlx::Row::get(row, 0)).collect();
+    assert!(
+        told.len() == 2 && told[0].contains("no name and address") && told[1].contains("no tax rate"),
+        "{told:?}"
+    );
     shop.rate("FR", "20", "2020-01-01T00:00:00Z", None).await;
     let made = closed(&shop.world, shop.customer, "2026-01-02T00:00:00Z")
         .await
