@@ -9,6 +9,7 @@ mod attachments;
 mod backup;
 mod commands;
 mod config;
+mod database_note;
 mod descriptors;
 mod jobs;
 mod log_limit;

@@ -1,6 +1,6 @@
 //! Options that several commands share, and how they override the configuration file.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,6 @@ use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::guard;
 use clap::{Args, ValueEnum};
-use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -24,8 +23,11 @@ use schemas::metering::MeteringConfig;
 use schemas::money::{Currency, MoneyError};
 use schemas::secret::{self, KeyFile};
 use schemas::window::instant_text;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::config::{Config, DatabaseUrl};
+use crate::database_note::{self, NOTE};
 use crate::log_limit::LogLimit;
 use crate::{private, upgrade};
 
@@ -50,24 +52,6 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
         Some(midnight) => Ok(midnight.timestamp()),
         None => Err("write a time like 2026-11-29T00:00:00Z, or a day like 2026-11-29".to_owned()),
     }
-}
-
-/// A prefix that somebody typed.
-///
-/// # Errors
-/// In words, when it is none.
-pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
-    if let Ok(prefix) = text.parse() {
-        return Ok(prefix);
-    }
-    let Some((address, _)) = text.split_once('/') else {
-        return Err("write a prefix like 192.0.2.0/28 or 2001:db8:1::/64, one address as 192.0.2.1/32".to_owned());
-    };
-    Err(match address.parse::<IpAddr>() {
-        Ok(IpAddr::V4(_)) => "the prefix length of an IPv4 address is 0 to 32".to_owned(),
-        Ok(IpAddr::V6(_)) => "the prefix length of an IPv6 address is 0 to 128".to_owned(),
-        Err(_) => format!("{address:?} is no IP address: write a prefix like 192.0.2.0/28 or 2001:db8:1::/64"),
-    })
 }
 
 /// A currency that somebody typed: one that is in use.
@@ -125,6 +109,17 @@ enum LogFormat {
     Json,
 }
 
+/// What libraries say that nobody can act on, or that we say ourselves with what to do: the text of statements that took long,
+/// notices of PostgreSQL, exporters that do not answer by SNMP; and parameters of a database's URL that are not known, with their
+/// values, which may be secret. Who names a library in the filter gets it.
+const OF_LIBRARIES: &str =
+    "sqlx::query=error,sqlx::postgres::notice=warn,sqlx_postgres::options::parse=off,async_snmp=off";
+
+/// The filter that somebody typed; of what several parts of it name the last holds.
+fn log_filter(wanted: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{OF_LIBRARIES},{wanted}"))
+}
+
 pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use std::io::IsTerminal as _;
 
@@ -134,9 +129,9 @@ pub(crate) fn init_logging(logging: &Logging, default: &str) {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
     let wanted = logging.log.as_deref().unwrap_or(default);
-    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+    let filter = log_filter(wanted).unwrap_or_else(|error| {
         tell!("warning: --log {wanted:?} is not understood ({error}): logging at {default}");
-        tracing_subscriber::EnvFilter::new(default)
+        EnvFilter::new(format!("{OF_LIBRARIES},{default}"))
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -204,6 +199,7 @@ impl Data {
         if config.database.is_none() && !is_data_folder(&config.data_dir) {
             bail!("{}", no_data(&config.data_dir));
         }
+        database_note::refuse_forgotten(&config)?;
         Ok(config)
     }
 
@@ -321,7 +317,7 @@ pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -
 }
 
 /// What a folder has at least one of that data were written to.
-const IN_DATA_FOLDERS: [&str; 5] = ["ezscale.db", "tables", "journal", "collector", "ezscale.toml"];
+const IN_DATA_FOLDERS: [&str; 6] = ["ezscale.db", "tables", "journal", "collector", "ezscale.toml", NOTE];
 
 fn is_data_folder(path: &Path) -> bool {
     IN_DATA_FOLDERS.iter().any(|name| path.join(name).exists())
@@ -424,6 +420,11 @@ pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
 
     #[test]
@@ -448,21 +449,38 @@ mod tests {
         }
     }
 
+    /// Counts what a filter lets through.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Lines {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
-    fn a_prefix_that_cannot_be_is_explained() {
-        for text in ["192.0.2.0/28", "2001:db8:1::/64", "0.0.0.0/0", "::/128"] {
-            assert!(prefix(text).is_ok(), "{text}");
-        }
-        for (text, words) in [
-            ("192.0.2.0/33", "0 to 32"),
-            ("192.0.2.0/x", "0 to 32"),
-            ("2001:db8::/129", "0 to 128"),
-            ("192.0.2/28", "no IP address"),
-            ("192.0.2.1", "192.0.2.1/32"),
+    fn the_log_has_no_statements_notices_and_failures_of_libraries_unless_they_are_asked_for() {
+        for (wanted, expected) in [
+            ("info", 1),
+            ("debug", 1),
+            ("warn,billing=error", 1),
+            ("info,sqlx=info", 1),
+            ("info,sqlx::query=warn", 2),
+            ("info,async_snmp=error,sqlx::postgres::notice=info", 3),
         ] {
-            let refused = prefix(text).unwrap_err();
-            assert!(refused.contains(words), "{text}: {refused}");
+            let lines = Lines::default();
+            let filtered = lines.clone().with_filter(log_filter(wanted).unwrap());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(filtered), || {
+                tracing::warn!(target: "sqlx::query", "slow statement");
+                tracing::info!(target: "sqlx::postgres::notice", "relation exists, skipping");
+                tracing::warn!(target: "sqlx_postgres::options::parse", value = "hush", "ignoring");
+                tracing::error!(target: "async_snmp::client", "timeout");
+                tracing::warn!("ours");
+            });
+            assert_eq!(lines.0.load(Ordering::Relaxed), expected, "{wanted}");
         }
+        assert!(log_filter("ours=loud").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! * The number in it is the folder's format. A folder of a newer one is refused.
 //! * From then on a wider folder or file is a mistake of somebody's, such as a copy that lost its modes: it is refused, with the
 //!   command that mends it.
+//! * Only its owner works in it. What root made in the folder of a service's account, that account could not read.
 
 use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, User, geteuid};
 use schemas::file_format::{FoundFormat, refuse_newer};
 
 /// What group and others may do.
@@ -32,13 +34,14 @@ pub(crate) fn keep_to_ourselves() {
 
 /// Makes the data folder where there is none, and sees that it is private.
 ///
-/// Fails when it is not, and cannot be made so or must not.
+/// Fails when it is not, and cannot be made so or must not, and when it is another user's.
 pub(crate) fn secure(dir: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("make the data folder {}", dir.display()))?;
+    refuse_owned_by_other(dir, geteuid())?;
     if let Some(format) = found_format(dir)? {
         refuse_newer(format.kind, &format.path, format.found, format.known)?;
         return check(dir);
@@ -86,18 +89,50 @@ pub(crate) fn mark(dir: &Path) -> anyhow::Result<()> {
             .open(&marker)?;
         file.write_all(format!("{FOLDER_FORMAT}\n").as_bytes())
     };
-    write()
-        .and_then(|()| own_as(&marker, dir))
-        .with_context(|| format!("write {}", marker.display()))
+    write().with_context(|| format!("write {}", marker.display()))
 }
 
-/// A file that root makes in somebody's folder is that one's.
-fn own_as(path: &Path, folder: &Path) -> std::io::Result<()> {
-    let (file, folder) = (std::fs::metadata(path)?, std::fs::metadata(folder)?);
-    if file.uid() == 0 && folder.uid() != 0 {
-        std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))?;
+/// A user as commands name them: by the number where there is no name.
+fn account(uid: Uid) -> String {
+    let user = User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| format!("#{uid}"), |user| user.name)
+}
+
+/// Refuses a folder that is not the user's who works in it.
+fn refuse_owned_by_other(dir: &Path, user: Uid) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(dir).with_context(|| format!("read {}", dir.display()))?;
+    let owner = Uid::from_raw(metadata.uid());
+    if owner == user {
+        return Ok(());
     }
-    Ok(())
+    let (folder, owner, user) = (dir.display(), account(owner), account(user));
+    bail!(
+        "the data folder {folder} is {owner}'s, who could not read what {user} writes there: run the command as {owner}, \
+         `sudo -u {owner} ezscale …`, or make the folder {user}'s, `chown -R {user} {folder}`, if nobody else uses it"
+    )
+}
+
+/// Gives what root made ready in `tree` to the owner of `folder`, which it will replace; answers to its new owner's name, or
+/// `None` where the owner stays.
+///
+/// Fails when that cannot be changed.
+pub(crate) fn give_to_owner_of(folder: &Path, tree: &Path) -> anyhow::Result<Option<String>> {
+    let read = |path: &Path| std::fs::metadata(path).with_context(|| format!("read {}", path.display()));
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let (of_folder, of_tree) = (read(folder)?, read(tree)?);
+    let (uid, gid) = (of_folder.uid(), of_folder.gid());
+    if of_tree.uid() != 0 || uid == 0 {
+        return Ok(None);
+    }
+    let give = |path: &Path| {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+            .with_context(|| format!("give {} to {uid}", path.display()))
+    };
+    walk(tree, usize::MAX, &mut |path, _| give(path))?;
+    give(tree)?;
+    Ok(Some(account(Uid::from_raw(uid))))
 }
 
 fn is_wide(metadata: &Metadata) -> bool {
@@ -216,6 +251,23 @@ mod tests {
             assert_eq!(mode(path), wide, "it is refused, not changed");
             set(path, private);
             secure(&dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused_with_the_command_that_works() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("data");
+        secure(&dir).unwrap();
+        let owner = geteuid();
+        refuse_owned_by_other(&dir, owner).unwrap();
+        let other = Uid::from_raw(owner.as_raw() + 54_321);
+        let refused = refuse_owned_by_other(&dir, other).unwrap_err().to_string();
+        for words in [
+            format!("`sudo -u {} ezscale …`", account(owner)),
+            format!("`chown -R {} {}`", account(other), dir.display()),
+        ] {
+            assert!(refused.contains(&words), "{words} in {refused}");
         }
     }
 

@@ -8,17 +8,27 @@ use std::path::Path;
 
 use activity::act::{Act, Note};
 use activity::audit::Risk;
-use schemas::db::{Database, Migration, Upgrade};
+use schemas::db::{Backend, Database, Migration, Upgrade};
 use schemas::file_format::PROGRAM_VERSION;
 
 use crate::config::Config;
+use crate::database_note;
 use crate::operator;
 use crate::options::now_ms;
 
 /// A configuration's database with today's schema, its secrets still sealed.
 pub(crate) async fn open(config: &Config) -> anyhow::Result<Database> {
+    database_note::refuse_forgotten(config)?;
     let hindrance = || hindrance(&config.data_dir);
-    let database = Database::open_unless(&config.database_url(), &hindrance).await?;
+    let url = config.database_url();
+    let database = Database::open_unless(&url, &hindrance).await?;
+    if database.backend() == Backend::Postgres
+        && config.data_dir.exists()
+        && let Err(error) = database_note::write(&config.data_dir, &url)
+    {
+        // It works without the note.
+        tracing::warn!("where the database is cannot be noted in the data folder: {error:#}");
+    }
     // A new database was not upgraded.
     if let Some(upgrade) = database.upgrade().filter(|upgrade| upgrade.from > 0) {
         audit(&database, upgrade).await?;

@@ -190,7 +190,11 @@ const CASES: &[Case] = &[
         "entity.create",
         "ent_2",
     ),
-    case("entity set --name C --country FR", "entity.change", "ent_1"),
+    case(
+        "entity set --name C --street S --city Paris --country FR",
+        "entity.change",
+        "ent_1",
+    ),
     case("webhook add http://127.0.0.1:9/hook", "webhook.add", "whk_1"),
     case(
         "webhook add --discord http://127.0.0.1:9/api/webhooks/1/x",

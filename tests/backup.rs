@@ -508,7 +508,25 @@ fn a_postgresql_database_comes_back_into_an_empty_one() {
     assert!(fails(&mut full).contains("is not empty"));
     let none = fails(&mut ezscale(&["restore", "--from", &to, "--data-dir", &into]));
     assert!(none.contains("createdb"), "{none}");
-    on(&new, &into, &["restore", "--from", &to]);
+    let said = on(&new, &into, &["restore", "--from", &to]);
+    assert!(
+        said.contains("set EZSCALE_DATABASE") && !said.contains("any@"),
+        "{said}"
+    );
+    // As it is printed: with the database, or refused, and never an empty one of SQLite.
+    let check = ["ledger", "check", "--data-dir", &into];
+    assert!(said.contains(&format!("ezscale {}", check.join(" "))), "{said}");
+    let forgotten = fails(&mut ezscale(&check));
+    assert!(
+        forgotten.contains("none is named") && forgotten.contains("ezscale:(hidden)@"),
+        "{forgotten}"
+    );
+    assert!(!Path::new(&into).join("ezscale.db").exists());
+    let checked = output_of(ezscale(&check).env("EZSCALE_DATABASE", &new));
+    assert!(
+        checked.contains("no violations") && !checked.contains("0 transactions"),
+        "{checked}"
+    );
     assert_eq!(on(&new, &into, &["ledger", "balance"]), expected);
     assert!(on(&new, &into, &["ledger", "check"]).contains("no violations"));
     assert!(on(&new, &into, &["audit", "list"]).contains("backup.restore"));

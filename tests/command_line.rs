@@ -256,6 +256,7 @@ fn world() -> DataDir {
     data.run(&["coupon", "add", "TEN", "--percent", "10"]);
     data.run(&["tax", "add", "--country", "DE", "--rate", "19"]);
     data.run(&["webhook", "add", "http://127.0.0.1:9/hook"]);
+    data.set_issuer();
     data.run(&["invoice", "close"]);
     data.run(&["payment", "record", "inv_1", "--amount", "10", "--reference", "T-1"]);
     data.run(&[

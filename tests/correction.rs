@@ -126,6 +126,7 @@ fn billed_january() -> (DataDir, [Subscriber; 4]) {
     let clock = ["--clock", FROM];
     let start = Start::new("serve").netflow("127.0.0.1:0").http("127.0.0.1:0");
     start.arguments(&clock).on(&data).terminate();
+    data.set_issuer();
     let transfer = |included: &'static str, rate: &'static str| {
         let words = [
             "--model",

@@ -5,6 +5,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use fixtures::postgres::Shared;
 use schemas::db::Database;
 use serde_json::Value;
 
@@ -54,6 +55,30 @@ fn sql(data: &DataDir, statement: &'static str) {
         database.pool().close().await;
     };
     tokio::runtime::Runtime::new().expect("a runtime").block_on(execute);
+}
+
+#[test]
+fn a_postgresql_that_lacks_the_database_says_what_to_do_and_one_that_is_there_makes_no_noise() {
+    let postgres = Shared::find();
+    let data = DataDir::new();
+    let nowhere = postgres.url("ezscale_is_not_here");
+    for arguments in [&["init"][..], &["db", "status"], &["customer", "list"]] {
+        let (_, said) = refused(&data, &[arguments, &["--database", &nowhere]].concat());
+        assert!(
+            said.contains("database \"ezscale_is_not_here\" does not exist (make it, empty: `createdb`)"),
+            "{said}"
+        );
+        assert!(!said.contains("at line"), "{said}");
+    }
+    let database = postgres.empty();
+    let url = database.url();
+    for command in ["init", "customer list"] {
+        let words: Vec<&str> = command.split(' ').chain(["--database", &url]).collect();
+        let output = data.command(&words).output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(!said.contains("skipping") && !said.contains("INFO"), "{said}");
+    }
 }
 
 #[test]

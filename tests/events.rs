@@ -429,3 +429,19 @@ async fn a_mail_can_be_looked_at() {
         "balanced"
     );
 }
+
+#[tokio::test]
+async fn without_a_mail_server_the_mails_that_wait_are_told() {
+    let world = World::new();
+    let config = world.data.path().join("ezscale.toml");
+    std::fs::write(&config, "[webhooks]\nallow_private = true\n").unwrap();
+    assert!(!world.deliver().contains("wait"), "nothing waits yet");
+    world.publish(2).await;
+    let said = world.deliver();
+    assert!(
+        said.contains("2 events dispatched; 2 delivered")
+            && said.contains("2 mails wait for a mail server: set mail.smtp_url"),
+        "{said}"
+    );
+    assert!(world.deliver().contains("2 mails wait"), "until there is one");
+}

@@ -586,6 +586,7 @@ fn b4_an_error_after_the_charge_is_not_charged_again() {
 #[test]
 fn a_refund_of_an_invoice_that_stands_is_refused_without_its_credit_note() {
     let killed = Killed::with(0);
+    killed.data.set_issuer();
     for command in [
         "plan add --name Yearly --model flat --price 100.00 --currency USD --months 12",
         "service add --name web --customer cus_1 --type vps",

@@ -144,6 +144,7 @@ fn commands_go_by_the_test_clock_and_take_no_amount_that_is_too_fine() {
         "--country",
         "US",
     ];
+    data.set_issuer();
     let customer = data.add(&customer, "cus_");
     let service = data.add(&["service", "add", "--name", "web-1", "--customer", &customer], "svc_");
     let plan = ["plan", "add", "--name", "small", "--model", "flat", "--price", "119.00"];

@@ -1,5 +1,7 @@
 //! A configuration that changes under load, and a stop under load: no datagram is lost by either.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -93,6 +95,33 @@ fn f1_f2_reloads_under_load_lose_nothing() {
     process.terminate();
     model.check_drained(&data);
     assert_eq!(rows(0), 0, "one configuration or another was always in force");
+}
+
+/// As an operator adds SNMP to a file that everybody can read, and then does what the log says.
+#[test]
+fn a_configuration_that_is_refused_for_its_mode_fails_until_chmod_and_is_taken_then() {
+    let mut data = DataDir::new();
+    data.set_config(&config(100));
+    set_mode(data.scratch(), 0o755);
+    let file = data.scratch().join("config.toml");
+    set_mode(&file, 0o644);
+    let process = collect().on(&data);
+    let failed = "the changed configuration is not used";
+    // Under the file, whose mode a rename would keep.
+    std::fs::write(&file, config(101) + "snmp = { community = 'c', port = 9 }\n").unwrap();
+    wait_until("the file to be refused twice", LIMIT, || {
+        times_said(&process, failed) >= 2
+    });
+    assert!(process.stderr().contains("chmod o-rwx"), "{}", process.stderr());
+    assert_eq!(times_said(&process, RELOADED), 0);
+    set_mode(&file, 0o640);
+    wait_until("the file to be taken over", LIMIT, || {
+        times_said(&process, RELOADED) == 1
+    });
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("the file is the test's own");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use schemas::ids::CustomerId;
 use serde_json::json;
 
 use crate::support::command::output_of;
-use crate::support::ezscale::{DataDir, Start};
+use crate::support::ezscale::{BINARY, DataDir, Start};
 use crate::support::hooks::HookServer;
 use crate::support::wait::wait_until;
 
@@ -104,6 +104,53 @@ fn the_data_folder_is_its_owners_alone_and_a_wider_one_is_refused_with_the_comma
         output_of(Command::new("sh").args(["-c", &command_in(&said)]));
         assert_private(&data.path());
         data.run(&["customer", "list"]);
+    }
+}
+
+#[test]
+fn root_writes_nothing_into_the_folder_of_a_services_account() {
+    let data = DataDir::made();
+    // The account of a service; tests run as root.
+    const NOBODY: u32 = 65_534;
+    for path in all_of(&data.path()) {
+        std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    for arguments in [
+        &["customer", "add", "--name", "Ada", "--email", "ada@example.net"][..],
+        &["storage", "compact", "--unfinished"],
+        &["usage", "--from", "2026-11-29"],
+        &["serve"],
+    ] {
+        let said = fails(&data, arguments);
+        assert!(said.contains("`sudo -u nobody ezscale …`"), "{arguments:?}: {said}");
+    }
+    // What only looks may.
+    data.run(&["db", "status"]);
+    let found = all_of(&data.path());
+    for path in &found {
+        let owner = std::fs::symlink_metadata(path).unwrap().uid();
+        assert_eq!(owner, NOBODY, "{}", path.display());
+    }
+
+    // Who restores must be root, because the folder gets its name by a rename: the account gets what was its.
+    for path in found {
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+    }
+    let (to, empty) = (data.scratch().join("backups"), data.scratch().join("restored"));
+    data.run(&["backup", "--to", &to.display().to_string()]);
+    std::fs::create_dir(&empty).unwrap();
+    std::os::unix::fs::chown(&empty, Some(NOBODY), Some(NOBODY)).unwrap();
+    let said = output_of(
+        Command::new(BINARY)
+            .args(["restore", "--from"])
+            .arg(&to)
+            .arg("--data-dir")
+            .arg(&empty),
+    );
+    assert!(said.contains("the folder is nobody's"), "{said}");
+    for path in all_of(&empty) {
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{}", path.display());
     }
 }
 

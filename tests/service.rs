@@ -46,6 +46,20 @@ fn systemd_understands_every_line() {
     assert!(exposure.contains("Overall exposure level"), "{exposure}");
 }
 
+#[test]
+fn the_backup_by_cron_names_the_program_where_the_unit_installs_it() {
+    // Debian's cron searches /usr/bin and /bin alone.
+    let guide = include_str!("../docs/durability.md");
+    let line = guide.lines().find(|line| line.starts_with("15 3 * * * "));
+    let line = line.expect("there is a line for cron");
+    let command = line
+        .strip_prefix("15 3 * * * ezscale ")
+        .expect("it runs as the service's user");
+    for one in command.split(" && ") {
+        assert!(one.starts_with(&format!("{INSTALLED} backup ")), "{one}");
+    }
+}
+
 /// A command of the unit, with its folders under another root and the program built here.
 fn command(line: &str, root: &Path) -> Command {
     let mut words = line.split_whitespace().map(|word| {

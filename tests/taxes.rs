@@ -71,6 +71,7 @@ fn a_tax_rate_ends_before_the_next_begins() {
 
 /// A German seller with 19 % at home, and a French customer of a plan of 100.00 a month from now on.
 fn french_customer(data: &DataDir) -> String {
+    data.set_issuer();
     data.run(&["entity", "set", "--country", "DE", "--vat-id", "DE136695976"]);
     data.run(&[
         "tax",
@@ -134,6 +135,60 @@ fn french_customer(data: &DataDir) -> String {
         .to_owned();
     data.run(&["subscription", "add", &service, "--price", &price]);
     customer
+}
+
+#[test]
+fn a_new_installation_issues_no_invoice_before_somebody_says_who_issues_them() {
+    let data = DataDir::made();
+    let customer = data.add(
+        &[
+            "customer",
+            "add",
+            "--name",
+            "Ada",
+            "--email",
+            "a@example.net",
+            "--currency",
+            "USD",
+            "--country",
+            "US",
+        ],
+        "cus_",
+    );
+    let service = data.add(&["service", "add", "--name", "web", "--customer", &customer], "svc_");
+    let plan = [
+        "plan",
+        "add",
+        "--name",
+        "P",
+        "--model",
+        "flat",
+        "--price",
+        "100.00",
+        "--currency",
+        "USD",
+    ];
+    let price = data.add(&plan, "prc_");
+    data.run(&["subscription", "add", &service, "--price", &price]);
+    let output = data
+        .command(&["invoice", "close"])
+        .output()
+        .expect("ezscale can be started");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("held, the company that issues invoices has no name and address yet"),
+        "{said}"
+    );
+    assert!(said.contains("ezscale entity set --name NAME"), "{said}");
+    let status = || {
+        let listed: serde_json::Value =
+            serde_json::from_str(&data.run(&["invoice", "list", "--format", "json"])).expect("a list is printed");
+        listed[0]["status"].as_str().map(str::to_owned)
+    };
+    assert_eq!(status().as_deref(), Some("held"));
+    data.set_issuer();
+    data.run(&["invoice", "close"]);
+    assert_eq!(status().as_deref(), Some("finalised"));
 }
 
 #[test]

@@ -317,10 +317,19 @@ enum Home {
     Elsewhere,
 }
 
+/// Makes the entity that is there from the start one that somebody added, whatever it is called: it issues invoices.
+pub(crate) async fn with_issuer(database: &Database) {
+    sqlx::query("UPDATE entities SET created_at_ms = 1")
+        .execute(database.pool())
+        .await
+        .unwrap();
+}
+
 /// Puts a migrated database into a folder: a copy, because migrating takes longer than most tests.
 pub(crate) async fn migrated(folder: &Path) {
     let migrate = async |folder: PathBuf| {
         let database = Database::open(&Database::default_url(&folder)).await.unwrap();
+        with_issuer(&database).await;
         database.pool().close().await;
     };
     fixtures::sqlite(folder, env!("CARGO_PKG_NAME"), migrate).await;
@@ -362,7 +371,7 @@ impl World {
     }
 
     pub(crate) async fn on_postgres() -> World {
-        World::on_copy_of(&Postgres::migrated().await).await
+        World::on_copy_of(&Postgres::filled("with_issuer", with_issuer).await).await
     }
 
     /// On a copy of a PostgreSQL database.

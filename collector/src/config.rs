@@ -44,6 +44,7 @@ pub struct CollectorConfig {
     /// The small files of an hour are merged when nothing was added to that hour for so long.
     pub compact_after_seconds: u64,
     /// Only datagrams from these networks are read; empty = from everywhere. Others are counted, by source.
+    #[serde(deserialize_with = "schemas::prefix::list")]
     pub allowed_exporters: Vec<IpNet>,
     /// Sampling rate of exporters that say none and have no `default_sampling_rate` of their own.
     #[serde(skip_serializing_if = "Option::is_none")]

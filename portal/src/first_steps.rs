@@ -2,6 +2,7 @@
 //!
 //! Pages show the list as long as one of its steps is open, in place of figures about nothing.
 
+use schemas::inventory::{self, FIRST_ENTITY};
 use sqlx::Row as _;
 
 use crate::auth::Role;
@@ -47,8 +48,7 @@ impl Present {
     async fn of(state: &AppState) -> Result<Present, Failure> {
         let listening = exporters::listening(state).await?;
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM entities WHERE id = 1 AND street <> '' AND country <> ''), \
-             (SELECT count(*) FROM (SELECT id FROM prices LIMIT 1) p), \
+            "SELECT (SELECT count(*) FROM (SELECT id FROM prices LIMIT 1) p), \
              (SELECT count(*) FROM (SELECT id FROM customers LIMIT 1) c), \
              (SELECT count(*) FROM (SELECT id FROM assignments LIMIT 1) a), \
              (SELECT count(*) FROM (SELECT id FROM subscriptions LIMIT 1) s)",
@@ -60,11 +60,11 @@ impl Present {
             exporter_heard: listening.heard,
             netflow_port: listening.netflow_port.unwrap_or(NETFLOW_PORT),
             sflow_port: listening.sflow_port.unwrap_or(SFLOW_PORT),
-            issuer: has(0)?,
-            price: has(1)?,
-            customer: has(2)?,
-            assignment: has(3)?,
-            subscription: has(4)?,
+            issuer: inventory::entity(state.db().pool(), FIRST_ENTITY).await?.is_issuer(),
+            price: has(0)?,
+            customer: has(1)?,
+            assignment: has(2)?,
+            subscription: has(3)?,
         })
     }
 
@@ -108,10 +108,12 @@ impl Present {
     fn issuer(&self, is_admin: bool) -> Step {
         Step {
             title: "Say who issues invoices",
-            text: "Name, address, VAT number and bank account, as invoices print them. An admin enters them under Entities, and \
-                   the tax rates of the places you sell to under Taxes."
+            text: "Name, address, VAT number and bank account, as invoices print them. Invoices are held until there is a name and \
+                   an address. An admin enters them under Entities, and the tax rates of the places you sell to under Taxes."
                 .to_owned(),
-            command: String::new(),
+            command: "ezscale entity set --name 'Example Hosting GmbH' --street 'Hauptstr. 1' --postal-code 10115 --city Berlin \
+                      --country DE --vat-id DE136695976"
+                .to_owned(),
             href: is_admin.then_some("/admin/entities"),
             is_done: self.issuer,
         }

@@ -22,6 +22,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use billing::guard;
 use schemas::db::CheckState;
+use schemas::window::HOUR_MS;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -222,12 +223,18 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
     written.and(removed)
 }
 
-/// Reads the stored usage.
+/// Reads the stored usage of the newest hour in which anything was heard.
 async fn tables(state: &AppState) -> Check {
     const NAME: &str = "tables";
-    let now_ms = state.now_ms();
-    match timeout(CHECK_LIMIT, state.flow_store().usage_windows(0, now_ms, now_ms)).await {
-        Ok(Ok(_)) => Check::good(NAME),
+    let store = state.flow_store();
+    let read = async {
+        match store.heard_until().await? {
+            Some(until_ms) => store.network_usage(until_ms - HOUR_MS, until_ms).await.map(drop),
+            None => Ok(()),
+        }
+    };
+    match timeout(CHECK_LIMIT, read).await {
+        Ok(Ok(())) => Check::good(NAME),
         Ok(Err(error)) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -321,6 +328,7 @@ mod tests {
     use activity::event::{EventType, NewEvent};
 
     use super::*;
+    use crate::testing::world::World;
     use crate::testing::{Answer, NOW_MS, TestPortal};
 
     fn problems(answer: &Answer) -> String {
@@ -408,6 +416,35 @@ mod tests {
         drop(lock);
         let answer = browser.get("/readyz").await;
         assert!(!problems(&answer).contains("database"), "{}", answer.body);
+    }
+
+    fn parquet_files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(parquet_files(&path));
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn stored_usage_that_cannot_be_read_is_named() {
+        let portal = World::new().await.portal;
+        let mut browser = portal.browser();
+        let answer = browser.get("/readyz").await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        let files = parquet_files(&portal.state.data_dir().join("tables/usage_5m"));
+        for file in &files {
+            std::fs::remove_file(file).unwrap();
+        }
+        assert!(!files.is_empty());
+        let answer = browser.get("/readyz").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        assert!(problems(&answer).contains("tables: cannot be read"), "{}", answer.body);
     }
 
     #[test]

@@ -85,6 +85,9 @@ impl TestPortal {
         // A copy, because migrating takes longer than most tests.
         let migrate = async |folder: PathBuf| {
             let db = Database::open(&Database::default_url(&folder)).await.unwrap();
+            // As one that somebody added, whatever it is called: it issues invoices.
+            let issuer = "UPDATE entities SET created_at_ms = 1";
+            sqlx::query(issuer).execute(db.pool()).await.unwrap();
             db.pool().close().await;
         };
         fixtures::sqlite(dir.path(), env!("CARGO_PKG_NAME"), migrate).await;

@@ -5,14 +5,18 @@
 
 mod check;
 mod migrations;
+mod reach;
 mod schema;
 
 use std::path::Path;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, Row as _};
 
 use check::CheckResult;
@@ -36,8 +40,15 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum DatabaseError {
     #[error("the database URL must start with sqlite:// or postgres://, not {url:?}")]
     UnknownScheme { url: String },
+    #[error("the database URL {url} is not understood")]
+    Url { url: String, source: sqlx::Error },
     #[error("open database {url}")]
     Open { url: String, source: sqlx::Error },
+    /// PostgreSQL said no.
+    #[error("open database {url}: {said}")]
+    Refused { url: String, said: String },
+    #[error("the database {url} does not answer within {seconds} s")]
+    Silent { url: String, seconds: u64 },
     #[error(
         "the database {url} is damaged ({findings}): stop whatever uses it, keep a copy of the file and of its -wal and -shm, \
          look for disk errors in the kernel's log, then restore a backup (docs/durability.md says how)"
@@ -167,8 +178,9 @@ impl Database {
         };
         // Each connection to sqlite::memory: is a database of its own.
         let connections = if url.contains(":memory:") { 1 } else { MAX_CONNECTIONS };
-        if backend == Backend::Sqlite {
-            refuse_damaged(url, &open_url).await?;
+        match backend {
+            Backend::Sqlite => refuse_damaged(url, &open_url).await?,
+            Backend::Postgres => Database::reach(url).await?,
         }
         let discarded = Arc::new(AtomicU64::new(0));
         let (discarded_idle, discarded_released) = (discarded.clone(), discarded.clone());
@@ -226,6 +238,31 @@ impl Database {
         })?;
         database.upgrade = upgrade.map(Arc::new);
         Ok(database)
+    }
+
+    /// Whether a URL is one that can be opened; nothing is opened.
+    ///
+    /// # Errors
+    /// When it is of another kind of database, or not understood.
+    pub fn check_url(url: &str) -> Result<(), DatabaseError> {
+        let parsed = match Backend::of(url)? {
+            Backend::Sqlite => SqliteConnectOptions::from_str(url).map(drop),
+            Backend::Postgres => PgConnectOptions::from_str(url).map(drop),
+        };
+        parsed.map_err(|source| DatabaseError::Url {
+            url: without_password(url),
+            source,
+        })
+    }
+
+    /// Connects to a PostgreSQL database once, and waits for a server that is about to start.
+    ///
+    /// # Errors
+    /// With the cause when it cannot be reached.
+    pub async fn reach(url: &str) -> Result<(), DatabaseError> {
+        sqlx::any::install_default_drivers();
+        let connection = reach::reach(url, ACQUIRE_TIMEOUT).await?;
+        connection.close().await.map_err(|source| opening_failed(url, source))
     }
 
     /// What opening it applied; `None` where its schema was current.
@@ -303,6 +340,9 @@ fn opening_failed(url: &str, source: sqlx::Error) -> DatabaseError {
     if check::is_damage(&source) {
         let findings = source.to_string();
         return DatabaseError::Damaged { url, findings };
+    }
+    if let Some(said) = reach::refusal(&source) {
+        return DatabaseError::Refused { url, said };
     }
     DatabaseError::Open { url, source }
 }

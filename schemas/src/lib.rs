@@ -4,6 +4,7 @@
 //! * [`correction`]: what is said of an exporter's past.
 //! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
+//! * [`prefix`]: networks that people write.
 //! * [`window`], [`period`]: 5-minute usage windows and billing periods, both half-open.
 //! * [`money`], [`ids`], [`percent`]: closed value types.
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`bulk`]: many rows in
@@ -36,6 +37,7 @@ pub mod money;
 pub mod names;
 pub mod percent;
 pub mod period;
+pub mod prefix;
 pub mod retention;
 pub mod sampling;
 pub mod search;

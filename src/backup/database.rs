@@ -73,6 +73,7 @@ async fn connect(url: &str) -> Result<AnyPool, sqlx::Error> {
 /// Refuses a PostgreSQL database that holds anything.
 pub(super) async fn refuse_full(url: &str) -> anyhow::Result<()> {
     let shown = schemas::db::without_password(url);
+    Database::reach(url).await?;
     let pool = connect(url)
         .await
         .with_context(|| format!("open the database {shown}"))?;

@@ -21,6 +21,7 @@ use super::verify::disagreements;
 use super::write::{DATABASE, INTERFACES, KEY, is_vacant};
 use super::{TABLE_ORDER, copy, database};
 use crate::config::{Config, DatabaseUrl};
+use crate::database_note;
 use crate::operator;
 use crate::output::Progress;
 use crate::private;
@@ -73,6 +74,8 @@ pub(crate) struct Restored {
     pub(crate) open_payments: i64,
     /// The newest invoice numbers of each company that issues invoices.
     pub(crate) last_invoices: Vec<String>,
+    /// The account that the folder was given to, where root restored into the empty folder of another.
+    pub(crate) given_to: Option<String>,
 }
 
 /// The folder beside the data folder in which everything is made ready.
@@ -165,7 +168,11 @@ pub(crate) async fn restore(asked: &Restore<'_>) -> anyhow::Result<Restored> {
     }
     check_targets(asked, &backup).await?;
     let staging = Staging::begin(data_dir)?;
-    let done = fill(asked, backup, &staging.folder).await;
+    let filled = fill(asked, backup, &staging.folder).await;
+    let done = filled.and_then(|mut done| {
+        done.given_to = private::give_to_owner_of(data_dir, &staging.folder)?;
+        Ok(done)
+    });
     let done = match done {
         Ok(done) => done,
         Err(error) => {
@@ -257,6 +264,7 @@ async fn fill(asked: &Restore<'_>, backup: Backup, staging: &Path) -> anyhow::Re
             let url = asked.config.database_url();
             database::load(&url, database_path.clone()).await?;
             std::fs::remove_file(&database_path)?;
+            database_note::write(staging, &url)?;
             url
         }
     };
@@ -269,6 +277,7 @@ async fn fill(asked: &Restore<'_>, backup: Backup, staging: &Path) -> anyhow::Re
         waiting_deliveries: 0,
         open_payments: 0,
         last_invoices: Vec::new(),
+        given_to: None,
     };
     note(asked, &database, &mut restored).await?;
     database.pool().close().await;

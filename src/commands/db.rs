@@ -191,7 +191,10 @@ impl Files {
 }
 
 async fn migrate(data: &Data, dry_run: bool) -> anyhow::Result<()> {
-    let config = data.config()?;
+    let config = match dry_run {
+        true => data.config_to_look_at()?,
+        false => data.config()?,
+    };
     let before = Database::schema_status(&config.database_url()).await?;
     before.check()?;
     let pending: Vec<String> = before

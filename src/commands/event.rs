@@ -193,6 +193,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 delivered.postponed,
                 delivered.failed
             );
+            if config.mail.smtp_url.is_none() {
+                let waiting = event::outbox_counts(&database).await?.mails_pending;
+                if waiting > 0 {
+                    let (mails, verb) = (count(waiting, "mail"), if waiting == 1 { "waits" } else { "wait" });
+                    say!("{mails} {verb} for a mail server: set mail.smtp_url; after three days mail has failed");
+                }
+            }
         }
         Command::Owner { email, data } => {
             let (_, database) = data.open_database().await?;

@@ -403,6 +403,12 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
 fn what_to_do(customer: CustomerId, unsettled: &Unsettled) -> String {
     let missing = match unsettled {
         Unsettled::Rate(missing) => missing,
+        Unsettled::Issuer => {
+            return format!(
+                "{unsettled}: say who that is with `ezscale entity set --name NAME --street STREET --postal-code CODE --city CITY \
+                 --country CODE --vat-id NUMBER`, then close again"
+            );
+        }
         Unsettled::VatNumber { .. } => {
             return format!(
                 "{unsettled}: ask again with `ezscale customer vat-check {customer}`, or accept it with `ezscale customer vat-accept \

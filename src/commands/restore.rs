@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use schemas::db::without_password;
+
 use crate::backup::{self, Restore};
+use crate::config::DatabaseUrl;
 use crate::options::Data;
 use crate::output::{byte_count, count};
 
@@ -22,6 +25,21 @@ pub(crate) struct Args {
     without_tables: bool,
     #[command(flatten)]
     data: Data,
+}
+
+/// The options by which a command finds the configuration and database of this one, and whether the database's URL has a
+/// password, which is not printed.
+fn naming(data: &Data) -> (String, bool) {
+    let mut options = String::new();
+    if let Some(path) = &data.config {
+        options = format!(" --config {}", path.display());
+    }
+    let url = data.database.as_ref().map(DatabaseUrl::reveal);
+    let with_password = url.is_some_and(|url| without_password(url) != url);
+    if let Some(url) = url.filter(|_| !with_password) {
+        options = format!("{options} --database '{url}'");
+    }
+    (options, with_password)
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -45,13 +63,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         count(done.files, "file"),
         byte_count(done.bytes)
     );
+    if let Some(account) = &done.given_to {
+        say!(
+            "the folder is {account}'s, as the empty one was: run commands on it as {account}, `sudo -u {account} ezscale …`"
+        );
+    }
     say!("what to check next:");
     if let Some(key) = done.missing_keys.first() {
         say!("  put the key file with the key {key} at {folder}/secrets.key, or name it in [secrets] key_file");
     }
     say!("  the configuration: the backup holds it without secrets, as configuration.toml");
-    say!("  ezscale ledger check --data-dir {folder}");
-    say!("  ezscale invoice check --all --data-dir {folder}");
+    let (named, with_password) = naming(&args.data);
+    if with_password {
+        say!("  set EZSCALE_DATABASE to the database's URL with its password: what follows goes by it");
+    }
+    say!("  ezscale ledger check{named} --data-dir {folder}");
+    say!("  ezscale invoice check --all{named} --data-dir {folder}");
     say!(
         "  payments since {}: what gateways were asked for after that is unknown here; under way then: {}",
         done.backup.created_at,
@@ -72,4 +99,30 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "  exporters: templates, sampling rates and sequence numbers are learned anew; what was sent since is missing"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_check_is_told_for_the_database_that_was_restored() {
+        let data = |config: Option<&str>, database: Option<&str>| Data {
+            config: config.map(PathBuf::from),
+            data_dir: None,
+            database: database.map(|url| url.parse().unwrap()),
+        };
+        for (of, expected, with_password) in [
+            (data(None, None), "", false),
+            (data(Some("/etc/ez.toml"), None), " --config /etc/ez.toml", false),
+            (
+                data(None, Some("postgres://ez@db/new")),
+                " --database 'postgres://ez@db/new'",
+                false,
+            ),
+            (data(None, Some("postgres://ez:hush@db/new")), "", true),
+        ] {
+            assert_eq!(naming(&of), (expected.to_owned(), with_password), "{of:?}");
+        }
+    }
 }

@@ -89,7 +89,7 @@ struct Assign {
     #[arg(required_unless_present = "file")]
     service: Option<ServiceId>,
     /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64
-    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"], value_parser = crate::options::prefix)]
+    #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"], value_parser = schemas::prefix::parse)]
     prefix: Option<IpNet>,
     /// Exporter of the interface or VLAN
     #[arg(long)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use activity::channel::MailConfig;
 use ipnet::IpNet;
 use schemas::metering::{ExporterConfig, MeterMode};
 
@@ -16,10 +17,28 @@ pub(super) fn without_effect(config: &Config) -> Vec<String> {
     for exporter in &config.exporters {
         of_exporter(exporter, config, &mut lines);
     }
-    if config.mail.smtp_url.is_none() && !config.mail.reply_to.is_empty() {
+    mail(config, &mut lines);
+    lines
+}
+
+fn mail(config: &Config, lines: &mut Vec<String>) {
+    let sends = config.mail.smtp_url.is_some();
+    if sends && config.mail.from == MailConfig::default().from {
+        lines.push(format!(
+            "mail.from is not set: mail comes from {}, which mail servers refuse; set it to an address of yours, such as \
+             \"Example Hosting <billing@example.net>\"",
+            config.mail.from
+        ));
+    }
+    if !sends && !config.mail.reply_to.is_empty() {
         lines.push("mail.reply_to has no effect: without mail.smtp_url nothing is mailed".to_owned());
     }
-    lines
+    if !sends && let Some(url) = &config.portal.public_url {
+        lines.push(format!(
+            "mail.smtp_url is not set: people who use {url} get no mail, neither invoices nor links to verify an address or \
+             to set a new password"
+        ));
+    }
 }
 
 fn networks(networks: &[IpNet], lines: &mut Vec<String>) {
@@ -158,6 +177,7 @@ const TAKEN_OVER: [&str; 9] = [
     // By billing, from the file itself.
     "approvals",
     "collection",
+    "billing.correction_reach_days",
     "own_networks",
     "metering",
     "retention",
@@ -179,6 +199,14 @@ mod tests {
     fn settings_without_effect_are_named() {
         for (text, expected) in [
             ("own_networks = ['198.51.100.9/24']", "write 198.51.100.0/24"),
+            (
+                "[mail]\nsmtp_url = 'smtp://mx.example.net'",
+                "mail comes from billing@localhost, which mail servers refuse",
+            ),
+            (
+                "[portal]\npublic_url = 'https://portal.example.net'",
+                "mail.smtp_url is not set: people who use https://portal.example.net get no mail",
+            ),
             (
                 "own_networks = ['198.51.100.0/24', '198.51.0.0/16']",
                 "198.51.100.0/24 has no effect, 198.51.0.0/16 holds it",
@@ -256,6 +284,10 @@ mod tests {
             ["vies.enabled changed: it takes effect when ezscale is restarted"]
         );
         assert_eq!(told(&format!("{listening}[collection]\nsuspend_day = 30")), [""; 0]);
+        assert_eq!(
+            told(&format!("{listening}[billing]\ncorrection_reach_days = 90")),
+            [""; 0]
+        );
         let database = told("database = 'sqlite://x'\n[collector]\nnetflow = ['127.0.0.1:2055']");
         assert_eq!(
             database,

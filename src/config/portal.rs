@@ -27,6 +27,7 @@ pub(crate) struct PortalConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) public_url: Option<String>,
     /// Proxies that are believed about whom they speak for.
+    #[serde(deserialize_with = "schemas::prefix::list")]
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The header in which they say so.
     pub(crate) forwarded_header: ForwardedHeader,
@@ -35,7 +36,10 @@ pub(crate) struct PortalConfig {
     /// Of one address, or of a /64 of IPv6.
     pub(crate) max_connections_per_client: usize,
     /// Who may read `/metrics` without signing in; where absent this machine, unless a proxy is configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "schemas::prefix::optional_list",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub(crate) metrics_allow: Option<Vec<IpNet>>,
     /// A bearer token that opens `/metrics`.
     #[serde(serialize_with = "hidden", skip_serializing_if = "String::is_empty")]

@@ -12,7 +12,6 @@ use billing::guard::{self, ClockLimits};
 use billing::payment::{GatewayCharger, Gateways};
 use billing::prune;
 use billing::vat::VatRegister;
-use jiff::Timestamp;
 use schemas::clock::Clock;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -20,7 +19,6 @@ use schemas::retention::RecordRetention;
 use schemas::usage::MeasureGuards;
 use tokio::sync::watch;
 
-use crate::config::Config;
 use crate::outbox::Outbox;
 
 /// The lease of the jobs that charge, collect and end: their order matters, so one process runs them all.
@@ -114,47 +112,6 @@ where
     count
 }
 
-/// The configuration file, whose terms of collection hold from when it is seen to have changed. One that changed since the
-/// last look may be half written, and half a file can be a valid one.
-#[derive(Debug)]
-pub(crate) struct TermsFile {
-    path: Option<PathBuf>,
-    taken: Option<Timestamp>,
-    seen: Option<Timestamp>,
-}
-
-impl TermsFile {
-    /// What it says now is in force.
-    pub(crate) fn new(path: Option<PathBuf>) -> TermsFile {
-        let mut file = TermsFile {
-            path,
-            taken: None,
-            seen: None,
-        };
-        file.taken = file.modified();
-        file.seen = file.taken;
-        file
-    }
-
-    fn modified(&self) -> Option<Timestamp> {
-        let modified = std::fs::metadata(self.path.as_ref()?)
-            .and_then(|metadata| metadata.modified())
-            .ok()?;
-        Timestamp::try_from(modified).ok()
-    }
-
-    /// The configuration, when it has changed and is as it was at the last look.
-    pub(super) fn changed(&mut self) -> Option<anyhow::Result<Config>> {
-        let modified = self.modified();
-        let is_settled = std::mem::replace(&mut self.seen, modified) == modified;
-        if modified == self.taken || !is_settled {
-            return None;
-        }
-        self.taken = modified;
-        self.path.as_ref().map(|path| Config::read(path))
-    }
-}
-
 /// Records that were removed since the process started, by kind. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PrunedTotals(Arc<Mutex<BTreeMap<&'static str, u64>>>);
@@ -178,38 +135,5 @@ impl PrunedTotals {
             let _ = writeln!(text, "{name}{{records=\"{kind}\"}} {count}");
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn terms_of_a_changed_configuration_are_taken_once_it_is_settled() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ezscale.toml");
-        let write = |text: &str, second: i64| {
-            std::fs::write(&path, text).unwrap();
-            let file = std::fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(Timestamp::from_second(second).unwrap().into())
-                .unwrap();
-        };
-        write("[collection]\nsuspend_day = 20\n", 1);
-        let mut file = TermsFile::new(Some(path.clone()));
-        // What it said at the start is in force.
-        assert!(file.changed().is_none());
-        write("[collection]\nsuspend_day = 30\n", 2);
-        assert!(file.changed().is_none());
-        let config = file.changed().unwrap().unwrap();
-        assert_eq!(config.collection.suspend_day, 30);
-        assert!(file.changed().is_none());
-        // One with mistakes is told once and changes nothing.
-        write("[collection]\nsuspend_day = 3\n", 3);
-        assert!(file.changed().is_none());
-        let error = format!("{:#}", file.changed().unwrap().unwrap_err());
-        assert!(error.contains("nothing is charged by itself on day 7"), "{error}");
-        assert!(file.changed().is_none());
-        assert!(TermsFile::new(None).changed().is_none());
     }
 }

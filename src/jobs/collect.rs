@@ -10,7 +10,8 @@ use billing::{dunning, top_up};
 use tokio::sync::Mutex;
 use tracing::error;
 
-use super::books::{Books, LEASE, TermsFile, log_failed};
+use super::books::{Books, LEASE, log_failed};
+use super::config_file::ConfigFile;
 use crate::commands::serve::store_terms;
 
 const PERIOD: Duration = Duration::from_secs(60);
@@ -19,20 +20,22 @@ const AFTER: [After; 1] = [After::at_most("close", Duration::from_secs(60))];
 
 pub(super) struct Collect {
     books: Arc<Books>,
-    terms: Mutex<TermsFile>,
+    /// Its terms of collection hold from when it is seen to have changed.
+    terms: Mutex<ConfigFile>,
 }
 
 impl Collect {
     pub(super) fn new(books: &Arc<Books>) -> Collect {
         Collect {
-            terms: Mutex::new(TermsFile::new(books.config_path.clone())),
+            terms: Mutex::new(ConfigFile::new(books.config_path.clone())),
             books: Arc::clone(books),
         }
     }
 
     /// Takes over the terms of collection, and how long records are kept, of a configuration that has changed.
     async fn follow_terms(&self, now_ms: i64) {
-        let taken = match self.terms.lock().await.changed() {
+        let mut file = self.terms.lock().await;
+        let taken = match file.read_changed(false) {
             None => return,
             Some(Ok(config)) => {
                 self.books.set_keep(config.retention.records);
@@ -40,11 +43,12 @@ impl Collect {
             }
             Some(Err(error)) => Err(error),
         };
-        if let Err(error) = taken {
-            error!(
+        match taken {
+            Ok(()) => file.take(),
+            Err(error) => error!(
                 error = format!("{error:#}"),
                 "the terms of collection of the changed configuration are not used"
-            );
+            ),
         }
     }
 

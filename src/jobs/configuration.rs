@@ -1,5 +1,6 @@
 //! The configuration file, followed: when it changes, and on SIGHUP.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,52 +8,37 @@ use std::time::Duration;
 use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
 use anyhow::Context as _;
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use super::config_file::ConfigFile;
 use super::site::Site;
 use crate::config::Config;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Takes over what a changed file says of metering. A file that changed since the last look may be half written, and half a file
-/// can be a valid one: it is read once it is as it was at the look before.
+/// Takes over what a changed file says of metering. A file with mistakes changes nothing, and the job fails until it is mended.
 pub(super) struct Configuration {
     site: Arc<Site>,
     hangup: Mutex<Option<Signal>>,
     /// SIGHUP came: it is read whether it changed or not.
     is_asked_for: AtomicBool,
-    seen: Mutex<Seen>,
-}
-
-/// When the file was changed.
-struct Seen {
-    taken: Option<Timestamp>,
-    last: Option<Timestamp>,
+    file: Mutex<ConfigFile>,
 }
 
 impl Configuration {
     pub(super) fn new(site: &Arc<Site>, hangup: Option<Signal>) -> Configuration {
-        let modified = modified(site);
         Configuration {
             site: Arc::clone(site),
             hangup: Mutex::new(hangup),
             is_asked_for: AtomicBool::new(false),
-            seen: Mutex::new(Seen {
-                taken: modified,
-                last: modified,
-            }),
+            file: Mutex::new(ConfigFile::new(site.started.config_path.clone())),
         }
     }
 
-    /// Takes the metering part of a changed file; a file with mistakes changes nothing.
-    fn reload(&self) -> anyhow::Result<Done> {
-        let Some(path) = &self.site.started.config_path else {
-            return Ok(Done::Nothing);
-        };
-        let config = Config::read(path).context("the changed configuration is not used")?;
+    /// Takes the metering part of a changed file.
+    fn take(&self, config: Config) -> Done {
         self.say_what_needs_a_restart(&config);
         let exporters = config.exporters.len();
         let metering = {
@@ -69,8 +55,9 @@ impl Configuration {
         };
         self.site.started.metering.send_replace(Arc::new(metering));
         self.site.note_reload();
+        let path = self.site.started.config_path.as_deref().unwrap_or(Path::new(""));
         info!(path = %path.display(), exporters, "configuration reloaded");
-        Ok(Done::Did(format!("reloaded, with {exporters} exporters")))
+        Done::Did(format!("reloaded, with {exporters} exporters"))
     }
 
     /// A changed setting that a running process cannot take over is named: otherwise it looks as if it were in force.
@@ -82,13 +69,6 @@ impl Configuration {
             warn!("{change}");
         }
     }
-}
-
-fn modified(site: &Site) -> Option<Timestamp> {
-    let modified = std::fs::metadata(site.started.config_path.as_ref()?)
-        .and_then(|metadata| metadata.modified())
-        .ok()?;
-    Timestamp::try_from(modified).ok()
 }
 
 #[async_trait]
@@ -120,14 +100,13 @@ impl Job for Configuration {
     }
 
     async fn run(&self, _run: &Context) -> Result<Done, RunError> {
-        let mut seen = self.seen.lock().await;
-        let modified = modified(&self.site);
-        let is_settled = std::mem::replace(&mut seen.last, modified) == modified;
+        let mut file = self.file.lock().await;
         let is_asked_for = self.is_asked_for.swap(false, Ordering::SeqCst);
-        if !is_asked_for && (!is_settled || modified == seen.taken) {
+        let Some(read) = file.read_changed(is_asked_for) else {
             return Ok(Done::Nothing);
-        }
-        seen.taken = modified;
-        Ok(self.reload()?)
+        };
+        let done = self.take(read.context("the changed configuration is not used")?);
+        file.take();
+        Ok(done)
     }
 }

@@ -20,6 +20,7 @@ mod books;
 mod budgets;
 mod close;
 mod collect;
+mod config_file;
 mod configuration;
 mod consume;
 mod idle_plans;

@@ -442,7 +442,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception {
         module: "portal::first_steps",
         access: Access::Reads,
-        tables: &["assignments", "customers", "entities", "prices", "subscriptions"],
+        tables: &["assignments", "customers", "prices", "subscriptions"],
         reason: "one statement tells what an empty installation lacks",
     },
     Exception {

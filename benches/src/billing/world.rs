@@ -8,7 +8,7 @@ use billing::tax::{self, NewTaxRate};
 use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::PriceId;
-use schemas::inventory::{self, NewCustomer, NewService};
+use schemas::inventory::{self, EntityProfile, FIRST_ENTITY, NewCustomer, NewService};
 use schemas::money::Money;
 use sqlx::AnyConnection;
 
@@ -36,6 +36,14 @@ pub(super) async fn make(database: &Database, subscriptions: u32) -> anyhow::Res
         valid_to_ms: None,
     };
     tax::add_rate(&mut transaction, vat, now_ms).await?;
+    let issuer = EntityProfile {
+        name: "Example Hosting Inc".to_owned(),
+        street: "1 Main Street".to_owned(),
+        city: "New York".to_owned(),
+        country: "US".to_owned(),
+        ..EntityProfile::default()
+    };
+    inventory::change_entity(&mut transaction, FIRST_ENTITY, issuer).await?;
     transaction.commit().await?;
     for first in (1..=subscriptions).step_by(PER_TRANSACTION as usize) {
         let mut transaction = database.begin_write().await?;

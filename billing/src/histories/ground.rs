@@ -10,7 +10,7 @@ use schemas::money::{Currency, Money};
 use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, PlanKind, QuotaUnit, Terms};
 use crate::model::{Coupon, Customer, Metered, Model, Off, Offer, PlaceRate, Taxed, UnitPrice, Way};
 use crate::tax::{self, NewTaxRate};
-use crate::testing::{Postgres, World};
+use crate::testing::{Postgres, World, with_issuer};
 
 /// Prices, by id: the offer, and its usage price as it is typed.
 pub(super) const OFFERS: [(Offer, &str); 12] = [
@@ -232,6 +232,7 @@ impl Ground {
 
 async fn fill(database: &Database) {
     let world = World::on(database.clone());
+    with_issuer(database).await;
     for (at, (zone, country, agreed, includes_tax)) in CUSTOMERS.into_iter().enumerate() {
         world.customer("EUR", zone, &percent_text(agreed)).await;
         let region = if country == "US" { "NYC" } else { "" };

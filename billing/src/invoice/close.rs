@@ -43,7 +43,7 @@ pub struct OpenPeriod {
     pub period_end_ms: i64,
     /// Windows are closed up to here.
     pub measured_to_ms: i64,
-    /// What of its taxes a person must settle, where that holds it.
+    /// What a person must settle, where that holds it.
     pub unsettled: Option<Unsettled>,
 }
 

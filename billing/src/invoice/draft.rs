@@ -95,6 +95,8 @@ pub(super) enum Current {
 struct Account {
     customer: Arc<Customer>,
     entity: Arc<EntityProfile>,
+    /// Whether the entity can issue it.
+    has_issuer: bool,
     contracts: Vec<Contract>,
     due: Vec<Due>,
     items: Vec<ChargeItem>,
@@ -331,10 +333,13 @@ async fn load(
     (current, mut months): (Current, Months),
     failed: &mut Vec<(CustomerId, BillingError)>,
 ) -> Result<Vec<Account>, BillingError> {
-    let entities: HashMap<EntityId, Arc<EntityProfile>> = inventory::entities(&mut *connection)
+    let entities: HashMap<EntityId, (Arc<EntityProfile>, bool)> = inventory::entities(&mut *connection)
         .await?
         .into_iter()
-        .map(|entity| (entity.id, Arc::new(entity.profile)))
+        .map(|entity| {
+            let is_issuer = entity.is_issuer();
+            (entity.id, (Arc::new(entity.profile), is_issuer))
+        })
         .collect();
     let mut items = open_items(&mut *connection, first, last).await?;
     let mut accounts = Vec::new();
@@ -357,7 +362,7 @@ async fn load(
         if due.is_empty() && items.is_empty() && changed.is_empty() {
             continue;
         }
-        let Some(entity) = entities.get(&customer.billing.entity) else {
+        let Some((entity, is_issuer)) = entities.get(&customer.billing.entity) else {
             failed.push((id, inventory::InventoryError::NoEntity(customer.billing.entity).into()));
             continue;
         };
@@ -365,6 +370,7 @@ async fn load(
         let bases = charged_bases(connection, due.iter().filter(|due| due.what == What::Unused)).await?;
         accounts.push(Account {
             entity: Arc::clone(entity),
+            has_issuer: *is_issuer,
             customer,
             contracts,
             due,
@@ -694,7 +700,10 @@ fn total_up(
         open: None,
         prices_include_tax: sheet.prices_include_tax,
         buyer: sheet.buyer.take(),
-        unsettled: sheet.unsettled.take(),
+        // Before anything else: what its taxes are depends on where the seller is.
+        unsettled: (!account.has_issuer)
+            .then_some(Unsettled::Issuer)
+            .or_else(|| sheet.unsettled.take()),
         lines,
         subtotal: totals.subtotal,
         taxes: totals.taxes,
@@ -728,7 +737,7 @@ fn earlier(known_ms: Option<i64>, at_ms: i64) -> Option<i64> {
     Some(known_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)))
 }
 
-/// Why a draft cannot be finalised yet. Taxes that a person must settle hold it. Usage holds it until its windows are closed; a change of assignments holds it when
+/// Why a draft cannot be finalised yet. What a person must settle holds it. Usage holds it until its windows are closed; a change of assignments holds it when
 /// it touches usage from `usage_from_ms` on; without usage nothing does.
 fn open_reason(draft: &Draft, usage_from_ms: Option<i64>, facts: &Facts<'_>) -> Option<OpenReason> {
     if facts.now_ms < draft.due_ms {
@@ -737,6 +746,7 @@ fn open_reason(draft: &Draft, usage_from_ms: Option<i64>, facts: &Facts<'_>) -> 
     match draft.unsettled {
         Some(Unsettled::Rate(_)) => return Some(OpenReason::TaxRateMissing),
         Some(Unsettled::VatNumber { .. }) => return Some(OpenReason::VatNumberUnconfirmed),
+        Some(Unsettled::Issuer) => return Some(OpenReason::IssuerIncomplete),
         None => {}
     }
     let usage_from_ms = usage_from_ms?;

@@ -1,8 +1,9 @@
 //! Invoices that wait for a person.
 //!
 //! What is due and has a tax whose rate nobody entered is not finalised: "VAT 0 %" would be a wrong bill that nobody notices.
-//! Nor is what a VAT number would make reverse charged that nobody has confirmed ([`crate::vat`]). It is held instead: it has an id from then on, finance finds it on a page of its own and in `ezscale invoice list`, an event
-//! tells the admins once, and closing says what is missing. When that is settled, the next closing finalises it under that
+//! Nor is what a VAT number would make reverse charged that nobody has confirmed ([`crate::vat`]), nor anything before the company that
+//! issues it has a name and an address ([`schemas::inventory::Entity::is_issuer`]). It is held instead: it has an id from then on, finance finds it on a page of its own and in `ezscale invoice list`, an event
+//! tells the admins once of each reason, and closing says what is missing. When that is settled, the next closing finalises it under that
 //! id. What a customer is charged later waits behind it, as charges are made in their order.
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ pub const MAX_HELD: i64 = 1000;
 /// Reasons, as they are stored.
 const RATE: &str = "tax_rate_missing";
 const VAT_NUMBER: &str = "vat_number_unconfirmed";
+const ISSUER: &str = "issuer_incomplete";
 
 /// An invoice that waits for a person.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
@@ -93,8 +95,11 @@ pub(super) async fn note(
         known.released_at_ms.is_none() && !waiting.contains_key(*key) && !failed.contains(&key.0)
     });
     let ended: Vec<InvoiceId> = ends.map(|(_, known)| known.id).collect();
-    let is_new = |key: &(CustomerId, i64)| known.get(key).is_none_or(|known| known.released_at_ms.is_some());
-    if ended.is_empty() && !waiting.keys().any(is_new) {
+    let is_new = |(key, (_, unsettled)): (&(CustomerId, i64), &(&Draft, &Unsettled))| {
+        let same = known.get(key).filter(|known| known.waits_for(unsettled, key.1));
+        same.is_none()
+    };
+    if ended.is_empty() && !waiting.iter().any(is_new) {
         return Ok(());
     }
     let mut transaction = database.begin_write().await?;
@@ -112,8 +117,9 @@ pub(super) async fn note(
     waiting.sort_unstable_by_key(|(key, _)| *key);
     for (key, (draft, unsettled)) in waiting {
         match known.get(&key) {
-            Some(known) if known.released_at_ms.is_none() => {}
-            Some(known) => hold_again(&mut transaction, known.id, unsettled, now_ms).await?,
+            Some(known) if known.waits_for(unsettled, key.1) => {}
+            // Something else holds it now, or it had been released.
+            Some(known) => hold_again(&mut transaction, known, draft, unsettled, now_ms).await?,
             None => hold(&mut transaction, draft, unsettled, now_ms).await?,
         }
     }
@@ -147,6 +153,13 @@ impl Stored<'_> {
                 at_ms: due_ms,
                 vat_id: number,
             },
+            Unsettled::Issuer => Stored {
+                reason: ISSUER,
+                country: "",
+                region: "",
+                at_ms: due_ms,
+                vat_id: "",
+            },
         }
     }
 }
@@ -174,6 +187,18 @@ async fn hold(
     .bind(now_ms)
     .execute(&mut *connection)
     .await?;
+    tell(connection, id, draft, unsettled, now_ms).await
+}
+
+/// Tells the admins, in the transaction that holds it.
+async fn tell(
+    connection: &mut AnyConnection,
+    id: InvoiceId,
+    draft: &Draft,
+    unsettled: &Unsettled,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let stored = Stored::of(unsettled, draft.due_ms);
     let new = NewEvent {
         event_type: EventType::InvoiceHeld,
         customer: Some(draft.customer),
@@ -188,27 +213,37 @@ async fn hold(
     Ok(())
 }
 
-/// What was released and waits again, such as after a rate was ended.
+/// What was released and waits again, such as after a rate was ended, or waits for something else now.
 async fn hold_again(
     connection: &mut AnyConnection,
-    id: InvoiceId,
+    known: &Known,
+    draft: &Draft,
     unsettled: &Unsettled,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let stored = Stored::of(unsettled, now_ms);
+    let stored = Stored::of(unsettled, draft.due_ms);
+    // One that has waited all the time waits since then.
+    let held_at_ms = match known.released_at_ms {
+        Some(_) => now_ms,
+        None => known.held_at_ms,
+    };
     sqlx::query(
         "UPDATE held_invoices SET released_at_ms = NULL, held_at_ms = $1, reason = $2, country = $3, region = $4, at_ms = $5, \
          vat_id = $6 WHERE id = $7",
     )
-    .bind(now_ms)
+    .bind(held_at_ms)
     .bind(stored.reason)
     .bind(stored.country)
     .bind(stored.region)
     .bind(stored.at_ms)
     .bind(stored.vat_id)
-    .bind(id.0)
-    .execute(connection)
+    .bind(known.id.0)
+    .execute(&mut *connection)
     .await?;
+    // Of what was released and is held as before they know.
+    if known.released_at_ms.is_none() {
+        tell(connection, known.id, draft, unsettled, now_ms).await?;
+    }
     Ok(())
 }
 
@@ -242,6 +277,21 @@ pub(super) async fn reserved(
 struct Known {
     id: InvoiceId,
     released_at_ms: Option<i64>,
+    held_at_ms: i64,
+    reason: String,
+    country: String,
+    region: String,
+    vat_id: String,
+}
+
+impl Known {
+    /// Whether it waits, and for this. When a rate is missing is no difference: it stays the first time.
+    fn waits_for(&self, unsettled: &Unsettled, due_ms: i64) -> bool {
+        let stored = Stored::of(unsettled, due_ms);
+        self.released_at_ms.is_none()
+            && (self.reason.as_str(), self.country.as_str()) == (stored.reason, stored.country)
+            && (self.region.as_str(), self.vat_id.as_str()) == (stored.region, stored.vat_id)
+    }
 }
 
 async fn known_between(
@@ -250,7 +300,8 @@ async fn known_between(
     last: CustomerId,
 ) -> Result<HashMap<(CustomerId, i64), Known>, BillingError> {
     let rows = sqlx::query(
-        "SELECT customer_id, due_ms, id, released_at_ms FROM held_invoices WHERE customer_id BETWEEN $1 AND $2",
+        "SELECT customer_id, due_ms, id, released_at_ms, held_at_ms, reason, country, region, vat_id FROM held_invoices \
+         WHERE customer_id BETWEEN $1 AND $2",
     )
     .bind(first.0)
     .bind(last.0)
@@ -262,6 +313,11 @@ async fn known_between(
         let of_row = Known {
             id: InvoiceId(row.try_get(2)?),
             released_at_ms: row.try_get(3)?,
+            held_at_ms: row.try_get(4)?,
+            reason: row.try_get(5)?,
+            country: row.try_get(6)?,
+            region: row.try_get(7)?,
+            vat_id: row.try_get(8)?,
         };
         known.insert(key, of_row);
     }
@@ -283,6 +339,7 @@ fn read(row: &AnyRow) -> Result<HeldInvoice, BillingError> {
             VAT_NUMBER => Unsettled::VatNumber {
                 number: row.try_get("vat_id")?,
             },
+            ISSUER => Unsettled::Issuer,
             other => return Err(BillingError::corrupt("reason of a held invoice", other)),
         },
         held_at_ms: row.try_get("held_at_ms")?,

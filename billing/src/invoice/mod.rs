@@ -241,11 +241,14 @@ pub enum OpenReason {
     TaxRateMissing,
     /// The customer's VAT number would make it reverse charged, and is not confirmed yet.
     VatNumberUnconfirmed,
+    /// Who issues it has no name and address yet.
+    IssuerIncomplete,
 }
 
 named!(OpenReason, "reason that a period waits", NotOver => "not_over", WindowsOpen => "windows_open",
     AttributionPending => "attribution_pending", BeyondMeasured => "beyond_measured", LowCoverage => "low_coverage",
-    TaxRateMissing => "tax_rate_missing", VatNumberUnconfirmed => "vat_number_unconfirmed");
+    TaxRateMissing => "tax_rate_missing", VatNumberUnconfirmed => "vat_number_unconfirmed",
+    IssuerIncomplete => "issuer_incomplete");
 
 impl OpenReason {
     /// Whether a person's word lets it be finalised.
@@ -264,6 +267,7 @@ impl std::fmt::Display for OpenReason {
             OpenReason::AttributionPending => "stored flows are not yet attributed by changed assignments",
             OpenReason::TaxRateMissing => "no tax rate is known for the customer's place",
             OpenReason::VatNumberUnconfirmed => "the customer's VAT number is not confirmed yet",
+            OpenReason::IssuerIncomplete => "the company that issues invoices has no name and address yet",
         })
     }
 }
@@ -290,7 +294,7 @@ pub struct Draft {
     pub prices_include_tax: bool,
     /// Whom it is for, where that is not the customer as of now: what was charged before is given back to who it was charged to.
     pub buyer: Option<Buyer>,
-    /// What of its taxes a person must settle, where that holds it.
+    /// What a person must settle, where that holds it.
     pub unsettled: Option<Unsettled>,
     pub lines: Vec<DraftLine>,
     pub subtotal: Money,

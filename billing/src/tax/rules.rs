@@ -81,7 +81,7 @@ pub enum VatStanding {
     Refused,
 }
 
-/// Why it cannot be said which taxes hold: a person settles it.
+/// Why it cannot be said which taxes hold, or who charges them: a person settles it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = HoldReason)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -91,6 +91,8 @@ pub enum Unsettled {
     VatNumber {
         number: String,
     },
+    /// Who issues it has no name and address yet.
+    Issuer,
 }
 
 impl std::fmt::Display for Unsettled {
@@ -98,6 +100,7 @@ impl std::fmt::Display for Unsettled {
         match self {
             Unsettled::Rate(missing) => missing.fmt(f),
             Unsettled::VatNumber { number } => write!(f, "the VAT number {number} is not confirmed yet"),
+            Unsettled::Issuer => f.write_str("the company that issues invoices has no name and address yet"),
         }
     }
 }

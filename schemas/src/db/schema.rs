@@ -12,7 +12,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 
 use super::migrations::{MIGRATIONS, ORIGIN, SEARCH};
-use super::{Backend, Database, DatabaseError, Migration, opening_failed, without_password};
+use super::reach::reach;
+use super::{ACQUIRE_TIMEOUT, Backend, Database, DatabaseError, Migration, opening_failed, without_password};
 use crate::file_format::PROGRAM_VERSION;
 use crate::search;
 
@@ -267,7 +268,10 @@ impl Database {
                 (url.to_owned(), sql)
             }
         };
-        let mut connection = AnyConnection::connect(&open_url).await.map_err(opening)?;
+        let mut connection = match backend {
+            Backend::Sqlite => AnyConnection::connect(&open_url).await.map_err(opening)?,
+            Backend::Postgres => reach(url, ACQUIRE_TIMEOUT).await?,
+        };
         let row = sqlx::query(has_table).fetch_one(&mut connection).await;
         let tables: i64 = row.and_then(|row| row.try_get(0)).map_err(opening)?;
         let applied = match tables {

@@ -9,6 +9,8 @@ use crate::ids::EntityId;
 
 /// The entity that is there from the start.
 pub const FIRST_ENTITY: EntityId = EntityId(1);
+/// What it is called until somebody names it (`schemas/sql/001_schema.sql`).
+const UNNAMED: &str = "Hosting company";
 /// Characters in the prefix of an entity's invoice numbers at most.
 const MAX_PREFIX_CHARS: usize = 10;
 /// Characters in payment instructions at most.
@@ -42,6 +44,23 @@ pub struct Entity {
     #[serde(flatten)]
     pub profile: EntityProfile,
     pub created_at_ms: i64,
+}
+
+impl Entity {
+    /// Whether invoices can name it as who issues them. The one that is there from the start cannot until somebody gave it a name and
+    /// an address: nobody is called so, nowhere. Those that are added were named by who added them.
+    pub fn is_issuer(&self) -> bool {
+        let EntityProfile {
+            name,
+            street,
+            city,
+            country,
+            ..
+        } = &self.profile;
+        let is_from_the_start = self.created_at_ms == 0;
+        let is_named = name != UNNAMED && [street, city, country].iter().all(|part| !part.is_empty());
+        !is_from_the_start || is_named
+    }
 }
 
 const SELECT: &str = "SELECT id, name, street, postal_code, city, region, country, vat_id, registration, email, \

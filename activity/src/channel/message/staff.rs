@@ -26,14 +26,21 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
         }
         EventType::InvoiceHeld => {
             let customer = facts.or("customer_name", "a customer");
+            let (waits_for, to_do) = if facts.text("vat_id").is_some() {
+                ("a VAT number", "Check the number again or accept it")
+            } else if facts.text("country").is_some() {
+                ("a tax rate", "Enter the rate, be it 0 %")
+            } else {
+                ("its issuer", "Enter name and address of the company under Entities")
+            };
             Message::new(
                 Tone::Alert,
                 format!("Invoice held: {customer}"),
-                "An invoice waits for a tax rate",
+                format!("An invoice waits for {waits_for}"),
             )
             .say(format!(
-                "An invoice of {customer} is due and not finalised: {}. Enter the rate, be it 0 %, and the next closing finalises it.",
-                facts.or("reason", "no tax rate is known")
+                "An invoice of {customer} is due and not finalised: {}. {to_do}, and the next closing finalises it.",
+                facts.or("reason", "something is missing")
             ))
             .fact("Invoice", Some(event.subject.clone()))
             .fact("Due", facts.instant("due_ms"))

@@ -9,7 +9,7 @@ use super::*;
 use crate::catalog::BaseTiming;
 use crate::document::ubl;
 use crate::subscription::change::{self, Change, End};
-use crate::tax::NewTaxRate;
+use crate::tax::{NewTaxRate, Unsettled};
 
 /// A year at EUR 1 a day.
 const YEARLY: Deal = Deal {
@@ -489,6 +489,54 @@ async fn ten_tenths_of_an_invoice_are_the_invoice() {
         assert_eq!(all.iter().map(|one| one.tax.minor).sum::<i64>(), 0);
         assert_books_are_right(&shop.world).await;
     }
+}
+
+#[tokio::test]
+async fn an_invoice_waits_until_somebody_says_who_issues_it() {
+    let shop = Shop::new("FR").await;
+    let pool = shop.world.database.pool();
+    // As a new installation is.
+    shop.execute("UPDATE entities SET created_at_ms = 0, name = 'Hosting company', country = 'US', vat_id = ''")
+        .await;
+    shop.subscribe(Deal {
+        cycle_months: 1,
+        ..YEARLY
+    })
+    .await;
+    // A name alone is no issuer.
+    for name in ["Hosting company", "Exemple Hosting"] {
+        shop.execute(&format!("UPDATE entities SET name = '{name}'")).await;
+        let held_up = closed(&shop.world, shop.customer, "2026-01-01T00:00:00Z").await;
+        assert_eq!(held_up.invoices.len(), 0);
+        assert_eq!(held_up.refused[0].reason, OpenReason::IssuerIncomplete);
+        let waiting = held(pool, None).await.unwrap();
+        assert_eq!((waiting[0].id, &waiting[0].reason), (InvoiceId(1), &Unsettled::Issuer));
+    }
+    // What holds it next takes its place, under the same id and since the same time.
+    shop.execute("UPDATE entities SET street = 'Rue 1', city = 'Paris', country = 'FR'")
+        .await;
+    let held_up = closed(&shop.world, shop.customer, "2026-01-02T00:00:00Z").await;
+    assert_eq!(held_up.refused[0].reason, OpenReason::TaxRateMissing);
+    let waiting = held(pool, None).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    assert!(matches!(waiting[0].reason, Unsettled::Rate(_)), "{waiting:?}");
+    assert_eq!(waiting[0].held_at_ms, ms("2026-01-01T00:00:00Z"));
+    let told = sqlx::query("SELECT payload FROM events WHERE event_type = $1 ORDER BY id")
+        .bind(EventType::InvoiceHeld.name())
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    let told: Vec<String> = told.iter().map(|row| sqlx::Row::get(row, 0)).collect();
+    assert!(
+        told.len() == 2 && told[0].contains("no name and address") && told[1].contains("no tax rate"),
+        "{told:?}"
+    );
+    shop.rate("FR", "20", "2020-01-01T00:00:00Z", None).await;
+    let made = closed(&shop.world, shop.customer, "2026-01-02T00:00:00Z")
+        .await
+        .invoices;
+    assert_eq!(made[0].invoice.id, InvoiceId(1));
+    assert!(held(pool, None).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn reason_words(reason: &Unsettled) -> String {
             let at = format::minute(missing.at_ms, &TimeZone::UTC);
             format!("no tax rate is known for {}{region} at {at} UTC", missing.country)
         }
-        Unsettled::VatNumber { .. } => reason.to_string(),
+        Unsettled::VatNumber { .. } | Unsettled::Issuer => reason.to_string(),
     }
 }
 
