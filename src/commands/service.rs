@@ -88,7 +88,7 @@ struct Assign {
     /// The service (svc_N)
     #[arg(required_unless_present = "file")]
     service: Option<ServiceId>,
-    /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64
+    /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64; at most a /8, of IPv6 a /16
     #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"], value_parser = crate::options::prefix)]
     prefix: Option<IpNet>,
     /// Exporter of the interface or VLAN

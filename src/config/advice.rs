@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use schemas::inventory::prefix_length_min;
 use schemas::metering::{ExporterConfig, MeterMode};
 
 use super::Config;
@@ -28,6 +29,12 @@ fn networks(networks: &[IpNet], lines: &mut Vec<String>) {
             lines.push(format!(
                 "own_networks: {network} names an address inside the network {0} and counts for all of {0}; write {0}",
                 network.trunc()
+            ));
+        }
+        if network.prefix_len() < prefix_length_min(network) {
+            lines.push(format!(
+                "own_networks: {network} is wider than anybody's networks: flows between its addresses are internal and not metered; \
+                 list your own"
             ));
         }
         let covers = |(other_position, other): (usize, &IpNet)| {
@@ -183,6 +190,14 @@ mod tests {
                 "198.51.100.0/24 has no effect, 198.51.0.0/16 holds it",
             ),
             ("own_networks = ['2001:db8::/32', '2001:db8::/32']", "has no effect"),
+            (
+                "own_networks = ['0.0.0.0/0']",
+                "0.0.0.0/0 is wider than anybody's networks",
+            ),
+            (
+                "own_networks = ['2000::/3']",
+                "2000::/3 is wider than anybody's networks",
+            ),
             (
                 "[[exporter]]\naddress = '192.0.2.1'\nexternal_interfaces = [1]",
                 "external_interfaces has no effect: it meters by addresses",

@@ -237,6 +237,45 @@ async fn a_target_has_one_service_at_one_time() {
 }
 
 #[tokio::test]
+async fn a_prefix_that_is_too_wide_for_one_service_is_refused() {
+    let world = world().await;
+    let (web, _) = two_services(&world.database).await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    for text in [
+        "0.0.0.0/0",
+        "8.0.0.0/7",
+        "::ffff:0.0.0.0/96",
+        "::/0",
+        "2000::/3",
+        "2000::/15",
+    ] {
+        let target = prefix(text);
+        let one = assign(&mut transaction, web.id, target, NOW_MS, None, NOW_MS).await;
+        let listed = NewAssignment {
+            service: web.id,
+            target,
+            from_ms: NOW_MS,
+            to_ms: None,
+        };
+        let all = assign_all(&mut transaction, &[listed], NOW_MS).await.map(|()| None);
+        for refused in [one.map(Some), all] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, InventoryError::WidePrefix { .. }), "{text}: {error}");
+            assert!(
+                error.to_string().contains("too wide for one service"),
+                "{text}: {error}"
+            );
+        }
+    }
+    assert_eq!(assignments(&mut *transaction).await.unwrap(), []);
+    for text in ["10.0.0.0/8", "2000::/16"] {
+        assign(&mut transaction, web.id, prefix(text), NOW_MS, None, NOW_MS)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn every_change_of_an_assignment_is_a_new_revision() {
     let world = world().await;
     let (web, db) = two_services(&world.database).await;
