@@ -103,6 +103,8 @@ pub struct ExporterStatus {
     pub protocol_versions: BTreeSet<u8>,
     /// Rate of the newest flow that had one.
     pub sampling_rate: u32,
+    /// Lost between exporter and collector, in what its protocol numbers: records of v5, v7 and IPFIX, datagrams of v9 and
+    /// sFlow.
     pub sequence_lost: u64,
     /// When a datagram of it was last refused because `collector.allowed_exporters` does not hold its address; 0 = never.
     pub refused_at_ms: i64,
@@ -139,6 +141,7 @@ pub struct DomainView {
     pub sampling_source: String,
     /// Rates that its session announced and that have ended.
     pub rates_ended: u64,
+    /// As [`ExporterStatus::sequence_lost`].
     pub sequence_lost: u64,
     /// Missing, and not yet counted as lost: they may come late.
     pub sequence_waiting: u64,

@@ -74,7 +74,7 @@ pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
         bytes("scaled_bytes"),
         number("sampling_rate").or("unknown"),
         number("flows_without_rate"),
-        number("datagrams_lost"),
+        number("sequence_lost"),
     ]);
     for (address, known) in known(&config)? {
         let heard = known.heard.as_ref();
@@ -119,7 +119,7 @@ pub(super) fn show(name: &str, format: ShowFormat, data: &Data) -> anyhow::Resul
         text("sampling_source"),
         number("active_timeout_seconds"),
         number("clock_offset_ms"),
-        number("datagrams_lost"),
+        number("sequence_lost"),
     ]);
     for domain in &heard.domains {
         domains.row([
@@ -159,7 +159,7 @@ pub(super) fn show(name: &str, format: ShowFormat, data: &Data) -> anyhow::Resul
         .field(bytes("scaled_bytes"), heard.bytes_scaled)
         .field(number("sampling_rate").or("unknown"), rate(&heard))
         .field(number("flows_without_rate"), heard.flows_without_rate)
-        .field(number("datagrams_lost"), heard.sequence_lost)
+        .field(number("sequence_lost"), heard.sequence_lost)
         .field(
             text("refused_at"),
             Some(heard.refused_at_ms).filter(|&at_ms| at_ms > 0).map(at),

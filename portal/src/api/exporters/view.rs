@@ -156,6 +156,7 @@ pub(crate) struct ExporterView {
     pub(crate) sampling: Sampling,
     pub(crate) templates: u64,
     pub(crate) pending_sets: u64,
+    /// Records (v5, v7, IPFIX) or datagrams (v9, sFlow) that its sequence numbers miss.
     pub(crate) sequence_lost: u64,
     /// Of what its sequence numbers say it sent; `None` where the numbers count different things.
     pub(crate) lost_percent: Option<f64>,
