@@ -60,6 +60,11 @@ fn rate(exporter: &ExporterStatus) -> Option<u32> {
     Some(exporter.sampling_rate).filter(|&rate| rate > 0)
 }
 
+/// Since when it sends flows of which none counts, where that is a fault.
+fn unmetered_since(exporter: &ExporterStatus) -> Option<Cell> {
+    exporter.nothing_metered_since_ms(exporter.meter).map(at)
+}
+
 pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
     let config = data.config_with_tables()?;
     let mut listing = Listing::new([
@@ -74,6 +79,7 @@ pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
         bytes("scaled_bytes"),
         number("sampling_rate").or("unknown"),
         number("flows_without_rate"),
+        text("unmetered_since"),
         number("sequence_lost"),
     ]);
     for (address, known) in known(&config)? {
@@ -91,6 +97,7 @@ pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
             count(|exporter| exporter.bytes_scaled),
             heard.and_then(rate).into(),
             count(|exporter| exporter.flows_without_rate),
+            heard.and_then(unmetered_since).into(),
             count(|exporter| exporter.sequence_lost),
         ]);
     }
@@ -159,6 +166,7 @@ pub(super) fn show(name: &str, format: ShowFormat, data: &Data) -> anyhow::Resul
         .field(bytes("scaled_bytes"), heard.bytes_scaled)
         .field(number("sampling_rate").or("unknown"), rate(&heard))
         .field(number("flows_without_rate"), heard.flows_without_rate)
+        .field(text("unmetered_since"), unmetered_since(&heard))
         .field(number("sequence_lost"), heard.sequence_lost)
         .field(
             text("refused_at"),
