@@ -635,6 +635,38 @@ mod tests {
         assert_eq!(again.exporters, config.exporters);
     }
 
+    /// Whoever removes the `# ` before a section and its settings changes nothing else.
+    #[test]
+    fn a_section_of_the_example_takes_no_other_setting_with_it() {
+        let is_name = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || b"_.".contains(&byte))
+        };
+        let section = |line: &str| {
+            let name = line.strip_prefix("# [")?.strip_suffix(']')?;
+            is_name(name).then(|| name.to_owned())
+        };
+        let setting = |line: &str| {
+            let (name, _) = line.strip_prefix("# ")?.split_once(" = ")?;
+            is_name(name).then_some(())
+        };
+        let as_it_is = Config::parse(EXAMPLE).unwrap();
+        let sections: Vec<String> = EXAMPLE.lines().filter_map(section).collect();
+        assert!(sections.iter().any(|name| name == "secrets"), "{sections:?}");
+        for name in sections {
+            let mut is_inside = false;
+            let mut text = String::new();
+            for line in EXAMPLE.lines() {
+                is_inside = section(line).as_ref() == Some(&name) || (is_inside && setting(line).is_some());
+                text.push_str(if is_inside { &line["# ".len()..] } else { line });
+                text.push('\n');
+            }
+            let config = Config::parse(&text).unwrap_or_else(|error| panic!("[{name}]: {error:#}"));
+            assert_eq!(config.own_networks, as_it_is.own_networks, "[{name}]");
+            assert_eq!(config.exporters, as_it_is.exporters, "[{name}]");
+        }
+    }
+
     #[test]
     fn an_empty_file_is_the_default() {
         let config = Config::parse("").unwrap();

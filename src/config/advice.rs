@@ -161,13 +161,14 @@ fn line(setting: &str) -> String {
 }
 
 /// What a running process takes over.
-const TAKEN_OVER: [&str; 8] = [
+const TAKEN_OVER: [&str; 9] = [
     // By billing, from the file itself.
     "collection",
     "own_networks",
     "metering",
     "retention",
     "exporter",
+    "billing.correction_reach_days",
     "collector.allowed_exporters",
     "collector.default_sampling_rate",
     "collector.v5_sampling_mode_bits",
@@ -244,6 +245,15 @@ mod tests {
     }
 
     #[test]
+    fn the_head_of_the_example_names_what_is_taken_over() {
+        let head = super::super::EXAMPLE.split("\n\n").next().unwrap();
+        for setting in TAKEN_OVER {
+            let name = setting.rsplit('.').next().unwrap();
+            assert!(head.contains(name), "{setting}");
+        }
+    }
+
+    #[test]
     fn a_changed_listen_address_is_said_to_need_a_restart() {
         let old = Config::parse("[collector]\nnetflow = ['127.0.0.1:2055']").unwrap();
         let told = |text: &str| changes_that_need_a_restart(&old, &Config::parse(text).unwrap());
@@ -270,6 +280,13 @@ mod tests {
             ["vies.enabled changed: it takes effect when ezscale is restarted"]
         );
         assert_eq!(told(&format!("{listening}[collection]\nsuspend_day = 30")), [""; 0]);
+        let billing = told(&format!(
+            "{listening}[billing]\ncorrection_reach_days = 90\nmin_coverage_percent = 80"
+        ));
+        assert_eq!(
+            billing,
+            ["billing.min_coverage_percent changed: it takes effect when ezscale is restarted"]
+        );
         let database = told("database = 'sqlite://x'\n[collector]\nnetflow = ['127.0.0.1:2055']");
         assert_eq!(
             database,
