@@ -67,19 +67,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 RequestStatus::Approved => Status::Approved,
                 RequestStatus::Rejected => Status::Rejected,
             });
-            let columns = [
-                "id",
-                "kind",
-                "subject",
-                "summary",
-                "status",
-                "requested_by",
-                "requested_at",
-                "decided_by",
-                "decided_at",
-                "reason",
-            ];
-            let mut listing = Listing::new(columns.map(text));
+            let mut listing = Listing::new([
+                text("id"),
+                text("kind"),
+                text("subject"),
+                text("summary"),
+                text("status"),
+                text("requested_by"),
+                text("requested_at"),
+                text("decided_by"),
+                text("decided_at").only_data(),
+                text("reason").only_data(),
+            ]);
             for found in approval::list(database.pool(), status, before, limit).await? {
                 listing.row([
                     shown(found.id),

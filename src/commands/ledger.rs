@@ -206,11 +206,11 @@ fn list(transactions: &[PostedTransaction], format: Format) -> anyhow::Result<()
     let mut listing = Listing::new([
         text("id"),
         text("posted_at"),
-        text("value_at"),
+        text("value_at").only_data(),
         text("customer"),
         text("invoice"),
         text("payment"),
-        text("refund"),
+        text("refund").only_data(),
         text("description"),
         text("account"),
         money("amount"),

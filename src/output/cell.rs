@@ -220,15 +220,19 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
+/// An empty text is what there is none of.
 impl From<String> for Cell {
     fn from(text: String) -> Cell {
-        Cell::Text(text)
+        match text.is_empty() {
+            true => Cell::Absent,
+            false => Cell::Text(text),
+        }
     }
 }
 
 impl From<&str> for Cell {
     fn from(text: &str) -> Cell {
-        Cell::Text(text.to_owned())
+        text.to_owned().into()
     }
 }
 
@@ -277,7 +281,7 @@ impl From<usize> for Cell {
 
 /// What has a form in words: ids, names of states.
 pub(crate) fn shown(value: impl std::fmt::Display) -> Cell {
-    Cell::Text(value.to_string())
+    value.to_string().into()
 }
 
 /// An instant, RFC 3339.

@@ -427,12 +427,14 @@ mod tests {
         let record = Record::new()
             .field(text("id"), "inv_1")
             .field(text("note"), None::<String>)
+            .field(text("reason"), "")
             .field(money("total"), Money::new(100, "JPY".parse().unwrap()))
             .list("lines", invoices());
         let object: Value = serde_json::from_str(&record.to_json().unwrap()).unwrap();
         assert_eq!(object["total"], "100");
         assert_eq!(object["currency"], "JPY");
         assert_eq!(object["note"], Value::Null);
+        assert_eq!(object["reason"], Value::Null, "there is none");
         assert_eq!(object["lines"][0]["id"], "inv_1");
     }
 }
