@@ -712,4 +712,14 @@ fn shells_and_man_know_every_command() {
     assert!(page("ezscale.1").starts_with(".ie"), "{}", &page("ezscale.1")[..200]);
     let add = page("ezscale-plan-add.1");
     assert!(add.contains("commit") && add.contains("ezscale plan add"), "{add}");
+    let assign = page("ezscale-service-assign.1").replace('\\', "");
+    for expected in [
+        "[--prefix <PREFIX>]",
+        "[<SERVICE>]",
+        "EZSCALE_CONFIG",
+        "EZSCALE_DATA_DIR",
+        "EZSCALE_DATABASE",
+    ] {
+        assert!(assign.contains(expected), "{expected}: {assign}");
+    }
 }
