@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::audit;
 use crate::options::{Data, now_ms};
-use crate::output::{Record, ShowFormat, at, shown, text};
+use crate::output::{Record, ShowFormat, at, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (connection, by) = act.parts();
             let note = guard::confirm(connection, by.name, now_ms).await?;
             act.commit(note).await?;
-            say!("billing resumed at {}", instant_text(now_ms));
+            say!("billing resumed at {}", to_the_second(now_ms));
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;

@@ -175,9 +175,9 @@ async fn list_aging(day: Option<Date>, format: Format, data: &Data) -> anyhow::R
         text("name"),
         number("invoices"),
         money("not_due"),
-        money("days_1_30"),
-        money("days_31_60"),
-        money("days_61_90"),
+        money("days_1_30").titled("1-30 days"),
+        money("days_31_60").titled("31-60 days"),
+        money("days_61_90").titled("61-90 days"),
         money("over_90_days"),
         money("total"),
     ]);

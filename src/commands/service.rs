@@ -294,7 +294,11 @@ async fn show(service: ServiceId, format: ShowFormat, data: &Data) -> anyhow::Re
             subscription.map(|found| shown(found.id)),
         )
         .field(text("created_at"), at(service.created_at_ms))
-        .field(text("owned_from"), at(service.owned_from_ms))
+        // 0: nobody owned it before.
+        .field(
+            text("owned_from").or("the beginning"),
+            Some(service.owned_from_ms).filter(|&from_ms| from_ms > 0).map(at),
+        )
         .field(text("archived_at"), service.archived_at_ms.map(at))
         .list("assignments", assignments)
         .print(format)

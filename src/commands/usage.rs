@@ -8,10 +8,9 @@ use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
-use schemas::window::instant_text;
 
 use crate::options::{Data, check_order, now_ms, open_current};
-use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text};
+use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -103,9 +102,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// The range above a table: where the newest windows of it are not closed yet, also up to when it is measured.
 fn range_line(from_ms: i64, to_ms: i64, measured_to_ms: Option<i64>) -> String {
-    let range = format!("{} to {}", instant_text(from_ms), instant_text(to_ms));
+    let range = format!("{} to {}", to_the_second(from_ms), to_the_second(to_ms));
     match measured_to_ms.filter(|&measured_to_ms| measured_to_ms < to_ms) {
-        Some(measured_to_ms) => format!("{range}, measured to {}", instant_text(measured_to_ms)),
+        Some(measured_to_ms) => format!("{range}, measured to {}", to_the_second(measured_to_ms)),
         None => range,
     }
 }

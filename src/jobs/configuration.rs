@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::site::Site;
 use crate::config::Config;
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -70,7 +71,7 @@ impl Configuration {
         self.site.started.metering.send_replace(Arc::new(metering));
         self.site.note_reload();
         info!(path = %path.display(), exporters, "configuration reloaded");
-        Ok(Done::Did(format!("reloaded, with {exporters} exporters")))
+        Ok(Done::Did(format!("reloaded, with {}", count(exporters, "exporter"))))
     }
 
     /// A changed setting that a running process cannot take over is named: otherwise it looks as if it were in force.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use billing::prune;
 
 use super::books::{Books, LEASE};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(3600);
 /// As metrics name the runs of jobs.
@@ -70,6 +71,6 @@ impl Job for Prune {
             .context("old runs of jobs could not be removed")?;
         self.books.pruned.add(&[(JOB_RUNS, runs)]);
         let rows = runs + pruned.rows.iter().map(|(_, rows)| rows).sum::<u64>();
-        Ok(Done::counted(rows, || format!("{rows} records removed")))
+        Ok(Done::counted(rows, || format!("{} removed", count(rows, "record"))))
     }
 }

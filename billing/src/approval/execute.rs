@@ -97,7 +97,10 @@ pub async fn execute(
                 cancel(&mut *connection, *id, End::Now, reason, actor, now_ms).await?;
                 ended += 1;
             }
-            Done::Executed(format!("{ended} subscriptions ended"))
+            Done::Executed(match ended {
+                1 => "1 subscription ended".to_owned(),
+                ended => format!("{ended} subscriptions ended"),
+            })
         }
         Action::PriceChange {
             plan,
