@@ -558,6 +558,29 @@ fn a_reader_who_has_seen_enough_ends_nothing_with_a_panic() {
     assert!(status.success(), "{status}");
 }
 
+/// clap would list what the environment gave as if it had to be typed.
+#[test]
+fn a_usage_line_needs_nothing_that_the_environment_gave() {
+    let call = |arguments: &[&str], variable: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ezscale"));
+        command.args(arguments).env("EZSCALE_LOG", "warn").env(variable, value);
+        let output = command.output().expect("the binary runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        said(&output)
+    };
+    for (arguments, why) in [
+        (&["service", "list", "--colour"][..], "unexpected argument '--colour'"),
+        (&["service", "show"], "required arguments were not provided"),
+    ] {
+        let text = call(arguments, "EZSCALE_CONFIG", "/nowhere.toml");
+        assert!(text.contains(why) && text.contains("Usage:"), "{text}");
+        assert!(!text.contains("--config") && !text.contains("--log"), "{text}");
+    }
+    // What is wrong with the environment is said.
+    let text = call(&["service", "list"], "EZSCALE_LOG_FORMAT", "loud");
+    assert!(text.contains("'loud'"), "{text}");
+}
+
 #[test]
 fn an_answer_that_cannot_be_written_is_an_error() {
     let data = world();
