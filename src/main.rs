@@ -21,7 +21,7 @@ mod upgrade;
 
 use std::process::ExitCode;
 
-use clap::error::ContextKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Flow collector, usage metering and billing for hosting companies.
@@ -136,6 +136,7 @@ fn parsed() -> Cli {
     // clap's usage line lists what the environment gave as if it had to be typed. Parsed without the environment the same
     // error does not, unless the environment is what is wrong.
     if error.use_stderr()
+        && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         && let Err(typed) = without_environment(Cli::command()).try_get_matches()
         && typed.kind() == error.kind()
         && typed.get(ContextKind::InvalidArg) == error.get(ContextKind::InvalidArg)

@@ -238,7 +238,7 @@ async fn set_password(user: &User) -> anyhow::Result<()> {
 fn read_password() -> anyhow::Result<String> {
     let stdin = std::io::stdin();
     let password = if stdin.is_terminal() {
-        let ask = |prompt| rpassword::prompt_password(prompt).context("read the password from the terminal");
+        let ask = |prompt: &str| rpassword::prompt_password(prompt).context("read the password from the terminal");
         agreed(ask("password: ")?, &ask("the same again: ")?)?
     } else {
         let mut line = String::new();
