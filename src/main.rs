@@ -22,6 +22,7 @@ mod upgrade;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Flow collector, usage metering and billing for hosting companies.
@@ -127,9 +128,35 @@ enum Command {
     Man(commands::shell::Man),
 }
 
+/// The command line; ends the process with what is wrong with it, or with the help that it asks for.
+fn parsed() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    // clap's usage line lists what the environment gave as if it had to be typed. Parsed without the environment the same
+    // error does not, unless the environment is what is wrong.
+    if error.use_stderr()
+        && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        && let Err(typed) = without_environment(Cli::command()).try_get_matches()
+        && typed.kind() == error.kind()
+        && typed.get(ContextKind::InvalidArg) == error.get(ContextKind::InvalidArg)
+    {
+        typed.exit();
+    }
+    error.exit()
+}
+
+/// A command whose options, and those of the commands below it, are typed and nothing else.
+fn without_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|option| option.env(None::<&'static str>))
+        .mut_subcommands(without_environment)
+}
+
 fn main() -> ExitCode {
     private::keep_to_ourselves();
-    let cli = Cli::parse();
+    let cli = parsed();
     // The demo tells what it does in words and bars, and lets cards be declined on purpose; everything else logs.
     let log = if matches!(cli.command, Command::Demo(_)) {
         "warn,billing=error"

@@ -438,21 +438,26 @@ fn every_listing_says_the_same_as_table_json_and_csv() {
     );
     assert_eq!(invoices[0]["currency"], "EUR");
     assert_eq!(invoices[0]["customer_name"], "Acme, \"Inc\"");
-    // Figures stand to the right.
+    // Figures stand to the right, and what no terminal has room for is left to JSON and CSV.
     let table = data.run(&["invoice", "list"]);
     let (head, row) = table.split_once('\n').expect("a header and a row");
     let end = |line: &str, word: &str| line.find(word).map(|at| at + word.len());
-    assert_eq!(end(head, "SUBTOTAL"), end(row, "EUR 1,234.50"), "{table}");
+    assert_eq!(end(head, "TOTAL"), end(row, "EUR 1,234.50"), "{table}");
+    for words in WITH_ROWS.iter().filter(|words| words.ends_with(" list")) {
+        let table = data.run(&words.split_whitespace().collect::<Vec<_>>());
+        let width = table.lines().map(|line| line.chars().count()).max();
+        assert!(width.is_some_and(|width| width <= 150), "{words}:\n{table}");
+    }
+    // What there is none of is null.
+    let events: Value = serde_json::from_str(&data.run(&["audit", "list", "--format", "json"])).expect("JSON");
+    assert_eq!(events[0]["ip"], Value::Null, "a command has none: {events}");
 }
 
 #[test]
 fn everything_that_is_shown_is_an_object_in_json() {
     let data = world();
     let mut shown = 0;
-    for (words, asked) in ON_DATA
-        .iter()
-        .filter(|(words, _)| words.ends_with(" show") && *words != "clock show")
-    {
+    for (words, asked) in ON_DATA.iter().filter(|(words, _)| words.ends_with(" show")) {
         let command = arguments(words, asked);
         let json = data
             .command(&command)
@@ -467,6 +472,15 @@ fn everything_that_is_shown_is_an_object_in_json() {
         }
         let object: Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|error| panic!("{words}: {error}"));
         assert!(object.is_object(), "{words}: {object}");
+        let empty = object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(_, value)| **value == "");
+        assert!(
+            *words == "config show" || empty.is_none(),
+            "{words}: what there is none of is null, not {empty:?}"
+        );
         assert!(!data.run(&command).is_empty(), "{words}");
         shown += 1;
     }
@@ -543,6 +557,29 @@ fn a_reader_who_has_seen_enough_ends_nothing_with_a_panic() {
     drop((child.stdout.take(), child.stderr.take()));
     let status = wait_for_exit(&mut child, "customer list", Duration::from_secs(60));
     assert!(status.success(), "{status}");
+}
+
+/// clap would list what the environment gave as if it had to be typed.
+#[test]
+fn a_usage_line_needs_nothing_that_the_environment_gave() {
+    let call = |arguments: &[&str], variable: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ezscale"));
+        command.args(arguments).env("EZSCALE_LOG", "warn").env(variable, value);
+        let output = command.output().expect("the binary runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        said(&output)
+    };
+    for (arguments, why) in [
+        (&["service", "list", "--colour"][..], "unexpected argument '--colour'"),
+        (&["service", "show"], "required arguments were not provided"),
+    ] {
+        let text = call(arguments, "EZSCALE_CONFIG", "/nowhere.toml");
+        assert!(text.contains(why) && text.contains("Usage:"), "{text}");
+        assert!(!text.contains("--config") && !text.contains("--log"), "{text}");
+    }
+    // What is wrong with the environment is said.
+    let text = call(&["service", "list"], "EZSCALE_LOG_FORMAT", "loud");
+    assert!(text.contains("'loud'"), "{text}");
 }
 
 #[test]
@@ -716,4 +753,14 @@ fn shells_and_man_know_every_command() {
     assert!(page("ezscale.1").starts_with(".ie"), "{}", &page("ezscale.1")[..200]);
     let add = page("ezscale-plan-add.1");
     assert!(add.contains("commit") && add.contains("ezscale plan add"), "{add}");
+    let assign = page("ezscale-service-assign.1").replace('\\', "");
+    for expected in [
+        "[--prefix <PREFIX>]",
+        "[<SERVICE>]",
+        "EZSCALE_CONFIG",
+        "EZSCALE_DATA_DIR",
+        "EZSCALE_DATABASE",
+    ] {
+        assert!(assign.contains(expected), "{expected}: {assign}");
+    }
 }

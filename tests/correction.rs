@@ -189,6 +189,14 @@ fn charged(data: &DataDir, subscribers: &[Subscriber; 4]) -> [i64; 4] {
     [0, 1, 2, 3].map(|index| totals(data, &subscribers[index].customer).iter().sum())
 }
 
+/// Flows that each correction changed, as `exporter corrections` lists them.
+fn corrected_flows(data: &DataDir) -> Vec<u64> {
+    let printed = data.run(&["exporter", "corrections", "--format", "json"]);
+    let listed: Vec<Value> = serde_json::from_str(&printed).expect("an array of corrections");
+    let flows = listed.iter().map(|row| row["flows_changed"].as_u64());
+    flows.map(|flows| flows.expect("a number")).collect()
+}
+
 #[test]
 fn a_month_billed_under_a_wrong_sampling_rate_is_corrected_to_the_cent() {
     let (data, subscribers) = billed_january();
@@ -245,6 +253,7 @@ fn a_month_billed_under_a_wrong_sampling_rate_is_corrected_to_the_cent() {
         listed.contains("sampling rate 1000") && !listed.contains("pending"),
         "{listed}"
     );
+    assert_eq!(corrected_flows(&data), [31, 638], "latest first");
 }
 
 /// F1: wherever the machine goes away, the correction is finished by whoever comes next, and is made once.
@@ -276,6 +285,7 @@ fn a_correction_that_was_killed_is_finished_before_the_next_invoice() {
         let right: i64 = AS_BILLED.iter().chain(&DIFFERENCE[..3]).sum();
         assert_eq!(all, right, "{point}");
         assert!(!data.run(&["exporter", "corrections"]).contains("pending"));
+        assert_eq!(corrected_flows(&data), [638], "{point}: of both processes");
         let rows = data.query_json("SELECT count(*) AS flows FROM flows");
         assert_eq!(rows[0]["flows"], 638 + 31, "no flow is lost or doubled");
     }

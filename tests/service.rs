@@ -60,6 +60,45 @@ fn the_backup_by_cron_names_the_program_where_the_unit_installs_it() {
     }
 }
 
+/// The first steps at the head of the unit are commands of today's program, and the sysctl is what the collector asks for.
+#[test]
+fn its_head_says_how_the_first_admin_signs_in() {
+    let data = DataDir::made();
+    std::fs::write(
+        data.scratch().join("config.toml"),
+        format!("data_dir = {:?}\n", data.path()),
+    )
+    .unwrap();
+    let steps: Vec<&str> = UNIT.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
+    let step = |start: &str| *steps.iter().find(|step| step.starts_with(start)).unwrap();
+    let add = step("sudo -u ezscale ezscale user add").replace(
+        "/etc/ezscale/config.toml",
+        &data.scratch().join("config.toml").display().to_string(),
+    );
+    let words: Vec<&str> = add.split_whitespace().skip_while(|word| *word != "user").collect();
+    let mut command = Command::new(BINARY);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut adding = command.spawn().unwrap();
+    std::io::Write::write_all(&mut adding.stdin.take().unwrap(), b"kiln-lantern-42-orchard\n").unwrap();
+    assert!(wait_for_exit(&mut adding, "user add", LIMIT).success());
+    let listed = data.run(&["user", "list"]);
+    assert!(
+        listed.contains("you@example.net") && listed.contains("admin"),
+        "{listed}"
+    );
+
+    let example = crate::support::ezscale::run(&["config", "example"]);
+    let buffer = example
+        .lines()
+        .find_map(|line| line.strip_prefix("# receive_buffer_bytes = "))
+        .and_then(|rest| rest.split_whitespace().next())
+        .unwrap();
+    assert!(
+        step("echo").contains(&format!("net.core.rmem_max={buffer} ")),
+        "{buffer}"
+    );
+}
+
 /// A command of the unit, with its folders under another root and the program built here.
 fn command(line: &str, root: &Path) -> Command {
     let mut words = line.split_whitespace().map(|word| {

@@ -16,7 +16,7 @@
 //! * Each consumer handles each event exactly once, with any number of workers and wherever one of them dies; one that fails
 //!   or lags holds up none of the others ([`consumer`]).
 //! * Payloads hold text, whole numbers, booleans, lists and objects: money as `…_minor` beside `currency`, instants as
-//!   `…_at_ms`; a float is refused.
+//!   `…_at_ms`; a float is refused, and a fact without a value, null or an empty text, is left out.
 
 pub mod consumer;
 mod deliveries;
@@ -195,7 +195,14 @@ fn checked_facts(new: &NewEvent) -> Result<String, EventError> {
             });
         }
     }
-    let text = new.payload.to_string();
+    // What is not known is left out, as docs/events.md says of every event.
+    let is_known = |value: &serde_json::Value| !value.is_null() && value.as_str() != Some("");
+    let known: serde_json::Map<_, _> = facts
+        .iter()
+        .filter(|(_, value)| is_known(value))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let text = serde_json::Value::Object(known).to_string();
     if text.len() > MAX_PAYLOAD_BYTES {
         return Err(EventError::TooLarge {
             event_type,

@@ -14,6 +14,7 @@ use schemas::window::instant_text;
 
 use crate::guard::Stopped;
 use crate::ledger::LedgerError;
+use crate::rating::cycle_words;
 use crate::settlement::SettlementError;
 use crate::subscription::State;
 use crate::subscription::state::Happening;
@@ -72,14 +73,15 @@ pub enum BillingError {
         max: u32,
         value: String,
     },
-    #[error("{plan} already has a price in {currency} for {cycle_months} months from that instant on")]
+    #[error("{plan} already has a price in {currency} for every {} from that instant on", cycle_words(*cycle_months))]
     PriceExists {
         plan: PlanId,
         currency: Currency,
         cycle_months: i64,
     },
     #[error(
-        "{plan} has no price in {currency} for {cycle_months} months to take the usage price from: enter one, 0 charges nothing"
+        "{plan} has no price in {currency} for every {} to take the usage price from: enter one, 0 charges nothing",
+        cycle_words(*cycle_months)
     )]
     NoUsagePrice {
         plan: PlanId,

@@ -144,7 +144,7 @@ fn exporter_metrics(text: &mut String, status: &CollectorStatus) {
         (
             "ezscale_exporter_sequence_lost_total",
             "counter",
-            "lost between exporter and collector",
+            "records (v5, v7, IPFIX) or datagrams (v9, sFlow) lost between exporter and collector",
             |e| e.sequence_lost,
         ),
         (

@@ -52,10 +52,12 @@ impl std::fmt::Display for WindowStart {
     }
 }
 
-/// An instant (UTC milliseconds) for people and programs: RFC 3339, UTC. One beyond the calendar stays a number.
+/// An instant (UTC milliseconds) for people and programs: RFC 3339, UTC, with three digits of milliseconds or none. One beyond
+/// the calendar stays a number.
 pub fn instant_text(at_ms: i64) -> String {
     match Timestamp::from_millisecond(at_ms) {
-        Ok(at) => at.to_string(),
+        Ok(at) if at_ms % 1000 == 0 => at.to_string(),
+        Ok(at) => format!("{at:.3}"),
         Err(_) => format!("{at_ms} ms"),
     }
 }

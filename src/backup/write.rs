@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use schemas::db::{Backend, Database};
 use schemas::fault;
 use schemas::secret::{self, KeyFile};
+use schemas::window::instant_text;
 use tables::table::{FileEntry, RelativePath, Snapshot, Storage, Table, create_dir_synced, snapshot_text};
 
 use super::copy::{self, check, store, sum};
@@ -133,7 +134,7 @@ async fn gather(
     let mut backup = Backup {
         format: FORMAT,
         name: name.to_owned(),
-        created_at: now.to_string(),
+        created_at: instant_text(now.as_millisecond()),
         product_version: env!("CARGO_PKG_VERSION").to_owned(),
         schema_version: Database::known_version(),
         database: match database.backend() {

@@ -107,20 +107,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 RequestStatus::Rejected => Status::Rejected,
                 RequestStatus::Expired => Status::Expired,
             });
-            let columns = [
-                "id",
-                "kind",
-                "subject",
-                "summary",
-                "status",
-                "requested_by",
-                "requested_at",
-                "expires_at",
-                "decided_by",
-                "decided_at",
-                "reason",
-            ];
-            let mut listing = Listing::new(columns.map(text));
+            let mut listing = Listing::new([
+                text("id"),
+                text("kind"),
+                text("subject"),
+                text("summary"),
+                text("status"),
+                text("requested_by"),
+                text("requested_at"),
+                text("expires_at"),
+                text("decided_by"),
+                text("decided_at").only_data(),
+                text("reason").only_data(),
+            ]);
             let mut connection = database.pool().acquire().await?;
             for found in approval::list(&mut *connection, status, before, limit).await? {
                 let requester = approval::requester(&mut connection, &found).await?;

@@ -95,19 +95,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         before: list.before,
     };
     let entries = audit::list(database.pool(), filter, list.limit).await?;
-    let columns = [
-        "id",
-        "at",
-        "actor",
-        "claimed_by",
-        "user",
-        "ip",
-        "action",
-        "subject",
-        "risk",
-        "change",
-    ];
-    let mut listing = Listing::new(columns.map(text));
+    let mut listing = Listing::new([
+        text("id"),
+        text("at"),
+        text("actor"),
+        text("claimed_by").only_data(),
+        text("user").only_data(),
+        text("ip").only_data(),
+        text("action"),
+        text("subject"),
+        text("risk"),
+        text("change").only_data(),
+    ]);
     for entry in entries {
         listing.row([
             shown(entry.id),

@@ -174,9 +174,9 @@ fn list(place: &Storage, format: Format) -> anyhow::Result<()> {
     let mut listing = Listing::new([
         text("name"),
         text("version"),
-        bytes("database_bytes"),
+        bytes("database_bytes").titled("database size"),
         number("table_files"),
-        bytes("table_bytes"),
+        bytes("table_bytes").titled("table size"),
         text("has_key"),
     ]);
     for name in backup::list(place)? {

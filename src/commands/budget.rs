@@ -10,12 +10,11 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
 use schemas::money::Money;
 use schemas::period::AnchorDay;
-use schemas::window::instant_text;
 
 use super::audit;
 use crate::config::Config;
 use crate::options::{Data, now_ms, open_current, plain_decimal};
-use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text};
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, money, number, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -152,7 +151,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             act.commit(note).await?;
             if let Some(until_ms) = budget.unlocked_until_ms {
-                say!("unlocked until {}", instant_text(until_ms));
+                say!("unlocked until {}", to_the_second(until_ms));
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::audit;
 use crate::options::{Data, now_ms};
+use crate::output::{Record, ShowFormat, at, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -22,6 +23,9 @@ pub(crate) struct Args {
 enum Command {
     /// Show the time
     Show {
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ShowFormat,
         #[command(flatten)]
         data: Data,
     },
@@ -42,14 +46,16 @@ enum Command {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Show { data } => {
+        Command::Show { format, data } => {
             let (_, database) = data.open_database().await?;
             let clock = clock::of(&database).await?;
-            let kind = if clock.is_test() { "test clock" } else { "system clock" };
-            say!("{} ({kind})", clock.now());
-            if let Some(stopped) = guard::stopped(database.pool()).await? {
-                say!("{stopped}");
-            }
+            let kind = if clock.is_test() { "test" } else { "system" };
+            let stopped = guard::stopped(database.pool()).await?;
+            Record::new()
+                .field(text("now"), at(clock.now().as_millisecond()))
+                .field(text("clock"), kind)
+                .field(text("billing_stopped"), stopped.map(shown))
+                .print(format)?;
         }
         Command::Confirm { data } => {
             let (config, database) = data.open_database().await?;
@@ -59,7 +65,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (connection, by) = act.parts();
             let note = guard::confirm(connection, by.name, now_ms).await?;
             act.commit(note).await?;
-            say!("billing resumed at {}", instant_text(now_ms));
+            say!("billing resumed at {}", to_the_second(now_ms));
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;

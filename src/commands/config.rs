@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use crate::config::{Config, EXAMPLE};
 use crate::options::Data;
@@ -32,9 +32,22 @@ enum Command {
     Show {
         /// Configuration file, as `config check` takes it [default: that of --config]
         file: Option<PathBuf>,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ConfigFormat,
         #[command(flatten)]
         data: Data,
     },
+}
+
+/// Form of a configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+enum ConfigFormat {
+    /// As the file is written
+    #[default]
+    Toml,
+    /// One object
+    Json,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -57,9 +70,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 bail!("{}: {refusal}", file.display());
             }
         }
-        Command::Show { file, mut data } => {
+        Command::Show { file, format, mut data } => {
             data.config = file.or(data.config);
-            say_part!("{}", toml::to_string(&data.read_config()?)?);
+            let config = data.read_config()?;
+            match format {
+                ConfigFormat::Toml => say_part!("{}", toml::to_string(&config)?),
+                ConfigFormat::Json => say!("{}", serde_json::to_string_pretty(&config)?),
+            }
         }
     }
     Ok(())

@@ -9,11 +9,10 @@ use rust_decimal::Decimal;
 use schemas::ids::CustomerId;
 use schemas::inventory;
 use schemas::money::Money;
-use schemas::window::instant_text;
 
 use super::audit;
 use crate::options::{Data, now_ms, plain_decimal};
-use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, count, money, number, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -207,7 +206,7 @@ fn print_top_up(top_up: Option<&TopUp>) {
         (true, declines) => format!(
             ", {}, not charged before {}",
             count(declines, "decline"),
-            instant_text(top_up.not_before_ms)
+            to_the_second(top_up.not_before_ms)
         ),
         (false, declines) if declines >= top_up::MAX_DECLINES => format!(", off after {}", count(declines, "decline")),
         (false, _) => ", off".to_owned(),

@@ -7,11 +7,10 @@ use billing::{reseller, vat};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, EntityId};
 use schemas::inventory::{self, BillingProfile, NewCustomer};
-use schemas::window::instant_text;
 
 use super::audit;
 use crate::options::{Data, now_ms};
-use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text};
+use crate::output::{Format, Listing, Record, ShowFormat, at, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -384,7 +383,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 Request::Unavailable => {}
                 Request::TooMany { until_ms } => say!(
                     "{after}: enough links were mailed; the customer can ask for one after {}",
-                    instant_text(until_ms)
+                    to_the_second(until_ms)
                 ),
             }
         }

@@ -236,7 +236,8 @@ async fn keep(
 ) -> anyhow::Result<CorrectionRow> {
     let mut act = audit::begin(database, now_ms).await?;
     let (connection, by) = act.parts();
-    let row = inventory::add_correction(connection, correction, reason, by.name, now_ms).await?;
+    let rehearsed = (effect.summary.files_rewritten, effect.summary.flows_changed);
+    let row = inventory::add_correction(connection, correction, reason, by.name, rehearsed, now_ms).await?;
     let change = json!({"after": {
         "exporter": correction.exporter.to_string(),
         "from": instant_text(correction.from_ms), "to": instant_text(correction.to_ms),
@@ -251,7 +252,7 @@ async fn keep(
 async fn apply(config: &Config, database: &Database, analytics: &Analytics, row: &CorrectionRow) -> anyhow::Result<()> {
     let metering = load_metering(config, database).await?;
     let progress = Progress::counted("rewriting flows", 0);
-    let summary = apply_correction(database, analytics, &metering, row, |now| {
+    apply_correction(database, analytics, &metering, row, |now| {
         progress.set_of(now.files_done as u64, now.files_total as u64);
     })
     .await
@@ -262,13 +263,15 @@ async fn apply(config: &Config, database: &Database, analytics: &Analytics, row:
         )
     })?;
     progress.clear();
-    let refresh = analytics.refresh_usage(|_| {}).await?;
+    analytics.refresh_usage(|_| {}).await?;
+    // `ezscale serve` may have rewritten some of the files meanwhile: what is kept of the correction counts for both.
+    let kept = inventory::corrections(database.pool()).await?;
+    let applied = kept.iter().find(|kept| kept.id == row.id).unwrap_or(row);
     say!(
-        "{}: {} corrected in {}, {} recomputed.",
+        "{}: {} corrected in {}, their usage is recomputed.",
         row.id,
-        count(summary.flows_changed, "flow"),
-        count(summary.files_rewritten, "file"),
-        count(refresh.windows_recomputed, "window")
+        count(applied.flows_changed, "flow"),
+        count(applied.files_rewritten, "file")
     );
     say!("What was charged for them is adjusted on the next invoices: see `ezscale invoice preview`.");
     Ok(())

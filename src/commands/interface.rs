@@ -1,14 +1,15 @@
 //! `ezscale interface`: the interfaces of exporters that flows crossed or that the exporters told of.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use collector::status::{self, InterfaceStatus};
 use schemas::address::Address;
-use schemas::metering::MeteringConfig;
+use schemas::metering::{MeterMode, MeteringConfig};
 use schemas::names::Names;
 use tables::flow::Boundary;
+use tables::metering::Boundaries;
 
 use super::exporter::exporter_named;
 use crate::options::Data;
@@ -56,16 +57,29 @@ struct Interface {
     description: String,
     speed_bps: Option<u64>,
     crossed: Option<InterfaceStatus>,
+    /// As its last flow was judged, else as one would be now; `None` where addresses decide.
+    boundary: Option<Boundary>,
 }
 
 impl Interface {
     fn boundary(&self) -> Option<&'static str> {
-        self.crossed.map(|crossed| match crossed.boundary {
+        self.boundary.map(|boundary| match boundary {
             Boundary::External => "external",
             Boundary::Internal => "internal",
             Boundary::Unknown => "unknown",
         })
     }
+}
+
+/// On which side an interface lies by the configuration and what its exporter says of it; `None` where addresses decide.
+fn decided(
+    metering: &MeteringConfig,
+    boundaries: &Boundaries,
+    (exporter, port): (Address, u16),
+    index: u32,
+) -> Option<Boundary> {
+    let section = metering.exporter(exporter, port)?;
+    (section.meter != MeterMode::Addresses).then(|| boundaries.of(exporter, port).interface(index))
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -89,15 +103,17 @@ fn all(data: &Data) -> anyhow::Result<(Vec<Interface>, MeteringConfig)> {
     let exporters = status.map(|status| status.exporters).unwrap_or_default();
     let crossed = exporters.iter().flat_map(|exporter| {
         let of_exporter = exporter.interfaces.iter();
-        of_exporter.map(|interface| (exporter.address, interface.if_index))
+        of_exporter.map(|interface| ((exporter.address, interface.if_index), 0))
     });
     let told = metering
         .interfaces
         .iter()
-        .flat_map(|(exporter, _, interfaces)| interfaces.keys().map(move |index| (exporter, *index)));
-    let keys: BTreeSet<(Address, u32)> = crossed.chain(told).collect();
-    let mut found = Vec::with_capacity(keys.len());
-    for (exporter, index) in keys {
+        .flat_map(|(exporter, port, interfaces)| interfaces.keys().map(move |index| ((exporter, *index), port)));
+    // With the port of the device that told of it, for those behind one address.
+    let ports: BTreeMap<(Address, u32), u16> = crossed.chain(told).collect();
+    let boundaries = Boundaries::new(&metering);
+    let mut found = Vec::with_capacity(ports.len());
+    for ((exporter, index), port) in ports {
         let known = names.known(exporter, index);
         let status = exporters.iter().find(|status| status.address == exporter);
         let crossed = status.and_then(|status| status.interfaces.iter().find(|interface| interface.if_index == index));
@@ -109,6 +125,12 @@ fn all(data: &Data) -> anyhow::Result<(Vec<Interface>, MeteringConfig)> {
             description: known.map(|known| known.description.clone()).unwrap_or_default(),
             speed_bps: known.map(|known| known.speed_bps).filter(|&speed| speed > 0),
             crossed: crossed.copied(),
+            boundary: match crossed.map(|crossed| crossed.boundary) {
+                Some(Boundary::Unknown) | None => {
+                    decided(&metering, &boundaries, (exporter, port), index).or(crossed.map(|crossed| crossed.boundary))
+                }
+                judged => judged,
+            },
         });
     }
     drop(names);
@@ -191,4 +213,46 @@ fn show(exporter: &str, index: u32, format: ShowFormat, data: &Data) -> anyhow::
             crossed.map(|crossed| at(crossed.last_seen_ms)),
         )
         .print(format)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use schemas::interfaces::{KnownInterface, KnownInterfaces};
+    use schemas::metering::ExporterConfig;
+
+    use super::*;
+
+    /// Interfaces that no flow has crossed yet, of which SNMP told.
+    #[test]
+    fn the_names_of_interfaces_decide_before_a_flow_crosses_them() {
+        let exporter: Address = "192.0.2.1".parse().unwrap();
+        let mut interfaces = KnownInterfaces::default();
+        for (index, description) in [(1, "Transit: Example"), (2, "rack 7")] {
+            let known = KnownInterface {
+                description: description.to_owned(),
+                ..KnownInterface::default()
+            };
+            interfaces.set(exporter, 0, index, known);
+        }
+        let sides = |meter, exporter: Address| {
+            let metering = MeteringConfig {
+                exporters: vec![ExporterConfig {
+                    meter,
+                    external_interfaces_matching: Some("^Transit".parse().unwrap()),
+                    ..ExporterConfig::unlisted("192.0.2.1".parse().unwrap())
+                }],
+                interfaces: Arc::new(interfaces.clone()),
+                ..MeteringConfig::default()
+            };
+            let boundaries = Boundaries::new(&metering);
+            [1, 2, 3].map(|index| decided(&metering, &boundaries, (exporter, 0), index))
+        };
+        let by_name = [Boundary::External, Boundary::Internal, Boundary::Unknown].map(Some);
+        assert_eq!(sides(MeterMode::Boundary, exporter), by_name);
+        assert_eq!(sides(MeterMode::Off, exporter), by_name);
+        assert_eq!(sides(MeterMode::Addresses, exporter), [None; 3]);
+        assert_eq!(sides(MeterMode::Boundary, "192.0.2.2".parse().unwrap()), [None; 3]);
+    }
 }

@@ -631,11 +631,11 @@ fn rows(invoices: &[Invoice], held: &[HeldInvoice]) -> Listing<13> {
         text("period_start"),
         text("period_end"),
         text("status"),
-        money("subtotal"),
-        money("tax"),
+        money("subtotal").only_data(),
+        money("tax").only_data(),
         money("total"),
         money("outstanding"),
-        text("reason"),
+        text("reason").only_data(),
     ]);
     let invoiced = invoices.iter().map(|invoice| {
         let cells = [

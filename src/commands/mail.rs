@@ -113,14 +113,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 pub(super) fn listing() -> Listing<10> {
     Listing::new([
         text("id"),
-        text("event"),
+        text("event").only_data(),
         text("channel"),
         text("target"),
         text("status"),
         number("attempts"),
         text("created_at"),
         text("next_at"),
-        text("delivered_at"),
+        text("delivered_at").only_data(),
         text("error"),
     ])
 }

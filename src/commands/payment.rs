@@ -362,8 +362,8 @@ async fn list(customer: Option<CustomerId>, limit: i64, format: Format, data: &D
         money("amount"),
         text("state"),
         text("created_at"),
-        text("value_date"),
-        text("reference"),
+        text("value_date").only_data(),
+        text("reference").only_data(),
         text("error"),
     ]);
     for payment in payment::list(database.pool(), filter, limit).await? {

@@ -16,7 +16,7 @@ use schemas::percent::Percent;
 
 use super::{audit, price};
 use crate::options::{Data, now_ms, plain_decimal};
-use crate::output::{Format, Record, ShowFormat, at, number, shown, text};
+use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, number, shown, text};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 enum Command {
     /// Add a plan with its prices; prints the ids
     Add(Add),
-    /// List plans and prices
+    /// List plans; `ezscale price list` lists their prices
     List {
         /// Form of the output
         #[arg(long, value_enum, default_value_t)]
@@ -405,10 +405,44 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             act.commit(note).await?;
         }
         // A plan is listed with its prices, a row for each.
-        Command::List { format, data } => price::list(None, format, &data).await?,
+        Command::List { format, data } => list(format, &data).await?,
         Command::Show { plan, format, data } => show(plan, format, &data).await?,
     }
     Ok(())
+}
+
+/// A row for each plan.
+async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
+    let (_, database) = data.open_database().await?;
+    let mut listing = Listing::new([
+        text("plan"),
+        text("name"),
+        text("kind"),
+        text("type"),
+        text("model"),
+        number("prices"),
+        text("currencies"),
+        number("stock").or("any number"),
+        text("archived_at"),
+    ]);
+    for plan in catalog::plans(database.pool()).await? {
+        let prices = catalog::prices_of(database.pool(), plan.id).await?;
+        // In order already.
+        let mut currencies: Vec<String> = prices.iter().map(|price| price.currency().to_string()).collect();
+        currencies.dedup();
+        listing.row([
+            shown(plan.id),
+            plan.label().into(),
+            plan.kind.name().into(),
+            plan.service_type.as_str().into(),
+            plan.terms.name().into(),
+            prices.len().into(),
+            Cell::json(&currencies)?,
+            plan.stock.into(),
+            plan.archived_at_ms.map(at).into(),
+        ]);
+    }
+    listing.print(format, "no plans: add one with `ezscale plan add`")
 }
 
 /// Adds the price that was typed, or those of all cycles, and returns their ids with what each changed. Where no usage price was

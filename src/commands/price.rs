@@ -62,8 +62,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// A row for each price of one plan or of all; a plan without prices has one row.
-pub(super) async fn list(only: Option<PlanId>, format: Format, data: &Data) -> anyhow::Result<()> {
+/// A row for each price of one plan or of all.
+async fn list(only: Option<PlanId>, format: Format, data: &Data) -> anyhow::Result<()> {
     let (_, database) = data.open_database().await?;
     let plans = match only {
         Some(plan) => vec![catalog::plan(database.pool(), plan).await?],
@@ -75,46 +75,33 @@ pub(super) async fn list(only: Option<PlanId>, format: Format, data: &Data) -> a
         text("type"),
         text("model"),
         text("archived_at"),
-        text("price").or("none"),
+        text("price"),
         number("cycle_months"),
         money("base"),
         text("usage_rate"),
         text("valid_from"),
     ]);
     for plan in plans {
-        let head = || {
-            [
+        for price in &catalog::prices_of(database.pool(), plan.id).await? {
+            let [id, months, base, usage, from] = cells(&plan, price, format == Format::Table);
+            listing.row([
                 shown(plan.id),
                 plan.label().into(),
                 plan.service_type.as_str().into(),
                 plan.terms.name().into(),
                 plan.archived_at_ms.map(at).into(),
-            ]
-        };
-        let prices = catalog::prices_of(database.pool(), plan.id).await?;
-        if prices.is_empty() {
-            let [id, name, kind, model, archived] = head();
-            let none = Cell::Absent;
-            listing.row([
                 id,
-                name,
-                kind,
-                model,
-                archived,
-                none.clone(),
-                none.clone(),
-                none.clone(),
-                none.clone(),
-                none,
+                months,
+                base,
+                usage,
+                from,
             ]);
         }
-        for price in &prices {
-            let [id, name, kind, model, archived] = head();
-            let [price, months, base, usage, from] = cells(&plan, price, format == Format::Table);
-            listing.row([id, name, kind, model, archived, price, months, base, usage, from]);
-        }
     }
-    listing.print(format, "no plans: add one with `ezscale plan add`")
+    listing.print(
+        format,
+        "no prices: add one with `ezscale plan price`, or with its plan by `ezscale plan add`",
+    )
 }
 
 /// What usage costs; tables say in which unit.

@@ -88,7 +88,7 @@ struct Assign {
     /// The service (svc_N)
     #[arg(required_unless_present = "file")]
     service: Option<ServiceId>,
-    /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64
+    /// Addresses, such as 192.0.2.0/28 or 2001:db8:1::/64; at most a /8, of IPv6 a /16
     #[arg(long, conflicts_with_all = ["exporter", "interface", "vlan"], required_unless_present_any = ["exporter", "file"], value_parser = schemas::prefix::parse)]
     prefix: Option<IpNet>,
     /// Exporter of the interface or VLAN
@@ -294,7 +294,11 @@ async fn show(service: ServiceId, format: ShowFormat, data: &Data) -> anyhow::Re
             subscription.map(|found| shown(found.id)),
         )
         .field(text("created_at"), at(service.created_at_ms))
-        .field(text("owned_from"), at(service.owned_from_ms))
+        // 0: nobody owned it before.
+        .field(
+            text("owned_from").or("the beginning"),
+            Some(service.owned_from_ms).filter(|&from_ms| from_ms > 0).map(at),
+        )
         .field(text("archived_at"), service.archived_at_ms.map(at))
         .list("assignments", assignments)
         .print(format)

@@ -160,7 +160,7 @@ fn list(config: &Config, analytics: &Analytics, format: Format) -> anyhow::Resul
         text("oldest_at"),
         text("newest_at"),
         number("max_age_days").or("all"),
-        bytes("max_bytes").or("all"),
+        bytes("max_bytes").or("all").titled("max size"),
     ]);
     for table in analytics.storage(&config.retention)? {
         listing.row([
@@ -198,7 +198,7 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .field(text("oldest_at"), table.oldest_ms.map(at))
         .field(text("newest_at"), table.newest_ms.map(at))
         .field(number("max_age_days").or("all"), table.limits.max_age_days)
-        .field(bytes("max_bytes").or("all"), table.limits.max_bytes)
+        .field(bytes("max_bytes").or("all").titled("max size"), table.limits.max_bytes)
         .print(format)
 }
 

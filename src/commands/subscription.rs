@@ -398,11 +398,11 @@ async fn list(customer: Option<CustomerId>, format: Format, data: &Data) -> anyh
         text("service_name"),
         text("plan"),
         text("price"),
-        number("quantity"),
+        number("quantity").only_data(),
         money("base"),
         number("cycle_months"),
         text("state"),
-        text("started_at"),
+        text("started_at").only_data(),
         text("ends_at"),
     ]);
     for found in all {

@@ -8,10 +8,9 @@ use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan as _};
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory;
-use schemas::window::instant_text;
 
 use crate::options::{Data, check_order, now_ms, open_current};
-use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text};
+use crate::output::{Cell, Format, Listing, Progress, at, bit_rate, bytes, number, ppm, shown, text, to_the_second};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -95,9 +94,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let periods = store.period_usage(&queries, now_ms).await?;
     progress.clear();
     if args.format == Format::Table {
-        say!("{} to {}", instant_text(from_ms), instant_text(to_ms));
+        let measured_to_ms = periods.iter().map(|period| period.measured_to_ms).max();
+        say!("{}", range_line(from_ms, to_ms, measured_to_ms));
     }
     list(&services, &periods, args.format)
+}
+
+/// The range above a table: where the newest windows of it are not closed yet, also up to when it is measured.
+fn range_line(from_ms: i64, to_ms: i64, measured_to_ms: Option<i64>) -> String {
+    let range = format!("{} to {}", to_the_second(from_ms), to_the_second(to_ms));
+    match measured_to_ms.filter(|&measured_to_ms| measured_to_ms < to_ms) {
+        Some(measured_to_ms) => format!("{range}, measured to {}", to_the_second(measured_to_ms)),
+        None => range,
+    }
 }
 
 fn list(services: &[inventory::Service], periods: &[PeriodUsage], format: Format) -> anyhow::Result<()> {
@@ -145,4 +154,26 @@ fn list(services: &[inventory::Service], periods: &[PeriodUsage], format: Format
         ]);
     }
     listing.print(format, "no services: add one with `ezscale service add`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_says_up_to_when_it_is_measured() {
+        let ms = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond();
+        let (from, to, closed) = (
+            ms("2026-01-01T00:00:00Z"),
+            ms("2026-01-02T23:41:47Z"),
+            ms("2026-01-02T23:35:00Z"),
+        );
+        let whole = "2026-01-01T00:00:00Z to 2026-01-02T23:41:47Z";
+        assert_eq!(
+            range_line(from, to, Some(closed)),
+            format!("{whole}, measured to 2026-01-02T23:35:00Z")
+        );
+        assert_eq!(range_line(from, to, Some(to)), whole);
+        assert_eq!(range_line(from, to, None), whole, "no service");
+    }
 }

@@ -253,12 +253,13 @@ async fn set_password(user: &User) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the terminal without showing it, else one line of standard input. A password on the command line would be seen by
+/// From the terminal twice without showing it, else one line of standard input. A password on the command line would be seen by
 /// everybody on the machine.
 fn read_password() -> anyhow::Result<String> {
     let stdin = std::io::stdin();
     let password = if stdin.is_terminal() {
-        rpassword::prompt_password("password: ").context("read the password from the terminal")?
+        let ask = |prompt: &str| rpassword::prompt_password(prompt).context("read the password from the terminal");
+        agreed(ask("password: ")?, &ask("the same again: ")?)?
     } else {
         let mut line = String::new();
         stdin
@@ -271,4 +272,24 @@ fn read_password() -> anyhow::Result<String> {
         bail!("no password: type one, or pipe it in");
     }
     Ok(password)
+}
+
+/// What was typed twice without being seen.
+fn agreed(first: String, second: &str) -> anyhow::Result<String> {
+    if first != second {
+        bail!("the two passwords differ: nothing was changed; try again");
+    }
+    Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_typed_in_two_ways_is_refused() {
+        assert_eq!(agreed("kettle".to_owned(), "kettle").unwrap(), "kettle");
+        let refused = agreed("kettle".to_owned(), "kettel").unwrap_err().to_string();
+        assert!(refused.contains("differ") && !refused.contains("kett"), "{refused}");
+    }
 }

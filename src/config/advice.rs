@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use activity::channel::MailConfig;
 use ipnet::IpNet;
+use schemas::inventory::prefix_length_min;
 use schemas::metering::{ExporterConfig, MeterMode};
 
 use super::Config;
@@ -47,6 +48,12 @@ fn networks(networks: &[IpNet], lines: &mut Vec<String>) {
             lines.push(format!(
                 "own_networks: {network} names an address inside the network {0} and counts for all of {0}; write {0}",
                 network.trunc()
+            ));
+        }
+        if network.prefix_len() < prefix_length_min(network) {
+            lines.push(format!(
+                "own_networks: {network} is wider than anybody's networks: flows between its addresses are internal and not metered; \
+                 list your own"
             ));
         }
         let covers = |(other_position, other): (usize, &IpNet)| {
@@ -182,6 +189,7 @@ const TAKEN_OVER: [&str; 9] = [
     "metering",
     "retention",
     "exporter",
+    "billing.correction_reach_days",
     "collector.allowed_exporters",
     "collector.default_sampling_rate",
     "collector.v5_sampling_mode_bits",
@@ -212,6 +220,14 @@ mod tests {
                 "198.51.100.0/24 has no effect, 198.51.0.0/16 holds it",
             ),
             ("own_networks = ['2001:db8::/32', '2001:db8::/32']", "has no effect"),
+            (
+                "own_networks = ['0.0.0.0/0']",
+                "0.0.0.0/0 is wider than anybody's networks",
+            ),
+            (
+                "own_networks = ['2000::/3']",
+                "2000::/3 is wider than anybody's networks",
+            ),
             (
                 "[[exporter]]\naddress = '192.0.2.1'\nexternal_interfaces = [1]",
                 "external_interfaces has no effect: it meters by addresses",
@@ -258,6 +274,15 @@ mod tests {
     }
 
     #[test]
+    fn the_head_of_the_example_names_what_is_taken_over() {
+        let head = super::super::EXAMPLE.split("\n\n").next().unwrap();
+        for setting in TAKEN_OVER {
+            let name = setting.rsplit('.').next().unwrap();
+            assert!(head.contains(name), "{setting}");
+        }
+    }
+
+    #[test]
     fn a_changed_listen_address_is_said_to_need_a_restart() {
         let old = Config::parse("[collector]\nnetflow = ['127.0.0.1:2055']").unwrap();
         let told = |text: &str| changes_that_need_a_restart(&old, &Config::parse(text).unwrap());
@@ -284,9 +309,12 @@ mod tests {
             ["vies.enabled changed: it takes effect when ezscale is restarted"]
         );
         assert_eq!(told(&format!("{listening}[collection]\nsuspend_day = 30")), [""; 0]);
+        let billing = told(&format!(
+            "{listening}[billing]\ncorrection_reach_days = 90\nmin_coverage_percent = 80"
+        ));
         assert_eq!(
-            told(&format!("{listening}[billing]\ncorrection_reach_days = 90")),
-            [""; 0]
+            billing,
+            ["billing.min_coverage_percent changed: it takes effect when ezscale is restarted"]
         );
         let database = told("database = 'sqlite://x'\n[collector]\nnetflow = ['127.0.0.1:2055']");
         assert_eq!(

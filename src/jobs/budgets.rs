@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use billing::budget;
 
 use super::books::{Books, LEASE, log_failed};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(600);
 /// What was invoiced and topped up is spent and paid; the next look sees what comes later.
@@ -64,8 +65,10 @@ impl Job for Budgets {
         let (held, released) = (looked.held.len() as u64, looked.released.len() as u64);
         Ok(Done::counted(looked.said + held + released + failed, || {
             format!(
-                "{} alerts, {held} subscriptions stopped, {released} released, {failed} errors",
-                looked.said
+                "{}, {} stopped, {released} released, {}",
+                count(looked.said, "alert"),
+                count(held, "subscription"),
+                count(failed, "error")
             )
         }))
     }

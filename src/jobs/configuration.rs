@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::config_file::ConfigFile;
 use super::site::Site;
 use crate::config::Config;
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -57,7 +58,7 @@ impl Configuration {
         self.site.note_reload();
         let path = self.site.started.config_path.as_deref().unwrap_or(Path::new(""));
         info!(path = %path.display(), exporters, "configuration reloaded");
-        Done::Did(format!("reloaded, with {exporters} exporters"))
+        Done::Did(format!("reloaded, with {}", count(exporters, "exporter")))
     }
 
     /// A changed setting that a running process cannot take over is named: otherwise it looks as if it were in force.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use super::books::Books;
+use crate::output::count;
 
 pub(super) struct Consume {
     books: Arc<Books>,
@@ -45,7 +46,7 @@ impl Job for Consume {
             .await
             .context("events could not be told")?;
         Ok(Done::counted(handled.written, || {
-            format!("{} written for {} events", handled.written, handled.events)
+            format!("{} written for {}", handled.written, count(handled.events, "event"))
         }))
     }
 }

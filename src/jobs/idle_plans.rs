@@ -10,6 +10,7 @@ use billing::lifecycle;
 use jiff::tz::TimeZone;
 
 use super::books::{Books, LEASE};
+use crate::output::count;
 
 /// At night: it reads the flows of ninety days for each plan that nobody signed in for.
 const PATTERN: &str = "15 3 * * *";
@@ -70,7 +71,7 @@ impl Job for IdlePlans {
             .context("idle free plans could not be ended")?;
         let (warned, ended) = (done.warned as u64, done.ended as u64);
         Ok(Done::counted(warned + ended, || {
-            format!("{warned} customers warned, {ended} plans ended")
+            format!("{} warned, {} ended", count(warned, "customer"), count(ended, "plan"))
         }))
     }
 }

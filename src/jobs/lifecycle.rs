@@ -10,6 +10,7 @@ use billing::lifecycle;
 use tracing::info;
 
 use super::books::{Books, LEASE, log_failed};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -68,8 +69,13 @@ impl Job for Lifecycle {
         }
         Ok(Done::counted(advanced as u64 + done.reminders as u64 + failed, || {
             format!(
-                "{} trials ended, {} changes made, {} changes failed, {} reminders, {} subscriptions ended, {failed} errors",
-                done.trials_ended, done.changes_executed, done.changes_failed, done.reminders, done.subscriptions_ended
+                "{} ended, {} made, {} failed, {}, {} ended, {}",
+                count(done.trials_ended, "trial"),
+                count(done.changes_executed, "change"),
+                done.changes_failed,
+                count(done.reminders, "reminder"),
+                count(done.subscriptions_ended, "subscription"),
+                count(failed, "error")
             )
         }))
     }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use billing::prune;
 
 use super::books::{Books, LEASE};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(3600);
 /// As metrics name the runs of jobs.
@@ -77,6 +78,6 @@ impl Job for Prune {
             tracing::info!(expired, "requests for a second admin expired");
         }
         let rows = runs + pruned.rows.iter().map(|(_, rows)| rows).sum::<u64>();
-        Ok(Done::counted(rows, || format!("{rows} records removed")))
+        Ok(Done::counted(rows, || format!("{} removed", count(rows, "record"))))
     }
 }

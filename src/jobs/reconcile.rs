@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use billing::payment;
 
 use super::books::{Books, LEASE};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(15);
 /// A payment is seldom without an answer so soon; a test clock goes through all of them in one order.
@@ -62,8 +63,12 @@ impl Job for Reconcile {
             .context("payments could not be reconciled")?;
         Ok(Done::counted(done.looked_for + done.events, || {
             format!(
-                "{} looked for, {} settled, {} asked for again, {} errors, {} webhooks counted",
-                done.looked_for, done.settled, done.asked_again, done.errors, done.events
+                "{} looked for, {} settled, {} asked for again, {}, {} counted",
+                done.looked_for,
+                done.settled,
+                done.asked_again,
+                count(done.errors, "error"),
+                count(done.events, "webhook")
             )
         }))
     }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use super::site::Metered;
+use crate::output::count;
 use crate::storage;
 
 const PERIOD: Duration = Duration::from_secs(600);
@@ -46,6 +47,6 @@ impl Job for Retention {
         let limits = self.metered.config().retention.clone();
         let files = tokio::task::spawn_blocking(move || storage::apply_limits(&analytics, &limits, &removed));
         let files = files.await?.context("limits of the tables could not be applied")?;
-        Ok(Done::counted(files, || format!("{files} files removed")))
+        Ok(Done::counted(files, || format!("{} removed", count(files, "file"))))
     }
 }

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use tracing::warn;
 
 use super::site::Metered;
+use crate::output::count;
 
 /// When an hour is judged: [`truth::CHECK_DELAY_MS`] after its end.
 const PATTERN: &str = "15 * * * *";
@@ -76,8 +77,9 @@ impl Job for Truth {
             return Ok(Done::Nothing);
         }
         Ok(Done::Did(format!(
-            "{} hours compared, {} findings",
-            pass.hours, pass.findings
+            "{} compared, {}",
+            count(pass.hours, "hour"),
+            count(pass.findings, "finding")
         )))
     }
 }

@@ -10,6 +10,7 @@ use billing::vat::{self, VatRegister};
 
 use super::TEST_PERIOD;
 use super::books::Books;
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(30);
 
@@ -54,6 +55,8 @@ impl Job for VatNumbers {
         let answered = vat::ask_due(&self.books.database, self.register.as_ref(), now_ms)
             .await
             .context("VAT numbers could not be asked for")?;
-        Ok(Done::counted(answered, || format!("{answered} VAT numbers asked for")))
+        Ok(Done::counted(answered, || {
+            format!("{} asked for", count(answered, "VAT number"))
+        }))
     }
 }

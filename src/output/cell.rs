@@ -125,6 +125,8 @@ impl Column {
 pub(crate) enum Cell {
     Absent,
     Text(String),
+    /// UTC milliseconds; to the second where people read them.
+    Instant(i64),
     Whole(i128),
     Decimal(Decimal),
     Money(Money),
@@ -159,6 +161,7 @@ impl Cell {
                 Err(_) => value.to_string(),
             },
             (Cell::Money(money), _) => money.to_string(),
+            (Cell::Instant(at_ms), _) => to_the_second(*at_ms),
             (Cell::Flag(value), _) => if *value { "yes" } else { "no" }.to_owned(),
             (Cell::Json(Value::Array(items)), _) => {
                 let words: Vec<String> = items.iter().map(plain_json).collect();
@@ -173,6 +176,7 @@ impl Cell {
         match self {
             Cell::Absent => String::new(),
             Cell::Text(text) => text.clone(),
+            Cell::Instant(at_ms) => instant_text(*at_ms),
             Cell::Whole(value) => value.to_string(),
             Cell::Decimal(value) => value.normalize().to_string(),
             Cell::Money(money) => money.to_major().to_string(),
@@ -193,6 +197,7 @@ impl Cell {
         match self {
             Cell::Absent => Value::Null,
             Cell::Text(text) => Value::from(text.as_str()),
+            Cell::Instant(_) => Value::from(self.plain()),
             Cell::Whole(value) => match (i64::try_from(*value), u64::try_from(*value)) {
                 (Ok(value), _) => Value::from(value),
                 (_, Ok(value)) => Value::from(value),
@@ -220,15 +225,19 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
+/// An empty text is what there is none of.
 impl From<String> for Cell {
     fn from(text: String) -> Cell {
-        Cell::Text(text)
+        match text.is_empty() {
+            true => Cell::Absent,
+            false => Cell::Text(text),
+        }
     }
 }
 
 impl From<&str> for Cell {
     fn from(text: &str) -> Cell {
-        Cell::Text(text.to_owned())
+        text.to_owned().into()
     }
 }
 
@@ -277,10 +286,15 @@ impl From<usize> for Cell {
 
 /// What has a form in words: ids, names of states.
 pub(crate) fn shown(value: impl std::fmt::Display) -> Cell {
-    Cell::Text(value.to_string())
+    value.to_string().into()
 }
 
 /// An instant, RFC 3339.
 pub(crate) fn at(at_ms: i64) -> Cell {
-    Cell::Text(instant_text(at_ms))
+    Cell::Instant(at_ms)
+}
+
+/// An instant (UTC milliseconds) in a sentence or a table: RFC 3339, in whole seconds.
+pub(crate) fn to_the_second(at_ms: i64) -> String {
+    instant_text(at_ms.div_euclid(1000) * 1000)
 }

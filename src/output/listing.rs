@@ -279,7 +279,7 @@ impl Serialize for Object<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::{bytes, money, number, text};
+    use super::super::cell::{at, bytes, money, number, text};
     use super::*;
     use schemas::money::Money;
     use serde_json::Value;
@@ -344,6 +344,22 @@ mod tests {
                 "",
                 "  your invoice is here."
             ]
+        );
+    }
+
+    #[test]
+    fn instants_are_as_long_as_each_other() {
+        let mut listing = Listing::new([text("at")]);
+        for at_ms in [1_764_590_118_000, 1_764_590_118_800, 1_764_590_118_812] {
+            listing.row([at(at_ms)]);
+        }
+        let table = listing.0.table();
+        assert_eq!(table.matches("2025-12-01T11:55:18Z").count(), 3, "{table}");
+        let mut out = Vec::new();
+        listing.0.write_csv(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "at\r\n2025-12-01T11:55:18Z\r\n2025-12-01T11:55:18.800Z\r\n2025-12-01T11:55:18.812Z\r\n"
         );
     }
 
@@ -427,12 +443,14 @@ mod tests {
         let record = Record::new()
             .field(text("id"), "inv_1")
             .field(text("note"), None::<String>)
+            .field(text("reason"), "")
             .field(money("total"), Money::new(100, "JPY".parse().unwrap()))
             .list("lines", invoices());
         let object: Value = serde_json::from_str(&record.to_json().unwrap()).unwrap();
         assert_eq!(object["total"], "100");
         assert_eq!(object["currency"], "JPY");
         assert_eq!(object["note"], Value::Null);
+        assert_eq!(object["reason"], Value::Null, "there is none");
         assert_eq!(object["lines"][0]["id"], "inv_1");
     }
 }

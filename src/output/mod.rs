@@ -5,7 +5,7 @@ pub(crate) mod print;
 mod cell;
 mod listing;
 
-pub(crate) use cell::{Cell, at, bit_rate, bytes, money, number, ppm, shown, text};
+pub(crate) use cell::{Cell, at, bit_rate, bytes, money, number, ppm, shown, text, to_the_second};
 pub(crate) use listing::{Format, Listing, Record, ShowFormat};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};

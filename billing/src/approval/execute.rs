@@ -122,7 +122,7 @@ pub async fn execute(
                 cancel(&mut *connection, *id, End::Now, reason, actor, now_ms).await?;
                 ended += 1;
             }
-            Done::Executed(format!("{ended} subscriptions ended"))
+            Done::Executed(format!("{} ended", count(ended, "subscription")))
         }
         Action::PriceChange {
             plan, currency, prices, ..
@@ -331,8 +331,15 @@ async fn delete_account(
     endpoint::disable_all(&mut *connection, customer, now_ms).await?;
     let users = identity::disable_users_of(connection, customer, now_ms).await?;
     Ok(Done::Executed(format!(
-        "{customer} deleted: {ended} subscriptions ended, {users} users cannot sign in any more; documents and postings are kept"
+        "{customer} deleted: {} ended, {} signed out for good; documents and postings are kept",
+        count(ended, "subscription"),
+        count(users, "user")
     )))
+}
+
+/// `1 user`, `2 users`.
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Signs an admin out for good. Whoever asked and whoever approves are two, so there is an admin left.

@@ -185,7 +185,10 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     let Done::Executed(said) = done else {
         panic!("billing does it: {done:?}")
     };
-    assert!(said.contains("1 subscriptions ended, 1 users cannot sign in"), "{said}");
+    assert!(
+        said.contains("1 subscription ended, 1 user signed out for good"),
+        "{said}"
+    );
     let mut connection = world.database.pool().acquire().await.unwrap();
     let ended = crate::subscription::subscription(&mut *connection, contract.subscription.id).await;
     assert_eq!(ended.unwrap().state, crate::subscription::State::Ended);

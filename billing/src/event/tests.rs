@@ -26,6 +26,12 @@ async fn an_event_carries_the_documented_facts_whoever_publishes_it() {
             json!({"number": "2026-0007", "total_minor": 1999, "currency": "USD"}),
         ),
         new(EventType::SubscriptionResumed, &subscription, json!({})),
+        // As the payment engine says it of money that came in.
+        new(
+            EventType::PaymentSucceeded,
+            "pay_9",
+            json!({"payment": "pay_9", "amount_minor": 0, "currency": "USD", "invoice": null, "action_url": "", "error": ""}),
+        ),
         // What is there already is left as it is.
         new(
             EventType::InvoiceVoided,
@@ -41,7 +47,7 @@ async fn an_event_carries_the_documented_facts_whoever_publishes_it() {
     );
     transaction.commit().await.unwrap();
     let mut facts = Vec::new();
-    for number in 0..3 {
+    for number in 0..4 {
         let stored = event::event(world.database.pool(), EventId(first.0 + number)).await;
         facts.push(stored.unwrap().payload);
     }
@@ -52,7 +58,12 @@ async fn an_event_carries_the_documented_facts_whoever_publishes_it() {
     assert_eq!(facts[1]["subscription"], json!(subscription));
     assert_eq!(facts[1]["service_name"], "web-1");
     assert_eq!(facts[1]["plan_name"], "VPS Pro");
-    assert_eq!(facts[2]["invoice"], "inv_8");
+    assert_eq!(
+        facts[2],
+        json!({"payment": "pay_9", "amount_minor": 0, "currency": "USD"}),
+        "what is not known is left out"
+    );
+    assert_eq!(facts[3]["invoice"], "inv_8");
 }
 
 /// What is published past this module lacks the facts that docs/events.md promises.

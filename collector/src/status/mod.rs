@@ -34,6 +34,8 @@ pub const STRANGERS_MAX: usize = 1_024;
 pub const INTERFACES_MAX: usize = 4_096;
 /// Observation domains (or agents' sub-agents) that are listed per exporter.
 pub const DOMAINS_MAX: usize = 256;
+/// An exporter that meters and of whose flows none has counted for so long needs somebody.
+pub const UNMETERED_AFTER_MS: i64 = 60 * 60_000;
 /// Minutes of which rates are kept per exporter.
 pub const MINUTES_MAX: usize = 15;
 
@@ -99,10 +101,15 @@ pub struct ExporterStatus {
     pub bytes_scaled: u64,
     /// Flows with sampling rate 0: kept, never billed.
     pub flows_without_rate: u64,
+    /// When the first flow arrived since the last one that counted for somebody's usage, UTC milliseconds; 0 = its newest flows
+    /// count, or there are none.
+    pub unmetered_since_ms: i64,
     /// As in the `flows` table: 5, 7, 9, 10 = IPFIX, 105 = sFlow.
     pub protocol_versions: BTreeSet<u8>,
     /// Rate of the newest flow that had one.
     pub sampling_rate: u32,
+    /// Lost between exporter and collector, in what its protocol numbers: records of v5, v7 and IPFIX, datagrams of v9 and
+    /// sFlow.
     pub sequence_lost: u64,
     /// When a datagram of it was last refused because `collector.allowed_exporters` does not hold its address; 0 = never.
     pub refused_at_ms: i64,
@@ -139,6 +146,7 @@ pub struct DomainView {
     pub sampling_source: String,
     /// Rates that its session announced and that have ended.
     pub rates_ended: u64,
+    /// As [`ExporterStatus::sequence_lost`].
     pub sequence_lost: u64,
     /// Missing, and not yet counted as lost: they may come late.
     pub sequence_waiting: u64,
@@ -216,6 +224,7 @@ impl ExporterStatus {
             bytes: 0,
             bytes_scaled: 0,
             flows_without_rate: 0,
+            unmetered_since_ms: 0,
             protocol_versions: BTreeSet::new(),
             header_sizes: HeaderSizes::default(),
             sampling_rate: 0,
@@ -231,6 +240,14 @@ impl ExporterStatus {
     /// Its last datagram was refused: it is not among `collector.allowed_exporters`.
     pub fn is_refused(&self) -> bool {
         self.refused_at_ms > 0 && self.refused_at_ms >= self.last_heard_ms
+    }
+
+    /// Since when its flows arrive and none of them counts, UTC milliseconds; `None` where it is not to meter, or where that is
+    /// shorter than [`UNMETERED_AFTER_MS`].
+    pub fn nothing_metered_since_ms(&self, meter: MeterMode) -> Option<i64> {
+        let is_long = self.last_heard_ms - self.unmetered_since_ms >= UNMETERED_AFTER_MS;
+        let is_a_fault = self.unmetered_since_ms > 0 && is_long && meter != MeterMode::Off;
+        is_a_fault.then_some(self.unmetered_since_ms)
     }
 
     /// Rejected datagrams, sets and records by cause, without the zeros.
@@ -296,6 +313,7 @@ impl ExporterStatus {
             self.domains.clone_from(&other.domains);
         }
         if other_is_newer {
+            self.unmetered_since_ms = other.unmetered_since_ms;
             self.minutes.clone_from(&other.minutes);
         }
         let mut interfaces: BTreeMap<u32, InterfaceStatus> = std::mem::take(&mut self.interfaces)

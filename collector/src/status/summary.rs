@@ -4,7 +4,7 @@ use super::layer2::HeaderSizes;
 use schemas::address::Address;
 use schemas::sampling::scaled;
 use std::collections::HashMap;
-use tables::flow::{Boundary, FlowColumns};
+use tables::flow::{Boundary, FlowColumns, Metered};
 
 /// Interfaces are first looked for at their index modulo this.
 const NEAR_SLOTS: usize = 64;
@@ -41,6 +41,8 @@ pub(super) struct ExporterSums {
     pub(super) bytes: u64,
     pub(super) bytes_scaled: u64,
     pub(super) flows_without_rate: u64,
+    /// Whether one of them counts for somebody's usage.
+    pub(super) is_metered: bool,
     /// The last one that was known.
     pub(super) sampling_rate: Option<u32>,
     pub(super) header_sizes: HeaderSizes,
@@ -85,6 +87,7 @@ impl ExporterSums {
             bytes: 0,
             bytes_scaled: 0,
             flows_without_rate: 0,
+            is_metered: false,
             sampling_rate: None,
             header_sizes: HeaderSizes::default(),
             minutes: Vec::new(),
@@ -109,6 +112,7 @@ impl ExporterSums {
             } else {
                 self.sampling_rate = Some(rate);
             }
+            self.is_metered |= flows.metered[row] != Metered::No as u8;
             let at_ms = flows.received_at_ms[row];
             self.minute(at_ms, bytes_scaled);
             let (in_if, out_if) = (flows.in_if[row], flows.out_if[row]);

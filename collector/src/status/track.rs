@@ -243,6 +243,11 @@ impl Tracked {
         status.bytes_scaled = status.bytes_scaled.saturating_add(sums.bytes_scaled);
         status.flows_without_rate += sums.flows_without_rate;
         status.header_sizes.add(sums.header_sizes);
+        if sums.is_metered {
+            status.unmetered_since_ms = 0;
+        } else if status.unmetered_since_ms == 0 {
+            status.unmetered_since_ms = sums.minutes.iter().map(|minute| minute.at_ms).min().unwrap_or(0);
+        }
         if let Some(sampling_rate) = sums.sampling_rate {
             status.sampling_rate = sampling_rate;
         }
@@ -318,7 +323,8 @@ fn minute(minutes: &mut Vec<MinuteStatus>, at_ms: i64) -> &mut MinuteStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tables::flow::Flow;
+    use schemas::metering::MeterMode;
+    use tables::flow::{Flow, Metered};
 
     #[test]
     fn minutes_stay_in_order_and_bounded() {
@@ -397,6 +403,39 @@ mod tests {
         assert_eq!(tracker.strangers, STRANGERS_MAX - 1);
         let status = tracker.get(newest, 10).unwrap().status.clone();
         assert!(!status.is_refused() && status.refused_at_ms > 0);
+    }
+
+    #[test]
+    fn flows_of_which_none_counts_are_told_after_an_hour() {
+        const HOUR: i64 = 60;
+        let mut tracker = Tracker::default();
+        let mut arrive = |minute: i64, metered| {
+            let flow = Flow {
+                exporter: address(1),
+                metered,
+                received_at_ms: minute * MINUTE_MS + 7,
+                ..Flow::default()
+            };
+            tracker.heard(flow.exporter, 9, flow.received_at_ms, 100);
+            tracker.flows(&FlowSummary::of(&[flow].into_iter().collect()));
+            let told = tracker.exporters([], &MeteringConfig::default()).remove(0);
+            told.nothing_metered_since_ms(MeterMode::Boundary)
+                .map(|at_ms| at_ms / MINUTE_MS)
+        };
+        assert_eq!(arrive(10, Metered::No), None);
+        assert_eq!(arrive(9 + HOUR, Metered::No), None);
+        assert_eq!(arrive(10 + HOUR, Metered::No), Some(10));
+        assert_eq!(arrive(11 + HOUR, Metered::In), None);
+        assert_eq!(arrive(12 + HOUR, Metered::No), None);
+        assert_eq!(arrive(12 + 2 * HOUR, Metered::No), Some(12 + HOUR));
+        let told = tracker.exporters([], &MeteringConfig::default()).remove(0);
+        assert_eq!(
+            told.nothing_metered_since_ms(MeterMode::Off),
+            None,
+            "it is not to count any"
+        );
+        let tracker = Tracker::restore(vec![told.clone()], BTreeMap::new());
+        assert_eq!(tracker.exporters([], &MeteringConfig::default()), [told]);
     }
 
     #[test]

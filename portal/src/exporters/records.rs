@@ -6,6 +6,7 @@ use schemas::metering::ExporterConfig;
 use serde::Serialize;
 
 use super::view::Problem;
+use crate::format::grouped;
 
 /// One copy in so many datagrams is worth a look: a few come of a network that repeats.
 const DATAGRAMS_PER_COPY: u64 = 100;
@@ -49,7 +50,7 @@ pub(super) fn facts(status: &ExporterStatus) -> Vec<RecordFact> {
             } else {
                 values.join(", ")
             },
-            format!("{source}; {bounded} flows bounded by it"),
+            format!("{source}; {} flows bounded by it", grouped(bounded)),
         );
     }
     for (counter, what, note) in [
@@ -91,14 +92,14 @@ pub(super) fn facts(status: &ExporterStatus) -> Vec<RecordFact> {
     ] {
         let flows = count(counter);
         if flows > 0 {
-            add(what, flows.to_string(), note.to_owned());
+            add(what, grouped(flows), note.to_owned());
         }
     }
     let copies = count(Counter::DatagramsRejectedDuplicate);
     if copies > 0 {
         add(
             "Arrived twice",
-            copies.to_string(),
+            grouped(copies),
             "datagrams that are copies of one before: not counted again".to_owned(),
         );
     }
@@ -106,7 +107,7 @@ pub(super) fn facts(status: &ExporterStatus) -> Vec<RecordFact> {
     if ended > 0 {
         add(
             "Rates ended",
-            ended.to_string(),
+            grouped(ended),
             "announced sampling rates whose options template changed, or that were not repeated".to_owned(),
         );
     }
@@ -135,9 +136,10 @@ pub(super) fn problems(status: &ExporterStatus, config: Option<&ExporterConfig>)
         add(
             "datagrams arrive twice",
             format!(
-                "{copies} of {} datagrams are copies of one before and count nothing. Look for two paths to the collector: two flow \
+                "{} of {} datagrams are copies of one before and count nothing. Look for two paths to the collector: two flow \
                  servers on the router that are one collector, a mirrored port, a relay.",
-                status.datagrams
+                grouped(copies),
+                grouped(status.datagrams)
             ),
         );
     }
@@ -159,8 +161,9 @@ pub(super) fn problems(status: &ExporterStatus, config: Option<&ExporterConfig>)
         add(
             "running totals forgotten",
             format!(
-                "{forgotten} records of sessions came when what was billed of them was no longer known, and count nothing. Export \
-                 deltas (IE 1) from it, or from fewer sessions."
+                "{} records of sessions came when what was billed of them was no longer known, and count nothing. Export deltas \
+                 (IE 1) from it, or from fewer sessions.",
+                grouped(forgotten)
             ),
         );
     }

@@ -266,6 +266,39 @@ fn boundary_metering_without_an_external_interface_is_told_with_a_snippet() {
 }
 
 #[test]
+fn an_exporter_of_whose_flows_none_counts_is_told_after_an_hour() {
+    let judged = |meter, for_ms| {
+        let exporter = ExporterStatus {
+            unmetered_since_ms: NOW_MS - for_ms,
+            ..heard("192.0.2.1", 0)
+        };
+        let config = ExporterConfig {
+            meter,
+            external_interfaces: vec![1],
+            ..configured("192.0.2.1", "uplink")
+        };
+        let judged = judge(
+            Some(status(vec![exporter])),
+            &metering(vec![config]),
+            &HashMap::new(),
+            NOW_MS,
+        );
+        judged.exporters[0].clone()
+    };
+    for (meter, advice) in [
+        (MeterMode::Boundary, "meter = \"addresses\""),
+        (MeterMode::Addresses, "assign prefixes to services"),
+    ] {
+        let view = judged(meter, 3_600_000);
+        assert_eq!(view.unmetered_since_ms, Some(NOW_MS - 3_600_000));
+        assert_eq!(whats(&view), ["nothing metered"]);
+        assert!(view.problems[0].advice.contains(advice), "{:?}", view.problems);
+        assert_eq!(whats(&judged(meter, 3_599_999)), [""; 0]);
+    }
+    assert_eq!(whats(&judged(MeterMode::Off, 3_600_000)), [""; 0], "it is not to meter");
+}
+
+#[test]
 fn a_collector_that_stopped_is_told() {
     let mut old = status(vec![]);
     old.written_at_ms = NOW_MS - STATUS_MAX_AGE_MS - 1;

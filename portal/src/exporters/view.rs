@@ -162,8 +162,11 @@ pub(crate) struct ExporterView {
     pub(crate) flows_per_second: f64,
     pub(crate) bits_per_second: f64,
     pub(crate) sampling: Sampling,
+    /// Since when none of its flows counts, where it meters and that is an hour and more.
+    pub(crate) unmetered_since_ms: Option<i64>,
     pub(crate) templates: u64,
     pub(crate) pending_sets: u64,
+    /// Records (v5, v7, IPFIX) or datagrams (v9, sFlow) that its sequence numbers miss.
     pub(crate) sequence_lost: u64,
     /// Of what its sequence numbers say it sent; `None` where the numbers count different things.
     pub(crate) lost_percent: Option<f64>,
@@ -193,6 +196,7 @@ pub(crate) fn exporter(
         _ => Hearing::Silent,
     };
     let rates = status.rates(now_ms);
+    let known = from_config(status.address, config);
     let mut view = ExporterView {
         hearing,
         first_heard_ms: Some(status.first_heard_ms),
@@ -211,6 +215,7 @@ pub(crate) fn exporter(
         flows_per_second: rates.flows_per_second,
         bits_per_second: rates.bits_per_second,
         sampling: sampling(status, config, without_rate_last_hour),
+        unmetered_since_ms: status.nothing_metered_since_ms(known.meter),
         templates: status.domains.iter().map(|domain| domain.templates).sum(),
         pending_sets: status.domains.iter().map(|domain| domain.pending_sets).sum(),
         sequence_lost: status.sequence_lost,
@@ -238,7 +243,7 @@ pub(crate) fn exporter(
             .collect(),
         interfaces: status.interfaces.iter().map(interface).collect(),
         records: records::facts(status),
-        ..from_config(status.address, config)
+        ..known
     };
     view.problems = if status.is_refused() {
         vec![refused(status.address)]
@@ -291,6 +296,7 @@ fn from_config(address: Address, config: Option<&ExporterConfig>) -> ExporterVie
         flows_per_second: 0.0,
         bits_per_second: 0.0,
         sampling: Sampling::default(),
+        unmetered_since_ms: None,
         templates: 0,
         pending_sets: 0,
         sequence_lost: 0,
@@ -325,6 +331,23 @@ pub(crate) fn clock_words(off_ms: i64) -> String {
     format!("{amount} {}", if off_ms < 0 { "behind" } else { "ahead of" })
 }
 
+/// Why none of its flows may count, and what to do.
+fn unmetered_words(meter: MeterMode, since_ms: i64) -> String {
+    let since = crate::format::minute_and_zone(since_ms, &jiff::tz::TimeZone::UTC);
+    match meter {
+        MeterMode::Boundary => format!(
+            "None of its flows has counted since {since}. It meters by boundary, and none of them went from an external interface \
+             to an internal one or back: compare external_interfaces with the interfaces below. One that names the same interface \
+             for both ways, such as a host on the uplink, is metered with meter = \"addresses\"."
+        ),
+        MeterMode::Addresses | MeterMode::Off => format!(
+            "None of its flows has counted since {since}. It meters by addresses, and none of them went between an address of a \
+             service or of own_networks and another: assign prefixes to services or list own_networks. If another exporter meters \
+             this traffic, set meter = \"off\"."
+        ),
+    }
+}
+
 fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |what, advice: String| problems.push(Problem { what, advice });
@@ -348,7 +371,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         ),
     }
     if view.sampling.unknown {
-        let flows = view.sampling.flows_without_rate_last_hour;
+        let flows = crate::format::grouped(view.sampling.flows_without_rate_last_hour);
         let undecided = [SamplingSource::Ambiguous, SamplingSource::SamplerNotAnnounced].map(SamplingSource::words);
         let domains = || view.domains.iter();
         let advice = match domains().find(|domain| undecided.contains(&domain.sampling_source.as_str())) {
@@ -377,6 +400,8 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
             "It meters by boundary, and no interface is external. List the interfaces that face other networks."
                 .to_owned(),
         );
+    } else if let Some(since_ms) = view.unmetered_since_ms {
+        add("nothing metered", unmetered_words(view.meter, since_ms));
     }
     if view.pending_sets > 0 && view.flows == 0 {
         add(

@@ -91,6 +91,7 @@ struct Card {
     volume: String,
     sampling: String,
     flows_without_rate: String,
+    flows_discarded: String,
     lost: String,
     metering: &'static str,
     metering_note: &'static str,
@@ -298,6 +299,7 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
             None => "unknown".to_owned(),
         },
         flows_without_rate: format::grouped(view.sampling.flows_without_rate),
+        flows_discarded: format::grouped(view.flows_discarded),
         lost: match (view.sequence_lost, view.lost_percent) {
             (0, _) => "none".to_owned(),
             (lost, Some(percent)) => format!("{} ({percent:.2} %)", format::grouped(lost)),

@@ -4,6 +4,7 @@ mod bulk;
 
 pub use bulk::{NewAssignment, assign_all};
 
+use ipnet::IpNet;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -13,6 +14,15 @@ use crate::assignment::{Assignment, Assignments, Target};
 use crate::db::next_id;
 use crate::ids::{AssignmentId, ServiceId};
 use crate::search;
+
+/// The length in bits that a prefix of somebody's network has at least: /8 of IPv4 and /16 of IPv6, wider than which nobody
+/// holds one. A service that was given more by mistake would be charged for the traffic of everybody without an assignment.
+pub const fn prefix_length_min(net: &IpNet) -> u8 {
+    match net {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 16,
+    }
+}
 
 /// A stored assignment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,8 +86,8 @@ pub(super) async fn note_attribution_changed(connection: &mut AnyConnection) -> 
 /// attributed anew.
 ///
 /// # Errors
-/// [`InventoryError::Overlap`] when another assignment holds the target in that time; when the service does not exist or
-/// is archived; when the end is not after the start.
+/// [`InventoryError::Overlap`] when another assignment holds the target in that time, [`InventoryError::WidePrefix`] when
+/// the prefix is too wide; when the service does not exist or is archived; when the end is not after the start.
 pub async fn assign(
     connection: &mut AnyConnection,
     service_id: ServiceId,
@@ -89,6 +99,8 @@ pub async fn assign(
     if let Some(to_ms) = to_ms.filter(|&to_ms| to_ms <= from_ms) {
         return Err(InventoryError::EndsBeforeStart { from_ms, to_ms });
     }
+    let target = canonical(target);
+    refuse_wide(target)?;
     if service(&mut *connection, service_id).await?.archived_at_ms.is_some() {
         return Err(InventoryError::Archived(service_id));
     }
@@ -96,7 +108,7 @@ pub async fn assign(
         // The sequence's row lock makes concurrent writers take turns, so that the check below sees them.
         id: AssignmentId(next_id(connection, "assignment").await?),
         service: service_id,
-        target: canonical(target),
+        target,
         valid_from_ms: from_ms,
         valid_to_ms: to_ms,
         created_at_ms: now_ms,
@@ -244,6 +256,18 @@ fn canonical(target: Target) -> Target {
         Target::Prefix(net) => Target::Prefix(crate::assignment::canonical(net)),
         other => other,
     }
+}
+
+/// Refuses a prefix that no single service can have, as it is stored: an IPv4-mapped one counts as what it maps.
+fn refuse_wide(target: Target) -> Result<(), InventoryError> {
+    let Target::Prefix(net) = target else {
+        return Ok(());
+    };
+    let min_bits = prefix_length_min(&net);
+    if net.prefix_len() < min_bits {
+        return Err(InventoryError::WidePrefix { net, min_bits });
+    }
+    Ok(())
 }
 
 /// The columns that spell a target.

@@ -25,6 +25,8 @@ pub struct CorrectionRow {
     pub created_at_ms: i64,
     /// When the stored flows showed it; `None` while they do not.
     pub applied_at_ms: Option<i64>,
+    /// Stored files with flows that it changes, and these flows: as the rehearsal found them. Several processes may apply
+    /// it side by side, each a part, and none of them knows the whole.
     pub files_rewritten: i64,
     pub flows_changed: i64,
 }
@@ -33,6 +35,7 @@ const SELECT: &str = "SELECT id, exporter, from_ms, to_ms, settings, reason, cre
                       files_rewritten, flows_changed FROM exporter_corrections";
 
 /// Keeps a correction, to be applied to the stored flows. From its commit on it holds for every flow that is judged.
+/// `rehearsed` are the files and flows that it changes.
 ///
 /// # Errors
 /// When the range is empty, the settings say nothing or too much, the reason is too long, or the exporter has too many.
@@ -41,6 +44,7 @@ pub async fn add_correction(
     correction: &Correction,
     reason: &str,
     created_by: &str,
+    rehearsed: (u64, u64),
     now_ms: i64,
 ) -> Result<CorrectionRow, InventoryError> {
     correction.check(now_ms)?;
@@ -59,9 +63,10 @@ pub async fn add_correction(
     }
     let settings = serde_json::to_string(&correction.settings)
         .map_err(|_| corrupt("correction settings", format!("{:?}", correction.settings)))?;
+    let (files_rewritten, flows_changed) = (stored(rehearsed.0), stored(rehearsed.1));
     sqlx::query(
-        "INSERT INTO exporter_corrections (id, exporter, from_ms, to_ms, settings, reason, created_by, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO exporter_corrections (id, exporter, from_ms, to_ms, settings, reason, created_by, created_at_ms, \
+         files_rewritten, flows_changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(id.0)
     .bind(correction.exporter.to_string())
@@ -71,6 +76,8 @@ pub async fn add_correction(
     .bind(&reason)
     .bind(created_by)
     .bind(now_ms)
+    .bind(files_rewritten)
+    .bind(flows_changed)
     .execute(&mut *connection)
     .await?;
     // Whoever judges flows in this or another process takes it over, as it takes over assignments.
@@ -82,8 +89,8 @@ pub async fn add_correction(
         created_by: created_by.to_owned(),
         created_at_ms: now_ms,
         applied_at_ms: None,
-        files_rewritten: 0,
-        flows_changed: 0,
+        files_rewritten,
+        flows_changed,
     })
 }
 
@@ -105,27 +112,36 @@ pub async fn pending_corrections(db: impl AnyExecutor<'_>) -> Result<Vec<Correct
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
 }
 
-/// Notes that stored flows show a correction, and what that took. Marking again changes nothing.
+/// Notes that stored flows show a correction. Marking again changes nothing. `written` are the files and flows that the
+/// caller changed: of those that were rehearsed what no other process had changed before, or more where flows have arrived
+/// since; the larger numbers are kept.
 ///
 /// # Errors
 /// As the database answers.
 pub async fn mark_correction_applied(
     db: impl AnyExecutor<'_>,
     id: CorrectionId,
-    (files_rewritten, flows_changed): (u64, u64),
+    written: (u64, u64),
     now_ms: i64,
 ) -> Result<(), InventoryError> {
     sqlx::query(
-        "UPDATE exporter_corrections SET applied_at_ms = $1, files_rewritten = $2, flows_changed = $3 \
+        "UPDATE exporter_corrections SET applied_at_ms = $1, \
+         files_rewritten = CASE WHEN files_rewritten < $2 THEN $2 ELSE files_rewritten END, \
+         flows_changed = CASE WHEN flows_changed < $3 THEN $3 ELSE flows_changed END \
          WHERE id = $4 AND applied_at_ms IS NULL",
     )
     .bind(now_ms)
-    .bind(i64::try_from(files_rewritten).unwrap_or(i64::MAX))
-    .bind(i64::try_from(flows_changed).unwrap_or(i64::MAX))
+    .bind(stored(written.0))
+    .bind(stored(written.1))
     .bind(id.0)
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// A count as the database keeps it.
+fn stored(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn corrupt(what: &'static str, text: String) -> InventoryError {

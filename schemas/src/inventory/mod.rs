@@ -17,7 +17,7 @@ mod service;
 pub use assigned::{
     AssignmentRow, AttributionChange, NewAssignment, assign, assign_all, assignments, assignments_of,
     assignments_revision, end_assignment, load_assignments, mark_attribution_change_applied,
-    pending_attribution_changes,
+    pending_attribution_changes, prefix_length_min,
 };
 pub use corrections::{
     CORRECTIONS_PER_EXPORTER_MAX, CorrectionRow, MAX_CORRECTION_REASON_CHARS, add_correction, corrections,
@@ -32,6 +32,8 @@ pub use service::{
     NewService, Service, ServiceStatus, create_service, hand_over, service, services, services_of,
     services_subscribed_by,
 };
+
+use ipnet::IpNet;
 
 use crate::address::Address;
 use crate::assignment::Target;
@@ -100,6 +102,8 @@ pub enum InventoryError {
         ends_ms: i64,
         asked_ms: i64,
     },
+    #[error("{net} is too wide for one service, the widest is a /{min_bits}: give the prefixes that are its own")]
+    WidePrefix { net: IpNet, min_bits: u8 },
     #[error("{target} already belongs to {holder} ({holder_name}) from {} on", instant_text(*from_ms))]
     Overlap {
         target: Target,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::assignment::Assignments;
+use crate::correction::{Correction, CorrectionSettings};
 use crate::db::Database;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -237,6 +238,45 @@ async fn a_target_has_one_service_at_one_time() {
 }
 
 #[tokio::test]
+async fn a_prefix_that_is_too_wide_for_one_service_is_refused() {
+    let world = world().await;
+    let (web, _) = two_services(&world.database).await;
+    let mut transaction = world.database.begin_write().await.unwrap();
+    for text in [
+        "0.0.0.0/0",
+        "8.0.0.0/7",
+        "::ffff:0.0.0.0/96",
+        "::/0",
+        "2000::/3",
+        "2000::/15",
+    ] {
+        let target = prefix(text);
+        let one = assign(&mut transaction, web.id, target, NOW_MS, None, NOW_MS).await;
+        let listed = NewAssignment {
+            service: web.id,
+            target,
+            from_ms: NOW_MS,
+            to_ms: None,
+        };
+        let all = assign_all(&mut transaction, &[listed], NOW_MS).await.map(|()| None);
+        for refused in [one.map(Some), all] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, InventoryError::WidePrefix { .. }), "{text}: {error}");
+            assert!(
+                error.to_string().contains("too wide for one service"),
+                "{text}: {error}"
+            );
+        }
+    }
+    assert_eq!(assignments(&mut *transaction).await.unwrap(), []);
+    for text in ["10.0.0.0/8", "2000::/16"] {
+        assign(&mut transaction, web.id, prefix(text), NOW_MS, None, NOW_MS)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn every_change_of_an_assignment_is_a_new_revision() {
     let world = world().await;
     let (web, db) = two_services(&world.database).await;
@@ -307,6 +347,38 @@ async fn only_a_change_of_the_past_asks_for_attribution_anew() {
     assert!(matches!(error, InventoryError::AlreadyEnded { .. }), "{error}");
     let error = end_assignment(now, ahead.id, NOW_MS, NOW_MS).await.unwrap_err();
     assert!(matches!(error, InventoryError::EndsBeforeStart { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_correction_counts_what_was_rehearsed_whoever_writes_it() {
+    let world = world().await;
+    let correction = Correction {
+        exporter: "192.0.2.1".parse().unwrap(),
+        from_ms: NOW_MS - 5_000,
+        to_ms: NOW_MS,
+        settings: CorrectionSettings {
+            sampling_rate: Some("1000".parse().unwrap()),
+            ..CorrectionSettings::default()
+        },
+    };
+    let mut transaction = world.database.begin_write().await.unwrap();
+    // Another process had written most of it, all of it, and flows had arrived meanwhile.
+    for (written, kept) in [((14, 17), (15, 68)), ((0, 0), (15, 68)), ((15, 70), (15, 70))] {
+        let row = add_correction(&mut transaction, &correction, "wrong rate", "os:ada", (15, 68), NOW_MS)
+            .await
+            .unwrap();
+        assert_eq!((row.files_rewritten, row.flows_changed), (15, 68));
+        assert_eq!(pending_corrections(&mut *transaction).await.unwrap(), [row.clone()]);
+        for now_ms in [NOW_MS + 1, NOW_MS + 2] {
+            mark_correction_applied(&mut *transaction, row.id, written, now_ms)
+                .await
+                .unwrap();
+        }
+        let all = corrections(&mut *transaction).await.unwrap();
+        let applied = all.iter().find(|applied| applied.id == row.id).unwrap();
+        assert_eq!((applied.files_rewritten, applied.flows_changed), kept);
+        assert_eq!(applied.applied_at_ms, Some(NOW_MS + 1));
+    }
 }
 
 #[tokio::test]

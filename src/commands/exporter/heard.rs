@@ -60,21 +60,27 @@ fn rate(exporter: &ExporterStatus) -> Option<u32> {
     Some(exporter.sampling_rate).filter(|&rate| rate > 0)
 }
 
+/// Since when it sends flows of which none counts, where that is a fault.
+fn unmetered_since(exporter: &ExporterStatus) -> Option<Cell> {
+    exporter.nothing_metered_since_ms(exporter.meter).map(at)
+}
+
 pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
     let config = data.config_with_tables()?;
     let mut listing = Listing::new([
         text("address"),
         text("name"),
-        text("site"),
-        text("configured"),
+        text("site").only_data(),
+        text("configured").only_data(),
         text("protocols"),
         text("last_heard_at").or("never"),
-        number("datagrams"),
+        number("datagrams").only_data(),
         number("flows"),
         bytes("scaled_bytes"),
         number("sampling_rate").or("unknown"),
         number("flows_without_rate"),
-        number("datagrams_lost"),
+        text("unmetered_since"),
+        number("sequence_lost"),
     ]);
     for (address, known) in known(&config)? {
         let heard = known.heard.as_ref();
@@ -91,6 +97,7 @@ pub(super) fn list(format: Format, data: &Data) -> anyhow::Result<()> {
             count(|exporter| exporter.bytes_scaled),
             heard.and_then(rate).into(),
             count(|exporter| exporter.flows_without_rate),
+            heard.and_then(unmetered_since).into(),
             count(|exporter| exporter.sequence_lost),
         ]);
     }
@@ -119,7 +126,7 @@ pub(super) fn show(name: &str, format: ShowFormat, data: &Data) -> anyhow::Resul
         text("sampling_source"),
         number("active_timeout_seconds"),
         number("clock_offset_ms"),
-        number("datagrams_lost"),
+        number("sequence_lost"),
     ]);
     for domain in &heard.domains {
         domains.row([
@@ -152,14 +159,15 @@ pub(super) fn show(name: &str, format: ShowFormat, data: &Data) -> anyhow::Resul
             Some(heard.last_heard_ms).filter(|_| was_heard).map(at),
         )
         .field(number("datagrams"), heard.datagrams)
-        .field(bytes("datagram_bytes"), heard.datagram_bytes)
+        .field(bytes("datagram_bytes").titled("datagram volume"), heard.datagram_bytes)
         .field(number("flows"), heard.flows)
         .field(number("packets"), heard.packets)
-        .field(bytes("exported_bytes"), heard.bytes)
-        .field(bytes("scaled_bytes"), heard.bytes_scaled)
+        .field(bytes("exported_bytes").titled("exported volume"), heard.bytes)
+        .field(bytes("scaled_bytes").titled("scaled volume"), heard.bytes_scaled)
         .field(number("sampling_rate").or("unknown"), rate(&heard))
         .field(number("flows_without_rate"), heard.flows_without_rate)
-        .field(number("datagrams_lost"), heard.sequence_lost)
+        .field(text("unmetered_since"), unmetered_since(&heard))
+        .field(number("sequence_lost"), heard.sequence_lost)
         .field(
             text("refused_at"),
             Some(heard.refused_at_ms).filter(|&at_ms| at_ms > 0).map(at),

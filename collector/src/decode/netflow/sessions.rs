@@ -19,7 +19,7 @@ use super::twice::Twice;
 use crate::sampling::{AnnouncedRates, DomainKey};
 use crate::times::Clock;
 
-/// The port of a session that all ports of its address share: by configuration, or as version 1.0 kept it.
+/// The port of a session that all ports of its address share: by configuration, or as version 0.1 kept it.
 pub(super) const PORT_NOT_KNOWN: u16 = 0;
 /// Datagrams (v9) or records (v5, v7, IPFIX) that may be missing where a session goes on under another port.
 const MISSING_DATAGRAMS_MAX: u32 = 64;

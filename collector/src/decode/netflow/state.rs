@@ -40,7 +40,7 @@ pub(super) struct Exporter {
     pub(super) template_fields: usize,
 }
 
-/// As a checkpoint holds it: of version 1.0 there was one session for all ports of an address.
+/// As a checkpoint holds it: of version 0.1 there was one session for all ports of an address.
 #[derive(Deserialize)]
 struct StoredExporter {
     #[serde(default)]

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::{CHANGES, Columns, canonical, load_assignments, record_change, refuse_overlap_in};
+use super::{CHANGES, Columns, canonical, load_assignments, record_change, refuse_overlap_in, refuse_wide};
 use crate::assignment::{Assignment, Target};
 use crate::db::next_id;
 use crate::ids::{AssignmentId, ServiceId};
@@ -31,8 +31,9 @@ pub struct NewAssignment {
 /// Gives every target of a list to its service. Where that reaches into the past, stored flows will be attributed anew.
 ///
 /// # Errors
-/// [`InventoryError::Overlap`] when a target has another assignment in that time, stored or in the list itself; when a
-/// service does not exist or is archived; when an end is not after its start. The transaction must then be given up.
+/// [`InventoryError::Overlap`] when a target has another assignment in that time, stored or in the list itself;
+/// [`InventoryError::WidePrefix`] when a prefix is too wide; when a service does not exist or is archived; when an end is
+/// not after its start. The transaction must then be given up.
 pub async fn assign_all(
     connection: &mut AnyConnection,
     list: &[NewAssignment],
@@ -49,6 +50,7 @@ pub async fn assign_all(
                 to_ms,
             });
         }
+        refuse_wide(canonical(new.target))?;
         if services.insert(new.service) && service(&mut *connection, new.service).await?.archived_at_ms.is_some() {
             return Err(InventoryError::Archived(new.service));
         }

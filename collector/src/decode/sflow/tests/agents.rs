@@ -163,7 +163,7 @@ fn a_configured_agent_address_keeps_its_name_whatever_others_claim() {
     assert_eq!(
         exporter(&mut decoder, switch(), 1, 5_000),
         private_agent(),
-        "as version 1.0 had it"
+        "as version 0.1 had it"
     );
     for number in 0..50 {
         assert_eq!(
