@@ -137,42 +137,25 @@ pub(crate) struct Quote {
 pub(crate) struct OwnNext {
     pub(crate) at_ms: i64,
     pub(crate) amount: Money,
-    /// What the amount leaves out, in words behind it.
+    /// Whether tax is in the amount, in words behind it.
     pub(crate) note: &'static str,
 }
 
 impl OwnNext {
-    /// Its part of an invoice: with tax where it is the whole of it.
-    fn of(draft: &Draft, service: ServiceId) -> Result<OwnNext, BillingError> {
-        let mut own = Money::zero(draft.currency);
-        let mut is_whole = true;
-        for line in &draft.lines {
-            if line.service == Some(service) {
-                own = own.checked_add(line.amount)?;
-            } else if line.amount.minor != 0 {
-                is_whole = false;
-            }
-        }
-        Ok(OwnNext {
-            at_ms: draft.due_ms,
-            amount: if is_whole { draft.total } else { own },
-            note: if is_whole || draft.tax.minor == 0 {
-                ""
-            } else {
-                " before tax"
-            },
-        })
-    }
-
-    /// The base price at a time that is too far ahead to draft everything of the account until then.
-    fn listed(contract: &Contract, at_ms: i64) -> OwnNext {
-        let phase = contract.last_phase();
-        let base = phase.price.base;
+    fn new(at_ms: i64, charge: invoice::Charge) -> OwnNext {
         OwnNext {
             at_ms,
-            amount: Money::new(base.minor.saturating_mul(phase.quantity), base.currency),
-            note: " at the list price",
+            amount: charge.total,
+            note: tax_note(charge),
         }
+    }
+}
+
+/// Whether tax is in an amount, in words behind it.
+fn tax_note(charge: invoice::Charge) -> &'static str {
+    match charge.tax.minor {
+        0 => "",
+        _ => " with tax",
     }
 }
 
@@ -214,6 +197,13 @@ pub(crate) async fn quote(
     let credit = billing::settlement::available_credit(connection, customer, currency)
         .await
         .map_err(BillingError::from)?;
+    // Of a cycle that ends too far ahead to draft everything of the account until then.
+    let base = match base_ms {
+        Some(at_ms) => invoice::base_charge(connection, &after, at_ms)
+            .await?
+            .map(|charge| OwnNext::new(at_ms, charge)),
+        None => None,
+    };
     trial.end().await?;
     let now = due.drafts(&usage, now_ms).await?;
     let mut later = match ahead {
@@ -227,8 +217,11 @@ pub(crate) async fn quote(
         draft.total.minor != 0 && draft.lines.iter().any(is_of)
     };
     let own_next = match later.iter().find(charges) {
-        Some(draft) => Some(OwnNext::of(draft, service)?),
-        None => base_ms.map(|at_ms| OwnNext::listed(&after, at_ms)),
+        Some(draft) => Some(OwnNext::new(
+            draft.due_ms,
+            draft.charge_of(|line| line.service == Some(service))?,
+        )),
+        None => base,
     };
     Ok(Ok(Quote {
         now: now.into_iter().filter(|draft| !draft.lines.is_empty()).collect(),
@@ -421,6 +414,8 @@ pub(crate) struct DraftView {
     pub(crate) gives_back: bool,
     /// What of the total the customer's credit pays, and what is left; absent where there is none.
     pub(crate) from_credit: Option<(Money, Money)>,
+    /// What its lines come to with tax, and whether tax is in that, in words behind it.
+    pub(crate) charge: (Money, &'static str),
     /// Lines that are left out, being of other subscriptions.
     pub(crate) others: usize,
 }
@@ -453,12 +448,20 @@ impl DraftView {
             total: draft.total,
             gives_back: draft.total.minor < 0,
             from_credit: (paid > 0).then(|| (money(paid), money(draft.total.minor - paid))),
+            charge: (draft.total, if draft.tax.minor == 0 { "" } else { " with tax" }),
             others: 0,
         }
     }
 
-    /// The lines of some subscriptions alone, with their sum before tax; the total stays the whole invoice's.
-    pub(crate) fn of(draft: &Draft, subscriptions: &[SubscriptionId], zone: &TimeZone) -> DraftView {
+    /// The lines of some subscriptions alone, with their sum before and with tax; the total stays the whole invoice's.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    pub(crate) fn of(
+        draft: &Draft,
+        subscriptions: &[SubscriptionId],
+        zone: &TimeZone,
+    ) -> Result<DraftView, BillingError> {
         let is_of = |line: &DraftLine| line.subscription.is_some_and(|of| subscriptions.contains(&of));
         let mut own = draft.clone();
         own.lines.retain(is_of);
@@ -466,7 +469,9 @@ impl DraftView {
         let mut view = DraftView::new(&own, Money::zero(draft.currency), zone);
         view.subtotal = Money::new(sum, draft.currency);
         view.others = draft.lines.len() - own.lines.len();
-        view
+        let charge = draft.charge_of(is_of)?;
+        view.charge = (charge.total, tax_note(charge));
+        Ok(view)
     }
 }
 

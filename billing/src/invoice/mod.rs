@@ -41,7 +41,7 @@ pub use export::export_csv;
 pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
 pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};
-pub use prospect::{Horizon, Prospect, next_base_ms, next_charge_ms, prospect};
+pub use prospect::{Charge, Horizon, Prospect, base_charge, next_base_ms, next_charge_ms, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 pub use unmeasured::{UnmeasuredPeriod, confirm as confirm_unmeasured, unmeasured};
 

@@ -181,6 +181,25 @@ async fn amounts_that_were_not_shown_are_not_charged() {
 }
 
 #[tokio::test]
+async fn the_next_charge_bears_tax_whatever_its_cycle() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    sqlx::query("UPDATE customers SET tax_rate_percent = '20' WHERE id = $1")
+        .bind(ada.0)
+        .execute(portal.state.db().pool())
+        .await
+        .unwrap();
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let mut browser = portal.signed_in("ada").await;
+    // 30.00 and 306.00 before tax; the year lies further ahead than everything of the account is drafted.
+    for (cycle, next) in [("1", "USD 36.00"), ("12", "USD 367.20")] {
+        let page = browser.get(&format!("/plans/{plan}/checkout?cycle={cycle}")).await.body;
+        let told = format!("Next charge for this service: <b>{next}</b> with tax on");
+        assert!(page.contains(&told), "{told}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn only_what_is_sold_to_everybody_is_shown_and_ordered() {
     let portal = TestPortal::new().await;
     let ada = portal.customer("ada").await;

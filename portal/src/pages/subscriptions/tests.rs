@@ -173,7 +173,7 @@ async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
     assert!(second.contains("Change plan now"), "{second}");
     // A cycle that is charged next in a year says so, too.
     assert!(
-        second.contains("next charge for this service: USD 612.00 at the list price on 25 Jun 2026"),
+        second.contains("next charge for this service: USD 612.00 on 25 Jun 2026"),
         "{second}"
     );
     // What the option says is what the quote says, which is what is charged.
