@@ -30,6 +30,13 @@ pub(crate) fn routes() -> Router<AppState> {
 pub(crate) struct MethodChoice {
     pub(crate) id: String,
     pub(crate) label: String,
+    /// Invoices are charged to it automatically.
+    pub(crate) is_default: bool,
+}
+
+/// The one that invoices are charged to automatically.
+pub(crate) fn default_of(methods: &[MethodChoice]) -> Option<&MethodChoice> {
+    methods.iter().find(|method| method.is_default)
 }
 
 /// What a customer can pay with now, the default first.
@@ -41,6 +48,7 @@ pub(crate) async fn choices(state: &AppState, customer: CustomerId) -> Result<Ve
     let choice = |method: payment::method::PaymentMethod| MethodChoice {
         id: method.id.to_string(),
         label: method.label,
+        is_default: method.is_default,
     };
     Ok(usable.map(choice).collect())
 }
