@@ -109,6 +109,14 @@ impl InvoiceStatus {
         }
     }
 
+    /// Its name in lists, on pages as on the command line: a credit note is not paid but applied.
+    pub fn name_of(self, kind: InvoiceKind) -> &'static str {
+        match (kind, self) {
+            (InvoiceKind::CreditNote, InvoiceStatus::Paid) => "applied",
+            (_, status) => status.name(),
+        }
+    }
+
     /// Whether something is still to be paid.
     pub fn is_open(self) -> bool {
         matches!(self, InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid)

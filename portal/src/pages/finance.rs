@@ -152,7 +152,7 @@ pub(crate) fn status_words(
     now_ms: i64,
 ) -> (&'static str, &'static str) {
     match status {
-        InvoiceStatus::Paid if kind == InvoiceKind::CreditNote => ("applied", "ok"),
+        InvoiceStatus::Paid if kind == InvoiceKind::CreditNote => (status.name_of(kind), "ok"),
         status if status.is_open() && kind == InvoiceKind::Invoice && due_at_ms <= now_ms => ("overdue", "warn"),
         InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid => ("open", "info"),
         InvoiceStatus::Paid => ("paid", "ok"),
