@@ -6,7 +6,7 @@ use schemas::money::{Currency, Money};
 
 use super::page::{HEIGHT, Ink, Page, Style, WIDTH, mm};
 use super::text::{Faces, Weight};
-use crate::document::{Days, Document, DocumentKind, DocumentLine};
+use crate::document::{Days, Document, DocumentKind, DocumentLine, unit_words};
 use crate::tax;
 
 const TITLE: Style = Style::new(17.0, Weight::Bold, Ink::Text);
@@ -298,7 +298,7 @@ impl<'a> Sheet<'a> {
             text
         } else {
             // Not broken between number and unit.
-            format!("{text}\u{A0}{}", line.unit)
+            format!("{text}\u{A0}{}", unit_words(&line.unit).replace("× ", "×\u{A0}"))
         }
     }
 

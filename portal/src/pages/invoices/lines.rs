@@ -59,7 +59,7 @@ impl LineRow {
                 zone,
             ),
             quantity: steps::decimal(line.quantity),
-            unit: line.unit.clone(),
+            unit: billing::document::unit_words(&line.unit),
             unit_price: steps::price(line.unit_price, line.amount.currency),
             amount: line.amount,
             steps: steps::of_line(line, documents),

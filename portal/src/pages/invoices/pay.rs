@@ -135,7 +135,9 @@ pub(super) async fn pay_view(
             .gateways()
             .iter()
             .any(|gateway| gateway.capabilities().saves_methods),
-        charge: automatic.clone().or_else(|| coming.first().filter(|_| is_charged).cloned()),
+        charge: automatic
+            .clone()
+            .or_else(|| coming.first().filter(|_| is_charged).cloned()),
         automatic,
         methods,
         credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),

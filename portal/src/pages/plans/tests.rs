@@ -231,7 +231,10 @@ async fn the_next_charge_bears_tax_whatever_its_cycle() {
     let mut browser = portal.signed_in("ada").await;
     // 30.00 and 306.00 before tax; the year lies further ahead than everything of the account is drafted.
     for (cycle, next) in [("1", "USD 36.00"), ("12", "USD 367.20")] {
-        let page = browser.get(&format!("/plans/{}/checkout?cycle={cycle}", plan.id)).await.body;
+        let page = browser
+            .get(&format!("/plans/{}/checkout?cycle={cycle}", plan.id))
+            .await
+            .body;
         let told = format!("Next charge for this service: <b>{next}</b> with tax on");
         assert!(page.contains(&told), "{told}: {page}");
     }
