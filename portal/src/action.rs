@@ -168,8 +168,13 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
     }
 }
 
-/// With a capital letter and a full stop.
+/// With a capital letter and a full stop. An id that it begins with, such as `inv_8`, stays as it is.
 fn sentence(text: &str) -> String {
+    let begins_with_id = text.split([' ', ':']).next().is_some_and(|word| word.contains('_'));
+    if begins_with_id {
+        let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+        return format!("{text}{stop}");
+    }
     let mut chars = text.chars();
     let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
     let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
@@ -339,6 +344,13 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Fields(pairs.collect())
+    }
+
+    #[test]
+    fn a_refusal_is_a_sentence_and_an_id_keeps_its_letters() {
+        assert_eq!(sentence("no invoice inv_8"), "No invoice inv_8.");
+        assert_eq!(sentence("inv_8 is void"), "inv_8 is void.");
+        assert_eq!(sentence("cus_7: no VAT number"), "cus_7: no VAT number.");
     }
 
     #[test]

@@ -208,7 +208,7 @@ mod tests {
         write("[collection]\nsuspend_day = 3\n", 3);
         assert!(file.changed().is_none());
         let error = format!("{:#}", file.changed().unwrap().unwrap_err());
-        assert!(error.contains("nothing is charged by itself on day 7"), "{error}");
+        assert!(error.contains("nothing is charged automatically on day 7"), "{error}");
         assert!(file.changed().is_none());
         assert!(TermsFile::new(None).changed().is_none());
     }

@@ -242,7 +242,7 @@ impl Correctable {
         }
         let left_minor = left_of(corrected, left);
         if left_minor <= 0 {
-            return Err(refuse("nothing of it is left to give back"));
+            return Err(refuse("nothing of it is left to credit"));
         }
         let lines = match what {
             Credited::Whole => whole(corrected, left)?,

@@ -39,7 +39,7 @@ impl From<JobError> for Failure {
     fn from(error: JobError) -> Failure {
         match error {
             JobError::Unknown(_) => Failure::NotFound,
-            other => Failure::internal("read what runs by itself")(other.into()),
+            other => Failure::internal("read the jobs")(other.into()),
         }
     }
 }
