@@ -23,7 +23,7 @@ use crate::error::{Failure, PageError, page_beside};
 use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::query::PageQuery;
-use crate::range::PRESETS;
+use crate::range::{self, PRESETS};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -139,13 +139,16 @@ async fn show(
     let answer = overview::answer(&state, &request).await?;
     let is_refused = problem.is_some();
     let first_steps = FirstSteps::of_traffic(&state).await?;
-    let shown = overview_page(
+    let mut shown = overview_page(
         Shell::new(&who, "Traffic", PATH),
         first_steps,
         &request,
         problem,
         answer,
     )?;
+    let typed = |text: &Option<String>| text.clone().unwrap_or_default();
+    shown.from_input = range::field(is_refused, &typed(&query.from), shown.from_input);
+    shown.to_input = range::field(is_refused, &typed(&query.to), shown.to_input);
     page_beside(&shown, is_refused)
 }
 
