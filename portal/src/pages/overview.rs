@@ -321,21 +321,21 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
     let quiet = exporters.late + exporters.silent;
     vec![
         Tile {
-            title: "In",
+            title: "In now",
             value: measured(figures.in_bits_per_second),
             note: window.clone(),
             href: None,
             alarming: false,
         },
         Tile {
-            title: "Out",
+            title: "Out now",
             value: measured(figures.out_bits_per_second),
             note: window,
             href: None,
             alarming: false,
         },
         Tile {
-            title: "Flow records",
+            title: "Flow records now",
             value: figures
                 .flows_per_second
                 .map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1} /s")),
@@ -384,7 +384,10 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
                 .map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
             note: match figures.unattributed_percent {
                 None => "nothing metered in this range".to_owned(),
-                Some(_) => format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
+                Some(_) => format!(
+                    "{} in this range belong to no service",
+                    format::bytes(figures.unattributed_bytes)
+                ),
             },
             href: None,
             alarming: false,
@@ -398,9 +401,9 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             note: if exporters.heard + quiet == 0 {
                 "no flow has come yet".to_owned()
             } else if figures.flows_without_rate == 0 {
-                "every flow can be billed".to_owned()
+                "every flow in this range can be billed".to_owned()
             } else {
-                "flows kept, not billed: set a rate".to_owned()
+                "flows in this range are kept, not billed: set a rate".to_owned()
             },
             href: Some("/exporters"),
             alarming: figures.flows_without_rate > 0,
