@@ -39,6 +39,12 @@ pub(crate) fn default_of(methods: &[MethodChoice]) -> Option<&MethodChoice> {
     methods.iter().find(|method| method.is_default)
 }
 
+/// Whether a payment method can be saved here.
+pub(crate) fn saves_methods(state: &AppState) -> bool {
+    let mut gateways = state.gateways().iter();
+    gateways.any(|gateway| gateway.capabilities().saves_methods)
+}
+
 /// What a customer can pay with now, the default first.
 pub(crate) async fn choices(state: &AppState, customer: CustomerId) -> Result<Vec<MethodChoice>, Failure> {
     let methods = payment::method::methods(state.db().pool(), customer).await?;

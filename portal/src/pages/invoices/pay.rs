@@ -131,10 +131,7 @@ pub(super) async fn pay_view(
         .map_or(Vec::new(), |outlook| coming_words(outlook, &zone));
     let is_charged = outlook.is_some_and(|outlook| !outlook.charges_at_ms.is_empty()) && !methods.is_empty();
     Ok(PayView {
-        takes_cards: state
-            .gateways()
-            .iter()
-            .any(|gateway| gateway.capabilities().saves_methods),
+        takes_cards: paying::saves_methods(state),
         charge: automatic
             .clone()
             .or_else(|| coming.first().filter(|_| is_charged).cloned()),
