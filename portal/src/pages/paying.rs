@@ -163,13 +163,13 @@ pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'stati
 #[derive(serde::Deserialize)]
 struct Nothing {}
 
-/// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
-/// counts, and that may be that the money came.
 /// What came of a payment, for the audit log.
 pub(crate) fn outcome_change(payment: &Payment) -> serde_json::Value {
     serde_json::json!({"payment": payment.id, "amount": payment.amount.to_string(), "state": payment.state.to_string()})
 }
 
+/// Gives up a payment of the customer's that waits to be confirmed, so that another can be made. What the gateway says then
+/// counts, and that may be that the money came.
 async fn give_up(
     State(state): State<AppState>,
     customer: Customer,
@@ -269,7 +269,10 @@ async fn confirm(
     match action::in_steps(&state, (&who, ip), begins, start, outcome_change).await? {
         Ok(payment) => {
             after_payment(&state, &payment).await;
-            Ok(to(outcome_name(&payment)))
+            Ok(match bank_page(&state, &payment) {
+                Some(path) => Redirect::to(path).into_response(),
+                None => to(outcome_name(&payment)),
+            })
         }
         // The page says how it stands.
         Err(PaymentError::UnderWay { .. } | PaymentError::NotOpen { .. } | PaymentError::NotPositive(_)) => {
@@ -277,6 +280,13 @@ async fn confirm(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The page on which a payment is confirmed, where it is the portal's own, as that of the test bank: browsers let a form lead
+/// there. To one elsewhere the page of the payment has a link.
+fn bank_page<'a>(state: &AppState, payment: &'a Payment) -> Option<&'a str> {
+    let path = payment.action_url.strip_prefix(state.portal_url())?;
+    (payment.state == Stand::RequiresAction && path.starts_with('/')).then_some(path)
 }
 
 /// The customer is back from the bank's page, whose address names the payment as the gateway does. Asked at once, nobody waits
