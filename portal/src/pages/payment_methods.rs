@@ -19,10 +19,11 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{GatewayError, GatewayName, PaymentError};
-use schemas::ids::{CustomerId, PaymentMethodId};
+use schemas::ids::{CustomerId, InvoiceId, PaymentMethodId};
 
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::customer::invoice_of;
 use crate::error::{Failure, PageError, page};
 use crate::query::{PageQuery, filter};
 use crate::server::policy_with_form_targets;
@@ -80,6 +81,8 @@ struct ReturnPage {
     gateway: &'static str,
     words: &'static str,
     reference: String,
+    /// Of the invoice that the customer came from; empty where they did not.
+    invoice: String,
 }
 
 #[derive(Template)]
@@ -91,8 +94,39 @@ struct MethodsPage {
     /// Nothing real is paid here.
     is_test: bool,
     waiting: Option<Waiting>,
+    /// The open invoice that the customer came from to pay it.
+    paying: Option<Paying>,
     notice: Option<&'static str>,
     problem: Option<String>,
+}
+
+/// An invoice that is to be paid by what is saved here.
+struct Paying {
+    id: String,
+    number: String,
+}
+
+/// The invoice that an address or a form names, where it is the customer's (S1); none otherwise.
+async fn paying(state: &AppState, customer: &Customer, invoice: &str) -> Result<Option<Paying>, Failure> {
+    if invoice.is_empty() {
+        return Ok(None);
+    }
+    match invoice_of(state, customer.id, invoice).await {
+        Ok(found) => Ok(Some(Paying {
+            id: found.invoice.id.to_string(),
+            number: found.invoice.number,
+        })),
+        Err(Failure::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `&invoice=inv_7`, so that the way back to that invoice is kept; nothing where none is named.
+fn invoice_query(invoice: &str) -> String {
+    match invoice.parse::<InvoiceId>() {
+        Ok(invoice) => format!("&invoice={invoice}"),
+        Err(_) => String::new(),
+    }
 }
 
 /// `12/2030` of the `2030-12` that is stored, as cards have it.
@@ -117,8 +151,8 @@ async fn methods_page(
     state: &AppState,
     customer: &Customer,
     waiting: Option<Waiting>,
-    notice: Option<&'static str>,
-    problem: Option<String>,
+    invoice: &str,
+    (notice, problem): (Option<&'static str>, Option<String>),
 ) -> Result<Response, PageError> {
     let methods = method::methods(state.db().pool(), customer.id).await?;
     let gateways = state
@@ -136,6 +170,7 @@ async fn methods_page(
             .collect(),
         is_test: state.gateways().get(GatewayName::Test).is_ok(),
         waiting,
+        paying: paying(state, customer, invoice).await?,
         notice,
         problem,
     })?;
@@ -155,6 +190,8 @@ async fn methods_page(
 struct Shown {
     #[serde(default)]
     done: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 async fn list(
@@ -175,16 +212,18 @@ async fn list(
         ),
         _ => None,
     };
-    methods_page(&state, &customer, None, notice, problem.map(str::to_owned)).await
+    let told = (notice, problem.map(str::to_owned));
+    methods_page(&state, &customer, None, &shown.invoice, told).await
 }
 
 async fn refused(
     state: &AppState,
     customer: &Customer,
     waiting: Option<Waiting>,
+    invoice: &str,
     problem: &str,
 ) -> Result<Response, PageError> {
-    let body = methods_page(state, customer, waiting, None, Some(problem.to_owned())).await?;
+    let body = methods_page(state, customer, waiting, invoice, (None, Some(problem.to_owned()))).await?;
     Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
 }
 
@@ -195,6 +234,8 @@ struct Adding {
     reference: String,
     #[serde(default)]
     url: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 const SILENT: &str = "The payment provider does not answer at present. Nothing was changed: try again in a moment.";
@@ -206,13 +247,17 @@ async fn add(
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
-    let cancelled = format!("{}{PATH}", state.portal_url());
-    let back = format!("{cancelled}/return?gateway={name}");
+    let (here, invoice) = (format!("{}{PATH}", state.portal_url()), invoice_query(&form.invoice));
+    let cancelled = match invoice.strip_prefix('&') {
+        Some(query) => format!("{here}?{query}"),
+        None => here.clone(),
+    };
+    let back = format!("{here}/return?gateway={name}{invoice}");
     let started = match method::start_setup(state.db(), gateway, customer.id, &back, &cancelled).await {
         Ok(started) => started,
         Err(PaymentError::Gateway { gateway, source }) => {
             log(gateway, &source);
-            return refused(&state, &customer, None, SILENT).await;
+            return refused(&state, &customer, None, &form.invoice, SILENT).await;
         }
         Err(error) => return Err(error.into()),
     };
@@ -221,6 +266,7 @@ async fn add(
             &state,
             &customer,
             None,
+            &form.invoice,
             "The payment provider gave no page to enter it on. Choose another payment method, or contact us.",
         )
         .await;
@@ -236,7 +282,7 @@ async fn add(
         reference: started.reference,
         url: started.url,
     };
-    methods_page(&state, &customer, Some(waiting), None, None).await
+    methods_page(&state, &customer, Some(waiting), &form.invoice, (None, None)).await
 }
 
 fn log(gateway: GatewayName, error: &GatewayError) {
@@ -253,6 +299,8 @@ struct Back {
     /// PayPal's name for it.
     #[serde(default)]
     approval_token_id: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 /// Opening an address changes nothing: the page has a form that sends itself, or by its button.
@@ -271,6 +319,7 @@ async fn came_back(
             "" => back.approval_token_id,
             _ => back.reference,
         },
+        invoice: back.invoice,
     })
 }
 
@@ -300,7 +349,7 @@ async fn returned(
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response())
+    Ok(Redirect::to(&format!("{PATH}?done={done}{}", invoice_query(&form.invoice))).into_response())
 }
 
 async fn finish(
@@ -315,7 +364,10 @@ async fn finish(
     let finish = method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms());
     let begins = Note::new("payment_method.add", customer.id);
     match action::in_steps(&state, (&who, ip), begins, finish, method_change).await? {
-        Ok(_) => Ok(Redirect::to("/payment-methods?done=added").into_response()),
+        Ok(_) => {
+            let invoice = invoice_query(&form.invoice);
+            Ok(Redirect::to(&format!("{PATH}?done=added{invoice}")).into_response())
+        }
         Err(error) => {
             let problem = match &error {
                 PaymentError::SetupUnfinished { .. } => {
@@ -332,7 +384,7 @@ async fn finish(
                 url: form.url,
             })
             .filter(|waiting| waiting.url.starts_with("https://"));
-            refused(&state, &customer, waiting, problem).await
+            refused(&state, &customer, waiting, &form.invoice, problem).await
         }
     }
 }
@@ -367,7 +419,7 @@ async fn remove(
     let begins = Note::new("payment_method.remove", method.id);
     match action::in_steps(&state, (&who, ip), begins, remove, |()| serde_json::json!({})).await? {
         Ok(()) => Ok(Redirect::to("/payment-methods?done=removed").into_response()),
-        Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, SILENT).await,
+        Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, "", SILENT).await,
         Err(error) => Err(error.into()),
     }
 }

@@ -132,6 +132,43 @@ async fn a_payment_made_while_its_customer_was_away_is_confirmed_by_one_button()
 }
 
 #[tokio::test]
+async fn whoever_saves_a_card_to_pay_an_invoice_finds_the_way_back_to_it() {
+    let portal = TestPortal::with_test_gateway().await;
+    portal.customer("ada").await;
+    portal.customer("bob").await;
+    let mut browser = portal.signed_in("ada").await;
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let (ordered, _) = order(&mut browser, &plan, "1", "").await;
+    let page = ordered.header("location").split('?').next().unwrap().to_owned();
+    let invoice = page.rsplit('/').next().unwrap().to_owned();
+    let methods = format!("/payment-methods?invoice={invoice}");
+    assert!(browser.get(&page).await.body.contains(&format!("href=\"{methods}\"")));
+    let shown = browser.get(&methods).await;
+    assert!(shown.body.contains("Back to invoice INV-"), "{}", shown.body);
+    let token = shown.csrf_token();
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("gateway", "test"),
+        ("invoice", &invoice),
+    ];
+    let choices = leads_to(&browser.post("/payment-methods/add", &form).await);
+    let token = browser.get(&choices).await.csrf_token();
+    let chosen = [("csrf_token", token.as_str()), ("card", Card::Accepted.name())];
+    let back = leads_to(&browser.post(&choices, &chosen).await);
+    let returned = browser.get(&back).await;
+    assert_eq!(returned.hidden("invoice"), invoice);
+    let hidden = ["csrf_token", "gateway", "reference", "invoice"].map(|name| (name, returned.hidden(name)));
+    let form = hidden.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let saved = leads_to(&browser.post("/payment-methods/return", &form).await);
+    assert_eq!(saved, format!("/payment-methods?done=added&invoice={invoice}"));
+    let saved = browser.get(&saved).await.body;
+    assert!(saved.contains("Pay invoice INV-") && saved.contains(&page), "{saved}");
+    // S1: of an invoice of somebody else nothing is said.
+    let mut bob = portal.signed_in("bob").await;
+    assert!(!bob.get(&methods).await.body.contains("INV-"));
+}
+
+#[tokio::test]
 async fn test_cards_are_accepted_or_declined() {
     let portal = TestPortal::with_test_gateway().await;
     let ada = portal.customer("ada").await;
