@@ -132,6 +132,8 @@ struct InvoiceRow {
     customer_name: String,
     period: String,
     finalised: String,
+    /// The day of finalisation in UTC, by which months and days are selected, where it is not the day that is printed.
+    finalised_utc: Option<String>,
     due: String,
     status: &'static str,
     /// Class of the badge that says the status.
@@ -169,6 +171,8 @@ impl InvoiceRow {
             id: invoice.id,
             customer: invoice.customer,
             period: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
+            finalised_utc: Some(format::date(invoice.finalised_at_ms, &TimeZone::UTC))
+                .filter(|utc| *utc != format::date(invoice.finalised_at_ms, &zone)),
             finalised: format::date(invoice.finalised_at_ms, &zone),
             due: format::date(invoice.due_at_ms, &zone),
             status,
