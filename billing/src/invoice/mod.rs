@@ -34,7 +34,7 @@ mod write;
 pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
 pub(crate) use close::{Previews, preview_between};
 pub(crate) use credit::Correctable;
-pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, void};
+pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, preview_void, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;

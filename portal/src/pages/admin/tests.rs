@@ -443,9 +443,19 @@ async fn books_stay_consistent_through_what_finance_does() {
     // Money for what was written off is recorded on its page too.
     assert!(browser.get(&page).await.body.contains("Record a bank transfer"));
     let page = format!("/finance/invoices/{bob}");
-    let void = browser
-        .send_form(&page, &format!("{page}/void"), &[("reason", "wrong"), ("rebill", "on")])
-        .await;
+    let address = format!("{page}/void");
+    let wanted = [("reason", "wrong"), ("rebill", "on")];
+    let preview = browser.send_form(&page, &address, &wanted).await;
+    assert!(
+        preview
+            .body
+            .contains("Its items are charged again on the next invoice."),
+        "{}",
+        preview.body
+    );
+    assert!(!browser.get(&page).await.body.contains(">void<"), "only shown");
+    let confirmed = [("reason", "wrong"), ("rebill", "on"), ("do", "void")];
+    let void = browser.send_form(&page, &address, &confirmed).await;
     assert_eq!(void.header("location"), format!("{page}?done=void"), "{}", void.body);
     assert!(browser.get(&page).await.body.contains(">void<"));
 
