@@ -4,6 +4,7 @@
 //! by finalisation in UTC, as the years in the numbers are; the dates of a document are those printed on it, in its own zone.
 
 mod aging;
+mod attempts;
 mod customer;
 mod customer_end;
 mod customer_transfer;

@@ -19,6 +19,7 @@ use schemas::inventory::{self, BillingProfile, Customer, Entity, InventoryError}
 use schemas::money::Money;
 use serde_json::json;
 
+use super::attempts::{self, FailedRow};
 use super::transactions::other_day;
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
@@ -93,6 +94,7 @@ struct CustomerPage {
     subscriptions: Vec<SubscriptionRow>,
     invoices: Vec<InvoiceRow>,
     payments: Vec<Standing>,
+    failed: Vec<FailedRow>,
     items: Vec<ItemRow>,
     vat_checks: Vec<VatRow>,
     statement: Vec<StatementRow>,
@@ -157,6 +159,11 @@ async fn render(
         credit: line.credit,
         balance: line.balance,
     });
+    let of_customer = PaymentFilter {
+        customer: Some(id),
+        ..PaymentFilter::default()
+    };
+    let failed = attempts::failed(state, of_customer).await?;
     let mut connection = pool.acquire().await?;
     let contracts = contracts_of(&mut connection, id).await?;
     // Pages of services are those of the network.
@@ -209,6 +216,7 @@ async fn render(
     let body = page(&CustomerPage {
         vat_checks: vat_checks.collect(),
         payments,
+        failed,
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
