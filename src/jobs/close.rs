@@ -10,6 +10,7 @@ use billing::invoice;
 use tracing::info;
 
 use super::books::{Books, LEASE, log_failed};
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(600);
 /// A change that takes effect before what is due must be made before that is charged: otherwise it is charged by what was agreed
@@ -73,7 +74,11 @@ impl Job for Close {
         }
         let failed = log_failed(closing.failed, "what was due could not be charged");
         Ok(Done::counted(invoices as u64 + failed, || {
-            format!("{invoices} invoices finalised, {failed} customers with errors")
+            format!(
+                "{} finalised, {} with errors",
+                count(invoices as u64, "invoice"),
+                count(failed, "customer")
+            )
         }))
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tracing::warn;
 
 use super::site::Metered;
+use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(5);
 /// Flows are judged by every assignment that is known before their usage is computed: otherwise it would be computed twice, and
@@ -60,7 +61,7 @@ impl Job for Usage {
             );
         }
         Ok(Done::counted(refresh.windows_recomputed, || {
-            format!("{} windows computed", refresh.windows_recomputed)
+            format!("{} computed", count(refresh.windows_recomputed, "window"))
         }))
     }
 }

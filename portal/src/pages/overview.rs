@@ -87,6 +87,8 @@ struct OpenRow {
 struct Pages {
     /// `11–20 of 37`.
     text: String,
+    /// Keys on a page.
+    limit: usize,
     larger: Option<String>,
     smaller: Option<String>,
 }
@@ -265,6 +267,7 @@ fn pages(view: &OverviewView, request: &OverviewRequest, base: &str) -> Option<P
             0 => format!("none after the {} there are", view.keys_total),
             _ => format!("{}–{last} of {}", view.keys_skipped + 1, view.keys_total),
         },
+        limit: request.limit,
         larger: (view.keys_skipped > 0).then(|| page(view.keys_skipped.saturating_sub(request.limit))),
         smaller: (last < view.keys_total).then(|| page(last)),
     })

@@ -470,8 +470,8 @@ pub(super) fn of_tax(
         let place = [country, region].into_iter().filter(|part| !part.is_empty());
         let place = place.collect::<Vec<&str>>().join(", ");
         let note = match vat_id {
-            "" => "no VAT id".to_owned(),
-            id => format!("VAT id {id}"),
+            "" => "no VAT number".to_owned(),
+            id => format!("VAT number {id}"),
         };
         (place, note)
     };
