@@ -296,6 +296,7 @@ async fn only_what_is_sold_to_everybody_is_shown_and_ordered() {
         "3 left",
         "14 days free",
         "Save 15 %",
+        "save 15 %, USD 54.00",
         "USD 25.50",
         "USD 306.00 every year",
         "Sold out",
