@@ -50,6 +50,7 @@ use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
 use schemas::inventory::Customer;
 use schemas::money::{Currency, Money, MoneyError};
+use schemas::window::instant_text;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -75,6 +76,8 @@ pub enum SettlementError {
     IsCreditNote(InvoiceId),
     #[error("{0} is no credit note")]
     NotACreditNote(InvoiceId),
+    #[error("the account of {customer} was deleted on {}: no credit is granted to it", instant_text(*at_ms))]
+    DeletedCustomer { customer: CustomerId, at_ms: i64 },
     #[error("an amount must be more than zero, not {0}")]
     NotPositive(Money),
     #[error("an amount is at most {max}, not {amount}")]
@@ -422,6 +425,14 @@ pub async fn grant_credit(
 ) -> Result<TransactionId, SettlementError> {
     positive(amount)?;
     lock_customer(connection, customer).await?;
+    let deleted: Option<i64> = sqlx::query("SELECT deleted_at_ms FROM customers WHERE id = $1")
+        .bind(customer.0)
+        .fetch_optional(&mut *connection)
+        .await?
+        .map_or(Ok(None), |row| row.try_get(0))?;
+    if let Some(at_ms) = deleted {
+        return Err(SettlementError::DeletedCustomer { customer, at_ms });
+    }
     let key = format!("grant:{customer}:{cause}");
     let is_new = ledger::posted(&mut *connection, &key).await?.is_none();
     let currency = amount.currency;

@@ -203,7 +203,10 @@ async fn delete_account(
         .execute(&mut *connection)
         .await?;
     endpoint::disable_all(&mut *connection, customer, now_ms).await?;
-    let users = identity::disable_users_of(connection, customer, now_ms).await?;
+    let users = identity::disable_users_of(&mut *connection, customer, now_ms).await?;
+    inventory::mark_customer_deleted(connection, customer, now_ms)
+        .await
+        .map_err(BillingError::from)?;
     Ok(Done::Executed(format!(
         "{customer} deleted: {ended} subscriptions ended, {users} users cannot sign in any more; documents and postings are kept"
     )))

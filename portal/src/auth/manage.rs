@@ -136,12 +136,15 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
 /// Lets a user sign in again.
 ///
 /// # Errors
-/// When they are not disabled.
+/// When they are not disabled, or the account of their customer was deleted.
 pub async fn enable(connection: &mut AnyConnection, id: UserId) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
     };
+    if let Some(customer) = user.customer {
+        super::users::check_customer(&mut *connection, customer).await?;
+    }
     identity::set_disabled(&mut *connection, id, None).await?;
     let change = json!({ "disabled_at_ms": disabled_at_ms });
     Ok(note("user.enable", id, &user.email, change, risk_of(user.role)))

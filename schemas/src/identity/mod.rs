@@ -33,9 +33,9 @@ pub use session::{
 };
 pub use sign_in::{PendingSignIn, close_sign_in, hold_sign_in, open_sign_in, pending_sign_in, take_code_attempt};
 pub use user::{
-    Candidate, NewUserRow, User, add_user, customer_exists, disable_admin, disable_users_of, email_is_taken, emails_of,
-    find_candidate, has_other_admin, has_other_enabled_admin, has_users, hold_by_password, normalised_email,
-    password_hash, set_disabled, set_password_hash, set_role, user, user_named,
+    Candidate, NewUserRow, User, add_user, customer_exists, customer_is_active, disable_admin, disable_users_of,
+    email_is_taken, emails_of, find_candidate, has_other_admin, has_other_enabled_admin, has_users, hold_by_password,
+    normalised_email, password_hash, set_disabled, set_password_hash, set_role, user, user_named,
 };
 
 /// What a user may see and do.

@@ -648,6 +648,11 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         waiting.contains("asked for by letter") && waiting.contains("2 subscriptions end"),
         "{waiting}"
     );
+    // What is owed and what ends, before it is decided.
+    assert!(
+        waiting.contains("<dt>Owes</dt>") && waiting.contains("db-primary: "),
+        "{waiting}"
+    );
     assert!(
         waiting.contains("Manual steps afterwards") && waiting.contains("at the gateway"),
         "{waiting}"
@@ -662,6 +667,18 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         approved.body
     );
     assert_eq!(count(&world, running).await, 0);
+    let deleted = admin.get(&page).await.body;
+    assert!(deleted.contains("This account was deleted on"), "{deleted}");
+    assert!(
+        !deleted.contains("Grant credit") && !deleted.contains("Request deletion"),
+        "{deleted}"
+    );
+    let grant = [("amount", "7.50"), ("reason", "sorry")];
+    let granted = admin.send_form(&page, &format!("{page}/grant"), &grant).await;
+    assert_eq!(granted.status, 422);
+    assert!(granted.body.contains("was deleted on"), "{}", granted.body);
+    let list = admin.get("/finance/customers").await.body;
+    assert!(list.contains(">deleted</span>"), "{list}");
     let mut ada = world.portal.browser();
     let answer = ada.sign_in("ada@example.net", crate::testing::PASSWORD).await;
     assert_ne!(answer.status, 303, "nobody signs in for a deleted account");

@@ -88,6 +88,8 @@ struct CustomerPage {
     id: CustomerId,
     customer: Customer,
     since: String,
+    /// The day on which the account was deleted.
+    deleted: Option<String>,
     owed: Vec<Owed>,
     entities: Vec<Entity>,
     entity: String,
@@ -220,6 +222,7 @@ async fn render(
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
+        deleted: customer.deleted_at_ms.map(|at_ms| format::date(at_ms, &TimeZone::UTC)),
         since: format::date(customer.created_at_ms, &TimeZone::UTC),
         owed: ledger::owed(&mut *connection, Some(id))
             .await
