@@ -122,7 +122,7 @@ async fn perform(
 pub(crate) struct Quote {
     /// At once; empty where nothing is charged or given back.
     pub(crate) now: Vec<Draft>,
-    /// What the service is charged next, without usage that is not measured yet.
+    /// What the service is charged next, without usage that is not measured yet; of a quote for a time ahead, after its day.
     pub(crate) own_next: Option<OwnNext>,
     /// The next invoice of the account that charges something, for whatever it is; of a quote for a time ahead, that of its
     /// day.
@@ -253,6 +253,12 @@ pub(crate) async fn quote_at(
     let after = contract(connection, subscription).await?;
     let usage = metered_usage(state);
     let ahead = invoice::prospect(connection, &usage, customer, Horizon::DueBy { at_ms }).await?;
+    let own_next = match invoice::next_base_ms(&after, at_ms)? {
+        Some(next_ms) => invoice::base_charge(connection, &after, next_ms)
+            .await?
+            .map(|charge| OwnNext::new(next_ms, charge)),
+        None => None,
+    };
     let credit = billing::settlement::available_credit(connection, customer, after.customer.currency)
         .await
         .map_err(BillingError::from)?;
@@ -268,7 +274,7 @@ pub(crate) async fn quote_at(
     });
     Ok(Ok(Quote {
         now: Vec::new(),
-        own_next: None,
+        own_next,
         next: drafts.pop(),
         is_ahead: true,
         credit,

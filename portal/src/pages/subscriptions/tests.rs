@@ -210,6 +210,12 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
         "{}",
         page.body
     );
+    assert!(
+        page.body
+            .contains("Next charge by the new terms: <b>USD 120.00</b> on 15 Jan 2026"),
+        "{}",
+        page.body
+    );
     let fields = [
         ("price", price.as_str()),
         ("quantity", "2"),
