@@ -57,8 +57,8 @@ impl NewSubscription<'_> {
 /// Subscribes a service to the plan of a price.
 ///
 /// # Errors
-/// When the customer's account was deleted, the service has a subscription already, the plan is archived, sold out or for other services, the price is not in
-/// the customer's currency, the coupon is refused, or a number is out of range.
+/// When the customer's account was deleted, the service has a subscription already, the plan is archived, sold out or for
+/// other services, the price is not in the customer's currency, the coupon is refused, or a number is out of range.
 pub async fn subscribe(
     connection: &mut AnyConnection,
     new: NewSubscription<'_>,
