@@ -48,7 +48,7 @@ use activity::event::{EventError, EventType, NewEvent};
 use schemas::bulk;
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
-use schemas::inventory::Customer;
+use schemas::inventory::{self, Customer};
 use schemas::money::{Currency, Money, MoneyError};
 use schemas::window::instant_text;
 use sqlx::any::AnyRow;
@@ -425,12 +425,7 @@ pub async fn grant_credit(
 ) -> Result<TransactionId, SettlementError> {
     positive(amount)?;
     lock_customer(connection, customer).await?;
-    let deleted: Option<i64> = sqlx::query("SELECT deleted_at_ms FROM customers WHERE id = $1")
-        .bind(customer.0)
-        .fetch_optional(&mut *connection)
-        .await?
-        .map_or(Ok(None), |row| row.try_get(0))?;
-    if let Some(at_ms) = deleted {
+    if let Some(at_ms) = inventory::customer_deleted_at_ms(&mut *connection, customer).await? {
         return Err(SettlementError::DeletedCustomer { customer, at_ms });
     }
     let key = format!("grant:{customer}:{cause}");

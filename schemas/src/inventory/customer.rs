@@ -274,6 +274,18 @@ pub async fn active_customer(db: impl AnyExecutor<'_>, id: CustomerId) -> Result
     }
 }
 
+/// When a customer's account was deleted; `None` where it was not.
+///
+/// # Errors
+/// As the database answers.
+pub async fn customer_deleted_at_ms(db: impl AnyExecutor<'_>, id: CustomerId) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query("SELECT deleted_at_ms FROM customers WHERE id = $1")
+        .bind(id.0)
+        .fetch_optional(db)
+        .await?;
+    row.map_or(Ok(None), |row| row.try_get(0))
+}
+
 /// Marks a customer's account as deleted. One that was deleted before keeps its time.
 ///
 /// # Errors

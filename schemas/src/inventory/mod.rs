@@ -25,7 +25,8 @@ pub use corrections::{
 };
 pub use customer::{
     BillingProfile, Customer, NewCustomer, active_customer, change_billing_profile, change_email, create_customer,
-    customer, customer_by_email, customers, customers_between, mark_customer_deleted, zone_named,
+    customer, customer_by_email, customer_deleted_at_ms, customers, customers_between, mark_customer_deleted,
+    zone_named,
 };
 pub use entity::{Entity, EntityProfile, FIRST_ENTITY, change_entity, create_entity, entities, entity};
 pub use service::{
