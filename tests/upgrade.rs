@@ -41,8 +41,8 @@ const INVOICES: [(&str, i64, &str); 6] = [
     ("INV-2026-000002", 5_000, "finalised"),
     ("INV-2026-000003", 3_783, "partially_paid"),
     ("INV-2026-000004", 18_333, "finalised"),
-    ("CN-2026-000001", -595, "paid"),
-    ("CN-2026-000002", -764, "paid"),
+    ("CN-2026-000001", -595, "applied"),
+    ("CN-2026-000002", -764, "applied"),
 ];
 
 fn usage(data: &DataDir) -> Vec<(u64, u64, u64)> {

@@ -65,6 +65,15 @@ pub struct DocumentLine {
     pub period: Option<Days>,
 }
 
+/// A line's unit as it stands behind its quantity: `GB`, but `× 12 months`, so that two figures do not meet.
+pub fn unit_words(unit: &str) -> String {
+    if unit.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("× {unit}")
+    } else {
+        unit.to_owned()
+    }
+}
+
 /// An invoice or credit note, complete.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Document {
@@ -108,3 +117,15 @@ impl Document {
 
 #[cfg(test)]
 pub(crate) mod examples;
+
+#[cfg(test)]
+mod tests {
+    use super::unit_words;
+
+    #[test]
+    fn a_unit_of_several_months_does_not_run_into_its_quantity() {
+        for (unit, words) in [("GB", "GB"), ("month", "month"), ("12 months", "× 12 months"), ("", "")] {
+            assert_eq!(unit_words(unit), words);
+        }
+    }
+}

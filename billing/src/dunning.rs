@@ -32,7 +32,7 @@ mod recovery;
 mod schedule;
 mod terms;
 
-pub use outlook::{Outlook, outlook};
+pub use outlook::{Outlook, is_charged_next, outlook};
 pub use recovery::{Recovered, recover, recover_customer};
 pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
 pub use terms::{MAX_NOTICE_DAYS, MAX_NOTICES, MAX_TERM_DAYS, MAX_TERMINATE_DAY, Terms, TermsError, set_terms, terms};

@@ -206,7 +206,7 @@ pub enum BillingError {
     NoWindow,
     #[error("no exclusion {0}")]
     NoExclusion(ExclusionId),
-    #[error("{invoice} cannot be taken back: {why}")]
+    #[error("invoice {invoice} cannot be credited or voided: {why}")]
     NotCredited { invoice: InvoiceId, why: &'static str },
     #[error("{left} of {invoice} is left to give back, not {asked}")]
     MoreThanLeft {

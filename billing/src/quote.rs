@@ -21,7 +21,7 @@ use schemas::window::DAY_MS;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use crate::invoice::{self, Draft, Horizon, next_base_ms, next_charge_ms};
+use crate::invoice::{self, Charge, Draft, Horizon, next_base_ms, next_charge_ms};
 use crate::rating::DraftLine;
 use crate::subscription::change::{self, Change, End};
 use crate::subscription::{Contract, NewSubscription, begin_trial, contract, subscribe};
@@ -125,7 +125,7 @@ async fn perform(
 pub struct Quote {
     /// At once; empty where nothing is charged or given back.
     pub now: Vec<Draft>,
-    /// What the service is charged next, without usage that is not measured yet.
+    /// What the service is charged next, without usage that is not measured yet; of a quote for a time ahead, after its day.
     pub next_of_service: Option<NextCharge>,
     /// The next invoice of the account that charges something, for whatever it is; of a quote for a time ahead, that of its
     /// day.
@@ -136,58 +136,12 @@ pub struct Quote {
     pub credit: Money,
 }
 
-/// What the amount of a next charge is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NextAmount {
-    /// All that is to be paid.
-    Total,
-    /// A part of an invoice, whose tax is not on it.
-    BeforeTax,
-    /// The base price at a time that is too far ahead to draft everything of the account until then.
-    ListPrice,
-}
-
 /// The next charge of one service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NextCharge {
     /// UTC milliseconds.
     pub at_ms: i64,
-    pub amount: Money,
-    pub is: NextAmount,
-}
-
-impl NextCharge {
-    /// A service's part of an invoice: with tax where it is the whole of it.
-    fn of(draft: &Draft, service: ServiceId) -> Result<NextCharge, BillingError> {
-        let mut own = Money::zero(draft.currency);
-        let mut is_whole = true;
-        for line in &draft.lines {
-            if line.service == Some(service) {
-                own = own.checked_add(line.amount)?;
-            } else if line.amount.minor != 0 {
-                is_whole = false;
-            }
-        }
-        Ok(NextCharge {
-            at_ms: draft.due_ms,
-            amount: if is_whole { draft.total } else { own },
-            is: if is_whole || draft.tax.minor == 0 {
-                NextAmount::Total
-            } else {
-                NextAmount::BeforeTax
-            },
-        })
-    }
-
-    fn listed(contract: &Contract, at_ms: i64) -> NextCharge {
-        let phase = contract.last_phase();
-        let base = phase.price.base;
-        NextCharge {
-            at_ms,
-            amount: Money::new(base.minor.saturating_mul(phase.quantity), base.currency),
-            is: NextAmount::ListPrice,
-        }
-    }
+    pub charge: Charge,
 }
 
 /// What a request would charge.
@@ -221,6 +175,13 @@ pub async fn quote<U: UsageSource>(
     };
     let currency = after.customer.currency;
     let credit = settlement::available_credit(connection, customer, currency).await?;
+    // Of a cycle that ends too far ahead to draft everything of the account until then.
+    let base = match base_ms {
+        Some(at_ms) => invoice::base_charge(connection, &after, at_ms)
+            .await?
+            .map(|charge| NextCharge { at_ms, charge }),
+        None => None,
+    };
     trial.end().await?;
     let now = due.drafts(usage, now_ms).await?;
     let mut later = match ahead {
@@ -234,8 +195,11 @@ pub async fn quote<U: UsageSource>(
         draft.total.minor != 0 && draft.lines.iter().any(is_of)
     };
     let next_of_service = match later.iter().find(charges) {
-        Some(draft) => Some(NextCharge::of(draft, service)?),
-        None => base_ms.map(|at_ms| NextCharge::listed(&after, at_ms)),
+        Some(draft) => Some(NextCharge {
+            at_ms: draft.due_ms,
+            charge: draft.charge_of(|line| line.service == Some(service))?,
+        }),
+        None => base,
     };
     Ok(Quote {
         now: now.into_iter().filter(|draft| !draft.lines.is_empty()).collect(),
@@ -269,6 +233,12 @@ pub async fn quote_at<U: UsageSource>(
     };
     let after = contract(connection, subscription).await?;
     let ahead = invoice::prospect(connection, usage, customer, Horizon::DueBy { at_ms }).await?;
+    let next_of_service = match next_base_ms(&after, at_ms)? {
+        Some(at_ms) => invoice::base_charge(connection, &after, at_ms)
+            .await?
+            .map(|charge| NextCharge { at_ms, charge }),
+        None => None,
+    };
     let credit = settlement::available_credit(connection, customer, after.customer.currency).await?;
     trial.end().await?;
     let mut drafts = ahead.drafts(usage, now_ms).await?;
@@ -281,7 +251,7 @@ pub async fn quote_at<U: UsageSource>(
     });
     Ok(Quote {
         now: Vec::new(),
-        next_of_service: None,
+        next_of_service,
         next: drafts.pop(),
         is_ahead: true,
         credit,

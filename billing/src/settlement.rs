@@ -48,8 +48,9 @@ use activity::event::{EventError, EventType, NewEvent};
 use schemas::bulk;
 use schemas::db::next_id;
 use schemas::ids::{AllocationId, CustomerId, InvoiceId, PaymentId, TransactionId};
-use schemas::inventory::Customer;
+use schemas::inventory::{self, Customer};
 use schemas::money::{Currency, Money, MoneyError};
+use schemas::window::instant_text;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
@@ -75,6 +76,8 @@ pub enum SettlementError {
     IsCreditNote(InvoiceId),
     #[error("{0} is no credit note")]
     NotACreditNote(InvoiceId),
+    #[error("the account of {customer} was deleted on {}: no credit is granted to it", instant_text(*at_ms))]
+    DeletedCustomer { customer: CustomerId, at_ms: i64 },
     #[error("an amount must be more than zero, not {0}")]
     NotPositive(Money),
     #[error("an amount is at most {max}, not {amount}")]
@@ -96,7 +99,7 @@ schemas::error_codes! {
     NotFound: NoInvoice = "no_invoice", NoPayment = "no_payment", OtherCustomer = "other_customer";
     Refused:
         IsCreditNote = "is_credit_note", NotACreditNote = "not_a_credit_note", NotPositive = "not_positive",
-        TooLarge = "too_large";
+        TooLarge = "too_large", DeletedCustomer = "deleted_customer";
     Fault: Corrupt = "corrupt";
 }
 
@@ -458,6 +461,9 @@ pub async fn grant_credit(
 ) -> Result<TransactionId, SettlementError> {
     positive(amount)?;
     lock_customer(connection, customer).await?;
+    if let Some(at_ms) = inventory::customer_deleted_at_ms(&mut *connection, customer).await? {
+        return Err(SettlementError::DeletedCustomer { customer, at_ms });
+    }
     let key = grant_key(customer, cause);
     let is_new = ledger::posted(&mut *connection, &key).await?.is_none();
     let currency = amount.currency;

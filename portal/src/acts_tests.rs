@@ -181,7 +181,7 @@ const CASES: &[Case] = &[
         &[("amount", "5.00"), ("reference", "T-1")]),
     case("finance", "/finance/payments/{payment}/reverse", "/finance/payments/pay_1/reverse", &[("reason", "mistaken")]),
     case("finance", "/finance/customers/{customer}/close", "/finance/customers/cus_1/close", &[]),
-    case("finance", "/finance/invoices/{invoice}/void", "/finance/invoices/inv_1/void", &[("reason", "wrong"), ("rebill", "on")]),
+    case("finance", "/finance/invoices/{invoice}/void", "/finance/invoices/inv_1/void", &[("reason", "wrong"), ("rebill", "on"), ("do", "void")]),
     case("admin", "/admin/plans", "/admin/plans", &[("name", "VPS Pro"), ("service_type", "vps"), ("kind", "plan"),
         ("model", "transfer"), ("included", "2000"), ("unit", "GiB"), ("mode", "sum"), ("timing", "advance"),
         ("badge", "popular"), ("attributes", "vcpu = 4")]),

@@ -35,12 +35,17 @@ pub(crate) struct OwnService {
     pub(crate) contract: Option<Contract>,
     /// What was measured before is not for who asks (S1): to its customer since it is theirs, to staff since ever.
     pub(crate) visible_from_ms: i64,
+    /// Those who watch the network see all services in the units of the traffic overview, whatever their plans are sold by.
+    pub(crate) is_for_staff: bool,
 }
 
 impl OwnService {
     /// Units of every volume on its pages.
     pub(crate) fn volume_units(&self) -> VolumeUnits {
-        self.sold_units().unwrap_or(VolumeUnits::Binary)
+        match self.is_for_staff {
+            true => VolumeUnits::Decimal,
+            false => self.sold_units().unwrap_or(VolumeUnits::Binary),
+        }
     }
 
     /// The units that its plan sells transfer by; `None` where transfer is not sold.
@@ -69,6 +74,7 @@ pub(crate) async fn services_of(state: &AppState, id: CustomerId) -> Result<(Cus
                 visible_from_ms: service.owned_from_ms,
                 service,
                 contract,
+                is_for_staff: false,
             }
         });
     Ok((customer, own.collect()))
@@ -91,7 +97,12 @@ pub(crate) async fn service_for_staff(
     _: &Ops<impl Asker>,
     service: &str,
 ) -> Result<(Customer, OwnService), Failure> {
-    service_where(state, service, |_| true).await
+    let (customer, own) = service_where(state, service, |_| true).await?;
+    let own = OwnService {
+        is_for_staff: true,
+        ..own
+    };
+    Ok((customer, own))
 }
 
 async fn service_where(
@@ -117,6 +128,7 @@ async fn service_where(
         service,
         contract,
         visible_from_ms: 0,
+        is_for_staff: false,
     };
     Ok((customer, own))
 }

@@ -153,9 +153,13 @@ pub(crate) fn words(error: &(dyn Error + 'static)) -> String {
 
 /// With a capital letter and a full stop.
 fn sentence(text: &str) -> String {
+    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    // An id that it begins with, such as `inv_8`, stays as it is.
+    if text.split([' ', ':']).next().is_some_and(|word| word.contains('_')) {
+        return format!("{text}{stop}");
+    }
     let mut chars = text.chars();
     let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
-    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
     format!("{first}{}{stop}", chars.as_str())
 }
 

@@ -122,7 +122,7 @@ impl Present {
     fn plan(&self, is_admin: bool) -> Step {
         Step {
             title: "Add a plan with a price",
-            text: "What a service costs, and what is included. By the command line:".to_owned(),
+            text: "What a service costs, and what is included.".to_owned(),
             command: "ezscale plan add --name 'VPS S' --type vps --included 1000 --price 19.00 --currency EUR --usage-rate 0.01"
                 .to_owned(),
             href: is_admin.then_some("/admin/plans"),
@@ -133,7 +133,7 @@ impl Present {
     fn subscription(&self) -> Step {
         Step {
             title: "Subscribe the service",
-            text: "From then on its periods are invoiced by themselves. Customers with a sign-in order by themselves."
+            text: "From then on its periods are invoiced automatically. Customers who can sign in also order in the portal."
                 .to_owned(),
             command:
                 "ezscale subscription add svc_1 --price prc_1\nezscale user add --email it@example.net --name 'Eve \

@@ -144,6 +144,11 @@ pub(crate) fn minute(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%-d %b %Y %H:%M")
 }
 
+/// `22 Nov 2026 14:05:07`, for what happens more often than once a minute.
+pub(crate) fn second(at_ms: i64, zone: &TimeZone) -> String {
+    in_zone(at_ms, zone, "%-d %b %Y %H:%M:%S")
+}
+
 /// `22 Nov 2026 14:05 CET`: where nothing beside it names the zone.
 pub(crate) fn minute_and_zone(at_ms: i64, zone: &TimeZone) -> String {
     in_zone(at_ms, zone, "%-d %b %Y %H:%M %Z")

@@ -29,6 +29,14 @@ impl Offer {
         self.prices.iter().find(|price| price.cycle_months == cycle_months)
     }
 
+    /// What a price saves against paying by the month, where the plan has a price for a month and anything is saved.
+    pub(crate) fn saving(&self, price: &Price) -> Option<Money> {
+        let month = self.of_cycle(1)?;
+        let by_month = month.base.minor.checked_mul(price.cycle_months)?;
+        let saved = by_month.checked_sub(price.base.minor)?;
+        (saved > 0).then(|| Money::new(saved, price.base.currency))
+    }
+
     /// Percent that a price saves against paying by the month, where the plan has a price for a month.
     pub(crate) fn saving_percent(&self, price: &Price) -> Option<i64> {
         let month = self.of_cycle(1)?;
@@ -229,6 +237,12 @@ mod tests {
         ]);
         let saved: Vec<Option<i64>> = offer.prices.iter().map(|price| offer.saving_percent(price)).collect();
         assert_eq!(saved, [None, Some(5), Some(10), Some(15), Some(20), None]);
+        let saved: Vec<Option<i64>> = offer
+            .prices
+            .iter()
+            .map(|price| offer.saving(price).map(|money| money.minor))
+            .collect();
+        assert_eq!(saved, [None, Some(4_50), Some(17_99), Some(53_98), Some(143_95), None]);
         let monthly: Vec<i64> = offer
             .prices
             .iter()

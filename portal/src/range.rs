@@ -215,6 +215,16 @@ impl Asked {
     }
 }
 
+/// What a field of a range holds: what was typed where that was refused, so that it need not be typed again, and otherwise the
+/// end of what is shown.
+pub(crate) fn field(is_refused: bool, typed: &str, shown: String) -> String {
+    if is_refused && !typed.is_empty() {
+        typed.to_owned()
+    } else {
+        shown
+    }
+}
+
 /// Widened to whole steps: local days start at local midnight.
 fn aligned(from_ms: i64, to_ms: i64, step: Step, zone: &TimeZone) -> Result<(i64, i64), jiff::Error> {
     let width_ms = match step {

@@ -271,6 +271,7 @@ async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
         "currency",
         "time_zone",
         "country",
+        "deleted_at",
     ];
     let mut listing = Listing::new(columns.map(text));
     for customer in inventory::customers(database.pool()).await? {
@@ -282,6 +283,7 @@ async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
             shown(customer.currency),
             customer.time_zone_name().into(),
             customer.country.as_str().into(),
+            customer.deleted_at_ms.map(at).into(),
         ]);
     }
     listing.print(format, "no customers: add one with `ezscale customer add`")
@@ -327,6 +329,7 @@ async fn show(customer: CustomerId, format: ShowFormat, data: &Data) -> anyhow::
         .field(text("pools_usage"), billing.pools_usage)
         .field(text("is_reseller"), is_reseller)
         .field(text("created_at"), at(customer.created_at_ms))
+        .field(text("deleted_at").or("no"), customer.deleted_at_ms.map(at))
         .list("services", services)
         .print(format)
 }

@@ -530,7 +530,7 @@ fn print_invoice(with_lines: &InvoiceWithLines, format: ShowFormat) -> anyhow::R
         .field(text("time_zone"), zone.as_str())
         .field(text("issued"), date(invoice.finalised_at_ms, zone))
         .field(text("due"), date(invoice.due_at_ms, zone))
-        .field(text("status"), invoice.status.name())
+        .field(text("status"), invoice.status.name_of(invoice.kind))
         .field(text("prices_include_tax"), invoice.prices_include_tax)
         .field(money("subtotal"), invoice.subtotal)
         .field(money("tax"), invoice.tax)
@@ -646,7 +646,7 @@ fn rows(invoices: &[Invoice], held: &[HeldInvoice]) -> Listing<13> {
             invoice.customer_name.as_str().into(),
             date(invoice.period_start_ms, &invoice.time_zone).into(),
             last_day(invoice.period_end_ms, &invoice.time_zone).into(),
-            invoice.status.name().into(),
+            invoice.status.name_of(invoice.kind).into(),
             invoice.subtotal.into(),
             invoice.tax.into(),
             invoice.total.into(),

@@ -32,7 +32,13 @@ impl Job for Consume {
     }
 
     fn description(&self) -> &'static str {
-        "Reacts to new events, such as by making their deliveries"
+        match self.consumer.name() {
+            "dispatch_mail" => "Queues the mails of new events",
+            "dispatch_webhooks" => "Queues the webhook calls of new events",
+            "dispatch_discord" => "Queues the Discord posts of new events",
+            "dispatch_notifications" => "Writes the notifications of new events for the portal",
+            _ => "Reacts to new events",
+        }
     }
 
     fn schedule(&self) -> Schedule {
@@ -46,7 +52,18 @@ impl Job for Consume {
             .await
             .context("events could not be told")?;
         Ok(Done::counted(handled.written, || {
-            format!("{} written for {}", handled.written, count(handled.events, "event"))
+            let noun = match self.consumer.name() {
+                "dispatch_mail" => "mail",
+                "dispatch_webhooks" => "webhook call",
+                "dispatch_discord" => "Discord post",
+                "dispatch_notifications" => "notification",
+                _ => "record",
+            };
+            format!(
+                "{} for {}",
+                count(handled.written, noun),
+                count(handled.events, "event")
+            )
         }))
     }
 }

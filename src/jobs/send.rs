@@ -32,7 +32,12 @@ impl Job for SendDue {
     }
 
     fn description(&self) -> &'static str {
-        "Sends the deliveries of a channel that are due"
+        match self.sending.job {
+            "mail" => "Sends the mails that are due",
+            "webhooks" => "Makes the webhook calls that are due",
+            "discord" => "Sends the Discord posts that are due",
+            _ => "Sends the deliveries of a channel that are due",
+        }
     }
 
     fn schedule(&self) -> Schedule {

@@ -193,12 +193,12 @@ fn webhook_parts(url: &Url) -> Option<(&str, &str)> {
     (part == "webhooks" && parts.next().is_none()).then_some((id, token))
 }
 
-/// An address without its token.
+/// An address without its token. Of one that is none of a webhook only the host: any part of it may be the token.
 pub(super) fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
-    let id = webhook_parts(url).map_or("…", |(id, _)| id);
-    format!("{}://{host}{port}/api/webhooks/{id}/…", url.scheme())
+    let path = webhook_parts(url).map_or("…".to_owned(), |(id, _)| format!("api/webhooks/{id}/…"));
+    format!("{}://{host}{port}/{path}", url.scheme())
 }
 
 /// The post of an event, as JSON.

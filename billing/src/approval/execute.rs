@@ -329,7 +329,10 @@ async fn delete_account(
         .execute(&mut *connection)
         .await?;
     endpoint::disable_all(&mut *connection, customer, now_ms).await?;
-    let users = identity::disable_users_of(connection, customer, now_ms).await?;
+    let users = identity::disable_users_of(&mut *connection, customer, now_ms).await?;
+    inventory::mark_customer_deleted(connection, customer, now_ms)
+        .await
+        .map_err(BillingError::from)?;
     Ok(Done::Executed(format!(
         "{customer} deleted: {} ended, {} signed out for good; documents and postings are kept",
         count(ended, "subscription"),

@@ -199,6 +199,28 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     assert_eq!(count(&world.database, users).await, 1);
     assert_eq!(count(&world.database, "SELECT min(user_id) FROM sessions").await, 11);
 
+    // It is marked, and nothing is sold, charged or granted any more.
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let deleted = schemas::inventory::customer(&mut *transaction, customer).await.unwrap();
+    assert!(deleted.deleted_at_ms.is_some());
+    let usd = schemas::money::Money::new(5_00, schemas::money::Currency::USD);
+    let granted = crate::settlement::grant_credit(&mut transaction, customer, usd, "x", "sorry", 30).await;
+    assert!(granted.unwrap_err().to_string().contains("was deleted on"));
+    let charged = crate::invoice::add_item(&mut transaction, customer, None, "work", usd, "fin", 30).await;
+    assert!(matches!(
+        charged.unwrap_err(),
+        crate::BillingError::Inventory(schemas::inventory::InventoryError::Deleted { .. })
+    ));
+    let service = schemas::inventory::NewService {
+        customer,
+        name: "more",
+        service_type: "vps",
+        site: None,
+    };
+    let more = schemas::inventory::create_service(&mut transaction, service, 30).await;
+    assert!(more.unwrap_err().to_string().contains("was deleted on"));
+    drop(transaction);
+
     // Its days and what it used until then are charged, and asked for and done once more nothing changes.
     crate::invoice::close(&world.database, &world.usage, customer, ms("2026-01-21T12:00:00Z"))
         .await

@@ -203,13 +203,13 @@ fn binary(mib: Decimal) -> String {
 }
 
 /// `1 Gbit/s` of a whole thousand Mbit/s, else Mbit/s.
-fn rate(mbps: &str) -> String {
+fn rate(rate_mbps: &str) -> String {
     let thousand = Decimal::from(1000);
-    match mbps.parse::<Decimal>() {
+    match rate_mbps.parse::<Decimal>() {
         Ok(rate) if rate >= thousand && (rate % Decimal::from(100)).is_zero() => {
             format!("{} Gbit/s", (rate / thousand).normalize())
         }
-        _ => format!("{mbps} Mbit/s"),
+        _ => format!("{rate_mbps} Mbit/s"),
     }
 }
 

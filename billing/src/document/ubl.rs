@@ -19,7 +19,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use rust_decimal::Decimal;
 use schemas::money::{Money, MoneyError};
 
-use super::{Days, Document, DocumentKind, DocumentLine, Party};
+use super::{Days, Document, DocumentKind, DocumentLine, Party, unit_words};
 use crate::ratio::Ratio;
 use crate::tax::{TaxAmount, TaxCategory, TaxRule, vat_territory};
 
@@ -550,7 +550,7 @@ impl Priced {
         let unit = if line.unit.is_empty() {
             String::new()
         } else {
-            format!(" {}", line.unit)
+            format!(" {}", unit_words(&line.unit))
         };
         Ok(Priced {
             quantity: sign,

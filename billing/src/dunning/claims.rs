@@ -91,7 +91,7 @@ async fn step(
     .bind(now_ms)
     .execute(&mut *transaction)
     .await?;
-    let reason = "a payment was taken back after it had been refunded";
+    let reason = "a payment was charged back after it had been refunded";
     if due.says_overdue {
         let owed = settlement::credit_balance(&mut *transaction, customer, currency).await?;
         let facts = serde_json::json!({

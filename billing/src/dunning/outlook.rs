@@ -1,9 +1,9 @@
 //! What happens next to an open invoice, for the pages that tell it.
 
 use schemas::ids::InvoiceId;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row as _};
 
-use super::{DunningError, Progress, read_unpaid, terms};
+use super::{DunningError, IS_LEFT_ALONE, Progress, WAS_REOPENED, read_unpaid, terms};
 use crate::charger;
 
 /// What is still to come by itself while an invoice is not paid.
@@ -43,4 +43,19 @@ pub async fn outlook(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
         terminates_at_ms: schedule.terminate_day().filter(is_to_come).map(at_ms),
         bills_suspended: terms.bill_suspended,
     }))
+}
+
+/// Whether the next pass of collection, a minute or two after an invoice was finalised, settles it by the customer's credit and
+/// default payment method; also while collection has not begun with it.
+///
+/// # Errors
+/// As the database answers.
+pub async fn is_charged_next(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<bool, DunningError> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT count(*) FROM invoices i LEFT JOIN dunning d ON d.invoice_id = i.id WHERE i.id = $1 AND NOT {IS_LEFT_ALONE} \
+         AND coalesce(d.step, {none}) = {none} AND NOT (d.step IS NULL AND {WAS_REOPENED})",
+        none = Progress::NONE.0,
+    ));
+    let row = sqlx::query(sql).bind(invoice.0).fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(0)? > 0)
 }

@@ -18,7 +18,7 @@ pub enum ScheduleError {
     TooMany(usize),
     #[error("the days of charges ascend, and {next} comes after {day}")]
     Order { day: i64, next: i64 },
-    #[error("services are suspended on day {suspend}, so nothing is charged by itself on day {day}")]
+    #[error("services are suspended on day {suspend}, so nothing is charged automatically on day {day}")]
     AfterSuspension { day: i64, suspend: i64 },
     #[error(
         "subscriptions end after they were suspended on day {suspend} and by day {MAX_TERMINATE_DAY}, not on day {day}"

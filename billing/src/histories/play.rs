@@ -458,7 +458,7 @@ impl Play {
             | Step::Pay { .. }
             | Step::SignUp { .. }
             | Step::Alike { .. } => {
-                unreachable!("made outside")
+                unreachable!("played by the caller")
             }
         }
         Ok(())

@@ -216,7 +216,7 @@ fn causes(before: &ChargedUsage, now: &Measured) -> String {
     }
     if causes.is_empty() {
         // It was measured as it is now: a correction was made for it, and its document taken back.
-        causes.push("an earlier correction was taken back");
+        causes.push("an earlier correction was reversed");
     }
     causes.join(" and ")
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use activity::event::{EventType, NewEvent};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
+use schemas::db::Database;
 use schemas::ids::{InvoiceId, PhaseId};
 use schemas::inventory;
 use schemas::money::Money;
@@ -242,7 +243,7 @@ impl Correctable {
         }
         let left_minor = left_of(corrected, left);
         if left_minor <= 0 {
-            return Err(refuse("nothing of it is left to give back"));
+            return Err(refuse("nothing of it is left to credit"));
         }
         let lines = match what {
             Credited::Whole => whole(corrected, left)?,
@@ -362,6 +363,23 @@ pub async fn void(
     };
     event::publish(connection, new, now_ms).await?;
     Ok(note)
+}
+
+/// Finds out whether [`void`] would be refused: does it, and rolls it back.
+///
+/// # Errors
+/// As [`void`].
+pub async fn preview_void(
+    database: &Database,
+    invoice: InvoiceId,
+    rebill: Rebill,
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), BillingError> {
+    let mut transaction = database.begin_write().await?;
+    let voided = void(&mut transaction, invoice, rebill, reason, now_ms).await;
+    transaction.rollback().await?;
+    voided.map(|_| ())
 }
 
 async fn lock(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<InvoiceWithLines, BillingError> {

@@ -46,7 +46,7 @@ pub async fn add_item(
     now_ms: i64,
 ) -> Result<ChargeItem, BillingError> {
     let description = checked_text("description", description, MAX_DESCRIPTION_CHARS)?;
-    let owner = inventory::customer(&mut *connection, customer).await?;
+    let owner = inventory::active_customer(&mut *connection, customer).await?;
     if amount.currency != owner.currency {
         return Err(BillingError::CurrencyMismatch {
             customer,

@@ -34,14 +34,14 @@ mod write;
 pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
 pub(crate) use close::{Previews, preview_between};
 pub(crate) use credit::Correctable;
-pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, void};
+pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, preview_void, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
 pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};
-pub use prospect::{Horizon, Prospect, next_base_ms, next_charge_ms, prospect};
+pub use prospect::{Charge, Horizon, Prospect, base_charge, next_base_ms, next_charge_ms, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 pub use unmeasured::{UnmeasuredPeriod, confirm as confirm_unmeasured, unmeasured};
 
@@ -106,6 +106,14 @@ impl InvoiceStatus {
             InvoiceStatus::Paid => "paid",
             InvoiceStatus::Void => "void",
             InvoiceStatus::Uncollectible => "written off",
+        }
+    }
+
+    /// Its name in lists, on pages as on the command line: a credit note is not paid but applied.
+    pub fn name_of(self, kind: InvoiceKind) -> &'static str {
+        match (kind, self) {
+            (InvoiceKind::CreditNote, InvoiceStatus::Paid) => "applied",
+            (_, status) => status.name(),
         }
     }
 

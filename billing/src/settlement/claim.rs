@@ -106,7 +106,7 @@ async fn reopen(
         invoice: Some(invoice),
         payment: None,
         refund: None,
-        description: format!("credit for {} taken back", paid.number),
+        description: format!("credit for {} reversed", paid.number),
         posted_at_ms: now_ms,
         postings: nonzero([
             (Account::receivable(customer, currency), amount),
@@ -140,7 +140,7 @@ pub(super) async fn say_reopened(
     let open = outstanding(&mut *connection, invoice).await?;
     let facts = serde_json::json!({
         "number": number, "amount_minor": open.minor, "open_minor": open.minor, "currency": open.currency.code(),
-        "reason": "the payment that it was paid with was taken back",
+        "reason": "the payment that it was paid with was reversed",
     });
     let subject = invoice.to_string();
     tell(connection, EventType::InvoiceReopened, customer, subject, facts, now_ms).await?;

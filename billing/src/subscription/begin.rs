@@ -57,8 +57,8 @@ impl NewSubscription<'_> {
 /// Subscribes a service to the plan of a price.
 ///
 /// # Errors
-/// When the service has a subscription already, the plan is archived, sold out or for other services, the price is not in
-/// the customer's currency, the coupon is refused, or a number is out of range.
+/// When the customer's account was deleted, the service has a subscription already, the plan is archived, sold out or for
+/// other services, the price is not in the customer's currency, the coupon is refused, or a number is out of range.
 pub async fn subscribe(
     connection: &mut AnyConnection,
     new: NewSubscription<'_>,
@@ -66,7 +66,7 @@ pub async fn subscribe(
     now_ms: i64,
 ) -> Result<Subscription, BillingError> {
     let service = inventory::service(&mut *connection, new.service).await?;
-    let customer = inventory::customer(&mut *connection, service.customer).await?;
+    let customer = inventory::active_customer(&mut *connection, service.customer).await?;
     let price = catalog::price(&mut *connection, new.price).await?;
     let plan = catalog::plan(&mut *connection, price.plan).await?;
     if service.archived_at_ms.is_some() {

@@ -24,6 +24,7 @@ use super::{Contract, MAX_QUANTITY, addon, hold, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::guard;
+use crate::rating::cycle_words;
 
 /// Characters in a reason at most.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -180,16 +181,27 @@ async fn apply(
     }
     // Who changed it is part of its history, though its state stays.
     let what = format!(
-        "changed from {} × {} to {} × {} on {date}",
-        old.quantity, old.plan.name, change.quantity, plan.name
+        "changed from {} × {} at {} to {} × {} at {} on {date}",
+        old.quantity,
+        old.plan.name,
+        price_words(&old.price),
+        change.quantity,
+        plan.name,
+        price_words(&price)
     );
     let state = subscription.state;
     record_state(connection, id, Some(state), state, &what, actor, now_ms).await?;
     let facts = json!({
         "from_plan": old.plan.name, "from_price_id": old.price.id, "plan": plan.name, "plan_id": plan.id, "price_id": price.id,
+        "price": price_words(&price),
         "quantity": change.quantity, "service": before.service.name, "from_date": date.to_string(), "actor": actor,
     });
     tell(connection, subscription, EventType::SubscriptionChanged, facts, now_ms).await
+}
+
+/// `EUR 499.80 per 12 months`.
+fn price_words(price: &Price) -> String {
+    format!("{} per {}", price.base, cycle_words(price.cycle_months))
 }
 
 /// Cancels a subscription and its add-ons: it runs to its end, or ends at once.

@@ -41,6 +41,7 @@ fn customer(country: &str, region: &str, vat_id: &str) -> Customer {
         },
         email_verified_at_ms: None,
         created_at_ms: 0,
+        deleted_at_ms: None,
     }
 }
 

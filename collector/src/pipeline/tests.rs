@@ -323,6 +323,17 @@ fn what_arrives_by_udp_is_stored_and_a_restart_goes_on() {
 }
 
 #[test]
+fn the_status_is_written_while_nothing_is_received() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path(), config(), MeteringConfig::default(), Arc::default()).unwrap();
+    let written_at_ms = || status::read(dir.path()).unwrap().map(|status| status.written_at_ms);
+    wait_for("the first status", || written_at_ms().is_some());
+    let first = written_at_ms();
+    wait_for("the next status", || written_at_ms() > first);
+    collector.stop().unwrap();
+}
+
+#[test]
 fn an_exporter_that_sends_from_several_ports_decodes_right_with_several_sockets() {
     for protocol in [SimProtocol::V9, SimProtocol::Ipfix] {
         let dir = tempfile::tempdir().unwrap();

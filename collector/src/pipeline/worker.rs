@@ -28,6 +28,8 @@ use crate::status::{self, CollectorStatus, Tracker};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The status is written after a segment, but not more often: with thousands of exporters it is long.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// And at least this often, also while nothing is received: who reads it tells by its age whether the collector runs.
+const STATUS_HEARTBEAT: Duration = Duration::from_secs(10);
 /// Nor does writing it take more than one part in so many of the worker's time.
 const STATUS_SHARE: u32 = 20;
 /// A failure that lasts is logged this often.
@@ -222,7 +224,7 @@ impl Worker {
             match closed.recv_timeout(RETRY_INTERVAL) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    if std::mem::take(&mut self.status_is_stale) {
+                    if std::mem::take(&mut self.status_is_stale) || self.heartbeat_is_due() {
                         self.write_status();
                     }
                     self.tell_of_stall();
@@ -256,6 +258,11 @@ impl Worker {
                 self.status_is_stale = false;
             }
         }
+    }
+
+    fn heartbeat_is_due(&self) -> bool {
+        let interval = STATUS_HEARTBEAT.max(self.status_took.get() * STATUS_SHARE);
+        self.status_at.get().elapsed() >= interval
     }
 
     fn store_segment(&mut self, number: u64) -> bool {

@@ -173,12 +173,15 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
 /// Lets a user sign in again.
 ///
 /// # Errors
-/// When they are not disabled.
+/// When they are not disabled, or the account of their customer was deleted.
 pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Managed, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
     };
+    if let Some(customer) = user.customer {
+        super::users::check_customer(&mut *connection, customer).await?;
+    }
     if user.role == Role::Admin {
         let wanted = wanted::admin_created(id, "Let the admin sign in again:", &user.email);
         if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {

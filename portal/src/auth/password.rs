@@ -25,8 +25,8 @@ pub enum PasswordError {
     #[error("a password has at most {MAX_PASSWORD_BYTES} bytes")]
     TooLong,
     #[error(
-        "this one is among the first that are guessed: common passwords, names, rows of keys and repetitions are, alone or in \
-         twos; three or more words that have nothing to do with each other are good"
+        "this one is easy to guess: it is made of common passwords, names, rows of keys or repetitions; choose three or more \
+         unrelated words"
     )]
     Guessable,
     #[error("hash the password: {0}")]

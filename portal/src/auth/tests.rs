@@ -372,7 +372,7 @@ async fn a_new_password_replaces_the_old_and_ends_other_sessions() {
     for (current, new, words) in [
         ("not the password", "another long one", "current password is not right"),
         (PASSWORD, "short", "at least 15 characters"),
-        (PASSWORD, "passwordpassword", "among the first that are guessed"),
+        (PASSWORD, "passwordpassword", "easy to guess"),
     ] {
         let form = attempt(current, new)();
         let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();

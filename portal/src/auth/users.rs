@@ -32,6 +32,8 @@ pub enum UserError {
     Customer,
     #[error("there is no customer {0}")]
     UnknownCustomer(CustomerId),
+    #[error("the account of {0} was deleted: nobody signs in for it")]
+    DeletedCustomer(CustomerId),
     #[error("there is no user {0}: name one by email address or id (usr_7)")]
     Unknown(String),
     #[error("there is no user {0}")]
@@ -127,9 +129,12 @@ impl std::fmt::Debug for NewUser<'_> {
 
 /// Whether there is such a customer.
 pub(super) async fn check_customer(connection: &mut AnyConnection, customer: CustomerId) -> Result<(), UserError> {
-    match identity::customer_exists(connection, customer).await? {
+    if !identity::customer_exists(&mut *connection, customer).await? {
+        return Err(UserError::UnknownCustomer(customer));
+    }
+    match identity::customer_is_active(connection, customer).await? {
         true => Ok(()),
-        false => Err(UserError::UnknownCustomer(customer)),
+        false => Err(UserError::DeletedCustomer(customer)),
     }
 }
 

@@ -4,10 +4,10 @@
 //! for. Times without a zone are UTC. The window that is open now belongs to it only once it is [`OPEN_STEP_MIN_MS`] old.
 
 use analytics::Dimension;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use crate::format;
 use crate::range::parse_instant;
 
 const MINUTE_MS: i64 = 60_000;
@@ -177,8 +177,8 @@ impl OverviewQuery {
         let to_ms = -((-to_ms).div_euclid(WINDOW_MS) * WINDOW_MS);
         let to_ms = to_ms.min(last_useful_end_ms(now_ms));
         if to_ms <= from_ms {
-            let useful_to = Timestamp::from_millisecond(last_useful_end_ms(now_ms)).unwrap_or(Timestamp::UNIX_EPOCH);
-            return Err(QueryError::NotYet(useful_to.to_string()));
+            let useful_to = format::minute(last_useful_end_ms(now_ms), &TimeZone::UTC);
+            return Err(QueryError::NotYet(format!("{useful_to} UTC")));
         }
         if to_ms - from_ms > MAX_RANGE_MS {
             return Err(QueryError::TooLong);
@@ -232,6 +232,8 @@ pub(crate) fn dimension_name(by: Dimension) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     /// 2026-11-22T14:03:30Z, 3 min 30 s into a window.

@@ -210,7 +210,7 @@ pub(crate) async fn change(
         return refused("The current password is not right.".to_owned()).await;
     };
     if form.new != form.again {
-        return refused("The new password was not repeated alike.".to_owned()).await;
+        return refused("The two new passwords differ: enter the same one twice.".to_owned()).await;
     }
     let lane = state
         .password_lanes()

@@ -254,6 +254,8 @@ struct CreditPage {
     /// Charged by itself: the default.
     default_method: Option<String>,
     methods: Vec<MethodChoice>,
+    /// A payment method is saved, or can be.
+    takes_cards: bool,
     under_way: Option<UnderWay>,
     amounts: Amounts,
     attempts: Vec<AttemptRow>,
@@ -337,6 +339,7 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
         thresholds: Amounts::new(limits.thresholds, threshold, &draft, "top-up", "threshold"),
         top_up_amounts: Amounts::new(limits.amounts, amount, &draft, "top-up", "amount"),
         limits,
+        takes_cards: !methods.is_empty() || paying::saves_methods(state),
         default_method: methods.first().map(|method| method.label.clone()),
         under_way: attempts.first().and_then(|last| UnderWay::of(last, &zone)),
         amounts: Amounts::new(limits.amounts, limits.amounts[0], &draft, "buy", "amount"),

@@ -4,6 +4,7 @@
 //! by finalisation in UTC, as the years in the numbers are; the dates of a document are those printed on it, in its own zone.
 
 pub(crate) mod aging;
+mod attempts;
 pub(crate) mod customer;
 pub(crate) mod customer_end;
 pub(crate) mod customer_transfer;
@@ -84,6 +85,8 @@ struct InvoiceRow {
     customer_name: String,
     period: String,
     finalised: String,
+    /// The day of finalisation in UTC, by which months and days are selected, where it is not the day that is printed.
+    finalised_utc: Option<String>,
     due: String,
     status: &'static str,
     /// Class of the badge that says the status.
@@ -104,7 +107,7 @@ pub(crate) fn status_words(
     now_ms: i64,
 ) -> (&'static str, &'static str) {
     match status {
-        InvoiceStatus::Paid if kind == InvoiceKind::CreditNote => ("applied", "ok"),
+        InvoiceStatus::Paid if kind == InvoiceKind::CreditNote => (status.name_of(kind), "ok"),
         status if status.is_open() && kind == InvoiceKind::Invoice && due_at_ms <= now_ms => ("overdue", "warn"),
         InvoiceStatus::Finalised | InvoiceStatus::PartiallyPaid => ("open", "info"),
         InvoiceStatus::Paid => ("paid", "ok"),
@@ -121,6 +124,8 @@ impl InvoiceRow {
             id: invoice.id,
             customer: invoice.customer,
             period: format::dates(invoice.period_start_ms, invoice.period_end_ms - 1, &zone),
+            finalised_utc: Some(format::date(invoice.finalised_at_ms, &TimeZone::UTC))
+                .filter(|utc| *utc != format::date(invoice.finalised_at_ms, &zone)),
             finalised: format::date(invoice.finalised_at_ms, &zone),
             due: format::date(invoice.due_at_ms, &zone),
             status,

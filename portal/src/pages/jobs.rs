@@ -118,7 +118,7 @@ impl JobRow {
             Condition::Held => job.hold.clone(),
             Condition::Failing => format!("{} in a row: {}", job.failures_in_a_row, job.last_text),
             Condition::NoProcess => "no process that runs it has answered lately".to_owned(),
-            _ if job.is_requested() => "a run is asked for".to_owned(),
+            _ if job.is_requested() => "a run is requested".to_owned(),
             _ => String::new(),
         };
         JobRow {
@@ -165,7 +165,7 @@ impl RunRow {
         };
         RunRow {
             job: run.job,
-            started: utc(run.started_at_ms),
+            started: format::second(run.started_at_ms, &TimeZone::UTC),
             took: run
                 .ended_at_ms
                 .map_or_else(|| "–".to_owned(), |ended| took(run.started_at_ms, ended)),
@@ -197,8 +197,9 @@ pub(crate) async fn show_one(
     PageQuery(query): PageQuery<JobQuery>,
 ) -> Result<Response, PageError> {
     let before = filter("before", &query.before, "the id of a run")?;
-    let notice =
-        (query.done == RUN_FORM).then_some("The job runs as soon as nothing goes before it. Its run is listed below.");
+    let notice = (query.done == RUN_FORM).then_some(
+        "The run is requested: it begins as soon as the jobs that this one waits for are done, and is listed below.",
+    );
     render(&state, &who, &name, before, Draft::default(), notice).await
 }
 

@@ -21,7 +21,7 @@ use crate::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError,
 use crate::overview::view::{OverviewView, SeriesKind, SeriesView};
 use crate::overview::{self, Answer};
 use crate::query::PageQuery;
-use crate::range::PRESETS;
+use crate::range::{self, PRESETS};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -73,6 +73,8 @@ struct OpenRow {
 struct Pages {
     /// `11–20 of 37`.
     text: String,
+    /// Keys on a page.
+    limit: usize,
     larger: Option<String>,
     smaller: Option<String>,
 }
@@ -125,13 +127,16 @@ pub(crate) async fn show(
     let answer = overview::answer(&state, &request).await?;
     let is_refused = problem.is_some();
     let first_steps = FirstSteps::of_traffic(&state).await?;
-    let shown = overview_page(
+    let mut shown = overview_page(
         Shell::new(&who, "Traffic", PATH),
         first_steps,
         &request,
         problem,
         answer,
     )?;
+    let typed = |text: &Option<String>| text.clone().unwrap_or_default();
+    shown.from_input = range::field(is_refused, &typed(&query.from), shown.from_input);
+    shown.to_input = range::field(is_refused, &typed(&query.to), shown.to_input);
     page_beside(&shown, is_refused)
 }
 
@@ -248,6 +253,7 @@ fn pages(view: &OverviewView, request: &OverviewRequest, base: &str) -> Option<P
             0 => format!("none after the {} there are", view.keys_total),
             _ => format!("{}–{last} of {}", view.keys_skipped + 1, view.keys_total),
         },
+        limit: request.limit,
         larger: (view.keys_skipped > 0).then(|| page(view.keys_skipped.saturating_sub(request.limit))),
         smaller: (last < view.keys_total).then(|| page(last)),
     })
@@ -304,21 +310,21 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
     let quiet = exporters.late + exporters.silent;
     vec![
         Tile {
-            title: "In",
+            title: "In now",
             value: measured(figures.in_bits_per_second),
             note: window.clone(),
             href: None,
             alarming: false,
         },
         Tile {
-            title: "Out",
+            title: "Out now",
             value: measured(figures.out_bits_per_second),
             note: window,
             href: None,
             alarming: false,
         },
         Tile {
-            title: "Flow records",
+            title: "Flow records now",
             value: figures
                 .flows_per_second
                 .map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1} /s")),
@@ -367,7 +373,10 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
                 .map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
             note: match figures.unattributed_percent {
                 None => "nothing metered in this range".to_owned(),
-                Some(_) => format!("{} belong to no service", format::bytes(figures.unattributed_bytes)),
+                Some(_) => format!(
+                    "{} in this range belong to no service",
+                    format::bytes(figures.unattributed_bytes)
+                ),
             },
             href: None,
             alarming: false,
@@ -381,9 +390,9 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
             note: if exporters.heard + quiet == 0 {
                 "no flow has come yet".to_owned()
             } else if figures.flows_without_rate == 0 {
-                "every flow can be billed".to_owned()
+                "every flow in this range can be billed".to_owned()
             } else {
-                "flows kept, not billed: set a rate".to_owned()
+                "flows in this range are kept, not billed: set a rate".to_owned()
             },
             href: Some("/exporters"),
             alarming: figures.flows_without_rate > 0,

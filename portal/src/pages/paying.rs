@@ -23,6 +23,19 @@ use crate::state::AppState;
 pub(crate) struct MethodChoice {
     pub(crate) id: String,
     pub(crate) label: String,
+    /// Invoices are charged to it automatically.
+    pub(crate) is_default: bool,
+}
+
+/// The one that invoices are charged to automatically.
+pub(crate) fn default_of(methods: &[MethodChoice]) -> Option<&MethodChoice> {
+    methods.iter().find(|method| method.is_default)
+}
+
+/// Whether a payment method can be saved here.
+pub(crate) fn saves_methods(state: &AppState) -> bool {
+    let mut gateways = state.gateways().iter();
+    gateways.any(|gateway| gateway.capabilities().saves_methods)
 }
 
 /// What a customer can pay with now, the default first.
@@ -34,6 +47,7 @@ pub(crate) async fn choices(state: &AppState, customer: CustomerId) -> Result<Ve
     let choice = |method: payment::method::PaymentMethod| MethodChoice {
         id: method.id.to_string(),
         label: method.label,
+        is_default: method.is_default,
     };
     Ok(usable.map(choice).collect())
 }
@@ -248,7 +262,10 @@ pub(crate) async fn confirm(
     match action::in_steps(&state, (&who, ip), begins, start, outcome_change).await? {
         Ok(payment) => {
             after_payment(&state, &payment).await;
-            Ok(to(outcome_name(&payment)))
+            Ok(match bank_page(&state, &payment) {
+                Some(path) => Redirect::to(path).into_response(),
+                None => to(outcome_name(&payment)),
+            })
         }
         // The page says how it stands.
         Err(PaymentError::UnderWay { .. } | PaymentError::NotOpen { .. } | PaymentError::NotPositive(_)) => {
@@ -256,6 +273,13 @@ pub(crate) async fn confirm(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The page on which a payment is confirmed, where it is the portal's own, as that of the test bank: browsers let a form lead
+/// there. To one elsewhere the page of the payment has a link.
+fn bank_page<'a>(state: &AppState, payment: &'a Payment) -> Option<&'a str> {
+    let path = payment.action_url.strip_prefix(state.portal_url())?;
+    (payment.state == Stand::RequiresAction && path.starts_with('/')).then_some(path)
 }
 
 /// The customer is back from the bank's page, whose address names the payment as the gateway does. Asked at once, nobody waits

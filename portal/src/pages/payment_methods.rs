@@ -17,10 +17,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::{GatewayError, GatewayName, PaymentError};
-use schemas::ids::{CustomerId, PaymentMethodId};
+use schemas::ids::{CustomerId, InvoiceId, PaymentMethodId};
 
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
+use crate::customer::invoice_of;
 use crate::error::{Failure, PageError, page};
 use crate::path::Path;
 use crate::query::{PageQuery, filter};
@@ -69,6 +70,8 @@ struct ReturnPage {
     gateway: &'static str,
     words: &'static str,
     reference: String,
+    /// Of the invoice that the customer came from; empty where they did not.
+    invoice: String,
 }
 
 #[derive(Template)]
@@ -80,8 +83,39 @@ struct MethodsPage {
     /// Nothing real is paid here.
     is_test: bool,
     waiting: Option<Waiting>,
+    /// The open invoice that the customer came from to pay it.
+    paying: Option<Paying>,
     notice: Option<&'static str>,
     problem: Option<String>,
+}
+
+/// An invoice that is to be paid by what is saved here.
+struct Paying {
+    id: String,
+    number: String,
+}
+
+/// The invoice that an address or a form names, where it is the customer's (S1); none otherwise.
+async fn paying(state: &AppState, customer: &Customer, invoice: &str) -> Result<Option<Paying>, Failure> {
+    if invoice.is_empty() {
+        return Ok(None);
+    }
+    match invoice_of(state, customer.id, invoice).await {
+        Ok(found) => Ok(Some(Paying {
+            id: found.invoice.id.to_string(),
+            number: found.invoice.number,
+        })),
+        Err(Failure::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `&invoice=inv_7`, so that the way back to that invoice is kept; nothing where none is named.
+fn invoice_query(invoice: &str) -> String {
+    match invoice.parse::<InvoiceId>() {
+        Ok(invoice) => format!("&invoice={invoice}"),
+        Err(_) => String::new(),
+    }
 }
 
 /// `12/2030` of the `2030-12` that is stored, as cards have it.
@@ -106,8 +140,8 @@ async fn methods_page(
     state: &AppState,
     customer: &Customer,
     waiting: Option<Waiting>,
-    notice: Option<&'static str>,
-    problem: Option<String>,
+    invoice: &str,
+    (notice, problem): (Option<&'static str>, Option<String>),
 ) -> Result<Response, PageError> {
     let methods = method::methods(state.db().pool(), customer.id).await?;
     let gateways = state
@@ -125,6 +159,7 @@ async fn methods_page(
             .collect(),
         is_test: state.gateways().get(GatewayName::Test).is_ok(),
         waiting,
+        paying: paying(state, customer, invoice).await?,
         notice,
         problem,
     })?;
@@ -144,6 +179,8 @@ async fn methods_page(
 pub(crate) struct Shown {
     #[serde(default)]
     done: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 pub(crate) async fn list(
@@ -164,16 +201,18 @@ pub(crate) async fn list(
         ),
         _ => None,
     };
-    methods_page(&state, &customer, None, notice, problem.map(str::to_owned)).await
+    let told = (notice, problem.map(str::to_owned));
+    methods_page(&state, &customer, None, &shown.invoice, told).await
 }
 
 async fn refused(
     state: &AppState,
     customer: &Customer,
     waiting: Option<Waiting>,
+    invoice: &str,
     problem: &str,
 ) -> Result<Response, PageError> {
-    let body = methods_page(state, customer, waiting, None, Some(problem.to_owned())).await?;
+    let body = methods_page(state, customer, waiting, invoice, (None, Some(problem.to_owned()))).await?;
     Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
 }
 
@@ -184,6 +223,8 @@ pub(crate) struct Adding {
     reference: String,
     #[serde(default)]
     url: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 const SILENT: &str = "The payment provider does not answer at present. Nothing was changed: try again in a moment.";
@@ -195,13 +236,17 @@ pub(crate) async fn add(
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
-    let cancelled = format!("{}{PATH}", state.portal_url());
-    let back = format!("{cancelled}/return?gateway={name}");
+    let (here, invoice) = (format!("{}{PATH}", state.portal_url()), invoice_query(&form.invoice));
+    let cancelled = match invoice.strip_prefix('&') {
+        Some(query) => format!("{here}?{query}"),
+        None => here.clone(),
+    };
+    let back = format!("{here}/return?gateway={name}{invoice}");
     let started = match method::start_setup(state.db(), gateway, customer.id, &back, &cancelled).await {
         Ok(started) => started,
         Err(PaymentError::Gateway { gateway, source }) => {
             log(gateway, &source);
-            return refused(&state, &customer, None, SILENT).await;
+            return refused(&state, &customer, None, &form.invoice, SILENT).await;
         }
         Err(error) => return Err(error.into()),
     };
@@ -210,6 +255,7 @@ pub(crate) async fn add(
             &state,
             &customer,
             None,
+            &form.invoice,
             "The payment provider gave no page to enter it on. Choose another payment method, or contact us.",
         )
         .await;
@@ -225,7 +271,7 @@ pub(crate) async fn add(
         reference: started.reference,
         url: started.url,
     };
-    methods_page(&state, &customer, Some(waiting), None, None).await
+    methods_page(&state, &customer, Some(waiting), &form.invoice, (None, None)).await
 }
 
 fn log(gateway: GatewayName, error: &GatewayError) {
@@ -242,6 +288,8 @@ pub(crate) struct Back {
     /// PayPal's name for it.
     #[serde(default)]
     approval_token_id: String,
+    #[serde(default)]
+    invoice: String,
 }
 
 /// Opening an address changes nothing: the page has a form that sends itself, or by its button.
@@ -260,6 +308,7 @@ pub(crate) async fn came_back(
             "" => back.approval_token_id,
             _ => back.reference,
         },
+        invoice: back.invoice,
     })
 }
 
@@ -289,7 +338,7 @@ pub(crate) async fn returned(
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response())
+    Ok(Redirect::to(&format!("{PATH}?done={done}{}", invoice_query(&form.invoice))).into_response())
 }
 
 pub(crate) async fn finish(
@@ -304,7 +353,10 @@ pub(crate) async fn finish(
     let finish = method::finish_setup(state.db(), gateway, customer.id, &form.reference, state.now_ms());
     let begins = Note::new("payment_method.add", customer.id);
     match action::in_steps(&state, (&who, ip), begins, finish, method_change).await? {
-        Ok(_) => Ok(Redirect::to("/payment-methods?done=added").into_response()),
+        Ok(_) => {
+            let invoice = invoice_query(&form.invoice);
+            Ok(Redirect::to(&format!("{PATH}?done=added{invoice}")).into_response())
+        }
         Err(error) => {
             let problem = match &error {
                 PaymentError::SetupUnfinished { .. } => {
@@ -321,7 +373,7 @@ pub(crate) async fn finish(
                 url: form.url,
             })
             .filter(|waiting| waiting.url.starts_with("https://"));
-            refused(&state, &customer, waiting, problem).await
+            refused(&state, &customer, waiting, &form.invoice, problem).await
         }
     }
 }
@@ -356,7 +408,7 @@ pub(crate) async fn remove(
     let begins = Note::new("payment_method.remove", method.id);
     match action::in_steps(&state, (&who, ip), begins, remove, |()| serde_json::json!({})).await? {
         Ok(()) => Ok(Redirect::to("/payment-methods?done=removed").into_response()),
-        Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, SILENT).await,
+        Err(PaymentError::Gateway { .. }) => refused(&state, &customer, None, "", SILENT).await,
         Err(error) => Err(error.into()),
     }
 }

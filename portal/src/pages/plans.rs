@@ -46,6 +46,8 @@ struct PlanCard {
     /// What is paid at once, where that is not a month.
     billed: Option<String>,
     saving: Option<i64>,
+    /// The same in money, for one cycle.
+    saved: Option<Money>,
     usage: String,
     specs: Vec<Spec>,
     trial: Option<String>,
@@ -109,6 +111,7 @@ fn card(offer: &Offer, cycle: i64) -> Result<Option<PlanCard>, Failure> {
         per_month: per_month(price)?,
         billed: (cycle != 1).then(|| format!("{} every {}", price.base, cycle_unit(cycle))),
         saving: offer.saving_percent(price),
+        saved: offer.saving(price),
         usage: usage_text(plan, price),
         specs: plan.specs(),
         trial: trial_text(plan),

@@ -6,8 +6,9 @@
 
 use activity::act::{Act, By};
 use activity::audit::Actor;
-use billing::invoice::Draft;
-use billing::quote::{self, NextAmount, Quote, Request};
+use billing::BillingError;
+use billing::invoice::{Charge, Draft};
+use billing::quote::{self, Quote, Request};
 use billing::rating::DraftLine;
 use billing::subscription::Contract;
 use billing::tax::TaxAmount;
@@ -45,7 +46,7 @@ pub(super) async fn quote_at(
     told(quoted)
 }
 
-fn told(quoted: Result<Quote, billing::BillingError>) -> Result<Result<Quote, String>, Failure> {
+fn told(quoted: Result<Quote, BillingError>) -> Result<Result<Quote, String>, Failure> {
     match quoted {
         Ok(quote) => Ok(Ok(quote)),
         Err(error) => refusal(error).map(Err),
@@ -108,12 +109,11 @@ pub(super) fn shown(quote: &Quote) -> String {
     totals.join(" + ")
 }
 
-/// What the amount of a next charge leaves out, in words behind it.
-pub(super) fn note(amount: NextAmount) -> &'static str {
-    match amount {
-        NextAmount::Total => "",
-        NextAmount::BeforeTax => " before tax",
-        NextAmount::ListPrice => " at the list price",
+/// Whether tax is in an amount, in words behind it.
+pub(super) fn tax_note(charge: Charge) -> &'static str {
+    match charge.tax.minor {
+        0 => "",
+        _ => " with tax",
     }
 }
 
@@ -128,6 +128,8 @@ pub(super) struct DraftView {
     pub(super) gives_back: bool,
     /// What of the total the customer's credit pays, and what is left; absent where there is none.
     pub(super) from_credit: Option<(Money, Money)>,
+    /// What its lines come to with tax, and whether tax is in that, in words behind it.
+    pub(super) charge: (Money, &'static str),
     /// Lines that are left out, being of other subscriptions.
     pub(super) others: usize,
 }
@@ -160,12 +162,20 @@ impl DraftView {
             total: draft.total,
             gives_back: draft.total.minor < 0,
             from_credit: (paid > 0).then(|| (money(paid), money(draft.total.minor - paid))),
+            charge: (draft.total, if draft.tax.minor == 0 { "" } else { " with tax" }),
             others: 0,
         }
     }
 
-    /// The lines of some subscriptions alone, with their sum before tax; the total stays the whole invoice's.
-    pub(super) fn of(draft: &Draft, subscriptions: &[SubscriptionId], zone: &TimeZone) -> DraftView {
+    /// The lines of some subscriptions alone, with their sum before and with tax; the total stays the whole invoice's.
+    ///
+    /// # Errors
+    /// When a sum does not fit.
+    pub(super) fn of(
+        draft: &Draft,
+        subscriptions: &[SubscriptionId],
+        zone: &TimeZone,
+    ) -> Result<DraftView, BillingError> {
         let is_of = |line: &DraftLine| line.subscription.is_some_and(|of| subscriptions.contains(&of));
         let mut own = draft.clone();
         own.lines.retain(is_of);
@@ -173,14 +183,16 @@ impl DraftView {
         let mut view = DraftView::new(&own, Money::zero(draft.currency), zone);
         view.subtotal = Money::new(sum, draft.currency);
         view.others = draft.lines.len() - own.lines.len();
-        view
+        let charge = draft.charge_of(is_of)?;
+        view.charge = (charge.total, tax_note(charge));
+        Ok(view)
     }
 }
 
 /// A quote as pages show it.
 pub(super) struct QuoteView {
     pub(super) now: Vec<DraftView>,
-    /// When the service is charged next, how much, and what that leaves out.
+    /// When the service is charged next, how much, and whether with tax.
     pub(super) own_next: Option<(String, Money, &'static str)>,
     pub(super) next: Option<DraftView>,
     pub(super) is_ahead: bool,
@@ -198,7 +210,7 @@ impl QuoteView {
                 .collect(),
             own_next: quote
                 .next_of_service
-                .map(|own| (format::date(own.at_ms, zone), own.amount, note(own.is))),
+                .map(|own| (format::date(own.at_ms, zone), own.charge.total, tax_note(own.charge))),
             is_ahead: quote.is_ahead,
             // What credit is left by then nobody knows.
             next: quote.next.as_ref().map(|draft| DraftView::new(draft, none, zone)),

@@ -204,6 +204,15 @@ async fn a_query_that_cannot_be_answered_is_told() {
     let page = browser.get("/ops?range=2h").await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
     assert!(page.body.contains("Showing the last 24 hours: range is one of"));
+    // What was typed need not be typed again.
+    let service = format!("/ops/services/{}", world.transfer);
+    for path in ["/ops", service.as_str()] {
+        let address = format!("{path}?from=2025-06-10T10:00&to=2025-06-10T09:00");
+        let page = browser.get(&address).await.body;
+        for typed in ["value=\"2025-06-10T10:00\"", "value=\"2025-06-10T09:00\""] {
+            assert!(page.contains(typed), "{path} {typed}: {page}");
+        }
+    }
     let api = browser.get("/api/v1/ops/overview?range=2h").await;
     assert_eq!(api.status, StatusCode::BAD_REQUEST);
     assert_eq!(api.header("content-type"), "application/problem+json");

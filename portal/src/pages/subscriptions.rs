@@ -359,7 +359,7 @@ async fn subscription_page(
         state: StateView::new(&contract),
         held_for: held.into_iter().map(hold_words).collect(),
         not_charged_from: paused_from.map(|day| day.strftime("%-d %b %Y").to_string()),
-        next: next.map(|draft| DraftView::of(&draft, &together, zone)),
+        next: next.map(|draft| DraftView::of(&draft, &together, zone)).transpose()?,
         addons,
         parent: subscription.parent.map(|parent| parent.to_string()),
         scheduled,

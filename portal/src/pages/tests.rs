@@ -358,7 +358,7 @@ async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
     assert!(xml.body.contains(&number) && xml.body.contains("Invoice"));
     let page = ada.get(&address).await.body;
     assert!(
-        page.contains(">open</span>") && page.contains("Save a payment method"),
+        page.contains(">open</span>") && page.contains("Contact us to pay this invoice"),
         "{page}"
     );
     // A month later it is overdue, in the list too.

@@ -91,6 +91,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(27, "audit chain", "027_audit_chain.sql"),
     migration!(28, "approval expiry", "028_approval_expiry.sql"),
     migration!(29, "tokens and resellers", "029_tokens_and_resellers.sql"),
+    migration!(30, "customer deletion", "030_customer_deletion.sql"),
 ];
 
 #[cfg(test)]

@@ -37,9 +37,9 @@ pub use token::{
     NewToken, StoredToken, TOKEN_DAYS_MAX, add_token, end_tokens, note_token_used, remove_token, token_user, tokens_of,
 };
 pub use user::{
-    Candidate, NewUserRow, User, add_user, customer_exists, disable_admin, disable_users_of, email_is_taken, emails_of,
-    enabled_admins, find_candidate, has_other_admin, has_other_enabled_admin, has_users, hold_by_password,
-    normalised_email, password_hash, set_disabled, set_password_hash, set_role, user, user_named,
+    Candidate, NewUserRow, User, add_user, customer_exists, customer_is_active, disable_admin, disable_users_of,
+    email_is_taken, emails_of, enabled_admins, find_candidate, has_other_admin, has_other_enabled_admin, has_users,
+    hold_by_password, normalised_email, password_hash, set_disabled, set_password_hash, set_role, user, user_named,
 };
 
 /// What a user may see and do.

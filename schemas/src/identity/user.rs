@@ -69,6 +69,15 @@ pub async fn email_is_taken(connection: &mut AnyConnection, email: &str) -> Resu
     Ok(row.is_some())
 }
 
+/// Whether there is such a customer, and their account was not deleted.
+pub async fn customer_is_active(connection: &mut AnyConnection, customer: CustomerId) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT id FROM customers WHERE id = $1 AND deleted_at_ms IS NULL")
+        .bind(customer.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Whether there is such a customer.
 pub async fn customer_exists(connection: &mut AnyConnection, customer: CustomerId) -> Result<bool, sqlx::Error> {
     let row = sqlx::query("SELECT id FROM customers WHERE id = $1")

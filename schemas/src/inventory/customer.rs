@@ -33,6 +33,8 @@ pub struct Customer {
     pub billing: BillingProfile,
     pub email_verified_at_ms: Option<i64>,
     pub created_at_ms: i64,
+    /// When the account was deleted: nothing more is sold to it, charged to it or granted to it.
+    pub deleted_at_ms: Option<i64>,
 }
 
 /// What invoices to a customer say and follow; what is not known is empty.
@@ -97,8 +99,8 @@ pub struct NewCustomer<'a> {
 }
 
 const SELECT: &str = "SELECT id, entity_id, name, email, currency, time_zone, country, region, street, postal_code, city, vat_id, \
-     purchase_order, tax_rate_percent, tax_exempt_reason, prices_include_tax, pools_usage, email_verified_at_ms, created_at_ms \
-     FROM customers";
+     purchase_order, tax_rate_percent, tax_exempt_reason, prices_include_tax, pools_usage, email_verified_at_ms, created_at_ms, \
+     deleted_at_ms FROM customers";
 
 /// Checks and stores a customer.
 ///
@@ -140,6 +142,7 @@ pub async fn create_customer(
         billing: BillingProfile::default(),
         email_verified_at_ms: None,
         created_at_ms: now_ms,
+        deleted_at_ms: None,
     };
     sqlx::query(
         "INSERT INTO customers (id, name, email, currency, time_zone, country, tax_rate_percent, created_at_ms) \
@@ -259,6 +262,47 @@ pub async fn customer(db: impl AnyExecutor<'_>, id: CustomerId) -> Result<Custom
     read(&row.ok_or(InventoryError::NoCustomer(id))?)
 }
 
+/// One customer whose account was not deleted.
+///
+/// # Errors
+/// [`InventoryError::Deleted`] when it was, and as [`customer`].
+pub async fn active_customer(db: impl AnyExecutor<'_>, id: CustomerId) -> Result<Customer, InventoryError> {
+    let found = customer(db, id).await?;
+    match found.deleted_at_ms {
+        Some(at_ms) => Err(InventoryError::Deleted { customer: id, at_ms }),
+        None => Ok(found),
+    }
+}
+
+/// When a customer's account was deleted; `None` where it was not.
+///
+/// # Errors
+/// As the database answers.
+pub async fn customer_deleted_at_ms(db: impl AnyExecutor<'_>, id: CustomerId) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query("SELECT deleted_at_ms FROM customers WHERE id = $1")
+        .bind(id.0)
+        .fetch_optional(db)
+        .await?;
+    row.map_or(Ok(None), |row| row.try_get(0))
+}
+
+/// Marks a customer's account as deleted. One that was deleted before keeps its time.
+///
+/// # Errors
+/// As the database answers.
+pub async fn mark_customer_deleted(
+    connection: &mut AnyConnection,
+    id: CustomerId,
+    now_ms: i64,
+) -> Result<(), InventoryError> {
+    sqlx::query("UPDATE customers SET deleted_at_ms = $1 WHERE id = $2 AND deleted_at_ms IS NULL")
+        .bind(now_ms)
+        .bind(id.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// The customer with this email address, if any.
 ///
 /// # Errors
@@ -328,5 +372,6 @@ fn read(row: &AnyRow) -> Result<Customer, InventoryError> {
         },
         email_verified_at_ms: row.try_get("email_verified_at_ms")?,
         created_at_ms: row.try_get("created_at_ms")?,
+        deleted_at_ms: row.try_get("deleted_at_ms")?,
     })
 }

@@ -24,8 +24,9 @@ pub use corrections::{
     mark_correction_applied, pending_corrections,
 };
 pub use customer::{
-    BillingProfile, Customer, NewCustomer, change_billing_profile, change_email, create_customer, customer,
-    customer_by_email, customers, customers_between, zone_named,
+    BillingProfile, Customer, NewCustomer, active_customer, change_billing_profile, change_email, create_customer,
+    customer, customer_by_email, customer_deleted_at_ms, customers, customers_between, mark_customer_deleted,
+    zone_named,
 };
 pub use entity::{Entity, EntityProfile, FIRST_ENTITY, change_entity, create_entity, entities, entity};
 pub use service::{
@@ -88,6 +89,8 @@ pub enum InventoryError {
     VatId(#[from] crate::vat_number::VatNumberError),
     #[error("no customer {0}")]
     NoCustomer(CustomerId),
+    #[error("the account of {customer} was deleted on {}", instant_text(*at_ms))]
+    Deleted { customer: CustomerId, at_ms: i64 },
     #[error("no service {0}")]
     NoService(ServiceId),
     #[error("{0} is archived")]

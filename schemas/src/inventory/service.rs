@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{InventoryError, MAX_LABEL_CHARS, MAX_NAME_CHARS, checked_text, customer};
+use super::{InventoryError, MAX_LABEL_CHARS, MAX_NAME_CHARS, active_customer, checked_text};
 use crate::db::next_id;
 use crate::ids::{CustomerId, ServiceId};
 use crate::search;
@@ -67,7 +67,7 @@ pub async fn create_service(
         Some(site) => Some(checked_text("site", site, MAX_LABEL_CHARS)?),
         None => None,
     };
-    customer(&mut *connection, new.customer).await?;
+    active_customer(&mut *connection, new.customer).await?;
     let service = Service {
         id: ServiceId(next_id(connection, "service").await?),
         customer: new.customer,
@@ -106,7 +106,7 @@ pub async fn hand_over(
     to: CustomerId,
     from_ms: i64,
 ) -> Result<(), InventoryError> {
-    customer(&mut *connection, to).await?;
+    active_customer(&mut *connection, to).await?;
     if service(&mut *connection, id).await?.archived_at_ms.is_some() {
         return Err(InventoryError::Archived(id));
     }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use activity::act::Note;
 use analytics::UsageMode;
 use anyhow::Context as _;
-use billing::catalog::{self, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, QuotaUnit, Terms};
+use billing::catalog::{
+    self, Attributes, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, PlanKind, QuotaUnit, Terms,
+};
 use billing::price::UsagePrice;
 use billing::subscription::{self, NewSubscription};
 use collector::simulate::fleet::{Fleet, FleetBilling, FleetPlan};
@@ -36,6 +38,9 @@ const TAX_RATES: [(&str, &str); 6] = [
 /// Days before today on which billing periods of the demo end: the month before them lies inside the history, and its
 /// windows are closed.
 const ANCHOR_DAYS_AGO: [i64; 3] = [1, 2, 3];
+
+/// Price of the add-on, a month, in minor units.
+const BACKUPS_MINOR: i64 = 300;
 
 /// What was stored of the fleet.
 #[derive(Debug)]
@@ -77,6 +82,12 @@ pub(crate) async fn fill(
     for (index, plan) in fleet.plans.iter().enumerate() {
         let new = NewPlan {
             base_timing: BaseTiming::Arrears,
+            attributes: specifications(plan.name),
+            badge: match plan.name {
+                "VPS Medium" | "Web Business" => Badge::Popular,
+                "VPS Pro" | "Dedicated Dual 20T" => Badge::BestValue,
+                _ => Badge::None,
+            },
             ..NewPlan::new(plan.name, plan.kind.name(), terms(plan))
         };
         let made = catalog::create_plan(act.connection(), new, history_start_ms).await?;
@@ -97,6 +108,14 @@ pub(crate) async fn fill(
             }
         }
     }
+
+    add_backups(
+        act.connection(),
+        &currencies(&customers),
+        history_start_ms,
+        sold_from_ms,
+    )
+    .await?;
 
     let shown = showcase(fleet);
     let mut service_shown = None;
@@ -145,6 +164,55 @@ pub(crate) async fn fill(
         ),
         customers: customers.into_iter().map(|(id, ..)| id).collect(),
     })
+}
+
+/// An add-on for virtual servers, which nobody has yet.
+async fn add_backups(
+    connection: &mut sqlx::AnyConnection,
+    currencies: &[Currency],
+    at_ms: i64,
+    sold_from_ms: i64,
+) -> anyhow::Result<()> {
+    let new = NewPlan {
+        kind: PlanKind::Addon,
+        description: "A copy of the disk each night, kept for a week.",
+        ..NewPlan::new("Daily backups", "vps", Terms::Flat)
+    };
+    let made = catalog::create_plan(&mut *connection, new, at_ms).await?;
+    for currency in currencies {
+        for cycle_months in CYCLES_MONTHS {
+            let new = NewPrice {
+                plan: made.id,
+                cycle_months,
+                base: made.derived_base(Money::new(BACKUPS_MINOR, *currency), cycle_months)?,
+                usage: UsagePrice::FREE,
+                valid_from_ms: sold_from_ms,
+            };
+            catalog::add_price(&mut *connection, new).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What a service has by a plan of the fleet: vCPU, RAM in GiB, disk in GB and its kind, port in Mbit/s; nothing where pages
+/// have nothing to say.
+fn specifications(plan: &str) -> Attributes {
+    let known = match plan {
+        "VPS Small" => ["2", "2", "40", "NVMe", "1000"],
+        "VPS Medium" => ["4", "8", "80", "NVMe", "1000"],
+        "VPS Large" | "VPS Unmetered" => ["8", "16", "160", "NVMe", "1000"],
+        "VPS Pro" => ["16", "32", "320", "NVMe", "2000"],
+        "Dedicated E3" => ["8", "32", "1000", "SSD", "1000"],
+        "Dedicated Dual" | "Dedicated Dual 20T" => ["24", "128", "4000", "NVMe", "10000"],
+        "Dedicated Unmetered 1G" | "Dedicated Burst 20" => ["16", "64", "2000", "NVMe", "1000"],
+        "Dedicated Burst 50" | "Dedicated Burst 100" => ["32", "128", "4000", "NVMe", "10000"],
+        "MySQL Standard" => ["2", "8", "100", "NVMe", "1000"],
+        "MySQL Replicated" => ["4", "16", "250", "NVMe", "1000"],
+        _ => return Attributes::new(),
+    };
+    let names = ["vcpu", "ram_gib", "disk_gb", "disk_type", "port_mbps"];
+    let pairs = names.into_iter().zip(known);
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The subscription starts with the billing month that ended `days_ago` days ago, so that one whole month can be charged.

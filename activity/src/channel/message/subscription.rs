@@ -38,7 +38,10 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
         EventType::SubscriptionChanged => {
             let now = plan.map_or_else(
                 || format!("The plan of {service} was changed"),
-                |plan| format!("{service} has {plan} from now on"),
+                |plan| match facts.text("price") {
+                    Some(price) => format!("{service} has {plan} at {price} from now on"),
+                    None => format!("{service} has {plan} from now on"),
+                },
             );
             Message::new(Tone::Plain, now.clone(), "Your plan was changed")
                 .say(format!("{now}. What is left of the plan before is credited by the day."))

@@ -6,7 +6,7 @@ use schemas::money::{Currency, Money};
 
 use super::page::{HEIGHT, Ink, Page, Style, WIDTH, mm};
 use super::text::{Faces, Weight};
-use crate::document::{Days, Document, DocumentKind, DocumentLine};
+use crate::document::{Days, Document, DocumentKind, DocumentLine, unit_words};
 use crate::tax;
 
 const TITLE: Style = Style::new(17.0, Weight::Bold, Ink::Text);
@@ -25,6 +25,8 @@ const ROW_GAP: f32 = 7.0;
 const COLUMN_GAP: f32 = 12.0;
 /// A quantity or price wider than this is wrapped.
 const MAX_FIGURE_WIDTH: f32 = 105.0;
+/// Smallest type of the foot of a page, in points.
+const FOOT_SIZE_MIN: f32 = 5.5;
 /// Decimal places of a printed quantity at most; the exact one stands in the line's evidence.
 const MAX_QUANTITY_DECIMALS: u32 = 9;
 
@@ -298,7 +300,7 @@ impl<'a> Sheet<'a> {
             text
         } else {
             // Not broken between number and unit.
-            format!("{text}\u{A0}{}", line.unit)
+            format!("{text}\u{A0}{}", unit_words(&line.unit).replace("× ", "×\u{A0}"))
         }
     }
 
@@ -468,7 +470,8 @@ impl<'a> Sheet<'a> {
         let due = match document.due_on {
             Some(due_on) if document.open.minor > 0 => {
                 format!(
-                    "Please pay {} by {}.",
+                    // The document does not change when it is settled.
+                    "Please pay {} by {}, unless it is paid from your credit or by a saved payment method.",
                     money(document.open, document.currency),
                     day(due_on)
                 )
@@ -519,11 +522,17 @@ impl<'a> Sheet<'a> {
         }
         known.push(seller.email.clone());
         known.retain(|part| !part.is_empty());
-        let foot = fitted(self.faces, &known.join("  ·  "), SMALL, right - left - mm(28.0));
+        let (known, room) = (known.join("  ·  "), right - left - mm(28.0));
+        // Smaller before it is cut: its end is where the seller is written to.
+        let mut style = SMALL;
+        while self.faces.width(&known, style.weight, style.size) > room && style.size > FOOT_SIZE_MIN {
+            style.size -= 0.25;
+        }
+        let foot = fitted(self.faces, &known, style, room);
         let baseline = HEIGHT - mm(14.0);
         for (page, number) in self.done.iter_mut().zip(1usize..) {
             page.rule(left, right, baseline - mm(4.5), 0.4, Ink::Rule);
-            page.text(left, baseline, SMALL, &foot);
+            page.text(left, baseline, style, &foot);
             let number = format!("Page {number} of {count}");
             page.right_text(self.faces, right, baseline, SMALL, &number);
         }

@@ -224,7 +224,13 @@ async fn the_outlook_says_what_is_still_to_come() {
     };
     // Collection has not begun with it.
     assert_eq!(outlook().await, None);
+    let is_charged_next = async || {
+        let mut connection = debt.world.database.pool().acquire().await.unwrap();
+        is_charged_next(&mut connection, debt.invoice).await.unwrap()
+    };
+    assert!(is_charged_next().await);
     debt.run(Debt::day(0)).await;
+    assert!(!is_charged_next().await, "it was tried");
     let at_first = outlook().await.unwrap();
     assert_eq!(at_first.charges_at_ms, [14, 17, 19, 21].map(Debt::day));
     assert_eq!(

@@ -52,7 +52,10 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
         ),
     ] {
         let error = taken_back(&world, id, what).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("inv_1 cannot be taken back: {said}"));
+        assert_eq!(
+            error.to_string(),
+            format!("invoice inv_1 cannot be credited or voided: {said}")
+        );
     }
     // All that is left, without saying how much.
     let rest = read(&world, taken_back(&world, id, Credited::Whole).await.unwrap()).await;
@@ -62,13 +65,13 @@ async fn parts_are_taken_back_up_to_the_whole_and_no_further() {
         let error = taken_back(&world, id, what).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "inv_1 cannot be taken back: nothing of it is left to give back"
+            "invoice inv_1 cannot be credited or voided: nothing of it is left to credit"
         );
     }
     let error = taken_back(&world, note.invoice.id, Credited::Whole).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "inv_2 cannot be taken back: it is a credit note itself"
+        "invoice inv_2 cannot be credited or voided: it is a credit note itself"
     );
     assert_eq!(
         settlement::credit_balance(world.database.pool(), customer, Currency::EUR)
@@ -142,7 +145,7 @@ async fn what_is_settled_or_built_upon_is_not_void() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "inv_1 cannot be taken back: later periods were charged since: void those first"
+        "invoice inv_1 cannot be credited or voided: later periods were charged since: void those first"
     );
     drop(transaction);
     let mut transaction = world.database.begin_write().await.unwrap();

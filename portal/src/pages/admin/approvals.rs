@@ -4,11 +4,14 @@ use activity::approval::{self, Approval, Status};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use billing::BillingError;
 use billing::approval::{Action as Asked, ActionError, Done, carry_out};
+use billing::ledger::{self, Owed};
 use billing::refund::{self, Preview, RefundRequest};
+use billing::subscription::{Contract, State as Stand, contracts_of};
 use jiff::tz::TimeZone;
 use schemas::identity;
-use schemas::ids::{ApprovalId, UserId};
+use schemas::ids::{ApprovalId, CustomerId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
 
 use super::{PATH, Shown};
@@ -46,6 +49,39 @@ struct Row {
     is_about_oneself: bool,
     /// Of a refund that is pending: what it would do now.
     refund: Option<RefundNow>,
+    /// Of the deletion of an account that is pending: what it has now.
+    account: Option<AccountNow>,
+}
+
+/// What an account whose deletion is requested owes, has and is subscribed to.
+struct AccountNow {
+    customer: CustomerId,
+    owed: Vec<Owed>,
+    /// Services with their plans that end.
+    subscriptions: Vec<String>,
+}
+
+async fn account_now(state: &AppState, status: Status, asked: &Asked) -> Result<Option<AccountNow>, Failure> {
+    let Asked::AccountDeletion { customer } = asked else {
+        return Ok(None);
+    };
+    if status != Status::Pending {
+        return Ok(None);
+    }
+    let mut connection = state.db().pool().acquire().await?;
+    let owed = ledger::owed(&mut *connection, Some(*customer))
+        .await
+        .map_err(BillingError::from)?;
+    let contracts = contracts_of(&mut connection, *customer).await?;
+    let running = contracts
+        .iter()
+        .filter(|contract| contract.subscription.state != Stand::Ended);
+    let name = |contract: &Contract| format!("{}: {}", contract.service.name, contract.last_phase().plan.name);
+    Ok(Some(AccountNow {
+        customer: *customer,
+        owed,
+        subscriptions: running.map(name).collect(),
+    }))
 }
 
 impl Row {
@@ -168,6 +204,7 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
     let asked = Asked::of(&approval)?;
     Ok(Row {
         refund: refund_now(state, approval.status, &asked).await?,
+        account: account_now(state, approval.status, &asked).await?,
         id: approval.id,
         kind: approval.kind.replace('_', " "),
         status: approval.status.name(),

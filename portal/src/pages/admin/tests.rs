@@ -443,9 +443,19 @@ async fn books_stay_consistent_through_what_finance_does() {
     // Money for what was written off is recorded on its page too.
     assert!(browser.get(&page).await.body.contains("Record a bank transfer"));
     let page = format!("/finance/invoices/{bob}");
-    let void = browser
-        .send_form(&page, &format!("{page}/void"), &[("reason", "wrong"), ("rebill", "on")])
-        .await;
+    let address = format!("{page}/void");
+    let wanted = [("reason", "wrong"), ("rebill", "on")];
+    let preview = browser.send_form(&page, &address, &wanted).await;
+    assert!(
+        preview
+            .body
+            .contains("Its items are charged again on the next invoice."),
+        "{}",
+        preview.body
+    );
+    assert!(!browser.get(&page).await.body.contains(">void<"), "only shown");
+    let confirmed = [("reason", "wrong"), ("rebill", "on"), ("do", "void")];
+    let void = browser.send_form(&page, &address, &confirmed).await;
     assert_eq!(void.header("location"), format!("{page}?done=void"), "{}", void.body);
     assert!(browser.get(&page).await.body.contains(">void<"));
 
@@ -638,6 +648,11 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         waiting.contains("asked for by letter") && waiting.contains("2 subscriptions end"),
         "{waiting}"
     );
+    // What is owed and what ends, before it is decided.
+    assert!(
+        waiting.contains("<dt>Owes</dt>") && waiting.contains("db-primary: "),
+        "{waiting}"
+    );
     assert!(
         waiting.contains("Manual steps afterwards") && waiting.contains("at the gateway"),
         "{waiting}"
@@ -652,6 +667,18 @@ async fn f60_an_account_is_deleted_when_a_second_admin_approves_it() {
         approved.body
     );
     assert_eq!(count(&world, running).await, 0);
+    let deleted = admin.get(&page).await.body;
+    assert!(deleted.contains("This account was deleted on"), "{deleted}");
+    assert!(
+        !deleted.contains("Grant credit") && !deleted.contains("Request deletion"),
+        "{deleted}"
+    );
+    let grant = [("amount", "7.50"), ("reason", "sorry")];
+    let granted = admin.send_form(&page, &format!("{page}/grant"), &grant).await;
+    assert_eq!(granted.status, 422);
+    assert!(granted.body.contains("was deleted on"), "{}", granted.body);
+    let list = admin.get("/finance/customers").await.body;
+    assert!(list.contains(">deleted</span>"), "{list}");
     let mut ada = world.portal.browser();
     let answer = ada.sign_in("ada@example.net", crate::testing::PASSWORD).await;
     assert_ne!(answer.status, 303, "nobody signs in for a deleted account");

@@ -110,6 +110,39 @@ async fn a_transfer_for_a_customer_pays_what_is_open() {
 }
 
 #[tokio::test]
+async fn finance_sees_what_failed_and_what_comes_next() {
+    let world = World::new().await;
+    let method = world.portal.card(world.ada, "pm_1").await;
+    world.portal.user("fin", Role::Finance, None).await;
+    let mut finance = world.portal.signed_in("fin").await;
+    let invoice = format!("/finance/invoices/{}", world.invoice_of_ada);
+    let body = finance.get(&invoice).await.body;
+    assert!(
+        body.contains("Credit and the default payment method are charged within a few minutes."),
+        "{body}"
+    );
+    sqlx::query(
+        "INSERT INTO payments (id, customer_id, invoice_id, purpose, gateway, method_id, currency, amount_minor, idempotency_key, \
+         state, action_url, error, calls, note, created_at_ms, updated_at_ms) \
+         VALUES (1, $1, $2, 'invoice', 'stripe', $3, 'USD', 100, 'key-1', 'failed', '', 'card_declined: No funds.', 1, '', $4, $4)",
+    )
+    .bind(world.ada.0)
+    .bind(world.invoice_of_ada.0)
+    .bind(method.0)
+    .bind(NOW_MS)
+    .execute(world.portal.state.db().pool())
+    .await
+    .unwrap();
+    for path in [invoice, format!("/finance/customers/{}", world.ada)] {
+        let body = finance.get(&path).await.body;
+        assert!(
+            body.contains("Failed payments") && body.contains("No funds.") && body.contains("/finance/payments/pay_1"),
+            "{path}: {body}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
     let world = World::new().await;
     let mut ada = world.portal.signed_in("ada").await;

@@ -20,6 +20,7 @@ use schemas::inventory::{self, BillingProfile, Customer, Entity, InventoryError}
 use schemas::money::Money;
 use serde_json::json;
 
+use super::attempts::{self, FailedRow};
 use super::transactions::other_day;
 use super::{InvoiceRow, PATH};
 use crate::action::{Action, Draft, Fields, Refused, said};
@@ -89,12 +90,15 @@ struct CustomerPage {
     id: CustomerId,
     customer: Customer,
     since: String,
+    /// The day on which the account was deleted.
+    deleted: Option<String>,
     owed: Vec<Owed>,
     entities: Vec<Entity>,
     entity: String,
     subscriptions: Vec<SubscriptionRow>,
     invoices: Vec<InvoiceRow>,
     payments: Vec<Standing>,
+    failed: Vec<FailedRow>,
     items: Vec<ItemRow>,
     vat_checks: Vec<VatRow>,
     statement: Vec<StatementRow>,
@@ -159,6 +163,11 @@ async fn render(
         credit: line.credit,
         balance: line.balance,
     });
+    let of_customer = PaymentFilter {
+        customer: Some(id),
+        ..PaymentFilter::default()
+    };
+    let failed = attempts::failed(state, of_customer).await?;
     let mut connection = pool.acquire().await?;
     let contracts = contracts_of(&mut connection, id).await?;
     // Pages of services are those of the network.
@@ -211,9 +220,11 @@ async fn render(
     let body = page(&CustomerPage {
         vat_checks: vat_checks.collect(),
         payments,
+        failed,
         shell: Shell::new(&finance.0, customer.name.clone(), PATH),
         notice: notice(&shown.done),
         id,
+        deleted: customer.deleted_at_ms.map(|at_ms| format::date(at_ms, &TimeZone::UTC)),
         since: format::date(customer.created_at_ms, &TimeZone::UTC),
         owed: ledger::owed(&mut *connection, Some(id))
             .await

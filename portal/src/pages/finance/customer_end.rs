@@ -96,6 +96,9 @@ pub(crate) async fn delete(
         if reason.is_empty() {
             return Err(said("Say why the account is deleted: the other admin reads it."));
         }
+        if customer.deleted_at_ms.is_some() {
+            return Err(said("This account was deleted before."));
+        }
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("asked");
         };

@@ -39,6 +39,7 @@ struct Row {
     country: String,
     receivables: Vec<Money>,
     credits: Vec<Money>,
+    is_deleted: bool,
 }
 
 #[derive(Template)]
@@ -65,7 +66,7 @@ pub(crate) async fn show(
         .replace('%', "\\%")
         .replace('_', "\\_");
     let rows = sqlx::query(
-        "SELECT id, name, email, country, currency FROM customers WHERE id > $1 AND ($2 = '' OR id = $3 \
+        "SELECT id, name, email, country, currency, deleted_at_ms FROM customers WHERE id > $1 AND ($2 = '' OR id = $3 \
          OR lower(name) LIKE $4 ESCAPE '\\' OR lower(email) LIKE $4 ESCAPE '\\') ORDER BY id LIMIT $5",
     )
     .bind(after)
@@ -97,6 +98,7 @@ pub(crate) async fn show(
             email: row.try_get(2)?,
             country: row.try_get(3)?,
             receivables: shown(own.iter().map(|owed| owed.receivable).collect()),
+            is_deleted: row.try_get::<Option<i64>, _>(5)?.is_some(),
             credits: shown(own.iter().map(|owed| owed.credit).collect()),
         });
     }

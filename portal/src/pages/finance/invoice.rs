@@ -5,12 +5,14 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
+use billing::payment::PaymentFilter;
 use billing::refund::{self, Standing};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
 use schemas::money::Money;
 use sqlx::Row as _;
 
+use super::attempts::{self, FailedRow};
 use super::{InvoiceRow, PATH, invoice_actions};
 use crate::action::Draft;
 use crate::auth::Finance;
@@ -71,6 +73,9 @@ struct InvoicePage {
     notes: Vec<NoteRow>,
     /// Its payments: what went back, and what can.
     standings: Vec<Standing>,
+    failed: Vec<FailedRow>,
+    /// What collection does next, in sentences.
+    next_steps: Vec<String>,
     allocations: Vec<AllocationRow>,
     postings: Vec<PostingRow>,
     /// What is open, as the form of a transfer proposes it.
@@ -147,6 +152,15 @@ async fn render(
             let mut connection = state.db().pool().acquire().await?;
             refund::standings_of(&mut connection, invoice.id).await?
         },
+        failed: attempts::failed(
+            state,
+            PaymentFilter {
+                invoice: Some(invoice.id),
+                ..PaymentFilter::default()
+            },
+        )
+        .await?,
+        next_steps: attempts::next_steps(state, invoice.id, &zone).await?,
         allocations: allocations(state, invoice.id).await?,
         postings: postings(state, invoice.id).await?,
         proposed,

@@ -85,7 +85,7 @@ pub(crate) async fn credit(
     answer(&state, &finance, found, "credit", fields, done).await
 }
 
-/// Makes the invoice void, and charges what was on it again if asked to.
+/// Makes the invoice void, and charges what was on it again if asked to: shown first, by a try that is rolled back, then done.
 pub(crate) async fn void(
     State(state): State<AppState>,
     finance: Finance,
@@ -94,12 +94,29 @@ pub(crate) async fn void(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &id).await?;
+    let rebill = if fields.is_ticked("rebill") {
+        Rebill::Yes
+    } else {
+        Rebill::No
+    };
+    let reason = fields.text("reason").to_owned();
+    if fields.text("do") != "void" {
+        let tried: Result<(), Refused> = async {
+            if reason.is_empty() {
+                return Err(said("Enter a reason: it is printed on the credit note."));
+            }
+            Ok(invoice::preview_void(state.db(), found.invoice.id, rebill, &reason, state.now_ms()).await?)
+        }
+        .await;
+        return match tried {
+            Ok(()) => invoice_preview::void(&finance, &found.invoice, rebill, &reason),
+            Err(refused) => show_with(&state, &finance, found, Draft::refused("void", refused, fields)?).await,
+        };
+    }
     let done = async {
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };
-        let rebill = if fields.is_ticked("rebill") { Rebill::Yes } else { Rebill::No };
-        let reason = fields.text("reason").to_owned();
         let now_ms = action.now_ms;
         let note = invoice::void(action.connection(), found.invoice.id, rebill, &reason, now_ms).await?;
         let change = json!({"before": {"status": found.invoice.status},

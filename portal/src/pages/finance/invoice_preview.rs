@@ -1,8 +1,8 @@
-//! What a credit note or a write-off does to an invoice, shown on a page of its own before it is done.
+//! What a credit note, a void or a write-off does to an invoice, shown on a page of its own before it is done.
 
 use askama::Template;
 use axum::response::Response;
-use billing::invoice::{CreditPreview, Invoice};
+use billing::invoice::{CreditPreview, Invoice, Rebill};
 use billing::settlement;
 use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::Money;
@@ -122,6 +122,31 @@ pub(super) fn write_off(
         total: invoice.total,
         tax: invoice.tax,
         write_off,
+        reason: reason.to_owned(),
+    })
+}
+
+#[derive(Template)]
+#[template(path = "finance_void.html")]
+struct VoidPage {
+    shell: Shell,
+    of: OfInvoice,
+    net: Money,
+    tax: Money,
+    total: Money,
+    charges_again: bool,
+    reason: String,
+}
+
+/// The page of an invoice that is to be made void.
+pub(super) fn void(finance: &Finance, invoice: &Invoice, rebill: Rebill, reason: &str) -> Result<Response, PageError> {
+    page(&VoidPage {
+        shell: Shell::new(&finance.0, format!("Void {}", invoice.number), PATH),
+        of: OfInvoice::new(invoice),
+        net: invoice.subtotal,
+        tax: invoice.tax,
+        total: invoice.total,
+        charges_again: rebill == Rebill::Yes,
         reason: reason.to_owned(),
     })
 }

@@ -11,10 +11,11 @@ use billing::payment::{
 };
 use billing::refund::Standing;
 use jiff::tz::TimeZone;
-use schemas::ids::{ApprovalId, CustomerId, PaymentId};
+use schemas::ids::{ApprovalId, CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
 use serde_json::json;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::refund::standing_of;
 use super::transactions::{TransactionRow, transaction_rows};
@@ -47,7 +48,8 @@ struct Row {
     id: PaymentId,
     customer: CustomerId,
     customer_name: String,
-    what: String,
+    /// The invoice that it is for; credit where there is none.
+    invoice: Option<DocumentLink>,
     gateway: &'static str,
     state: &'static str,
     badge: &'static str,
@@ -95,11 +97,43 @@ pub(super) async fn name_of(state: &AppState, customer: CustomerId) -> Result<St
     Ok(row.try_get(0)?)
 }
 
-fn purpose(payment: &Payment) -> String {
-    match payment.purpose.invoice() {
-        Some(invoice) => invoice.to_string(),
-        None => "credit".to_owned(),
-    }
+/// A document of an invoice, as pages link it.
+struct DocumentLink {
+    id: InvoiceId,
+    number: String,
+}
+
+fn link(row: &AnyRow) -> Result<DocumentLink, Failure> {
+    Ok(DocumentLink {
+        id: InvoiceId(row.try_get(0)?),
+        number: row.try_get(1)?,
+    })
+}
+
+/// The invoice that a payment is for; `None` of one for credit.
+async fn purpose(state: &AppState, payment: &Payment) -> Result<Option<DocumentLink>, Failure> {
+    let Some(invoice) = payment.purpose.invoice() else {
+        return Ok(None);
+    };
+    let row = sqlx::query("SELECT id, number FROM invoices WHERE id = $1")
+        .bind(invoice.0)
+        .fetch_one(state.db().pool())
+        .await?;
+    link(&row).map(Some)
+}
+
+/// The credit notes over the invoice that a payment is for, those of its refunds among them.
+async fn credit_notes(state: &AppState, payment: &Payment) -> Result<Vec<DocumentLink>, Failure> {
+    let Some(invoice) = payment.purpose.invoice() else {
+        return Ok(Vec::new());
+    };
+    let rows = sqlx::query(
+        "SELECT id, number FROM invoices WHERE corrects_invoice_id = $1 AND kind = 'credit_note' ORDER BY id",
+    )
+    .bind(invoice.0)
+    .fetch_all(state.db().pool())
+    .await?;
+    rows.iter().map(link).collect()
 }
 
 pub(crate) async fn list(
@@ -129,7 +163,7 @@ pub(crate) async fn list(
             id: payment.id,
             customer: payment.customer,
             customer_name: name_of(&state, payment.customer).await?,
-            what: purpose(&payment),
+            invoice: purpose(&state, &payment).await?,
             gateway: payment.gateway.name(),
             state: words,
             badge,
@@ -199,7 +233,8 @@ struct PaymentPage {
     notice: Option<&'static str>,
     payment: Payment,
     customer_name: String,
-    what: String,
+    /// The invoice that it is for; credit where there is none.
+    invoice: Option<DocumentLink>,
     state: &'static str,
     badge: &'static str,
     made: String,
@@ -208,6 +243,7 @@ struct PaymentPage {
     reversal: Option<ReversalShown>,
     /// It can be reversed: what is left of it.
     reversible: Money,
+    credit_notes: Vec<DocumentLink>,
     refunds: Vec<RefundRow>,
     pending: Vec<PendingRow>,
     disputes: Vec<DisputeRow>,
@@ -305,7 +341,8 @@ async fn render(
         shell: Shell::new(&finance.0, payment.id.to_string(), PATH),
         notice,
         customer_name: name_of(state, payment.customer).await?,
-        what: purpose(&payment),
+        invoice: purpose(state, &payment).await?,
+        credit_notes: credit_notes(state, &payment).await?,
         state: words,
         badge,
         made: minute(payment.created_at_ms),

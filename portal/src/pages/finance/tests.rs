@@ -103,7 +103,7 @@ async fn an_invoice_shows_its_lines_and_postings_and_the_books_balance() {
     for line in &found.lines {
         assert!(answer.body.contains(&line.amount.to_string()), "{}", line.description);
     }
-    assert!(answer.body.contains("receivable:cus_1:USD"));
+    assert!(answer.body.contains("receivable:<wbr>cus_1:<wbr>USD"));
     assert_eq!(browser.get("/finance/invoices/inv_999").await.status, 404);
     assert_eq!(browser.get("/finance/invoices/999").await.status, 404);
 

@@ -59,7 +59,7 @@ impl LineRow {
                 zone,
             ),
             quantity: steps::decimal(line.quantity),
-            unit: line.unit.clone(),
+            unit: billing::document::unit_words(&line.unit),
             unit_price: steps::price(line.unit_price, line.amount.currency),
             amount: line.amount,
             steps: steps::of_line(line, documents),
@@ -157,16 +157,23 @@ impl RateSources {
     }
 }
 
-/// The taxes of an invoice, each explained to its customer, or to a role of staff.
+/// The taxes of an invoice, each rule once, explained to its customer, or to a role of staff. One that is of several groups of
+/// lines, as of a correction and of a new charge, is explained group by group.
 pub(crate) fn explained_taxes(
     taxes: &[TaxAmount],
     invoice: &Invoice,
     sources: &RateSources,
     staff: Option<Role>,
 ) -> Vec<TaxRow> {
-    let mut rows = tax_rows(taxes);
-    for (row, tax) in rows.iter_mut().zip(taxes) {
-        row.steps = steps::of_tax(tax, taxes, invoice, sources.source(tax, invoice, staff));
+    let merged = tax::merged(taxes);
+    let mut rows = tax_rows(&merged);
+    for (row, rule) in rows.iter_mut().zip(merged.iter().map(|tax| &tax.rule)) {
+        for part in taxes.iter().filter(|tax| tax.rule == *rule) {
+            let steps = steps::of_tax(part, taxes, invoice, sources.source(part, invoice, staff));
+            // Seller and customer are the same for all.
+            let said = if row.steps.is_empty() { 0 } else { steps::PARTIES };
+            row.steps.extend(steps.into_iter().skip(said));
+        }
     }
     rows
 }

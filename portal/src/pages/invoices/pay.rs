@@ -36,6 +36,8 @@ pub(super) struct PayView {
     pub(super) instructions: String,
     /// Methods can be saved here.
     pub(super) takes_cards: bool,
+    /// What pays it within minutes, in a sentence; absent where nothing does.
+    pub(super) automatic: Option<String>,
     /// When the default method is charged, in a sentence; absent where there is none.
     pub(super) charge: Option<String>,
     /// What happens by itself while it is not paid, in sentences.
@@ -75,6 +77,22 @@ fn coming_words(outlook: &Outlook, zone: &TimeZone) -> Vec<String> {
     words
 }
 
+/// How long it takes until an invoice that was just finalised is collected.
+const COLLECTED_WITHIN: &str = "within a few minutes";
+
+/// What pays an invoice that collection comes to next: credit first, then the default payment method.
+fn automatic_words(from_credit: i64, open: i64, default: Option<&MethodChoice>) -> Option<String> {
+    match default {
+        _ if from_credit >= open => Some(format!("Paid automatically from your credit {COLLECTED_WITHIN}.")),
+        None => None,
+        Some(method) if from_credit > 0 => Some(format!(
+            "Your credit is used first; the rest is charged automatically to {} {COLLECTED_WITHIN}.",
+            method.label
+        )),
+        Some(method) => Some(format!("Charged automatically to {} {COLLECTED_WITHIN}.", method.label)),
+    }
+}
+
 fn ask(error: SettlementError) -> Failure {
     Failure::internal("settle an invoice")(error.into())
 }
@@ -98,19 +116,27 @@ pub(super) async fn pay_view(
     let outlook = dunning::outlook(&mut connection, invoice.id)
         .await
         .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
+    let is_charged_next = dunning::is_charged_next(&mut connection, invoice.id)
+        .await
+        .map_err(|error| Failure::internal("ask how an invoice is collected")(error.into()))?;
     drop(connection);
-    let from_credit = credit.minor.min(invoice.outstanding().minor);
+    let open = invoice.outstanding().minor;
+    let from_credit = credit.minor.min(open);
     let methods = paying::choices(state, customer).await?;
+    let automatic = match is_charged_next {
+        true => automatic_words(from_credit, open, paying::default_of(&methods)),
+        false => None,
+    };
     let coming = outlook
         .as_ref()
         .map_or(Vec::new(), |outlook| coming_words(outlook, &zone));
     let is_charged = outlook.is_some_and(|outlook| !outlook.charges_at_ms.is_empty()) && !methods.is_empty();
     Ok(PayView {
-        takes_cards: state
-            .gateways()
-            .iter()
-            .any(|gateway| gateway.capabilities().saves_methods),
-        charge: coming.first().filter(|_| is_charged).cloned(),
+        takes_cards: paying::saves_methods(state),
+        charge: automatic
+            .clone()
+            .or_else(|| coming.first().filter(|_| is_charged).cloned()),
+        automatic,
         methods,
         credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),
         under_way: last.as_ref().and_then(|last| UnderWay::of(last, &zone)),

@@ -454,7 +454,10 @@ fn unused(
     steps
 }
 
-/// Why a tax is charged or not, and how its amount came about.
+/// Of the steps of a tax, the first that say who sells to whom.
+pub(super) const PARTIES: usize = 2;
+
+/// Why a tax is charged or not, and how its amount came about; its first [`PARTIES`] steps are the same for all of a document.
 ///
 /// `source`: whose rate it is, and where that is kept for who may see it.
 pub(super) fn of_tax(
@@ -467,8 +470,8 @@ pub(super) fn of_tax(
         let place = [country, region].into_iter().filter(|part| !part.is_empty());
         let place = place.collect::<Vec<&str>>().join(", ");
         let note = match vat_id {
-            "" => "no VAT id".to_owned(),
-            id => format!("VAT id {id}"),
+            "" => "no VAT number".to_owned(),
+            id => format!("VAT number {id}"),
         };
         (place, note)
     };

@@ -15,6 +15,7 @@ use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, offers, price_text, usage_text};
 use crate::once::{self, form_token};
+use crate::pages::paying;
 use crate::pages::quotes::{self, Outcome, QuoteView};
 use crate::path::Path;
 use crate::query::{PageQuery, filter, wrong};
@@ -78,6 +79,8 @@ struct CheckoutPage {
     max_quantity: i64,
     coupon: String,
     quote: Option<QuoteView>,
+    /// The payment method that invoices are charged to automatically.
+    charged_to: Option<String>,
     problem: Option<String>,
     form_token: String,
 }
@@ -153,6 +156,7 @@ async fn checkout_page(
         Err(_) if !lacking.is_empty() => {}
         Err(problem) => refused = Some(problem),
     }
+    let methods = paying::choices(state, customer.id).await?;
     let cycles = offer.prices.iter().map(|one| CycleChoice {
         months: one.cycle_months,
         label: format!("{}, {}", cycle_name(one.cycle_months), price_text(one)),
@@ -178,6 +182,7 @@ async fn checkout_page(
         max_quantity: MAX_QUANTITY,
         coupon: form.coupon.clone(),
         quote: shown,
+        charged_to: paying::default_of(&methods).map(|method| method.label.clone()),
         problem: problem.or(refused),
         form_token: form_token(),
     })

@@ -3,6 +3,8 @@
 use axum::http::StatusCode;
 use billing::catalog::{self, Badge, Discount, NewCoupon, NewPlan, NewPrice, Plan, PlanKind, Terms};
 use billing::invoice;
+use billing::payment::gateway::SavedMethod;
+use billing::payment::{GatewayName, method};
 use billing::price::UsagePrice;
 use billing::subscription::subscriptions_of;
 use schemas::ids::CustomerId;
@@ -124,6 +126,8 @@ async fn an_order_charges_what_was_shown_once_and_leads_to_its_invoice() {
         format!("/invoices/{}?done=ordered", invoices[0].id)
     );
     let page = browser.get(answer.header("location")).await;
+    // Nothing is saved, so nothing is charged automatically.
+    assert!(!page.body.contains("harged automatically"), "{}", page.body);
     assert!(
         page.body.contains("VPS 1") && page.body.contains("open"),
         "{}",
@@ -178,6 +182,62 @@ async fn amounts_that_were_not_shown_are_not_charged() {
     form[0] = ("csrf_token", "x");
     assert_eq!(browser.post(&address, &form).await.status, StatusCode::FORBIDDEN);
     assert_eq!(subscribed(&portal, ada).await, 0);
+}
+
+#[tokio::test]
+async fn a_default_payment_method_is_named_before_it_is_charged() {
+    let portal = TestPortal::with_test_gateway().await;
+    let ada = portal.customer("ada").await;
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let mut browser = portal.signed_in("ada").await;
+    let address = format!("/plans/{}/checkout?cycle=1", plan.id);
+    assert!(browser.get(&address).await.body.contains("you pay on its page"));
+    let saved = SavedMethod {
+        gateway_customer: "cus_x".to_owned(),
+        reference: "card_x".to_owned(),
+        kind: "card".to_owned(),
+        label: "visa •••• 4242".to_owned(),
+        expires: "2030-12".to_owned(),
+    };
+    let mut transaction = portal.state.db().begin_write().await.unwrap();
+    method::save(&mut transaction, GatewayName::Test, ada, &saved, 0)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    let checkout = browser.get(&address).await.body;
+    assert!(
+        checkout.contains("is charged automatically to visa •••• 4242"),
+        "{checkout}"
+    );
+    let (ordered, _) = order(&mut browser, &plan, "1", "").await;
+    let invoice = ordered.header("location").split('?').next().unwrap().to_owned();
+    let page = browser.get(&invoice).await.body;
+    assert!(
+        page.contains("Charged automatically to visa •••• 4242 within a few minutes."),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn the_next_charge_bears_tax_whatever_its_cycle() {
+    let portal = TestPortal::new().await;
+    let ada = portal.customer("ada").await;
+    sqlx::query("UPDATE customers SET tax_rate_percent = '20' WHERE id = $1")
+        .bind(ada.0)
+        .execute(portal.state.db().pool())
+        .await
+        .unwrap();
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let mut browser = portal.signed_in("ada").await;
+    // 30.00 and 306.00 before tax; the year lies further ahead than everything of the account is drafted.
+    for (cycle, next) in [("1", "USD 36.00"), ("12", "USD 367.20")] {
+        let page = browser
+            .get(&format!("/plans/{}/checkout?cycle={cycle}", plan.id))
+            .await
+            .body;
+        let told = format!("Next charge for this service: <b>{next}</b> with tax on");
+        assert!(page.contains(&told), "{told}: {page}");
+    }
 }
 
 #[tokio::test]
@@ -236,6 +296,7 @@ async fn only_what_is_sold_to_everybody_is_shown_and_ordered() {
         "3 left",
         "14 days free",
         "Save 15 %",
+        "save 15 %, USD 54.00",
         "USD 25.50",
         "USD 306.00 every year",
         "Sold out",

@@ -229,7 +229,7 @@ pub(crate) async fn set(
             Err(error) => Err(format!("Not set: {error}.")),
         }
     } else {
-        Err("The new password was not repeated alike.".to_owned())
+        Err("The two new passwords differ: enter the same one twice.".to_owned())
     };
     drop(place);
     let hash = match hash {

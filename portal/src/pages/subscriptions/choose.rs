@@ -96,7 +96,7 @@ fn amounts(quote: &Quote, contract: &Contract) -> Result<Amounts, Failure> {
         has_tax: quote.now.iter().any(|draft| draft.tax.minor != 0),
         next: quote
             .next_of_service
-            .map(|own| (crate::format::date(own.at_ms, zone), own.amount, quotes::note(own.is))),
+            .map(|own| (crate::format::date(own.at_ms, zone), own.charge.total, quotes::tax_note(own.charge))),
     })
 }
 

@@ -173,7 +173,7 @@ async fn plan_and_cycle_are_two_choices_each_with_its_amounts() {
     assert!(second.contains("Change plan now"), "{second}");
     // A cycle that is charged next in a year says so, too.
     assert!(
-        second.contains("next charge for this service: USD 612.00 at the list price on 25 Jun 2026"),
+        second.contains("next charge for this service: USD 612.00 on 25 Jun 2026"),
         "{second}"
     );
     // What the option says is what the quote says, which is what is charged.
@@ -207,6 +207,12 @@ async fn a_change_at_a_time_is_listed_and_taken_back() {
     // 21 of 31 days of two, less those of the present plan: what it costs on that day is shown.
     assert!(
         page.body.contains("25 Dec 2025") && page.body.contains("USD"),
+        "{}",
+        page.body
+    );
+    assert!(
+        page.body
+            .contains("Next charge by the new terms: <b>USD 120.00</b> on 15 Jan 2026"),
         "{}",
         page.body
     );

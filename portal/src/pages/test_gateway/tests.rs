@@ -1,11 +1,13 @@
 //! A customer pays with test cards by hand, from the portal's pages alone; nobody else sees what is asked of them (S1).
 
 use axum::http::{StatusCode, header};
+use billing::catalog::{NewPlan, Terms};
 use billing::payment::trial::Card;
 use billing::payment::{self, GatewayName, NewPayment, Payment, State, method};
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money};
 
+use crate::pages::plans::tests::{order, plan};
 use crate::testing::{Answer, Browser, TestPortal};
 
 /// Where an answer leads to, as a path.
@@ -98,6 +100,72 @@ async fn a_payment_is_confirmed_or_refused_at_the_test_bank() {
         let decided = browser.get(&page).await;
         assert!(decided.body.contains("This payment is decided"), "{}", decided.body);
     }
+}
+
+#[tokio::test]
+async fn a_payment_made_while_its_customer_was_away_is_confirmed_by_one_button() {
+    let portal = TestPortal::with_test_gateway().await;
+    let ada = portal.customer("ada").await;
+    let mut browser = portal.signed_in("ada").await;
+    save(&mut browser, Card::Confirms).await;
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let (ordered, _) = order(&mut browser, &plan, "1", "").await;
+    let page = ordered.header("location").split('?').next().unwrap().to_owned();
+    let methods = method::methods(portal.state.db().pool(), ada).await.unwrap();
+    let new = NewPayment {
+        customer: ada,
+        invoice: Some(page.rsplit('/').next().unwrap().parse().unwrap()),
+        amount: None,
+        method: methods[0].id,
+        note: "",
+        return_url: None,
+    };
+    let gateway = portal.state.gateways().get(GatewayName::Test).unwrap();
+    let waits = payment::start(portal.state.db(), gateway, &new, portal.state.now_ms())
+        .await
+        .unwrap();
+    assert_eq!(waits.state, State::RequiresAction);
+    let bank = browser
+        .send_form(&page, &format!("/payments/{}/confirm", waits.id), &[])
+        .await;
+    assert!(leads_to(&bank).starts_with("/test-gateway/charges/"), "{}", bank.body);
+}
+
+#[tokio::test]
+async fn whoever_saves_a_card_to_pay_an_invoice_finds_the_way_back_to_it() {
+    let portal = TestPortal::with_test_gateway().await;
+    portal.customer("ada").await;
+    portal.customer("bob").await;
+    let mut browser = portal.signed_in("ada").await;
+    let plan = plan(&portal, NewPlan::new("VPS 1", "vps", Terms::Flat)).await;
+    let (ordered, _) = order(&mut browser, &plan, "1", "").await;
+    let page = ordered.header("location").split('?').next().unwrap().to_owned();
+    let invoice = page.rsplit('/').next().unwrap().to_owned();
+    let methods = format!("/payment-methods?invoice={invoice}");
+    assert!(browser.get(&page).await.body.contains(&format!("href=\"{methods}\"")));
+    let shown = browser.get(&methods).await;
+    assert!(shown.body.contains("Back to invoice INV-"), "{}", shown.body);
+    let token = shown.csrf_token();
+    let form = [
+        ("csrf_token", token.as_str()),
+        ("gateway", "test"),
+        ("invoice", &invoice),
+    ];
+    let choices = leads_to(&browser.post("/payment-methods/add", &form).await);
+    let token = browser.get(&choices).await.csrf_token();
+    let chosen = [("csrf_token", token.as_str()), ("card", Card::Accepted.name())];
+    let back = leads_to(&browser.post(&choices, &chosen).await);
+    let returned = browser.get(&back).await;
+    assert_eq!(returned.hidden("invoice"), invoice);
+    let hidden = ["csrf_token", "gateway", "reference", "invoice"].map(|name| (name, returned.hidden(name)));
+    let form = hidden.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let saved = leads_to(&browser.post("/payment-methods/return", &form).await);
+    assert_eq!(saved, format!("/payment-methods?done=added&invoice={invoice}"));
+    let saved = browser.get(&saved).await.body;
+    assert!(saved.contains("Pay invoice INV-") && saved.contains(&page), "{saved}");
+    // S1: of an invoice of somebody else nothing is said.
+    let mut bob = portal.signed_in("bob").await;
+    assert!(!bob.get(&methods).await.body.contains("INV-"));
 }
 
 #[tokio::test]

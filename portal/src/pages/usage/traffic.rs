@@ -12,7 +12,7 @@ use super::coverage_percent;
 use crate::customer::OwnService;
 use crate::error::Failure;
 use crate::format::{self, VolumeUnits};
-use crate::range::{Asked, PRESETS, PageZone, Range, STEPS, step_name};
+use crate::range::{self, Asked, PRESETS, PageZone, Range, STEPS, step_name};
 use crate::series;
 use crate::state::AppState;
 
@@ -144,8 +144,8 @@ pub(crate) async fn view(
     Ok(TrafficView {
         ranges: ranges.collect(),
         steps: steps.collect(),
-        from_input,
-        to_input,
+        from_input: range::field(problem.is_some(), &asked.from, from_input),
+        to_input: range::field(problem.is_some(), &asked.to, to_input),
         time_zone: page.name.clone(),
         json_href: format!("{}?{}", addresses.json, range.query()),
         csv_href: format!("{}?{}", addresses.csv, range.query()),

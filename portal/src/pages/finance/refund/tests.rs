@@ -186,6 +186,8 @@ async fn money_that_came_by_bank_transfer_is_recorded_as_sent_back_once() {
         "{}",
         done.body
     );
+    let shown = finance.get("/finance/payments/pay_1").await.body;
+    assert!(shown.contains(">INV-2025-"), "the invoice by its number: {shown}");
     let again = refund(&mut finance, page, "10.00", "MT-2").await;
     assert_eq!(again.status, 422, "a reference is recorded once");
     assert_eq!(

@@ -4,6 +4,8 @@ use billing::evidence::{Measured, UsageCharge};
 use super::usage::{charged_note, counted, coverage, priced};
 use super::*;
 use crate::format::VolumeUnits;
+use crate::pages::invoices::lines::{RateSources, explained_taxes};
+use crate::testing::world::World;
 
 #[test]
 fn prices_keep_their_digits_and_never_lose_one() {
@@ -190,4 +192,35 @@ fn a_time_in_months_is_told_part_by_part() {
     assert_eq!(time(Some(first), 1, 0), "14 of 28 days and 1 month");
     assert_eq!(time(None, 2, 16), "2 months and 16 of 31 days");
     assert_eq!(time(None, 0, 7), "7 of 31 days");
+}
+
+#[tokio::test]
+async fn a_tax_of_several_groups_is_one_row_that_explains_each() {
+    let world = World::new().await;
+    let found = billing::invoice::get(world.portal.state.db(), world.invoice_of_ada)
+        .await
+        .unwrap();
+    let sources = RateSources::of(&world.portal.state, &found.invoice).await.unwrap();
+    let one = found.taxes[0].clone();
+    let usd = |minor: i64| Money::new(minor, Currency::USD);
+    let part = |group: i64, net: i64, tax: i64| TaxAmount {
+        group,
+        net: usd(net),
+        tax: usd(tax),
+        ..one.clone()
+    };
+    let rows = explained_taxes(
+        &[part(0, 10_00, 2_00), part(1, -4_00, -80)],
+        &found.invoice,
+        &sources,
+        None,
+    );
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (rows[0].name.as_str(), rows[0].amount),
+        (one.rule.name.as_str(), usd(1_20))
+    );
+    let what: Vec<&str> = rows[0].steps.iter().map(|step| step.what.as_str()).collect();
+    let part = ["Rate", "Charged on", "Tax"];
+    assert_eq!(what, [&["Seller in", "Customer in"][..], &part, &part].concat());
 }
