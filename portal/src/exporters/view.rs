@@ -371,11 +371,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         ),
     }
     if view.sampling.unknown {
-<<<<<<< HEAD:portal/src/exporters/view.rs
         let flows = crate::format::grouped(view.sampling.flows_without_rate_last_hour);
-=======
-        let flows = format::grouped(view.sampling.flows_without_rate_last_hour);
->>>>>>> mend-c:portal/src/api/exporters/view.rs
         let undecided = [SamplingSource::Ambiguous, SamplingSource::SamplerNotAnnounced].map(SamplingSource::words);
         let domains = || view.domains.iter();
         let advice = match domains().find(|domain| undecided.contains(&domain.sampling_source.as_str())) {
