@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use schemas::address::Address;
 use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory::{NewAssignment, NewService};
-use schemas::prefix;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -123,7 +122,7 @@ fn instant_ms(text: &str) -> anyhow::Result<i64> {
 }
 
 fn prefix(text: &str) -> anyhow::Result<IpNet> {
-    prefix::parse(text).map_err(|problem| anyhow!("prefix {text:?}: {problem}"))
+    schemas::prefix::parse(text).map_err(|problem| anyhow!("prefix {text:?}: {problem}"))
 }
 
 /// The services of a file.
