@@ -122,7 +122,7 @@ fn instant_ms(text: &str) -> anyhow::Result<i64> {
 }
 
 fn prefix(text: &str) -> anyhow::Result<IpNet> {
-    options::prefix(text).map_err(|problem| anyhow!("prefix {text:?}: {problem}"))
+    schemas::prefix::parse(text).map_err(|problem| anyhow!("prefix {text:?}: {problem}"))
 }
 
 /// The services of a file.
