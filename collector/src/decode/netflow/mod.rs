@@ -59,6 +59,7 @@ use self::state::{Domain, Exporter, WrittenCheckpoint};
 use self::tally::Tally;
 use self::v5::FixedPlans;
 use crate::counts::{CountKey, Counter};
+use crate::decode::packet_header::PACKET_BYTES_MAX;
 use crate::decode::{Datagram, Decoded};
 use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
 
@@ -461,12 +462,19 @@ fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut D
     out.counts.add(key, Counter::SequenceLost, domain.sequence.waiting());
 }
 
-/// Whether a record cannot be what it says: an IP packet has at least its header.
+/// Whether a record cannot be what it says: an IP packet has at least its header, and at most [`PACKET_BYTES_MAX`].
 #[inline]
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
     // Of whole packets: `bytes < packets × 20`, where that has no 64 bits too.
-    bytes != 0 && packets > bytes / IP_HEADER_BYTES
+    (bytes != 0) & (packets > bytes / IP_HEADER_BYTES) | is_too_large(bytes, packets)
+}
+
+/// Whether that many packets cannot have so many bytes. Without packets nothing is known of one.
+#[inline]
+fn is_too_large(bytes: u64, packets: u64) -> bool {
+    // `bytes > packets × PACKET_BYTES_MAX`, where that has no 64 bits too.
+    (packets != 0) & (bytes.div_ceil(PACKET_BYTES_MAX) > packets)
 }
 
 /// Who the counts of a domain belong to.

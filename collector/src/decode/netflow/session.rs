@@ -461,7 +461,7 @@ impl Session<'_> {
             // A record among them cannot be: it is found one by one.
         }
         let (mut at, mut records, mut kept, mut answers) = (0, 0_u32, 0_u64, 0_u64);
-        let (mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64);
+        let (mut not_ip, mut malformed, mut impossible, mut impossible_answers) = (0_u64, 0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
             let mut extras = Extras::default();
@@ -567,7 +567,9 @@ impl Session<'_> {
             self.tally.count_rate(chosen, 1);
             self.flows.push(flow);
             kept += 1;
-            if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
+            if super::is_too_large(counted.answer_bytes, counted.answer_packets) {
+                impossible_answers += 1;
+            } else if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
                 self.tally.count_rate(chosen, 1);
                 self.flows.push(answer);
                 answers += 1;
@@ -581,7 +583,8 @@ impl Session<'_> {
         self.tally.add(Counter::FlowsOfAnswers, answers);
         self.tally.add(Counter::SamplesNotIp, not_ip);
         self.tally.add(Counter::SamplesRejected, malformed);
-        self.tally.add(Counter::RecordsRejectedSize, impossible);
+        self.tally
+            .add(Counter::RecordsRejectedSize, impossible + impossible_answers);
         self.tally.add(
             Counter::RecordsWithoutCounters,
             u64::from(records) - kept - not_ip - malformed - impossible,
