@@ -25,7 +25,8 @@ use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{
-    AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told, choose,
+    AnnounceRoom, AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told,
+    choose,
 };
 use crate::times::{Clock, normalise};
 
@@ -80,6 +81,8 @@ pub(super) struct Session<'a> {
     pub(super) rates: &'a mut AnnouncedRates,
     /// Known in the exporter's other sessions.
     pub(super) samplers_elsewhere: usize,
+    /// Rates that this session may have announced while exporters that are not listed have a bound of their own.
+    pub(super) samplers_max: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
     pub(super) twice: &'a mut Twice,
@@ -649,11 +652,15 @@ impl Session<'_> {
             *self.session_active_timeout_s = Some(seconds).filter(|seconds| *seconds > 0);
         }
         if !announcements.is_empty() {
+            let room = AnnounceRoom {
+                of_domain: self.limits.max_samplers_per_domain,
+                elsewhere: self.samplers_elsewhere,
+                of_session: self.samplers_max,
+            };
             let refused = self.rates.announce(
                 OptionsTemplate { domain: self.key, id },
                 &announcements,
-                self.limits.max_samplers_per_domain,
-                self.samplers_elsewhere,
+                room,
                 moment.received_at_ms,
             );
             self.tally.add(Counter::SamplersRejected, refused);
