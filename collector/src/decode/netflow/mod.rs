@@ -115,17 +115,17 @@ impl NetflowDecoder {
 
     /// Makes the sums over all exporters right whatever they were.
     fn sum_up(&mut self) {
-        let exporters = || self.exporters.values();
-        self.pending_bytes = exporters().map(|exporter| exporter.pending_bytes).sum();
-        self.template_fields = exporters().map(|exporter| exporter.template_fields).sum();
-        self.remembered_flows = exporters().map(Exporter::remembered_flows).sum();
-        let sampling = &self.sampling;
-        let unlisted = || {
-            let all = self.exporters.iter().filter(|(source, _)| !sampling.lists(**source));
-            all.map(|(_, exporter)| exporter)
-        };
-        self.domains_unlisted = unlisted().map(|exporter| exporter.domains().count()).sum();
-        self.samplers_unlisted = unlisted().map(Exporter::samplers).sum();
+        (self.pending_bytes, self.template_fields, self.remembered_flows) = (0, 0, 0);
+        (self.domains_unlisted, self.samplers_unlisted) = (0, 0);
+        for (source, exporter) in &self.exporters {
+            self.pending_bytes += exporter.pending_bytes;
+            self.template_fields += exporter.template_fields;
+            self.remembered_flows += exporter.remembered_flows();
+            if !self.sampling.lists(*source) {
+                self.domains_unlisted += exporter.domains().count();
+                self.samplers_unlisted += exporter.samplers();
+            }
+        }
     }
 
     /// Everything remembered: templates, announced rates, sequence numbers, waiting data.
@@ -149,8 +149,8 @@ impl NetflowDecoder {
     }
 
     /// Forgets sessions of exporters that speak in others, and, where there are as many exporters, domains or announced rates as there
-    /// may be, exporters and domains that are not listed, when they were silent for long. What still waited for their templates is counted as given up, what
-    /// was missing of their numbers as lost.
+    /// may be, exporters that are not listed and their domains, when they were silent for long. What still waited for their
+    /// templates is counted as given up, what was missing of their numbers as lost.
     pub fn forget_silent(&mut self, out: &mut Decoded) {
         let is_full = self.domains_unlisted >= self.limits.max_domains_unlisted
             || self.samplers_unlisted >= self.limits.max_samplers_unlisted;
@@ -536,7 +536,7 @@ fn count_waiting(key: CountKey, domain: &Domain, out: &mut Decoded) {
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
     // Of whole packets: `bytes < packets × 20`, where that has no 64 bits too.
-    (bytes != 0) & (packets > bytes / IP_HEADER_BYTES) | is_too_large(bytes, packets)
+    ((bytes != 0) & (packets > bytes / IP_HEADER_BYTES)) | is_too_large(bytes, packets)
 }
 
 /// Whether that many packets cannot have so many bytes. Without packets nothing is known of one.
