@@ -15,6 +15,7 @@
 
 use schemas::db::Database;
 use schemas::ids::UserId;
+use schemas::text::is_plain;
 use serde_json::{Value, json};
 use sqlx::{Any, AnyConnection, Transaction};
 
@@ -90,7 +91,7 @@ impl From<Actor<'_>> for By {
 
 /// As the audit log names an account of the operating system.
 fn account_name(account: &str) -> String {
-    let plain = account.chars().filter(|letter| !letter.is_control());
+    let plain = account.chars().filter(|letter| is_plain(*letter));
     format!("os:{}", plain.take(MAX_ACCOUNT_CHARS).collect::<String>())
 }
 

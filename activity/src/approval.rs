@@ -20,6 +20,7 @@
 use schemas::db::{Database, next_id, next_ids};
 use schemas::identity::{self, Role};
 use schemas::ids::{ApprovalId, AuditId, UserId};
+use schemas::text::is_plain_text;
 use schemas::window::DAY_MS;
 use serde::Serialize;
 use sqlx::any::AnyRow;
@@ -67,7 +68,7 @@ pub enum ApprovalError {
     Decided { id: ApprovalId, status: &'static str },
     #[error("there is no second admin to decide: add one with `ezscale user add --role admin`")]
     NoSecondAdmin,
-    #[error("a {field} has between 1 and {MAX_REASON_CHARS} characters")]
+    #[error("a {field} has between 1 and {MAX_REASON_CHARS} characters and no control characters or invisible ones")]
     Text { field: &'static str },
     #[error("stored {what} is not understood: {text:?}")]
     Corrupt { what: &'static str, text: String },
@@ -361,6 +362,9 @@ pub async fn reject(
     now_ms: i64,
 ) -> Result<Note, ApprovalError> {
     let reason = checked("reason", reason)?;
+    if !is_plain_text(reason) {
+        return Err(ApprovalError::Text { field: "reason" });
+    }
     let (_, note) = decide(connection, id, by, Status::Rejected, reason, now_ms).await?;
     Ok(note)
 }

@@ -392,10 +392,12 @@ impl Analytics {
         };
         let mut sums = Conservation::default();
         for row in self.usage_rows(None, from_ms, to_ms).await? {
-            sums.usage_bytes = sums.usage_bytes.saturating_add(row.cell.bytes_in + row.cell.bytes_out);
+            sums.usage_bytes = sums
+                .usage_bytes
+                .saturating_add(row.cell.bytes_in.saturating_add(row.cell.bytes_out));
             sums.usage_packets = sums
                 .usage_packets
-                .saturating_add(row.cell.packets_in + row.cell.packets_out);
+                .saturating_add(row.cell.packets_in.saturating_add(row.cell.packets_out));
         }
         let frame = self
             .store

@@ -8,6 +8,7 @@ use schemas::db::next_id;
 use schemas::ids::{CustomerId, DealId, SubscriptionId};
 use schemas::inventory::{self, NewService};
 use schemas::money::{Money, MoneyError};
+use schemas::text::is_plain;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -131,7 +132,7 @@ pub async fn record(
 ) -> Result<Deal, BillingError> {
     let name = checked_text("name of a deal", new.name, MAX_PLAN_NAME_CHARS)?;
     let agreement = new.agreement.trim();
-    let is_text = |c: char| !c.is_control() || c == '\n' || c == '\r';
+    let is_text = |c: char| is_plain(c) || c == '\n' || c == '\r';
     if agreement.is_empty() || agreement.chars().count() > MAX_AGREEMENT_CHARS || !agreement.chars().all(is_text) {
         return Err(BillingError::Text {
             field: "agreement",

@@ -61,7 +61,7 @@ pub enum BillingError {
         min: String,
         max: String,
     },
-    #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
+    #[error("a {field} has between 1 and {max} characters and no control characters or invisible ones, not {text:?}")]
     Text {
         field: &'static str,
         max: usize,

@@ -31,6 +31,7 @@ use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentId, TransactionId};
 use schemas::inventory::{self, InventoryError};
 use schemas::money::{Currency, Money, MoneyError};
+use schemas::text::is_plain_text;
 use schemas::window::HOUR_MS;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -91,7 +92,9 @@ pub enum TopUpError {
     TooLittle { amount: Money, threshold: Money },
     #[error("{0} has no automatic top-up")]
     NotSet(CustomerId),
-    #[error("a reason has between 1 and {MAX_REASON_CHARS} characters and no control characters, not {0:?}")]
+    #[error(
+        "a reason has between 1 and {MAX_REASON_CHARS} characters and no control characters or invisible ones, not {0:?}"
+    )]
     Reason(String),
 }
 
@@ -482,7 +485,7 @@ pub async fn grant(
 fn checked_reason(text: &str) -> Result<String, TopUpError> {
     let trimmed = text.trim();
     let length = trimmed.chars().count();
-    if length == 0 || length > MAX_REASON_CHARS || trimmed.chars().any(char::is_control) {
+    if length == 0 || length > MAX_REASON_CHARS || !is_plain_text(trimmed) {
         return Err(TopUpError::Reason(trimmed.chars().take(MAX_REASON_CHARS).collect()));
     }
     Ok(trimmed.to_owned())

@@ -17,6 +17,7 @@ fn limits(settings: Settings) -> DecodeLimits {
     DecodeLimits {
         max_exporters: 2,
         max_domains_per_exporter: 3,
+        max_domains_unlisted: 4,
         max_sessions_per_exporter: 2,
         max_session_silence_ms: 60_000,
         max_templates_per_domain: 4,
@@ -31,6 +32,7 @@ fn limits(settings: Settings) -> DecodeLimits {
         max_pending_bytes: 1_500,
         max_pending_bytes_unlisted: 1_200,
         max_samplers_per_domain: 2,
+        max_samplers_unlisted: 5,
         ..DecodeLimits::default()
     }
 }
@@ -146,7 +148,9 @@ impl Subject for NetflowDecoder {
             "too many exporters"
         );
         if settings.tight_limits() {
-            check_samplers(self, &limits);
+            check_samplers(self, &limits, &config);
+            let unlisted = domains.iter().filter(|domain| !domain.is_listed).count();
+            assert!(unlisted <= limits.max_domains_unlisted, "too many domains in all");
         }
 
         let counts = &decoded.counts;
@@ -223,10 +227,12 @@ fn compare_with_model(settings: Settings, input: &Input, decoded: &Decoded) {
 }
 
 /// The announced samplers are only visible in the checkpoint's JSON.
-fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits) {
+fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits, config: &SamplingConfig) {
     let json = serde_json::to_value(decoder.checkpoint()).expect("a checkpoint is JSON");
     let exporters = json["exporters"].as_object().expect("exporters by address");
-    for exporter in exporters.values() {
+    let mut unlisted = 0;
+    for (address, exporter) in exporters {
+        let is_listed = config.lists(address.parse().expect("an address"));
         let sessions = exporter["sessions"].as_object().expect("sessions by port");
         assert!(sessions.len() <= limits.max_sessions_per_exporter, "too many sessions");
         for session in sessions.values() {
@@ -239,7 +245,9 @@ fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits) {
                     announced.len() <= limits.max_samplers_per_domain + 1,
                     "too many announcements"
                 );
+                unlisted += if is_listed { 0 } else { announced.len() };
             }
         }
     }
+    assert!(unlisted <= limits.max_samplers_unlisted, "too many announcements in all");
 }

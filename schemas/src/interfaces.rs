@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
+use crate::text::is_plain;
 
 /// Interfaces that are kept per exporter.
 pub const INTERFACES_MAX: usize = 4_096;
@@ -42,10 +43,10 @@ pub struct KnownInterface {
 }
 
 impl KnownInterface {
-    /// Without control characters, and not longer than is kept.
+    /// Without what cannot be seen, and not longer than is kept.
     pub fn text(bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes);
-        let printable = text.chars().filter(|character| !character.is_control());
+        let printable = text.chars().filter(|character| is_plain(*character));
         let cut: String = printable.take(TEXT_CHARS_MAX).collect();
         cut.trim().to_owned()
     }
@@ -268,6 +269,7 @@ mod tests {
     #[test]
     fn texts_are_clean_and_short() {
         assert_eq!(KnownInterface::text(b" xe-0/0/1\0\n "), "xe-0/0/1");
+        assert_eq!(KnownInterface::text("\u{202e}1/0/0-ex\u{200b}".as_bytes()), "1/0/0-ex");
         assert_eq!(KnownInterface::text(&[b'a'; 500]).len(), TEXT_CHARS_MAX);
         assert_eq!(KnownInterface::text(&[0xff, b'x']), "\u{fffd}x");
     }

@@ -43,6 +43,7 @@ pub mod sampling;
 pub mod search;
 pub mod secret;
 pub mod spreadsheet;
+pub mod text;
 pub mod trial;
 pub mod usage;
 pub mod vat_number;

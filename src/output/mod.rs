@@ -9,8 +9,10 @@ pub(crate) use cell::{Cell, at, bit_rate, bytes, money, number, ppm, shown, text
 pub(crate) use listing::{Format, Listing, Record, ShowFormat};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use schemas::text::is_plain;
 
-/// An error and its causes in one line. Some libraries' errors repeat their cause: it is said once.
+/// An error and its causes in one line. Some libraries' errors repeat their cause: it is said once. What a terminal would obey, or
+/// would not show, is written as an escape: an error may repeat what came from elsewhere.
 pub(crate) fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -23,7 +25,20 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
         }
         text.push_str(&said);
     }
-    text
+    visible(&text)
+}
+
+/// With everything that a terminal does not show as an escape, but for lines and tabs.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_plain(character) || matches!(character, '\n' | '\t') {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_unicode());
+        }
+    }
+    shown
 }
 
 /// A number of things in words: `1 backup`, `2 backups`, `0 backups`.
@@ -142,6 +157,13 @@ pub(crate) fn bits_per_second(bps: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_does_not_command_the_terminal() {
+        let error = anyhow::anyhow!("line 1\n\tline 2: Zoë").context("there is no user \u{1b}[2J\u{202e}x");
+        let shown = "there is no user \\u{1b}[2J\\u{202e}x: line 1\n\tline 2: Zoë";
+        assert_eq!(causes(&error), shown);
+    }
 
     #[test]
     fn a_cause_that_was_said_is_not_said_again() {

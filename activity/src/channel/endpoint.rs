@@ -4,7 +4,6 @@
 //! channel shows: [`super::discord`].
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use schemas::bulk;
 use schemas::db::{Database, next_id};
@@ -19,7 +18,7 @@ use crate::act::Note;
 use crate::event::{Event, EventError, EventType};
 use crate::hex::hex;
 
-/// What a customer reads of an endpoint whose name leads inside.
+/// What a customer reads of an endpoint whose name leads inside, or nowhere: which of them it is would tell the names of our network.
 pub(super) const NOT_PUBLIC: &str = "the endpoint’s name does not lead to a public address";
 
 /// Endpoints of one customer at most.
@@ -40,11 +39,9 @@ pub enum EndpointError {
     Event(#[from] EventError),
     #[error("{url:?} cannot be an endpoint: {why}")]
     Url { url: String, why: &'static str },
-    #[error("the name {host:?} cannot be resolved")]
-    Resolve { host: String, source: std::io::Error },
-    /// Without the address, which is of a network that is not the customer's to know (S1): that is logged.
+    /// Without what the name led to, if anything: the network is not the customer's to know (S1). That is logged.
     #[error("{NOT_PUBLIC}; an operator can allow that with webhooks.allow_private")]
-    Private { host: String, address: IpAddr },
+    NotPublic { host: String },
     #[error("set up the HTTP client")]
     Client(#[source] reqwest::Error),
     #[error("no endpoint {0}")]

@@ -222,7 +222,7 @@ fn said(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    if let Some(EndpointError::Private { .. }) = cause.downcast_ref() {
+    if let Some(EndpointError::NotPublic { .. }) = cause.downcast_ref() {
         return NOT_PUBLIC.to_owned();
     }
     let what = if error.is_connect() {
@@ -272,6 +272,9 @@ fn checked_form(text: &str, allow_private: bool) -> Result<Url, EndpointError> {
     if url.fragment().is_some() {
         return Err(refuse("leave out what follows #: it is never sent"));
     }
+    if url.port() == Some(0) {
+        return Err(refuse("port 0 is none"));
+    }
     let private = "it is not on the public Internet; an operator can allow that with webhooks.allow_private";
     match url.host() {
         None => Err(refuse("it names no host")),
@@ -286,23 +289,25 @@ async fn public_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Endp
     let resolving = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, port)));
     let resolved = resolving
         .await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(|source| EndpointError::Resolve {
-            host: host.to_owned(),
-            source,
-        })?;
-    let addresses: Vec<SocketAddr> = resolved.collect();
-    match addresses.iter().find(|address| !is_public(address.ip())) {
-        Some(address) => {
-            // For operators alone: whose endpoint it is reads that it is not public, and not where it is.
-            tracing::warn!(host, address = %address.ip(), "endpoint is not on the public Internet");
-            Err(EndpointError::Private {
-                host: host.to_owned(),
-                address: address.ip(),
-            })
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    // For operators alone: whose endpoint it is reads that it is not public, and neither where it is nor whether there is one.
+    let not_public = || EndpointError::NotPublic { host: host.to_owned() };
+    let addresses: Vec<SocketAddr> = match resolved {
+        Ok(resolved) => resolved.collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "the name of an endpoint cannot be resolved");
+            return Err(not_public());
         }
-        None => Ok(addresses),
+    };
+    if let Some(address) = addresses.iter().find(|address| !is_public(address.ip())) {
+        tracing::warn!(host, address = %address.ip(), "endpoint is not on the public Internet");
+        return Err(not_public());
     }
+    if addresses.is_empty() {
+        tracing::warn!(host, "the name of an endpoint has no address");
+        return Err(not_public());
+    }
+    Ok(addresses)
 }
 
 /// Resolves for the HTTP client, at each connection.
@@ -429,6 +434,9 @@ mod tests {
             ("https://[::1]/x", "public Internet"),
             ("https://[::ffff:a9fe:a9fe]/latest/meta-data", "public Internet"),
             ("https://localhost/x", NOT_PUBLIC),
+            // No name ends so (RFC 6761): whether there is one inside is not told apart from what is not.
+            ("https://printer.invalid/x", NOT_PUBLIC),
+            ("https://1.1.1.1:0/x", "port 0"),
         ] {
             let error = client.vet(EndpointKind::Webhook, url).await.unwrap_err().to_string();
             assert!(error.contains(words), "{url}: {error:?} does not say {words:?}");

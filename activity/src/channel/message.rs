@@ -12,6 +12,7 @@ mod subscription;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemas::money::{Currency, Money};
+use schemas::text::is_plain;
 use serde_json::Value;
 
 use crate::event::{Event, EventType};
@@ -64,7 +65,7 @@ impl Facts<'_> {
             Value::Number(number) => number.to_string(),
             _ => return None,
         };
-        let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_FACT_CHARS).collect();
+        let text: String = text.chars().filter(|c| is_plain(*c)).take(MAX_FACT_CHARS).collect();
         Some(text).filter(|text| !text.trim().is_empty())
     }
 

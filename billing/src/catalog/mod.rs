@@ -21,6 +21,7 @@ use schemas::db::next_id;
 use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
+use schemas::text::is_plain_text;
 use schemas::usage::UsageMode;
 pub use sold::{AddonSold, Sold, VersionSold, sold};
 pub(crate) use spec::grouped;
@@ -510,7 +511,7 @@ pub async fn archive_plan(connection: &mut AnyConnection, id: PlanId, now_ms: i6
 pub(crate) fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, BillingError> {
     let trimmed = text.trim();
     let chars = trimmed.chars().count();
-    if chars == 0 || chars > max || trimmed.chars().any(char::is_control) {
+    if chars == 0 || chars > max || !is_plain_text(trimmed) {
         return Err(BillingError::Text {
             field,
             max,

@@ -311,8 +311,14 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
             .any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
     };
     let (left_out, windows): (Vec<&WindowUsage>, Vec<&WindowUsage>) = windows.iter().partition(is_excluded);
-    let bytes_in = windows.iter().map(|window| window.bytes_in).sum();
-    let bytes_out = windows.iter().map(|window| window.bytes_out).sum();
+    let sum = |of_windows: &[&WindowUsage], bytes: fn(&WindowUsage) -> u64| {
+        of_windows
+            .iter()
+            .map(|window| bytes(window))
+            .fold(0, u64::saturating_add)
+    };
+    let bytes_in = sum(&windows, |window| window.bytes_in);
+    let bytes_out = sum(&windows, |window| window.bytes_out);
     let in_gap = |window: &&&WindowUsage| {
         let end_ms = window.window_start_ms + WINDOW_MS;
         let overlaps = |gap: &MeasuredGap| gap.from_ms < end_ms && window.window_start_ms < gap.to_ms;
@@ -328,7 +334,7 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
         bytes_in,
         bytes_out,
         billed_bytes: match invoiced.mode {
-            UsageMode::Sum => bytes_in + bytes_out,
+            UsageMode::Sum => bytes_in.saturating_add(bytes_out),
             UsageMode::In => bytes_in,
             UsageMode::Out => bytes_out,
             UsageMode::Max => bytes_in.max(bytes_out),
@@ -340,7 +346,7 @@ fn measure(windows: &[WindowUsage], invoiced: &Measured) -> Measured {
         gaps: invoiced.gaps.clone(),
         excluded: invoiced.excluded.clone(),
         windows_excluded: invoiced.windows_excluded,
-        excluded_bytes_in: left_out.iter().map(|window| window.bytes_in).sum(),
-        excluded_bytes_out: left_out.iter().map(|window| window.bytes_out).sum(),
+        excluded_bytes_in: sum(&left_out, |window| window.bytes_in),
+        excluded_bytes_out: sum(&left_out, |window| window.bytes_out),
     }
 }

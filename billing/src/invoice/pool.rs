@@ -128,7 +128,7 @@ pub fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
         let mut left: u64 = pool
             .iter()
             .map(|(_, included, used)| included.saturating_sub(*used))
-            .sum();
+            .fold(0, u64::saturating_add);
         for (key, included, used) in pool {
             let grant = used.saturating_sub(included).min(left);
             if grant > 0 {

@@ -231,7 +231,7 @@ async fn intend(
     .bind(amount.minor)
     .bind(key.map_or_else(|| format!("ezscale-{id}-{}", random_hex()), str::to_owned))
     .bind(State::Intent.name())
-    .bind(cut(new.note, MAX_NOTE_CHARS))
+    .bind(cut_plain(new.note, MAX_NOTE_CHARS))
     .bind(now_ms)
     .bind(now_ms + CHECK_AFTER_MS)
     .execute(&mut *transaction)
@@ -548,4 +548,12 @@ pub(crate) async fn announce(
 
 pub(crate) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max).collect()
+}
+
+/// As [`cut`], without what cannot be seen.
+pub(super) fn cut_plain(text: &str, max: usize) -> String {
+    text.chars()
+        .filter(|character| schemas::text::is_plain(*character))
+        .take(max)
+        .collect()
 }

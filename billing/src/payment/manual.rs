@@ -140,7 +140,7 @@ pub async fn record_transfer_in(
     .bind(amount.minor)
     .bind(key)
     .bind(&reference)
-    .bind(super::engine::cut(transfer.note, MAX_NOTE_CHARS))
+    .bind(super::engine::cut_plain(transfer.note, MAX_NOTE_CHARS))
     .bind(now_ms)
     .bind(value_at_ms)
     .execute(&mut *transaction)

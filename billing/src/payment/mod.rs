@@ -65,6 +65,7 @@ use activity::event::EventError;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId, RefundId};
 use schemas::money::{Currency, Money, MoneyError};
+use schemas::text::is_plain_text;
 
 use crate::settlement::SettlementError;
 
@@ -172,7 +173,7 @@ pub enum PaymentError {
         "the value date of a transfer lies between {earliest} and {latest}, not on {date}: record it once it has come in"
     )]
     ValueDate { date: Date, earliest: Date, latest: Date },
-    #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
+    #[error("a {field} has between 1 and {max} characters and no control characters or invisible ones, not {text:?}")]
     Text {
         field: &'static str,
         max: usize,
@@ -244,7 +245,7 @@ fn random_hex() -> String {
 fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, PaymentError> {
     let trimmed = text.trim();
     let length = trimmed.chars().count();
-    if length == 0 || length > max || trimmed.chars().any(char::is_control) {
+    if length == 0 || length > max || !is_plain_text(trimmed) {
         return Err(PaymentError::Text {
             field,
             max,

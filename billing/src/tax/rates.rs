@@ -5,6 +5,7 @@ use schemas::db::next_id;
 use schemas::ids::TaxRateId;
 use schemas::iso;
 use schemas::percent::{Percent, PercentError};
+use schemas::text::is_plain_text;
 use schemas::window::instant_text;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
@@ -58,7 +59,9 @@ pub enum TaxError {
     Rate(#[from] PercentError),
     #[error("a country is two capital letters of ISO 3166-1, such as DE, not {0:?}")]
     Country(String),
-    #[error("a {field} has at most {MAX_TAX_NAME_CHARS} characters and no control characters, not {text:?}")]
+    #[error(
+        "a {field} has at most {MAX_TAX_NAME_CHARS} characters and no control characters or invisible ones, not {text:?}"
+    )]
     Text { field: &'static str, text: String },
     #[error("no tax rate {0}")]
     NoRate(TaxRateId),
@@ -210,7 +213,7 @@ pub async fn rates(db: impl AnyExecutor<'_>) -> Result<Vec<TaxRate>, TaxError> {
 
 fn checked(field: &'static str, text: &str) -> Result<String, TaxError> {
     let trimmed = text.trim();
-    if trimmed.chars().count() > MAX_TAX_NAME_CHARS || trimmed.chars().any(char::is_control) {
+    if trimmed.chars().count() > MAX_TAX_NAME_CHARS || !is_plain_text(trimmed) {
         return Err(TaxError::Text {
             field,
             text: text.to_owned(),

@@ -32,6 +32,8 @@ use crate::sampling::{SamplingConfig, SamplingSource};
 pub const COUNTED_SOURCES_MAX: usize = 1_024;
 /// The same for sources that are not allowed to send.
 pub const REFUSED_SOURCES_MAX: usize = 1_024;
+/// Domains without records, of exporters that are not listed, that the status tells of.
+pub const DOMAINS_WITHOUT_RECORDS_MAX: usize = 1_024;
 
 /// What a datagram says it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,10 +195,19 @@ impl Dispatcher {
         exporter
     }
 
-    /// What the decoders know of each observation domain or agent, for the status.
+    /// What the decoders know of each observation domain or agent, for the status. Of domains without records of exporters that are
+    /// not listed, which forged sources may make many of, the first [`DOMAINS_WITHOUT_RECORDS_MAX`] are told.
     pub fn domains(&self) -> Vec<(Address, DomainView)> {
-        let domains = self.netflow.domains().into_iter().map(netflow_view);
+        let mut without_records = 0;
+        let mut is_told = |status: &DomainStatus| {
+            let is_empty = !status.is_listed && !status.had_records;
+            without_records += usize::from(is_empty);
+            !is_empty || without_records <= DOMAINS_WITHOUT_RECORDS_MAX
+        };
+        let domains = self.netflow.domains().into_iter();
         domains
+            .filter(|status| is_told(status))
+            .map(netflow_view)
             .chain(self.sflow.agents().into_iter().map(|status| sflow_view(&status)))
             .collect()
     }
@@ -301,6 +312,35 @@ mod tests {
         assert_eq!(decoded.counts.total(Counter::DatagramsRejectedShort), 2);
         assert_eq!(decoded.counts.total(Counter::DatagramsRejectedVersion), 1);
         assert!(decoded.flows.is_empty());
+    }
+
+    #[test]
+    fn the_status_tells_of_few_domains_without_records() {
+        let listed: Address = "192.0.2.1".parse().unwrap();
+        let mut metering = MeteringConfig::default();
+        let section = serde_json::json!({ "address": listed.to_string() });
+        metering.exporters.push(serde_json::from_value(section).unwrap());
+        let mut dispatcher = Dispatcher::new(&metering);
+        let mut decoded = Decoded::default();
+        let mut hear = |source: Address, domain: u32| {
+            let mut payload = vec![0, 10, 0, 16];
+            payload.extend([1_767_225_600, 0, domain].map(u32::to_be_bytes).concat());
+            let datagram = Datagram {
+                received_at_ms: 1_767_225_600_000,
+                source,
+                source_port: 9,
+                payload: &payload,
+            };
+            dispatcher.decode(&datagram, &mut decoded);
+        };
+        for last in 0..5 {
+            (0..256).for_each(|domain| hear(Address::from_v4([198, 51, 100, last]), domain));
+        }
+        (0..7).for_each(|domain| hear(listed, domain));
+        assert_eq!(decoded.counts.total(Counter::DatagramsDecoded), 5 * 256 + 7);
+        let told = dispatcher.domains();
+        assert_eq!(told.len(), DOMAINS_WITHOUT_RECORDS_MAX + 7);
+        assert_eq!(told.iter().filter(|(source, _)| *source == listed).count(), 7);
     }
 
     fn restricted(networks: &[&str]) -> MeteringConfig {

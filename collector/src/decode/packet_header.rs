@@ -72,6 +72,9 @@ pub(in crate::decode) enum HeaderError {
     Malformed,
 }
 
+/// What no packet has more of: reassembled ones and those that a host offloads (Big TCP) stay below.
+pub(in crate::decode) const PACKET_BYTES_MAX: u64 = 1 << 20;
+
 /// Reads a sampled header. `frame_bytes` is the frame's length less what the exporter stripped; it stands in for the IP
 /// length where that is zero (segmentation offload on hosts, IPv6 jumbograms).
 pub(in crate::decode) fn parse(
@@ -247,7 +250,7 @@ fn ipv4(frame: Frame, bytes: &[u8], vlan: u16) -> Result<PacketAndPayload<'_>, H
         0 => frame.bytes_from(bytes),
         total => u64::from(total),
     };
-    if header_bytes < 20 || total_bytes < header_bytes as u64 {
+    if header_bytes < 20 || total_bytes < header_bytes as u64 || total_bytes > PACKET_BYTES_MAX {
         return Err(HeaderError::Malformed);
     }
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
@@ -274,6 +277,9 @@ fn ipv6(frame: Frame, bytes: &[u8], vlan: u16) -> Result<PacketAndPayload<'_>, H
         0 => frame.bytes_from(bytes).max(40),
         payload => 40 + u64::from(payload),
     };
+    if total_bytes > PACKET_BYTES_MAX {
+        return Err(HeaderError::Malformed);
+    }
     let mut packet = Packet {
         vlan,
         bytes: total_bytes,
@@ -341,6 +347,19 @@ mod tests {
         let mut bytes = Vec::new();
         builder.write(&mut bytes, &[7; 300]).unwrap();
         bytes
+    }
+
+    #[test]
+    fn a_packet_of_more_than_a_mebibyte_is_none() {
+        let mut bytes = tcp_over_vlan();
+        bytes[18 + 2..18 + 4].fill(0);
+        let link_bytes = 18;
+        let whole = parse(PROTOCOL_ETHERNET, &bytes, link_bytes + (1 << 20)).unwrap();
+        assert_eq!(whole.bytes, 1 << 20);
+        for frame_bytes in [link_bytes + (1 << 20) + 1, u32::MAX] {
+            let parsed = parse(PROTOCOL_ETHERNET, &bytes, frame_bytes);
+            assert!(matches!(parsed, Err(HeaderError::Malformed)), "{frame_bytes}");
+        }
     }
 
     #[test]

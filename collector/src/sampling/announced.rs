@@ -461,6 +461,17 @@ impl DomainRates {
     }
 }
 
+/// How many rates a session may announce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AnnounceRoom {
+    /// Of one domain, but for that of the whole domain.
+    pub of_domain: usize,
+    /// Announced in the exporter's other sessions: they count for [`MAX_SAMPLERS_PER_EXPORTER`].
+    pub elsewhere: usize,
+    /// Of the session, whatever they are of.
+    pub of_session: usize,
+}
+
 /// The rates that one transport session announced in options data.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "StoredAnnouncedRates")]
@@ -561,9 +572,8 @@ impl AnnouncedRates {
         self.of_exporter = of_exporter;
     }
 
-    /// Takes the announcements of one set of options data. Answers how many were refused because their domain already has
-    /// `max` others, the session [`MAX_RATE_DOMAINS`], or the exporter, which made `elsewhere` in other sessions,
-    /// [`MAX_SAMPLERS_PER_EXPORTER`].
+    /// Takes the announcements of one set of options data. Answers how many were refused because there was no `room`, the session
+    /// names [`MAX_RATE_DOMAINS`] already, or the exporter made [`MAX_SAMPLERS_PER_EXPORTER`].
     ///
     /// The cost is bounded by the announcements and those that are kept, added up: a hostile exporter cannot make it their
     /// product.
@@ -571,8 +581,7 @@ impl AnnouncedRates {
         &mut self,
         by: OptionsTemplate,
         announcements: &[Announcement],
-        max: usize,
-        elsewhere: usize,
+        room: AnnounceRoom,
         now_ms: i64,
     ) -> u64 {
         let mut refused = 0;
@@ -585,12 +594,12 @@ impl AnnouncedRates {
                 },
                 ..by.domain
             };
-            if self.domains.len() >= MAX_RATE_DOMAINS && !self.domains.contains_key(&domain) {
+            let selector = announcement.selector;
+            if !self.has_room_for(domain, selector, room) {
                 refused += 1;
                 continue;
             }
             let rates = self.domains.entry(domain).or_default();
-            let selector = announcement.selector;
             let mut announced = Announced {
                 rate: announcement.told.rate,
                 implausible: announcement.told.implausible,
@@ -617,14 +626,10 @@ impl AnnouncedRates {
                     changed.insert(domain);
                 }
                 *known = announced;
-            } else if selector == WHOLE_DOMAIN
-                || (rates.announced.len() < max && self.count + elsewhere < MAX_SAMPLERS_PER_EXPORTER)
-            {
+            } else {
                 rates.announced.insert(selector, announced);
                 self.count += 1;
                 changed.insert(domain);
-            } else {
-                refused += 1;
             }
         }
         for domain in &changed {
@@ -636,6 +641,21 @@ impl AnnouncedRates {
             self.sum_up();
         }
         refused
+    }
+
+    /// Whether an announcement is known or may be kept; nothing is kept of a domain that is named in refused ones only.
+    fn has_room_for(&self, domain: DomainKey, selector: Selector, room: AnnounceRoom) -> bool {
+        let known = self.domains.get(&domain).map(|rates| &rates.announced);
+        if known.is_some_and(|announced| announced.contains_key(&selector)) {
+            return true;
+        }
+        if self.count >= room.of_session || (known.is_none() && self.domains.len() >= MAX_RATE_DOMAINS) {
+            return false;
+        }
+        // That of the whole domain has a place beside others.
+        selector == WHOLE_DOMAIN
+            || (known.map_or(0, |announced| announced.len()) < room.of_domain
+                && self.count + room.elsewhere < MAX_SAMPLERS_PER_EXPORTER)
     }
 
     /// Ends what an options template announced that is withdrawn or gets another layout; answers how many rates that are.

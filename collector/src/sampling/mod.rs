@@ -31,8 +31,8 @@ use tables::flow::marks;
 use crate::decode::reading::Reading;
 
 pub use announced::{
-    AnnouncedRates, Announcement, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER, Named, OptionsTemplate, Selector,
-    WHOLE_DOMAIN,
+    AnnounceRoom, AnnouncedRates, Announcement, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER, Named, OptionsTemplate,
+    Selector, WHOLE_DOMAIN,
 };
 use announced::{Found, jumps};
 pub use elements::{SamplingElements, Told, v5_rate};
@@ -300,6 +300,11 @@ mod tests {
     };
     const NOW_MS: i64 = 1_767_225_600_000;
     const DAY_MS: i64 = 86_400_000;
+    const ROOM: AnnounceRoom = AnnounceRoom {
+        of_domain: 9,
+        elsewhere: 0,
+        of_session: usize::MAX,
+    };
 
     fn told(rate: u32) -> Told {
         Told {
@@ -355,7 +360,7 @@ mod tests {
 
     fn announce(announced: &mut AnnouncedRates, domain: DomainKey, rates: &[(Selector, u32)]) -> u64 {
         let rates: Vec<Announcement> = rates.iter().map(|(selector, rate)| says(*selector, *rate)).collect();
-        announced.announce(template(domain, 512), &rates, 9, 0, NOW_MS)
+        announced.announce(template(domain, 512), &rates, ROOM, NOW_MS)
     }
 
     fn announced(rates: &[(Selector, u32)]) -> AnnouncedRates {
@@ -410,8 +415,34 @@ mod tests {
         );
         let beyond = [says(of_sampler(3), 1)];
         let by = template(DOMAIN, 512);
-        assert_eq!(announced.announce(by, &beyond, 2, 0, NOW_MS), 1, "the limit holds");
-        assert_eq!(announced.announce(by, &beyond, 9, MAX_SAMPLERS_PER_EXPORTER, NOW_MS), 1);
+        assert_eq!(
+            announced.announce(by, &beyond, AnnounceRoom { of_domain: 2, ..ROOM }, NOW_MS),
+            1,
+            "the limit holds"
+        );
+        assert_eq!(
+            announced.announce(
+                by,
+                &beyond,
+                AnnounceRoom {
+                    elsewhere: MAX_SAMPLERS_PER_EXPORTER,
+                    ..ROOM
+                },
+                NOW_MS
+            ),
+            1
+        );
+        let full = AnnounceRoom { of_session: 2, ..ROOM };
+        let of_others = [says(of_sampler(3), 1), says(WHOLE_DOMAIN, 1)];
+        assert_eq!(
+            announced.announce(by, &of_others, full, NOW_MS),
+            2,
+            "of the session, whatever it is"
+        );
+        assert_eq!(announced.announce(template(OTHER, 512), &of_others, full, NOW_MS), 2);
+        let kept = serde_json::to_value(&announced).unwrap();
+        let domains = kept["domains"].as_object().unwrap();
+        assert_eq!(domains.len(), 1, "nothing is kept of a domain without any");
         assert_eq!(
             announce(&mut announced, DOMAIN, &[(of_sampler(2), 100)]),
             0,
@@ -576,7 +607,7 @@ mod tests {
     fn case_26_a_rate_orders_of_magnitude_from_its_history_is_marked() {
         let mut rates = announced(&[(WHOLE_DOMAIN, 1000)]);
         let mut marked = |rate: u32, at_ms: i64| {
-            rates.announce(template(DOMAIN, 512), &[says(WHOLE_DOMAIN, rate)], 9, 0, at_ms);
+            rates.announce(template(DOMAIN, 512), &[says(WHOLE_DOMAIN, rate)], ROOM, at_ms);
             let chosen = choose(ExporterSampling::default(), Told::default(), &rates, DOMAIN, sampler(0));
             assert_eq!(chosen.rate, rate, "it is used");
             chosen.marks() == marks::RATE_IMPLAUSIBLE
@@ -620,7 +651,7 @@ mod tests {
                 ..told(5)
             },
         };
-        rates.announce(template(OTHER, 512), &[implausible], 9, 0, NOW_MS);
+        rates.announce(template(OTHER, 512), &[implausible], ROOM, NOW_MS);
         let json = serde_json::to_string(&rates).unwrap();
         assert_eq!(serde_json::from_str::<AnnouncedRates>(&json).unwrap(), rates);
         let stored = serde_json::json!({
@@ -642,8 +673,8 @@ mod tests {
     #[test]
     fn a_rate_ends_with_its_options_template() {
         let mut rates = AnnouncedRates::default();
-        rates.announce(template(DOMAIN, 300), &[says(of_interface(1), 1000)], 9, 0, NOW_MS);
-        rates.announce(template(DOMAIN, 301), &[says(WHOLE_DOMAIN, 100)], 9, 0, NOW_MS);
+        rates.announce(template(DOMAIN, 300), &[says(of_interface(1), 1000)], ROOM, NOW_MS);
+        rates.announce(template(DOMAIN, 301), &[says(WHOLE_DOMAIN, 100)], ROOM, NOW_MS);
         let named = Named {
             in_if: 1,
             ..Named::template(256)
@@ -665,7 +696,7 @@ mod tests {
         // The collector hears nothing for three days, then the domain's rate first.
         let mut rates = AnnouncedRates::default();
         let announce = |rates: &mut AnnouncedRates, selector, rate, at_ms: i64| {
-            rates.announce(template(DOMAIN, 300), &[says(selector, rate)], 9, 0, NOW_MS + at_ms);
+            rates.announce(template(DOMAIN, 300), &[says(selector, rate)], ROOM, NOW_MS + at_ms);
             rates.end_silent(NOW_MS + at_ms)
         };
         for round in 0..4 {
@@ -704,7 +735,7 @@ mod tests {
             ..DOMAIN
         };
         let told = [of_domain(5, 100), of_domain(6, 400)];
-        rates.announce(template(key(0), 300), &told, 9, 0, NOW_MS);
+        rates.announce(template(key(0), 300), &told, ROOM, NOW_MS);
         let found = |rates: &AnnouncedRates, domain| {
             let chosen = choose(
                 ExporterSampling::default(),
@@ -718,7 +749,7 @@ mod tests {
         assert_eq!(found(&rates, 5), (100, SamplingSource::OptionsDomain));
         assert_eq!(found(&rates, 6), (400, SamplingSource::OptionsDomain));
         assert_eq!(found(&rates, 7), (0, SamplingSource::Unknown), "nothing was said of it");
-        rates.announce(template(key(0), 301), &[of_domain(0, 1000)], 9, 0, NOW_MS);
+        rates.announce(template(key(0), 301), &[of_domain(0, 1000)], ROOM, NOW_MS);
         assert_eq!(
             found(&rates, 7),
             (1000, SamplingSource::OptionsExporter),
@@ -726,12 +757,12 @@ mod tests {
         );
         assert_eq!(found(&rates, 5).0, 100);
         // Each line card says 0 and means itself: its own holds, and for others they contradict each other.
-        rates.announce(template(key(8), 301), &[of_domain(0, 10)], 9, 0, NOW_MS);
+        rates.announce(template(key(8), 301), &[of_domain(0, 10)], ROOM, NOW_MS);
         assert_eq!((found(&rates, 8).0, found(&rates, 0).0), (10, 1000));
         assert_eq!(found(&rates, 7), (0, SamplingSource::Ambiguous));
         // Domains that are named are bounded.
         let many: Vec<Announcement> = (0..1_000).map(|domain| of_domain(10 + domain, 1)).collect();
-        let refused = rates.announce(template(key(0), 302), &many, 9, 0, NOW_MS);
+        let refused = rates.announce(template(key(0), 302), &many, ROOM, NOW_MS);
         assert_eq!(refused, 1_000 - (MAX_RATE_DOMAINS as u64 - 4));
     }
 

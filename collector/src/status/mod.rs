@@ -295,8 +295,8 @@ impl ExporterStatus {
         self.datagrams += other.datagrams;
         self.datagram_bytes += other.datagram_bytes;
         self.flows += other.flows;
-        self.packets += other.packets;
-        self.bytes += other.bytes;
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
         self.bytes_scaled = self.bytes_scaled.saturating_add(other.bytes_scaled);
         self.flows_without_rate += other.flows_without_rate;
         self.protocol_versions.extend(&other.protocol_versions);

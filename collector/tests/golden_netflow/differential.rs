@@ -140,7 +140,8 @@ fn address(record: &Record, elements: [u16; 2]) -> Address {
     }
 }
 
-/// Bytes and packets of the same packets that cannot be: an IP packet has at least its header of 20 bytes.
+/// Bytes and packets of the same packets that cannot be: an IP packet has at least its header of 20 bytes, and at most
+/// 1 MiB.
 fn cannot_be(record: &Record) -> bool {
     const BYTES: [u16; 5] = [1, 85, 23, 171, 231];
     const PACKETS: [u16; 5] = [2, 86, 24, 172, 298];
@@ -154,7 +155,8 @@ fn cannot_be(record: &Record) -> bool {
     };
     let counted = |element: u16| u128::from(by_presence(record, &[&[element]]));
     let (bytes, packets) = (counted(BYTES[of_bytes]), counted(PACKETS[of_packets]));
-    of_bytes == of_packets && bytes > 0 && bytes < packets * 20
+    let is_too_large = packets > 0 && bytes > packets << 20;
+    of_bytes == of_packets && (is_too_large || (bytes > 0 && bytes < packets * 20))
 }
 
 /// The flow that a record stands for, as far as it is compared; `None` where it counts no bytes.

@@ -7,7 +7,7 @@ use schemas::address::Address;
 use tables::flow::{DIRECTION_UNKNOWN, Flow, marks};
 
 use super::record::{Ranks, Values};
-use super::rules::{END_ELEMENTS, START_ELEMENTS, cannot_be, mark_without_route};
+use super::rules::{END_ELEMENTS, START_ELEMENTS, cannot_be, is_too_large, mark_without_route};
 use super::{Context, Model};
 
 impl Model {
@@ -143,6 +143,9 @@ impl Model {
         let Some(flow) = self.flows.last().copied().filter(|_| bytes > 0 || packets > 0) else {
             return;
         };
+        if is_too_large(bytes, packets) {
+            return self.add(Counter::RecordsRejectedSize, 1);
+        }
         let answer = Flow {
             src_addr: flow.dst_addr,
             dst_addr: flow.src_addr,

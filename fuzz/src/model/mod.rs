@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnouncedRates, Announcement, ChosenRate, DomainKey, Named, OptionsTemplate, SamplingConfig, SamplingSource,
-    choose, v5_rate,
+    AnnounceRoom, AnnouncedRates, Announcement, ChosenRate, DomainKey, Named, OptionsTemplate, SamplingConfig,
+    SamplingSource, choose, v5_rate,
 };
 use collector::sequence::SequenceTracker;
 use collector::times::{Clock, TimeKind, normalise, resolve};
@@ -681,14 +681,18 @@ impl Model {
         }
         if !announced.is_empty() {
             let exporter = self.exporters.entry(context.source).or_default();
+            let room = AnnounceRoom {
+                of_domain: context.limits.max_samplers_per_domain,
+                elsewhere: 0,
+                of_session: usize::MAX,
+            };
             let refused = exporter.rates.announce(
                 OptionsTemplate {
                     domain: context.key,
                     id,
                 },
                 &announced,
-                context.limits.max_samplers_per_domain,
-                0,
+                room,
                 context.received_at_ms,
             );
             let ended = exporter.rates.end_silent(context.received_at_ms);

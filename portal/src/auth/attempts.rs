@@ -3,6 +3,7 @@
 
 use schemas::identity::{self, NewAttempt, Outcome, normalised_email};
 use schemas::ids::UserId;
+use schemas::text::is_plain;
 use sqlx::AnyConnection;
 
 use super::agent::Agent;
@@ -30,7 +31,7 @@ pub(crate) async fn note(
     // What has no @ may be a password that was typed into the wrong field.
     let email: String = normalised_email(made.email)
         .chars()
-        .filter(|c| !c.is_control())
+        .filter(|c| is_plain(*c))
         .take(MAX_EMAIL_CHARS)
         .collect();
     let new = NewAttempt {

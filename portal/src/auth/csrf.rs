@@ -2,7 +2,7 @@
 //!
 //! * Any form whose `Origin` is another host, or that the browser marks as cross-site, is refused.
 //! * Every form of a signed-in user carries the CSRF token of the session ([`CsrfForm`]).
-//! * No field holds a control character but lines and tabs where there are several lines.
+//! * No field holds a control character or another one that cannot be seen but lines and tabs where there are several lines.
 //! * The sign-in form, which has no session yet, carries a random token that a cookie repeats ([`PreSession`]).
 
 use axum::body::{Body, Bytes};
@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
+use schemas::text::{is_plain, is_plain_text};
 use serde::de::DeserializeOwned;
 
 use super::extract::SignedIn;
@@ -48,7 +49,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for CsrfForm<T> {
         if !same(&token.csrf_token, &who.csrf_token) {
             return Err(Failure::Forbidden(EXPIRED).into());
         }
-        refuse_control_characters(&parts, &bytes).await?;
+        refuse_unseen_characters(&parts, &bytes).await?;
         Ok(CsrfForm(who, parse(&parts, &bytes).await?))
     }
 }
@@ -65,7 +66,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OpenForm<T> {
         let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state)
             .await
             .map_err(|error| Failure::BadRequest(error.to_string()))?;
-        refuse_control_characters(&parts, &bytes).await?;
+        refuse_unseen_characters(&parts, &bytes).await?;
         Ok(OpenForm(parse(&parts, &bytes).await?))
     }
 }
@@ -75,8 +76,8 @@ const LONG_FIELDS: [&str; 3] = ["agreement", "attributes", "payment_instructions
 /// Only ever compared as hashes, so that they may be anything.
 const PASSWORD_FIELDS: [&str; 4] = ["again", "current", "new", "password"];
 
-/// No text of a form has a control character: a NUL ends it for some databases and is refused by others.
-async fn refuse_control_characters(parts: &Parts, bytes: &Bytes) -> Result<(), Failure> {
+/// No text of a form has a control character (a NUL ends it for some databases and is refused by others) or one that cannot be seen.
+async fn refuse_unseen_characters(parts: &Parts, bytes: &Bytes) -> Result<(), Failure> {
     let fields: Vec<(String, String)> = parse(parts, bytes).await?;
     for (name, value) in &fields {
         let name = name.as_str();
@@ -84,9 +85,13 @@ async fn refuse_control_characters(parts: &Parts, bytes: &Bytes) -> Result<(), F
             continue;
         }
         let may_hold = |letter: char| LONG_FIELDS.contains(&name) && matches!(letter, '\r' | '\n' | '\t');
-        if name.chars().any(char::is_control) || value.chars().any(|letter| letter.is_control() && !may_hold(letter)) {
+        if !is_plain_text(name) || value.chars().any(|letter| !is_plain(letter) && !may_hold(letter)) {
             let name = name.escape_debug().to_string();
-            return Err(wrong(&name, value, "a text without control characters"));
+            return Err(wrong(
+                &name,
+                value,
+                "a text without control characters or invisible ones",
+            ));
         }
     }
     Ok(())

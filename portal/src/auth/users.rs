@@ -10,6 +10,7 @@ use schemas::db::Database;
 use schemas::identity::{self, NewUserRow, Role, RoleError, TOKEN_DAYS_MAX, normalised_email};
 use schemas::ids::{CustomerId, TokenId, UserId};
 use schemas::secret::SecretError;
+use schemas::text::{is_plain, is_plain_text};
 use sqlx::AnyConnection;
 
 use super::manage::Managed;
@@ -26,7 +27,7 @@ pub enum UserError {
     Role(#[from] RoleError),
     #[error("{0:?} is not an email address")]
     Email(String),
-    #[error("a name has between 1 and {MAX_NAME_CHARS} characters")]
+    #[error("a name has between 1 and {MAX_NAME_CHARS} characters and no control characters or invisible ones")]
     Name,
     #[error("a user with the role customer belongs to a customer, any other role to none")]
     Customer,
@@ -171,11 +172,12 @@ pub async fn check_user(new: &NewUser<'_>) -> Result<CheckedUser, UserError> {
     let plausible = email
         .split_once('@')
         .is_some_and(|(local, host)| !local.is_empty() && host.contains('.') && !host.contains('@'));
-    if !plausible || email.chars().count() > MAX_NAME_CHARS || email.chars().any(char::is_whitespace) {
+    let may_hold = |letter: char| is_plain(letter) && !letter.is_whitespace();
+    if !plausible || email.chars().count() > MAX_NAME_CHARS || !email.chars().all(may_hold) {
         return Err(UserError::Email(new.email.to_owned()));
     }
     let name = new.name.trim();
-    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS {
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || !is_plain_text(name) {
         return Err(UserError::Name);
     }
     if (new.role == Role::Customer) != new.customer.is_some() {

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 
 use schemas::address::Address;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, TunnelMode};
+use schemas::text::is_plain;
 use serde::Serialize;
 
 /// Interfaces named in a comment at most.
@@ -224,8 +225,8 @@ fn quoted(text: &str) -> String {
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            control if control.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(control));
+            unseen if !is_plain(unseen) => {
+                let _ = write!(out, "\\u{:04X}", u32::from(unseen));
             }
             other => out.push(other),
         }

@@ -115,7 +115,11 @@ pub(crate) fn overview_view(
         covered_ms: widths_ms.iter().sum(),
         widths_ms,
         closed_steps,
-        total_bytes: overview.series.iter().map(|series| series.total_bytes).sum(),
+        total_bytes: overview
+            .series
+            .iter()
+            .map(|series| series.total_bytes)
+            .fold(0, u64::saturating_add),
     };
 
     let mut total_by_step = vec![0u64; steps];
@@ -461,6 +465,15 @@ mod tests {
         );
         assert_eq!(view.series[0].bits_per_second, [80]);
         assert_eq!(view.open_from_ms, None);
+    }
+
+    #[test]
+    fn more_than_can_be_counted_is_the_most_that_can() {
+        let open_ms = NOW_MS - 180_000;
+        let overview = overview(&[open_ms], &[("svc_1", &[u64::MAX]), ("svc_2", &[u64::MAX])]);
+        let view = overview_view(&overview, &request(open_ms, NOW_MS), &Names::default(), NOW_MS);
+        assert_eq!((view.total_bytes, view.open_bytes), (u64::MAX, u64::MAX));
+        assert!(view.series.iter().all(|series| series.total_bytes == u64::MAX));
     }
 
     #[test]

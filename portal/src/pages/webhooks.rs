@@ -203,8 +203,8 @@ fn url_problem(error: EndpointError) -> Result<String, Failure> {
             "Not added: {url:?} cannot be an endpoint: {}.",
             why.split("; an operator").next().unwrap_or(why)
         )),
-        EndpointError::Resolve { .. } | EndpointError::TooMany => Ok(format!("Not added: {error}.")),
-        EndpointError::Private { host, .. } => Ok(format!(
+        EndpointError::TooMany => Ok(format!("Not added: {error}.")),
+        EndpointError::NotPublic { host } => Ok(format!(
             "Not added: {host} does not lead to a public address. Use an address that we can reach."
         )),
         error => Err(error.into()),

@@ -14,6 +14,7 @@ use crate::ids::{CustomerId, EntityId};
 use crate::money::Currency;
 use crate::percent::Percent;
 use crate::search;
+use crate::text::is_plain;
 use crate::vat_number;
 
 /// Somebody who pays.
@@ -340,7 +341,7 @@ fn checked_email(text: &str) -> Result<String, InventoryError> {
             && label.chars().all(|c| c.is_alphanumeric() || c == '-')
     });
     let name_is_sound =
-        !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || "<>,;:\"".contains(c));
+        !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || !is_plain(c) || "<>,;:\"".contains(c));
     if !name_is_sound || !labels_are_sound || !host.contains('.') || email.chars().count() > MAX_EMAIL_CHARS {
         return Err(refuse());
     }

@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::{InventoryError, MAX_NAME_CHARS, MAX_PROFILE_CHARS, checked_optional, checked_text, country_named};
 use crate::db::next_id;
 use crate::ids::EntityId;
+use crate::text::is_plain;
 
 /// The entity that is there from the start.
 pub const FIRST_ENTITY: EntityId = EntityId(1);
@@ -172,7 +173,7 @@ async fn checked(
         });
     }
     let instructions = profile.payment_instructions.trim();
-    let is_text = |c: char| !c.is_control() || c == '\n';
+    let is_text = |c: char| is_plain(c) || c == '\n';
     if instructions.chars().count() > MAX_INSTRUCTIONS_CHARS || !instructions.chars().all(is_text) {
         return Err(InventoryError::Text {
             field: "text of payment instructions",

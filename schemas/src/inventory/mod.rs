@@ -42,6 +42,7 @@ use crate::correction::CorrectionError;
 use crate::ids::{AssignmentId, CustomerId, EntityId, ServiceId};
 use crate::money::MoneyError;
 use crate::percent::PercentError;
+use crate::text::is_plain_text;
 use crate::window::instant_text;
 
 /// Characters in a name at most.
@@ -59,7 +60,7 @@ pub const MAX_PROFILE_CHARS: usize = 200;
 pub enum InventoryError {
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
-    #[error("a {field} has between 1 and {max} characters and no control characters, not {text:?}")]
+    #[error("a {field} has between 1 and {max} characters and no control characters or invisible ones, not {text:?}")]
     Text {
         field: &'static str,
         max: usize,
@@ -142,7 +143,7 @@ crate::error_codes! {
 fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, InventoryError> {
     let trimmed = text.trim();
     let chars = trimmed.chars().count();
-    if chars == 0 || chars > max || trimmed.chars().any(char::is_control) {
+    if chars == 0 || chars > max || !is_plain_text(trimmed) {
         return Err(InventoryError::Text {
             field,
             max,

@@ -86,6 +86,20 @@ async fn what_is_not_valid_is_refused_and_leaves_nothing() {
         (NewCustomer { name: "  ", ..good }, "customer name"),
         (NewCustomer { name: &long, ..good }, "customer name"),
         (NewCustomer { name: "a\nb", ..good }, "control"),
+        (
+            NewCustomer {
+                name: "ACME \u{202e}dtL",
+                ..good
+            },
+            "invisible",
+        ),
+        (
+            NewCustomer {
+                email: "b\u{200b}ob@b.net",
+                ..good
+            },
+            "name@example.net",
+        ),
         (NewCustomer { email: "bob", ..good }, "name@example.net"),
         (
             NewCustomer {

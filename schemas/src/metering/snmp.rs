@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(v3.auth_password.as_ref().unwrap().reveal(), "s3cret-a1");
         for config in [&v2c, &v3] {
             let shown = format!("{config:?}{}", serde_json::to_string(config).unwrap());
-            assert!(!shown.contains("s3cret") && shown.contains("(not shown)"), "{shown}");
+            assert!(!shown.contains("s3cret") && shown.contains("(hidden)"), "{shown}");
         }
     }
 

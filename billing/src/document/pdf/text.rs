@@ -1,6 +1,7 @@
 //! Letters: which font has them, how wide they are, where lines break.
 
 use krilla::text::{Font, GlyphId, KrillaGlyph};
+use schemas::text::is_plain;
 use skrifa::MetadataProvider as _;
 use skrifa::charmap::Charmap;
 use skrifa::instance::{LocationRef, Size};
@@ -173,10 +174,7 @@ impl Faces {
 
 /// Without what has no place on paper: control characters, marks of direction, joiners.
 fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
-    let is_unseen = |c: char| {
-        (c.is_control() && !c.is_whitespace())
-            || matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}')
-    };
+    let is_unseen = |c: char| (!is_plain(c) && !c.is_whitespace()) || matches!(c, '\u{AD}' | '\u{FE00}'..='\u{FE0F}');
     text.chars().filter(move |&c| !is_unseen(c))
 }
 

@@ -15,6 +15,9 @@ pub struct DecodeLimits {
     pub max_exporter_silence_ms: i64,
     /// In all its sessions.
     pub max_domains_per_exporter: usize,
+    /// Exporters that are not listed get new domains while those of all of them are fewer than this; a domain costs some 6 KB. Where
+    /// there are that many, those of them that were not heard for [`DecodeLimits::max_exporter_silence_ms`] are forgotten.
+    pub max_domains_unlisted: usize,
     /// Transport sessions (UDP ports) of one address; a further one takes the place of another.
     pub max_sessions_per_exporter: usize,
     /// Where an address has several, those not heard for so long are forgotten.
@@ -38,6 +41,9 @@ pub struct DecodeLimits {
     pub max_pending_bytes_unlisted: usize,
     pub pending_max_age_ms: i64,
     pub max_samplers_per_domain: usize,
+    /// Exporters that are not listed may announce new rates while those of all of them are fewer than this; a rate costs some
+    /// 250 bytes. Where there are that many, silent domains are forgotten as above.
+    pub max_samplers_unlisted: usize,
     /// Flows that are remembered because of what their next record will mean, of one kind in a domain.
     pub max_remembered_flows_per_domain: usize,
     /// Of all exporters.
@@ -56,6 +62,7 @@ impl Default for DecodeLimits {
             max_exporters: 16_384,
             max_exporter_silence_ms: 24 * 60 * 60 * 1000,
             max_domains_per_exporter: 256,
+            max_domains_unlisted: 16_384,
             max_sessions_per_exporter: 64,
             max_session_silence_ms: 24 * 60 * 60 * 1000,
             max_templates_per_domain: 512,
@@ -71,6 +78,7 @@ impl Default for DecodeLimits {
             // Cisco sends v9 templates every 30 minutes unless told otherwise.
             pending_max_age_ms: 35 * 60 * 1000,
             max_samplers_per_domain: 1024,
+            max_samplers_unlisted: 1 << 18,
             max_remembered_flows_per_domain: 1 << 13,
             max_remembered_flows: 1 << 20,
             max_flow_age_ms: 60 * 60 * 1000,

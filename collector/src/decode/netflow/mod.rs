@@ -60,6 +60,7 @@ use self::state::{Domain, Exporter, WrittenCheckpoint};
 use self::tally::Tally;
 use self::v5::FixedPlans;
 use crate::counts::{CountKey, Counter};
+use crate::decode::packet_header::PACKET_BYTES_MAX;
 use crate::decode::{Datagram, Decoded};
 use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
 
@@ -75,6 +76,9 @@ pub struct NetflowDecoder {
     template_fields: usize,
     /// Flows of all exporters.
     remembered_flows: usize,
+    /// Of all exporters that are not listed, as are the next.
+    domains_unlisted: usize,
+    samplers_unlisted: usize,
     fixed_plans: FixedPlans,
     scratch: Scratch,
 }
@@ -94,18 +98,34 @@ impl NetflowDecoder {
             }
             exporter.count();
         }
-        let pending_bytes = exporters.values().map(|exporter| exporter.pending_bytes).sum();
-        let template_fields = exporters.values().map(|exporter| exporter.template_fields).sum();
-        let remembered_flows = exporters.values().map(Exporter::remembered_flows).sum();
-        NetflowDecoder {
+        let mut decoder = NetflowDecoder {
             limits,
             sampling,
             exporters,
-            pending_bytes,
-            template_fields,
-            remembered_flows,
+            pending_bytes: 0,
+            template_fields: 0,
+            remembered_flows: 0,
+            domains_unlisted: 0,
+            samplers_unlisted: 0,
             fixed_plans: FixedPlans::new(),
             scratch: Scratch::default(),
+        };
+        decoder.sum_up();
+        decoder
+    }
+
+    /// Makes the sums over all exporters right whatever they were.
+    fn sum_up(&mut self) {
+        (self.pending_bytes, self.template_fields, self.remembered_flows) = (0, 0, 0);
+        (self.domains_unlisted, self.samplers_unlisted) = (0, 0);
+        for (source, exporter) in &self.exporters {
+            self.pending_bytes += exporter.pending_bytes;
+            self.template_fields += exporter.template_fields;
+            self.remembered_flows += exporter.remembered_flows();
+            if !self.sampling.lists(*source) {
+                self.domains_unlisted += exporter.domains().count();
+                self.samplers_unlisted += exporter.samplers();
+            }
         }
     }
 
@@ -126,12 +146,15 @@ impl NetflowDecoder {
     /// Takes a changed configuration; it holds for the flows of later datagrams.
     pub fn set_sampling(&mut self, sampling: SamplingConfig) {
         self.sampling = sampling;
+        self.sum_up();
     }
 
-    /// Forgets sessions of exporters that speak in others, and, where there are as many exporters as there may be, exporters that
-    /// are not listed, when they were silent for long. What still waited for their templates is counted as given up, what
-    /// was missing of their numbers as lost.
+    /// Forgets sessions of exporters that speak in others, and, where there are as many exporters, domains or announced rates as there
+    /// may be, exporters that are not listed and their domains, when they were silent for long. What still waited for their
+    /// templates is counted as given up, what was missing of their numbers as lost.
     pub fn forget_silent(&mut self, out: &mut Decoded) {
+        let is_full = self.domains_unlisted >= self.limits.max_domains_unlisted
+            || self.samplers_unlisted >= self.limits.max_samplers_unlisted;
         for (source, exporter) in &mut self.exporters {
             if exporter.sessions.len() < 2 {
                 continue;
@@ -140,31 +163,53 @@ impl NetflowDecoder {
                 continue;
             };
             let oldest_ms = heard_ms.saturating_sub(self.limits.max_session_silence_ms);
+            let is_listed = self.sampling.lists(*source);
             for session in exporter.sessions.take_silent(oldest_ms) {
-                count_given_up(*source, &session, out);
+                count_given_up(*source, is_listed, &session, out);
             }
             exporter.count();
         }
-        if self.exporters.len() >= self.limits.max_exporters {
-            self.forget_silent_exporters(out);
+        if is_full || self.exporters.len() >= self.limits.max_exporters {
+            let heard_ms = self.exporters.values().filter_map(Exporter::last_heard_ms).max();
+            if let Some(now_ms) = heard_ms {
+                let oldest_ms = now_ms.saturating_sub(self.limits.max_exporter_silence_ms);
+                if is_full {
+                    self.forget_silent_domains(oldest_ms, out);
+                }
+                self.forget_silent_exporters(oldest_ms, out);
+            }
         }
-        self.pending_bytes = self.exporters.values().map(|exporter| exporter.pending_bytes).sum();
-        self.template_fields = self.exporters.values().map(|exporter| exporter.template_fields).sum();
-        self.remembered_flows = self.exporters.values().map(Exporter::remembered_flows).sum();
+        self.sum_up();
     }
 
-    fn forget_silent_exporters(&mut self, out: &mut Decoded) {
-        let Some(now_ms) = self.exporters.values().filter_map(Exporter::last_heard_ms).max() else {
-            return;
-        };
-        let oldest_ms = now_ms.saturating_sub(self.limits.max_exporter_silence_ms);
+    /// Forgets domains of exporters that are not listed; with all of its domains a session goes, and what it announced.
+    fn forget_silent_domains(&mut self, oldest_ms: i64, out: &mut Decoded) {
+        for (source, exporter) in &mut self.exporters {
+            if self.sampling.lists(*source) {
+                continue;
+            }
+            for (_, session) in exporter.sessions.iter_mut() {
+                session.domains.retain(|key, domain| {
+                    let stays = domain.last_heard_ms >= oldest_ms;
+                    if !stays {
+                        count_waiting(counted_key(*source, false, *key, domain), domain, out);
+                    }
+                    stays
+                });
+            }
+            exporter.sessions.remove_empty();
+            exporter.count();
+        }
+    }
+
+    fn forget_silent_exporters(&mut self, oldest_ms: i64, out: &mut Decoded) {
         let sampling = &self.sampling;
         self.exporters.retain(|source, exporter| {
             let stays =
                 sampling.lists(*source) || exporter.last_heard_ms().is_some_and(|heard_ms| heard_ms >= oldest_ms);
             if !stays {
                 for (_, key, domain) in exporter.domains() {
-                    count_waiting(*source, key, domain, out);
+                    count_waiting(counted_key(*source, false, key, domain), domain, out);
                 }
             }
             stays
@@ -174,11 +219,13 @@ impl NetflowDecoder {
     /// Counts every sequence number that is still waited for as lost.
     pub fn give_up_gaps(&mut self, out: &mut Decoded) {
         for (source, exporter) in &mut self.exporters {
+            let is_listed = self.sampling.lists(*source);
             for (_, session) in exporter.sessions.iter_mut() {
                 for (key, domain) in &mut session.domains {
                     let lost = domain.sequence.give_up();
                     domain.sequence_lost += lost;
-                    out.counts.add(count_key(*source, *key), Counter::SequenceLost, lost);
+                    let key = counted_key(*source, is_listed, *key, domain);
+                    out.counts.add(key, Counter::SequenceLost, lost);
                 }
             }
         }
@@ -260,6 +307,7 @@ impl NetflowDecoder {
             .sessions
             .get_mut(port)
             .is_some_and(|session| session.domains.contains_key(&key));
+        let mut is_new = false;
         if !is_known {
             let received_at_ms = datagram.received_at_ms;
             let max = self.limits.max_sessions_per_exporter;
@@ -269,16 +317,25 @@ impl NetflowDecoder {
                     .admit(port, key, header.sequence, header.clock, received_at_ms, max);
             tally.add(Counter::SessionsMoved, u64::from(admitted == Admitted::Moved));
             if let Some(evicted) = evicted {
-                count_given_up(source, &evicted, out);
+                count_given_up(source, is_listed, &evicted, out);
                 let (pending_bytes, template_fields) = (exporter.pending_bytes, exporter.template_fields);
                 exporter.count();
                 self.remembered_flows -= evicted.remembered_flows();
                 self.pending_bytes -= pending_bytes - exporter.pending_bytes;
                 self.template_fields -= template_fields - exporter.template_fields;
+                if !is_listed {
+                    self.domains_unlisted -= evicted.domains.len();
+                    self.samplers_unlisted -= evicted.rates.samplers();
+                }
             }
             let session = exporter.sessions.get_mut(port);
-            let is_new = session.is_none_or(|session| !session.domains.contains_key(&key));
-            if is_new && exporter.domains().count() >= self.limits.max_domains_per_exporter {
+            is_new = session.is_none_or(|session| !session.domains.contains_key(&key));
+            let is_full = || {
+                let is_full_of_unlisted = !is_listed && self.domains_unlisted >= self.limits.max_domains_unlisted;
+                is_full_of_unlisted || exporter.domains().count() >= self.limits.max_domains_per_exporter
+            };
+            if is_new && is_full() {
+                exporter.sessions.remove_empty();
                 return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
             }
         }
@@ -295,10 +352,11 @@ impl NetflowDecoder {
             return refused(source, 0, key.protocol_version, Counter::DatagramsRejectedLimit);
         };
         let domain = session.domains.entry(key).or_default();
+        self.domains_unlisted += usize::from(is_new && !is_listed);
         let is_first = payload.len() == datagram.payload.len();
         if is_first && domain.last_datagrams.is_copy(header.sequence, payload) {
             return Message {
-                key: count_key(source, key),
+                key: counted_key(source, is_listed, key, domain),
                 verdict: Counter::DatagramsRejectedDuplicate,
                 behind: &[],
             };
@@ -313,6 +371,7 @@ impl NetflowDecoder {
         }
         let is_off = clock_offset_ms.unsigned_abs() > self.limits.max_clock_skew_ms.unsigned_abs();
         tally.add(Counter::DatagramsClockOff, u64::from(is_off));
+        let flows_before = out.flows.len();
         let flows = &mut out.flows;
         let mut behind = header.behind;
         let remembered_before = domain.meaning.remembered() + session.twice.remembered();
@@ -383,6 +442,12 @@ impl NetflowDecoder {
                     .max_template_fields_per_exporter
                     .saturating_sub(exporter.template_fields);
                 let fields_free = exporter_fields_free.min(fields_of_all_max.saturating_sub(self.template_fields));
+                let samplers_before = session.rates.samplers();
+                let samplers_free = if is_listed {
+                    usize::MAX
+                } else {
+                    self.limits.max_samplers_unlisted.saturating_sub(self.samplers_unlisted)
+                };
                 let mut walk = Session {
                     limits: &self.limits,
                     source,
@@ -391,6 +456,7 @@ impl NetflowDecoder {
                     config,
                     rates: &mut session.rates,
                     samplers_elsewhere,
+                    samplers_max: samplers_before.saturating_add(samplers_free),
                     session_boot_ms: &mut session.boot_ms,
                     session_active_timeout_s: &mut session.active_timeout_s,
                     twice: &mut session.twice,
@@ -421,14 +487,19 @@ impl NetflowDecoder {
                 let fields_after = domain.template_fields;
                 exporter.template_fields = exporter.template_fields + fields_after - fields_before;
                 self.template_fields = self.template_fields + fields_after - fields_before;
+                if !is_listed {
+                    self.samplers_unlisted = self.samplers_unlisted + session.rates.samplers() - samplers_before;
+                }
+                domain.had_records |= records.is_some_and(|records| records > 0);
                 if key.protocol_version == 9 { Some(1) } else { records }
             }
         };
         let remembered = domain.meaning.remembered() + session.twice.remembered();
         self.remembered_flows = self.remembered_flows + remembered - remembered_before;
         count_sequence(domain, header.sequence, units, uptime_ms, tally);
+        domain.had_records |= out.flows.len() > flows_before;
         Message {
-            key: count_key(source, key),
+            key: counted_key(source, is_listed, key, domain),
             verdict: Counter::DatagramsDecoded,
             behind,
         }
@@ -446,36 +517,44 @@ struct Message<'a> {
 }
 
 /// Counts what is lost with a session.
-fn count_given_up(exporter: Address, session: &TransportSession, out: &mut Decoded) {
+fn count_given_up(exporter: Address, is_listed: bool, session: &TransportSession, out: &mut Decoded) {
     for (at, (key, domain)) in session.domains.iter().enumerate() {
-        count_waiting(exporter, *key, domain, out);
-        out.counts
-            .add(count_key(exporter, *key), Counter::SessionsExpired, u64::from(at == 0));
+        let key = counted_key(exporter, is_listed, *key, domain);
+        count_waiting(key, domain, out);
+        out.counts.add(key, Counter::SessionsExpired, u64::from(at == 0));
     }
 }
 
 /// Counts what a domain still waited for.
-fn count_waiting(exporter: Address, key: DomainKey, domain: &Domain, out: &mut Decoded) {
-    let key = count_key(exporter, key);
+fn count_waiting(key: CountKey, domain: &Domain, out: &mut Decoded) {
     out.counts
         .add(key, Counter::SetsDroppedPending, domain.pending.len() as u64);
     out.counts.add(key, Counter::SequenceLost, domain.sequence.waiting());
 }
 
-/// Whether a record cannot be what it says: an IP packet has at least its header.
+/// Whether a record cannot be what it says: an IP packet has at least its header, and at most [`PACKET_BYTES_MAX`].
 #[inline]
 fn cannot_be(bytes: u64, packets: u64) -> bool {
     const IP_HEADER_BYTES: u64 = 20;
     // Of whole packets: `bytes < packets × 20`, where that has no 64 bits too.
-    bytes != 0 && packets > bytes / IP_HEADER_BYTES
+    ((bytes != 0) & (packets > bytes / IP_HEADER_BYTES)) | is_too_large(bytes, packets)
 }
 
-/// Who the counts of a domain belong to.
-fn count_key(exporter: Address, domain: DomainKey) -> CountKey {
+/// Whether that many packets cannot have so many bytes. Without packets nothing is known of one.
+#[inline]
+fn is_too_large(bytes: u64, packets: u64) -> bool {
+    // `bytes > packets × PACKET_BYTES_MAX`, where that has no 64 bits too.
+    (packets != 0) & (bytes.div_ceil(PACKET_BYTES_MAX) > packets)
+}
+
+/// Who the counts of a domain belong to: its exporter alone where that is not listed and the domain had no records so far. Forged
+/// sources that name many domains would fill the counts with them.
+fn counted_key(exporter: Address, is_listed: bool, key: DomainKey, domain: &Domain) -> CountKey {
+    let is_named = is_listed || domain.had_records;
     CountKey {
         exporter,
-        observation_domain: domain.observation_domain,
-        protocol_version: domain.protocol_version,
+        observation_domain: if is_named { key.observation_domain } else { 0 },
+        protocol_version: key.protocol_version,
     }
 }
 

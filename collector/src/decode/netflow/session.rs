@@ -24,7 +24,8 @@ use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{
-    AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told, choose,
+    AnnounceRoom, AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told,
+    choose,
 };
 use crate::times::{Clock, normalise};
 
@@ -79,6 +80,8 @@ pub(super) struct Session<'a> {
     pub(super) rates: &'a mut AnnouncedRates,
     /// Known in the exporter's other sessions.
     pub(super) samplers_elsewhere: usize,
+    /// Rates that this session may have announced while exporters that are not listed have a bound of their own.
+    pub(super) samplers_max: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
     pub(super) twice: &'a mut Twice,
@@ -460,7 +463,7 @@ impl Session<'_> {
             // A record among them cannot be: it is found one by one.
         }
         let (mut at, mut records, mut kept, mut answers) = (0, 0_u32, 0_u64, 0_u64);
-        let (mut not_ip, mut malformed, mut impossible) = (0_u64, 0_u64, 0_u64);
+        let (mut not_ip, mut malformed, mut impossible, mut impossible_answers) = (0_u64, 0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
             let mut extras = Extras::default();
@@ -566,7 +569,9 @@ impl Session<'_> {
             self.tally.count_rate(chosen, 1);
             self.flows.push(flow);
             kept += 1;
-            if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
+            if super::is_too_large(counted.answer_bytes, counted.answer_packets) {
+                impossible_answers += 1;
+            } else if let Some(answer) = answer_of(&flow, counted, extras.answer_tcp_flags, extras.answer_tos) {
                 self.tally.count_rate(chosen, 1);
                 self.flows.push(answer);
                 answers += 1;
@@ -580,7 +585,8 @@ impl Session<'_> {
         self.tally.add(Counter::FlowsOfAnswers, answers);
         self.tally.add(Counter::SamplesNotIp, not_ip);
         self.tally.add(Counter::SamplesRejected, malformed);
-        self.tally.add(Counter::RecordsRejectedSize, impossible);
+        self.tally
+            .add(Counter::RecordsRejectedSize, impossible + impossible_answers);
         self.tally.add(
             Counter::RecordsWithoutCounters,
             u64::from(records) - kept - not_ip - malformed - impossible,
@@ -645,11 +651,15 @@ impl Session<'_> {
             *self.session_active_timeout_s = Some(seconds).filter(|seconds| *seconds > 0);
         }
         if !announcements.is_empty() {
+            let room = AnnounceRoom {
+                of_domain: self.limits.max_samplers_per_domain,
+                elsewhere: self.samplers_elsewhere,
+                of_session: self.samplers_max,
+            };
             let refused = self.rates.announce(
                 OptionsTemplate { domain: self.key, id },
                 &announcements,
-                self.limits.max_samplers_per_domain,
-                self.samplers_elsewhere,
+                room,
                 moment.received_at_ms,
             );
             self.tally.add(Counter::SamplersRejected, refused);

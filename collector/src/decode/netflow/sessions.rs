@@ -208,6 +208,11 @@ impl Sessions {
         true
     }
 
+    /// Forgets sessions without a domain.
+    pub(super) fn remove_empty(&mut self) {
+        self.0.retain(|_, session| !session.domains.is_empty());
+    }
+
     /// Takes out the session that is missed least.
     fn evict(&mut self) -> Option<TransportSession> {
         let least = self

@@ -55,6 +55,9 @@ const JUNOS_TIMEOUT_MS: i64 = 60_000;
 /// Reports remembered of an exporter that has not shown what it does: the first ones, until they are old.
 const UNPROVEN_REPORTS_MAX: usize = 64;
 const UNPROVEN_REPORT_AGE_MS: i64 = 1_800_000;
+/// Options templates of a domain that announce a timeout; beyond it those of before are forgotten, and what still holds is
+/// announced again. Without a bound an exporter could define and withdraw one id after the other.
+const ANNOUNCED_MAX: usize = 64;
 
 /// The active timeout of an observation domain, and who says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,6 +125,9 @@ impl Spans {
         if seconds == 0 {
             self.announced.remove(&template_id);
         } else {
+            if self.announced.len() >= ANNOUNCED_MAX && !self.announced.contains_key(&template_id) {
+                self.announced.clear();
+            }
             self.announced.insert(template_id, seconds);
         }
     }
@@ -291,5 +297,22 @@ fn counter_of(bound: SpanBound) -> Counter {
         SpanBound::Configured => Counter::SpansBoundedConfigured,
         SpanBound::Options => Counter::SpansBoundedOptions,
         SpanBound::Learned | SpanBound::None => Counter::SpansBoundedLearned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announced_timeouts_are_bounded_and_the_last_one_holds() {
+        let mut spans = Spans::default();
+        for id in 256..=u16::MAX {
+            spans.announce(id, u32::from(id));
+            assert!(spans.announced.len() <= ANNOUNCED_MAX);
+        }
+        assert_eq!(spans.announced_s(), Some(u32::from(u16::MAX)));
+        spans.announce(u16::MAX, 0);
+        assert!(spans.announced_s().is_some_and(|seconds| seconds < u32::from(u16::MAX)));
     }
 }

@@ -86,6 +86,11 @@ impl Exporter {
             .sum()
     }
 
+    /// How many rates all its sessions have announced.
+    pub(super) fn samplers(&self) -> usize {
+        self.sessions.iter().map(|(_, session)| session.rates.samplers()).sum()
+    }
+
     /// When its last datagram was understood; `None` where none ever was.
     pub(super) fn last_heard_ms(&self) -> Option<i64> {
         self.sessions
@@ -130,6 +135,10 @@ impl Exporter {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Domain {
     pub(super) last_heard_ms: i64,
+    /// Flows or options data came that a template of it could read; of a checkpoint of earlier versions that is not known until the
+    /// next comes.
+    #[serde(default)]
+    pub(super) had_records: bool,
     pub(super) templates: BTreeMap<u16, Template>,
     /// Of all its templates.
     #[serde(default)]

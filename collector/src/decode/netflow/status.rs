@@ -20,6 +20,10 @@ pub struct DomainStatus {
     /// The UDP port of its transport session; 0 = all ports of its exporter.
     pub port: u16,
     pub last_heard_ms: i64,
+    /// The configuration lists its exporter.
+    pub is_listed: bool,
+    /// Flows or options data of it could be read.
+    pub had_records: bool,
     /// How far its exporter's clock is ahead of ours, as its headers tell it; negative: behind.
     pub clock_offset_ms: Option<i64>,
     /// The rate that its last flow got, and who said it.
@@ -75,6 +79,7 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
     let mut fields_free = LISTED_FIELDS_MAX;
     for (exporter, state) in exporters {
         let reading = config.of(*exporter).reading;
+        let is_listed = config.lists(*exporter);
         let mut exporter_fields_free = LISTED_FIELDS_PER_EXPORTER_MAX.min(fields_free);
         for (port, key, domain) in state.domains() {
             let listed = domain.templates.iter().take_while(|(_, template)| {
@@ -115,6 +120,8 @@ pub(super) fn domains(exporters: &BTreeMap<Address, Exporter>, config: &Sampling
                 observation_domain: key.observation_domain,
                 port,
                 last_heard_ms: domain.last_heard_ms,
+                is_listed,
+                had_records: domain.had_records,
                 clock_offset_ms: domain.clock_offset_ms,
                 sampling: domain.sampling,
                 rates_ended: state.rates_ended(port),

@@ -254,6 +254,9 @@ mod tests {
                 record[16..20].copy_from_slice(&[0, 0, 0, 9]);
                 if record[0] < 4 {
                     record[20..24].copy_from_slice(&[0, 0, 0, 179]);
+                } else if record[0] >= 4 && record[0] < 252 {
+                    // Below 9 MiB; of the rest most are above.
+                    record[20..22].copy_from_slice(&[0, 9]);
                 }
                 if is_small {
                     record[8..12].fill(0);

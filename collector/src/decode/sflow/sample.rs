@@ -15,7 +15,7 @@ use tables::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, PROTOCOL_SFLOW5,
 
 use super::xdr::{Xdr, XdrError};
 use crate::decode::InterfaceCounters;
-use crate::decode::packet_header::{self, HeaderError, Packet};
+use crate::decode::packet_header::{self, HeaderError, PACKET_BYTES_MAX, Packet};
 
 /// An interface of this value is the device itself (sFlow version 5, `interface`).
 const INTERFACE_INTERNAL: u32 = 0x3fff_ffff;
@@ -249,6 +249,10 @@ impl FlowRecords {
 
     fn sampled_ip(&mut self, mut xdr: Xdr<'_>, ipv6: bool) -> Result<(), XdrError> {
         let bytes = u64::from(xdr.u32()?);
+        if bytes > PACKET_BYTES_MAX {
+            self.header.get_or_insert(Err(HeaderError::Malformed));
+            return Ok(());
+        }
         let ip_protocol = low_u8(xdr.u32()?);
         let mut address = || {
             if ipv6 {

@@ -310,6 +310,133 @@ fn announced_samplers_are_bounded_by_exporter_and_counted() {
 }
 
 #[test]
+fn domains_of_strangers_are_bounded_over_all_of_them() {
+    let limits = DecodeLimits {
+        max_domains_unlisted: 3,
+        ..DecodeLimits::default()
+    };
+    let router = exporter();
+    let mut decoder = NetflowDecoder::new(limits, listing(router));
+    let mut id = 255;
+    let mut heard = |decoder: &mut NetflowDecoder, source, domain, at_ms| {
+        id += 1;
+        let message = Ipfix::new().domain(domain).template(id, FLOW_FIELDS);
+        let out = decode_of(decoder, source, at_ms, message);
+        out.counts.total(Counter::DatagramsRejectedLimit) == 0
+    };
+    assert!((0..2).all(|domain| heard(&mut decoder, forged(1), domain, NOW_MS)));
+    assert!(heard(&mut decoder, forged(2), 0, NOW_MS + DAY_MS / 2));
+    assert!(!heard(&mut decoder, forged(1), 2, NOW_MS), "of any of them");
+    assert!(!heard(&mut decoder, forged(3), 0, NOW_MS));
+    assert!((0..9).all(|domain| heard(&mut decoder, router, domain, NOW_MS)));
+    assert!(
+        heard(&mut decoder, forged(1), 1, NOW_MS + DAY_MS / 2),
+        "known ones go on"
+    );
+
+    let restored = NetflowDecoder::restore(limits, listing(router), decoder.checkpoint());
+    let sums = |decoder: &NetflowDecoder| (decoder.domains_unlisted, decoder.samplers_unlisted);
+    assert_eq!(sums(&restored), (3, 0));
+    assert_eq!(sums(&decoder), (3, 0));
+
+    assert!(heard(&mut decoder, forged(2), 0, NOW_MS + DAY_MS + 1));
+    decoder.forget_silent(&mut Decoded::default());
+    assert_eq!(
+        decoder.domains_unlisted, 2,
+        "domain 0 of the first was silent for a day"
+    );
+    assert!(heard(&mut decoder, forged(3), 0, NOW_MS + DAY_MS + 1));
+    decoder.set_sampling(SamplingConfig::default());
+    assert_eq!(decoder.domains_unlisted, 3 + 9, "nobody is listed any more");
+}
+
+#[test]
+fn a_refused_domain_leaves_no_session() {
+    let limits = DecodeLimits {
+        max_domains_unlisted: 1,
+        ..DecodeLimits::default()
+    };
+    let mut decoder = NetflowDecoder::new(limits, SamplingConfig::default());
+    let mut out = Decoded::default();
+    for source_port in 1..50 {
+        let payload = Ipfix::new().domain(source_port).template(256, FLOW_FIELDS).build();
+        let datagram = Datagram {
+            received_at_ms: NOW_MS,
+            source: forged(1),
+            source_port: u16::try_from(source_port).unwrap(),
+            payload: &payload,
+        };
+        decoder.decode(&datagram, &mut out);
+    }
+    assert_eq!(out.counts.total(Counter::DatagramsRejectedLimit), 48);
+    assert_eq!(decoder.exporters[&forged(1)].sessions.len(), 1);
+}
+
+#[test]
+fn rates_that_strangers_announce_are_bounded_over_all_of_them() {
+    let limits = DecodeLimits {
+        max_samplers_unlisted: 5,
+        ..DecodeLimits::default()
+    };
+    let router = exporter();
+    let mut decoder = NetflowDecoder::new(limits, listing(router));
+    let mut sequence = 0;
+    let mut refused = |decoder: &mut NetflowDecoder, source, fields: &[(u16, u16)]| {
+        sequence += 4;
+        let announced: Vec<u8> = (1..=4_u32)
+            .flat_map(|named| [named, 100].map(u32::to_be_bytes).concat())
+            .collect();
+        let message = Ipfix::new()
+            .sequence(sequence)
+            .options_template(512, 1, fields)
+            .set(512, &announced);
+        let out = decode_of(decoder, source, NOW_MS, message);
+        out.counts.total(Counter::SamplersRejected)
+    };
+    let samplers = &[(302, 4), (34, 4)];
+    assert_eq!(refused(&mut decoder, forged(1), samplers), 0);
+    assert_eq!(
+        refused(&mut decoder, forged(2), &[(149, 4), (34, 4)]),
+        3,
+        "of whole domains, too"
+    );
+    assert_eq!(refused(&mut decoder, forged(3), samplers), 4);
+    assert_eq!(refused(&mut decoder, forged(1), samplers), 0, "known ones may change");
+    assert_eq!(refused(&mut decoder, router, samplers), 0);
+    assert_eq!(decoder.samplers_unlisted, 5);
+    let restored = NetflowDecoder::restore(limits, listing(router), decoder.checkpoint());
+    assert_eq!(restored.samplers_unlisted, 5);
+}
+
+#[test]
+fn a_strangers_domain_is_counted_by_its_number_when_it_has_records() {
+    let mut decoder = NetflowDecoder::new(DecodeLimits::default(), listing(exporter()));
+    let domains = |out: &Decoded| -> Vec<u32> { out.counts.iter().map(|(key, ..)| key.observation_domain).collect() };
+    let template = || Ipfix::new().domain(7).template(256, FLOW_FIELDS);
+    let empty = decode_of(&mut decoder, forged(1), NOW_MS, template());
+    assert!(domains(&empty).iter().all(|domain| *domain == 0));
+    assert!(!decoder.domains()[0].had_records);
+    let data = Ipfix::new().domain(7).set(256, &flow_record(100, 1));
+    let full = decode_of(&mut decoder, forged(1), NOW_MS, data);
+    assert_eq!(full.counts.total(Counter::FlowRecords), 1);
+    assert!(domains(&full).iter().all(|domain| *domain == 7));
+    assert!(decoder.domains()[0].had_records);
+    let listed = decode_of(&mut decoder, exporter(), NOW_MS, template());
+    assert!(domains(&listed).iter().all(|domain| *domain == 7));
+    let mut written = serde_json::to_value(decoder.checkpoint()).unwrap();
+    let stored = &mut written["exporters"][forged(1).to_string()]["sessions"]["0"]["domains"];
+    let domain = stored.as_object_mut().unwrap().values_mut().next().unwrap();
+    assert!(domain.as_object_mut().unwrap().remove("had_records").is_some());
+    let earlier: NetflowCheckpoint = serde_json::from_value(written).unwrap();
+    let restored = NetflowDecoder::restore(DecodeLimits::default(), listing(exporter()), earlier);
+    assert_eq!(
+        restored.domains().len(),
+        2,
+        "a checkpoint of an earlier version is read"
+    );
+}
+
+#[test]
 fn the_status_lists_as_many_templates_as_are_useful_and_counts_all() {
     let mut decoder = decoder();
     let exporters = 40;

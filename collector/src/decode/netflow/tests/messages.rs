@@ -363,6 +363,9 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         record(40, 2),
         record(39, 2),
         record(0, 5),
+        record(2 << 20, 2),
+        record((2 << 20) + 1, 2),
+        record(u32::MAX, 0),
     ];
     // By column, and record by record: IE 34 makes the difference.
     let by_column = Ipfix::new().template(256, fields).set(256, &rows.concat());
@@ -375,9 +378,9 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         .set(256, &one_by_one);
     for message in [by_column, with_rate] {
         let out = decode_all(&mut decoder(), &[message.build()]);
-        assert_eq!(bytes_of(&out), [1_500, 40, 0]);
-        assert_eq!(out.counts.total(Counter::RecordsRejectedSize), 2);
-        assert_eq!(out.counts.total(Counter::FlowRecords), 3, "F2");
+        assert_eq!(bytes_of(&out), [1_500, 40, 0, 2 << 20, u64::from(u32::MAX)]);
+        assert_eq!(out.counts.total(Counter::RecordsRejectedSize), 3);
+        assert_eq!(out.counts.total(Counter::FlowRecords), 5, "F2");
         assert_eq!(out.counts.total(Counter::RecordsWithoutCounters), 0);
     }
     // More packets than bytes can be counted for.
@@ -389,6 +392,28 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         (out.flows.len(), out.counts.total(Counter::RecordsRejectedSize)),
         (0, 1)
     );
+    // All bytes that there are, in one packet; and the same in the answer, whose other half counts.
+    let one_packet = [&[0xff; 16][..], &1_u64.to_be_bytes()].concat();
+    let huge = Ipfix::new()
+        .template(256, &[(8, 4), (12, 4), (1, 8), (2, 8)])
+        .set(256, &one_packet);
+    let out = decode_all(&mut decoder(), &[huge.build()]);
+    assert_eq!(
+        (out.flows.len(), out.counts.total(Counter::RecordsRejectedSize)),
+        (0, 1)
+    );
+    let halves = [1_500_u64, 1, u64::MAX, 1].map(u64::to_be_bytes).concat();
+    let both = Ipfix::new()
+        .template(256, &[(231, 8), (298, 8), (232, 8), (299, 8)])
+        .set(256, &halves);
+    let out = decode_all(&mut decoder(), &[both.build()]);
+    assert_eq!(bytes_of(&out), [1_500]);
+    let counters = [
+        Counter::FlowRecords,
+        Counter::FlowsOfAnswers,
+        Counter::RecordsRejectedSize,
+    ];
+    assert_eq!(counters.map(|counter| out.counts.total(counter)), [1, 0, 1]);
     // A delta of bytes beside a total of packets says nothing of one packet.
     let mixed = Ipfix::new()
         .template(256, &[(8, 4), (12, 4), (1, 4), (86, 4)])
