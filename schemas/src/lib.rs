@@ -18,6 +18,7 @@
 
 pub mod address;
 pub mod assignment;
+pub mod audit_chain;
 pub mod bulk;
 pub mod clock;
 pub mod correction;

@@ -13,6 +13,8 @@ use ring::digest::{SHA256, digest};
 pub(super) const SEARCH: i64 = 20;
 /// The migration from which on the database says what was applied, by which program.
 pub(super) const ORIGIN: i64 = 26;
+/// The migration that begins the chain of the audit log, over what was recorded before it.
+pub(super) const AUDIT_SEAL: i64 = 32;
 
 /// One step of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(25, "event consumers", "025_event_consumers.sql"),
     migration!(ORIGIN, "migration origin", "026_migration_origin.sql"),
     migration!(27, "audit chain", "027_audit_chain.sql"),
+    migration!(AUDIT_SEAL, "audit seal", "032_audit_seal.sql"),
 ];
 
 #[cfg(test)]
