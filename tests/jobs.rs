@@ -226,3 +226,39 @@ fn operations_and_admins_see_the_jobs_and_run_them_and_nobody_else() {
     });
     server.terminate();
 }
+
+/// A job that is due every second anyway: a run that began for its schedule served a request, and who asked waited for ever.
+#[test]
+fn everybody_who_asks_at_once_is_answered() {
+    let data = DataDir::made();
+    let server = serve(&data);
+    wait_until("the jobs to be known", LIMIT, || {
+        listed(&data, "billing_clock").is_some_and(|job| job["last_outcome"] == "succeeded")
+    });
+    for _ in 0..3 {
+        let mut asked: Vec<_> = (0..6)
+            .map(|_| {
+                let mut run = data.command(&["job", "run", "billing_clock"]);
+                run.stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let deadline = std::time::Instant::now() + LIMIT;
+        while let Some(mut one) = asked.pop() {
+            let ended = loop {
+                match one.try_wait().unwrap() {
+                    Some(ended) => break ended.success(),
+                    None if std::time::Instant::now() > deadline => break false,
+                    None => std::thread::sleep(Duration::from_millis(50)),
+                }
+            };
+            if !ended {
+                for left in asked.iter_mut().chain([&mut one]) {
+                    let _ = left.kill();
+                    let _ = left.wait();
+                }
+                panic!("`ezscale job run` failed, or still waits after {} s", LIMIT.as_secs());
+            }
+        }
+    }
+    server.terminate();
+}

@@ -195,8 +195,13 @@ impl SlotState {
         (self.is_wanted || self.timetable.is_due(now_ms)).then_some(Cause::Schedule)
     }
 
-    /// A run begins: what its job is given.
+    /// A run begins: what its job is given. It is one that people asked for when it serves what they asked for, also where it was due
+    /// for another `cause` when that was seen: who asked looks for it.
     pub(super) fn begin(&mut self, cause: Cause, now_ms: i64, epoch: u64, stop: CancellationToken) -> Context {
+        let cause = match self.requested > self.stored.served {
+            true => Cause::Request,
+            false => cause,
+        };
         let started_at_ms = clock::machine_now_ms();
         let scheduled_ms = self.timetable.take(now_ms);
         let progress = Arc::new(Mutex::new(Progress::default()));

@@ -502,3 +502,18 @@ async fn a_command_runs_a_job_itself_where_nobody_else_does() {
     });
     assert_eq!(outcomes, BTreeMap::from([("failed", 1), ("succeeded", 1)]));
 }
+
+#[test]
+fn a_run_that_serves_what_was_asked_for_meanwhile_is_one_that_was_asked_for() {
+    let desk = Arc::new(Desk::default());
+    let slot = Slot::new(Arc::new(Task::new("work", &desk)), "host:/srv/data", &Clock::system());
+    let mut state = slot.state();
+    // It was due by its schedule; then the request was seen, while it was asked whether it may run.
+    state.requested = 1;
+    let run = state.begin(Cause::Schedule, 1_000, 0, CancellationToken::new());
+    assert_eq!((run.cause, state.stored.served), (Cause::Request, 1));
+    assert_eq!(state.run.as_ref().map(|run| run.cause), Some(Cause::Request));
+    state.end(Duration::from_secs(1), 1_000, 1_001, Outcome::Succeeded, String::new());
+    let run = state.begin(Cause::Schedule, 2_000, 0, CancellationToken::new());
+    assert_eq!(run.cause, Cause::Schedule);
+}
