@@ -339,7 +339,11 @@ async fn ask(database: &Database, name: &str) -> anyhow::Result<()> {
                     bail!("{name} is on hold: {why}");
                 }
                 Answer::Withdrawn => bail!("{name} was not run: what was asked for was withdrawn"),
-                Answer::Gone => bail!("{name}: its process ended, or does not answer (`ezscale job history {name}`)"),
+                Answer::Gone => {
+                    // Nobody waits for it any more: the next process need not begin with it.
+                    job::withdraw(database, name).await?;
+                    bail!("{name}: its process ended, or does not answer (`ezscale job history {name}`)");
+                }
                 Answer::Ended { outcome, text } => ended.push((outcome, text)),
             }
         }
