@@ -17,7 +17,7 @@
 //!   found some, failed, or were asked for by a person.
 //! * **Who must know of failures hears once** that a job fails, and once that it works again ([`Alerts`]).
 //! * **A job that its configuration switches off** ([`Job::switched_off`]) is listed as that by the process that has its lease, is not
-//!   run, and cannot be asked for ([`request`]).
+//!   run, and cannot be asked for ([`request()`]).
 //!
 //! Times of runs and leases are the machine's, as [`schemas::clock`] tells them; what a job decides by is the time of its
 //! [`Timing`].

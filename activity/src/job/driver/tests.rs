@@ -567,6 +567,11 @@ async fn a_job_that_is_switched_off_is_listed_as_that_and_cannot_be_asked_for() 
     assert_eq!(refused.to_string(), "work is switched off: the test says so");
     drop(transaction);
     running.stop().await;
+    let off = Arc::new(of_group("work", Some("the test says so")));
+    let refused = run_here(off, world.settings(&desk, &Clock::system()))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "work is switched off: the test says so");
 
     // Switched on again it runs by its schedule: what was asked for before is forgotten.
     let running = world.start(&desk, vec![of_group("work", None), of_group("other", None)]);
