@@ -145,8 +145,9 @@ async fn a_job_that_is_switched_off_has_no_button_and_is_not_asked_for() {
     assert!(!listed.body.contains("Run nightly now"), "{}", listed.body);
     let shown = browser.get("/ops/jobs/nightly").await;
     assert!(!shown.body.contains("/ops/jobs/nightly/run"), "{}", shown.body);
-    // With the tokens of another page.
-    let refused = browser.send_form("/account", "/ops/jobs/nightly/run", &[]).await;
+    let token = shown.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("form_token", "of no form")];
+    let refused = browser.post("/ops/jobs/nightly/run", &form).await;
     assert_eq!(refused.status, 422, "{}", refused.body);
     assert!(refused.body.contains("The job is switched off"), "{}", refused.body);
     assert!(refused.body.contains("ezscale nightly"), "{}", refused.body);
